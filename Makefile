@@ -1,0 +1,60 @@
+# Two commands to know: `make run` and `make test`. Each does all of its own set-up.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help run demo cluster test test-fast lint format bench lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(READY) ## Start everything on embedded defaults; Ctrl-C stops it
+	@openrouter-guard up
+
+demo: $(READY) ## Show an outage end to end on a Kubernetes control plane of its own
+	@python -m tests.demo
+
+cluster: $(READY) ## A throwaway Kubernetes control plane in the foreground
+	@python -m tests.controlplane
+
+test: $(READY) ## All tests
+	@pytest
+
+test-fast: $(READY) ## The tests that need no cluster, in under a minute
+	@pytest -m "not cluster and not slow"
+
+lint: $(READY) ## Style, types and the architecture's contracts
+	@ruff format --check .
+	@ruff check .
+	@mypy
+	@lint-imports
+
+format: $(READY) ## Rewrite the code in the house style
+	@ruff format .
+	@ruff check --fix .
+
+bench: $(READY) ## Measure, side by side with other libraries
+	@python -m benchmarks
+
+COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
+lock: $(READY) ## Resolve the dependencies anew into requirements/
+	@$(COMPILE) -o requirements/worker.txt
+	@$(COMPILE) --extra service -o requirements/service.txt
+	@$(COMPILE) --extra operator -o requirements/operator.txt
+	@$(COMPILE) --extra all --group dev -o requirements/dev.txt
+
+clean: ## Remove the virtual environment and the caches in the checkout
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "openrouter-guard needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Say which one: make PYTHON=python3.12"; exit 1; }
+	@echo "Setting up $(VENV) (once)…"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

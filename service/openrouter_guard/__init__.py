@@ -1,0 +1,88 @@
+"""One shared circuit breaker for every worker that calls OpenRouter.
+
+with guard.call(): …    the worker library (``Guard``, ``AsyncGuard``)
+openrouter-guard serve  the health service
+openrouter-guard operate  the Kubernetes operator
+
+Names are imported when they are first used: a readiness probe must not pay for redis-py.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import (
+        CallNotPermitted,
+        ConfigurationError,
+        ForeignValue,
+        OpenRouterGuardError,
+        StoreContended,
+        StoreError,
+        StoreRefused,
+        StoreUnavailable,
+    )
+    from .rules.signals import OpenRouterState
+    from .settings import Settings
+    from .worker import (
+        AsyncGuard,
+        Guard,
+        GuardState,
+        OpenRouterStateData,
+        OpenRouterStateManager,
+        WorkerOpenRouterReporter,
+        get_openrouter_reporter,
+        report_openrouter_error,
+        report_openrouter_success,
+    )
+
+__all__ = [
+    "AsyncGuard",
+    "Guard",
+    "GuardState",
+    "Settings",
+    "CallNotPermitted",
+    "ConfigurationError",
+    "ForeignValue",
+    "OpenRouterGuardError",
+    "StoreContended",
+    "StoreError",
+    "StoreRefused",
+    "StoreUnavailable",
+    "OpenRouterState",
+    "OpenRouterStateData",
+    "OpenRouterStateManager",
+    "WorkerOpenRouterReporter",
+    "get_openrouter_reporter",
+    "report_openrouter_error",
+    "report_openrouter_success",
+]
+
+_HOMES = {
+    "Settings": ".settings",
+    "OpenRouterState": ".rules.signals",
+    **dict.fromkeys(
+        (
+            "CallNotPermitted",
+            "ConfigurationError",
+            "ForeignValue",
+            "OpenRouterGuardError",
+            "StoreContended",
+            "StoreError",
+            "StoreRefused",
+            "StoreUnavailable",
+        ),
+        ".errors",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, ".worker"), __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

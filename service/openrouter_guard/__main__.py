@@ -1,0 +1,7 @@
+"""``python -m openrouter_guard`` is ``openrouter-guard``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,111 @@
+"""The command line. Each command imports what it needs: a probe must not pay for the service."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from openrouter_guard.errors import OpenRouterGuardError
+
+__all__ = ["main"]
+
+EXIT_ERROR = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status. What the user can fix is one line on stderr, not a traceback."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments) or 0)
+    except OpenRouterGuardError as error:
+        print(f"openrouter-guard: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] in {"openrouter_guard", "openrouter_operator"}:
+            raise
+        print(f"openrouter-guard: {error.name} is not installed: {_EXTRAS}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        return 130
+
+
+_EXTRAS = "pip install 'openrouter-guard[all]', or the extra that the command needs ([service], [operator])"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="openrouter-guard",
+        description="One shared circuit breaker for every worker that calls OpenRouter.",
+        epilog="Settings come from the environment: REDIS_URL, OPENROUTER_API_KEY, OPENROUTER_GUARD_*. See README.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="everything at once on embedded defaults, to try it out")
+    up.add_argument("--host", default="127.0.0.1")
+    up.add_argument("--port", type=int, default=8080, help="of the health service; another one when it is taken")
+    up.set_defaults(run=_up)
+
+    serve = commands.add_parser("serve", help="the health service")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8080)
+    serve.set_defaults(run=_serve)
+
+    operate = commands.add_parser("operate", help="the Kubernetes operator")
+    operate.set_defaults(run=_operate)
+
+    simulate = commands.add_parser("simulate", help="a simulated OpenRouter that fails on demand")
+    simulate.add_argument("--host", default="127.0.0.1")
+    simulate.add_argument("--port", type=int, default=8787)
+    simulate.set_defaults(run=_simulate)
+
+    probe = commands.add_parser(
+        "probe",
+        help="whether calls may go, for exec probes",
+        description="Exit status: 0 calls may go; 1 the breaker is not closed, or the account is rate limited; "
+        "2 unknown: Redis does not answer, or a setting is wrong.",
+    )
+    probe.add_argument("--on-unknown", choices=("fail", "pass"), default="fail", help="pass: exit 0 instead of 2")
+    probe.add_argument("--timeout", type=float, default=0.5, metavar="SECONDS", help="for Redis (default 0.5)")
+    probe.set_defaults(run=_probe)
+    return parser
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    from . import up
+
+    return up.run(os.environ, host=arguments.host, port=arguments.port)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from openrouter_guard.api.server import serve
+    from openrouter_guard.settings import Settings
+
+    from .logs import configure
+
+    configure(os.environ)
+    serve(Settings.from_env(os.environ), arguments.host, arguments.port)
+
+
+def _operate(_arguments: argparse.Namespace) -> None:
+    from openrouter_operator.settings import OperatorSettings
+
+    from openrouter_operator import main as operator
+
+    from .logs import configure
+
+    configure(os.environ)
+    operator.run(OperatorSettings.from_env(os.environ))
+
+
+def _simulate(arguments: argparse.Namespace) -> None:
+    from openrouter_guard.testing import run
+
+    run(arguments.host, arguments.port)
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    from .probe import run
+
+    return run(os.environ, timeout_s=arguments.timeout, passes_unknown=arguments.on_unknown == "pass")

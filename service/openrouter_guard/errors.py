@@ -1,0 +1,70 @@
+"""Every error that this distribution raises on purpose, sorted by what the caller can do about it.
+
+OpenRouterGuardError
+├── CallNotPermitted      wait: ``retry_after_s`` says how long
+├── ConfigurationError    fix it: a setting, an address, a scope
+└── StoreError
+    ├── StoreUnavailable  wait: Redis does not answer
+    ├── StoreRefused      fix it: Redis answers, and will not do what was asked
+    ├── ForeignValue      fix it: something else lives under a key of ours
+    └── StoreContended    a bug or an overload: others changed the record faster than we could
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CallNotPermitted",
+    "ConfigurationError",
+    "ForeignValue",
+    "OpenRouterGuardError",
+    "StoreContended",
+    "StoreError",
+    "StoreRefused",
+    "StoreUnavailable",
+]
+
+
+class OpenRouterGuardError(Exception):
+    """The root of the tree."""
+
+
+class CallNotPermitted(OpenRouterGuardError):
+    """The call was not made: the breaker is open, or the account is rate limited.
+
+    Attributes:
+        retry_after_s: Seconds until another attempt makes sense, never negative.
+        reason: Why, as one of the words that the status shows, such as ``service_unavailable``.
+    """
+
+    def __init__(self, retry_after_s: float, reason: str) -> None:
+        super().__init__(f"calls to OpenRouter are paused ({reason}); try again in {retry_after_s:.1f} s")
+        self.retry_after_s = retry_after_s
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[CallNotPermitted], tuple[float, str]]:
+        # Task queues pickle exceptions, and the default would call us with the message alone.
+        return (type(self), (self.retry_after_s, self.reason))
+
+
+class ConfigurationError(OpenRouterGuardError):
+    """A setting cannot be used; the message names it and says what to write."""
+
+
+class StoreError(OpenRouterGuardError):
+    """The shared state could not be read or written."""
+
+
+class StoreUnavailable(StoreError):
+    """Redis is away, or slower than the time we give it."""
+
+
+class StoreRefused(StoreError):
+    """Redis answers, and will not do it: read-only, out of memory, or no permission."""
+
+
+class ForeignValue(StoreError):
+    """A value that is not ours lives under one of our keys; it is left as it is."""
+
+
+class StoreContended(StoreError):
+    """A transition was overtaken by others on every attempt."""

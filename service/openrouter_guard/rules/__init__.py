@@ -1,0 +1,6 @@
+"""The rules of the product, as pure functions: no clock, no I/O, no logging.
+
+signals   what an answer of the upstream says about it
+breaker   the states of the circuit breaker and how one follows from another
+record    what a fleet shares, and its form in a Redis hash
+"""

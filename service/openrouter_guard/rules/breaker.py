@@ -1,0 +1,168 @@
+"""The circuit breaker: its states, and what follows from what.
+
+    closed ──enough failures in a row──▶ open ──its time has passed──▶ half-open
+       ▲                                  ▲                               │
+       └────────── a trial call succeeds ─┼───────────────────────────────┤
+                                          └────── a trial call fails ─────┘
+
+An open breaker becomes half-open by time alone: nobody has to be there to turn it. All times are Unix seconds
+of the Redis server's clock, passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TypeAlias
+
+__all__ = [
+    "Breaker",
+    "Closed",
+    "HalfOpen",
+    "Open",
+    "Phase",
+    "Policy",
+    "opened",
+    "phase",
+    "with_permit",
+    "without_permit",
+]
+
+
+class Phase(StrEnum):
+    """The effective state, as stored, shown and measured."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings of the rules.
+
+    Attributes:
+        failure_threshold: Failures in a row that open a closed breaker.
+        reporters_wanted: How many of the live reporters a run of failures must come from.
+        reset_timeout_s: The first wait of an open breaker.
+        max_reset_timeout_s: The longest wait; each re-opening doubles it up to here.
+        stable_s: Closed for this long, the next wait is the first one again.
+        permits: Trial calls at a time for the whole fleet while half-open.
+        permit_lease_s: A permit whose holder is silent for this long is free again.
+    """
+
+    failure_threshold: int = 5
+    reporters_wanted: int = 3
+    reset_timeout_s: float = 120.0
+    max_reset_timeout_s: float = 960.0
+    stable_s: float = 600.0
+    permits: int = 2
+    permit_lease_s: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Calls flow.
+
+    Attributes:
+        failures: Failures since the last success.
+        run: The reporters that this run of failures came from.
+        trips: How often the breaker has opened without a stable time between.
+        since_s: When it closed; 0 if it never was open.
+    """
+
+    failures: int = 0
+    run: frozenset[str] = frozenset()
+    trips: int = 0
+    since_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Calls are refused until ``until_s``.
+
+    Attributes:
+        reason: What opened it, an error type.
+        opened_at_s: When the outage began: the first opening, not the latest.
+        until_s: When trial calls may go.
+        trips: 1 for the first opening, one more for each re-opening.
+        failures: Failures in a row that led here.
+    """
+
+    reason: str
+    opened_at_s: float
+    until_s: float
+    trips: int = 1
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HalfOpen:
+    """A few trial calls may go; their outcome decides.
+
+    Attributes:
+        permits: Owner of each trial call that is out, and when its lease ends.
+    """
+
+    reason: str
+    opened_at_s: float
+    trips: int = 1
+    failures: int = 0
+    permits: Mapping[str, float] = field(default_factory=dict)
+
+
+Breaker: TypeAlias = Closed | Open | HalfOpen
+
+
+def phase(breaker: Breaker, now_s: float) -> Phase:
+    """The effective state: what is stored, and the time."""
+    match breaker:
+        case Closed():
+            return Phase.CLOSED
+        case Open() if now_s < breaker.until_s:
+            return Phase.OPEN
+        case _:
+            return Phase.HALF_OPEN
+
+
+def opened(breaker: Breaker, *, reason: str, now_s: float, policy: Policy) -> Open:
+    """The breaker after it opened, or opened again."""
+    match breaker:
+        case Closed():
+            stable = now_s - breaker.since_s >= policy.stable_s
+            trips, since_s = 1 if stable else breaker.trips + 1, now_s
+        case _:
+            trips, since_s = breaker.trips + 1, breaker.opened_at_s
+    return Open(reason, since_s, now_s + wait_s(trips, policy), trips, breaker.failures)
+
+
+def wait_s(trips: int, policy: Policy) -> float:
+    """How long the breaker stays open at its ``trips``-th opening in a row."""
+    doublings = min(trips - 1, 30)  # beyond, the power is large and the cap has long decided
+    return float(min(policy.reset_timeout_s * 2**doublings, policy.max_reset_timeout_s))
+
+
+def with_permit(breaker: Breaker, owner: str, *, now_s: float, policy: Policy) -> HalfOpen | None:
+    """The breaker once *owner* holds a permit (or has renewed it), None if it cannot have one."""
+    if phase(breaker, now_s) is not Phase.HALF_OPEN or isinstance(breaker, Closed):
+        return None
+    live = {name: until for name, until in _permits(breaker).items() if until > now_s}
+    if owner not in live and len(live) >= policy.permits:
+        return None
+    return _half_open(breaker, live | {owner: now_s + policy.permit_lease_s})
+
+
+def without_permit(breaker: Breaker, owner: str) -> Breaker:
+    """The breaker once *owner* gave its permit back without a verdict."""
+    if not isinstance(breaker, HalfOpen) or owner not in breaker.permits:
+        return breaker
+    return replace(breaker, permits={name: at for name, at in breaker.permits.items() if name != owner})
+
+
+def _half_open(breaker: Open | HalfOpen, permits: Mapping[str, float]) -> HalfOpen:
+    return HalfOpen(breaker.reason, breaker.opened_at_s, breaker.trips, breaker.failures, permits)
+
+
+def _permits(breaker: Open | HalfOpen) -> Mapping[str, float]:
+    return breaker.permits if isinstance(breaker, HalfOpen) else {}

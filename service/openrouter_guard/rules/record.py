@@ -1,0 +1,287 @@
+"""What the fleet shares about one scope, and how it changes.
+
+Every function takes the record as it was read and returns the one that should follow; the store commits it only if
+nobody changed it in between. A record that needs no change is returned as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+from . import breaker as breakers
+from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from .signals import Effect, OpenRouterState, Signal
+
+__all__ = [
+    "Record",
+    "Transition",
+    "Upstream",
+    "after_check",
+    "after_trial",
+    "block_s",
+    "counted",
+    "fresh",
+    "is_checks_only",
+    "limited",
+    "recovered",
+    "settled",
+    "with_check_slot",
+    "with_permit",
+    "without_permit",
+]
+
+KEPT_TRANSITIONS = 8
+CHECKER_PREFIX = "c"
+"""The reporters' names that start so are health services, whose own checks count too."""
+LEGACY = "legacy worker"
+"""Who changed the state, where an older writer did it without leaving a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """What is known of OpenRouter itself. Amounts are US dollars, times Unix seconds.
+
+    Attributes:
+        balance: What is left, or None where the key has no limit of its own.
+        last_check_s: The last check by the health service; 0 if there was none.
+        error_details: JSON about the last error, or empty.
+        rate_limit_reset_s: Calls are not permitted before; 0 if not rate limited.
+    """
+
+    state: OpenRouterState = OpenRouterState.ACTIVE
+    message: str = "No call has been made yet"
+    balance: float | None = None
+    usage_today: float | None = None
+    usage_month: float | None = None
+    last_check_s: float = 0.0
+    last_api_call_s: float = 0.0
+    last_success_s: float = 0.0
+    error_details: str = ""
+    rate_limit_reset_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One change of the breaker; ``epoch`` is its number in the history."""
+
+    epoch: int
+    before: Phase
+    after: Phase
+    reason: str
+    by: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The shared state of one scope.
+
+    Attributes:
+        epoch: Grows with every transition and never repeats; a result of an earlier epoch changes nothing.
+        transitions: The last few, newest last.
+        live_reporters: Workers that reported in the last minute.
+        legacy_open: What an older writer says of the breaker in ``circuit_breaker_open``, where that
+            contradicts the breaker; else None.
+        check_slot_s: The health check is taken by somebody until then.
+    """
+
+    breaker: Breaker = Closed()
+    epoch: int = 0
+    upstream: Upstream = Upstream()
+    transitions: tuple[Transition, ...] = ()
+    live_reporters: int = 0
+    legacy_open: bool | None = None
+    check_slot_s: float = 0.0
+
+    def phase(self, now_s: float) -> Phase:
+        return breakers.phase(self.breaker, now_s)
+
+
+def block_s(record: Record, now_s: float) -> tuple[float, str] | None:
+    """How long calls must wait and why, None where they may go (half-open: with a permit)."""
+    match record.breaker:
+        case Open() as breaker if breaker.until_s > now_s:
+            return breaker.until_s - now_s, breaker.reason
+        case _ if record.upstream.rate_limit_reset_s > now_s:
+            return record.upstream.rate_limit_reset_s - now_s, OpenRouterState.RATE_LIMITED
+        case _:
+            return None
+
+
+def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
+    """Draw the consequences of what was counted, and of what older writers claim.
+
+    Whoever reads the record may commit this: a worker that counted the decisive failure and died is no loss.
+    """
+    match record.breaker:
+        case Closed() if record.legacy_open:
+            return _open(record, _last_error(record.upstream), LEGACY, now_s, policy)
+        case Closed() as breaker if _is_tripped(breaker, record.live_reporters, policy):
+            return _open(record, _last_error(record.upstream), by, now_s, policy)
+        case Open() | HalfOpen() if record.legacy_open is False and record.phase(now_s) is Phase.HALF_OPEN:
+            return _close(record, LEGACY, now_s)
+        case Open() | HalfOpen() if record.legacy_open is False:
+            return _insist(record)
+        case _:
+            return record
+
+
+def _last_error(upstream: Upstream) -> str:
+    """The error type in ``error_details``, or the state where an older writer left no JSON there."""
+    try:
+        return str(json.loads(upstream.error_details)["error_type"])
+    except (ValueError, KeyError, TypeError):
+        return upstream.state.value
+
+
+def counted(record: Record, signal: Signal, reporter: str) -> Record:
+    """The record after one result, counted as the store's script counts it, for when the store is away."""
+    breaker = record.breaker
+    if not isinstance(breaker, Closed) or signal.effect is Effect.NEUTRAL:
+        return record
+    if signal.effect is Effect.SUCCESS:
+        return replace(record, breaker=replace(breaker, failures=0, run=frozenset()))
+    run = breaker.run | {reporter} if breaker.failures else frozenset({reporter})
+    return replace(record, breaker=replace(breaker, failures=breaker.failures + 1, run=run))
+
+
+def _insist(record: Record) -> Record:
+    """Write back what an older writer's early success overwrote: it closes nothing while the time lies ahead."""
+    reason = getattr(record.breaker, "reason", "")
+    state = OpenRouterState(reason) if reason in set(OpenRouterState) else OpenRouterState.ERROR
+    return replace(record, legacy_open=None, upstream=replace(record.upstream, state=state))
+
+
+def _is_tripped(breaker: Closed, live_reporters: int, policy: Policy) -> bool:
+    wanted = min(policy.reporters_wanted, live_reporters)
+    return breaker.failures >= policy.failure_threshold and len(breaker.run) >= wanted
+
+
+def with_permit(record: Record, owner: str, *, now_s: float, policy: Policy) -> Record | None:
+    """The record once *owner* holds one of the fleet's permits, None if it cannot have one."""
+    breaker = breakers.with_permit(record.breaker, owner, now_s=now_s, policy=policy)
+    if breaker is None:
+        return None
+    if isinstance(record.breaker, HalfOpen):
+        return replace(record, breaker=breaker)
+    return _moved(record, breaker, "reset_timeout", owner, now_s)
+
+
+def without_permit(record: Record, owner: str) -> Record:
+    return replace(record, breaker=breakers.without_permit(record.breaker, owner))
+
+
+def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, policy: Policy) -> Record:
+    """The record after the trial call of *owner* ended; a call whose permit is gone decides nothing."""
+    if not isinstance(record.breaker, HalfOpen) or owner not in record.breaker.permits:
+        return record
+    match signal.effect:
+        case Effect.SUCCESS:
+            return _close(record, owner, now_s)
+        case Effect.NEUTRAL:
+            return without_permit(record, owner)
+        case _:
+            reason = signal.error_type.value if signal.error_type else OpenRouterState.ERROR.value
+            return _open(record, reason, owner, now_s, policy)
+
+
+def limited(record: Record, signal: Signal, now_s: float) -> Record:
+    """The record after the platform's rate limit said how long to wait; the later time wins."""
+    reset_s = max(record.upstream.rate_limit_reset_s, now_s + (signal.wait_s or 0.0))
+    upstream = replace(
+        record.upstream,
+        state=OpenRouterState.RATE_LIMITED,
+        message=signal.message,
+        rate_limit_reset_s=reset_s,
+    )
+    return replace(record, upstream=upstream)
+
+
+def after_check(record: Record, found: Upstream) -> Record:
+    """The record after a health check.
+
+    A good check tells that the key works, not that calls do: it does not overrule what workers saw in a breaker
+    that is not closed.
+    """
+    seen = record.upstream
+    known = replace(
+        found,
+        last_api_call_s=seen.last_api_call_s,
+        last_success_s=seen.last_success_s,
+        rate_limit_reset_s=max(seen.rate_limit_reset_s, found.rate_limit_reset_s),
+    )
+    if found.state is OpenRouterState.ACTIVE and _workers_disagree(record):
+        known = replace(known, state=seen.state, message=seen.message, error_details=seen.error_details)
+    return replace(record, upstream=known)
+
+
+def _workers_disagree(record: Record) -> bool:
+    breaker = record.breaker
+    if isinstance(breaker, Closed):
+        return breaker.failures > 0 and not is_checks_only(breaker)
+    return True
+
+
+def is_checks_only(breaker: Closed) -> bool:
+    """Whether no worker has a part in the failures counted: then a good check may end them."""
+    return all(reporter.startswith(CHECKER_PREFIX) for reporter in breaker.run)
+
+
+def with_check_slot(record: Record | None, *, now_s: float, slot_s: float) -> Record | None:
+    """The record once the next health check is ours, None if somebody has it already.
+
+    No check is made while calls are known to be refused: it would tell nothing that may change that.
+    """
+    known = record or fresh(now_s)
+    if known.check_slot_s > now_s or block_s(known, now_s) is not None:
+        return None
+    return replace(known, check_slot_s=now_s + slot_s)
+
+
+def fresh(now_s: float) -> Record:
+    """The record of a fleet about which nothing is known yet."""
+    return Record(epoch=next_epoch(0, now_s))
+
+
+def recovered(known: Record, seen: Record | None, now_s: float) -> Record | None:
+    """What to commit when Redis lost what we know: a missing key means lost, not closed.
+
+    Returns:
+        None where the shared record is as new as ours, or where what we know is over anyway.
+    """
+    if isinstance(known.breaker, Closed) or (seen is not None and seen.epoch >= known.epoch):
+        return None
+    return replace(known, epoch=next_epoch(known.epoch, now_s))
+
+
+def next_epoch(epoch: int, now_s: float) -> int:
+    """An epoch that was never used, even if the old one was lost with the data."""
+    return max(epoch + 1, int(now_s * 1000))
+
+
+def _open(record: Record, reason: str, by: str, now_s: float, policy: Policy) -> Record:
+    breaker = breakers.opened(record.breaker, reason=reason, now_s=now_s, policy=policy)
+    return _moved(record, breaker, reason, by, now_s)
+
+
+def _close(record: Record, by: str, now_s: float) -> Record:
+    breaker = Closed(trips=getattr(record.breaker, "trips", 0), since_s=now_s)
+    upstream = replace(
+        record.upstream,
+        state=OpenRouterState.ACTIVE,
+        message="Service active",
+        error_details="",
+        last_success_s=now_s,
+        rate_limit_reset_s=0.0,
+    )
+    return _moved(replace(record, upstream=upstream), breaker, "trial_succeeded", by, now_s)
+
+
+def _moved(record: Record, breaker: Breaker, reason: str, by: str, now_s: float) -> Record:
+    epoch = record.epoch + 1 if record.epoch else next_epoch(0, now_s)
+    # What readers saw: an open breaker whose time has passed was half-open already, but nobody wrote that down.
+    before = Phase.OPEN if isinstance(record.breaker, Open) else record.phase(now_s)
+    change = Transition(epoch, before, breakers.phase(breaker, now_s), reason, by, now_s)
+    transitions = (*record.transitions, change)[-KEPT_TRANSITIONS:]
+    return replace(record, breaker=breaker, epoch=epoch, transitions=transitions, legacy_open=None)

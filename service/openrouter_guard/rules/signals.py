@@ -1,0 +1,197 @@
+"""What one answer of OpenRouter, or the lack of one, says about the upstream.
+
+Sources: the documented statuses of chat completions and the error bodies
+``{"error": {"code", "message", "metadata"?}}`` of https://openrouter.ai/docs/api-reference/errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any
+
+__all__ = ["Effect", "ErrorType", "OpenRouterState", "Signal", "of_error_type", "of_status"]
+
+MAX_WAIT_S = 25 * 3600.0
+"""No upstream limit lasts longer than a day; a later time is a clock or a unit gone wrong."""
+
+
+class OpenRouterState(StrEnum):
+    """The state of the upstream, as stored and shown."""
+
+    ACTIVE = "active"
+    API_KEY_MISSING = "api_key_missing"
+    API_KEY_INVALID = "api_key_invalid"
+    CREDITS_EXHAUSTED = "credits_exhausted"
+    RATE_LIMITED = "rate_limited"
+    SERVICE_UNAVAILABLE = "service_unavailable"
+    ERROR = "error"
+
+
+class ErrorType(StrEnum):
+    """What a worker reports."""
+
+    API_KEY_INVALID = "api_key_invalid"
+    CREDITS_EXHAUSTED = "credits_exhausted"
+    RATE_LIMITED = "rate_limited"
+    SERVICE_UNAVAILABLE = "service_unavailable"
+    TIMEOUT = "timeout"
+    NETWORK_ERROR = "network_error"
+    UNKNOWN_ERROR = "unknown_error"
+
+    @property
+    def state(self) -> OpenRouterState:
+        """The state that this error puts the upstream in."""
+        try:
+            return OpenRouterState(self.value)
+        except ValueError:
+            return OpenRouterState.ERROR
+
+
+class Effect(StrEnum):
+    """What a signal does to the breaker."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    RATE_LIMIT = "rate_limit"
+    NEUTRAL = "neutral"
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One observation of the upstream.
+
+    Attributes:
+        effect: What it does to the breaker.
+        error_type: None for a success and for what is the caller's own mistake.
+        message: The upstream's words, shortened; never holds a key.
+        status_code: HTTP status, where there was an answer.
+        wait_s: How long the upstream asked to wait, where it did.
+    """
+
+    effect: Effect
+    error_type: ErrorType | None = None
+    message: str = ""
+    status_code: int | None = None
+    wait_s: float | None = None
+
+
+SUCCESS = Signal(Effect.SUCCESS)
+NEUTRAL = Signal(Effect.NEUTRAL)
+
+_FAILURES: Mapping[int, ErrorType] = {
+    401: ErrorType.API_KEY_INVALID,
+    408: ErrorType.TIMEOUT,
+    500: ErrorType.SERVICE_UNAVAILABLE,
+    502: ErrorType.SERVICE_UNAVAILABLE,
+    503: ErrorType.SERVICE_UNAVAILABLE,
+    504: ErrorType.TIMEOUT,
+    524: ErrorType.TIMEOUT,
+    529: ErrorType.SERVICE_UNAVAILABLE,
+}
+_MESSAGE_LENGTH = 200
+
+
+def of_status(
+    status_code: int,
+    *,
+    error: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    now_s: float,
+) -> Signal:
+    """What an HTTP answer says.
+
+    Args:
+        status_code: Of the answer, or the ``code`` of an error inside a 200.
+        error: The object under ``error`` in the body, where there is one.
+        headers: With lower-case names.
+        now_s: Unix seconds, to turn a reset time into a wait.
+    """
+    error = error or {}
+    metadata = _mapping(error.get("metadata"))
+    message = str(error.get("message") or f"HTTP {status_code}")[:_MESSAGE_LENGTH]
+    if status_code < 400:
+        return SUCCESS
+    if status_code == 429:
+        return _rate_limit(message, metadata, _wait_s(headers or {}, metadata, now_s))
+    error_type = _error_type(status_code, message, metadata)
+    effect = Effect.NEUTRAL if error_type is None else Effect.FAILURE
+    return Signal(effect, error_type, message, status_code)
+
+
+def of_error_type(error_type: str, message: str = "", status_code: int | None = None) -> Signal:
+    """What a worker says that has already named the error; a name we do not know is ``unknown_error``."""
+    try:
+        known = ErrorType(error_type)
+    except ValueError:
+        known = ErrorType.UNKNOWN_ERROR
+    return Signal(Effect.FAILURE, known, message[:_MESSAGE_LENGTH], status_code)
+
+
+def _error_type(status_code: int, message: str, metadata: Mapping[str, Any]) -> ErrorType | None:
+    match status_code:
+        case 402:
+            return None if _is_about_one_request(metadata) else ErrorType.CREDITS_EXHAUSTED
+        case 403:
+            # The only 403 that is about the account: the others are about what was asked for.
+            return ErrorType.CREDITS_EXHAUSTED if "limit exceeded" in message.lower() else None
+        case _ if status_code >= 500:
+            return _FAILURES.get(status_code, ErrorType.SERVICE_UNAVAILABLE)
+        case _:
+            return _FAILURES.get(status_code)
+
+
+def _is_about_one_request(metadata: Mapping[str, Any]) -> bool:
+    oversized = metadata.get("reason") == "weight_exceeds_budget"
+    return oversized or metadata.get("limit_source") == "openrouter_in_flight_budget"
+
+
+def _rate_limit(message: str, metadata: Mapping[str, Any], wait_s: float | None) -> Signal:
+    if metadata.get("provider_name"):
+        # One provider's pool behind one model is full: that says nothing about the account.
+        return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, message, 429, wait_s)
+    # Without a time to wait for there is nothing to hold the fleet to: it counts as one failure.
+    effect = Effect.FAILURE if wait_s is None else Effect.RATE_LIMIT
+    return Signal(effect, ErrorType.RATE_LIMITED, message, 429, wait_s)
+
+
+def _wait_s(headers: Mapping[str, str], metadata: Mapping[str, Any], now_s: float) -> float | None:
+    """The wait that upstream asks for, in seconds, clamped to 0 … 25 h."""
+    candidates = (
+        _number(headers.get("retry-after-ms"), scale=1e-3),
+        _number(headers.get("retry-after")),
+        _from_date(headers.get("retry-after"), now_s),
+        _number(metadata.get("retry_after_seconds")),
+        _from_epoch_ms(headers.get("x-ratelimit-reset"), now_s),
+    )
+    waits = [wait for wait in candidates if wait is not None]
+    return min(max(waits[0], 0.0), MAX_WAIT_S) if waits else None
+
+
+def _from_epoch_ms(text: Any, now_s: float) -> float | None:
+    reset_s = _number(text, scale=1e-3)
+    return None if reset_s is None else reset_s - now_s
+
+
+def _from_date(text: Any, now_s: float) -> float | None:
+    try:
+        at = parsedate_to_datetime(str(text))
+    except ValueError:
+        return None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now_s
+
+
+def _number(value: Any, *, scale: float = 1.0) -> float | None:
+    try:
+        number = float(value) * scale
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

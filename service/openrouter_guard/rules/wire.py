@@ -1,0 +1,210 @@
+"""The shared record as a Redis hash: all values are strings, times ISO 8601 with offset.
+
+The first fields are the ones that earlier systems read and write; they stay what they were. An older writer leaves
+``breaker`` and ``epoch`` alone and changes ``circuit_breaker_open``: where the two disagree, the record says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from .breaker import Breaker, Closed, HalfOpen, Open, Phase
+from .record import Record, Transition, Upstream
+from .signals import OpenRouterState
+
+__all__ = ["FIELDS", "GUARDS", "encode", "iso", "parse", "unix_s"]
+
+FIELDS = (
+    "state", "message", "balance", "usage_today", "usage_month", "last_check", "last_api_call", "last_success",
+    "error_details", "consecutive_failures", "circuit_breaker_open", "rate_limit_reset",
+    "breaker", "reason", "epoch", "version", "opened_at", "open_until", "closed_at", "trips", "run",
+    "live_reporters", "permits", "transitions", "check_slot",
+)  # fmt: skip
+"""All that is read. ``reporters``, which only the counting script needs, can be long and is left out."""
+
+GUARDS = ("breaker", "epoch", "circuit_breaker_open", "open_until", "permits", "check_slot")
+"""A commit is made only if these are as they were read. A count that happens meanwhile is no conflict."""
+
+
+def parse(fields: Mapping[str, str]) -> Record:
+    """The record in a hash.
+
+    A field that cannot be read is taken as absent: an older writer's mistake in one field must not hide the others.
+    """
+    breaker = _breaker(fields)
+    return Record(
+        breaker=breaker,
+        epoch=_int(fields.get("epoch")),
+        upstream=_upstream(fields),
+        transitions=_transitions(fields.get("transitions")),
+        live_reporters=_int(fields.get("live_reporters")),
+        legacy_open=_contradiction(fields.get("circuit_breaker_open"), breaker),
+        check_slot_s=unix_s(fields.get("check_slot")),
+    )
+
+
+def encode(record: Record) -> dict[str, str]:
+    """All fields of the hash that the record decides; an empty string means: no such field."""
+    upstream = record.upstream
+    return {
+        "state": upstream.state.value,
+        "message": upstream.message,
+        "balance": _text(upstream.balance),
+        "usage_today": _text(upstream.usage_today),
+        "usage_month": _text(upstream.usage_month),
+        "last_check": iso(upstream.last_check_s),
+        "last_api_call": iso(upstream.last_api_call_s),
+        "last_success": iso(upstream.last_success_s),
+        "error_details": upstream.error_details,
+        "rate_limit_reset": iso(upstream.rate_limit_reset_s),
+        "epoch": str(record.epoch),
+        "transitions": json.dumps([_row(t) for t in record.transitions]) if record.transitions else "",
+        "check_slot": iso(record.check_slot_s),
+        **_breaker_fields(record.breaker),
+    }
+
+
+def iso(at_s: float) -> str:
+    """Unix seconds as ISO 8601 with offset; 0 means never, written as an empty string."""
+    return datetime.fromtimestamp(at_s, UTC).isoformat() if at_s else ""
+
+
+def unix_s(text: str | None) -> float:
+    """The reverse of :func:`iso`; what cannot be read is 0. A time without offset is taken as UTC."""
+    try:
+        at = datetime.fromisoformat(text or "")
+    except ValueError:
+        return 0.0
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def _breaker(fields: Mapping[str, str]) -> Breaker:
+    failures = _int(fields.get("consecutive_failures"))
+    trips, reason = _int(fields.get("trips")), fields.get("reason", "")
+    opened_at_s = unix_s(fields.get("opened_at"))
+    match fields.get("breaker"):
+        case Phase.OPEN:
+            return Open(reason, opened_at_s, unix_s(fields.get("open_until")), trips, failures)
+        case Phase.HALF_OPEN:
+            return HalfOpen(reason, opened_at_s, trips, failures, _permits(fields.get("permits")))
+        case _:
+            run = frozenset(fields.get("run", "").split())
+            return Closed(failures, run, trips, unix_s(fields.get("closed_at")))
+
+
+def _breaker_fields(breaker: Breaker) -> dict[str, str]:
+    """All breaker fields, so that those of the state before are emptied."""
+    common = {
+        "consecutive_failures": str(breaker.failures),
+        "circuit_breaker_open": "false" if isinstance(breaker, Closed) else "true",
+        "trips": str(breaker.trips),
+        "closed_at": "", "opened_at": "", "open_until": "", "reason": "", "permits": "", "run": "",
+    }  # fmt: skip
+    match breaker:
+        case Closed():
+            own = {
+                "breaker": Phase.CLOSED.value,
+                "closed_at": iso(breaker.since_s),
+                "run": " ".join(sorted(breaker.run)),
+            }
+        case Open():
+            own = {
+                "breaker": Phase.OPEN.value,
+                "reason": breaker.reason,
+                "opened_at": iso(breaker.opened_at_s),
+                "open_until": iso(breaker.until_s),
+            }
+        case HalfOpen():
+            own = {
+                "breaker": Phase.HALF_OPEN.value,
+                "reason": breaker.reason,
+                "opened_at": iso(breaker.opened_at_s),
+                "permits": json.dumps(dict(breaker.permits), sort_keys=True),
+            }
+    return common | own
+
+
+def _contradiction(flag: str | None, breaker: Breaker) -> bool | None:
+    says_open = (flag or "").lower() == "true"
+    is_open = not isinstance(breaker, Closed)
+    return None if flag is None or says_open == is_open else says_open
+
+
+def _upstream(fields: Mapping[str, str]) -> Upstream:
+    return Upstream(
+        state=_state(fields.get("state")),
+        message=fields.get("message", ""),
+        balance=_number(fields.get("balance")),
+        usage_today=_number(fields.get("usage_today")),
+        usage_month=_number(fields.get("usage_month")),
+        last_check_s=unix_s(fields.get("last_check")),
+        last_api_call_s=unix_s(fields.get("last_api_call")),
+        last_success_s=unix_s(fields.get("last_success")),
+        error_details=fields.get("error_details", ""),
+        rate_limit_reset_s=unix_s(fields.get("rate_limit_reset")),
+    )
+
+
+def _state(text: str | None) -> OpenRouterState:
+    try:
+        return OpenRouterState(text or OpenRouterState.ACTIVE)
+    except ValueError:
+        return OpenRouterState.ERROR
+
+
+def _transitions(text: str | None) -> tuple[Transition, ...]:
+    try:
+        return tuple(_transition(row) for row in _json(text, []))
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+def _transition(row: Mapping[str, Any]) -> Transition:
+    before, after = Phase(row["from"]), Phase(row["to"])
+    return Transition(int(row["epoch"]), before, after, row["reason"], row["by"], unix_s(row["at"]))
+
+
+def _row(change: Transition) -> dict[str, str | int]:
+    return {
+        "epoch": change.epoch,
+        "from": change.before.value,
+        "to": change.after.value,
+        "reason": change.reason,
+        "by": change.by,
+        "at": iso(change.at_s),
+    }
+
+
+def _permits(text: str | None) -> dict[str, float]:
+    found = _json(text, {})
+    if not isinstance(found, dict):
+        return {}
+    return {str(owner): float(at) for owner, at in found.items() if isinstance(at, int | float)}
+
+
+def _json(text: str | None, default: Any) -> Any:
+    try:
+        return json.loads(text) if text else default
+    except ValueError:
+        return default
+
+
+def _text(number: float | None) -> str:
+    return "" if number is None else str(number)
+
+
+def _int(text: str | None) -> int:
+    try:
+        return int(text or 0)
+    except ValueError:
+        return 0
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,121 @@
+"""The settings, read from the environment once, at the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from .errors import ConfigurationError
+from .keys import DEFAULT_SCOPE, Keys
+from .rules.breaker import Policy
+
+__all__ = ["DEFAULT_BASE_URL", "Settings", "Thresholds"]
+
+DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
+_PREFIX = "OPENROUTER_GUARD_"
+
+T = TypeVar("T", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The ages of what is known of the upstream, and other times of the service, in seconds.
+
+    Attributes:
+        fresh_s: Younger than this, the state is served from the cache.
+        stale_s: Up to this age it is served at once while a refresh runs behind it.
+        check_slot_s: One health check of the upstream in this time, for the whole fleet.
+        check_timeout_s: How long a health check may take.
+    """
+
+    fresh_s: float = 60.0
+    stale_s: float = 300.0
+    check_slot_s: float = 60.0
+    check_timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one process.
+
+    Attributes:
+        redis_url: Where the shared state lives.
+        scope: Whose state it is; one API key or team has one.
+        api_key: Of OpenRouter; empty if there is none. Left out of every representation.
+        base_url: Of OpenRouter's API, without a slash at the end.
+        redis_timeout_s: How long Redis may take before it counts as away.
+        worker_id: The name of this worker in reports; empty: host name and process.
+    """
+
+    redis_url: str = field(repr=False)
+    scope: str = DEFAULT_SCOPE
+    api_key: str = field(default="", repr=False)
+    base_url: str = DEFAULT_BASE_URL
+    policy: Policy = Policy()
+    thresholds: Thresholds = Thresholds()
+    redis_timeout_s: float = 1.0
+    worker_id: str = ""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """The settings in *environ*.
+
+        Raises:
+            ConfigurationError: If ``REDIS_URL`` is missing, or a value cannot be used.
+        """
+        redis_url = environ.get("REDIS_URL", "").strip()
+        if not redis_url:
+            raise ConfigurationError("REDIS_URL is not set: write where Redis is, such as redis://redis:6379/0")
+        read = _Reader(environ)
+        policy, thresholds = Policy(), Thresholds()
+        return cls(
+            redis_url=redis_url,
+            scope=Keys(environ.get(f"{_PREFIX}SCOPE") or DEFAULT_SCOPE).scope,
+            api_key=environ.get("OPENROUTER_API_KEY", "").strip(),
+            base_url=_base_url(environ.get("OPENROUTER_BASE_URL") or DEFAULT_BASE_URL),
+            policy=Policy(
+                failure_threshold=read.count("FAILURE_THRESHOLD", policy.failure_threshold),
+                reset_timeout_s=read.seconds("RESET_TIMEOUT_SECONDS", policy.reset_timeout_s),
+                max_reset_timeout_s=read.seconds("MAX_RESET_TIMEOUT_SECONDS", policy.max_reset_timeout_s),
+                permits=read.count("PERMITS", policy.permits),
+                permit_lease_s=read.seconds("PERMIT_LEASE_SECONDS", policy.permit_lease_s),
+            ),
+            thresholds=Thresholds(
+                fresh_s=read.seconds("FRESH_SECONDS", thresholds.fresh_s),
+                stale_s=read.seconds("STALE_SECONDS", thresholds.stale_s),
+                check_slot_s=read.seconds("CHECK_SLOT_SECONDS", thresholds.check_slot_s),
+                check_timeout_s=read.seconds("CHECK_TIMEOUT_SECONDS", thresholds.check_timeout_s),
+            ),
+            redis_timeout_s=read.seconds("REDIS_TIMEOUT_SECONDS", 1.0),
+            worker_id=environ.get(f"{_PREFIX}WORKER_ID", ""),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    environ: Mapping[str, str]
+
+    def count(self, name: str, default: int) -> int:
+        return self._number(name, default, int, "a whole number above 0, such as 5")
+
+    def seconds(self, name: str, default: float) -> float:
+        return self._number(name, default, float, "seconds above 0, such as 120")
+
+    def _number(self, name: str, default: T, kind: Callable[[str], T], wanted: str) -> T:
+        text = self.environ.get(_PREFIX + name, "").strip()
+        if not text:
+            return default
+        try:
+            number = kind(text)
+        except ValueError:
+            number = kind("0")
+        if not 0 < number < float("inf"):
+            raise ConfigurationError(f"{_PREFIX}{name} is {text!r}: write {wanted}")
+        return number
+
+
+def _base_url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ConfigurationError(f"OPENROUTER_BASE_URL is {text!r}: write an address such as {DEFAULT_BASE_URL}")
+    return text.rstrip("/")

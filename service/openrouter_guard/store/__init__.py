@@ -1,0 +1,6 @@
+"""The shared state in Redis or Valkey; nothing outside this package imports redis."""
+
+from .connection import Timeouts, connect
+from .store import Batch, Counted, Seen, Store
+
+__all__ = ["Batch", "Counted", "Seen", "Store", "Timeouts", "connect"]

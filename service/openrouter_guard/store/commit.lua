@@ -1,0 +1,34 @@
+-- Change the state only if what the decision rests on is still as it was read.
+-- KEYS[1]  the state hash
+-- KEYS[2]  the history stream
+-- ARGV[1]  JSON object of the fields as read; "" means: no such field
+-- ARGV[2]  JSON object of the fields to set; "" means: delete the field
+-- ARGV[3]  lifetime in seconds; "0" means: none
+-- ARGV[4]  channel to wake those who listen
+-- ARGV[5]  the message for them; "" means: nothing that they need to know changed
+-- ARGV[6]  number of transitions to write into the history, then for each its epoch and its fields as JSON
+-- Returns  1 if changed, 0 if somebody was faster
+local HISTORY_KEPT = 10000
+
+for field, value in pairs(cjson.decode(ARGV[1])) do
+  if (redis.call("HGET", KEYS[1], field) or "") ~= value then return 0 end
+end
+for field, value in pairs(cjson.decode(ARGV[2])) do
+  if value == "" then
+    redis.call("HDEL", KEYS[1], field)
+  else
+    redis.call("HSET", KEYS[1], field, value)
+  end
+end
+redis.call("HINCRBY", KEYS[1], "version", 1)
+if ARGV[3] == "0" then
+  redis.call("PERSIST", KEYS[1])
+else
+  redis.call("EXPIRE", KEYS[1], ARGV[3])
+end
+for i = 1, tonumber(ARGV[6]) do
+  -- Refused where the history has it already, or a later one: it is written once, by whoever comes first.
+  redis.pcall("XADD", KEYS[2], "MAXLEN", "~", HISTORY_KEPT, ARGV[5 + 2 * i] .. "-0", unpack(cjson.decode(ARGV[6 + 2 * i])))
+end
+if ARGV[5] ~= "" then redis.call("PUBLISH", ARGV[4], ARGV[5]) end
+return 1

@@ -1,0 +1,97 @@
+-- Count a batch of results, once, in the order they came.
+-- Atomic and without retries: under load, counting by compare-and-set spends its time on lost races.
+-- KEYS[1]  the state hash
+-- KEYS[2]  the day's metrics hash
+-- KEYS[3]  the day's list of worker errors
+-- ARGV[1]  the epoch in which the calls began; "0" if the reporter does not know it, "-1" if they are too
+--          old to decide anything and belong into the metrics only
+-- ARGV[2]  the reporter
+-- ARGV[3]  the batch's number, which grows with every batch of this reporter
+-- ARGV[4]  the results as runs in their order: "S12 F3" is twelve successes, then three failures
+-- ARGV[5]  JSON object of hash fields to set if the results count
+-- ARGV[6]  JSON object of counters to add to the metrics
+-- ARGV[7]  JSON list of worker errors, oldest first
+-- ARGV[8]  lifetime of a closed state, in seconds
+-- ARGV[9]  JSON list of the fields to return
+-- Returns  what became of it ("counted", "late": of another epoch or a breaker that is not closed,
+--          "repeated": this batch was here before), TIME as two strings, and the values of ARGV[9]
+local METRICS_LIFE_S = 30 * 24 * 3600
+local ERRORS_LIFE_S = 7 * 24 * 3600
+local ERRORS_KEPT = 1000
+local REPORTER_LIFE_S = 60
+local REPORTERS_KEPT = 1000
+local RUN_KEPT = 3
+
+local state, reporter, seq = KEYS[1], ARGV[2], tonumber(ARGV[3])
+local time = redis.call("TIME")
+local now_s = tonumber(time[1])
+
+local function get(field)
+  return redis.call("HGET", state, field) or ""
+end
+
+-- The reporters, longest silent first, each as "name:batch:seconds ".
+local ring = get("reporters")
+local from, to, last_seq = string.find(ring, reporter .. ":(%d+):%d+ ")
+local verdict = "counted"
+if from and tonumber(last_seq) >= seq then
+  verdict = "repeated"
+else
+  if from then ring = string.sub(ring, 1, from - 1) .. string.sub(ring, to + 1) end
+  ring = ring .. reporter .. ":" .. ARGV[3] .. ":" .. time[1] .. " "
+  local _, live = string.gsub(ring, " ", "")
+  while true do
+    local _, stop, seen = string.find(ring, "^[^:]+:%d+:(%d+) ")
+    if tonumber(seen) > now_s - REPORTER_LIFE_S and live <= REPORTERS_KEPT then break end
+    ring = string.sub(ring, stop + 1)
+    live = live - 1
+  end
+
+  local epoch = get("epoch")
+  local breaker = get("breaker")
+  local closed = breaker == "closed" or (breaker == "" and get("circuit_breaker_open") ~= "true")
+  local elsewhere = ARGV[1] ~= "0" and epoch ~= "" and ARGV[1] ~= epoch
+  if not closed or elsewhere or ARGV[1] == "-1" then
+    verdict = "late"
+  else
+    local failures = tonumber(get("consecutive_failures")) or 0
+    local run = failures > 0 and get("run") or ""
+    for kind, count in string.gmatch(ARGV[4], "(%u)(%d+)") do
+      if kind == "S" then
+        failures, run = 0, ""
+      else
+        failures = failures + tonumber(count)
+        local _, members = string.gsub(run, "%S+", "")
+        if members < RUN_KEPT and not string.find(" " .. run .. " ", " " .. reporter .. " ", 1, true) then
+          run = run == "" and reporter or run .. " " .. reporter
+        end
+      end
+    end
+    if epoch == "" then
+      -- Server milliseconds: an epoch that was lost with the data is never used again.
+      local fresh = now_s * 1000 + math.floor(tonumber(time[2]) / 1000)
+      redis.call("HSET", state, "epoch", string.format("%.0f", math.max(fresh, tonumber(ARGV[1]) + 1)))
+    end
+    redis.call("HSET", state, "breaker", "closed", "circuit_breaker_open", "false",
+      "consecutive_failures", failures, "run", run)
+    for field, value in pairs(cjson.decode(ARGV[5])) do
+      redis.call("HSET", state, field, value)
+    end
+    redis.call("EXPIRE", state, ARGV[8])
+  end
+  redis.call("HSET", state, "reporters", ring, "live_reporters", live)
+
+  for counter, amount in pairs(cjson.decode(ARGV[6])) do
+    redis.call("HINCRBY", KEYS[2], counter, amount)
+  end
+  redis.call("EXPIRE", KEYS[2], METRICS_LIFE_S)
+  local errors = cjson.decode(ARGV[7])
+  if #errors > 0 then
+    for _, entry in ipairs(errors) do
+      redis.call("LPUSH", KEYS[3], entry)
+    end
+    redis.call("LTRIM", KEYS[3], 0, ERRORS_KEPT - 1)
+    redis.call("EXPIRE", KEYS[3], ERRORS_LIFE_S)
+  end
+end
+return { verdict, time[1], time[2], redis.call("HMGET", state, unpack(cjson.decode(ARGV[9]))) }

@@ -1,0 +1,224 @@
+"""Read, count and commit: everything this product says to Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, TypeAlias
+
+from openrouter_guard.errors import StoreContended
+from openrouter_guard.keys import DEFAULT_SCOPE, Keys
+from openrouter_guard.rules.record import Record, Transition
+from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, iso, parse
+
+from .connection import Timeouts, address, connect, translated
+
+__all__ = ["Batch", "Counted", "Seen", "Store"]
+
+STATE_LIFE_S = 600
+"""``DEFAULT_TTL`` x 2: how long a closed state outlives its last write."""
+_TRIES = 20
+_DAY_S = 86_400
+
+Decide: TypeAlias = Callable[[Record | None, float], Record | None]
+"""From the record (None: no key) and the time to the record that should follow (None: leave it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The state as it was read.
+
+    Attributes:
+        record: None where the key is missing.
+        now_s: The server's clock when it was read, Unix seconds.
+        raw: The fields behind the record.
+    """
+
+    record: Record | None
+    now_s: float
+    raw: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Results of one reporter, in their order.
+
+    Attributes:
+        epoch: In which the calls began; 0 if unknown.
+        seq: Grows with every batch, so that a batch whose fate is uncertain can be sent again.
+        runs: ``("S", 12), ("F", 3)`` is twelve successes, then three failures.
+        fields: Fields of the hash to set if the results count.
+        counters: What to add to the day's metrics.
+        errors: JSON entries for the log of worker errors, oldest first.
+    """
+
+    epoch: int
+    reporter: str
+    seq: int
+    runs: Sequence[tuple[str, int]]
+    fields: Mapping[str, str] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
+    errors: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What became of a batch: ``counted``, ``late`` or ``repeated``; and the state after it."""
+
+    verdict: str
+    seen: Seen
+
+
+class Store:
+    """The shared state of one scope.
+
+    Every method raises:
+        StoreUnavailable: If Redis is away or slow.
+        StoreRefused: If Redis answers and will not do it.
+        ForeignValue: If something else lives under the key.
+    """
+
+    def __init__(self, url: str, scope: str = DEFAULT_SCOPE, timeouts: Timeouts | None = None) -> None:
+        self.keys = Keys(scope)
+        self.address = address(url)
+        self._redis = connect(url, timeouts or Timeouts())
+        self._count = self._redis.register_script(_script("count"))
+        self._commit = self._redis.register_script(_script("commit"))
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def ping(self) -> None:
+        with translated(self.address):
+            await self._redis.ping()
+
+    async def read(self) -> Seen:
+        with translated(self.address):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.time()
+                pipe.hmget(self.keys.state, FIELDS)
+                time, values = await pipe.execute()
+        return _seen(time, values)
+
+    async def count(self, batch: Batch, *, at_s: float) -> Counted:
+        """Count a batch, once; ``at_s`` chooses the day of the metrics."""
+        with translated(self.address):
+            verdict, seconds, micros, values = await self._count(
+                keys=[self.keys.state, self.keys.metrics(at_s), self.keys.worker_errors(at_s)],
+                args=[
+                    batch.epoch,
+                    batch.reporter,
+                    batch.seq,
+                    " ".join(f"{kind}{count}" for kind, count in batch.runs),
+                    json.dumps(batch.fields),
+                    json.dumps(batch.counters),
+                    json.dumps(batch.errors),
+                    STATE_LIFE_S,
+                    json.dumps(FIELDS),
+                ],
+            )
+        return Counted(verdict, _seen((seconds, micros), values))
+
+    async def commit(self, seen: Seen, new: Record) -> bool:
+        """Replace the record if nobody changed it since it was read; a True is never taken back."""
+        changes = {name: value for name, value in encode(new).items() if seen.raw.get(name, "") != value}
+        fresh = new.transitions[-1:] if seen.record is None or new.epoch != seen.record.epoch else ()
+        history = [text for change in fresh for text in (str(change.epoch), json.dumps(_entry(change)))]
+        with translated(self.address):
+            done = await self._commit(
+                keys=[self.keys.state, self.keys.history],
+                args=[
+                    json.dumps({name: seen.raw.get(name, "") for name in GUARDS}),
+                    json.dumps(changes),
+                    STATE_LIFE_S if changes.get("breaker", seen.raw.get("breaker")) == "closed" else 0,
+                    self.keys.events,
+                    self._event(new) if fresh or _is_news(changes) else "",
+                    len(fresh),
+                    *history,
+                ],
+            )
+        return bool(done)
+
+    async def change(self, decide: Decide) -> Seen:
+        """Read, decide, try to write; the loser reads and decides again.
+
+        Raises:
+            StoreContended: If others were faster every time.
+        """
+        for _ in range(_TRIES):
+            seen = await self.read()
+            new = decide(seen.record, seen.now_s)
+            if new is None or new == seen.record:
+                return seen
+            if await self.commit(seen, new):
+                return Seen(new, seen.now_s, dict(seen.raw) | encode(new))
+        raise StoreContended(f"the state of scope {self.keys.scope!r} changed {_TRIES} times while we decided")
+
+    async def metrics(self, days: int, now_s: float) -> dict[str, dict[str, str]]:
+        """The counters of the last *days* UTC days that have any, newest first, by date."""
+        moments = [now_s - _DAY_S * back for back in range(days)]
+        with translated(self.address):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for at_s in moments:
+                    pipe.hgetall(self.keys.metrics(at_s))
+                found = await pipe.execute()
+        return {iso(at_s)[:10]: counters for at_s, counters in zip(moments, found, strict=True) if counters}
+
+    async def add_metrics(self, counters: Mapping[str, int], *, at_s: float) -> None:
+        key = self.keys.metrics(at_s)
+        with translated(self.address):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for name, amount in counters.items():
+                    pipe.hincrby(key, name, amount)
+                pipe.expire(key, 30 * _DAY_S)
+                await pipe.execute()
+
+    async def history(self, limit: int = 100) -> list[dict[str, str]]:
+        """The newest transitions, newest first: ``epoch``, ``from``, ``to``, ``reason``, ``by``, ``at``."""
+        with translated(self.address):
+            entries: list[Any] = await self._redis.xrevrange(self.keys.history, count=limit) or []
+        return [{"epoch": name.partition("-")[0], **fields} for name, fields in entries]
+
+    async def heartbeat(self, worker: str, about: Mapping[str, Any]) -> None:
+        """Say that *worker* is alive; ``about`` holds its version and when it was last seen."""
+        with translated(self.address):
+            await self._redis.hset(self.keys.workers, worker, json.dumps(about))
+
+    async def listen(self) -> AsyncIterator[None]:
+        """Wake once when listening has begun, then at each change; ends with an error as the connection does."""
+        with translated(self.address):
+            async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
+                await channel.subscribe(self.keys.events)
+                yield None
+                while True:
+                    if await channel.get_message(timeout=None):
+                        yield None
+
+    def _event(self, record: Record) -> str:
+        fields = encode(record)
+        names = ("epoch", "breaker", "open_until")
+        return json.dumps({"scope": self.keys.scope, **{name: fields[name] for name in names}})
+
+
+def _seen(time: Sequence[int | str], values: Sequence[str | None]) -> Seen:
+    raw = {name: value for name, value in zip(FIELDS, values, strict=True) if value is not None}
+    now_s = int(time[0]) + int(time[1]) / 1e6
+    return Seen(parse(raw) if raw else None, now_s, raw)
+
+
+def _is_news(changes: Mapping[str, str]) -> bool:
+    """Whether those who listen need to look: not for a permit or a counter."""
+    return not changes.keys().isdisjoint({"state", "rate_limit_reset", "last_check", "circuit_breaker_open"})
+
+
+def _entry(change: Transition) -> list[str]:
+    return [
+        "from", change.before.value, "to", change.after.value, "reason", change.reason,
+        "by", change.by, "at", iso(change.at_s),
+    ]  # fmt: skip
+
+
+def _script(name: str) -> str:
+    return resources.files(__package__).joinpath(f"{name}.lua").read_text()

@@ -1,0 +1,282 @@
+"""The worker's part in the fleet: keeps the local view current, reports results, holds permits.
+
+Everything here runs in the background loop. The caller's path reads ``view``, appends to ``results`` and, while the
+breaker is half-open, waits a bounded time for ``acquire``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from openrouter_guard.errors import StoreError
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.signals import Signal
+from openrouter_guard.rules.wire import iso
+from openrouter_guard.store import Seen, Store
+
+from .pending import Pending, Result, gather
+from .view import View, monotonic_offset
+
+__all__ = ["Agent"]
+
+logger = logging.getLogger(__name__)
+
+POLL_S = (0.5, 1.0)
+"""Between two looks at the state, in case a push was lost; jittered, so that a fleet does not ask in step."""
+FLUSH_S = 1.0
+"""How long a success may wait to be reported; a failure does not wait."""
+RETRY_S = (0.1, 1.0)
+HEARTBEAT_S = 30.0
+
+
+class Agent:
+    """One reporter: a worker process' share in the state of one scope."""
+
+    def __init__(self, store: Store, policy: Policy, worker_id: str) -> None:
+        self.results: deque[tuple[Signal, int, float]] = deque()
+        self.refused = 0
+        self.view = View(Record(), monotonic_offset(time.time()))
+        self.known = asyncio.Event()
+        self._store = store
+        self._policy = policy
+        self._worker_id = worker_id
+        self._reporter = f"w{uuid.uuid4().hex[:8]}"
+        self._seq = 0
+        self._pending: deque[Pending] = deque()
+        self._uncertain: Pending | None = None
+        self._work = asyncio.Event()
+        self._held: dict[str, asyncio.Task[None]] = {}
+        self._is_away = False
+        self._flushing = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        loops = (self._listen, self._poll, self._report, self._beat)
+        self._tasks = [asyncio.ensure_future(self._forever(work)) for work in loops]
+
+    async def stop(self, flush_s: float) -> None:
+        """Report what is left, within ``flush_s`` seconds, and end."""
+        with suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(flush_s):
+                await self.flush()
+        tasks = [*self._tasks, *self._held.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._store.close()
+
+    def wake(self) -> None:
+        self._work.set()
+
+    # -- permits ------------------------------------------------------------------------------------------------
+
+    async def acquire(self, owner: str) -> bool:
+        """Take one of the fleet's permits for *owner* and keep its lease alive until :meth:`release`."""
+        try:
+            got = await self._change(partial(self._permit, owner))
+        except StoreError as error:
+            self._note_away(error)
+            got = self._acquire_alone(owner)
+        if got:
+            self._held[owner] = asyncio.ensure_future(self._renew(owner))
+        return got
+
+    async def release(self, owner: str, signal: Signal) -> None:
+        """Give the permit back with what its call found."""
+        renewal = self._held.pop(owner, None)
+        if renewal is not None:
+            renewal.cancel()
+
+        def verdict(record: Record | None, now_s: float) -> Record | None:
+            if record is None:
+                return None
+            return records.after_trial(record, signal, owner, now_s=now_s, policy=self._policy)
+
+        await self._decide(verdict)
+
+    def _permit(self, owner: str, record: Record | None, now_s: float) -> Record | None:
+        known = record or self._lost(now_s)
+        return known and records.with_permit(known, owner, now_s=now_s, policy=self._policy)
+
+    async def _renew(self, owner: str) -> None:
+        while True:
+            await asyncio.sleep(self._policy.permit_lease_s / 3)
+            with suppress(StoreError):
+                await self._change(partial(self._renewal, owner))
+
+    def _renewal(self, owner: str, record: Record | None, now_s: float) -> Record | None:
+        held = getattr(record.breaker, "permits", {}) if record else {}
+        # A lease that ran out is not taken again: by now the permit may be somebody else's.
+        return self._permit(owner, record, now_s) if owner in held else None
+
+    async def _change(self, decide: Callable[[Record | None, float], Record | None]) -> bool:
+        """Commit a decision; True if there was one to commit."""
+        decided = False
+
+        def watched(record: Record | None, now_s: float) -> Record | None:
+            nonlocal decided
+            new = decide(record, now_s)
+            decided = new is not None and new != record
+            return new
+
+        self._adopt(await self._store.change(watched))
+        return decided
+
+    async def _decide(self, decide: Callable[[Record | None, float], Record | None]) -> None:
+        try:
+            await self._change(decide)
+        except StoreError as error:
+            self._note_away(error)
+            self._decide_alone(decide)
+
+    # -- reporting ----------------------------------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """Report everything that has ended by now.
+
+        Raises:
+            StoreError: If Redis does not take it; it is kept and reported later.
+        """
+        async with self._flushing:
+            self._gather()
+            while self._uncertain or self._pending:
+                await self._flush_one()
+
+    async def _flush_one(self) -> None:
+        if self._uncertain is None:
+            # From here on the batch is closed: should its fate stay unknown, it goes again as it is.
+            self._uncertain = self._pending.popleft()
+            self._seq += 1
+        now_s = self.view.now_s
+        batch = self._uncertain.batch(self._reporter, self._seq, now_s=now_s)
+        counted = await self._store.count(batch, at_s=self._uncertain.since_s)
+        self._uncertain = None
+        self._adopt(counted.seen)
+        await self._settle(counted.seen)
+
+    def _gather(self) -> None:
+        ended = [self.results.popleft() for _ in range(len(self.results))]
+        offset_s = self.view.offset_s
+        results = (Result(signal, epoch, at_s + offset_s) for signal, epoch, at_s in ended)
+        gather(results, self._pending, self._worker_id)
+        if self.refused:
+            refused, self.refused = self.refused, 0
+            if not self._pending:
+                self._pending.append(Pending(self.view.record.epoch, self._worker_id, self.view.now_s))
+            self._pending[-1].counters["not_permitted_calls"] += refused
+
+    def note_alone(self, signal: Signal) -> None:
+        """Count a result locally while Redis is away, by the fleet's own rules."""
+        if self._is_away:
+            self._decide_alone(lambda record, _now_s: records.counted(record or Record(), signal, self._reporter))
+
+    async def limit(self, signal: Signal) -> None:
+        """Hold the fleet back until the platform's rate limit is over."""
+
+        def decide(record: Record | None, now_s: float) -> Record:
+            return records.limited(record or records.fresh(now_s), signal, now_s)
+
+        await self._decide(decide)
+
+    # -- the shared state ---------------------------------------------------------------------------------------
+
+    async def refresh(self) -> None:
+        seen = await self._store.read()
+        self._adopt(seen)
+        await self._settle(seen)
+
+    async def _settle(self, seen: Seen) -> None:
+        """Commit what follows from what was read; whoever sees it first does it."""
+        if self._settled(seen.record, seen.now_s) not in (None, seen.record):
+            self._adopt(await self._store.change(self._settled))
+
+    def _settled(self, record: Record | None, now_s: float) -> Record | None:
+        shared = self.view.record if self.view.shared else Record()
+        restored = records.recovered(shared, record, now_s)
+        if restored is not None or record is None:
+            return restored
+        return records.settled(record, now_s=now_s, policy=self._policy, by=self._worker_id)
+
+    def _lost(self, now_s: float) -> Record | None:
+        return records.recovered(self.view.record, None, now_s) if self.view.shared else None
+
+    def _adopt(self, seen: Seen) -> None:
+        offset_s = monotonic_offset(seen.now_s)
+        record = self._settled(seen.record, seen.now_s) or Record()
+        self.view = View(record, offset_s)
+        self.known.set()
+        if self._is_away:
+            self._is_away = False
+            logger.info("Redis is back", extra={"redis": self._store.address})
+
+    # -- alone --------------------------------------------------------------------------------------------------
+
+    def _acquire_alone(self, owner: str) -> bool:
+        alone = replace(self._policy, permits=1)
+        return self._decide_alone(
+            lambda record, now_s: records.with_permit(record or Record(), owner, now_s=now_s, policy=alone)
+        )
+
+    def _decide_alone(self, decide: Callable[[Record | None, float], Record | None]) -> bool:
+        old, now_s = self.view.record, self.view.now_s
+        new = decide(old, now_s)
+        if new is None or new == old:
+            return False
+        new = records.settled(new, now_s=now_s, policy=self._policy, by=self._worker_id)
+        self.view = View(new, self.view.offset_s, shared=False)
+        return True
+
+    def _note_away(self, error: StoreError) -> None:
+        if not self._is_away:
+            self._is_away = True
+            logger.warning("Redis is away, deciding alone: %s", error, extra={"redis": self._store.address})
+
+    # -- the loops ----------------------------------------------------------------------------------------------
+
+    async def _forever(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            try:
+                await work()
+            except StoreError as error:
+                self._note_away(error)
+                await asyncio.sleep(random.uniform(*RETRY_S))  # noqa: S311  jitter, not a secret
+
+    async def _listen(self) -> None:
+        async for _ in self._store.listen():
+            await self.refresh()
+
+    async def _poll(self) -> None:
+        await self.refresh()
+        await asyncio.sleep(random.uniform(*POLL_S))  # noqa: S311  jitter, not a secret
+
+    async def _report(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_S):
+                await self._work.wait()
+        self._work.clear()
+        await self.flush()
+
+    async def _beat(self) -> None:
+        about = {"version": _version(), "last_seen": iso(self.view.now_s)}
+        await self._store.heartbeat(self._worker_id, about)
+        await asyncio.sleep(HEARTBEAT_S)
+
+
+def _version() -> str:
+    try:
+        return version("openrouter-guard")
+    except PackageNotFoundError:
+        return "0"

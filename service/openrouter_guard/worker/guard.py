@@ -1,0 +1,191 @@
+"""The worker's door to OpenRouter: ``with guard.call(): …`` makes the call, or refuses it while the fleet waits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from openrouter_guard.keys import DEFAULT_SCOPE
+from openrouter_guard.rules.signals import Signal
+from openrouter_guard.settings import Settings
+
+from .core import FIRST_VIEW_S, PERMIT_S, Core, GuardState, Ticket
+from .observe import of_answer, of_exception
+
+__all__ = ["AsyncGuard", "Guard"]
+
+CLOSE_S = 2.0
+
+
+class _Call:
+    """One call: what both forms of it share."""
+
+    __slots__ = ("_core", "_signal", "_ticket")
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._signal: Signal | None = None
+        self._ticket = Ticket(0, "")
+
+    def answered(self, status_code: int, *, body: object = None, headers: Mapping[str, str] | None = None) -> None:
+        """Tell what came back, for clients that do not raise on an error status.
+
+        Args:
+            status_code: Of the HTTP answer.
+            body: Parsed JSON or text: an ``error`` inside a 200 counts as that error.
+            headers: For the time that a rate limit asks to wait.
+        """
+        self._signal = of_answer(status_code, body=body, headers=headers)
+
+    def _end(self, error: BaseException | None) -> None:
+        signal = of_exception(error) if error is not None or self._signal is None else self._signal
+        self._core.finish(self._ticket, signal)
+
+
+class _SyncCall(_Call):
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        core = self._core
+        if core.is_fresh:
+            with suppress(TimeoutError):
+                core.first_view().result(FIRST_VIEW_S)
+        self._ticket = core.admit() or self._permitted()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(error)
+
+    def _permitted(self) -> Ticket:
+        owner, asked = self._core.ask_permit()
+        try:
+            granted = asked.result(PERMIT_S)
+        except TimeoutError:
+            self._core.abandon(owner, asked)
+            granted = False
+        return self._core.with_permit(owner, granted=granted)
+
+
+class _AsyncCall(_Call):
+    __slots__ = ()
+
+    async def __aenter__(self) -> Self:
+        core = self._core
+        if core.is_fresh:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_VIEW_S):
+                    await asyncio.wrap_future(core.first_view())
+        self._ticket = core.admit() or await self._permitted()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(error)
+
+    async def _permitted(self) -> Ticket:
+        owner, asked = self._core.ask_permit()
+        try:
+            async with asyncio.timeout(PERMIT_S):
+                granted = await asyncio.shield(asyncio.wrap_future(asked))
+        except TimeoutError:
+            self._core.abandon(owner, asked)
+            granted = False
+        except asyncio.CancelledError:
+            self._core.abandon(owner, asked)
+            raise
+        return self._core.with_permit(owner, granted=granted)
+
+
+class _Guard:
+    def __init__(self, settings: Settings) -> None:
+        self._core = Core(settings)
+
+    @classmethod
+    def from_url(cls, redis_url: str, scope: str = DEFAULT_SCOPE) -> Self:
+        """A guard on the state at *redis_url*; connects in the background on first use.
+
+        Raises:
+            ConfigurationError: If the address or the scope cannot be used.
+        """
+        return cls(Settings(redis_url=redis_url, scope=scope))
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """A guard set up by ``REDIS_URL`` and ``OPENROUTER_GUARD_*``.
+
+        Raises:
+            ConfigurationError: If a variable is missing or cannot be used; the message names it.
+        """
+        return cls(Settings.from_env(os.environ))
+
+    @property
+    def state(self) -> GuardState:
+        """The breaker as this worker sees it, without asking Redis."""
+        return self._core.state
+
+
+class Guard(_Guard):
+    """Guards the calls of a worker; safe in threads and after ``fork``."""
+
+    def call(self, model: str | None = None) -> _SyncCall:
+        """A context manager around one call to OpenRouter.
+
+        What the block raises is classified and reported in the background, and goes on to the caller unchanged.
+
+        Raises:
+            CallNotPermitted: On entering, while calls are paused.
+        """
+        return _SyncCall(self._core)
+
+    def flush(self, timeout_s: float = CLOSE_S) -> None:
+        """Wait until every result so far is in Redis.
+
+        Raises:
+            TimeoutError: If that takes longer.
+            StoreError: If Redis is away; nothing is lost, it is tried again in the background.
+        """
+        self._core.flush().result(timeout_s)
+
+    def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Report what is left and stop, within *timeout_s* seconds."""
+        self._core.close(timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncGuard(_Guard):
+    """Guards the calls of an asyncio worker; one guard serves any number of event loops."""
+
+    def call(self, model: str | None = None) -> _AsyncCall:
+        """An async context manager around one call to OpenRouter; see :meth:`Guard.call`."""
+        return _AsyncCall(self._core)
+
+    async def flush(self, timeout_s: float = CLOSE_S) -> None:
+        """Wait until every result so far is in Redis; see :meth:`Guard.flush`."""
+        async with asyncio.timeout(timeout_s):
+            await asyncio.wrap_future(self._core.flush())
+
+    async def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Report what is left and stop, within *timeout_s* seconds."""
+        await asyncio.to_thread(self._core.close, timeout_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,128 @@
+"""The shared state under the names that existing readers use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import ClassVar, Self
+
+from openrouter_guard.keys import DEFAULT_SCOPE
+from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.record import Record, block_s, settled
+from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_guard.store import Seen, Store
+
+__all__ = ["OpenRouterStateData", "OpenRouterStateManager"]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRouterStateData:
+    """The state of the upstream. Amounts are US dollars, times have an offset.
+
+    Attributes:
+        circuit_breaker_open: Whether the breaker is not closed.
+        error_details: JSON about the last error.
+    """
+
+    state: OpenRouterState
+    message: str
+    balance: float | None = None
+    usage_today: float | None = None
+    usage_month: float | None = None
+    last_check: datetime | None = None
+    last_api_call: datetime | None = None
+    error_details: str | None = None
+    consecutive_failures: int = 0
+    last_success: datetime | None = None
+    circuit_breaker_open: bool = False
+    rate_limit_reset: datetime | None = None
+
+
+class OpenRouterStateManager:
+    """Reads the shared state; writing is for guards, reporters and the health service.
+
+    Every method raises:
+        StoreError: If Redis cannot be read.
+    """
+
+    DEFAULT_TTL: ClassVar[int] = 300
+    FRESH_THRESHOLD: ClassVar[int] = 60
+    STALE_THRESHOLD: ClassVar[int] = 300
+    LOCK_TIMEOUT: ClassVar[int] = 10
+
+    def __init__(self, redis_url: str, scope: str = DEFAULT_SCOPE) -> None:
+        self._store = Store(redis_url, scope)
+
+    async def get_state(self, force_refresh: bool = False) -> OpenRouterStateData | None:
+        """The state, or None if there is none or its last check is older than ``STALE_THRESHOLD`` seconds.
+
+        Args:
+            force_refresh: Return it however old it is.
+        """
+        seen = await self._store.read()
+        if seen.record is None:
+            return None
+        age_s = seen.now_s - seen.record.upstream.last_check_s
+        return _data(seen) if force_refresh or age_s <= self.STALE_THRESHOLD else None
+
+    async def is_fresh(self, max_age_seconds: float | None = None) -> bool:
+        """Whether the last check is at most that old (default ``FRESH_THRESHOLD``)."""
+        limit_s = self.FRESH_THRESHOLD if max_age_seconds is None else max_age_seconds
+        seen = await self._store.read()
+        return seen.record is not None and seen.now_s - seen.record.upstream.last_check_s <= limit_s
+
+    async def should_skip_api_call(self) -> tuple[bool, str | None]:
+        """Whether calls are to wait, and why."""
+        seen = await self._store.read()
+        if seen.record is None:
+            return False, None
+        record = _current(seen.record, seen.now_s)
+        if record.phase(seen.now_s) is not Phase.CLOSED:
+            return True, "Circuit breaker is open"
+        return (True, "Rate limited") if block_s(record, seen.now_s) else (False, None)
+
+    async def get_metrics(self, days: int = 7) -> dict[str, dict[str, int | str]]:
+        """The counters of the last *days* UTC days that have any, by date."""
+        seen = await self._store.read()
+        found = await self._store.metrics(days, seen.now_s)
+        return {date: {name: _count(value) for name, value in day.items()} for date, day in found.items()}
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _current(record: Record, now_s: float) -> Record:
+    return settled(record, now_s=now_s, policy=Policy(), by="reader")
+
+
+def _data(seen: Seen) -> OpenRouterStateData:
+    record = _current(seen.record or Record(), seen.now_s)
+    upstream = record.upstream
+    return OpenRouterStateData(
+        state=upstream.state,
+        message=upstream.message,
+        balance=upstream.balance,
+        usage_today=upstream.usage_today,
+        usage_month=upstream.usage_month,
+        last_check=_moment(upstream.last_check_s),
+        last_api_call=_moment(upstream.last_api_call_s),
+        error_details=upstream.error_details or None,
+        consecutive_failures=record.breaker.failures,
+        last_success=_moment(upstream.last_success_s),
+        circuit_breaker_open=record.phase(seen.now_s) is not Phase.CLOSED,
+        rate_limit_reset=_moment(upstream.rate_limit_reset_s),
+    )
+
+
+def _moment(at_s: float) -> datetime | None:
+    return datetime.fromtimestamp(at_s, UTC) if at_s else None
+
+
+def _count(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdigit() else text

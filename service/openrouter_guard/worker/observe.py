@@ -1,0 +1,100 @@
+"""What an exception of a client library says about the upstream.
+
+Nothing is imported to find out: exceptions of httpx, requests, aiohttp, the ``openai`` and the ``openrouter`` SDK
+are known by what they carry (a status, headers, a body) and by the names of their classes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal, of_status
+
+__all__ = ["of_answer", "of_exception"]
+
+_TIMEOUTS = frozenset({"TimeoutException", "APITimeoutError", "Timeout", "ReadTimeout", "ServerTimeoutError"})
+_NETWORK = frozenset(
+    {
+        "TransportError",
+        "APIConnectionError",
+        "ClientConnectionError",
+        "NoResponseError",
+        "ChunkedEncodingError",
+    }
+)
+_BODY_BYTES = 65_536
+
+
+def of_exception(error: BaseException | None) -> Signal:
+    """The signal in what a guarded block raised; None is a success, the caller's own mistakes are neutral."""
+    if error is None:
+        return SUCCESS
+    if isinstance(error, asyncio.CancelledError) or not isinstance(error, Exception):
+        return NEUTRAL
+    status = _status(error)
+    if status is not None:
+        return of_answer(status, body=_body(error), headers=_headers(error))
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, TimeoutError) or names & _TIMEOUTS:
+        return Signal(Effect.FAILURE, ErrorType.TIMEOUT, type(error).__name__)
+    if isinstance(error, ConnectionError) or names & _NETWORK:
+        return Signal(Effect.FAILURE, ErrorType.NETWORK_ERROR, type(error).__name__)
+    return NEUTRAL
+
+
+def of_answer(status_code: int, *, body: object = None, headers: Mapping[str, str] | None = None) -> Signal:
+    """The signal in an answer; a 200 whose body carries ``error`` is that error.
+
+    Args:
+        status_code: Of the HTTP answer.
+        body: As parsed from JSON, or its text.
+        headers: Of the answer, any case.
+    """
+    error = _error(body)
+    code = error.get("code") if status_code < 400 and error else None
+    if status_code < 400 and error:
+        status_code = code if isinstance(code, int) and code >= 400 else 500
+    lower = {name.lower(): value for name, value in (headers or {}).items()}
+    return of_status(status_code, error=error, headers=lower, now_s=time.time())
+
+
+def _status(error: Exception) -> int | None:
+    carriers = (error, getattr(error, "response", None), getattr(error, "raw_response", None))
+    found = (getattr(carrier, name, None) for carrier in carriers for name in ("status_code", "status"))
+    return next((status for status in found if isinstance(status, int)), None)
+
+
+def _headers(error: Exception) -> Mapping[str, str]:
+    for carrier in (error, getattr(error, "response", None), getattr(error, "raw_response", None)):
+        headers = getattr(carrier, "headers", None)
+        if headers is not None and hasattr(headers, "items"):
+            return dict(headers.items())
+    return {}
+
+
+def _body(error: Exception) -> object:
+    body = getattr(error, "body", None)
+    if body is None:
+        try:
+            # httpx raises here for a stream that was not read: then there is no body to look at.
+            body = getattr(getattr(error, "response", None), "text", None)
+        except Exception:  # noqa: BLE001  whatever a foreign object raises, the status alone must do
+            return None
+    return body
+
+
+def _error(body: object) -> Mapping[str, Any]:
+    """The object under ``error``; the ``openai`` SDK hands out what is under it, without the wrapper."""
+    if isinstance(body, str | bytes):
+        try:
+            body = json.loads(body[:_BODY_BYTES])
+        except ValueError:
+            return {}
+    if not isinstance(body, Mapping):
+        return {}
+    inner = body.get("error", body if "message" in body and "code" in body else None)
+    return inner if isinstance(inner, Mapping) else {}

@@ -1,0 +1,120 @@
+"""Results that wait to be reported, in their order and in little space however long Redis is away."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from openrouter_guard.rules.signals import Effect, Signal
+from openrouter_guard.rules.wire import iso
+from openrouter_guard.store import Batch
+
+__all__ = ["Pending", "Result", "error_details", "gather"]
+
+_ERRORS_KEPT = 1000
+TOO_OLD_S = 30.0
+"""Results older than this say nothing about now: they are counted in the metrics and decide nothing."""
+METRICS_ONLY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The end of one call: what it said, the epoch in which it began, and when it ended (server's clock)."""
+
+    signal: Signal
+    epoch: int
+    at_s: float
+
+
+@dataclass(slots=True)
+class Pending:
+    """Results of one epoch, merged."""
+
+    epoch: int
+    worker_id: str
+    since_s: float
+    runs: list[tuple[str, int]] = field(default_factory=list)
+    counters: Counter[str] = field(default_factory=Counter)
+    errors: deque[str] = field(default_factory=lambda: deque(maxlen=_ERRORS_KEPT))
+    fields: dict[str, str] = field(default_factory=dict)
+
+    def add(self, result: Result) -> None:
+        signal = result.signal
+        self.counters["total_calls"] += 1
+        if signal.effect is Effect.SUCCESS:
+            self._succeeded(result)
+        elif signal.effect is Effect.NEUTRAL:
+            self.counters["neutral_calls"] += 1
+        else:
+            self._failed(result)
+
+    def batch(self, reporter: str, seq: int, *, now_s: float) -> Batch:
+        return Batch(
+            epoch=METRICS_ONLY if now_s - self.since_s > TOO_OLD_S else self.epoch,
+            reporter=reporter,
+            seq=seq,
+            runs=tuple(self.runs),
+            fields=self.fields,
+            counters=self.counters,
+            errors=tuple(self.errors),
+        )
+
+    def _succeeded(self, result: Result) -> None:
+        self._run("S")
+        self.counters["successful_calls"] += 1
+        self.counters["state_active"] += 1
+        at = iso(result.at_s)
+        self.fields = {
+            "state": "active",
+            "message": "Service active",
+            "error_details": "",
+            "last_api_call": at,
+            "last_success": at,
+        }
+
+    def _failed(self, result: Result) -> None:
+        signal = result.signal
+        error_type = signal.error_type or "unknown_error"
+        state = signal.error_type.state if signal.error_type else "error"
+        self.counters["failed_calls"] += 1
+        self.counters[f"state_{state}"] += 1
+        details = error_details(signal, self.worker_id, result.at_s)
+        self.errors.append(details)
+        if signal.effect is Effect.FAILURE:
+            self._run("F")
+            self.fields |= {
+                "state": str(state),
+                "message": f"Worker reported: {error_type}",
+                "last_api_call": iso(result.at_s),
+                "error_details": details,
+            }
+
+    def _run(self, kind: str) -> None:
+        if self.runs and self.runs[-1][0] == kind:
+            self.runs[-1] = (kind, self.runs[-1][1] + 1)
+            return
+        # Only the failures since the last success decide, so what lies before it need not be kept apart.
+        self.runs = [(kind, 1)] if kind == "S" else [*self.runs[-1:], (kind, 1)]
+
+
+def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
+    """One error as the log of worker errors and ``error_details`` hold it."""
+    return json.dumps(
+        {
+            "timestamp": iso(at_s),
+            "worker_id": worker_id,
+            "error_type": signal.error_type or "unknown_error",
+            "error_message": signal.message,
+            "status_code": signal.status_code,
+        }
+    )
+
+
+def gather(results: Iterable[Result], into: deque[Pending], worker_id: str) -> None:
+    """Move *results* into the last of the pending batches, or a new one where the epoch is another."""
+    for result in results:
+        if not into or into[-1].epoch != result.epoch or result.at_s - into[-1].since_s > TOO_OLD_S:
+            into.append(Pending(result.epoch, worker_id, result.at_s))
+        into[-1].add(result)

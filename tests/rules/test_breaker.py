@@ -1,0 +1,87 @@
+"""The breaker's own rules, at 100 s on the Redis clock."""
+
+import pytest
+
+from openrouter_guard.rules.breaker import (
+    Breaker,
+    Closed,
+    HalfOpen,
+    Open,
+    Phase,
+    Policy,
+    opened,
+    phase,
+    with_permit,
+    without_permit,
+)
+
+NOW_S = 100.0
+POLICY = Policy(reset_timeout_s=10, max_reset_timeout_s=60, stable_s=50, permits=2, permit_lease_s=15)
+
+
+@pytest.mark.parametrize(
+    ("breaker", "expected"),
+    [
+        pytest.param(Closed(), Phase.CLOSED, id="closed"),
+        pytest.param(Closed(failures=99), Phase.CLOSED, id="failures alone do not open it: a commit does"),
+        pytest.param(Open("error", 90, 100.1), Phase.OPEN, id="open until its time"),
+        pytest.param(Open("error", 90, 100.0), Phase.HALF_OPEN, id="half-open by time alone"),
+        pytest.param(HalfOpen("error", 90), Phase.HALF_OPEN, id="half-open as stored"),
+    ],
+)
+def test_the_effective_state_is_what_is_stored_and_the_time(breaker: Breaker, expected: Phase) -> None:
+    assert phase(breaker, NOW_S) is expected
+
+
+@pytest.mark.parametrize(
+    ("before", "until_s", "trips"),
+    [
+        pytest.param(Closed(since_s=0), 110, 1, id="the first opening waits the reset timeout"),
+        pytest.param(Closed(trips=1, since_s=60), 120, 2, id="soon after closing it waits double"),
+        pytest.param(Closed(trips=4, since_s=50), 110, 1, id="after a stable time it starts over"),
+        pytest.param(HalfOpen("error", 80, trips=1), 120, 2, id="a failed trial doubles"),
+        pytest.param(HalfOpen("error", 80, trips=9), 160, 10, id="up to the longest wait"),
+        pytest.param(HalfOpen("error", 80, trips=10**6), 160, 10**6 + 1, id="however often"),
+    ],
+)
+def test_the_wait_grows_with_each_opening(before: Breaker, until_s: float, trips: int) -> None:
+    after = opened(before, reason="timeout", now_s=NOW_S, policy=POLICY)
+    assert (after.until_s, after.trips) == (until_s, trips)
+
+
+def test_the_outage_began_with_the_first_opening() -> None:
+    assert opened(HalfOpen("error", 80), reason="error", now_s=NOW_S, policy=POLICY).opened_at_s == 80
+    assert opened(Closed(), reason="error", now_s=NOW_S, policy=POLICY).opened_at_s == NOW_S
+
+
+@pytest.mark.parametrize("breaker", [Closed(), Open("error", 90, 101)])
+def test_there_are_no_permits_unless_half_open(breaker: Breaker) -> None:
+    assert with_permit(breaker, "me", now_s=NOW_S, policy=POLICY) is None
+
+
+def test_permits_are_few_and_leased() -> None:
+    first = with_permit(Open("error", 90, 95), "a", now_s=NOW_S, policy=POLICY)
+    assert first is not None
+    second = with_permit(first, "b", now_s=NOW_S, policy=POLICY)
+    assert second is not None
+    assert with_permit(second, "c", now_s=NOW_S, policy=POLICY) is None
+    assert dict(second.permits) == {"a": 115, "b": 115}
+
+
+def test_a_dead_holders_permit_is_free_again() -> None:
+    breaker = HalfOpen("error", 90, permits={"dead": 100.0, "alive": 100.1})
+    after = with_permit(breaker, "me", now_s=NOW_S, policy=POLICY)
+    assert after is not None
+    assert set(after.permits) == {"alive", "me"}
+
+
+def test_a_holder_renews_its_lease_even_when_all_are_out() -> None:
+    breaker = HalfOpen("error", 90, permits={"a": 101, "b": 101})
+    after = with_permit(breaker, "a", now_s=NOW_S, policy=POLICY)
+    assert after is not None
+    assert dict(after.permits) == {"a": 115, "b": 101}
+
+
+def test_a_permit_goes_back_without_a_verdict() -> None:
+    assert without_permit(HalfOpen("error", 90, permits={"a": 101}), "a") == HalfOpen("error", 90)
+    assert without_permit(Closed(3), "a") == Closed(3)

@@ -1,0 +1,176 @@
+"""How the shared record changes, at 100 s on the Redis clock."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.record import Record, Upstream, settled
+from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
+
+NOW_S = 100.0
+POLICY = Policy(reset_timeout_s=10, permit_lease_s=15)
+TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
+ONE = frozenset({"wa"})
+THREE = frozenset({"wa", "wb", "wc"})
+
+
+def settle(record: Record) -> Record:
+    return settled(record, now_s=NOW_S, policy=POLICY, by="me")
+
+
+@pytest.mark.parametrize(
+    ("breaker", "live", "expected"),
+    [
+        pytest.param(Closed(4, ONE), 1, Phase.CLOSED, id="four failures are not enough"),
+        pytest.param(Closed(5, ONE), 1, Phase.OPEN, id="the fifth in a row opens"),
+        pytest.param(Closed(50, ONE), 3, Phase.CLOSED, id="one worker with a bad payload stops nobody"),
+        pytest.param(Closed(5, THREE), 100, Phase.OPEN, id="three reporters are enough for any fleet"),
+        pytest.param(Closed(5, frozenset({"wa", "wb"})), 2, Phase.OPEN, id="two, where two live"),
+    ],
+)
+def test_enough_failures_from_enough_reporters_open_the_breaker(breaker: Closed, live: int, expected: Phase) -> None:
+    assert settle(Record(breaker, epoch=7, live_reporters=live)).phase(NOW_S) is expected
+
+
+def test_the_opening_says_why_who_and_when() -> None:
+    upstream = Upstream(OpenRouterState.ERROR, error_details=json.dumps({"error_type": "timeout"}))
+    after = settle(Record(Closed(5, ONE), epoch=7, upstream=upstream))
+    assert after.breaker == Open("timeout", NOW_S, NOW_S + 10, 1, 5)
+    assert after.epoch == 8
+    assert after.transitions == (records.Transition(8, Phase.CLOSED, Phase.OPEN, "timeout", "me", NOW_S),)
+
+
+def test_a_first_epoch_is_the_servers_clock_so_that_it_never_repeats() -> None:
+    assert settle(Record(Closed(5, ONE))).epoch == 100_000
+
+
+class TestOlderWriters:
+    """They change ``circuit_breaker_open`` and know of no epoch."""
+
+    def test_their_true_opens_the_breaker_for_everybody(self) -> None:
+        after = settle(Record(Closed(5), epoch=7, legacy_open=True))
+        assert after.phase(NOW_S) is Phase.OPEN
+        assert after.legacy_open is None
+
+    def test_their_false_closes_nothing_while_the_time_lies_ahead(self) -> None:
+        breaker = Open("rate_limited", 90, 101)
+        after = settle(Record(breaker, epoch=7, legacy_open=False, upstream=Upstream(OpenRouterState.ACTIVE)))
+        assert after.breaker == breaker
+        assert after.upstream.state is OpenRouterState.RATE_LIMITED
+
+    @pytest.mark.parametrize("breaker", [Open("error", 90, 99), HalfOpen("error", 90)])
+    def test_after_that_it_counts_as_a_good_test_call(self, breaker: Breaker) -> None:
+        after = settle(Record(breaker, epoch=7, legacy_open=False))
+        assert (after.phase(NOW_S), after.epoch) == (Phase.CLOSED, 8)
+
+
+class TestTrialCalls:
+    HALF_OPEN = Record(HalfOpen("error", 90, permits={"me": 110.0}), epoch=7)
+
+    def after(self, signal: Signal, owner: str = "me") -> Record:
+        return records.after_trial(self.HALF_OPEN, signal, owner, now_s=NOW_S, policy=POLICY)
+
+    def test_a_success_closes(self) -> None:
+        after = self.after(SUCCESS)
+        assert (after.phase(NOW_S), after.epoch, after.breaker.failures) == (Phase.CLOSED, 8, 0)
+        assert after.upstream.state is OpenRouterState.ACTIVE
+
+    def test_a_failure_opens_again_for_longer(self) -> None:
+        after = self.after(TIMEOUT)
+        assert after.breaker == Open("timeout", 90, NOW_S + 20, 2)
+        assert after.epoch == 8
+
+    def test_the_callers_own_mistake_gives_the_permit_back(self) -> None:
+        after = self.after(NEUTRAL)
+        assert after.breaker == HalfOpen("error", 90)
+        assert after.epoch == 7
+
+    def test_a_call_whose_permit_is_gone_decides_nothing(self) -> None:
+        assert self.after(SUCCESS, owner="somebody else") == self.HALF_OPEN
+
+    def test_a_late_trial_does_not_touch_a_closed_breaker(self) -> None:
+        closed = Record(Closed(2, ONE), epoch=8)
+        assert records.after_trial(closed, TIMEOUT, "me", now_s=NOW_S, policy=POLICY) == closed
+
+    def test_the_first_permit_turns_open_into_half_open(self) -> None:
+        record = Record(Open("error", 90, 99), epoch=7)
+        after = records.with_permit(record, "me", now_s=NOW_S, policy=POLICY)
+        assert after is not None
+        assert (after.epoch, after.transitions[-1].before, after.transitions[-1].after) == (
+            8,
+            Phase.OPEN,
+            Phase.HALF_OPEN,
+        )
+
+    def test_the_next_permit_is_no_transition(self) -> None:
+        after = records.with_permit(self.HALF_OPEN, "you", now_s=NOW_S, policy=POLICY)
+        assert after is not None
+        assert after.epoch == 7
+
+
+class TestLoss:
+    """A missing key means lost, not closed."""
+
+    OPEN = Record(Open("error", 90, 200), epoch=7)
+
+    def test_an_open_breaker_that_redis_lost_is_committed_again(self) -> None:
+        assert records.recovered(self.OPEN, None, NOW_S) == replace(self.OPEN, epoch=100_000)
+
+    def test_so_it_is_over_an_older_epoch(self) -> None:
+        assert records.recovered(self.OPEN, Record(epoch=6), NOW_S) is not None
+
+    def test_a_newer_record_stands(self) -> None:
+        assert records.recovered(self.OPEN, Record(epoch=8), NOW_S) is None
+
+    def test_a_closed_breaker_that_expired_is_no_loss(self) -> None:
+        assert records.recovered(Record(Closed(3), epoch=7), None, NOW_S) is None
+
+
+class TestRateLimit:
+    def test_calls_wait_and_the_breaker_stays_closed(self) -> None:
+        after = records.limited(Record(), Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=30), NOW_S)
+        assert records.block_s(after, NOW_S) == (30, "rate_limited")
+        assert records.block_s(after, NOW_S + 30) is None
+        assert after.phase(NOW_S) is Phase.CLOSED
+
+    def test_the_longer_wait_wins(self) -> None:
+        record = Record(upstream=Upstream(rate_limit_reset_s=150))
+        after = records.limited(record, Signal(Effect.RATE_LIMIT, wait_s=1), NOW_S)
+        assert after.upstream.rate_limit_reset_s == 150
+
+
+class TestChecks:
+    FOUND = Upstream(OpenRouterState.ACTIVE, "Service active", balance=3.0, last_check_s=NOW_S)
+
+    def test_a_check_brings_what_it_found(self) -> None:
+        record = Record(upstream=Upstream(last_success_s=90, last_api_call_s=95))
+        after = records.after_check(record, self.FOUND).upstream
+        assert after == replace(self.FOUND, last_success_s=90, last_api_call_s=95)
+
+    @pytest.mark.parametrize("breaker", [Closed(1, ONE), Open("error", 90, 200), HalfOpen("error", 90)])
+    def test_a_good_key_does_not_overrule_what_workers_saw(self, breaker: Breaker) -> None:
+        record = Record(breaker, upstream=Upstream(OpenRouterState.ERROR, "Worker reported: timeout"))
+        after = records.after_check(record, self.FOUND).upstream
+        assert (after.state, after.message, after.balance) == (OpenRouterState.ERROR, "Worker reported: timeout", 3.0)
+
+    def test_it_does_where_only_checks_had_failed(self) -> None:
+        record = Record(Closed(1, frozenset({"cabc"})), upstream=Upstream(OpenRouterState.ERROR))
+        assert records.after_check(record, self.FOUND).upstream.state is OpenRouterState.ACTIVE
+
+    @pytest.mark.parametrize(
+        ("record", "is_ours"),
+        [
+            pytest.param(None, True, id="nothing known yet"),
+            pytest.param(Record(check_slot_s=NOW_S), True, id="the slot is over"),
+            pytest.param(Record(check_slot_s=NOW_S + 1), False, id="somebody has it"),
+            pytest.param(Record(Open("error", 90, 101)), False, id="never while open"),
+            pytest.param(Record(upstream=Upstream(rate_limit_reset_s=101)), False, id="nor while rate limited"),
+        ],
+    )
+    def test_one_check_at_a_time_for_the_whole_fleet(self, record: Record | None, is_ours: bool) -> None:
+        after = records.with_check_slot(record, now_s=NOW_S, slot_s=60)
+        assert (after is not None) is is_ours
+        assert after is None or after.check_slot_s == NOW_S + 60

@@ -1,0 +1,95 @@
+"""What an answer of the upstream says."""
+
+import pytest
+
+from openrouter_guard.rules.signals import Effect, ErrorType, OpenRouterState, of_error_type, of_status
+
+NOW_S = 1_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("status_code", "error_type"),
+    [
+        (401, ErrorType.API_KEY_INVALID),
+        (402, ErrorType.CREDITS_EXHAUSTED),
+        (408, ErrorType.TIMEOUT),
+        (500, ErrorType.SERVICE_UNAVAILABLE),
+        (502, ErrorType.SERVICE_UNAVAILABLE),
+        (503, ErrorType.SERVICE_UNAVAILABLE),
+        (504, ErrorType.TIMEOUT),
+        (524, ErrorType.TIMEOUT),
+        (529, ErrorType.SERVICE_UNAVAILABLE),
+        (599, ErrorType.SERVICE_UNAVAILABLE),
+    ],
+)
+def test_an_outage_or_an_account_problem_is_a_failure(status_code: int, error_type: ErrorType) -> None:
+    signal = of_status(status_code, now_s=NOW_S)
+    assert (signal.effect, signal.error_type) == (Effect.FAILURE, error_type)
+
+
+@pytest.mark.parametrize("status_code", [400, 403, 404, 413, 422])
+def test_a_request_that_was_wrong_says_nothing_about_the_upstream(status_code: int) -> None:
+    assert of_status(status_code, now_s=NOW_S).effect is Effect.NEUTRAL
+
+
+def test_a_key_over_its_limit_is_out_of_credit_and_not_a_bad_key() -> None:
+    error = {"code": 403, "message": "Key limit exceeded (total limit)"}
+    assert of_status(403, error=error, now_s=NOW_S).error_type is ErrorType.CREDITS_EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        pytest.param({"reason": "weight_exceeds_budget"}, id="one oversized request"),
+        pytest.param({"limit_source": "openrouter_in_flight_budget"}, id="requests in flight"),
+    ],
+)
+def test_a_402_about_a_request_is_not_an_empty_account(metadata: dict[str, str]) -> None:
+    error = {"code": 402, "message": "no", "metadata": metadata}
+    assert of_status(402, error=error, now_s=NOW_S).effect is Effect.NEUTRAL
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        pytest.param({"retry-after": "30"}, 30.0, id="seconds"),
+        pytest.param({"retry-after-ms": "1500"}, 1.5, id="milliseconds"),
+        pytest.param({"retry-after": "Mon, 12 Jan 1970 13:47:00 GMT"}, 20.0, id="an HTTP date"),
+        pytest.param({"x-ratelimit-reset": "1000060000"}, 60.0, id="a reset time in epoch milliseconds"),
+        pytest.param({"retry-after": "999999"}, 25 * 3600.0, id="longer than any limit lasts"),
+        pytest.param({"retry-after": "-5"}, 0.0, id="in the past"),
+    ],
+)
+def test_a_rate_limit_is_waited_for(headers: dict[str, str], wait_s: float) -> None:
+    signal = of_status(429, headers=headers, now_s=NOW_S)
+    assert (signal.effect, signal.wait_s) == (Effect.RATE_LIMIT, wait_s)
+
+
+@pytest.mark.parametrize("headers", [{}, {"retry-after": "soon"}, {"retry-after": "nan"}])
+def test_a_rate_limit_without_a_time_is_one_failure(headers: dict[str, str]) -> None:
+    assert of_status(429, headers=headers, now_s=NOW_S).effect is Effect.FAILURE
+
+
+def test_one_providers_full_pool_stops_nobody_else() -> None:
+    error = {"message": "busy", "metadata": {"provider_name": "Acme", "retry_after_seconds": 9}}
+    signal = of_status(429, error=error, now_s=NOW_S)
+    assert (signal.effect, signal.wait_s) == (Effect.NEUTRAL, 9.0)
+
+
+def test_a_long_message_is_shortened() -> None:
+    assert len(of_status(500, error={"message": "x" * 10_000}, now_s=NOW_S).message) == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("timeout", OpenRouterState.ERROR),
+        ("network_error", OpenRouterState.ERROR),
+        ("credits_exhausted", OpenRouterState.CREDITS_EXHAUSTED),
+        ("something new", OpenRouterState.ERROR),
+    ],
+)
+def test_a_named_error_has_a_state(name: str, state: OpenRouterState) -> None:
+    error_type = of_error_type(name).error_type
+    assert error_type is not None
+    assert error_type.state is state
