@@ -1,0 +1,272 @@
+"""The store on a real Valkey: counted once, committed once, nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import redis.asyncio as aioredis
+
+from openrouter_guard.errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
+from openrouter_guard.rules.record import Record
+from openrouter_guard.store import Batch, Counted, Store, Timeouts
+
+POLICY = Policy(reset_timeout_s=60)
+_seqs = itertools.count(1)
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
+    """Redis without our eyes."""
+    async with aioredis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+def settle(record: Record | None, now_s: float) -> Record | None:
+    return record and records.settled(record, now_s=now_s, policy=POLICY, by="me")
+
+
+async def count(store: Store, runs: str, *, epoch: int = 0, reporter: str = "wa", seq: int | None = None) -> Counted:
+    """Report runs such as "S2 F3"."""
+    parsed = [(run[0], int(run[1:])) for run in runs.split()]
+    failed = sum(number for kind, number in parsed if kind == "F")
+    batch = Batch(epoch, reporter, seq or next(_seqs), parsed, counters={"failed_calls": failed})
+    return await store.count(batch, at_s=time.time())
+
+
+async def opened(store: Store) -> Record:
+    await count(store, "F5")
+    record = (await store.change(settle)).record
+    assert record is not None
+    assert isinstance(record.breaker, Open)
+    return record
+
+
+async def failed_calls(store: Store) -> int:
+    days = await store.metrics(1, time.time())
+    return sum(int(day["failed_calls"]) for day in days.values())
+
+
+class TestCounting:
+    @pytest.mark.parametrize(
+        ("runs", "failures"),
+        [
+            pytest.param("F3", 3, id="failures add up"),
+            pytest.param("F3 S1", 0, id="a success ends the run"),
+            pytest.param("S9 F2", 2, id="in their order"),
+            pytest.param("F2 S1 F1 S1 F4", 4, id="only what follows the last success counts"),
+        ],
+    )
+    async def test_results_count_in_their_order(self, store: Store, runs: str, failures: int) -> None:
+        counted = await count(store, runs)
+        assert counted.verdict == "counted"
+        assert counted.seen.record is not None
+        assert counted.seen.record.breaker.failures == failures
+
+    async def test_the_run_of_failures_knows_its_reporters(self, store: Store) -> None:
+        for reporter in ("wa", "wb", "wb", "wc", "wd"):
+            counted = await count(store, "F1", reporter=reporter)
+        assert counted.seen.record is not None
+        assert counted.seen.record.live_reporters == 4
+        assert isinstance(counted.seen.record.breaker, Closed)
+        # Three are all that any rule asks for.
+        assert counted.seen.record.breaker.run == {"wa", "wb", "wc"}
+
+    async def test_a_batch_that_is_sent_again_counts_once(self, store: Store) -> None:
+        assert (await count(store, "F2", seq=7001)).verdict == "counted"
+        again = await count(store, "F2", seq=7001)
+        assert again.verdict == "repeated"
+        assert again.seen.record is not None
+        assert again.seen.record.breaker.failures == 2
+        assert await failed_calls(store) == 2
+
+    async def test_another_reporters_batch_of_the_same_number_counts(self, store: Store) -> None:
+        await count(store, "F1", seq=8001, reporter="wa")
+        assert (await count(store, "F1", seq=8001, reporter="wb")).verdict == "counted"
+
+    async def test_results_of_an_earlier_epoch_reach_only_the_metrics(self, store: Store) -> None:
+        first = (await count(store, "F1")).seen.record
+        assert first is not None
+        late = await count(store, "F9", epoch=first.epoch - 1)
+        assert late.verdict == "late"
+        assert late.seen.record is not None
+        assert late.seen.record.breaker.failures == 1
+        assert await failed_calls(store) == 10
+
+    async def test_nothing_counts_while_open(self, store: Store) -> None:
+        record = await opened(store)
+        assert (await count(store, "S1", epoch=record.epoch)).verdict == "late"
+        assert (await store.read()).record == record
+
+    async def test_what_is_too_old_reaches_only_the_metrics(self, store: Store) -> None:
+        counted = await count(store, "F9", epoch=-1)
+        assert counted.verdict == "late"
+        assert await failed_calls(store) == 9
+
+    async def test_the_error_log_keeps_the_newest_first(self, store: Store, client: aioredis.Redis) -> None:
+        errors = [json.dumps({"n": n}) for n in range(1200)]
+        await store.count(Batch(0, "wa", 9001, [("F", 1)], errors=errors), at_s=time.time())
+        kept = await client.lrange(store.keys.worker_errors(time.time()), 0, -1)
+        assert len(kept) == 1000
+        assert json.loads(kept[0]) == {"n": 1199}
+
+    async def test_a_closed_state_expires_and_an_open_one_does_not(self, store: Store, client: aioredis.Redis) -> None:
+        await count(store, "F1")
+        assert 0 < await client.ttl(store.keys.state) <= 600
+        await opened(store)
+        assert await client.ttl(store.keys.state) == -1
+
+
+class TestCommitting:
+    async def test_of_many_who_see_the_fifth_failure_one_opens(self, store: Store, redis_url: str) -> None:
+        await count(store, "F5")
+        others = [Store(redis_url) for _ in range(20)]
+        await asyncio.gather(*(other.change(settle) for other in others))
+        await asyncio.gather(*(other.close() for other in others))
+        assert [(entry["from"], entry["to"]) for entry in await store.history()] == [("closed", "open")]
+
+    async def test_a_commit_on_a_state_that_changed_is_refused(self, store: Store) -> None:
+        await count(store, "F5")
+        old = await store.read()
+        record = await opened(store)
+        assert old.record is not None
+        assert not await store.commit(old, replace(old.record, breaker=Closed()))
+        assert (await store.read()).record == record
+
+    async def test_a_count_in_between_is_no_conflict_and_is_kept(self, store: Store) -> None:
+        await count(store, "F1")
+        seen = await store.read()
+        await count(store, "F2")
+        reserved = records.with_check_slot(seen.record, now_s=seen.now_s, slot_s=60)
+        assert reserved is not None
+        assert await store.commit(seen, reserved)
+        now = (await store.read()).record
+        assert now is not None
+        assert (now.breaker.failures, now.check_slot_s) == (3, pytest.approx(seen.now_s + 60, abs=1e-3))
+
+    async def test_never_more_permits_than_the_fleet_has(self, store: Store, redis_url: str) -> None:
+        quick = Policy(reset_timeout_s=0.001)
+        await count(store, "F5")
+        await store.change(lambda record, now_s: record and records.settled(record, now_s=now_s, policy=quick, by="me"))
+        await asyncio.sleep(0.01)
+        others = [Store(redis_url) for _ in range(20)]
+
+        def take(owner: str, record: Record | None, now_s: float) -> Record | None:
+            return record and records.with_permit(record, owner, now_s=now_s, policy=quick)
+
+        took = [other.change(partial(take, f"owner-{number}")) for number, other in enumerate(others)]
+        await asyncio.gather(*took)
+        await asyncio.gather(*(other.close() for other in others))
+        record = (await store.read()).record
+        assert record is not None
+        assert len(getattr(record.breaker, "permits", ())) == quick.permits
+
+    async def test_who_listens_is_woken_by_a_transition(self, store: Store) -> None:
+        async def wakes() -> int:
+            number = 0
+            async for _ in store.listen():
+                number += 1
+                listening.set()
+                if number == 2:
+                    break
+            return number
+
+        listening = asyncio.Event()
+        task = asyncio.create_task(wakes())
+        await listening.wait()
+        await opened(store)
+        assert await asyncio.wait_for(task, 2) == 2
+
+
+class TestExistingWriters:
+    """They read, decide and write the whole state under a lock, and know neither version nor epoch."""
+
+    async def fail(self, client: aioredis.Redis, store: Store) -> None:
+        failures = int(await client.hget(store.keys.state, "consecutive_failures") or 0) + 1
+        flags = {"consecutive_failures": failures, "circuit_breaker_open": str(failures >= 5).lower()}
+        await client.hset(store.keys.state, mapping={"state": "error", "message": "Worker reported", **flags})
+        await client.expire(store.keys.state, 600)
+
+    async def succeed(self, client: aioredis.Redis, store: Store) -> None:
+        fields = {"state": "active", "consecutive_failures": 0, "circuit_breaker_open": "false"}
+        await client.hset(store.keys.state, mapping=fields)
+        await client.expire(store.keys.state, 600)
+
+    async def test_their_failures_and_ours_add_up(self, store: Store, client: aioredis.Redis) -> None:
+        for _ in range(4):
+            await self.fail(client, store)
+        assert (await count(store, "F1")).seen.record is not None
+        record = (await store.change(settle)).record
+        assert record is not None
+        assert record.phase(time.time()) is Phase.OPEN
+        assert await client.hget(store.keys.state, "circuit_breaker_open") == "true"
+
+    async def test_theirs_alone_open_the_breaker_for_us(self, store: Store, client: aioredis.Redis) -> None:
+        for _ in range(5):
+            await self.fail(client, store)
+        record = (await store.change(settle)).record
+        assert record is not None
+        assert isinstance(record.breaker, Open)
+        assert len(await store.history()) == 1
+
+    async def test_their_success_does_not_close_early(self, store: Store, client: aioredis.Redis) -> None:
+        record = await opened(store)
+        await self.succeed(client, store)
+        after = (await store.change(settle)).record
+        assert after is not None
+        assert isinstance(after.breaker, Open)
+        assert isinstance(record.breaker, Open)
+        assert after.breaker.until_s == record.breaker.until_s
+        assert await client.hget(store.keys.state, "circuit_breaker_open") == "true"
+        assert await client.ttl(store.keys.state) == -1
+
+
+class TestWhatCanGoWrong:
+    async def test_a_foreign_value_is_left_alone(self, store: Store, client: aioredis.Redis) -> None:
+        await client.set(store.keys.state, "mine")
+        with pytest.raises(ForeignValue, match="left as it is"):
+            await store.read()
+        with pytest.raises(ForeignValue):
+            await count(store, "F1")
+        assert await client.get(store.keys.state) == "mine"
+
+    async def test_scripts_that_redis_forgot_are_sent_again(self, store: Store, client: aioredis.Redis) -> None:
+        await count(store, "F1")
+        await client.script_flush()
+        assert (await count(store, "F1")).verdict == "counted"
+
+    async def test_redis_away_is_said_in_a_line_without_the_password(self) -> None:
+        store = Store("redis://user:hunter2@127.0.0.1:1/0", timeouts=Timeouts(0.2, 0.2))
+        with pytest.raises(StoreUnavailable, match=r"Redis at redis://127\.0\.0\.1:1/0 does not answer") as caught:
+            await store.read()
+        assert "hunter2" not in str(caught.value)
+        await store.close()
+
+    async def test_a_wrong_password_is_refused_and_not_away(self, redis_url: str) -> None:
+        store = Store(redis_url.replace("redis://", "redis://nobody:hunter2@"))
+        with pytest.raises(StoreRefused, match="refuses the user or password"):
+            await store.read()
+        await store.close()
+
+    @pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "redis://localhost:port/0"])
+    def test_a_wrong_address_says_what_to_write(self, url: str) -> None:
+        with pytest.raises(ConfigurationError, match="REDIS_URL"):
+            Store(url)
+
+    @pytest.mark.parametrize("scope", ["", "Team A", "x" * 41, "a:b", "{a}"])
+    def test_a_wrong_scope_says_what_to_write(self, scope: str) -> None:
+        with pytest.raises(ConfigurationError, match="a-z, 0-9 and -"):
+            Store("redis://localhost", scope)
+
+    def test_scopes_have_keys_of_their_own_in_one_slot(self) -> None:
+        store = Store("redis://localhost", "team-a")
+        assert store.keys.state == "openrouter:{team-a}:state"
+        assert store.keys.metrics(0) == "openrouter:{team-a}:metrics:1970-01-01"
