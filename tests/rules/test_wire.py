@@ -20,7 +20,17 @@ breakers: st.SearchStrategy[Breaker] = (
     | st.builds(HalfOpen, words, times, counts, counts, st.dictionaries(words, st.floats(1, 1e9), max_size=3))
 )
 upstreams = st.builds(
-    Upstream, st.sampled_from(OpenRouterState), st.text(), amounts, amounts, amounts, times, times, times, st.text(), times
+    Upstream,
+    st.sampled_from(OpenRouterState),
+    st.text(),
+    amounts,
+    amounts,
+    amounts,
+    times,
+    times,
+    times,
+    st.text(),
+    times,
 )
 phases = st.sampled_from(Phase)
 transitions = st.builds(Transition, counts, phases, phases, st.text(), st.text(), times)

@@ -118,7 +118,9 @@ class TestCounting:
         assert len(kept) == 1000
         assert json.loads(kept[0]) == {"n": 1199}
 
-    async def test_a_closed_state_expires_and_an_open_one_does_not(self, store: Store, client: aioredis.Redis) -> None:
+    async def test_a_closed_state_expires_and_an_open_one_does_not(
+        self, store: Store, client: aioredis.Redis
+    ) -> None:
         await count(store, "F1")
         assert 0 < await client.ttl(store.keys.state) <= 600
         await opened(store)
@@ -155,7 +157,9 @@ class TestCommitting:
     async def test_never_more_permits_than_the_fleet_has(self, store: Store, redis_url: str) -> None:
         quick = Policy(reset_timeout_s=0.001)
         await count(store, "F5")
-        await store.change(lambda record, now_s: record and records.settled(record, now_s=now_s, policy=quick, by="me"))
+        await store.change(
+            lambda record, now_s: record and records.settled(record, now_s=now_s, policy=quick, by="me")
+        )
         await asyncio.sleep(0.01)
         others = [Store(redis_url) for _ in range(20)]
 

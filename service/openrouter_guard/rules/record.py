@@ -224,8 +224,11 @@ def _workers_disagree(record: Record) -> bool:
 
 
 def is_checks_only(breaker: Closed) -> bool:
-    """Whether no worker has a part in the failures counted: then a good check may end them."""
-    return all(reporter.startswith(CHECKER_PREFIX) for reporter in breaker.run)
+    """Whether no worker has a part in the failures counted: then a good check may end them.
+
+    Older workers leave no name in the run.
+    """
+    return bool(breaker.run) and all(reporter.startswith(CHECKER_PREFIX) for reporter in breaker.run)
 
 
 def with_check_slot(record: Record | None, *, now_s: float, slot_s: float) -> Record | None:

@@ -1,0 +1,76 @@
+"""Puts the health service together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from openrouter_guard.settings import Settings
+from openrouter_guard.upstream import Transport
+
+from . import problems
+from .headers import Observed
+from .prometheus import package_version
+from .routes import router
+from .schemas import STATUS_EXAMPLES
+from .service import Service
+
+__all__ = ["create_app"]
+
+_DESCRIPTION = """\
+The state of OpenRouter as a whole fleet sees it, answered from memory.
+
+Workers report what their calls come to, a circuit breaker that all of them share opens and closes, and this service
+checks the key once a minute at most, however many replicas and clients ask. Errors are
+[problem details](https://www.rfc-editor.org/rfc/rfc9457).
+"""
+_TAGS = [
+    {"name": "state", "description": "What the fleet knows of OpenRouter."},
+    {"name": "process", "description": "This process alone, for Kubernetes and Prometheus."},
+]
+
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        # FastAPI drops what is null from examples, and with it required fields.
+        document["components"]["schemas"]["StatusAnswer"]["examples"] = STATUS_EXAMPLES
+        return document
+
+
+def create_app(settings: Settings, *, transport: Transport | None = None) -> FastAPI:
+    """The health service as an ASGI app, for one run of its lifespan.
+
+    Args:
+        settings: Everything that it needs to know.
+        transport: Takes the calls to OpenRouter instead of the network, for tests.
+
+    Raises:
+        ConfigurationError: If a setting cannot be used.
+    """
+    service = Service(settings, transport)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = _App(
+        title="OpenRouter Guard",
+        version=package_version(),
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    app.include_router(router)
+    app.add_middleware(Observed, telemetry=service.telemetry)
+    problems.install(app)
+    return app

@@ -1,0 +1,39 @@
+"""What this process counts for the day's metrics, written once in a while and not once per request."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from openrouter_guard.store import Store
+
+__all__ = ["DayCounters"]
+
+
+class DayCounters:
+    """Counters that wait to be added to the fleet's."""
+
+    def __init__(self) -> None:
+        self._waiting: Counter[str] = Counter()
+
+    def checked(self, *, is_good: bool) -> None:
+        self._waiting["health_checks"] += 1
+        if not is_good:
+            self._waiting["health_checks_failed"] += 1
+
+    def answered(self, *, is_hit: bool) -> None:
+        self._waiting["cache_hits" if is_hit else "cache_misses"] += 1
+
+    async def flush(self, store: Store, now_s: float) -> None:
+        """Add what waits to the day of ``now_s``.
+
+        Raises:
+            StoreError: If Redis does not take it; it waits on.
+        """
+        if not self._waiting:
+            return
+        taken, self._waiting = self._waiting, Counter()
+        try:
+            await store.add_metrics(taken, at_s=now_s)
+        except BaseException:
+            self._waiting.update(taken)
+            raise

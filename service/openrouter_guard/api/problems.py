@@ -1,0 +1,76 @@
+"""Every error answer, as a problem document of RFC 9457."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from openrouter_guard.errors import OpenRouterGuardError, StoreError, StoreUnavailable
+
+from .headers import SECURITY_HEADERS
+from .schemas import Problem
+
+__all__ = ["UnknownScope", "documented", "install", "problem"]
+
+MEDIA_TYPE = "application/problem+json"
+_RETRY_S = 1
+_HINTS = {
+    404: "There is nothing at this address; /docs lists what there is",
+    405: "This address does not take that method; the Allow header says which ones it takes",
+}
+
+
+class UnknownScope(OpenRouterGuardError):
+    """The scope asked for is not one that this service looks after."""
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of *app* with a problem document."""
+    for kind in (HTTPException, RequestValidationError, UnknownScope, StoreError, Exception):
+        app.add_exception_handler(kind, _answer)
+
+
+def problem(
+    request: Request, status_code: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any
+) -> Response:
+    """An error answer; *detail* says what is wrong and what to do."""
+    title = HTTPStatus(status_code).phrase
+    body = Problem(title=title, status=status_code, detail=detail, instance=request.url.path, **more)
+    return Response(body.model_dump_json(exclude_none=True), status_code, headers, MEDIA_TYPE)
+
+
+def documented(*status_codes: int) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route that may end in these problems."""
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    return {code: {"description": HTTPStatus(code).phrase, "content": content} for code in status_codes}
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    match error:
+        case HTTPException():
+            detail = _HINTS.get(error.status_code, str(error.detail))
+            return problem(request, error.status_code, detail, error.headers)
+        case RequestValidationError():
+            errors = [_of_parameter(found) for found in error.errors()]
+            return problem(request, 422, "A parameter cannot be used", errors=errors)
+        case UnknownScope():
+            return problem(request, 404, str(error))
+        case StoreError():
+            away = isinstance(error, StoreUnavailable)
+            detail = "Redis is not reachable" if away else "Redis answers, but will not do it; see the service's log"
+            return problem(request, 503, detail, {"Retry-After": str(_RETRY_S)})
+        case _:
+            # The server logs it. No middleware is around this answer, so it brings the headers itself.
+            return problem(request, 500, "The service made a mistake; see its log", dict(SECURITY_HEADERS))
+
+
+def _of_parameter(error: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with one parameter, without what was sent."""
+    where, *name = error["loc"]
+    return {"in": str(where), "name": ".".join(map(str, name)), "detail": str(error["msg"])}

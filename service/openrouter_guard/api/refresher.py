@@ -1,0 +1,137 @@
+"""Health checks: one a minute for the whole fleet, one at a time in this process, however many ask for one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from openrouter_guard.errors import StoreError
+from openrouter_guard.rules.breaker import Closed
+from openrouter_guard.rules.record import (
+    CHECKER_PREFIX,
+    Record,
+    Upstream,
+    after_check,
+    is_checks_only,
+    with_check_slot,
+)
+from openrouter_guard.rules.signals import Effect, OpenRouterState
+from openrouter_guard.settings import Thresholds
+from openrouter_guard.store import Batch
+from openrouter_guard.upstream import Finding, OpenRouter
+
+from .background import cancelled
+from .cache import Cache
+from .serving import GRACE_S, Chance, chance
+
+__all__ = ["Refresher"]
+
+logger = logging.getLogger(__name__)
+
+
+class Refresher:
+    """Makes this process' share of the fleet's health checks.
+
+    Args:
+        on_check: Called with the finding of each call that was made.
+    """
+
+    def __init__(
+        self, cache: Cache, upstream: OpenRouter, thresholds: Thresholds, on_check: Callable[[Finding], None]
+    ) -> None:
+        self._cache = cache
+        self._upstream = upstream
+        self._thresholds = thresholds
+        self._on_check = on_check
+        self._reporter = CHECKER_PREFIX + secrets.token_hex(4)
+        self._seq = 0
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def chance(self) -> Chance:
+        view = self._cache.view
+        return chance(view.record, view.now_s, is_away=view.is_degraded, thresholds=self._thresholds)
+
+    def start(self) -> asyncio.Task[None]:
+        """Make a check if it is our turn; joins the one that runs already."""
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._refresh())
+        return self._running
+
+    async def answer(self) -> None:
+        """Wait for the check that can be had; returns without one where there is none in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._thresholds.check_timeout_s + 2 * GRACE_S):
+                if self.chance is Chance.FREE or self._is_running:
+                    await asyncio.shield(self.start())
+                while self.chance is Chance.OUT:
+                    await self._cache.news()
+
+    async def stop(self) -> None:
+        if self._running is not None:
+            await cancelled(self._running)
+
+    @property
+    def _is_running(self) -> bool:
+        return self._running is not None and not self._running.done()
+
+    async def _refresh(self) -> None:
+        try:
+            reserved = await self._reserve()
+            if reserved is not None:
+                finding = await self._upstream.check(self._cache.now_s)
+                await self._commit(finding, reserved.epoch)
+        except StoreError:
+            return  # the cache has logged it, once; the slot passes
+        except Exception:
+            logger.exception("a health check failed in a way that nobody thought of")
+
+    async def _reserve(self) -> Record | None:
+        """The record with the fleet's slot in it, None if the slot is somebody else's."""
+        reserved: Record | None = None
+
+        def decide(record: Record | None, now_s: float) -> Record | None:
+            nonlocal reserved
+            base = self._cache.base(record, now_s)
+            reserved = with_check_slot(base, now_s=now_s, slot_s=self._thresholds.check_slot_s)
+            return reserved
+
+        await self._cache.change(decide)
+        return reserved
+
+    async def _commit(self, finding: Finding, epoch: int) -> None:
+        if finding.state is not OpenRouterState.API_KEY_MISSING:
+            self._on_check(finding)
+        seen = await self._cache.change(partial(self._after, finding))
+        runs = _runs(finding, seen.record)
+        if runs:
+            self._seq += 1
+            await self._cache.count(Batch(epoch, self._reporter, self._seq, runs))
+
+    def _after(self, finding: Finding, record: Record | None, now_s: float) -> Record:
+        base = self._cache.base(record, now_s)
+        found = finding.upstream(now_s)
+        return after_check(base, _kept(base.upstream, found) if _knows_less(finding, base.upstream) else found)
+
+
+def _knows_less(finding: Finding, seen: Upstream) -> bool:
+    """Whether workers, with a key of their own, called since the last look: what they saw is worth more."""
+    return finding.state is OpenRouterState.API_KEY_MISSING and seen.last_api_call_s > seen.last_check_s
+
+
+def _kept(seen: Upstream, found: Upstream) -> Upstream:
+    return replace(found, state=seen.state, message=seen.message, error_details=seen.error_details)
+
+
+def _runs(finding: Finding, record: Record | None) -> Sequence[tuple[str, int]]:
+    """What the check counts for: a failure is one; a success only ends failures that checks alone saw."""
+    if finding.signal.effect is Effect.FAILURE:
+        return (("F", 1),)
+    breaker = record.breaker if record else Closed()
+    ends = isinstance(breaker, Closed) and breaker.failures > 0 and is_checks_only(breaker)
+    return (("S", 1),) if ends and finding.signal.effect is Effect.SUCCESS else ()

@@ -1,0 +1,150 @@
+"""The bodies of the answers, as the OpenAPI document shows them. Times are ISO 8601 with an offset."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.signals import OpenRouterState
+
+from .serving import Source
+
+__all__ = ["STATUS_EXAMPLES", "BreakerAnswer", "Health", "MetricsAnswer", "Moment", "Problem", "StatusAnswer"]
+
+# Text and not datetime: pydantic writes "Z" for UTC, which older clients of this API cannot read.
+Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+_ACTIVE: dict[str, Any] = {
+    "status": "active",
+    "message": "Service active",
+    "balance": 87.5,
+    "usage_today": 1.25,
+    "usage_month": 12.5,
+    "last_check": "2026-03-01T12:00:00+00:00",
+    "error_details": None,
+    "consecutive_failures": 0,
+    "circuit_breaker_open": False,
+    "cache_hit": True,
+    "circuit_breaker": {
+        "state": "closed",
+        "reason": None,
+        "opened_at": None,
+        "retry_at": None,
+        "epoch": 1772366400000,
+    },
+    "age_seconds": 12.034,
+    "source": "cache",
+    "degraded": False,
+    "rate_limit_reset": None,
+    "scope": "default",
+    "models": {},
+}
+_OPEN: dict[str, Any] = _ACTIVE | {
+    "status": "service_unavailable",
+    "message": "Worker reported: service_unavailable",
+    "error_details": '{"timestamp": "2026-03-01T12:00:30+00:00", "worker_id": "worker-a", '
+    '"error_type": "service_unavailable", "error_message": "HTTP 503", "status_code": 503}',
+    "consecutive_failures": 5,
+    "circuit_breaker_open": True,
+    "circuit_breaker": {
+        "state": "open",
+        "reason": "service_unavailable",
+        "opened_at": "2026-03-01T12:00:30+00:00",
+        "retry_at": "2026-03-01T12:02:30+00:00",
+        "epoch": 1772366400001,
+    },
+}
+STATUS_EXAMPLES: list[Any] = [_ACTIVE, _OPEN]
+
+
+class BreakerAnswer(BaseModel):
+    """The fleet's circuit breaker."""
+
+    model_config = ConfigDict(frozen=True)
+
+    state: Phase | None = Field(description="null where the shared state was never read")
+    reason: str | None = Field(description="What opened it; null while closed")
+    opened_at: Moment | None = Field(description="When the outage began")
+    retry_at: Moment | None = Field(description="When trial calls may go; null unless open")
+    epoch: int = Field(description="Grows with every transition")
+
+
+class StatusAnswer(BaseModel):
+    """What is known of OpenRouter. Amounts are US dollars."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": STATUS_EXAMPLES})
+
+    status: OpenRouterState
+    message: str
+    balance: float | None = Field(description="What is left of the key's limit; null if it has none")
+    usage_today: float | None
+    usage_month: float | None
+    last_check: Moment | None = Field(description="The last health check of OpenRouter; null if there was none")
+    error_details: str | None = Field(description="JSON text about the last error")
+    consecutive_failures: int = Field(description="Of the whole fleet")
+    circuit_breaker_open: bool = Field(description="Whether the breaker is not closed")
+    cache_hit: bool = Field(description="Whether the answer was there already")
+    circuit_breaker: BreakerAnswer
+    age_seconds: float | None = Field(description="Since the last check; null if there was none")
+    source: Source = Field(
+        description="cache: younger than the fresh threshold; stale: older; live: from a check that this request "
+        "waited for"
+    )
+    degraded: bool = Field(description="Redis cannot be read: this is the last known state")
+    rate_limit_reset: Moment | None = Field(description="Calls are not permitted before; null if not rate limited")
+    scope: str
+    models: dict[str, Any] = Field(description="Single models with a state of their own")
+
+
+class MetricsAnswer(BaseModel):
+    """The fleet's counters by UTC day; days without any are left out."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "metrics": {
+                        "2026-03-01": {
+                            "total_calls": 1200,
+                            "successful_calls": 1190,
+                            "failed_calls": 10,
+                            "health_checks": 1440,
+                            "health_checks_failed": 1,
+                            "cache_hits": 86000,
+                            "cache_misses": 12,
+                        }
+                    },
+                    "days": 7,
+                    "generated_at": "2026-03-01T12:00:00+00:00",
+                }
+            ]
+        },
+    )
+
+    metrics: dict[str, dict[str, int | str]]
+    days: int
+    generated_at: Moment
+
+
+class Health(BaseModel):
+    """The state of this process alone."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"status": "ok"}]})
+
+    status: str
+
+
+class Problem(BaseModel):
+    """A problem, as RFC 9457 describes them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[dict[str, str]] | None = Field(default=None, description="What is wrong with which parameter")

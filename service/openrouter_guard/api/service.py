@@ -1,0 +1,144 @@
+"""The health service without HTTP: one scope's cache, health checks and counters, and their life."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from contextlib import suppress
+
+from openrouter_guard.errors import StoreError
+from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_guard.settings import Settings
+from openrouter_guard.store import Store, Timeouts
+from openrouter_guard.upstream import Finding, OpenRouter, Transport
+
+from .background import Background
+from .cache import Cache
+from .counters import DayCounters
+from .edge import Edge
+from .prometheus import Telemetry
+from .refresher import Refresher
+from .schemas import StatusAnswer
+from .serving import Chance, Plan, age_s, is_due, plan
+from .status import status_answer
+
+__all__ = ["Service"]
+
+FLUSH_S = 1.0
+
+
+class Service:
+    """What the routes ask.
+
+    Raises:
+        ConfigurationError: On creation, if an address or the scope cannot be used.
+    """
+
+    def __init__(self, settings: Settings, transport: Transport | None = None) -> None:
+        timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
+        self.settings = settings
+        self._thresholds = settings.thresholds
+        self._store = Store(settings.redis_url, settings.scope, timeouts)
+        self._upstream = OpenRouter(
+            settings.base_url, settings.api_key, timeout_s=self._thresholds.check_timeout_s, transport=transport
+        )
+        self._cache = Cache(self._store, settings.policy, by=settings.worker_id or _name())
+        self._refresher = Refresher(self._cache, self._upstream, self._thresholds, self._checked)
+        self._counters = DayCounters()
+        self._counting = Edge("Redis takes no metrics, they wait", "Redis takes metrics again")
+        self.telemetry = Telemetry(lambda: self._cache.view, self._thresholds)
+        self._background = Background()
+        self._began_s = time.monotonic()
+
+    # -- what is asked ------------------------------------------------------------------------------------------
+
+    async def status(self, *, force: bool) -> StatusAnswer:
+        """What is known of the upstream; *force* asks for more than the cache where a check may be made."""
+        before_s = self._cache.view.last_check_s
+        chance = self._refresher.chance
+        match plan(self._age_s, chance, force=force, thresholds=self._thresholds):
+            case Plan.WAIT:
+                await self._refresher.answer()
+            case Plan.REVALIDATE:
+                self._refresher.start()
+        view = self._cache.view
+        answer = status_answer(view, self.settings, is_live=view.last_check_s != before_s)
+        self._counters.answered(is_hit=answer.cache_hit)
+        self.telemetry.answered(answer.source)
+        return answer
+
+    async def metrics(self, days: int) -> dict[str, dict[str, int | str]]:
+        """The fleet's counters of the last *days* UTC days, by date.
+
+        Raises:
+            StoreError: If Redis cannot be read.
+        """
+        found = await self._store.metrics(days, self._cache.now_s)
+        return {date: {name: _number(text) for name, text in day.items()} for date, day in found.items()}
+
+    @property
+    def now_s(self) -> float:
+        return self._cache.now_s
+
+    @property
+    def is_ready(self) -> bool:
+        return self._background.is_running
+
+    def stalled(self) -> list[str]:
+        """The parts of this process that make no progress."""
+        return self._background.stalled()
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Look at the state once, bounded, so that the first request finds it; then keep looking."""
+        await self._cache.refresh()
+        self._background.start("cache", self._follow)
+        self._background.start("pushes", self._cache.listen, waits=True)
+        self._background.start("counters", self._flush)
+
+    async def stop(self) -> None:
+        await self._background.stop()
+        await self._refresher.stop()
+        with suppress(StoreError):
+            if not self._cache.view.is_degraded:
+                await self._counters.flush(self._store, self._cache.now_s)
+        await self._upstream.close()
+        await self._store.close()
+
+    async def _follow(self) -> None:
+        await self._cache.follow()
+        alive_s = time.monotonic() - self._began_s
+        due = is_due(self._age_s, alive_s, thresholds=self._thresholds)
+        if due and self._refresher.chance is Chance.FREE:
+            self._refresher.start()
+
+    async def _flush(self) -> None:
+        await asyncio.sleep(FLUSH_S)
+        if self._cache.view.is_degraded:
+            return
+        try:
+            await self._counters.flush(self._store, self._cache.now_s)
+        except StoreError as error:
+            self._counting.failed(error)
+        else:
+            self._counting.worked()
+
+    @property
+    def _age_s(self) -> float | None:
+        view = self._cache.view
+        return age_s(view.record, view.now_s, thresholds=self._thresholds)
+
+    def _checked(self, finding: Finding) -> None:
+        self._counters.checked(is_good=finding.state is OpenRouterState.ACTIVE)
+        self.telemetry.checked(finding.state)
+
+
+def _name() -> str:
+    return f"service-{socket.gethostname()}-{os.getpid()}"
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.removeprefix("-").isdecimal() else text

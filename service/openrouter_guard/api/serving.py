@@ -1,0 +1,92 @@
+"""What a status request is answered with, as pure functions of what is known."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from openrouter_guard.rules.record import Record, block_s
+from openrouter_guard.settings import Thresholds
+
+__all__ = ["Chance", "Plan", "Source", "age_s", "chance", "is_due", "plan", "source"]
+
+GRACE_S = 2.0
+"""What the round trips to Redis may add to a check before it counts as lost."""
+
+
+class Plan(StrEnum):
+    """How to answer."""
+
+    CACHED = "cached"
+    REVALIDATE = "revalidate"
+    """The cached answer at once, and a refresh behind it."""
+    WAIT = "wait"
+    """Ask, or wait for whoever asks; bounded."""
+
+
+class Chance(StrEnum):
+    """Whether a new answer of the upstream can be had."""
+
+    FREE = "free"
+    """By a check of our own."""
+    OUT = "out"
+    """A check is out, ours or another replica's."""
+    NONE = "none"
+    """No: calls are refused, this minute's check was made, or Redis is away."""
+
+
+class Source(StrEnum):
+    """Where an answer came from."""
+
+    CACHE = "cache"
+    LIVE = "live"
+    STALE = "stale"
+
+
+def plan(age_s: float | None, chance: Chance, *, force: bool, thresholds: Thresholds) -> Plan:
+    """How to answer when the last check is ``age_s`` old (None: there was none)."""
+    if force or age_s is None or age_s > thresholds.stale_s:
+        return Plan.CACHED if chance is Chance.NONE else Plan.WAIT
+    if age_s >= thresholds.fresh_s and chance is Chance.FREE:
+        return Plan.REVALIDATE
+    return Plan.CACHED
+
+
+def chance(record: Record | None, now_s: float, *, is_away: bool, thresholds: Thresholds) -> Chance:
+    """Whether a check can be made, or is being made; *record* is None where there is none yet."""
+    if is_away:
+        return Chance.NONE
+    if record is None:
+        return Chance.FREE
+    if block_s(record, now_s) is not None:
+        return Chance.NONE
+    if _is_out(record, now_s, thresholds):
+        return Chance.OUT
+    return Chance.FREE if record.check_slot_s <= now_s else Chance.NONE
+
+
+def _is_out(record: Record, now_s: float, thresholds: Thresholds) -> bool:
+    """Whether a check has begun that may still end."""
+    began_s = record.check_slot_s - thresholds.check_slot_s
+    # A slot that begins in the future is one of a replica with other settings: nothing is known of its check.
+    has_begun = record.upstream.last_check_s < began_s < now_s + GRACE_S
+    return has_begun and now_s < began_s + thresholds.check_timeout_s + GRACE_S
+
+
+def age_s(record: Record | None, now_s: float, *, thresholds: Thresholds) -> float | None:
+    """Seconds since the last check; None if there was none."""
+    checked_s = record.upstream.last_check_s if record else 0.0
+    # Another writer's clock may be ahead; far ahead, its time would keep us from ever asking again.
+    if not checked_s or checked_s > now_s + thresholds.fresh_s:
+        return None
+    return max(now_s - checked_s, 0.0)
+
+
+def source(age_s: float | None, *, is_live: bool, thresholds: Thresholds) -> Source:
+    if is_live:
+        return Source.LIVE
+    return Source.CACHE if age_s is not None and age_s < thresholds.fresh_s else Source.STALE
+
+
+def is_due(age_s: float | None, alive_s: float, *, thresholds: Thresholds) -> bool:
+    """Whether to check although nobody asks; a process that found nothing starts to count at its own start."""
+    return (alive_s if age_s is None else age_s) >= thresholds.stale_s

@@ -1,0 +1,88 @@
+"""From what is known to the answer of the status request."""
+
+from __future__ import annotations
+
+from openrouter_guard.errors import StoreUnavailable
+from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase
+from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_guard.rules.wire import iso
+from openrouter_guard.settings import Settings
+from openrouter_guard.upstream import NO_KEY
+
+from .cache import View
+from .schemas import BreakerAnswer, StatusAnswer
+from .serving import age_s, source
+
+__all__ = ["status_answer"]
+
+
+def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAnswer:
+    """The answer; ``is_live`` says that the request waited for the check behind it."""
+    record, now_s = view.record or Record(), view.now_s
+    upstream, phase = record.upstream, record.phase(now_s)
+    age = age_s(record, now_s, thresholds=settings.thresholds)
+    status, message = _said(view, has_key=bool(settings.api_key))
+    return StatusAnswer(
+        status=status,
+        message=message,
+        balance=upstream.balance,
+        usage_today=upstream.usage_today,
+        usage_month=upstream.usage_month,
+        last_check=iso(upstream.last_check_s) or None,
+        error_details=upstream.error_details or None,
+        consecutive_failures=record.breaker.failures,
+        circuit_breaker_open=phase is not Phase.CLOSED,
+        cache_hit=_is_known(view.record) and not is_live,
+        circuit_breaker=_breaker(record, phase if view.record or not view.is_degraded else None),
+        age_seconds=None if age is None else round(age, 3),
+        source=source(age, is_live=is_live, thresholds=settings.thresholds),
+        degraded=view.is_degraded,
+        rate_limit_reset=_limit(upstream, now_s),
+        scope=settings.scope,
+        models={},
+    )
+
+
+def _said(view: View, *, has_key: bool) -> tuple[OpenRouterState, str]:
+    """The state and the words for it."""
+    if view.record is None or not _is_known(view.record):
+        return OpenRouterState.ERROR, _unknown(view)
+    upstream, is_closed = view.record.upstream, isinstance(view.record.breaker, Closed)
+    if not has_key and is_closed:
+        return NO_KEY.state, NO_KEY.signal.message
+    if is_closed and upstream.state is OpenRouterState.ACTIVE and _limit(upstream, view.now_s):
+        # A call that was under way when the limit came succeeded since; the limit stands all the same.
+        return OpenRouterState.RATE_LIMITED, "Rate limited"
+    return upstream.state, upstream.message
+
+
+def _unknown(view: View) -> str:
+    if view.error is None:
+        return "OpenRouter has not been checked yet"
+    away = isinstance(view.error, StoreUnavailable)
+    return "Redis is not reachable" if away else "Redis answers, but the shared state cannot be read"
+
+
+def _is_known(record: Record | None) -> bool:
+    """Whether anybody has seen anything of the upstream: a reserved check alone says nothing yet."""
+    return record is not None and (record.upstream, record.breaker) != (Upstream(), Closed())
+
+
+def _breaker(record: Record, phase: Phase | None) -> BreakerAnswer:
+    breaker = record.breaker
+    return BreakerAnswer(
+        state=phase,
+        reason=_reason(breaker),
+        opened_at=iso(getattr(breaker, "opened_at_s", 0.0)) or None,
+        retry_at=iso(breaker.until_s) if isinstance(breaker, Open) and phase is Phase.OPEN else None,
+        epoch=record.epoch,
+    )
+
+
+def _reason(breaker: Breaker) -> str | None:
+    return breaker.reason or None if isinstance(breaker, Open | HalfOpen) else None
+
+
+def _limit(upstream: Upstream, now_s: float) -> str | None:
+    return iso(upstream.rate_limit_reset_s) if upstream.rate_limit_reset_s > now_s else None

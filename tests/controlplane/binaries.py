@@ -1,0 +1,136 @@
+"""Finds the programs, or has them built.
+
+Order: what the environment names (``KUBEBUILDER_ASSETS``, as for envtest; ``HELM``), our cache, a build with Go.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .build import Program, Report, build, cached_path, progress
+from .errors import ControlPlaneUnavailable
+
+__all__ = ["Binaries", "find_or_build", "helm", "kubectl"]
+
+_ASSETS = "KUBEBUILDER_ASSETS"
+_HELM_NEEDED = (3, 14)
+
+ETCD = Program(
+    name="etcd",
+    folder="tools",
+    package="go.etcd.io/etcd/server/v3",
+    release="go.etcd.io/etcd/server/v3",
+    otherwise=f"set {_ASSETS} to the folder of envtest's programs",
+)
+API_SERVER = Program(
+    name="kube-apiserver",
+    folder="kubernetes",
+    package="k8s.io/kubernetes/cmd/kube-apiserver",
+    release="k8s.io/kubernetes",
+    otherwise=f"set {_ASSETS} to the folder of envtest's programs",
+)
+CONTROLLER_MANAGER = Program(
+    name="kube-controller-manager",
+    folder="kubernetes",
+    package="k8s.io/kubernetes/cmd/kube-controller-manager",
+    release="k8s.io/kubernetes",
+    otherwise=f"put it, which envtest does not bring, into the folder that {_ASSETS} names",
+)
+HELM = Program(
+    name="helm",
+    folder="tools",
+    package="helm.sh/helm/v4/cmd/helm",
+    release="helm.sh/helm/v4",
+    otherwise="install Helm {}.{} or newer, or set HELM to its path".format(*_HELM_NEEDED),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """Paths of the control plane's programs."""
+
+    etcd: Path
+    api_server: Path
+    controller_manager: Path
+
+
+def find_or_build(report: Report = progress) -> Binaries:
+    """The control plane's programs. A first build takes some minutes; *report* gets a line for each.
+
+    Raises:
+        ControlPlaneUnavailable: If one is missing and cannot be built.
+    """
+    return Binaries(
+        etcd=_asset(ETCD) or _cached(ETCD) or build(ETCD, report),
+        api_server=_asset(API_SERVER) or _cached(API_SERVER) or build(API_SERVER, report),
+        controller_manager=(
+            _asset(CONTROLLER_MANAGER, optional=True)
+            or _cached(CONTROLLER_MANAGER)
+            or build(CONTROLLER_MANAGER, report)
+        ),
+    )
+
+
+def helm(report: Report = progress) -> Path:
+    """Helm: the one that ``HELM`` names, ours if it was built before, a recent one on ``PATH``, or ours built now.
+
+    Raises:
+        ControlPlaneUnavailable: If there is none and it cannot be built.
+    """
+    return _named_helm() or _cached(HELM) or _recent_helm_on_path() or build(HELM, report)
+
+
+def kubectl() -> Path:
+    """The kubectl beside this Python, whose version is pinned, else the one on ``PATH``.
+
+    Raises:
+        ControlPlaneUnavailable: If there is none.
+    """
+    beside = Path(sys.executable).with_name("kubectl")
+    found = beside if beside.exists() else shutil.which("kubectl")
+    if not found:
+        raise ControlPlaneUnavailable("kubectl is missing: install the development dependencies (`make`), or kubectl")
+    return Path(found)
+
+
+def _asset(program: Program, *, optional: bool = False) -> Path | None:
+    folder = os.environ.get(_ASSETS)
+    if not folder:
+        return None
+    path = Path(folder, program.name).absolute()
+    if path.exists():
+        return path
+    if optional:
+        return None
+    raise ControlPlaneUnavailable(f"{_ASSETS} names {folder}, where there is no {program.name}: correct or unset it")
+
+
+def _cached(program: Program) -> Path | None:
+    path = cached_path(program)
+    return path if path.exists() else None
+
+
+def _named_helm() -> Path | None:
+    named = os.environ.get("HELM")
+    if not named:
+        return None
+    found = shutil.which(named)
+    if not found:
+        raise ControlPlaneUnavailable(f"HELM names {named}, which is no program: correct or unset it")
+    return Path(found)
+
+
+def _recent_helm_on_path() -> Path | None:
+    found = shutil.which("helm")
+    if not found:
+        return None
+    said = subprocess.run([found, "version", "--template={{.Version}}"], capture_output=True, text=True).stdout
+    version = re.match(r"v(\d+)\.(\d+)", said)
+    recent = version is not None and (int(version[1]), int(version[2])) >= _HELM_NEEDED
+    return Path(found) if recent else None

@@ -1,0 +1,94 @@
+"""The settings of each program, and the names of its files, all relative to the control plane's folder."""
+
+from __future__ import annotations
+
+__all__ = [
+    "AUTHORITY",
+    "API_CERTIFICATE",
+    "API_KEY",
+    "TOKEN_KEY",
+    "TOKEN_PUBLIC_KEY",
+    "CONTROLLER_KUBECONFIG",
+    "AUDIT_LOG",
+    "AUDIT_POLICY",
+    "AUDIT_POLICY_TEXT",
+    "etcd",
+    "api_server",
+    "controller_manager",
+]
+
+AUTHORITY = "ca.crt"
+API_CERTIFICATE = "kube-apiserver.crt"
+API_KEY = "kube-apiserver.key"
+TOKEN_KEY = "service-account.key"
+TOKEN_PUBLIC_KEY = "service-account.pub"
+CONTROLLER_KUBECONFIG = "kube-controller-manager.kubeconfig"
+AUDIT_LOG = "audit.log"
+AUDIT_POLICY = "audit-policy.yaml"
+
+# Every request, once: who did what to which object, and with which result; no bodies.
+AUDIT_POLICY_TEXT = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules:
+- level: None
+  nonResourceURLs: ["/readyz*", "/livez*", "/healthz*", "/openapi*", "/version*", "/api", "/apis", "/apis/*"]
+- level: Metadata
+"""
+
+# Sockets in the folder: no port to lose to somebody else, and nobody else's etcd behind it.
+_ETCD_URL = "unix://etcd.sock"
+_ETCD_PEER_URL = "unix://etcd-peer.sock"
+
+
+def etcd() -> list[str]:
+    return [
+        "--name=tests",
+        "--data-dir=etcd",
+        f"--listen-client-urls={_ETCD_URL}",
+        f"--advertise-client-urls={_ETCD_URL}",
+        f"--listen-peer-urls={_ETCD_PEER_URL}",
+        f"--initial-advertise-peer-urls={_ETCD_PEER_URL}",
+        f"--initial-cluster=tests={_ETCD_PEER_URL}",
+        "--unsafe-no-fsync",  # nothing here is meant to outlive the process
+        "--log-level=warn",
+    ]
+
+
+def api_server(port: int) -> list[str]:
+    return [
+        f"--etcd-servers={_ETCD_URL}",
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
+        f"--secure-port={port}",
+        "--endpoint-reconciler-type=none",  # there are no pods to reach us through the Service
+        f"--tls-cert-file={API_CERTIFICATE}",
+        f"--tls-private-key-file={API_KEY}",
+        f"--client-ca-file={AUTHORITY}",
+        "--authorization-mode=RBAC",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-signing-key-file={TOKEN_KEY}",
+        f"--service-account-key-file={TOKEN_PUBLIC_KEY}",
+        "--service-cluster-ip-range=10.0.0.0/16",
+        f"--audit-policy-file={AUDIT_POLICY}",
+        f"--audit-log-path={AUDIT_LOG}",
+        "--audit-log-maxsize=0",  # one file, never rotated away from under a reader
+    ]
+
+
+def controller_manager() -> list[str]:
+    return [
+        f"--kubeconfig={CONTROLLER_KUBECONFIG}",
+        "--secure-port=0",  # nobody asks it anything: one port less
+        "--leader-elect=false",
+        "--use-service-account-credentials=true",
+        f"--service-account-private-key-file={TOKEN_KEY}",
+        f"--root-ca-file={AUTHORITY}",
+        # Else its restraint, meant for large clusters, is what a test waits for and a benchmark measures.
+        "--kube-api-qps=200",
+        "--kube-api-burst=400",
+        "--concurrent-deployment-syncs=20",
+        "--concurrent-replicaset-syncs=20",
+        "--horizontal-pod-autoscaler-sync-period=1s",
+    ]

@@ -1,0 +1,68 @@
+"""A hash that an older system wrote, and one that it reads."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+import redis.asyncio as aioredis
+
+from openrouter_guard.settings import Settings
+from tests.service.apps import (
+    FORCED,
+    STATE,
+    FakeUpstream,
+    ask,
+    running,
+    write,
+)
+
+
+async def test_their_state_is_served_from_the_cache(
+    settings: Settings, upstream: FakeUpstream, client: aioredis.Redis
+) -> None:
+    await write(client, age_s=5, error_details="connection reset", consecutive_failures="2")
+    async with running(settings, upstream) as service:
+        answer = await ask(service)
+    assert (answer["status"], answer["balance"], answer["usage_month"]) == ("active", 42.0, 30.25)
+    assert (answer["consecutive_failures"], answer["error_details"]) == (2, "connection reset")
+    assert (answer["cache_hit"], upstream.calls) == (True, 0)
+
+
+async def test_their_open_breaker_is_ours(settings: Settings, upstream: FakeUpstream, client: aioredis.Redis) -> None:
+    await write(client, age_s=500, state="service_unavailable", circuit_breaker_open="true")
+    async with running(settings, upstream) as service:
+        answer = await ask(service, FORCED)
+    assert (answer["circuit_breaker_open"], answer["circuit_breaker"]["state"]) == (True, "open")
+    assert answer["circuit_breaker"]["reason"] == "service_unavailable"
+    assert upstream.calls == 0
+
+
+async def test_a_check_does_not_write_over_what_they_just_opened(
+    settings: Settings, upstream: FakeUpstream, client: aioredis.Redis
+) -> None:
+    await write(client, age_s=1)
+    async with running(settings, upstream) as service:
+        await asyncio.sleep(0.1)  # the first look, at the start, is over
+        # Nobody pushes that: the service has not seen it when the request comes.
+        await write(client, age_s=1, state="error", circuit_breaker_open="true")
+        answer = await ask(service, FORCED)
+    assert (answer["circuit_breaker_open"], upstream.calls) == (True, 0)
+    assert await client.hget(STATE, "circuit_breaker_open") == "true"
+
+
+async def test_our_check_is_theirs(settings: Settings, upstream: FakeUpstream, client: aioredis.Redis) -> None:
+    async with running(settings, upstream) as service:
+        await ask(service)
+    fields = await client.hgetall(STATE)
+    assert (fields["state"], fields["balance"], fields["usage_today"]) == ("active", "87.5", "1.25")
+    assert (fields["circuit_breaker_open"], fields["consecutive_failures"]) == ("false", "0")
+    assert datetime.fromisoformat(str(fields["last_check"])).utcoffset() is not None
+
+
+async def test_a_clock_that_runs_ahead_does_not_keep_us_from_asking(
+    settings: Settings, upstream: FakeUpstream, client: aioredis.Redis
+) -> None:
+    await write(client, age_s=-86_400)
+    async with running(settings, upstream) as service:
+        assert (await ask(service))["source"] == "live"

@@ -1,0 +1,112 @@
+"""What a request is answered with follows from what is known alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from openrouter_guard.api.serving import Chance, Plan, Source, age_s, chance, is_due, plan, source
+from openrouter_guard.rules.breaker import Closed, HalfOpen, Open
+from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.settings import Thresholds
+
+T = Thresholds(fresh_s=60, stale_s=300, check_slot_s=60, check_timeout_s=10)
+NOW_S = 10_000.0
+FREE, OUT, NONE = Chance.FREE, Chance.OUT, Chance.NONE
+CACHED, REVALIDATE, WAIT = Plan.CACHED, Plan.REVALIDATE, Plan.WAIT
+
+
+@pytest.mark.parametrize(
+    ("age", "chances"),
+    [
+        #                     FREE        OUT     NONE
+        pytest.param(0.0, (CACHED, CACHED, CACHED), id="just checked"),
+        pytest.param(59.9, (CACHED, CACHED, CACHED), id="fresh"),
+        pytest.param(60.0, (REVALIDATE, CACHED, CACHED), id="no longer fresh"),
+        pytest.param(300.0, (REVALIDATE, CACHED, CACHED), id="nearly stale"),
+        pytest.param(300.1, (WAIT, WAIT, CACHED), id="stale"),
+        pytest.param(None, (WAIT, WAIT, CACHED), id="never checked"),
+    ],
+)
+def test_plan(age: float | None, chances: tuple[Plan, Plan, Plan]) -> None:
+    found = tuple(plan(age, chance, force=False, thresholds=T) for chance in (FREE, OUT, NONE))
+    assert found == chances
+
+
+@pytest.mark.parametrize("age", [0.0, 59.9, 60.0, 300.1, None])
+def test_a_forced_request_waits_wherever_there_is_something_to_wait_for(age: float | None) -> None:
+    found = tuple(plan(age, chance, force=True, thresholds=T) for chance in (FREE, OUT, NONE))
+    assert found == (WAIT, WAIT, CACHED)
+
+
+def record(**known: float) -> Record:
+    """A record whose check began and ended so many seconds ago."""
+    slot_s = NOW_S - known["began"] + T.check_slot_s if "began" in known else 0.0
+    ended_s = NOW_S - known["ended"] if "ended" in known else 0.0
+    return Record(upstream=Upstream(last_check_s=ended_s), check_slot_s=slot_s)
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        pytest.param(None, FREE, id="nothing is known"),
+        pytest.param(Record(), FREE, id="nobody ever checked"),
+        pytest.param(record(began=1), OUT, id="the first check is out"),
+        pytest.param(record(began=1, ended=200), OUT, id="another check is out"),
+        pytest.param(record(began=30, ended=29), NONE, id="this minute's check was made"),
+        pytest.param(record(began=61, ended=60), FREE, id="a minute has passed"),
+        pytest.param(record(began=13), NONE, id="who checked died"),
+        pytest.param(record(began=61), FREE, id="who checked died a minute ago"),
+        pytest.param(record(began=-240), NONE, id="by a replica with a longer slot"),
+        pytest.param(Record(breaker=Open("error", 1.0, NOW_S + 1)), NONE, id="open"),
+        pytest.param(Record(breaker=Open("error", 1.0, NOW_S - 1)), FREE, id="half-open by time"),
+        pytest.param(Record(breaker=HalfOpen("error", 1.0)), FREE, id="half-open"),
+        pytest.param(Record(upstream=Upstream(rate_limit_reset_s=NOW_S + 1)), NONE, id="rate limited"),
+        pytest.param(Record(breaker=Closed(4)), FREE, id="failures alone block nothing"),
+    ],
+)
+def test_chance(known: Record | None, expected: Chance) -> None:
+    assert chance(known, NOW_S, is_away=False, thresholds=T) is expected
+    assert chance(known, NOW_S, is_away=True, thresholds=T) is NONE
+
+
+@pytest.mark.parametrize(
+    ("checked_s", "age"),
+    [
+        pytest.param(0.0, None, id="never"),
+        pytest.param(NOW_S - 7, 7.0, id="in the past"),
+        pytest.param(NOW_S + 5, 0.0, id="by a clock that is a little ahead"),
+        pytest.param(NOW_S + 3600, None, id="by a clock that is wrong"),
+    ],
+)
+def test_age(checked_s: float, age: float | None) -> None:
+    assert age_s(Record(upstream=Upstream(last_check_s=checked_s)), NOW_S, thresholds=T) == age
+
+
+def test_age_of_nothing() -> None:
+    assert age_s(None, NOW_S, thresholds=T) is None
+
+
+@pytest.mark.parametrize(
+    ("age", "is_live", "expected"),
+    [
+        (1.0, True, Source.LIVE),
+        (1.0, False, Source.CACHE),
+        (60.0, False, Source.STALE),
+        (None, False, Source.STALE),
+    ],
+)
+def test_source(age: float | None, is_live: bool, expected: Source) -> None:
+    assert source(age, is_live=is_live, thresholds=T) is expected
+
+
+@pytest.mark.parametrize(
+    ("age", "alive_s", "due"),
+    [
+        pytest.param(299.0, 9999.0, False, id="not yet"),
+        pytest.param(300.0, 1.0, True, id="stale, however young the process"),
+        pytest.param(None, 1.0, False, id="the first request is to be the one that asks"),
+        pytest.param(None, 300.0, True, id="nobody asked"),
+    ],
+)
+def test_is_due(age: float | None, alive_s: float, due: bool) -> None:
+    assert is_due(age, alive_s, thresholds=T) is due
