@@ -1,1 +1,15 @@
+"""The Kubernetes operator: pauses workloads while the breaker is open, and shows the state in ``OpenRouterStatus``.
 
+main        one run: become the leader, then let kopf watch
+├─ lease       who may act
+├─ probes      whether this process works, over HTTP
+└─ handlers    kopf in, kopf out
+   └─ reconcile   one resource: gather, decide, answer
+      ├─ plan        what should become of the workloads         pure
+      ├─ conditions  what the status says                        pure
+      ├─ spec        what the user asks for                      pure
+      ├─ workload    a workload, and what it remembers           pure
+      ├─ feed        the shared state of each scope
+      ├─ inventory   the workloads of the cluster, as watched
+      └─ cluster     the only file that talks to Kubernetes
+"""

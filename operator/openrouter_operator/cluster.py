@@ -1,0 +1,220 @@
+"""The only file that talks to Kubernetes.
+
+Everything is asked and answered as plain JSON, whatever the kind; every call is bounded, and every failure is one of
+ours:
+
+ClusterError
+├── Unavailable   wait: no answer, or the API server asks to come later
+├── Conflict      look again: somebody has changed it meanwhile
+├── NotFound      it is gone
+├── Refused       fix it: no permission, or something does not admit the change
+└── NotLeading    stop: another operator may be acting
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
+
+from .workload import GROUP, Change, Workload
+
+__all__ = [
+    "VERSION",
+    "Cluster",
+    "ClusterError",
+    "Conflict",
+    "NotFound",
+    "NotLeading",
+    "Refused",
+    "Unavailable",
+]
+
+VERSION = "v1alpha1"
+TIMEOUT_S = 10.0
+CHANGES_AT_ONCE = 32
+CONNECTIONS = 2 * CHANGES_AT_ONCE
+"""So that the lease never waits behind changes."""
+_MERGE = "application/merge-patch+json"
+_BODY_SHOWN = 300
+
+
+class ClusterError(OpenRouterGuardError):
+    """The root of the tree."""
+
+
+class Unavailable(ClusterError):
+    """The API server does not answer, or not now."""
+
+
+class Conflict(ClusterError):
+    """What was to be changed is no longer as it was seen."""
+
+
+class NotFound(ClusterError):
+    """There is no such object."""
+
+
+class Refused(ClusterError):
+    """The API server answers, and will not do it."""
+
+
+class NotLeading(ClusterError):
+    """The lease is not known to be held, so nothing may be written."""
+
+
+class Cluster:
+    """The Kubernetes API, as far as this operator needs it. Use it as an async context manager.
+
+    Attributes:
+        fence: Called before each change of a workload or a status; raises :class:`NotLeading` to stop it.
+    """
+
+    fence: Callable[[], None]
+
+    def __init__(self, configuration: Configuration) -> None:
+        configuration.connection_pool_maxsize = CONNECTIONS
+        self.host = str(configuration.host)
+        self.fence = lambda: None
+        # A change that waits for its turn is not one that the API server is slow to answer.
+        self._turns = asyncio.Semaphore(CHANGES_AT_ONCE)
+        self._api = ApiClient(configuration)
+
+    @classmethod
+    async def connect(cls) -> Self:
+        """The cluster that we run in, or the one that ``KUBECONFIG`` names.
+
+        Raises:
+            ConfigurationError: If there is neither.
+        """
+        configuration = Configuration()
+        try:
+            load_incluster_config(configuration)
+        except ConfigException:
+            try:
+                await load_kube_config(client_configuration=configuration)
+            except (ConfigException, OSError) as error:
+                where = os.environ.get("KUBECONFIG") or "~/.kube/config"
+                raise ConfigurationError(f"no Kubernetes cluster: {where} cannot be used ({error})") from None
+        return cls(configuration)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._api.close()
+
+    # -- workloads ----------------------------------------------------------------------------------------------
+
+    async def change(self, change: Change) -> Workload:
+        """Make the change, and return the workload as it is now.
+
+        Raises:
+            ClusterError: If it was not made; :class:`Conflict` if the workload is not as it was seen.
+        """
+        workload = change.workload
+        path = _deployment(workload.namespace, workload.name)
+        async with self._turns:
+            self.fence()
+            return Workload.of(await self._request("PATCH", path, body=change.patch()))
+
+    async def workload(self, namespace: str, name: str) -> Workload:
+        return Workload.of(await self._request("GET", _deployment(namespace, name)))
+
+    # -- our own resource ---------------------------------------------------------------------------------------
+
+    async def is_installed(self) -> bool:
+        """Whether the API server knows ``OpenRouterStatus``."""
+        try:
+            found = await self._request("GET", f"/apis/{GROUP}/{VERSION}")
+        except NotFound:
+            return False
+        return any(resource["name"] == "openrouterstatuses" for resource in found["resources"])
+
+    async def uid_of(self, namespace: str, name: str) -> str:
+        """The UID of an ``OpenRouterStatus``; empty if there is none of that name."""
+        try:
+            found = await self._request("GET", _resource(namespace, name))
+        except NotFound:
+            return ""
+        return str(found["metadata"]["uid"])
+
+    async def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Replace the status if the resource is as it was seen; returns the resource.
+
+        Raises:
+            ClusterError: If it was not written.
+        """
+        self.fence()
+        metadata = resource["metadata"]
+        path = f"{_resource(metadata['namespace'], metadata['name'])}/status"
+        return await self._request("PUT", path, body={**resource, "status": status})
+
+    # -- the lease ----------------------------------------------------------------------------------------------
+
+    async def lease(self, namespace: str, name: str) -> dict[str, Any]:
+        return await self._request("GET", f"{_leases(namespace)}/{name}")
+
+    async def create_lease(self, namespace: str, lease: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._request("POST", _leases(namespace), body=lease)
+
+    async def replace_lease(self, namespace: str, name: str, lease: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._request("PUT", f"{_leases(namespace)}/{name}", body=lease)
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    async def _request(self, method: str, path: str, *, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        headers = {"Accept": "application/json"}
+        if method == "PATCH":
+            headers["Content-Type"] = _MERGE
+        call = await self._api.param_serialize(
+            method, path, query_params=[], header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        try:
+            answer = await self._api.call_api(*call, _request_timeout=TIMEOUT_S)
+            text = await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise Unavailable(f"the API server at {self.host} does not answer: {reason}") from error
+        if answer.status >= 400:
+            raise _error(answer.status, text)
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+
+def _deployment(namespace: str, name: str) -> str:
+    return f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+
+
+def _resource(namespace: str, name: str) -> str:
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/openrouterstatuses/{name}"
+
+
+def _leases(namespace: str) -> str:
+    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+
+
+def _error(status: int, text: bytes) -> ClusterError:
+    try:
+        message = str(json.loads(text)["message"])
+    except (KeyError, TypeError, ValueError):
+        message = text[:_BODY_SHOWN].decode(errors="replace") or f"HTTP {status}"
+    match status:
+        case 404:
+            return NotFound(message)
+        case 409:
+            return Conflict(message)
+        case 429:
+            return Unavailable(message)
+        case _ if status >= 500:
+            return Unavailable(message)
+        case _:
+            return Refused(message)

@@ -1,0 +1,379 @@
+"""What the status says: pure functions of what is seen and of what is going on.
+
+Conditions follow the conventions of Kubernetes: ``reason`` is a word that machines may rely on, ``message`` is for
+whoever runs ``kubectl describe``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.wire import iso, unix_s
+
+from .plan import Candidate, Goal, Owner, Reading, Step, skip
+from .spec import Spec
+
+__all__ = ["Event", "Failure", "Problem", "Round", "Tally", "differs", "events", "status", "tally"]
+
+PROBLEMS_SHOWN = 10
+COUNTERS_S = 120.0
+"""Counters alone are written this often at the most."""
+UPSTREAM_S = 15.0
+"""So is what single answers of the upstream say, which differs from call to call while only some of them fail."""
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A change that the API server did not take."""
+
+    reason: str
+    message: str
+
+
+class Problem(NamedTuple):
+    """What stands in the way of one workload."""
+
+    target: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Numbers of workloads; ``able`` is how many are paused or could be."""
+
+    matched: int
+    able: int
+    paused: int
+    resuming: int
+    failed: int
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def is_paused(self) -> bool:
+        return self.paused + self.resuming > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one reconcile came to.
+
+    Attributes:
+        is_settled: Whether the goal is reached: nothing is left to change.
+        invalid: Why the spec cannot be carried out; empty if it can.
+    """
+
+    generation: int
+    spec: Spec
+    reading: Reading
+    goal: Goal
+    tally: Tally
+    is_settled: bool = True
+    invalid: str = ""
+
+
+class Event(NamedTuple):
+    """One line of ``kubectl describe``; ``type`` is ``Normal`` or ``Warning``."""
+
+    type: str
+    reason: str
+    message: str
+
+
+def tally(candidates: Sequence[Candidate], owner: Owner, outage: str, failures: Mapping[str, Failure]) -> Tally:
+    """Count; *failures* by the UID of the workload."""
+    matched = [c for c in candidates if c.is_matched]
+    ours = [c for c in candidates if c.is_paused_by(owner)]
+    up = [c for c in ours if c.workload.pause and c.workload.pause.set_to > 0]
+    skips = [(c, skip(c, owner, outage)) for c in matched]
+    failed = [(c, failures[c.workload.uid]) for c in candidates if c.workload.uid in failures]
+    problems = [Problem(str(c.workload), failure.reason, failure.message) for c, failure in failed]
+    problems += [Problem(str(c.workload), why.reason, why.message) for c, why in skips if why and why.message]
+    return Tally(
+        matched=len(matched),
+        able=sum(why is None for _, why in skips),
+        paused=len(ours) - len(up),
+        resuming=len(up),
+        failed=len(failed),
+        problems=tuple(sorted(problems)[:PROBLEMS_SHOWN]),
+    )
+
+
+# -- the status -----------------------------------------------------------------------------------------------------
+
+
+def status(old: Mapping[str, Any], now: Round) -> dict[str, Any]:
+    """The status that follows *old*."""
+    conditions = {entry["type"]: entry for entry in old.get("conditions") or ()}
+    at = _second(now.reading.now_s)
+    written = {
+        "observedGeneration": now.generation,
+        "upstream": _upstream(now.reading),
+        "breaker": _breaker(now.reading),
+        "targets": _targets(now.tally),
+        "problems": [problem._asdict() for problem in now.tally.problems],
+        "conditions": [
+            _condition(kind, *check(now), before=conditions.get(kind), generation=now.generation, at=at)
+            for kind, check in _CONDITIONS.items()
+        ],
+    }
+    return written | _spans(old, now)
+
+
+def differs(old: Mapping[str, Any], new: Mapping[str, Any], *, since_write_s: float) -> bool:
+    """Whether to write it: at once, but for what changes all the time."""
+    return _weighed(old, since_write_s) != _weighed(new, since_write_s)
+
+
+def _weighed(status: Mapping[str, Any], since_write_s: float) -> dict[str, Any]:
+    """The part of the status that is worth a write by now."""
+    weighed = dict(status)
+    if since_write_s < COUNTERS_S:
+        weighed["breaker"] = {k: v for k, v in (status.get("breaker") or {}).items() if k != "failures"}
+    if since_write_s < UPSTREAM_S:
+        weighed.pop("upstream", None)
+    return weighed
+
+
+def _upstream(reading: Reading) -> dict[str, Any]:
+    if reading.record is None:
+        return {"state": UNKNOWN}
+    upstream = reading.record.upstream
+    limited = upstream.rate_limit_reset_s > reading.now_s
+    reset = {"rateLimitReset": iso(upstream.rate_limit_reset_s)} if limited else {}
+    return {"state": upstream.state.value, "message": upstream.message} | reset
+
+
+def _breaker(reading: Reading) -> dict[str, Any]:
+    record = reading.record
+    if record is None or reading.phase is None:
+        return {"state": UNKNOWN}
+    shown = {
+        "state": reading.phase.value if reading.is_fresh else UNKNOWN,
+        "failures": record.breaker.failures,
+        "since": _second(reading.since_s),
+        "epoch": record.epoch,
+        **_outage(record, reading),
+    }
+    return {name: value for name, value in shown.items() if value != ""}
+
+
+def _outage(record: Record, reading: Reading) -> dict[str, Any]:
+    match record.breaker:
+        case Closed():
+            return {}
+        case Open(reason=reason, opened_at_s=opened_s, until_s=until_s):
+            retry = {"retryAt": _second(until_s)} if reading.phase is Phase.OPEN else {}
+            return {"reason": reason, "openedAt": _second(opened_s)} | retry
+        case HalfOpen(reason=reason, opened_at_s=opened_s):
+            return {"reason": reason, "openedAt": _second(opened_s)}
+
+
+def _targets(tally: Tally) -> dict[str, Any]:
+    return {
+        "matched": tally.matched,
+        "paused": tally.paused,
+        "resuming": tally.resuming,
+        "skipped": tally.matched - tally.able,
+        "failed": tally.failed,
+        "summary": f"{tally.paused}/{tally.able}",
+    }
+
+
+def _spans(old: Mapping[str, Any], now: Round) -> dict[str, Any]:
+    """``lastPause`` and ``lastResume``: when the last ones began, why, and how long they took."""
+    was_paused = _is_true(old, "Paused")
+    now_s, counts = now.reading.now_s, now.tally
+    pause, resume = dict(old.get("lastPause") or {}), dict(old.get("lastResume") or {})
+    if counts.is_paused and not was_paused:
+        pause = {"startedAt": _second(now_s), "reason": _why(now)}
+    if counts.is_paused and now.goal.step is Step.RESUME and resume.get("startedAt", "") < pause.get("startedAt", ""):
+        resume = {"startedAt": _second(now_s), "reason": now.goal.reason}
+    if counts.paused and counts.paused == counts.able and "durationSeconds" not in pause:
+        pause["durationSeconds"] = _lasted_s(pause, now_s)
+    if was_paused and not counts.is_paused:
+        if "durationSeconds" in resume or not resume:
+            resume = {"startedAt": _second(now_s), "reason": now.goal.reason}
+        resume["durationSeconds"] = _lasted_s(resume, now_s)
+    return {name: span for name, span in (("lastPause", pause), ("lastResume", resume)) if span}
+
+
+def _lasted_s(span: Mapping[str, Any], now_s: float) -> float:
+    return round(max(now_s - unix_s(span.get("startedAt")), 0.0), 1)
+
+
+def _why(now: Round) -> str:
+    breaker = now.reading.record.breaker if now.reading.record else Closed()
+    return str(getattr(breaker, "reason", "")) or now.goal.reason
+
+
+def _second(at_s: float) -> str:
+    """Whole seconds, as Kubernetes writes times; empty for never."""
+    return iso(float(int(at_s))).replace("+00:00", "Z")
+
+
+# -- the conditions -------------------------------------------------------------------------------------------------
+
+_Said = tuple[str, str, str]
+"""Status, reason and message."""
+
+
+def _ready(now: Round) -> _Said:
+    if now.invalid:
+        return "False", "InvalidSpec", now.invalid
+    if now.tally.failed:
+        first = next((p for p in now.tally.problems), None)
+        return "False", "TargetsFailed", f"{now.tally.failed} workloads could not be changed; {_line(first)}"
+    if not now.reading.is_fresh:
+        return "Unknown", "StateUnknown", _stale(now.reading)
+    if now.spec.suspend:
+        return "True", "Suspended", "spec.suspend is true: the state is shown and nothing is changed"
+    if now.spec.targets and not now.tally.matched:
+        return "True", "NoTargets", "No workload in this namespace matches spec.targets"
+    return "True", "CarriedOut", _going_on(now)
+
+
+def _line(problem: Problem | None) -> str:
+    return f"{problem.target}: {problem.message}" if problem else "see problems"
+
+
+def _reconciling(now: Round) -> _Said:
+    under_way = not now.is_settled or now.tally.resuming > 0
+    return ("True", "InProgress", _going_on(now)) if under_way else ("False", "Done", "Nothing is under way")
+
+
+def _stalled(now: Round) -> _Said:
+    if now.invalid:
+        return "True", "InvalidSpec", now.invalid
+    return "False", "Progressing", "The spec can be carried out"
+
+
+def _upstream_available(now: Round) -> _Said:
+    reading = now.reading
+    if not reading.is_fresh or reading.record is None:
+        return "Unknown", "StateUnknown", _stale(reading)
+    upstream = reading.record.upstream
+    if reading.phase is not Phase.CLOSED:
+        reason = "BreakerOpen" if reading.phase is Phase.OPEN else "BreakerHalfOpen"
+        return "False", reason, f"{_why(now)}: {upstream.message}"
+    if upstream.rate_limit_reset_s > reading.now_s:
+        return "False", "RateLimited", f"Calls are not permitted before {_second(upstream.rate_limit_reset_s)}"
+    return "True", "BreakerClosed", "Calls go through"
+
+
+def _paused(now: Round) -> _Said:
+    if now.tally.is_paused:
+        return "True", now.goal.reason, _going_on(now)
+    return "False", now.goal.reason, "No workload is paused"
+
+
+def _state_fresh(now: Round) -> _Said:
+    if now.reading.is_fresh:
+        return "True", "Read", f"The state of scope {now.spec.scope!r} is read from Redis"
+    return "False", "NotReported" if not now.reading.error else "Unreadable", _stale(now.reading)
+
+
+def _stale(reading: Reading) -> str:
+    if reading.error:
+        return reading.error
+    return "Nobody has reported to this scope yet: check OPENROUTER_GUARD_SCOPE and REDIS_URL of workers and service"
+
+
+def _going_on(now: Round) -> str:
+    counts = now.tally
+    match now.goal.step:
+        case Step.PAUSE if counts.able:
+            return f"{counts.paused} of {counts.able} workloads are paused"
+        case Step.CANARY:
+            return f"{counts.paused} workloads are paused, {counts.resuming} run one pod to test the upstream"
+        case Step.RESUME if counts.is_paused:
+            return (
+                f"{counts.paused + counts.resuming} workloads are coming back, at {now.goal.share:.0%} of their pods"
+            )
+        case Step.KEEP if counts.is_paused:
+            return f"{counts.paused + counts.resuming} workloads stay paused ({now.goal.reason})"
+        case _:
+            return f"{counts.able} workloads run as they are"
+
+
+_CONDITIONS = {
+    "Ready": _ready,
+    "Reconciling": _reconciling,
+    "Stalled": _stalled,
+    "UpstreamAvailable": _upstream_available,
+    "Paused": _paused,
+    "StateFresh": _state_fresh,
+}
+
+
+def _condition(
+    kind: str, state: str, reason: str, message: str, *, before: Mapping[str, Any] | None, generation: int, at: str
+) -> dict[str, Any]:
+    same = before is not None and before["status"] == state
+    return {
+        "type": kind,
+        "status": state,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": before["lastTransitionTime"] if same and before else at,
+        "observedGeneration": generation,
+    }
+
+
+def _is_true(status: Mapping[str, Any], kind: str) -> bool:
+    return any(c["type"] == kind and c["status"] == "True" for c in status.get("conditions") or ())
+
+
+# -- the events -----------------------------------------------------------------------------------------------------
+
+
+def events(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
+    """What is worth telling between two statuses: transitions, and nothing that repeats."""
+    return [event for tell in (_of_breaker, _of_pause, _of_problems, _of_freshness) for event in tell(old, new)]
+
+
+def _of_breaker(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
+    before, breaker = (old.get("breaker") or {}).get("state", UNKNOWN), new["breaker"]
+    if breaker["state"] == before or UNKNOWN in (before, breaker["state"]):
+        return []
+    match breaker["state"]:
+        case Phase.OPEN:
+            words = f"Calls to OpenRouter are refused ({breaker.get('reason')}) until {breaker.get('retryAt')}"
+            return [Event("Warning", "BreakerOpened", words)]
+        case Phase.HALF_OPEN:
+            return [Event("Normal", "BreakerHalfOpen", "A few test calls to OpenRouter may go")]
+        case _:
+            return [Event("Normal", "BreakerClosed", "Calls to OpenRouter go through again")]
+
+
+def _of_pause(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
+    was, is_ = _is_true(old, "Paused"), _is_true(new, "Paused")
+    targets = new["targets"]
+    if is_ and not was:
+        reason = (new.get("lastPause") or {}).get("reason", UNKNOWN)
+        return [Event("Normal", "Pausing", f"Scaling workloads to zero, {targets['summary']} so far ({reason})")]
+    if was and not is_:
+        lasted = (new.get("lastResume") or {}).get("durationSeconds", 0)
+        return [
+            Event("Normal", "Resumed", f"All workloads have their original replicas, {lasted:g} s after the first")
+        ]
+    return []
+
+
+def _of_problems(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
+    known = {(p["target"], p["reason"]) for p in old.get("problems") or ()}
+    fresh = [p for p in new["problems"] if (p["target"], p["reason"]) not in known]
+    return [Event("Warning", p["reason"], f"{p['target']}: {p['message']}") for p in fresh]
+
+
+def _of_freshness(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
+    was, is_ = _is_true(old, "StateFresh"), _is_true(new, "StateFresh")
+    if was and not is_:
+        said = next(c["message"] for c in new["conditions"] if c["type"] == "StateFresh")
+        return [Event("Warning", "StateUnknown", f"{said}; nothing is changed meanwhile")]
+    return []

@@ -1,0 +1,56 @@
+"""The workloads of the cluster, as the watch shows them: nobody asks the API server for what is here."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .workload import Workload
+
+__all__ = ["Inventory"]
+
+
+class Inventory:
+    """What is known of the workloads and of the autoscalers that point at them.
+
+    Both the watch and the answers to our own patches come in here, in any order: the newer version wins, so that the
+    next round does not decide on what was before our own change.
+    """
+
+    def __init__(self) -> None:
+        self._workloads: defaultdict[str, dict[str, Workload]] = defaultdict(dict)
+        self._autoscaled: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def put(self, workload: Workload) -> None:
+        known = self._workloads[workload.namespace].get(workload.name)
+        if known is None or known.uid != workload.uid or _version(known) <= _version(workload):
+            self._workloads[workload.namespace][workload.name] = workload
+
+    def drop(self, namespace: str, name: str) -> None:
+        self._workloads[namespace].pop(name, None)
+
+    def of(self, namespace: str) -> Iterable[Workload]:
+        return tuple(self._workloads[namespace].values())
+
+    def paused(self) -> Iterable[Workload]:
+        """Every workload, in all namespaces, that remembers a pause."""
+        return tuple(w for found in self._workloads.values() for w in found.values() if w.pause is not None)
+
+    # -- autoscalers --------------------------------------------------------------------------------------------
+
+    def put_autoscaler(self, namespace: str, name: str, target: Mapping[str, Any]) -> None:
+        """Note a HorizontalPodAutoscaler; *target* is its ``scaleTargetRef``."""
+        self._autoscaled[namespace, name] = (str(target.get("kind")), str(target.get("name")))
+
+    def drop_autoscaler(self, namespace: str, name: str) -> None:
+        self._autoscaled.pop((namespace, name), None)
+
+    def autoscaled(self, namespace: str) -> frozenset[tuple[str, str]]:
+        """Kind and name of each workload there that an autoscaler looks after."""
+        return frozenset(target for (where, _), target in self._autoscaled.items() if where == namespace)
+
+
+def _version(workload: Workload) -> int:
+    """Resource versions are opaque by contract, and integers that only grow in every API server there is."""
+    return int(workload.version) if workload.version.isdecimal() else 0

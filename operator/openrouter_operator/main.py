@@ -1,0 +1,136 @@
+"""One run of the operator: become the leader, then let kopf watch until a signal, or until the lease is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+import kopf
+
+from openrouter_guard.errors import OpenRouterGuardError
+from openrouter_guard.runtime import Background, cancelled
+
+from . import handlers
+from .cluster import Cluster, ClusterError
+from .feed import Feeds
+from .handlers import Operator
+from .inventory import Inventory
+from .lease import Lease
+from .probes import serving
+from .settings import OperatorSettings
+
+__all__ = ["run"]
+
+logger = logging.getLogger(__name__)
+
+CRD_S = 5.0
+
+
+class LeaseLost(OpenRouterGuardError):
+    """Another operator may act now: this one ends, and begins anew as a candidate."""
+
+
+def run(settings: OperatorSettings) -> None:
+    """Run until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigurationError: If a setting cannot be used, or there is no cluster.
+        LeaseLost: If the lease could not be renewed; who runs us starts us again.
+    """
+    # kopf tells of each call of each handler, and of each signal and login.
+    logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLogger().level))
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: OperatorSettings) -> None:
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(await Cluster.connect())
+        lease = Lease(
+            cluster,
+            namespace=settings.lease_namespace,
+            name=settings.lease_name,
+            identity=settings.identity,
+            life_s=settings.lease_s,
+        )
+        cluster.fence = lease.check
+        operator = await stack.enter_async_context(_operator(settings, cluster))
+        probes = serving(settings.host, settings.port, alive=operator.stalled, ready=lambda: _waiting(lease))
+        port = await stack.enter_async_context(probes)
+        logger.info("operating on %s, %s; probes on port %d", cluster.host, _where(settings), port)
+        await _until_signalled(_lead(settings, operator, lease))
+
+
+async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
+    """Await *work*, or end it at a signal; once kopf runs, signals are kopf's."""
+    task = asyncio.create_task(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+@asynccontextmanager
+async def _operator(settings: OperatorSettings, cluster: Cluster) -> AsyncIterator[Operator]:
+    feeds = Feeds(settings.guard, by=settings.identity, on_news=lambda scope: operator.wake_scope(scope))
+    operator = Operator(cluster, Inventory(), feeds)
+    try:
+        yield operator
+    finally:
+        await feeds.stop()
+
+
+async def _lead(settings: OperatorSettings, operator: Operator, lease: Lease) -> None:
+    await _installed(operator.cluster)
+    await lease.acquire()
+    orphans, lost = Background(), asyncio.Event()
+    orphans.start("orphans", operator.return_orphans, waits=True)
+    keeping = asyncio.create_task(_keep(lease, lost))
+    try:
+        await kopf.operator(
+            registry=handlers.registry,
+            settings=handlers.configure(),
+            memo=kopf.Memo(operator=operator),
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
+            standalone=True,
+            stop_flag=lost,
+        )
+    finally:
+        await orphans.stop()
+        await cancelled(keeping)
+        await lease.release()
+    if lost.is_set():
+        raise LeaseLost("lost the lease: another operator may be acting, so this one ends")
+
+
+async def _keep(lease: Lease, lost: asyncio.Event) -> None:
+    await lease.keep()
+    lost.set()
+
+
+async def _installed(cluster: Cluster) -> None:
+    """Wait until the API server answers and knows our resource."""
+    told = ""
+    while True:
+        try:
+            if await cluster.is_installed():
+                return
+            wrong = "OpenRouterStatus is not installed: apply the CRD (kubectl apply -f crds/)"
+        except ClusterError as error:
+            wrong = str(error)
+        if wrong != told:
+            logger.warning("%s", wrong)
+        told = wrong
+        await asyncio.sleep(CRD_S)
+
+
+def _waiting(lease: Lease) -> list[str]:
+    return [] if lease.holder else ["the lease has not been seen yet"]
+
+
+def _where(settings: OperatorSettings) -> str:
+    return f"namespaces {', '.join(settings.namespaces)}" if settings.namespaces else "the whole cluster"

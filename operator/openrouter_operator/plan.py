@@ -1,0 +1,318 @@
+"""What should become of the workloads: pure functions of what is asked for and what is seen.
+
+A goal says what is to hold for all targets together, and follows from the breaker, the spec and the time. The changes
+are what is missing to get there. Both are worked out anew each time, so that a missed event or a crash between two
+writes leaves nothing behind that the next round does not see.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from openrouter_guard.rules.breaker import Open, Phase
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.wire import iso
+
+from .spec import Mode, Spec, Strategy
+from .workload import Change, Pause, Workload
+
+__all__ = ["Candidate", "Goal", "Owner", "Reading", "Skip", "Step", "changes", "goal", "paused_since_s", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is known of a scope. Times are Unix seconds of the Redis server's clock.
+
+    Attributes:
+        record: As last read; None where nothing is known.
+        is_fresh: Whether it is the present state; else it is the last known one.
+        last_known_s: When it last was the present state.
+        since_s: When the breaker came into its state.
+        error: Why the state cannot be read; empty if it can.
+    """
+
+    record: Record | None
+    now_s: float
+    is_fresh: bool
+    last_known_s: float
+    since_s: float = 0.0
+    error: str = ""
+
+    @property
+    def phase(self) -> Phase | None:
+        return self.record.phase(self.now_s) if self.record else None
+
+    @property
+    def outage(self) -> str:
+        """The present outage, named by the time it began; empty while the breaker is closed."""
+        return iso(getattr(self.record.breaker, "opened_at_s", 0.0)) if self.record else ""
+
+    @property
+    def epoch(self) -> int:
+        return self.record.epoch if self.record else 0
+
+
+class Step(StrEnum):
+    """What is to hold for the targets."""
+
+    KEEP = "keep"
+    """As they are."""
+    PAUSE = "pause"
+    """All at zero."""
+    CANARY = "canary"
+    """One pod runs, the others are at zero."""
+    RESUME = "resume"
+    """A share of the original pods runs, or all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is to hold now.
+
+    Attributes:
+        reason: One word, as conditions and events show it.
+        share: Of the original pods, 0 to 1, that are to run while resuming.
+        release: The outage during which what comes back is not paused again; empty for none.
+        next_at_s: When time alone will change the goal; None if only news can.
+    """
+
+    step: Step
+    reason: str
+    share: float = 0.0
+    release: str = ""
+    next_at_s: float | None = None
+
+
+# -- the goal -------------------------------------------------------------------------------------------------------
+
+
+def goal(spec: Spec, reading: Reading, paused_s: float | None) -> Goal:
+    """What is to hold now; *paused_s* is when the present pause began, None if nothing is paused."""
+    found = (rule(spec, reading, paused_s) for rule in _RULES)
+    return next(goal for goal in found if goal is not None)
+
+
+def _suspended(spec: Spec, _reading: Reading, _paused_s: float | None) -> Goal | None:
+    return Goal(Step.KEEP, "Suspended") if spec.suspend else None
+
+
+def _only_observing(spec: Spec, _reading: Reading, _paused_s: float | None) -> Goal | None:
+    return Goal(Step.RESUME, "ObserveOnly", share=1.0) if spec.mode is Mode.OBSERVE else None
+
+
+def _unknown(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None:
+    """Nothing is changed while nobody knows better; but a dead Redis must not strand a fleet."""
+    if reading.is_fresh:
+        return None
+    give_up_s = reading.last_known_s + spec.max_unknown_seconds
+    if paused_s is None or reading.now_s < give_up_s:
+        return Goal(Step.KEEP, "StateUnknown", next_at_s=None if paused_s is None else give_up_s)
+    return _resumed(spec, reading.now_s, since_s=give_up_s, reason="StateUnknown")
+
+
+def _closed(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None:
+    if reading.phase is not Phase.CLOSED:
+        return None
+    if paused_s is None:
+        return Goal(Step.RESUME, "BreakerClosed", share=1.0)
+    may_s = paused_s + spec.min_paused_seconds
+    if reading.now_s < may_s:
+        return Goal(Step.KEEP, "MinPaused", next_at_s=may_s)
+    return _resumed(spec, reading.now_s, since_s=max(reading.since_s, may_s), reason="BreakerClosed")
+
+
+def _overlong(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None:
+    if paused_s is None or spec.max_pause_seconds is None:
+        return None
+    end_s = paused_s + spec.max_pause_seconds
+    if reading.now_s < end_s:
+        return None
+    return replace(_resumed(spec, reading.now_s, since_s=end_s, reason="MaxPause"), release=reading.outage)
+
+
+def _half_open(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None:
+    if reading.phase is not Phase.HALF_OPEN:
+        return None
+    if paused_s is None:
+        return Goal(Step.KEEP, "BreakerHalfOpen")
+    may_s = paused_s + spec.min_paused_seconds
+    step = Step.CANARY if spec.resume.canary and reading.now_s >= may_s else Step.PAUSE
+    return Goal(step, "BreakerHalfOpen", next_at_s=_first(may_s, _end_s(spec, paused_s), after_s=reading.now_s))
+
+
+def _open(spec: Spec, reading: Reading, paused_s: float | None) -> Goal:
+    breaker = reading.record.breaker if reading.record else None
+    opened_s, until_s = (breaker.opened_at_s, breaker.until_s) if isinstance(breaker, Open) else (0.0, 0.0)
+    pause_s = opened_s + spec.pause_after_seconds
+    if paused_s is None and reading.now_s < pause_s:
+        return Goal(Step.KEEP, "BreakerOpen", next_at_s=min(pause_s, until_s))
+    next_at_s = _first(until_s, _end_s(spec, paused_s or reading.now_s), after_s=reading.now_s)
+    return Goal(Step.PAUSE, "BreakerOpen", next_at_s=next_at_s)
+
+
+_RULES: tuple[Callable[[Spec, Reading, float | None], Goal | None], ...] = (
+    _suspended,
+    _only_observing,
+    _unknown,
+    _closed,
+    _overlong,
+    _half_open,
+    _open,
+)
+
+
+def _resumed(spec: Spec, now_s: float, *, since_s: float, reason: str) -> Goal:
+    """Everything back at once, or the step that is due when the first one was at ``since_s``."""
+    if spec.resume.strategy is Strategy.IMMEDIATE:
+        return Goal(Step.RESUME, reason, share=1.0)
+    steps = math.floor(max(now_s - since_s, 0.0) / spec.resume.interval_seconds) + 1
+    share = min(steps * spec.resume.step_percent / 100, 1.0)
+    next_at_s = None if share >= 1.0 else since_s + steps * spec.resume.interval_seconds
+    return Goal(Step.RESUME, reason, share, next_at_s=next_at_s)
+
+
+def _end_s(spec: Spec, paused_s: float) -> float:
+    return paused_s + spec.max_pause_seconds if spec.max_pause_seconds is not None else math.inf
+
+
+def _first(*moments_s: float, after_s: float) -> float | None:
+    ahead = [at_s for at_s in moments_s if after_s < at_s < math.inf]
+    return min(ahead, default=None)
+
+
+# -- the changes ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The ``OpenRouterStatus`` for which we act."""
+
+    uid: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A workload that is ours to look at.
+
+    Attributes:
+        is_matched: Whether the spec names it; if not, it only comes back.
+        has_autoscaler: Whether a HorizontalPodAutoscaler takes over as soon as one pod runs.
+    """
+
+    workload: Workload
+    is_matched: bool = True
+    has_autoscaler: bool = False
+
+    def is_paused_by(self, owner: Owner) -> bool:
+        pause = self.workload.pause
+        return pause is not None and pause.owner_uid == owner.uid
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Why a matched workload is left alone; ``message`` is empty where that is no news."""
+
+    reason: str
+    message: str = ""
+
+
+def paused_since_s(candidates: Iterable[Candidate], owner: Owner) -> float | None:
+    """When the present pause began; None if nothing is paused."""
+    pauses = [c.workload.pause for c in candidates if c.is_paused_by(owner)]
+    return min((pause.at_s for pause in pauses if pause), default=None)
+
+
+def skip(candidate: Candidate, owner: Owner, outage: str) -> Skip | None:
+    """Why the workload is not paused by us, None if it is or may be."""
+    workload, pause = candidate.workload, candidate.workload.pause
+    if pause is not None and pause.owner_uid != owner.uid:
+        return Skip(
+            "PausedByOther", f"OpenRouterStatus {pause.owner} has paused it: let only one of the two match it"
+        )
+    if pause is not None:
+        return None
+    if workload.damage:
+        return Skip("AnnotationDamaged", f"{workload.damage}: set the replicas by hand and remove the annotation")
+    if workload.is_controlled:
+        return Skip("ControlledByOwner", "another object controls its replicas: name that object instead")
+    if workload.is_our_own:
+        return Skip("OwnComponent", "it is part of OpenRouter Guard, which does not pause itself")
+    if workload.released and workload.released == outage:
+        return Skip("Released", "somebody changed it, or it was paused for long enough: left alone in this outage")
+    if workload.replicas == 0:
+        return Skip("AlreadyAtZero")
+    return Skip("BeingDeleted") if workload.is_going else None
+
+
+def changes(goal: Goal, owner: Owner, reading: Reading, candidates: Sequence[Candidate]) -> list[Change]:
+    """What is missing to reach the goal."""
+    if goal.step is Step.KEEP:
+        return []
+    ours = [candidate for candidate in candidates if candidate.is_paused_by(owner)]
+    wanted = _wanted(goal, [candidate for candidate in ours if candidate.is_matched])
+    found = [_of_paused(goal, candidate, wanted.get(candidate.workload.uid), reading.outage) for candidate in ours]
+    if goal.step is Step.PAUSE or (goal.step is Step.CANARY and ours):
+        found += [_paused(c.workload, owner, reading) for c in candidates if _is_pausable(c, owner, reading.outage)]
+    elif goal.reason == "BreakerClosed":
+        found += [_forgotten(c.workload) for c in candidates if c.workload.released and skip(c, owner, "") is None]
+    return [change for change in found if change is not None]
+
+
+def _is_pausable(candidate: Candidate, owner: Owner, outage: str) -> bool:
+    paused = candidate.is_paused_by(owner)
+    return candidate.is_matched and not paused and skip(candidate, owner, outage) is None
+
+
+def _paused(workload: Workload, owner: Owner, reading: Reading) -> Change:
+    pause = Pause(owner.uid, owner.name, reading.epoch, original=workload.replicas, set_to=0, at_s=reading.now_s)
+    return Change(workload, replicas=0, pause=pause)
+
+
+def _of_paused(goal: Goal, candidate: Candidate, wanted: int | None, outage: str) -> Change | None:
+    """What to do with a workload that we paused; *wanted* is how many pods are to run, None for the original."""
+    workload, pause = candidate.workload, candidate.workload.pause
+    if pause is None or workload.is_going:
+        return None
+    if workload.replicas != pause.set_to:
+        # Somebody else's decision stands: we let go of it, and of what it was.
+        return Change(workload, replicas=None, pause=None, released=outage)
+    if wanted is None:
+        return Change(workload, replicas=pause.original, pause=None, released=goal.release)
+    return None if wanted == pause.set_to else Change(workload, wanted, replace(pause, set_to=wanted))
+
+
+def _forgotten(workload: Workload) -> Change:
+    return Change(workload, replicas=None, pause=None)
+
+
+def _wanted(goal: Goal, paused: Sequence[Candidate]) -> Mapping[str, int]:
+    """How many pods of each paused workload are to run; one that is not named gets its original number."""
+    if goal.step is Step.RESUME:
+        return _shares(paused, goal.share)
+    canary = _canary(paused) if goal.step is Step.CANARY else None
+    return {c.workload.uid: int(c.workload.uid == canary) for c in paused}
+
+
+def _canary(paused: Sequence[Candidate]) -> str | None:
+    """The workload of which one pod may run: the one that runs already, else the first by name."""
+    able = [c.workload for c in paused if not c.has_autoscaler]
+    first = min(able, key=lambda workload: (workload.replicas == 0, workload.name), default=None)
+    return first.uid if first else None
+
+
+def _shares(paused: Sequence[Candidate], share: float) -> Mapping[str, int]:
+    """A share of all original pods together, rounded up, spread over the workloads; never fewer than run now."""
+    if share >= 1.0:
+        return {}
+    pauses = [(c, c.workload.pause) for c in sorted(paused, key=lambda c: c.workload.name)]
+    able = [(c.workload.uid, pause) for c, pause in pauses if pause and not c.has_autoscaler]
+    whole = {uid: math.floor(pause.original * share) for uid, pause in able}
+    left = math.ceil(sum(pause.original for _, pause in able) * share) - sum(whole.values())
+    # Rounding up leaves at most one more for each.
+    wanted = {uid: max(whole[uid] + int(nth < left), pause.set_to) for nth, (uid, pause) in enumerate(able)}
+    # An autoscaler takes over at the first pod: its workload comes back in one step, the last.
+    return wanted | {c.workload.uid: pause.set_to for c, pause in pauses if pause and c.has_autoscaler}

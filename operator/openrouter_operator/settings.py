@@ -1,0 +1,71 @@
+"""The operator's settings, read from the environment once, at the edge."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from openrouter_guard.errors import ConfigurationError
+from openrouter_guard.settings import Settings
+
+__all__ = ["OperatorSettings"]
+
+_PREFIX = "OPENROUTER_GUARD_"
+_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSettings:
+    """All settings of one operator.
+
+    Attributes:
+        guard: Where the shared state is, and the rules of the breaker.
+        namespaces: Those it looks after; empty means the whole cluster.
+        lease_s: How long a leader may be silent before another takes over, whole seconds.
+        identity: Of this process among the candidates for the lease.
+        host: Where its probes and metrics answer, with ``port``; 0 is any free port.
+    """
+
+    guard: Settings
+    namespaces: tuple[str, ...] = ()
+    lease_namespace: str = "default"
+    lease_name: str = "openrouter-guard-operator"
+    lease_s: int = 15
+    identity: str = ""
+    host: str = "127.0.0.1"
+    port: int = 8081
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> OperatorSettings:
+        """The settings in *environ*.
+
+        Raises:
+            ConfigurationError: If ``REDIS_URL`` is missing, or a value cannot be used.
+        """
+        namespaces = environ.get(f"{_PREFIX}NAMESPACES", "").split(",")
+        return cls(
+            guard=Settings.from_env(environ),
+            namespaces=tuple(name.strip() for name in namespaces if name.strip()),
+            lease_namespace=environ.get(f"{_PREFIX}LEASE_NAMESPACE") or _own_namespace(),
+            lease_name=environ.get(f"{_PREFIX}LEASE_NAME") or "openrouter-guard-operator",
+            lease_s=_whole(environ, "LEASE_SECONDS", 15, lowest=1, highest=3600),
+            identity=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
+            host=environ.get(f"{_PREFIX}OPERATOR_HOST") or "127.0.0.1",
+            port=_whole(environ, "OPERATOR_PORT", 8081, lowest=0, highest=65535),
+        )
+
+
+def _own_namespace() -> str:
+    """The namespace of the pod that we are, else ``default``."""
+    return _NAMESPACE.read_text().strip() if _NAMESPACE.exists() else "default"
+
+
+def _whole(environ: Mapping[str, str], name: str, default: int, *, lowest: int, highest: int) -> int:
+    text = environ.get(_PREFIX + name, "").strip() or str(default)
+    if not text.isdecimal() or not lowest <= int(text) <= highest:
+        raise ConfigurationError(f"{_PREFIX}{name} is {text!r}: write a whole number from {lowest} to {highest}")
+    return int(text)

@@ -1,0 +1,134 @@
+"""What the user asks for, as the custom resource's schema lets it in.
+
+The API server has validated it and filled in the defaults; what comes from elsewhere is validated here again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
+from openrouter_guard.keys import DEFAULT_SCOPE, Keys
+
+from .workload import Workload
+
+__all__ = ["InvalidSpec", "Mode", "Resume", "Spec", "Strategy", "Target", "parse"]
+
+
+class InvalidSpec(OpenRouterGuardError):
+    """The spec cannot be carried out; the message names the field."""
+
+
+class Mode(StrEnum):
+    """What may be done to the targets."""
+
+    OBSERVE = "Observe"
+    SCALE_DOWN = "ScaleDown"
+
+
+class Strategy(StrEnum):
+    """How paused workloads come back."""
+
+    IMMEDIATE = "Immediate"
+    STAGED = "Staged"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+class Requirement(_Model):
+    """One condition on a label."""
+
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: tuple[str, ...] = ()
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        match self.operator:
+            case "Exists":
+                return self.key in labels
+            case "DoesNotExist":
+                return self.key not in labels
+            case "In":
+                return labels.get(self.key) in self.values
+            case "NotIn":
+                return labels.get(self.key) not in self.values
+
+
+class Selector(_Model):
+    """Labels of workloads, as Kubernetes selects by them."""
+
+    match_labels: Mapping[str, str] = Field(default_factory=dict)
+    match_expressions: tuple[Requirement, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        # An empty selector would match everything: never what somebody meant.
+        if not self.match_labels and not self.match_expressions:
+            return False
+        equal = all(labels.get(key) == value for key, value in self.match_labels.items())
+        return equal and all(requirement.holds(labels) for requirement in self.match_expressions)
+
+
+class Target(_Model):
+    """One workload by name, or many by labels."""
+
+    kind: str
+    name: str | None = None
+    selector: Selector | None = None
+
+    def matches(self, workload: Workload) -> bool:
+        if workload.kind != self.kind:
+            return False
+        if self.name is not None:
+            return workload.name == self.name
+        return self.selector is not None and self.selector.matches(workload.labels)
+
+
+class Resume(_Model):
+    """How paused workloads come back; see the fields of the custom resource."""
+
+    strategy: Strategy = Strategy.STAGED
+    canary: bool = True
+    step_percent: int = Field(default=25, ge=1, le=100)
+    interval_seconds: float = Field(default=15, gt=0)
+
+
+class Spec(_Model):
+    """The spec of an ``OpenRouterStatus``; times in seconds."""
+
+    scope: str = DEFAULT_SCOPE
+    mode: Mode = Mode.SCALE_DOWN
+    suspend: bool = False
+    targets: tuple[Target, ...] = ()
+    pause_after_seconds: float = Field(default=10, ge=0)
+    min_paused_seconds: float = Field(default=60, ge=0)
+    max_pause_seconds: float | None = Field(default=None, gt=0)
+    max_unknown_seconds: float = Field(default=900, gt=0)
+    resume: Resume = Resume()
+
+    def matches(self, workload: Workload) -> bool:
+        return any(target.matches(workload) for target in self.targets)
+
+
+def parse(spec: Mapping[str, Any]) -> Spec:
+    """The spec of a resource.
+
+    Raises:
+        InvalidSpec: If it cannot be used, which the API server should not have let in.
+    """
+    try:
+        parsed = Spec.model_validate(dict(spec))
+        Keys(parsed.scope)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidSpec(f"spec.{where}: {first['msg']}") from error
+    except ConfigurationError as error:
+        raise InvalidSpec(f"spec.scope: {error}") from error
+    return parsed
