@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run demo cluster test test-fast lint format bench lock clean
+.PHONY: help run demo cluster test test-fast lint format bench lock chart clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,13 @@ lock: $(READY) ## Resolve the dependencies anew into requirements/
 	@$(COMPILE) --extra service -o requirements/service.txt
 	@$(COMPILE) --extra operator -o requirements/operator.txt
 	@$(COMPILE) --extra all --group dev -o requirements/dev.txt
+	@echo hatchling | $(COMPILE:pyproject.toml=-) --no-annotate --constraint requirements/dev.txt -o requirements/build.txt
+
+chart: $(READY) ## Copy the CRD into the chart, check the chart and pack it into dist/
+	@cp crds/openrouterstatuses.yaml charts/openrouter-guard/files/
+	@helm=$$(python -c 'from tests.controlplane import helm; print(helm())') \
+		&& $$helm lint --strict charts/openrouter-guard \
+		&& $$helm package charts/openrouter-guard --destination dist
 
 clean: ## Remove the virtual environment and the caches in the checkout
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

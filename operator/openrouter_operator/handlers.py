@@ -58,6 +58,7 @@ class Operator:
     Attributes:
         resources: By UID.
         orphaned: Set when a workload may be paused by a resource that is gone.
+        ending: Ends kopf when it is set.
     """
 
     cluster: Cluster
@@ -65,6 +66,7 @@ class Operator:
     feeds: Feeds
     resources: dict[str, _Watched] = field(default_factory=dict)
     orphaned: asyncio.Event = field(default_factory=asyncio.Event)
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
 
     def wake_scope(self, scope: str) -> None:
         for watched in self.resources.values():
@@ -238,6 +240,8 @@ def login(**arguments: Any) -> kopf.ConnectionInfo | None:
 
 @kopf.on.cleanup(registry=registry)
 async def cleanup(memo: kopf.Memo, **_: Any) -> None:
+    """End what kopf would else take for hung, and wait for: the feeds, and its own wait for the flag."""
+    memo.operator.ending.set()
     await memo.operator.feeds.stop()
 
 

@@ -86,9 +86,9 @@ async def _operator(settings: OperatorSettings, cluster: Cluster) -> AsyncIterat
 async def _lead(settings: OperatorSettings, operator: Operator, lease: Lease) -> None:
     await _installed(operator.cluster)
     await lease.acquire()
-    orphans, lost = Background(), asyncio.Event()
+    orphans = Background()
     orphans.start("orphans", operator.return_orphans, waits=True)
-    keeping = asyncio.create_task(_keep(lease, lost))
+    keeping = asyncio.create_task(_keep(lease, operator))
     try:
         await kopf.operator(
             registry=handlers.registry,
@@ -97,19 +97,20 @@ async def _lead(settings: OperatorSettings, operator: Operator, lease: Lease) ->
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
             standalone=True,
-            stop_flag=lost,
+            stop_flag=operator.ending,
         )
     finally:
+        was_lost = keeping.done()
         await orphans.stop()
         await cancelled(keeping)
         await lease.release()
-    if lost.is_set():
+    if was_lost:
         raise LeaseLost("lost the lease: another operator may be acting, so this one ends")
 
 
-async def _keep(lease: Lease, lost: asyncio.Event) -> None:
+async def _keep(lease: Lease, operator: Operator) -> None:
     await lease.keep()
-    lost.set()
+    operator.ending.set()
 
 
 async def _installed(cluster: Cluster) -> None:

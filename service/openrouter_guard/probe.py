@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import IO, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
+from .address import address, checked
+from .errors import ForeignValue, StoreRefused, StoreUnavailable
 from .keys import Keys
 from .rules.record import Record
 from .rules.wire import FIELDS, parse
@@ -32,15 +33,15 @@ def read(url: str, scope: str, timeout_s: float) -> tuple[Record | None, float]:
         StoreRefused: If it answers with an error.
         ForeignValue: If something else lives under the key.
     """
-    parts = urlsplit(url)
     commands = [*_login(url), ["TIME"], ["HMGET", Keys(scope).state, *FIELDS]]
     try:
-        with _connect(url, timeout_s) as connection, connection.makefile("rb") as replies:
+        with _connect(checked(url), timeout_s) as connection, connection.makefile("rb") as replies:
             connection.sendall(b"".join(_encode(command) for command in commands))
             *_, time, values = [_reply(replies) for _ in commands]
     except (OSError, EOFError) as error:
-        where = parts.hostname or parts.path
-        raise StoreUnavailable(f"Redis at {where} does not answer: {error or type(error).__name__}") from error
+        raise StoreUnavailable(f"Redis at {address(url)} does not answer: {error}") from error
+    except ValueError as error:
+        raise StoreRefused(f"what answers at {address(url)} is not Redis") from error
     seconds, micros = _list(time)
     found = {name: str(value) for name, value in zip(FIELDS, _list(values), strict=True) if value is not None}
     return (parse(found) if found else None), float(str(seconds)) + float(str(micros)) / 1e6
@@ -51,12 +52,10 @@ def _connect(url: str, timeout_s: float) -> socket.socket:
     match parts.scheme:
         case "redis" | "rediss":
             connection = socket.create_connection((parts.hostname or "localhost", parts.port or 6379), timeout_s)
-        case "unix":
+        case _:
             connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(timeout_s)
             connection.connect(parts.path)
-        case _:
-            raise ConfigurationError("REDIS_URL is not an address: write redis://host:6379/0")
     if parts.scheme == "rediss":
         authorities = parse_qs(parts.query).get("ssl_ca_certs", [None])[0]
         context = ssl.create_default_context(cafile=authorities)

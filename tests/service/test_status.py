@@ -14,10 +14,11 @@ import httpx
 import pytest
 import redis.asyncio as aioredis
 
-from openrouter_guard.api import cache, serving
+from openrouter_guard.api import serving
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Open
 from openrouter_guard.rules.wire import iso
+from openrouter_guard.runtime import cache
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import (

@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +19,7 @@ from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
 from openrouter_guard.rules.record import Record
 from openrouter_guard.store import Batch, Counted, Store, Timeouts
+from tests.existing_worker import ExistingWorker
 
 POLICY = Policy(reset_timeout_s=60)
 _seqs = itertools.count(1)
@@ -152,7 +154,8 @@ class TestCommitting:
         assert await store.commit(seen, reserved)
         now = (await store.read()).record
         assert now is not None
-        assert (now.breaker.failures, now.check_slot_s) == (3, pytest.approx(seen.now_s + 60, abs=1e-3))
+        assert now.breaker.failures == 3
+        assert now.check_slot_s == pytest.approx(seen.now_s + 60, abs=1e-3)
 
     async def test_never_more_permits_than_the_fleet_has(self, store: Store, redis_url: str) -> None:
         quick = Policy(reset_timeout_s=0.001)
@@ -176,11 +179,12 @@ class TestCommitting:
     async def test_who_listens_is_woken_by_a_transition(self, store: Store) -> None:
         async def wakes() -> int:
             number = 0
-            async for _ in store.listen():
-                number += 1
-                listening.set()
-                if number == 2:
-                    break
+            async with aclosing(store.listen()) as wakes:
+                async for _ in wakes:
+                    number += 1
+                    listening.set()
+                    if number == 2:
+                        break
             return number
 
         listening = asyncio.Event()
@@ -193,43 +197,50 @@ class TestCommitting:
 class TestExistingWriters:
     """They read, decide and write the whole state under a lock, and know neither version nor epoch."""
 
-    async def fail(self, client: aioredis.Redis, store: Store) -> None:
-        failures = int(await client.hget(store.keys.state, "consecutive_failures") or 0) + 1
-        flags = {"consecutive_failures": failures, "circuit_breaker_open": str(failures >= 5).lower()}
-        await client.hset(store.keys.state, mapping={"state": "error", "message": "Worker reported", **flags})
-        await client.expire(store.keys.state, 600)
+    @pytest.fixture
+    def existing(self, redis_url: str) -> Iterator[ExistingWorker]:
+        with ExistingWorker(redis_url) as worker:
+            yield worker
 
-    async def succeed(self, client: aioredis.Redis, store: Store) -> None:
-        fields = {"state": "active", "consecutive_failures": 0, "circuit_breaker_open": "false"}
-        await client.hset(store.keys.state, mapping=fields)
-        await client.expire(store.keys.state, 600)
-
-    async def test_their_failures_and_ours_add_up(self, store: Store, client: aioredis.Redis) -> None:
+    async def test_their_failures_and_ours_add_up(self, store: Store, existing: ExistingWorker) -> None:
         for _ in range(4):
-            await self.fail(client, store)
+            existing.report_api_error()
         assert (await count(store, "F1")).seen.record is not None
         record = (await store.change(settle)).record
         assert record is not None
         assert record.phase(time.time()) is Phase.OPEN
-        assert await client.hget(store.keys.state, "circuit_breaker_open") == "true"
+        assert existing.should_skip_api_call()
 
-    async def test_theirs_alone_open_the_breaker_for_us(self, store: Store, client: aioredis.Redis) -> None:
+    async def test_theirs_alone_open_the_breaker_for_us(self, store: Store, existing: ExistingWorker) -> None:
         for _ in range(5):
-            await self.fail(client, store)
+            existing.report_api_error()
         record = (await store.change(settle)).record
         assert record is not None
         assert isinstance(record.breaker, Open)
         assert len(await store.history()) == 1
 
-    async def test_their_success_does_not_close_early(self, store: Store, client: aioredis.Redis) -> None:
+    async def test_what_they_opened_is_not_counted_away_before_anybody_looked(
+        self, store: Store, existing: ExistingWorker
+    ) -> None:
+        await count(store, "S1")
+        for _ in range(5):
+            existing.report_api_error()
+        assert (await count(store, "S1")).verdict == "late"
+        record = (await store.change(settle)).record
+        assert record is not None
+        assert isinstance(record.breaker, Open)
+
+    async def test_their_success_does_not_close_early(
+        self, store: Store, client: aioredis.Redis, existing: ExistingWorker
+    ) -> None:
         record = await opened(store)
-        await self.succeed(client, store)
+        existing.report_api_success()
         after = (await store.change(settle)).record
         assert after is not None
         assert isinstance(after.breaker, Open)
         assert isinstance(record.breaker, Open)
         assert after.breaker.until_s == record.breaker.until_s
-        assert await client.hget(store.keys.state, "circuit_breaker_open") == "true"
+        assert existing.should_skip_api_call()
         assert await client.ttl(store.keys.state) == -1
 
 

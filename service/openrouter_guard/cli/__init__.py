@@ -78,20 +78,19 @@ def _up(arguments: argparse.Namespace) -> int:
     return up.run(os.environ, host=arguments.host, port=arguments.port)
 
 
-def _serve(arguments: argparse.Namespace) -> None:
+def _serve(arguments: argparse.Namespace) -> int:
     from openrouter_guard.api.server import serve
     from openrouter_guard.settings import Settings
 
     from .logs import configure
 
     configure(os.environ)
-    serve(Settings.from_env(os.environ), arguments.host, arguments.port)
+    return serve(Settings.from_env(os.environ), arguments.host, arguments.port)
 
 
 def _operate(_arguments: argparse.Namespace) -> None:
-    from openrouter_operator.settings import OperatorSettings
-
     from openrouter_operator import main as operator
+    from openrouter_operator.settings import OperatorSettings
 
     from .logs import configure
 

@@ -29,7 +29,8 @@ async def supervise(children: Sequence[Child]) -> int:
     """Run until a signal (0) or until one of them ends by itself (its exit status, at least 1)."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # A closed terminal (SIGHUP) reaches us alone: without us, the children would run for ever.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     running = [(child, await _start(child)) for child in children]
     relays = [asyncio.create_task(_relay(child.name, process)) for child, process in running]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from openrouter_guard.address import address
 from openrouter_guard.embedded import embedded_valkey
 from openrouter_guard.settings import DEFAULT_BASE_URL, Settings
-from openrouter_guard.store.connection import address
 
 from .logs import configure
 from .supervisor import Child, supervise
@@ -24,7 +24,8 @@ from .supervisor import Child, supervise
 __all__ = ["run"]
 
 SIMULATED_RESET_S = "10"
-"""An outage that one causes to look at it should not take the two minutes of a real one."""
+"""An outage that one causes to look at it should not take the two minutes of a real one, nor the next one longer."""
+_RESET, _MAX_RESET = "OPENROUTER_GUARD_RESET_TIMEOUT_SECONDS", "OPENROUTER_GUARD_MAX_RESET_TIMEOUT_SECONDS"
 CLUSTER_S = 2.0
 _FLEET = "openrouter_guard.testing.fleet"
 SIMULATED_KEY = "sk-or-simulated"
@@ -65,10 +66,8 @@ def _plan(environ: Mapping[str, str], redis_url: str, *, host: str, port: int, e
     if not environ.get("OPENROUTER_API_KEY"):
         simulator_url = f"http://127.0.0.1:{_free_port('127.0.0.1', 8787)}"
         shared |= {"OPENROUTER_API_KEY": SIMULATED_KEY, "OPENROUTER_BASE_URL": f"{simulator_url}/api/v1"}
-        shared.setdefault(
-            "OPENROUTER_GUARD_RESET_TIMEOUT_SECONDS",
-            environ.get("OPENROUTER_GUARD_RESET_TIMEOUT_SECONDS", SIMULATED_RESET_S),
-        )
+        if not environ.get(_RESET):
+            shared |= {_RESET: SIMULATED_RESET_S, _MAX_RESET: SIMULATED_RESET_S}
         simulate = ("openrouter_guard", "simulate", "--port", simulator_url.rpartition(":")[2])
         children += [Child("simulator", simulate, shared), Child("workers", (_FLEET,), shared)]
     service_port = _free_port(host, port)

@@ -12,12 +12,12 @@ from redis import exceptions as failures
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from openrouter_guard.address import address, checked
 from openrouter_guard.errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
 
-__all__ = ["Client", "Timeouts", "connect", "translated"]
+__all__ = ["Client", "Timeouts", "address", "connect", "translated"]
 
 Client = aioredis.Redis
-_SCHEMES = ("redis", "rediss", "unix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,9 @@ def connect(url: str, timeouts: Timeouts) -> Client:
     Raises:
         ConfigurationError: If the address cannot be one of Redis. Its message never holds the password.
     """
-    scheme = urlsplit(url).scheme
-    if scheme not in _SCHEMES:
-        raise ConfigurationError(
-            f"REDIS_URL starts with {scheme!r}: write redis://host:6379/0, rediss://… for TLS, or unix:///path"
-            if scheme
-            else "REDIS_URL is not an address: write redis://host:6379/0, rediss://… for TLS, or unix:///path"
-        )
     try:
         return aioredis.Redis.from_url(
-            url,
+            checked(url),
             decode_responses=True,
             socket_connect_timeout=timeouts.connect_s,
             socket_timeout=timeouts.answer_s,
@@ -53,16 +46,6 @@ def connect(url: str, timeouts: Timeouts) -> Client:
         )
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"REDIS_URL cannot be used: {_without_secrets(url, error)}") from None
-
-
-def address(url: str) -> str:
-    """Where Redis is, for people: no user, no password."""
-    parts = urlsplit(url)
-    try:
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        port = ""
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
 @contextmanager

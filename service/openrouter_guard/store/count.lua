@@ -49,7 +49,9 @@ else
 
   local epoch = get("epoch")
   local breaker = get("breaker")
-  local closed = breaker == "closed" or (breaker == "" and get("circuit_breaker_open") ~= "true")
+  -- An older writer opens by this flag alone: what comes after it must not take it back.
+  local flagged = string.lower(get("circuit_breaker_open")) == "true"
+  local closed = (breaker == "closed" or breaker == "") and not flagged
   local elsewhere = ARGV[1] ~= "0" and epoch ~= "" and ARGV[1] ~= epoch
   if not closed or elsewhere or ARGV[1] == "-1" then
     verdict = "late"

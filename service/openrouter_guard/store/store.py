@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, TypeAlias
 
+from openrouter_guard.address import address
 from openrouter_guard.errors import StoreContended
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
 from openrouter_guard.rules.record import Record, Transition
 from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, iso, parse
 
-from .connection import Timeouts, address, connect, translated
+from .connection import Timeouts, connect, translated
 
 __all__ = ["Batch", "Counted", "Seen", "Store"]
 
@@ -186,7 +187,7 @@ class Store:
         with translated(self.address):
             await self._redis.hset(self.keys.workers, worker, json.dumps(about))
 
-    async def listen(self) -> AsyncIterator[None]:
+    async def listen(self) -> AsyncGenerator[None, None]:
         """Wake once when listening has begun, then at each change; ends with an error as the connection does."""
         with translated(self.address):
             async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:

@@ -51,9 +51,21 @@ async def _run(settings: Settings, count: int) -> None:
     headers = {"Authorization": f"Bearer {settings.api_key}"}
     client = httpx.AsyncClient(base_url=settings.base_url, headers=headers, timeout=10)
     async with client, asyncio.TaskGroup() as fleet:
+        await _until_reachable(client)
         tasks = [fleet.create_task(work(settings, f"worker-{n}", client)) for n in range(1, count + 1)]
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, _cancel, tasks)
+
+
+async def _until_reachable(client: httpx.AsyncClient) -> None:
+    """Who starts together with the upstream would take its first moment for an outage."""
+    while True:
+        try:
+            await client.get("/key")
+        except httpx.ConnectError:
+            await asyncio.sleep(PAUSE_S[0])
+        else:
+            return
 
 
 def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -59,29 +59,36 @@ class Agent:
         self._uncertain: Pending | None = None
         self._work = asyncio.Event()
         self._held: dict[str, asyncio.Task[None]] = {}
+        self._errands: set[asyncio.Task[None]] = set()
         self._is_away = False
         self._flushing = asyncio.Lock()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         loops = (self._listen, self._poll, self._report, self._beat)
-        self._tasks = [asyncio.ensure_future(self._forever(work)) for work in loops]
+        self._loops = [asyncio.create_task(self._forever(work)) for work in loops]
 
-    async def stop(self, flush_s: float) -> None:
-        """Report what is left, within ``flush_s`` seconds, and end."""
-        with suppress(TimeoutError, StoreError):
-            async with asyncio.timeout(flush_s):
-                await self.flush()
-        tasks = [*self._tasks, *self._held.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def finish(self) -> None:
+        """Wait until what has ended by now is in Redis: verdicts, rate limits and results.
+
+        Raises:
+            StoreError: If Redis does not take the results.
+        """
+        await asyncio.gather(*self._errands)
+        await self.flush()
+
+    async def close(self) -> None:
+        """Let go of Redis, once no work is left that uses it."""
         await self._store.close()
 
     def wake(self) -> None:
         self._work.set()
 
     # -- permits ------------------------------------------------------------------------------------------------
+
+    def owner(self, call: int) -> str:
+        """The name that a call's permit has: unique in the fleet, even where workers share a name or were forked."""
+        return f"{self._worker_id}/{self._reporter}-{call}"
 
     async def acquire(self, owner: str) -> bool:
         """Take one of the fleet's permits for *owner* and keep its lease alive until :meth:`release`."""
@@ -91,11 +98,11 @@ class Agent:
             self._note_away(error)
             got = self._acquire_alone(owner)
         if got:
-            self._held[owner] = asyncio.ensure_future(self._renew(owner))
+            self._held[owner] = asyncio.create_task(self._renew(owner))
         return got
 
-    async def release(self, owner: str, signal: Signal) -> None:
-        """Give the permit back with what its call found."""
+    def release(self, owner: str, signal: Signal) -> None:
+        """Give the permit back soon, with what its call found."""
         renewal = self._held.pop(owner, None)
         if renewal is not None:
             renewal.cancel()
@@ -105,7 +112,7 @@ class Agent:
                 return None
             return records.after_trial(record, signal, owner, now_s=now_s, policy=self._policy)
 
-        await self._decide(verdict)
+        self._soon(verdict)
 
     def _permit(self, owner: str, record: Record | None, now_s: float) -> Record | None:
         known = record or self._lost(now_s)
@@ -134,6 +141,11 @@ class Agent:
 
         self._adopt(await self._store.change(watched))
         return decided
+
+    def _soon(self, decide: Callable[[Record | None, float], Record | None]) -> None:
+        errand = asyncio.create_task(self._decide(decide))
+        self._errands.add(errand)
+        errand.add_done_callback(self._errands.discard)
 
     async def _decide(self, decide: Callable[[Record | None, float], Record | None]) -> None:
         try:
@@ -183,13 +195,13 @@ class Agent:
         if self._is_away:
             self._decide_alone(lambda record, _now_s: records.counted(record or Record(), signal, self._reporter))
 
-    async def limit(self, signal: Signal) -> None:
-        """Hold the fleet back until the platform's rate limit is over."""
+    def limit(self, signal: Signal) -> None:
+        """Hold the fleet back soon, until the platform's rate limit is over."""
 
         def decide(record: Record | None, now_s: float) -> Record:
             return records.limited(record or records.fresh(now_s), signal, now_s)
 
-        await self._decide(decide)
+        self._soon(decide)
 
     # -- the shared state ---------------------------------------------------------------------------------------
 
@@ -255,8 +267,9 @@ class Agent:
                 await asyncio.sleep(random.uniform(*RETRY_S))  # noqa: S311  jitter, not a secret
 
     async def _listen(self) -> None:
-        async for _ in self._store.listen():
-            await self.refresh()
+        async with aclosing(self._store.listen()) as wakes:
+            async for _ in wakes:
+                await self.refresh()
 
     async def _poll(self) -> None:
         await self.refresh()

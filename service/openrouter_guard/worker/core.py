@@ -12,6 +12,7 @@ import weakref
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from openrouter_guard.errors import CallNotPermitted, OpenRouterGuardError
@@ -22,7 +23,7 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 
 from .agent import Agent
-from .background import Background
+from .thread import LoopThread
 from .view import View
 
 __all__ = ["FIRST_VIEW_S", "PERMIT_S", "Core", "GuardState", "Ticket"]
@@ -35,11 +36,22 @@ NO_PERMIT_RETRY_S = 1.0
 _EXIT_S = 1.0
 
 
+FLUSH_SHARE = 0.8
+"""Of the time that closing may take: what reporting the rest may use up."""
+
+
 class Ticket(NamedTuple):
     """Leave to make one call: the epoch in which it began, and the permit it holds (empty: none was needed)."""
 
     epoch: int
     permit: str
+
+
+class _Live(NamedTuple):
+    """What runs in the background."""
+
+    agent: Agent
+    thread: LoopThread
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +78,18 @@ class Core:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._worker_id = settings.worker_id or default_worker_id()
         # Bad addresses fail here, where they were given, and not in the background.
         self._new_store()
-        self._owners = itertools.count(1)
+        self._calls = itertools.count(1)
         self._lock = threading.Lock()
-        self._agent: Agent | None = None
-        self._background: Background | None = None
+        self._live: _Live | None = None
         _cores.add(self)
 
     # -- admission ------------------------------------------------------------------------------------------------
 
     @property
     def view(self) -> View:
-        return (self._agent or self._start()).view
+        return (self._live or self._start()).agent.view
 
     def admit(self) -> Ticket | None:
         """Leave for one call, or None where it needs a permit first.
@@ -87,7 +97,7 @@ class Core:
         Raises:
             CallNotPermitted: While open or rate limited.
         """
-        agent = self._agent or self._start()
+        agent = (self._live or self._start()).agent
         view = agent.view
         if view.is_free:
             return Ticket(view.record.epoch, "")
@@ -101,12 +111,12 @@ class Core:
 
     def ask_permit(self) -> tuple[str, Future[bool]]:
         """Ask for a permit; who does not wait for the answer must :meth:`abandon` it."""
-        agent, background = self._running()
-        owner = f"{self._worker_id}/{next(self._owners)}"
-        return owner, background.submit(agent.acquire(owner))
+        agent, thread = self._live or self._start()
+        owner = agent.owner(next(self._calls))
+        return owner, thread.submit(agent.acquire(owner))
 
     def with_permit(self, owner: str, *, granted: bool) -> Ticket:
-        agent, _ = self._running()
+        agent = (self._live or self._start()).agent
         if granted:
             return Ticket(agent.view.record.epoch, owner)
         view = agent.view
@@ -118,10 +128,11 @@ class Core:
 
     def abandon(self, owner: str, asked: Future[bool]) -> None:
         """Give back a permit that may still come after its caller stopped waiting."""
+        agent, thread = self._live or self._start()
 
         def give_back(answer: Future[bool]) -> None:
             if not answer.cancelled() and answer.exception() is None and answer.result():
-                self._release(owner, NEUTRAL)
+                thread.call(partial(agent.release, owner, NEUTRAL))
 
         asked.add_done_callback(give_back)
 
@@ -129,22 +140,18 @@ class Core:
 
     def finish(self, ticket: Ticket, signal: Signal) -> None:
         """Report the end of a call; never waits."""
-        agent, background = self._running()
+        agent, thread = self._live or self._start()
         agent.results.append((signal, ticket.epoch, time.monotonic()))
         if ticket.permit:
-            self._release(ticket.permit, signal)
+            thread.call(partial(agent.release, ticket.permit, signal))
         if signal.effect is Effect.RATE_LIMIT:
-            background.submit(agent.limit(signal))
+            thread.call(partial(agent.limit, signal))
         if signal.effect is Effect.FAILURE:
-            background.call(lambda: agent.note_alone(signal))
-            background.call(agent.wake)
+            thread.call(partial(agent.note_alone, signal))
+            thread.call(agent.wake)
         elif getattr(agent.view.record.breaker, "failures", 0):
             # A success ends a run of failures: the sooner it is known, the fewer false alarms.
-            background.call(agent.wake)
-
-    def _release(self, owner: str, signal: Signal) -> None:
-        agent, background = self._running()
-        background.submit(agent.release(owner, signal))
+            thread.call(agent.wake)
 
     # -- inspection -----------------------------------------------------------------------------------------------
 
@@ -162,42 +169,42 @@ class Core:
 
     def first_view(self) -> Future[bool]:
         """Done once the state was read from Redis."""
-        agent, background = self._running()
-        return background.submit(agent.known.wait())
+        agent, thread = self._live or self._start()
+        return thread.submit(agent.known.wait())
 
     def flush(self) -> Future[None]:
         """Done once everything that ended by now is in Redis; fails with a StoreError otherwise."""
-        agent, background = self._running()
-        return background.submit(agent.flush())
+        agent, thread = self._live or self._start()
+        return thread.submit(agent.finish())
 
     # -- life -----------------------------------------------------------------------------------------------------
 
     @property
     def is_fresh(self) -> bool:
         """Whether nothing is known yet, so that a first call should wait a moment."""
-        return self._agent is None
+        return self._live is None
 
     def close(self, timeout_s: float) -> None:
         """Report what is left and stop, both within *timeout_s*."""
         with self._lock:
-            agent, background = self._agent, self._background
-            self._agent = self._background = None
-        if agent is None or background is None:
+            live, self._live = self._live, None
+        if live is None:
             return
+        began_s = time.monotonic()
         with suppress(TimeoutError, OpenRouterGuardError):
-            background.submit(agent.stop(timeout_s * 0.8)).result(timeout_s)
-        background.stop(timeout_s)
+            live.thread.submit(live.agent.finish()).result(timeout_s * FLUSH_SHARE)
+        live.thread.stop(live.agent.close, timeout_s - (time.monotonic() - began_s))
 
-    def _start(self) -> Agent:
+    def _start(self) -> _Live:
         with self._lock:
-            if self._agent is None:
-                background = Background("openrouter-guard")
-                self._agent = background.submit(self._new_agent()).result()
-                self._background = background
-            return self._agent
+            if self._live is None:
+                thread = LoopThread("openrouter-guard")
+                self._live = _Live(thread.submit(self._new_agent()).result(), thread)
+            return self._live
 
     async def _new_agent(self) -> Agent:
-        agent = Agent(self._new_store(), self._settings.policy, self._worker_id)
+        worker_id = self._settings.worker_id or default_worker_id()
+        agent = Agent(self._new_store(), self._settings.policy, worker_id)
         agent.start()
         return agent
 
@@ -205,17 +212,10 @@ class Core:
         timeout_s = self._settings.redis_timeout_s
         return Store(self._settings.redis_url, self._settings.scope, Timeouts(timeout_s, timeout_s))
 
-    def _running(self) -> tuple[Agent, Background]:
-        agent = self._agent or self._start()
-        background = self._background
-        if background is None:
-            raise RuntimeError("the guard was closed while it was used")
-        return agent, background
-
     def reset(self) -> None:
         """Forget the background thread: it does not exist (yet, or in this forked child)."""
         self._lock = threading.Lock()
-        self._agent = self._background = None
+        self._live = None
 
 
 def default_worker_id() -> str:
