@@ -1,0 +1,171 @@
+"""The chart on a real API server: admitted, with the rights it needs and no others, upgraded, and gone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.helm import CHART, CRD, CRD_NAME, MINIMAL, Helm, HelmFailed, Release, installed, wait_for_crd
+from tests.controlplane import ControlPlane, KubectlFailed
+from tests.waiting import until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("control_plane")]  # without one: all are skipped
+
+STATUS = """
+apiVersion: openrouter-guard.io/v1alpha1
+kind: OpenRouterStatus
+metadata: {name: default}
+spec: {mode: Observe}
+"""
+GUARD = "openrouter-guard.io"
+KINDS = (
+    "deployments,services,poddisruptionbudgets,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings"
+)
+
+RIGHTS = {
+    *((verb, f"{GUARD}/openrouterstatuses") for verb in ("get", "list", "watch", "patch")),
+    *((verb, f"{GUARD}/openrouterstatuses/status") for verb in ("get", "update", "patch")),
+    *((verb, "apps/deployments") for verb in ("get", "list", "watch", "patch")),
+    *((verb, "autoscaling/horizontalpodautoscalers") for verb in ("get", "list", "watch")),
+    *((verb, "/events") for verb in ("create", "patch")),
+}
+NO_RIGHTS = {
+    ("get", "/secrets"),
+    ("list", "/namespaces"),
+    ("list", "/pods"),
+    ("delete", "apps/deployments"),
+    ("update", "apps/deployments/scale"),
+    ("patch", "apps/statefulsets"),
+    ("patch", "autoscaling/horizontalpodautoscalers"),
+    ("create", f"{GUARD}/openrouterstatuses"),
+    ("delete", f"{GUARD}/openrouterstatuses"),
+    ("list", "apiextensions.k8s.io/customresourcedefinitions"),
+    ("get", "coordination.k8s.io/leases"),
+}
+
+
+def may(
+    control_plane: ControlPlane, release: Release, verb: str, resource: str, namespace: str, name: str = ""
+) -> bool:
+    """Whether the operator may; a resource is written as ``group/resource[/subresource]``."""
+    group, resource, subresource = (*resource.split("/"), "")[:3]
+    action = {"verb": verb, "group": group, "resource": resource, "subresource": subresource}
+    user = f"system:serviceaccount:{release.namespace}:{release.service_account}"
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "resourceAttributes": {**action, "namespace": namespace, "name": name}},
+    }
+    answer = control_plane.kubectl("create", "--filename=-", "--output=json", input=json.dumps(review))
+    return bool(json.loads(answer)["status"]["allowed"])
+
+
+def objects(control_plane: ControlPlane, release: Release) -> set[str]:
+    """Kind and name of what belongs to the release, in the cluster and in its namespace."""
+    ours = (f"--selector=app.kubernetes.io/instance={release.name}", f"--namespace={release.namespace}")
+    return set(control_plane.kubectl("get", KINDS, *ours, "--output=name").split())
+
+
+class TestAdmission:
+    def test_the_strictest_namespace_takes_all_pods(
+        self, helm: Helm, control_plane: ControlPlane, namespace: str
+    ) -> None:
+        control_plane.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+        with installed(helm, control_plane, namespace, {**MINIMAL, "crds": {"install": False}}):
+            until(lambda: len(control_plane.get("pods", f"--namespace={namespace}")["items"]) == 3, seconds=20)
+
+
+class TestRights:
+    def test_it_may_do_its_work_in_any_namespace_and_nothing_else(
+        self, control_plane: ControlPlane, release: Release
+    ) -> None:
+        asked = RIGHTS | NO_RIGHTS
+        assert {right for right in asked if may(control_plane, release, *right, namespace="default")} == RIGHTS
+
+    def test_its_own_lease_alone(self, control_plane: ControlPlane, release: Release) -> None:
+        leases = "coordination.k8s.io/leases"
+        for verb in ("get", "update"):
+            assert may(control_plane, release, verb, leases, release.namespace, release.operator)
+            assert not may(control_plane, release, verb, leases, release.namespace, "another")
+        assert may(control_plane, release, "create", leases, release.namespace)
+
+    def test_the_listed_namespaces_alone(self, helm: Helm, control_plane: ControlPlane, namespace: str) -> None:
+        values = {**MINIMAL, "crds": {"install": False}, "operator": {"namespaces": [namespace]}}
+        with installed(helm, control_plane, namespace, values) as release:
+            assert may(control_plane, release, "patch", "apps/deployments", namespace)
+            assert not may(control_plane, release, "get", "apps/deployments", "default")
+
+
+# What follows installs the CRD as a part of the release, on a control plane where nobody else has.
+
+
+@pytest.fixture(scope="module")
+def untouched() -> Iterator[ControlPlane]:
+    with ControlPlane() as ours:
+        ours.kubectl("create", "namespace", "guard")
+        yield ours
+
+
+@pytest.fixture
+def newer_chart(tmp_path: Path) -> Path:
+    """The chart with one more column in the CRD."""
+    chart = tmp_path / CHART.name
+    shutil.copytree(CHART, chart)
+    crd = yaml.safe_load(CRD.read_text())
+    column = {"name": "Newer", "type": "string", "jsonPath": ".status.newer"}
+    crd["spec"]["versions"][0]["additionalPrinterColumns"].append(column)
+    (chart / "files" / CRD.name).write_text(yaml.safe_dump(crd))
+    return chart
+
+
+def columns(control_plane: ControlPlane) -> list[str]:
+    crd: dict[str, Any] = control_plane.get("crd", CRD_NAME)
+    return [column["name"] for column in crd["spec"]["versions"][0]["additionalPrinterColumns"]]
+
+
+class TestLife:
+    def test_an_upgrade_takes_the_crd_along(self, helm: Helm, untouched: ControlPlane, newer_chart: Path) -> None:
+        with installed(helm, untouched, "guard") as release:
+            assert "Newer" not in columns(untouched)
+            three = {**MINIMAL, "healthService": {"replicas": 3}}
+            words = ("upgrade", release.name, str(newer_chart), "--namespace=guard")
+            helm.run(*words, values=three, kubeconfig=untouched.kubeconfig)
+
+            assert "Newer" in columns(untouched)
+            deployment = untouched.get("deployment", release.health_service, "--namespace=guard")
+            assert deployment["spec"]["replicas"] == 3
+
+    def test_what_users_made_outlives_the_release(self, helm: Helm, untouched: ControlPlane) -> None:
+        with installed(helm, untouched, "guard") as release:
+            wait_for_crd(untouched)
+            untouched.kubectl("apply", "--filename=-", "--namespace=guard", input=STATUS)
+            assert "deployment.apps/openrouter-guard-operator" in objects(untouched, release)
+
+        until(lambda: not objects(untouched, release))
+        assert untouched.get("openrouterstatus", "default", "--namespace=guard")["spec"]["mode"] == "Observe"
+
+    def test_a_release_that_comes_back_takes_up_what_was_kept(self, helm: Helm, untouched: ControlPlane) -> None:
+        for _ in range(2):
+            with installed(helm, untouched, "guard"):
+                assert columns(untouched)
+
+    def test_another_release_is_told_who_owns_the_crd(self, helm: Helm, untouched: ControlPlane) -> None:
+        untouched.kubectl("create", "namespace", "other")
+        with installed(helm, untouched, "guard"):
+            with pytest.raises(HelmFailed, match="openrouterstatuses"), installed(helm, untouched, "other"):
+                pass
+            with installed(helm, untouched, "other", {**MINIMAL, "crds": {"install": False}}) as second:
+                assert "deployment.apps/openrouter-guard" in objects(untouched, second)
+
+    def test_a_misspelt_status_is_refused_by_the_installed_crd(self, helm: Helm, untouched: ControlPlane) -> None:
+        with installed(helm, untouched, "guard"):
+            wait_for_crd(untouched)
+            wrong = STATUS.replace("Observe", "Watch")
+            with pytest.raises(KubectlFailed, match=r"spec\.mode"):
+                untouched.kubectl("apply", "--filename=-", "--namespace=guard", input=wrong)
