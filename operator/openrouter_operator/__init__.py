@@ -4,7 +4,9 @@ main        one run: become the leader, then let kopf watch
 ├─ lease       who may act
 ├─ probes      whether this process works, over HTTP
 └─ handlers    kopf in, kopf out
+   ├─ orphans     what a resource that is gone had paused
    └─ reconcile   one resource: gather, decide, answer
+      ├─ changes     carries out, each on its own, and again
       ├─ plan        what should become of the workloads         pure
       ├─ conditions  what the status says                        pure
       ├─ spec        what the user asks for                      pure

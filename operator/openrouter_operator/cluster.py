@@ -40,9 +40,9 @@ __all__ = [
 
 VERSION = "v1alpha1"
 TIMEOUT_S = 10.0
-CHANGES_AT_ONCE = 32
-CONNECTIONS = 2 * CHANGES_AT_ONCE
-"""So that the lease never waits behind changes."""
+AT_ONCE = 32
+CONNECTIONS = 2 * AT_ONCE
+"""So that the lease never waits behind the rest."""
 _MERGE = "application/merge-patch+json"
 _BODY_SHOWN = 300
 
@@ -84,8 +84,8 @@ class Cluster:
         configuration.connection_pool_maxsize = CONNECTIONS
         self.host = str(configuration.host)
         self.fence = lambda: None
-        # A change that waits for its turn is not one that the API server is slow to answer.
-        self._turns = asyncio.Semaphore(CHANGES_AT_ONCE)
+        # A request that waits for its turn is not one that the API server is slow to answer. The lease takes no turn.
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._api = ApiClient(configuration)
 
     @classmethod
@@ -127,7 +127,8 @@ class Cluster:
             return Workload.of(await self._request("PATCH", path, body=change.patch()))
 
     async def workload(self, namespace: str, name: str) -> Workload:
-        return Workload.of(await self._request("GET", _deployment(namespace, name)))
+        async with self._turns:
+            return Workload.of(await self._request("GET", _deployment(namespace, name)))
 
     # -- our own resource ---------------------------------------------------------------------------------------
 
@@ -139,13 +140,14 @@ class Cluster:
             return False
         return any(resource["name"] == "openrouterstatuses" for resource in found["resources"])
 
-    async def uid_of(self, namespace: str, name: str) -> str:
-        """The UID of an ``OpenRouterStatus``; empty if there is none of that name."""
-        try:
-            found = await self._request("GET", _resource(namespace, name))
-        except NotFound:
-            return ""
-        return str(found["metadata"]["uid"])
+    async def resource(self, namespace: str, name: str) -> dict[str, Any]:
+        """An ``OpenRouterStatus``.
+
+        Raises:
+            NotFound: If there is none of that name.
+        """
+        async with self._turns:
+            return await self._request("GET", _resource(namespace, name))
 
     async def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Mapping[str, Any]:
         """Replace the status if the resource is as it was seen; returns the resource.
@@ -153,10 +155,11 @@ class Cluster:
         Raises:
             ClusterError: If it was not written.
         """
-        self.fence()
         metadata = resource["metadata"]
         path = f"{_resource(metadata['namespace'], metadata['name'])}/status"
-        return await self._request("PUT", path, body={**resource, "status": status})
+        async with self._turns:
+            self.fence()
+            return await self._request("PUT", path, body={**resource, "status": status})
 
     # -- the lease ----------------------------------------------------------------------------------------------
 
@@ -186,7 +189,10 @@ class Cluster:
             raise Unavailable(f"the API server at {self.host} does not answer: {reason}") from error
         if answer.status >= 400:
             raise _error(answer.status, text)
-        found: dict[str, Any] = json.loads(text)
+        try:
+            found: dict[str, Any] = json.loads(text)
+        except ValueError:
+            raise Unavailable(f"what answers at {self.host} is no API server: its answer is not JSON") from None
         return found
 
 

@@ -17,7 +17,7 @@ from openrouter_guard.rules.wire import iso, unix_s
 from .plan import Candidate, Goal, Owner, Reading, Step, skip
 from .spec import Spec
 
-__all__ = ["Event", "Failure", "Problem", "Round", "Tally", "differs", "events", "status", "tally"]
+__all__ = ["Event", "Failure", "Problem", "Round", "Tally", "differs", "events", "status", "tally", "unknown_since_s"]
 
 PROBLEMS_SHOWN = 10
 COUNTERS_S = 120.0
@@ -137,7 +137,13 @@ def _weighed(status: Mapping[str, Any], since_write_s: float) -> dict[str, Any]:
         weighed["breaker"] = {k: v for k, v in (status.get("breaker") or {}).items() if k != "failures"}
     if since_write_s < UPSTREAM_S:
         weighed.pop("upstream", None)
+        weighed["conditions"] = [_without_upstream(entry) for entry in status.get("conditions") or ()]
     return weighed
+
+
+def _without_upstream(entry: Mapping[str, Any]) -> dict[str, Any]:
+    quotes = entry["type"] == "UpstreamAvailable"
+    return {name: value for name, value in entry.items() if not (quotes and name == "message")}
 
 
 def _upstream(reading: Reading) -> dict[str, Any]:
@@ -323,6 +329,14 @@ def _condition(
         "lastTransitionTime": before["lastTransitionTime"] if same and before else at,
         "observedGeneration": generation,
     }
+
+
+def unknown_since_s(status: Mapping[str, Any]) -> float | None:
+    """Since when the state cannot be read, as an earlier round wrote it down; None if it could be then."""
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "StateFresh" and condition["status"] == "False":
+            return unix_s(condition["lastTransitionTime"])
+    return None
 
 
 def _is_true(status: Mapping[str, Any], kind: str) -> bool:

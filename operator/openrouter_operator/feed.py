@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from openrouter_guard.rules.breaker import Closed, Open, Phase
 from openrouter_guard.rules.record import Record
-from openrouter_guard.runtime import Background, Cache, View
+from openrouter_guard.runtime import Background, Cache, View, cancelled
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 
@@ -45,12 +45,8 @@ class Feed:
         return self._background.stalled()
 
     @property
-    def last_known_s(self) -> float:
-        """When the state was last read, by Redis' clock."""
-        return self._last_known_s
-
-    @property
     def now_s(self) -> float:
+        """Redis' clock."""
         return self._cache.now_s
 
     def read(self) -> Reading:
@@ -112,24 +108,25 @@ class Feeds:
         self._by = by
         self._on_news = on_news
         self._feeds: dict[str, Feed] = {}
-        self._starting = asyncio.Lock()
+        self._starts: dict[str, asyncio.Task[None]] = {}
 
     async def of(self, scope: str) -> Feed:
-        async with self._starting:
-            if scope not in self._feeds:
-                feed = Feed(self._settings, scope, self._by, self._on_news)
-                await feed.start()
-                self._feeds[scope] = feed
+        """The feed of the scope, once it has looked; scopes do not wait for each other.
+
+        Raises:
+            ConfigurationError: If the address or the scope cannot be used.
+        """
+        if scope not in self._feeds:
+            self._feeds[scope] = Feed(self._settings, scope, self._by, self._on_news)
+            self._starts[scope] = asyncio.create_task(self._feeds[scope].start())
+        await asyncio.shield(self._starts[scope])
         return self._feeds[scope]
 
     def stalled(self) -> list[str]:
         return [f"{scope}: {name}" for scope, feed in self._feeds.items() for name in feed.stalled()]
 
-    def ages_s(self) -> dict[str, float]:
-        """Seconds since the state of each scope was last read."""
-        return {scope: max(feed.now_s - feed.last_known_s, 0.0) for scope, feed in self._feeds.items()}
-
     async def stop(self) -> None:
         feeds, self._feeds = self._feeds, {}
-        for feed in feeds.values():
-            await feed.stop()
+        starts, self._starts = self._starts, {}
+        await cancelled(*starts.values())
+        await asyncio.gather(*(feed.stop() for feed in feeds.values()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,11 +17,11 @@ from typing import Any
 
 import kopf
 
-from . import reconcile
 from .cluster import VERSION, Cluster, ClusterError, NotLeading
 from .feed import Feeds
 from .inventory import Inventory
-from .reconcile import Reconciler
+from .orphans import Orphans
+from .reconcile import Reconciler, Vanished
 from .workload import GROUP, Workload
 
 __all__ = ["Operator", "configure", "registry"]
@@ -43,34 +44,38 @@ _LOGIN_S = 600.0
 
 @dataclass(slots=True)
 class _Watched:
-    """A resource that is looked after: what wakes it, and since when a round has been under way (loop time)."""
+    """A resource that is looked after: what wakes it, and since when a round is under way (0: none is)."""
 
     namespace: str
+    reconciler: Reconciler
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    scope: str = ""
-    busy_since_s: float | None = None
+    busy_since_s: float = 0.0
+
+    @property
+    def is_stuck(self) -> bool:
+        moved_s = max(self.busy_since_s, self.reconciler.progressed_s)
+        return self.busy_since_s > 0 and moved_s < time.monotonic() - STALL_S
 
 
-@dataclass(slots=True)
 class Operator:
     """What the handlers share.
 
     Attributes:
-        resources: By UID.
-        orphaned: Set when a workload may be paused by a resource that is gone.
+        resources: Those that are looked after, by UID.
         ending: Ends kopf when it is set.
     """
 
-    cluster: Cluster
-    inventory: Inventory
-    feeds: Feeds
-    resources: dict[str, _Watched] = field(default_factory=dict)
-    orphaned: asyncio.Event = field(default_factory=asyncio.Event)
-    ending: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self, cluster: Cluster, inventory: Inventory, feeds: Feeds) -> None:
+        self.inventory = inventory
+        self.feeds = feeds
+        self.resources: dict[str, _Watched] = {}
+        self.orphans = Orphans(cluster, inventory, self.resources.__contains__)
+        self.ending = asyncio.Event()
+        self._cluster = cluster
 
     def wake_scope(self, scope: str) -> None:
         for watched in self.resources.values():
-            if watched.scope == scope:
+            if watched.reconciler.scope == scope:
                 watched.wake.set()
 
     def wake_namespace(self, namespace: str) -> None:
@@ -80,32 +85,20 @@ class Operator:
 
     def stalled(self) -> list[str]:
         """What makes no progress."""
-        late_s = asyncio.get_running_loop().time() - STALL_S
-        stuck = [uid for uid, w in self.resources.items() if w.busy_since_s is not None and w.busy_since_s < late_s]
-        return [*self.feeds.stalled(), *(f"resource {uid}" for uid in stuck)]
+        return [*self.feeds.stalled(), *(f"resource {uid}" for uid, w in self.resources.items() if w.is_stuck)]
+
+    def reconciler(self, uid: str) -> Reconciler:
+        """The one that looks after the resource, or a new one."""
+        watched = self.resources.get(uid)
+        return watched.reconciler if watched else Reconciler(self._cluster, self.inventory, self.feeds)
 
     @contextmanager
     def watching(self, uid: str, namespace: str) -> Iterator[_Watched]:
-        watched = self.resources[uid] = _Watched(namespace)
+        watched = self.resources[uid] = _Watched(namespace, self.reconciler(uid))
         try:
             yield watched
         finally:
             del self.resources[uid]
-
-    async def return_orphans(self) -> None:
-        """Restore, once in a while and whenever something hints at it, what a vanished resource had paused."""
-        await self.orphaned.wait()
-        self.orphaned.clear()
-        try:
-            await reconcile.return_orphans(self.cluster, self._orphans())
-        except ClusterError as error:
-            logger.warning("workloads of a vanished OpenRouterStatus wait: %s", error)
-            self.orphaned.set()
-            await asyncio.sleep(MISHAP_S)
-
-    def _orphans(self) -> list[Workload]:
-        found = self.inventory.paused()
-        return [workload for workload in found if workload.pause and workload.pause.owner_uid not in self.resources]
 
 
 # -- the resource ---------------------------------------------------------------------------------------------------
@@ -116,22 +109,28 @@ async def look_after(
     body: kopf.Body, uid: str, namespace: str | None, memo: kopf.Memo, stopped: kopf.DaemonStopped, **_: Any
 ) -> None:
     operator: Operator = memo.operator
-    reconciler = Reconciler(operator.cluster, operator.inventory, operator.feeds)
     with operator.watching(uid, str(namespace)) as watched:
         while not stopped:
-            watched.scope = str((body.get("spec") or {}).get("scope") or "")
-            watched.busy_since_s = asyncio.get_running_loop().time()
-            again_s = await _look(reconciler, body)
-            watched.busy_since_s = None
+            watched.busy_since_s = time.monotonic()
+            try:
+                again_s = await _look(watched.reconciler, body)
+            except Vanished as error:
+                logger.warning("%s", error)
+                break
+            watched.busy_since_s = 0.0
             await _first(watched.wake, stopped, again_s)
             watched.wake.clear()
-        await _give_back(reconciler, body, stopped)
+    operator.orphans.hint()
 
 
 async def _look(reconciler: Reconciler, body: kopf.Body) -> float:
     """One round, whatever happens; returns in how many seconds to look again at the latest."""
     try:
         outcome = await reconciler.reconcile(dict(body))
+        for event in outcome.events:
+            kopf.event(body, type=event.type, reason=event.reason, message=event.message)
+    except Vanished:
+        raise
     except NotLeading as error:
         logger.warning("%s", error)
         return MISHAP_S
@@ -139,29 +138,7 @@ async def _look(reconciler: Reconciler, body: kopf.Body) -> float:
         # Nothing that is expected comes here. The resource must not be given up all the same.
         logger.exception("a round failed in a way that nobody thought of")
         return MISHAP_S
-    for event in outcome.events:
-        kopf.event(body, type=event.type, reason=event.reason, message=event.message)
     return outcome.again_s
-
-
-async def _give_back(reconciler: Reconciler, body: kopf.Body, stopped: kopf.DaemonStopped) -> None:
-    """Restore everything if the resource is being deleted; until then the finalizer keeps it."""
-    while _is_deleted(stopped):
-        try:
-            if await reconciler.give_back(dict(body)):
-                return
-        except NotLeading:
-            return  # whoever leads now does it
-        except Exception:
-            logger.exception("restoring failed in a way that nobody thought of")
-        await asyncio.sleep(GIVE_BACK_S)
-
-
-def _is_deleted(stopped: kopf.DaemonStopped) -> bool:
-    reason = stopped.reason
-    if reason is None or kopf.DaemonStoppingReason.OPERATOR_EXITING in reason:
-        return False
-    return kopf.DaemonStoppingReason.RESOURCE_DELETED in reason
 
 
 async def _first(wake: asyncio.Event, stopped: kopf.DaemonStopped, seconds: float) -> None:
@@ -179,24 +156,47 @@ async def _first(wake: asyncio.Event, stopped: kopf.DaemonStopped, seconds: floa
 
 
 @kopf.on.event(*RESOURCE, registry=registry, id="resource-changed")
-async def resource_changed(event: kopf.RawEvent, uid: str, memo: kopf.Memo, **_: Any) -> None:
+async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo: kopf.Memo, **_: Any) -> None:
     operator: Operator = memo.operator
     if event["type"] == "DELETED":
-        operator.orphaned.set()
+        operator.orphans.hint()
+    elif body.metadata.get("deletionTimestamp") and FINALIZER in body.metadata.get("finalizers", ()):
+        # kopf takes the finalizer away after this, so it must not return before all is restored.
+        await _give_back(operator.reconciler(uid), body)
     elif uid in operator.resources:
         operator.resources[uid].wake.set()
 
 
+async def _give_back(reconciler: Reconciler, body: kopf.Body) -> None:
+    told: list[str] = []
+    while in_the_way := await _in_the_way(reconciler, body):
+        if in_the_way != told:
+            kopf.event(body, type="Warning", reason="RestoreFailed", message="; ".join(in_the_way)[:1000])
+        told = in_the_way
+        await asyncio.sleep(GIVE_BACK_S)
+
+
+async def _in_the_way(reconciler: Reconciler, body: kopf.Body) -> list[str]:
+    try:
+        return await reconciler.give_back(dict(body))
+    except ClusterError as error:
+        return [str(error)]
+    except Exception as error:
+        logger.exception("restoring failed in a way that nobody thought of")
+        return [str(error)]
+
+
 # -- the workloads --------------------------------------------------------------------------------------------------
-
-
-# Nothing is kept in kopf's index. But kopf calls these two for all that there is before anything else runs, so that
-# nobody decides on a part of it.
+# Nothing is kept in kopf's index. But kopf calls the two index functions for all that there is before anything else
+# runs, so that nobody decides on a part of it.
 
 
 @kopf.index(*DEPLOYMENTS, registry=registry, id="deployments")
 async def deployment_seen(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
-    memo.operator.inventory.put(Workload.of(body))
+    operator: Operator = memo.operator
+    workload = Workload.of(body)
+    if operator.inventory.put(workload):
+        operator.wake_namespace(workload.namespace)
 
 
 @kopf.on.event(*DEPLOYMENTS, registry=registry, id="deployment-changed")
@@ -206,10 +206,11 @@ async def deployment_changed(
     operator: Operator = memo.operator
     if event["type"] == "DELETED":
         operator.inventory.drop(str(namespace), name)
+        operator.wake_namespace(str(namespace))
+        return
     pause = Workload.of(body).pause
     if pause is not None and pause.owner_uid not in operator.resources:
-        operator.orphaned.set()
-    operator.wake_namespace(str(namespace))
+        operator.orphans.hint()
 
 
 @kopf.index(*AUTOSCALERS, registry=registry, id="autoscalers")
@@ -228,16 +229,6 @@ async def autoscaler_changed(
 # -- kopf itself ----------------------------------------------------------------------------------------------------
 
 
-@kopf.on.login(registry=registry)
-def login(**arguments: Any) -> kopf.ConnectionInfo | None:
-    """The same credentials as our own client's, read again before a projected token ends."""
-    found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
-    if not isinstance(found, kopf.ConnectionInfo):
-        return None
-    expiration = datetime.now(UTC) + timedelta(seconds=_LOGIN_S)
-    return replace(found, expiration=expiration)
-
-
 @kopf.on.cleanup(registry=registry)
 async def cleanup(memo: kopf.Memo, **_: Any) -> None:
     """End what kopf would else take for hung, and wait for: the feeds, and its own wait for the flag."""
@@ -245,8 +236,17 @@ async def cleanup(memo: kopf.Memo, **_: Any) -> None:
     await memo.operator.feeds.stop()
 
 
+@kopf.on.login(registry=registry)
+def login(**arguments: Any) -> kopf.ConnectionInfo | None:
+    """The same credentials as our own client's, read again before a projected token ends."""
+    found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+    if not isinstance(found, kopf.ConnectionInfo):
+        return None
+    return replace(found, expiration=datetime.now(UTC) + timedelta(seconds=_LOGIN_S))
+
+
 def configure() -> kopf.OperatorSettings:
-    """Kopf's settings: bounded everywhere, and under our own names."""
+    """Settings for kopf: bounded everywhere, and under our own names."""
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True  # a Lease decides who acts; peering is no mutex
     settings.scanning.disabled = True  # needs rights on CRDs and namespaces that nobody should have to give
@@ -260,7 +260,8 @@ def configure() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.networking.request_timeout = 10
     settings.networking.connect_timeout = 5
-    settings.background.instant_exit_timeout = 10  # long enough to restore most namespaces
+    settings.networking.error_backoffs = (0.5, 1, 2, 4)  # a watch that stays broken ends us, and we begin anew
+    settings.background.instant_exit_timeout = 5
     settings.background.cancellation_polling = 2
     settings.process.ultimate_exiting_timeout = 25
     return settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,10 +23,17 @@ class Inventory:
         self._workloads: defaultdict[str, dict[str, Workload]] = defaultdict(dict)
         self._autoscaled: dict[tuple[str, str], tuple[str, str]] = {}
 
-    def put(self, workload: Workload) -> None:
+    def put(self, workload: Workload) -> bool:
+        """Note the workload as it is; False if that is no news, or older than what is known."""
         known = self._workloads[workload.namespace].get(workload.name)
-        if known is None or known.uid != workload.uid or _version(known) <= _version(workload):
-            self._workloads[workload.namespace][workload.name] = workload
+        if known is not None and _version(known) > _version(workload):
+            return False
+        self.replace(workload)
+        return known is None or dataclasses.replace(known, version=workload.version) != workload
+
+    def replace(self, workload: Workload) -> None:
+        """Note what the API server has just said, whatever its version: after a restore they begin anew."""
+        self._workloads[workload.namespace][workload.name] = workload
 
     def drop(self, namespace: str, name: str) -> None:
         self._workloads[namespace].pop(name, None)

@@ -36,6 +36,11 @@ class _Seen:
     at_s: float
 
 
+def _now_s() -> float:
+    """A clock that nobody sets, and that goes on while the machine is suspended, where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class Lease:
     """One candidate for a Lease.
 
@@ -56,7 +61,7 @@ class Lease:
 
     @property
     def is_held(self) -> bool:
-        return time.monotonic() < self._held_until_s
+        return _now_s() < self._held_until_s
 
     def check(self) -> None:
         """Pass if the lease is known to be held.
@@ -89,15 +94,19 @@ class Lease:
         if not self.is_held:
             return
         self._held_until_s = 0.0
-        with suppress(ClusterError):
-            found = await self._cluster.lease(self._namespace, self._name)
-            if found["spec"].get("holderIdentity") == self._identity:
-                found["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
-                await self._cluster.replace_lease(self._namespace, self._name, found)
+        with suppress(ClusterError, TimeoutError):
+            async with asyncio.timeout(self._life_s / _RENEWALS):
+                await self._give_up()
+
+    async def _give_up(self) -> None:
+        found = await self._cluster.lease(self._namespace, self._name)
+        if found["spec"].get("holderIdentity") == self._identity:
+            found["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
+            await self._cluster.replace_lease(self._namespace, self._name, found)
 
     async def _try(self) -> bool:
         """Take or renew the lease if that can be done now."""
-        began_s = time.monotonic()
+        began_s = _now_s()
         try:
             async with asyncio.timeout(self._life_s / _RENEWALS):
                 taken = await self._take(began_s)

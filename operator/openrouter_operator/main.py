@@ -34,16 +34,28 @@ class LeaseLost(OpenRouterGuardError):
     """Another operator may act now: this one ends, and begins anew as a candidate."""
 
 
+class WatchFailed(OpenRouterGuardError):
+    """Something of what we look after cannot be watched: no right to, or the API server is away."""
+
+
 def run(settings: OperatorSettings) -> None:
     """Run until SIGINT or SIGTERM.
 
     Raises:
         ConfigurationError: If a setting cannot be used, or there is no cluster.
-        LeaseLost: If the lease could not be renewed; who runs us starts us again.
+        LeaseLost: If the lease could not be renewed; who runs us starts us again, as with the next.
+        WatchFailed: If something cannot be watched.
     """
+    _quiet()
+    asyncio.run(_run(settings))
+
+
+def _quiet() -> None:
+    """Silence what libraries say of things that we report ourselves, in one line instead of a traceback."""
     # kopf tells of each call of each handler, and of each signal and login.
     logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLogger().level))
-    asyncio.run(_run(settings))
+    for name in ("kopf._core.reactor.orchestration", "kopf._core.reactor.running", "kubernetes.aio.config"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 async def _run(settings: OperatorSettings) -> None:
@@ -61,7 +73,7 @@ async def _run(settings: OperatorSettings) -> None:
         probes = serving(settings.host, settings.port, alive=operator.stalled, ready=lambda: _waiting(lease))
         port = await stack.enter_async_context(probes)
         logger.info("operating on %s, %s; probes on port %d", cluster.host, _where(settings), port)
-        await _until_signalled(_lead(settings, operator, lease))
+        await _until_signalled(_operate(settings, cluster, operator, lease))
 
 
 async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
@@ -83,12 +95,28 @@ async def _operator(settings: OperatorSettings, cluster: Cluster) -> AsyncIterat
         await feeds.stop()
 
 
-async def _lead(settings: OperatorSettings, operator: Operator, lease: Lease) -> None:
-    await _installed(operator.cluster)
+async def _operate(settings: OperatorSettings, cluster: Cluster, operator: Operator, lease: Lease) -> None:
+    await _installed(cluster)
     await lease.acquire()
+    await _lead(settings, operator, lease)
+
+
+async def _lead(settings: OperatorSettings, operator: Operator, lease: Lease) -> None:
     orphans = Background()
-    orphans.start("orphans", operator.return_orphans, waits=True)
+    orphans.start("orphans", operator.orphans.sweep, waits=True)
     keeping = asyncio.create_task(_keep(lease, operator))
+    try:
+        await _watch(settings, operator)
+    finally:
+        was_lost = keeping.done()
+        await orphans.stop()
+        await cancelled(keeping)
+        await lease.release()
+    if was_lost:
+        raise LeaseLost("lost the lease: another operator may be acting, so this one ends")
+
+
+async def _watch(settings: OperatorSettings, operator: Operator) -> None:
     try:
         await kopf.operator(
             registry=handlers.registry,
@@ -99,18 +127,16 @@ async def _lead(settings: OperatorSettings, operator: Operator, lease: Lease) ->
             standalone=True,
             stop_flag=operator.ending,
         )
-    finally:
-        was_lost = keeping.done()
-        await orphans.stop()
-        await cancelled(keeping)
-        await lease.release()
-    if was_lost:
-        raise LeaseLost("lost the lease: another operator may be acting, so this one ends")
+    except Exception as error:
+        # What kopf cannot watch any more it never watches again: only a new start helps.
+        raise WatchFailed(f"the cluster cannot be watched: {error or type(error).__name__}") from error
 
 
 async def _keep(lease: Lease, operator: Operator) -> None:
-    await lease.keep()
-    operator.ending.set()
+    try:
+        await lease.keep()
+    finally:
+        operator.ending.set()
 
 
 async def _installed(cluster: Cluster) -> None:

@@ -299,7 +299,7 @@ def _wanted(goal: Goal, paused: Sequence[Candidate]) -> Mapping[str, int]:
 
 def _canary(paused: Sequence[Candidate]) -> str | None:
     """The workload of which one pod may run: the one that runs already, else the first by name."""
-    able = [c.workload for c in paused if not c.has_autoscaler]
+    able = [c.workload for c in paused if not c.has_autoscaler and not c.workload.is_going]
     first = min(able, key=lambda workload: (workload.replicas == 0, workload.name), default=None)
     return first.uid if first else None
 
@@ -310,8 +310,10 @@ def _shares(paused: Sequence[Candidate], share: float) -> Mapping[str, int]:
         return {}
     pauses = [(c, c.workload.pause) for c in sorted(paused, key=lambda c: c.workload.name)]
     able = [(c.workload.uid, pause) for c, pause in pauses if pause and not c.has_autoscaler]
-    whole = {uid: math.floor(pause.original * share) for uid, pause in able}
-    left = math.ceil(sum(pause.original for _, pause in able) * share) - sum(whole.values())
+    # In whole percent, as the spec says it: 7 % of 100 pods are 7, and not 8 because of a binary fraction.
+    percent = round(share * 100)
+    whole = {uid: pause.original * percent // 100 for uid, pause in able}
+    left = -(-sum(pause.original for _, pause in able) * percent // 100) - sum(whole.values())
     # Rounding up leaves at most one more for each.
     wanted = {uid: max(whole[uid] + int(nth < left), pause.set_to) for nth, (uid, pause) in enumerate(able)}
     # An autoscaler takes over at the first pod: its workload comes back in one step, the last.

@@ -5,31 +5,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import conditions, plan
 from . import spec as specs
-from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading, Refused
-from .conditions import Event, Failure, Round
+from .changes import Changes
+from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading
+from .conditions import Event, Round
 from .feed import Feeds
 from .inventory import Inventory
 from .plan import Candidate, Goal, Owner, Reading, Step
 from .spec import InvalidSpec, Mode, Spec
-from .workload import Change, Workload
 
-__all__ = ["Outcome", "Reconciler", "return_orphans"]
+__all__ = ["Outcome", "Reconciler", "Vanished"]
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = (1.0, 60.0)
-"""The first and the longest wait before a change that failed is tried again."""
-CONFLICT_S = 0.1
-STATUS_RETRY_S = 1.0
+STATUS_RETRY_S = (1.0, 60.0)
 IDLE_S = 60.0
 """How long to rest where neither news nor the time calls."""
 _GIVE_BACK = Goal(Step.RESUME, "Deleted", share=1.0)
+_NOTHING_KNOWN = Reading(record=None, now_s=0.0, is_fresh=False, last_known_s=0.0)
+
+
+class Vanished(ClusterError):
+    """The resource is gone, though nobody told us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,78 +42,92 @@ class Outcome:
     again_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Retry:
-    """A change that failed: why, how often, and when to try again (monotonic clock)."""
-
-    failure: Failure
-    tries: int
-    at_s: float
-
-
 class Reconciler:
-    """Looks after one resource, whatever becomes of its spec."""
+    """Looks after one resource, whatever becomes of its spec.
+
+    Attributes:
+        scope: The one that the resource asked for last.
+    """
 
     def __init__(self, cluster: Cluster, inventory: Inventory, feeds: Feeds) -> None:
+        self.scope = ""
         self._cluster = cluster
         self._inventory = inventory
         self._feeds = feeds
-        self._retries: dict[str, _Retry] = {}
+        self._changes = Changes(cluster, inventory)
         self._latest: Mapping[str, Any] = {}
-        self._wrote_s = 0.0
-        self._again_s = IDLE_S
+        self._wrote_s = -conditions.COUNTERS_S
+        self._write_failures = 0
+        # A deletion must not restore what a round that is still under way pauses.
+        self._turn = asyncio.Lock()
+
+    @property
+    def progressed_s(self) -> float:
+        """When the last change of a workload was answered, monotonic clock."""
+        return self._changes.progressed_s
 
     async def reconcile(self, resource: Mapping[str, Any]) -> Outcome:
         """One round; *resource* is the object as last seen.
 
         Raises:
             NotLeading: If it is no longer ours to do.
+            Vanished: If the resource is gone.
         """
-        resource = self._newest(resource)
-        self._again_s = IDLE_S
-        now = await self._round(resource)
-        old = resource.get("status") or {}
-        new = conditions.status(old, now)
-        since_write_s = time.monotonic() - self._wrote_s
-        if conditions.differs(old, new, since_write_s=since_write_s):
-            written = await self._write(resource, new)
-            return Outcome(conditions.events(old, new) if written else (), self._again_s)
-        return Outcome((), self._again_s)
+        async with self._turn:
+            resource = self._newest(resource)
+            if resource["metadata"].get("deletionTimestamp"):
+                return Outcome((), IDLE_S)
+            old = resource.get("status") or {}
+            now, again_s = await self._round(resource, old)
+            new = conditions.status(old, now)
+            if not conditions.differs(old, new, since_write_s=time.monotonic() - self._wrote_s):
+                return Outcome((), again_s)
+            if await self._write(resource, new):
+                return Outcome(conditions.events(old, new), again_s)
+            return Outcome((), min(again_s, _backoff_s(self._write_failures, STATUS_RETRY_S)))
 
-    async def give_back(self, resource: Mapping[str, Any]) -> bool:
-        """Restore all that the resource has paused; False if something is still to be tried again.
+    async def give_back(self, resource: Mapping[str, Any]) -> list[str]:
+        """Restore all that the resource has paused; what is in the way, empty if nothing is left to do.
 
         Raises:
             NotLeading: If it is no longer ours to do.
         """
-        owner = _owner(resource)
-        await self._answer(_GIVE_BACK, owner, _NOTHING_KNOWN, resource["metadata"]["namespace"], spec=None)
-        left = self._candidates(resource["metadata"]["namespace"], owner, None)
-        return not any(candidate.is_paused_by(owner) for candidate in left)
+        async with self._turn:
+            owner, namespace = _owner(resource), resource["metadata"]["namespace"]
+            wanted = plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, self._candidates(namespace, owner, None))
+            await self._changes.make(wanted)
+            left = [c.workload for c in self._candidates(namespace, owner, None) if c.is_paused_by(owner)]
+            failures = self._changes.failures()
+            going = "it is not as it was seen; tried again"
+            return [f"{w}: {failures[w.uid].message if w.uid in failures else going}" for w in left if not w.is_going]
 
     # -- one round ----------------------------------------------------------------------------------------------
 
-    async def _round(self, resource: Mapping[str, Any]) -> Round:
+    async def _round(self, resource: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[Round, float]:
+        """What the round came to, and in how many seconds the next one is due."""
         namespace, generation = resource["metadata"]["namespace"], resource["metadata"]["generation"]
         owner = _owner(resource)
         try:
             spec = specs.parse(resource.get("spec") or {})
         except InvalidSpec as error:
-            return _invalid(generation, str(error), self._candidates(namespace, owner, None), owner)
-        reading = (await self._feeds.of(spec.scope)).read()
-        paused_s = plan.paused_since_s(self._candidates(namespace, owner, spec), owner)
-        goal = plan.goal(spec, reading, paused_s)
-        await self._answer(goal, owner, reading, namespace, spec)
+            return _invalid(generation, str(error), self._candidates(namespace, owner, None), owner), IDLE_S
+        self.scope = spec.scope
+        feed = await self._feeds.of(spec.scope)
+        reading = _since_before(feed.read(), old)
+        before = self._candidates(namespace, owner, spec)
+        goal = plan.goal(spec, reading, plan.paused_since_s(before, owner))
+        await self._changes.make(plan.changes(goal, owner, reading, before))
         after = self._candidates(namespace, owner, spec)
-        self._look_again(goal, reading)
-        return Round(
+        now = Round(
             generation=generation,
             spec=spec,
             reading=reading,
             goal=goal,
-            tally=conditions.tally(after, owner, reading.outage, self._failures()),
+            tally=conditions.tally(after, owner, reading.outage, self._changes.failures()),
             is_settled=not plan.changes(goal, owner, reading, after),
         )
+        due_s = IDLE_S if goal.next_at_s is None else max(goal.next_at_s - feed.now_s, 0.0)
+        return now, min(due_s, self._changes.due_in_s(), IDLE_S)
 
     def _candidates(self, namespace: str, owner: Owner, spec: Spec | None) -> list[Candidate]:
         """The workloads that the spec names, and those that we have paused; without a spec only the latter."""
@@ -122,103 +138,41 @@ class Reconciler:
         )
         return [candidate for candidate in found if candidate.is_matched or candidate.is_paused_by(owner)]
 
-    def _look_again(self, goal: Goal, reading: Reading) -> None:
-        if goal.next_at_s is not None:
-            self._soon(max(goal.next_at_s - reading.now_s, 0.0))
-        for retry in self._retries.values():
-            self._soon(max(retry.at_s - time.monotonic(), 0.0))
-
-    def _soon(self, seconds: float) -> None:
-        self._again_s = min(self._again_s, seconds)
-
-    # -- answering ----------------------------------------------------------------------------------------------
-
-    async def _answer(self, goal: Goal, owner: Owner, reading: Reading, namespace: str, spec: Spec | None) -> None:
-        wanted = plan.changes(goal, owner, reading, self._candidates(namespace, owner, spec))
-        wanting = {change.workload.uid for change in wanted}
-        self._retries = {uid: retry for uid, retry in self._retries.items() if uid in wanting}
-        await asyncio.gather(*(self._make(change) for change in wanted if self._is_due(change)))
-
-    def _is_due(self, change: Change) -> bool:
-        retry = self._retries.get(change.workload.uid)
-        return retry is None or retry.at_s <= time.monotonic()
-
-    async def _make(self, change: Change) -> None:
-        workload = change.workload
-        try:
-            self._inventory.put(await self._cluster.change(change))
-            self._retries.pop(workload.uid, None)
-        except NotLeading:
-            raise
-        except NotFound:
-            self._inventory.drop(workload.namespace, workload.name)
-        except Conflict:
-            await self._look(workload)
-        except ClusterError as error:
-            self._failed(workload, error)
-
-    async def _look(self, workload: Workload) -> None:
-        """See what somebody else has made of it; the next round decides anew."""
-        self._soon(CONFLICT_S)
-        try:
-            self._inventory.put(await self._cluster.workload(workload.namespace, workload.name))
-        except NotFound:
-            self._inventory.drop(workload.namespace, workload.name)
-        except ClusterError as error:
-            self._failed(workload, error)
-
-    def _failed(self, workload: Workload, error: ClusterError) -> None:
-        tries = self._retries[workload.uid].tries + 1 if workload.uid in self._retries else 1
-        first_s, longest_s = RETRY_S
-        wait_s = min(first_s * 2 ** min(tries - 1, 10), longest_s)
-        failure = Failure("Refused" if isinstance(error, Refused) else "Unavailable", str(error))
-        self._retries[workload.uid] = _Retry(failure, tries, time.monotonic() + wait_s)
-        if tries == 1:
-            logger.warning("%s in %s cannot be changed: %s", workload, workload.namespace, error)
-
-    def _failures(self) -> dict[str, Failure]:
-        return {uid: retry.failure for uid, retry in self._retries.items()}
-
     # -- the status ---------------------------------------------------------------------------------------------
 
     def _newest(self, seen: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the watch shows, or the answer to our own last write where the watch has not caught up with it."""
+        """What the watch shows, or a later answer of the API server that the watch has not caught up with."""
         if not self._latest or _version(seen) >= _version(self._latest):
             return seen
         return self._latest
 
     async def _write(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+        name, namespace = resource["metadata"]["name"], resource["metadata"]["namespace"]
         try:
-            self._latest = await self._cluster.write_status(resource, status)
+            try:
+                self._latest = await self._cluster.write_status(resource, status)
+            except Conflict:
+                self._latest = await self._cluster.resource(namespace, name)
+                return False
         except NotLeading:
             raise
         except NotFound:
-            return False
+            raise Vanished(f"OpenRouterStatus {namespace}/{name} is gone") from None
         except ClusterError as error:
-            self._soon(STATUS_RETRY_S)
-            if not isinstance(error, Conflict):
-                logger.warning("the status of %s cannot be written: %s", resource["metadata"]["name"], error)
+            self._write_failures += 1
+            if self._write_failures == 1:
+                logger.warning("the status of %s/%s cannot be written: %s", namespace, name, error)
             return False
-        self._wrote_s = time.monotonic()
+        self._wrote_s, self._write_failures = time.monotonic(), 0
         return True
 
 
-async def return_orphans(cluster: Cluster, workloads: Iterable[Workload]) -> None:
-    """Restore what a resource had paused that is no longer there.
-
-    Raises:
-        ClusterError: If the API server cannot be asked.
-    """
-    for workload in workloads:
-        pause = workload.pause
-        if pause is None or await cluster.uid_of(workload.namespace, pause.owner) == pause.owner_uid:
-            continue
-        is_ours = workload.replicas == pause.set_to
-        await cluster.change(Change(workload, pause.original if is_ours else None, pause=None))
-        logger.info("restored %s in %s: its OpenRouterStatus is gone", workload, workload.namespace)
-
-
-_NOTHING_KNOWN = Reading(record=None, now_s=0.0, is_fresh=False, last_known_s=0.0)
+def _since_before(reading: Reading, old: Mapping[str, Any]) -> Reading:
+    """A state that could not be read before this process began has been unknown for longer than that."""
+    before_s = conditions.unknown_since_s(old)
+    if reading.is_fresh or before_s is None:
+        return reading
+    return replace(reading, last_known_s=min(reading.last_known_s, before_s))
 
 
 def _invalid(generation: int, why: str, candidates: Sequence[Candidate], owner: Owner) -> Round:
@@ -238,3 +192,9 @@ def _owner(resource: Mapping[str, Any]) -> Owner:
 
 def _version(resource: Mapping[str, Any]) -> int:
     return int(resource["metadata"]["resourceVersion"])
+
+
+def _backoff_s(failures: int, bounds_s: tuple[float, float]) -> float:
+    first_s, longest_s = bounds_s
+    doublings = min(max(failures - 1, 0), 10)
+    return min(first_s * 2.0**doublings, longest_s)

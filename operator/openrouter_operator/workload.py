@@ -13,7 +13,7 @@ from typing import Any
 
 from openrouter_guard.rules.wire import iso, unix_s
 
-__all__ = ["GROUP", "PAUSED", "RELEASED", "Change", "Pause", "Workload"]
+__all__ = ["GROUP", "PAUSED", "RELEASED", "Change", "Pause", "Workload", "restored"]
 
 GROUP = "openrouter-guard.io"
 PAUSED = f"{GROUP}/paused"
@@ -61,10 +61,13 @@ class Pause:
                 set_to=int(found["set"]),
                 at_s=unix_s(str(found["at"])),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"annotation {PAUSED} cannot be read: {error}") from error
-        if pause.original < 1 or pause.set_to < 0:
-            raise ValueError(f"annotation {PAUSED} cannot be right: no workload with {pause.original} is paused")
+        if pause.original < 1 or pause.set_to < 0 or not pause.at_s:
+            raise ValueError(
+                f"annotation {PAUSED} cannot be right: from {pause.original} replicas to {pause.set_to},"
+                f" at {iso(pause.at_s) or 'no time that can be read'}"
+            )
         return pause
 
     def text(self) -> str:
@@ -167,3 +170,11 @@ def _pause(text: str | None) -> tuple[Pause | None, str]:
         return Pause.parse(text), ""
     except ValueError as error:
         return None, str(error)
+
+
+def restored(workload: Workload) -> Change | None:
+    """The change that undoes a pause whose owner is gone; what somebody has set since stands."""
+    pause = workload.pause
+    if pause is None:
+        return None
+    return Change(workload, pause.original if workload.replicas == pause.set_to else None, pause=None)

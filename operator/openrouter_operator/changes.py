@@ -1,0 +1,117 @@
+"""Carries out changes of workloads: all at once, each on its own, and what fails is tried again later."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading, Refused
+from .conditions import Failure
+from .inventory import Inventory
+from .workload import Change
+
+__all__ = ["Changes"]
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = (1.0, 60.0)
+"""The first and the longest wait before a change that failed is tried again."""
+CONFLICT_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """A change that failed: to which replicas, why, how often, and when to try again (monotonic clock)."""
+
+    replicas: int | None
+    failure: Failure
+    tries: int
+    at_s: float
+
+
+class Changes:
+    """The changes for one resource.
+
+    Attributes:
+        progressed_s: When the last one was answered, monotonic clock.
+    """
+
+    def __init__(self, cluster: Cluster, inventory: Inventory) -> None:
+        self.progressed_s = time.monotonic()
+        self._cluster = cluster
+        self._inventory = inventory
+        self._retries: dict[str, _Retry] = {}
+        self._conflicts = False
+
+    async def make(self, wanted: Sequence[Change]) -> None:
+        """Make the changes that are due; the inventory then shows what became of them.
+
+        Raises:
+            NotLeading: If nothing may be written any more.
+        """
+        self._conflicts = False
+        asked = {change.workload.uid: change.replicas for change in wanted}
+        # Another change than the one that failed is not made to wait for it.
+        self._retries = {u: r for u, r in self._retries.items() if u in asked and asked[u] == r.replicas}
+        answers = (self._make(change) for change in wanted if self._is_due(change))
+        for error in await asyncio.gather(*answers, return_exceptions=True):
+            if isinstance(error, BaseException):
+                raise error
+
+    def failures(self) -> dict[str, Failure]:
+        """What failed last, by the workload's UID."""
+        return {uid: retry.failure for uid, retry in self._retries.items()}
+
+    def due_in_s(self) -> float:
+        """Seconds until something is to be tried again; infinite if nothing is."""
+        waits = [max(retry.at_s - time.monotonic(), 0.0) for retry in self._retries.values()]
+        return min([*waits, *([CONFLICT_S] if self._conflicts else [])], default=math.inf)
+
+    def _is_due(self, change: Change) -> bool:
+        retry = self._retries.get(change.workload.uid)
+        return retry is None or retry.at_s <= time.monotonic()
+
+    async def _make(self, change: Change) -> None:
+        workload = change.workload
+        try:
+            self._inventory.put(await self._cluster.change(change))
+            self._retries.pop(workload.uid, None)
+        except NotLeading:
+            raise
+        except NotFound:
+            self._inventory.drop(workload.namespace, workload.name)
+        except Conflict:
+            await self._look(change)
+        except (ClusterError, KeyError, TypeError, ValueError) as error:
+            self._failed(change, error)
+        finally:
+            self.progressed_s = time.monotonic()
+
+    async def _look(self, change: Change) -> None:
+        """See what somebody else has made of it; the next round decides anew."""
+        workload = change.workload
+        self._conflicts = True
+        try:
+            self._inventory.replace(await self._cluster.workload(workload.namespace, workload.name))
+        except NotFound:
+            self._inventory.drop(workload.namespace, workload.name)
+        except ClusterError as error:
+            self._failed(change, error)
+
+    def _failed(self, change: Change, error: Exception) -> None:
+        workload = change.workload
+        tries = self._retries[workload.uid].tries + 1 if workload.uid in self._retries else 1
+        first_s, longest_s = RETRY_S
+        wait_s = min(first_s * 2 ** min(tries - 1, 10), longest_s)
+        failure = Failure("Refused" if isinstance(error, Refused) else "Unavailable", _words(error))
+        self._retries[workload.uid] = _Retry(change.replicas, failure, tries, time.monotonic() + wait_s)
+        if tries == 1:
+            logger.warning("%s in %s cannot be changed: %s", workload, workload.namespace, failure.message)
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, ClusterError) else f"the API server's answer cannot be read: {error!r}"

@@ -1,0 +1,80 @@
+"""What was paused by a resource that is gone comes back, whoever paused it and whenever that was."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from .changes import Changes
+from .cluster import Cluster, ClusterError, NotFound
+from .inventory import Inventory
+from .workload import Workload, restored
+
+__all__ = ["Orphans"]
+
+logger = logging.getLogger(__name__)
+
+AGAIN_S = 5.0
+
+
+class Orphans:
+    """Looks for paused workloads without an owner whenever something hints at one.
+
+    Args:
+        is_looked_after: Whether a resource, by its UID, has a task of its own.
+    """
+
+    def __init__(self, cluster: Cluster, inventory: Inventory, is_looked_after: Callable[[str], bool]) -> None:
+        self._cluster = cluster
+        self._inventory = inventory
+        self._is_looked_after = is_looked_after
+        self._changes = Changes(cluster, inventory)
+        self._hint = asyncio.Event()
+
+    def hint(self) -> None:
+        self._hint.set()
+
+    async def sweep(self) -> None:
+        """Wait for a hint, then restore what there is to restore; what fails is tried again after a moment."""
+        await self._hint.wait()
+        self._hint.clear()
+        try:
+            left = await self._restore(await self._ownerless(self._inventory.paused()))
+        except ClusterError as error:
+            logger.warning("workloads of a vanished OpenRouterStatus wait: %s", error)
+            left = True
+        if left:
+            self.hint()
+            await asyncio.sleep(AGAIN_S)
+
+    async def _restore(self, found: Sequence[Workload]) -> bool:
+        """Whether something is still to be restored."""
+        await self._changes.make([change for change in map(restored, found) if change])
+        paused = {workload.uid for workload in self._inventory.paused()}
+        done = [workload for workload in found if workload.uid not in paused]
+        for workload in done:
+            logger.info("restored %s in %s: its OpenRouterStatus is gone", workload, workload.namespace)
+        return len(done) < len(found)
+
+    async def _ownerless(self, paused: Iterable[Workload]) -> list[Workload]:
+        """Those whose owner the API server does not know (any more)."""
+        owners: dict[tuple[str, str], str] = {}
+        found = []
+        for workload in paused:
+            pause = workload.pause
+            if pause is None or self._is_looked_after(pause.owner_uid):
+                continue
+            owner = (workload.namespace, pause.owner)
+            if owner not in owners:
+                owners[owner] = await self._uid_of(*owner)
+            if owners[owner] != pause.owner_uid:
+                found.append(workload)
+        return found
+
+    async def _uid_of(self, namespace: str, name: str) -> str:
+        try:
+            found = await self._cluster.resource(namespace, name)
+        except NotFound:
+            return ""
+        return str(found["metadata"]["uid"])

