@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,16 +22,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     with capture.global_and_fixture_disabled(), contextlib.suppress(ControlPlaneUnavailable):
         controlplane.helm()
-
-
-@pytest.fixture(scope="session")
-def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
-    try:
-        return Helm(controlplane.helm(), tmp_path_factory.mktemp("helm"))
-    except ControlPlaneUnavailable as error:
-        if os.environ.get("OPENROUTER_GUARD_REQUIRE_CLUSTER") == "1":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
 from openrouter_guard.rules.breaker import Phase, Policy
+from tests.chart.helm import wait_for_crd
 from tests.controlplane import ControlPlane
 from tests.waiting import until
 
@@ -183,7 +184,7 @@ def resource(name: str = "default", **spec: Any) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def crd(control_plane: ControlPlane) -> None:
     control_plane.apply(CRDS)
-    control_plane.kubectl("wait", "--for=condition=Established", f"crd/{KIND}", "--timeout=20s")
+    wait_for_crd(control_plane)
 
 
 @pytest.fixture
