@@ -131,7 +131,8 @@ class SimulatedOpenRouter:
         return current.mode.answer(call)
 
     async def _show(self, _request: Request) -> Response:
-        return self._shown()
+        modes = {mode.name: mode.description for mode in MODES.values()}
+        return JSONResponse(self._current() | {"modes": modes})
 
     async def _control(self, request: Request) -> Response:
         try:
@@ -141,20 +142,17 @@ class SimulatedOpenRouter:
             return _problem(_first(invalid))
         except ConfigurationError as error:
             return _problem(str(error))
-        return self._shown()
+        return JSONResponse(self._current())
 
-    def _shown(self) -> Response:
+    def _current(self) -> dict[str, Any]:
         current = self._setting
-        return JSONResponse(
-            {
-                "mode": current.mode.name,
-                "paths": current.paths,
-                "delay_s": current.delay_s,
-                "retry_after_s": current.retry_after_s,
-                "requests": self.requests,
-                "modes": {mode.name: mode.description for mode in MODES.values()},
-            }
-        )
+        return {
+            "mode": current.mode.name,
+            "paths": current.paths,
+            "delay_s": current.delay_s,
+            "retry_after_s": current.retry_after_s,
+            "requests": self.requests,
+        }
 
 
 def _key(request: Request) -> str:
