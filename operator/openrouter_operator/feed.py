@@ -96,8 +96,9 @@ def _news(view: View) -> object:
     record = view.record
     if record is None:
         return view.is_degraded
-    state = (record.epoch, record.phase(view.now_s), record.upstream.state, record.upstream.rate_limit_reset_s)
-    return (view.is_degraded, *state)
+    on_probation = getattr(record.breaker, "on_probation", False)
+    state = (record.epoch, record.phase(view.now_s), on_probation)
+    return (view.is_degraded, *state, record.upstream.state, record.upstream.rate_limit_reset_s)
 
 
 class Feeds:

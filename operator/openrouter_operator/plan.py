@@ -51,6 +51,11 @@ class Reading:
         return iso(getattr(self.record.breaker, "opened_at_s", 0.0)) if self.record else ""
 
     @property
+    def is_on_probation(self) -> bool:
+        """Whether only health checks have closed the breaker."""
+        return self.record is not None and getattr(self.record.breaker, "on_probation", False)
+
+    @property
     def epoch(self) -> int:
         return self.record.epoch if self.record else 0
 
@@ -121,7 +126,12 @@ def _closed(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None
     may_s = paused_s + spec.min_paused_seconds
     if reading.now_s < may_s:
         return Goal(Step.KEEP, "MinPaused", next_at_s=may_s)
-    return _resumed(spec, reading.now_s, since_s=max(reading.since_s, may_s), reason="BreakerClosed")
+    closed_s = reading.since_s
+    if reading.is_on_probation and spec.resume.canary:
+        closed_s += spec.resume.canary_timeout_seconds
+        if reading.now_s < closed_s:
+            return Goal(Step.CANARY, "Probation", next_at_s=closed_s)
+    return _resumed(spec, reading.now_s, since_s=max(closed_s, may_s), reason="BreakerClosed")
 
 
 def _overlong(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None:

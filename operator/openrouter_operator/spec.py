@@ -97,6 +97,7 @@ class Resume(_Model):
     canary: bool = True
     step_percent: int = Field(default=25, ge=1, le=100)
     interval_seconds: float = Field(default=15, gt=0)
+    canary_timeout_seconds: float = Field(default=300, gt=0)
 
 
 class Spec(_Model):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from .address import checked
 from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE, Keys
 from .rules.breaker import Policy
@@ -70,7 +71,7 @@ class Settings:
         read = _Reader(environ)
         policy, thresholds = Policy(), Thresholds()
         return cls(
-            redis_url=redis_url,
+            redis_url=checked(redis_url),
             scope=Keys(environ.get(f"{_PREFIX}SCOPE") or DEFAULT_SCOPE).scope,
             api_key=environ.get("OPENROUTER_API_KEY", "").strip(),
             base_url=_base_url(environ.get("OPENROUTER_BASE_URL") or DEFAULT_BASE_URL),
@@ -80,6 +81,7 @@ class Settings:
                 max_reset_timeout_s=read.seconds("MAX_RESET_TIMEOUT_SECONDS", policy.max_reset_timeout_s),
                 permits=read.count("PERMITS", policy.permits),
                 permit_lease_s=read.seconds("PERMIT_LEASE_SECONDS", policy.permit_lease_s),
+                trial_wait_s=read.seconds("TRIAL_WAIT_SECONDS", policy.trial_wait_s),
             ),
             thresholds=Thresholds(
                 fresh_s=read.seconds("FRESH_SECONDS", thresholds.fresh_s),

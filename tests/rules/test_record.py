@@ -142,23 +142,81 @@ class TestRateLimit:
         assert after.upstream.rate_limit_reset_s == 150
 
 
+def checked(record: Record, found: Upstream) -> Record:
+    return records.after_check(record, found, now_s=NOW_S, policy=POLICY, by="service")
+
+
+class TestProbation:
+    """Where nobody is there to make a trial call, a pause must not last for ever. The trial wait is 60 s."""
+
+    GOOD = Upstream(OpenRouterState.ACTIVE, balance=3.0)
+    BAD = Upstream(OpenRouterState.SERVICE_UNAVAILABLE)
+    IDLE = Record(Open("timeout", 10, until_s=NOW_S - 60, trips=2), epoch=7)
+
+    def test_two_good_checks_in_a_row_close_it(self) -> None:
+        once = checked(self.IDLE, self.GOOD)
+        assert (once.phase(NOW_S), once.good_checks) == (Phase.HALF_OPEN, 1)
+        twice = checked(once, self.GOOD)
+        assert twice.breaker == Closed(trips=2, since_s=NOW_S, on_probation=True)
+        assert (twice.epoch, twice.transitions[-1].reason, twice.good_checks) == (8, "checks_succeeded", 0)
+
+    def test_a_bad_one_between_them_begins_anew(self) -> None:
+        after = checked(checked(checked(self.IDLE, self.GOOD), self.BAD), self.GOOD)
+        assert (after.phase(NOW_S), after.good_checks) == (Phase.HALF_OPEN, 1)
+
+    @pytest.mark.parametrize(
+        "breaker",
+        [
+            pytest.param(Open("timeout", 10, until_s=NOW_S - 59), id="half-open for less than the trial wait"),
+            pytest.param(HalfOpen("timeout", 10, tried_at_s=NOW_S - 59), id="a trial call not long ago"),
+            pytest.param(HalfOpen("timeout", 10, permits={"me": NOW_S + 1}), id="a trial call under way"),
+            pytest.param(Open("timeout", 10, until_s=NOW_S + 1), id="still open"),
+        ],
+    )
+    def test_as_long_as_somebody_may_try_checks_close_nothing(self, breaker: Breaker) -> None:
+        after = checked(replace(self.IDLE, breaker=breaker, good_checks=9), self.GOOD)
+        assert after.breaker == breaker
+
+    @pytest.mark.parametrize(("balance", "closes"), [(None, False), (0.0, False), (0.1, True)])
+    def test_an_empty_account_is_not_full_because_the_key_works(self, balance: float | None, closes: bool) -> None:
+        empty = Record(Open("credits_exhausted", 10, until_s=NOW_S - 60), epoch=7)
+        found = replace(self.GOOD, balance=balance)
+        assert isinstance(checked(checked(empty, found), found).breaker, Closed) is closes
+
+    def test_the_first_failure_opens_it_again_for_longer(self) -> None:
+        on_probation = Closed(trips=2, since_s=NOW_S, on_probation=True)
+        assert settle(Record(on_probation, epoch=8)).breaker == on_probation
+        after = settle(Record(replace(on_probation, failures=1), epoch=8, live_reporters=50))
+        assert isinstance(after.breaker, Open)
+        assert (after.breaker.trips, after.breaker.until_s) == (3, NOW_S + 40)
+
+    def test_the_first_success_ends_it(self) -> None:
+        record = Record(Closed(trips=2, since_s=90, on_probation=True), upstream=Upstream(last_success_s=95), epoch=8)
+        after = settle(record)
+        assert after.breaker == Closed(trips=2, since_s=NOW_S)
+        assert after.epoch == 8
+
+
 class TestChecks:
     FOUND = Upstream(OpenRouterState.ACTIVE, "Service active", balance=3.0, last_check_s=NOW_S)
 
+    def check(self, record: Record) -> Record:
+        return checked(record, self.FOUND)
+
     def test_a_check_brings_what_it_found(self) -> None:
         record = Record(upstream=Upstream(last_success_s=90, last_api_call_s=95))
-        after = records.after_check(record, self.FOUND).upstream
+        after = self.check(record).upstream
         assert after == replace(self.FOUND, last_success_s=90, last_api_call_s=95)
 
     @pytest.mark.parametrize("breaker", [Closed(1, ONE), Open("error", 90, 200), HalfOpen("error", 90)])
     def test_a_good_key_does_not_overrule_what_workers_saw(self, breaker: Breaker) -> None:
         record = Record(breaker, upstream=Upstream(OpenRouterState.ERROR, "Worker reported: timeout"))
-        after = records.after_check(record, self.FOUND).upstream
+        after = self.check(record).upstream
         assert (after.state, after.message, after.balance) == (OpenRouterState.ERROR, "Worker reported: timeout", 3.0)
 
     def test_it_does_where_only_checks_had_failed(self) -> None:
         record = Record(Closed(1, frozenset({"cabc"})), upstream=Upstream(OpenRouterState.ERROR))
-        assert records.after_check(record, self.FOUND).upstream.state is OpenRouterState.ACTIVE
+        assert self.check(record).upstream.state is OpenRouterState.ACTIVE
 
     @pytest.mark.parametrize(
         ("record", "is_ours"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from openrouter_guard.api.serving import Chance, Plan, Source, age_s, chance, is_due, plan, source
-from openrouter_guard.rules.breaker import Closed, HalfOpen, Open
+from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
 from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.settings import Thresholds
 
@@ -109,4 +109,8 @@ def test_source(age: float | None, is_live: bool, expected: Source) -> None:
     ],
 )
 def test_is_due(age: float | None, alive_s: float, due: bool) -> None:
-    assert is_due(age, alive_s, thresholds=T) is due
+    assert is_due(age, Phase.CLOSED, alive_s, thresholds=T) is due
+
+
+def test_half_open_a_check_is_always_due() -> None:
+    assert is_due(0.0, Phase.HALF_OPEN, 0.0, thresholds=T)

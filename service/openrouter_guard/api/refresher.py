@@ -115,7 +115,8 @@ class Refresher:
     def _after(self, finding: Finding, record: Record | None, now_s: float) -> Record:
         base = self._cache.base(record, now_s)
         found = finding.upstream(now_s)
-        return after_check(base, _kept(base.upstream, found) if _knows_less(finding, base.upstream) else found)
+        seen = _kept(base.upstream, found) if _knows_less(finding, base.upstream) else found
+        return after_check(base, seen, now_s=now_s, policy=self._cache.policy, by=self._cache.by)
 
 
 def _knows_less(finding: Finding, seen: Upstream) -> bool:

@@ -43,6 +43,8 @@ def serve(settings: Settings, host: str, port: int) -> int:
     server = uvicorn.Server(config)
     with _listening(host, port) as listener:
         logger.info("running on %s", _url(listener))
+        if not settings.api_key:
+            logger.warning("OPENROUTER_API_KEY is not set: only what workers report will be known")
         server.run(sockets=[listener])
     return 0 if server.started else 1
 

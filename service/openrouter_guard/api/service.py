@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 
 from openrouter_guard.errors import StoreError
+from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.runtime import Background, Cache, Edge
 from openrouter_guard.settings import Settings
@@ -109,7 +110,9 @@ class Service:
     async def _follow(self) -> None:
         await self._cache.follow()
         alive_s = time.monotonic() - self._began_s
-        due = is_due(self._age_s, alive_s, thresholds=self._thresholds)
+        view = self._cache.view
+        phase = (view.record or Record()).phase(view.now_s)
+        due = is_due(self._age_s, phase, alive_s, thresholds=self._thresholds)
         if due and self._refresher.chance is Chance.FREE:
             self._refresher.start()
 

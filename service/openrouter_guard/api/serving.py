@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.record import Record, block_s
 from openrouter_guard.settings import Thresholds
 
@@ -87,6 +88,9 @@ def source(age_s: float | None, *, is_live: bool, thresholds: Thresholds) -> Sou
     return Source.CACHE if age_s is not None and age_s < thresholds.fresh_s else Source.STALE
 
 
-def is_due(age_s: float | None, alive_s: float, *, thresholds: Thresholds) -> bool:
-    """Whether to check although nobody asks; a process that found nothing starts to count at its own start."""
-    return (alive_s if age_s is None else age_s) >= thresholds.stale_s
+def is_due(age_s: float | None, phase: Phase, alive_s: float, *, thresholds: Thresholds) -> bool:
+    """Whether to check although nobody asks; a process that found nothing starts to count at its own start.
+
+    While half-open always: where no worker is there to make a trial call, only checks can close the breaker.
+    """
+    return phase is Phase.HALF_OPEN or (alive_s if age_s is None else age_s) >= thresholds.stale_s

@@ -5,8 +5,9 @@
        └────────── a trial call succeeds ─┼───────────────────────────────┤
                                           └────── a trial call fails ─────┘
 
-An open breaker becomes half-open by time alone: nobody has to be there to turn it. All times are Unix seconds
-of the Redis server's clock, passed in.
+An open breaker becomes half-open by time alone: nobody has to be there to turn it. Nor has anybody to be there to
+close it: where no trial call is made for a while, good health checks do, on probation. All times are Unix seconds of
+the Redis server's clock, passed in.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ __all__ = [
     "Policy",
     "opened",
     "phase",
+    "waits_for_trial",
     "with_permit",
     "without_permit",
 ]
@@ -50,6 +52,8 @@ class Policy:
         stable_s: Closed for this long, the next wait is the first one again.
         permits: Trial calls at a time for the whole fleet while half-open.
         permit_lease_s: A permit whose holder is silent for this long is free again.
+        trial_wait_s: Half-open for this long without a trial call, good health checks may close it instead.
+        good_checks: How many of them in a row it takes.
     """
 
     failure_threshold: int = 5
@@ -59,6 +63,8 @@ class Policy:
     stable_s: float = 600.0
     permits: int = 2
     permit_lease_s: float = 15.0
+    trial_wait_s: float = 60.0
+    good_checks: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +76,14 @@ class Closed:
         run: The reporters that this run of failures came from.
         trips: How often the breaker has opened without a stable time between.
         since_s: When it closed; 0 if it never was open.
+        on_probation: Health checks closed it and no call has succeeded since: the first failure opens it again.
     """
 
     failures: int = 0
     run: frozenset[str] = frozenset()
     trips: int = 0
     since_s: float = 0.0
+    on_probation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,7 @@ class HalfOpen:
 
     Attributes:
         permits: Owner of each trial call that is out, and when its lease ends.
+        tried_at_s: When the last one went out, or was still under way.
     """
 
     reason: str
@@ -110,6 +119,7 @@ class HalfOpen:
     trips: int = 1
     failures: int = 0
     permits: Mapping[str, float] = field(default_factory=dict)
+    tried_at_s: float = 0.0
 
 
 Breaker: TypeAlias = Closed | Open | HalfOpen
@@ -150,7 +160,8 @@ def with_permit(breaker: Breaker, owner: str, *, now_s: float, policy: Policy) -
     live = {name: until for name, until in _permits(breaker).items() if until > now_s}
     if owner not in live and len(live) >= policy.permits:
         return None
-    return _half_open(breaker, live | {owner: now_s + policy.permit_lease_s})
+    permits = live | {owner: now_s + policy.permit_lease_s}
+    return HalfOpen(breaker.reason, breaker.opened_at_s, breaker.trips, breaker.failures, permits, tried_at_s=now_s)
 
 
 def without_permit(breaker: Breaker, owner: str) -> Breaker:
@@ -160,8 +171,12 @@ def without_permit(breaker: Breaker, owner: str) -> Breaker:
     return replace(breaker, permits={name: at for name, at in breaker.permits.items() if name != owner})
 
 
-def _half_open(breaker: Open | HalfOpen, permits: Mapping[str, float]) -> HalfOpen:
-    return HalfOpen(breaker.reason, breaker.opened_at_s, breaker.trips, breaker.failures, permits)
+def waits_for_trial(breaker: Breaker, *, now_s: float, policy: Policy) -> bool:
+    """Whether it has been half-open for long without a trial call: perhaps nobody is there to make one."""
+    if phase(breaker, now_s) is not Phase.HALF_OPEN or isinstance(breaker, Closed):
+        return False
+    since_s = breaker.until_s if isinstance(breaker, Open) else breaker.tried_at_s
+    return now_s - since_s >= policy.trial_wait_s and not any(end > now_s for end in _permits(breaker).values())
 
 
 def _permits(breaker: Open | HalfOpen) -> Mapping[str, float]:

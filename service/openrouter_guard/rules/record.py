@@ -84,6 +84,7 @@ class Record:
         legacy_open: What an older writer says of the breaker in ``circuit_breaker_open``, where that
             contradicts the breaker; else None.
         check_slot_s: The health check is taken by somebody until then.
+        good_checks: Health checks in a row that found nothing wrong while the breaker was half-open.
     """
 
     breaker: Breaker = Closed()
@@ -93,6 +94,7 @@ class Record:
     live_reporters: int = 0
     legacy_open: bool | None = None
     check_slot_s: float = 0.0
+    good_checks: int = 0
 
     def phase(self, now_s: float) -> Phase:
         return breakers.phase(self.breaker, now_s)
@@ -119,6 +121,8 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
             return _open(record, _last_error(record.upstream), LEGACY, now_s, policy)
         case Closed() as breaker if _is_tripped(breaker, record.live_reporters, policy):
             return _open(record, _last_error(record.upstream), by, now_s, policy)
+        case Closed(on_probation=True) as breaker if record.upstream.last_success_s > breaker.since_s:
+            return replace(record, breaker=replace(breaker, on_probation=False, since_s=now_s))
         case Open() | HalfOpen() if record.legacy_open is False and record.phase(now_s) is Phase.HALF_OPEN:
             return _close(record, LEGACY, now_s)
         case Open() | HalfOpen() if record.legacy_open is False:
@@ -154,6 +158,8 @@ def _insist(record: Record) -> Record:
 
 
 def _is_tripped(breaker: Closed, live_reporters: int, policy: Policy) -> bool:
+    if breaker.on_probation:
+        return breaker.failures > 0
     wanted = min(policy.reporters_wanted, live_reporters)
     return breaker.failures >= policy.failure_threshold and len(breaker.run) >= wanted
 
@@ -198,22 +204,34 @@ def limited(record: Record, signal: Signal, now_s: float) -> Record:
     return replace(record, upstream=upstream)
 
 
-def after_check(record: Record, found: Upstream) -> Record:
+def after_check(record: Record, found: Upstream, *, now_s: float, policy: Policy, by: str) -> Record:
     """The record after a health check.
 
     A good check tells that the key works, not that calls do: it does not overrule what workers saw in a breaker
-    that is not closed.
+    that is not closed. Only where none of them is there to try, good checks in a row close it, on probation.
     """
-    seen = record.upstream
+    seen, is_good = record.upstream, found.state is OpenRouterState.ACTIVE
     known = replace(
         found,
         last_api_call_s=seen.last_api_call_s,
         last_success_s=seen.last_success_s,
         rate_limit_reset_s=max(seen.rate_limit_reset_s, found.rate_limit_reset_s),
     )
-    if found.state is OpenRouterState.ACTIVE and _workers_disagree(record):
+    if is_good and _workers_disagree(record):
         known = replace(known, state=seen.state, message=seen.message, error_details=seen.error_details)
-    return replace(record, upstream=known)
+    counts = is_good and record.phase(now_s) is Phase.HALF_OPEN and _tells_of_recovery(record.breaker, found)
+    checked = replace(record, upstream=known, good_checks=record.good_checks + 1 if counts else 0)
+    if checked.good_checks < policy.good_checks:
+        return checked
+    if not breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy):
+        return checked
+    return _close(checked, by, now_s, on_probation=True)
+
+
+def _tells_of_recovery(breaker: Breaker, found: Upstream) -> bool:
+    """A key that works says nothing of an account that was empty, unless it also says what is left."""
+    was_empty = getattr(breaker, "reason", "") == OpenRouterState.CREDITS_EXHAUSTED
+    return not was_empty or (found.balance is not None and found.balance > 0)
 
 
 def _workers_disagree(record: Record) -> bool:
@@ -268,17 +286,18 @@ def _open(record: Record, reason: str, by: str, now_s: float, policy: Policy) ->
     return _moved(record, breaker, reason, by, now_s)
 
 
-def _close(record: Record, by: str, now_s: float) -> Record:
-    breaker = Closed(trips=getattr(record.breaker, "trips", 0), since_s=now_s)
+def _close(record: Record, by: str, now_s: float, *, on_probation: bool = False) -> Record:
+    breaker = Closed(trips=getattr(record.breaker, "trips", 0), since_s=now_s, on_probation=on_probation)
     upstream = replace(
         record.upstream,
         state=OpenRouterState.ACTIVE,
-        message="Service active",
+        message="Health checks succeed" if on_probation else "Service active",
         error_details="",
-        last_success_s=now_s,
+        last_success_s=record.upstream.last_success_s if on_probation else now_s,
         rate_limit_reset_s=0.0,
     )
-    return _moved(replace(record, upstream=upstream), breaker, "trial_succeeded", by, now_s)
+    reason = "checks_succeeded" if on_probation else "trial_succeeded"
+    return _moved(replace(record, upstream=upstream), breaker, reason, by, now_s)
 
 
 def _moved(record: Record, breaker: Breaker, reason: str, by: str, now_s: float) -> Record:
@@ -287,4 +306,4 @@ def _moved(record: Record, breaker: Breaker, reason: str, by: str, now_s: float)
     before = Phase.OPEN if isinstance(record.breaker, Open) else record.phase(now_s)
     change = Transition(epoch, before, breakers.phase(breaker, now_s), reason, by, now_s)
     transitions = (*record.transitions, change)[-KEPT_TRANSITIONS:]
-    return replace(record, breaker=breaker, epoch=epoch, transitions=transitions, legacy_open=None)
+    return replace(record, breaker=breaker, epoch=epoch, transitions=transitions, legacy_open=None, good_checks=0)

@@ -21,7 +21,7 @@ FIELDS = (
     "state", "message", "balance", "usage_today", "usage_month", "last_check", "last_api_call", "last_success",
     "error_details", "consecutive_failures", "circuit_breaker_open", "rate_limit_reset",
     "breaker", "reason", "epoch", "version", "opened_at", "open_until", "closed_at", "trips", "run",
-    "live_reporters", "permits", "transitions", "check_slot",
+    "live_reporters", "permits", "tried_at", "probation", "good_checks", "transitions", "check_slot",
 )  # fmt: skip
 """All that is read. ``reporters``, which only the counting script needs, can be long and is left out."""
 
@@ -43,6 +43,7 @@ def parse(fields: Mapping[str, str]) -> Record:
         live_reporters=_int(fields.get("live_reporters")),
         legacy_open=_contradiction(fields.get("circuit_breaker_open"), breaker),
         check_slot_s=unix_s(fields.get("check_slot")),
+        good_checks=_int(fields.get("good_checks")),
     )
 
 
@@ -63,6 +64,7 @@ def encode(record: Record) -> dict[str, str]:
         "epoch": str(record.epoch),
         "transitions": json.dumps([_row(t) for t in record.transitions]) if record.transitions else "",
         "check_slot": iso(record.check_slot_s),
+        "good_checks": str(record.good_checks or ""),
         **_breaker_fields(record.breaker),
     }
 
@@ -89,10 +91,12 @@ def _breaker(fields: Mapping[str, str]) -> Breaker:
         case Phase.OPEN:
             return Open(reason, opened_at_s, unix_s(fields.get("open_until")), trips, failures)
         case Phase.HALF_OPEN:
-            return HalfOpen(reason, opened_at_s, trips, failures, _permits(fields.get("permits")))
+            tried_at_s = unix_s(fields.get("tried_at"))
+            return HalfOpen(reason, opened_at_s, trips, failures, _permits(fields.get("permits")), tried_at_s)
         case _:
             run = frozenset(fields.get("run", "").split())
-            return Closed(failures, run, trips, unix_s(fields.get("closed_at")))
+            on_probation = fields.get("probation") == "true"
+            return Closed(failures, run, trips, unix_s(fields.get("closed_at")), on_probation)
 
 
 def _breaker_fields(breaker: Breaker) -> dict[str, str]:
@@ -102,6 +106,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
         "circuit_breaker_open": "false" if isinstance(breaker, Closed) else "true",
         "trips": str(breaker.trips),
         "closed_at": "", "opened_at": "", "open_until": "", "reason": "", "permits": "", "run": "",
+        "tried_at": "", "probation": "",
     }  # fmt: skip
     match breaker:
         case Closed():
@@ -109,6 +114,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
                 "breaker": Phase.CLOSED.value,
                 "closed_at": iso(breaker.since_s),
                 "run": " ".join(sorted(breaker.run)),
+                "probation": "true" if breaker.on_probation else "",
             }
         case Open():
             own = {
@@ -123,6 +129,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
                 "reason": breaker.reason,
                 "opened_at": iso(breaker.opened_at_s),
                 "permits": json.dumps(dict(breaker.permits), sort_keys=True),
+                "tried_at": iso(breaker.tried_at_s),
             }
     return common | own
 

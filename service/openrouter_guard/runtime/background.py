@@ -1,0 +1,78 @@
+"""The loops of this process, and whether they still come round."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+__all__ = ["Background", "cancelled"]
+
+logger = logging.getLogger(__name__)
+
+STALL_S = 30.0
+"""Every round is bounded by timeouts that are much shorter."""
+_PAUSE_S = 1.0
+_AGAIN_S = 0.1
+
+
+@dataclass(slots=True)
+class _Loop:
+    task: asyncio.Task[None]
+    came_round_s: float
+    waits: bool
+
+
+class Background:
+    """Runs each piece of work over and over until :meth:`stop`."""
+
+    def __init__(self) -> None:
+        self._loops: dict[str, _Loop] = {}
+
+    def start(self, name: str, work: Callable[[], Awaitable[object]], *, waits: bool = False) -> None:
+        """Run *work* again and again; ``waits`` says that one round may rightly take for ever."""
+        task = asyncio.create_task(self._forever(name, work), name=name)
+        self._loops[name] = _Loop(task, time.monotonic(), waits)
+
+    async def stop(self) -> None:
+        loops, self._loops = self._loops, {}
+        await cancelled(*(loop.task for loop in loops.values()))
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self._loops)
+
+    def stalled(self) -> list[str]:
+        """The loops that ended, or have not come round for a long time."""
+        late_s = time.monotonic() - STALL_S
+        loops = self._loops.items()
+        return [name for name, loop in loops if loop.task.done() or (not loop.waits and loop.came_round_s < late_s)]
+
+    async def _forever(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            try:
+                await work()
+            except Exception:
+                # Nothing that is expected comes here. The loop goes on, and if it keeps failing it counts as stalled.
+                logger.exception("background work failed", extra={"work": name})
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                self._came_round(name)
+
+    def _came_round(self, name: str) -> None:
+        if name in self._loops:
+            self._loops[name].came_round_s = time.monotonic()
+
+
+async def cancelled(*tasks: asyncio.Task[None]) -> None:
+    """Cancel until all have ended.
+
+    Once is not enough: on Python 3.11 ``asyncio.wait_for``, which redis-py writes with, may lose a cancellation.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_AGAIN_S)

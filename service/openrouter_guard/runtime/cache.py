@@ -1,0 +1,201 @@
+"""This process' copy of the shared state: pushed and polled, so that a request costs no round trip to Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from openrouter_guard.errors import StoreError, StoreUnavailable
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Closed, Policy
+from openrouter_guard.rules.record import Record
+from openrouter_guard.store import Batch, Seen, Store
+from openrouter_guard.store.store import Decide
+
+from .edge import Edge
+
+__all__ = ["Cache", "View"]
+
+POLL_S = (0.5, 1.0)
+"""Between two looks at the state, in case a push was lost; jittered, so that replicas do not ask in step."""
+RETRY_S = (0.1, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known at one moment.
+
+    Attributes:
+        record: With what follows from it; None where nothing is known.
+        now_s: Redis' clock, Unix seconds.
+        error: Why the state cannot be read; None if it can.
+    """
+
+    record: Record | None
+    now_s: float
+    error: Exception | None = None
+
+    @property
+    def is_degraded(self) -> bool:
+        return self.error is not None
+
+    @property
+    def last_check_s(self) -> float:
+        return self.record.upstream.last_check_s if self.record else 0.0
+
+
+class Cache:
+    """The last known state of one scope, and the only way of this process to change it.
+
+    Attributes:
+        policy: The settings of the rules.
+        by: Who this process is in the history.
+    """
+
+    def __init__(self, store: Store, policy: Policy, by: str) -> None:
+        self._store = store
+        self.policy = policy
+        self.by = by
+        self._known: Record | None = None
+        self._shown: Record | None = None
+        self._offset_s = time.time() - time.monotonic()
+        self._wake = asyncio.Event()
+        self._news = asyncio.Event()
+        # One conversation at a time, so that an older answer never replaces a newer one.
+        self._turn = asyncio.Lock()
+        self._reading = Edge("Redis is away, serving the last known state", "Redis is back")
+        self._writing = Edge("Redis takes no changes of the state", "Redis takes changes of the state again")
+        self._pushing = Edge("Redis pushes no changes, looking every second", "Redis pushes changes again")
+
+    @property
+    def now_s(self) -> float:
+        """Redis' clock by this process' monotonic one: no jump of the wall clock moves a deadline."""
+        return time.monotonic() + self._offset_s
+
+    @property
+    def view(self) -> View:
+        return View(self._shown, self.now_s, self._reading.error)
+
+    async def news(self) -> None:
+        """Wait for the next look at the state, or for the news that there is none."""
+        await self._news.wait()
+
+    # -- what the loops do --------------------------------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Look at the state once: at a push, or after a moment."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(random.uniform(*POLL_S)):  # noqa: S311  jitter, not a secret
+                await self._wake.wait()
+        self._wake.clear()
+        await self.refresh()
+
+    async def listen(self) -> None:
+        """Take pushes until the connection ends, then wait a moment."""
+        try:
+            async for _ in self._store.listen():
+                self._pushing.worked()
+                self._wake.set()
+        except StoreUnavailable:
+            pass  # the polls notice too, and say so
+        except StoreError as error:
+            self._pushing.failed(error)
+        await asyncio.sleep(random.uniform(*RETRY_S))  # noqa: S311  jitter, not a secret
+
+    async def refresh(self) -> None:
+        async with self._turn:
+            try:
+                seen = await self._store.read()
+            except StoreError as error:
+                self.away(error)
+                return
+            self._reading.worked()
+            with suppress(StoreError):
+                await self._settle(seen)
+
+    # -- changing it --------------------------------------------------------------------------------------------
+
+    async def change(self, decide: Decide) -> Seen:
+        """Commit a decision.
+
+        Raises:
+            StoreError: If it was not committed; it has been logged.
+        """
+        async with self._turn:
+            return await self._change(decide)
+
+    async def count(self, batch: Batch) -> None:
+        """Count a batch, and commit what follows from it.
+
+        Raises:
+            StoreError: If that is not sure; it has been logged.
+        """
+        async with self._turn:
+            try:
+                counted = await self._store.count(batch, at_s=self.now_s)
+            except StoreError as error:
+                self._not_written(error)
+                raise
+            await self._settle(counted.seen)
+
+    def base(self, record: Record | None, now_s: float) -> Record:
+        """What to decide on: the record with what follows from it, what was known of a lost one, or a fresh one."""
+        current = self._current(record, now_s)
+        if current is not None:
+            return current
+        known = self._without_count()
+        return replace(known, epoch=records.next_epoch(known.epoch, now_s)) if known else records.fresh(now_s)
+
+    def away(self, error: StoreError) -> None:
+        self._reading.failed(error)
+        self._tell()
+
+    async def _settle(self, seen: Seen) -> None:
+        """Commit what follows from what was read; whoever sees it first does it."""
+        self._adopt(seen)
+        if self._current(seen.record, seen.now_s) not in (None, seen.record):
+            await self._change(self._current)
+
+    async def _change(self, decide: Decide) -> Seen:
+        try:
+            seen = await self._store.change(decide)
+        except StoreError as error:
+            self._not_written(error)
+            raise
+        self._writing.worked()
+        self._adopt(seen)
+        return seen
+
+    def _not_written(self, error: StoreError) -> None:
+        if isinstance(error, StoreUnavailable):
+            self.away(error)
+        else:
+            self._writing.failed(error)
+
+    def _current(self, record: Record | None, now_s: float) -> Record | None:
+        restored = self._restored(record, now_s)
+        return restored or (record and self._settled(record, now_s))
+
+    def _restored(self, record: Record | None, now_s: float) -> Record | None:
+        return records.recovered(self._known or Record(), record, now_s)
+
+    def _settled(self, record: Record, now_s: float) -> Record:
+        return records.settled(record, now_s=now_s, policy=self.policy, by=self.by)
+
+    def _adopt(self, seen: Seen) -> None:
+        self._offset_s = seen.now_s - time.monotonic()
+        # What Redis lost stays known as it was: only a commit may give it a new epoch.
+        if self._restored(seen.record, seen.now_s) is None:
+            self._known = seen.record or self._without_count()
+        self._shown = self._known and self._settled(self._known, seen.now_s)
+        self._tell()
+
+    def _without_count(self) -> Record | None:
+        return self._known and replace(self._known, breaker=Closed())
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()

@@ -1,0 +1,51 @@
+"""A breaker that no worker tries is closed by the service's checks: a paused fleet must not stay so for ever."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from openrouter_guard.rules.breaker import Closed, Phase, Policy
+from openrouter_guard.rules.record import Record
+from openrouter_guard.settings import Settings, Thresholds
+from openrouter_guard.store import Store
+from tests.service.apps import FakeUpstream, eventually, fail, failing, open_breaker, running
+
+
+@pytest.fixture
+def quick(settings: Settings) -> Settings:
+    policy = Policy(reset_timeout_s=0.1, trial_wait_s=0.1)
+    return replace(settings, policy=policy, thresholds=Thresholds(check_slot_s=0.05))
+
+
+async def breaker_is(store: Store, phase: Phase) -> Record | None:
+    seen = await store.read()
+    return seen.record if seen.record and seen.record.phase(seen.now_s) is phase else None
+
+
+async def test_good_checks_close_it_on_probation(quick: Settings, upstream: FakeUpstream, store: Store) -> None:
+    await open_breaker(store, quick)
+    async with running(quick, upstream):
+        record = await eventually(lambda: breaker_is(store, Phase.CLOSED))
+    assert isinstance(record.breaker, Closed)
+    assert record.breaker.on_probation
+    assert (await store.history(1))[0]["reason"] == "checks_succeeded"
+
+
+async def test_the_first_failure_of_a_worker_opens_it_again(
+    quick: Settings, upstream: FakeUpstream, store: Store
+) -> None:
+    await open_breaker(store, quick)
+    async with running(quick, upstream):
+        await eventually(lambda: breaker_is(store, Phase.CLOSED))
+        await fail(store, 1)
+        await eventually(lambda: breaker_is(store, Phase.OPEN))
+
+
+async def test_while_checks_fail_it_stays_as_it_is(quick: Settings, upstream: FakeUpstream, store: Store) -> None:
+    upstream.answer = failing(503)
+    await open_breaker(store, quick)
+    async with running(quick, upstream):
+        await eventually(lambda: upstream.calls > 3)
+        assert await breaker_is(store, Phase.HALF_OPEN)
