@@ -1,0 +1,80 @@
+"""Workloads, specs and readings as the pure rules of the operator take them, at 1,000 s on the Redis clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open
+from openrouter_guard.rules.record import Record, Upstream
+from openrouter_operator.plan import Candidate, Owner, Reading
+from openrouter_operator.spec import Spec, parse
+from openrouter_operator.workload import Pause, Workload
+
+__all__ = [
+    "NOW_S",
+    "OPENED_S",
+    "OTHER",
+    "OWNER",
+    "WORKERS",
+    "candidates",
+    "closed",
+    "half_open",
+    "opened",
+    "paused",
+    "reading",
+    "spec",
+    "unknown",
+    "workload",
+]
+
+NOW_S = 1_000.0
+OPENED_S = 900.0
+OWNER = Owner("uid-of-default", "default")
+OTHER = Owner("uid-of-other", "other")
+WORKERS = {"kind": "Deployment", "selector": {"matchLabels": {"fleet": "workers"}}}
+
+
+def spec(**fields: Any) -> Spec:
+    """The spec of a resource that targets all workers; *fields* as in YAML."""
+    return parse({"targets": [WORKERS]} | fields)
+
+
+def workload(name: str = "a", replicas: int = 3, **other: Any) -> Workload:
+    """A worker Deployment that nobody has paused."""
+    labels = other.pop("labels", {"fleet": "workers"})
+    return Workload("Deployment", "jobs", name, f"uid-of-{name}", "1", replicas, labels, **other)
+
+
+def paused(
+    name: str = "a", original: int = 3, *, set_to: int = 0, at_s: float = OPENED_S, owner: Owner = OWNER, **other: Any
+) -> Workload:
+    """A worker Deployment as we left it when we set it to ``set_to``."""
+    pause = Pause(owner.uid, owner.name, epoch=7, original=original, set_to=set_to, at_s=at_s)
+    return replace(workload(name, set_to, pause=pause), **other)
+
+
+def candidates(*found: Workload | Candidate) -> list[Candidate]:
+    return [one if isinstance(one, Candidate) else Candidate(one) for one in found]
+
+
+def reading(breaker: Breaker, *, now_s: float = NOW_S, since_s: float = 0.0, **upstream: Any) -> Reading:
+    """A breaker as just read."""
+    record = Record(breaker, epoch=7, upstream=Upstream(**upstream))
+    return Reading(record, now_s, is_fresh=True, last_known_s=now_s, since_s=since_s)
+
+
+def opened(at_s: float = OPENED_S, *, until_s: float = 1_020.0, now_s: float = NOW_S) -> Reading:
+    return reading(Open("timeout", at_s, until_s, failures=5), now_s=now_s, since_s=at_s)
+
+
+def half_open(*, now_s: float = NOW_S) -> Reading:
+    return reading(HalfOpen("timeout", OPENED_S, failures=5), now_s=now_s, since_s=990.0)
+
+
+def closed(since_s: float = NOW_S, *, now_s: float = NOW_S) -> Reading:
+    return reading(Closed(since_s=since_s), now_s=now_s, since_s=since_s)
+
+
+def unknown(last_known_s: float, *, record: Record | None = None) -> Reading:
+    return Reading(record, NOW_S, is_fresh=False, last_known_s=last_known_s, error="Redis is away")

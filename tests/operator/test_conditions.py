@@ -1,0 +1,342 @@
+"""What the status says, when it is worth a write, and what is worth an Event."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from openrouter_guard.rules.breaker import Closed
+from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_operator import conditions
+from openrouter_operator.conditions import COUNTERS_S, PROBLEMS_SHOWN, UPSTREAM_S, Event, Failure, Round, Tally
+from openrouter_operator.plan import Candidate, Goal, Reading, Step
+from openrouter_operator.workload import Workload
+from tests.operator.samples import (
+    NOW_S,
+    OTHER,
+    OWNER,
+    candidates,
+    closed,
+    half_open,
+    opened,
+    paused,
+    reading,
+    spec,
+    unknown,
+    workload,
+)
+
+AT_NOW = "1970-01-01T00:16:40Z"
+PAUSE = Goal(Step.PAUSE, "BreakerOpen")
+CANARY = Goal(Step.CANARY, "BreakerHalfOpen")
+RUNNING = Goal(Step.RESUME, "BreakerClosed", share=1.0)
+HALF = Goal(Step.RESUME, "BreakerClosed", share=0.5)
+NONE_PAUSED = Tally(matched=3, able=3, paused=0, resuming=0, failed=0)
+ALL_PAUSED = replace(NONE_PAUSED, paused=3)
+COMING_BACK = replace(NONE_PAUSED, paused=1, resuming=2)
+
+Status = dict[str, Any]
+
+
+def a_round(seen: Reading | None = None, goal: Goal = RUNNING, tally: Tally = NONE_PAUSED, **other: Any) -> Round:
+    asked = other.pop("spec", spec())
+    return Round(generation=4, spec=asked, reading=seen or closed(), goal=goal, tally=tally, **other)
+
+
+def status(now: Round, old: Status | None = None) -> Status:
+    return conditions.status(old or {}, now)
+
+
+def said(now: Round, kind: str) -> tuple[str, str, str]:
+    found = next(c for c in status(now)["conditions"] if c["type"] == kind)
+    return found["status"], found["reason"], found["message"]
+
+
+def at(now_s: float, seen: Reading) -> Reading:
+    return replace(seen, now_s=now_s, last_known_s=now_s)
+
+
+IN_PEACE = a_round()
+IN_AN_OUTAGE = a_round(opened(), PAUSE, ALL_PAUSED)
+ON_TRIAL = a_round(half_open(), CANARY, replace(NONE_PAUSED, paused=2, resuming=1))
+IN_THE_DARK = a_round(unknown(900.0), Goal(Step.KEEP, "StateUnknown"), ALL_PAUSED)
+
+# -- counting -------------------------------------------------------------------------------------------------------
+
+
+def count(*found: Workload | Candidate, failures: dict[str, Failure] | None = None, outage: str = "") -> Tally:
+    return conditions.tally(candidates(*found), OWNER, outage, failures or {})
+
+
+def test_each_workload_is_counted_for_what_it_is() -> None:
+    found = count(
+        paused("a"),
+        paused("b", set_to=1),
+        workload("c"),
+        workload("d", replicas=0),
+        workload("e", is_controlled=True),
+        paused("f", owner=OTHER),
+        Candidate(paused("g"), is_matched=False),
+    )
+    assert (found.matched, found.able, found.paused, found.resuming, found.failed) == (6, 3, 2, 1, 0)
+    assert [(p.target, p.reason) for p in found.problems] == [
+        ("Deployment/e", "ControlledByOwner"),
+        ("Deployment/f", "PausedByOther"),
+    ]
+
+
+def test_being_at_zero_already_is_no_problem() -> None:
+    assert count(workload(replicas=0)) == Tally(matched=1, able=0, paused=0, resuming=0, failed=0)
+
+
+def test_a_change_that_was_not_taken_is_a_problem_with_the_words_of_the_api_server() -> None:
+    found = count(workload("a"), failures={"uid-of-a": Failure("Refused", "admission webhook says no")})
+    assert found.failed == 1
+    assert found.problems == (("Deployment/a", "Refused", "admission webhook says no"),)
+
+
+def test_only_the_first_few_problems_are_shown_and_all_are_counted() -> None:
+    names = [f"w{nth:02}" for nth in range(PROBLEMS_SHOWN + 5)]
+    failures = {f"uid-of-{name}": Failure("Refused", "no") for name in names}
+    found = count(*map(workload, reversed(names)), failures=failures)
+    assert found.failed == len(names)
+    assert [p.target for p in found.problems] == [f"Deployment/{name}" for name in names[:PROBLEMS_SHOWN]]
+
+
+# -- the conditions -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        pytest.param(IN_PEACE, ("True", "CarriedOut"), id="in peace"),
+        pytest.param(IN_AN_OUTAGE, ("True", "CarriedOut"), id="in an outage: it is not about OpenRouter"),
+        pytest.param(IN_THE_DARK, ("Unknown", "StateUnknown"), id="not known while the state is not"),
+        pytest.param(a_round(spec=spec(suspend=True)), ("True", "Suspended"), id="suspended"),
+        pytest.param(
+            a_round(tally=Tally(0, 0, 0, 0, 0)), ("True", "NoTargets"), id="with targets that nobody matches"
+        ),
+        pytest.param(
+            a_round(tally=Tally(0, 0, 0, 0, 0), spec=spec(mode="Observe", targets=[])),
+            ("True", "CarriedOut"), id="without targets at all",
+        ),
+        pytest.param(
+            a_round(opened(), PAUSE, replace(NONE_PAUSED, paused=2, failed=1)),
+            ("False", "TargetsFailed"), id="not while one workload cannot be changed",
+        ),
+        pytest.param(a_round(invalid="spec.mode: no"), ("False", "InvalidSpec"), id="not with an invalid spec"),
+    ],
+)  # fmt: skip
+def test_ready_tells_whether_the_spec_is_carried_out(now: Round, expected: tuple[str, str]) -> None:
+    assert said(now, "Ready")[:2] == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        pytest.param(IN_PEACE, ("True", "BreakerClosed"), id="in peace"),
+        pytest.param(IN_AN_OUTAGE, ("False", "BreakerOpen"), id="in an outage"),
+        pytest.param(ON_TRIAL, ("False", "BreakerHalfOpen"), id="on trial"),
+        pytest.param(IN_THE_DARK, ("Unknown", "StateUnknown"), id="in the dark"),
+        pytest.param(
+            a_round(reading(Closed(), rate_limit_reset_s=NOW_S + 1)), ("False", "RateLimited"), id="rate limited"
+        ),
+        pytest.param(
+            a_round(reading(Closed(), rate_limit_reset_s=NOW_S)), ("True", "BreakerClosed"), id="no longer limited"
+        ),
+    ],
+)
+def test_upstream_available_tells_whether_calls_go_through(now: Round, expected: tuple[str, str]) -> None:
+    assert said(now, "UpstreamAvailable")[:2] == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        pytest.param(IN_PEACE, ("False", "BreakerClosed", "No workload is paused"), id="nothing"),
+        pytest.param(IN_AN_OUTAGE, ("True", "BreakerOpen", "3 of 3 workloads are paused"), id="everything"),
+        pytest.param(
+            ON_TRIAL,
+            ("True", "BreakerHalfOpen", "2 workloads are paused, 1 run one pod to test the upstream"), id="a canary",
+        ),
+        pytest.param(
+            a_round(closed(), HALF, COMING_BACK),
+            ("True", "BreakerClosed", "3 workloads are coming back, at 50% of their pods"), id="a step",
+        ),
+        pytest.param(
+            IN_THE_DARK, ("True", "StateUnknown", "3 workloads stay paused (StateUnknown)"), id="kept in the dark"
+        ),
+    ],
+)  # fmt: skip
+def test_paused_tells_what_is_paused_and_why(now: Round, expected: tuple[str, str, str]) -> None:
+    assert said(now, "Paused") == expected
+
+
+def test_reconciling_lasts_until_the_goal_is_reached_and_all_is_back() -> None:
+    assert said(IN_AN_OUTAGE, "Reconciling")[:2] == ("False", "Done")
+    assert said(a_round(opened(), PAUSE, NONE_PAUSED, is_settled=False), "Reconciling")[:2] == ("True", "InProgress")
+    assert said(a_round(closed(), HALF, COMING_BACK), "Reconciling")[:2] == ("True", "InProgress")
+
+
+def test_stalled_waits_for_somebody_to_mend_the_spec() -> None:
+    assert said(a_round(invalid="spec.mode: no"), "Stalled") == ("True", "InvalidSpec", "spec.mode: no")
+    assert said(IN_THE_DARK, "Stalled")[0] == "False"
+
+
+def test_state_fresh_tells_whether_nobody_has_reported_or_redis_is_away() -> None:
+    assert said(IN_PEACE, "StateFresh") == ("True", "Read", "The state of scope 'default' is read from Redis")
+    assert said(IN_THE_DARK, "StateFresh") == ("False", "Unreadable", "Redis is away")
+    nobody = replace(unknown(900.0), error="")
+    assert said(a_round(nobody), "StateFresh")[:2] == ("False", "NotReported")
+
+
+def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
+    before = status(IN_AN_OUTAGE)
+    after = status(a_round(at(NOW_S + 9, half_open()), CANARY, ALL_PAUSED), before)
+    times = {c["type"]: c["lastTransitionTime"] for c in after["conditions"]}
+    assert times["UpstreamAvailable"] == AT_NOW, "False as before, for another reason"
+    later = status(replace(IN_PEACE, reading=at(NOW_S + 99, closed())), after)
+    assert (
+        next(c for c in later["conditions"] if c["type"] == "Paused")["lastTransitionTime"] == "1970-01-01T00:18:19Z"
+    )
+
+
+def test_the_state_is_unknown_since_somebody_wrote_that_down() -> None:
+    assert conditions.unknown_since_s(status(IN_THE_DARK)) == NOW_S
+    assert conditions.unknown_since_s(status(IN_PEACE)) is None
+    assert conditions.unknown_since_s({}) is None
+
+
+# -- the rest of the status -----------------------------------------------------------------------------------------
+
+
+def test_the_columns_of_kubectl_get() -> None:
+    found = status(IN_AN_OUTAGE)
+    assert found["observedGeneration"] == 4
+    assert found["upstream"] == {"state": "active", "message": "No call has been made yet"}
+    assert found["breaker"] == {
+        "state": "open",
+        "reason": "timeout",
+        "failures": 5,
+        "since": "1970-01-01T00:15:00Z",
+        "openedAt": "1970-01-01T00:15:00Z",
+        "retryAt": "1970-01-01T00:17:00Z",
+        "epoch": 7,
+    }
+    assert found["targets"] == {
+        "matched": 3, "paused": 3, "resuming": 0, "skipped": 0, "failed": 0, "summary": "3/3",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        pytest.param(unknown(900.0), "unknown", id="what was never known"),
+        pytest.param(unknown(900.0, record=opened().record), "unknown", id="what is no longer known"),
+        pytest.param(opened(until_s=NOW_S), "half_open", id="open until a time that has passed"),
+        pytest.param(half_open(), "half_open", id="half-open"),
+        pytest.param(closed(), "closed", id="closed"),
+    ],
+)
+def test_the_breaker_is_shown_as(seen: Reading, expected: str) -> None:
+    shown = status(a_round(seen))["breaker"]
+    assert shown["state"] == expected
+    assert "retryAt" not in shown or expected == "unknown"
+
+
+def test_a_rate_limit_is_shown_as_long_as_it_stands() -> None:
+    limited = reading(Closed(), rate_limit_reset_s=NOW_S + 1, state=OpenRouterState.RATE_LIMITED)
+    assert status(a_round(limited))["upstream"]["rateLimitReset"] == "1970-01-01T00:16:41+00:00"
+    assert "rateLimitReset" not in status(a_round(at(NOW_S + 1, limited)))["upstream"]
+
+
+def test_the_last_pause_and_the_last_resume_say_when_why_and_how_long() -> None:
+    seen = status(IN_PEACE)
+    assert "lastPause" not in seen
+    seen = status(a_round(at(1_000, opened()), PAUSE, replace(NONE_PAUSED, paused=1)), seen)
+    assert seen["lastPause"] == {"startedAt": AT_NOW, "reason": "timeout"}
+    seen = status(a_round(at(1_004, opened()), PAUSE, ALL_PAUSED), seen)
+    assert seen["lastPause"]["durationSeconds"] == 4
+    seen = status(a_round(at(1_010, half_open()), CANARY, replace(NONE_PAUSED, paused=2, resuming=1)), seen)
+    assert "lastResume" not in seen
+    seen = status(a_round(at(1_020, closed()), HALF, COMING_BACK), seen)
+    assert seen["lastResume"] == {"startedAt": "1970-01-01T00:17:00Z", "reason": "BreakerClosed"}
+    seen = status(a_round(at(1_050, closed()), RUNNING, NONE_PAUSED), seen)
+    assert seen["lastResume"]["durationSeconds"] == 30
+    assert seen["lastPause"] == {"startedAt": AT_NOW, "reason": "timeout", "durationSeconds": 4}
+
+
+# -- whether it is worth a write ------------------------------------------------------------------------------------
+
+
+def with_failures(number: int) -> Status:
+    return status(a_round(reading(Closed(failures=number))))
+
+
+def limited_until(reset_s: float) -> Status:
+    return status(a_round(reading(Closed(), rate_limit_reset_s=reset_s, state=OpenRouterState.RATE_LIMITED)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "since_write_s", "expected"),
+    [
+        pytest.param(status(IN_PEACE), status(IN_PEACE), 1e9, False, id="what is the same never"),
+        pytest.param({}, status(IN_PEACE), 0, True, id="the first one at once"),
+        pytest.param(status(IN_PEACE), status(IN_AN_OUTAGE), 0, True, id="a transition at once"),
+        pytest.param(with_failures(0), with_failures(3), COUNTERS_S - 1, False, id="counters not soon"),
+        pytest.param(with_failures(0), with_failures(3), COUNTERS_S, True, id="but after a while"),
+        pytest.param(
+            limited_until(1_100), limited_until(1_101), UPSTREAM_S - 1, False,
+            id="not each 429 that moves the end of a rate limit",
+        ),
+        pytest.param(limited_until(1_100), limited_until(1_101), UPSTREAM_S, True, id="but the latest in a moment"),
+        pytest.param(limited_until(0), limited_until(1_100), 0, True, id="the beginning of a rate limit at once"),
+    ],
+)  # fmt: skip
+def test_it_is_written(old: Status, new: Status, since_write_s: float, *, expected: bool) -> None:
+    assert conditions.differs(old, new, since_write_s=since_write_s) is expected
+
+
+# -- events ---------------------------------------------------------------------------------------------------------
+
+
+def told(old: Round, new: Round) -> list[tuple[str, str]]:
+    before = status(old)
+    return [(event.type, event.reason) for event in conditions.events(before, status(new, before))]
+
+
+@pytest.mark.parametrize("now", [IN_PEACE, IN_AN_OUTAGE, ON_TRIAL, IN_THE_DARK], ids=lambda now: now.goal.reason)
+def test_what_goes_on_is_not_told_again(now: Round) -> None:
+    assert told(now, now) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        pytest.param(IN_PEACE, IN_AN_OUTAGE, [("Warning", "BreakerOpened"), ("Normal", "Pausing")], id="an outage"),
+        pytest.param(IN_AN_OUTAGE, ON_TRIAL, [("Normal", "BreakerHalfOpen")], id="a trial"),
+        pytest.param(ON_TRIAL, a_round(closed(), HALF, COMING_BACK), [("Normal", "BreakerClosed")], id="a good end"),
+        pytest.param(ON_TRIAL, IN_AN_OUTAGE, [("Warning", "BreakerOpened")], id="a bad end, without a new pause"),
+        pytest.param(a_round(closed(), HALF, COMING_BACK), IN_PEACE, [("Normal", "Resumed")], id="all is back"),
+        pytest.param(IN_AN_OUTAGE, IN_THE_DARK, [("Warning", "StateUnknown")], id="Redis goes"),
+        pytest.param(IN_THE_DARK, IN_AN_OUTAGE, [], id="Redis comes back, and nothing has changed"),
+    ],
+)
+def test_a_transition_is_told_once(old: Round, new: Round, expected: list[tuple[str, str]]) -> None:
+    assert told(old, new) == expected
+
+
+def test_the_first_status_of_a_resource_tells_nothing() -> None:
+    assert conditions.events({}, status(IN_PEACE)) == []
+
+
+def test_a_new_problem_is_told_and_an_old_one_is_not() -> None:
+    one = replace(NONE_PAUSED, problems=(conditions.Problem("Deployment/a", "Refused", "no"),))
+    two = replace(one, problems=(*one.problems, conditions.Problem("Deployment/b", "Refused", "no")))
+    before = status(a_round(tally=one))
+    assert conditions.events({}, before) == [Event("Warning", "Refused", "Deployment/a: no")]
+    assert conditions.events(before, status(a_round(tally=two), before)) == [
+        Event("Warning", "Refused", "Deployment/b: no")
+    ]

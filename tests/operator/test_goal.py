@@ -1,0 +1,227 @@
+"""What is to hold for all workloads together, at 1,000 s on the Redis clock; the outage began at 900 s."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from openrouter_guard.rules.breaker import Closed, Open
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.wire import iso
+from openrouter_operator import plan
+from openrouter_operator.plan import Goal, Reading, Step
+from tests.operator.samples import (
+    NOW_S,
+    OPENED_S,
+    closed,
+    half_open,
+    opened,
+    reading,
+    spec,
+    unknown,
+)
+
+OUTAGE = iso(OPENED_S)
+ALL_BACK = Goal(Step.RESUME, "BreakerClosed", share=1.0)
+
+# -- the goal: nobody acts ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seen", [opened(), half_open(), closed(), unknown(0.0)], ids=repr)
+@pytest.mark.parametrize("paused_s", [None, OPENED_S])
+def test_a_suspended_resource_changes_nothing_whatever_happens(seen: Reading, paused_s: float | None) -> None:
+    assert plan.goal(spec(suspend=True, maxPauseSeconds=60), seen, paused_s) == Goal(Step.KEEP, "Suspended")
+
+
+@pytest.mark.parametrize("seen", [opened(), half_open(), closed(), unknown(0.0)], ids=repr)
+def test_a_resource_that_only_observes_gives_everything_back(seen: Reading) -> None:
+    assert plan.goal(spec(mode="Observe"), seen, OPENED_S) == Goal(Step.RESUME, "ObserveOnly", share=1.0)
+
+
+def test_a_suspended_resource_does_not_even_give_back() -> None:
+    assert plan.goal(spec(mode="Observe", suspend=True), opened(), OPENED_S).step is Step.KEEP
+
+
+# -- the goal: the breaker is open ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "seen", "paused_s", "expected"),
+    [
+        pytest.param(
+            {"pauseAfterSeconds": 101}, opened(until_s=1_020), None,
+            Goal(Step.KEEP, "BreakerOpen", next_at_s=1_001), id="a moment before the grace is over nothing is paused",
+        ),
+        pytest.param(
+            {"pauseAfterSeconds": 100}, opened(until_s=1_020), None,
+            Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_020), id="at the end of the grace everything is",
+        ),
+        pytest.param(
+            {"pauseAfterSeconds": 0}, opened(NOW_S, until_s=1_120), None,
+            Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_120), id="without a grace at once",
+        ),
+        pytest.param(
+            {"pauseAfterSeconds": 500}, opened(until_s=1_020), None,
+            Goal(Step.KEEP, "BreakerOpen", next_at_s=1_020),
+            id="a grace that outlasts the open phase is looked at again when trial calls may go",
+        ),
+        pytest.param(
+            {"pauseAfterSeconds": 500}, opened(until_s=1_020), 950.0,
+            Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_020), id="what is paused stays so without a second grace",
+        ),
+        pytest.param(
+            {"maxPauseSeconds": 105}, opened(until_s=1_020), OPENED_S,
+            Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_005), id="the end of the longest pause is not slept through",
+        ),
+        pytest.param(
+            {"maxPauseSeconds": 60}, opened(until_s=1_100), None,
+            Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_060), id="nor is it when the pause only begins",
+        ),
+    ],
+)  # fmt: skip
+def test_while_the_breaker_is_open(
+    fields: dict[str, Any], seen: Reading, paused_s: float | None, expected: Goal
+) -> None:
+    assert plan.goal(spec(**fields), seen, paused_s) == expected
+
+
+def test_the_grace_counts_from_the_beginning_of_the_outage_and_not_from_the_latest_opening() -> None:
+    again = Open("timeout", opened_at_s=OPENED_S, until_s=1_200.0, trips=2)
+    seen = reading(again, since_s=999.0)
+    assert plan.goal(spec(pauseAfterSeconds=50), seen, None).step is Step.PAUSE
+
+
+# -- the goal: the longest pause ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seen", [opened(), half_open()], ids=["open", "half-open"])
+def test_after_the_longest_pause_workloads_come_back_and_stay_for_this_outage(seen: Reading) -> None:
+    goal = plan.goal(spec(maxPauseSeconds=100, resume={"strategy": "Immediate"}), seen, OPENED_S)
+    assert goal == Goal(Step.RESUME, "MaxPause", share=1.0, release=OUTAGE)
+
+
+def test_after_the_longest_pause_they_come_back_in_steps_too() -> None:
+    goal = plan.goal(spec(maxPauseSeconds=80), opened(), OPENED_S)
+    assert goal == Goal(Step.RESUME, "MaxPause", share=0.5, release=OUTAGE, next_at_s=1_010.0)
+
+
+def test_a_moment_before_it_is_over_the_pause_holds() -> None:
+    assert plan.goal(spec(maxPauseSeconds=100.1), opened(), OPENED_S).step is Step.PAUSE
+
+
+def test_a_breaker_that_closed_meanwhile_releases_nobody() -> None:
+    assert plan.goal(spec(maxPauseSeconds=60), closed(990.0), OPENED_S).release == ""
+
+
+# -- the goal: the breaker is half-open -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "paused_s", "expected"),
+    [
+        pytest.param({}, OPENED_S, Goal(Step.CANARY, "BreakerHalfOpen"), id="one pod makes the test call"),
+        pytest.param(
+            {"resume": {"canary": False}}, OPENED_S, Goal(Step.PAUSE, "BreakerHalfOpen"), id="unless nobody wants it"
+        ),
+        pytest.param(
+            {"minPausedSeconds": 101}, OPENED_S,
+            Goal(Step.PAUSE, "BreakerHalfOpen", next_at_s=1_001), id="and not before the shortest pause is over",
+        ),
+        pytest.param(
+            {"minPausedSeconds": 100}, OPENED_S, Goal(Step.CANARY, "BreakerHalfOpen"), id="but then at once"
+        ),
+        pytest.param(
+            {"maxPauseSeconds": 130}, OPENED_S,
+            Goal(Step.CANARY, "BreakerHalfOpen", next_at_s=1_030), id="the end of the longest pause is not forgotten",
+        ),
+        pytest.param({}, None, Goal(Step.KEEP, "BreakerHalfOpen"), id="where nothing is paused nothing will be"),
+    ],
+)  # fmt: skip
+def test_while_the_breaker_is_half_open(fields: dict[str, Any], paused_s: float | None, expected: Goal) -> None:
+    assert plan.goal(spec(**fields), half_open(), paused_s) == expected
+
+
+def test_an_open_breaker_whose_time_has_passed_is_half_open() -> None:
+    assert plan.goal(spec(), opened(until_s=NOW_S), OPENED_S).step is Step.CANARY
+
+
+# -- the goal: the breaker is closed --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "paused_s", "closed_s", "expected"),
+    [
+        pytest.param(
+            {"minPausedSeconds": 101}, 900, 950,
+            Goal(Step.KEEP, "MinPaused", next_at_s=1_001), id="a pause lasts its shortest time",
+        ),
+        pytest.param(
+            {"minPausedSeconds": 100}, 900, 950,
+            Goal(Step.RESUME, "BreakerClosed", 0.25, next_at_s=1_015), id="the first step is due when that is over",
+        ),
+        pytest.param(
+            {}, 900, 1_000,
+            Goal(Step.RESUME, "BreakerClosed", 0.25, next_at_s=1_015), id="or when the breaker closes",
+        ),
+        pytest.param(
+            {}, 900, 986,
+            Goal(Step.RESUME, "BreakerClosed", 0.25, next_at_s=1_001), id="it stands for the whole interval",
+        ),
+        pytest.param(
+            {}, 900, 985, Goal(Step.RESUME, "BreakerClosed", 0.5, next_at_s=1_015), id="the second one follows it"
+        ),
+        pytest.param({}, 890, 955, Goal(Step.RESUME, "BreakerClosed", 1.0), id="the last one is everything"),
+        pytest.param(
+            {}, 935, 100,
+            Goal(Step.RESUME, "BreakerClosed", 0.25, next_at_s=1_010), id="being late is no reason to skip steps",
+        ),
+        pytest.param(
+            {"resume": {"stepPercent": 40, "intervalSeconds": 10}}, 900, 980,
+            Goal(Step.RESUME, "BreakerClosed", 1.0), id="never more than everything",
+        ),
+        pytest.param(
+            {"resume": {"stepPercent": 100}}, 900, 1_000,
+            Goal(Step.RESUME, "BreakerClosed", 1.0), id="one step of all",
+        ),
+        pytest.param(
+            {"resume": {"strategy": "Immediate", "stepPercent": 1}}, 900, 1_000,
+            Goal(Step.RESUME, "BreakerClosed", 1.0), id="immediate knows no steps",
+        ),
+    ],
+)  # fmt: skip
+def test_once_the_breaker_is_closed(fields: dict[str, Any], paused_s: float, closed_s: float, expected: Goal) -> None:
+    assert plan.goal(spec(**fields), closed(closed_s), paused_s) == expected
+
+
+def test_with_nothing_paused_a_closed_breaker_asks_for_no_look_at_any_time() -> None:
+    assert plan.goal(spec(), closed(), None) == ALL_BACK
+
+
+# -- the goal: the state is unknown ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("last_known_s", "expected"),
+    [
+        pytest.param(101, Goal(Step.KEEP, "StateUnknown", next_at_s=1_001), id="a pause is kept"),
+        pytest.param(
+            100, Goal(Step.RESUME, "StateUnknown", 0.25, next_at_s=1_015), id="but a dead Redis strands nobody"
+        ),
+        pytest.param(85, Goal(Step.RESUME, "StateUnknown", 0.5, next_at_s=1_015), id="they come back in steps"),
+        pytest.param(0, Goal(Step.RESUME, "StateUnknown", 1.0), id="until all are there"),
+    ],
+)
+def test_while_the_state_is_unknown(last_known_s: float, expected: Goal) -> None:
+    assert plan.goal(spec(maxUnknownSeconds=900), unknown(last_known_s), OPENED_S) == expected
+
+
+@pytest.mark.parametrize("last_known_s", [0.0, 999.0])
+def test_while_the_state_is_unknown_nothing_new_is_paused(last_known_s: float) -> None:
+    seen = unknown(last_known_s, record=Record(Open("timeout", OPENED_S, 1_020.0)))
+    assert plan.goal(spec(), seen, None) == Goal(Step.KEEP, "StateUnknown")
+
+
+def test_a_last_known_closed_state_is_still_unknown() -> None:
+    seen = unknown(999.0, record=Record(Closed()))
+    assert plan.goal(spec(), seen, OPENED_S).step is Step.KEEP

@@ -1,0 +1,87 @@
+"""What is known of the workloads: the newest, whoever brings it and in whatever order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from openrouter_operator.inventory import Inventory
+from openrouter_operator.workload import Workload
+from tests.operator.samples import paused, workload
+
+
+def version(number: int | str, **fields: object) -> Workload:
+    return replace(workload(), version=str(number), **fields)  # type: ignore[arg-type]
+
+
+def known(*in_order: Workload) -> list[Workload]:
+    inventory = Inventory()
+    for seen in in_order:
+        inventory.put(seen)
+    return list(inventory.of("jobs"))
+
+
+def test_the_newer_version_wins_in_any_order() -> None:
+    assert known(version(9), version(10)) == known(version(10), version(9)) == [version(10)]
+
+
+def test_the_late_answer_about_one_that_was_replaced_does_not_bring_it_back() -> None:
+    anew = version(12, uid="uid-of-the-new-one")
+    assert known(version(10), anew, version(11)) == [anew]
+
+
+def test_versions_that_are_no_numbers_are_taken_as_they_come() -> None:
+    assert known(version("b"), version("a")) == [version("a")]
+
+
+def test_what_the_api_server_says_when_asked_counts_whatever_its_version() -> None:
+    inventory = Inventory()
+    inventory.put(version(10))
+    inventory.replace(version(3))
+    assert list(inventory.of("jobs")) == [version(3)]
+
+
+def test_only_what_could_change_a_decision_is_news() -> None:
+    inventory = Inventory()
+    assert inventory.put(version(10))
+    assert not inventory.put(version(11)), "nothing but its version differs"
+    assert not inventory.put(version(9, replicas=5)), "it is older than what is known"
+    assert inventory.put(version(12, replicas=5))
+    assert inventory.put(version(13, replicas=5, labels={}))
+
+
+def test_what_is_dropped_is_gone_and_may_be_dropped_again() -> None:
+    inventory = Inventory()
+    inventory.put(workload("a"))
+    inventory.put(workload("b"))
+    for _ in range(2):
+        inventory.drop("jobs", "a")
+    assert list(inventory.of("jobs")) == [workload("b")]
+
+
+def test_each_namespace_has_its_own() -> None:
+    inventory = Inventory()
+    elsewhere = replace(workload(), namespace="elsewhere")
+    inventory.put(workload())
+    inventory.put(elsewhere)
+    assert list(inventory.of("elsewhere")) == [elsewhere]
+    assert list(inventory.of("nowhere")) == []
+
+
+def test_the_paused_ones_are_found_in_all_namespaces() -> None:
+    inventory = Inventory()
+    elsewhere = replace(paused("b"), namespace="elsewhere")
+    for found in (workload("a"), paused("b"), elsewhere):
+        inventory.put(found)
+    assert set(map(str, inventory.paused())) == {"Deployment/b"}
+    assert len(list(inventory.paused())) == 2
+
+
+def test_an_autoscaler_looks_after_what_it_points_at_now() -> None:
+    inventory = Inventory()
+    inventory.put_autoscaler("jobs", "scaler", {"kind": "Deployment", "name": "a"})
+    inventory.put_autoscaler("elsewhere", "scaler", {"kind": "Deployment", "name": "z"})
+    assert inventory.autoscaled("jobs") == {("Deployment", "a")}
+    inventory.put_autoscaler("jobs", "scaler", {"kind": "Deployment", "name": "b"})
+    assert inventory.autoscaled("jobs") == {("Deployment", "b")}
+    inventory.drop_autoscaler("jobs", "scaler")
+    assert inventory.autoscaled("jobs") == frozenset()

@@ -1,0 +1,179 @@
+"""A workload, what it remembers about its pause, and the patch that changes both at once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openrouter_operator.workload import PAUSED, RELEASED, Change, Pause, Workload, restored
+from tests.operator.samples import OWNER, paused, workload
+
+REMEMBERED: dict[str, Any] = {
+    "owner": {"name": "default", "uid": "uid-of-default"},
+    "epoch": 7,
+    "original": 3,
+    "set": 0,
+    "at": "1970-01-01T00:15:00+00:00",
+}
+
+DAMAGE: dict[str, dict[str, Any]] = {
+    "an owner that is a word": {"owner": "default"},
+    "an owner without a UID": {"owner": {"name": "default"}},
+    "an original that is a word": {"original": "three"},
+    "an original that is nothing": {"original": None},
+    "an original of zero, which is never paused": {"original": 0},
+    "an original below zero": {"original": -1},
+    "an endless original": {"original": float("inf")},
+    "an original that is no number": {"original": float("nan")},
+    "set below zero": {"set": -1},
+    "a time that is none": {"at": "yesterday"},
+}
+
+# -- the annotation -------------------------------------------------------------------------------------------------
+
+
+def test_what_a_paused_workload_remembers_is_readable_by_people() -> None:
+    assert json.loads(Pause("uid-of-default", "default", 7, original=3, set_to=0, at_s=900.0).text()) == REMEMBERED
+
+
+@given(
+    st.builds(
+        Pause,
+        owner_uid=st.text(),
+        owner=st.text(),
+        epoch=st.integers(0, 2**63),
+        original=st.integers(1, 2**31 - 1),
+        set_to=st.integers(0, 2**31 - 1),
+        at_s=st.integers(1, 4_000_000_000_000_000).map(lambda micros: micros / 1e6),
+    )
+)
+def test_it_is_the_same_once_written_and_read(pause: Pause) -> None:
+    assert Pause.parse(pause.text()) == pause
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("{", id="not JSON"),
+        pytest.param("null", id="nothing"),
+        pytest.param('"paused"', id="a word"),
+        pytest.param("3", id="a number"),
+        pytest.param("[]", id="a list"),
+        pytest.param("[" * 100_000, id="deep enough to exhaust the parser"),
+        *(
+            pytest.param(json.dumps({k: v for k, v in REMEMBERED.items() if k != name}), id=f"without {name}")
+            for name in REMEMBERED
+        ),
+        *(pytest.param(json.dumps(REMEMBERED | changed), id=why) for why, changed in DAMAGE.items()),
+    ],
+)
+def test_an_annotation_that_somebody_has_damaged_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match=f"annotation {PAUSED} cannot be"):
+        Pause.parse(text)
+
+
+@given(st.text() | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(json.dumps))
+def test_no_text_at_all_is_more_than_damage(text: str) -> None:
+    try:
+        Pause.parse(text)
+    except ValueError as error:
+        assert PAUSED in str(error)  # noqa: PT017  most texts are damaged, and none need be
+
+
+# -- the workload in an object of the API ---------------------------------------------------------------------------
+
+
+def body(annotations: dict[str, str] | None = None, spec: dict[str, Any] | None = None, **metadata: Any) -> Any:
+    named = {"name": "a", "namespace": "jobs", "uid": "u", "resourceVersion": "41"}
+    return {"kind": "Deployment", "metadata": named | metadata | {"annotations": annotations}, "spec": spec}
+
+
+def test_a_plain_deployment() -> None:
+    found = Workload.of(body(spec={"replicas": 4}, labels={"fleet": "workers"}))
+    assert found == Workload("Deployment", "jobs", "a", "u", "41", 4, {"fleet": "workers"})
+    assert str(found) == "Deployment/a"
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"), [({}, 1), (None, 1), ({"replicas": 0}, 0)], ids=["absent", "no spec", "zero"]
+)
+def test_replicas_that_are_not_given_are_one_as_for_kubernetes(spec: dict[str, Any] | None, expected: int) -> None:
+    assert Workload.of(body(spec=spec)).replicas == expected
+
+
+def test_a_paused_one_knows_its_pause() -> None:
+    found = Workload.of(body({PAUSED: json.dumps(REMEMBERED), RELEASED: "then"}))
+    assert (found.pause, found.damage, found.released) == (paused().pause, "", "then")
+
+
+def test_a_damaged_annotation_is_damage_and_no_pause() -> None:
+    found = Workload.of(body({PAUSED: "{}"}))
+    assert found.pause is None
+    assert PAUSED in found.damage
+
+
+@pytest.mark.parametrize(
+    ("owners", "expected"),
+    [
+        pytest.param(None, False, id="nobody owns it"),
+        pytest.param([{"kind": "App"}], False, id="an owner that only collects garbage"),
+        pytest.param([{"kind": "App"}, {"kind": "Rollout", "controller": True}], True, id="one that controls it"),
+    ],
+)
+def test_it_is_controlled_by(owners: list[dict[str, Any]] | None, *, expected: bool) -> None:
+    assert Workload.of(body(ownerReferences=owners)).is_controlled is expected
+
+
+def test_one_that_is_being_deleted_is_going() -> None:
+    assert Workload.of(body(deletionTimestamp="2026-01-01T00:00:00Z")).is_going
+    assert not Workload.of(body()).is_going
+
+
+# -- the patch ------------------------------------------------------------------------------------------------------
+
+
+def test_one_patch_changes_replicas_and_memory_and_is_refused_on_anything_newer() -> None:
+    change = Change(workload(), replicas=0, pause=paused().pause)
+    assert change.patch() == {
+        "metadata": {
+            "resourceVersion": "1",
+            "annotations": {PAUSED: json.dumps(REMEMBERED), RELEASED: None},
+        },
+        "spec": {"replicas": 0},
+    }
+
+
+def test_a_patch_that_only_forgets_leaves_the_replicas_to_whoever_set_them() -> None:
+    patch = Change(paused(replicas=5), replicas=None, pause=None, released="then").patch()
+    assert "spec" not in patch
+    assert patch["metadata"]["annotations"] == {PAUSED: None, RELEASED: "then"}
+
+
+# -- without an owner -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param(paused(original=3), Change(paused(original=3), 3, pause=None), id="it comes back"),
+        pytest.param(
+            paused(original=3, set_to=1), Change(paused(original=3, set_to=1), 3, pause=None), id="from a step, too"
+        ),
+        pytest.param(
+            paused(replicas=5), Change(paused(replicas=5), None, pause=None), id="unless somebody has set it since"
+        ),
+        pytest.param(workload(), None, id="or it was not paused"),
+    ],
+)
+def test_when_the_owner_of_a_pause_is_gone(found: Workload, expected: Change | None) -> None:
+    assert restored(found) == expected
+
+
+def test_what_is_part_of_the_product_is_known_by_its_label() -> None:
+    assert workload(labels={"app.kubernetes.io/part-of": "openrouter-guard"}).is_our_own
+    assert not workload(labels={"app.kubernetes.io/part-of": OWNER.name}).is_our_own
