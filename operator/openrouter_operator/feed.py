@@ -59,6 +59,7 @@ class Feed:
             last_known_s=view.now_s if _is_fresh(view) else self._last_known_s,
             since_s=self._since_s(view.record, view.now_s) if view.record else 0.0,
             error=str(view.error) if view.error else "",
+            scope=self._scope,
         )
 
     async def _follow(self) -> None:

@@ -128,6 +128,7 @@ async def _look(reconciler: Reconciler, body: kopf.Body) -> float:
     try:
         outcome = await reconciler.reconcile(dict(body))
         for event in outcome.events:
+            logger.info("%s/%s: %s: %s", body.metadata.namespace, body.metadata.name, event.reason, event.message)
             kopf.event(body, type=event.type, reason=event.reason, message=event.message)
     except Vanished:
         raise

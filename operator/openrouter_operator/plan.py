@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.breaker import Open, Phase
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.wire import iso
@@ -32,6 +33,7 @@ class Reading:
         last_known_s: When it last was the present state.
         since_s: When the breaker came into its state.
         error: Why the state cannot be read; empty if it can.
+        scope: Whose state it is.
     """
 
     record: Record | None
@@ -40,6 +42,7 @@ class Reading:
     last_known_s: float
     since_s: float = 0.0
     error: str = ""
+    scope: str = DEFAULT_SCOPE
 
     @property
     def phase(self) -> Phase | None:
@@ -47,8 +50,9 @@ class Reading:
 
     @property
     def outage(self) -> str:
-        """The present outage, named by the time it began; empty while the breaker is closed."""
-        return iso(getattr(self.record.breaker, "opened_at_s", 0.0)) if self.record else ""
+        """The present outage, named by the scope and the time it began; empty while the breaker is closed."""
+        began_s = getattr(self.record.breaker, "opened_at_s", 0.0) if self.record else 0.0
+        return f"{self.scope}/{iso(began_s)}" if began_s else ""
 
     @property
     def is_on_probation(self) -> bool:
@@ -268,13 +272,19 @@ def changes(goal: Goal, owner: Owner, reading: Reading, candidates: Sequence[Can
     if goal.step is Step.PAUSE or (goal.step is Step.CANARY and ours):
         found += [_paused(c.workload, owner, reading) for c in candidates if _is_pausable(c, owner, reading.outage)]
     elif goal.reason == "BreakerClosed":
-        found += [_forgotten(c.workload) for c in candidates if c.workload.released and skip(c, owner, "") is None]
+        found += [_forgotten(c.workload) for c in candidates if _is_over(c, owner, reading)]
     return [change for change in found if change is not None]
 
 
 def _is_pausable(candidate: Candidate, owner: Owner, outage: str) -> bool:
     paused = candidate.is_paused_by(owner)
     return candidate.is_matched and not paused and skip(candidate, owner, outage) is None
+
+
+def _is_over(candidate: Candidate, owner: Owner, reading: Reading) -> bool:
+    """Whether the outage is over during which the workload was to be left alone."""
+    is_ours = candidate.workload.released.startswith(f"{reading.scope}/")
+    return is_ours and skip(candidate, owner, "") is None
 
 
 def _paused(workload: Workload, owner: Owner, reading: Reading) -> Change:

@@ -19,7 +19,7 @@ GROUP = "openrouter-guard.io"
 PAUSED = f"{GROUP}/paused"
 """What the workload was before, and who paused it; see :class:`Pause`."""
 RELEASED = f"{GROUP}/released"
-"""The outage (the time it began) during which the workload is not paused again."""
+"""The outage (the scope, and the time it began) during which the workload is not paused again."""
 _OWN = ("app.kubernetes.io/part-of", "openrouter-guard")
 
 

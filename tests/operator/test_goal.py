@@ -22,7 +22,7 @@ from tests.operator.samples import (
     unknown,
 )
 
-OUTAGE = iso(OPENED_S)
+OUTAGE = f"default/{iso(OPENED_S)}"
 ALL_BACK = Goal(Step.RESUME, "BreakerClosed", share=1.0)
 
 # -- the goal: nobody acts ------------------------------------------------------------------------------------------
@@ -225,3 +225,32 @@ def test_while_the_state_is_unknown_nothing_new_is_paused(last_known_s: float) -
 def test_a_last_known_closed_state_is_still_unknown() -> None:
     seen = unknown(999.0, record=Record(Closed()))
     assert plan.goal(spec(), seen, OPENED_S).step is Step.KEEP
+
+
+# -- the goal: only health checks have closed the breaker ------------------------------------------------------------
+
+
+def on_probation(since_s: float) -> Reading:
+    return reading(Closed(since_s=since_s, on_probation=True), since_s=since_s)
+
+
+@pytest.mark.parametrize(
+    ("resume", "since_s", "expected"),
+    [
+        pytest.param(
+            {"canaryTimeoutSeconds": 30}, 980.0, Goal(Step.CANARY, "Probation", next_at_s=1_010),
+            id="the canary has to make a good call first",
+        ),
+        pytest.param(
+            {"canaryTimeoutSeconds": 30, "stepPercent": 25, "intervalSeconds": 10}, 970.0,
+            Goal(Step.RESUME, "BreakerClosed", share=0.25, next_at_s=1_010),
+            id="one without work holds nobody back for ever",
+        ),
+        pytest.param(
+            {"canary": False, "strategy": "Immediate"}, NOW_S, ALL_BACK,
+            id="without a canary there is nobody to wait for",
+        ),
+    ],
+)  # fmt: skip
+def test_on_probation(resume: dict[str, Any], since_s: float, expected: Goal) -> None:
+    assert plan.goal(spec(minPausedSeconds=0, resume=resume), on_probation(since_s), OPENED_S) == expected

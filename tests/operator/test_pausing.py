@@ -301,6 +301,18 @@ class TestBadSurroundings:
         assert "cannot be renewed" in operator.said()
         assert operator.stop() == 0
 
+    def test_an_operator_that_may_not_watch_says_so_and_ends(
+        self, control_plane: ControlPlane, start: Any, fleet: Fleet
+    ) -> None:
+        account = f"--serviceaccount={fleet.namespace}:half"
+        fleet.kubectl("create", "serviceaccount", "half")
+        fleet.kubectl("create", "role", "half", "--verb=*", "--resource=leases,deployments.apps")
+        fleet.kubectl("create", "rolebinding", "half", "--role=half", account)
+        operator = start(control_plane.kubeconfig_for_service_account(fleet.namespace, "half"))
+        until(lambda: operator.has_ended, seconds=20)
+        assert "openrouter-guard: the cluster cannot be watched: " in operator.said()
+        assert "forbidden" in operator.said()
+
     def test_a_kubeconfig_that_is_not_there_is_one_clear_line(self, start: Any) -> None:
         operator = start(KUBECONFIG="/nonexistent/config")
         until(lambda: operator.has_ended)

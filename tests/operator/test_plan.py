@@ -25,7 +25,7 @@ from tests.operator.samples import (
     workload,
 )
 
-OUTAGE = iso(OPENED_S)
+OUTAGE = f"default/{iso(OPENED_S)}"
 PAUSE = Goal(Step.PAUSE, "BreakerOpen")
 CANARY = Goal(Step.CANARY, "BreakerHalfOpen")
 KEEP = Goal(Step.KEEP, "MinPaused")
@@ -152,6 +152,10 @@ def test_a_release_is_forgotten_once_the_breaker_has_closed() -> None:
 
 def test_it_is_not_forgotten_for_another_reason() -> None:
     assert made(Goal(Step.RESUME, "StateUnknown", share=1.0), workload(released=OUTAGE)) == {}
+
+
+def test_the_end_of_an_outage_of_another_scope_says_nothing() -> None:
+    assert made(ALL_BACK, workload(released=f"team-a/{iso(OPENED_S)}"), seen=closed()) == {}
 
 
 # -- the changes: in steps ------------------------------------------------------------------------------------------

@@ -31,7 +31,13 @@ def test_what_is_left_out_gets_the_documented_defaults(control_plane: ControlPla
         "pauseAfterSeconds": 10,
         "minPausedSeconds": 60,
         "maxUnknownSeconds": 900,
-        "resume": {"strategy": "Staged", "canary": True, "canaryTimeoutSeconds": 300, "stepPercent": 25, "intervalSeconds": 15},
+        "resume": {
+            "strategy": "Staged",
+            "canary": True,
+            "canaryTimeoutSeconds": 300,
+            "stepPercent": 25,
+            "intervalSeconds": 15,
+        },
     }
 
 

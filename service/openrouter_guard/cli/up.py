@@ -75,6 +75,8 @@ def _plan(environ: Mapping[str, str], redis_url: str, *, host: str, port: int, e
     children.append(Child("service", serve, shared))
     cluster = _reachable_cluster(environ)
     if cluster:
+        # Nobody asks its probes here: any free port will do.
+        shared.setdefault("OPENROUTER_GUARD_OPERATOR_PORT", environ.get("OPENROUTER_GUARD_OPERATOR_PORT", "0"))
         children.append(Child("operator", ("openrouter_guard", "operate"), shared))
     return Plan(
         service_url=f"http://{host}:{service_port}",
