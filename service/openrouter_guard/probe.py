@@ -41,7 +41,7 @@ def read(url: str, scope: str, timeout_s: float) -> tuple[Record | None, float]:
     except (OSError, EOFError) as error:
         raise StoreUnavailable(f"Redis at {address(url)} does not answer: {error}") from error
     except ValueError as error:
-        raise StoreRefused(f"what answers at {address(url)} is not Redis") from error
+        raise StoreRefused(f"what answers at {address(url)} is not Redis: look at REDIS_URL") from error
     seconds, micros = _list(time)
     found = {name: str(value) for name, value in zip(FIELDS, _list(values), strict=True) if value is not None}
     return (parse(found) if found else None), float(str(seconds)) + float(str(micros)) / 1e6
@@ -96,8 +96,10 @@ def _reply(replies: IO[bytes]) -> Reply:
             return None if text == "-1" else replies.read(int(text) + 2)[:-2].decode()
         case b"*":
             return [_reply(replies) for _ in range(int(text))]
-        case _:
+        case b"+":
             return text
+        case _:
+            raise ValueError(f"no reply of Redis begins with {line[:1]!r}")
 
 
 def _list(reply: Reply) -> list[Reply]:

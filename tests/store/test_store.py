@@ -271,10 +271,38 @@ class TestWhatCanGoWrong:
             await store.read()
         await store.close()
 
-    @pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "redis://localhost:port/0"])
+    async def test_a_web_server_is_not_redis(self) -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(4096)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            host, port = server.sockets[0].getsockname()
+            store = Store(f"redis://{host}:{port}/0")
+            with pytest.raises(StoreRefused, match=r"what answers at redis://.* is not Redis: look at REDIS_URL"):
+                await store.read()
+            await store.close()
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "",
+            "localhost:6379",
+            "http://localhost",
+            "redis://localhost:port/0",
+            "redis://[::1",
+            "redis://localhost/first",
+            pytest.param("redis://:hunter/2@localhost", id="a slash in the password"),
+            pytest.param("redis://:x@hunter/hunter@localhost", id="an at sign, too"),
+        ],
+    )
     def test_a_wrong_address_says_what_to_write(self, url: str) -> None:
-        with pytest.raises(ConfigurationError, match="REDIS_URL"):
+        with pytest.raises(ConfigurationError, match=r"REDIS_URL .* write redis://host:6379/0") as caught:
             Store(url)
+        assert "hunter" not in str(caught.value)
 
     @pytest.mark.parametrize("scope", ["", "Team A", "x" * 41, "a:b", "{a}"])
     def test_a_wrong_scope_says_what_to_write(self, scope: str) -> None:

@@ -23,9 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"openrouter-guard: {error}", file=sys.stderr)
         return EXIT_ERROR
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] in {"openrouter_guard", "openrouter_operator"}:
+        missing = str(error.name).partition(".")[0]
+        if missing in {"openrouter_guard", "openrouter_operator"}:
             raise
-        print(f"openrouter-guard: {error.name} is not installed: {_EXTRAS}", file=sys.stderr)
+        print(f"openrouter-guard: {missing} is not installed: {_EXTRAS}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
         return 130
@@ -67,9 +68,19 @@ def _parser() -> argparse.ArgumentParser:
         "2 unknown: Redis does not answer, or a setting is wrong.",
     )
     probe.add_argument("--on-unknown", choices=("fail", "pass"), default="fail", help="pass: exit 0 instead of 2")
-    probe.add_argument("--timeout", type=float, default=0.5, metavar="SECONDS", help="for Redis (default 0.5)")
+    probe.add_argument("--timeout", type=_seconds, default=0.5, metavar="SECONDS", help="for Redis (default 0.5)")
     probe.set_defaults(run=_probe)
     return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: write seconds above 0, such as 0.5")
+    return seconds
 
 
 def _up(arguments: argparse.Namespace) -> int:
@@ -79,13 +90,16 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from openrouter_guard.api.server import serve
     from openrouter_guard.settings import Settings
 
     from .logs import configure
 
     configure(os.environ)
-    return serve(Settings.from_env(os.environ), arguments.host, arguments.port)
+    settings = Settings.from_env(os.environ)
+    # The framework takes a second to load: a wrong setting is said before.
+    from openrouter_guard.api.server import serve
+
+    return serve(settings, arguments.host, arguments.port)
 
 
 def _operate(_arguments: argparse.Namespace) -> None:

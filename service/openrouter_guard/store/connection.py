@@ -12,10 +12,10 @@ from redis import exceptions as failures
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from openrouter_guard.address import address, checked
+from openrouter_guard.address import checked
 from openrouter_guard.errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
 
-__all__ = ["Client", "Timeouts", "address", "connect", "translated"]
+__all__ = ["Client", "Timeouts", "connect", "translated"]
 
 Client = aioredis.Redis
 
@@ -66,6 +66,8 @@ def translated(where: str) -> Iterator[None]:
                 "it is left as it is: rename it, or choose another scope"
             ) from error
         raise StoreRefused(f"Redis at {where} will not do it: {error}") from error
+    except failures.InvalidResponse as error:
+        raise StoreRefused(f"what answers at {where} is not Redis: look at REDIS_URL") from error
 
 
 def _plain(error: BaseException) -> str:

@@ -83,8 +83,8 @@ class Store:
 
     def __init__(self, url: str, scope: str = DEFAULT_SCOPE, timeouts: Timeouts | None = None) -> None:
         self.keys = Keys(scope)
-        self.address = address(url)
         self._redis = connect(url, timeouts or Timeouts())
+        self.address = address(url)
         self._count = self._redis.register_script(_script("count"))
         self._commit = self._redis.register_script(_script("commit"))
 

@@ -61,6 +61,9 @@ class Agent:
         self._held: dict[str, asyncio.Task[None]] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self._is_away = False
+        self._shared: Record | None = None
+        # One conversation at a time, so that an older answer never replaces a newer one.
+        self._turn = asyncio.Lock()
         self._flushing = asyncio.Lock()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -74,7 +77,9 @@ class Agent:
         Raises:
             StoreError: If Redis does not take the results.
         """
-        await asyncio.gather(*self._errands)
+        if self._errands:
+            # Who stops waiting for them must not stop them.
+            await asyncio.wait(self._errands)
         await self.flush()
 
     async def close(self) -> None:
@@ -115,7 +120,7 @@ class Agent:
         self._soon(verdict)
 
     def _permit(self, owner: str, record: Record | None, now_s: float) -> Record | None:
-        known = record or self._lost(now_s)
+        known = record or self._restored(None, now_s)
         return known and records.with_permit(known, owner, now_s=now_s, policy=self._policy)
 
     async def _renew(self, owner: str) -> None:
@@ -139,7 +144,8 @@ class Agent:
             decided = new is not None and new != record
             return new
 
-        self._adopt(await self._store.change(watched))
+        async with self._turn:
+            self._adopt(await self._store.change(watched))
         return decided
 
     def _soon(self, decide: Callable[[Record | None, float], Record | None]) -> None:
@@ -174,10 +180,10 @@ class Agent:
             self._seq += 1
         now_s = self.view.now_s
         batch = self._uncertain.batch(self._reporter, self._seq, now_s=now_s)
-        counted = await self._store.count(batch, at_s=self._uncertain.since_s)
-        self._uncertain = None
-        self._adopt(counted.seen)
-        await self._settle(counted.seen)
+        async with self._turn:
+            counted = await self._store.count(batch, at_s=self._uncertain.since_s)
+            self._uncertain = None
+            await self._settle(counted.seen)
 
     def _gather(self) -> None:
         ended = [self.results.popleft() for _ in range(len(self.results))]
@@ -206,29 +212,30 @@ class Agent:
     # -- the shared state ---------------------------------------------------------------------------------------
 
     async def refresh(self) -> None:
-        seen = await self._store.read()
-        self._adopt(seen)
-        await self._settle(seen)
+        async with self._turn:
+            await self._settle(await self._store.read())
 
     async def _settle(self, seen: Seen) -> None:
-        """Commit what follows from what was read; whoever sees it first does it."""
-        if self._settled(seen.record, seen.now_s) not in (None, seen.record):
-            self._adopt(await self._store.change(self._settled))
+        """Take what was read, and commit what follows from it; whoever sees it first does it."""
+        self._adopt(seen)
+        if self._current(seen.record, seen.now_s) not in (None, seen.record):
+            self._adopt(await self._store.change(self._current))
 
-    def _settled(self, record: Record | None, now_s: float) -> Record | None:
-        shared = self.view.record if self.view.shared else Record()
-        restored = records.recovered(shared, record, now_s)
-        if restored is not None or record is None:
-            return restored
+    def _current(self, record: Record | None, now_s: float) -> Record | None:
+        return self._restored(record, now_s) or (record and self._settled(record, now_s))
+
+    def _restored(self, record: Record | None, now_s: float) -> Record | None:
+        return records.recovered(self._shared or Record(), record, now_s)
+
+    def _settled(self, record: Record, now_s: float) -> Record:
         return records.settled(record, now_s=now_s, policy=self._policy, by=self._worker_id)
 
-    def _lost(self, now_s: float) -> Record | None:
-        return records.recovered(self.view.record, None, now_s) if self.view.shared else None
-
     def _adopt(self, seen: Seen) -> None:
-        offset_s = monotonic_offset(seen.now_s)
-        record = self._settled(seen.record, seen.now_s) or Record()
-        self.view = View(record, offset_s)
+        # What Redis lost stays known as it was: only a commit may give it a new epoch.
+        if self._restored(seen.record, seen.now_s) is None:
+            self._shared = seen.record
+        record = self._settled(self._shared or Record(), seen.now_s)
+        self.view = View(record, monotonic_offset(seen.now_s))
         self.known.set()
         if self._is_away:
             self._is_away = False
@@ -247,8 +254,7 @@ class Agent:
         new = decide(old, now_s)
         if new is None or new == old:
             return False
-        new = records.settled(new, now_s=now_s, policy=self._policy, by=self._worker_id)
-        self.view = View(new, self.view.offset_s, shared=False)
+        self.view = View(self._settled(new, now_s), self.view.offset_s)
         return True
 
     def _note_away(self, error: StoreError) -> None:

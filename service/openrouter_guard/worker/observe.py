@@ -24,8 +24,14 @@ _NETWORK = frozenset(
         "ClientConnectionError",
         "NoResponseError",
         "ChunkedEncodingError",
+        # These names are others' too: a Redis client's ConnectionError is not the upstream's.
+        "requests.ConnectionError",
+        "socket.gaierror",
+        "urllib.URLError",
     }
 )
+_OWN = frozenset({"PoolTimeout"})
+"""The caller's own pool of connections was full."""
 _BODY_BYTES = 65_536
 
 
@@ -38,7 +44,9 @@ def of_exception(error: BaseException | None) -> Signal:
     status = _status(error)
     if status is not None:
         return of_answer(status, body=_body(error), headers=_headers(error))
-    names = {kind.__name__ for kind in type(error).__mro__}
+    names = _names(error)
+    if names & _OWN:
+        return NEUTRAL
     if isinstance(error, TimeoutError) or names & _TIMEOUTS:
         return Signal(Effect.FAILURE, ErrorType.TIMEOUT, type(error).__name__)
     if isinstance(error, ConnectionError) or names & _NETWORK:
@@ -60,6 +68,16 @@ def of_answer(status_code: int, *, body: object = None, headers: Mapping[str, st
         status_code = code if isinstance(code, int) and code >= 400 else 500
     lower = {name.lower(): value for name, value in (headers or {}).items()}
     return of_status(status_code, error=error, headers=lower, now_s=time.time())
+
+
+def _names(error: Exception) -> set[str]:
+    """The names of its classes, alone and with the package that they come from."""
+    kinds = type(error).__mro__
+    return {name for kind in kinds for name in (kind.__name__, f"{_package(kind)}.{kind.__name__}")}
+
+
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
 
 
 def _status(error: Exception) -> int | None:

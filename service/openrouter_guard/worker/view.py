@@ -18,13 +18,11 @@ class View:
     Attributes:
         record: The state as last read, with what follows from it.
         offset_s: Redis' clock minus this process' monotonic clock: no jump of the wall clock moves a deadline.
-        shared: Whether it is the fleet's; False for what a worker decided alone while Redis was away.
         is_free: Whether calls may go without a look at the clock.
     """
 
     record: Record
     offset_s: float
-    shared: bool = True
     is_free: bool = field(init=False)
 
     def __post_init__(self) -> None:

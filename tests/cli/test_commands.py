@@ -1,0 +1,41 @@
+"""The command line around its commands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.commands import run
+
+
+def test_help_names_every_command() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for command in ("up", "serve", "operate", "simulate", "probe"):
+        assert f"\n    {command} " in done.stdout
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    done = run("fly")
+    assert done.returncode == 2
+    assert "invalid choice: 'fly'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [("serve", "fastapi"), ("operate", "kopf")],
+)
+def test_an_extra_that_is_not_installed_is_named(command: str, missing: str) -> None:
+    script = (
+        "import os, sys\n"
+        "os.environ['REDIS_URL'] = 'redis://127.0.0.1:1/0'\n"
+        f"sys.modules[{missing!r}] = None\n"
+        "from openrouter_guard.cli import main\n"
+        "sys.exit(main([sys.argv[1]]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, command], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"openrouter-guard: {missing} is not installed: pip install 'openrouter-guard[")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,144 @@
+"""``openrouter-guard probe``: one line, an exit status, and never a traceback."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+import redis
+
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.signals import Effect, ErrorType, Signal
+from openrouter_guard.store import Batch, Store
+from tests.cli.commands import NOBODY, run
+from tests.existing_worker import ExistingWorker
+
+CLOSED, WAITING, UNKNOWN = 0, 1, 2
+
+
+async def open_breaker(store: Store, reset_timeout_s: float) -> None:
+    policy = Policy(reset_timeout_s=reset_timeout_s)
+    await store.count(Batch(0, "wa", 1, [("F", 5)], {"state": "service_unavailable"}), at_s=time.time())
+    await store.change(
+        lambda record, now_s: record and records.settled(record, now_s=now_s, policy=policy, by="somebody")
+    )
+
+
+def test_a_fleet_of_which_nothing_is_known_yet_may_call(redis_url: str) -> None:
+    done = run("probe", REDIS_URL=redis_url)
+    assert (done.returncode, done.stdout, done.stderr) == (CLOSED, "closed\n", "")
+
+
+async def test_while_open_it_says_why_and_for_how_long(redis_url: str, store: Store) -> None:
+    await open_breaker(store, reset_timeout_s=120)
+    done = run("probe", REDIS_URL=redis_url)
+    assert done.returncode == WAITING
+    assert done.stdout.startswith("open: service_unavailable, 1")
+    assert done.stdout.endswith(" s to go\n")
+
+
+async def test_half_open_is_not_closed(redis_url: str, store: Store) -> None:
+    await open_breaker(store, reset_timeout_s=0.001)
+    done = run("probe", REDIS_URL=redis_url)
+    assert (done.returncode, done.stdout) == (WAITING, "half_open\n")
+
+
+async def test_a_rate_limit_waits_though_the_breaker_is_closed(redis_url: str, store: Store) -> None:
+    signal = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=30)
+    await store.change(lambda _record, now_s: records.limited(Record(), signal, now_s))
+    done = run("probe", REDIS_URL=redis_url)
+    assert done.returncode == WAITING
+    assert done.stdout.startswith("closed: rate_limited, ")
+
+
+def test_a_breaker_that_an_existing_worker_opened_counts(redis_url: str) -> None:
+    with ExistingWorker(redis_url) as existing:
+        for _ in range(5):
+            existing.report_api_error()
+    assert run("probe", REDIS_URL=redis_url).returncode == WAITING
+
+
+def test_another_scope_is_another_state(redis_url: str) -> None:
+    with ExistingWorker(redis_url) as existing:
+        for _ in range(5):
+            existing.report_api_error()
+    assert run("probe", REDIS_URL=redis_url, OPENROUTER_GUARD_SCOPE="team-a").returncode == CLOSED
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        pytest.param({}, "REDIS_URL is not set", id="no address"),
+        pytest.param({"REDIS_URL": "localhost:6379"}, "REDIS_URL", id="not an address"),
+        pytest.param({"REDIS_URL": "http://localhost"}, "REDIS_URL", id="not one of Redis"),
+        pytest.param({"REDIS_URL": "redis://127.0.0.1:port/0"}, "REDIS_URL", id="a port that is none"),
+        pytest.param({"REDIS_URL": NOBODY}, "Redis at redis://127.0.0.1:1/0 does not answer", id="nobody there"),
+        pytest.param({"REDIS_URL": NOBODY, "OPENROUTER_GUARD_SCOPE": "A b"}, "scope 'A b'", id="a wrong scope"),
+        pytest.param({"REDIS_URL": "unix:///nowhere/redis.sock"}, "/nowhere/redis.sock", id="no such socket"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_status_2(environ: dict[str, str], words: str) -> None:
+    done = run("probe", **environ)
+    assert (done.returncode, done.stdout) == (UNKNOWN, "")
+    assert done.stderr.startswith("unknown: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan"])
+def test_a_timeout_that_is_none_is_said(text: str) -> None:
+    done = run("probe", f"--timeout={text}", REDIS_URL=NOBODY)
+    assert (done.returncode, done.stdout) == (UNKNOWN, "")
+    assert f"argument --timeout: '{text}': write seconds above 0" in done.stderr
+
+
+def test_who_would_rather_run_than_wait_passes_the_unknown() -> None:
+    assert run("probe", "--on-unknown", "pass", REDIS_URL=NOBODY).returncode == CLOSED
+
+
+def test_a_wrong_password_is_unknown_too(redis_url: str) -> None:
+    done = run("probe", REDIS_URL=redis_url.replace("//", "//nobody:hunter2@"))
+    assert done.returncode == UNKNOWN
+    assert done.stderr.count("\n") == 1
+    assert "hunter2" not in done.stderr
+
+
+def test_a_foreign_value_is_unknown_too(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("openrouter:state", "mine")
+    done = run("probe", REDIS_URL=redis_url)
+    assert (done.returncode, done.stderr) == (UNKNOWN, "unknown: a value of another type lives under our key\n")
+
+
+def test_a_redis_that_hangs_costs_no_more_than_the_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        began = time.monotonic()
+        done = run("probe", "--timeout", "0.2", REDIS_URL=f"redis://127.0.0.1:{server.getsockname()[1]}/0")
+    assert done.returncode == UNKNOWN
+    assert done.stderr.endswith("does not answer: timed out\n")
+    assert time.monotonic() - began < 5
+
+
+def test_something_that_is_not_redis_is_unknown_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        web = threading.Thread(target=_answer, args=(server, b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+        web.start()
+        done = run("probe", REDIS_URL=url)
+        web.join()
+    assert (done.returncode, done.stderr) == (
+        UNKNOWN,
+        f"unknown: what answers at {url} is not Redis: look at REDIS_URL\n",
+    )
+
+
+def _answer(server: socket.socket, answer: bytes) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(answer)

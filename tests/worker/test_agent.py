@@ -1,0 +1,95 @@
+"""The worker's background, where what it reads and what it commits could cross."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.signals import SUCCESS
+from openrouter_guard.store import Batch, Seen, Store
+from openrouter_guard.worker.agent import Agent
+
+POLICY = Policy(reset_timeout_s=0.05)
+_seqs = itertools.count(1)
+
+
+class SlowFirstRead(Store):
+    """A store whose first answer is a long time on its way."""
+
+    def __init__(self, redis_url: str) -> None:
+        super().__init__(redis_url)
+        self.is_read = asyncio.Event()
+        self.arrives = asyncio.Event()
+
+    async def read(self) -> Seen:
+        seen = await super().read()
+        if not self.is_read.is_set():
+            self.is_read.set()
+            await self.arrives.wait()
+        return seen
+
+
+@pytest.fixture
+async def slow(redis_url: str) -> AsyncIterator[SlowFirstRead]:
+    slow = SlowFirstRead(redis_url)
+    yield slow
+    await slow.close()
+
+
+async def half_open(store: Store) -> None:
+    await store.count(Batch(0, "wa", next(_seqs), [("F", 5)]), at_s=time.time())
+    await store.change(
+        lambda record, now_s: record and records.settled(record, now_s=now_s, policy=POLICY, by="somebody")
+    )
+    await asyncio.sleep(POLICY.reset_timeout_s)
+
+
+async def read(store: Store) -> Record:
+    record = (await store.read()).record
+    assert record is not None
+    return record
+
+
+async def test_an_answer_that_is_late_replaces_nothing_newer(slow: SlowFirstRead, store: Store) -> None:
+    await half_open(store)
+    before = await read(store)
+    agent = Agent(slow, POLICY, "worker")
+    looking = asyncio.create_task(agent.refresh())
+    await slow.is_read.wait()
+    asking = asyncio.create_task(agent.acquire("me"))
+    await asyncio.sleep(0.05)
+    slow.arrives.set()
+    await looking
+    assert await asking
+    now = await read(store)
+    assert now.epoch == before.epoch + 1
+    assert agent.view.record.epoch == now.epoch
+    agent.release("me", SUCCESS)
+    await agent.finish()
+    assert (await read(store)).phase(time.time()) is Phase.CLOSED
+
+
+async def test_of_many_who_know_what_was_lost_one_restores_it(redis_url: str, store: Store) -> None:
+    await half_open(store)
+    stores = [Store(redis_url) for _ in range(5)]
+    agents = [Agent(each, POLICY, f"worker-{number}") for number, each in enumerate(stores)]
+    for agent in agents:
+        await agent.refresh()
+    lost = await read(store)
+    await store._redis.flushall()
+    await asyncio.gather(*(agent.refresh() for agent in agents))
+    restored = await read(store)
+    assert restored.breaker == lost.breaker
+    assert restored.epoch > lost.epoch
+    await asyncio.gather(*(agent.refresh() for agent in agents))
+    assert {agent.view.record.epoch for agent in agents} == {restored.epoch}
+    assert await store._redis.hget(store.keys.state, "version") == "1"
+    for each in stores:
+        await each.close()

@@ -1,0 +1,151 @@
+"""What an exception of a client library says, without importing that library."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import urllib.error
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import redis
+
+from openrouter_guard.rules.signals import Effect, ErrorType
+from openrouter_guard.worker.observe import of_answer, of_exception
+
+# The openai SDK has an HTTP client of its own; only the form of what it carries matters here.
+REQUEST: Any = httpx.Request("POST", "https://openrouter.ai/api/v1/chat/completions")
+
+
+def answer(status_code: int, headers: dict[str, str] | None = None, **error: Any) -> httpx.Response:
+    return httpx.Response(status_code, headers=headers, json={"error": error}, request=REQUEST)
+
+
+def httpx_error(response: httpx.Response) -> Exception:
+    try:
+        response.raise_for_status()
+    except httpx.HTTPStatusError as error:
+        return error
+    raise AssertionError("it did not raise")
+
+
+def openai_error(response: Any) -> Exception:
+    return openai.APIStatusError("no", response=response, body=response.json()["error"])
+
+
+class RequestsHTTPError(OSError):
+    """As ``requests`` raises it: the status is on the response alone."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__("no")
+        self.response = response
+
+
+class AiohttpResponseError(Exception):
+    """As ``aiohttp`` raises it: ``status`` and ``headers``, and no body."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__("no")
+        self.status = response.status_code
+        self.headers = response.headers
+
+
+# It is no ConnectionError of Python's.
+RequestsConnectionError = type("ConnectionError", (OSError,), {"__module__": "requests.exceptions"})
+
+LIBRARIES = [httpx_error, openai_error, RequestsHTTPError, AiohttpResponseError]
+
+
+@pytest.mark.parametrize("raised", LIBRARIES)
+@pytest.mark.parametrize(
+    ("status_code", "effect", "error_type"),
+    [
+        (401, Effect.FAILURE, ErrorType.API_KEY_INVALID),
+        (402, Effect.FAILURE, ErrorType.CREDITS_EXHAUSTED),
+        (404, Effect.NEUTRAL, None),
+        (503, Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE),
+        (524, Effect.FAILURE, ErrorType.TIMEOUT),
+    ],
+)
+def test_a_status_is_found_wherever_a_library_keeps_it(
+    raised: Any, status_code: int, effect: Effect, error_type: ErrorType | None
+) -> None:
+    signal = of_exception(raised(answer(status_code, code=status_code, message="no")))
+    assert (signal.effect, signal.error_type) == (effect, error_type)
+
+
+@pytest.mark.parametrize("raised", LIBRARIES)
+def test_so_are_the_headers_of_a_rate_limit(raised: Any) -> None:
+    signal = of_exception(raised(answer(429, {"Retry-After": "30"}, code=429, message="slow down")))
+    assert (signal.effect, signal.wait_s) == (Effect.RATE_LIMIT, 30)
+
+
+@pytest.mark.parametrize("raised", [httpx_error, openai_error, RequestsHTTPError])
+def test_so_is_the_body(raised: Any) -> None:
+    oversized = answer(402, code=402, message="no", metadata={"reason": "weight_exceeds_budget"})
+    assert of_exception(raised(oversized)).effect is Effect.NEUTRAL
+    exhausted = answer(403, code=403, message="Key limit exceeded (total limit)")
+    assert of_exception(raised(exhausted)).error_type is ErrorType.CREDITS_EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    ("error", "error_type"),
+    [
+        pytest.param(TimeoutError(), ErrorType.TIMEOUT, id="Python's"),
+        pytest.param(httpx.ReadTimeout("slow"), ErrorType.TIMEOUT, id="httpx"),
+        pytest.param(openai.APITimeoutError(REQUEST), ErrorType.TIMEOUT, id="openai"),
+        pytest.param(RequestsConnectionError(), ErrorType.NETWORK_ERROR, id="requests"),
+        pytest.param(urllib.error.URLError("no route"), ErrorType.NETWORK_ERROR, id="urllib"),
+        pytest.param(socket.gaierror(), ErrorType.NETWORK_ERROR, id="a name that is not found"),
+        pytest.param(ConnectionResetError(), ErrorType.NETWORK_ERROR, id="a reset"),
+        pytest.param(httpx.ConnectError("no route"), ErrorType.NETWORK_ERROR, id="httpx, no connection"),
+        pytest.param(httpx.RemoteProtocolError("cut"), ErrorType.NETWORK_ERROR, id="httpx, cut off"),
+        pytest.param(openai.APIConnectionError(request=REQUEST), ErrorType.NETWORK_ERROR, id="openai, no connection"),
+    ],
+)
+def test_no_answer_is_a_failure(error: Exception, error_type: ErrorType) -> None:
+    signal = of_exception(error)
+    assert (signal.effect, signal.error_type) == (Effect.FAILURE, error_type)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("mine"),
+        KeyError("mine"),
+        asyncio.CancelledError(),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        pytest.param(httpx.PoolTimeout("full"), id="the caller's own pool is full"),
+        pytest.param(redis.ConnectionError("away"), id="the caller's own Redis is away"),
+    ],
+)
+def test_what_is_not_the_upstreams_says_nothing(error: BaseException) -> None:
+    assert of_exception(error).effect is Effect.NEUTRAL
+
+
+def test_a_stream_that_was_not_read_has_its_status_all_the_same() -> None:
+    class Unread(httpx.SyncByteStream):
+        def __iter__(self) -> Any:
+            raise AssertionError("it was read")
+
+    response = httpx.Response(503, stream=Unread(), request=REQUEST)
+    assert of_exception(httpx_error(response)).error_type is ErrorType.SERVICE_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("body", "effect"),
+    [
+        pytest.param({"choices": []}, Effect.SUCCESS, id="an answer"),
+        pytest.param({"error": {"code": 502, "message": "cut"}}, Effect.FAILURE, id="an error inside"),
+        pytest.param('{"error": {"code": 429, "message": "slow"}}', Effect.FAILURE, id="as text"),
+        pytest.param({"error": {"message": "no code"}}, Effect.FAILURE, id="without a code"),
+        pytest.param({"error": {"code": 400, "message": "bad"}}, Effect.NEUTRAL, id="the caller's own"),
+        pytest.param("not JSON", Effect.SUCCESS, id="not JSON"),
+        pytest.param(None, Effect.SUCCESS, id="nothing"),
+    ],
+)
+def test_a_200_is_what_its_body_says(body: object, effect: Effect) -> None:
+    assert of_answer(200, body=body).effect is effect
