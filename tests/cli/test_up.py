@@ -34,9 +34,9 @@ class Up:
 
     def url(self, pattern: str) -> str:
         """The first address in the output that the pattern captures."""
-        found: list[str] = []
-        until(lambda: found.extend(re.findall(pattern, self.said)) or found, seconds=15)
-        return found[0]
+        until(lambda: re.search(pattern, self.said), seconds=15)
+        found: str = re.findall(pattern, self.said)[0]
+        return found
 
     def status(self) -> dict[str, object]:
         answer = httpx.get(self.url(r"curl (\S+/status)\n"))
