@@ -38,7 +38,7 @@ format: $(READY) ## Rewrite the code in the house style
 	@ruff format .
 	@ruff check --fix .
 
-bench: $(READY) ## Measure, side by side with other libraries
+bench: $(READY) $(VENV)/.bench ## Measure, side by side with other libraries
 	@python -m benchmarks
 
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
@@ -47,6 +47,7 @@ lock: $(READY) ## Resolve the dependencies anew into requirements/
 	@$(COMPILE) --extra service -o requirements/service.txt
 	@$(COMPILE) --extra operator -o requirements/operator.txt
 	@$(COMPILE) --extra all --group dev -o requirements/dev.txt
+	@$(COMPILE:pyproject.toml=) --group bench --constraint requirements/dev.txt -o requirements/bench.txt
 	@echo hatchling | $(COMPILE:pyproject.toml=-) --no-annotate --constraint requirements/dev.txt -o requirements/build.txt
 
 chart: $(READY) ## Copy the CRD into the chart, check the chart and pack it into dist/
@@ -64,4 +65,8 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.txt $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@

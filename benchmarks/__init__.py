@@ -1,0 +1,16 @@
+"""What the guard costs and how fast the fleet learns, side by side with other libraries.
+
+``make bench`` runs all, ``python -m benchmarks NAME…`` some; ``--full`` takes longer and is steadier. Everything runs
+on this machine, on a Valkey of its own. The figures are shown and never asserted: machines differ, ratios less so.
+
+    file           measures
+    closed_path    what one call costs while all is well, beside the breakers of others
+    reports        how much of what workers report arrives, and what it costs Redis, beside the existing scheme
+    propagation    from the failure that opens until every worker of a fleet refuses
+    half_open      how many calls reach an upstream that is just coming back; what a killed trial call leaves behind
+    redis_away     what a call costs while Redis is frozen or gone
+    imports        what importing the library costs
+
+and the rest is what they share: measuring (rows, medians), forms (how each library guards a call), calling, fleet
+(processes), upstream, valkey.
+"""

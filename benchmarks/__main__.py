@@ -1,0 +1,61 @@
+"""``python -m benchmarks [NAME…] [--full]``: a table on the screen, JSON lines in bench-results/."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from . import closed_path, half_open, imports, propagation, redis_away, reports
+from .forms import PeersMissing
+from .measuring import FULL, QUICK, Effort, Row, table
+
+BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
+    "closed_path": closed_path.run,
+    "reports": reports.run,
+    "propagation": propagation.run,
+    "half_open": half_open.run,
+    "redis_away": redis_away.run,
+    "imports": imports.run,
+}
+RESULTS = Path("bench-results")
+
+
+def main() -> None:
+    arguments = _arguments()
+    logging.disable(logging.ERROR)
+    RESULTS.mkdir(exist_ok=True)
+    kept = RESULTS / time.strftime("%Y%m%d-%H%M%S.jsonl", time.gmtime())
+    print("columns: name, ours, peer, ours / peer, unit")
+    for name in arguments.names or BENCHMARKS:
+        print(f"\n{name}  (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)", flush=True)
+        rows = list(BENCHMARKS[name](FULL if arguments.full else QUICK))
+        print(table(rows), flush=True)
+        with kept.open("a") as file:
+            file.writelines(json.dumps(row.fields()) + "\n" for row in rows)
+    print(f"\nkept in {kept}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure, beside other libraries.")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"which of them (default: all): {', '.join(BENCHMARKS)}"
+    )
+    parser.add_argument("--full", action="store_true", help="longer and steadier")
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - BENCHMARKS.keys()
+    if unknown:
+        parser.error(f"there is no benchmark {min(unknown)!r}; there are {', '.join(BENCHMARKS)}")
+    return arguments
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PeersMissing as error:
+        sys.exit(str(error))

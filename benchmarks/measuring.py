@@ -1,0 +1,90 @@
+"""How the benchmarks measure, and the form of what they find."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["FULL", "QUICK", "TINY", "Effort", "Row", "interleaved", "percentile", "table"]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much to measure.
+
+    Attributes:
+        samples: How often each form of a call is timed; the median counts.
+        calls: Calls in one sample.
+        reporters: Sizes of the fleets that report.
+        reporting_s: How long such a fleet works.
+        processes: Of a fleet whose reaction is timed; there are ten workers in each.
+        openings: How often that fleet's breaker is opened.
+        rounds: How often it is half-open with every worker waiting.
+        lease_s: Of a permit whose holder is killed.
+        away_calls: Calls that are timed while Redis is away.
+    """
+
+    samples: int
+    calls: int
+    reporters: tuple[int, ...]
+    reporting_s: float
+    processes: int
+    openings: int
+    rounds: int
+    lease_s: float
+    away_calls: int
+
+
+QUICK = Effort(21, 1000, (1, 5, 20, 100), 1.5, 20, 3, 20, 2.0, 300)
+FULL = Effort(101, 5000, (1, 5, 20, 100), 10.0, 20, 20, 100, 15.0, 3000)
+TINY = Effort(3, 20, (2,), 0.3, 2, 1, 2, 0.5, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure; ``peer`` is another's in the same run, None where there is nothing to compare with."""
+
+    name: str
+    ours: float
+    unit: str
+    peer: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours as a multiple of the peer's: below 1 is better for a time, above 1 for a rate."""
+        return self.ours / self.peer if self.peer else None
+
+    def fields(self) -> dict[str, str | float | None]:
+        return {"name": self.name, "ours": self.ours, "peer": self.peer, "ratio": self.ratio, "unit": self.unit}
+
+
+def interleaved(timed: Mapping[str, Callable[[], float]], samples: int) -> dict[str, float]:
+    """The median of each, taken in turns, so that a busy moment of the machine meets all of them."""
+    found: dict[str, list[float]] = {name: [] for name in timed}
+    for turn in range(samples):
+        for name in list(timed)[:: -1 if turn % 2 else 1]:
+            found[name].append(timed[name]())
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value that *percent* of the *values* do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)]
+
+
+def table(rows: Sequence[Row]) -> str:
+    width = max((len(row.name) for row in rows), default=0)
+    return "\n".join(_line(row, width) for row in rows)
+
+
+def _line(row: Row, width: int) -> str:
+    ratio = "" if row.ratio is None else f"{_short(row.ratio)}x"
+    return f"{row.name:<{width}}  {_short(row.ours):>10}  {_short(row.peer):>10}  {ratio:>9}  {row.unit}"
+
+
+def _short(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,101 @@
+"""From the failure that opens the breaker until every worker of a fleet refuses, with push and without."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from openrouter_guard import Guard, Settings
+from openrouter_guard.rules.breaker import Phase, Policy
+from tests.waiting import until
+
+from .calling import FLUSH_S, WAIT_S, fail, goes
+from .fleet import Connection, Fleet
+from .measuring import Effort, Row, percentile
+from .valkey import embedded_valkey, without_push
+
+__all__ = ["run"]
+
+WORKERS_EACH = 10
+RESET_S = 2.0
+"""Longer than anybody takes to notice, and the same each time."""
+REPORTERS = 3
+"""A run of failures must come from so many."""
+_LOOK_S = 0.005
+_MS = 1000.0
+
+_policy = Policy(reset_timeout_s=RESET_S, max_reset_timeout_s=RESET_S)
+
+
+def run(effort: Effort) -> Iterator[Row]:
+    workers = effort.processes * WORKERS_EACH
+    for means in ("push", "poll alone"):
+        with embedded_valkey() as url:
+            delays_s = _delays_s(url if means == "push" else without_push(url), effort)
+        for percent in (50, 99):
+            name = f"{workers} workers in {effort.processes} processes refuse, {means}: p{percent}"
+            yield Row(name, percentile(delays_s, percent) * _MS, "ms")
+
+
+def _delays_s(url: str, effort: Effort) -> list[float]:
+    """What each worker took to refuse, each time."""
+    delays_s: list[float] = []
+    with ExitStack() as stack:
+        fleet = stack.enter_context(Fleet(effort.processes, _watch, url))
+        fleet.answers()
+        failing = [stack.enter_context(Guard(Settings(url, policy=_policy))) for _ in range(REPORTERS)]
+        for _ in range(effort.openings):
+            fleet.tell(True)
+            began_s = _opened(failing)
+            delays_s += (at_s - began_s for answer in fleet.answers() for at_s in answer)
+            _succeed(failing[0])
+            fleet.answers()
+        fleet.tell(False)
+    return delays_s
+
+
+def _opened(guards: list[Guard]) -> float:
+    """Fail until the breaker opens; returns when the failure that opens it began to be reported."""
+    for guard in guards:
+        _succeed(guard)
+    for guard in (*guards, guards[0]):
+        fail(guard)
+    began_s = time.monotonic()
+    fail(guards[1])
+    return began_s
+
+
+def _succeed(guard: Guard) -> None:
+    """A call that succeeds, the trial call if need be, and after which all is well."""
+    until(lambda: goes(guard), seconds=WAIT_S)
+    guard.flush(FLUSH_S)
+    _closes(guard)
+
+
+def _closes(guard: Guard) -> None:
+    until(lambda: guard.state.phase is Phase.CLOSED, seconds=WAIT_S)
+
+
+def _watch(parent: Connection, url: str) -> None:
+    """A process of workers; tells when each of them began to refuse, on the clock that all processes share."""
+    with ExitStack() as stack:
+        guards = [stack.enter_context(Guard(Settings(url, policy=_policy))) for _ in range(WORKERS_EACH)]
+        for guard in guards:
+            _succeed(guard)
+        parent.send("ready")
+        while parent.recv():
+            parent.send(_refusing_since(guards))
+            for guard in guards:
+                _closes(guard)
+            parent.send("closed")
+
+
+def _refusing_since(guards: list[Guard]) -> list[float]:
+    since: dict[Guard, float] = {}
+    while len(since) < len(guards):
+        for guard in guards:
+            if guard not in since and guard.state.phase is not Phase.CLOSED:
+                since[guard] = time.monotonic()
+        time.sleep(_LOOK_S)
+    return list(since.values())

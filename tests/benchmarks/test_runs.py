@@ -1,0 +1,82 @@
+"""Each benchmark runs, if only for a moment, and says what it found in the form that is promised."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import BENCHMARKS
+from benchmarks.measuring import FULL, QUICK, TINY, Row, interleaved, percentile, table
+
+NEED_PEERS = {"closed_path", "half_open", "redis_away"}
+HAS_PEERS = all(importlib.util.find_spec(name) for name in ("aiobreaker", "circuitbreaker", "purgatory", "pybreaker"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_it_finds_well_formed_rows(name: str) -> None:
+    if name in NEED_PEERS and not HAS_PEERS:
+        pytest.skip("the libraries to compare with are not installed: `make bench` does it")
+    rows = list(BENCHMARKS[name](TINY))
+    assert rows
+    assert len({(row.name, row.unit) for row in rows}) == len(rows)
+    for row in rows:
+        assert list(row.fields()) == ["name", "ours", "peer", "ratio", "unit"]
+        assert all(math.isfinite(value) and value >= 0 for value in (row.ours, row.peer or 0.0))
+
+
+def test_a_ratio_is_ours_by_the_peers() -> None:
+    assert Row("a call", 1.0, "us", 4.0).ratio == 0.25
+    assert Row("a call", 1.0, "us").ratio is None
+    assert Row("lost", 0.0, "%", 0.0).ratio is None
+
+
+def test_the_table_shows_each_row_on_a_line() -> None:
+    lines = table([Row("a call", 1.5, "us", 3.0), Row("a longer name", 1234.5, "ms")]).splitlines()
+    assert lines[0].split() == ["a", "call", "1.5", "3", "0.5x", "us"]
+    assert lines[1].split() == ["a", "longer", "name", "1,234", "ms"]
+
+
+def test_samples_are_taken_in_turns() -> None:
+    turns: list[str] = []
+
+    def sample(name: str) -> float:
+        turns.append(name)
+        return float(len(turns))
+
+    medians = interleaved({name: partial(sample, name) for name in "ab"}, 3)
+    assert turns == ["a", "b", "b", "a", "a", "b"]
+    assert medians == {"a": 4.0, "b": 3.0}
+
+
+def test_a_percentile_is_one_of_the_values() -> None:
+    values = [float(value) for value in range(1, 101)]
+    assert percentile(values, 50) == 51.0
+    assert percentile(values, 99) == 100.0
+    assert percentile([7.0], 99) == 7.0
+
+
+def test_full_is_never_less_than_quick() -> None:
+    assert QUICK.samples < FULL.samples
+    assert QUICK.rounds < FULL.rounds
+    assert QUICK.away_calls < FULL.away_calls
+
+
+def test_an_unknown_name_is_told_with_the_known_ones(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "closed_pat"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert "there is no benchmark 'closed_pat'; there are closed_path" in done.stderr
