@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading
+from openrouter_guard.runtime import Edge
+
+from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading, Unavailable
 
 __all__ = ["Lease"]
 
@@ -57,6 +59,7 @@ class Lease:
         self._life_s = life_s
         self._held_until_s = 0.0
         self._seen: _Seen | None = None
+        self._renewing = Edge("the lease cannot be renewed", "the lease can be renewed again")
         self.holder = ""
 
     @property
@@ -112,9 +115,14 @@ class Lease:
                 taken = await self._take(began_s)
         except Conflict:
             taken = False  # another candidate was faster
-        except (ClusterError, TimeoutError) as error:
-            logger.warning("the lease cannot be renewed: %s", error or type(error).__name__)
+        except TimeoutError:
+            self._renewing.failed(Unavailable(f"no answer within {self._life_s / _RENEWALS:g} s"))
             taken = False
+        except ClusterError as error:
+            self._renewing.failed(error)
+            taken = False
+        else:
+            self._renewing.worked()
         if taken:
             self._held_until_s = began_s + self._life_s * _MARGIN
             self.holder = self._identity
@@ -129,6 +137,7 @@ class Lease:
         spec = found.get("spec") or {}
         self.holder = spec.get("holderIdentity") or ""
         if not self._may_take(spec, now_s):
+            self._held_until_s = 0.0  # somebody deleted ours, and another one was faster to make it anew
             return False
         await self._cluster.replace_lease(self._namespace, self._name, found | self._claim(spec))
         return True

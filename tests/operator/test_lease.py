@@ -230,6 +230,17 @@ async def test_when_it_is_lost_the_holder_is_told(candidate: Candidates, clock: 
     assert not first.is_held
 
 
+async def test_a_holder_whose_lease_was_deleted_lets_go_as_soon_as_it_sees_another_one(
+    candidate: Candidates, control_plane: ControlPlane, namespace: str, clock: Clock
+) -> None:
+    first, second = await candidate("first"), await candidate("second")
+    await soon(first)
+    control_plane.kubectl("delete", "lease", NAME, f"--namespace={namespace}")
+    await soon(second)
+    assert not await first._try()
+    assert not first.is_held
+
+
 async def test_a_frozen_api_server_ends_the_holders_trust_before_the_life_is_over(
     candidate: Candidates, control_plane: ControlPlane
 ) -> None:

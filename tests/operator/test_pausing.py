@@ -229,6 +229,18 @@ class TestRedisAway:
         assert fleet.condition("UpstreamAvailable") == "Unknown StateUnknown"
         fleet.until_replicas(one=1, three=3)
 
+    def test_an_operator_that_starts_without_redis_says_so_and_changes_nothing(
+        self, fleet: Fleet, start: Any
+    ) -> None:
+        fleet.deploy(one=1)
+        start(REDIS_URL="redis://user:hunter2@127.0.0.1:1/0")
+        fleet.watch()
+        fleet.until_condition("StateFresh", "False Unreadable")
+        said = fleet.kubectl("describe", "ors", "default")
+        assert "Redis at redis://127.0.0.1:1/0 does not answer" in said
+        assert "hunter2" not in said
+        assert fleet.replicas() == {"one": 1}
+
 
 class TestTwoOperators:
     def test_when_the_leader_is_killed_the_other_takes_over(self, fleet: Fleet, start: Any) -> None:
