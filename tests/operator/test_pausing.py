@@ -83,6 +83,21 @@ def test_a_resource_that_vanished_while_nobody_operated_leaves_nothing_paused(
     fleet.until_replicas(one=1, three=3, seconds=15)
 
 
+def test_a_resource_that_was_deleted_while_nobody_operated_is_kept_until_all_is_restored(
+    fleet: Fleet, operator: Operator
+) -> None:
+    fleet.deploy(one=1, three=3)
+    fleet.watch()
+    fleet.fail()
+    fleet.until_replicas(one=0, three=0)
+    operator.kill()
+    fleet.unwatch("default", "--wait=false")
+    assert fleet.kubectl("get", "ors", "--output=name")
+    operator.restart()
+    fleet.until_replicas(one=1, three=3, seconds=15)
+    until(lambda: not fleet.kubectl("get", "ors", "--output=name"))
+
+
 def test_what_somebody_sets_while_paused_stands(fleet: Fleet, operator: Operator) -> None:
     fleet.deploy(one=1, three=3)
     fleet.watch()
