@@ -140,6 +140,15 @@ class Cluster:
             return False
         return any(resource["name"] == "openrouterstatuses" for resource in found["resources"])
 
+    async def try_to_list(self, group: str, version: str, plural: str, *, namespace: str = "") -> None:
+        """List one object of a kind, in one namespace or everywhere, to see whether we may.
+
+        Raises:
+            Refused: If we may not.
+        """
+        where = f"/namespaces/{namespace}" if namespace else ""
+        await self._request("GET", f"/apis/{group}/{version}{where}/{plural}?limit=1")
+
     async def resource(self, namespace: str, name: str) -> dict[str, Any]:
         """An ``OpenRouterStatus``.
 

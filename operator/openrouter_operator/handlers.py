@@ -24,7 +24,7 @@ from .orphans import Orphans
 from .reconcile import Reconciler, Vanished
 from .workload import GROUP, Workload
 
-__all__ = ["Operator", "configure", "registry"]
+__all__ = ["WATCHED", "Operator", "configure", "registry"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ registry = kopf.OperatorRegistry()
 RESOURCE = (GROUP, VERSION, "openrouterstatuses")
 DEPLOYMENTS = ("apps", "v1", "deployments")
 AUTOSCALERS = ("autoscaling", "v2", "horizontalpodautoscalers")
+WATCHED = (RESOURCE, DEPLOYMENTS, AUTOSCALERS)
 FINALIZER = f"{GROUP}/restore"
 SETTLE_S = 0.05
 """Events come in bursts: one round answers all of a burst."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -15,7 +15,7 @@ from openrouter_guard.errors import OpenRouterGuardError
 from openrouter_guard.runtime import Background, cancelled
 
 from . import handlers
-from .cluster import Cluster, ClusterError
+from .cluster import Cluster, ClusterError, Refused
 from .feed import Feeds
 from .handlers import Operator
 from .inventory import Inventory
@@ -51,11 +51,19 @@ def run(settings: OperatorSettings) -> None:
 
 
 def _quiet() -> None:
-    """Silence what libraries say of things that we report ourselves, in one line instead of a traceback."""
+    """Silence what libraries say of things that we report ourselves."""
+    logging.getLogger("kubernetes.aio.config").setLevel(logging.CRITICAL)
     # kopf tells of each call of each handler, and of each signal and login.
     logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLogger().level))
-    for name in ("kopf._core.reactor.orchestration", "kopf._core.reactor.running", "kubernetes.aio.config"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_in_one_line)
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Leave out kopf's tracebacks: what ends it comes to us as an exception, and is told by whoever runs us."""
+    if record.name.startswith("kopf.") or (record.name == "asyncio" and "watcher for" in record.getMessage()):
+        record.exc_info = record.exc_text = None
+    return True
 
 
 async def _run(settings: OperatorSettings) -> None:
@@ -97,6 +105,7 @@ async def _operator(settings: OperatorSettings, cluster: Cluster) -> AsyncIterat
 
 async def _operate(settings: OperatorSettings, cluster: Cluster, operator: Operator, lease: Lease) -> None:
     await _installed(cluster)
+    await _permitted(cluster, settings.namespaces)
     await lease.acquire()
     await _lead(settings, operator, lease)
 
@@ -153,6 +162,22 @@ async def _installed(cluster: Cluster) -> None:
             logger.warning("%s", wrong)
         told = wrong
         await asyncio.sleep(CRD_S)
+
+
+async def _permitted(cluster: Cluster, namespaces: Sequence[str]) -> None:
+    """Find out what may not be watched before anything waits for it.
+
+    Raises:
+        WatchFailed: If there is something.
+    """
+    for kind in handlers.WATCHED:
+        for namespace in namespaces or ("",):
+            try:
+                await cluster.try_to_list(*kind, namespace=namespace)
+            except Refused as error:
+                raise WatchFailed(f"a right is missing: {error}; see the chart's operator-rbac.yaml") from None
+            except ClusterError as error:
+                logger.warning("%s", error)
 
 
 def _waiting(lease: Lease) -> list[str]:

@@ -40,12 +40,13 @@ def _relayed(words: tuple[str, ...]) -> Iterator[None]:
     with process:
         assert process.stdout
         relay = threading.Thread(target=_relay, args=(words[0], process.stdout))
-        relay.start()
         try:
+            relay.start()
             yield
         finally:
             process.terminate()
-            relay.join()
+            if relay.is_alive():  # Ctrl-C may come before it has begun
+                relay.join()
 
 
 def _relay(kind: str, lines: IO[str]) -> None:
