@@ -16,8 +16,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Self, TypeAlias
+from urllib.parse import quote
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
@@ -28,7 +29,9 @@ from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 from .workload import GROUP, Change, Workload
 
 __all__ = [
-    "VERSION",
+    "AUTOSCALERS",
+    "DEPLOYMENTS",
+    "RESOURCE",
     "Cluster",
     "ClusterError",
     "Conflict",
@@ -39,6 +42,12 @@ __all__ = [
 ]
 
 VERSION = "v1alpha1"
+Kind: TypeAlias = tuple[str, str, str]
+"""Group, version and plural of a kind."""
+RESOURCE: Kind = (GROUP, VERSION, "openrouterstatuses")
+DEPLOYMENTS: Kind = ("apps", "v1", "deployments")
+AUTOSCALERS: Kind = ("autoscaling", "v2", "horizontalpodautoscalers")
+PAGE = 500
 TIMEOUT_S = 10.0
 AT_ONCE = 32
 CONNECTIONS = 2 * AT_ONCE
@@ -140,14 +149,24 @@ class Cluster:
             return False
         return any(resource["name"] == "openrouterstatuses" for resource in found["resources"])
 
-    async def try_to_list(self, group: str, version: str, plural: str, *, namespace: str = "") -> None:
-        """List one object of a kind, in one namespace or everywhere, to see whether we may.
+    async def try_to_list(self, kind: Kind, namespace: str) -> None:
+        """List one object of a kind, in one namespace or (empty) everywhere, to see whether we may.
 
         Raises:
             Refused: If we may not.
         """
-        where = f"/namespaces/{namespace}" if namespace else ""
-        await self._request("GET", f"/apis/{group}/{version}{where}/{plural}?limit=1")
+        await self._request("GET", f"{_every(kind, namespace)}?limit=1")
+
+    async def list(self, kind: Kind, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
+        """All objects of a kind, in one namespace or (empty) everywhere, page by page."""
+        next_page = ""
+        while True:
+            page = await self._request("GET", f"{_every(kind, namespace)}?limit={PAGE}&continue={quote(next_page)}")
+            for found in page["items"]:
+                yield found
+            next_page = page["metadata"].get("continue") or ""
+            if not next_page:
+                return
 
     async def resource(self, namespace: str, name: str) -> dict[str, Any]:
         """An ``OpenRouterStatus``.
@@ -203,6 +222,12 @@ class Cluster:
         except ValueError:
             raise Unavailable(f"what answers at {self.host} is no API server: its answer is not JSON") from None
         return found
+
+
+def _every(kind: Kind, namespace: str) -> str:
+    group, version, plural = kind
+    where = f"/namespaces/{namespace}" if namespace else ""
+    return f"/apis/{group}/{version}{where}/{plural}"
 
 
 def _deployment(namespace: str, name: str) -> str:

@@ -66,6 +66,7 @@ class Round:
     Attributes:
         is_settled: Whether the goal is reached: nothing is left to change.
         invalid: Why the spec cannot be carried out; empty if it can.
+        took_s: How long it took to make its changes.
     """
 
     generation: int
@@ -75,6 +76,12 @@ class Round:
     tally: Tally
     is_settled: bool = True
     invalid: str = ""
+    took_s: float = 0.0
+
+    @property
+    def ended_s(self) -> float:
+        """When all was answered, by the clock of the reading, which the round began with."""
+        return self.reading.now_s + self.took_s
 
 
 class Event(NamedTuple):
@@ -201,11 +208,11 @@ def _spans(old: Mapping[str, Any], now: Round) -> dict[str, Any]:
     if counts.is_paused and now.goal.step is Step.RESUME and resume.get("startedAt", "") < pause.get("startedAt", ""):
         resume = {"startedAt": _second(now_s), "reason": now.goal.reason}
     if counts.paused and counts.paused == counts.able and "durationSeconds" not in pause:
-        pause["durationSeconds"] = _lasted_s(pause, now_s)
+        pause["durationSeconds"] = _lasted_s(pause, now.ended_s)
     if was_paused and not counts.is_paused:
         if "durationSeconds" in resume or not resume:
             resume = {"startedAt": _second(now_s), "reason": now.goal.reason}
-        resume["durationSeconds"] = _lasted_s(resume, now_s)
+        resume["durationSeconds"] = _lasted_s(resume, now.ended_s)
     return {name: span for name, span in (("lastPause", pause), ("lastResume", resume)) if span}
 
 

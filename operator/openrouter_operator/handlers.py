@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -17,23 +17,19 @@ from typing import Any
 
 import kopf
 
-from .cluster import VERSION, Cluster, ClusterError, NotLeading
+from .cluster import AUTOSCALERS, DEPLOYMENTS, RESOURCE, Cluster, ClusterError, NotLeading
 from .feed import Feeds
 from .inventory import Inventory
 from .orphans import Orphans
 from .reconcile import Reconciler, Vanished
 from .workload import GROUP, Workload
 
-__all__ = ["WATCHED", "Operator", "configure", "registry"]
+__all__ = ["Operator", "configure", "registry"]
 
 logger = logging.getLogger(__name__)
 
 registry = kopf.OperatorRegistry()
 
-RESOURCE = (GROUP, VERSION, "openrouterstatuses")
-DEPLOYMENTS = ("apps", "v1", "deployments")
-AUTOSCALERS = ("autoscaling", "v2", "horizontalpodautoscalers")
-WATCHED = (RESOURCE, DEPLOYMENTS, AUTOSCALERS)
 FINALIZER = f"{GROUP}/restore"
 SETTLE_S = 0.05
 """Events come in bursts: one round answers all of a burst."""
@@ -189,43 +185,28 @@ async def _in_the_way(reconciler: Reconciler, body: kopf.Body) -> list[str]:
 
 
 # -- the workloads --------------------------------------------------------------------------------------------------
-# Nothing is kept in kopf's index. But kopf calls the two index functions for all that there is before anything else
-# runs, so that nobody decides on a part of it.
-
-
-@kopf.index(*DEPLOYMENTS, registry=registry, id="deployments")
-async def deployment_seen(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
-    operator: Operator = memo.operator
-    workload = Workload.of(body)
-    if operator.inventory.put(workload):
-        operator.wake_namespace(workload.namespace)
+# No indices of kopf: while it fills them, each object wakes all others, for minutes where there are thousands.
 
 
 @kopf.on.event(*DEPLOYMENTS, registry=registry, id="deployment-changed")
-async def deployment_changed(
-    event: kopf.RawEvent, body: kopf.Body, namespace: str | None, name: str, memo: kopf.Memo, **_: Any
-) -> None:
+async def deployment_changed(event: kopf.RawEvent, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
     operator: Operator = memo.operator
+    workload = Workload.of(body)
     if event["type"] == "DELETED":
-        operator.inventory.drop(str(namespace), name)
-        operator.wake_namespace(str(namespace))
+        operator.inventory.drop(workload.namespace, workload.name)
+    elif not operator.inventory.put(workload):
         return
-    pause = Workload.of(body).pause
-    if pause is not None and pause.owner_uid not in operator.resources:
+    operator.wake_namespace(workload.namespace)
+    if workload.pause is not None and workload.pause.owner_uid not in operator.resources:
         operator.orphans.hint()
 
 
-@kopf.index(*AUTOSCALERS, registry=registry, id="autoscalers")
-async def autoscaler_seen(namespace: str | None, name: str, spec: kopf.Spec, memo: kopf.Memo, **_: Any) -> None:
-    memo.operator.inventory.put_autoscaler(str(namespace), name, spec.get("scaleTargetRef") or {})
-
-
 @kopf.on.event(*AUTOSCALERS, registry=registry, id="autoscaler-changed")
-async def autoscaler_changed(
-    event: kopf.RawEvent, namespace: str | None, name: str, memo: kopf.Memo, **_: Any
-) -> None:
+async def autoscaler_changed(event: kopf.RawEvent, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
     if event["type"] == "DELETED":
-        memo.operator.inventory.drop_autoscaler(str(namespace), name)
+        memo.operator.inventory.drop_autoscaler(body)
+    else:
+        memo.operator.inventory.put_autoscaler(body)
 
 
 # -- kopf itself ----------------------------------------------------------------------------------------------------
@@ -247,13 +228,26 @@ def login(**arguments: Any) -> kopf.ConnectionInfo | None:
     return replace(found, expiration=datetime.now(UTC) + timedelta(seconds=_LOGIN_S))
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """Keeps nothing of the objects: no handler asks what has changed, and to copy each costs more than all else."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        return
+
+
 def configure() -> kopf.OperatorSettings:
     """Settings for kopf: bounded everywhere, and under our own names."""
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True  # a Lease decides who acts; peering is no mutex
     settings.scanning.disabled = True  # needs rights on CRDs and namespaces that nobody should have to give
     settings.persistence.finalizer = FINALIZER
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = _NoDiffs()
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
     settings.posting.reporting_component = "openrouter-guard"
     settings.posting.event_name_prefix = "openrouter-guard-"

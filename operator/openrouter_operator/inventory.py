@@ -47,16 +47,21 @@ class Inventory:
 
     # -- autoscalers --------------------------------------------------------------------------------------------
 
-    def put_autoscaler(self, namespace: str, name: str, target: Mapping[str, Any]) -> None:
-        """Note a HorizontalPodAutoscaler; *target* is its ``scaleTargetRef``."""
-        self._autoscaled[namespace, name] = (str(target.get("kind")), str(target.get("name")))
+    def put_autoscaler(self, body: Mapping[str, Any]) -> None:
+        """Note a HorizontalPodAutoscaler."""
+        target = (body.get("spec") or {}).get("scaleTargetRef") or {}
+        self._autoscaled[_place(body)] = (str(target.get("kind")), str(target.get("name")))
 
-    def drop_autoscaler(self, namespace: str, name: str) -> None:
-        self._autoscaled.pop((namespace, name), None)
+    def drop_autoscaler(self, body: Mapping[str, Any]) -> None:
+        self._autoscaled.pop(_place(body), None)
 
     def autoscaled(self, namespace: str) -> frozenset[tuple[str, str]]:
         """Kind and name of each workload there that an autoscaler looks after."""
         return frozenset(target for (where, _), target in self._autoscaled.items() if where == namespace)
+
+
+def _place(body: Mapping[str, Any]) -> tuple[str, str]:
+    return body["metadata"]["namespace"], body["metadata"]["name"]
 
 
 def _version(workload: Workload) -> int:

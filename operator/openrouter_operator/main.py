@@ -15,13 +15,14 @@ from openrouter_guard.errors import OpenRouterGuardError
 from openrouter_guard.runtime import Background, cancelled
 
 from . import handlers
-from .cluster import Cluster, ClusterError, Refused
+from .cluster import AUTOSCALERS, DEPLOYMENTS, RESOURCE, Cluster, ClusterError, Refused
 from .feed import Feeds
 from .handlers import Operator
 from .inventory import Inventory
 from .lease import Lease
 from .probes import serving
 from .settings import OperatorSettings
+from .workload import Workload
 
 __all__ = ["run"]
 
@@ -107,14 +108,16 @@ async def _operate(settings: OperatorSettings, cluster: Cluster, operator: Opera
     await _installed(cluster)
     await _permitted(cluster, settings.namespaces)
     await lease.acquire()
-    await _lead(settings, operator, lease)
+    await _lead(settings, cluster, operator, lease)
 
 
-async def _lead(settings: OperatorSettings, operator: Operator, lease: Lease) -> None:
+async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator, lease: Lease) -> None:
     orphans = Background()
     orphans.start("orphans", operator.orphans.sweep, waits=True)
     keeping = asyncio.create_task(_keep(lease, operator))
     try:
+        await _fill(operator.inventory, cluster, settings.namespaces)
+        operator.orphans.hint()
         await _watch(settings, operator)
     finally:
         was_lost = keeping.done()
@@ -170,14 +173,30 @@ async def _permitted(cluster: Cluster, namespaces: Sequence[str]) -> None:
     Raises:
         WatchFailed: If there is something.
     """
-    for kind in handlers.WATCHED:
+    for kind in (RESOURCE, DEPLOYMENTS, AUTOSCALERS):
         for namespace in namespaces or ("",):
             try:
-                await cluster.try_to_list(*kind, namespace=namespace)
+                await cluster.try_to_list(kind, namespace)
             except Refused as error:
                 raise WatchFailed(f"a right is missing: {error}; see the chart's operator-rbac.yaml") from None
             except ClusterError as error:
                 logger.warning("%s", error)
+
+
+async def _fill(inventory: Inventory, cluster: Cluster, namespaces: Sequence[str]) -> None:
+    """Take stock of all that there is before the first decision: nobody is to decide on a part of it.
+
+    Raises:
+        WatchFailed: If the API server cannot be asked.
+    """
+    try:
+        for namespace in namespaces or ("",):
+            async for found in cluster.list(AUTOSCALERS, namespace):
+                inventory.put_autoscaler(found)
+            async for found in cluster.list(DEPLOYMENTS, namespace):
+                inventory.put(Workload.of(found))
+    except ClusterError as error:
+        raise WatchFailed(f"the workloads cannot be listed: {error}") from None
 
 
 def _waiting(lease: Lease) -> list[str]:

@@ -125,6 +125,7 @@ class Reconciler:
             goal=goal,
             tally=conditions.tally(after, owner, reading.outage, self._changes.failures()),
             is_settled=not plan.changes(goal, owner, reading, after),
+            took_s=feed.now_s - reading.now_s,
         )
         due_s = IDLE_S if goal.next_at_s is None else max(goal.next_at_s - feed.now_s, 0.0)
         return now, min(due_s, self._changes.due_in_s(), IDLE_S)

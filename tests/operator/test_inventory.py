@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from openrouter_operator.inventory import Inventory
 from openrouter_operator.workload import Workload
@@ -78,10 +79,16 @@ def test_the_paused_ones_are_found_in_all_namespaces() -> None:
 
 def test_an_autoscaler_looks_after_what_it_points_at_now() -> None:
     inventory = Inventory()
-    inventory.put_autoscaler("jobs", "scaler", {"kind": "Deployment", "name": "a"})
-    inventory.put_autoscaler("elsewhere", "scaler", {"kind": "Deployment", "name": "z"})
+    inventory.put_autoscaler(autoscaler("jobs", "a"))
+    inventory.put_autoscaler(autoscaler("elsewhere", "z"))
     assert inventory.autoscaled("jobs") == {("Deployment", "a")}
-    inventory.put_autoscaler("jobs", "scaler", {"kind": "Deployment", "name": "b"})
+    inventory.put_autoscaler(autoscaler("jobs", "b"))
     assert inventory.autoscaled("jobs") == {("Deployment", "b")}
-    inventory.drop_autoscaler("jobs", "scaler")
+    inventory.drop_autoscaler(autoscaler("jobs", "b"))
     assert inventory.autoscaled("jobs") == frozenset()
+
+
+def autoscaler(namespace: str, target: str) -> dict[str, Any]:
+    """A HorizontalPodAutoscaler named scaler."""
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": target}
+    return {"metadata": {"namespace": namespace, "name": "scaler"}, "spec": {"scaleTargetRef": reference}}
