@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import IO
 
 from tests.controlplane import kubectl
@@ -45,15 +45,16 @@ def _relayed(words: tuple[str, ...]) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-            if relay.is_alive():  # Ctrl-C may come before it has begun
+            if relay.is_alive():
                 relay.join()
 
 
 def _relay(kind: str, lines: IO[str]) -> None:
     """Pass on what is new: many a change of an object is in none of the columns."""
     shown: dict[str, str] = {}
-    for line in lines:
-        name = line.split()[0]
-        if shown.get(name) != line:
-            timed(f"{kind:<18}{line.rstrip()}")
-        shown[name] = line
+    with suppress(ValueError):  # where Ctrl-C comes before we have begun, the pipe is closed by now
+        for line in lines:
+            name = line.split()[0]
+            if shown.get(name) != line:
+                timed(f"{kind:<18}{line.rstrip()}")
+            shown[name] = line
