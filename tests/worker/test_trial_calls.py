@@ -1,0 +1,106 @@
+"""While half-open, a few calls of the whole fleet decide."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from openrouter_guard import CallNotPermitted, Guard
+from openrouter_guard.rules.breaker import Phase
+from tests.waiting import until
+from tests.worker.guards import fail, half_open, settings, start
+
+
+def test_a_trial_call_that_succeeds_brings_everybody_back(redis_url: str) -> None:
+    with Guard(settings(redis_url, reset_timeout_s=0.3)) as guard, Guard(settings(redis_url)) as other:
+        fail(guard, 5)
+        until(lambda: {guard.state.phase, other.state.phase} == {Phase.HALF_OPEN})
+        with guard.call():
+            pass
+        until(lambda: other.state.phase is Phase.CLOSED)
+        with other.call():
+            pass
+
+
+def test_a_trial_call_that_fails_opens_again_for_longer(redis_url: str) -> None:
+    with Guard(settings(redis_url, reset_timeout_s=0.3)) as guard:
+        half_open(guard)
+        fail(guard, 1)
+        until(lambda: guard.state.phase is Phase.OPEN)
+        assert 0.3 < guard.state.retry_after_s <= 0.6
+
+
+def test_while_half_open_only_a_few_calls_are_out(redis_url: str) -> None:
+    with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard:
+        half_open(guard)
+        with guard.call(), guard.call(), pytest.raises(CallNotPermitted), guard.call():
+            pytest.fail("a third call was made")
+        until(lambda: guard.state.phase is Phase.CLOSED)
+
+
+def test_the_permit_of_a_killed_worker_comes_back(redis_url: str) -> None:
+    quick = settings(redis_url, reset_timeout_s=0.2, permit_lease_s=0.5)
+    with Guard(quick) as guard:
+        half_open(guard)
+        holders = [_hold_a_permit(redis_url) for _ in range(2)]
+        with pytest.raises(CallNotPermitted), guard.call():
+            pytest.fail("no permit was left")
+        for holder in holders:
+            holder.kill()
+            holder.communicate()
+
+        def goes_through() -> bool:
+            with suppress(CallNotPermitted), guard.call():
+                return True
+            return False
+
+        until(goes_through, seconds=3)
+
+
+def _hold_a_permit(redis_url: str) -> subprocess.Popen[str]:
+    holder = start(_HOLDS_A_PERMIT, redis_url)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+_HOLDS_A_PERMIT = """
+import sys
+from openrouter_guard import Guard, Settings
+from openrouter_guard.rules.breaker import Policy
+
+guard = Guard(Settings(sys.argv[1], policy=Policy(permit_lease_s=0.5)))
+with guard.call():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_workers_that_share_a_name_still_share_the_permits(redis_url: str) -> None:
+    named = replace(settings(redis_url, reset_timeout_s=0.2), worker_id="worker")
+    with Guard(named) as guard, Guard(named) as twin, Guard(named) as third:
+        fail(guard, 5)
+        until(lambda: {each.state.phase for each in (guard, twin, third)} == {Phase.HALF_OPEN})
+        with guard.call(), twin.call(), pytest.raises(CallNotPermitted), third.call():
+            pytest.fail("a third call was made")
+
+
+def test_the_verdict_of_a_worker_that_ends_at_once_is_not_lost(redis_url: str) -> None:
+    with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard:
+        half_open(guard)
+        with Guard(settings(redis_url)) as brief, brief.call():
+            pass
+        until(lambda: guard.state.phase is Phase.CLOSED, seconds=2)
+
+
+def test_a_callers_own_mistake_is_no_failure_and_gives_the_permit_back(redis_url: str) -> None:
+    with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard:
+        half_open(guard)
+        for _ in range(5):
+            with suppress(KeyError), guard.call():
+                raise KeyError("a bug in the worker")
+            guard.flush()
+        assert guard.state.phase is Phase.HALF_OPEN
