@@ -50,6 +50,7 @@ class Agent:
         self.refused = 0
         self.view = View(Record(), monotonic_offset(time.time()))
         self.known = asyncio.Event()
+        self.on_view: Callable[[], None] = lambda: None
         self._store = store
         self._policy = policy
         self._worker_id = worker_id
@@ -236,6 +237,7 @@ class Agent:
             self._shared = seen.record
         record = self._settled(self._shared or Record(), seen.now_s)
         self.view = View(record, monotonic_offset(seen.now_s))
+        self.on_view()
         self.known.set()
         if self._is_away:
             self._is_away = False
@@ -255,6 +257,7 @@ class Agent:
         if new is None or new == old:
             return False
         self.view = View(self._settled(new, now_s), self.view.offset_s)
+        self.on_view()
         return True
 
     def _note_away(self, error: StoreError) -> None:

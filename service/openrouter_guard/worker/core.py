@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import itertools
 import os
@@ -9,6 +10,7 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from openrouter_guard.store import Store, Timeouts
 from .agent import Agent
 from .thread import LoopThread
 from .view import View
+from .watch import Listeners, Watch
 
 __all__ = ["FIRST_VIEW_S", "PERMIT_S", "Core", "GuardState", "Ticket"]
 
@@ -52,6 +55,7 @@ class _Live(NamedTuple):
 
     agent: Agent
     thread: LoopThread
+    watch: Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class Core:
         self._calls = itertools.count(1)
         self._lock = threading.Lock()
         self._live: _Live | None = None
+        self._listeners: Listeners[GuardState] = Listeners()
+        self._told = _state(View(Record(), 0.0))
         _cores.add(self)
 
     # -- admission ------------------------------------------------------------------------------------------------
@@ -111,24 +117,25 @@ class Core:
 
     def ask_permit(self) -> tuple[str, Future[bool]]:
         """Ask for a permit; who does not wait for the answer must :meth:`abandon` it."""
-        agent, thread = self._live or self._start()
+        agent, thread, _ = self._live or self._start()
         owner = agent.owner(next(self._calls))
         return owner, thread.submit(agent.acquire(owner))
 
     def with_permit(self, owner: str, *, granted: bool) -> Ticket:
-        agent = (self._live or self._start()).agent
-        if granted:
-            return Ticket(agent.view.record.epoch, owner)
+        agent, thread, watch = self._live or self._start()
         view = agent.view
+        if granted:
+            return Ticket(view.record.epoch, owner)
         if view.phase is Phase.CLOSED:
             # Somebody's trial call succeeded while we asked.
             return Ticket(view.record.epoch, "")
         agent.refused += 1
+        thread.call(partial(watch.refused, NO_PERMIT_RETRY_S))
         raise CallNotPermitted(*(view.block_s() or (NO_PERMIT_RETRY_S, _reason(view.record))))
 
     def abandon(self, owner: str, asked: Future[bool]) -> None:
         """Give back a permit that may still come after its caller stopped waiting."""
-        agent, thread = self._live or self._start()
+        agent, thread, _ = self._live or self._start()
 
         def give_back(answer: Future[bool]) -> None:
             if not answer.cancelled() and answer.exception() is None and answer.result():
@@ -140,7 +147,7 @@ class Core:
 
     def finish(self, ticket: Ticket, signal: Signal) -> None:
         """Report the end of a call; never waits."""
-        agent, thread = self._live or self._start()
+        agent, thread, _ = self._live or self._start()
         agent.results.append((signal, ticket.epoch, time.monotonic()))
         if ticket.permit:
             thread.call(partial(agent.release, ticket.permit, signal))
@@ -157,24 +164,40 @@ class Core:
 
     @property
     def state(self) -> GuardState:
-        view = self.view
-        waiting = view.block_s()
-        return GuardState(
-            phase=view.phase,
-            reason=_reason(view.record) or (waiting[1] if waiting else ""),
-            retry_after_s=waiting[0] if waiting else 0.0,
-            failures=view.record.breaker.failures,
-            epoch=view.record.epoch,
-        )
+        return _state(self.view)
+
+    def permitted(self) -> Future[None]:
+        """Done once calls may go, or may be tried; who stops waiting cancels it."""
+        agent, thread, watch = self._live or self._start()
+
+        async def permitted() -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_VIEW_S):
+                    await agent.known.wait()
+            await watch.permitted()
+
+        return thread.submit(permitted())
+
+    def on_transition(self, callback: Callable[[GuardState, GuardState], object]) -> Callable[[], None]:
+        """Call back with the state before and after each transition; returns what removes it."""
+        remove = self._listeners.add(callback)
+        if self._live is None:
+            # Without the background nobody would notice.
+            self._start()
+        return remove
+
+    def _tell(self, view: View) -> None:
+        before, self._told = self._told, _state(view)
+        self._listeners.tell(before, self._told)
 
     def first_view(self) -> Future[bool]:
         """Done once the state was read from Redis."""
-        agent, thread = self._live or self._start()
+        agent, thread, _ = self._live or self._start()
         return thread.submit(agent.known.wait())
 
     def flush(self) -> Future[None]:
         """Done once everything that ended by now is in Redis; fails with a StoreError otherwise."""
-        agent, thread = self._live or self._start()
+        agent, thread, _ = self._live or self._start()
         return thread.submit(agent.finish())
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -194,19 +217,23 @@ class Core:
         with suppress(TimeoutError, OpenRouterGuardError):
             live.thread.submit(live.agent.finish()).result(timeout_s * FLUSH_SHARE)
         live.thread.stop(live.agent.close, timeout_s - (time.monotonic() - began_s))
+        self._listeners.stop()
 
     def _start(self) -> _Live:
         with self._lock:
             if self._live is None:
                 thread = LoopThread("openrouter-guard")
-                self._live = _Live(thread.submit(self._new_agent()).result(), thread)
+                self._live = thread.submit(self._begin(thread)).result()
             return self._live
 
-    async def _new_agent(self) -> Agent:
+    async def _begin(self, thread: LoopThread) -> _Live:
         worker_id = self._settings.worker_id or default_worker_id()
         agent = Agent(self._new_store(), self._settings.policy, worker_id)
+        watch = Watch(lambda: agent.view, self._told.phase, self._tell)
+        watch.start()
+        agent.on_view = watch.look
         agent.start()
-        return agent
+        return _Live(agent, thread, watch)
 
     def _new_store(self) -> Store:
         timeout_s = self._settings.redis_timeout_s
@@ -216,11 +243,23 @@ class Core:
         """Forget the background thread: it does not exist (yet, or in this forked child)."""
         self._lock = threading.Lock()
         self._live = None
+        self._listeners.reset()
 
 
 def default_worker_id() -> str:
     """``worker-{host}-{pid}``, as existing workers call themselves."""
     return f"worker-{socket.gethostname()}-{os.getpid()}"
+
+
+def _state(view: View) -> GuardState:
+    waiting = view.block_s()
+    return GuardState(
+        phase=view.phase,
+        reason=_reason(view.record) or (waiting[1] if waiting else ""),
+        retry_after_s=waiting[0] if waiting else 0.0,
+        failures=view.record.breaker.failures,
+        epoch=view.record.epoch,
+    )
 
 
 def _reason(record: Record) -> str:

@@ -1,13 +1,19 @@
-"""The worker's door to OpenRouter: ``with guard.call(): …`` makes the call, or refuses it while the fleet waits."""
+"""The worker's door to OpenRouter: ``with guard.call(): …`` makes the call, or refuses it while the fleet waits.
+
+``@guard`` is the same around each call of a function.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from functools import wraps
 from types import TracebackType
-from typing import Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.signals import Signal
@@ -16,12 +22,15 @@ from openrouter_guard.settings import Settings
 from .core import FIRST_VIEW_S, PERMIT_S, Core, GuardState, Ticket
 from .observe import of_answer, of_exception
 
-__all__ = ["AsyncGuard", "Guard"]
+__all__ = ["AsyncCall", "AsyncGuard", "Call", "Guard", "SyncCall"]
 
 CLOSE_S = 2.0
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-class _Call:
+
+class Call:
     """One call: what both forms of it share."""
 
     __slots__ = ("_core", "_signal", "_ticket")
@@ -41,12 +50,16 @@ class _Call:
         """
         self._signal = of_answer(status_code, body=body, headers=headers)
 
+    def end(self, signal: Signal) -> None:
+        """Report what the call came to, where no block's end does; see :mod:`.exchange`."""
+        self._core.finish(self._ticket, signal)
+
     def _end(self, error: BaseException | None) -> None:
         signal = of_exception(error) if error is not None or self._signal is None else self._signal
         self._core.finish(self._ticket, signal)
 
 
-class _SyncCall(_Call):
+class SyncCall(Call):
     __slots__ = ()
 
     def __enter__(self) -> Self:
@@ -72,7 +85,7 @@ class _SyncCall(_Call):
         return self._core.with_permit(owner, granted=granted)
 
 
-class _AsyncCall(_Call):
+class AsyncCall(Call):
     __slots__ = ()
 
     async def __aenter__(self) -> Self:
@@ -130,11 +143,22 @@ class _Guard:
         """The breaker as this worker sees it, without asking Redis."""
         return self._core.state
 
+    def on_transition(self, callback: Callable[[GuardState, GuardState], object]) -> Callable[[], None]:
+        """Call ``callback(before, after)`` whenever the breaker, as this worker sees it, has changed its phase.
+
+        It runs in a thread of its own: it may take its time, and what it raises is logged, once. After a fork it
+        listens in the child too, from the child's first use of the guard on.
+
+        Returns:
+            A function that removes the callback.
+        """
+        return self._core.on_transition(callback)
+
 
 class Guard(_Guard):
     """Guards the calls of a worker; safe in threads and after ``fork``."""
 
-    def call(self, model: str | None = None) -> _SyncCall:
+    def call(self, model: str | None = None) -> SyncCall:
         """A context manager around one call to OpenRouter.
 
         What the block raises is classified and reported in the background, and goes on to the caller unchanged.
@@ -142,7 +166,40 @@ class Guard(_Guard):
         Raises:
             CallNotPermitted: On entering, while calls are paused.
         """
-        return _SyncCall(self._core)
+        return SyncCall(self._core)
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """A decorator: each call of *function* is one guarded call to OpenRouter.
+
+        Raises:
+            TypeError: For what returns before its work is done: coroutine functions, which an ``AsyncGuard`` takes,
+                and generators, in which ``with guard.call():`` says which part is the call.
+        """
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"{_name(function)} is a coroutine function: decorate it with an AsyncGuard")
+        _refuse_generators(function)
+
+        @wraps(function)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            with SyncCall(self._core):
+                return function(*args, **kwargs)
+
+        return guarded
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Block until calls may go, or while half-open may be tried; asks Redis nothing.
+
+        A refusal is still possible afterwards: somebody else's call may have failed, or have taken the last permit.
+
+        Returns:
+            False if that did not come within *timeout_s* seconds, or if the guard was closed meanwhile.
+        """
+        permitted = self._core.permitted()
+        try:
+            concurrent.futures.wait((permitted,), timeout_s)
+            return permitted.done() and not permitted.cancelled()
+        finally:
+            permitted.cancel()
 
     def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Wait until every result so far is in Redis.
@@ -169,9 +226,35 @@ class Guard(_Guard):
 class AsyncGuard(_Guard):
     """Guards the calls of an asyncio worker; one guard serves any number of event loops."""
 
-    def call(self, model: str | None = None) -> _AsyncCall:
+    def call(self, model: str | None = None) -> AsyncCall:
         """An async context manager around one call to OpenRouter; see :meth:`Guard.call`."""
-        return _AsyncCall(self._core)
+        return AsyncCall(self._core)
+
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """A decorator for coroutine functions; see :meth:`Guard.__call__`.
+
+        Raises:
+            TypeError: For any other function.
+        """
+        _refuse_generators(function)
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"{_name(function)} is no coroutine function: decorate it with a Guard")
+
+        @wraps(function)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            async with AsyncCall(self._core):
+                return await function(*args, **kwargs)
+
+        return guarded
+
+    async def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until calls may go, or while half-open may be tried; see :meth:`Guard.wait`."""
+        permitted = asyncio.wrap_future(self._core.permitted())
+        try:
+            await asyncio.wait((permitted,), timeout=timeout_s)
+            return permitted.done() and not permitted.cancelled()
+        finally:
+            permitted.cancel()
 
     async def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Wait until every result so far is in Redis; see :meth:`Guard.flush`."""
@@ -189,3 +272,14 @@ class AsyncGuard(_Guard):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _refuse_generators(function: Callable[..., object]) -> None:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{_name(function)} is a generator: its work is done after it returned; use guard.call() inside it"
+        )
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__qualname__", function))

