@@ -14,7 +14,10 @@ from typing import Any
 
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal, of_status
 
-__all__ = ["of_answer", "of_exception"]
+__all__ = ["UNREADABLE", "of_answer", "of_exception"]
+
+UNREADABLE = Signal(Effect.FAILURE, ErrorType.UNKNOWN_ERROR, "the answer is not what the API documents")
+"""Something answered, and it was not the API: a page, a redirect, half a body."""
 
 _TIMEOUTS = frozenset({"TimeoutException", "APITimeoutError", "Timeout", "ReadTimeout", "ServerTimeoutError"})
 _NETWORK = frozenset(
@@ -32,6 +35,8 @@ _NETWORK = frozenset(
 )
 _OWN = frozenset({"PoolTimeout"})
 """The caller's own pool of connections was full."""
+_IN_STREAM = frozenset({"openai.APIError"})
+"""It comes without a status for an error inside a stream that had begun well."""
 _BODY_BYTES = 65_536
 
 
@@ -41,10 +46,12 @@ def of_exception(error: BaseException | None) -> Signal:
         return SUCCESS
     if isinstance(error, asyncio.CancelledError) or not isinstance(error, Exception):
         return NEUTRAL
-    status = _status(error)
-    if status is not None:
-        return of_answer(status, body=_body(error), headers=_headers(error))
     names = _names(error)
+    status = _status(error)
+    if status is None and names & _IN_STREAM and _error(_body(error)):
+        status = 200
+    if status is not None:
+        return _refused(status, error)
     if names & _OWN:
         return NEUTRAL
     if isinstance(error, TimeoutError) or names & _TIMEOUTS:
@@ -61,13 +68,26 @@ def of_answer(status_code: int, *, body: object = None, headers: Mapping[str, st
         status_code: Of the HTTP answer.
         body: As parsed from JSON, or its text.
         headers: Of the answer, any case.
+
+    A redirect says nothing: whoever follows it will know.
     """
     error = _error(body)
     code = error.get("code") if status_code < 400 and error else None
     if status_code < 400 and error:
         status_code = code if isinstance(code, int) and code >= 400 else 500
+    if 300 <= status_code < 400:
+        return NEUTRAL
     lower = {name.lower(): value for name, value in (headers or {}).items()}
     return of_status(status_code, error=error, headers=lower, now_s=time.time())
+
+
+def _refused(status: int, error: Exception) -> Signal:
+    """The signal in an answer that a client would not take; never a success."""
+    body = _body(error)
+    if status >= 400 or _error(body):
+        return of_answer(status, body=body, headers=_headers(error))
+    # A body that can be read may be one that the client is too old for: no reason to stop a fleet.
+    return NEUTRAL if status < 300 and _parsed(body) is not None else UNREADABLE
 
 
 def _names(error: Exception) -> set[str]:
@@ -107,12 +127,20 @@ def _body(error: Exception) -> object:
 
 def _error(body: object) -> Mapping[str, Any]:
     """The object under ``error``; the ``openai`` SDK hands out what is under it, without the wrapper."""
-    if isinstance(body, str | bytes):
-        try:
-            body = json.loads(body[:_BODY_BYTES])
-        except ValueError:
-            return {}
+    body = _parsed(body)
     if not isinstance(body, Mapping):
         return {}
     inner = body.get("error", body if "message" in body and "code" in body else None)
+    if isinstance(inner, str) and inner:
+        return {"message": inner}
     return inner if isinstance(inner, Mapping) else {}
+
+
+def _parsed(body: object) -> object:
+    """What the JSON in a text says; None if it is none."""
+    if not isinstance(body, str | bytes):
+        return body
+    try:
+        return json.loads(body[:_BODY_BYTES])
+    except ValueError:
+        return None
