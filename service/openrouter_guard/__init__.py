@@ -1,6 +1,7 @@
 """One shared circuit breaker for every worker that calls OpenRouter.
 
 with guard.call(): …    the worker library (``Guard``, ``AsyncGuard``)
+openrouter_guard.httpx  transports that guard a whole client (and ``.httpx2``)
 openrouter-guard serve  the health service
 openrouter-guard operate  the Kubernetes operator
 

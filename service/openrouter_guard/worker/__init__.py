@@ -5,7 +5,10 @@ core       what both share: admission, outcomes, and the life of the background 
 agent      the background: keeps the view current, reports, holds permits
 pending    results that wait to be reported
 view       the local copy of the shared state
+watch      who waits for the breaker, and who listens to it
 observe    what a client library's exception says
+reading    what an HTTP answer says while its bytes go by
+exchange   a guarded call as an HTTP exchange, for the transports
 reporter   the names that existing workers use
 manager    the state as existing readers know it
 """

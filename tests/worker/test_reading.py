@@ -1,0 +1,147 @@
+"""What an answer says, whatever the pieces are in which its bytes come."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from openrouter_guard.rules.signals import Effect, ErrorType, Signal
+from openrouter_guard.worker.reading import KEPT_BYTES, Reading
+
+JSON = {"content-type": "application/json; charset=utf-8"}
+STREAM = {"content-type": "text/event-stream"}
+PAGE = {"content-type": "text/html"}
+AUDIO = {"content-type": "audio/mpeg"}
+GZIP = {"content-encoding": "gzip"}
+
+GOOD = json.dumps({"choices": [{"message": {"content": 'the word "error"'}, "finish_reason": "stop"}]}).encode()
+BAD = json.dumps({"error": {"code": 502, "message": "cut"}}).encode()
+COMMENT = b': OPENROUTER PROCESSING {"error": 1}\n\n'
+CHUNK = b'data: {"choices": [{"delta": {"content": "\\"error\\""}, "finish_reason": null}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+def event(**fields: Any) -> bytes:
+    return b"data: " + json.dumps(fields).encode() + b"\n\n"
+
+
+def read(data: bytes, headers: dict[str, str], status_code: int = 200, *, size: int = 0) -> Reading:
+    reading = Reading(status_code, headers)
+    for start in range(0, len(data), size or len(data) or 1):
+        reading.feed(data[start : start + (size or len(data))])
+    return reading
+
+
+def seen(signal: Signal) -> tuple[Effect, ErrorType | None]:
+    return signal.effect, signal.error_type
+
+
+SUCCESS = (Effect.SUCCESS, None)
+NEUTRAL = (Effect.NEUTRAL, None)
+UNAVAILABLE = (Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)
+UNKNOWN = (Effect.FAILURE, ErrorType.UNKNOWN_ERROR)
+
+CASES = [
+    pytest.param(GOOD, JSON, SUCCESS, id="an answer"),
+    pytest.param(BAD, JSON, UNAVAILABLE, id="an error inside a 200"),
+    pytest.param(b" \n" * KEPT_BYTES + BAD, JSON, UNAVAILABLE, id="an error behind much white space"),
+    pytest.param(GOOD[:40], JSON, UNKNOWN, id="half an answer"),
+    pytest.param(b"", JSON, UNKNOWN, id="no answer"),
+    pytest.param(b"[" + b"1," * KEPT_BYTES, JSON, SUCCESS, id="more than is looked at"),
+    pytest.param(b'{"error": null, "output": []}', JSON, SUCCESS, id="no error, said explicitly"),
+    pytest.param(b"<html>Log in</html>", PAGE, UNKNOWN, id="a page"),
+    pytest.param(b'{"error": 1}', AUDIO, SUCCESS, id="a sound"),
+    pytest.param(COMMENT + CHUNK + DONE, STREAM, SUCCESS, id="a stream"),
+    pytest.param(CHUNK, STREAM, SUCCESS, id="a stream that ends without a word"),
+    pytest.param(CHUNK + event(error={"code": 502, "message": "cut"}) + DONE, STREAM, UNAVAILABLE, id="an error"),
+    pytest.param(CHUNK + event(error={"code": 400, "message": "no"}), STREAM, NEUTRAL, id="the caller's own"),
+    pytest.param(
+        CHUNK + event(choices=[{"finish_reason": "error"}]), STREAM, UNAVAILABLE, id="an error as the reason to end"
+    ),
+    pytest.param(event(response={"error": {"message": "no"}}), STREAM, UNAVAILABLE, id="an error in a response"),
+    pytest.param(
+        event(error={"code": 502, "message": "cut"}).replace(b"\n", b"\r\n"), STREAM, UNAVAILABLE, id="CRLF"
+    ),
+    pytest.param(event(error={"code": 502}).strip(), STREAM, UNAVAILABLE, id="an error in a last line without end"),
+    pytest.param(
+        b"data: " + b"x" * 2 * KEPT_BYTES + b"\n\n" + event(error={"code": 502}),
+        STREAM,
+        UNAVAILABLE,
+        id="an error behind an event that is too long to be looked at",
+    ),
+    pytest.param(b'data: {"error": {\n\n' + DONE, STREAM, SUCCESS, id="an event that is no JSON"),
+]
+
+
+@pytest.mark.parametrize("size", [0, 1, 7])
+@pytest.mark.parametrize(("data", "headers", "expected"), CASES)
+def test_of_a_200(data: bytes, headers: dict[str, str], expected: tuple[Effect, ErrorType | None], size: int) -> None:
+    assert seen(read(data, headers, size=size).signal()) == expected
+
+
+@pytest.mark.parametrize(("data", "headers", "expected"), CASES)
+def test_of_a_200_that_is_compressed(
+    data: bytes, headers: dict[str, str], expected: tuple[Effect, ErrorType | None]
+) -> None:
+    assert seen(read(gzip.compress(data), headers | GZIP, size=100).signal()) == expected
+
+
+@pytest.mark.parametrize(
+    ("status_code", "headers", "body", "expected"),
+    [
+        pytest.param(503, PAGE, b"<html>", UNAVAILABLE, id="a page that says no"),
+        pytest.param(503, STREAM, BAD, UNAVAILABLE, id="a stream that never began"),
+        pytest.param(402, JSON, BAD, (Effect.FAILURE, ErrorType.CREDITS_EXHAUSTED), id="an empty account"),
+        pytest.param(
+            402, JSON, b'{"error": {"metadata": {"reason": "weight_exceeds_budget"}}}', NEUTRAL, id="one request"
+        ),
+        pytest.param(429, JSON | {"Retry-After": "5"}, b"", (Effect.RATE_LIMIT, ErrorType.RATE_LIMITED), id="wait"),
+        pytest.param(
+            429,
+            JSON,
+            b'{"error": {"metadata": {"provider_name": "X"}}}',
+            (Effect.NEUTRAL, ErrorType.RATE_LIMITED),
+            id="one provider",
+        ),
+        pytest.param(307, JSON, b"", NEUTRAL, id="a redirect"),
+    ],
+)
+def test_of_another_status(
+    status_code: int, headers: dict[str, str], body: bytes, expected: tuple[Effect, ErrorType | None]
+) -> None:
+    assert seen(read(body, headers, status_code).signal()) == expected
+
+
+def test_an_encoding_that_it_cannot_read_leaves_the_status() -> None:
+    assert seen(read(BAD, JSON | {"content-encoding": "br"}).signal()) == SUCCESS
+    assert seen(read(BAD, JSON | GZIP).signal()) == SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("data", "headers", "status_code", "is_decided"),
+    [
+        pytest.param(CHUNK, STREAM, 200, False, id="a stream that goes on"),
+        pytest.param(CHUNK + DONE, STREAM, 200, True, id="a stream that says it is done"),
+        pytest.param(event(error={"code": 502}), STREAM, 200, True, id="a stream with an error"),
+        pytest.param(GOOD, JSON, 200, False, id="a body of which more may come"),
+        pytest.param(b"", JSON, 500, True, id="an error"),
+    ],
+)
+def test_when_nothing_that_follows_matters(
+    data: bytes, headers: dict[str, str], status_code: int, *, is_decided: bool
+) -> None:
+    assert read(data, headers, status_code).is_decided is is_decided
+
+
+def test_little_is_kept_of_much() -> None:
+    for headers in (JSON, STREAM):
+        reading = read(b"x" * 50 * KEPT_BYTES, headers, size=KEPT_BYTES // 3)
+        assert len(reading._kept) + len(reading._events._line) <= KEPT_BYTES
+
+
+def test_a_small_body_that_unpacks_to_a_huge_one_is_not_unpacked_to_its_end() -> None:
+    reading = read(gzip.compress(b"x" * 1000 * KEPT_BYTES), JSON | GZIP)
+    assert len(reading._kept) == KEPT_BYTES
