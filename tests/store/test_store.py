@@ -82,6 +82,15 @@ class TestCounting:
         # Three are all that any rule asks for.
         assert counted.seen.record.breaker.run == {"wa", "wb", "wc"}
 
+    async def test_refusals_for_want_of_credit_are_counted_apart(self, store: Store) -> None:
+        await count(store, "F1 C1", reporter="wa")
+        counted = await count(store, "C1", reporter="wb")
+        assert counted.seen.record is not None
+        assert counted.seen.record.breaker == Closed(3, frozenset({"wa", "wb"}), refusals=2)
+        ended = await count(store, "S1")
+        assert ended.seen.record is not None
+        assert ended.seen.record.breaker == Closed()
+
     async def test_a_batch_that_is_sent_again_counts_once(self, store: Store) -> None:
         assert (await count(store, "F2", seq=7001)).verdict == "counted"
         again = await count(store, "F2", seq=7001)

@@ -20,7 +20,7 @@ from openrouter_guard.rules.record import (
     is_checks_only,
     with_check_slot,
 )
-from openrouter_guard.rules.signals import Effect, OpenRouterState
+from openrouter_guard.rules.signals import Effect, ErrorType, OpenRouterState
 from openrouter_guard.runtime import Cache, cancelled
 from openrouter_guard.settings import Thresholds
 from openrouter_guard.store import Batch
@@ -130,6 +130,8 @@ def _kept(seen: Upstream, found: Upstream) -> Upstream:
 
 def _runs(finding: Finding, record: Record | None) -> Sequence[tuple[str, int]]:
     """What the check counts for: a failure is one; a success only ends failures that checks alone saw."""
+    if finding.signal.error_type is ErrorType.CREDITS_EXHAUSTED:
+        return (("C", 1),)
     if finding.signal.effect is Effect.FAILURE:
         return (("F", 1),)
     breaker = record.breaker if record else Closed()

@@ -9,9 +9,9 @@ import time
 from contextlib import suppress
 
 from openrouter_guard.errors import StoreError
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.record import Record, wants_check
 from openrouter_guard.rules.signals import OpenRouterState
-from openrouter_guard.runtime import Background, Cache, Edge
+from openrouter_guard.runtime import Background, Cache, Edge, View
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 from openrouter_guard.upstream import Finding, OpenRouter, Transport
@@ -112,9 +112,13 @@ class Service:
         alive_s = time.monotonic() - self._began_s
         view = self._cache.view
         phase = (view.record or Record()).phase(view.now_s)
-        due = is_due(self._age_s, phase, alive_s, thresholds=self._thresholds)
+        due = is_due(self._age_s, phase, alive_s, thresholds=self._thresholds) or self._is_wanted(view)
         if due and self._refresher.chance is Chance.FREE:
             self._refresher.start()
+
+    def _is_wanted(self, view: View) -> bool:
+        record = view.record
+        return record is not None and wants_check(record, now_s=view.now_s, policy=self.settings.policy)
 
     async def _flush(self) -> None:
         await asyncio.sleep(FLUSH_S)

@@ -54,6 +54,8 @@ class Policy:
         permit_lease_s: A permit whose holder is silent for this long is free again.
         trial_wait_s: Half-open for this long without a trial call, good health checks may close it instead.
         good_checks: How many of them in a row it takes.
+        refusals_wanted: How many times the upstream must say that the account is out of credit.
+        confirm_s: How long a health check may take to confirm what a call said of the account.
     """
 
     failure_threshold: int = 5
@@ -65,6 +67,8 @@ class Policy:
     permit_lease_s: float = 15.0
     trial_wait_s: float = 60.0
     good_checks: int = 2
+    refusals_wanted: int = 2
+    confirm_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Closed:
         trips: How often the breaker has opened without a stable time between.
         since_s: When it closed; 0 if it never was open.
         on_probation: Health checks closed it and no call has succeeded since: the first failure opens it again.
+        refusals: How many of the failures said that the account is out of credit.
     """
 
     failures: int = 0
@@ -84,6 +89,7 @@ class Closed:
     trips: int = 0
     since_s: float = 0.0
     on_probation: bool = False
+    refusals: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from . import breaker as breakers
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
-from .signals import Effect, OpenRouterState, Signal
+from .signals import Effect, ErrorType, OpenRouterState, Signal
 
 __all__ = [
     "Record",
@@ -21,11 +21,13 @@ __all__ = [
     "after_trial",
     "block_s",
     "counted",
+    "doubted",
     "fresh",
     "is_checks_only",
     "limited",
     "recovered",
     "settled",
+    "wants_check",
     "with_check_slot",
     "with_permit",
     "without_permit",
@@ -34,6 +36,10 @@ __all__ = [
 KEPT_TRANSITIONS = 8
 CHECKER_PREFIX = "c"
 """The reporters' names that start so are health services, whose own checks count too."""
+CHECK_HOLDS_S = 60.0
+"""For so long nobody may check again (the slot), so what the last health check found is taken to hold."""
+KEY_WORKS = "Calls were refused as if the API key were invalid, but the key works"
+_OF_THE_ACCOUNT = frozenset({OpenRouterState.API_KEY_INVALID, OpenRouterState.CREDITS_EXHAUSTED})
 LEGACY = "legacy worker"
 """Who changed the state, where an older writer did it without leaving a name."""
 
@@ -85,6 +91,8 @@ class Record:
             contradicts the breaker; else None.
         check_slot_s: The health check is taken by somebody until then.
         good_checks: Health checks in a row that found nothing wrong while the breaker was half-open.
+        check_found: What the last health check found, whatever calls said since; None if there was none.
+        check_wanted_s: When a call last gave reason to doubt the key or the credit, so that a check is wanted.
     """
 
     breaker: Breaker = Closed()
@@ -95,6 +103,8 @@ class Record:
     legacy_open: bool | None = None
     check_slot_s: float = 0.0
     good_checks: int = 0
+    check_found: OpenRouterState | None = None
+    check_wanted_s: float = 0.0
 
     def phase(self, now_s: float) -> Phase:
         return breakers.phase(self.breaker, now_s)
@@ -118,9 +128,11 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
     """
     match record.breaker:
         case Closed() if record.legacy_open:
-            return _open(record, _last_error(record.upstream), LEGACY, now_s, policy)
+            return _open(record, _last_error(record, now_s), LEGACY, now_s, policy)
+        case Closed() as breaker if breaker.refusals >= policy.refusals_wanted:
+            return _open(record, OpenRouterState.CREDITS_EXHAUSTED.value, by, now_s, policy)
         case Closed() as breaker if _is_tripped(breaker, record.live_reporters, policy):
-            return _open(record, _last_error(record.upstream), by, now_s, policy)
+            return _open(record, _last_error(record, now_s), by, now_s, policy)
         case Closed(on_probation=True) as breaker if record.upstream.last_success_s > breaker.since_s:
             return replace(record, breaker=replace(breaker, on_probation=False, since_s=now_s))
         case Open() | HalfOpen() if record.legacy_open is False and record.phase(now_s) is Phase.HALF_OPEN:
@@ -131,12 +143,18 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
             return record
 
 
-def _last_error(upstream: Upstream) -> str:
+def _last_error(record: Record, now_s: float) -> str:
     """The error type in ``error_details``, or the state where an older writer left no JSON there."""
     try:
-        return str(json.loads(upstream.error_details)["error_type"])
+        error_type = str(json.loads(record.upstream.error_details)["error_type"])
     except (ValueError, KeyError, TypeError):
-        return upstream.state.value
+        error_type = record.upstream.state.value
+    is_wrong = error_type == OpenRouterState.API_KEY_INVALID and _found_lately(record, OpenRouterState.ACTIVE, now_s)
+    return OpenRouterState.SERVICE_UNAVAILABLE.value if is_wrong else error_type
+
+
+def _found_lately(record: Record, state: OpenRouterState, now_s: float) -> bool:
+    return record.check_found is state and now_s - record.upstream.last_check_s <= CHECK_HOLDS_S
 
 
 def counted(record: Record, signal: Signal, reporter: str) -> Record:
@@ -145,9 +163,35 @@ def counted(record: Record, signal: Signal, reporter: str) -> Record:
     if not isinstance(breaker, Closed) or signal.effect is Effect.NEUTRAL:
         return record
     if signal.effect is Effect.SUCCESS:
-        return replace(record, breaker=replace(breaker, failures=0, run=frozenset()))
+        return replace(record, breaker=replace(breaker, failures=0, run=frozenset(), refusals=0))
     run = breaker.run | {reporter} if breaker.failures else frozenset({reporter})
-    return replace(record, breaker=replace(breaker, failures=breaker.failures + 1, run=run))
+    refusals = breaker.refusals + (signal.error_type is ErrorType.CREDITS_EXHAUSTED)
+    after = replace(breaker, failures=breaker.failures + 1, run=run, refusals=refusals)
+    return replace(record, breaker=after)
+
+
+def doubted(record: Record, signal: Signal, *, now_s: float, policy: Policy, by: str) -> Record:
+    """The record after a call said that the key or the credit is gone.
+
+    One call may be wrong about that: valid keys were refused in incidents. What a recent health check found confirms
+    it; else one is wanted at once.
+    """
+    if not signal.doubts_account or signal.error_type is None or not isinstance(record.breaker, Closed):
+        return record
+    if _found_lately(record, signal.error_type.state, now_s):
+        return _open(record, signal.error_type.value, by, now_s, policy)
+    is_asked = now_s - record.check_wanted_s <= policy.confirm_s
+    return record if is_asked else replace(record, check_wanted_s=now_s)
+
+
+def wants_check(record: Record, *, now_s: float, policy: Policy) -> bool:
+    """Whether a call asked for a health check that has not been made and would not come too late."""
+    is_open_question = record.check_wanted_s > record.upstream.last_check_s
+    return is_open_question and _is_in_doubt(record, now_s, policy)
+
+
+def _is_in_doubt(record: Record, now_s: float, policy: Policy) -> bool:
+    return isinstance(record.breaker, Closed) and now_s - record.check_wanted_s <= policy.confirm_s
 
 
 def _insist(record: Record) -> Record:
@@ -218,14 +262,25 @@ def after_check(record: Record, found: Upstream, *, now_s: float, policy: Policy
         rate_limit_reset_s=max(seen.rate_limit_reset_s, found.rate_limit_reset_s),
     )
     if is_good and _workers_disagree(record):
-        known = replace(known, state=seen.state, message=seen.message, error_details=seen.error_details)
+        known = _as_workers_saw_it(known, seen)
     counts = is_good and record.phase(now_s) is Phase.HALF_OPEN and _tells_of_recovery(record.breaker, found)
-    checked = replace(record, upstream=known, good_checks=record.good_checks + 1 if counts else 0)
+    checked = replace(
+        record, upstream=known, check_found=found.state, good_checks=record.good_checks + 1 if counts else 0
+    )
+    if found.state in _OF_THE_ACCOUNT and _is_in_doubt(record, now_s, policy):
+        return _open(checked, found.state.value, by, now_s, policy)
     if checked.good_checks < policy.good_checks:
         return checked
     if not breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy):
         return checked
     return _close(checked, by, now_s, on_probation=True)
+
+
+def _as_workers_saw_it(found: Upstream, seen: Upstream) -> Upstream:
+    """What they saw of the service stands; what they saw of the key does not, for the check knows better."""
+    if seen.state is OpenRouterState.API_KEY_INVALID:
+        return replace(found, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS, error_details="")
+    return replace(found, state=seen.state, message=seen.message, error_details=seen.error_details)
 
 
 def _tells_of_recovery(breaker: Breaker, found: Upstream) -> bool:
@@ -283,6 +338,9 @@ def next_epoch(epoch: int, now_s: float) -> int:
 
 def _open(record: Record, reason: str, by: str, now_s: float, policy: Policy) -> Record:
     breaker = breakers.opened(record.breaker, reason=reason, now_s=now_s, policy=policy)
+    seen = record.upstream
+    if seen.state is OpenRouterState.API_KEY_INVALID and reason == OpenRouterState.SERVICE_UNAVAILABLE:
+        record = replace(record, upstream=replace(seen, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS))
     return _moved(record, breaker, reason, by, now_s)
 
 

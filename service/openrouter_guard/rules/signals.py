@@ -79,6 +79,11 @@ class Signal:
     status_code: int | None = None
     wait_s: float | None = None
 
+    @property
+    def doubts_account(self) -> bool:
+        """Whether it says that the key or the credit is gone, which a health check can tell better than a call."""
+        return self.effect is Effect.FAILURE and self.error_type in _OF_THE_ACCOUNT
+
 
 SUCCESS = Signal(Effect.SUCCESS)
 NEUTRAL = Signal(Effect.NEUTRAL)
@@ -93,6 +98,7 @@ _FAILURES: Mapping[int, ErrorType] = {
     524: ErrorType.TIMEOUT,
     529: ErrorType.SERVICE_UNAVAILABLE,
 }
+_OF_THE_ACCOUNT = frozenset({ErrorType.API_KEY_INVALID, ErrorType.CREDITS_EXHAUSTED})
 _MESSAGE_LENGTH = 200
 
 

@@ -22,6 +22,7 @@ FIELDS = (
     "error_details", "consecutive_failures", "circuit_breaker_open", "rate_limit_reset",
     "breaker", "reason", "epoch", "version", "opened_at", "open_until", "closed_at", "trips", "run",
     "live_reporters", "permits", "tried_at", "probation", "good_checks", "transitions", "check_slot",
+    "credit_refusals", "check_found", "check_wanted",
 )  # fmt: skip
 """All that is read. ``reporters``, which only the counting script needs, can be long and is left out."""
 
@@ -44,6 +45,8 @@ def parse(fields: Mapping[str, str]) -> Record:
         legacy_open=_contradiction(fields.get("circuit_breaker_open"), breaker),
         check_slot_s=unix_s(fields.get("check_slot")),
         good_checks=_int(fields.get("good_checks")),
+        check_found=_state(fields["check_found"]) if fields.get("check_found") else None,
+        check_wanted_s=unix_s(fields.get("check_wanted")),
     )
 
 
@@ -65,6 +68,8 @@ def encode(record: Record) -> dict[str, str]:
         "transitions": json.dumps([_row(t) for t in record.transitions]) if record.transitions else "",
         "check_slot": iso(record.check_slot_s),
         "good_checks": str(record.good_checks or ""),
+        "check_found": record.check_found.value if record.check_found else "",
+        "check_wanted": iso(record.check_wanted_s),
         **_breaker_fields(record.breaker),
     }
 
@@ -96,7 +101,9 @@ def _breaker(fields: Mapping[str, str]) -> Breaker:
         case _:
             run = frozenset(fields.get("run", "").split())
             on_probation = fields.get("probation") == "true"
-            return Closed(failures, run, trips, unix_s(fields.get("closed_at")), on_probation)
+            # An older writer's success resets the failures and knows of nothing else.
+            refusals = min(_int(fields.get("credit_refusals")), failures)
+            return Closed(failures, run, trips, unix_s(fields.get("closed_at")), on_probation, refusals)
 
 
 def _breaker_fields(breaker: Breaker) -> dict[str, str]:
@@ -106,7 +113,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
         "circuit_breaker_open": "false" if isinstance(breaker, Closed) else "true",
         "trips": str(breaker.trips),
         "closed_at": "", "opened_at": "", "open_until": "", "reason": "", "permits": "", "run": "",
-        "tried_at": "", "probation": "",
+        "tried_at": "", "probation": "", "credit_refusals": "",
     }  # fmt: skip
     match breaker:
         case Closed():
@@ -115,6 +122,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
                 "closed_at": iso(breaker.since_s),
                 "run": " ".join(sorted(breaker.run)),
                 "probation": "true" if breaker.on_probation else "",
+                "credit_refusals": str(breaker.refusals or ""),
             }
         case Open():
             own = {

@@ -7,7 +7,8 @@
 --          old to decide anything and belong into the metrics only
 -- ARGV[2]  the reporter
 -- ARGV[3]  the batch's number, which grows with every batch of this reporter
--- ARGV[4]  the results as runs in their order: "S12 F3" is twelve successes, then three failures
+-- ARGV[4]  the results as runs in their order: "S12 F3" is twelve successes, then three failures; "C1" is a
+--          failure that says that the account is out of credit
 -- ARGV[5]  JSON object of hash fields to set if the results count
 -- ARGV[6]  JSON object of counters to add to the metrics
 -- ARGV[7]  JSON list of worker errors, oldest first
@@ -58,11 +59,13 @@ else
   else
     local failures = tonumber(get("consecutive_failures")) or 0
     local run = failures > 0 and get("run") or ""
+    local refusals = math.min(tonumber(get("credit_refusals")) or 0, failures)
     for kind, count in string.gmatch(ARGV[4], "(%u)(%d+)") do
       if kind == "S" then
-        failures, run = 0, ""
+        failures, run, refusals = 0, "", 0
       else
         failures = failures + tonumber(count)
+        if kind == "C" then refusals = refusals + tonumber(count) end
         local _, members = string.gsub(run, "%S+", "")
         if members < RUN_KEPT and not string.find(" " .. run .. " ", " " .. reporter .. " ", 1, true) then
           run = run == "" and reporter or run .. " " .. reporter
@@ -75,7 +78,7 @@ else
       redis.call("HSET", state, "epoch", string.format("%.0f", math.max(fresh, tonumber(ARGV[1]) + 1)))
     end
     redis.call("HSET", state, "breaker", "closed", "circuit_breaker_open", "false",
-      "consecutive_failures", failures, "run", run)
+      "consecutive_failures", failures, "run", run, "credit_refusals", refusals)
     for field, value in pairs(cjson.decode(ARGV[5])) do
       redis.call("HSET", state, field, value)
     end

@@ -22,6 +22,8 @@ STATE_LIFE_S = 600
 """``DEFAULT_TTL`` x 2: how long a closed state outlives its last write."""
 _TRIES = 20
 _DAY_S = 86_400
+_NEWS = frozenset({"state", "rate_limit_reset", "last_check", "circuit_breaker_open", "check_wanted"})
+"""The fields whose change those who listen need to see at once."""
 
 Decide: TypeAlias = Callable[[Record | None, float], Record | None]
 """From the record (None: no key) and the time to the record that should follow (None: leave it)."""
@@ -49,7 +51,8 @@ class Batch:
     Attributes:
         epoch: In which the calls began; 0 if unknown.
         seq: Grows with every batch, so that a batch whose fate is uncertain can be sent again.
-        runs: ``("S", 12), ("F", 3)`` is twelve successes, then three failures.
+        runs: ``("S", 12), ("F", 3)`` is twelve successes, then three failures; ``("C", 1)`` is a failure that says
+            that the account is out of credit.
         fields: Fields of the hash to set if the results count.
         counters: What to add to the day's metrics.
         errors: JSON entries for the log of worker errors, oldest first.
@@ -211,7 +214,7 @@ def _seen(time: Sequence[int | str], values: Sequence[str | None]) -> Seen:
 
 def _is_news(changes: Mapping[str, str]) -> bool:
     """Whether those who listen need to look: not for a permit or a counter."""
-    return not changes.keys().isdisjoint({"state", "rate_limit_reset", "last_check", "circuit_breaker_open"})
+    return not changes.keys().isdisjoint(_NEWS)
 
 
 def _entry(change: Transition) -> list[str]:

@@ -77,10 +77,14 @@ class Agent:
         Raises:
             StoreError: If Redis does not take the results.
         """
+        await self._errands_done()
+        await self.flush()
+        await self._errands_done()
+
+    async def _errands_done(self) -> None:
         if self._errands:
             # Who stops waiting for them must not stop them.
             await asyncio.wait(self._errands)
-        await self.flush()
 
     async def close(self) -> None:
         """Let go of Redis, once no work is left that uses it."""
@@ -188,13 +192,20 @@ class Agent:
     def _gather(self) -> None:
         ended = [self.results.popleft() for _ in range(len(self.results))]
         offset_s = self.view.offset_s
-        results = (Result(signal, epoch, at_s + offset_s) for signal, epoch, at_s in ended)
+        results = [Result(signal, epoch, at_s + offset_s) for signal, epoch, at_s in ended]
         gather(results, self._pending, self._worker_id)
+        doubts = {result.signal.error_type: result.signal for result in results if result.signal.doubts_account}
+        for signal in doubts.values():
+            self._soon(partial(self._doubted, signal))
         if self.refused:
             refused, self.refused = self.refused, 0
             if not self._pending:
                 self._pending.append(Pending(self.view.record.epoch, self._worker_id, self.view.now_s))
             self._pending[-1].counters["not_permitted_calls"] += refused
+
+    def _doubted(self, signal: Signal, record: Record | None, now_s: float) -> Record | None:
+        by = self._worker_id
+        return record and records.doubted(record, signal, now_s=now_s, policy=self._policy, by=by)
 
     def note_alone(self, signal: Signal) -> None:
         """Count a result locally while Redis is away, by the fleet's own rules."""

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from openrouter_guard.rules.signals import Effect, Signal
+from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch
 
@@ -83,7 +83,7 @@ class Pending:
         details = error_details(signal, self.worker_id, result.at_s)
         self.errors.append(details)
         if signal.effect is Effect.FAILURE:
-            self._run("F")
+            self._run("C" if signal.error_type is ErrorType.CREDITS_EXHAUSTED else "F")
             self.fields |= {
                 "state": str(state),
                 "message": f"Worker reported: {error_type}",
@@ -92,11 +92,12 @@ class Pending:
             }
 
     def _run(self, kind: str) -> None:
-        if self.runs and self.runs[-1][0] == kind:
-            self.runs[-1] = (kind, self.runs[-1][1] + 1)
-            return
         # Only the failures since the last success decide, so what lies before it need not be kept apart.
-        self.runs = [(kind, 1)] if kind == "S" else [*self.runs[-1:], (kind, 1)]
+        counts = dict(self.runs)
+        if kind == "S" and counts.keys() != {"S"}:
+            counts = {}
+        counts[kind] = counts.get(kind, 0) + 1
+        self.runs = list(counts.items())
 
 
 def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
