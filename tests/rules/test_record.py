@@ -35,6 +35,12 @@ def test_enough_failures_from_enough_reporters_open_the_breaker(breaker: Closed,
     assert settle(Record(breaker, epoch=7, live_reporters=live)).phase(NOW_S) is expected
 
 
+@pytest.mark.parametrize(("failures", "expected"), [(7, Phase.CLOSED), (8, Phase.OPEN)])
+def test_a_busy_fleet_opens_later(failures: int, expected: Phase) -> None:
+    busy = Record(Closed(failures, THREE), epoch=7, live_reporters=200, calls_per_minute=400)
+    assert settle(busy).phase(NOW_S) is expected
+
+
 def test_the_opening_says_why_who_and_when() -> None:
     upstream = Upstream(OpenRouterState.ERROR, error_details=json.dumps({"error_type": "timeout"}))
     after = settle(Record(Closed(5, ONE), epoch=7, upstream=upstream))

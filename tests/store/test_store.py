@@ -138,6 +138,30 @@ class TestCounting:
         assert await client.ttl(store.keys.state) == -1
 
 
+class TestTheRateOfCalls:
+    async def calls_per_minute(self, store: Store, calls: int) -> float:
+        batch = Batch(0, "wa", next(_seqs), [("S", calls)], counters={"total_calls": calls})
+        record = (await store.count(batch, at_s=time.time())).seen.record
+        assert record is not None
+        return record.calls_per_minute
+
+    async def test_is_not_known_in_the_first_minute(self, store: Store) -> None:
+        assert [await self.calls_per_minute(store, 500) for _ in range(3)] == [0, 0, 0]
+
+    @pytest.mark.parametrize(
+        ("passed_s", "rate"), [(60, 600), (120, 300), pytest.param(6_000, 6, id="a fleet that slept")]
+    )
+    async def test_is_what_was_counted_over_the_time(
+        self, store: Store, client: aioredis.Redis, passed_s: int, rate: float
+    ) -> None:
+        await self.calls_per_minute(store, 590)
+        began = await client.hget(store.keys.state, "calls_since")
+        await client.hset(store.keys.state, "calls_since", str(int(began or 0) - passed_s))
+        assert await self.calls_per_minute(store, 10) == pytest.approx(rate, rel=0.05)
+        # The next minute begins.
+        assert await self.calls_per_minute(store, 10_000) == pytest.approx(rate, rel=0.05)
+
+
 class TestCommitting:
     async def test_of_many_who_see_the_fifth_failure_one_opens(self, store: Store, redis_url: str) -> None:
         await count(store, "F5")

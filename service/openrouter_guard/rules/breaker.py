@@ -12,6 +12,7 @@ the Redis server's clock, passed in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -26,10 +27,16 @@ __all__ = [
     "Policy",
     "opened",
     "phase",
+    "threshold",
     "waits_for_trial",
     "with_permit",
     "without_permit",
 ]
+
+
+TOLERATED_ERROR_RATE = 0.1
+"""One call in ten may fail without anything being wrong with the upstream as a whole."""
+_MINUTES_IN_30_DAYS = 30 * 24 * 60
 
 
 class Phase(StrEnum):
@@ -45,7 +52,7 @@ class Policy:
     """The settings of the rules.
 
     Attributes:
-        failure_threshold: Failures in a row that open a closed breaker.
+        failure_threshold: Failures in a row that open a closed breaker, or more in a busy fleet.
         reporters_wanted: How many of the live reporters a run of failures must come from.
         reset_timeout_s: The first wait of an open breaker.
         max_reset_timeout_s: The longest wait; each re-opening doubles it up to here.
@@ -140,6 +147,18 @@ def phase(breaker: Breaker, now_s: float) -> Phase:
             return Phase.OPEN
         case _:
             return Phase.HALF_OPEN
+
+
+def threshold(calls_per_minute: float, policy: Policy) -> int:
+    """Failures in a row that open a closed breaker.
+
+    Five in a row, each as likely as the tolerated error rate, come by chance sooner or later; in a large fleet within
+    the hour. So many are asked for that at the present rate of calls it happens less than once in 30 days.
+    """
+    calls = max(calls_per_minute * _MINUTES_IN_30_DAYS, 1.0)
+    # Rounded, so that exactly ten thousand calls are four powers of ten and not a little more.
+    by_chance = math.ceil(round(math.log(calls) / math.log(1 / TOLERATED_ERROR_RATE), 9))
+    return max(policy.failure_threshold, by_chance)
 
 
 def opened(breaker: Breaker, *, reason: str, now_s: float, policy: Policy) -> Open:

@@ -87,6 +87,7 @@ class Record:
         epoch: Grows with every transition and never repeats; a result of an earlier epoch changes nothing.
         transitions: The last few, newest last.
         live_reporters: Workers that reported in the last minute.
+        calls_per_minute: Of the whole fleet, when it was last measured; 0 in the first minute.
         legacy_open: What an older writer says of the breaker in ``circuit_breaker_open``, where that
             contradicts the breaker; else None.
         check_slot_s: The health check is taken by somebody until then.
@@ -105,6 +106,7 @@ class Record:
     good_checks: int = 0
     check_found: OpenRouterState | None = None
     check_wanted_s: float = 0.0
+    calls_per_minute: float = 0.0
 
     def phase(self, now_s: float) -> Phase:
         return breakers.phase(self.breaker, now_s)
@@ -131,7 +133,7 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
             return _open(record, _last_error(record, now_s), LEGACY, now_s, policy)
         case Closed() as breaker if breaker.refusals >= policy.refusals_wanted:
             return _open(record, OpenRouterState.CREDITS_EXHAUSTED.value, by, now_s, policy)
-        case Closed() as breaker if _is_tripped(breaker, record.live_reporters, policy):
+        case Closed() as breaker if _is_tripped(breaker, record, policy):
             return _open(record, _last_error(record, now_s), by, now_s, policy)
         case Closed(on_probation=True) as breaker if record.upstream.last_success_s > breaker.since_s:
             return replace(record, breaker=replace(breaker, on_probation=False, since_s=now_s))
@@ -201,11 +203,11 @@ def _insist(record: Record) -> Record:
     return replace(record, legacy_open=None, upstream=replace(record.upstream, state=state))
 
 
-def _is_tripped(breaker: Closed, live_reporters: int, policy: Policy) -> bool:
+def _is_tripped(breaker: Closed, record: Record, policy: Policy) -> bool:
     if breaker.on_probation:
         return breaker.failures > 0
-    wanted = min(policy.reporters_wanted, live_reporters)
-    return breaker.failures >= policy.failure_threshold and len(breaker.run) >= wanted
+    wanted = min(policy.reporters_wanted, record.live_reporters)
+    return breaker.failures >= breakers.threshold(record.calls_per_minute, policy) and len(breaker.run) >= wanted
 
 
 def with_permit(record: Record, owner: str, *, now_s: float, policy: Policy) -> Record | None:

@@ -7,6 +7,7 @@ The first fields are the ones that earlier systems read and write; they stay wha
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -22,9 +23,10 @@ FIELDS = (
     "error_details", "consecutive_failures", "circuit_breaker_open", "rate_limit_reset",
     "breaker", "reason", "epoch", "version", "opened_at", "open_until", "closed_at", "trips", "run",
     "live_reporters", "permits", "tried_at", "probation", "good_checks", "transitions", "check_slot",
-    "credit_refusals", "check_found", "check_wanted",
+    "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
 )  # fmt: skip
-"""All that is read. ``reporters``, which only the counting script needs, can be long and is left out."""
+"""All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
+and ``calls_since`` are the minute that is being measured."""
 
 GUARDS = ("breaker", "epoch", "circuit_breaker_open", "open_until", "permits", "check_slot")
 """A commit is made only if these are as they were read. A count that happens meanwhile is no conflict."""
@@ -45,6 +47,7 @@ def parse(fields: Mapping[str, str]) -> Record:
         legacy_open=_contradiction(fields.get("circuit_breaker_open"), breaker),
         check_slot_s=unix_s(fields.get("check_slot")),
         good_checks=_int(fields.get("good_checks")),
+        calls_per_minute=_number(fields.get("calls_per_minute")) or 0.0,
         check_found=_state(fields["check_found"]) if fields.get("check_found") else None,
         check_wanted_s=unix_s(fields.get("check_wanted")),
     )
@@ -220,6 +223,7 @@ def _int(text: str | None) -> int:
 
 def _number(text: str | None) -> float | None:
     try:
-        return float(text) if text else None
+        number = float(text) if text else None
     except ValueError:
         return None
+    return number if number is not None and math.isfinite(number) else None

@@ -21,6 +21,7 @@ local ERRORS_LIFE_S = 7 * 24 * 3600
 local ERRORS_KEPT = 1000
 local REPORTER_LIFE_S = 60
 local REPORTERS_KEPT = 1000
+local MINUTE_S = 60
 local RUN_KEPT = 3
 
 local state, reporter, seq = KEYS[1], ARGV[2], tonumber(ARGV[3])
@@ -84,9 +85,17 @@ else
     end
     redis.call("EXPIRE", state, ARGV[8])
   end
-  redis.call("HSET", state, "reporters", ring, "live_reporters", live)
+  local counters = cjson.decode(ARGV[6])
+  -- Measured over a minute, or over the pause that followed it: a fleet that slept begins anew.
+  local calls = (tonumber(get("calls_counted")) or 0) + (counters.total_calls or 0)
+  local since_s = tonumber(get("calls_since")) or now_s
+  if now_s - since_s >= MINUTE_S then
+    redis.call("HSET", state, "calls_per_minute", string.format("%.1f", calls * MINUTE_S / (now_s - since_s)))
+    calls, since_s = 0, now_s
+  end
+  redis.call("HSET", state, "reporters", ring, "live_reporters", live, "calls_counted", calls, "calls_since", since_s)
 
-  for counter, amount in pairs(cjson.decode(ARGV[6])) do
+  for counter, amount in pairs(counters) do
     redis.call("HINCRBY", KEYS[2], counter, amount)
   end
   redis.call("EXPIRE", KEYS[2], METRICS_LIFE_S)
