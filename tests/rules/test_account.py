@@ -12,7 +12,7 @@ from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
 NOW_S = 100.0
-POLICY = Policy(reset_timeout_s=10, confirm_s=10)
+POLICY = Policy(reset_timeout_s=10, jitter=0, confirm_s=10)
 BAD_KEY = Signal(Effect.FAILURE, ErrorType.API_KEY_INVALID, status_code=401)
 NO_CREDIT = Signal(Effect.FAILURE, ErrorType.CREDITS_EXHAUSTED, status_code=402)
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)

@@ -11,7 +11,7 @@ from openrouter_guard.rules.record import Record, Upstream, settled
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
 NOW_S = 100.0
-POLICY = Policy(reset_timeout_s=10, permit_lease_s=15)
+POLICY = Policy(reset_timeout_s=10, jitter=0, permit_lease_s=15)
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
 ONE = frozenset({"wa"})
 THREE = frozenset({"wa", "wb", "wc"})
@@ -51,6 +51,17 @@ def test_the_opening_says_why_who_and_when() -> None:
 
 def test_a_first_epoch_is_the_servers_clock_so_that_it_never_repeats() -> None:
     assert settle(Record(Closed(5, ONE))).epoch == 100_000
+
+
+def test_the_wait_is_a_little_longer_by_lot_and_never_shorter() -> None:
+    policy = replace(POLICY, jitter=0.1)
+    openings = [Record(Closed(5, ONE), epoch=epoch) for epoch in range(1_000, 1_100)]
+    opened = [settled(record, now_s=NOW_S, policy=policy, by="me").breaker for record in openings]
+    waits_s = [breaker.until_s - NOW_S for breaker in opened if isinstance(breaker, Open)]
+    assert all(10 <= wait_s <= 11 for wait_s in waits_s)
+    assert len({round(wait_s, 1) for wait_s in waits_s}) > 5
+    # Whoever decides on the same record comes to the same.
+    assert [settled(record, now_s=NOW_S, policy=policy, by="you").breaker for record in openings] == opened
 
 
 class TestOlderWriters:

@@ -56,6 +56,7 @@ class Policy:
         reporters_wanted: How many of the live reporters a run of failures must come from.
         reset_timeout_s: The first wait of an open breaker.
         max_reset_timeout_s: The longest wait; each re-opening doubles it up to here.
+        jitter: By how much of itself a wait may be longer, so that scopes that opened together do not try together.
         stable_s: Closed for this long, the next wait is the first one again.
         permits: Trial calls at a time for the whole fleet while half-open.
         permit_lease_s: A permit whose holder is silent for this long is free again.
@@ -69,6 +70,7 @@ class Policy:
     reporters_wanted: int = 3
     reset_timeout_s: float = 120.0
     max_reset_timeout_s: float = 960.0
+    jitter: float = 0.1
     stable_s: float = 600.0
     permits: int = 2
     permit_lease_s: float = 15.0
@@ -161,15 +163,17 @@ def threshold(calls_per_minute: float, policy: Policy) -> int:
     return max(policy.failure_threshold, by_chance)
 
 
-def opened(breaker: Breaker, *, reason: str, now_s: float, policy: Policy) -> Open:
-    """The breaker after it opened, or opened again."""
+def opened(breaker: Breaker, *, reason: str, now_s: float, policy: Policy, share: float = 0.0) -> Open:
+    """The breaker after it opened, or opened again; ``share`` (0 to 1) says how much of the jitter it gets."""
     match breaker:
         case Closed():
             stable = now_s - breaker.since_s >= policy.stable_s
             trips, since_s = 1 if stable else breaker.trips + 1, now_s
         case _:
             trips, since_s = breaker.trips + 1, breaker.opened_at_s
-    return Open(reason, since_s, now_s + wait_s(trips, policy), trips, breaker.failures)
+    until_s = now_s + wait_s(trips, policy) * (1 + policy.jitter * share)
+    # Whole microseconds: what is written as a time of day is read as the same.
+    return Open(reason, since_s, round(until_s, 6), trips, breaker.failures)
 
 
 def wait_s(trips: int, policy: Policy) -> float:

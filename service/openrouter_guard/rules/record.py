@@ -339,11 +339,17 @@ def next_epoch(epoch: int, now_s: float) -> int:
 
 
 def _open(record: Record, reason: str, by: str, now_s: float, policy: Policy) -> Record:
-    breaker = breakers.opened(record.breaker, reason=reason, now_s=now_s, policy=policy)
+    share = _share(record.epoch)
+    breaker = breakers.opened(record.breaker, reason=reason, now_s=now_s, policy=policy, share=share)
     seen = record.upstream
     if seen.state is OpenRouterState.API_KEY_INVALID and reason == OpenRouterState.SERVICE_UNAVAILABLE:
         record = replace(record, upstream=replace(seen, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS))
     return _moved(record, breaker, reason, by, now_s)
+
+
+def _share(number: int) -> float:
+    """A number from 0 up to 1 that looks drawn by lot, and is the same for all who decide on the same record."""
+    return number * 0x9E3779B1 % 2**32 / 2**32
 
 
 def _close(record: Record, by: str, now_s: float, *, on_probation: bool = False) -> Record:
