@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.record import Record, Upstream
@@ -22,12 +23,12 @@ IN_DOUBT = Record(Closed(1), epoch=7, live_reporters=50, check_wanted_s=95.0, up
 
 
 def doubted(record: Record, signal: Signal) -> Record:
-    return records.doubted(record, signal, now_s=NOW_S, policy=POLICY, by="me")
+    return checks.doubted(record, signal, now_s=NOW_S, policy=POLICY, by="me")
 
 
 def checked(record: Record, found: OpenRouterState) -> Record:
     seen = Upstream(found, last_check_s=NOW_S)
-    return records.after_check(record, seen, now_s=NOW_S, policy=POLICY, by="service")
+    return checks.after_check(record, seen, now_s=NOW_S, policy=POLICY, by="service")
 
 
 def settled(record: Record) -> Record:
@@ -37,7 +38,7 @@ def settled(record: Record) -> Record:
 def test_one_refused_key_stops_nobody_and_asks_for_a_check() -> None:
     after = doubted(Record(Closed(1), epoch=7, live_reporters=50), BAD_KEY)
     assert (settled(after).phase(NOW_S), after.check_wanted_s) == (Phase.CLOSED, NOW_S)
-    assert records.wants_check(after, now_s=NOW_S, policy=POLICY)
+    assert checks.wants_check(after, now_s=NOW_S, policy=POLICY)
 
 
 @pytest.mark.parametrize("signal", [SUCCESS, TIMEOUT])
@@ -65,7 +66,7 @@ def test_many_refused_calls_ask_once() -> None:
     ],
 )
 def test_a_check_is_wanted(record: Record, wanted: bool) -> None:
-    assert records.wants_check(record, now_s=NOW_S, policy=POLICY) is wanted
+    assert checks.wants_check(record, now_s=NOW_S, policy=POLICY) is wanted
 
 
 @pytest.mark.parametrize("found", [INVALID, EMPTY])

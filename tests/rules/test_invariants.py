@@ -9,6 +9,7 @@ from typing import TypeAlias
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.record import Record, Upstream
@@ -50,16 +51,24 @@ def limit(wait_s: float) -> Event:
 
 
 def check(state: OpenRouterState) -> Event:
-    return lambda record, now_s: records.after_check(
+    return lambda record, now_s: checks.after_check(
         record, Upstream(state, last_check_s=now_s), now_s=now_s, policy=POLICY, by="checker"
     )
+
+
+def slot(record: Record, now_s: float) -> Record | None:
+    return checks.with_check_slot(record, now_s=now_s, slot_s=1, policy=POLICY)
+
+
+def doubt(signal: Signal) -> Event:
+    return lambda record, now_s: checks.doubted(record, signal, now_s=now_s, policy=POLICY, by="me")
 
 
 def lose(record: Record, now_s: float) -> Record | None:
     return records.recovered(record, None, now_s)
 
 
-signals = st.sampled_from([SUCCESS, NEUTRAL, Signal(Effect.FAILURE, ErrorType.TIMEOUT)])
+signals = st.sampled_from([SUCCESS, NEUTRAL, *(Signal(Effect.FAILURE, kind) for kind in ErrorType)])
 owners = st.sampled_from(OWNERS)
 events: st.SearchStrategy[Event] = (
     st.builds(result, signals, owners)
@@ -68,6 +77,8 @@ events: st.SearchStrategy[Event] = (
     | st.builds(lambda says_open: older_writer(says_open=says_open), st.booleans())
     | st.builds(limit, st.floats(0, 100))
     | st.builds(check, st.sampled_from(OpenRouterState))
+    | st.builds(doubt, signals)
+    | st.just(slot)
     | st.just(lose)
     | st.just(settle)
 )

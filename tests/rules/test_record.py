@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.record import Record, Upstream, settled
@@ -160,7 +161,7 @@ class TestRateLimit:
 
 
 def checked(record: Record, found: Upstream) -> Record:
-    return records.after_check(record, found, now_s=NOW_S, policy=POLICY, by="service")
+    return checks.after_check(record, found, now_s=NOW_S, policy=POLICY, by="service")
 
 
 class TestProbation:
@@ -241,11 +242,11 @@ class TestChecks:
             pytest.param(None, True, id="nothing known yet"),
             pytest.param(Record(check_slot_s=NOW_S), True, id="the slot is over"),
             pytest.param(Record(check_slot_s=NOW_S + 1), False, id="somebody has it"),
-            pytest.param(Record(Open("error", 90, 101)), False, id="never while open"),
+            pytest.param(Record(Open("error", 90, 105.1)), False, id="not while open"),
             pytest.param(Record(upstream=Upstream(rate_limit_reset_s=101)), False, id="nor while rate limited"),
         ],
     )
     def test_one_check_at_a_time_for_the_whole_fleet(self, record: Record | None, is_ours: bool) -> None:
-        after = records.with_check_slot(record, now_s=NOW_S, slot_s=60)
+        after = checks.with_check_slot(record, now_s=NOW_S, slot_s=60, policy=POLICY)
         assert (after is not None) is is_ours
         assert after is None or after.check_slot_s == NOW_S + 60

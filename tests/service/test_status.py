@@ -15,8 +15,8 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.api import serving
-from openrouter_guard.rules import record as records
-from openrouter_guard.rules.breaker import Open
+from openrouter_guard.rules import checks
+from openrouter_guard.rules.breaker import Open, Policy
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import cache
 from openrouter_guard.settings import Settings, Thresholds
@@ -199,7 +199,9 @@ class TestManyReplicas:
     ) -> None:
         monkeypatch.setattr(serving, "GRACE_S", 0.1)
         quick = replace(settings, thresholds=Thresholds(check_timeout_s=0.1))
-        await store.change(lambda record, now_s: records.with_check_slot(record, now_s=now_s, slot_s=60))
+        await store.change(
+            lambda record, now_s: checks.with_check_slot(record, now_s=now_s, slot_s=60, policy=Policy())
+        )
         began = time.monotonic()
         async with running(quick, upstream) as service:
             answer = await ask(service)

@@ -15,6 +15,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
+from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
 from openrouter_guard.rules.record import Record
@@ -182,7 +183,7 @@ class TestCommitting:
         await count(store, "F1")
         seen = await store.read()
         await count(store, "F2")
-        reserved = records.with_check_slot(seen.record, now_s=seen.now_s, slot_s=60)
+        reserved = checks.with_check_slot(seen.record, now_s=seen.now_s, slot_s=60, policy=POLICY)
         assert reserved is not None
         assert await store.commit(seen, reserved)
         now = (await store.read()).record

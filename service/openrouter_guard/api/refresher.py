@@ -12,14 +12,8 @@ from functools import partial
 
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules.breaker import Closed
-from openrouter_guard.rules.record import (
-    CHECKER_PREFIX,
-    Record,
-    Upstream,
-    after_check,
-    is_checks_only,
-    with_check_slot,
-)
+from openrouter_guard.rules.checks import CHECKER_PREFIX, after_check, is_checks_only, with_check_slot
+from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.rules.signals import Effect, ErrorType, OpenRouterState
 from openrouter_guard.runtime import Cache, cancelled
 from openrouter_guard.settings import Thresholds
@@ -97,7 +91,8 @@ class Refresher:
         def decide(record: Record | None, now_s: float) -> Record | None:
             nonlocal reserved
             base = self._cache.base(record, now_s)
-            reserved = with_check_slot(base, now_s=now_s, slot_s=self._thresholds.check_slot_s)
+            slot_s, policy = self._thresholds.check_slot_s, self._cache.policy
+            reserved = with_check_slot(base, now_s=now_s, slot_s=slot_s, policy=policy)
             return reserved
 
         await self._cache.change(decide)

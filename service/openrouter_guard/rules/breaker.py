@@ -25,6 +25,7 @@ __all__ = [
     "Open",
     "Phase",
     "Policy",
+    "extended",
     "opened",
     "phase",
     "threshold",
@@ -57,6 +58,7 @@ class Policy:
         reset_timeout_s: The first wait of an open breaker.
         max_reset_timeout_s: The longest wait; each re-opening doubles it up to here.
         jitter: By how much of itself a wait may be longer, so that scopes that opened together do not try together.
+        recheck_s: So long before an open breaker's time is over, a health check may find that it would be too early.
         stable_s: Closed for this long, the next wait is the first one again.
         permits: Trial calls at a time for the whole fleet while half-open.
         permit_lease_s: A permit whose holder is silent for this long is free again.
@@ -71,6 +73,7 @@ class Policy:
     reset_timeout_s: float = 120.0
     max_reset_timeout_s: float = 960.0
     jitter: float = 0.1
+    recheck_s: float = 10.0
     stable_s: float = 600.0
     permits: int = 2
     permit_lease_s: float = 15.0
@@ -171,9 +174,19 @@ def opened(breaker: Breaker, *, reason: str, now_s: float, policy: Policy, share
             trips, since_s = 1 if stable else breaker.trips + 1, now_s
         case _:
             trips, since_s = breaker.trips + 1, breaker.opened_at_s
-    until_s = now_s + wait_s(trips, policy) * (1 + policy.jitter * share)
+    until_s = _end_s(trips, now_s=now_s, policy=policy, share=share)
+    return Open(reason, since_s, until_s, trips, breaker.failures)
+
+
+def extended(breaker: Open, *, now_s: float, policy: Policy, share: float = 0.0) -> Open:
+    """The breaker after it waits once more for as long as it did; never for less than it would anyway."""
+    until_s = _end_s(breaker.trips, now_s=now_s, policy=policy, share=share)
+    return replace(breaker, until_s=max(breaker.until_s, until_s))
+
+
+def _end_s(trips: int, *, now_s: float, policy: Policy, share: float) -> float:
     # Whole microseconds: what is written as a time of day is read as the same.
-    return Open(reason, since_s, round(until_s, 6), trips, breaker.failures)
+    return round(now_s + wait_s(trips, policy) * (1 + policy.jitter * share), 6)
 
 
 def wait_s(trips: int, policy: Policy) -> float:

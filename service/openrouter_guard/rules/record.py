@@ -17,29 +17,26 @@ __all__ = [
     "Record",
     "Transition",
     "Upstream",
-    "after_check",
     "after_trial",
     "block_s",
     "counted",
-    "doubted",
+    "extended",
+    "found_lately",
     "fresh",
-    "is_checks_only",
     "limited",
+    "next_epoch",
+    "now_closed",
+    "now_open",
     "recovered",
     "settled",
-    "wants_check",
-    "with_check_slot",
     "with_permit",
     "without_permit",
 ]
 
 KEPT_TRANSITIONS = 8
-CHECKER_PREFIX = "c"
-"""The reporters' names that start so are health services, whose own checks count too."""
 CHECK_HOLDS_S = 60.0
 """For so long nobody may check again (the slot), so what the last health check found is taken to hold."""
 KEY_WORKS = "Calls were refused as if the API key were invalid, but the key works"
-_OF_THE_ACCOUNT = frozenset({OpenRouterState.API_KEY_INVALID, OpenRouterState.CREDITS_EXHAUSTED})
 LEGACY = "legacy worker"
 """Who changed the state, where an older writer did it without leaving a name."""
 
@@ -130,15 +127,15 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
     """
     match record.breaker:
         case Closed() if record.legacy_open:
-            return _open(record, _last_error(record, now_s), LEGACY, now_s, policy)
+            return now_open(record, _last_error(record, now_s), LEGACY, now_s, policy)
         case Closed() as breaker if breaker.refusals >= policy.refusals_wanted:
-            return _open(record, OpenRouterState.CREDITS_EXHAUSTED.value, by, now_s, policy)
+            return now_open(record, OpenRouterState.CREDITS_EXHAUSTED.value, by, now_s, policy)
         case Closed() as breaker if _is_tripped(breaker, record, policy):
-            return _open(record, _last_error(record, now_s), by, now_s, policy)
+            return now_open(record, _last_error(record, now_s), by, now_s, policy)
         case Closed(on_probation=True) as breaker if record.upstream.last_success_s > breaker.since_s:
             return replace(record, breaker=replace(breaker, on_probation=False, since_s=now_s))
         case Open() | HalfOpen() if record.legacy_open is False and record.phase(now_s) is Phase.HALF_OPEN:
-            return _close(record, LEGACY, now_s)
+            return now_closed(record, LEGACY, now_s)
         case Open() | HalfOpen() if record.legacy_open is False:
             return _insist(record)
         case _:
@@ -151,11 +148,11 @@ def _last_error(record: Record, now_s: float) -> str:
         error_type = str(json.loads(record.upstream.error_details)["error_type"])
     except (ValueError, KeyError, TypeError):
         error_type = record.upstream.state.value
-    is_wrong = error_type == OpenRouterState.API_KEY_INVALID and _found_lately(record, OpenRouterState.ACTIVE, now_s)
+    is_wrong = error_type == OpenRouterState.API_KEY_INVALID and found_lately(record, OpenRouterState.ACTIVE, now_s)
     return OpenRouterState.SERVICE_UNAVAILABLE.value if is_wrong else error_type
 
 
-def _found_lately(record: Record, state: OpenRouterState, now_s: float) -> bool:
+def found_lately(record: Record, state: OpenRouterState, now_s: float) -> bool:
     return record.check_found is state and now_s - record.upstream.last_check_s <= CHECK_HOLDS_S
 
 
@@ -170,30 +167,6 @@ def counted(record: Record, signal: Signal, reporter: str) -> Record:
     refusals = breaker.refusals + (signal.error_type is ErrorType.CREDITS_EXHAUSTED)
     after = replace(breaker, failures=breaker.failures + 1, run=run, refusals=refusals)
     return replace(record, breaker=after)
-
-
-def doubted(record: Record, signal: Signal, *, now_s: float, policy: Policy, by: str) -> Record:
-    """The record after a call said that the key or the credit is gone.
-
-    One call may be wrong about that: valid keys were refused in incidents. What a recent health check found confirms
-    it; else one is wanted at once.
-    """
-    if not signal.doubts_account or signal.error_type is None or not isinstance(record.breaker, Closed):
-        return record
-    if _found_lately(record, signal.error_type.state, now_s):
-        return _open(record, signal.error_type.value, by, now_s, policy)
-    is_asked = now_s - record.check_wanted_s <= policy.confirm_s
-    return record if is_asked else replace(record, check_wanted_s=now_s)
-
-
-def wants_check(record: Record, *, now_s: float, policy: Policy) -> bool:
-    """Whether a call asked for a health check that has not been made and would not come too late."""
-    is_open_question = record.check_wanted_s > record.upstream.last_check_s
-    return is_open_question and _is_in_doubt(record, now_s, policy)
-
-
-def _is_in_doubt(record: Record, now_s: float, policy: Policy) -> bool:
-    return isinstance(record.breaker, Closed) and now_s - record.check_wanted_s <= policy.confirm_s
 
 
 def _insist(record: Record) -> Record:
@@ -230,12 +203,12 @@ def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, pol
         return record
     match signal.effect:
         case Effect.SUCCESS:
-            return _close(record, owner, now_s)
+            return now_closed(record, owner, now_s)
         case Effect.NEUTRAL:
             return without_permit(record, owner)
         case _:
             reason = signal.error_type.value if signal.error_type else OpenRouterState.ERROR.value
-            return _open(record, reason, owner, now_s, policy)
+            return now_open(record, reason, owner, now_s, policy)
 
 
 def limited(record: Record, signal: Signal, now_s: float) -> Record:
@@ -248,73 +221,6 @@ def limited(record: Record, signal: Signal, now_s: float) -> Record:
         rate_limit_reset_s=reset_s,
     )
     return replace(record, upstream=upstream)
-
-
-def after_check(record: Record, found: Upstream, *, now_s: float, policy: Policy, by: str) -> Record:
-    """The record after a health check.
-
-    A good check tells that the key works, not that calls do: it does not overrule what workers saw in a breaker
-    that is not closed. Only where none of them is there to try, good checks in a row close it, on probation.
-    """
-    seen, is_good = record.upstream, found.state is OpenRouterState.ACTIVE
-    known = replace(
-        found,
-        last_api_call_s=seen.last_api_call_s,
-        last_success_s=seen.last_success_s,
-        rate_limit_reset_s=max(seen.rate_limit_reset_s, found.rate_limit_reset_s),
-    )
-    if is_good and _workers_disagree(record):
-        known = _as_workers_saw_it(known, seen)
-    counts = is_good and record.phase(now_s) is Phase.HALF_OPEN and _tells_of_recovery(record.breaker, found)
-    checked = replace(
-        record, upstream=known, check_found=found.state, good_checks=record.good_checks + 1 if counts else 0
-    )
-    if found.state in _OF_THE_ACCOUNT and _is_in_doubt(record, now_s, policy):
-        return _open(checked, found.state.value, by, now_s, policy)
-    if checked.good_checks < policy.good_checks:
-        return checked
-    if not breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy):
-        return checked
-    return _close(checked, by, now_s, on_probation=True)
-
-
-def _as_workers_saw_it(found: Upstream, seen: Upstream) -> Upstream:
-    """What they saw of the service stands; what they saw of the key does not, for the check knows better."""
-    if seen.state is OpenRouterState.API_KEY_INVALID:
-        return replace(found, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS, error_details="")
-    return replace(found, state=seen.state, message=seen.message, error_details=seen.error_details)
-
-
-def _tells_of_recovery(breaker: Breaker, found: Upstream) -> bool:
-    """A key that works says nothing of an account that was empty, unless it also says what is left."""
-    was_empty = getattr(breaker, "reason", "") == OpenRouterState.CREDITS_EXHAUSTED
-    return not was_empty or (found.balance is not None and found.balance > 0)
-
-
-def _workers_disagree(record: Record) -> bool:
-    breaker = record.breaker
-    if isinstance(breaker, Closed):
-        return breaker.failures > 0 and not is_checks_only(breaker)
-    return True
-
-
-def is_checks_only(breaker: Closed) -> bool:
-    """Whether no worker has a part in the failures counted: then a good check may end them.
-
-    Older workers leave no name in the run.
-    """
-    return bool(breaker.run) and all(reporter.startswith(CHECKER_PREFIX) for reporter in breaker.run)
-
-
-def with_check_slot(record: Record | None, *, now_s: float, slot_s: float) -> Record | None:
-    """The record once the next health check is ours, None if somebody has it already.
-
-    No check is made while calls are known to be refused: it would tell nothing that may change that.
-    """
-    known = record or fresh(now_s)
-    if known.check_slot_s > now_s or block_s(known, now_s) is not None:
-        return None
-    return replace(known, check_slot_s=now_s + slot_s)
 
 
 def fresh(now_s: float) -> Record:
@@ -338,7 +244,7 @@ def next_epoch(epoch: int, now_s: float) -> int:
     return max(epoch + 1, int(now_s * 1000))
 
 
-def _open(record: Record, reason: str, by: str, now_s: float, policy: Policy) -> Record:
+def now_open(record: Record, reason: str, by: str, now_s: float, policy: Policy) -> Record:
     share = _share(record.epoch)
     breaker = breakers.opened(record.breaker, reason=reason, now_s=now_s, policy=policy, share=share)
     seen = record.upstream
@@ -347,12 +253,18 @@ def _open(record: Record, reason: str, by: str, now_s: float, policy: Policy) ->
     return _moved(record, breaker, reason, by, now_s)
 
 
+def extended(record: Record, breaker: Open, *, now_s: float, policy: Policy) -> Record:
+    """The record whose open breaker waits once more: no transition, for readers saw no other state."""
+    longer = breakers.extended(breaker, now_s=now_s, policy=policy, share=_share(record.epoch))
+    return replace(record, breaker=longer)
+
+
 def _share(number: int) -> float:
     """A number from 0 up to 1 that looks drawn by lot, and is the same for all who decide on the same record."""
     return number * 0x9E3779B1 % 2**32 / 2**32
 
 
-def _close(record: Record, by: str, now_s: float, *, on_probation: bool = False) -> Record:
+def now_closed(record: Record, by: str, now_s: float, *, on_probation: bool = False) -> Record:
     breaker = Closed(trips=getattr(record.breaker, "trips", 0), since_s=now_s, on_probation=on_probation)
     upstream = replace(
         record.upstream,

@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from openrouter_guard.errors import StoreError
+from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.record import Record
@@ -205,7 +206,7 @@ class Agent:
 
     def _doubted(self, signal: Signal, record: Record | None, now_s: float) -> Record | None:
         by = self._worker_id
-        return record and records.doubted(record, signal, now_s=now_s, policy=self._policy, by=by)
+        return record and checks.doubted(record, signal, now_s=now_s, policy=self._policy, by=by)
 
     def note_alone(self, signal: Signal) -> None:
         """Count a result locally while Redis is away, by the fleet's own rules."""
