@@ -36,7 +36,8 @@ phases = st.sampled_from(Phase)
 transitions = st.builds(Transition, counts, phases, phases, st.text(), st.text(), times)
 records = st.builds(
     Record, breakers, st.integers(0, 2**53), upstreams, st.lists(transitions, max_size=8).map(tuple), st.just(0),
-    st.none(), times, st.integers(0, 9), st.none() | st.sampled_from(OpenRouterState), times,
+    st.none(), times, st.integers(0, 9), st.none() | st.sampled_from(OpenRouterState), times, st.just(0.0),
+    st.integers(0, 99),
 )  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def test_five_failures_in_a_row_pause_every_worker(guard: Guard, redis_url: str)
         with pytest.raises(CallNotPermitted) as refused, other.call():
             pytest.fail("the call was made")
     assert refused.value.reason == "timeout"
-    assert 55 < refused.value.retry_after_s <= 60
+    assert 55 < refused.value.retry_after_s <= 66
 
 
 def test_a_refusal_survives_a_task_queue() -> None:
@@ -130,7 +130,7 @@ def test_a_trial_call_that_fails_opens_again_for_longer(redis_url: str) -> None:
         until(lambda: guard.state.phase is Phase.HALF_OPEN)
         fail(guard, 1)
         until(lambda: guard.state.phase is Phase.OPEN)
-        assert 0.3 < guard.state.retry_after_s <= 0.6
+        assert 0.3 < guard.state.retry_after_s <= 0.66
 
 
 def test_while_half_open_only_a_few_calls_are_out(redis_url: str) -> None:

@@ -64,6 +64,7 @@ class Policy:
         permit_lease_s: A permit whose holder is silent for this long is free again.
         trial_wait_s: Half-open for this long without a trial call, good health checks may close it instead.
         good_checks: How many of them in a row it takes.
+        ramp_s: After closing, for how long not every worker that waited may go at once.
         refusals_wanted: How many times the upstream must say that the account is out of credit.
         confirm_s: How long a health check may take to confirm what a call said of the account.
     """
@@ -79,6 +80,7 @@ class Policy:
     permit_lease_s: float = 15.0
     trial_wait_s: float = 60.0
     good_checks: int = 2
+    ramp_s: float = 30.0
     refusals_wanted: int = 2
     confirm_s: float = 10.0
 

@@ -17,6 +17,7 @@ __all__ = [
     "Record",
     "Transition",
     "Upstream",
+    "admitted_share",
     "after_trial",
     "block_s",
     "counted",
@@ -84,6 +85,7 @@ class Record:
         epoch: Grows with every transition and never repeats; a result of an earlier epoch changes nothing.
         transitions: The last few, newest last.
         live_reporters: Workers that reported in the last minute.
+        fleet: The workers that were live when the breaker opened: so many wait for it to close.
         calls_per_minute: Of the whole fleet, when it was last measured; 0 in the first minute.
         legacy_open: What an older writer says of the breaker in ``circuit_breaker_open``, where that
             contradicts the breaker; else None.
@@ -104,6 +106,7 @@ class Record:
     check_found: OpenRouterState | None = None
     check_wanted_s: float = 0.0
     calls_per_minute: float = 0.0
+    fleet: int = 0
 
     def phase(self, now_s: float) -> Phase:
         return breakers.phase(self.breaker, now_s)
@@ -118,6 +121,20 @@ def block_s(record: Record, now_s: float) -> tuple[float, str] | None:
             return record.upstream.rate_limit_reset_s - now_s, OpenRouterState.RATE_LIMITED
         case _:
             return None
+
+
+def admitted_share(record: Record, *, now_s: float, policy: Policy) -> float:
+    """Which share of the calls may go, from 0 to 1, while the breaker is closed.
+
+    Just closed, as many as half-open; within the ramp it grows to all. Where health checks closed it on probation, no
+    call has shown yet that it works: the ramp begins with the first success.
+    """
+    breaker = record.breaker
+    if not isinstance(breaker, Closed) or not breaker.since_s:
+        return 1.0
+    first = min(policy.permits / max(record.fleet, 1), 1.0)
+    passed_s = 0.0 if breaker.on_probation else now_s - breaker.since_s
+    return min(first + (1 - first) * max(passed_s, 0.0) / policy.ramp_s, 1.0)
 
 
 def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
@@ -247,6 +264,8 @@ def next_epoch(epoch: int, now_s: float) -> int:
 def now_open(record: Record, reason: str, by: str, now_s: float, policy: Policy) -> Record:
     share = _share(record.epoch)
     breaker = breakers.opened(record.breaker, reason=reason, now_s=now_s, policy=policy, share=share)
+    if isinstance(record.breaker, Closed):
+        record = replace(record, fleet=record.live_reporters)
     seen = record.upstream
     if seen.state is OpenRouterState.API_KEY_INVALID and reason == OpenRouterState.SERVICE_UNAVAILABLE:
         record = replace(record, upstream=replace(seen, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS))

@@ -23,7 +23,7 @@ FIELDS = (
     "error_details", "consecutive_failures", "circuit_breaker_open", "rate_limit_reset",
     "breaker", "reason", "epoch", "version", "opened_at", "open_until", "closed_at", "trips", "run",
     "live_reporters", "permits", "tried_at", "probation", "good_checks", "transitions", "check_slot",
-    "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
+    "fleet", "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
 )  # fmt: skip
 """All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
 and ``calls_since`` are the minute that is being measured."""
@@ -47,6 +47,7 @@ def parse(fields: Mapping[str, str]) -> Record:
         legacy_open=_contradiction(fields.get("circuit_breaker_open"), breaker),
         check_slot_s=unix_s(fields.get("check_slot")),
         good_checks=_int(fields.get("good_checks")),
+        fleet=_int(fields.get("fleet")),
         calls_per_minute=_number(fields.get("calls_per_minute")) or 0.0,
         check_found=_state(fields["check_found"]) if fields.get("check_found") else None,
         check_wanted_s=unix_s(fields.get("check_wanted")),
@@ -71,6 +72,7 @@ def encode(record: Record) -> dict[str, str]:
         "transitions": json.dumps([_row(t) for t in record.transitions]) if record.transitions else "",
         "check_slot": iso(record.check_slot_s),
         "good_checks": str(record.good_checks or ""),
+        "fleet": str(record.fleet or ""),
         "check_found": record.check_found.value if record.check_found else "",
         "check_wanted": iso(record.check_wanted_s),
         **_breaker_fields(record.breaker),

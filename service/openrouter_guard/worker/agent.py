@@ -247,7 +247,7 @@ class Agent:
         if self._restored(seen.record, seen.now_s) is None:
             self._shared = seen.record
         record = self._settled(self._shared or Record(), seen.now_s)
-        self.view = View(record, monotonic_offset(seen.now_s))
+        self.view = View(record, monotonic_offset(seen.now_s), self._policy)
         self.known.set()
         if self._is_away:
             self._is_away = False
@@ -266,7 +266,7 @@ class Agent:
         new = decide(old, now_s)
         if new is None or new == old:
             return False
-        self.view = View(self._settled(new, now_s), self.view.offset_s)
+        self.view = View(self._settled(new, now_s), self.view.offset_s, self._policy)
         return True
 
     def _note_away(self, error: StoreError) -> None:

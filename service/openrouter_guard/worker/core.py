@@ -101,7 +101,7 @@ class Core:
         view = agent.view
         if view.is_free:
             return Ticket(view.record.epoch, "")
-        blocked = view.block_s()
+        blocked = view.refusal()
         if blocked is not None:
             agent.refused += 1
             raise CallNotPermitted(*blocked)
@@ -120,11 +120,12 @@ class Core:
         if granted:
             return Ticket(agent.view.record.epoch, owner)
         view = agent.view
-        if view.phase is Phase.CLOSED:
+        blocked = view.refusal()
+        if view.phase is Phase.CLOSED and blocked is None:
             # Somebody's trial call succeeded while we asked.
             return Ticket(view.record.epoch, "")
         agent.refused += 1
-        raise CallNotPermitted(*(view.block_s() or (NO_PERMIT_RETRY_S, _reason(view.record))))
+        raise CallNotPermitted(*(blocked or (NO_PERMIT_RETRY_S, _reason(view.record))))
 
     def abandon(self, owner: str, asked: Future[bool]) -> None:
         """Give back a permit that may still come after its caller stopped waiting."""
