@@ -15,9 +15,10 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
-from openrouter_guard.rules import checks
+from openrouter_guard.rules import checks, models
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
+from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.record import Record
 from openrouter_guard.store import Batch, Counted, Store, Timeouts
 from tests.existing_worker import ExistingWorker
@@ -137,6 +138,38 @@ class TestCounting:
         assert 0 < await client.ttl(store.keys.state) <= 600
         await opened(store)
         assert await client.ttl(store.keys.state) == -1
+
+
+class TestSingleModels:
+    async def told(self, store: Store, epoch: int = 0, **runs: Run) -> Models:
+        counted = await store.count(Batch(epoch, "wa", next(_seqs), (), models=runs), at_s=time.time())
+        assert (await store.read()).models == counted.seen.models
+        return counted.seen.models
+
+    async def test_are_counted_as_the_rules_count_them(self, store: Store) -> None:
+        expected: Models = {}
+        until_s = round(time.time()) + 500.0
+        for run in (Run(failures=2, reason="timeout"), Run(until_s=until_s), Run(failures=1), Run(ended=True), Run()):
+            found = await self.told(store, slow=run)
+            expected = models.noted(expected, "slow", run, found["slow"].seen_s)
+            assert found == expected
+
+    async def test_the_later_time_wins(self, store: Store) -> None:
+        await self.told(store, slow=Run(until_s=5_000_000_000.0, reason="rate_limited"))
+        found = await self.told(store, slow=Run(until_s=4_000_000_000.0))
+        assert (found["slow"].until_s, found["slow"].reason) == (5_000_000_000.0, "rate_limited")
+
+    async def test_are_forgotten_with_time_but_not_while_they_wait(
+        self, store: Store, client: aioredis.Redis
+    ) -> None:
+        await client.hset(store.keys.models, "old", json.dumps({"seen_s": 1}))
+        await client.hset(store.keys.models, "waits", json.dumps({"seen_s": 1, "until_s": 5_000_000_000}))
+        await client.hset(store.keys.models, "strange", "[]")
+        assert set(await self.told(store, fresh=Run(ended=True))) == {"fresh", "waits"}
+        assert await client.ttl(store.keys.models) > 25 * 3600
+
+    async def test_what_is_too_old_says_nothing_about_them(self, store: Store) -> None:
+        assert await self.told(store, epoch=-1, slow=Run(failures=9)) == {}
 
 
 class TestTheRateOfCalls:

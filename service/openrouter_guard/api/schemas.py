@@ -11,7 +11,16 @@ from openrouter_guard.rules.signals import OpenRouterState
 
 from .serving import Source
 
-__all__ = ["STATUS_EXAMPLES", "BreakerAnswer", "Health", "MetricsAnswer", "Moment", "Problem", "StatusAnswer"]
+__all__ = [
+    "STATUS_EXAMPLES",
+    "BreakerAnswer",
+    "Health",
+    "MetricsAnswer",
+    "ModelAnswer",
+    "Moment",
+    "Problem",
+    "StatusAnswer",
+]
 
 # Text and not datetime: pydantic writes "Z" for UTC, which older clients of this API cannot read.
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -71,6 +80,15 @@ class BreakerAnswer(BaseModel):
     epoch: int = Field(description="Grows with every transition")
 
 
+class ModelAnswer(BaseModel):
+    """A model whose calls wait while others go."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reason: str
+    retry_at: Moment = Field(description="When calls to it may go")
+
+
 class StatusAnswer(BaseModel):
     """What is known of OpenRouter. Amounts are US dollars."""
 
@@ -95,7 +113,7 @@ class StatusAnswer(BaseModel):
     degraded: bool = Field(description="Redis cannot be read: this is the last known state")
     rate_limit_reset: Moment | None = Field(description="Calls are not permitted before; null if not rate limited")
     scope: str
-    models: dict[str, Any] = Field(description="Single models with a state of their own")
+    models: dict[str, ModelAnswer] = Field(description="Single models whose calls wait; :free for all that are free")
 
 
 class MetricsAnswer(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from openrouter_guard.errors import StoreUnavailable
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase
+from openrouter_guard.rules.models import cooling
 from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.rules.wire import iso
@@ -11,7 +12,7 @@ from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import NO_KEY
 
-from .schemas import BreakerAnswer, StatusAnswer
+from .schemas import BreakerAnswer, ModelAnswer, StatusAnswer
 from .serving import age_s, source
 
 __all__ = ["status_answer"]
@@ -40,8 +41,13 @@ def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAns
         degraded=view.is_degraded,
         rate_limit_reset=_limit(upstream, now_s),
         scope=settings.scope,
-        models={},
+        models=_models(view, settings),
     )
+
+
+def _models(view: View, settings: Settings) -> dict[str, ModelAnswer]:
+    found = cooling(view.models, now_s=view.now_s, policy=settings.policy)
+    return {name: ModelAnswer(reason=reason, retry_at=iso(until_s)) for name, (until_s, reason) in found.items()}
 
 
 def _said(view: View, *, has_key: bool) -> tuple[OpenRouterState, str]:

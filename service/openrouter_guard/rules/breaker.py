@@ -65,6 +65,8 @@ class Policy:
         trial_wait_s: Half-open for this long without a trial call, good health checks may close it instead.
         good_checks: How many of them in a row it takes.
         ramp_s: After closing, for how long not every worker that waited may go at once.
+        cooldown_s: The first wait of a model that fails as often in a row as opens the breaker, then doubled.
+        max_cooldown_s: The longest of these waits.
         refusals_wanted: How many times the upstream must say that the account is out of credit.
         confirm_s: How long a health check may take to confirm what a call said of the account.
     """
@@ -81,6 +83,8 @@ class Policy:
     trial_wait_s: float = 60.0
     good_checks: int = 2
     ramp_s: float = 30.0
+    cooldown_s: float = 5.0
+    max_cooldown_s: float = 60.0
     refusals_wanted: int = 2
     confirm_s: float = 10.0
 

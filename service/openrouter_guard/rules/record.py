@@ -176,7 +176,7 @@ def found_lately(record: Record, state: OpenRouterState, now_s: float) -> bool:
 def counted(record: Record, signal: Signal, reporter: str) -> Record:
     """The record after one result, counted as the store's script counts it, for when the store is away."""
     breaker = record.breaker
-    if not isinstance(breaker, Closed) or signal.effect is Effect.NEUTRAL:
+    if not isinstance(breaker, Closed) or signal.effect in (Effect.NEUTRAL, Effect.MODEL):
         return record
     if signal.effect is Effect.SUCCESS:
         return replace(record, breaker=replace(breaker, failures=0, run=frozenset(), refusals=0))
@@ -221,7 +221,7 @@ def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, pol
     match signal.effect:
         case Effect.SUCCESS:
             return now_closed(record, owner, now_s)
-        case Effect.NEUTRAL:
+        case Effect.NEUTRAL | Effect.MODEL:
             return without_permit(record, owner)
         case _:
             reason = signal.error_type.value if signal.error_type else OpenRouterState.ERROR.value

@@ -24,10 +24,11 @@ CLOSE_S = 2.0
 class _Call:
     """One call: what both forms of it share."""
 
-    __slots__ = ("_core", "_signal", "_ticket")
+    __slots__ = ("_core", "_model", "_signal", "_ticket")
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, model: str | None) -> None:
         self._core = core
+        self._model = model or ""
         self._signal: Signal | None = None
         self._ticket = Ticket(0, "")
 
@@ -43,7 +44,7 @@ class _Call:
 
     def _end(self, error: BaseException | None) -> None:
         signal = of_exception(error) if error is not None or self._signal is None else self._signal
-        self._core.finish(self._ticket, signal)
+        self._core.finish(self._ticket, signal, self._model)
 
 
 class _SyncCall(_Call):
@@ -54,7 +55,7 @@ class _SyncCall(_Call):
         if core.is_fresh:
             with suppress(TimeoutError):
                 core.first_view().result(FIRST_VIEW_S)
-        self._ticket = core.admit() or self._permitted()
+        self._ticket = core.admit(self._model) or self._permitted()
         return self
 
     def __exit__(
@@ -81,7 +82,7 @@ class _AsyncCall(_Call):
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_VIEW_S):
                     await asyncio.wrap_future(core.first_view())
-        self._ticket = core.admit() or await self._permitted()
+        self._ticket = core.admit(self._model) or await self._permitted()
         return self
 
     async def __aexit__(
@@ -139,10 +140,13 @@ class Guard(_Guard):
 
         What the block raises is classified and reported in the background, and goes on to the caller unchanged.
 
+        Args:
+            model: The model that is called: then one that its providers fail pauses its own calls alone.
+
         Raises:
-            CallNotPermitted: On entering, while calls are paused.
+            CallNotPermitted: On entering, while calls are paused, or those to *model*.
         """
-        return _SyncCall(self._core)
+        return _SyncCall(self._core, model)
 
     def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Wait until every result so far is in Redis.
@@ -171,7 +175,7 @@ class AsyncGuard(_Guard):
 
     def call(self, model: str | None = None) -> _AsyncCall:
         """An async context manager around one call to OpenRouter; see :meth:`Guard.call`."""
-        return _AsyncCall(self._core)
+        return _AsyncCall(self._core, model)
 
     async def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Wait until every result so far is in Redis; see :meth:`Guard.flush`."""

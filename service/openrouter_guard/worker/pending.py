@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from openrouter_guard.rules.models import Run
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch
@@ -21,11 +22,20 @@ METRICS_ONLY = -1
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The end of one call: what it said, the epoch in which it began, and when it ended (server's clock)."""
+    """The end of one call.
+
+    Attributes:
+        signal: What it said, for the fleet.
+        epoch: In which it began.
+        at_s: When it ended, by the server's clock.
+        model: Whom it says something about besides, and ``run`` what; None if that is not worth telling.
+    """
 
     signal: Signal
     epoch: int
     at_s: float
+    model: str = ""
+    run: Run | None = None
 
 
 @dataclass(slots=True)
@@ -39,10 +49,13 @@ class Pending:
     counters: Counter[str] = field(default_factory=Counter)
     errors: deque[str] = field(default_factory=lambda: deque(maxlen=_ERRORS_KEPT))
     fields: dict[str, str] = field(default_factory=dict)
+    models: dict[str, Run] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
         signal = result.signal
         self.counters["total_calls"] += 1
+        if result.run is not None:
+            self.models.setdefault(result.model, Run()).add(result.run)
         if signal.effect is Effect.SUCCESS:
             self._succeeded(result)
         elif signal.effect is Effect.NEUTRAL:
@@ -59,6 +72,7 @@ class Pending:
             fields=self.fields,
             counters=self.counters,
             errors=tuple(self.errors),
+            models=self.models,
         )
 
     def _succeeded(self, result: Result) -> None:

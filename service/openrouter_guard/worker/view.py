@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from openrouter_guard.rules.breaker import Closed, Phase, Policy
+from openrouter_guard.rules.models import Models, cooling, cooling_s
 from openrouter_guard.rules.record import Record, admitted_share, block_s
 
 __all__ = ["View", "monotonic_offset"]
@@ -24,17 +25,20 @@ class View:
         record: The state as last read, with what follows from it.
         offset_s: Redis' clock minus this process' monotonic clock: no jump of the wall clock moves a deadline.
         policy: The settings of the rules.
+        models: Single models with a state of their own.
         is_free: Whether calls may go without a look at the clock.
     """
 
     record: Record
     offset_s: float
     policy: Policy = Policy()
+    models: Models = field(default_factory=dict)
     is_free: bool = field(init=False)
 
     def __post_init__(self) -> None:
         limited = self.record.upstream.rate_limit_reset_s > self.now_s
-        is_free = isinstance(self.record.breaker, Closed) and not limited and self._share >= 1
+        held_back = limited or self._share < 1 or cooling(self.models, now_s=self.now_s, policy=self.policy)
+        is_free = isinstance(self.record.breaker, Closed) and not held_back
         object.__setattr__(self, "is_free", is_free)
 
     @property
@@ -48,12 +52,12 @@ class View:
     def block_s(self) -> tuple[float, str] | None:
         return block_s(self.record, self.now_s)
 
-    def refusal(self) -> tuple[float, str] | None:
-        """How long this call must wait and why; None if it may go, half-open with a permit.
+    def refusal(self, model: str = "") -> tuple[float, str] | None:
+        """How long a call to *model* must wait and why; None if it may go, half-open with a permit.
 
         After a recovery the lot decides, so that those who waited do not all come back at once.
         """
-        waits = self.block_s()
+        waits = self.block_s() or cooling_s(self.models, model, now_s=self.now_s, policy=self.policy)
         if waits is None and random.random() >= self._share:  # noqa: S311  a lot, not a secret
             return random.uniform(*RETRY_S), RECOVERING  # noqa: S311
         return waits
