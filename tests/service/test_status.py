@@ -66,7 +66,7 @@ class TestCaching:
         assert {name: type(answer[name]) in types for name, types in CONTRACT.items()} == dict.fromkeys(
             CONTRACT, True
         )
-        assert answer["circuit_breaker"].keys() == {"state", "reason", "opened_at", "retry_at", "epoch"}
+        assert answer["circuit_breaker"].keys() == {"state", "reason", "opened_at", "retry_at", "epoch", "override"}
         assert (answer["status"], answer["scope"], answer["models"]) == ("active", "default", {})
         assert datetime.fromisoformat(answer["last_check"]).utcoffset() is not None
         assert answer["last_check"].endswith("+00:00")
@@ -229,6 +229,7 @@ class TestWhileCallsAreRefused:
                 "opened_at": iso(record.breaker.opened_at_s),
                 "retry_at": iso(record.breaker.until_s),
                 "epoch": record.epoch,
+                "override": None,
             }
 
     async def test_an_opening_is_pushed(

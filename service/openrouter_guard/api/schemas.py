@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.signals import OpenRouterState
 
 from .serving import Source
@@ -18,6 +19,7 @@ __all__ = [
     "MetricsAnswer",
     "ModelAnswer",
     "Moment",
+    "OverrideAnswer",
     "Problem",
     "StatusAnswer",
 ]
@@ -42,6 +44,7 @@ _ACTIVE: dict[str, Any] = {
         "opened_at": None,
         "retry_at": None,
         "epoch": 1772366400000,
+        "override": None,
     },
     "age_seconds": 12.034,
     "source": "cache",
@@ -63,9 +66,21 @@ _OPEN: dict[str, Any] = _ACTIVE | {
         "opened_at": "2026-03-01T12:00:30+00:00",
         "retry_at": "2026-03-01T12:02:30+00:00",
         "epoch": 1772366400001,
+        "override": None,
     },
 }
 STATUS_EXAMPLES: list[Any] = [_ACTIVE, _OPEN]
+
+
+class OverrideAnswer(BaseModel):
+    """What holds instead of what the breaker says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: OverrideKind
+    who: str
+    why: str
+    until: Moment = Field(description="When it ends by itself")
 
 
 class BreakerAnswer(BaseModel):
@@ -78,6 +93,7 @@ class BreakerAnswer(BaseModel):
     opened_at: Moment | None = Field(description="When the outage began")
     retry_at: Moment | None = Field(description="When trial calls may go; null unless open")
     epoch: int = Field(description="Grows with every transition")
+    override: OverrideAnswer | None = Field(description="What a person decided instead; null if nobody did")
 
 
 class ModelAnswer(BaseModel):

@@ -32,6 +32,8 @@ def doubted(record: Record, signal: Signal, *, now_s: float, policy: Policy, by:
     """
     if not signal.doubts_account or signal.error_type is None or not isinstance(record.breaker, Closed):
         return record
+    if record.override is not None:
+        return record
     if found_lately(record, signal.error_type.state, now_s):
         return now_open(record, signal.error_type.value, by, now_s, policy)
     is_asked = now_s - record.check_wanted_s <= policy.confirm_s
@@ -67,6 +69,8 @@ def after_check(record: Record, found: Upstream, *, now_s: float, policy: Policy
     checked = replace(
         record, upstream=known, check_found=found.state, good_checks=record.good_checks + 1 if counts else 0
     )
+    if record.override is not None:
+        return replace(checked, good_checks=0)
     if found.state in _OF_THE_ACCOUNT and _is_in_doubt(record, now_s, policy):
         return now_open(checked, found.state.value, by, now_s, policy)
     if isinstance(record.breaker, Open) and now_s < record.breaker.until_s and _disproves(record.breaker, found):
@@ -112,7 +116,7 @@ def is_recheck_due(record: Record, *, now_s: float, policy: Policy) -> bool:
     So a recovery that the check disproves costs no worker a call. One check does, and only if the slot is free.
     """
     breaker = record.breaker
-    if not isinstance(breaker, Open) or record.upstream.rate_limit_reset_s > now_s:
+    if not isinstance(breaker, Open) or record.override is not None or record.upstream.rate_limit_reset_s > now_s:
         return False
     begins_s = breaker.until_s - min(policy.recheck_s, policy.reset_timeout_s / 2)
     is_untold = record.check_slot_s <= now_s and record.upstream.last_check_s < begins_s

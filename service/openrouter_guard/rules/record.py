@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from . import breaker as breakers
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from .override import Override, OverrideKind
 from .signals import Effect, ErrorType, OpenRouterState, Signal
 
 __all__ = [
@@ -28,7 +29,9 @@ __all__ = [
     "next_epoch",
     "now_closed",
     "now_open",
+    "overridden",
     "recovered",
+    "released",
     "settled",
     "with_permit",
     "without_permit",
@@ -85,6 +88,7 @@ class Record:
         epoch: Grows with every transition and never repeats; a result of an earlier epoch changes nothing.
         transitions: The last few, newest last.
         live_reporters: Workers that reported in the last minute.
+        override: What a person decided; it may have ended.
         fleet: The workers that were live when the breaker opened: so many wait for it to close.
         calls_per_minute: Of the whole fleet, when it was last measured; 0 in the first minute.
         legacy_open: What an older writer says of the breaker in ``circuit_breaker_open``, where that
@@ -107,15 +111,29 @@ class Record:
     check_wanted_s: float = 0.0
     calls_per_minute: float = 0.0
     fleet: int = 0
+    override: Override | None = None
 
     def phase(self, now_s: float) -> Phase:
+        """The effective state: what a person decided, else what is stored and the time."""
+        standing = self.standing(now_s)
+        if standing is not None:
+            return Phase.OPEN if standing.is_open else Phase.CLOSED
         return breakers.phase(self.breaker, now_s)
+
+    def standing(self, now_s: float) -> Override | None:
+        """The override, unless it has ended."""
+        return self.override if self.override is not None and self.override.until_s > now_s else None
 
 
 def block_s(record: Record, now_s: float) -> tuple[float, str] | None:
     """How long calls must wait and why, None where they may go (half-open: with a permit)."""
+    standing = record.standing(now_s)
+    if standing is not None and standing.is_open:
+        return standing.until_s - now_s, standing.kind
+    if standing is not None and standing.kind is OverrideKind.DISABLED:
+        return None
     match record.breaker:
-        case Open() as breaker if breaker.until_s > now_s:
+        case Open() as breaker if breaker.until_s > now_s and standing is None:
             return breaker.until_s - now_s, breaker.reason
         case _ if record.upstream.rate_limit_reset_s > now_s:
             return record.upstream.rate_limit_reset_s - now_s, OpenRouterState.RATE_LIMITED
@@ -130,7 +148,7 @@ def admitted_share(record: Record, *, now_s: float, policy: Policy) -> float:
     call has shown yet that it works: the ramp begins with the first success.
     """
     breaker = record.breaker
-    if not isinstance(breaker, Closed) or not breaker.since_s:
+    if not isinstance(breaker, Closed) or not breaker.since_s or record.standing(now_s):
         return 1.0
     first = min(policy.permits / max(record.fleet, 1), 1.0)
     passed_s = 0.0 if breaker.on_probation else now_s - breaker.since_s
@@ -142,6 +160,8 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
 
     Whoever reads the record may commit this: a worker that counted the decisive failure and died is no loss.
     """
+    if record.override is not None:
+        return _under_override(record, record.override, now_s)
     match record.breaker:
         case Closed() if record.legacy_open:
             return now_open(record, _last_error(record, now_s), LEGACY, now_s, policy)
@@ -157,6 +177,32 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
             return _insist(record)
         case _:
             return record
+
+
+def overridden(record: Record, override: Override, now_s: float) -> Record:
+    """The record once a person's decision stands; it replaces an earlier one."""
+    fleet = record.live_reporters if isinstance(record.breaker, Closed) else record.fleet
+    after = replace(record, override=override, fleet=fleet, legacy_open=None)
+    return _told(after, record.phase(now_s), after.phase(now_s), override.kind, override.who, now_s)
+
+
+def released(record: Record, *, by: str, now_s: float) -> Record:
+    """The record once no override stands: the breaker is what it was, with a ramp where calls were refused."""
+    if record.override is None:
+        return record
+    breaker = record.breaker
+    if record.override.is_open and isinstance(breaker, Closed):
+        breaker = Closed(trips=breaker.trips, since_s=now_s, on_probation=breaker.on_probation)
+    before = Phase.OPEN if record.override.is_open else Phase.CLOSED
+    after = replace(record, breaker=breaker, override=None, legacy_open=None)
+    return _told(after, before, after.phase(now_s), "override_ended", by, now_s)
+
+
+def _under_override(record: Record, override: Override, now_s: float) -> Record:
+    if override.until_s <= now_s:
+        return released(record, by=override.who, now_s=now_s)
+    # An older writer knows of no override: what it made of the flag is written back.
+    return record if record.legacy_open is None else replace(record, legacy_open=None)
 
 
 def _last_error(record: Record, now_s: float) -> str:
@@ -177,6 +223,8 @@ def counted(record: Record, signal: Signal, reporter: str) -> Record:
     """The record after one result, counted as the store's script counts it, for when the store is away."""
     breaker = record.breaker
     if not isinstance(breaker, Closed) or signal.effect in (Effect.NEUTRAL, Effect.MODEL):
+        return record
+    if record.override is not None and record.override.kind is not OverrideKind.FORCED_CLOSED:
         return record
     if signal.effect is Effect.SUCCESS:
         return replace(record, breaker=replace(breaker, failures=0, run=frozenset(), refusals=0))
@@ -203,7 +251,7 @@ def _is_tripped(breaker: Closed, record: Record, policy: Policy) -> bool:
 def with_permit(record: Record, owner: str, *, now_s: float, policy: Policy) -> Record | None:
     """The record once *owner* holds one of the fleet's permits, None if it cannot have one."""
     breaker = breakers.with_permit(record.breaker, owner, now_s=now_s, policy=policy)
-    if breaker is None:
+    if breaker is None or record.override is not None:
         return None
     if isinstance(record.breaker, HalfOpen):
         return replace(record, breaker=breaker)
@@ -219,6 +267,8 @@ def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, pol
     if not isinstance(record.breaker, HalfOpen) or owner not in record.breaker.permits:
         return record
     match signal.effect:
+        case _ if record.override is not None:
+            return without_permit(record, owner)
         case Effect.SUCCESS:
             return now_closed(record, owner, now_s)
         case Effect.NEUTRAL | Effect.MODEL:
@@ -251,7 +301,8 @@ def recovered(known: Record, seen: Record | None, now_s: float) -> Record | None
     Returns:
         None where the shared record is as new as ours, or where what we know is over anyway.
     """
-    if isinstance(known.breaker, Closed) or (seen is not None and seen.epoch >= known.epoch):
+    is_over = isinstance(known.breaker, Closed) and known.standing(now_s) is None
+    if is_over or (seen is not None and seen.epoch >= known.epoch):
         return None
     return replace(known, epoch=next_epoch(known.epoch, now_s))
 
@@ -298,9 +349,14 @@ def now_closed(record: Record, by: str, now_s: float, *, on_probation: bool = Fa
 
 
 def _moved(record: Record, breaker: Breaker, reason: str, by: str, now_s: float) -> Record:
-    epoch = record.epoch + 1 if record.epoch else next_epoch(0, now_s)
     # What readers saw: an open breaker whose time has passed was half-open already, but nobody wrote that down.
     before = Phase.OPEN if isinstance(record.breaker, Open) else record.phase(now_s)
-    change = Transition(epoch, before, breakers.phase(breaker, now_s), reason, by, now_s)
-    transitions = (*record.transitions, change)[-KEPT_TRANSITIONS:]
-    return replace(record, breaker=breaker, epoch=epoch, transitions=transitions, legacy_open=None, good_checks=0)
+    after = replace(record, breaker=breaker, legacy_open=None, good_checks=0)
+    return _told(after, before, breakers.phase(breaker, now_s), reason, by, now_s)
+
+
+def _told(record: Record, before: Phase, after: Phase, reason: str, by: str, now_s: float) -> Record:
+    """The record with one more transition, in a new epoch."""
+    epoch = record.epoch + 1 if record.epoch else next_epoch(0, now_s)
+    change = Transition(epoch, before, after, reason, by, now_s)
+    return replace(record, epoch=epoch, transitions=(*record.transitions, change)[-KEPT_TRANSITIONS:])

@@ -58,7 +58,9 @@ else
   local breaker = get("breaker")
   -- An older writer opens by this flag alone: what comes after it must not take it back.
   local flagged = string.lower(get("circuit_breaker_open")) == "true"
-  local closed = (breaker == "closed" or breaker == "") and not flagged
+  local override = get("override")
+  local disabled = string.find(override, '"disabled"', 1, true)
+  local closed = (breaker == "closed" or breaker == "") and not flagged and not disabled
   local elsewhere = ARGV[1] ~= "0" and epoch ~= "" and ARGV[1] ~= epoch
   if not closed or elsewhere or ARGV[1] == "-1" then
     verdict = "late"
@@ -88,7 +90,7 @@ else
     for field, value in pairs(cjson.decode(ARGV[5])) do
       redis.call("HSET", state, field, value)
     end
-    redis.call("EXPIRE", state, ARGV[8])
+    if override == "" then redis.call("EXPIRE", state, ARGV[8]) end
   end
   local counters = cjson.decode(ARGV[6])
   -- Measured over a minute, or over the pause that followed it: a fleet that slept begins anew.

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from openrouter_guard.address import address
 from openrouter_guard.errors import StoreContended
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
+from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.models import parse as parse_models
 from openrouter_guard.rules.record import Record, Transition
@@ -146,7 +147,7 @@ class Store:
                 args=[
                     json.dumps({name: seen.raw.get(name, "") for name in GUARDS}),
                     json.dumps(changes),
-                    STATE_LIFE_S if changes.get("breaker", seen.raw.get("breaker")) == "closed" else 0,
+                    STATE_LIFE_S if isinstance(new.breaker, Closed) and new.override is None else 0,
                     self.keys.events,
                     self._event(new) if fresh or _is_news(changes) else "",
                     len(fresh),

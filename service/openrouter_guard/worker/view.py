@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from openrouter_guard.rules.breaker import Closed, Phase, Policy
 from openrouter_guard.rules.models import Models, cooling, cooling_s
+from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.record import Record, admitted_share, block_s
 
 __all__ = ["View", "monotonic_offset"]
@@ -38,7 +39,7 @@ class View:
     def __post_init__(self) -> None:
         limited = self.record.upstream.rate_limit_reset_s > self.now_s
         held_back = limited or self._share < 1 or cooling(self.models, now_s=self.now_s, policy=self.policy)
-        is_free = isinstance(self.record.breaker, Closed) and not held_back
+        is_free = isinstance(self.record.breaker, Closed) and not held_back and self.record.override is None
         object.__setattr__(self, "is_free", is_free)
 
     @property
@@ -57,6 +58,9 @@ class View:
 
         After a recovery the lot decides, so that those who waited do not all come back at once.
         """
+        standing = self.record.standing(self.now_s)
+        if standing is not None and standing.kind is OverrideKind.DISABLED:
+            return None
         waits = self.block_s() or cooling_s(self.models, model, now_s=self.now_s, policy=self.policy)
         if waits is None and random.random() >= self._share:  # noqa: S311  a lot, not a secret
             return random.uniform(*RETRY_S), RECOVERING  # noqa: S311
