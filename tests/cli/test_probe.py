@@ -9,6 +9,7 @@ import time
 import pytest
 import redis
 
+from openrouter_guard import OpenRouterStateManager
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.record import Record
@@ -53,6 +54,16 @@ async def test_a_rate_limit_waits_though_the_breaker_is_closed(redis_url: str, s
     done = run("probe", REDIS_URL=redis_url)
     assert done.returncode == WAITING
     assert done.stdout.startswith("closed: rate_limited, ")
+
+
+async def test_what_a_person_forced_counts(redis_url: str) -> None:
+    async with OpenRouterStateManager(redis_url) as manager:
+        await manager.set_override("forced_open", who="ann", why="maintenance", for_s=60)
+        done = run("probe", REDIS_URL=redis_url)
+        assert done.returncode == WAITING
+        assert done.stdout.startswith("open: forced_open, ")
+        await manager.set_override("disabled", who="ann", why="a test", for_s=60)
+        assert run("probe", REDIS_URL=redis_url).returncode == CLOSED
 
 
 def test_a_breaker_that_an_existing_worker_opened_counts(redis_url: str) -> None:

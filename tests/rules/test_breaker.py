@@ -1,6 +1,8 @@
 """The breaker's own rules, at 100 s on the Redis clock."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openrouter_guard.rules.breaker import (
     Breaker,
@@ -11,6 +13,7 @@ from openrouter_guard.rules.breaker import (
     Policy,
     opened,
     phase,
+    threshold,
     with_permit,
     without_permit,
 )
@@ -52,6 +55,29 @@ def test_the_wait_grows_with_each_opening(before: Breaker, until_s: float, trips
 def test_the_outage_began_with_the_first_opening() -> None:
     assert opened(HalfOpen("error", 80), reason="error", now_s=NOW_S, policy=POLICY).opened_at_s == 80
     assert opened(Closed(), reason="error", now_s=NOW_S, policy=POLICY).opened_at_s == NOW_S
+
+
+@pytest.mark.parametrize(
+    ("calls_per_minute", "expected"),
+    [
+        pytest.param(0.0, 5, id="a fleet of which nothing is known"),
+        pytest.param(2.0, 5, id="one worker, two calls a minute"),
+        pytest.param(100.0, 7, id="50 workers, calls of 30 s"),
+        pytest.param(400.0, 8, id="200 workers"),
+        pytest.param(2_000.0, 8, id="1,000 workers"),
+        pytest.param(10_000 / 43_200, 5, id="never fewer than the setting"),
+        pytest.param(1e8 / 43_200, 8, id="exactly eight powers of ten"),
+        pytest.param(-3.0, 5, id="a field that somebody else wrote"),
+    ],
+)
+def test_a_busy_fleet_needs_more_failures_in_a_row(calls_per_minute: float, expected: int) -> None:
+    assert threshold(calls_per_minute, Policy()) == expected
+
+
+@given(st.floats(0, 1e9), st.floats(0, 1e9))
+def test_more_calls_never_need_fewer_failures(one: float, other: float) -> None:
+    few, many = sorted((one, other))
+    assert threshold(few, Policy()) <= threshold(many, Policy())
 
 
 @pytest.mark.parametrize("breaker", [Closed(), Open("error", 90, 101)])

@@ -9,8 +9,10 @@ from typing import TypeAlias
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.rules.wire import encode, parse
@@ -50,16 +52,32 @@ def limit(wait_s: float) -> Event:
 
 
 def check(state: OpenRouterState) -> Event:
-    return lambda record, now_s: records.after_check(
+    return lambda record, now_s: checks.after_check(
         record, Upstream(state, last_check_s=now_s), now_s=now_s, policy=POLICY, by="checker"
     )
+
+
+def slot(record: Record, now_s: float) -> Record | None:
+    return checks.with_check_slot(record, now_s=now_s, slot_s=1, policy=POLICY)
+
+
+def doubt(signal: Signal) -> Event:
+    return lambda record, now_s: checks.doubted(record, signal, now_s=now_s, policy=POLICY, by="me")
+
+
+def override(kind: OverrideKind, for_s: float) -> Event:
+    return lambda record, now_s: records.overridden(record, Override(kind, "ann", "a test", now_s + for_s), now_s)
+
+
+def release(record: Record, now_s: float) -> Record:
+    return records.released(record, by="ann", now_s=now_s)
 
 
 def lose(record: Record, now_s: float) -> Record | None:
     return records.recovered(record, None, now_s)
 
 
-signals = st.sampled_from([SUCCESS, NEUTRAL, Signal(Effect.FAILURE, ErrorType.TIMEOUT)])
+signals = st.sampled_from([SUCCESS, NEUTRAL, *(Signal(Effect.FAILURE, kind) for kind in ErrorType)])
 owners = st.sampled_from(OWNERS)
 events: st.SearchStrategy[Event] = (
     st.builds(result, signals, owners)
@@ -68,6 +86,10 @@ events: st.SearchStrategy[Event] = (
     | st.builds(lambda says_open: older_writer(says_open=says_open), st.booleans())
     | st.builds(limit, st.floats(0, 100))
     | st.builds(check, st.sampled_from(OpenRouterState))
+    | st.builds(doubt, signals)
+    | st.just(slot)
+    | st.builds(override, st.sampled_from(OverrideKind), st.sampled_from([1.0, 10.0]))
+    | st.just(release)
     | st.just(lose)
     | st.just(settle)
 )
@@ -82,6 +104,7 @@ def test_of_any_story(story: list[tuple[Event, float]]) -> None:
         after = event(record, now_s) or record
         every_transition_has_a_new_epoch(record, after)
         open_until_never_moves_earlier(record, after, now_s)
+        an_override_holds_until_it_ends_or_another_comes(record, after, now_s)
         no_more_permits_than_the_fleet_has(after, now_s)
         it_is_the_same_once_written_and_read(after)
         record = after
@@ -94,8 +117,16 @@ def every_transition_has_a_new_epoch(before: Record, after: Record) -> None:
         assert after.transitions[-1].epoch == after.epoch
 
 
+def an_override_holds_until_it_ends_or_another_comes(before: Record, after: Record, now_s: float) -> None:
+    standing = before.standing(now_s)
+    if standing is not None and after.epoch == before.epoch:
+        assert after.override == before.override
+        assert after.phase(now_s) is (Phase.OPEN if standing.is_open else Phase.CLOSED)
+        assert type(after.breaker) is type(before.breaker)
+
+
 def open_until_never_moves_earlier(before: Record, after: Record, now_s: float) -> None:
-    if before.phase(now_s) is Phase.OPEN and isinstance(before.breaker, Open):
+    if isinstance(before.breaker, Open) and before.breaker.until_s > now_s:
         assert isinstance(after.breaker, Open)
         assert after.breaker.until_s >= before.breaker.until_s
 
@@ -109,6 +140,7 @@ def no_more_permits_than_the_fleet_has(record: Record, now_s: float) -> None:
 def it_is_the_same_once_written_and_read(record: Record) -> None:
     read = parse({name: value for name, value in encode(record).items() if value})
     assert type(read.breaker) is type(record.breaker)
+    assert (read.override, read.fleet, read.legacy_open) == (record.override, record.fleet, None)
     assert (read.epoch, read.breaker.failures, read.transitions) == (
         record.epoch,
         record.breaker.failures,
@@ -117,10 +149,13 @@ def it_is_the_same_once_written_and_read(record: Record) -> None:
 
 
 @given(steps)
-def test_a_closed_breaker_lets_calls_go_unless_a_limit_stands(story: list[tuple[Event, float]]) -> None:
+def test_a_closed_breaker_lets_calls_go_unless_a_limit_or_a_person_stands_against_it(
+    story: list[tuple[Event, float]],
+) -> None:
     record, now_s = records.fresh(1_000.0), 1_000.0
     for event, pause_s in story:
         now_s += pause_s
         record = event(record, now_s) or record
-        if isinstance(record.breaker, Closed) and record.upstream.rate_limit_reset_s <= now_s:
+        is_free = record.upstream.rate_limit_reset_s <= now_s and record.standing(now_s) is None
+        if isinstance(record.breaker, Closed) and is_free:
             assert records.block_s(record, now_s) is None

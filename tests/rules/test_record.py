@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.record import Record, Upstream, settled
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
 NOW_S = 100.0
-POLICY = Policy(reset_timeout_s=10, permit_lease_s=15)
+POLICY = Policy(reset_timeout_s=10, jitter=0, permit_lease_s=15)
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
 ONE = frozenset({"wa"})
 THREE = frozenset({"wa", "wb", "wc"})
@@ -35,6 +36,12 @@ def test_enough_failures_from_enough_reporters_open_the_breaker(breaker: Closed,
     assert settle(Record(breaker, epoch=7, live_reporters=live)).phase(NOW_S) is expected
 
 
+@pytest.mark.parametrize(("failures", "expected"), [(7, Phase.CLOSED), (8, Phase.OPEN)])
+def test_a_busy_fleet_opens_later(failures: int, expected: Phase) -> None:
+    busy = Record(Closed(failures, THREE), epoch=7, live_reporters=200, calls_per_minute=400)
+    assert settle(busy).phase(NOW_S) is expected
+
+
 def test_the_opening_says_why_who_and_when() -> None:
     upstream = Upstream(OpenRouterState.ERROR, error_details=json.dumps({"error_type": "timeout"}))
     after = settle(Record(Closed(5, ONE), epoch=7, upstream=upstream))
@@ -45,6 +52,17 @@ def test_the_opening_says_why_who_and_when() -> None:
 
 def test_a_first_epoch_is_the_servers_clock_so_that_it_never_repeats() -> None:
     assert settle(Record(Closed(5, ONE))).epoch == 100_000
+
+
+def test_the_wait_is_a_little_longer_by_lot_and_never_shorter() -> None:
+    policy = replace(POLICY, jitter=0.1)
+    openings = [Record(Closed(5, ONE), epoch=epoch) for epoch in range(1_000, 1_100)]
+    opened = [settled(record, now_s=NOW_S, policy=policy, by="me").breaker for record in openings]
+    waits_s = [breaker.until_s - NOW_S for breaker in opened if isinstance(breaker, Open)]
+    assert all(10 <= wait_s <= 11 for wait_s in waits_s)
+    assert len({round(wait_s, 1) for wait_s in waits_s}) > 5
+    # Whoever decides on the same record comes to the same.
+    assert [settled(record, now_s=NOW_S, policy=policy, by="you").breaker for record in openings] == opened
 
 
 class TestOlderWriters:
@@ -143,7 +161,7 @@ class TestRateLimit:
 
 
 def checked(record: Record, found: Upstream) -> Record:
-    return records.after_check(record, found, now_s=NOW_S, policy=POLICY, by="service")
+    return checks.after_check(record, found, now_s=NOW_S, policy=POLICY, by="service")
 
 
 class TestProbation:
@@ -224,11 +242,11 @@ class TestChecks:
             pytest.param(None, True, id="nothing known yet"),
             pytest.param(Record(check_slot_s=NOW_S), True, id="the slot is over"),
             pytest.param(Record(check_slot_s=NOW_S + 1), False, id="somebody has it"),
-            pytest.param(Record(Open("error", 90, 101)), False, id="never while open"),
+            pytest.param(Record(Open("error", 90, 105.1)), False, id="not while open"),
             pytest.param(Record(upstream=Upstream(rate_limit_reset_s=101)), False, id="nor while rate limited"),
         ],
     )
     def test_one_check_at_a_time_for_the_whole_fleet(self, record: Record | None, is_ours: bool) -> None:
-        after = records.with_check_slot(record, now_s=NOW_S, slot_s=60)
+        after = checks.with_check_slot(record, now_s=NOW_S, slot_s=60, policy=POLICY)
         assert (after is not None) is is_ours
         assert after is None or after.check_slot_s == NOW_S + 60

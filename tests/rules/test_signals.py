@@ -2,7 +2,7 @@
 
 import pytest
 
-from openrouter_guard.rules.signals import Effect, ErrorType, OpenRouterState, of_error_type, of_status
+from openrouter_guard.rules.signals import About, Effect, ErrorType, OpenRouterState, of_error_type, of_status
 
 NOW_S = 1_000_000.0
 
@@ -73,7 +73,30 @@ def test_a_rate_limit_without_a_time_is_one_failure(headers: dict[str, str]) -> 
 def test_one_providers_full_pool_stops_nobody_else() -> None:
     error = {"message": "busy", "metadata": {"provider_name": "Acme", "retry_after_seconds": 9}}
     signal = of_status(429, error=error, now_s=NOW_S)
-    assert (signal.effect, signal.wait_s) == (Effect.NEUTRAL, 9.0)
+    assert (signal.effect, signal.wait_s, signal.about) == (Effect.NEUTRAL, 9.0, About.MODEL)
+
+
+@pytest.mark.parametrize("status_code", [500, 502, 503, 529])
+def test_a_provider_that_is_named_fails_for_its_model(status_code: int) -> None:
+    error = {"message": "down", "metadata": {"provider_name": "Acme"}}
+    signal = of_status(status_code, error=error, headers={"retry-after": "9"}, now_s=NOW_S)
+    assert (signal.effect, signal.wait_s, signal.about) == (Effect.FAILURE, 9.0, About.MODEL)
+    assert of_status(status_code, now_s=NOW_S).about is About.ACCOUNT
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        pytest.param({"x-ratelimit-reset": "1000060000"}, 60.0, id="until the reset"),
+        pytest.param({"x-ratelimit-reset": "9999999999999"}, 25 * 3600.0, id="no cap lasts longer than a day"),
+        # Noon and a bit on 12 January 1970.
+        pytest.param({}, 86_400 - 1_000_000 % 86_400, id="else until midnight UTC"),
+    ],
+)
+def test_the_cap_of_the_free_models_stops_only_them(headers: dict[str, str], wait_s: float) -> None:
+    error = {"message": "Rate limit exceeded: free-models-per-day"}
+    signal = of_status(429, error=error, headers=headers, now_s=NOW_S)
+    assert (signal.effect, signal.wait_s, signal.about) == (Effect.NEUTRAL, wait_s, About.FREE_MODELS)
 
 
 def test_a_long_message_is_shortened() -> None:

@@ -15,7 +15,7 @@ words = st.text(st.characters(min_codepoint=97, max_codepoint=122), min_size=1, 
 amounts = st.none() | st.floats(-1e6, 1e6)
 
 breakers: st.SearchStrategy[Breaker] = (
-    st.builds(Closed, counts, st.frozensets(words, max_size=3), counts, times, st.booleans())
+    st.builds(Closed, counts, st.frozensets(words, max_size=3), counts, times, st.booleans(), counts)
     | st.builds(Open, words, times, times, counts, counts)
     | st.builds(HalfOpen, words, times, counts, counts, st.dictionaries(words, st.floats(1, 1e9), max_size=3), times)
 )
@@ -36,7 +36,8 @@ phases = st.sampled_from(Phase)
 transitions = st.builds(Transition, counts, phases, phases, st.text(), st.text(), times)
 records = st.builds(
     Record, breakers, st.integers(0, 2**53), upstreams, st.lists(transitions, max_size=8).map(tuple), st.just(0),
-    st.none(), times, st.integers(0, 9),
+    st.none(), times, st.integers(0, 9), st.none() | st.sampled_from(OpenRouterState), times, st.just(0.0),
+    st.integers(0, 99),
 )  # fmt: skip
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
+import httpx
 import pytest
 import redis.asyncio as aioredis
 
+from openrouter_guard import Guard
 from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
@@ -21,12 +26,19 @@ from tests.service.apps import (
     STATUS,
     FakeUpstream,
     ask,
+    eventually,
     fail,
     failing,
     healthy,
     running,
     write,
 )
+
+
+async def known(service: httpx.AsyncClient) -> dict[str, Any] | None:
+    """The status, once a check is behind it."""
+    answer = await ask(service)
+    return answer if answer["last_check"] else None
 
 
 class TestChecksCount:
@@ -107,6 +119,48 @@ class TestChecksCount:
         async with running(settings, upstream) as service:
             assert (await ask(service))["circuit_breaker"]["state"] == "open"
         assert [entry["to"] for entry in await store.history()] == ["open"]
+
+
+class TestDoubts:
+    """A worker says that the key or the credit is gone: a check is made at once, if the fleet's slot is free."""
+
+    @pytest.fixture
+    def bad_key(self, redis_url: str) -> Iterator[Guard]:
+        with Guard(Settings(redis_url)) as guard:
+            with guard.call() as call:
+                call.answered(401, body={"error": {"code": 401, "message": "User not found"}})
+            yield guard
+
+    async def test_a_key_that_is_really_bad_stops_the_fleet(
+        self, settings: Settings, upstream: FakeUpstream, store: Store, bad_key: Guard
+    ) -> None:
+        upstream.answer = failing(401, "User not found")
+        async with running(settings, upstream):
+            await eventually(lambda: bad_key.state.phase is Phase.OPEN)
+        assert bad_key.state.reason == "api_key_invalid"
+        assert upstream.calls == 1
+        assert [entry["reason"] for entry in await store.history()] == ["api_key_invalid"]
+
+    async def test_a_key_that_works_leaves_one_failure(
+        self, settings: Settings, upstream: FakeUpstream, store: Store, bad_key: Guard
+    ) -> None:
+        async with running(settings, upstream) as service:
+            await eventually(lambda: upstream.calls)
+            answer = await eventually(lambda: known(service))
+        assert (answer["status"], answer["consecutive_failures"]) == ("service_unavailable", 1)
+        assert answer["circuit_breaker"]["state"] == "closed"
+        assert "the key works" in answer["message"]
+
+    async def test_the_slot_is_the_fleets(
+        self, settings: Settings, upstream: FakeUpstream, store: Store, client: aioredis.Redis
+    ) -> None:
+        async with running(settings, upstream) as service:
+            await ask(service)
+            await store.change(lambda record, now_s: record and replace(record, check_wanted_s=now_s))
+            await asyncio.sleep(0.1)
+            assert upstream.calls == 1
+            await client.hdel(STATE, "check_slot")
+            await eventually(lambda: upstream.calls == 2)
 
 
 class TestTheKey:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from openrouter_guard.rules.breaker import Closed, Phase, Policy
+from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
 from openrouter_guard.rules.record import Record
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
@@ -22,6 +22,14 @@ def quick(settings: Settings) -> Settings:
 async def breaker_is(store: Store, phase: Phase) -> Record | None:
     seen = await store.read()
     return seen.record if seen.record and seen.record.phase(seen.now_s) is phase else None
+
+
+async def waits_longer(store: Store, opened: Record) -> Record | None:
+    record = (await store.read()).record
+    assert record is not None
+    assert isinstance(record.breaker, Open)
+    assert isinstance(opened.breaker, Open)
+    return record if record.breaker.until_s > opened.breaker.until_s else None
 
 
 async def test_good_checks_close_it_on_probation(quick: Settings, upstream: FakeUpstream, store: Store) -> None:
@@ -49,3 +57,41 @@ async def test_while_checks_fail_it_stays_as_it_is(quick: Settings, upstream: Fa
     async with running(quick, upstream):
         await eventually(lambda: upstream.calls > 3)
         assert await breaker_is(store, Phase.HALF_OPEN)
+
+
+async def almost_half_open(store: Store, settings: Settings) -> Record:
+    """An open breaker with five seconds to go: within the last ten, a check may be made."""
+    await open_breaker(store, settings)
+
+    def decide(record: Record | None, now_s: float) -> Record:
+        assert record is not None
+        assert isinstance(record.breaker, Open)
+        return replace(record, breaker=replace(record.breaker, until_s=round(now_s + 5, 6)))
+
+    record = (await store.change(decide)).record
+    assert record is not None
+    return record
+
+
+async def test_just_before_its_time_a_check_that_fails_extends_the_wait(
+    settings: Settings, upstream: FakeUpstream, store: Store
+) -> None:
+    upstream.answer = failing(503)
+    opened = await almost_half_open(store, settings)
+    async with running(settings, upstream):
+        record = await eventually(lambda: waits_longer(store, opened))
+    assert (record.epoch, record.breaker.trips, upstream.calls) == (opened.epoch, 1, 1)
+
+
+async def test_if_it_succeeds_trial_calls_decide_as_ever(
+    settings: Settings, upstream: FakeUpstream, store: Store
+) -> None:
+    opened = await almost_half_open(store, settings)
+    async with running(settings, upstream):
+        record = await eventually(lambda: found(store))
+    assert (record.breaker, upstream.calls) == (opened.breaker, 1)
+
+
+async def found(store: Store) -> Record | None:
+    record = (await store.read()).record
+    return record if record and record.check_found else None

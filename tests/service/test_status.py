@@ -15,8 +15,8 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.api import serving
-from openrouter_guard.rules import record as records
-from openrouter_guard.rules.breaker import Open
+from openrouter_guard.rules import checks
+from openrouter_guard.rules.breaker import Open, Policy
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import cache
 from openrouter_guard.settings import Settings, Thresholds
@@ -66,7 +66,7 @@ class TestCaching:
         assert {name: type(answer[name]) in types for name, types in CONTRACT.items()} == dict.fromkeys(
             CONTRACT, True
         )
-        assert answer["circuit_breaker"].keys() == {"state", "reason", "opened_at", "retry_at", "epoch"}
+        assert answer["circuit_breaker"].keys() == {"state", "reason", "opened_at", "retry_at", "epoch", "override"}
         assert (answer["status"], answer["scope"], answer["models"]) == ("active", "default", {})
         assert datetime.fromisoformat(answer["last_check"]).utcoffset() is not None
         assert answer["last_check"].endswith("+00:00")
@@ -199,7 +199,9 @@ class TestManyReplicas:
     ) -> None:
         monkeypatch.setattr(serving, "GRACE_S", 0.1)
         quick = replace(settings, thresholds=Thresholds(check_timeout_s=0.1))
-        await store.change(lambda record, now_s: records.with_check_slot(record, now_s=now_s, slot_s=60))
+        await store.change(
+            lambda record, now_s: checks.with_check_slot(record, now_s=now_s, slot_s=60, policy=Policy())
+        )
         began = time.monotonic()
         async with running(quick, upstream) as service:
             answer = await ask(service)
@@ -227,6 +229,7 @@ class TestWhileCallsAreRefused:
                 "opened_at": iso(record.breaker.opened_at_s),
                 "retry_at": iso(record.breaker.until_s),
                 "epoch": record.epoch,
+                "override": None,
             }
 
     async def test_an_opening_is_pushed(

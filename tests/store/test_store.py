@@ -15,8 +15,10 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
+from openrouter_guard.rules import checks, models
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
+from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.record import Record
 from openrouter_guard.store import Batch, Counted, Store, Timeouts
 from tests.existing_worker import ExistingWorker
@@ -82,6 +84,15 @@ class TestCounting:
         # Three are all that any rule asks for.
         assert counted.seen.record.breaker.run == {"wa", "wb", "wc"}
 
+    async def test_refusals_for_want_of_credit_are_counted_apart(self, store: Store) -> None:
+        await count(store, "F1 C1", reporter="wa")
+        counted = await count(store, "C1", reporter="wb")
+        assert counted.seen.record is not None
+        assert counted.seen.record.breaker == Closed(3, frozenset({"wa", "wb"}), refusals=2)
+        ended = await count(store, "S1")
+        assert ended.seen.record is not None
+        assert ended.seen.record.breaker == Closed()
+
     async def test_a_batch_that_is_sent_again_counts_once(self, store: Store) -> None:
         assert (await count(store, "F2", seq=7001)).verdict == "counted"
         again = await count(store, "F2", seq=7001)
@@ -129,6 +140,62 @@ class TestCounting:
         assert await client.ttl(store.keys.state) == -1
 
 
+class TestSingleModels:
+    async def told(self, store: Store, epoch: int = 0, **runs: Run) -> Models:
+        counted = await store.count(Batch(epoch, "wa", next(_seqs), (), models=runs), at_s=time.time())
+        assert (await store.read()).models == counted.seen.models
+        return counted.seen.models
+
+    async def test_are_counted_as_the_rules_count_them(self, store: Store) -> None:
+        expected: Models = {}
+        until_s = round(time.time()) + 500.0
+        for run in (Run(failures=2, reason="timeout"), Run(until_s=until_s), Run(failures=1), Run(ended=True), Run()):
+            found = await self.told(store, slow=run)
+            expected = models.noted(expected, "slow", run, found["slow"].seen_s)
+            assert found == expected
+
+    async def test_the_later_time_wins(self, store: Store) -> None:
+        await self.told(store, slow=Run(until_s=5_000_000_000.0, reason="rate_limited"))
+        found = await self.told(store, slow=Run(until_s=4_000_000_000.0))
+        assert (found["slow"].until_s, found["slow"].reason) == (5_000_000_000.0, "rate_limited")
+
+    async def test_are_forgotten_with_time_but_not_while_they_wait(
+        self, store: Store, client: aioredis.Redis
+    ) -> None:
+        await client.hset(store.keys.models, "old", json.dumps({"seen_s": 1}))
+        await client.hset(store.keys.models, "waits", json.dumps({"seen_s": 1, "until_s": 5_000_000_000}))
+        await client.hset(store.keys.models, "strange", "[]")
+        assert set(await self.told(store, fresh=Run(ended=True))) == {"fresh", "waits"}
+        assert await client.ttl(store.keys.models) > 25 * 3600
+
+    async def test_what_is_too_old_says_nothing_about_them(self, store: Store) -> None:
+        assert await self.told(store, epoch=-1, slow=Run(failures=9)) == {}
+
+
+class TestTheRateOfCalls:
+    async def calls_per_minute(self, store: Store, calls: int) -> float:
+        batch = Batch(0, "wa", next(_seqs), [("S", calls)], counters={"total_calls": calls})
+        record = (await store.count(batch, at_s=time.time())).seen.record
+        assert record is not None
+        return record.calls_per_minute
+
+    async def test_is_not_known_in_the_first_minute(self, store: Store) -> None:
+        assert [await self.calls_per_minute(store, 500) for _ in range(3)] == [0, 0, 0]
+
+    @pytest.mark.parametrize(
+        ("passed_s", "rate"), [(60, 600), (120, 300), pytest.param(6_000, 6, id="a fleet that slept")]
+    )
+    async def test_is_what_was_counted_over_the_time(
+        self, store: Store, client: aioredis.Redis, passed_s: int, rate: float
+    ) -> None:
+        await self.calls_per_minute(store, 590)
+        began = await client.hget(store.keys.state, "calls_since")
+        await client.hset(store.keys.state, "calls_since", str(int(began or 0) - passed_s))
+        assert await self.calls_per_minute(store, 10) == pytest.approx(rate, rel=0.05)
+        # The next minute begins.
+        assert await self.calls_per_minute(store, 10_000) == pytest.approx(rate, rel=0.05)
+
+
 class TestCommitting:
     async def test_of_many_who_see_the_fifth_failure_one_opens(self, store: Store, redis_url: str) -> None:
         await count(store, "F5")
@@ -149,7 +216,7 @@ class TestCommitting:
         await count(store, "F1")
         seen = await store.read()
         await count(store, "F2")
-        reserved = records.with_check_slot(seen.record, now_s=seen.now_s, slot_s=60)
+        reserved = checks.with_check_slot(seen.record, now_s=seen.now_s, slot_s=60, policy=POLICY)
         assert reserved is not None
         assert await store.commit(seen, reserved)
         now = (await store.read()).record

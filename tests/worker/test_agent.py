@@ -16,7 +16,7 @@ from openrouter_guard.rules.signals import SUCCESS
 from openrouter_guard.store import Batch, Seen, Store
 from openrouter_guard.worker.agent import Agent
 
-POLICY = Policy(reset_timeout_s=0.05)
+POLICY = Policy(reset_timeout_s=0.05, jitter=0)
 _seqs = itertools.count(1)
 
 

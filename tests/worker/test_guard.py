@@ -40,7 +40,7 @@ def test_five_failures_in_a_row_pause_every_worker(guard: Guard, redis_url: str)
         with pytest.raises(CallNotPermitted) as refused, other.call():
             pytest.fail("the call was made")
     assert refused.value.reason == "timeout"
-    assert 55 < refused.value.retry_after_s <= 60
+    assert 55 < refused.value.retry_after_s <= 66
 
 
 def test_a_refusal_survives_a_task_queue() -> None:

@@ -12,15 +12,9 @@ from functools import partial
 
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules.breaker import Closed
-from openrouter_guard.rules.record import (
-    CHECKER_PREFIX,
-    Record,
-    Upstream,
-    after_check,
-    is_checks_only,
-    with_check_slot,
-)
-from openrouter_guard.rules.signals import Effect, OpenRouterState
+from openrouter_guard.rules.checks import CHECKER_PREFIX, after_check, is_checks_only, with_check_slot
+from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.signals import Effect, ErrorType, OpenRouterState
 from openrouter_guard.runtime import Cache, cancelled
 from openrouter_guard.settings import Thresholds
 from openrouter_guard.store import Batch
@@ -97,7 +91,8 @@ class Refresher:
         def decide(record: Record | None, now_s: float) -> Record | None:
             nonlocal reserved
             base = self._cache.base(record, now_s)
-            reserved = with_check_slot(base, now_s=now_s, slot_s=self._thresholds.check_slot_s)
+            slot_s, policy = self._thresholds.check_slot_s, self._cache.policy
+            reserved = with_check_slot(base, now_s=now_s, slot_s=slot_s, policy=policy)
             return reserved
 
         await self._cache.change(decide)
@@ -130,6 +125,8 @@ def _kept(seen: Upstream, found: Upstream) -> Upstream:
 
 def _runs(finding: Finding, record: Record | None) -> Sequence[tuple[str, int]]:
     """What the check counts for: a failure is one; a success only ends failures that checks alone saw."""
+    if finding.signal.error_type is ErrorType.CREDITS_EXHAUSTED:
+        return (("C", 1),)
     if finding.signal.effect is Effect.FAILURE:
         return (("F", 1),)
     breaker = record.breaker if record else Closed()

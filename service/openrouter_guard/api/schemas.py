@@ -7,11 +7,22 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.signals import OpenRouterState
 
 from .serving import Source
 
-__all__ = ["STATUS_EXAMPLES", "BreakerAnswer", "Health", "MetricsAnswer", "Moment", "Problem", "StatusAnswer"]
+__all__ = [
+    "STATUS_EXAMPLES",
+    "BreakerAnswer",
+    "Health",
+    "MetricsAnswer",
+    "ModelAnswer",
+    "Moment",
+    "OverrideAnswer",
+    "Problem",
+    "StatusAnswer",
+]
 
 # Text and not datetime: pydantic writes "Z" for UTC, which older clients of this API cannot read.
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -33,6 +44,7 @@ _ACTIVE: dict[str, Any] = {
         "opened_at": None,
         "retry_at": None,
         "epoch": 1772366400000,
+        "override": None,
     },
     "age_seconds": 12.034,
     "source": "cache",
@@ -54,9 +66,21 @@ _OPEN: dict[str, Any] = _ACTIVE | {
         "opened_at": "2026-03-01T12:00:30+00:00",
         "retry_at": "2026-03-01T12:02:30+00:00",
         "epoch": 1772366400001,
+        "override": None,
     },
 }
 STATUS_EXAMPLES: list[Any] = [_ACTIVE, _OPEN]
+
+
+class OverrideAnswer(BaseModel):
+    """What holds instead of what the breaker says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: OverrideKind
+    who: str
+    why: str
+    until: Moment = Field(description="When it ends by itself")
 
 
 class BreakerAnswer(BaseModel):
@@ -69,6 +93,16 @@ class BreakerAnswer(BaseModel):
     opened_at: Moment | None = Field(description="When the outage began")
     retry_at: Moment | None = Field(description="When trial calls may go; null unless open")
     epoch: int = Field(description="Grows with every transition")
+    override: OverrideAnswer | None = Field(description="What a person decided instead; null if nobody did")
+
+
+class ModelAnswer(BaseModel):
+    """A model whose calls wait while others go."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reason: str
+    retry_at: Moment = Field(description="When calls to it may go")
 
 
 class StatusAnswer(BaseModel):
@@ -95,7 +129,7 @@ class StatusAnswer(BaseModel):
     degraded: bool = Field(description="Redis cannot be read: this is the last known state")
     rate_limit_reset: Moment | None = Field(description="Calls are not permitted before; null if not rate limited")
     scope: str
-    models: dict[str, Any] = Field(description="Single models with a state of their own")
+    models: dict[str, ModelAnswer] = Field(description="Single models whose calls wait; :free for all that are free")
 
 
 class MetricsAnswer(BaseModel):

@@ -9,9 +9,10 @@ import time
 from contextlib import suppress
 
 from openrouter_guard.errors import StoreError
+from openrouter_guard.rules.checks import is_recheck_due, wants_check
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import OpenRouterState
-from openrouter_guard.runtime import Background, Cache, Edge
+from openrouter_guard.runtime import Background, Cache, Edge, View
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 from openrouter_guard.upstream import Finding, OpenRouter, Transport
@@ -109,12 +110,18 @@ class Service:
 
     async def _follow(self) -> None:
         await self._cache.follow()
-        alive_s = time.monotonic() - self._began_s
-        view = self._cache.view
-        phase = (view.record or Record()).phase(view.now_s)
-        due = is_due(self._age_s, phase, alive_s, thresholds=self._thresholds)
-        if due and self._refresher.chance is Chance.FREE:
+        if self._is_due(self._cache.view):
             self._refresher.start()
+
+    def _is_due(self, view: View) -> bool:
+        """Whether to check although no request asks for it."""
+        record, now_s, policy = view.record or Record(), view.now_s, self.settings.policy
+        if is_recheck_due(record, now_s=now_s, policy=policy):
+            return not view.is_degraded
+        alive_s = time.monotonic() - self._began_s
+        is_old = is_due(self._age_s, record.phase(now_s), alive_s, thresholds=self._thresholds)
+        is_wanted = is_old or wants_check(record, now_s=now_s, policy=policy)
+        return is_wanted and self._refresher.chance is Chance.FREE
 
     async def _flush(self) -> None:
         await asyncio.sleep(FLUSH_S)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from openrouter_guard.errors import StoreUnavailable
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase
+from openrouter_guard.rules.models import cooling
+from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.rules.wire import iso
@@ -11,7 +13,7 @@ from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import NO_KEY
 
-from .schemas import BreakerAnswer, StatusAnswer
+from .schemas import BreakerAnswer, ModelAnswer, OverrideAnswer, StatusAnswer
 from .serving import age_s, source
 
 __all__ = ["status_answer"]
@@ -34,14 +36,19 @@ def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAns
         consecutive_failures=record.breaker.failures,
         circuit_breaker_open=phase is not Phase.CLOSED,
         cache_hit=_is_known(view.record) and not is_live,
-        circuit_breaker=_breaker(record, phase if view.record or not view.is_degraded else None),
+        circuit_breaker=_breaker(record, phase if view.record or not view.is_degraded else None, now_s),
         age_seconds=None if age is None else round(age, 3),
         source=source(age, is_live=is_live, thresholds=settings.thresholds),
         degraded=view.is_degraded,
         rate_limit_reset=_limit(upstream, now_s),
         scope=settings.scope,
-        models={},
+        models=_models(view, settings),
     )
+
+
+def _models(view: View, settings: Settings) -> dict[str, ModelAnswer]:
+    found = cooling(view.models, now_s=view.now_s, policy=settings.policy)
+    return {name: ModelAnswer(reason=reason, retry_at=iso(until_s)) for name, (until_s, reason) in found.items()}
 
 
 def _said(view: View, *, has_key: bool) -> tuple[OpenRouterState, str]:
@@ -69,15 +76,24 @@ def _is_known(record: Record | None) -> bool:
     return record is not None and (record.upstream, record.breaker) != (Upstream(), Closed())
 
 
-def _breaker(record: Record, phase: Phase | None) -> BreakerAnswer:
-    breaker = record.breaker
+def _breaker(record: Record, phase: Phase | None, now_s: float) -> BreakerAnswer:
+    breaker, override = record.breaker, record.standing(now_s)
+    deadline = override if override is not None else breaker
+    ends = isinstance(deadline, Open | Override) and phase is Phase.OPEN
     return BreakerAnswer(
         state=phase,
-        reason=_reason(breaker),
+        reason=override.kind.value if override else _reason(breaker),
         opened_at=iso(getattr(breaker, "opened_at_s", 0.0)) or None,
-        retry_at=iso(breaker.until_s) if isinstance(breaker, Open) and phase is Phase.OPEN else None,
+        retry_at=iso(getattr(deadline, "until_s", 0.0)) if ends else None,
         epoch=record.epoch,
+        override=_override(override),
     )
+
+
+def _override(override: Override | None) -> OverrideAnswer | None:
+    if override is None:
+        return None
+    return OverrideAnswer(kind=override.kind, who=override.who, why=override.why, until=iso(override.until_s))
 
 
 def _reason(breaker: Breaker) -> str | None:

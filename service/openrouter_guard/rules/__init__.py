@@ -2,5 +2,9 @@
 
 signals   what an answer of the upstream says about it
 breaker   the states of the circuit breaker and how one follows from another
-record    what a fleet shares, and its form in a Redis hash
+override  what a person decides over the breaker's head
+models    single models that fail while others work
+record    what a fleet shares, and how it changes
+checks    what health checks have to do with it
+wire      its form in a Redis hash
 """

@@ -12,6 +12,7 @@ the Redis server's clock, passed in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -24,12 +25,19 @@ __all__ = [
     "Open",
     "Phase",
     "Policy",
+    "extended",
     "opened",
     "phase",
+    "threshold",
     "waits_for_trial",
     "with_permit",
     "without_permit",
 ]
+
+
+TOLERATED_ERROR_RATE = 0.1
+"""One call in ten may fail without anything being wrong with the upstream as a whole."""
+_MINUTES_IN_30_DAYS = 30 * 24 * 60
 
 
 class Phase(StrEnum):
@@ -45,26 +53,40 @@ class Policy:
     """The settings of the rules.
 
     Attributes:
-        failure_threshold: Failures in a row that open a closed breaker.
+        failure_threshold: Failures in a row that open a closed breaker, or more in a busy fleet.
         reporters_wanted: How many of the live reporters a run of failures must come from.
         reset_timeout_s: The first wait of an open breaker.
         max_reset_timeout_s: The longest wait; each re-opening doubles it up to here.
+        jitter: By how much of itself a wait may be longer, so that scopes that opened together do not try together.
+        recheck_s: So long before an open breaker's time is over, a health check may find that it would be too early.
         stable_s: Closed for this long, the next wait is the first one again.
         permits: Trial calls at a time for the whole fleet while half-open.
         permit_lease_s: A permit whose holder is silent for this long is free again.
         trial_wait_s: Half-open for this long without a trial call, good health checks may close it instead.
         good_checks: How many of them in a row it takes.
+        ramp_s: After closing, for how long not every worker that waited may go at once.
+        cooldown_s: The first wait of a model that fails as often in a row as opens the breaker, then doubled.
+        max_cooldown_s: The longest of these waits.
+        refusals_wanted: How many times the upstream must say that the account is out of credit.
+        confirm_s: How long a health check may take to confirm what a call said of the account.
     """
 
     failure_threshold: int = 5
     reporters_wanted: int = 3
     reset_timeout_s: float = 120.0
     max_reset_timeout_s: float = 960.0
+    jitter: float = 0.1
+    recheck_s: float = 10.0
     stable_s: float = 600.0
     permits: int = 2
     permit_lease_s: float = 15.0
     trial_wait_s: float = 60.0
     good_checks: int = 2
+    ramp_s: float = 30.0
+    cooldown_s: float = 5.0
+    max_cooldown_s: float = 60.0
+    refusals_wanted: int = 2
+    confirm_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +99,7 @@ class Closed:
         trips: How often the breaker has opened without a stable time between.
         since_s: When it closed; 0 if it never was open.
         on_probation: Health checks closed it and no call has succeeded since: the first failure opens it again.
+        refusals: How many of the failures said that the account is out of credit.
     """
 
     failures: int = 0
@@ -84,6 +107,7 @@ class Closed:
     trips: int = 0
     since_s: float = 0.0
     on_probation: bool = False
+    refusals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +160,39 @@ def phase(breaker: Breaker, now_s: float) -> Phase:
             return Phase.HALF_OPEN
 
 
-def opened(breaker: Breaker, *, reason: str, now_s: float, policy: Policy) -> Open:
-    """The breaker after it opened, or opened again."""
+def threshold(calls_per_minute: float, policy: Policy) -> int:
+    """Failures in a row that open a closed breaker.
+
+    Five in a row, each as likely as the tolerated error rate, come by chance sooner or later; in a large fleet within
+    the hour. So many are asked for that at the present rate of calls it happens less than once in 30 days.
+    """
+    calls = max(calls_per_minute * _MINUTES_IN_30_DAYS, 1.0)
+    # Rounded, so that exactly ten thousand calls are four powers of ten and not a little more.
+    by_chance = math.ceil(round(math.log(calls) / math.log(1 / TOLERATED_ERROR_RATE), 9))
+    return max(policy.failure_threshold, by_chance)
+
+
+def opened(breaker: Breaker, *, reason: str, now_s: float, policy: Policy, share: float = 0.0) -> Open:
+    """The breaker after it opened, or opened again; ``share`` (0 to 1) says how much of the jitter it gets."""
     match breaker:
         case Closed():
             stable = now_s - breaker.since_s >= policy.stable_s
             trips, since_s = 1 if stable else breaker.trips + 1, now_s
         case _:
             trips, since_s = breaker.trips + 1, breaker.opened_at_s
-    return Open(reason, since_s, now_s + wait_s(trips, policy), trips, breaker.failures)
+    until_s = _end_s(trips, now_s=now_s, policy=policy, share=share)
+    return Open(reason, since_s, until_s, trips, breaker.failures)
+
+
+def extended(breaker: Open, *, now_s: float, policy: Policy, share: float = 0.0) -> Open:
+    """The breaker after it waits once more for as long as it did; never for less than it would anyway."""
+    until_s = _end_s(breaker.trips, now_s=now_s, policy=policy, share=share)
+    return replace(breaker, until_s=max(breaker.until_s, until_s))
+
+
+def _end_s(trips: int, *, now_s: float, policy: Policy, share: float) -> float:
+    # Whole microseconds: what is written as a time of day is read as the same.
+    return round(now_s + wait_s(trips, policy) * (1 + policy.jitter * share), 6)
 
 
 def wait_s(trips: int, policy: Policy) -> float:

@@ -11,29 +11,36 @@ from dataclasses import dataclass, replace
 
 from . import breaker as breakers
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
-from .signals import Effect, OpenRouterState, Signal
+from .override import Override, OverrideKind
+from .signals import Effect, ErrorType, OpenRouterState, Signal
 
 __all__ = [
     "Record",
     "Transition",
     "Upstream",
-    "after_check",
+    "admitted_share",
     "after_trial",
     "block_s",
     "counted",
+    "extended",
+    "found_lately",
     "fresh",
-    "is_checks_only",
     "limited",
+    "next_epoch",
+    "now_closed",
+    "now_open",
+    "overridden",
     "recovered",
+    "released",
     "settled",
-    "with_check_slot",
     "with_permit",
     "without_permit",
 ]
 
 KEPT_TRANSITIONS = 8
-CHECKER_PREFIX = "c"
-"""The reporters' names that start so are health services, whose own checks count too."""
+CHECK_HOLDS_S = 60.0
+"""For so long nobody may check again (the slot), so what the last health check found is taken to hold."""
+KEY_WORKS = "Calls were refused as if the API key were invalid, but the key works"
 LEGACY = "legacy worker"
 """Who changed the state, where an older writer did it without leaving a name."""
 
@@ -81,10 +88,15 @@ class Record:
         epoch: Grows with every transition and never repeats; a result of an earlier epoch changes nothing.
         transitions: The last few, newest last.
         live_reporters: Workers that reported in the last minute.
+        override: What a person decided; it may have ended.
+        fleet: The workers that were live when the breaker opened: so many wait for it to close.
+        calls_per_minute: Of the whole fleet, when it was last measured; 0 in the first minute.
         legacy_open: What an older writer says of the breaker in ``circuit_breaker_open``, where that
             contradicts the breaker; else None.
         check_slot_s: The health check is taken by somebody until then.
         good_checks: Health checks in a row that found nothing wrong while the breaker was half-open.
+        check_found: What the last health check found, whatever calls said since; None if there was none.
+        check_wanted_s: When a call last gave reason to doubt the key or the credit, so that a check is wanted.
     """
 
     breaker: Breaker = Closed()
@@ -95,15 +107,33 @@ class Record:
     legacy_open: bool | None = None
     check_slot_s: float = 0.0
     good_checks: int = 0
+    check_found: OpenRouterState | None = None
+    check_wanted_s: float = 0.0
+    calls_per_minute: float = 0.0
+    fleet: int = 0
+    override: Override | None = None
 
     def phase(self, now_s: float) -> Phase:
+        """The effective state: what a person decided, else what is stored and the time."""
+        standing = self.standing(now_s)
+        if standing is not None:
+            return Phase.OPEN if standing.is_open else Phase.CLOSED
         return breakers.phase(self.breaker, now_s)
+
+    def standing(self, now_s: float) -> Override | None:
+        """The override, unless it has ended."""
+        return self.override if self.override is not None and self.override.until_s > now_s else None
 
 
 def block_s(record: Record, now_s: float) -> tuple[float, str] | None:
     """How long calls must wait and why, None where they may go (half-open: with a permit)."""
+    standing = record.standing(now_s)
+    if standing is not None and standing.is_open:
+        return standing.until_s - now_s, standing.kind
+    if standing is not None and standing.kind is OverrideKind.DISABLED:
+        return None
     match record.breaker:
-        case Open() as breaker if breaker.until_s > now_s:
+        case Open() as breaker if breaker.until_s > now_s and standing is None:
             return breaker.until_s - now_s, breaker.reason
         case _ if record.upstream.rate_limit_reset_s > now_s:
             return record.upstream.rate_limit_reset_s - now_s, OpenRouterState.RATE_LIMITED
@@ -111,43 +141,97 @@ def block_s(record: Record, now_s: float) -> tuple[float, str] | None:
             return None
 
 
+def admitted_share(record: Record, *, now_s: float, policy: Policy) -> float:
+    """Which share of the calls may go, from 0 to 1, while the breaker is closed.
+
+    Just closed, as many as half-open; within the ramp it grows to all. Where health checks closed it on probation, no
+    call has shown yet that it works: the ramp begins with the first success.
+    """
+    breaker = record.breaker
+    if not isinstance(breaker, Closed) or not breaker.since_s or record.standing(now_s):
+        return 1.0
+    first = min(policy.permits / max(record.fleet, 1), 1.0)
+    passed_s = 0.0 if breaker.on_probation else now_s - breaker.since_s
+    return min(first + (1 - first) * max(passed_s, 0.0) / policy.ramp_s, 1.0)
+
+
 def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
     """Draw the consequences of what was counted, and of what older writers claim.
 
     Whoever reads the record may commit this: a worker that counted the decisive failure and died is no loss.
     """
+    if record.override is not None:
+        return _under_override(record, record.override, now_s)
     match record.breaker:
         case Closed() if record.legacy_open:
-            return _open(record, _last_error(record.upstream), LEGACY, now_s, policy)
-        case Closed() as breaker if _is_tripped(breaker, record.live_reporters, policy):
-            return _open(record, _last_error(record.upstream), by, now_s, policy)
+            return now_open(record, _last_error(record, now_s), LEGACY, now_s, policy)
+        case Closed() as breaker if breaker.refusals >= policy.refusals_wanted:
+            return now_open(record, OpenRouterState.CREDITS_EXHAUSTED.value, by, now_s, policy)
+        case Closed() as breaker if _is_tripped(breaker, record, policy):
+            return now_open(record, _last_error(record, now_s), by, now_s, policy)
         case Closed(on_probation=True) as breaker if record.upstream.last_success_s > breaker.since_s:
             return replace(record, breaker=replace(breaker, on_probation=False, since_s=now_s))
         case Open() | HalfOpen() if record.legacy_open is False and record.phase(now_s) is Phase.HALF_OPEN:
-            return _close(record, LEGACY, now_s)
+            return now_closed(record, LEGACY, now_s)
         case Open() | HalfOpen() if record.legacy_open is False:
             return _insist(record)
         case _:
             return record
 
 
-def _last_error(upstream: Upstream) -> str:
+def overridden(record: Record, override: Override, now_s: float) -> Record:
+    """The record once a person's decision stands; it replaces an earlier one."""
+    fleet = record.live_reporters if isinstance(record.breaker, Closed) else record.fleet
+    after = replace(record, override=override, fleet=fleet, legacy_open=None)
+    return _told(after, record.phase(now_s), after.phase(now_s), override.kind, override.who, now_s)
+
+
+def released(record: Record, *, by: str, now_s: float) -> Record:
+    """The record once no override stands: the breaker is what it was, with a ramp where calls were refused."""
+    if record.override is None:
+        return record
+    breaker = record.breaker
+    if record.override.is_open and isinstance(breaker, Closed):
+        breaker = Closed(trips=breaker.trips, since_s=now_s, on_probation=breaker.on_probation)
+    before = Phase.OPEN if record.override.is_open else Phase.CLOSED
+    after = replace(record, breaker=breaker, override=None, legacy_open=None)
+    return _told(after, before, after.phase(now_s), "override_ended", by, now_s)
+
+
+def _under_override(record: Record, override: Override, now_s: float) -> Record:
+    if override.until_s <= now_s:
+        return released(record, by=override.who, now_s=now_s)
+    # An older writer knows of no override: what it made of the flag is written back.
+    return record if record.legacy_open is None else replace(record, legacy_open=None)
+
+
+def _last_error(record: Record, now_s: float) -> str:
     """The error type in ``error_details``, or the state where an older writer left no JSON there."""
     try:
-        return str(json.loads(upstream.error_details)["error_type"])
+        error_type = str(json.loads(record.upstream.error_details)["error_type"])
     except (ValueError, KeyError, TypeError):
-        return upstream.state.value
+        error_type = record.upstream.state.value
+    is_wrong = error_type == OpenRouterState.API_KEY_INVALID and found_lately(record, OpenRouterState.ACTIVE, now_s)
+    return OpenRouterState.SERVICE_UNAVAILABLE.value if is_wrong else error_type
+
+
+def found_lately(record: Record, state: OpenRouterState, now_s: float) -> bool:
+    return record.check_found is state and now_s - record.upstream.last_check_s <= CHECK_HOLDS_S
 
 
 def counted(record: Record, signal: Signal, reporter: str) -> Record:
     """The record after one result, counted as the store's script counts it, for when the store is away."""
     breaker = record.breaker
-    if not isinstance(breaker, Closed) or signal.effect is Effect.NEUTRAL:
+    if not isinstance(breaker, Closed) or signal.effect in (Effect.NEUTRAL, Effect.MODEL):
+        return record
+    if record.override is not None and record.override.kind is not OverrideKind.FORCED_CLOSED:
         return record
     if signal.effect is Effect.SUCCESS:
-        return replace(record, breaker=replace(breaker, failures=0, run=frozenset()))
+        return replace(record, breaker=replace(breaker, failures=0, run=frozenset(), refusals=0))
     run = breaker.run | {reporter} if breaker.failures else frozenset({reporter})
-    return replace(record, breaker=replace(breaker, failures=breaker.failures + 1, run=run))
+    refusals = breaker.refusals + (signal.error_type is ErrorType.CREDITS_EXHAUSTED)
+    after = replace(breaker, failures=breaker.failures + 1, run=run, refusals=refusals)
+    return replace(record, breaker=after)
 
 
 def _insist(record: Record) -> Record:
@@ -157,17 +241,17 @@ def _insist(record: Record) -> Record:
     return replace(record, legacy_open=None, upstream=replace(record.upstream, state=state))
 
 
-def _is_tripped(breaker: Closed, live_reporters: int, policy: Policy) -> bool:
+def _is_tripped(breaker: Closed, record: Record, policy: Policy) -> bool:
     if breaker.on_probation:
         return breaker.failures > 0
-    wanted = min(policy.reporters_wanted, live_reporters)
-    return breaker.failures >= policy.failure_threshold and len(breaker.run) >= wanted
+    wanted = min(policy.reporters_wanted, record.live_reporters)
+    return breaker.failures >= breakers.threshold(record.calls_per_minute, policy) and len(breaker.run) >= wanted
 
 
 def with_permit(record: Record, owner: str, *, now_s: float, policy: Policy) -> Record | None:
     """The record once *owner* holds one of the fleet's permits, None if it cannot have one."""
     breaker = breakers.with_permit(record.breaker, owner, now_s=now_s, policy=policy)
-    if breaker is None:
+    if breaker is None or record.override is not None:
         return None
     if isinstance(record.breaker, HalfOpen):
         return replace(record, breaker=breaker)
@@ -183,13 +267,15 @@ def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, pol
     if not isinstance(record.breaker, HalfOpen) or owner not in record.breaker.permits:
         return record
     match signal.effect:
+        case _ if record.override is not None:
+            return without_permit(record, owner)
         case Effect.SUCCESS:
-            return _close(record, owner, now_s)
-        case Effect.NEUTRAL:
+            return now_closed(record, owner, now_s)
+        case Effect.NEUTRAL | Effect.MODEL:
             return without_permit(record, owner)
         case _:
             reason = signal.error_type.value if signal.error_type else OpenRouterState.ERROR.value
-            return _open(record, reason, owner, now_s, policy)
+            return now_open(record, reason, owner, now_s, policy)
 
 
 def limited(record: Record, signal: Signal, now_s: float) -> Record:
@@ -204,62 +290,6 @@ def limited(record: Record, signal: Signal, now_s: float) -> Record:
     return replace(record, upstream=upstream)
 
 
-def after_check(record: Record, found: Upstream, *, now_s: float, policy: Policy, by: str) -> Record:
-    """The record after a health check.
-
-    A good check tells that the key works, not that calls do: it does not overrule what workers saw in a breaker
-    that is not closed. Only where none of them is there to try, good checks in a row close it, on probation.
-    """
-    seen, is_good = record.upstream, found.state is OpenRouterState.ACTIVE
-    known = replace(
-        found,
-        last_api_call_s=seen.last_api_call_s,
-        last_success_s=seen.last_success_s,
-        rate_limit_reset_s=max(seen.rate_limit_reset_s, found.rate_limit_reset_s),
-    )
-    if is_good and _workers_disagree(record):
-        known = replace(known, state=seen.state, message=seen.message, error_details=seen.error_details)
-    counts = is_good and record.phase(now_s) is Phase.HALF_OPEN and _tells_of_recovery(record.breaker, found)
-    checked = replace(record, upstream=known, good_checks=record.good_checks + 1 if counts else 0)
-    if checked.good_checks < policy.good_checks:
-        return checked
-    if not breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy):
-        return checked
-    return _close(checked, by, now_s, on_probation=True)
-
-
-def _tells_of_recovery(breaker: Breaker, found: Upstream) -> bool:
-    """A key that works says nothing of an account that was empty, unless it also says what is left."""
-    was_empty = getattr(breaker, "reason", "") == OpenRouterState.CREDITS_EXHAUSTED
-    return not was_empty or (found.balance is not None and found.balance > 0)
-
-
-def _workers_disagree(record: Record) -> bool:
-    breaker = record.breaker
-    if isinstance(breaker, Closed):
-        return breaker.failures > 0 and not is_checks_only(breaker)
-    return True
-
-
-def is_checks_only(breaker: Closed) -> bool:
-    """Whether no worker has a part in the failures counted: then a good check may end them.
-
-    Older workers leave no name in the run.
-    """
-    return bool(breaker.run) and all(reporter.startswith(CHECKER_PREFIX) for reporter in breaker.run)
-
-
-def with_check_slot(record: Record | None, *, now_s: float, slot_s: float) -> Record | None:
-    """The record once the next health check is ours, None if somebody has it already.
-
-    No check is made while calls are known to be refused: it would tell nothing that may change that.
-    """
-    known = record or fresh(now_s)
-    if known.check_slot_s > now_s or block_s(known, now_s) is not None:
-        return None
-    return replace(known, check_slot_s=now_s + slot_s)
-
-
 def fresh(now_s: float) -> Record:
     """The record of a fleet about which nothing is known yet."""
     return Record(epoch=next_epoch(0, now_s))
@@ -271,7 +301,8 @@ def recovered(known: Record, seen: Record | None, now_s: float) -> Record | None
     Returns:
         None where the shared record is as new as ours, or where what we know is over anyway.
     """
-    if isinstance(known.breaker, Closed) or (seen is not None and seen.epoch >= known.epoch):
+    is_over = isinstance(known.breaker, Closed) and known.standing(now_s) is None
+    if is_over or (seen is not None and seen.epoch >= known.epoch):
         return None
     return replace(known, epoch=next_epoch(known.epoch, now_s))
 
@@ -281,12 +312,29 @@ def next_epoch(epoch: int, now_s: float) -> int:
     return max(epoch + 1, int(now_s * 1000))
 
 
-def _open(record: Record, reason: str, by: str, now_s: float, policy: Policy) -> Record:
-    breaker = breakers.opened(record.breaker, reason=reason, now_s=now_s, policy=policy)
+def now_open(record: Record, reason: str, by: str, now_s: float, policy: Policy) -> Record:
+    share = _share(record.epoch)
+    breaker = breakers.opened(record.breaker, reason=reason, now_s=now_s, policy=policy, share=share)
+    if isinstance(record.breaker, Closed):
+        record = replace(record, fleet=record.live_reporters)
+    seen = record.upstream
+    if seen.state is OpenRouterState.API_KEY_INVALID and reason == OpenRouterState.SERVICE_UNAVAILABLE:
+        record = replace(record, upstream=replace(seen, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS))
     return _moved(record, breaker, reason, by, now_s)
 
 
-def _close(record: Record, by: str, now_s: float, *, on_probation: bool = False) -> Record:
+def extended(record: Record, breaker: Open, *, now_s: float, policy: Policy) -> Record:
+    """The record whose open breaker waits once more: no transition, for readers saw no other state."""
+    longer = breakers.extended(breaker, now_s=now_s, policy=policy, share=_share(record.epoch))
+    return replace(record, breaker=longer)
+
+
+def _share(number: int) -> float:
+    """A number from 0 up to 1 that looks drawn by lot, and is the same for all who decide on the same record."""
+    return number * 0x9E3779B1 % 2**32 / 2**32
+
+
+def now_closed(record: Record, by: str, now_s: float, *, on_probation: bool = False) -> Record:
     breaker = Closed(trips=getattr(record.breaker, "trips", 0), since_s=now_s, on_probation=on_probation)
     upstream = replace(
         record.upstream,
@@ -301,9 +349,14 @@ def _close(record: Record, by: str, now_s: float, *, on_probation: bool = False)
 
 
 def _moved(record: Record, breaker: Breaker, reason: str, by: str, now_s: float) -> Record:
-    epoch = record.epoch + 1 if record.epoch else next_epoch(0, now_s)
     # What readers saw: an open breaker whose time has passed was half-open already, but nobody wrote that down.
     before = Phase.OPEN if isinstance(record.breaker, Open) else record.phase(now_s)
-    change = Transition(epoch, before, breakers.phase(breaker, now_s), reason, by, now_s)
-    transitions = (*record.transitions, change)[-KEPT_TRANSITIONS:]
-    return replace(record, breaker=breaker, epoch=epoch, transitions=transitions, legacy_open=None, good_checks=0)
+    after = replace(record, breaker=breaker, legacy_open=None, good_checks=0)
+    return _told(after, before, breakers.phase(breaker, now_s), reason, by, now_s)
+
+
+def _told(record: Record, before: Phase, after: Phase, reason: str, by: str, now_s: float) -> Record:
+    """The record with one more transition, in a new epoch."""
+    epoch = record.epoch + 1 if record.epoch else next_epoch(0, now_s)
+    change = Transition(epoch, before, after, reason, by, now_s)
+    return replace(record, epoch=epoch, transitions=(*record.transitions, change)[-KEPT_TRANSITIONS:])

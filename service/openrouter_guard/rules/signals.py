@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Effect", "ErrorType", "OpenRouterState", "Signal", "of_error_type", "of_status"]
+__all__ = ["About", "Effect", "ErrorType", "OpenRouterState", "Signal", "of_error_type", "of_status"]
 
 MAX_WAIT_S = 25 * 3600.0
 """No upstream limit lasts longer than a day; a later time is a clock or a unit gone wrong."""
@@ -59,6 +59,19 @@ class Effect(StrEnum):
     FAILURE = "failure"
     RATE_LIMIT = "rate_limit"
     NEUTRAL = "neutral"
+    MODEL = "model"
+    """A failure of one model's providers while others work: it says nothing about the fleet."""
+
+
+class About(StrEnum):
+    """Whom a signal is about."""
+
+    ACCOUNT = "account"
+    """All calls."""
+    MODEL = "model"
+    """The model that was called: a provider behind it is named."""
+    FREE_MODELS = "free_models"
+    """The models whose names end in ``:free``, which share a cap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,7 @@ class Signal:
         message: The upstream's words, shortened; never holds a key.
         status_code: HTTP status, where there was an answer.
         wait_s: How long the upstream asked to wait, where it did.
+        about: Whom it is about.
     """
 
     effect: Effect
@@ -78,6 +92,12 @@ class Signal:
     message: str = ""
     status_code: int | None = None
     wait_s: float | None = None
+    about: About = About.ACCOUNT
+
+    @property
+    def doubts_account(self) -> bool:
+        """Whether it says that the key or the credit is gone, which a health check can tell better than a call."""
+        return self.effect is Effect.FAILURE and self.error_type in _OF_THE_ACCOUNT
 
 
 SUCCESS = Signal(Effect.SUCCESS)
@@ -93,7 +113,9 @@ _FAILURES: Mapping[int, ErrorType] = {
     524: ErrorType.TIMEOUT,
     529: ErrorType.SERVICE_UNAVAILABLE,
 }
+_OF_THE_ACCOUNT = frozenset({ErrorType.API_KEY_INVALID, ErrorType.CREDITS_EXHAUSTED})
 _MESSAGE_LENGTH = 200
+_DAY_S = 86_400.0
 
 
 def of_status(
@@ -117,9 +139,11 @@ def of_status(
     if status_code < 400:
         return SUCCESS
     if status_code == 429:
-        return _rate_limit(message, metadata, _wait_s(headers or {}, metadata, now_s))
+        return _rate_limit(message, metadata, _wait_s(headers or {}, metadata, now_s), now_s)
     error_type = _error_type(status_code, message, metadata)
     effect = Effect.NEUTRAL if error_type is None else Effect.FAILURE
+    if status_code >= 500 and metadata.get("provider_name"):
+        return Signal(effect, error_type, message, status_code, _wait_s(headers or {}, metadata, now_s), About.MODEL)
     return Signal(effect, error_type, message, status_code)
 
 
@@ -150,10 +174,14 @@ def _is_about_one_request(metadata: Mapping[str, Any]) -> bool:
     return oversized or metadata.get("limit_source") == "openrouter_in_flight_budget"
 
 
-def _rate_limit(message: str, metadata: Mapping[str, Any], wait_s: float | None) -> Signal:
+def _rate_limit(message: str, metadata: Mapping[str, Any], wait_s: float | None, now_s: float) -> Signal:
     if metadata.get("provider_name"):
         # One provider's pool behind one model is full: that says nothing about the account.
-        return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, message, 429, wait_s)
+        return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, message, 429, wait_s, About.MODEL)
+    if "free-models-per" in message.lower():
+        # The caps of the free models end at midnight UTC at the latest; what is paid for goes on.
+        wait_s = _DAY_S - now_s % _DAY_S if wait_s is None else wait_s
+        return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, message, 429, wait_s, About.FREE_MODELS)
     # Without a time to wait for there is nothing to hold the fleet to: it counts as one failure.
     effect = Effect.FAILURE if wait_s is None else Effect.RATE_LIMIT
     return Signal(effect, ErrorType.RATE_LIMITED, message, 429, wait_s)

@@ -7,11 +7,13 @@ The first fields are the ones that earlier systems read and write; they stay wha
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase
+from .override import Override, OverrideKind
 from .record import Record, Transition, Upstream
 from .signals import OpenRouterState
 
@@ -22,10 +24,12 @@ FIELDS = (
     "error_details", "consecutive_failures", "circuit_breaker_open", "rate_limit_reset",
     "breaker", "reason", "epoch", "version", "opened_at", "open_until", "closed_at", "trips", "run",
     "live_reporters", "permits", "tried_at", "probation", "good_checks", "transitions", "check_slot",
+    "override", "fleet", "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
 )  # fmt: skip
-"""All that is read. ``reporters``, which only the counting script needs, can be long and is left out."""
+"""All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
+and ``calls_since`` are the minute that is being measured."""
 
-GUARDS = ("breaker", "epoch", "circuit_breaker_open", "open_until", "permits", "check_slot")
+GUARDS = ("breaker", "epoch", "circuit_breaker_open", "open_until", "permits", "check_slot", "override")
 """A commit is made only if these are as they were read. A count that happens meanwhile is no conflict."""
 
 
@@ -34,16 +38,21 @@ def parse(fields: Mapping[str, str]) -> Record:
 
     A field that cannot be read is taken as absent: an older writer's mistake in one field must not hide the others.
     """
-    breaker = _breaker(fields)
+    breaker, override = _breaker(fields), _override(fields.get("override"))
     return Record(
         breaker=breaker,
         epoch=_int(fields.get("epoch")),
         upstream=_upstream(fields),
         transitions=_transitions(fields.get("transitions")),
         live_reporters=_int(fields.get("live_reporters")),
-        legacy_open=_contradiction(fields.get("circuit_breaker_open"), breaker),
+        legacy_open=_contradiction(fields.get("circuit_breaker_open"), _is_open(breaker, override)),
         check_slot_s=unix_s(fields.get("check_slot")),
         good_checks=_int(fields.get("good_checks")),
+        fleet=_int(fields.get("fleet")),
+        override=override,
+        calls_per_minute=_number(fields.get("calls_per_minute")) or 0.0,
+        check_found=_state(fields["check_found"]) if fields.get("check_found") else None,
+        check_wanted_s=unix_s(fields.get("check_wanted")),
     )
 
 
@@ -65,7 +74,12 @@ def encode(record: Record) -> dict[str, str]:
         "transitions": json.dumps([_row(t) for t in record.transitions]) if record.transitions else "",
         "check_slot": iso(record.check_slot_s),
         "good_checks": str(record.good_checks or ""),
+        "fleet": str(record.fleet or ""),
+        "check_found": record.check_found.value if record.check_found else "",
+        "check_wanted": iso(record.check_wanted_s),
         **_breaker_fields(record.breaker),
+        "circuit_breaker_open": str(_is_open(record.breaker, record.override)).lower(),
+        "override": _override_text(record.override),
     }
 
 
@@ -96,17 +110,18 @@ def _breaker(fields: Mapping[str, str]) -> Breaker:
         case _:
             run = frozenset(fields.get("run", "").split())
             on_probation = fields.get("probation") == "true"
-            return Closed(failures, run, trips, unix_s(fields.get("closed_at")), on_probation)
+            # An older writer's success resets the failures and knows of nothing else.
+            refusals = min(_int(fields.get("credit_refusals")), failures)
+            return Closed(failures, run, trips, unix_s(fields.get("closed_at")), on_probation, refusals)
 
 
 def _breaker_fields(breaker: Breaker) -> dict[str, str]:
     """All breaker fields, so that those of the state before are emptied."""
     common = {
         "consecutive_failures": str(breaker.failures),
-        "circuit_breaker_open": "false" if isinstance(breaker, Closed) else "true",
         "trips": str(breaker.trips),
         "closed_at": "", "opened_at": "", "open_until": "", "reason": "", "permits": "", "run": "",
-        "tried_at": "", "probation": "",
+        "tried_at": "", "probation": "", "credit_refusals": "",
     }  # fmt: skip
     match breaker:
         case Closed():
@@ -115,6 +130,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
                 "closed_at": iso(breaker.since_s),
                 "run": " ".join(sorted(breaker.run)),
                 "probation": "true" if breaker.on_probation else "",
+                "credit_refusals": str(breaker.refusals or ""),
             }
         case Open():
             own = {
@@ -134,9 +150,30 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
     return common | own
 
 
-def _contradiction(flag: str | None, breaker: Breaker) -> bool | None:
+def _is_open(breaker: Breaker, override: Override | None) -> bool:
+    """What existing readers are told: whether calls are to be skipped."""
+    return not isinstance(breaker, Closed) if override is None else override.is_open
+
+
+def _override(text: str | None) -> Override | None:
+    row = _json(text, None)
+    try:
+        until_s = float(row["until"])
+        found = Override(OverrideKind(row["kind"]), str(row["who"]), str(row["why"]), until_s)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return found if math.isfinite(until_s) else None
+
+
+def _override_text(override: Override | None) -> str:
+    if override is None:
+        return ""
+    row = {"kind": override.kind.value, "who": override.who, "why": override.why, "until": override.until_s}
+    return json.dumps(row)
+
+
+def _contradiction(flag: str | None, is_open: bool) -> bool | None:
     says_open = (flag or "").lower() == "true"
-    is_open = not isinstance(breaker, Closed)
     return None if flag is None or says_open == is_open else says_open
 
 
@@ -212,6 +249,7 @@ def _int(text: str | None) -> int:
 
 def _number(text: str | None) -> float | None:
     try:
-        return float(text) if text else None
+        number = float(text) if text else None
     except ValueError:
         return None
+    return number if number is not None and math.isfinite(number) else None

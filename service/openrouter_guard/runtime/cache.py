@@ -6,11 +6,12 @@ import asyncio
 import random
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from openrouter_guard.errors import StoreError, StoreUnavailable
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, Policy
+from openrouter_guard.rules.models import Models
 from openrouter_guard.rules.record import Record
 from openrouter_guard.store import Batch, Seen, Store
 from openrouter_guard.store.store import Decide
@@ -31,12 +32,14 @@ class View:
     Attributes:
         record: With what follows from it; None where nothing is known.
         now_s: Redis' clock, Unix seconds.
+        models: Single models with a state of their own.
         error: Why the state cannot be read; None if it can.
     """
 
     record: Record | None
     now_s: float
     error: Exception | None = None
+    models: Models = field(default_factory=dict)
 
     @property
     def is_degraded(self) -> bool:
@@ -61,6 +64,7 @@ class Cache:
         self.by = by
         self._known: Record | None = None
         self._shown: Record | None = None
+        self._models: Models = {}
         self._offset_s = time.time() - time.monotonic()
         self._wake = asyncio.Event()
         self._news = asyncio.Event()
@@ -77,7 +81,7 @@ class Cache:
 
     @property
     def view(self) -> View:
-        return View(self._shown, self.now_s, self._reading.error)
+        return View(self._shown, self.now_s, self._reading.error, self._models)
 
     async def news(self) -> None:
         """Wait for the next look at the state, or for the news that there is none."""
@@ -191,6 +195,7 @@ class Cache:
         if self._restored(seen.record, seen.now_s) is None:
             self._known = seen.record or self._without_count()
         self._shown = self._known and self._settled(self._known, seen.now_s)
+        self._models = seen.models
         self._tell()
 
     def _without_count(self) -> Record | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from typing import Any, TypeAlias
 
 from openrouter_guard.address import address
 from openrouter_guard.errors import StoreContended
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
+from openrouter_guard.rules.breaker import Closed
+from openrouter_guard.rules.models import Models, Run
+from openrouter_guard.rules.models import parse as parse_models
 from openrouter_guard.rules.record import Record, Transition
 from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, iso, parse
 
@@ -22,6 +25,8 @@ STATE_LIFE_S = 600
 """``DEFAULT_TTL`` x 2: how long a closed state outlives its last write."""
 _TRIES = 20
 _DAY_S = 86_400
+_NEWS = frozenset({"state", "rate_limit_reset", "last_check", "circuit_breaker_open", "check_wanted"})
+"""The fields whose change those who listen need to see at once."""
 
 Decide: TypeAlias = Callable[[Record | None, float], Record | None]
 """From the record (None: no key) and the time to the record that should follow (None: leave it)."""
@@ -35,11 +40,13 @@ class Seen:
         record: None where the key is missing.
         now_s: The server's clock when it was read, Unix seconds.
         raw: The fields behind the record.
+        models: Single models with a state of their own.
     """
 
     record: Record | None
     now_s: float
     raw: Mapping[str, str]
+    models: Models = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +56,12 @@ class Batch:
     Attributes:
         epoch: In which the calls began; 0 if unknown.
         seq: Grows with every batch, so that a batch whose fate is uncertain can be sent again.
-        runs: ``("S", 12), ("F", 3)`` is twelve successes, then three failures.
+        runs: ``("S", 12), ("F", 3)`` is twelve successes, then three failures; ``("C", 1)`` is a failure that says
+            that the account is out of credit.
         fields: Fields of the hash to set if the results count.
         counters: What to add to the day's metrics.
         errors: JSON entries for the log of worker errors, oldest first.
+        models: What became of the calls to single models, where that is worth telling.
     """
 
     epoch: int
@@ -62,6 +71,7 @@ class Batch:
     fields: Mapping[str, str] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)
     errors: Sequence[str] = ()
+    models: Mapping[str, Run] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +110,16 @@ class Store:
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.time()
                 pipe.hmget(self.keys.state, FIELDS)
-                time, values = await pipe.execute()
-        return _seen(time, values)
+                pipe.hgetall(self.keys.models)
+                time, values, models = await pipe.execute()
+        return _seen(time, values, models)
 
     async def count(self, batch: Batch, *, at_s: float) -> Counted:
         """Count a batch, once; ``at_s`` chooses the day of the metrics."""
         with translated(self.address):
-            verdict, seconds, micros, values = await self._count(
-                keys=[self.keys.state, self.keys.metrics(at_s), self.keys.worker_errors(at_s)],
+            keys = self.keys
+            verdict, seconds, micros, values, models = await self._count(
+                keys=[keys.state, keys.metrics(at_s), keys.worker_errors(at_s), keys.models],
                 args=[
                     batch.epoch,
                     batch.reporter,
@@ -118,9 +130,11 @@ class Store:
                     json.dumps(batch.errors),
                     STATE_LIFE_S,
                     json.dumps(FIELDS),
+                    json.dumps({name: asdict(run) for name, run in batch.models.items()}),
                 ],
             )
-        return Counted(verdict, _seen((seconds, micros), values))
+        found = dict(zip(models[::2], models[1::2], strict=True))
+        return Counted(verdict, _seen((seconds, micros), values, found))
 
     async def commit(self, seen: Seen, new: Record) -> bool:
         """Replace the record if nobody changed it since it was read; a True is never taken back."""
@@ -133,7 +147,7 @@ class Store:
                 args=[
                     json.dumps({name: seen.raw.get(name, "") for name in GUARDS}),
                     json.dumps(changes),
-                    STATE_LIFE_S if changes.get("breaker", seen.raw.get("breaker")) == "closed" else 0,
+                    STATE_LIFE_S if isinstance(new.breaker, Closed) and new.override is None else 0,
                     self.keys.events,
                     self._event(new) if fresh or _is_news(changes) else "",
                     len(fresh),
@@ -154,7 +168,7 @@ class Store:
             if new is None or new == seen.record:
                 return seen
             if await self.commit(seen, new):
-                return Seen(new, seen.now_s, dict(seen.raw) | encode(new))
+                return Seen(new, seen.now_s, dict(seen.raw) | encode(new), seen.models)
         raise StoreContended(f"the state of scope {self.keys.scope!r} changed {_TRIES} times while we decided")
 
     async def metrics(self, days: int, now_s: float) -> dict[str, dict[str, str]]:
@@ -203,15 +217,15 @@ class Store:
         return json.dumps({"scope": self.keys.scope, **{name: fields[name] for name in names}})
 
 
-def _seen(time: Sequence[int | str], values: Sequence[str | None]) -> Seen:
+def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Mapping[str, str]) -> Seen:
     raw = {name: value for name, value in zip(FIELDS, values, strict=True) if value is not None}
     now_s = int(time[0]) + int(time[1]) / 1e6
-    return Seen(parse(raw) if raw else None, now_s, raw)
+    return Seen(parse(raw) if raw else None, now_s, raw, parse_models(models))
 
 
 def _is_news(changes: Mapping[str, str]) -> bool:
     """Whether those who listen need to look: not for a permit or a counter."""
-    return not changes.keys().isdisjoint({"state", "rate_limit_reset", "last_check", "circuit_breaker_open"})
+    return not changes.keys().isdisjoint(_NEWS)
 
 
 def _entry(change: Transition) -> list[str]:

@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from openrouter_guard.errors import StoreError
+from openrouter_guard.rules import checks, models
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.record import Record
@@ -46,7 +47,7 @@ class Agent:
     """One reporter: a worker process' share in the state of one scope."""
 
     def __init__(self, store: Store, policy: Policy, worker_id: str) -> None:
-        self.results: deque[tuple[Signal, int, float]] = deque()
+        self.results: deque[tuple[Signal, int, float, str]] = deque()
         self.refused = 0
         self.view = View(Record(), monotonic_offset(time.time()))
         self.known = asyncio.Event()
@@ -78,16 +79,23 @@ class Agent:
         Raises:
             StoreError: If Redis does not take the results.
         """
+        await self._errands_done()
+        await self.flush()
+        await self._errands_done()
+
+    async def _errands_done(self) -> None:
         if self._errands:
             # Who stops waiting for them must not stop them.
             await asyncio.wait(self._errands)
-        await self.flush()
 
     async def close(self) -> None:
         """Let go of Redis, once no work is left that uses it."""
         await self._store.close()
 
     def wake(self) -> None:
+        """Look at the results that wait, soon: what they say counts here at once while Redis is away."""
+        if self._is_away:
+            self._gather()
         self._work.set()
 
     # -- permits ------------------------------------------------------------------------------------------------
@@ -107,11 +115,13 @@ class Agent:
             self._held[owner] = asyncio.create_task(self._renew(owner))
         return got
 
-    def release(self, owner: str, signal: Signal) -> None:
+    def release(self, owner: str, signal: Signal, model: str = "") -> None:
         """Give the permit back soon, with what its call found."""
         renewal = self._held.pop(owner, None)
         if renewal is not None:
             renewal.cancel()
+
+        signal = self._of_fleet(signal, model, self.view.now_s)
 
         def verdict(record: Record | None, now_s: float) -> Record | None:
             if record is None:
@@ -189,18 +199,41 @@ class Agent:
     def _gather(self) -> None:
         ended = [self.results.popleft() for _ in range(len(self.results))]
         offset_s = self.view.offset_s
-        results = (Result(signal, epoch, at_s + offset_s) for signal, epoch, at_s in ended)
+        results = [self._result(signal, epoch, at_s + offset_s, model) for signal, epoch, at_s, model in ended]
         gather(results, self._pending, self._worker_id)
+        if self._is_away:
+            for result in results:
+                self._count_alone(result.signal)
+        doubts = {result.signal.error_type: result.signal for result in results if result.signal.doubts_account}
+        for signal in doubts.values():
+            self._soon(partial(self._doubted, signal))
         if self.refused:
             refused, self.refused = self.refused, 0
             if not self._pending:
                 self._pending.append(Pending(self.view.record.epoch, self._worker_id, self.view.now_s))
             self._pending[-1].counters["not_permitted_calls"] += refused
 
-    def note_alone(self, signal: Signal) -> None:
-        """Count a result locally while Redis is away, by the fleet's own rules."""
-        if self._is_away:
-            self._decide_alone(lambda record, _now_s: records.counted(record or Record(), signal, self._reporter))
+    def _doubted(self, signal: Signal, record: Record | None, now_s: float) -> Record | None:
+        by = self._worker_id
+        return record and checks.doubted(record, signal, now_s=now_s, policy=self._policy, by=by)
+
+    def _result(self, signal: Signal, epoch: int, at_s: float, model: str) -> Result:
+        name, run = models.name_of(signal, model), models.run_of(signal, at_s)
+        if not name or not models.is_news(self.view.models, name, run, at_s):
+            return Result(signal, epoch, at_s)
+        of_fleet = self._of_fleet(signal, model, at_s)
+        self.view = replace(self.view, models=models.noted(self.view.models, name, run, at_s))
+        return Result(of_fleet, epoch, at_s, name, run)
+
+    def _of_fleet(self, signal: Signal, model: str, now_s: float) -> Signal:
+        if not model:
+            return signal
+        after = models.noted(self.view.models, model, models.run_of(signal, now_s), now_s)
+        return models.of_fleet(signal, after, now_s)
+
+    def _count_alone(self, signal: Signal) -> None:
+        """Count a result locally, by the fleet's own rules."""
+        self._decide_alone(lambda record, _now_s: records.counted(record or Record(), signal, self._reporter))
 
     def limit(self, signal: Signal) -> None:
         """Hold the fleet back soon, until the platform's rate limit is over."""
@@ -236,7 +269,7 @@ class Agent:
         if self._restored(seen.record, seen.now_s) is None:
             self._shared = seen.record
         record = self._settled(self._shared or Record(), seen.now_s)
-        self.view = View(record, monotonic_offset(seen.now_s))
+        self.view = View(record, monotonic_offset(seen.now_s), self._policy, seen.models)
         self.on_view()
         self.known.set()
         if self._is_away:
@@ -256,7 +289,7 @@ class Agent:
         new = decide(old, now_s)
         if new is None or new == old:
             return False
-        self.view = View(self._settled(new, now_s), self.view.offset_s)
+        self.view = replace(self.view, record=self._settled(new, now_s))
         self.on_view()
         return True
 

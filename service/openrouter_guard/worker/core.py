@@ -20,7 +20,7 @@ from typing import NamedTuple
 from openrouter_guard.errors import CallNotPermitted, OpenRouterGuardError
 from openrouter_guard.rules.breaker import HalfOpen, Open, Phase
 from openrouter_guard.rules.record import Record
-from openrouter_guard.rules.signals import NEUTRAL, Effect, Signal
+from openrouter_guard.rules.signals import NEUTRAL, About, Effect, Signal
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 
@@ -97,17 +97,17 @@ class Core:
     def view(self) -> View:
         return (self._live or self._start()).agent.view
 
-    def admit(self) -> Ticket | None:
+    def admit(self, model: str = "") -> Ticket | None:
         """Leave for one call, or None where it needs a permit first.
 
         Raises:
-            CallNotPermitted: While open or rate limited.
+            CallNotPermitted: While open or rate limited, or while *model* is cooling down.
         """
         agent = (self._live or self._start()).agent
         view = agent.view
         if view.is_free:
             return Ticket(view.record.epoch, "")
-        blocked = view.block_s()
+        blocked = view.refusal(model)
         if blocked is not None:
             agent.refused += 1
             raise CallNotPermitted(*blocked)
@@ -126,12 +126,13 @@ class Core:
         view = agent.view
         if granted:
             return Ticket(view.record.epoch, owner)
-        if view.phase is Phase.CLOSED:
+        blocked = view.refusal()
+        if view.phase is Phase.CLOSED and blocked is None:
             # Somebody's trial call succeeded while we asked.
             return Ticket(view.record.epoch, "")
         agent.refused += 1
         thread.call(partial(watch.refused, NO_PERMIT_RETRY_S))
-        raise CallNotPermitted(*(view.block_s() or (NO_PERMIT_RETRY_S, _reason(view.record))))
+        raise CallNotPermitted(*(blocked or (NO_PERMIT_RETRY_S, _reason(view.record))))
 
     def abandon(self, owner: str, asked: Future[bool]) -> None:
         """Give back a permit that may still come after its caller stopped waiting."""
@@ -145,19 +146,17 @@ class Core:
 
     # -- outcomes -------------------------------------------------------------------------------------------------
 
-    def finish(self, ticket: Ticket, signal: Signal) -> None:
+    def finish(self, ticket: Ticket, signal: Signal, model: str = "") -> None:
         """Report the end of a call; never waits."""
         agent, thread, _ = self._live or self._start()
-        agent.results.append((signal, ticket.epoch, time.monotonic()))
+        agent.results.append((signal, ticket.epoch, time.monotonic(), model))
         if ticket.permit:
-            thread.call(partial(agent.release, ticket.permit, signal))
+            thread.call(partial(agent.release, ticket.permit, signal, model))
         if signal.effect is Effect.RATE_LIMIT:
             thread.call(partial(agent.limit, signal))
-        if signal.effect is Effect.FAILURE:
-            thread.call(partial(agent.note_alone, signal))
-            thread.call(agent.wake)
-        elif getattr(agent.view.record.breaker, "failures", 0):
-            # A success ends a run of failures: the sooner it is known, the fewer false alarms.
+        is_urgent = signal.effect is Effect.FAILURE or signal.about is not About.ACCOUNT
+        # A success ends a run of failures: the sooner it is known, the fewer false alarms.
+        if is_urgent or agent.view.record.breaker.failures:
             thread.call(agent.wake)
 
     # -- inspection -----------------------------------------------------------------------------------------------

@@ -33,10 +33,11 @@ T = TypeVar("T")
 class Call:
     """One call: what both forms of it share."""
 
-    __slots__ = ("_core", "_signal", "_ticket")
+    __slots__ = ("_core", "_model", "_signal", "_ticket")
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, model: str | None) -> None:
         self._core = core
+        self._model = model or ""
         self._signal: Signal | None = None
         self._ticket = Ticket(0, "")
 
@@ -52,11 +53,11 @@ class Call:
 
     def end(self, signal: Signal) -> None:
         """Report what the call came to, where no block's end does; see :mod:`.exchange`."""
-        self._core.finish(self._ticket, signal)
+        self._core.finish(self._ticket, signal, self._model)
 
     def _end(self, error: BaseException | None) -> None:
         signal = of_exception(error) if error is not None or self._signal is None else self._signal
-        self._core.finish(self._ticket, signal)
+        self._core.finish(self._ticket, signal, self._model)
 
 
 class SyncCall(Call):
@@ -67,7 +68,7 @@ class SyncCall(Call):
         if core.is_fresh:
             with suppress(TimeoutError):
                 core.first_view().result(FIRST_VIEW_S)
-        self._ticket = core.admit() or self._permitted()
+        self._ticket = core.admit(self._model) or self._permitted()
         return self
 
     def __exit__(
@@ -94,7 +95,7 @@ class AsyncCall(Call):
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_VIEW_S):
                     await asyncio.wrap_future(core.first_view())
-        self._ticket = core.admit() or await self._permitted()
+        self._ticket = core.admit(self._model) or await self._permitted()
         return self
 
     async def __aexit__(
@@ -163,10 +164,13 @@ class Guard(_Guard):
 
         What the block raises is classified and reported in the background, and goes on to the caller unchanged.
 
+        Args:
+            model: The model that is called: then one that its providers fail pauses its own calls alone.
+
         Raises:
-            CallNotPermitted: On entering, while calls are paused.
+            CallNotPermitted: On entering, while calls are paused, or those to *model*.
         """
-        return SyncCall(self._core)
+        return SyncCall(self._core, model)
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """A decorator: each call of *function* is one guarded call to OpenRouter.
@@ -181,7 +185,7 @@ class Guard(_Guard):
 
         @wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            with SyncCall(self._core):
+            with SyncCall(self._core, None):
                 return function(*args, **kwargs)
 
         return guarded
@@ -228,7 +232,7 @@ class AsyncGuard(_Guard):
 
     def call(self, model: str | None = None) -> AsyncCall:
         """An async context manager around one call to OpenRouter; see :meth:`Guard.call`."""
-        return AsyncCall(self._core)
+        return AsyncCall(self._core, model)
 
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """A decorator for coroutine functions; see :meth:`Guard.__call__`.
@@ -242,7 +246,7 @@ class AsyncGuard(_Guard):
 
         @wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            async with AsyncCall(self._core):
+            async with AsyncCall(self._core, None):
                 return await function(*args, **kwargs)
 
         return guarded

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar, Self
 
+from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.breaker import Phase, Policy
-from openrouter_guard.rules.record import Record, block_s, settled
+from openrouter_guard.rules.override import Override, OverrideKind
+from openrouter_guard.rules.record import Record, block_s, fresh, overridden, released, settled
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.store import Seen, Store
 
@@ -39,7 +41,7 @@ class OpenRouterStateData:
 
 
 class OpenRouterStateManager:
-    """Reads the shared state; writing is for guards, reporters and the health service.
+    """Reads the shared state, and overrides the breaker; the rest is written by guards, reporters and the service.
 
     Every method raises:
         StoreError: If Redis cannot be read.
@@ -87,6 +89,33 @@ class OpenRouterStateManager:
         found = await self._store.metrics(days, seen.now_s)
         return {date: {name: _count(value) for name, value in day.items()} for date, day in found.items()}
 
+    async def set_override(self, kind: OverrideKind | str, *, who: str, why: str, for_s: float) -> None:
+        """Override the breaker for all; it replaces an earlier override and ends by itself.
+
+        Args:
+            kind: ``forced_open``: no call may go; ``forced_closed``: calls go and count; ``disabled``: every call
+                goes and none counts.
+            who: Who decided it, for the history.
+            why: The reason, for whoever looks at the status.
+            for_s: Seconds until it ends.
+
+        Raises:
+            ConfigurationError: If a word is missing or unknown, or there is no end.
+        """
+        chosen = _kind(kind)
+        if not (who and why and 0 < for_s < float("inf")):
+            raise ConfigurationError("an override needs who, why and an end: write for_s=600 for ten minutes")
+
+        def decide(record: Record | None, now_s: float) -> Record:
+            override = Override(chosen, who, why, round(now_s + for_s, 6))
+            return overridden(record or fresh(now_s), override, now_s)
+
+        await self._store.change(decide)
+
+    async def clear_override(self, *, who: str) -> None:
+        """End the override, if there is one: the breaker decides again."""
+        await self._store.change(lambda record, now_s: record and released(record, by=who, now_s=now_s))
+
     async def close(self) -> None:
         await self._store.close()
 
@@ -95,6 +124,14 @@ class OpenRouterStateManager:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _kind(text: str) -> OverrideKind:
+    try:
+        return OverrideKind(text)
+    except ValueError:
+        words = ", ".join(OverrideKind)
+        raise ConfigurationError(f"override {text!r} is not known: write one of {words}") from None
 
 
 def _current(record: Record, now_s: float) -> Record:

@@ -7,7 +7,8 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from openrouter_guard.rules.signals import Effect, Signal
+from openrouter_guard.rules.models import Run
+from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch
 
@@ -21,11 +22,20 @@ METRICS_ONLY = -1
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The end of one call: what it said, the epoch in which it began, and when it ended (server's clock)."""
+    """The end of one call.
+
+    Attributes:
+        signal: What it said, for the fleet.
+        epoch: In which it began.
+        at_s: When it ended, by the server's clock.
+        model: Whom it says something about besides, and ``run`` what; None if that is not worth telling.
+    """
 
     signal: Signal
     epoch: int
     at_s: float
+    model: str = ""
+    run: Run | None = None
 
 
 @dataclass(slots=True)
@@ -39,10 +49,13 @@ class Pending:
     counters: Counter[str] = field(default_factory=Counter)
     errors: deque[str] = field(default_factory=lambda: deque(maxlen=_ERRORS_KEPT))
     fields: dict[str, str] = field(default_factory=dict)
+    models: dict[str, Run] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
         signal = result.signal
         self.counters["total_calls"] += 1
+        if result.run is not None:
+            self.models.setdefault(result.model, Run()).add(result.run)
         if signal.effect is Effect.SUCCESS:
             self._succeeded(result)
         elif signal.effect is Effect.NEUTRAL:
@@ -59,6 +72,7 @@ class Pending:
             fields=self.fields,
             counters=self.counters,
             errors=tuple(self.errors),
+            models=self.models,
         )
 
     def _succeeded(self, result: Result) -> None:
@@ -83,7 +97,7 @@ class Pending:
         details = error_details(signal, self.worker_id, result.at_s)
         self.errors.append(details)
         if signal.effect is Effect.FAILURE:
-            self._run("F")
+            self._run("C" if signal.error_type is ErrorType.CREDITS_EXHAUSTED else "F")
             self.fields |= {
                 "state": str(state),
                 "message": f"Worker reported: {error_type}",
@@ -92,11 +106,12 @@ class Pending:
             }
 
     def _run(self, kind: str) -> None:
-        if self.runs and self.runs[-1][0] == kind:
-            self.runs[-1] = (kind, self.runs[-1][1] + 1)
-            return
         # Only the failures since the last success decide, so what lies before it need not be kept apart.
-        self.runs = [(kind, 1)] if kind == "S" else [*self.runs[-1:], (kind, 1)]
+        counts = dict(self.runs)
+        if kind == "S" and counts.keys() != {"S"}:
+            counts = {}
+        counts[kind] = counts.get(kind, 0) + 1
+        self.runs = list(counts.items())
 
 
 def error_details(signal: Signal, worker_id: str, at_s: float) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass, field
 
-from openrouter_guard.rules.breaker import Closed, Phase
-from openrouter_guard.rules.record import Record, block_s
+from openrouter_guard.rules.breaker import Closed, Phase, Policy
+from openrouter_guard.rules.models import Models, cooling, cooling_s
+from openrouter_guard.rules.override import OverrideKind
+from openrouter_guard.rules.record import Record, admitted_share, block_s
 
 __all__ = ["View", "monotonic_offset"]
+
+RECOVERING = "recovering"
+RETRY_S = (0.5, 1.5)
+"""When to try again after a recovery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +25,22 @@ class View:
     Attributes:
         record: The state as last read, with what follows from it.
         offset_s: Redis' clock minus this process' monotonic clock: no jump of the wall clock moves a deadline.
+        policy: The settings of the rules.
+        models: Single models with a state of their own.
         is_free: Whether calls may go without a look at the clock.
     """
 
     record: Record
     offset_s: float
+    policy: Policy = Policy()
+    models: Models = field(default_factory=dict)
     is_free: bool = field(init=False)
 
     def __post_init__(self) -> None:
         limited = self.record.upstream.rate_limit_reset_s > self.now_s
-        object.__setattr__(self, "is_free", isinstance(self.record.breaker, Closed) and not limited)
+        held_back = limited or self._share < 1 or cooling(self.models, now_s=self.now_s, policy=self.policy)
+        is_free = isinstance(self.record.breaker, Closed) and not held_back and self.record.override is None
+        object.__setattr__(self, "is_free", is_free)
 
     @property
     def now_s(self) -> float:
@@ -39,6 +52,23 @@ class View:
 
     def block_s(self) -> tuple[float, str] | None:
         return block_s(self.record, self.now_s)
+
+    def refusal(self, model: str = "") -> tuple[float, str] | None:
+        """How long a call to *model* must wait and why; None if it may go, half-open with a permit.
+
+        After a recovery the lot decides, so that those who waited do not all come back at once.
+        """
+        standing = self.record.standing(self.now_s)
+        if standing is not None and standing.kind is OverrideKind.DISABLED:
+            return None
+        waits = self.block_s() or cooling_s(self.models, model, now_s=self.now_s, policy=self.policy)
+        if waits is None and random.random() >= self._share:  # noqa: S311  a lot, not a secret
+            return random.uniform(*RETRY_S), RECOVERING  # noqa: S311
+        return waits
+
+    @property
+    def _share(self) -> float:
+        return admitted_share(self.record, now_s=self.now_s, policy=self.policy)
 
 
 def monotonic_offset(server_now_s: float) -> float:

@@ -1,0 +1,146 @@
+"""Health checks and the record: when one may be made, when one is wanted, and what it changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import breaker as breakers
+from .breaker import Breaker, Closed, Open, Phase, Policy
+from .record import KEY_WORKS, Record, Upstream, block_s, extended, found_lately, fresh, now_closed, now_open
+from .signals import OpenRouterState, Signal
+
+__all__ = [
+    "CHECKER_PREFIX",
+    "after_check",
+    "doubted",
+    "is_checks_only",
+    "is_recheck_due",
+    "wants_check",
+    "with_check_slot",
+]
+
+CHECKER_PREFIX = "c"
+"""The reporters' names that start so are health services, whose own checks count too."""
+_OF_THE_ACCOUNT = frozenset({OpenRouterState.API_KEY_INVALID, OpenRouterState.CREDITS_EXHAUSTED})
+
+
+def doubted(record: Record, signal: Signal, *, now_s: float, policy: Policy, by: str) -> Record:
+    """The record after a call said that the key or the credit is gone.
+
+    One call may be wrong about that: valid keys were refused in incidents. What a recent health check found confirms
+    it; else one is wanted at once.
+    """
+    if not signal.doubts_account or signal.error_type is None or not isinstance(record.breaker, Closed):
+        return record
+    if record.override is not None:
+        return record
+    if found_lately(record, signal.error_type.state, now_s):
+        return now_open(record, signal.error_type.value, by, now_s, policy)
+    is_asked = now_s - record.check_wanted_s <= policy.confirm_s
+    return record if is_asked else replace(record, check_wanted_s=now_s)
+
+
+def wants_check(record: Record, *, now_s: float, policy: Policy) -> bool:
+    """Whether a call asked for a health check that has not been made and would not come too late."""
+    is_open_question = record.check_wanted_s > record.upstream.last_check_s
+    return is_open_question and _is_in_doubt(record, now_s, policy)
+
+
+def _is_in_doubt(record: Record, now_s: float, policy: Policy) -> bool:
+    return isinstance(record.breaker, Closed) and now_s - record.check_wanted_s <= policy.confirm_s
+
+
+def after_check(record: Record, found: Upstream, *, now_s: float, policy: Policy, by: str) -> Record:
+    """The record after a health check.
+
+    A good check tells that the key works, not that calls do: it does not overrule what workers saw in a breaker
+    that is not closed. Only where none of them is there to try, good checks in a row close it, on probation.
+    """
+    seen, is_good = record.upstream, found.state is OpenRouterState.ACTIVE
+    known = replace(
+        found,
+        last_api_call_s=seen.last_api_call_s,
+        last_success_s=seen.last_success_s,
+        rate_limit_reset_s=max(seen.rate_limit_reset_s, found.rate_limit_reset_s),
+    )
+    if is_good and _workers_disagree(record):
+        known = _as_workers_saw_it(known, seen)
+    counts = is_good and record.phase(now_s) is Phase.HALF_OPEN and _tells_of_recovery(record.breaker, found)
+    checked = replace(
+        record, upstream=known, check_found=found.state, good_checks=record.good_checks + 1 if counts else 0
+    )
+    if record.override is not None:
+        return replace(checked, good_checks=0)
+    if found.state in _OF_THE_ACCOUNT and _is_in_doubt(record, now_s, policy):
+        return now_open(checked, found.state.value, by, now_s, policy)
+    if isinstance(record.breaker, Open) and now_s < record.breaker.until_s and _disproves(record.breaker, found):
+        return extended(checked, record.breaker, now_s=now_s, policy=policy)
+    if checked.good_checks < policy.good_checks:
+        return checked
+    if not breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy):
+        return checked
+    return now_closed(checked, by, now_s, on_probation=True)
+
+
+def _as_workers_saw_it(found: Upstream, seen: Upstream) -> Upstream:
+    """What they saw of the service stands; what they saw of the key does not, for the check knows better."""
+    if seen.state is OpenRouterState.API_KEY_INVALID:
+        return replace(found, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS, error_details="")
+    return replace(found, state=seen.state, message=seen.message, error_details=seen.error_details)
+
+
+def _tells_of_recovery(breaker: Breaker, found: Upstream) -> bool:
+    """A key that works says nothing of an account that was empty, unless it also says what is left."""
+    was_empty = getattr(breaker, "reason", "") == OpenRouterState.CREDITS_EXHAUSTED
+    return not was_empty or (found.balance is not None and found.balance > 0)
+
+
+def _workers_disagree(record: Record) -> bool:
+    breaker = record.breaker
+    if isinstance(breaker, Closed):
+        return breaker.failures > 0 and not is_checks_only(breaker)
+    return True
+
+
+def is_checks_only(breaker: Closed) -> bool:
+    """Whether no worker has a part in the failures counted: then a good check may end them.
+
+    Older workers leave no name in the run.
+    """
+    return bool(breaker.run) and all(reporter.startswith(CHECKER_PREFIX) for reporter in breaker.run)
+
+
+def is_recheck_due(record: Record, *, now_s: float, policy: Policy) -> bool:
+    """Whether a check may tell, just before the wait is over, that it would be over too early.
+
+    So a recovery that the check disproves costs no worker a call. One check does, and only if the slot is free.
+    """
+    breaker = record.breaker
+    if not isinstance(breaker, Open) or record.override is not None or record.upstream.rate_limit_reset_s > now_s:
+        return False
+    begins_s = breaker.until_s - min(policy.recheck_s, policy.reset_timeout_s / 2)
+    is_untold = record.check_slot_s <= now_s and record.upstream.last_check_s < begins_s
+    return is_untold and begins_s <= now_s < breaker.until_s
+
+
+def _disproves(breaker: Open, found: Upstream) -> bool:
+    """Whether the check found what keeps the breaker open.
+
+    A check without an answer says nothing: the service may be alone with that, and would hold the fleet for ever. So
+    it is with a key or an account that only the service is refused for.
+    """
+    same = found.state in _OF_THE_ACCOUNT and found.state == breaker.reason
+    return same or found.state is OpenRouterState.SERVICE_UNAVAILABLE
+
+
+def with_check_slot(record: Record | None, *, now_s: float, slot_s: float, policy: Policy) -> Record | None:
+    """The record once the next health check is ours, None if somebody has it already.
+
+    No check is made while calls are known to be refused, for it would tell nothing that may change that: but for the
+    one that is due just before the wait is over.
+    """
+    known = record or fresh(now_s)
+    tells_nothing = block_s(known, now_s) is not None and not is_recheck_due(known, now_s=now_s, policy=policy)
+    if known.check_slot_s > now_s or tells_nothing:
+        return None
+    return replace(known, check_slot_s=now_s + slot_s)

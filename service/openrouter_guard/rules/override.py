@@ -1,0 +1,33 @@
+"""What a person decided over the breaker's head: until when, who, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["Override", "OverrideKind"]
+
+
+class OverrideKind(StrEnum):
+    """What holds instead of what the breaker says."""
+
+    FORCED_OPEN = "forced_open"
+    """No call may go."""
+    FORCED_CLOSED = "forced_closed"
+    """Calls go, and count; rate limits and models that cool down still hold them back."""
+    DISABLED = "disabled"
+    """Every call goes, and none counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A decision that ends by itself at ``until_s`` (Unix seconds, Redis' clock)."""
+
+    kind: OverrideKind
+    who: str
+    why: str
+    until_s: float
+
+    @property
+    def is_open(self) -> bool:
+        return self.kind is OverrideKind.FORCED_OPEN

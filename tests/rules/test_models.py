@@ -1,0 +1,124 @@
+"""Single models: which of them wait, and when their failures are the upstream's. At 1,000 s on the Redis clock."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openrouter_guard.rules import models
+from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.models import FREE, Model, Models, Run, cooling_s, noted, of_fleet, parse, run_of
+from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, ErrorType, Signal
+
+NOW_S = 1_000.0
+POLICY = Policy(failure_threshold=5, cooldown_s=5, max_cooldown_s=60)
+DOWN = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE, about=About.MODEL)
+FULL = Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, wait_s=9.0, about=About.MODEL)
+CAPPED = Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, wait_s=3_600.0, about=About.FREE_MODELS)
+TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
+FINE = Model(seen_s=NOW_S)
+
+
+def failing(times: int, ago_s: float = 0.0) -> Model:
+    return Model(seen_s=NOW_S - ago_s, failures=times, failed_s=NOW_S - ago_s, reason="service_unavailable")
+
+
+def after(signals: list[Signal], model: str = "a") -> Models:
+    found: Models = {}
+    for signal in signals:
+        found = noted(found, models.name_of(signal, model), run_of(signal, NOW_S), NOW_S)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("signals", "wait_s"),
+    [
+        pytest.param([DOWN] * 4, None, id="four failures in a row may be chance"),
+        pytest.param([DOWN] * 5, 5, id="five are not"),
+        pytest.param([DOWN] * 6, 10, id="each further one doubles the wait"),
+        pytest.param([DOWN] * 50, 60, id="up to the longest"),
+        pytest.param([DOWN] * 4 + [SUCCESS] + [DOWN] * 4, None, id="a success ends the run"),
+        pytest.param([TIMEOUT] * 9, None, id="what names no provider is the fleet's business"),
+        pytest.param([FULL], 9, id="a provider's full pool, as long as it says"),
+        pytest.param([Signal(Effect.NEUTRAL, about=About.MODEL)], 5, id="or a moment, where it does not"),
+        pytest.param([FULL, SUCCESS], 9, id="a call that was under way takes no wait back"),
+        pytest.param([NEUTRAL], None, id="the caller's own mistake"),
+    ],
+)
+def test_a_model_waits(signals: list[Signal], wait_s: float | None) -> None:
+    found = cooling_s(after(signals), "a", now_s=NOW_S, policy=POLICY)
+    assert (found and found[0]) == wait_s
+    assert cooling_s(after(signals), "b", now_s=NOW_S, policy=POLICY) is None
+
+
+def test_the_wait_ends_by_time_alone() -> None:
+    found = after([DOWN] * 5)
+    assert cooling_s(found, "a", now_s=NOW_S + 4.9, policy=POLICY) is not None
+    assert cooling_s(found, "a", now_s=NOW_S + 5, policy=POLICY) is None
+
+
+def test_the_cap_of_the_free_models_is_theirs_together() -> None:
+    found = after([CAPPED], model="a:free")
+    assert cooling_s(found, "b:free", now_s=NOW_S, policy=POLICY) == (3_600, "rate_limited")
+    assert cooling_s(found, "a", now_s=NOW_S, policy=POLICY) is None
+    assert set(models.cooling(found, now_s=NOW_S, policy=POLICY)) == {FREE}
+
+
+@pytest.mark.parametrize(
+    ("known", "counts"),
+    [
+        pytest.param({"a": failing(1), "b": FINE}, False, id="one of two models fails"),
+        pytest.param({"a": failing(9), "b": FINE}, False, id="however often"),
+        pytest.param({"a": failing(1), "b": failing(1), "c": FINE}, True, id="two fail"),
+        pytest.param({"a": failing(1), "b": failing(1, ago_s=61), "c": FINE}, False, id="one of them long ago"),
+        pytest.param({"a": failing(1)}, True, id="the only one that is in use"),
+        pytest.param({"a": failing(1), "b": Model(seen_s=NOW_S - 601)}, True, id="the other was not called lately"),
+        pytest.param({"a": failing(1), FREE: Model(seen_s=NOW_S)}, True, id="the cap of the free is no model"),
+    ],
+)
+def test_when_it_is_the_upstreams(known: Models, counts: bool) -> None:
+    assert of_fleet(DOWN, known, NOW_S).effect is (Effect.FAILURE if counts else Effect.MODEL)
+
+
+@pytest.mark.parametrize("signal", [SUCCESS, NEUTRAL, TIMEOUT, FULL, CAPPED])
+def test_nothing_else_is_weighed_so(signal: Signal) -> None:
+    assert of_fleet(signal, {"a": FINE, "b": FINE}, NOW_S) is signal
+
+
+@pytest.mark.parametrize(
+    ("known", "run", "news"),
+    [
+        pytest.param({}, Run(ended=True), True, id="a model that nobody knows"),
+        pytest.param({"a": FINE}, Run(ended=True), False, id="it works, as ever"),
+        pytest.param({"a": failing(1)}, Run(ended=True), True, id="it works again"),
+        pytest.param({"a": FINE}, Run(failures=1), True, id="it fails"),
+        pytest.param({"a": FINE}, Run(until_s=9.0), True, id="it waits"),
+        pytest.param({"a": Model(seen_s=NOW_S - 61)}, Run(), True, id="it is still in use"),
+    ],
+)
+def test_what_is_worth_telling(known: Models, run: Run, news: bool) -> None:
+    assert models.is_news(known, "a", run, NOW_S) is news
+
+
+signals = st.sampled_from([SUCCESS, NEUTRAL, DOWN, FULL, TIMEOUT])
+
+
+@given(st.lists(signals, max_size=20), st.integers(0, 9))
+def test_a_batch_comes_to_the_same_as_its_results_one_by_one(results: list[Signal], before: int) -> None:
+    known: Models = {"a": failing(before)}
+    batch, one_by_one = Run(), known
+    for signal in results:
+        run = run_of(signal, NOW_S)
+        batch.add(run)
+        one_by_one = noted(one_by_one, "a", run, NOW_S)
+    assert noted(known, "a", batch, NOW_S)["a"] == (one_by_one["a"])
+
+
+@given(
+    st.dictionaries(
+        st.text(), st.text() | st.sampled_from(["{}", "[]", "1", '{"seen_s": "x"}', '{"until_s": 1e999}'])
+    )
+)
+def test_no_hash_whatever_is_in_it_stops_a_reader(found: dict[str, str]) -> None:
+    models.cooling(parse(found), now_s=NOW_S, policy=POLICY)

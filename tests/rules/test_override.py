@@ -1,0 +1,124 @@
+"""What a person decides over the breaker's head, at 100 s on the Redis clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from openrouter_guard.rules import checks
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.override import Override, OverrideKind
+from openrouter_guard.rules.record import Record, Transition, Upstream
+from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
+from openrouter_guard.rules.wire import encode, parse
+
+NOW_S, END_S = 100.0, 160.0
+POLICY = Policy(reset_timeout_s=10, jitter=0)
+FORCED_OPEN, FORCED_CLOSED, DISABLED = OverrideKind
+TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
+OPEN = Open("timeout", 90, until_s=130)
+
+
+def forced(kind: OverrideKind, breaker: Breaker = Closed(), **changes: object) -> Record:
+    record = Record(breaker, epoch=7, live_reporters=1, **changes)  # type: ignore[arg-type]
+    return records.overridden(record, Override(kind, "ann", "maintenance", END_S), NOW_S)
+
+
+def settled(record: Record, now_s: float = NOW_S) -> Record:
+    return records.settled(record, now_s=now_s, policy=POLICY, by="me")
+
+
+@pytest.mark.parametrize("breaker", [Closed(), OPEN, HalfOpen("timeout", 90)])
+@pytest.mark.parametrize(
+    ("kind", "phase"), [(FORCED_OPEN, Phase.OPEN), (FORCED_CLOSED, Phase.CLOSED), (DISABLED, Phase.CLOSED)]
+)
+def test_it_holds_whatever_the_breaker_says(breaker: Breaker, kind: OverrideKind, phase: Phase) -> None:
+    record = forced(kind, breaker)
+    assert settled(record) == record
+    assert record.phase(END_S - 0.1) is phase
+    expected = (60.0, "forced_open") if kind is FORCED_OPEN else None
+    assert records.block_s(record, NOW_S) == expected
+    # Existing readers see it as well.
+    assert encode(record)["circuit_breaker_open"] == str(kind is FORCED_OPEN).lower()
+
+
+def test_the_history_says_who_and_why_not() -> None:
+    assert forced(FORCED_OPEN).transitions == (Transition(8, Phase.CLOSED, Phase.OPEN, "forced_open", "ann", NOW_S),)
+
+
+def test_the_newest_wins() -> None:
+    again = records.overridden(forced(FORCED_OPEN), Override(DISABLED, "bob", "a test", 200), NOW_S)
+    assert (again.override, again.epoch) == (Override(DISABLED, "bob", "a test", 200), 9)
+
+
+@pytest.mark.parametrize("kind", OverrideKind)
+@pytest.mark.parametrize("breaker", [Closed(9), Open("timeout", 90, until_s=130), HalfOpen("timeout", 90)])
+def test_it_ends_by_itself_and_the_breaker_goes_on(kind: OverrideKind, breaker: Breaker) -> None:
+    ended = settled(forced(kind, breaker), now_s=END_S)
+    assert ended.override is None
+    assert ended.epoch == 9
+    assert ended.transitions[-1].reason == "override_ended"
+    assert type(ended.breaker) is type(breaker)
+
+
+def test_those_who_were_refused_come_back_little_by_little() -> None:
+    waiting = replace(forced(FORCED_OPEN), fleet=100)
+    ended = settled(waiting, now_s=END_S)
+    assert records.admitted_share(ended, now_s=END_S, policy=POLICY) == 0.02
+
+
+def test_a_person_may_end_it_earlier() -> None:
+    ended = records.released(forced(FORCED_OPEN), by="bob", now_s=NOW_S)
+    assert (ended.phase(NOW_S), ended.transitions[-1].by) == (Phase.CLOSED, "bob")
+    assert records.released(Record(), by="bob", now_s=NOW_S) == Record()
+
+
+@pytest.mark.parametrize("kind", OverrideKind)
+def test_meanwhile_nothing_moves_the_breaker(kind: OverrideKind) -> None:
+    half_open = forced(kind, HalfOpen("timeout", 90, permits={"me": 115.0}))
+    after = records.after_trial(half_open, SUCCESS, "me", now_s=NOW_S, policy=POLICY)
+    assert isinstance(after.breaker, HalfOpen)
+    assert not after.breaker.permits
+    assert records.with_permit(half_open, "you", now_s=NOW_S, policy=POLICY) is None
+    found = Upstream(OpenRouterState.SERVICE_UNAVAILABLE, last_check_s=NOW_S)
+    checked = checks.after_check(forced(kind, OPEN), found, now_s=NOW_S, policy=POLICY, by="service")
+    assert (checked.breaker, checked.upstream.state) == (OPEN, found.state)
+    tripped = forced(kind, Closed(9, refusals=9))
+    assert settled(tripped) == tripped
+
+
+@pytest.mark.parametrize(("kind", "counts"), [(FORCED_OPEN, False), (FORCED_CLOSED, True), (DISABLED, False)])
+def test_what_counts_meanwhile(kind: OverrideKind, counts: bool) -> None:
+    assert records.counted(forced(kind), TIMEOUT, "wa").breaker.failures == int(counts)
+
+
+@pytest.mark.parametrize(("kind", "waits"), [(FORCED_CLOSED, True), (DISABLED, False)])
+def test_a_rate_limit_holds_back_unless_all_is_disabled(kind: OverrideKind, waits: bool) -> None:
+    limited = forced(kind, upstream=Upstream(rate_limit_reset_s=110))
+    assert (records.block_s(limited, NOW_S) is not None) is waits
+
+
+@pytest.mark.parametrize("kind", OverrideKind)
+@pytest.mark.parametrize("says_open", [True, False])
+@pytest.mark.parametrize("breaker", [Closed(), OPEN])
+def test_what_an_older_writer_makes_of_the_flag_is_written_back(
+    kind: OverrideKind, says_open: bool, breaker: Breaker
+) -> None:
+    record = forced(kind, breaker)
+    read = parse(encode(record) | {"circuit_breaker_open": str(says_open).lower()})
+    assert encode(settled(read)) == encode(record)
+
+
+def test_what_redis_lost_is_committed_again_until_it_ends() -> None:
+    known = forced(FORCED_OPEN)
+    assert records.recovered(known, None, NOW_S) == replace(known, epoch=100_000)
+    assert records.recovered(known, None, END_S) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "null", '{"kind": "strange"}', '{"kind": "disabled", "until": "x"}']
+)
+def test_what_cannot_be_read_is_no_override(text: str) -> None:
+    assert parse({"override": text, "epoch": "7"}).override is None

@@ -1,0 +1,102 @@
+"""A model that its providers fail stops its own calls and nobody else's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from openrouter_guard import CallNotPermitted, Guard, Settings
+from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.models import Model
+from tests.waiting import until
+
+DOWN = {"error": {"code": 502, "message": "down", "metadata": {"provider_name": "Acme"}}}
+CAPPED = {"error": {"code": 429, "message": "Rate limit exceeded: free-models-per-day"}}
+
+
+@pytest.fixture
+def guard(redis_url: str) -> Iterator[Guard]:
+    with Guard(Settings(redis_url)) as guard:
+        yield guard
+
+
+@pytest.fixture
+def other(redis_url: str) -> Iterator[Guard]:
+    with Guard(Settings(redis_url)) as other:
+        yield other
+
+
+def call(guard: Guard, model: str | None, status_code: int = 200, body: Any = None) -> None:
+    with guard.call(model) as made:
+        made.answered(status_code, body=body)
+
+
+def is_refused(guard: Guard, model: str | None) -> bool:
+    try:
+        call(guard, model)
+    except CallNotPermitted:
+        return True
+    return False
+
+
+def failures(guard: Guard, model: str) -> int:
+    """As this worker knows them: a call that went through would end the run."""
+    return guard._core.view.models.get(model, Model()).failures
+
+
+def fail(guard: Guard, model: str | None, times: int) -> None:
+    for _ in range(times):
+        call(guard, model, 502, DOWN)
+    guard.flush()
+
+
+def test_its_calls_wait_in_the_whole_fleet_and_others_go(guard: Guard, other: Guard) -> None:
+    call(other, "works")
+    other.flush()
+    call(guard, "works")
+    guard.flush()
+    fail(guard, "broken", 5)
+    until(lambda: is_refused(other, "broken"))
+    assert is_refused(guard, "broken")
+    assert not is_refused(guard, "works")
+    assert not is_refused(guard, None)
+    assert (guard.state.phase, guard.state.failures) == (Phase.CLOSED, 0)
+
+
+def test_where_a_second_one_fails_so_it_is_the_upstream(guard: Guard) -> None:
+    call(guard, "works")
+    fail(guard, "broken", 4)
+    assert guard.state.failures == 0
+    call(guard, "another", 502, DOWN)
+    guard.flush()
+    assert guard.state.failures == 1
+
+
+@pytest.mark.parametrize("model", ["the only one", None])
+def test_a_fleet_with_one_model_is_stopped_by_it(guard: Guard, model: str | None) -> None:
+    fail(guard, model, 5)
+    until(lambda: guard.state.phase is Phase.OPEN)
+
+
+def test_the_cap_of_the_free_models_leaves_the_others(guard: Guard, other: Guard) -> None:
+    call(guard, "a:free", 429, CAPPED)
+    guard.flush()
+    until(lambda: is_refused(other, "b:free"))
+    assert not is_refused(other, "a")
+    with pytest.raises(CallNotPermitted) as refused:
+        call(other, "b:free")
+    assert refused.value.reason == "rate_limited"
+    assert refused.value.retry_after_s == pytest.approx(86_400 - time.time() % 86_400, abs=5)
+
+
+def test_without_redis_it_waits_too() -> None:
+    with Guard(Settings("redis://127.0.0.1:1/0")) as alone:
+        call(alone, "works")
+        for _ in range(5):
+            call(alone, "broken", 502, DOWN)
+        until(lambda: failures(alone, "broken") == 5)
+        assert is_refused(alone, "broken")
+        assert not is_refused(alone, "works")
