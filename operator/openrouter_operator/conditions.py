@@ -177,6 +177,10 @@ def _breaker(reading: Reading) -> dict[str, Any]:
 
 
 def _outage(record: Record, reading: Reading) -> dict[str, Any]:
+    forced = reading.override
+    if forced is not None:
+        since = {"openedAt": _second(reading.since_s), "retryAt": _second(forced.until_s)} if forced.is_open else {}
+        return {"reason": forced.kind.value} | since
     match record.breaker:
         case Closed():
             return {}
@@ -221,6 +225,9 @@ def _lasted_s(span: Mapping[str, Any], now_s: float) -> float:
 
 
 def _why(now: Round) -> str:
+    forced = now.reading.override
+    if forced is not None:
+        return f"{forced.kind} by {forced.who} ({forced.why})"
     breaker = now.reading.record.breaker if now.reading.record else Closed()
     return str(getattr(breaker, "reason", "")) or now.goal.reason
 

@@ -79,6 +79,8 @@ class Feed:
 
     def _since_s(self, record: Record, now_s: float) -> float:
         """When the breaker came into its state, as far as anybody knows."""
+        if record.standing(now_s) is not None and record.transitions:
+            return record.transitions[-1].at_s
         match record.breaker:
             case Closed(since_s=since_s):
                 return since_s or self._closed_s or now_s

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.breaker import Open, Phase
+from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.wire import iso
 
@@ -50,9 +51,20 @@ class Reading:
 
     @property
     def outage(self) -> str:
-        """The present outage, named by the scope and the time it began; empty while the breaker is closed."""
-        began_s = getattr(self.record.breaker, "opened_at_s", 0.0) if self.record else 0.0
-        return f"{self.scope}/{iso(began_s)}" if began_s else ""
+        """The present outage, named by the scope and the time it began; empty while calls may go.
+
+        Where a person has forced the breaker open, by the time that this ends.
+        """
+        if self.record is None or self.phase is Phase.CLOSED:
+            return ""
+        forced = self.override
+        at_s = forced.until_s if forced else getattr(self.record.breaker, "opened_at_s", 0.0)
+        return f"{self.scope}/{iso(at_s)}"
+
+    @property
+    def override(self) -> Override | None:
+        """What a person decided over the breaker's head, while it stands."""
+        return self.record.standing(self.now_s) if self.record else None
 
     @property
     def is_on_probation(self) -> bool:
@@ -158,13 +170,19 @@ def _half_open(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | N
 
 
 def _open(spec: Spec, reading: Reading, paused_s: float | None) -> Goal:
-    breaker = reading.record.breaker if reading.record else None
-    opened_s, until_s = (breaker.opened_at_s, breaker.until_s) if isinstance(breaker, Open) else (0.0, 0.0)
+    opened_s, until_s = _open_from_to_s(reading)
     pause_s = opened_s + spec.pause_after_seconds
     if paused_s is None and reading.now_s < pause_s:
         return Goal(Step.KEEP, "BreakerOpen", next_at_s=min(pause_s, until_s))
     next_at_s = _first(until_s, _end_s(spec, paused_s or reading.now_s), after_s=reading.now_s)
     return Goal(Step.PAUSE, "BreakerOpen", next_at_s=next_at_s)
+
+
+def _open_from_to_s(reading: Reading) -> tuple[float, float]:
+    breaker = reading.record.breaker if reading.record else None
+    if reading.override is not None:
+        return reading.since_s, reading.override.until_s
+    return (breaker.opened_at_s, breaker.until_s) if isinstance(breaker, Open) else (0.0, 0.0)
 
 
 _RULES: tuple[Callable[[Spec, Reading, float | None], Goal | None], ...] = (

