@@ -19,13 +19,14 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from openrouter_guard.errors import StoreError
+from openrouter_guard.errors import StoreError, StoreRefused
 from openrouter_guard.rules import checks, models
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import Signal
 from openrouter_guard.rules.wire import iso
+from openrouter_guard.runtime import Edge
 from openrouter_guard.store import Seen, Store
 
 from .pending import Pending, Result, gather
@@ -40,6 +41,7 @@ POLL_S = (0.5, 1.0)
 FLUSH_S = 1.0
 """How long a success may wait to be reported; a failure does not wait."""
 RETRY_S = (0.1, 1.0)
+REFUSED_RETRY_S = 60.0
 HEARTBEAT_S = 30.0
 
 
@@ -70,7 +72,9 @@ class Agent:
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        loops = (self._listen, self._poll, self._report, self._beat)
+        listen = partial(self._optional, self._listen, Edge("Redis pushes no changes, looking every second", ""))
+        beat = partial(self._optional, self._beat, Edge("Redis takes no heartbeats", ""))
+        loops = (listen, self._poll, self._report, beat)
         self._loops = [asyncio.create_task(self._forever(work)) for work in loops]
 
     async def finish(self) -> None:
@@ -106,14 +110,18 @@ class Agent:
 
     async def acquire(self, owner: str) -> bool:
         """Take one of the fleet's permits for *owner* and keep its lease alive until :meth:`release`."""
-        try:
-            got = await self._change(partial(self._permit, owner))
-        except StoreError as error:
-            self._note_away(error)
-            got = self._acquire_alone(owner)
+        # Who asks waits for less time than Redis is given: where it is known to be away, it is not asked.
+        got = self._acquire_alone(owner) if self._is_away else await self._acquire_of_fleet(owner)
         if got:
             self._held[owner] = asyncio.create_task(self._renew(owner))
         return got
+
+    async def _acquire_of_fleet(self, owner: str) -> bool:
+        try:
+            return await self._change(partial(self._permit, owner))
+        except StoreError as error:
+            self._note_away(error)
+            return self._acquire_alone(owner)
 
     def release(self, owner: str, signal: Signal, model: str = "") -> None:
         """Give the permit back soon, with what its call found."""
@@ -307,6 +315,14 @@ class Agent:
             except StoreError as error:
                 self._note_away(error)
                 await asyncio.sleep(random.uniform(*RETRY_S))  # noqa: S311  jitter, not a secret
+
+    async def _optional(self, work: Callable[[], Coroutine[Any, Any, None]], edge: Edge) -> None:
+        """What Redis may refuse without harm, such as to a user without the right; it is asked again later."""
+        try:
+            await work()
+        except StoreRefused as error:
+            edge.failed(error)
+            await asyncio.sleep(REFUSED_RETRY_S)
 
     async def _listen(self) -> None:
         async with aclosing(self._store.listen()) as wakes:

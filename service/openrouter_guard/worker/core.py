@@ -20,16 +20,16 @@ from typing import NamedTuple
 from openrouter_guard.errors import CallNotPermitted, OpenRouterGuardError
 from openrouter_guard.rules.breaker import HalfOpen, Open, Phase
 from openrouter_guard.rules.record import Record
-from openrouter_guard.rules.signals import NEUTRAL, About, Effect, Signal
+from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, Signal
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 
 from .agent import Agent
 from .thread import LoopThread
-from .view import View
+from .view import Ticket, View
 from .watch import Listeners, Watch
 
-__all__ = ["FIRST_VIEW_S", "PERMIT_S", "Core", "GuardState", "Ticket"]
+__all__ = ["FIRST_VIEW_S", "PERMIT_S", "Core", "GuardState"]
 
 FIRST_VIEW_S = 0.2
 """How long a process' first call may wait to learn the state; without an answer it goes."""
@@ -41,13 +41,6 @@ _EXIT_S = 1.0
 
 FLUSH_SHARE = 0.8
 """Of the time that closing may take: what reporting the rest may use up."""
-
-
-class Ticket(NamedTuple):
-    """Leave to make one call: the epoch in which it began, and the permit it holds (empty: none was needed)."""
-
-    epoch: int
-    permit: str
 
 
 class _Live(NamedTuple):
@@ -106,7 +99,7 @@ class Core:
         agent = (self._live or self._start()).agent
         view = agent.view
         if view.is_free:
-            return Ticket(view.record.epoch, "")
+            return view.ticket
         blocked = view.refusal(model)
         if blocked is not None:
             agent.refused += 1
@@ -145,6 +138,14 @@ class Core:
         asked.add_done_callback(give_back)
 
     # -- outcomes -------------------------------------------------------------------------------------------------
+
+    def succeed(self, ticket: Ticket, model: str) -> None:
+        """Report a call that ended well: nearly all do, so nothing is done here that can wait."""
+        agent = (self._live or self._start()).agent
+        if ticket.permit or not agent.view.is_quiet:
+            self.finish(ticket, SUCCESS, model)
+        else:
+            agent.results.append((SUCCESS, ticket.epoch, time.monotonic(), model))
 
     def finish(self, ticket: Ticket, signal: Signal, model: str = "") -> None:
         """Report the end of a call; never waits."""

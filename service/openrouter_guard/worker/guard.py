@@ -19,8 +19,9 @@ from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.signals import Signal
 from openrouter_guard.settings import Settings
 
-from .core import FIRST_VIEW_S, PERMIT_S, Core, GuardState, Ticket
+from .core import FIRST_VIEW_S, PERMIT_S, Core, GuardState
 from .observe import of_answer, of_exception
+from .view import Ticket
 
 __all__ = ["AsyncCall", "AsyncGuard", "Call", "Guard", "SyncCall"]
 
@@ -28,6 +29,7 @@ CLOSE_S = 2.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_NO_TICKET = Ticket(0, "")
 
 
 class Call:
@@ -39,7 +41,7 @@ class Call:
         self._core = core
         self._model = model or ""
         self._signal: Signal | None = None
-        self._ticket = Ticket(0, "")
+        self._ticket = _NO_TICKET
 
     def answered(self, status_code: int, *, body: object = None, headers: Mapping[str, str] | None = None) -> None:
         """Tell what came back, for clients that do not raise on an error status.
@@ -56,8 +58,12 @@ class Call:
         self._core.finish(self._ticket, signal, self._model)
 
     def _end(self, error: BaseException | None) -> None:
-        signal = of_exception(error) if error is not None or self._signal is None else self._signal
-        self._core.finish(self._ticket, signal, self._model)
+        if error is not None:
+            self._core.finish(self._ticket, of_exception(error), self._model)
+        elif self._signal is not None:
+            self._core.finish(self._ticket, self._signal, self._model)
+        else:
+            self._core.succeed(self._ticket, self._model)
 
 
 class SyncCall(Call):

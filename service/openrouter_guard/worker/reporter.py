@@ -16,7 +16,8 @@ from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal, of_error_type, of_status
 from openrouter_guard.settings import Settings
 
-from .core import Core, Ticket
+from .core import Core
+from .view import Ticket
 
 __all__ = [
     "WorkerOpenRouterReporter",

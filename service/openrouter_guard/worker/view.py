@@ -5,17 +5,25 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from openrouter_guard.rules.breaker import Closed, Phase, Policy
 from openrouter_guard.rules.models import Models, cooling, cooling_s
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.record import Record, admitted_share, block_s
 
-__all__ = ["View", "monotonic_offset"]
+__all__ = ["Ticket", "View", "monotonic_offset"]
 
 RECOVERING = "recovering"
 RETRY_S = (0.5, 1.5)
 """When to try again after a recovery."""
+
+
+class Ticket(NamedTuple):
+    """Leave to make one call: the epoch in which it began, and the permit it holds (empty: none was needed)."""
+
+    epoch: int
+    permit: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,8 @@ class View:
         policy: The settings of the rules.
         models: Single models with a state of their own.
         is_free: Whether calls may go without a look at the clock.
+        is_quiet: Whether no failure has been counted that a success would end.
+        ticket: Leave for a call that needs no permit.
     """
 
     record: Record
@@ -35,12 +45,16 @@ class View:
     policy: Policy = Policy()
     models: Models = field(default_factory=dict)
     is_free: bool = field(init=False)
+    is_quiet: bool = field(init=False)
+    ticket: Ticket = field(init=False)
 
     def __post_init__(self) -> None:
         limited = self.record.upstream.rate_limit_reset_s > self.now_s
         held_back = limited or self._share < 1 or cooling(self.models, now_s=self.now_s, policy=self.policy)
         is_free = isinstance(self.record.breaker, Closed) and not held_back and self.record.override is None
         object.__setattr__(self, "is_free", is_free)
+        object.__setattr__(self, "is_quiet", self.record.breaker.failures == 0)
+        object.__setattr__(self, "ticket", Ticket(self.record.epoch, ""))
 
     @property
     def now_s(self) -> float:
