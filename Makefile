@@ -26,7 +26,7 @@ test: $(READY) ## All tests
 	@pytest
 
 test-fast: $(READY) ## The tests that need no cluster, in under a minute
-	@pytest -m "not cluster and not slow"
+	@pytest --numprocesses=auto --quiet -m "not cluster and not slow"
 
 lint: $(READY) ## Style, types and the architecture's contracts
 	@ruff format --check .

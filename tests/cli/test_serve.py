@@ -13,6 +13,8 @@ from tests.cli.commands import NOBODY, ask, run, serving
 from tests.ports import free_port
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 STATUS = "/api/v1/openrouter/status"
 
 

@@ -27,7 +27,7 @@ CHAT = "/chat/completions"
 QUESTION: Any = [{"role": "user", "content": "Say something."}]
 
 # The SDK's own models warn about fields that OpenRouter still sends.
-pytestmark = pytest.mark.filterwarnings("ignore:.*DEPRECATED:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*DEPRECATED:DeprecationWarning")]
 
 
 @pytest.fixture(scope="module")
