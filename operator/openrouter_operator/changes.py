@@ -14,12 +14,12 @@ from .conditions import Failure
 from .inventory import Inventory
 from .workload import Change
 
-__all__ = ["Changes"]
+__all__ = ["Changes", "backoff_s"]
 
 logger = logging.getLogger(__name__)
 
 RETRY_S = (1.0, 60.0)
-"""The first and the longest wait before a change that failed is tried again."""
+"""The first and the longest wait before what failed is tried again."""
 CONFLICT_S = 0.1
 
 
@@ -105,12 +105,17 @@ class Changes:
     def _failed(self, change: Change, error: Exception) -> None:
         workload = change.workload
         tries = self._retries[workload.uid].tries + 1 if workload.uid in self._retries else 1
-        first_s, longest_s = RETRY_S
-        wait_s = min(first_s * 2 ** min(tries - 1, 10), longest_s)
         failure = Failure("Refused" if isinstance(error, Refused) else "Unavailable", _words(error))
-        self._retries[workload.uid] = _Retry(change.replicas, failure, tries, time.monotonic() + wait_s)
+        self._retries[workload.uid] = _Retry(change.replicas, failure, tries, time.monotonic() + backoff_s(tries))
         if tries == 1:
             logger.warning("%s in %s cannot be changed: %s", workload, workload.namespace, failure.message)
+
+
+def backoff_s(failures: int) -> float:
+    """Seconds to wait after so many failures in a row: doubled each time, within bounds."""
+    first_s, longest_s = RETRY_S
+    doublings = min(max(failures - 1, 0), 10)
+    return min(first_s * 2.0**doublings, longest_s)
 
 
 def _words(error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from . import conditions, plan
 from . import spec as specs
-from .changes import Changes
+from .changes import Changes, backoff_s
 from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading
 from .conditions import Event, Round
 from .feed import Feeds
@@ -23,7 +23,6 @@ __all__ = ["Outcome", "Reconciler", "Vanished"]
 
 logger = logging.getLogger(__name__)
 
-STATUS_RETRY_S = (1.0, 60.0)
 IDLE_S = 60.0
 """How long to rest where neither news nor the time calls."""
 _GIVE_BACK = Goal(Step.RESUME, "Deleted", share=1.0)
@@ -84,7 +83,7 @@ class Reconciler:
                 return Outcome((), again_s)
             if await self._write(resource, new):
                 return Outcome(conditions.events(old, new), again_s)
-            return Outcome((), min(again_s, _backoff_s(self._write_failures, STATUS_RETRY_S)))
+            return Outcome((), min(again_s, backoff_s(self._write_failures)))
 
     async def give_back(self, resource: Mapping[str, Any]) -> list[str]:
         """Restore all that the resource has paused; what is in the way, empty if nothing is left to do.
@@ -193,9 +192,3 @@ def _owner(resource: Mapping[str, Any]) -> Owner:
 
 def _version(resource: Mapping[str, Any]) -> int:
     return int(resource["metadata"]["resourceVersion"])
-
-
-def _backoff_s(failures: int, bounds_s: tuple[float, float]) -> float:
-    first_s, longest_s = bounds_s
-    doublings = min(max(failures - 1, 0), 10)
-    return min(first_s * 2.0**doublings, longest_s)

@@ -27,7 +27,7 @@ class OperatorSettings:
         namespaces: Those it looks after; empty means the whole cluster.
         lease_s: How long a leader may be silent before another takes over, whole seconds.
         identity: Of this process among the candidates for the lease.
-        host: Where its probes and metrics answer, with ``port``; 0 is any free port.
+        host: Where its probes answer, with ``port``; 0 is any free port.
     """
 
     guard: Settings
