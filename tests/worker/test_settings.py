@@ -1,10 +1,36 @@
-"""Settings that cannot be used are named where they are given."""
+"""Settings come from the environment; those that cannot be used are named where they are given."""
 
 from __future__ import annotations
 
 import pytest
 
 from openrouter_guard import ConfigurationError, Guard, Settings
+from openrouter_guard.rules.breaker import Policy
+
+
+class TestRules:
+    @pytest.mark.parametrize(
+        ("name", "text", "policy"),
+        [
+            ("FAILURE_THRESHOLD", "7", Policy(failure_threshold=7)),
+            ("REFUSALS_WANTED", "3", Policy(refusals_wanted=3)),
+            ("CONFIRM_SECONDS", "2.5", Policy(confirm_s=2.5)),
+            ("RESET_TIMEOUT_SECONDS", "30", Policy(reset_timeout_s=30)),
+            ("MAX_RESET_TIMEOUT_SECONDS", "240", Policy(max_reset_timeout_s=240)),
+            ("RECHECK_SECONDS", "5", Policy(recheck_s=5)),
+            ("STABLE_SECONDS", "60", Policy(stable_s=60)),
+            ("PERMITS", "4", Policy(permits=4)),
+            ("PERMIT_LEASE_SECONDS", "20", Policy(permit_lease_s=20)),
+            ("TRIAL_WAIT_SECONDS", "90", Policy(trial_wait_s=90)),
+            ("GOOD_CHECKS", "1", Policy(good_checks=1)),
+            ("RAMP_SECONDS", "10", Policy(ramp_s=10)),
+            ("COOLDOWN_SECONDS", "1", Policy(cooldown_s=1)),
+            ("MAX_COOLDOWN_SECONDS", "120", Policy(max_cooldown_s=120)),
+        ],
+    )
+    def test_a_variable_sets_one_rule_and_leaves_the_others(self, name: str, text: str, policy: Policy) -> None:
+        environ = {"REDIS_URL": "redis://localhost", f"OPENROUTER_GUARD_{name}": text}
+        assert Settings.from_env(environ).policy == policy
 
 
 class TestBadSettings:
