@@ -13,6 +13,7 @@ from openrouter_guard.upstream import Transport
 
 from . import problems
 from .headers import Observed
+from .page import router as page
 from .prometheus import package_version
 from .routes import router
 from .schemas import STATUS_EXAMPLES
@@ -71,6 +72,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     )
     app.state.service = service
     app.include_router(router)
+    app.include_router(page)
     app.add_middleware(Observed, telemetry=service.telemetry)
     problems.install(app)
     return app
