@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
 
 from openrouter_guard.errors import StoreError, StoreRefused
-from openrouter_guard.rules import checks, models
+from openrouter_guard.rules import checks, models, times
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.record import Record
@@ -351,6 +351,9 @@ class Agent:
     async def _beat(self) -> None:
         about = {"version": _version(), "last_seen": iso(self.view.now_s)}
         await self._store.heartbeat(self._worker_id, about)
+        await self.known.wait()
+        if times.is_due(self.view.record, self.view.now_s):
+            await self._store.keep_time()
         await asyncio.sleep(HEARTBEAT_S)
 
 
