@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.api.page.board import Tone, days_of, duration, headline, segments_of, series_of, utc
+from openrouter_guard.api.page.board import Tone, available, days_of, duration, headline, segments_of, series_of, utc
 from openrouter_guard.api.schemas import STATUS_EXAMPLES, StatusAnswer
+from openrouter_guard.rules.breaker import Phase
 
+TODAY = "2026-03-01"
 NOW_S = 1_772_366_400.0  # 2026-03-01T12:00:00Z
 
 
@@ -104,37 +106,48 @@ def test_a_state_that_is_not_known_is_not_painted_as_a_good_one() -> None:
 
 
 def test_there_is_a_bar_for_each_of_thirty_days_the_last_one_today() -> None:
-    days = days_of({}, NOW_S)
+    days = days_of({}, {}, NOW_S)
 
     assert [days[0].date, days[-1].date, len(days)] == ["2026-01-31", "2026-03-01", 30]
     assert {day.tone for day in days} == {Tone.UNKNOWN}
 
 
 @pytest.mark.parametrize(
-    ("found", "tone", "words"),
+    ("failed", "open_s", "tone", "words"),
     [
-        ({"total_calls": 1000, "failed_calls": 10}, Tone.GOOD, "1,000 calls, 10 failed"),
-        ({"total_calls": 1000, "failed_calls": 60}, Tone.WARN, "1,000 calls, 60 failed"),
-        (
-            {"total_calls": 1000, "failed_calls": 10, "seconds_open": 120},
-            Tone.BAD,
-            "1,000 calls, 10 failed, calls paused for 2 min",
-        ),
+        (10, 0.0, Tone.GOOD, "1,000 calls, 10 failed"),
+        (60, 0.0, Tone.WARN, "1,000 calls, 60 failed"),
+        (10, 120.0, Tone.BAD, "1,000 calls, 10 failed, calls paused for 2 min"),
     ],
 )
-def test_a_day_is_as_good_as_its_calls(found: dict[str, int], tone: Tone, words: str) -> None:
-    day = days_of({"2026-03-01": found}, NOW_S)[-1]
+def test_a_day_is_as_good_as_its_calls(failed: int, open_s: float, tone: Tone, words: str) -> None:
+    metrics = {TODAY: {"total_calls": 1000, "failed_calls": failed}}
+
+    day = days_of(metrics, {TODAY: {Phase.CLOSED: 3600.0, Phase.OPEN: open_s}}, NOW_S)[-1]
 
     assert (day.tone, day.words) == (tone, words)
 
 
+def test_a_day_on_which_nobody_called_is_a_good_one_if_somebody_was_there() -> None:
+    assert days_of({}, {TODAY: {Phase.CLOSED: 3600.0}}, NOW_S)[-1].tone is Tone.GOOD
+
+
+def test_availability_is_the_share_of_the_known_time_without_a_pause() -> None:
+    days = days_of({}, {TODAY: {Phase.CLOSED: 900.0, Phase.OPEN: 100.0}}, NOW_S)
+
+    assert available(days) == 90
+    assert available(days[:-1]) is None
+
+
 def test_a_day_without_calls_leaves_a_gap_in_the_plots() -> None:
-    days = days_of({"2026-03-01": {"total_calls": 8, "failed_calls": 2, "latency_p95_ms": 900}}, NOW_S, days=2)
+    counters = {"total_calls": 8, "failed_calls": 2, "latency_ms_le_1000": 8}
+
+    days = days_of({TODAY: counters}, {}, NOW_S, days=2)
 
     series = series_of(days)
 
     assert series["errors"]["values"] == [[None, 25.0]]
-    assert series["latency"]["values"] == [[None, None], [None, 900], [None, None]]
+    assert series["latency"]["values"] == [[None, 837], [None, 982], [None, 996]]
     assert series["errors"]["at"] == [1_772_236_800, 1_772_323_200]
 
 

@@ -79,14 +79,9 @@ class Service:
         found = await self._store.metrics(days, self._cache.now_s)
         return {date: {name: _number(text) for name, text in day.items()} for date, day in found.items()}
 
-    async def history(self, limit: int) -> list[dict[str, str]]:
-        return await self._store.history(limit)
-
-    async def workers(self) -> list[dict[str, str]]:
-        return []
-
-    async def paused(self) -> list[dict[str, str]]:
-        return []
+    @property
+    def store(self) -> Store:
+        return self._store
 
     @property
     def now_s(self) -> float:

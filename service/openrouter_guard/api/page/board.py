@@ -13,16 +13,32 @@ from typing import Any
 
 from openrouter_guard.api.schemas import StatusAnswer
 from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.latency import of_counters
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.signals import OpenRouterState
 
-__all__ = ["Board", "Day", "Headline", "Segment", "Tone", "days_of", "headline", "segments_of", "series_of"]
+__all__ = [
+    "DAYS",
+    "Availability",
+    "Board",
+    "Day",
+    "Headline",
+    "Segment",
+    "Tone",
+    "available",
+    "days_of",
+    "duration",
+    "headline",
+    "segments_of",
+    "series_of",
+    "utc",
+]
 
 DAY_S = 86_400
 DAYS = 30
 TIMELINE_S = DAY_S
-_DEGRADED_SHARE = 0.05
-"""From this share of failed calls a day counts as a bad one although the breaker stayed closed."""
+_BAD_DAY_PERCENT = 5.0
+"""From this error rate a day is marked although the breaker stayed closed."""
 
 
 class Tone(StrEnum):
@@ -60,25 +76,45 @@ class Day:
     """One UTC day.
 
     Attributes:
-        paused_s: How long calls were refused, seconds; None where nobody kept it.
-        error_rate: Of the calls, per cent; None without calls.
-        percentiles_ms: p50, p95 and p99 of the upstream's latency.
+        open_s: How long calls were refused, seconds; None where that was not kept.
+        known_s: For how much of the day the breaker's state is known, seconds.
+        percentiles_ms: p50, p95 and p99 of the calls' latency; None without calls.
     """
 
     date: str
-    tone: Tone
     calls: int
     failed: int
-    paused_s: float | None
-    error_rate: float | None
-    percentiles_ms: tuple[float | None, float | None, float | None]
+    open_s: float | None
+    known_s: float
+    percentiles_ms: tuple[int | None, int | None, int | None]
+
+    @property
+    def error_rate(self) -> float | None:
+        """Per cent of the calls; None without calls."""
+        return round(100 * self.failed / self.calls, 2) if self.calls else None
+
+    @property
+    def tone(self) -> Tone:
+        if self.open_s:
+            return Tone.BAD
+        if (self.error_rate or 0) >= _BAD_DAY_PERCENT:
+            return Tone.WARN
+        return Tone.GOOD if self.calls or self.known_s else Tone.UNKNOWN
 
     @property
     def words(self) -> str:
         if self.tone is Tone.UNKNOWN:
             return "nothing recorded"
         said = f"{self.calls:,} calls, {self.failed:,} failed"
-        return f"{said}, calls paused for {duration(self.paused_s)}" if self.paused_s else said
+        return f"{said}, calls paused for {duration(self.open_s)}" if self.open_s else said
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """The share of the time in which calls were not refused, per cent; None where nothing was kept."""
+
+    days: int
+    percent: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +127,12 @@ class Board:
     segments: Sequence[Segment]
     days: Sequence[Day]
     history: Sequence[Mapping[str, Any]] | None
-    workers: Sequence[Mapping[str, Any]] | None
-    paused: Sequence[Mapping[str, Any]] | None
+    workers: Mapping[str, Mapping[str, Any]] | None
+    paused: Mapping[str, Mapping[str, Any]] | None
+
+    @property
+    def availability(self) -> list[Availability]:
+        return [Availability(days, available(self.days[-days:])) for days in (1, 7, DAYS)]
 
     @property
     def series(self) -> dict[str, Any]:
@@ -168,31 +208,47 @@ def _segment(state: str, from_s: float, to_s: float, begin_s: float, span_s: flo
     return Segment(state, tone, round(start, 3), round(end - start, 3), utc(from_s), utc(to_s))
 
 
-def days_of(metrics: Mapping[str, Mapping[str, Any]], now_s: float, days: int = DAYS) -> list[Day]:
-    """The last *days* UTC days, oldest first, whether anything is known of them or not."""
+def days_of(
+    metrics: Mapping[str, Mapping[str, Any]],
+    times: Mapping[str, Mapping[Phase, float]],
+    now_s: float,
+    days: int = DAYS,
+) -> list[Day]:
+    """The last *days* UTC days, oldest first, whether anything is known of them or not.
+
+    Args:
+        metrics: Counters by date.
+        times: Seconds in each state of the breaker, by date.
+        now_s: The last day is the one that holds it.
+        days: How many.
+    """
     dates = [utc(now_s - DAY_S * back)[:10] for back in reversed(range(days))]
-    return [_day(date, metrics.get(date, {})) for date in dates]
+    return [_day(date, metrics.get(date, {}), times.get(date, {})) for date in dates]
 
 
-def _day(date: str, found: Mapping[str, Any]) -> Day:
-    calls, failed = (int(found.get(name, 0)) for name in ("total_calls", "failed_calls"))
-    paused_s = _sum(found, "seconds_open", "seconds_forced_open")
-    rate = round(100 * failed / calls, 2) if calls else None
-    p50, p95, p99 = (found.get(f"latency_p{percent}_ms") for percent in (50, 95, 99))
-    return Day(date, _tone(found, paused_s, rate), calls, failed, paused_s, rate, (p50, p95, p99))
+def _day(date: str, counters: Mapping[str, Any], times: Mapping[Phase, float]) -> Day:
+    calls, failed = (int(counters.get(name, 0)) for name in ("total_calls", "failed_calls"))
+    latency = of_counters(counters)
+    p50, p95, p99 = (_ms(latency.percentile_s(percent)) for percent in (50, 95, 99))
+    return Day(
+        date=date,
+        calls=calls,
+        failed=failed,
+        open_s=times.get(Phase.OPEN, 0.0) if times else None,
+        known_s=sum(times.values()),
+        percentiles_ms=(p50, p95, p99),
+    )
 
 
-def _tone(found: Mapping[str, Any], paused_s: float | None, rate: float | None) -> Tone:
-    if not found:
-        return Tone.UNKNOWN
-    if paused_s:
-        return Tone.BAD
-    return Tone.WARN if rate is not None and rate >= 100 * _DEGRADED_SHARE else Tone.GOOD
+def available(days: Sequence[Day]) -> float | None:
+    known_s, open_s = (
+        sum(values) for values in zip(*((day.known_s, day.open_s or 0.0) for day in days), strict=True)
+    )
+    return 100 * (1 - open_s / known_s) if known_s else None
 
 
-def _sum(found: Mapping[str, Any], *names: str) -> float | None:
-    values = [float(found[name]) for name in names if name in found]
-    return sum(values) if values else None
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(1000 * seconds)
 
 
 def series_of(days: Sequence[Day]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from .board import DAYS, Board, days_of, headline, segments_of
 __all__ = ["gather"]
 
 HISTORY = 200
+WORKERS = 100
 _T = TypeVar("_T")
 
 
@@ -21,11 +22,12 @@ async def gather(service: Service) -> Board:
     """Everything on the page. What Redis does not give is None, and the page says so."""
     status = await service.status(force=False)
     now_s = service.now_s
-    history, metrics, workers, paused = await asyncio.gather(
-        _or_none(lambda: service.history(HISTORY)),
-        _or_none(lambda: service.metrics(DAYS)),
-        _or_none(service.workers),
-        _or_none(service.paused),
+    history, metrics, times, workers, paused = await asyncio.gather(
+        _or_none(lambda: service.store.history(HISTORY)),
+        _or_none(lambda: service.store.metrics(DAYS, now_s)),
+        _or_none(lambda: service.store.time_in_state(DAYS, now_s)),
+        _or_none(lambda: service.store.workers(WORKERS)),
+        _or_none(service.store.paused),
     )
     state = status.circuit_breaker.state
     return Board(
@@ -33,7 +35,7 @@ async def gather(service: Service) -> Board:
         now_s=now_s,
         headline=headline(status),
         segments=segments_of(history or [], state and state.value, now_s),
-        days=days_of(metrics or {}, now_s),
+        days=days_of(metrics or {}, times or {}, now_s),
         history=history,
         workers=workers,
         paused=paused,
