@@ -190,16 +190,38 @@ class Store:
                 pipe.expire(key, 30 * _DAY_S)
                 await pipe.execute()
 
-    async def history(self, limit: int = 100) -> list[dict[str, str]]:
-        """The newest transitions, newest first: ``epoch``, ``from``, ``to``, ``reason``, ``by``, ``at``."""
+    async def history(self, limit: int = 100, before: int | None = None) -> list[dict[str, str]]:
+        """The newest transitions, newest first: ``epoch``, ``from``, ``to``, ``reason``, ``by``, ``at``.
+
+        Args:
+            limit: How many at most.
+            before: Only those of an earlier epoch.
+        """
+        newest = "+" if before is None else f"({before}-0"
         with translated(self.address):
-            entries: list[Any] = await self._redis.xrevrange(self.keys.history, count=limit) or []
+            entries: list[Any] = await self._redis.xrevrange(self.keys.history, max=newest, count=limit) or []
         return [{"epoch": name.partition("-")[0], **fields} for name, fields in entries]
 
     async def heartbeat(self, worker: str, about: Mapping[str, Any]) -> None:
         """Say that *worker* is alive; ``about`` holds its version and when it was last seen."""
         with translated(self.address):
             await self._redis.hset(self.keys.workers, worker, json.dumps(about))
+
+    async def workers(self) -> dict[str, str]:
+        """What each worker last said of itself, as JSON, by its name."""
+        with translated(self.address):
+            found: dict[Any, Any] = await self._redis.hgetall(self.keys.workers)
+        return found
+
+    async def forget_workers(self, names: Sequence[str]) -> None:
+        with translated(self.address):
+            await self._redis.hdel(self.keys.workers, *names)
+
+    async def worker_errors(self, at_s: float, limit: int) -> list[str]:
+        """The newest errors of the UTC day that holds ``at_s``, as JSON, newest first."""
+        with translated(self.address):
+            found: list[Any] = await self._redis.lrange(self.keys.worker_errors(at_s), 0, limit - 1)
+        return found
 
     async def listen(self) -> AsyncGenerator[None, None]:
         """Wake once when listening has begun, then at each change; ends with an error as the connection does."""

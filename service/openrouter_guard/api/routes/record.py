@@ -1,0 +1,77 @@
+"""What happened, who reports, and single models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from openrouter_guard.api import record
+from openrouter_guard.api.answers import XCache, json_answer
+from openrouter_guard.api.problems import documented
+from openrouter_guard.api.record_schemas import HistoryAnswer, ModelsAnswer, WorkersAnswer
+
+from .common import PREFIX, Scope, of_scope
+
+__all__ = ["router"]
+
+router = APIRouter(prefix=PREFIX, tags=["record"])
+
+ERRORS_READ = 1000
+EPOCH_MAX = 2**63 - 1
+
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
+
+
+@router.get(
+    "/history",
+    summary="The changes of the breaker, newest first",
+    response_model=HistoryAnswer,
+    responses=documented(404, 422, 503),
+)
+async def history(
+    request: Request,
+    limit: Limit = 100,
+    days: Annotated[int, Query(ge=1, le=30, description="Of how many days of 24 hours")] = 30,
+    before: Annotated[
+        int | None, Query(ge=1, le=EPOCH_MAX, description="Only earlier ones than this epoch: `next_before`")
+    ] = None,
+    scope: Scope = None,
+) -> Response:
+    service = of_scope(request, scope)
+    entries = await service.store.history(limit + 1, before)
+    answer = record.history(entries, limit=limit, days=days, now_s=service.now_s, scope=service.settings.scope)
+    return json_answer(request, answer.model_dump_json(by_alias=True), Age=0, X_Cache=XCache.MISS)
+
+
+@router.get(
+    "/workers",
+    summary="Who reports",
+    response_model=WorkersAnswer,
+    responses=documented(404, 422, 503),
+)
+async def workers(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
+    """The workers seen within a day; those of earlier systems are known by their errors alone."""
+    service = of_scope(request, scope)
+    now_s, store = service.now_s, service.store
+    beats, errors = await store.workers(), await store.worker_errors(now_s, ERRORS_READ)
+    found = record.workers(beats, errors, limit=limit, now_s=now_s, scope=service.settings.scope)
+    if found.gone:
+        await store.forget_workers(found.gone)
+    return json_answer(request, found.answer.model_dump_json(), Age=0, X_Cache=XCache.MISS)
+
+
+@router.get(
+    "/models",
+    summary="Single models, and whether their calls wait",
+    response_model=ModelsAnswer,
+    responses=documented(404, 422),
+)
+async def models(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
+    """Answers from memory; `:free` stands for all models whose names end so, for they share a cap."""
+    service = of_scope(request, scope)
+    view = service.view
+    answer = record.models(view, service.settings, limit=limit)
+    cached = XCache.STALE if view.is_degraded else XCache.HIT
+    return json_answer(request, answer.model_dump_json(), X_Cache=cached)
