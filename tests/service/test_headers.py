@@ -16,7 +16,7 @@ from openrouter_guard.store import Store
 from tests.service.apps import STATUS, FakeUpstream, eventually, open_breaker, running, write
 
 PREFIX = "/api/v1/openrouter"
-READING = [f"{PREFIX}/{name}" for name in ("status", "metrics", "history", "workers", "models", "badge")]
+READING = [f"{PREFIX}/{name}" for name in ("status", "metrics", "history", "workers", "models", "paused", "badge")]
 ALL = [*READING, f"{PREFIX}/gate", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/nowhere"]
 
 
@@ -103,7 +103,7 @@ class TestWhereItCameFrom:
         assert "age" not in answer.headers
         assert answer.headers["x-cache"] == "STALE"
 
-    @pytest.mark.parametrize("name", ["metrics", "history", "workers"])
+    @pytest.mark.parametrize("name", ["metrics", "history", "workers", "paused"])
     async def test_what_is_read_for_each_request_is_new(
         self, settings: Settings, upstream: FakeUpstream, name: str
     ) -> None:

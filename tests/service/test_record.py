@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-import redis.asyncio as aioredis
 
 from openrouter_guard.api import record
+from openrouter_guard.api.record_schemas import WorkersAnswer
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.models import Model, Run
 from openrouter_guard.rules.override import Override, OverrideKind
@@ -92,9 +92,8 @@ class TestHistory:
 
 
 class TestWorkers:
-    def listed(self, beats: Mapping[str, Any], *errors: Mapping[str, Any], limit: int = 100) -> record.Workers:
-        texts = {name: about if isinstance(about, str) else json.dumps(about) for name, about in beats.items()}
-        return record.workers(texts, map(json.dumps, errors), limit=limit, now_s=NOW_S, scope="default")
+    def listed(self, beats: Mapping[str, Any], *errors: Any, limit: int = 100) -> WorkersAnswer:
+        return record.workers(beats, errors, limit=limit, now_s=NOW_S, scope="default")
 
     def beat(self, age_s: float) -> Mapping[str, str]:
         return {"version": "1.2.3", "last_seen": iso(NOW_S - age_s)}
@@ -109,7 +108,7 @@ class TestWorkers:
         }
 
     def test_those_seen_last_come_first_and_the_silent_are_not_live(self) -> None:
-        answer = self.listed({"a": self.beat(91), "b": self.beat(5), "c": self.beat(90)}).answer
+        answer = self.listed({"a": self.beat(91), "b": self.beat(5), "c": self.beat(90)})
         assert [(worker.worker_id, worker.live) for worker in answer.workers] == [
             ("b", True),
             ("c", True),
@@ -119,36 +118,43 @@ class TestWorkers:
         assert {worker.version for worker in answer.workers} == {"1.2.3"}
 
     def test_a_worker_of_an_earlier_system_is_known_by_its_error(self) -> None:
-        (worker,) = self.listed({}, self.error("old", 10)).answer.workers
+        (worker,) = self.listed({}, self.error("old", 10)).workers
         assert (worker.worker_id, worker.version, worker.live) == ("old", None, True)
         assert worker.last_seen == iso(NOW_S - 10)
 
     def test_the_newest_error_of_each_is_shown(self) -> None:
         errors = (self.error("a", 1, "rate_limited"), self.error("b", 2), self.error("a", 3, "timeout"))
-        found = {w.worker_id: w.last_error for w in self.listed({"a": self.beat(0)}, *errors).answer.workers}
+        found = {w.worker_id: w.last_error for w in self.listed({"a": self.beat(0)}, *errors).workers}
         assert found["a"]
         assert (found["a"].error_type, found["a"].at) == ("rate_limited", iso(NOW_S - 1))
 
     def test_beyond_the_limit_they_are_counted(self) -> None:
-        answer = self.listed({f"w{number}": self.beat(number) for number in range(5)}, limit=2).answer
+        answer = self.listed({f"w{number}": self.beat(number) for number in range(5)}, limit=2)
         assert ([worker.worker_id for worker in answer.workers], answer.total) == (["w0", "w1"], 5)
 
-    @pytest.mark.parametrize("about", ["", "not JSON", "[]", '{"last_seen": 7}', "[" * 5000])
-    def test_who_is_gone_or_left_nothing_readable_is_forgotten(self, about: str) -> None:
-        found = self.listed({"here": self.beat(0), "gone": self.beat(DAY_S + 1), "odd": about})
-        assert [worker.worker_id for worker in found.answer.workers] == ["here"]
-        assert found.gone == ("gone", "odd")
+    @pytest.mark.parametrize("about", [{}, {"last_seen": 7}, {"last_seen": "2020-01-01T00:00:00+00:00"}])
+    def test_who_left_nothing_readable_or_is_long_gone_is_not_listed(self, about: Any) -> None:
+        answer = self.listed({"here": self.beat(0), "odd": about}, {"worker_id": ["odd"]}, self.error("old", 601))
+        assert [worker.worker_id for worker in answer.workers] == ["here"]
 
-    async def test_reading_the_list_forgets_those_in_redis(
-        self, settings: Settings, upstream: FakeUpstream, store: Store, client: aioredis.Redis
-    ) -> None:
-        await store.heartbeat("here", {"version": "1", "last_seen": iso(time.time())})
-        await store.heartbeat("gone", {"version": "1", "last_seen": iso(time.time() - 2 * DAY_S)})
-        await store.count(Batch(0, "r", 1, [], errors=[json.dumps(self.error("old", 0))]), at_s=time.time())
+    async def test_who_beats_is_there(self, settings: Settings, upstream: FakeUpstream, store: Store) -> None:
+        now_s = time.time()
+        await store.heartbeat("here", {"version": "1", "last_seen": iso(now_s)})
+        failed = {**self.error("old", 0), "timestamp": iso(now_s)}
+        await store.count(Batch(0, "r", 1, [], errors=[json.dumps(failed)]), at_s=now_s)
         async with running(settings, upstream) as service:
             answer = await ask(service, WORKERS)
-        assert [worker["worker_id"] for worker in answer["workers"]] == ["here"]
-        assert await client.hkeys("openrouter:workers") == ["here"]
+        assert {worker["worker_id"]: worker["version"] for worker in answer["workers"]} == {"here": "1", "old": None}
+
+
+async def test_what_an_operator_has_paused_is_told_as_it_says(
+    settings: Settings, upstream: FakeUpstream, store: Store
+) -> None:
+    now = iso(time.time())
+    await store.tell_paused("production", {"last_seen": now, "paused": 3})
+    async with running(settings, upstream) as service:
+        (cluster,) = (await ask(service, "/api/v1/openrouter/paused"))["clusters"]
+    assert cluster == {"cluster": "production", "last_seen": now, "details": {"paused": 3}}
 
 
 class TestModels:

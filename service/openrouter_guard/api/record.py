@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from openrouter_guard.rules.models import Model, cooling
 from openrouter_guard.rules.wire import iso, unix_s
 from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings
+from openrouter_guard.store.ledger import WORKER_LIFE_S, About
 
 from .record_schemas import (
+    ClusterAnswer,
     HistoryAnswer,
     ModelsAnswer,
     ModelState,
+    PausedAnswer,
     TransitionAnswer,
     WorkerAnswer,
     WorkerError,
     WorkersAnswer,
 )
 
-__all__ = ["FORGET_S", "Workers", "history", "models", "workers"]
+__all__ = ["history", "models", "paused", "workers"]
 
 LIVE_S = 90.0
 """Three heartbeats."""
-FORGET_S = 86_400.0
-"""A worker that was not seen for so long is no longer listed."""
 _DAY_S = 86_400.0
 
 
@@ -50,27 +49,32 @@ def _transition(entry: Mapping[str, str]) -> TransitionAnswer | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """The workers that are listed, and the names of those that have not been seen for so long that they are not."""
-
-    answer: WorkersAnswer
-    gone: tuple[str, ...]
-
-
-def workers(beats: Mapping[str, str], errors: Iterable[str], *, limit: int, now_s: float, scope: str) -> Workers:
-    """From heartbeats and the log of errors, both as JSON; who left an error alone is one of an earlier system."""
+def workers(
+    beats: Mapping[str, About], errors: Iterable[About], *, limit: int, now_s: float, scope: str
+) -> WorkersAnswer:
+    """From heartbeats and the log of errors, newest first; who left an error alone is one of an earlier system."""
     last_errors = _last_errors(errors)
-    seen = {name: _object(beats.get(name, "")) for name in beats.keys() | last_errors.keys()}
-    listed = [_worker(name, about, last_errors.get(name), now_s) for name, about in seen.items()]
+    names = beats.keys() | last_errors.keys()
+    listed = [_worker(name, beats.get(name, {}), last_errors.get(name), now_s) for name in names]
     known = sorted(
-        (each for each in listed if unix_s(each.last_seen) > now_s - FORGET_S),
+        (each for each in listed if unix_s(each.last_seen) >= now_s - WORKER_LIFE_S),
         key=lambda each: (-unix_s(each.last_seen), each.worker_id),
     )
-    names = {each.worker_id for each in known}
     live = sum(each.live for each in known)
-    answer = WorkersAnswer(workers=known[:limit], total=len(known), live=live, scope=scope)
-    return Workers(answer, tuple(sorted(beats.keys() - names)))
+    return WorkersAnswer(workers=known[:limit], total=len(known), live=live, scope=scope)
+
+
+def paused(clusters: Mapping[str, About], *, scope: str) -> PausedAnswer:
+    """What operators said; all but the time is theirs."""
+    found = [
+        ClusterAnswer(
+            cluster=name,
+            last_seen=iso(unix_s(_text(about.get("last_seen")))) or None,
+            details={key: value for key, value in about.items() if key != "last_seen"},
+        )
+        for name, about in clusters.items()
+    ]
+    return PausedAnswer(clusters=found, scope=scope)
 
 
 def models(view: View, settings: Settings, *, limit: int) -> ModelsAnswer:
@@ -108,10 +112,10 @@ def _worker(name: str, about: Mapping[str, Any], error: WorkerError | None, now_
     )
 
 
-def _last_errors(errors: Iterable[str]) -> dict[str, WorkerError]:
+def _last_errors(errors: Iterable[About]) -> dict[str, WorkerError]:
     """The newest error of each worker; they come newest first."""
     found: dict[str, WorkerError] = {}
-    for row in map(_object, errors):
+    for row in errors:
         worker_id = _text(row.get("worker_id"))
         if worker_id and worker_id not in found:
             found[worker_id] = _error(row)
@@ -126,14 +130,6 @@ def _error(row: Mapping[str, Any]) -> WorkerError:
         error_message=_text(row.get("error_message")),
         status_code=code if isinstance(code, int) else None,
     )
-
-
-def _object(text: str) -> Mapping[str, Any]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _text(value: Any) -> str:

@@ -13,10 +13,12 @@ from openrouter_guard.rules.wire import iso
 from .schemas import Moment
 
 __all__ = [
+    "ClusterAnswer",
     "GateAnswer",
     "HistoryAnswer",
     "ModelState",
     "ModelsAnswer",
+    "PausedAnswer",
     "TransitionAnswer",
     "WorkerAnswer",
     "WorkerError",
@@ -82,7 +84,7 @@ class HistoryAnswer(BaseModel):
 
 
 class WorkerError(BaseModel):
-    """What a worker last reported as failed today (UTC)."""
+    """What a worker last reported as failed."""
 
     model_config = shown(**_ERROR)
 
@@ -101,7 +103,7 @@ class WorkerAnswer(BaseModel):
     version: str | None = Field(description="Of the library; null for a worker of an earlier system")
     last_seen: Moment | None
     live: bool = Field(description="Whether it was seen within the last 90 s")
-    last_error: WorkerError | None = Field(description="Among the newest 1,000 of the fleet today (UTC)")
+    last_error: WorkerError | None = Field(description="Among the newest 1,000 of the fleet")
 
 
 class WorkersAnswer(BaseModel):
@@ -123,8 +125,36 @@ class WorkersAnswer(BaseModel):
     )
 
     workers: list[WorkerAnswer]
-    total: int = Field(description="How many were seen within a day, beyond the limit too")
+    total: int = Field(description="How many were seen within ten minutes, beyond the limit too")
     live: int = Field(description="How many of them within the last 90 s")
+    scope: str
+
+
+class ClusterAnswer(BaseModel):
+    """What the operator of one cluster has paused."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cluster: str
+    last_seen: Moment | None = Field(description="When its operator said so; that holds for a day")
+    details: dict[str, Any] = Field(description="As the operator tells it")
+
+
+class PausedAnswer(BaseModel):
+    """What operators have paused."""
+
+    model_config = shown(
+        clusters=[
+            {
+                "cluster": "production",
+                "last_seen": "2026-03-01T12:00:40+00:00",
+                "details": {"paused": 3, "matched": 3},
+            }
+        ],
+        scope="default",
+    )
+
+    clusters: list[ClusterAnswer]
     scope: str
 
 

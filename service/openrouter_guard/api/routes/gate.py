@@ -22,7 +22,10 @@ router = APIRouter(prefix=PREFIX, tags=["state"])
 
 _SVG = "image/svg+xml"
 Model = Annotated[
-    str, Query(description="Ask for calls to this model, such as openai/gpt-4o", max_length=200, examples=["openai/gpt-4o"])
+    str,
+    Query(
+        description="Ask for calls to this model, such as openai/gpt-4o", max_length=200, examples=["openai/gpt-4o"]
+    ),
 ]
 
 

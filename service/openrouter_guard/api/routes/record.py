@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from openrouter_guard.api import record
 from openrouter_guard.api.answers import XCache, json_answer
 from openrouter_guard.api.problems import documented
-from openrouter_guard.api.record_schemas import HistoryAnswer, ModelsAnswer, WorkersAnswer
+from openrouter_guard.api.record_schemas import HistoryAnswer, ModelsAnswer, PausedAnswer, WorkersAnswer
 
 from .common import PREFIX, Scope, of_scope
 
@@ -19,6 +19,8 @@ __all__ = ["router"]
 router = APIRouter(prefix=PREFIX, tags=["record"])
 
 ERRORS_READ = 1000
+WORKERS_READ = 100_000
+"""All that are alive, to count them."""
 EPOCH_MAX = 2**63 - 1
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
@@ -40,7 +42,7 @@ async def history(
     scope: Scope = None,
 ) -> Response:
     service = of_scope(request, scope)
-    entries = await service.store.history(limit + 1, before)
+    entries = await service.store.history(limit + 1, before=before or 0)
     answer = record.history(entries, limit=limit, days=days, now_s=service.now_s, scope=service.settings.scope)
     return json_answer(request, answer.model_dump_json(by_alias=True), Age=0, X_Cache=XCache.MISS)
 
@@ -52,14 +54,25 @@ async def history(
     responses=documented(404, 422, 503),
 )
 async def workers(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
-    """The workers seen within a day; those of earlier systems are known by their errors alone."""
+    """The workers seen within ten minutes; those of earlier systems are known by their errors alone."""
     service = of_scope(request, scope)
     now_s, store = service.now_s, service.store
-    beats, errors = await store.workers(), await store.worker_errors(now_s, ERRORS_READ)
-    found = record.workers(beats, errors, limit=limit, now_s=now_s, scope=service.settings.scope)
-    if found.gone:
-        await store.forget_workers(found.gone)
-    return json_answer(request, found.answer.model_dump_json(), Age=0, X_Cache=XCache.MISS)
+    beats, errors = await store.workers(WORKERS_READ), await store.worker_errors(ERRORS_READ, now_s=now_s)
+    answer = record.workers(beats, errors, limit=limit, now_s=now_s, scope=service.settings.scope)
+    return json_answer(request, answer.model_dump_json(), Age=0, X_Cache=XCache.MISS)
+
+
+@router.get(
+    "/paused",
+    summary="What operators have paused",
+    response_model=PausedAnswer,
+    responses=documented(404, 422, 503),
+)
+async def paused(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
+    """By cluster, as its operator tells it."""
+    service = of_scope(request, scope)
+    answer = record.paused(await service.store.paused(limit), scope=service.settings.scope)
+    return json_answer(request, answer.model_dump_json(), Age=0, X_Cache=XCache.MISS)
 
 
 @router.get(
