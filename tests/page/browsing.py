@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,10 +14,11 @@ from playwright.async_api import Browser, async_playwright
 
 from openrouter_guard.api import create_app
 from openrouter_guard.settings import Settings
+from openrouter_guard.store import Batch, Store
 from tests.ports import free_port
-from tests.service.apps import FakeUpstream, eventually
+from tests.service.apps import FakeUpstream, eventually, open_breaker
 
-__all__ = ["IS_REQUIRED", "MISSING", "browsing", "find_chromium", "serving"]
+__all__ = ["IS_REQUIRED", "MISSING", "browsing", "find_chromium", "outage", "serving"]
 
 IS_REQUIRED = os.environ.get("OPENROUTER_GUARD_REQUIRE_BROWSER") == "1"
 MISSING = (
@@ -65,3 +67,10 @@ async def serving(settings: Settings, upstream: FakeUpstream, port: int = 0) -> 
     finally:
         server.should_exit = True
         await running
+
+
+async def outage(store: Store, settings: Settings) -> None:
+    """Five failures of workers, as they report them, and the open breaker that follows."""
+    fields = {"state": "service_unavailable", "message": "HTTP 503: no provider answers"}
+    await store.count(Batch(0, "summaries-1", time.time_ns(), [("F", 5)], fields=fields), at_s=time.time())
+    await open_breaker(store, settings)

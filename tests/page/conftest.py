@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page
 
 from openrouter_guard.settings import Settings
+from openrouter_guard.store import Store
 from tests.page.browsing import IS_REQUIRED, MISSING, browsing, find_chromium, serving
 from tests.service.apps import KEY, FakeUpstream
+
+# One event loop for the module, for the browser, which takes seconds to start, lives in it.
+fixture = pytest_asyncio.fixture(loop_scope="module")
 
 
 @pytest.fixture
@@ -22,13 +27,20 @@ def upstream() -> FakeUpstream:
     return FakeUpstream()
 
 
-@pytest.fixture
+@fixture
+async def store(redis_url: str) -> AsyncIterator[Store]:
+    store = Store(redis_url)
+    yield store
+    await store.close()
+
+
+@fixture
 async def service_url(settings: Settings, upstream: FakeUpstream) -> AsyncIterator[str]:
     async with serving(settings, upstream) as url:
         yield url
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     program = find_chromium()
     if program is None:
@@ -39,13 +51,13 @@ async def browser() -> AsyncIterator[Browser]:
         yield browser
 
 
-@pytest.fixture
+@fixture
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     async with await browser.new_context(timezone_id="Europe/Rome", locale="en-GB") as context:
         yield context
 
 
-@pytest.fixture
+@fixture
 async def page(context: BrowserContext) -> AsyncIterator[Page]:
     """A page that fails the test if the browser has anything to complain of."""
     page = await context.new_page()

