@@ -30,7 +30,23 @@ async def past(store: Store) -> None:
         calls = 9_000 + 700 * (back * 7 % 11)
         failed = calls // 12 if back == 12 else calls * (back * 5 % 7) // 1000
         counters = {"total_calls": calls, "failed_calls": failed, "successful_calls": calls - failed}
-        await store.add_metrics(counters, at_s=now_s - DAY_S * back)
+        latency = {"latency_ms_le_1500": calls // 2, "latency_ms_le_3000": calls // 3, "latency_ms_le_15000": failed}
+        open_ms = 1_500_000 if back == 4 else 0
+        times = {"breaker_open_ms": open_ms, "breaker_closed_ms": 86_400_000 - open_ms}
+        await store.add_metrics(counters | latency | times, at_s=now_s - DAY_S * back)
+    for ago_s, before, after in (
+        (40_000, "closed", "open"),
+        (38_500, "open", "half_open"),
+        (38_400, "half_open", "closed"),
+    ):
+        fields = {
+            "from": before,
+            "to": after,
+            "reason": "service_unavailable",
+            "by": "summaries-2",
+            "at": iso(now_s - ago_s),
+        }
+        await store._redis.xadd(store.keys.history, dict(fields), id=f"{int(1000 * (now_s - ago_s))}-0")
     for number in range(1, 4):
         await store.heartbeat(f"summaries-{number}", {"version": "0.1.0", "last_seen": iso(now_s - number)})
 
