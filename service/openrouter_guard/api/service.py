@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 
 from openrouter_guard.errors import StoreError
+from openrouter_guard.rules import times
 from openrouter_guard.rules.checks import is_recheck_due, wants_check
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import OpenRouterState
@@ -147,10 +148,16 @@ class Service:
             return
         try:
             await self._counters.flush(self._store, self._cache.now_s)
+            await self._keep_time()
         except StoreError as error:
             self._counting.failed(error)
         else:
             self._counting.worked()
+
+    async def _keep_time(self) -> None:
+        record = self._cache.view.record
+        if record is not None and times.is_due(record, self._cache.now_s):
+            await self._store.keep_time()
 
     @property
     def _age_s(self) -> float | None:
