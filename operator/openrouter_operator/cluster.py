@@ -31,10 +31,12 @@ from .workload import GROUP, Change, Workload
 __all__ = [
     "AUTOSCALERS",
     "DEPLOYMENTS",
+    "FINALIZER",
     "RESOURCE",
     "Cluster",
     "ClusterError",
     "Conflict",
+    "Kind",
     "NotFound",
     "NotLeading",
     "Refused",
@@ -45,6 +47,8 @@ VERSION = "v1alpha1"
 Kind: TypeAlias = tuple[str, str, str]
 """Group, version and plural of a kind."""
 RESOURCE: Kind = (GROUP, VERSION, "openrouterstatuses")
+FINALIZER = f"{GROUP}/restore"
+"""On our own resources: what they have paused comes back before they go."""
 DEPLOYMENTS: Kind = ("apps", "v1", "deployments")
 AUTOSCALERS: Kind = ("autoscaling", "v2", "horizontalpodautoscalers")
 PAGE = 500
@@ -188,6 +192,17 @@ class Cluster:
         async with self._turns:
             self.fence()
             return await self._request("PUT", path, body={**resource, "status": status})
+
+    async def let_go(self, resource: Mapping[str, Any]) -> None:
+        """Take our finalizer from a resource, if that is as it was seen.
+
+        Raises:
+            ClusterError: If that was not done.
+        """
+        metadata = resource["metadata"]
+        left = [finalizer for finalizer in metadata.get("finalizers", ()) if finalizer != FINALIZER]
+        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": left}}
+        await self._request("PATCH", _resource(metadata["namespace"], metadata["name"]), body=patch)
 
     # -- the lease ----------------------------------------------------------------------------------------------
 

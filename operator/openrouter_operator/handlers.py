@@ -17,7 +17,7 @@ from typing import Any
 
 import kopf
 
-from .cluster import AUTOSCALERS, DEPLOYMENTS, RESOURCE, Cluster, ClusterError, NotLeading
+from .cluster import AUTOSCALERS, DEPLOYMENTS, FINALIZER, RESOURCE, Cluster, ClusterError, NotLeading
 from .feed import Feeds
 from .inventory import Inventory
 from .orphans import Orphans
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 registry = kopf.OperatorRegistry()
 
-FINALIZER = f"{GROUP}/restore"
 SETTLE_S = 0.05
 """Events come in bursts: one round answers all of a burst."""
 MISHAP_S = 5.0
