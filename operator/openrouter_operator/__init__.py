@@ -14,4 +14,6 @@ main        one run: become the leader, then let kopf watch
       ├─ feed        the shared state of each scope
       ├─ inventory   the workloads of the cluster, as watched
       └─ cluster     the only file that talks to Kubernetes
+
+rescue      without any of them: all that is paused comes back
 """

@@ -30,6 +30,8 @@ from .workload import GROUP, Change, Workload
 
 __all__ = [
     "AUTOSCALERS",
+    "CRDS",
+    "FINALIZER",
     "RESOURCE",
     "Cluster",
     "ClusterError",
@@ -44,7 +46,10 @@ VERSION = "v1alpha1"
 Path: TypeAlias = tuple[str, str, str]
 """Group, version and plural of a kind."""
 RESOURCE: Path = (GROUP, VERSION, "openrouterstatuses")
+FINALIZER = f"{GROUP}/restore"
+"""On our own resources: what they have paused comes back before they go."""
 AUTOSCALERS: Path = ("autoscaling", "v2", "horizontalpodautoscalers")
+CRDS: Path = ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 PAGE = 500
 TIMEOUT_S = 10.0
 AT_ONCE = 32
@@ -143,7 +148,7 @@ class Cluster:
         Raises:
             NotFound: If there is none of that name.
         """
-        return await self._request("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
+        return await self._request("GET", f"{_every(CRDS, '')}/{name}")
 
     # -- our own resource ---------------------------------------------------------------------------------------
 
@@ -195,6 +200,17 @@ class Cluster:
         async with self._turns:
             self.fence()
             return await self._request("PUT", path, body={**resource, "status": status})
+
+    async def let_go(self, resource: Mapping[str, Any]) -> None:
+        """Take our finalizer from a resource, if that is as it was seen.
+
+        Raises:
+            ClusterError: If that was not done.
+        """
+        metadata = resource["metadata"]
+        left = [finalizer for finalizer in metadata.get("finalizers", ()) if finalizer != FINALIZER]
+        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": left}}
+        await self._request("PATCH", _resource(metadata["namespace"], metadata["name"]), body=patch)
 
     # -- the lease ----------------------------------------------------------------------------------------------
 

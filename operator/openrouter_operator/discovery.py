@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from openrouter_guard.errors import ConfigurationError
 
-from .cluster import Cluster, NotFound
+from .cluster import Cluster, NotFound, Refused
 from .kinds import BY_NAME, Kind, UnusableKind, from_crd
 
 __all__ = ["found"]
@@ -40,7 +41,8 @@ async def _kind(cluster: Cluster, name: str, namespaces: Sequence[str]) -> Kind 
         if "." in name:
             return from_crd(await cluster.crd(name))
         kind = BY_NAME[name]
-        await cluster.try_to_list(kind.path, namespaces[0] if namespaces else "")
+        with suppress(Refused):  # it is there; what is missing is a right
+            await cluster.try_to_list(kind.path, namespaces[0] if namespaces else "")
     except NotFound:
         return None
     except UnusableKind as error:

@@ -18,7 +18,7 @@ from typing import Any
 
 import kopf
 
-from .cluster import AUTOSCALERS, RESOURCE, Cluster, ClusterError, NotLeading
+from .cluster import AUTOSCALERS, FINALIZER, RESOURCE, Cluster, ClusterError, NotLeading
 from .feed import Feeds
 from .inventory import Inventory
 from .kinds import Kind
@@ -30,7 +30,6 @@ __all__ = ["Operator", "configure", "registry_for"]
 
 logger = logging.getLogger(__name__)
 
-FINALIZER = f"{GROUP}/restore"
 SETTLE_S = 0.05
 """Events come in bursts: one round answers all of a burst."""
 MISHAP_S = 5.0

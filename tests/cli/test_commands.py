@@ -13,7 +13,7 @@ from tests.cli.commands import run
 def test_help_names_every_command() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for command in ("up", "serve", "operate", "simulate", "probe"):
+    for command in ("up", "serve", "operate", "rescue", "simulate", "probe"):
         assert f"\n    {command} " in done.stdout
 
 

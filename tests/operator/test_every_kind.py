@@ -10,6 +10,7 @@ import pytest
 
 from openrouter_guard.rules.breaker import Phase
 from tests.chart.helm import MINIMAL, Helm, installed
+from tests.cli.commands import run
 from tests.controlplane import ControlPlane
 from tests.operator import foreign
 from tests.operator.conftest import Fleet, Operator, deployment
@@ -125,7 +126,6 @@ def account(
         kubeconfig = control_plane.kubeconfig_for_service_account(fleet.namespace, release.service_account)
         started = start(kubeconfig, OPENROUTER_GUARD_KINDS=",".join((*KINDS, CUSTOM)))
         yield release.service_account, started
-        assert started.stop() == 0
 
 
 def test_every_kind_is_paused_and_comes_back_as_it_was(
@@ -155,6 +155,18 @@ def test_hold_stops_new_work_and_leaves_pods_alone(fleet: Fleet, account: tuple[
     until(lambda: fleet.status()["targets"]["summary"] == "3/3")
     fleet.unwatch("default", "--timeout=15s")
     assert running(fleet) == RUNNING
+
+
+def test_rescue_restores_every_kind(fleet: Fleet, account: tuple[str, Operator], control_plane: ControlPlane) -> None:
+    fleet.apply(*one_of_each())
+    fleet.watch(targets=TARGETS)
+    fleet.fail()
+    until(lambda: running(fleet) == PAUSED, seconds=15)
+    account[1].kill()
+    done = run("rescue", "--namespace", fleet.namespace, KUBECONFIG=str(control_plane.kubeconfig))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert running(fleet) == RUNNING
+    assert not remembering(fleet)
 
 
 def test_what_is_better_left_alone_is_and_the_status_says_why(fleet: Fleet, account: tuple[str, Operator]) -> None:

@@ -16,8 +16,8 @@ import redis.asyncio as aioredis
 
 from openrouter_guard.api import serving
 from openrouter_guard.rules import checks
-from openrouter_guard.rules.breaker import Open, Policy
-from openrouter_guard.rules.wire import iso
+from openrouter_guard.rules.breaker import Open, Phase, Policy
+from openrouter_guard.rules.wire import iso, unix_s
 from openrouter_guard.runtime import cache
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
@@ -279,3 +279,17 @@ async def test_an_unknown_scope_is_not_found(settings: Settings, upstream: FakeU
         answer = await service.get(f"{STATUS}?scope=default")
     assert answer.status_code == 404
     assert "team-a" in answer.json()["detail"]
+
+
+async def test_the_service_puts_down_the_time_in_a_state_that_nothing_happens_to(
+    settings: Settings, upstream: FakeUpstream, client: aioredis.Redis, store: Store
+) -> None:
+    await write(client, age_s=1, epoch="1", timed_until=iso(time.time() - 100))
+    async with running(settings, upstream):
+
+        async def put_down() -> bool:
+            return unix_s(str(await client.hget(STATE, "timed_until"))) > time.time() - 60
+
+        await eventually(put_down)
+    (day,) = (await store.time_in_state(1, time.time())).values()
+    assert day[Phase.CLOSED] == pytest.approx(min(100, time.time() % 86_400), abs=2)

@@ -8,13 +8,18 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+import redis
 
+from openrouter_guard import Guard, Settings
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import SUCCESS
+from openrouter_guard.rules.wire import iso, unix_s
 from openrouter_guard.store import Batch, Seen, Store
 from openrouter_guard.worker.agent import Agent
+from tests.existing_worker import STATE
+from tests.waiting import until
 
 POLICY = Policy(reset_timeout_s=0.05, jitter=0)
 _seqs = itertools.count(1)
@@ -93,3 +98,11 @@ async def test_of_many_who_know_what_was_lost_one_restores_it(redis_url: str, st
     assert await store._redis.hget(store.keys.state, "version") == "1"
     for each in stores:
         await each.close()
+
+
+def test_a_worker_puts_down_the_time_in_a_state_that_nothing_happens_to(redis_url: str) -> None:
+    """Else the time would be lost with the state once everybody has left."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client, Guard(Settings(redis_url)) as guard:
+        client.hset(STATE, mapping={"epoch": "1", "timed_until": iso(time.time() - 300)})
+        assert guard.state.phase is Phase.CLOSED
+        until(lambda: unix_s(str(client.hget(STATE, "timed_until"))) > time.time() - 60)

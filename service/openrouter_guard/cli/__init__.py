@@ -56,6 +56,19 @@ def _parser() -> argparse.ArgumentParser:
     operate = commands.add_parser("operate", help="the Kubernetes operator")
     operate.set_defaults(run=_operate)
 
+    rescue = commands.add_parser(
+        "rescue",
+        help="restore everything that an operator left paused",
+        description="Restore every paused workload from its own annotation, with the rights of your kubeconfig; "
+        "neither an operator nor Redis is needed. What somebody has changed since stands. Stop the operator first: "
+        "one that still runs pauses again. Exit status: 0 nothing is left paused; 1 something is.",
+    )
+    where = rescue.add_mutually_exclusive_group(required=True)
+    where.add_argument("-n", "--namespace", action="append", metavar="NAME", help="may be given more than once")
+    where.add_argument("-A", "--all-namespaces", action="store_true")
+    rescue.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    rescue.set_defaults(run=_rescue)
+
     simulate = commands.add_parser("simulate", help="a simulated OpenRouter that fails on demand")
     simulate.add_argument("--host", default="127.0.0.1")
     simulate.add_argument("--port", type=int, default=8787)
@@ -110,6 +123,12 @@ def _operate(_arguments: argparse.Namespace) -> None:
 
     configure(os.environ)
     operator.run(OperatorSettings.from_env(os.environ))
+
+
+def _rescue(arguments: argparse.Namespace) -> int:
+    from .rescue import run
+
+    return run(arguments.namespace, dry_run=arguments.dry_run)
 
 
 def _simulate(arguments: argparse.Namespace) -> None:

@@ -97,6 +97,7 @@ class Record:
         good_checks: Health checks in a row that found nothing wrong while the breaker was half-open.
         check_found: What the last health check found, whatever calls said since; None if there was none.
         check_wanted_s: When a call last gave reason to doubt the key or the credit, so that a check is wanted.
+        timed_until_s: Until when the time in each state is in the daily metrics; 0 if none has been put there.
     """
 
     breaker: Breaker = Closed()
@@ -112,6 +113,7 @@ class Record:
     calls_per_minute: float = 0.0
     fleet: int = 0
     override: Override | None = None
+    timed_until_s: float = 0.0
 
     def phase(self, now_s: float) -> Phase:
         """The effective state: what a person decided, else what is stored and the time."""

@@ -25,6 +25,7 @@ FIELDS = (
     "breaker", "reason", "epoch", "version", "opened_at", "open_until", "closed_at", "trips", "run",
     "live_reporters", "permits", "tried_at", "probation", "good_checks", "transitions", "check_slot",
     "override", "fleet", "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
+    "timed_until",
 )  # fmt: skip
 """All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
 and ``calls_since`` are the minute that is being measured."""
@@ -53,6 +54,7 @@ def parse(fields: Mapping[str, str]) -> Record:
         calls_per_minute=_number(fields.get("calls_per_minute")) or 0.0,
         check_found=_state(fields["check_found"]) if fields.get("check_found") else None,
         check_wanted_s=unix_s(fields.get("check_wanted")),
+        timed_until_s=unix_s(fields.get("timed_until")),
     )
 
 
@@ -77,6 +79,7 @@ def encode(record: Record) -> dict[str, str]:
         "fleet": str(record.fleet or ""),
         "check_found": record.check_found.value if record.check_found else "",
         "check_wanted": iso(record.check_wanted_s),
+        "timed_until": iso(record.timed_until_s),
         **_breaker_fields(record.breaker),
         "circuit_breaker_open": str(_is_open(record.breaker, record.override)).lower(),
         "override": _override_text(record.override),

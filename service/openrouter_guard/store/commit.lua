@@ -1,14 +1,17 @@
 -- Change the state only if what the decision rests on is still as it was read.
 -- KEYS[1]  the state hash
 -- KEYS[2]  the history stream
+-- KEYS[3]… the metrics hash of each day whose time is to be put down
 -- ARGV[1]  JSON object of the fields as read; "" means: no such field
 -- ARGV[2]  JSON object of the fields to set; "" means: delete the field
 -- ARGV[3]  lifetime in seconds; "0" means: none
 -- ARGV[4]  channel to wake those who listen
 -- ARGV[5]  the message for them; "" means: nothing that they need to know changed
--- ARGV[6]  number of transitions to write into the history, then for each its epoch and its fields as JSON
+-- ARGV[6]  JSON list with one object for each of those days: what to add to which counter
+-- ARGV[7]  number of transitions to write into the history, then for each its epoch and its fields as JSON
 -- Returns  1 if changed, 0 if somebody was faster
 local HISTORY_KEPT = 10000
+local METRICS_LIFE_S = 30 * 24 * 3600
 
 for field, value in pairs(cjson.decode(ARGV[1])) do
   if (redis.call("HGET", KEYS[1], field) or "") ~= value then return 0 end
@@ -26,9 +29,16 @@ if ARGV[3] == "0" then
 else
   redis.call("EXPIRE", KEYS[1], ARGV[3])
 end
-for i = 1, tonumber(ARGV[6]) do
+for day, counters in ipairs(cjson.decode(ARGV[6])) do
+  for counter, amount in pairs(counters) do
+    -- What is wrong with the metrics must not keep the breaker from changing.
+    redis.pcall("HINCRBY", KEYS[2 + day], counter, amount)
+  end
+  redis.call("EXPIRE", KEYS[2 + day], METRICS_LIFE_S)
+end
+for i = 1, tonumber(ARGV[7]) do
   -- Refused where the history has it already, or a later one: it is written once, by whoever comes first.
-  redis.pcall("XADD", KEYS[2], "MAXLEN", "~", HISTORY_KEPT, ARGV[5 + 2 * i] .. "-0", unpack(cjson.decode(ARGV[6 + 2 * i])))
+  redis.pcall("XADD", KEYS[2], "MAXLEN", "~", HISTORY_KEPT, ARGV[6 + 2 * i] .. "-0", unpack(cjson.decode(ARGV[7 + 2 * i])))
 end
 if ARGV[5] ~= "" then redis.call("PUBLISH", ARGV[4], ARGV[5]) end
 return 1

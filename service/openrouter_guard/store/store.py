@@ -6,11 +6,12 @@ import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from openrouter_guard.address import address
 from openrouter_guard.errors import StoreContended
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
+from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.models import parse as parse_models
@@ -18,13 +19,13 @@ from openrouter_guard.rules.record import Record, Transition
 from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, iso, parse
 
 from .connection import Timeouts, connect, translated
+from .ledger import Ledger, time_counters
 
 __all__ = ["Batch", "Counted", "Seen", "Store"]
 
 STATE_LIFE_S = 600
 """``DEFAULT_TTL`` x 2: how long a closed state outlives its last write."""
 _TRIES = 20
-_DAY_S = 86_400
 _NEWS = frozenset({"state", "rate_limit_reset", "last_check", "circuit_breaker_open", "check_wanted"})
 """The fields whose change those who listen need to see at once."""
 
@@ -82,7 +83,7 @@ class Counted:
     seen: Seen
 
 
-class Store:
+class Store(Ledger):
     """The shared state of one scope.
 
     Every method raises:
@@ -92,9 +93,7 @@ class Store:
     """
 
     def __init__(self, url: str, scope: str = DEFAULT_SCOPE, timeouts: Timeouts | None = None) -> None:
-        self.keys = Keys(scope)
-        self._redis = connect(url, timeouts or Timeouts())
-        self.address = address(url)
+        super().__init__(connect(url, timeouts or Timeouts()), Keys(scope), address(url))
         self._count = self._redis.register_script(_script("count"))
         self._commit = self._redis.register_script(_script("commit"))
 
@@ -136,25 +135,31 @@ class Store:
         found = dict(zip(models[::2], models[1::2], strict=True))
         return Counted(verdict, _seen((seconds, micros), values, found))
 
-    async def commit(self, seen: Seen, new: Record) -> bool:
-        """Replace the record if nobody changed it since it was read; a True is never taken back."""
+    async def commit(self, seen: Seen, new: Record) -> Record | None:
+        """Replace the record if nobody changed it since it was read, and put down the time in the state before.
+
+        Returns:
+            The record as it is now; None if somebody was faster.
+        """
+        new, passed = times.kept(seen.record, new, seen.now_s)
         changes = {name: value for name, value in encode(new).items() if seen.raw.get(name, "") != value}
         fresh = new.transitions[-1:] if seen.record is None or new.epoch != seen.record.epoch else ()
         history = [text for change in fresh for text in (str(change.epoch), json.dumps(_entry(change)))]
         with translated(self.address):
             done = await self._commit(
-                keys=[self.keys.state, self.keys.history],
+                keys=[self.keys.state, self.keys.history, *map(self.keys.metrics, passed)],
                 args=[
-                    json.dumps({name: seen.raw.get(name, "") for name in GUARDS}),
+                    json.dumps({name: seen.raw.get(name, "") for name in _guards(changes)}),
                     json.dumps(changes),
                     STATE_LIFE_S if isinstance(new.breaker, Closed) and new.override is None else 0,
                     self.keys.events,
                     self._event(new) if fresh or _is_news(changes) else "",
+                    json.dumps([time_counters(day) for day in passed.values()]),
                     len(fresh),
                     *history,
                 ],
             )
-        return bool(done)
+        return new if done else None
 
     async def change(self, decide: Decide) -> Seen:
         """Read, decide, try to write; the loser reads and decides again.
@@ -167,39 +172,14 @@ class Store:
             new = decide(seen.record, seen.now_s)
             if new is None or new == seen.record:
                 return seen
-            if await self.commit(seen, new):
-                return Seen(new, seen.now_s, dict(seen.raw) | encode(new), seen.models)
+            done = await self.commit(seen, new)
+            if done is not None:
+                return Seen(done, seen.now_s, dict(seen.raw) | encode(done), seen.models)
         raise StoreContended(f"the state of scope {self.keys.scope!r} changed {_TRIES} times while we decided")
 
-    async def metrics(self, days: int, now_s: float) -> dict[str, dict[str, str]]:
-        """The counters of the last *days* UTC days that have any, newest first, by date."""
-        moments = [now_s - _DAY_S * back for back in range(days)]
-        with translated(self.address):
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for at_s in moments:
-                    pipe.hgetall(self.keys.metrics(at_s))
-                found = await pipe.execute()
-        return {iso(at_s)[:10]: counters for at_s, counters in zip(moments, found, strict=True) if counters}
-
-    async def add_metrics(self, counters: Mapping[str, int], *, at_s: float) -> None:
-        key = self.keys.metrics(at_s)
-        with translated(self.address):
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for name, amount in counters.items():
-                    pipe.hincrby(key, name, amount)
-                pipe.expire(key, 30 * _DAY_S)
-                await pipe.execute()
-
-    async def history(self, limit: int = 100) -> list[dict[str, str]]:
-        """The newest transitions, newest first: ``epoch``, ``from``, ``to``, ``reason``, ``by``, ``at``."""
-        with translated(self.address):
-            entries: list[Any] = await self._redis.xrevrange(self.keys.history, count=limit) or []
-        return [{"epoch": name.partition("-")[0], **fields} for name, fields in entries]
-
-    async def heartbeat(self, worker: str, about: Mapping[str, Any]) -> None:
-        """Say that *worker* is alive; ``about`` holds its version and when it was last seen."""
-        with translated(self.address):
-            await self._redis.hset(self.keys.workers, worker, json.dumps(about))
+    async def keep_time(self) -> None:
+        """Put down the time in the current state, unless somebody did a moment ago."""
+        await self.change(lambda record, now_s: record and times.put_down(record, now_s))
 
     async def listen(self) -> AsyncGenerator[None, None]:
         """Wake once when listening has begun, then at each change; ends with an error as the connection does."""
@@ -221,6 +201,11 @@ def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Mappi
     raw = {name: value for name, value in zip(FIELDS, values, strict=True) if value is not None}
     now_s = int(time[0]) + int(time[1]) / 1e6
     return Seen(parse(raw) if raw else None, now_s, raw, parse_models(models))
+
+
+def _guards(changes: Mapping[str, str]) -> tuple[str, ...]:
+    # No time is put down twice; and a change that puts none down need not wait for one that does.
+    return (*GUARDS, "timed_until") if "timed_until" in changes else GUARDS
 
 
 def _is_news(changes: Mapping[str, str]) -> bool:

@@ -1,0 +1,34 @@
+"""``openrouter-guard rescue``: what is restored, line by line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from openrouter_operator.cluster import Cluster
+from openrouter_operator.rescue import EVERYWHERE, Fate, rescue
+
+__all__ = ["run"]
+
+DONE, LEFT = 0, 1
+
+
+def run(namespaces: Sequence[str] | None, *, dry_run: bool) -> int:
+    """Rescue in these namespaces, or everywhere; returns 0 if nothing is left paused, else 1.
+
+    Raises:
+        ConfigurationError: If there is no cluster.
+    """
+    return asyncio.run(_run(namespaces or [EVERYWHERE], dry_run))
+
+
+async def _run(namespaces: Sequence[str], dry_run: bool) -> int:
+    fates: list[Fate] = []
+    async with await Cluster.connect() as cluster:
+        async for finding in rescue(cluster, namespaces, dry_run=dry_run):
+            fates.append(finding.fate)
+            print(f"(dry run) {finding}" if dry_run else finding, flush=True)
+    print(", ".join(f"{fates.count(fate)} {fate}" for fate in Fate))
+    if fates.count(Fate.RESTORED) and not dry_run:
+        print("An operator that still runs pauses them again while the breaker is open.")
+    return LEFT if Fate.FAILED in fates else DONE

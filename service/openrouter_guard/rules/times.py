@@ -1,0 +1,96 @@
+"""How long the breaker is in each state, by UTC day, to the millisecond.
+
+The time is put down with every transition and about once a minute between them. What has passed since is a function
+of the record: an open breaker turns half-open, and an override ends, by time alone, and nobody has to be there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import TypeAlias
+
+from .breaker import Open, Phase
+from .record import Record
+
+__all__ = ["DAY_S", "KEPT_DAYS", "Times", "is_due", "kept", "passed", "put_down", "timed_until_s"]
+
+DAY_S = 86_400
+KEPT_DAYS = 30
+EVERY_S = 60.0
+"""So often the time is put down while nothing happens: so much is lost of a closed state that everybody left."""
+
+Times: TypeAlias = Mapping[float, Mapping[Phase, int]]
+"""Milliseconds in each state, by the beginning of the UTC day (Unix seconds)."""
+
+
+def timed_until_s(record: Record) -> float:
+    """Until when the time in each state has been put down; 0 if that is not known."""
+    if record.timed_until_s:
+        return record.timed_until_s
+    # A state that nothing has happened to began with its epoch, which was the time in milliseconds.
+    return record.transitions[-1].at_s if record.transitions else record.epoch / 1000
+
+
+def passed(record: Record, now_s: float) -> Times:
+    """The time that has passed since it was last put down."""
+    since_s = timed_until_s(record)
+    return _times(record, max(since_s, now_s - KEPT_DAYS * DAY_S), now_s) if since_s else {}
+
+
+def is_due(record: Record, now_s: float) -> bool:
+    """Whether the time is to be put down although nothing happens."""
+    return 0 < timed_until_s(record) <= now_s - EVERY_S
+
+
+def put_down(record: Record, now_s: float) -> Record:
+    """The record whose time is to be put down, if it is long enough ago that it was."""
+    return replace(record, timed_until_s=now_s) if is_due(record, now_s) else record
+
+
+def kept(old: Record | None, new: Record, now_s: float) -> tuple[Record, Times]:
+    """The record to commit in the place of *old*, and the time to put down with it, none of it twice.
+
+    Where Redis lost the state, the record that is committed again says itself until when its time was put down.
+    """
+    if _is_moved(old, new):
+        # Never earlier than it was: after a failover the server's clock may be behind.
+        new = replace(new, timed_until_s=max(now_s, timed_until_s(old) if old else 0.0))
+    if old is None or timed_until_s(new) <= timed_until_s(old):
+        return new, {}
+    return new, passed(old, min(timed_until_s(new), now_s))
+
+
+def _is_moved(old: Record | None, new: Record) -> bool:
+    is_new = old is None or old.epoch != new.epoch
+    return is_new and bool(new.transitions) and new.transitions[-1].epoch == new.epoch
+
+
+def _times(record: Record, start_s: float, end_s: float) -> Times:
+    found: dict[float, dict[Phase, int]] = defaultdict(lambda: dict.fromkeys(Phase, 0))
+    for at_s, next_s in pairwise(_edges(record, start_s, end_s)):
+        found[at_s // DAY_S * DAY_S][record.phase(at_s)] += _ms(next_s) - _ms(at_s)
+    return found
+
+
+def _edges(record: Record, start_s: float, end_s: float) -> Iterable[float]:
+    """The moments between which the state and the day are the same, in their order."""
+    inside = {at_s for at_s in (*_turns(record), *_midnights(start_s, end_s)) if start_s < at_s < end_s}
+    return (start_s, *sorted(inside), end_s) if start_s < end_s else ()
+
+
+def _turns(record: Record) -> Iterator[float]:
+    if isinstance(record.breaker, Open):
+        yield record.breaker.until_s
+    if record.override is not None:
+        yield record.override.until_s
+
+
+def _midnights(start_s: float, end_s: float) -> Iterator[float]:
+    return (float(day * DAY_S) for day in range(int(start_s // DAY_S) + 1, int(end_s // DAY_S) + 1))
+
+
+def _ms(at_s: float) -> int:
+    return round(at_s * 1000)

@@ -1,0 +1,208 @@
+"""What is kept of the past, and of who is there: read in bounds, however much there is.
+
+Where a method has a ``limit`` it returns no more than so many, the newest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from openrouter_guard.keys import Keys
+from openrouter_guard.rules import times
+from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.times import DAY_S, KEPT_DAYS
+from openrouter_guard.rules.wire import FIELDS, iso, parse, unix_s
+
+from .connection import Client, translated
+
+__all__ = ["About", "Ledger", "time_counters"]
+
+WORKER_LIFE_S = 600.0
+"""A worker that has been silent for so long is gone."""
+PAUSED_LIFE_S = 86_400.0
+"""What an operator said it has paused holds for so long unless it says it again."""
+ERROR_DAYS = 7
+
+About: TypeAlias = dict[str, Any]
+"""What somebody says of itself: a JSON object with ``last_seen``, ISO 8601."""
+_TIMES = {phase: f"breaker_{phase}_ms" for phase in Phase}
+
+
+class Ledger:
+    """Counters, transitions, errors, and who is there, of one scope.
+
+    Every method raises:
+        StoreUnavailable: If Redis is away or slow.
+        StoreRefused: If Redis answers and will not do it.
+        ForeignValue: If something else lives under the key.
+    """
+
+    def __init__(self, redis: Client, keys: Keys, address: str) -> None:
+        self._redis = redis
+        self.keys = keys
+        self.address = address
+
+    # -- by day -------------------------------------------------------------------------------------------------
+
+    async def metrics(self, days: int, now_s: float) -> dict[str, dict[str, str]]:
+        """The counters of the last *days* UTC days that have any, newest first, by date.
+
+        How long the breaker was in each state is left out: see :meth:`time_in_state`.
+        """
+        days_s = _days_s(days, now_s)
+        with translated(self.address):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for day_s in days_s:
+                    pipe.hgetall(self.keys.metrics(day_s))
+                found = await pipe.execute()
+        counted = [{name: n for name, n in day.items() if name not in _TIMES.values()} for day in found]
+        return {_date(day_s): counters for day_s, counters in zip(days_s, counted, strict=True) if counters}
+
+    async def add_metrics(self, counters: Mapping[str, int], *, at_s: float) -> None:
+        key = self.keys.metrics(at_s)
+        with translated(self.address):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for name, amount in counters.items():
+                    pipe.hincrby(key, name, amount)
+                pipe.expire(key, KEPT_DAYS * DAY_S)
+                await pipe.execute()
+
+    async def time_in_state(self, days: int, now_s: float) -> dict[str, dict[Phase, float]]:
+        """Seconds that the breaker was in each state, up to this moment, newest day first, by date.
+
+        A day adds up to its length where the state was kept all day: what passes after everybody has left, and the
+        state has expired, belongs to no state. Days without any are left out.
+        """
+        days_s = _days_s(days, now_s)
+        with translated(self.address):
+            # As one: time that is put down between the two would be counted twice, or not at all.
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.time()
+                pipe.hmget(self.keys.state, FIELDS)
+                for day_s in days_s:
+                    pipe.hmget(self.keys.metrics(day_s), list(_TIMES.values()))
+                (seconds, micros), state, *found = await pipe.execute()
+        record = parse({name: value for name, value in zip(FIELDS, state, strict=True) if value is not None})
+        running = times.passed(record, int(seconds) + int(micros) / 1e6)
+        milliseconds = {
+            day_s: {p: _count(n) + running.get(day_s, {}).get(p, 0) for p, n in zip(_TIMES, day, strict=True)}
+            for day_s, day in zip(days_s, found, strict=True)
+        }
+        return {
+            _date(day_s): {p: ms / 1000 for p, ms in day.items()}
+            for day_s, day in milliseconds.items()
+            if any(day.values())
+        }
+
+    # -- what happened ------------------------------------------------------------------------------------------
+
+    async def history(self, limit: int = 100, *, before: int = 0) -> list[dict[str, str]]:
+        """The newest transitions, newest first: ``epoch``, ``from``, ``to``, ``reason``, ``by``, ``at``.
+
+        Args:
+            limit: How many at the most.
+            before: Only those of an earlier epoch than this, to read on where the last answer ended; 0: all.
+        """
+        newest = f"({before}-0" if before else "+"
+        with translated(self.address):
+            entries: list[Any] = await self._redis.xrevrange(self.keys.history, max=newest, count=limit) or []
+        return [{"epoch": name.partition("-")[0], **fields} for name, fields in entries]
+
+    async def worker_errors(self, limit: int = 100, *, now_s: float) -> list[About]:
+        """The newest errors that workers reported in the last seven days, newest first.
+
+        Each has ``timestamp``, ``worker_id``, ``error_type``, ``error_message`` and ``status_code``.
+        """
+        found: list[About] = []
+        for day_s in _days_s(ERROR_DAYS, now_s):
+            if len(found) >= limit:
+                break
+            with translated(self.address):
+                entries: list[Any] = await self._redis.lrange(
+                    self.keys.worker_errors(day_s), 0, limit - len(found) - 1
+                )
+            found += [row for row in map(_object, entries) if row]
+        return found
+
+    # -- who is there -------------------------------------------------------------------------------------------
+
+    async def heartbeat(self, worker: str, about: Mapping[str, Any]) -> None:
+        """Say that *worker* is alive; ``about`` holds its version and when it was last seen."""
+        await self._say(self.keys.workers, worker, about, WORKER_LIFE_S)
+
+    async def workers(self, limit: int = 1000) -> dict[str, About]:
+        """The workers that were alive in the last ten minutes, the last seen first."""
+        return await self._heard(self.keys.workers, WORKER_LIFE_S, limit)
+
+    async def tell_paused(self, cluster: str, about: Mapping[str, Any]) -> None:
+        """Say what the operator of *cluster* has paused; ``about`` holds ``last_seen``, and the rest as it likes."""
+        await self._say(self.keys.paused, cluster, about, PAUSED_LIFE_S)
+
+    async def paused(self, limit: int = 100) -> dict[str, About]:
+        """What operators said they have paused, by cluster, the last said first."""
+        return await self._heard(self.keys.paused, PAUSED_LIFE_S, limit)
+
+    async def _say(self, key: str, name: str, about: Mapping[str, Any], life_s: float) -> None:
+        with translated(self.address):
+            is_new = await self._redis.hset(key, name, json.dumps(about))
+            await self._redis.expire(key, int(life_s))
+        if is_new:
+            await self._forget(key, life_s)
+
+    async def _forget(self, key: str, life_s: float) -> None:
+        """Whoever adds a name removes those that are gone, so that there are never many more than are alive."""
+        now_s, found = await self._all(key)
+        gone = [name for name, text in found.items() if _seen_s(_object(text)) < now_s - life_s]
+        if gone:
+            with translated(self.address):
+                await self._redis.hdel(key, *gone)
+
+    async def _heard(self, key: str, life_s: float, limit: int) -> dict[str, About]:
+        now_s, found = await self._all(key)
+        rows = {name: _object(text) for name, text in found.items()}
+        alive = {name: about for name, about in rows.items() if _seen_s(about) >= now_s - life_s}
+        return dict(sorted(alive.items(), key=lambda row: -_seen_s(row[1]))[:limit])
+
+    async def _all(self, key: str) -> tuple[float, dict[str, str]]:
+        with translated(self.address):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.time()
+                pipe.hgetall(key)
+                (seconds, _), found = await pipe.execute()
+        return float(seconds), found
+
+
+def time_counters(milliseconds: Mapping[Phase, int]) -> dict[str, int]:
+    """The time in each state as counters of a day's metrics."""
+    return {_TIMES[phase]: ms for phase, ms in milliseconds.items() if ms}
+
+
+def _days_s(days: int, now_s: float) -> list[float]:
+    """The beginnings of the last *days* UTC days that are kept, newest first."""
+    today_s = now_s // DAY_S * DAY_S
+    return [today_s - DAY_S * back for back in range(min(days, KEPT_DAYS + 1))]
+
+
+def _date(at_s: float) -> str:
+    return iso(at_s)[:10]
+
+
+def _seen_s(about: About) -> float:
+    return unix_s(str(about.get("last_seen", "")))
+
+
+def _object(text: str) -> About:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _count(text: str | None) -> int:
+    try:
+        return int(text or 0)
+    except ValueError:
+        return 0

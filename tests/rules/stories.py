@@ -1,0 +1,99 @@
+"""Stories that happen to the shared record: whatever may come, in whatever order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from hypothesis import strategies as st
+
+from openrouter_guard.rules import checks
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.override import Override, OverrideKind
+from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
+from openrouter_guard.rules.wire import encode, parse
+
+__all__ = ["POLICY", "Event", "Story", "steps"]
+
+POLICY = Policy(reset_timeout_s=10, max_reset_timeout_s=40, permit_lease_s=15, permits=2)
+OWNERS = ("wa/1", "wb/1", "wc/1", "wd/1")
+
+Event: TypeAlias = Callable[[Record, float], Record | None]
+"""From the record and the time to the record that follows; None: it stays."""
+Story: TypeAlias = list[tuple[Event, float]]
+"""What happens, and the seconds before."""
+
+
+def settle(record: Record, now_s: float) -> Record:
+    return records.settled(record, now_s=now_s, policy=POLICY, by="me")
+
+
+def result(signal: Signal, reporter: str) -> Event:
+    return lambda record, _now_s: records.counted(record, signal, reporter)
+
+
+def permit(owner: str) -> Event:
+    return lambda record, now_s: records.with_permit(record, owner, now_s=now_s, policy=POLICY)
+
+
+def trial(signal: Signal, owner: str) -> Event:
+    return lambda record, now_s: records.after_trial(record, signal, owner, now_s=now_s, policy=POLICY)
+
+
+def older_writer(*, says_open: bool) -> Event:
+    def write(record: Record, _now_s: float) -> Record:
+        return parse(encode(record) | {"circuit_breaker_open": str(says_open).lower()})
+
+    return write
+
+
+def limit(wait_s: float) -> Event:
+    signal = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=wait_s)
+    return lambda record, now_s: records.limited(record, signal, now_s)
+
+
+def check(state: OpenRouterState) -> Event:
+    return lambda record, now_s: checks.after_check(
+        record, Upstream(state, last_check_s=now_s), now_s=now_s, policy=POLICY, by="checker"
+    )
+
+
+def slot(record: Record, now_s: float) -> Record | None:
+    return checks.with_check_slot(record, now_s=now_s, slot_s=1, policy=POLICY)
+
+
+def doubt(signal: Signal) -> Event:
+    return lambda record, now_s: checks.doubted(record, signal, now_s=now_s, policy=POLICY, by="me")
+
+
+def override(kind: OverrideKind, for_s: float) -> Event:
+    return lambda record, now_s: records.overridden(record, Override(kind, "ann", "a test", now_s + for_s), now_s)
+
+
+def release(record: Record, now_s: float) -> Record:
+    return records.released(record, by="ann", now_s=now_s)
+
+
+def lose(record: Record, now_s: float) -> Record | None:
+    return records.recovered(record, None, now_s)
+
+
+signals = st.sampled_from([SUCCESS, NEUTRAL, *(Signal(Effect.FAILURE, kind) for kind in ErrorType)])
+owners = st.sampled_from(OWNERS)
+events: st.SearchStrategy[Event] = (
+    st.builds(result, signals, owners)
+    | st.builds(permit, owners)
+    | st.builds(trial, signals, owners)
+    | st.builds(lambda says_open: older_writer(says_open=says_open), st.booleans())
+    | st.builds(limit, st.floats(0, 100))
+    | st.builds(check, st.sampled_from(OpenRouterState))
+    | st.builds(doubt, signals)
+    | st.just(slot)
+    | st.builds(override, st.sampled_from(OverrideKind), st.sampled_from([1.0, 10.0]))
+    | st.just(release)
+    | st.just(lose)
+    | st.just(settle)
+)
+steps: st.SearchStrategy[Story] = st.lists(st.tuples(events, st.sampled_from([0.0, 0.5, 3.0, 20.0])), max_size=60)

@@ -1,0 +1,192 @@
+"""What is kept of the past, on a real Valkey: exact, and bounded however much there is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import redis.asyncio as aioredis
+
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.override import Override, OverrideKind
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.times import DAY_S
+from openrouter_guard.rules.wire import iso
+from openrouter_guard.store import Batch, Store
+
+STATE, HISTORY = "openrouter:state", "openrouter:history"
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
+    """Redis without our eyes."""
+    async with aioredis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+def force_open(record: Record | None, now_s: float, *, for_s: float = 60.0) -> Record:
+    override = Override(OverrideKind.FORCED_OPEN, "ann", "a test", now_s + for_s)
+    return records.overridden(record or records.fresh(now_s), override, now_s)
+
+
+def release(record: Record | None, now_s: float) -> Record | None:
+    return record and records.released(record, by="ann", now_s=now_s)
+
+
+async def began(store: Store, client: aioredis.Redis, ago_s: float) -> float:
+    """A closed state whose time was last put down *ago_s* before; returns since when."""
+    await store.change(lambda record, now_s: record or records.fresh(now_s))
+    since_s = round(time.time() - ago_s, 3)
+    await client.hset(STATE, "timed_until", iso(since_s))
+    return since_s
+
+
+async def total_s(store: Store, phase: Phase, days: int = 30) -> float:
+    return sum(day[phase] for day in (await store.time_in_state(days, time.time())).values())
+
+
+class TestTimeInState:
+    async def test_is_told_up_to_this_moment(self, store: Store, client: aioredis.Redis) -> None:
+        since_s = await began(store, client, 5)
+        assert await total_s(store, Phase.CLOSED) == pytest.approx(time.time() - since_s, abs=0.2)
+
+    async def test_of_a_whole_day_is_exactly_a_day(self, store: Store, client: aioredis.Redis) -> None:
+        since_s = await began(store, client, 3 * DAY_S)
+        told = await store.time_in_state(4, time.time())
+        whole = dict.fromkeys(Phase, 0.0) | {Phase.CLOSED: float(DAY_S)}
+        assert list(told.values())[1:3] == [whole, whole]
+        assert list(told) == sorted(told, reverse=True)
+        assert list(told)[-1] == datetime.fromtimestamp(since_s, UTC).date().isoformat()
+
+    async def test_survives_a_transition_a_restart_and_the_loss_of_the_history(
+        self, store: Store, client: aioredis.Redis, redis_url: str
+    ) -> None:
+        since_s = await began(store, client, 3 * DAY_S)
+        await store.change(force_open)
+        await client.delete(HISTORY)
+        another = Store(redis_url)
+        await another.change(release)
+        closed_s, open_s = await total_s(another, Phase.CLOSED), await total_s(another, Phase.OPEN)
+        await another.close()
+        assert open_s > 0
+        assert closed_s + open_s == pytest.approx(time.time() - since_s, abs=0.2)
+
+    async def test_that_a_crash_left_undone_is_told_all_the_same(self, store: Store, client: aioredis.Redis) -> None:
+        """Nobody came to close what a person had opened for a minute, or to open what nobody released."""
+        await store.change(force_open)
+        until_s = time.time() - 100
+        row = json.loads(str(await client.hget(STATE, "override"))) | {"until": until_s}
+        await client.hset(STATE, mapping={"override": json.dumps(row), "timed_until": iso(until_s - 60)})
+        assert await total_s(store, Phase.OPEN) == pytest.approx(60, abs=0.002)
+        assert await total_s(store, Phase.CLOSED) == pytest.approx(100, abs=0.2)
+
+    async def test_is_put_down_once_however_many_do_it(
+        self, store: Store, client: aioredis.Redis, redis_url: str
+    ) -> None:
+        since_s = await began(store, client, 2 * DAY_S)
+        others = [Store(redis_url) for _ in range(20)]
+        work = [other.keep_time() if i % 2 else other.change(force_open) for i, other in enumerate(others)]
+        await asyncio.gather(*work)
+        await asyncio.gather(*(other.close() for other in others))
+        closed_s, open_s = await total_s(store, Phase.CLOSED), await total_s(store, Phase.OPEN)
+        assert closed_s + open_s == pytest.approx(time.time() - since_s, abs=0.2)
+
+    async def test_goes_on_after_the_state_expired_from_when_somebody_is_there(
+        self, store: Store, client: aioredis.Redis
+    ) -> None:
+        await began(store, client, 500)
+        await store.keep_time()
+        await client.delete(STATE)
+        await store.count(Batch(0, "wa", 1, [("S", 1)]), at_s=time.time())
+        assert await total_s(store, Phase.CLOSED) == pytest.approx(500, abs=0.2)
+
+    async def test_is_kept_for_thirty_days(self, store: Store, client: aioredis.Redis) -> None:
+        await began(store, client, 3600)
+        await store.keep_time()
+        assert await client.ttl(store.keys.metrics(time.time())) == pytest.approx(30 * DAY_S, abs=5)
+        assert len(await store.time_in_state(1000, time.time())) <= 31
+
+    async def test_is_not_among_the_counters(self, store: Store, client: aioredis.Redis) -> None:
+        await began(store, client, 100)
+        await store.keep_time()
+        await store.add_metrics({"total_calls": 1}, at_s=time.time())
+        assert next(iter((await store.metrics(1, time.time())).values())) == {"total_calls": "1"}
+
+    async def test_does_not_keep_the_breaker_from_changing_where_it_cannot_be_put_down(
+        self, store: Store, client: aioredis.Redis
+    ) -> None:
+        await began(store, client, 5)
+        await client.set(store.keys.metrics(time.time()), "a text of somebody else")
+        await store.change(force_open)
+        assert (await store.read()).record is not None
+        assert await client.hget(STATE, "circuit_breaker_open") == "true"
+
+
+class TestHistory:
+    async def test_is_read_on_where_the_last_answer_ended(self, store: Store) -> None:
+        for _ in range(4):
+            await store.change(force_open)
+        whole = await store.history()
+        first = await store.history(3)
+        rest = await store.history(3, before=int(first[-1]["epoch"]))
+        assert [entry["epoch"] for entry in first + rest] == [entry["epoch"] for entry in whole]
+        assert (len(first), len(rest)) == (3, 1)
+
+
+class TestWorkers:
+    async def test_are_those_that_were_alive_lately_the_last_seen_first(self, store: Store) -> None:
+        now_s = time.time()
+        for name, ago_s in (("old", 300.0), ("new", 1.0), ("gone", 900.0)):
+            await store.heartbeat(name, {"version": "1.0", "last_seen": iso(now_s - ago_s)})
+        found = await store.workers()
+        assert list(found) == ["new", "old"]
+        assert found["new"] == {"version": "1.0", "last_seen": iso(now_s - 1)}
+
+    async def test_are_no_more_than_asked_for(self, store: Store) -> None:
+        for number in range(5):
+            await store.heartbeat(f"w{number}", {"last_seen": iso(time.time() - number)})
+        assert list(await store.workers(2)) == ["w0", "w1"]
+
+    async def test_that_are_gone_are_forgotten_when_another_comes(self, store: Store, client: aioredis.Redis) -> None:
+        gone: dict[Any, Any] = {
+            f"gone{number}": json.dumps({"last_seen": iso(time.time() - 700)}) for number in range(50)
+        }
+        await client.hset(store.keys.workers, mapping={**gone, "broken": "no JSON"})
+        await store.heartbeat("new", {"last_seen": iso(time.time())})
+        assert await client.hkeys(store.keys.workers) == ["new"]
+        assert await client.ttl(store.keys.workers) == pytest.approx(600, abs=5)
+
+
+class TestWorkerErrors:
+    async def test_are_the_newest_first_across_midnight(self, store: Store) -> None:
+        now_s = time.time()
+        for number, at_s in enumerate((now_s - DAY_S, now_s)):
+            errors = [json.dumps({"error_type": f"{number}{letter}"}) for letter in "ab"]
+            await store.count(Batch(0, "wa", number + 1, [("F", 2)], errors=errors), at_s=at_s)
+        assert [row["error_type"] for row in await store.worker_errors(now_s=now_s)] == ["1b", "1a", "0b", "0a"]
+        assert [row["error_type"] for row in await store.worker_errors(3, now_s=now_s)] == ["1b", "1a", "0b"]
+
+    async def test_that_cannot_be_read_are_left_out(self, store: Store, client: aioredis.Redis) -> None:
+        await client.lpush(store.keys.worker_errors(time.time()), '{"error_type": "timeout"}', "no JSON", "[1]")
+        assert await store.worker_errors(now_s=time.time()) == [{"error_type": "timeout"}]
+
+
+class TestPaused:
+    async def test_is_what_each_operator_said_last(self, store: Store) -> None:
+        await store.tell_paused("east", {"workloads": 2, "last_seen": iso(time.time() - 60)})
+        await store.tell_paused("west", {"workloads": 1, "last_seen": iso(time.time() - 30)})
+        await store.tell_paused("east", {"workloads": 3, "last_seen": iso(time.time())})
+        assert [(name, about["workloads"]) for name, about in (await store.paused()).items()] == [
+            ("east", 3),
+            ("west", 1),
+        ]
+
+    async def test_of_an_operator_that_fell_silent_a_day_ago_is_not_told(self, store: Store) -> None:
+        await store.tell_paused("east", {"workloads": 2, "last_seen": iso(time.time() - DAY_S - 1)})
+        assert await store.paused() == {}
