@@ -7,12 +7,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import Transport
 
 from . import problems
 from .headers import Observed
+from .prepared import Prepared
 from .prometheus import package_version
 from .routes import ROUTERS
 from .schemas import STATUS_EXAMPLES
@@ -20,6 +22,7 @@ from .service import Service
 
 __all__ = ["create_app"]
 
+STATUS_PATH = "/api/v1/openrouter/status"
 _DESCRIPTION = """\
 The state of OpenRouter as a whole fleet sees it, answered from memory.
 
@@ -35,6 +38,11 @@ _TAGS = [
 
 
 class _App(FastAPI):
+    prepared: Prepared
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.prepared(scope, receive, send)
+
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
         # FastAPI drops what is null from examples, and with it required fields.
@@ -72,6 +80,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         lifespan=lifespan,
     )
     app.state.service = service
+    app.prepared = Prepared(super(_App, app).__call__, service, STATUS_PATH)
     for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(Observed, telemetry=service.telemetry)
