@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
 from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import Transport
@@ -16,12 +17,14 @@ from . import problems
 from .auth import Access, ReadersOnly
 from .headers import Observed
 from .openapi import completed
+from .prepared import Prepared
 from .prometheus import package_version
 from .routes import ROUTERS
 from .service import Service
 
 __all__ = ["create_app"]
 
+STATUS_PATH = "/api/v1/openrouter/status"
 _DESCRIPTION = """\
 The state of OpenRouter as a whole fleet sees it, answered from memory.
 
@@ -45,6 +48,11 @@ _CORS: dict[str, Any] = {
 
 
 class _App(FastAPI):
+    prepared: Prepared
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.prepared(scope, receive, send)
+
     def openapi(self) -> dict[str, Any]:
         return completed(super().openapi(), needs_token=self.state.access.is_needed_to_read)
 
@@ -79,6 +87,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         lifespan=lifespan,
     )
     app.state.service = service
+    app.prepared = Prepared(super(_App, app).__call__, service, STATUS_PATH)
     for router in ROUTERS:
         app.include_router(router)
     access = app.state.access = Access(settings.tokens)
