@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import closed_path, false_trips, half_open, imports, propagation, redis_away, reports
+from . import closed_path, false_trips, half_open, imports, propagation, redis_away, reports, status
 from .forms import PeersMissing
 from .measuring import FULL, QUICK, Effort, Row, table
 
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "redis_away": redis_away.run,
     "imports": imports.run,
     "false_trips": false_trips.run,
+    "status": status.run,
 }
 RESULTS = Path("bench-results")
 

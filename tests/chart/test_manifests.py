@@ -99,6 +99,8 @@ class TestEveryObject:
             "RoleBinding/openrouter-guard-operator-lease",
             "Service/openrouter-guard",
             "ServiceAccount/openrouter-guard-operator",
+            "ValidatingAdmissionPolicy/guard-openrouter-guard-operator",
+            "ValidatingAdmissionPolicyBinding/guard-openrouter-guard-operator",
         }
 
     def test_each_is_marked_as_part_of_the_product(self, everything: Manifests) -> None:

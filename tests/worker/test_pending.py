@@ -1,4 +1,4 @@
-"""What a batch says of the last call and the last success, however many results it holds."""
+"""What a batch says of its calls, however many it holds: the last one, the last success, how long they took."""
 
 from __future__ import annotations
 
@@ -39,3 +39,23 @@ class TestTimes:
 
     def test_a_call_that_says_nothing_sets_nothing(self) -> None:
         assert fields(NEUTRAL) == {}
+
+
+class TestLatency:
+    def counters(self, *results: Result) -> dict[str, int]:
+        batches: deque[Pending] = deque()
+        gather(results, batches, "w")
+        counters = batches[0].batch("w", 1, now_s=1000.0).counters
+        return {name: count for name, count in counters.items() if name.startswith("latency")}
+
+    def test_is_that_of_each_call_good_or_bad(self) -> None:
+        found = self.counters(
+            Result(SUCCESS, 1, 1000.0, 1.2), Result(SUCCESS, 1, 1001.0, 1.3), Result(TIMEOUT, 1, 1000.0, 30.0)
+        )
+        assert found == {"latency_ms_le_1500": 2, "latency_ms_le_30000": 1, "latency_ms_sum": 32_500}
+
+    def test_is_not_that_of_a_call_that_says_nothing_about_the_upstream(self) -> None:
+        assert self.counters(Result(NEUTRAL, 1, 1000.0, 1.2)) == {}
+
+    def test_is_not_known_of_what_others_report(self) -> None:
+        assert self.counters(Result(SUCCESS, 1, 1000.0)) == {}

@@ -17,7 +17,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, TypeAlias
 
 from openrouter_guard.errors import StoreError, StoreRefused
 from openrouter_guard.rules import checks, models, times
@@ -45,11 +45,16 @@ REFUSED_RETRY_S = 60.0
 HEARTBEAT_S = 30.0
 
 
+Ended: TypeAlias = tuple[Signal, int, float, float, str]
+"""A call that ended: what it said, its epoch, when it began (0: nobody knows) and ended by this process'
+monotonic clock, and its model. A plain tuple, for the caller makes it."""
+
+
 class Agent:
     """One reporter: a worker process' share in the state of one scope."""
 
     def __init__(self, store: Store, policy: Policy, worker_id: str) -> None:
-        self.results: deque[tuple[Signal, int, float, str]] = deque()
+        self.results: deque[Ended] = deque()
         self.refused = 0
         self.view = View(Record(), monotonic_offset(time.time()))
         self.known = asyncio.Event()
@@ -207,7 +212,10 @@ class Agent:
     def _gather(self) -> None:
         ended = [self.results.popleft() for _ in range(len(self.results))]
         offset_s = self.view.offset_s
-        results = [self._result(signal, epoch, at_s + offset_s, model) for signal, epoch, at_s, model in ended]
+        results = [
+            self._result(signal, epoch, ended_s + offset_s, ended_s - began_s if began_s else None, model)
+            for signal, epoch, began_s, ended_s, model in ended
+        ]
         gather(results, self._pending, self._worker_id)
         if self._is_away:
             for result in results:
@@ -225,13 +233,13 @@ class Agent:
         by = self._worker_id
         return record and checks.doubted(record, signal, now_s=now_s, policy=self._policy, by=by)
 
-    def _result(self, signal: Signal, epoch: int, at_s: float, model: str) -> Result:
+    def _result(self, signal: Signal, epoch: int, at_s: float, took_s: float | None, model: str) -> Result:
         name, run = models.name_of(signal, model), models.run_of(signal, at_s)
         if not name or not models.is_news(self.view.models, name, run, at_s):
-            return Result(signal, epoch, at_s)
+            return Result(signal, epoch, at_s, took_s)
         of_fleet = self._of_fleet(signal, model, at_s)
         self.view = replace(self.view, models=models.noted(self.view.models, name, run, at_s))
-        return Result(of_fleet, epoch, at_s, name, run)
+        return Result(of_fleet, epoch, at_s, took_s, name, run)
 
     def _of_fleet(self, signal: Signal, model: str, now_s: float) -> Signal:
         if not model:

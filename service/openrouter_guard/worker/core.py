@@ -8,13 +8,13 @@ import itertools
 import os
 import socket
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import NamedTuple
 
 from openrouter_guard.errors import CallNotPermitted, OpenRouterGuardError
@@ -139,18 +139,25 @@ class Core:
 
     # -- outcomes -------------------------------------------------------------------------------------------------
 
-    def succeed(self, ticket: Ticket, model: str) -> None:
+    def succeed(self, ticket: Ticket, model: str, began_s: float) -> None:
         """Report a call that ended well: nearly all do, so nothing is done here that can wait."""
         agent = (self._live or self._start()).agent
         if ticket.permit or not agent.view.is_quiet:
-            self.finish(ticket, SUCCESS, model)
+            self.finish(ticket, SUCCESS, model, began_s)
         else:
-            agent.results.append((SUCCESS, ticket.epoch, time.monotonic(), model))
+            agent.results.append((SUCCESS, ticket.epoch, began_s, monotonic(), model))
 
-    def finish(self, ticket: Ticket, signal: Signal, model: str = "") -> None:
-        """Report the end of a call; never waits."""
+    def finish(self, ticket: Ticket, signal: Signal, model: str = "", began_s: float = 0.0) -> None:
+        """Report the end of a call; never waits.
+
+        Args:
+            ticket: The call's.
+            signal: What it said.
+            model: The one that was called, if it was named.
+            began_s: When it began, on the monotonic clock; 0 if nobody knows.
+        """
         agent, thread, _ = self._live or self._start()
-        agent.results.append((signal, ticket.epoch, time.monotonic(), model))
+        agent.results.append((signal, ticket.epoch, began_s, monotonic(), model))
         if signal.effect is Effect.RATE_LIMIT:
             thread.call(partial(agent.limit, signal))
         if ticket.permit:
@@ -214,10 +221,10 @@ class Core:
             live, self._live = self._live, None
         if live is None:
             return
-        began_s = time.monotonic()
+        began_s = monotonic()
         with suppress(TimeoutError, OpenRouterGuardError):
             live.thread.submit(live.agent.finish()).result(timeout_s * FLUSH_SHARE)
-        live.thread.stop(live.agent.close, timeout_s - (time.monotonic() - began_s))
+        live.thread.stop(live.agent.close, timeout_s - (monotonic() - began_s))
         self._listeners.stop()
 
     def _start(self) -> _Live:

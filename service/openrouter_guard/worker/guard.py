@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import wraps
+from time import monotonic
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -35,13 +36,14 @@ _NO_TICKET = Ticket(0, "")
 class Call:
     """One call: what both forms of it share."""
 
-    __slots__ = ("_core", "_model", "_signal", "_ticket")
+    __slots__ = ("_began_s", "_core", "_model", "_signal", "_ticket")
 
     def __init__(self, core: Core, model: str | None) -> None:
         self._core = core
         self._model = model or ""
         self._signal: Signal | None = None
         self._ticket = _NO_TICKET
+        self._began_s = 0.0
 
     def answered(self, status_code: int, *, body: object = None, headers: Mapping[str, str] | None = None) -> None:
         """Tell what came back, for clients that do not raise on an error status.
@@ -55,15 +57,15 @@ class Call:
 
     def end(self, signal: Signal) -> None:
         """Report what the call came to, where no block's end does; see :mod:`.exchange`."""
-        self._core.finish(self._ticket, signal, self._model)
+        self._core.finish(self._ticket, signal, self._model, self._began_s)
 
     def _end(self, error: BaseException | None) -> None:
         if error is not None:
-            self._core.finish(self._ticket, of_exception(error), self._model)
+            self.end(of_exception(error))
         elif self._signal is not None:
-            self._core.finish(self._ticket, self._signal, self._model)
+            self.end(self._signal)
         else:
-            self._core.succeed(self._ticket, self._model)
+            self._core.succeed(self._ticket, self._model, self._began_s)
 
 
 class SyncCall(Call):
@@ -75,6 +77,7 @@ class SyncCall(Call):
             with suppress(TimeoutError):
                 core.first_view().result(FIRST_VIEW_S)
         self._ticket = core.admit(self._model) or self._permitted()
+        self._began_s = monotonic()
         return self
 
     def __exit__(
@@ -102,6 +105,7 @@ class AsyncCall(Call):
                 async with asyncio.timeout(FIRST_VIEW_S):
                     await asyncio.wrap_future(core.first_view())
         self._ticket = core.admit(self._model) or await self._permitted()
+        self._began_s = monotonic()
         return self
 
     async def __aexit__(

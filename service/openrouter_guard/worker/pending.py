@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from openrouter_guard.rules import latency
 from openrouter_guard.rules.models import Run
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
@@ -29,12 +30,14 @@ class Result:
         signal: What it said, for the fleet.
         epoch: In which it began.
         at_s: When it ended, by the server's clock.
+        took_s: How long it took; None if nobody knows.
         model: Whom it says something about besides, and ``run`` what; None if that is not worth telling.
     """
 
     signal: Signal
     epoch: int
     at_s: float
+    took_s: float | None = None
     model: str = ""
     run: Run | None = None
 
@@ -59,6 +62,8 @@ class Pending:
         self.counters["total_calls"] += 1
         if result.run is not None:
             self.models.setdefault(result.model, Run()).add(result.run)
+        if result.took_s is not None and signal.effect is not Effect.NEUTRAL:
+            self._took(result.took_s)
         if signal.effect is Effect.SUCCESS:
             self._succeeded(result)
         elif signal.effect is Effect.NEUTRAL:
@@ -77,6 +82,10 @@ class Pending:
             errors=tuple(self.errors),
             models=self.models,
         )
+
+    def _took(self, took_s: float) -> None:
+        self.counters[latency.field_of(took_s)] += 1
+        self.counters[latency.SUM] += round(took_s * 1000)
 
     def _succeeded(self, result: Result) -> None:
         self._run("S")
