@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import closed_path, half_open, imports, propagation, redis_away, reports, status
+from . import closed_path, half_open, imports, propagation, redis_away, replicas, reports, soak, start_up, status
 from .forms import PeersMissing
 from .measuring import FULL, QUICK, Effort, Row, table
 
@@ -23,6 +23,9 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "redis_away": redis_away.run,
     "imports": imports.run,
     "status": status.run,
+    "replicas": replicas.run,
+    "start_up": start_up.run,
+    "soak": soak.run,
 }
 RESULTS = Path("bench-results")
 
