@@ -16,7 +16,7 @@ from . import problems
 from .headers import Observed
 from .prepared import Prepared
 from .prometheus import package_version
-from .routes import router
+from .routes import ROUTERS
 from .schemas import STATUS_EXAMPLES
 from .service import Service
 
@@ -32,6 +32,7 @@ checks the key once a minute at most, however many replicas and clients ask. Err
 """
 _TAGS = [
     {"name": "state", "description": "What the fleet knows of OpenRouter."},
+    {"name": "record", "description": "What happened, and who reports."},
     {"name": "process", "description": "This process alone, for Kubernetes and Prometheus."},
 ]
 
@@ -74,12 +75,14 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         version=package_version(),
         description=_DESCRIPTION,
         openapi_tags=_TAGS,
+        docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
     )
     app.state.service = service
     app.prepared = Prepared(super(_App, app).__call__, service, STATUS_PATH)
-    app.include_router(router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.add_middleware(Observed, telemetry=service.telemetry)
-    problems.install(app)
+    problems.install(app, [route for router in ROUTERS for route in router.routes])
     return app

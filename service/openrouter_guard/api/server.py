@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Callable
 
 import prometheus_client
 import uvicorn
@@ -13,13 +14,25 @@ from openrouter_guard.settings import Settings
 
 from .app import create_app
 
-__all__ = ["listening", "serve"]
+__all__ = ["Server", "listening", "serve"]
 
 logger = logging.getLogger(__name__)
 
 STOP_S = 5
 """How long requests may take to end after the signal to stop."""
 BACKLOG = 2048
+
+
+class Server(uvicorn.Server):
+    """Says that it stops before it waits for the requests: the lifespan would say so after that."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets)
 
 
 def serve(settings: Settings, host: str, port: int) -> int:
@@ -30,8 +43,9 @@ def serve(settings: Settings, host: str, port: int) -> int:
     """
     # A second series for each counter, which nobody charts.
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         lifespan="on",
         ws="none",
         # Logging is set up by whoever starts us; a line per request is what /metrics is for.
@@ -40,7 +54,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
         server_header=False,
         timeout_graceful_shutdown=STOP_S,
     )
-    server = uvicorn.Server(config)
+    server = Server(config, on_stop=app.state.service.drain)
     with listening(host, port) as listener:
         logger.info("running on %s", _url(listener))
         if not settings.api_key:
