@@ -26,8 +26,6 @@ from .valkey import embedded_valkey
 
 __all__ = ["run"]
 
-RUNS = 5
-ASKED_S = 1.0
 _WITHIN_S = 60.0
 _RETRY_S = 0.005
 _MIB = 2**20
@@ -52,11 +50,13 @@ def run(effort: Effort) -> Iterator[Row]:
     ours, theirs = [], []
     with embedded_valkey() as url, running(SimulatedOpenRouter()) as base_url:
         environ = {"REDIS_URL": url, "OPENROUTER_API_KEY": "sk-or-v1-bench", "OPENROUTER_BASE_URL": base_url}
-        for _ in range(min(RUNS, effort.samples)):
+        for _ in range(effort.serving_samples):
             port = free_port()
-            ours.append(_started(port, environ, "-m", "openrouter_guard", "serve", f"--port={port}"))
+            ours.append(
+                _started(port, effort.serving_s, environ, "-m", "openrouter_guard", "serve", f"--port={port}")
+            )
             port = free_port()
-            theirs.append(_started(port, {}, "-c", _ONE_ROUTE.format(path=PATH, port=port)))
+            theirs.append(_started(port, effort.serving_s, {}, "-c", _ONE_ROUTE.format(path=PATH, port=port)))
     for name, what, unit in (
         ("to the first status", "seconds", "s"),
         ("memory after it", "first_mib", "MiB"),
@@ -66,7 +66,7 @@ def run(effort: Effort) -> Iterator[Row]:
         yield Row(f"a replica, beside one route of FastAPI: {name}", values[0], unit, values[1])
 
 
-def _started(port: int, environ: Mapping[str, str], *arguments: str) -> Started:
+def _started(port: int, asked_s: float, environ: Mapping[str, str], *arguments: str) -> Started:
     began_s = time.perf_counter()
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(
@@ -76,7 +76,7 @@ def _started(port: int, environ: Mapping[str, str], *arguments: str) -> Started:
         asyncio.run(_answer(port, began_s + _WITHIN_S))
         took_s, served = time.perf_counter() - began_s, Served(port, process.pid)
         first = served.memory
-        asyncio.run(closed_loop([port], [request(PATH)], 16, ASKED_S))
+        asyncio.run(closed_loop([port], [request(PATH)], 16, asked_s))
         return Started(took_s, first / _MIB, served.memory / _MIB)
     finally:
         process.terminate()

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.soak import CONNECTIONS, PER_S, soak
 
-SECONDS = 10.0
+SECONDS = 6.0
 
 
 @pytest.mark.slow
