@@ -17,7 +17,8 @@ class Effort:
         samples: How often each form of a call is timed; the median counts.
         calls: Calls in one sample.
         reporters: Sizes of the fleets that report.
-        reporting_s: How long such a fleet works.
+        reporting_s: How long such a fleet works without a pause,
+        paced_s: and how long with one: longer than results may wait.
         processes: Of a fleet whose reaction is timed; there are ten workers in each.
         openings: How often that fleet's breaker is opened.
         rounds: How often it is half-open with every worker waiting.
@@ -31,6 +32,7 @@ class Effort:
     calls: int
     reporters: tuple[int, ...]
     reporting_s: float
+    paced_s: float
     processes: int
     openings: int
     rounds: int
@@ -40,9 +42,9 @@ class Effort:
     serving_s: float
 
 
-QUICK = Effort(21, 1000, (1, 5, 20, 100), 1.5, 20, 3, 20, 2.0, 300, 5, 0.5)
-FULL = Effort(101, 5000, (1, 5, 20, 100), 10.0, 20, 20, 100, 15.0, 3000, 15, 2.0)
-TINY = Effort(3, 20, (2,), 0.3, 2, 1, 2, 0.5, 20, 1, 0.1)
+QUICK = Effort(21, 1000, (1, 5, 20, 100), 1.5, 40.0, 20, 3, 20, 2.0, 300, 5, 0.5)
+FULL = Effort(101, 5000, (1, 5, 20, 100), 10.0, 120.0, 20, 20, 100, 15.0, 3000, 15, 2.0)
+TINY = Effort(3, 20, (2,), 0.3, 0.3, 2, 1, 2, 0.5, 20, 1, 0.1)
 
 
 @dataclass(frozen=True, slots=True)
