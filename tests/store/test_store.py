@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -25,13 +25,6 @@ from tests.existing_worker import ExistingWorker
 
 POLICY = Policy(reset_timeout_s=60)
 _seqs = itertools.count(1)
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
-    """Redis without our eyes."""
-    async with aioredis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 def settle(record: Record | None, now_s: float) -> Record | None:

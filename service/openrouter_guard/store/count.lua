@@ -18,7 +18,8 @@
 -- ARGV[10] JSON object: for each model called, whether a call ended well, the failures after it, until when the
 --          upstream wants calls to wait, and why; "{}" if there is nothing to tell
 -- Returns  what became of it ("counted", "late": of another epoch or a breaker that is not closed,
---          "repeated": this batch was here before), TIME as two strings, the values of ARGV[9], and the models
+--          "repeated": this batch was here before), TIME as two strings, the values of ARGV[9], the models, and
+--          the keys that hold what is not ours, which took nothing
 local METRICS_LIFE_S = 30 * 24 * 3600
 local ERRORS_LIFE_S = 7 * 24 * 3600
 local ERRORS_KEPT = 1000
@@ -32,6 +33,9 @@ local RUN_KEPT = 3
 local state, reporter, seq = KEYS[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call("TIME")
 local now_s = tonumber(time[1])
+local metrics_are_ours = ours(KEYS[2], "hash")
+local errors_are_ours = ours(KEYS[3], "list")
+local models_are_ours = ours(KEYS[4], "hash")
 
 local function get(field)
   return redis.call("HGET", state, field) or ""
@@ -102,11 +106,13 @@ else
   end
   redis.call("HSET", state, "reporters", ring, "live_reporters", live, "calls_counted", calls, "calls_since", since_s)
 
-  for counter, amount in pairs(counters) do
-    redis.call("HINCRBY", KEYS[2], counter, amount)
+  if metrics_are_ours then
+    for counter, amount in pairs(counters) do
+      redis.call("HINCRBY", KEYS[2], counter, amount)
+    end
+    redis.call("EXPIRE", KEYS[2], METRICS_LIFE_S)
   end
-  redis.call("EXPIRE", KEYS[2], METRICS_LIFE_S)
-  if ARGV[1] ~= "-1" and ARGV[10] ~= "{}" then
+  if models_are_ours and ARGV[1] ~= "-1" and ARGV[10] ~= "{}" then
     for name, run in pairs(cjson.decode(ARGV[10])) do
       local known = redis.call("HGET", KEYS[4], name)
       local ok, model = pcall(cjson.decode, known or "{}")
@@ -129,7 +135,7 @@ else
     redis.call("EXPIRE", KEYS[4], MODELS_LIFE_S)
   end
   local errors = cjson.decode(ARGV[7])
-  if #errors > 0 then
+  if errors_are_ours and #errors > 0 then
     for _, entry in ipairs(errors) do
       redis.call("LPUSH", KEYS[3], entry)
     end
@@ -138,4 +144,4 @@ else
   end
 end
 return { verdict, time[1], time[2], redis.call("HMGET", state, unpack(cjson.decode(ARGV[9]))),
-  redis.call("HGETALL", KEYS[4]) }
+  models_are_ours and redis.call("HGETALL", KEYS[4]) or {}, foreign }
