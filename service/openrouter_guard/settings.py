@@ -21,19 +21,21 @@ T = TypeVar("T", int, float)
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The ages of what is known of the upstream, and other times of the service, in seconds.
+    """The ages of what is known of the upstream, and other times of the service, in seconds; and its limits.
 
     Attributes:
         fresh_s: Younger than this, the state is served from the cache.
         stale_s: Up to this age it is served at once while a refresh runs behind it.
         check_slot_s: One health check of the upstream in this time, for the whole fleet.
         check_timeout_s: How long a health check may take.
+        max_streams: How many clients of one process may listen to events at a time.
     """
 
     fresh_s: float = 60.0
     stale_s: float = 300.0
     check_slot_s: float = 60.0
     check_timeout_s: float = 10.0
+    max_streams: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Settings:
                 stale_s=read.seconds("STALE_SECONDS", thresholds.stale_s),
                 check_slot_s=read.seconds("CHECK_SLOT_SECONDS", thresholds.check_slot_s),
                 check_timeout_s=read.seconds("CHECK_TIMEOUT_SECONDS", thresholds.check_timeout_s),
+                max_streams=read.count("MAX_STREAMS", thresholds.max_streams),
             ),
             redis_timeout_s=read.seconds("REDIS_TIMEOUT_SECONDS", 1.0),
             worker_id=environ.get(f"{_PREFIX}WORKER_ID", ""),

@@ -95,7 +95,7 @@ class TestProblems:
 
     async def test_the_method_that_works_is_named(self, settings: Settings, upstream: FakeUpstream) -> None:
         async with running(settings, upstream) as service:
-            assert (await service.post(STATUS)).headers["allow"] == "GET"
+            assert (await service.post(STATUS)).headers["allow"] == "GET, HEAD"
 
     async def test_a_mistake_of_ours_is_a_problem_too(
         self, settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
@@ -135,7 +135,7 @@ class TestProbes:
         async with running(settings, upstream) as service:
             monkeypatch.setattr(background, "STALL_S", -1.0)
             answer = await service.get("/livez")
-        assert (answer.status_code, answer.json()["detail"]) == (503, "no progress: cache, counters")
+        assert (answer.status_code, answer.json()["detail"]) == (503, "no progress: cache, counters, events")
 
     async def test_a_process_that_has_not_started_is_not_ready(
         self, settings: Settings, upstream: FakeUpstream

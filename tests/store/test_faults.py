@@ -15,7 +15,7 @@ from openrouter_guard.errors import ForeignValue, StoreRefused, StoreUnavailable
 from openrouter_guard.rules.breaker import Open
 from openrouter_guard.store import Store
 from tests.store.batches import failed_calls, failures, report, settle, store_at
-from tests.valkeys import url_of, valkey
+from tests.valkeys import grant, url_of, valkey
 from tests.waiting import until
 
 
@@ -73,7 +73,7 @@ class TestScriptsThatRedisForgets:
 
 class TestRightsThatAreMissing:
     async def test_nobody_needs_config(self, server: ValkeyServer, admin: aioredis.Redis) -> None:
-        await admin.execute_command("ACL", "SETUSER", "hosted", "on", ">pw", "~*", "&*", "+@all", "-config", "-acl")
+        grant(server, "hosted", "on", ">pw", "~*", "&*", "+@all", "-config", "-acl")
         async with store_at(url_of(server, "hosted:pw")) as store, aclosing(store.listen()) as wakes:
             await anext(wakes)
             assert await opens(store)
@@ -82,19 +82,19 @@ class TestRightsThatAreMissing:
     async def test_the_right_is_named_and_once_it_is_there_all_is_well(
         self, server: ValkeyServer, admin: aioredis.Redis
     ) -> None:
-        await admin.execute_command("ACL", "SETUSER", "poor", "on", ">pw", "~*", "&*", "+@all", "-xadd", "-hset")
+        grant(server, "poor", "on", ">pw", "~*", "&*", "+@all", "-xadd", "-hset")
         async with store_at(url_of(server, "poor:pw")) as store:
             with pytest.raises(StoreRefused, match=r"the user of REDIS_URL lacks a right \(.*hset.*docs/redis\.md"):
                 await report(store)
-            await admin.execute_command("ACL", "SETUSER", "poor", "+@all")
+            grant(server, "poor", "+@all")
             assert await opens(store)
 
     async def test_a_password_that_somebody_changed(self, server: ValkeyServer, admin: aioredis.Redis) -> None:
-        await admin.execute_command("ACL", "SETUSER", "turned", "on", ">old", "~*", "&*", "+@all")
+        grant(server, "turned", "on", ">old", "~*", "&*", "+@all")
         async with store_at(url_of(server, "turned:old")) as store:
             await report(store)
-            await admin.execute_command("ACL", "SETUSER", "turned", "resetpass", ">new")
-            await admin.execute_command("CLIENT", "KILL", "USER", "turned")
+            grant(server, "turned", "resetpass", ">new")
+            server.client().execute_command("CLIENT", "KILL", "USER", "turned")
             with suppress(StoreUnavailable):
                 await report(store)
             with pytest.raises(StoreRefused, match="refuses the user or password of REDIS_URL"):

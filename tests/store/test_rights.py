@@ -21,7 +21,7 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from tests.service.apps import FORCED, FakeUpstream, running
 from tests.store.batches import report, settle, store_at
-from tests.valkeys import url_of, valkey
+from tests.valkeys import grant, url_of, valkey
 from tests.waiting import until
 from tests.worker.guards import fail
 
@@ -42,7 +42,7 @@ async def admin(server: ValkeyServer) -> AsyncIterator[aioredis.Redis]:
     async with aioredis.Redis.from_url(url_of(server), decode_responses=True) as admin:
         await admin.flushall()
         for user, rights in _RIGHTS.items():
-            await admin.execute_command("ACL", "SETUSER", user, "reset", *rights)
+            grant(server, user, "reset", *rights)
         await admin.config_resetstat()
         await admin.acl_log_reset()
         yield admin

@@ -7,19 +7,22 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import Transport
 
 from . import problems
 from .headers import Observed
+from .prepared import Prepared
 from .prometheus import package_version
-from .routes import router
+from .routes import ROUTERS
 from .schemas import STATUS_EXAMPLES
 from .service import Service
 
 __all__ = ["create_app"]
 
+STATUS_PATH = "/api/v1/openrouter/status"
 _DESCRIPTION = """\
 The state of OpenRouter as a whole fleet sees it, answered from memory.
 
@@ -29,11 +32,17 @@ checks the key once a minute at most, however many replicas and clients ask. Err
 """
 _TAGS = [
     {"name": "state", "description": "What the fleet knows of OpenRouter."},
+    {"name": "record", "description": "What happened, and who reports."},
     {"name": "process", "description": "This process alone, for Kubernetes and Prometheus."},
 ]
 
 
 class _App(FastAPI):
+    prepared: Prepared
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.prepared(scope, receive, send)
+
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
         # FastAPI drops what is null from examples, and with it required fields.
@@ -66,11 +75,14 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         version=package_version(),
         description=_DESCRIPTION,
         openapi_tags=_TAGS,
+        docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
     )
     app.state.service = service
-    app.include_router(router)
+    app.prepared = Prepared(super(_App, app).__call__, service, STATUS_PATH)
+    for router in ROUTERS:
+        app.include_router(router)
     app.add_middleware(Observed, telemetry=service.telemetry)
-    problems.install(app)
+    problems.install(app, [route for router in ROUTERS for route in router.routes])
     return app

@@ -1,22 +1,33 @@
-"""What every answer gets: headers, and a place in the request metrics."""
+"""What every answer gets: headers, a place in the request metrics, and HEAD wherever there is GET."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .prometheus import Telemetry
 
-__all__ = ["SECURITY_HEADERS", "Observed"]
+__all__ = ["SECURITY_HEADERS", "UNLESS_SET", "Observed", "is_head"]
 
 SECURITY_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
     ("Referrer-Policy", "no-referrer"),
+)
+UNLESS_SET = (
     ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
 )
 _RAW = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS]
+_RAW_UNLESS_SET = [(name.lower().encode(), value.encode()) for name, value in UNLESS_SET]
+_IS_HEAD = "openrouter_guard.is_head"
+
+
+def is_head(scope: Scope) -> bool:
+    """Whether the request wants the headers alone; to the routes it is a GET."""
+    return bool(scope.get(_IS_HEAD))
 
 
 class Observed:
@@ -30,19 +41,31 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status_code, began_s = 500, time.perf_counter()
+        began_s, has_begun = time.perf_counter(), False
+        if wants_head := scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET", _IS_HEAD: True}
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status_code
+            nonlocal has_begun
             if message["type"] == "http.response.start":
-                status_code = message["status"]
-                message["headers"] = [*message.get("headers", ()), *_RAW]
+                has_begun = True
+                # Not at its end: a stream has none for hours, and every other answer is there as a whole.
+                self._telemetry.requested(_route(scope), message["status"], time.perf_counter() - began_s)
+                message["headers"] = _with_ours(message.get("headers", ()))
+            elif wants_head:
+                message["body"] = b""
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_headers)
         finally:
-            self._telemetry.requested(_route(scope), status_code, time.perf_counter() - began_s)
+            if not has_begun:
+                self._telemetry.requested(_route(scope), 500, time.perf_counter() - began_s)
+
+
+def _with_ours(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    names = {name for name, _ in headers}
+    return [*headers, *_RAW, *(each for each in _RAW_UNLESS_SET if each[0] not in names)]
 
 
 def _route(scope: Scope) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -10,10 +10,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Route
 
 from openrouter_guard.errors import OpenRouterGuardError, StoreError, StoreUnavailable
 
-from .headers import SECURITY_HEADERS
+from .headers import SECURITY_HEADERS, UNLESS_SET
 from .schemas import Problem
 
 __all__ = ["UnknownScope", "documented", "install", "problem"]
@@ -30,8 +31,9 @@ class UnknownScope(OpenRouterGuardError):
     """The scope asked for is not one that this service looks after."""
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of *app* with a problem document."""
+def install(app: FastAPI, routes: Iterable[BaseRoute]) -> None:
+    """Answer every error of *app*, whose addresses are *routes*, with a problem document."""
+    app.state.routes = [route for route in routes if isinstance(route, Route)]
     for kind in (HTTPException, RequestValidationError, UnknownScope, StoreError, Exception):
         app.add_exception_handler(kind, _answer)
 
@@ -55,7 +57,8 @@ async def _answer(request: Request, error: Exception) -> Response:
     match error:
         case HTTPException():
             detail = _HINTS.get(error.status_code, str(error.detail))
-            return problem(request, error.status_code, detail, error.headers)
+            allow = {"Allow": _methods(error, request)} if error.status_code == 405 else {}
+            return problem(request, error.status_code, detail, {**(error.headers or {}), **allow})
         case RequestValidationError():
             errors = [_of_parameter(found) for found in error.errors()]
             return problem(request, 422, "A parameter cannot be used", errors=errors)
@@ -67,7 +70,18 @@ async def _answer(request: Request, error: Exception) -> Response:
             return problem(request, 503, detail, {"Retry-After": str(_RETRY_S)})
         case _:
             # The server logs it. No middleware is around this answer, so it brings the headers itself.
-            return problem(request, 500, "The service made a mistake; see its log", dict(SECURITY_HEADERS))
+            return problem(
+                request, 500, "The service made a mistake; see its log", dict(SECURITY_HEADERS + UNLESS_SET)
+            )
+
+
+def _methods(error: HTTPException, request: Request) -> str:
+    """All that the address takes; the router names those of one route alone, and does not know of HEAD."""
+    methods = set((error.headers or {}).get("Allow", "").split(", "))
+    for route in request.app.state.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 def _of_parameter(error: Mapping[str, Any]) -> dict[str, str]:

@@ -182,3 +182,4 @@ class Problem(BaseModel):
     detail: str
     instance: str
     errors: list[dict[str, str]] | None = Field(default=None, description="What is wrong with which parameter")
+    reason: str | None = Field(default=None, description="Why calls wait, as the status names it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Callable
 
 import prometheus_client
 import uvicorn
@@ -13,13 +14,25 @@ from openrouter_guard.settings import Settings
 
 from .app import create_app
 
-__all__ = ["serve"]
+__all__ = ["Server", "listening", "serve"]
 
 logger = logging.getLogger(__name__)
 
 STOP_S = 5
 """How long requests may take to end after the signal to stop."""
 BACKLOG = 2048
+
+
+class Server(uvicorn.Server):
+    """Says that it stops before it waits for the requests: the lifespan would say so after that."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets)
 
 
 def serve(settings: Settings, host: str, port: int) -> int:
@@ -30,8 +43,9 @@ def serve(settings: Settings, host: str, port: int) -> int:
     """
     # A second series for each counter, which nobody charts.
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         lifespan="on",
         ws="none",
         # Logging is set up by whoever starts us; a line per request is what /metrics is for.
@@ -40,8 +54,8 @@ def serve(settings: Settings, host: str, port: int) -> int:
         server_header=False,
         timeout_graceful_shutdown=STOP_S,
     )
-    server = uvicorn.Server(config)
-    with _listening(host, port) as listener:
+    server = Server(config, on_stop=app.state.service.drain)
+    with listening(host, port) as listener:
         logger.info("running on %s", _url(listener))
         if not settings.api_key:
             logger.warning("OPENROUTER_API_KEY is not set: only what workers report will be known")
@@ -49,8 +63,10 @@ def serve(settings: Settings, host: str, port: int) -> int:
     return 0 if server.started else 1
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+def listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio sends small pieces at once; else each answer would wait 40 ms for the client.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

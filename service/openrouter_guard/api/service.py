@@ -11,7 +11,7 @@ from contextlib import suppress
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules import times
 from openrouter_guard.rules.checks import is_recheck_due, wants_check
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.record import Record, block_s
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.runtime import Background, Cache, Edge, View
 from openrouter_guard.settings import Settings
@@ -19,6 +19,7 @@ from openrouter_guard.store import Store, Timeouts
 from openrouter_guard.upstream import Finding, OpenRouter, Transport
 
 from .counters import DayCounters
+from .events import Events
 from .prometheus import Telemetry
 from .refresher import Refresher
 from .schemas import StatusAnswer
@@ -50,25 +51,47 @@ class Service:
         self._counters = DayCounters()
         self._counting = Edge("Redis takes no metrics, they wait", "Redis takes metrics again")
         self.telemetry = Telemetry(lambda: self._cache.view, self._thresholds)
+        self.events = Events(
+            self._cache.news, lambda: self._cache.view, self._as_event, settings.thresholds.max_streams
+        )
         self._background = Background()
+        self._is_stopping = False
         self._began_s = time.monotonic()
+        self.last_answer: StatusAnswer | None = None
 
     # -- what is asked ------------------------------------------------------------------------------------------
 
     async def status(self, *, force: bool) -> StatusAnswer:
         """What is known of the upstream; *force* asks for more than the cache where a check may be made."""
         before_s = self._cache.view.last_check_s
-        chance = self._refresher.chance
-        match plan(self._age_s, chance, force=force, thresholds=self._thresholds):
+        match self._plan(force=force):
             case Plan.WAIT:
                 await self._refresher.answer()
             case Plan.REVALIDATE:
                 self._refresher.start()
         view = self._cache.view
         answer = status_answer(view, self.settings, is_live=view.last_check_s != before_s)
+        self.last_answer = answer
+        self.count(answer)
+        return answer
+
+    def count(self, answer: StatusAnswer) -> None:
+        """Count an answer that is sent: also one that is sent again."""
         self._counters.answered(is_hit=answer.cache_hit)
         self.telemetry.answered(answer.source)
-        return answer
+
+    @property
+    def version(self) -> int:
+        """Changes with each look at the shared state."""
+        return self._cache.version
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether a status request that forces nothing would be answered from memory, and start nothing."""
+        return self._plan(force=False) is Plan.CACHED
+
+    def _plan(self, *, force: bool) -> Plan:
+        return plan(self._age_s, self._refresher.chance, force=force, thresholds=self._thresholds)
 
     async def metrics(self, days: int) -> dict[str, dict[str, int | str]]:
         """The fleet's counters of the last *days* UTC days, by date.
@@ -80,12 +103,33 @@ class Service:
         return {date: {name: _number(text) for name, text in day.items()} for date, day in found.items()}
 
     @property
+    def view(self) -> View:
+        """What this process knows at this moment."""
+        return self._cache.view
+
+    @property
+    def blocked(self) -> tuple[float, str] | None:
+        """How long calls must wait and why, None where they may go."""
+        view = self._cache.view
+        return None if view.record is None else block_s(view.record, view.now_s)
+
+    @property
+    def store(self) -> Store:
+        """For what is read anew for each request, and not kept."""
+        return self._store
+
+    @property
+    def cache(self) -> Cache:
+        """For what is changed."""
+        return self._cache
+
+    @property
     def now_s(self) -> float:
         return self._cache.now_s
 
     @property
     def is_ready(self) -> bool:
-        return self._background.is_running
+        return self._background.is_running and not self._is_stopping
 
     def stalled(self) -> list[str]:
         """The parts of this process that make no progress."""
@@ -99,8 +143,15 @@ class Service:
         self._background.start("cache", self._follow)
         self._background.start("pushes", self._cache.listen, waits=True)
         self._background.start("counters", self._flush)
+        self._background.start("events", self.events.follow)
+
+    def drain(self) -> None:
+        """The end is near: no new requests are wanted, and streams end, for the server waits for them."""
+        self._is_stopping = True
+        self.events.close()
 
     async def stop(self) -> None:
+        self.drain()
         await self._background.stop()
         await self._refresher.stop()
         with suppress(StoreError):
@@ -108,6 +159,9 @@ class Service:
                 await self._counters.flush(self._store, self._cache.now_s)
         await self._upstream.close()
         await self._store.close()
+
+    def _as_event(self, view: View) -> str:
+        return status_answer(view, self.settings, is_live=False).model_dump_json()
 
     async def _follow(self) -> None:
         await self._cache.follow()

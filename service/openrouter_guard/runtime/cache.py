@@ -56,12 +56,14 @@ class Cache:
     Attributes:
         policy: The settings of the rules.
         by: Who this process is in the history.
+        version: Changes with each look at the state, whatever it finds.
     """
 
     def __init__(self, store: Store, policy: Policy, by: str) -> None:
         self._store = store
         self.policy = policy
         self.by = by
+        self.version = 0
         self._known: Record | None = None
         self._shown: Record | None = None
         self._models: Models = {}
@@ -202,5 +204,6 @@ class Cache:
         return self._known and replace(self._known, breaker=Closed())
 
     def _tell(self) -> None:
+        self.version += 1
         self._news.set()
         self._news = asyncio.Event()

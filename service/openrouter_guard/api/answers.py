@@ -1,0 +1,81 @@
+"""Answers that a client may keep: ETag and 304, and headers that say how old they are and where they came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from enum import StrEnum
+
+from fastapi import Request
+from fastapi.responses import Response
+
+__all__ = ["JSON", "XCache", "answer", "etag", "json_answer", "without"]
+
+JSON = "application/json"
+REVALIDATE = "no-cache"
+"""May be kept, and must be asked for again: a breaker opens within milliseconds, however fresh an answer looks."""
+
+
+class XCache(StrEnum):
+    """What ``X-Cache`` says."""
+
+    HIT = "HIT"
+    """From this process' memory, and fresh."""
+    STALE = "STALE"
+    """From memory, older than the fresh threshold, or the last that was known before Redis went away."""
+    MISS = "MISS"
+    """Fetched for this request."""
+
+
+def json_answer(request: Request, body: str, *, stable: str | None = None, **headers: str | int | None) -> Response:
+    """A body of JSON text that is sent only if the client does not have it.
+
+    What the client must have for that is *stable*, where given, else the whole body: an age that grows is no news.
+    Headers are named with underscores for dashes; those that are None are left out.
+    """
+    return _answer(request, body.encode(), JSON, (body if stable is None else stable).encode(), REVALIDATE, headers)
+
+
+def answer(request: Request, body: bytes, media_type: str, *, cache_control: str) -> Response:
+    """A body that is sent only if the client does not have it."""
+    return _answer(request, body, media_type, body, cache_control, {})
+
+
+def etag(content: bytes) -> str:
+    """The same for the same content in every replica; weak, for a proxy may compress it."""
+    return f'W/"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
+
+
+def without(body: str, name: str) -> str:
+    """JSON text without the first member *name*, whose value is a number or null.
+
+    By text, for it is done for each status request: a quote inside of a string is escaped, so the pattern is a name.
+    """
+    before, found, after = body.partition(f'"{name}":')
+    return before + after.partition(",")[2] if found else body
+
+
+def _answer(
+    request: Request,
+    body: bytes,
+    media_type: str,
+    stable: bytes,
+    cache_control: str,
+    headers: Mapping[str, str | int | None],
+) -> Response:
+    tag = etag(stable)
+    sent = {"ETag": tag, "Cache-Control": cache_control, **_named(headers)}
+    if _has(request.headers.get("if-none-match"), tag):
+        return Response(status_code=304, headers=sent)
+    return Response(body, headers=sent, media_type=media_type)
+
+
+def _has(if_none_match: str | None, tag: str) -> bool:
+    if if_none_match is None:
+        return False
+    known = {each.strip().removeprefix("W/") for each in if_none_match.split(",")}
+    return "*" in known or tag.removeprefix("W/") in known
+
+
+def _named(headers: Mapping[str, str | int | None]) -> dict[str, str]:
+    return {name.replace("_", "-"): str(value) for name, value in headers.items() if value is not None}

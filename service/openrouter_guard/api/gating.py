@@ -1,0 +1,56 @@
+"""Whether calls may go, as a pure function of what is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.models import cooling_s
+from openrouter_guard.rules.override import OverrideKind
+from openrouter_guard.rules.record import Record, block_s
+from openrouter_guard.runtime import View
+
+__all__ = ["Gate", "gate", "whole_s"]
+
+HALF_OPEN_RETRY_S = 5.0
+"""A trial call may end at any moment: nobody knows when the breaker closes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The verdict.
+
+    Attributes:
+        reason: Why calls must wait; empty if they may go.
+        retry_after_s: When to ask again; 0 if they may go.
+    """
+
+    reason: str = ""
+    retry_after_s: float = 0.0
+
+    @property
+    def permits(self) -> bool:
+        return not self.reason
+
+
+def gate(view: View, policy: Policy, model: str = "") -> Gate:
+    """Whether calls, those to *model* if one is named, may go.
+
+    Who knows nothing lets them: without Redis only a deadline that is known, such as that of an open breaker, stands.
+    """
+    record, now_s = view.record or Record(), view.now_s
+    standing = record.standing(now_s)
+    if standing is not None and standing.kind is OverrideKind.DISABLED:
+        return Gate()
+    waits = block_s(record, now_s) or cooling_s(view.models, model, now_s=now_s, policy=policy)
+    if waits is not None:
+        return Gate(str(waits[1]) or "open", waits[0])
+    if record.phase(now_s) is Phase.HALF_OPEN and not view.is_degraded:
+        return Gate(Phase.HALF_OPEN.value, HALF_OPEN_RETRY_S)
+    return Gate()
+
+
+def whole_s(seconds: float) -> int:
+    """Seconds as ``Retry-After`` has them: never so few that who obeys comes too early."""
+    return max(math.ceil(seconds), 1)

@@ -1,0 +1,80 @@
+"""Changes as they happen, as server-sent events."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import Response
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
+
+from openrouter_guard.api.events import MEDIA_TYPE, Client, Events, TooManyClients, deliver
+from openrouter_guard.api.headers import is_head
+from openrouter_guard.api.problems import documented, problem
+
+from .common import PREFIX, Scope, of_scope
+
+__all__ = ["router"]
+
+router = APIRouter(prefix=PREFIX, tags=["state"])
+
+RETRY_S = 10
+_EXAMPLE = (
+    "retry: 2000\n\n"
+    'event: transition\nid: 1772366400001\ndata: {"epoch":1772366400001,"from":"closed","to":"open",…}\n\n'
+    'event: state\nid: 1772366400001\ndata: {"status":"service_unavailable",…}\n\n'
+    ": heartbeat\n\n"
+)
+
+
+class _Stream(Response):
+    media_type = MEDIA_TYPE
+
+    def __init__(self, events: Events, client: Client) -> None:
+        super().__init__(headers={"X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._events = events
+        self._client = client
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            if is_head(scope):
+                self._client.end()
+            await deliver(self._client, receive, send)
+        finally:
+            self._events.leave(self._client)
+
+
+@router.get(
+    "/events",
+    summary="Changes as they happen",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Server-sent events",
+            "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": _EXAMPLE}},
+        },
+        **documented(404, 422, 503),
+    },
+)
+async def events(
+    request: Request,
+    scope: Scope = None,
+    last_event_id: Annotated[
+        str, Header(description="The id that was seen last: later transitions are sent again", max_length=64)
+    ] = "",
+) -> Response:
+    """Server-sent events, which end when the service stops.
+
+    `state` with the whole status comes at once and whenever it says something new, and before it a `transition` for
+    each change of the breaker. Their id is the breaker's epoch. A comment every 15 s keeps the connection open.
+    """
+    hub = of_scope(request, scope).events
+    try:
+        client = hub.subscribe(int(last_event_id) if last_event_id.isdecimal() else None)
+    except TooManyClients:
+        detail = "As many clients listen as may, or the service stops; ask again, or poll /status"
+        return problem(request, 503, detail, {"Retry-After": str(RETRY_S)})
+    return _Stream(hub, client)

@@ -1,0 +1,64 @@
+"""This process alone, for Kubernetes and Prometheus."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import Response
+
+from openrouter_guard.api.answers import JSON
+from openrouter_guard.api.problems import documented, problem
+from openrouter_guard.api.schemas import Health
+
+from .common import of_app
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["process"])
+
+_DOCS_POLICY = (
+    "default-src 'none'; frame-ancestors 'none'; connect-src 'self'; img-src data: https://fastapi.tiangolo.com; "
+    "script-src 'unsafe-inline' https://cdn.jsdelivr.net; style-src 'unsafe-inline' https://cdn.jsdelivr.net"
+)
+
+
+@router.get(
+    "/livez",
+    summary="Whether this process still works",
+    response_model=Health,
+    responses=documented(503),
+)
+async def livez(request: Request) -> Response:
+    """200 while the background tasks make progress; Redis or OpenRouter being away is no reason for a restart."""
+    stalled = of_app(request).stalled()
+    if stalled:
+        return problem(request, 503, f"no progress: {', '.join(stalled)}")
+    return Response(Health(status="ok").model_dump_json(), media_type=JSON)
+
+
+@router.get(
+    "/readyz",
+    summary="Whether this process takes requests",
+    response_model=Health,
+    responses=documented(503),
+)
+async def readyz(request: Request) -> Response:
+    """200 once started: without Redis it answers all the same, with the last known state."""
+    if not of_app(request).is_ready:
+        return problem(request, 503, "starting, or stopping")
+    return Response(Health(status="ok").model_dump_json(), media_type=JSON)
+
+
+@router.get("/metrics", summary="For Prometheus", response_class=Response)
+async def prometheus(request: Request) -> Response:
+    body, content_type = of_app(request).telemetry.render(request.headers.get("accept", ""))
+    return Response(body, headers={"Content-Type": content_type})
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """The API as a page to try it out; the only one that loads anything from elsewhere."""
+    address = f"{request.scope.get('root_path', '')}/openapi.json"
+    page = get_swagger_ui_html(openapi_url=address, title=request.app.title)
+    page.headers["Content-Security-Policy"] = _DOCS_POLICY
+    return page

@@ -1,0 +1,90 @@
+"""What happened, who reports, and single models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from openrouter_guard.api import record
+from openrouter_guard.api.answers import XCache, json_answer
+from openrouter_guard.api.problems import documented
+from openrouter_guard.api.record_schemas import HistoryAnswer, ModelsAnswer, PausedAnswer, WorkersAnswer
+
+from .common import PREFIX, Scope, of_scope
+
+__all__ = ["router"]
+
+router = APIRouter(prefix=PREFIX, tags=["record"])
+
+ERRORS_READ = 1000
+WORKERS_READ = 100_000
+"""All that are alive, to count them."""
+EPOCH_MAX = 2**63 - 1
+
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
+
+
+@router.get(
+    "/history",
+    summary="The changes of the breaker, newest first",
+    response_model=HistoryAnswer,
+    responses=documented(404, 422, 503),
+)
+async def history(
+    request: Request,
+    limit: Limit = 100,
+    days: Annotated[int, Query(ge=1, le=30, description="Of how many days of 24 hours")] = 30,
+    before: Annotated[
+        int | None, Query(ge=1, le=EPOCH_MAX, description="Only earlier ones than this epoch: `next_before`")
+    ] = None,
+    scope: Scope = None,
+) -> Response:
+    service = of_scope(request, scope)
+    entries = await service.store.history(limit + 1, before=before or 0)
+    answer = record.history(entries, limit=limit, days=days, now_s=service.now_s, scope=service.settings.scope)
+    return json_answer(request, answer.model_dump_json(by_alias=True), Age=0, X_Cache=XCache.MISS)
+
+
+@router.get(
+    "/workers",
+    summary="Who reports",
+    response_model=WorkersAnswer,
+    responses=documented(404, 422, 503),
+)
+async def workers(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
+    """The workers seen within ten minutes; those of earlier systems are known by their errors alone."""
+    service = of_scope(request, scope)
+    now_s, store = service.now_s, service.store
+    beats, errors = await store.workers(WORKERS_READ), await store.worker_errors(ERRORS_READ, now_s=now_s)
+    answer = record.workers(beats, errors, limit=limit, now_s=now_s, scope=service.settings.scope)
+    return json_answer(request, answer.model_dump_json(), Age=0, X_Cache=XCache.MISS)
+
+
+@router.get(
+    "/paused",
+    summary="What operators have paused",
+    response_model=PausedAnswer,
+    responses=documented(404, 422, 503),
+)
+async def paused(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
+    """By cluster, as its operator tells it."""
+    service = of_scope(request, scope)
+    answer = record.paused(await service.store.paused(limit), scope=service.settings.scope)
+    return json_answer(request, answer.model_dump_json(), Age=0, X_Cache=XCache.MISS)
+
+
+@router.get(
+    "/models",
+    summary="Single models, and whether their calls wait",
+    response_model=ModelsAnswer,
+    responses=documented(404, 422),
+)
+async def models(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
+    """Answers from memory; `:free` stands for all models whose names end so, for they share a cap."""
+    service = of_scope(request, scope)
+    view = service.view
+    answer = record.models(view, service.settings, limit=limit)
+    cached = XCache.STALE if view.is_degraded else XCache.HIT
+    return json_answer(request, answer.model_dump_json(), X_Cache=cached)

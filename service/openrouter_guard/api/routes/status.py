@@ -1,0 +1,74 @@
+"""What is known of OpenRouter, and the counters by day."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from openrouter_guard.api.answers import XCache, json_answer, without
+from openrouter_guard.api.gating import whole_s
+from openrouter_guard.api.problems import documented
+from openrouter_guard.api.schemas import MetricsAnswer, StatusAnswer
+from openrouter_guard.api.serving import Source
+from openrouter_guard.rules.wire import iso
+
+from .common import PREFIX, Scope, of_scope
+
+__all__ = ["router"]
+
+router = APIRouter(prefix=PREFIX, tags=["state"])
+
+_X_CACHE = {Source.CACHE: XCache.HIT, Source.STALE: XCache.STALE, Source.LIVE: XCache.MISS}
+
+
+@router.get(
+    "/status",
+    summary="What is known of OpenRouter",
+    response_model=StatusAnswer,
+    responses=documented(404, 422),
+)
+async def status(
+    request: Request,
+    force_refresh: Annotated[
+        bool, Query(description="Ask OpenRouter where a check may be made: one a minute for the whole fleet")
+    ] = False,
+    scope: Scope = None,
+) -> Response:
+    """Answers from memory.
+
+    OpenRouter is asked at most once a minute for the whole fleet and never while calls are refused. A request waits
+    for that only where the last check is older than the stale threshold, or where it is forced.
+    """
+    service = of_scope(request, scope)
+    answer = await service.status(force=force_refresh)
+    # Validated when it was built: once is enough.
+    body = answer.model_dump_json()
+    blocked = service.blocked
+    return json_answer(
+        request,
+        body,
+        stable=without(body, "age_seconds"),
+        Age=None if answer.age_seconds is None else int(answer.age_seconds),
+        X_Cache=_X_CACHE[answer.source],
+        Retry_After=blocked and whole_s(blocked[0]),
+    )
+
+
+@router.get(
+    "/metrics",
+    summary="The fleet's counters by day",
+    response_model=MetricsAnswer,
+    responses=documented(404, 422, 503),
+)
+async def metrics(
+    request: Request,
+    days: Annotated[int, Query(ge=1, le=30, description="How many UTC days, today included")] = 7,
+    scope: Scope = None,
+) -> Response:
+    service = of_scope(request, scope)
+    found = await service.metrics(days)
+    body = MetricsAnswer(metrics=found, days=days, generated_at=iso(service.now_s)).model_dump_json()
+    stable = body.partition('"generated_at":')[0]
+    return json_answer(request, body, stable=stable, Age=0, X_Cache=XCache.MISS)

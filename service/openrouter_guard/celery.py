@@ -1,0 +1,128 @@
+"""Celery workers that take no tasks while calls to OpenRouter are paused, and neither lose nor burn any.
+
+    app = Celery("tasks", task_cls=GuardedTask)
+    pause_while_open(app, guard)
+
+A task that was already taken when the pause began is refused like any other call: it goes back to the queue with the
+time that it has to wait, and that counts as no retry.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import celery
+from celery import bootsteps, signals
+from celery.utils.log import get_logger
+
+from .errors import CallNotPermitted
+from .worker.guard import Guard
+
+__all__ = ["GuardedTask", "pause_while_open"]
+
+logger = get_logger(__name__)
+
+LOOK_S = 0.5
+"""Between two looks at the guard, which ask nobody."""
+HOLD_S = 1.5
+"""Up to here a wait is sat out in the pool: while half-open the queue would run in circles else."""
+MAX_COUNTDOWN_S = 300.0
+"""A longer wait is taken in parts, shorter than a broker's visibility timeout, after which a task would run twice."""
+
+
+class GuardedTask(celery.Task):
+    """A task that goes back to the queue where its call to OpenRouter was not permitted.
+
+    What it does until then it does again: make the call early, or let the task be repeatable. ``max_retries`` and
+    ``autoretry_for`` are left for what really fails. Called directly or eagerly it raises ``CallNotPermitted``.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        except CallNotPermitted as refused:
+            if not self._is_of_a_queue:
+                raise
+            raise self.retry(exc=refused) from refused
+
+    def retry(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: Any = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """Celery's own, but that a refusal is no retry: not of those that ``max_retries`` allows."""
+        refused = exc or sys.exc_info()[1]
+        if not (isinstance(refused, CallNotPermitted) and self._is_of_a_queue):
+            return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
+        wait_s = min(_held_back_s(refused), MAX_COUNTDOWN_S)
+        self.request.retries -= 1
+        try:
+            return super().retry(args, kwargs, refused, throw, None, wait_s, max_retries, **options)
+        finally:
+            self.request.retries += 1
+
+    @property
+    def _is_of_a_queue(self) -> bool:
+        return not (self.request.called_directly or self.request.is_eager)
+
+
+def _held_back_s(refused: CallNotPermitted) -> float:
+    """What is left to wait after a short wait has been sat out here."""
+    if refused.retry_after_s > HOLD_S:
+        return refused.retry_after_s
+    time.sleep(refused.retry_after_s)
+    return 0.0
+
+
+def pause_while_open(app: celery.Celery, guard: Guard) -> None:
+    """Let the workers of *app* take tasks only while calls may go, or while half-open may be tried.
+
+    Within half a second of a change; what is in the queue stays there, for other workers too. Give it before the
+    worker starts, in the module that makes *app*. A pool's process reports what is left when it ends.
+    """
+    app.steps["consumer"].add(type("PauseWhileOpen", (_Pause,), {"guard": guard}))
+
+    def close(**_: Any) -> None:
+        guard.close()
+
+    # What multiprocessing starts ends without atexit.
+    signals.worker_process_shutdown.connect(close, weak=False)
+
+
+class _Pause(bootsteps.StartStopStep):
+    """In the worker's main process: cancels the consumers of its queues, and starts them again."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+    guard: Guard
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self._looking: Any = None
+        self._is_paused = False
+
+    def start(self, consumer: Any) -> None:
+        self._looking = consumer.timer.call_repeatedly(LOOK_S, self._look, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _look(self, consumer: Any) -> None:
+        # Said at each look, as it is the same when said twice: a new connection starts with all consumers on.
+        state = self.guard.state
+        is_paused = state.retry_after_s > 0
+        consumer.call_soon(consumer.task_consumer.cancel if is_paused else consumer.task_consumer.consume)
+        if is_paused is not self._is_paused:
+            self._is_paused = is_paused
+            if is_paused:
+                logger.info("Takes no tasks: calls to OpenRouter are paused (%s)", state.reason)
+            else:
+                logger.info("Takes tasks again")

