@@ -23,7 +23,11 @@ EVERYTHING: dict[str, Any] = {
     "image": {"repository": "registry.example/guard", "digest": f"sha256:{'a' * 64}"},
     "imagePullSecrets": [{"name": "pull"}],
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-    "healthService": {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example"}]},
+    "healthService": {
+        "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example"}],
+        "writeToken": {"existingSecret": {"name": "tokens"}},
+        "readToken": {"existingSecret": {"name": "tokens", "key": "reader"}},
+    },
     "operator": {
         "namespaces": ["team-a", "team-b"],
         "nodeSelector": {"pool": "system"},
@@ -198,6 +202,13 @@ class TestEnvironment:
     def test_no_api_key_is_no_empty_one(self, minimal: Manifests) -> None:
         assert "OPENROUTER_API_KEY" not in environ(minimal, HEALTH_SERVICE)
 
+    def test_only_the_health_service_gets_the_tokens(self, everything: Manifests, minimal: Manifests) -> None:
+        found = environ(everything, HEALTH_SERVICE)
+        assert found["OPENROUTER_GUARD_WRITE_TOKEN"] == {"secretKeyRef": {"name": "tokens", "key": "write-token"}}
+        assert found["OPENROUTER_GUARD_READ_TOKEN"] == {"secretKeyRef": {"name": "tokens", "key": "reader"}}
+        others = environ(everything, OPERATOR).keys() | environ(minimal, HEALTH_SERVICE).keys()
+        assert not [name for name in others if name.endswith("_TOKEN")]
+
     @BOTH
     def test_the_product_reads_what_was_meant(self, everything: Manifests, name: str) -> None:
         settings = Settings.from_env(as_the_process_sees(environ(everything, name)))
@@ -315,6 +326,13 @@ class TestServices:
         assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
         assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
         assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+    def test_prometheus_sends_the_token_where_one_is_needed(self, everything: Manifests, helm: Helm) -> None:
+        (monitor,) = everything.all("ServiceMonitor")
+        credentials = {"name": "tokens", "key": "reader"}
+        assert monitor["spec"]["endpoints"][0]["authorization"] == {"type": "Bearer", "credentials": credentials}
+        (without,) = helm.render({**MINIMAL, "serviceMonitor": {"enabled": True}}).all("ServiceMonitor")
+        assert "authorization" not in without["spec"]["endpoints"][0]
 
     def test_a_drain_is_never_blocked(self, helm: Helm) -> None:
         (budget,) = helm.render({**MINIMAL, "healthService": {"replicas": 1}}).all("PodDisruptionBudget")
