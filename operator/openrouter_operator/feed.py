@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
+from openrouter_guard.errors import StoreError
 from openrouter_guard.rules.breaker import Closed, Open, Phase
+from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import Background, Cache, View, cancelled
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 
+from . import overrides
 from .reading import Reading
 
-__all__ = ["Feed", "Feeds"]
+__all__ = ["CLUSTER", "Feed", "Feeds"]
+
+CLUSTER = "kubernetes"
+TOLD = 50
+"""Workloads that are named to the status page."""
 
 
 class Feed:
     """One scope. Calls *on_news* whenever there is something new to decide on."""
 
-    def __init__(self, settings: Settings, scope: str, by: str, on_news: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, scope: str, by: str, on_news: Callable[[str], None], cluster: str = CLUSTER
+    ) -> None:
         timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
         self._scope = scope
         self._store = Store(settings.redis_url, scope, timeouts)
@@ -29,6 +40,8 @@ class Feed:
         self._told: object = None
         self._last_known_s = self._cache.now_s
         self._closed_s = 0.0
+        self._cluster = cluster
+        self._paused: dict[str, tuple[str, ...]] = {}
 
     async def start(self) -> None:
         """Look once, bounded, so that the first decision finds the state; then keep looking."""
@@ -40,6 +53,36 @@ class Feed:
     async def stop(self) -> None:
         await self._background.stop()
         await self._store.close()
+
+    async def override(self, wish: Override | None, who: str) -> None:
+        """Let the override stand for the whole scope, or withdraw what *who* decided.
+
+        Raises:
+            StoreError: If it is not sure that it does.
+        """
+
+        def decide(record: Record | None, now_s: float) -> Record | None:
+            base = self._cache.base(record, now_s) if wish else record
+            return overrides.decided(base, wish, who, now_s)
+
+        await self._cache.change(decide)
+        self._notice()
+
+    async def tell(self, resource: str, workloads: Sequence[str]) -> None:
+        """Say what a resource has paused, for the status page; only what changed, and only if Redis is there."""
+        known = {name: found for name, found in self._paused.items() if name != resource}
+        now = known | ({resource: tuple(workloads)} if workloads else {})
+        if now == self._paused:
+            return
+        about = {
+            "last_seen": iso(self.now_s),
+            "resource": ", ".join(sorted(now)),
+            "workloads": sorted(name for found in now.values() for name in found)[:TOLD],
+            "paused": sum(map(len, now.values())),
+        }
+        with suppress(StoreError):
+            await self._store.tell_paused(self._cluster, about)
+            self._paused = now
 
     def stalled(self) -> list[str]:
         return self._background.stalled()
@@ -107,7 +150,8 @@ def _news(view: View) -> object:
 class Feeds:
     """A feed for each scope, started when it is first asked for."""
 
-    def __init__(self, settings: Settings, by: str, on_news: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, by: str, on_news: Callable[[str], None], cluster: str = CLUSTER) -> None:
+        self._cluster = cluster
         self._settings = settings
         self._by = by
         self._on_news = on_news
@@ -121,7 +165,7 @@ class Feeds:
             ConfigurationError: If the address or the scope cannot be used.
         """
         if scope not in self._feeds:
-            self._feeds[scope] = Feed(self._settings, scope, self._by, self._on_news)
+            self._feeds[scope] = Feed(self._settings, scope, self._by, self._on_news, self._cluster)
             self._starts[scope] = asyncio.create_task(self._feeds[scope].start())
         await asyncio.shield(self._starts[scope])
         return self._feeds[scope]

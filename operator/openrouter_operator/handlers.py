@@ -18,6 +18,7 @@ from typing import Any
 
 import kopf
 
+from .access import Access
 from .claims import Claims
 from .cluster import AUTOSCALERS, FINALIZER, RESOURCE, Cluster, ClusterError, NotLeading
 from .feed import Feeds
@@ -25,6 +26,7 @@ from .inventory import Inventory
 from .kinds import Kind
 from .orphans import Orphans
 from .reconcile import Reconciler, Vanished
+from .spec import DEFAULT_CLASS
 from .workload import GROUP, Workload
 
 __all__ = ["Operator", "configure", "registry_for"]
@@ -59,10 +61,21 @@ class Operator:
 
     Attributes:
         resources: Those that are looked after, by UID.
+        resource_class: Of the resources that are to be looked after.
         ending: Ends kopf when it is set.
     """
 
-    def __init__(self, cluster: Cluster, inventory: Inventory, feeds: Feeds) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        inventory: Inventory,
+        feeds: Feeds,
+        *,
+        access: Access | None = None,
+        resource_class: str = DEFAULT_CLASS,
+    ) -> None:
+        self.resource_class = resource_class
+        self._access = access or Access()
         self.inventory = inventory
         self.claims = Claims()
         self.feeds = feeds
@@ -88,7 +101,11 @@ class Operator:
     def reconciler(self, uid: str) -> Reconciler:
         """The one that looks after the resource, or a new one."""
         watched = self.resources.get(uid)
-        return watched.reconciler if watched else Reconciler(self._cluster, self.inventory, self.feeds, self.claims)
+        return (
+            watched.reconciler
+            if watched
+            else Reconciler(self._cluster, self.inventory, self.feeds, self.claims, self._access)
+        )
 
     @contextmanager
     def watching(self, uid: str, namespace: str) -> Iterator[_Watched]:
@@ -118,6 +135,11 @@ async def look_after(
             await _first(watched.wake, stopped, again_s)
             watched.wake.clear()
     operator.orphans.hint()
+
+
+def is_of_our_class(spec: kopf.Spec, memo: kopf.Memo, **_: Any) -> bool:
+    """Whether the resource is ours to look after; those of other classes are other operators'."""
+    return bool(spec.get("class", DEFAULT_CLASS) == memo.operator.resource_class)
 
 
 async def _look(reconciler: Reconciler, body: kopf.Body) -> float:
@@ -158,6 +180,8 @@ async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo
     _note_claim(operator, event, body)
     if event["type"] == "DELETED":
         operator.orphans.hint()
+    elif not is_of_our_class(body.spec, memo):
+        return
     elif body.metadata.get("deletionTimestamp") and FINALIZER in body.metadata.get("finalizers", ()):
         # kopf takes the finalizer away after this, so it must not return before all is restored.
         await _give_back(operator.reconciler(uid), body)
@@ -238,7 +262,7 @@ def login(**arguments: Any) -> kopf.ConnectionInfo | None:
 def registry_for(kinds: Iterable[Kind]) -> kopf.OperatorRegistry:
     """All handlers; of workloads, those of the given kinds."""
     registry = kopf.OperatorRegistry()
-    kopf.daemon(*RESOURCE, registry=registry, id="look-after")(look_after)
+    kopf.daemon(*RESOURCE, registry=registry, id="look-after", when=is_of_our_class)(look_after)
     kopf.on.event(*RESOURCE, registry=registry, id="resource-changed")(resource_changed)
     kopf.on.event(*AUTOSCALERS, registry=registry, id="autoscaler-changed")(autoscaler_changed)
     for kind in kinds:

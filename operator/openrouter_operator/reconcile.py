@@ -10,15 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import candidates, conditions, plan
+from openrouter_guard.errors import StoreError
+
+from . import candidates, conditions, overrides, plan
 from . import spec as specs
+from .access import Access
 from .candidates import Candidate, Owner
 from .changes import Changes, backoff_s
 from .claims import Claims
 from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading
-from .conditions import Round
+from .conditions import Failure, Overriding, Round
 from .events import Event, events
-from .feed import Feeds
+from .feed import Feed, Feeds
 from .inventory import Inventory
 from .plan import Goal, Step
 from .reading import Reading
@@ -30,6 +33,11 @@ logger = logging.getLogger(__name__)
 
 IDLE_S = 60.0
 """How long to rest where neither news nor the time calls."""
+RETRY_S = 5.0
+_NOT_ALLOWED = Failure(
+    "OverrideNotAllowed",
+    "this namespace may not override this scope: the operator's configuration (operator.access) has to say so",
+)
 _GIVE_BACK = Goal(Step.RESUME, "Deleted", share=1.0)
 _NOTHING_KNOWN = Reading(record=None, now_s=0.0, is_fresh=False, last_known_s=0.0)
 
@@ -53,8 +61,9 @@ class Reconciler:
         scope: The one that the resource asked for last.
     """
 
-    def __init__(self, cluster: Cluster, inventory: Inventory, feeds: Feeds, claims: Claims) -> None:
+    def __init__(self, cluster: Cluster, inventory: Inventory, feeds: Feeds, claims: Claims, access: Access) -> None:
         self.scope = ""
+        self._access = access
         self._claims = claims
         self._cluster = cluster
         self._inventory = inventory
@@ -98,6 +107,7 @@ class Reconciler:
             NotLeading: If it is no longer ours to do.
         """
         async with self._turn:
+            await self._withdraw(resource)
             owner, namespace = _owner(resource), resource["metadata"]["namespace"]
             orphans = (resource.get("spec") or {}).get("deletionPolicy") == DeletionPolicy.ORPHAN
             found = self._candidates(namespace, owner, None)
@@ -118,11 +128,12 @@ class Reconciler:
         namespace, generation = resource["metadata"]["namespace"], resource["metadata"]["generation"]
         owner = _owner(resource)
         try:
-            spec = specs.parse(resource.get("spec") or {})
+            spec = self._allowed(specs.parse(resource.get("spec") or {}), namespace)
         except InvalidSpec as error:
             return _invalid(generation, str(error), self._candidates(namespace, owner, None), owner), IDLE_S
         self.scope = spec.scope
         feed = await self._feeds.of(spec.scope)
+        override = await self._override(feed, resource, spec)
         reading = _since_before(feed.read(), old)
         before = self._candidates(namespace, owner, spec)
         goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner))
@@ -138,10 +149,46 @@ class Reconciler:
             is_settled=spec.dry_run or not plan.changes(goal, owner, reading, after),
             would=tuple(map(str, wanted)) if spec.dry_run else (),
             took_s=feed.now_s - reading.now_s,
+            override=override,
         )
+        paused = [str(c.workload) for c in after if c.is_paused_by(owner)]
+        await feed.tell(f"{namespace}/{owner.name}", paused)
         next_at_s = min(goal.next_at_s or math.inf, plan.next_contest_s(after, owner))
         due_s = max(next_at_s - feed.now_s, 0.0)
-        return now, min(due_s, self._changes.due_in_s(), IDLE_S)
+        return now, min(due_s, self._changes.due_in_s(), RETRY_S if override.failure else IDLE_S)
+
+    def _allowed(self, spec: Spec, namespace: str) -> Spec:
+        if not self._access.may_use(namespace, spec.scope):
+            raise InvalidSpec(
+                f"spec.scope: namespace {namespace} may not use scope {spec.scope!r}: the operator's configuration"
+                " (operator.access) has to say so"
+            )
+        return spec
+
+    async def _override(self, feed: Feed, resource: Mapping[str, Any], spec: Spec) -> Overriding:
+        """Apply what the spec asks for, once for each generation; withdraw it when the spec does not any more."""
+        metadata = resource["metadata"]
+        applied = ((resource.get("status") or {}).get("override") or {}).get("appliedGeneration")
+        wish = overrides.wished(spec.override, _who(resource))
+        if not (wish or applied) or spec.dry_run or spec.suspend or applied == metadata["generation"]:
+            return Overriding(applied)
+        if not self._access.may_override(metadata["namespace"], spec.scope):
+            return Overriding(None, _NOT_ALLOWED if wish else None)
+        try:
+            await feed.override(wish, _who(resource))
+        except StoreError as error:
+            return Overriding(applied, Failure("OverrideFailed", f"the override does not stand yet: {error}"))
+        return Overriding(metadata["generation"] if wish else None)
+
+    async def _withdraw(self, resource: Mapping[str, Any]) -> None:
+        """End the override that a resource which goes has set; if Redis is away, it ends by itself at its time."""
+        if not ((resource.get("status") or {}).get("override") or {}).get("appliedGeneration"):
+            return
+        try:
+            feed = await self._feeds.of(specs.parse(resource.get("spec") or {}).scope)
+            await feed.override(None, _who(resource))
+        except (StoreError, InvalidSpec) as error:
+            logger.warning("the override of %s is not withdrawn: %s", _who(resource), error)
 
     def _candidates(self, namespace: str, owner: Owner, spec: Spec | None) -> list[Candidate]:
         """The workloads that the spec names, and those that we have paused; without a spec only the latter."""
@@ -216,6 +263,11 @@ def _invalid(generation: int, why: str, candidates: Sequence[Candidate], owner: 
         tally=conditions.tally(candidates, owner, "", {}),
         invalid=why,
     )
+
+
+def _who(resource: Mapping[str, Any]) -> str:
+    """As whom a resource overrides, for the history and the status."""
+    return f"OpenRouterStatus {resource['metadata']['namespace']}/{resource['metadata']['name']}"
 
 
 def _owner(resource: Mapping[str, Any]) -> Owner:

@@ -6,13 +6,16 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.settings import Settings
 
+from .access import Access
+from .feed import CLUSTER
 from .kinds import BY_NAME, DEFAULT
+from .spec import DEFAULT_CLASS
 
 __all__ = ["OperatorSettings"]
 
@@ -28,6 +31,9 @@ class OperatorSettings:
         guard: Where the shared state is, and the rules of the breaker.
         namespaces: Those it looks after; empty means the whole cluster.
         kinds: Kinds of workloads that it looks after: by name, or a CRD's with a ``scale`` subresource.
+        access: Which namespaces may use, and override, which scope.
+        cluster: How the status page calls this cluster.
+        resource_class: Of the resources that it looks after.
         lease_s: How long a leader may be silent before another takes over, whole seconds.
         identity: Of this process among the candidates for the lease.
         host: Where its probes answer, with ``port``; 0 is any free port.
@@ -36,6 +42,9 @@ class OperatorSettings:
     guard: Settings
     namespaces: tuple[str, ...] = ()
     kinds: tuple[str, ...] = DEFAULT
+    access: Access = field(default_factory=Access)
+    cluster: str = CLUSTER
+    resource_class: str = DEFAULT_CLASS
     lease_namespace: str = "default"
     lease_name: str = "openrouter-guard-operator"
     lease_s: int = 15
@@ -55,6 +64,9 @@ class OperatorSettings:
             guard=Settings.from_env(environ),
             namespaces=tuple(name.strip() for name in namespaces if name.strip()),
             kinds=_kinds(environ),
+            access=Access.parse(environ.get(f"{_PREFIX}ACCESS", "")),
+            cluster=environ.get(f"{_PREFIX}CLUSTER") or CLUSTER,
+            resource_class=environ.get(f"{_PREFIX}CLASS") or DEFAULT_CLASS,
             lease_namespace=environ.get(f"{_PREFIX}LEASE_NAMESPACE") or _own_namespace(),
             lease_name=environ.get(f"{_PREFIX}LEASE_NAME") or "openrouter-guard-operator",
             lease_s=_whole(environ, "LEASE_SECONDS", 15, lowest=1, highest=3600),
