@@ -26,7 +26,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 
 from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 
-from .workload import GROUP, Change, Workload
+from .workload import FIELD_MANAGER, GROUP, Change, Workload
 
 __all__ = [
     "AUTOSCALERS",
@@ -141,7 +141,7 @@ class Cluster:
         workload = change.workload
         async with self._turns:
             self.fence()
-            return Workload.of(workload.kind, await self._request("PATCH", _path(workload), body=change.patch()))
+            return Workload.of(workload.kind, await self._request("PATCH", _as_us(workload), body=change.patch()))
 
     async def workload(self, seen: Workload) -> Workload:
         """The workload as it is now, whatever has become of it."""
@@ -262,6 +262,10 @@ def _every(kind: Path, namespace: str) -> str:
 
 def _path(workload: Workload) -> str:
     return f"{_every(workload.kind.path, workload.namespace)}/{workload.name}"
+
+
+def _as_us(workload: Workload) -> str:
+    return f"{_path(workload)}?fieldManager={FIELD_MANAGER}"
 
 
 def _resource(namespace: str, name: str) -> str:
