@@ -70,7 +70,12 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Numbers of workloads; ``able`` is how many are paused or could be."""
+    """Numbers of workloads; ``able`` is how many are paused or could be.
+
+    Attributes:
+        pods: That run, or are to, of all paused workloads.
+        original_pods: That ran before.
+    """
 
     matched: int
     able: int
@@ -80,6 +85,8 @@ class Tally:
     problems: tuple[Problem, ...] = ()
     unwatched: tuple[str, ...] = ()
     contested: tuple[Problem, ...] = ()
+    pods: int = 0
+    original_pods: int = 0
 
     @property
     def is_paused(self) -> bool:
@@ -143,6 +150,8 @@ def tally(
         problems=tuple(sorted(problems)[:PROBLEMS_SHOWN]),
         unwatched=tuple(unwatched),
         contested=contested,
+        pods=sum(c.workload.set_pods for c in ours),
+        original_pods=sum(c.workload.original_pods for c in ours),
     )
 
 
@@ -177,6 +186,8 @@ def status(old: Mapping[str, Any], now: Round) -> dict[str, Any]:
     }
     if now.spec.dry_run:
         written["wouldChange"] = list(now.would[:PROBLEMS_SHOWN])
+    if now.tally.is_paused:
+        written["progress"] = _progress(now)
     if override := _override(now):
         written["override"] = override
     return written | _spans(old, now)
@@ -250,6 +261,13 @@ def _override(now: Round) -> dict[str, Any]:
         until = _second(standing.until_s)
         shown = {"action": action.value, "by": standing.who, "reason": standing.why, "until": until}
     return shown | ({"appliedGeneration": now.override.generation} if now.override.generation else {})
+
+
+def _progress(now: Round) -> dict[str, Any]:
+    """How far a pause or its end has come, in pods."""
+    next_at = {} if now.goal.next_at_s is None else {"nextAt": _second(now.goal.next_at_s)}
+    shown = {"step": now.goal.step.value, "reason": now.goal.reason}
+    return shown | {"pods": now.tally.pods, "originalPods": now.tally.original_pods} | next_at
 
 
 def _targets(tally: Tally) -> dict[str, Any]:

@@ -192,26 +192,33 @@ class Reconciler:
 
     def _candidates(self, namespace: str, owner: Owner, spec: Spec | None) -> list[Candidate]:
         """The workloads that the spec names, and those that we have paused; without a spec only the latter."""
-        autoscaled, kedas = self._inventory.autoscaled(namespace), self._inventory.scaled_by_keda(namespace)
-        older = self._claims.before(namespace, owner.uid)
         found = []
         for workload in self._inventory.of(namespace):
             options = spec.options(workload) if spec is not None else None
-            place = (workload.kind.name, workload.name)
-            autoscaler = autoscaled.get(place)
-            candidate = Candidate(
-                workload,
-                is_matched=options is not None,
-                has_autoscaler=autoscaler is not None,
-                autoscaler_min=autoscaler.least if autoscaler else 1,
-                options=options or Options(),
-                is_kedas=place in kedas,
-                pods_behind=self._inventory.pods_of(namespace, workload.scales) if workload.scales else None,
-                claimed_by=next((claim.name for claim in older if claim.spec.matches(workload)), ""),
-            )
+            candidate = Candidate(workload, is_matched=options is not None, options=options or Options())
             if candidate.is_matched or candidate.is_paused_by(owner):
                 found.append(candidate)
-        return found
+        return self._with_surroundings(namespace, owner, found)
+
+    def _with_surroundings(self, namespace: str, owner: Owner, found: Sequence[Candidate]) -> list[Candidate]:
+        """With what others have to do with them: autoscalers, KEDA, and older resources."""
+        autoscaled, kedas = self._inventory.autoscaled(namespace), self._inventory.scaled_by_keda(namespace)
+        older = self._claims.before(namespace, owner.uid)
+
+        def whole(candidate: Candidate) -> Candidate:
+            workload = candidate.workload
+            place = (workload.kind.name, workload.name)
+            autoscaler, scales = autoscaled.get(place), workload.scales
+            return replace(
+                candidate,
+                has_autoscaler=autoscaler is not None,
+                autoscaler_min=autoscaler.least if autoscaler else 1,
+                is_kedas=place in kedas,
+                pods_behind=self._inventory.pods_of(namespace, scales) if scales else None,
+                claimed_by=next((claim.name for claim in older if claim.spec.matches(workload)), ""),
+            )
+
+        return list(map(whole, found))
 
     def _unwatched(self, spec: Spec) -> list[str]:
         """The kinds in the spec that nobody watches."""
