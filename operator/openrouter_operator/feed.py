@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
-from openrouter_guard.errors import StoreError
+from openrouter_guard.errors import StoreError, StoreUnavailable
 from openrouter_guard.rules.breaker import Closed, Open, Phase
 from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.record import Record
@@ -18,7 +20,7 @@ from openrouter_guard.store import Store, Timeouts
 from . import overrides
 from .reading import Reading
 
-__all__ = ["CLUSTER", "Feed", "Feeds"]
+__all__ = ["CLUSTER", "Feed", "Feeds", "Unreadable"]
 
 CLUSTER = "kubernetes"
 TOLD = 50
@@ -147,31 +149,55 @@ def _news(view: View) -> object:
     return (view.is_degraded, *state, record.upstream.state, record.upstream.rate_limit_reset_s)
 
 
+class Unreadable:
+    """Stands for a feed whose Redis nobody can name: what it says is unknown, and why."""
+
+    def __init__(self, scope: str, why: str) -> None:
+        self._scope = scope
+        self._why = why
+
+    @property
+    def now_s(self) -> float:
+        """Of this machine: no other clock can be asked."""
+        return time.time()
+
+    def read(self) -> Reading:
+        return Reading(None, self.now_s, is_fresh=False, last_known_s=self.now_s, error=self._why, scope=self._scope)
+
+    async def override(self, _wish: Override | None, _who: str) -> None:
+        raise StoreUnavailable(self._why)
+
+    async def tell(self, _resource: str, _workloads: Sequence[str]) -> None:
+        return
+
+
 class Feeds:
-    """A feed for each scope, started when it is first asked for."""
+    """A feed for each scope of each Redis, started when it is first asked for."""
 
     def __init__(self, settings: Settings, by: str, on_news: Callable[[str], None], cluster: str = CLUSTER) -> None:
         self._cluster = cluster
         self._settings = settings
         self._by = by
         self._on_news = on_news
-        self._feeds: dict[str, Feed] = {}
-        self._starts: dict[str, asyncio.Task[None]] = {}
+        self._feeds: dict[tuple[str, str], Feed] = {}
+        self._starts: dict[tuple[str, str], asyncio.Task[None]] = {}
 
-    async def of(self, scope: str) -> Feed:
-        """The feed of the scope, once it has looked; scopes do not wait for each other.
+    async def of(self, scope: str, redis_url: str = "") -> Feed:
+        """The feed of the scope, once it has looked; scopes do not wait for each other. Without an address: our own.
 
         Raises:
             ConfigurationError: If the address or the scope cannot be used.
         """
-        if scope not in self._feeds:
-            self._feeds[scope] = Feed(self._settings, scope, self._by, self._on_news, self._cluster)
-            self._starts[scope] = asyncio.create_task(self._feeds[scope].start())
-        await asyncio.shield(self._starts[scope])
-        return self._feeds[scope]
+        key = (redis_url, scope)
+        if key not in self._feeds:
+            settings = replace(self._settings, redis_url=redis_url or self._settings.redis_url)
+            self._feeds[key] = Feed(settings, scope, self._by, self._on_news, self._cluster)
+            self._starts[key] = asyncio.create_task(self._feeds[key].start())
+        await asyncio.shield(self._starts[key])
+        return self._feeds[key]
 
     def stalled(self) -> list[str]:
-        return [f"{scope}: {name}" for scope, feed in self._feeds.items() for name in feed.stalled()]
+        return [f"{scope}: {name}" for (_, scope), feed in self._feeds.items() for name in feed.stalled()]
 
     async def stop(self) -> None:
         feeds, self._feeds = self._feeds, {}

@@ -21,6 +21,7 @@ import kopf
 from .access import Access
 from .claims import Claims
 from .cluster import AUTOSCALERS, FINALIZER, RESOURCE, Cluster, ClusterError, NotLeading
+from .connections import Connections
 from .feed import Feeds
 from .inventory import Inventory
 from .kinds import Kind
@@ -73,7 +74,9 @@ class Operator:
         *,
         access: Access | None = None,
         resource_class: str = DEFAULT_CLASS,
+        reads_secrets: bool = False,
     ) -> None:
+        self._connections = Connections(cluster, feeds, reads_secrets=reads_secrets)
         self.resource_class = resource_class
         self._access = access or Access()
         self.inventory = inventory
@@ -104,7 +107,7 @@ class Operator:
         return (
             watched.reconciler
             if watched
-            else Reconciler(self._cluster, self.inventory, self.feeds, self.claims, self._access)
+            else Reconciler(self._cluster, self.inventory, self._connections, self.claims, self._access)
         )
 
     @contextmanager

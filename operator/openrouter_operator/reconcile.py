@@ -20,8 +20,9 @@ from .changes import Changes, backoff_s
 from .claims import Claims
 from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading
 from .conditions import Failure, Overriding, Round
+from .connections import Connections
 from .events import Event, events
-from .feed import Feed, Feeds
+from .feed import Feed, Unreadable
 from .inventory import Inventory
 from .plan import Goal, Step
 from .reading import Reading
@@ -61,13 +62,15 @@ class Reconciler:
         scope: The one that the resource asked for last.
     """
 
-    def __init__(self, cluster: Cluster, inventory: Inventory, feeds: Feeds, claims: Claims, access: Access) -> None:
+    def __init__(
+        self, cluster: Cluster, inventory: Inventory, connections: Connections, claims: Claims, access: Access
+    ) -> None:
         self.scope = ""
         self._access = access
         self._claims = claims
         self._cluster = cluster
         self._inventory = inventory
-        self._feeds = feeds
+        self._connections = connections
         self._changes = Changes(cluster, inventory)
         self._latest: Mapping[str, Any] = {}
         self._wrote_s = -conditions.COUNTERS_S
@@ -132,7 +135,7 @@ class Reconciler:
         except InvalidSpec as error:
             return _invalid(generation, str(error), self._candidates(namespace, owner, None), owner), IDLE_S
         self.scope = spec.scope
-        feed = await self._feeds.of(spec.scope)
+        feed = await self._connections.of(namespace, spec)
         override = await self._override(feed, resource, spec)
         reading = _since_before(feed.read(), old)
         before = self._candidates(namespace, owner, spec)
@@ -165,7 +168,7 @@ class Reconciler:
             )
         return spec
 
-    async def _override(self, feed: Feed, resource: Mapping[str, Any], spec: Spec) -> Overriding:
+    async def _override(self, feed: Feed | Unreadable, resource: Mapping[str, Any], spec: Spec) -> Overriding:
         """Apply what the spec asks for, once for each generation; withdraw it when the spec does not any more."""
         metadata = resource["metadata"]
         applied = ((resource.get("status") or {}).get("override") or {}).get("appliedGeneration")
@@ -185,7 +188,8 @@ class Reconciler:
         if not ((resource.get("status") or {}).get("override") or {}).get("appliedGeneration"):
             return
         try:
-            feed = await self._feeds.of(specs.parse(resource.get("spec") or {}).scope)
+            spec = specs.parse(resource.get("spec") or {})
+            feed = await self._connections.of(resource["metadata"]["namespace"], spec)
             await feed.override(None, _who(resource))
         except (StoreError, InvalidSpec) as error:
             logger.warning("the override of %s is not withdrawn: %s", _who(resource), error)

@@ -30,7 +30,9 @@ __all__ = [
     "Options",
     "OverrideSpec",
     "PauseOn",
+    "Redis",
     "Resume",
+    "SecretRef",
     "Spec",
     "Strategy",
     "Target",
@@ -209,10 +211,24 @@ class OverrideSpec(_Model):
         return self
 
 
+class SecretRef(_Model):
+    """A key of a Secret in the namespace of the resource."""
+
+    name: str
+    key: str = "url"
+
+
+class Redis(_Model):
+    """Where the state of the scope is, if not in the operator's own Redis."""
+
+    url_secret_ref: SecretRef | None = None
+
+
 class Spec(_Model):
     """The spec of an ``OpenRouterStatus``; times in seconds."""
 
     scope: str = DEFAULT_SCOPE
+    redis: Redis | None = None
     resource_class: str = Field(default=DEFAULT_CLASS, alias="class")
     mode: Mode = Mode.SCALE_DOWN
     suspend: bool = False
