@@ -80,7 +80,8 @@ class Connection:
         Raises:
             StoreError: If it was refused or not answered.
         """
-        with translated(self._where):
+        # Of the other keys the scripts themselves see to it.
+        with translated(self._where, key=keys[0]):
             (answer,) = await self._answers([("EVALSHA", script.sha, len(keys), *keys, *args)])
             if isinstance(answer, failures.NoScriptError):
                 # Sent as a whole, it cannot be forgotten again before it runs.
@@ -117,9 +118,9 @@ class Connection:
                 break
             for at in left:
                 answers[at] = await self._followed(client, commands[at], answers[at])
-            left = [at for at in left if isinstance(answers[at], (failures.MovedError, failures.TryAgainError))]
-            if not left:
+            if not any(isinstance(answers[at], (failures.MovedError, failures.TryAgainError)) for at in left):
                 break
+            left = [at for at in range(len(commands)) if _is_open(commands[at], answers[at])]
         return answers
 
     async def _followed(self, client: aioredis.Redis, command: Command, answer: Exception) -> Any:
@@ -194,6 +195,11 @@ async def _exchanged(client: aioredis.Redis, commands: Sequence[Command]) -> lis
 def _host(client: aioredis.Redis, answer: failures.AskError) -> tuple[str, int]:
     """Where a Cluster sends us; without a name: to another port of the same host."""
     return str(answer.host or client.connection_pool.connection_kwargs["host"]), int(answer.port)
+
+
+def _is_open(command: Command, answer: Any) -> bool:
+    """Whether it is to be sent again; the clock that counts is that of the node that has the keys."""
+    return isinstance(answer, (failures.MovedError, failures.TryAgainError)) or command == ("TIME",)
 
 
 def _raised(answer: Any) -> Any:

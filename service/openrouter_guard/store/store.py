@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TypeAlias
 
 from openrouter_guard.address import checked
-from openrouter_guard.errors import StoreContended
+from openrouter_guard.errors import ForeignValue, StoreContended
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
 from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Closed
@@ -18,9 +18,9 @@ from openrouter_guard.rules.models import parse as parse_models
 from openrouter_guard.rules.record import Record, Transition
 from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, iso, parse
 
-from .connection import Connection, Timeouts
+from .connection import Command, Connection, Timeouts
 from .ledger import Ledger, time_counters
-from .scripts import COMMIT, COUNT, READ
+from .scripts import COMMIT, COUNT
 
 __all__ = ["Batch", "Counted", "Seen", "Store"]
 
@@ -64,6 +64,9 @@ class Batch:
         counters: What to add to the day's metrics.
         errors: JSON entries for the log of worker errors, oldest first.
         models: What became of the calls to single models, where that is worth telling.
+        last_success_s: When the last success ended, and
+        first_failure_s: the first failure after it, by the server's clock; 0 for now. A success that is told late
+            does not end a run of failures that began after it.
     """
 
     epoch: int
@@ -74,14 +77,24 @@ class Batch:
     counters: Mapping[str, int] = field(default_factory=dict)
     errors: Sequence[str] = ()
     models: Mapping[str, Run] = field(default_factory=dict)
+    last_success_s: float = 0.0
+    first_failure_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What became of a batch: ``counted``, ``late`` or ``repeated``; and the state after it."""
+    """What became of a batch.
+
+    Attributes:
+        verdict: ``counted``, ``late`` or ``repeated``.
+        seen: The state after it.
+        older_writer_s: How many seconds ago a writer of the existing format was last noticed, which wakes nobody;
+            None if there was none.
+    """
 
     verdict: str
     seen: Seen
+    older_writer_s: float | None = None
 
 
 class Store(Ledger):
@@ -104,16 +117,30 @@ class Store(Ledger):
         await self._connection.say(("PING",))
 
     async def read(self) -> Seen:
-        keys = self.keys
-        seconds, micros, values, models = await self._run(READ, [keys.state, keys.models], FIELDS)
-        return _seen((seconds, micros), values, models)
+        models = self.keys.models
+        state: tuple[Command, ...] = (("TIME",), ("HMGET", self.keys.state, *FIELDS))
+        try:
+            time, values, found = await self._connection.say(*state, ("HGETALL", models))
+            self._note_foreign([models], [])
+        except ForeignValue as error:
+            if error.key != models:
+                raise
+            time, values = await self._connection.say(*state)
+            found = {}
+            self._note_foreign([models], [models])
+        return _seen(time, values, found)
 
     async def count(self, batch: Batch, *, at_s: float) -> Counted:
         """Count a batch, once; ``at_s`` chooses the day of the metrics."""
         keys = self.keys
-        verdict, seconds, micros, values, models = await self._run(
+        verdict, seconds, micros, values, models, older_s = await self._run(
             COUNT,
-            [keys.state, keys.metrics(at_s), keys.worker_errors(at_s), keys.models],
+            {
+                keys.state: True,
+                keys.metrics(at_s): batch.counters,
+                keys.worker_errors(at_s): batch.errors,
+                keys.models: True,
+            },
             [
                 batch.epoch,
                 batch.reporter,
@@ -125,9 +152,13 @@ class Store(Ledger):
                 STATE_LIFE_S,
                 json.dumps(FIELDS),
                 json.dumps({name: asdict(run) for name, run in batch.models.items()}),
+                f"{batch.last_success_s:.6f} {batch.first_failure_s:.6f}",
+                keys.events,
+                keys.scope,
             ],
         )
-        return Counted(verdict, _seen((seconds, micros), values, models))
+        found = dict(zip(models[::2], models[1::2], strict=True))
+        return Counted(verdict, _seen((seconds, micros), values, found), float(older_s) if older_s else None)
 
     async def commit(self, seen: Seen, new: Record) -> Record | None:
         """Replace the record if nobody changed it since it was read, and put down the time in the state before.
@@ -141,7 +172,7 @@ class Store(Ledger):
         history = [text for change in fresh for text in (str(change.epoch), json.dumps(_entry(change)))]
         (done,) = await self._run(
             COMMIT,
-            [self.keys.state, self.keys.history, *map(self.keys.metrics, passed)],
+            {self.keys.state: True, self.keys.history: fresh},
             [
                 json.dumps({name: seen.raw.get(name, "") for name in _guards(changes)}),
                 json.dumps(changes),
@@ -152,6 +183,7 @@ class Store(Ledger):
                 len(fresh),
                 *history,
             ],
+            [self.keys.metrics(day_s) for day_s in passed],
         )
         return new if done else None
 
@@ -187,13 +219,10 @@ class Store(Ledger):
         return json.dumps({"scope": self.keys.scope, **{name: fields[name] for name in names}})
 
 
-def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Sequence[str]) -> Seen:
-    """Of what a script answered; the models as names and values in turn."""
+def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Mapping[str, str]) -> Seen:
     raw = {name: value for name, value in zip(FIELDS, values, strict=True) if value is not None}
     now_s = int(time[0]) + int(time[1]) / 1e6
-    return Seen(
-        parse(raw) if raw else None, now_s, raw, parse_models(dict(zip(models[::2], models[1::2], strict=True)))
-    )
+    return Seen(parse(raw) if raw else None, now_s, raw, parse_models(models))
 
 
 def _guards(changes: Mapping[str, str]) -> tuple[str, ...]:
