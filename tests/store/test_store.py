@@ -191,7 +191,7 @@ class TestWhatCountingCosts:
             before = await self.commands(client)
             await store.count(Batch(0, "wa", next(_seqs), [("S", 900)], fields, counters), at_s=time.time())
             spent.append(await self.commands(client) - before)
-        # The script itself, TIME, and a read and a write of each of two hashes, and the models.
+        # The script itself, TIME, a read and a write of each of two hashes, and the models.
         assert spent[1] == 7
 
     async def test_a_counter_that_is_no_number_is_left_alone(self, store: Store, client: aioredis.Redis) -> None:

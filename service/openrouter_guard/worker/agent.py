@@ -1,7 +1,7 @@
 """The worker's part in the fleet: keeps the local view current, reports results, holds permits.
 
-Everything here runs in the background loop. The caller's path reads ``view``, appends to ``results`` and, while the
-breaker is half-open, waits a bounded time for ``acquire``.
+Everything here runs in the background loop. A caller looks at the :class:`~.view.Desk`, notes on it what its call
+came to and, while the breaker is half-open, waits a bounded time for ``acquire``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeAlias
+from typing import Any
 
 from openrouter_guard.errors import ForeignValue, StoreError, StoreRefused, StoreUnavailable
 from openrouter_guard.rules import checks, models, times
@@ -31,7 +31,7 @@ from openrouter_guard.runtime import Edge
 from openrouter_guard.store import Seen, Store
 
 from .pending import Pending, Result, last_of, result_of
-from .view import View, monotonic_offset
+from .view import Desk, View, monotonic_offset
 
 __all__ = ["Agent"]
 
@@ -54,17 +54,11 @@ HEARTBEAT_S = 60.0
 _ENDED = models.Run(ended=True)
 
 
-Ended: TypeAlias = tuple[Signal, int, float, float, str]
-"""A call that ended: what it said, its epoch, when it began (0: nobody knows) and ended by this process'
-monotonic clock, and its model. A plain tuple, for the caller makes it."""
-
-
 class Agent:
     """One reporter: a worker process' share in the state of one scope."""
 
-    def __init__(self, store: Store, policy: Policy, worker_id: str) -> None:
-        self.results: deque[Ended] = deque()
-        self.refused = 0
+    def __init__(self, store: Store, policy: Policy, worker_id: str, desk: Desk | None = None) -> None:
+        self._desk = desk or Desk()
         self.view = View(Record(), monotonic_offset(time.time()))
         self.known = asyncio.Event()
         self.on_view: Callable[[], None] = lambda: None
@@ -88,6 +82,14 @@ class Agent:
         self._turn = asyncio.Lock()
         self._flushing = asyncio.Lock()
         self._loops: list[asyncio.Task[None]] = []
+
+    @property
+    def view(self) -> View:
+        return self._desk.view
+
+    @view.setter
+    def view(self, view: View) -> None:
+        self._desk.view = view
 
     def start(self) -> None:
         listen = partial(self._optional, self._listen, Edge("Redis pushes no changes, looking every second", ""))
@@ -220,17 +222,18 @@ class Agent:
         async with self._turn:
             counted = await self._store.count(batch, at_s=self._uncertain.since_s)
             self._uncertain = None
-            self._refused_until_s = 0.0
             self._is_mixed = counted.older_writer_s is not None and counted.older_writer_s < MIXED_S
             self._told_s, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
+            self._refused_until_s = 0.0
             await self._settle(counted.seen)
 
     def _gather(self) -> None:
         """Merge what has ended by now into the batches that wait."""
         offset_s = self.view.offset_s
         doubts: dict[ErrorType | None, Signal] = {}
-        for _ in range(len(self.results)):
-            signal, epoch, began_s, ended_s, model = self.results.popleft()
+        ended = self._desk.results
+        for _ in range(len(ended)):
+            signal, epoch, began_s, ended_s, model = ended.popleft()
             at_s, took_s = ended_s + offset_s, ended_s - began_s if began_s else None
             pending = last_of(self._pending, epoch, at_s, self._worker_id)
             if signal is SUCCESS and not self._is_away and not self._is_news(model, at_s):
@@ -247,8 +250,8 @@ class Agent:
         self._gather_refused()
 
     def _gather_refused(self) -> None:
-        if self.refused:
-            refused, self.refused = self.refused, 0
+        if self._desk.refused:
+            refused, self._desk.refused = self._desk.refused, 0
             pending = last_of(self._pending, self.view.record.epoch, self.view.now_s, self._worker_id)
             pending.counters["not_permitted_calls"] += refused
 
