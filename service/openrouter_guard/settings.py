@@ -18,6 +18,7 @@ DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
 _PREFIX = "OPENROUTER_GUARD_"
 TOKEN_MIN = 16
 _TOKEN = re.compile(rf"[!-~]{{{TOKEN_MIN},}}")
+_ADDRESS = re.compile(r"https?://[^\s/?#]+(:\d{1,5})?([/?]\S*)?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?")
 
 T = TypeVar("T", int, float)
@@ -64,6 +65,8 @@ class Settings:
         scope: Whose state it is; one API key or team has one.
         api_key: Of OpenRouter; empty if there is none. Left out of every representation.
         base_url: Of OpenRouter's API, without a slash at the end.
+        management_key: May ask what is left of the account; empty if there is none. Left out like the API key.
+        health_urls: Further addresses that must answer well for a check to be good; they may hold secrets.
         redis_timeout_s: How long Redis may take before it counts as away.
         worker_id: The name of this worker in reports; empty: host name and process.
         cors_origins: The sites whose pages may read what the service answers; none unless named.
@@ -79,6 +82,8 @@ class Settings:
     worker_id: str = ""
     tokens: Tokens = Tokens()
     cors_origins: tuple[str, ...] = ()
+    management_key: str = field(default="", repr=False)
+    health_urls: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -124,6 +129,8 @@ class Settings:
             worker_id=environ.get(f"{_PREFIX}WORKER_ID", ""),
             tokens=_tokens(environ),
             cors_origins=_origins(environ.get(f"{_PREFIX}CORS_ORIGINS", "")),
+            management_key=environ.get("OPENROUTER_MANAGEMENT_KEY", "").strip(),
+            health_urls=_addresses(f"{_PREFIX}HEALTH_URLS", environ),
         )
 
 
@@ -178,6 +185,17 @@ def _origins(text: str) -> tuple[str, ...]:
                 f"{_PREFIX}CORS_ORIGINS has {origin!r}: write sites such as https://grafana.example, comma separated"
             )
     return origins
+
+
+def _addresses(name: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Addresses between commas; what is wrong with one is said without it, for it may hold a secret."""
+    found = tuple(text for text in map(str.strip, environ.get(name, "").split(",")) if text)
+    for number, text in enumerate(found, 1):
+        if not _ADDRESS.fullmatch(text):
+            raise ConfigurationError(
+                f"{name}: entry {number} is no address: write https://host/path, several with commas between"
+            )
+    return found
 
 
 def _base_url(text: str) -> str:

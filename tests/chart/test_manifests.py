@@ -17,7 +17,11 @@ BOTH = pytest.mark.parametrize("name", [HEALTH_SERVICE, OPERATOR])
 CLUSTER_SCOPED = {"nodes", "namespaces", "customresourcedefinitions", "clusterroles", "persistentvolumes"}
 EVERYTHING: dict[str, Any] = {
     "redis": {"existingSecret": {"name": "redis", "key": "address"}},
-    "openrouter": {"existingSecret": {"name": "openrouter"}, "baseUrl": "https://proxy.example/api/v1"},
+    "openrouter": {
+        "existingSecret": {"name": "openrouter"},
+        "managementKey": {"existingSecret": {"name": "openrouter"}},
+        "baseUrl": "https://proxy.example/api/v1",
+    },
     "scope": "team-a",
     "thresholds": {"FAILURE_THRESHOLD": 7, "RESET_TIMEOUT_SECONDS": 1_000_000, "FRESH_SECONDS": 0.5},
     "image": {"repository": "registry.example/guard", "digest": f"sha256:{'a' * 64}"},
@@ -198,6 +202,12 @@ class TestEnvironment:
         key = {"secretKeyRef": {"name": "openrouter", "key": "api-key"}}
         assert environ(everything, HEALTH_SERVICE)["OPENROUTER_API_KEY"] == key
         assert "OPENROUTER_API_KEY" not in environ(everything, OPERATOR)
+
+    def test_only_the_health_service_gets_the_management_key(self, everything: Manifests, minimal: Manifests) -> None:
+        key = {"secretKeyRef": {"name": "openrouter", "key": "management-key"}}
+        assert environ(everything, HEALTH_SERVICE)["OPENROUTER_MANAGEMENT_KEY"] == key
+        assert "OPENROUTER_MANAGEMENT_KEY" not in environ(everything, OPERATOR)
+        assert "OPENROUTER_MANAGEMENT_KEY" not in environ(minimal, HEALTH_SERVICE)
 
     def test_no_api_key_is_no_empty_one(self, minimal: Manifests) -> None:
         assert "OPENROUTER_API_KEY" not in environ(minimal, HEALTH_SERVICE)

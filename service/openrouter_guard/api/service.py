@@ -8,7 +8,7 @@ import socket
 import time
 from contextlib import suppress
 
-from openrouter_guard.errors import StoreError
+from openrouter_guard.errors import OpenRouterGuardError, StoreError
 from openrouter_guard.rules import times
 from openrouter_guard.rules.checks import is_recheck_due, wants_check
 from openrouter_guard.rules.record import Record, block_s
@@ -45,11 +45,17 @@ class Service:
         self._thresholds = settings.thresholds
         self._store = Store(settings.redis_url, settings.scope, timeouts)
         self._upstream = OpenRouter(
-            settings.base_url, settings.api_key, timeout_s=self._thresholds.check_timeout_s, transport=transport
+            settings.base_url,
+            settings.api_key,
+            timeout_s=self._thresholds.check_timeout_s,
+            management_key=settings.management_key,
+            health_urls=settings.health_urls,
+            transport=transport,
         )
         self._cache = Cache(self._store, settings.policy, by=settings.worker_id or _name())
         self._refresher = Refresher(self._cache, self._upstream, self._thresholds, self._checked)
         self._counters = DayCounters()
+        self._account = Edge("The account's credit is not known", "The account's credit is known again")
         self._counting = Edge("Redis takes no metrics, they wait", "Redis takes metrics again")
         self.telemetry = Telemetry(lambda: self._cache.view, self._thresholds)
         self.reports = Reports(self._cache, self._store)
@@ -205,6 +211,10 @@ class Service:
     def _checked(self, finding: Finding) -> None:
         self._counters.checked(is_good=finding.state is OpenRouterState.ACTIVE)
         self.telemetry.checked(finding.state)
+        if finding.account_error:
+            self._account.failed(OpenRouterGuardError(finding.account_error))
+        else:
+            self._account.worked()
 
 
 def _name() -> str:
