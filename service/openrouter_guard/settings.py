@@ -33,6 +33,8 @@ class Thresholds:
         stale_s: Up to this age it is served at once while a refresh runs behind it.
         check_slot_s: One health check of the upstream in this time, for the whole fleet.
         check_timeout_s: How long a health check may take.
+        alert_error_rate: From this share of failed calls on, an alarm is put into the history; it ends at half of it.
+        alert_calls: Of so many calls in five minutes at least: fewer say little.
         max_streams: How many clients of one process may listen to events at a time.
     """
 
@@ -40,6 +42,8 @@ class Thresholds:
     stale_s: float = 300.0
     check_slot_s: float = 60.0
     check_timeout_s: float = 10.0
+    alert_error_rate: float = 0.25
+    alert_calls: int = 20
     max_streams: int = 100
 
 
@@ -123,6 +127,8 @@ class Settings:
                 stale_s=read.seconds("STALE_SECONDS", thresholds.stale_s),
                 check_slot_s=read.seconds("CHECK_SLOT_SECONDS", thresholds.check_slot_s),
                 check_timeout_s=read.seconds("CHECK_TIMEOUT_SECONDS", thresholds.check_timeout_s),
+                alert_error_rate=read.share("ALERT_ERROR_RATE", thresholds.alert_error_rate),
+                alert_calls=read.count("ALERT_CALLS", thresholds.alert_calls),
                 max_streams=read.count("MAX_STREAMS", thresholds.max_streams),
             ),
             redis_timeout_s=read.seconds("REDIS_TIMEOUT_SECONDS", 1.0),
@@ -143,6 +149,12 @@ class _Reader:
 
     def seconds(self, name: str, default: float) -> float:
         return self._number(name, default, float, "seconds above 0, such as 120")
+
+    def share(self, name: str, default: float) -> float:
+        found = self._number(name, default, float, wanted := "a share from 0 to 1, such as 0.25")
+        if found > 1:
+            raise ConfigurationError(f"{_PREFIX}{name} is {found:g}: write {wanted}")
+        return found
 
     def _number(self, name: str, default: T, kind: Callable[[str], T], wanted: str) -> T:
         text = self.environ.get(_PREFIX + name, "").strip()

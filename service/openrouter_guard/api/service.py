@@ -18,18 +18,24 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 from openrouter_guard.upstream import Finding, OpenRouter, Transport
 
+from .alarm import Alarm
 from .counters import DayCounters
 from .events import Events
+from .figures import WINDOWS, metrics_answer
+from .gauges import Source
 from .prometheus import Telemetry
+from .reckoning import Reckoning
 from .refresher import Refresher
 from .reports import Reports
-from .schemas import StatusAnswer
+from .schemas import MetricsAnswer, StatusAnswer
 from .serving import Chance, Plan, age_s, is_due, plan
 from .status import status_answer
 
 __all__ = ["Service"]
 
 FLUSH_S = 1.0
+RECKON_S = 10.0
+ERRORS_READ = 1000
 
 
 class Service:
@@ -39,7 +45,9 @@ class Service:
         ConfigurationError: On creation, if an address or the scope cannot be used.
     """
 
-    def __init__(self, settings: Settings, transport: Transport | None = None) -> None:
+    def __init__(
+        self, settings: Settings, transport: Transport | None = None, telemetry: Telemetry | None = None
+    ) -> None:
         timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
         self.settings = settings
         self._thresholds = settings.thresholds
@@ -57,7 +65,10 @@ class Service:
         self._counters = DayCounters()
         self._account = Edge("The account's credit is not known", "The account's credit is known again")
         self._counting = Edge("Redis takes no metrics, they wait", "Redis takes metrics again")
-        self.telemetry = Telemetry(lambda: self._cache.view, self._thresholds)
+        self._reckoning = Reckoning(self._store)
+        self.alarm = Alarm(self._store, self._thresholds, self._cache.by)
+        self.telemetry = telemetry or Telemetry()
+        self._told = self.telemetry.of(Source(settings, lambda: self._cache.view, lambda: self._reckoning.figures))
         self.reports = Reports(self._cache, self._store)
         self.events = Events(
             self._cache.news, lambda: self._cache.view, self._as_event, settings.thresholds.max_streams
@@ -86,7 +97,7 @@ class Service:
     def count(self, answer: StatusAnswer) -> None:
         """Count an answer that is sent: also one that is sent again."""
         self._counters.answered(is_hit=answer.cache_hit)
-        self.telemetry.answered(answer.source)
+        self._told.answered(answer.source)
 
     @property
     def version(self) -> int:
@@ -101,14 +112,19 @@ class Service:
     def _plan(self, *, force: bool) -> Plan:
         return plan(self._age_s, self._refresher.chance, force=force, thresholds=self._thresholds)
 
-    async def metrics(self, days: int) -> dict[str, dict[str, int | str]]:
-        """The fleet's counters of the last *days* UTC days, by date.
+    async def metrics(self, days: int) -> MetricsAnswer:
+        """The fleet's counters of the last *days* UTC days, and what they come to.
 
         Raises:
             StoreError: If Redis cannot be read.
         """
-        found = await self._store.metrics(days, self._cache.now_s)
-        return {date: {name: _number(text) for name, text in day.items()} for date, day in found.items()}
+        now_s, store = self._cache.now_s, self._store
+        counters, in_state, errors = await asyncio.gather(
+            store.metrics(days, now_s),
+            store.time_in_state(max(WINDOWS), now_s),
+            store.worker_errors(ERRORS_READ, now_s=now_s),
+        )
+        return metrics_answer(counters, in_state, errors, days=days, now_s=now_s)
 
     @property
     def view(self) -> View:
@@ -151,6 +167,7 @@ class Service:
         self._background.start("cache", self._follow)
         self._background.start("pushes", self._cache.listen, waits=True)
         self._background.start("counters", self._flush)
+        self._background.start("figures", self._reckon)
         self._background.start("events", self.events.follow)
 
     def drain(self) -> None:
@@ -198,6 +215,13 @@ class Service:
         else:
             self._counting.worked()
 
+    async def _reckon(self) -> None:
+        view = self._cache.view
+        if not view.is_degraded:
+            with suppress(StoreError):  # the cache's own look says so
+                await self.alarm.look(await self._reckoning.read(view.now_s), view)
+        await asyncio.sleep(RECKON_S)
+
     async def _keep_time(self) -> None:
         record = self._cache.view.record
         if record is not None and times.is_due(record, self._cache.now_s):
@@ -208,9 +232,9 @@ class Service:
         view = self._cache.view
         return age_s(view.record, view.now_s, thresholds=self._thresholds)
 
-    def _checked(self, finding: Finding) -> None:
+    def _checked(self, finding: Finding, seconds: float) -> None:
         self._counters.checked(is_good=finding.state is OpenRouterState.ACTIVE)
-        self.telemetry.checked(finding.state)
+        self._told.checked(finding.state, seconds)
         if finding.account_error:
             self._account.failed(OpenRouterGuardError(finding.account_error))
         else:
@@ -219,7 +243,3 @@ class Service:
 
 def _name() -> str:
     return f"service-{socket.gethostname()}-{os.getpid()}"
-
-
-def _number(text: str) -> int | str:
-    return int(text) if text.removeprefix("-").isdecimal() else text

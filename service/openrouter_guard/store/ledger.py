@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+from openrouter_guard.errors import StoreRefused
 from openrouter_guard.keys import Keys
 from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Phase
@@ -24,6 +25,7 @@ WORKER_LIFE_S = 600.0
 PAUSED_LIFE_S = 86_400.0
 """What an operator said it has paused holds for so long unless it says it again."""
 ERROR_DAYS = 7
+HISTORY_KEPT = 10_000
 
 About: TypeAlias = dict[str, Any]
 """What somebody says of itself: a JSON object with ``last_seen``, ISO 8601."""
@@ -109,6 +111,27 @@ class Ledger:
         with translated(self.address):
             entries: list[Any] = await self._redis.xrevrange(self.keys.history, max=newest, count=limit) or []
         return [{"epoch": name.partition("-")[0], **fields} for name, fields in entries]
+
+    async def note(self, entry: Mapping[str, str], *, epoch: int, seq: int) -> bool:
+        """Put something into the history that is no transition.
+
+        Args:
+            entry: As :meth:`history` gives it back; ``from`` and ``to`` are the same.
+            epoch: In which it happened.
+            seq: Above 0, and the same for all who may notice the same thing: only the first of them is heard.
+
+        Returns:
+            Whether it was put there: not where somebody has said so already, or the epoch is over.
+        """
+        fields: dict[Any, Any] = dict(entry)
+        try:
+            with translated(self.address):
+                await self._redis.xadd(self.keys.history, fields, id=f"{epoch}-{seq}", maxlen=HISTORY_KEPT)
+        except StoreRefused as refused:
+            if "equal or smaller" not in str(refused):
+                raise
+            return False
+        return True
 
     async def worker_errors(self, limit: int = 100, *, now_s: float) -> list[About]:
         """The newest errors that workers reported in the last seven days, newest first.
