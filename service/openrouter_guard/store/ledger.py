@@ -136,10 +136,11 @@ class Ledger:
         Returns:
             Whether it was put there: not where somebody has said so already, or the epoch is over.
         """
-        fields: dict[Any, Any] = dict(entry)
+        fields = [text for pair in entry.items() for text in pair]
         try:
-            with translated(self.address):
-                await self._redis.xadd(self.keys.history, fields, id=f"{epoch}-{seq}", maxlen=HISTORY_KEPT)
+            await self._connection.say(
+                ("XADD", self.keys.history, "MAXLEN", "~", HISTORY_KEPT, f"{epoch}-{seq}", *fields)
+            )
         except StoreRefused as refused:
             if "equal or smaller" not in str(refused):
                 raise
