@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from .address import checked
 from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE, Keys
 from .rules.breaker import Policy
 
-__all__ = ["DEFAULT_BASE_URL", "Settings", "Thresholds", "Tokens"]
+__all__ = ["DEFAULT_BASE_URL", "Settings", "Thresholds", "Tokens", "WebhookFormat"]
 
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
 _PREFIX = "OPENROUTER_GUARD_"
@@ -21,6 +21,7 @@ _TOKEN = re.compile(rf"[!-~]{{{TOKEN_MIN},}}")
 _ADDRESS = re.compile(r"https?://[^\s/?#]+(:\d{1,5})?([/?]\S*)?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?")
 
+WebhookFormat: TypeAlias = Literal["json", "slack"]
 T = TypeVar("T", int, float)
 
 
@@ -70,6 +71,8 @@ class Settings:
         api_key: Of OpenRouter; empty if there is none. Left out of every representation.
         base_url: Of OpenRouter's API, without a slash at the end.
         management_key: May ask what is left of the account; empty if there is none. Left out like the API key.
+        webhook_url: Is told of every change of the breaker; empty: nobody is. It may hold a secret.
+        webhook_format: Of what is sent there.
         health_urls: Further addresses that must answer well for a check to be good; they may hold secrets.
         redis_timeout_s: How long Redis may take before it counts as away.
         worker_id: The name of this worker in reports; empty: host name and process.
@@ -88,6 +91,8 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     management_key: str = field(default="", repr=False)
     health_urls: tuple[str, ...] = field(default=(), repr=False)
+    webhook_url: str = field(default="", repr=False)
+    webhook_format: WebhookFormat = "json"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -139,6 +144,8 @@ class Settings:
             cors_origins=_origins(environ.get(f"{_PREFIX}CORS_ORIGINS", "")),
             management_key=environ.get("OPENROUTER_MANAGEMENT_KEY", "").strip(),
             health_urls=_addresses(f"{_PREFIX}HEALTH_URLS", environ),
+            webhook_url=_webhook_url(environ),
+            webhook_format=_webhook_format(environ),
         )
 
 
@@ -210,6 +217,22 @@ def _addresses(name: str, environ: Mapping[str, str]) -> tuple[str, ...]:
                 f"{name}: entry {number} is no address: write https://host/path, several with commas between"
             )
     return found
+
+
+def _webhook_url(environ: Mapping[str, str]) -> str:
+    found = _addresses(f"{_PREFIX}WEBHOOK_URL", environ)
+    if len(found) > 1:
+        raise ConfigurationError(f"{_PREFIX}WEBHOOK_URL: write one address, without a comma")
+    return found[0] if found else ""
+
+
+def _webhook_format(environ: Mapping[str, str]) -> WebhookFormat:
+    text = environ.get(f"{_PREFIX}WEBHOOK_FORMAT", "").strip() or "json"
+    if text == "json":
+        return "json"
+    if text == "slack":
+        return "slack"
+    raise ConfigurationError(f"{_PREFIX}WEBHOOK_FORMAT is {text!r}: write json or slack")
 
 
 def _base_url(text: str) -> str:

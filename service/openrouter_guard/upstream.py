@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +38,7 @@ from openrouter_guard.rules.signals import (
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import DEFAULT_BASE_URL
 
-__all__ = ["NO_KEY", "Finding", "OpenRouter", "Transport"]
+__all__ = ["NO_KEY", "Finding", "OpenRouter", "Transport", "without_request_lines"]
 
 Transport: TypeAlias = httpx.AsyncBaseTransport
 """What may carry the calls instead of the network."""
@@ -172,6 +173,7 @@ class OpenRouter:
         transport: Transport | None = None,
     ) -> None:
         self._key_url, self._credits_url = (_url(f"{base_url}{path}") for path in ("/key", "/credits"))
+        without_request_lines()
         self._health_urls = [httpx.URL(url) for url in health_urls]
         self._api_key = api_key
         self._management_key = management_key
@@ -265,6 +267,12 @@ class OpenRouter:
         """The text in one line, without the key even where the other side repeats it."""
         hidden = without_keys(text.replace(self._api_key, HIDDEN))
         return " ".join(hidden.split())
+
+
+def without_request_lines() -> None:
+    """Keep the client from logging a line with the whole address for each request: it may hold a secret."""
+    client_log = logging.getLogger("httpx")
+    client_log.setLevel(max(client_log.level, logging.WARNING))
 
 
 async def _body(answer: httpx.Response) -> bytes:

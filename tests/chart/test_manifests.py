@@ -30,6 +30,7 @@ EVERYTHING: dict[str, Any] = {
     "healthService": {
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example"}],
         "writeToken": {"existingSecret": {"name": "tokens"}},
+        "webhook": {"existingSecret": {"name": "chat"}, "format": "slack"},
         "readToken": {"existingSecret": {"name": "tokens", "key": "reader"}},
     },
     "operator": {
@@ -208,6 +209,12 @@ class TestEnvironment:
         assert environ(everything, HEALTH_SERVICE)["OPENROUTER_MANAGEMENT_KEY"] == key
         assert "OPENROUTER_MANAGEMENT_KEY" not in environ(everything, OPERATOR)
         assert "OPENROUTER_MANAGEMENT_KEY" not in environ(minimal, HEALTH_SERVICE)
+
+    def test_the_webhook_is_a_secret_of_the_health_service(self, everything: Manifests, minimal: Manifests) -> None:
+        found = environ(everything, HEALTH_SERVICE)
+        assert found["OPENROUTER_GUARD_WEBHOOK_URL"] == {"secretKeyRef": {"name": "chat", "key": "webhook-url"}}
+        assert found["OPENROUTER_GUARD_WEBHOOK_FORMAT"] == "slack"
+        assert "OPENROUTER_GUARD_WEBHOOK_URL" not in environ(minimal, HEALTH_SERVICE)
 
     def test_no_api_key_is_no_empty_one(self, minimal: Manifests) -> None:
         assert "OPENROUTER_API_KEY" not in environ(minimal, HEALTH_SERVICE)

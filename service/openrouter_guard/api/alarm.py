@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.wire import iso
@@ -33,10 +34,13 @@ def is_high(was_high: bool, figures: Figures, thresholds: Thresholds) -> bool:
 class Alarm:
     """The alarm of one scope, as this process knows it."""
 
-    def __init__(self, store: Store, thresholds: Thresholds, by: str) -> None:
+    def __init__(
+        self, store: Store, thresholds: Thresholds, by: str, on_said: Callable[[Mapping[str, str]], None]
+    ) -> None:
         self._store = store
         self._thresholds = thresholds
         self._by = by
+        self._on_said = on_said
         self._was_high: bool | None = None
 
     async def look(self, figures: Figures, view: View) -> None:
@@ -63,9 +67,8 @@ class Alarm:
         phase, rate = record.phase(view.now_s).value, f"{figures.error_rate or 0.0:.4f}"
         reason = HIGH if now_high else NORMAL
         entry = {"from": phase, "to": phase, "reason": reason, "by": self._by, "at": iso(view.now_s)}
-        said = await self._store.note(
-            entry | {"error_rate": rate}, epoch=record.epoch, seq=int(view.now_s // _SAME_S)
-        )
-        if said:
+        entry["error_rate"] = rate
+        if await self._store.note(entry, epoch=record.epoch, seq=int(view.now_s // _SAME_S)):
+            self._on_said(entry)
             fields = {"error_rate": rate, "calls": figures.calls}
             logger.warning("%s: %s of %d calls failed", reason, rate, figures.calls, extra=fields)

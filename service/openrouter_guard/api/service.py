@@ -6,7 +6,9 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 from openrouter_guard.errors import OpenRouterGuardError, StoreError
 from openrouter_guard.rules import times
@@ -30,6 +32,7 @@ from .reports import Reports
 from .schemas import MetricsAnswer, StatusAnswer
 from .serving import Chance, Plan, age_s, is_due, plan
 from .status import status_answer
+from .webhook import Webhook, alarm_event
 
 __all__ = ["Service"]
 
@@ -66,7 +69,8 @@ class Service:
         self._account = Edge("The account's credit is not known", "The account's credit is known again")
         self._counting = Edge("Redis takes no metrics, they wait", "Redis takes metrics again")
         self._reckoning = Reckoning(self._store)
-        self.alarm = Alarm(self._store, self._thresholds, self._cache.by)
+        self._webhook = Webhook(settings, self._store, lambda: self._cache.view) if settings.webhook_url else None
+        self._alarm = Alarm(self._store, self._thresholds, self._cache.by, self._alarmed)
         self.telemetry = telemetry or Telemetry()
         self._told = self.telemetry.of(Source(settings, lambda: self._cache.view, lambda: self._reckoning.figures))
         self.reports = Reports(self._cache, self._store)
@@ -168,6 +172,9 @@ class Service:
         self._background.start("pushes", self._cache.listen, waits=True)
         self._background.start("counters", self._flush)
         self._background.start("figures", self._reckon)
+        if self._webhook:
+            self._background.start("transitions", partial(self._tell, self._webhook))
+            self._background.start("webhook", self._webhook.send, waits=True)
         self._background.start("events", self.events.follow)
 
     def drain(self) -> None:
@@ -182,6 +189,8 @@ class Service:
         with suppress(StoreError):
             if not self._cache.view.is_degraded:
                 await self._counters.flush(self._store, self._cache.now_s)
+        if self._webhook:
+            await self._webhook.close()
         await self._upstream.close()
         await self._store.close()
 
@@ -219,8 +228,16 @@ class Service:
         view = self._cache.view
         if not view.is_degraded:
             with suppress(StoreError):  # the cache's own look says so
-                await self.alarm.look(await self._reckoning.read(view.now_s), view)
+                await self._alarm.look(await self._reckoning.read(view.now_s), view)
         await asyncio.sleep(RECKON_S)
+
+    async def _tell(self, webhook: Webhook) -> None:
+        await webhook.look()
+        await self._cache.news()
+
+    def _alarmed(self, entry: Mapping[str, str]) -> None:
+        if self._webhook:
+            self._webhook.put(alarm_event(entry, self.settings.scope))
 
     async def _keep_time(self) -> None:
         record = self._cache.view.record

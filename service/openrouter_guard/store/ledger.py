@@ -19,7 +19,7 @@ from openrouter_guard.rules.wire import FIELDS, iso, parse, unix_s
 
 from .connection import Connection, Script
 from .failures import foreign_key
-from .scripts import TIMES
+from .scripts import CLAIM, TIMES
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +146,10 @@ class Ledger:
                 raise
             return False
         return True
+
+    async def claim(self, name: str, number: int) -> bool:
+        """Whether *number* is ours: of all who claim it, or a lower one, under *name*, one gets it."""
+        return bool(await self._connection.run(CLAIM, [self.keys.state], [name, number]))
 
     async def worker_errors(self, limit: int = 100, *, now_s: float) -> list[About]:
         """The newest errors that workers reported in the last seven days, newest first.
