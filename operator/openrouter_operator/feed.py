@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from openrouter_guard.rules.breaker import Closed, Open, Phase
 from openrouter_guard.rules.record import Record
@@ -48,6 +48,11 @@ class Feed:
     def now_s(self) -> float:
         """Redis' clock."""
         return self._cache.now_s
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the state was last read."""
+        return max(self._cache.now_s - self._last_known_s, 0.0)
 
     def read(self) -> Reading:
         """What is known now; asks nobody."""
@@ -128,6 +133,10 @@ class Feeds:
 
     def stalled(self) -> list[str]:
         return [f"{scope}: {name}" for scope, feed in self._feeds.items() for name in feed.stalled()]
+
+    def ages_s(self) -> Mapping[str, float]:
+        """Seconds since the state of each scope was last read."""
+        return {scope: feed.age_s for scope, feed in self._feeds.items()}
 
     async def stop(self) -> None:
         feeds, self._feeds = self._feeds, {}
