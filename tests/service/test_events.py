@@ -13,6 +13,7 @@ import pytest
 
 from openrouter_guard.api import events
 from openrouter_guard.api.events import Client, Events, TooManyClients
+from openrouter_guard.errors import StoreUnavailable
 from openrouter_guard.rules.breaker import Closed, Open
 from openrouter_guard.rules.record import Record, now_open
 from openrouter_guard.runtime import View
@@ -67,6 +68,30 @@ class TestTheHub:
         transition, state = (await client.next()).decode().strip().split("\n\n")
         assert transition.startswith('event: transition\nid: 8\ndata: {"epoch":8,"from":"closed","to":"open",')
         assert state.startswith('event: state\nid: 8\ndata: {"reason":"timeout"')
+
+    async def test_a_transition_is_told_to_a_client_that_came_before_anything_else_was(self) -> None:
+        told, views = hub(Record(epoch=7))
+        client = told.subscribe()
+        await client.next()
+        views.append(replace(views[0], record=opened(Record(epoch=7))))
+        told.tell()
+        assert b"event: transition" in await client.next()
+
+    @pytest.mark.parametrize(
+        ("before", "transitions"),
+        [
+            pytest.param(View(None, 1000.0), 1, id="an empty Redis: the first ever is news"),
+            pytest.param(View(None, 1000.0, StoreUnavailable("away")), 0, id="Redis away: it may be long ago"),
+        ],
+    )
+    async def test_the_first_state_that_is_seen(self, before: View, transitions: int) -> None:
+        told, views = hub(Record(epoch=7))
+        views.append(before)
+        client = told.subscribe()
+        await client.next()
+        views.append(View(opened(Record(epoch=7)), 1001.0))
+        told.tell()
+        assert (await client.next()).count(b"event: transition") == transitions
 
     async def test_news_that_come_while_others_are_told_are_told_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(events, "COALESCE_S", 0.01)
