@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from openrouter_guard.settings import Settings
+from openrouter_operator.kinds import BY_NAME
 from openrouter_operator.settings import OperatorSettings
 from tests.chart.helm import CRD, CRD_NAME, MINIMAL, Helm, Manifest, Manifests
 
@@ -36,10 +37,11 @@ EVERYTHING: dict[str, Any] = {
         "podAnnotations": {"team": "platform"},
     },
 }
+DEFAULT_KINDS = [("apps", "deployments"), ("apps", "statefulsets"), ("batch", "cronjobs"), ("batch", "jobs")]
 RIGHTS = {
     *(("openrouter-guard.io", "openrouterstatuses", verb) for verb in ("get", "list", "watch", "patch")),
     *(("openrouter-guard.io", "openrouterstatuses/status", verb) for verb in ("get", "update", "patch")),
-    *(("apps", "deployments", verb) for verb in ("get", "list", "watch", "patch")),
+    *((group, plural, verb) for group, plural in DEFAULT_KINDS for verb in ("get", "list", "watch", "patch")),
     *(("autoscaling", "horizontalpodautoscalers", verb) for verb in ("get", "list", "watch")),
     *(("", "events", verb) for verb in ("create", "patch")),
 }
@@ -248,6 +250,31 @@ class TestRights:
         assert not everything.all("ClusterRole", "ClusterRoleBinding")
         assert roles.keys() == {"guard", "team-a", "team-b"}
         assert roles["team-a"] == roles["team-b"] == RIGHTS
+
+    def test_it_may_change_the_kinds_that_it_is_given_and_no_others(self, helm: Helm) -> None:
+        kinds = ["ReplicationController", "ScaledJob", "rollouts.argoproj.io"]
+        manifests = helm.render({**MINIMAL, "operator": {"kinds": kinds}})
+        held = rules(manifests.one("ClusterRole", f"guard-{OPERATOR}"))
+        changed = {(group, resource) for group, resource, verb in held if verb == "patch"}
+        assert changed - {("", "events")} == {
+            ("", "replicationcontrollers"), ("keda.sh", "scaledjobs"), ("argoproj.io", "rollouts"),
+            ("openrouter-guard.io", "openrouterstatuses"), ("openrouter-guard.io", "openrouterstatuses/status"),
+        }  # fmt: skip
+        assert operator_settings(manifests).kinds == tuple(kinds)
+
+    def test_of_crds_it_may_read_those_of_its_custom_kinds_by_name(self, helm: Helm) -> None:
+        values = {"kinds": ["Deployment", "rollouts.argoproj.io"], "namespaces": ["team-a"]}
+        manifests = helm.render({**MINIMAL, "operator": values})
+        (role,), (binding,) = manifests.all("ClusterRole"), manifests.all("ClusterRoleBinding")
+        (rule,) = role["rules"]
+        assert rules(role) == {("apiextensions.k8s.io", "customresourcedefinitions", "get")}
+        assert rule["resourceNames"] == ["rollouts.argoproj.io"]
+        assert binding["roleRef"]["name"] == role["metadata"]["name"]
+
+    def test_every_known_kind_is_found_where_the_operator_looks_for_it(self, helm: Helm) -> None:
+        manifests = helm.render({**MINIMAL, "operator": {"kinds": list(BY_NAME)}})
+        held = rules(manifests.one("ClusterRole", f"guard-{OPERATOR}"))
+        assert {(kind.group, kind.plural, "patch") for kind in BY_NAME.values()} <= held
 
     def test_no_role_holds_what_only_a_cluster_role_can_give(self, everything: Manifests) -> None:
         held = {resource for role in everything.all("Role") for _, resource, _ in rules(role)}
