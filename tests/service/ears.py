@@ -19,7 +19,7 @@ __all__ = ["PASSWORD", "Ears", "listening_to_everything"]
 PASSWORD = "hunter2"
 """Of Redis, wherever a test needs one."""
 SECRETS = (KEY, READ_TOKEN, WRITE_TOKEN, PASSWORD)
-_LOGGERS = ("openrouter_guard", "uvicorn", "asyncio", "httpx", "redis")
+_LOGGERS = ("openrouter_guard", "uvicorn", "asyncio")
 
 
 class Ears(logging.Handler):
