@@ -11,7 +11,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from openrouter_guard.api import events
+from openrouter_guard.api import events, server
 from openrouter_guard.api.events import Client, Events, TooManyClients
 from openrouter_guard.errors import StoreUnavailable
 from openrouter_guard.rules.breaker import Closed, Open
@@ -52,7 +52,7 @@ class TestTheHub:
         told, views = hub(Record(epoch=7))
         client = told.subscribe()
         told.tell()
-        await client.next()
+        assert (await client.next()).count(b"event: state") == 1
         views.append(replace(views[0], now_s=1001.0))
         told.tell()
         client.end()
@@ -221,6 +221,7 @@ class TestTheStream:
         self, settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(events, "SEND_S", 0.1)
+        monkeypatch.setattr(server, "DEAF_MS", 500)
         monkeypatch.setattr(events, "HEARTBEAT", b":" + b" " * 1_000_000 + b"\n\n")
         monkeypatch.setattr(events, "HEARTBEAT_S", 0.001)
         async with listening(settings, upstream) as service:
@@ -228,6 +229,8 @@ class TestTheStream:
                 deaf.sendall(f"GET {EVENTS} HTTP/1.1\r\nHost: service\r\n\r\n".encode())
                 await eventually(lambda: service.service.events.clients == 1)
                 await eventually(lambda: service.service.events.clients == 0)
+                # Nor does its connection stay, with all that waits in it.
+                await eventually(lambda: not service.server.server_state.connections)
 
     async def test_head_is_the_headers_and_no_stream(self, settings: Settings, upstream: FakeUpstream) -> None:
         async with listening(settings, upstream) as service:

@@ -122,13 +122,17 @@ class TestProblems:
 
 
 class TestProbes:
-    @pytest.mark.parametrize("path", ["/livez", "/readyz"])
-    async def test_they_are_about_the_process(self, settings: Settings, upstream: FakeUpstream, path: str) -> None:
+    @pytest.mark.parametrize(
+        ("path", "body"), [("/livez", {"status": "ok"}), ("/readyz", {"status": "ok", "redis": "up"})]
+    )
+    async def test_they_are_about_the_process(
+        self, settings: Settings, upstream: FakeUpstream, path: str, body: dict[str, str]
+    ) -> None:
         upstream.answer = failing(503)
         async with running(settings, upstream) as service:
             await service.get(STATUS)
             answer = await service.get(path)
-        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        assert (answer.status_code, answer.json()) == (200, body)
 
     async def test_what_makes_no_progress_is_named(
         self, settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch

@@ -138,11 +138,13 @@ class Events:
         if self._is_closed or len(self._clients) >= self._max_clients:
             raise TooManyClients
         view = self._view()
+        record, body = view.record or Record(), self._status(view)
         if self._told_epoch is None:
             self._changes(view)
-        record = view.record or Record()
+        if not self._told:
+            self._told = without(body, "age_seconds")
         missed = _later(record, seen_epoch) if seen_epoch is not None else ()
-        client = Client([RETRY, *map(_of_transition, missed), _frame("state", record.epoch, self._status(view))])
+        client = Client([RETRY, *map(_of_transition, missed), _frame("state", record.epoch, body)])
         self._clients.add(client)
         return client
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -28,6 +29,8 @@ from .serving import Chance, Plan, age_s, is_due, plan
 from .status import status_answer
 
 __all__ = ["Service"]
+
+logger = logging.getLogger(__name__)
 
 FLUSH_S = 1.0
 
@@ -142,6 +145,8 @@ class Service:
     async def start(self) -> None:
         """Look at the state once, bounded, so that the first request finds it; then keep looking."""
         await self._cache.refresh()
+        if self._cache.view.is_degraded:
+            logger.warning("waiting for Redis: until it answers, nothing is known and the gate lets calls go")
         self._background.start("cache", self._follow)
         self._background.start("pushes", self._cache.listen, waits=True)
         self._background.start("counters", self._flush)
