@@ -97,9 +97,9 @@ class TestTheHub:
         monkeypatch.setattr(events, "COALESCE_S", 0.01)
         told, views = hub(Record(epoch=7))
         client = told.subscribe()
+        await client.next()
         following = asyncio.create_task(told.follow())
-        await client.next()
-        await client.next()
+        await asyncio.sleep(0)
         views.append(replace(views[0], record=opened(Record(epoch=7))))
         await following
         assert b"event: transition" in await client.next()
