@@ -17,6 +17,8 @@
 -- ARGV[9]  JSON list of the fields to return
 -- ARGV[10] JSON object: for each model called, whether a call ended well, the failures after it, until when the
 --          upstream wants calls to wait, and why; "{}" if there is nothing to tell
+-- ARGV[11] for the window of all calls: how many ended, how many failed, how many were slow, and how many seconds
+--          it reaches back, as in "20 3 1 60"; "" if nobody watches it
 -- Returns  what became of it ("counted", "late": of another epoch or a breaker that is not closed,
 --          "repeated": this batch was here before), TIME as two strings, the values of ARGV[9], and the models
 local METRICS_LIFE_S = 30 * 24 * 3600
@@ -28,6 +30,7 @@ local MINUTE_S = 60
 local MODEL_LIFE_S = 600
 local MODELS_LIFE_S = 26 * 3600
 local RUN_KEPT = 3
+local STEP_S = 10
 
 local state, reporter, seq = KEYS[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call("TIME")
@@ -35,6 +38,25 @@ local now_s = tonumber(time[1])
 
 local function get(field)
   return redis.call("HGET", state, field) or ""
+end
+
+-- The window with one batch more, as "from:calls:failures:slow:reporters" for each step that it reaches back to.
+local function window_with(calls, failures, slow, reach_s)
+  local step, kept, names = now_s - now_s % STEP_S, {}, ""
+  for from, c, f, s, known in string.gmatch(get("window"), "(%d+):(%d+):(%d+):(%d+):(%S*)") do
+    if tonumber(from) == step then
+      calls, failures, slow, names = calls + c, failures + f, slow + s, known
+    elseif tonumber(from) > now_s - reach_s then
+      table.insert(kept, from .. ":" .. c .. ":" .. f .. ":" .. s .. ":" .. known)
+    end
+  end
+  local _, commas = string.gsub(names, ",", "")
+  local is_full = names ~= "" and commas + 1 >= RUN_KEPT
+  if failures + slow > 0 and not is_full and not string.find("," .. names .. ",", "," .. reporter .. ",", 1, true) then
+    names = names == "" and reporter or names .. "," .. reporter
+  end
+  table.insert(kept, string.format("%d:%d:%d:%d:%s", step, calls, failures, slow, names))
+  return table.concat(kept, " ")
 end
 
 -- The reporters, longest silent first, each as "name:batch:seconds ".
@@ -90,6 +112,8 @@ else
     for field, value in pairs(cjson.decode(ARGV[5])) do
       redis.call("HSET", state, field, value)
     end
+    local calls, failed, slow, reach_s = string.match(ARGV[11], "(%d+) (%d+) (%d+) (%d+)")
+    if calls then redis.call("HSET", state, "window", window_with(calls, failed, slow, reach_s)) end
     if override == "" then redis.call("EXPIRE", state, ARGV[8]) end
   end
   local counters = cjson.decode(ARGV[6])

@@ -63,6 +63,8 @@ class Batch:
         counters: What to add to the day's metrics.
         errors: JSON entries for the log of worker errors, oldest first.
         models: What became of the calls to single models, where that is worth telling.
+        window: Calls that ended, that failed and that were slow, and how many seconds back they are to be kept; None
+            where nobody watches that.
     """
 
     epoch: int
@@ -73,6 +75,7 @@ class Batch:
     counters: Mapping[str, int] = field(default_factory=dict)
     errors: Sequence[str] = ()
     models: Mapping[str, Run] = field(default_factory=dict)
+    window: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ class Store(Ledger):
                     STATE_LIFE_S,
                     json.dumps(FIELDS),
                     json.dumps({name: asdict(run) for name, run in batch.models.items()}),
+                    " ".join(map(str, batch.window or ())),
                 ],
             )
         found = dict(zip(models[::2], models[1::2], strict=True))

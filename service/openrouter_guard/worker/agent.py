@@ -203,7 +203,8 @@ class Agent:
             self._uncertain = self._pending.popleft()
             self._seq += 1
         now_s = self.view.now_s
-        batch = self._uncertain.batch(self._reporter, self._seq, now_s=now_s)
+        window_s = self._policy.window_s if self._policy.watches_rates else 0.0
+        batch = self._uncertain.batch(self._reporter, self._seq, now_s=now_s, window_s=window_s)
         async with self._turn:
             counted = await self._store.count(batch, at_s=self._uncertain.since_s)
             self._uncertain = None
@@ -234,12 +235,13 @@ class Agent:
         return record and checks.doubted(record, signal, now_s=now_s, policy=self._policy, by=by)
 
     def _result(self, signal: Signal, epoch: int, at_s: float, took_s: float | None, model: str) -> Result:
+        is_slow = took_s is not None and took_s >= self._policy.slow_s
         name, run = models.name_of(signal, model), models.run_of(signal, at_s)
         if not name or not models.is_news(self.view.models, name, run, at_s):
-            return Result(signal, epoch, at_s, took_s)
+            return Result(signal, epoch, at_s, took_s, is_slow)
         of_fleet = self._of_fleet(signal, model, at_s)
         self.view = replace(self.view, models=models.noted(self.view.models, name, run, at_s))
-        return Result(of_fleet, epoch, at_s, took_s, name, run)
+        return Result(of_fleet, epoch, at_s, took_s, is_slow, name, run)
 
     def _of_fleet(self, signal: Signal, model: str, now_s: float) -> Signal:
         if not model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Result:
         epoch: In which it began.
         at_s: When it ended, by the server's clock.
         took_s: How long it took; None if nobody knows.
+        is_slow: Whether that is too long.
         model: Whom it says something about besides, and ``run`` what; None if that is not worth telling.
     """
 
@@ -38,6 +40,7 @@ class Result:
     epoch: int
     at_s: float
     took_s: float | None = None
+    is_slow: bool = False
     model: str = ""
     run: Run | None = None
 
@@ -56,6 +59,9 @@ class Pending:
     models: dict[str, Run] = field(default_factory=dict)
     last_api_call_s: float = 0.0
     last_success_s: float = 0.0
+    ended: int = 0
+    failed: int = 0
+    slow: int = 0
 
     def add(self, result: Result) -> None:
         signal = result.signal
@@ -64,6 +70,9 @@ class Pending:
             self.models.setdefault(result.model, Run()).add(result.run)
         if result.took_s is not None and signal.effect is not Effect.NEUTRAL:
             self._took(result.took_s)
+        if signal.effect in (Effect.SUCCESS, Effect.FAILURE):
+            self.ended += 1
+            self.slow += result.is_slow
         if signal.effect is Effect.SUCCESS:
             self._succeeded(result)
         elif signal.effect is Effect.NEUTRAL:
@@ -71,7 +80,8 @@ class Pending:
         else:
             self._failed(result)
 
-    def batch(self, reporter: str, seq: int, *, now_s: float) -> Batch:
+    def batch(self, reporter: str, seq: int, *, now_s: float, window_s: float = 0.0) -> Batch:
+        """The batch to send; ``window_s`` is how far back all calls are to be kept besides, 0 for not at all."""
         return Batch(
             epoch=METRICS_ONLY if now_s - self.since_s > TOO_OLD_S else self.epoch,
             reporter=reporter,
@@ -81,6 +91,7 @@ class Pending:
             counters=self.counters,
             errors=tuple(self.errors),
             models=self.models,
+            window=(self.ended, self.failed, self.slow, math.ceil(window_s)) if window_s and self.ended else None,
         )
 
     def _took(self, took_s: float) -> None:
@@ -103,6 +114,7 @@ class Pending:
         details = error_details(signal, self.worker_id, result.at_s)
         self.errors.append(details)
         if signal.effect is Effect.FAILURE:
+            self.failed += 1
             self._run("C" if signal.error_type is ErrorType.CREDITS_EXHAUSTED else "F")
             self.fields = {
                 "state": str(state),
