@@ -37,7 +37,7 @@ class _Status(BaseModel):
     cache_hit: bool = False
 
 
-def existing_app(redis_url: str, base_url: str, *, fresh_s: float = 60.0) -> FastAPI:
+def existing_app(redis_url: str, base_url: str, fresh_s: float = 60.0) -> FastAPI:
     """An app with that route; ``fresh_s=0`` asks OpenRouter at each request, as was done before there was a cache."""
     # By itself the client fails from the 101st request at the same time on.
     client = aioredis.Redis.from_url(redis_url, decode_responses=True, max_connections=1024)

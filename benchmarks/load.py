@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from .measuring import percentile
 
-__all__ = ["Answers", "closed_loop", "request"]
+__all__ = ["Answers", "burst", "closed_loop", "request"]
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _END = b"\r\n\r\n"
@@ -67,6 +67,11 @@ async def closed_loop(
     return found
 
 
+async def burst(ports: Sequence[int], asks: Sequence[bytes], requests: int) -> Answers:
+    """So many requests at once, each on a connection of its own."""
+    return await closed_loop(ports, asks, requests, seconds=0.0)
+
+
 class _Client(asyncio.Protocol):
     """One connection with one request at a time."""
 
@@ -82,7 +87,7 @@ class _Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._send()
+        self._ask_now()
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -104,7 +109,10 @@ class _Client(asyncio.Protocol):
         if self._loop.time() > self._until_s:
             self.ended.set_result(None)
             self._transport.close()
-            return
+        else:
+            self._ask_now()
+
+    def _ask_now(self) -> None:
         self._began_s = time.perf_counter()
         self._transport.write(self._ask)
 

@@ -34,11 +34,17 @@ class Served:
         """How long its main thread has been on a core."""
         return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0]) / 1e9
 
+    @property
+    def memory(self) -> int:
+        """What it holds in memory, in bytes."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
 
 @contextmanager
 def serving(make_app: Callable[..., Any], *args: object, replicas: int = 1) -> Iterator[Sequence[Served]]:
-    """So many processes that serve ``make_app(*args)``."""
-    with Fleet(replicas, _serve, _CORES[0], make_app, args) as fleet:
+    """So many processes that serve ``make_app(*args)``; a single one has a core of its own."""
+    cores = {_CORES[0]} if replicas == 1 else set(_CORES)
+    with Fleet(replicas, _serve, cores, make_app, args) as fleet:
         served = [Served(*answer) for answer in fleet.answers()]
         yield served
         fleet.tell("end")
@@ -54,8 +60,8 @@ def clients_apart() -> Iterator[None]:
         os.sched_setaffinity(0, _CORES)
 
 
-def _serve(parent: Connection, core: int, make_app: Callable[..., Any], args: Sequence[Any]) -> None:
-    os.sched_setaffinity(0, {core})
+def _serve(parent: Connection, cores: set[int], make_app: Callable[..., Any], args: Sequence[Any]) -> None:
+    os.sched_setaffinity(0, cores)
     asyncio.run(_until_told(parent, make_app(*args)))
 
 

@@ -99,6 +99,15 @@ def test_what_began_before_the_timeline_reaches_to_its_beginning() -> None:
     assert shown([change("closed", "open", 500)], "open") == [("open", 0, 100)]
 
 
+def test_an_outage_of_a_minute_can_be_seen_on_the_timeline_of_a_day() -> None:
+    history = [{"at": utc(NOW_S - 10), "from": "closed", "to": "open"}]
+
+    last = segments_of(history, "open", NOW_S)[-1]
+
+    assert (last.state, last.width) == ("open", 0.012)
+    assert (last.drawn_start, last.drawn_width) == (99.6, 0.4)
+
+
 def test_a_state_that_is_not_known_is_not_painted_as_a_good_one() -> None:
     [part] = segments_of([], None, NOW_S)
 

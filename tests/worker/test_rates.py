@@ -12,7 +12,6 @@ from openrouter_guard import CallNotPermitted, Guard, Settings
 from openrouter_guard.rules.breaker import Phase, Policy
 from tests.waiting import until
 
-
 SLOW = Policy(slow_rate=0.9, slow_s=1e-9, window_calls=20)
 
 

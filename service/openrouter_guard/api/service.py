@@ -22,6 +22,7 @@ from .counters import DayCounters
 from .events import Events
 from .prometheus import Telemetry
 from .refresher import Refresher
+from .reports import Reports
 from .schemas import StatusAnswer
 from .serving import Chance, Plan, age_s, is_due, plan
 from .status import status_answer
@@ -51,6 +52,7 @@ class Service:
         self._counters = DayCounters()
         self._counting = Edge("Redis takes no metrics, they wait", "Redis takes metrics again")
         self.telemetry = Telemetry(lambda: self._cache.view, self._thresholds)
+        self.reports = Reports(self._cache, self._store)
         self.events = Events(
             self._cache.news, lambda: self._cache.view, self._as_event, settings.thresholds.max_streams
         )

@@ -8,5 +8,6 @@ record    what a fleet shares, and how it changes
 window    how many calls failed or were slow lately
 times     how long the breaker is in each state, by day
 checks    what health checks have to do with it
+hiding    keys in what others wrote
 wire      its form in a Redis hash
 """

@@ -133,8 +133,8 @@ class Cache:
         async with self._turn:
             return await self._change(decide)
 
-    async def count(self, batch: Batch) -> None:
-        """Count a batch, and commit what follows from it.
+    async def count(self, batch: Batch) -> str:
+        """Count a batch, and commit what follows from it; returns what became of it, as :class:`Counted` has it.
 
         Raises:
             StoreError: If that is not sure; it has been logged.
@@ -146,6 +146,7 @@ class Cache:
                 self._not_written(error)
                 raise
             await self._settle(counted.seen)
+        return counted.verdict
 
     def base(self, record: Record | None, now_s: float) -> Record:
         """What to decide on: the record with what follows from it, what was known of a lost one, or a fresh one."""

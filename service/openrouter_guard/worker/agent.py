@@ -29,7 +29,7 @@ from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import Edge
 from openrouter_guard.store import Seen, Store
 
-from .pending import Pending, Result, gather
+from .pending import Pending, Result, gather, result_of
 from .view import View, monotonic_offset
 
 __all__ = ["Agent"]
@@ -203,8 +203,7 @@ class Agent:
             self._uncertain = self._pending.popleft()
             self._seq += 1
         now_s = self.view.now_s
-        window_s = self._policy.window_s if self._policy.watches_rates else 0.0
-        batch = self._uncertain.batch(self._reporter, self._seq, now_s=now_s, window_s=window_s)
+        batch = self._uncertain.batch(self._reporter, self._seq, now_s=now_s)
         async with self._turn:
             counted = await self._store.count(batch, at_s=self._uncertain.since_s)
             self._uncertain = None
@@ -217,7 +216,7 @@ class Agent:
             self._result(signal, epoch, ended_s + offset_s, ended_s - began_s if began_s else None, model)
             for signal, epoch, began_s, ended_s, model in ended
         ]
-        gather(results, self._pending, self._worker_id)
+        gather(results, self._pending, self._worker_id, self._policy)
         if self._is_away:
             for result in results:
                 self._count_alone(result.signal)
@@ -227,7 +226,7 @@ class Agent:
         if self.refused:
             refused, self.refused = self.refused, 0
             if not self._pending:
-                self._pending.append(Pending(self.view.record.epoch, self._worker_id, self.view.now_s))
+                self._pending.append(Pending(self.view.record.epoch, self._worker_id, self.view.now_s, self._policy))
             self._pending[-1].counters["not_permitted_calls"] += refused
 
     def _doubted(self, signal: Signal, record: Record | None, now_s: float) -> Record | None:
@@ -235,13 +234,10 @@ class Agent:
         return record and checks.doubted(record, signal, now_s=now_s, policy=self._policy, by=by)
 
     def _result(self, signal: Signal, epoch: int, at_s: float, took_s: float | None, model: str) -> Result:
-        is_slow = took_s is not None and took_s >= self._policy.slow_s
-        name, run = models.name_of(signal, model), models.run_of(signal, at_s)
-        if not name or not models.is_news(self.view.models, name, run, at_s):
-            return Result(signal, epoch, at_s, took_s, is_slow)
-        of_fleet = self._of_fleet(signal, model, at_s)
-        self.view = replace(self.view, models=models.noted(self.view.models, name, run, at_s))
-        return Result(of_fleet, epoch, at_s, took_s, is_slow, name, run)
+        result, known = result_of(signal, epoch, at_s, took_s=took_s, model=model, models=self.view.models)
+        if known is not self.view.models:
+            self.view = replace(self.view, models=known)
+        return result
 
     def _of_fleet(self, signal: Signal, model: str, now_s: float) -> Signal:
         if not model:

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from openrouter_guard.rules import latency
-from openrouter_guard.rules.models import Run
+from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.models import Models, Run, is_news, name_of, noted, of_fleet, run_of
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch
 
-__all__ = ["Pending", "Result", "error_details", "gather"]
+__all__ = ["Pending", "Result", "error_details", "gather", "result_of"]
 
 _ERRORS_KEPT = 1000
 TOO_OLD_S = 30.0
@@ -32,7 +33,6 @@ class Result:
         epoch: In which it began.
         at_s: When it ended, by the server's clock.
         took_s: How long it took; None if nobody knows.
-        is_slow: Whether that is too long.
         model: Whom it says something about besides, and ``run`` what; None if that is not worth telling.
     """
 
@@ -40,9 +40,19 @@ class Result:
     epoch: int
     at_s: float
     took_s: float | None = None
-    is_slow: bool = False
     model: str = ""
     run: Run | None = None
+
+
+def result_of(
+    signal: Signal, epoch: int, at_s: float, *, took_s: float | None, model: str, models: Models
+) -> tuple[Result, Models]:
+    """The end of a call to *model* (empty: nobody knows), and what is known of single models after it."""
+    name, run = name_of(signal, model), run_of(signal, at_s)
+    if not name or not is_news(models, name, run, at_s):
+        return Result(signal, epoch, at_s, took_s), models
+    fleet = of_fleet(signal, noted(models, model, run, at_s), at_s) if model else signal
+    return Result(fleet, epoch, at_s, took_s, name, run), noted(models, name, run, at_s)
 
 
 @dataclass(slots=True)
@@ -52,6 +62,7 @@ class Pending:
     epoch: int
     worker_id: str
     since_s: float
+    policy: Policy = Policy()
     runs: list[tuple[str, int]] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
     errors: deque[str] = field(default_factory=lambda: deque(maxlen=_ERRORS_KEPT))
@@ -72,7 +83,7 @@ class Pending:
             self._took(result.took_s)
         if signal.effect in (Effect.SUCCESS, Effect.FAILURE):
             self.ended += 1
-            self.slow += result.is_slow
+            self.slow += result.took_s is not None and result.took_s >= self.policy.slow_s
         if signal.effect is Effect.SUCCESS:
             self._succeeded(result)
         elif signal.effect is Effect.NEUTRAL:
@@ -80,8 +91,7 @@ class Pending:
         else:
             self._failed(result)
 
-    def batch(self, reporter: str, seq: int, *, now_s: float, window_s: float = 0.0) -> Batch:
-        """The batch to send; ``window_s`` is how far back all calls are to be kept besides, 0 for not at all."""
+    def batch(self, reporter: str, seq: int, *, now_s: float) -> Batch:
         return Batch(
             epoch=METRICS_ONLY if now_s - self.since_s > TOO_OLD_S else self.epoch,
             reporter=reporter,
@@ -91,8 +101,11 @@ class Pending:
             counters=self.counters,
             errors=tuple(self.errors),
             models=self.models,
-            window=(self.ended, self.failed, self.slow, math.ceil(window_s)) if window_s and self.ended else None,
+            window=self._window() if self.policy.watches_rates and self.ended else None,
         )
+
+    def _window(self) -> tuple[int, int, int, int]:
+        return self.ended, self.failed, self.slow, math.ceil(self.policy.window_s)
 
     def _took(self, took_s: float) -> None:
         self.counters[latency.field_of(took_s)] += 1
@@ -150,9 +163,9 @@ def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
     )
 
 
-def gather(results: Iterable[Result], into: deque[Pending], worker_id: str) -> None:
+def gather(results: Iterable[Result], into: deque[Pending], worker_id: str, policy: Policy = Policy()) -> None:
     """Move *results* into the last of the pending batches, or a new one where the epoch is another."""
     for result in results:
         if not into or into[-1].epoch != result.epoch or result.at_s - into[-1].since_s > TOO_OLD_S:
-            into.append(Pending(result.epoch, worker_id, result.at_s))
+            into.append(Pending(result.epoch, worker_id, result.at_s, policy))
         into[-1].add(result)

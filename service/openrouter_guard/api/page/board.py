@@ -37,6 +37,7 @@ __all__ = [
 DAY_S = 86_400
 DAYS = 30
 TIMELINE_S = DAY_S
+_VISIBLE_PERCENT = 0.4
 _BAD_DAY_PERCENT = 5.0
 """From this error rate a day is marked although the breaker stayed closed."""
 
@@ -61,7 +62,10 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of the breaker's timeline; ``start`` and ``width`` are per cent of the whole."""
+    """A stretch of the breaker's timeline; ``start`` and ``width`` are per cent of the whole.
+
+    What is drawn is at least so wide that it can be seen: an outage of a minute is news on a timeline of a day.
+    """
 
     state: str
     tone: Tone
@@ -69,6 +73,14 @@ class Segment:
     width: float
     begins: str
     ends: str
+
+    @property
+    def drawn_width(self) -> float:
+        return max(self.width, _VISIBLE_PERCENT)
+
+    @property
+    def drawn_start(self) -> float:
+        return min(self.start, 100 - self.drawn_width)
 
 
 @dataclass(frozen=True, slots=True)
