@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from .address import Address, Tls, Topology, checked
 from .errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
@@ -111,7 +111,9 @@ def _connect(address: Address, host: Host, deadline_s: float) -> socket.socket:
         connection.settimeout(left_s)
         connection.connect(address.path)
         return connection
-    connection = socket.create_connection(host, left_s)
+    # As bytes, where the name is plain: as text, Python would load the tables of all the world's letters.
+    name: Any = host[0].encode() if host[0].isascii() else host[0]
+    connection = socket.create_connection((name, host[1]), left_s)
     return encrypted(connection) if encrypted else connection
 
 
