@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from openrouter_guard.errors import StoreRefused
 from openrouter_guard.keys import Keys
 from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Phase
@@ -18,7 +19,7 @@ from openrouter_guard.rules.wire import FIELDS, iso, parse, unix_s
 
 from .connection import Connection, Script
 from .failures import foreign_key
-from .scripts import TIMES
+from .scripts import CLAIM, TIMES
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ WORKER_LIFE_S = 600.0
 PAUSED_LIFE_S = 86_400.0
 """What an operator said it has paused holds for so long unless it says it again."""
 ERROR_DAYS = 7
+HISTORY_KEPT = 10_000
 
 About: TypeAlias = dict[str, Any]
 """What somebody says of itself: a JSON object with ``last_seen``, ISO 8601."""
@@ -132,6 +134,32 @@ class Ledger:
         key = self.keys.history
         (entries,) = await self._connection.say(("XREVRANGE", key, newest, "-", "COUNT", limit))
         return [{"epoch": name.partition("-")[0], **fields} for name, fields in entries]
+
+    async def note(self, entry: Mapping[str, str], *, epoch: int, seq: int) -> bool:
+        """Put something into the history that is no transition.
+
+        Args:
+            entry: As :meth:`history` gives it back; ``from`` and ``to`` are the same.
+            epoch: In which it happened.
+            seq: Above 0, and the same for all who may notice the same thing: only the first of them is heard.
+
+        Returns:
+            Whether it was put there: not where somebody has said so already, or the epoch is over.
+        """
+        fields = [text for pair in entry.items() for text in pair]
+        try:
+            await self._connection.say(
+                ("XADD", self.keys.history, "MAXLEN", "~", HISTORY_KEPT, f"{epoch}-{seq}", *fields)
+            )
+        except StoreRefused as refused:
+            if "equal or smaller" not in str(refused):
+                raise
+            return False
+        return True
+
+    async def claim(self, name: str, number: int) -> bool:
+        """Whether *number* is ours: of all who claim it, or a lower one, under *name*, one gets it."""
+        return bool(await self._connection.run(CLAIM, [self.keys.state], [name, number]))
 
     async def worker_errors(self, limit: int = 100, *, now_s: float) -> list[About]:
         """The newest errors that workers reported in the last seven days, newest first.
