@@ -8,6 +8,7 @@ view       the local copy of the shared state
 watch      who waits for the breaker, and who listens to it
 observe    what a client library's exception says
 reading    what an HTTP answer says while its bytes go by
+events     server-sent events in bytes that come in any pieces
 exchange   a guarded call as an HTTP exchange, for the transports
 reporter   the names that existing workers use
 manager    the state as existing readers know it
