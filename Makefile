@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run demo cluster test test-fast lint format bench lock chart clean
+.PHONY: help run demo cluster test test-fast lint format bench screenshots lock chart clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ format: $(READY) ## Rewrite the code in the house style
 
 bench: $(READY) $(VENV)/.bench ## Measure, side by side with other libraries
 	@python -m benchmarks
+
+screenshots: $(READY) ## Picture the status page for the documentation; needs Chromium
+	@python -m tests.page.screenshots docs/images
 
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 lock: $(READY) ## Resolve the dependencies anew into requirements/

@@ -11,7 +11,19 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import closed_path, half_open, imports, propagation, redis_away, reports
+from . import (
+    closed_path,
+    false_trips,
+    half_open,
+    imports,
+    propagation,
+    redis_away,
+    replicas,
+    reports,
+    soak,
+    start_up,
+    status,
+)
 from .forms import PeersMissing
 from .measuring import FULL, QUICK, Effort, Row, table
 
@@ -22,6 +34,11 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "half_open": half_open.run,
     "redis_away": redis_away.run,
     "imports": imports.run,
+    "false_trips": false_trips.run,
+    "status": status.run,
+    "replicas": replicas.run,
+    "start_up": start_up.run,
+    "soak": soak.run,
 }
 RESULTS = Path("bench-results")
 

@@ -14,7 +14,8 @@ __all__ = ["Connection", "Fleet"]
 ANSWER_S = 120.0
 _END_S = 10.0
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["openrouter_guard.worker"])
+# Each process is a fork of one that has loaded this already.
+_context.set_forkserver_preload(["openrouter_guard.worker", "benchmarks.existing_status", "openrouter_guard.api"])
 
 
 class Fleet:

@@ -23,6 +23,11 @@ class Effort:
         rounds: How often it is half-open with every worker waiting.
         lease_s: Of a permit whose holder is killed.
         away_calls: Calls that are timed while Redis is away.
+        serving_samples: How often each app that serves the status is loaded; the median counts.
+        serving_s: For how long each time.
+        soak_s: How long the service is asked while its store comes and goes.
+        period_s: How long an answer of OpenRouter counts as fresh, where that is shortened.
+        simulated_h: Hours in the life of a simulated fleet.
     """
 
     samples: int
@@ -34,11 +39,16 @@ class Effort:
     rounds: int
     lease_s: float
     away_calls: int
+    serving_samples: int
+    serving_s: float
+    period_s: float
+    soak_s: float
+    simulated_h: float
 
 
-QUICK = Effort(21, 1000, (1, 5, 20, 100), 1.5, 20, 3, 20, 2.0, 300)
-FULL = Effort(101, 5000, (1, 5, 20, 100), 10.0, 20, 20, 100, 15.0, 3000)
-TINY = Effort(3, 20, (2,), 0.3, 2, 1, 2, 0.5, 20)
+QUICK = Effort(21, 1000, (1, 5, 20, 100), 1.5, 20, 3, 20, 2.0, 300, 9, 0.3, 6.0, 20.0, 2.0)
+FULL = Effort(101, 5000, (1, 5, 20, 100), 10.0, 20, 20, 100, 15.0, 3000, 15, 2.0, 30.0, 600.0, 24.0)
+TINY = Effort(3, 20, (2,), 0.3, 2, 1, 2, 0.5, 20, 1, 0.1, 0.6, 2.0, 0.01)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading, Refused
 from .conditions import Failure
@@ -25,9 +26,9 @@ CONFLICT_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class _Retry:
-    """A change that failed: to which replicas, why, how often, and when to try again (monotonic clock)."""
+    """A change that failed: to how many pods, why, how often, and when to try again (monotonic clock)."""
 
-    replicas: int | None
+    pods: int | None
     failure: Failure
     tries: int
     at_s: float
@@ -48,19 +49,20 @@ class Changes:
         self._conflicts = False
 
     async def make(self, wanted: Sequence[Change]) -> None:
-        """Make the changes that are due; the inventory then shows what became of them.
+        """Make the changes that are due, rank by rank; the inventory then shows what became of them.
 
         Raises:
             NotLeading: If nothing may be written any more.
         """
         self._conflicts = False
-        asked = {change.workload.uid: change.replicas for change in wanted}
+        asked = {change.workload.uid: change.pods for change in wanted}
         # Another change than the one that failed is not made to wait for it.
-        self._retries = {u: r for u, r in self._retries.items() if u in asked and asked[u] == r.replicas}
-        answers = (self._make(change) for change in wanted if self._is_due(change))
-        for error in await asyncio.gather(*answers, return_exceptions=True):
-            if isinstance(error, BaseException):
-                raise error
+        self._retries = {u: r for u, r in self._retries.items() if u in asked and asked[u] == r.pods}
+        for _, rank in groupby(filter(self._is_due, wanted), key=lambda change: change.rank):
+            answers = (self._make(change) for change in rank)
+            for error in await asyncio.gather(*answers, return_exceptions=True):
+                if isinstance(error, BaseException):
+                    raise error
 
     def failures(self) -> dict[str, Failure]:
         """What failed last, by the workload's UID."""
@@ -83,7 +85,7 @@ class Changes:
         except NotLeading:
             raise
         except NotFound:
-            self._inventory.drop(workload.namespace, workload.name)
+            self._inventory.drop(workload)
         except Conflict:
             await self._look(change)
         except (ClusterError, KeyError, TypeError, ValueError) as error:
@@ -96,9 +98,9 @@ class Changes:
         workload = change.workload
         self._conflicts = True
         try:
-            self._inventory.replace(await self._cluster.workload(workload.namespace, workload.name))
+            self._inventory.replace(await self._cluster.workload(workload))
         except NotFound:
-            self._inventory.drop(workload.namespace, workload.name)
+            self._inventory.drop(workload)
         except ClusterError as error:
             self._failed(change, error)
 
@@ -106,7 +108,7 @@ class Changes:
         workload = change.workload
         tries = self._retries[workload.uid].tries + 1 if workload.uid in self._retries else 1
         failure = Failure("Refused" if isinstance(error, Refused) else "Unavailable", _words(error))
-        self._retries[workload.uid] = _Retry(change.replicas, failure, tries, time.monotonic() + backoff_s(tries))
+        self._retries[workload.uid] = _Retry(change.pods, failure, tries, time.monotonic() + backoff_s(tries))
         if tries == 1:
             logger.warning("%s in %s cannot be changed: %s", workload, workload.namespace, failure.message)
 

@@ -30,13 +30,12 @@ from .workload import GROUP, Change, Workload
 
 __all__ = [
     "AUTOSCALERS",
-    "DEPLOYMENTS",
+    "CRDS",
     "FINALIZER",
     "RESOURCE",
     "Cluster",
     "ClusterError",
     "Conflict",
-    "Kind",
     "NotFound",
     "NotLeading",
     "Refused",
@@ -44,13 +43,13 @@ __all__ = [
 ]
 
 VERSION = "v1alpha1"
-Kind: TypeAlias = tuple[str, str, str]
+Path: TypeAlias = tuple[str, str, str]
 """Group, version and plural of a kind."""
-RESOURCE: Kind = (GROUP, VERSION, "openrouterstatuses")
+RESOURCE: Path = (GROUP, VERSION, "openrouterstatuses")
 FINALIZER = f"{GROUP}/restore"
 """On our own resources: what they have paused comes back before they go."""
-DEPLOYMENTS: Kind = ("apps", "v1", "deployments")
-AUTOSCALERS: Kind = ("autoscaling", "v2", "horizontalpodautoscalers")
+AUTOSCALERS: Path = ("autoscaling", "v2", "horizontalpodautoscalers")
+CRDS: Path = ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 PAGE = 500
 TIMEOUT_S = 10.0
 AT_ONCE = 32
@@ -134,14 +133,22 @@ class Cluster:
             ClusterError: If it was not made; :class:`Conflict` if the workload is not as it was seen.
         """
         workload = change.workload
-        path = _deployment(workload.namespace, workload.name)
         async with self._turns:
             self.fence()
-            return Workload.of(await self._request("PATCH", path, body=change.patch()))
+            return Workload.of(workload.kind, await self._request("PATCH", _path(workload), body=change.patch()))
 
-    async def workload(self, namespace: str, name: str) -> Workload:
+    async def workload(self, seen: Workload) -> Workload:
+        """The workload as it is now, whatever has become of it."""
         async with self._turns:
-            return Workload.of(await self._request("GET", _deployment(namespace, name)))
+            return Workload.of(seen.kind, await self._request("GET", _path(seen)))
+
+    async def crd(self, name: str) -> dict[str, Any]:
+        """A CustomResourceDefinition.
+
+        Raises:
+            NotFound: If there is none of that name.
+        """
+        return await self._request("GET", f"{_every(CRDS, '')}/{name}")
 
     # -- our own resource ---------------------------------------------------------------------------------------
 
@@ -153,15 +160,16 @@ class Cluster:
             return False
         return any(resource["name"] == "openrouterstatuses" for resource in found["resources"])
 
-    async def try_to_list(self, kind: Kind, namespace: str) -> None:
+    async def try_to_list(self, kind: Path, namespace: str) -> None:
         """List one object of a kind, in one namespace or (empty) everywhere, to see whether we may.
 
         Raises:
             Refused: If we may not.
+            NotFound: If there is no such kind.
         """
         await self._request("GET", f"{_every(kind, namespace)}?limit=1")
 
-    async def list(self, kind: Kind, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
+    async def list(self, kind: Path, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
         """All objects of a kind, in one namespace or (empty) everywhere, page by page."""
         next_page = ""
         while True:
@@ -239,18 +247,19 @@ class Cluster:
         return found
 
 
-def _every(kind: Kind, namespace: str) -> str:
+def _every(kind: Path, namespace: str) -> str:
     group, version, plural = kind
     where = f"/namespaces/{namespace}" if namespace else ""
-    return f"/apis/{group}/{version}{where}/{plural}"
+    root = f"/apis/{group}" if group else "/api"
+    return f"{root}/{version}{where}/{plural}"
 
 
-def _deployment(namespace: str, name: str) -> str:
-    return f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+def _path(workload: Workload) -> str:
+    return f"{_every(workload.kind.path, workload.namespace)}/{workload.name}"
 
 
 def _resource(namespace: str, name: str) -> str:
-    return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/openrouterstatuses/{name}"
+    return f"{_every(RESOURCE, namespace)}/{name}"
 
 
 def _leases(namespace: str) -> str:

@@ -14,7 +14,8 @@ from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.wire import iso, unix_s
 
-from .plan import Candidate, Goal, Owner, Reading, Step, skip
+from .candidates import Candidate, Owner, skip
+from .plan import Goal, Reading, Step
 from .spec import Spec
 
 __all__ = ["Event", "Failure", "Problem", "Round", "Tally", "differs", "events", "status", "tally", "unknown_since_s"]
@@ -25,6 +26,7 @@ COUNTERS_S = 120.0
 UPSTREAM_S = 15.0
 """So is what single answers of the upstream say, which differs from call to call while only some of them fail."""
 UNKNOWN = "unknown"
+_UNWATCHED = "the operator does not look after {kind}: add it to operator.kinds of the chart (OPENROUTER_GUARD_KINDS)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Tally:
     resuming: int
     failed: int
     problems: tuple[Problem, ...] = ()
+    unwatched: tuple[str, ...] = ()
 
     @property
     def is_paused(self) -> bool:
@@ -92,15 +95,22 @@ class Event(NamedTuple):
     message: str
 
 
-def tally(candidates: Sequence[Candidate], owner: Owner, outage: str, failures: Mapping[str, Failure]) -> Tally:
-    """Count; *failures* by the UID of the workload."""
+def tally(
+    candidates: Sequence[Candidate],
+    owner: Owner,
+    outage: str,
+    failures: Mapping[str, Failure],
+    unwatched: Sequence[str] = (),
+) -> Tally:
+    """Count; *failures* by the UID of the workload, *unwatched* are kinds that the operator does not look after."""
     matched = [c for c in candidates if c.is_matched]
     ours = [c for c in candidates if c.is_paused_by(owner)]
-    up = [c for c in ours if c.workload.pause and c.workload.pause.set_to > 0]
+    up = [c for c in ours if c.workload.pause and c.workload.set_pods > c.paused_pods]
     skips = [(c, skip(c, owner, outage)) for c in matched]
     failed = [(c, failures[c.workload.uid]) for c in candidates if c.workload.uid in failures]
     problems = [Problem(str(c.workload), failure.reason, failure.message) for c, failure in failed]
     problems += [Problem(str(c.workload), why.reason, why.message) for c, why in skips if why and why.message]
+    problems += [Problem(kind, "KindNotWatched", _UNWATCHED.format(kind=kind)) for kind in unwatched]
     return Tally(
         matched=len(matched),
         able=sum(why is None for _, why in skips),
@@ -108,6 +118,7 @@ def tally(candidates: Sequence[Candidate], owner: Owner, outage: str, failures: 
         resuming=len(up),
         failed=len(failed),
         problems=tuple(sorted(problems)[:PROBLEMS_SHOWN]),
+        unwatched=tuple(unwatched),
     )
 
 
@@ -249,6 +260,8 @@ def _ready(now: Round) -> _Said:
     if now.tally.failed:
         first = next((p for p in now.tally.problems), None)
         return "False", "TargetsFailed", f"{now.tally.failed} workloads could not be changed; {_line(first)}"
+    if now.tally.unwatched:
+        return "False", "KindNotWatched", _UNWATCHED.format(kind=", ".join(now.tally.unwatched))
     if not now.reading.is_fresh:
         return "Unknown", "StateUnknown", _stale(now.reading)
     if now.spec.suspend:
@@ -384,12 +397,10 @@ def _of_pause(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     targets = new["targets"]
     if is_ and not was:
         reason = (new.get("lastPause") or {}).get("reason", UNKNOWN)
-        return [Event("Normal", "Pausing", f"Scaling workloads to zero, {targets['summary']} so far ({reason})")]
+        return [Event("Normal", "Pausing", f"Pausing workloads, {targets['summary']} so far ({reason})")]
     if was and not is_:
         lasted = (new.get("lastResume") or {}).get("durationSeconds", 0)
-        return [
-            Event("Normal", "Resumed", f"All workloads have their original replicas, {lasted:g} s after the first")
-        ]
+        return [Event("Normal", "Resumed", f"All workloads are as they were, {lasted:g} s after the first")]
     return []
 
 

@@ -13,22 +13,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import kopf
 
-from .cluster import AUTOSCALERS, DEPLOYMENTS, FINALIZER, RESOURCE, Cluster, ClusterError, NotLeading
+from .cluster import AUTOSCALERS, FINALIZER, RESOURCE, Cluster, ClusterError, NotLeading
 from .feed import Feeds
 from .inventory import Inventory
+from .kinds import Kind
 from .orphans import Orphans
 from .reconcile import Reconciler, Vanished
 from .workload import GROUP, Workload
 
-__all__ = ["Operator", "configure", "registry"]
+__all__ = ["Operator", "configure", "registry_for"]
 
 logger = logging.getLogger(__name__)
-
-registry = kopf.OperatorRegistry()
 
 SETTLE_S = 0.05
 """Events come in bursts: one round answers all of a burst."""
@@ -100,7 +100,6 @@ class Operator:
 # -- the resource ---------------------------------------------------------------------------------------------------
 
 
-@kopf.daemon(*RESOURCE, registry=registry, id="look-after")
 async def look_after(
     body: kopf.Body, uid: str, namespace: str | None, memo: kopf.Memo, stopped: kopf.DaemonStopped, **_: Any
 ) -> None:
@@ -152,7 +151,6 @@ async def _first(wake: asyncio.Event, stopped: kopf.DaemonStopped, seconds: floa
         await asyncio.gather(ending, waking, return_exceptions=True)
 
 
-@kopf.on.event(*RESOURCE, registry=registry, id="resource-changed")
 async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo: kopf.Memo, **_: Any) -> None:
     operator: Operator = memo.operator
     if event["type"] == "DELETED":
@@ -187,12 +185,11 @@ async def _in_the_way(reconciler: Reconciler, body: kopf.Body) -> list[str]:
 # No indices of kopf: while it fills them, each object wakes all others, for minutes where there are thousands.
 
 
-@kopf.on.event(*DEPLOYMENTS, registry=registry, id="deployment-changed")
-async def deployment_changed(event: kopf.RawEvent, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
+async def workload_changed(kind: Kind, event: kopf.RawEvent, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
     operator: Operator = memo.operator
-    workload = Workload.of(body)
+    workload = Workload.of(kind, body)
     if event["type"] == "DELETED":
-        operator.inventory.drop(workload.namespace, workload.name)
+        operator.inventory.drop(workload)
     elif not operator.inventory.put(workload):
         return
     operator.wake_namespace(workload.namespace)
@@ -200,7 +197,6 @@ async def deployment_changed(event: kopf.RawEvent, body: kopf.Body, memo: kopf.M
         operator.orphans.hint()
 
 
-@kopf.on.event(*AUTOSCALERS, registry=registry, id="autoscaler-changed")
 async def autoscaler_changed(event: kopf.RawEvent, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
     if event["type"] == "DELETED":
         memo.operator.inventory.drop_autoscaler(body)
@@ -211,20 +207,31 @@ async def autoscaler_changed(event: kopf.RawEvent, body: kopf.Body, memo: kopf.M
 # -- kopf itself ----------------------------------------------------------------------------------------------------
 
 
-@kopf.on.cleanup(registry=registry)
 async def cleanup(memo: kopf.Memo, **_: Any) -> None:
     """End what kopf would else take for hung, and wait for: the feeds, and its own wait for the flag."""
     memo.operator.ending.set()
     await memo.operator.feeds.stop()
 
 
-@kopf.on.login(registry=registry)
 def login(**arguments: Any) -> kopf.ConnectionInfo | None:
     """The same credentials as our own client's, read again before a projected token ends."""
     found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
     if not isinstance(found, kopf.ConnectionInfo):
         return None
     return replace(found, expiration=datetime.now(UTC) + timedelta(seconds=_LOGIN_S))
+
+
+def registry_for(kinds: Iterable[Kind]) -> kopf.OperatorRegistry:
+    """All handlers; of workloads, those of the given kinds."""
+    registry = kopf.OperatorRegistry()
+    kopf.daemon(*RESOURCE, registry=registry, id="look-after")(look_after)
+    kopf.on.event(*RESOURCE, registry=registry, id="resource-changed")(resource_changed)
+    kopf.on.event(*AUTOSCALERS, registry=registry, id="autoscaler-changed")(autoscaler_changed)
+    for kind in kinds:
+        kopf.on.event(*kind.path, registry=registry, id=f"{kind.plural}-changed")(partial(workload_changed, kind))
+    kopf.on.cleanup(registry=registry)(cleanup)
+    kopf.on.login(registry=registry)(login)
+    return registry
 
 
 class _NoDiffs(kopf.DiffBaseStorage):

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
+from .kinds import DEPLOYMENT, Kind
 from .workload import Workload
 
-__all__ = ["Inventory"]
+__all__ = ["Autoscaler", "Inventory", "Place"]
+
+Place: TypeAlias = tuple[str, str]
+"""Kind and name, as an autoscaler names its target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaler:
+    """A HorizontalPodAutoscaler.
+
+    Attributes:
+        least: The fewest pods that it leaves.
+        is_kedas: Whether a ScaledObject has made it.
+    """
+
+    target: Place
+    least: int
+    is_kedas: bool = False
 
 
 class Inventory:
@@ -17,15 +36,19 @@ class Inventory:
 
     Both the watch and the answers to our own patches come in here, in any order: the newer version wins, so that the
     next round does not decide on what was before our own change.
+
+    Args:
+        kinds: Those that are watched.
     """
 
-    def __init__(self) -> None:
-        self._workloads: defaultdict[str, dict[str, Workload]] = defaultdict(dict)
-        self._autoscaled: dict[tuple[str, str], tuple[str, str]] = {}
+    def __init__(self, kinds: Sequence[Kind] = (DEPLOYMENT,)) -> None:
+        self.kinds = tuple(kinds)
+        self._workloads: defaultdict[str, dict[tuple[Kind, str], Workload]] = defaultdict(dict)
+        self._autoscalers: defaultdict[str, dict[str, Autoscaler]] = defaultdict(dict)
 
     def put(self, workload: Workload) -> bool:
         """Note the workload as it is; False if that is no news, or older than what is known."""
-        known = self._workloads[workload.namespace].get(workload.name)
+        known = self._workloads[workload.namespace].get((workload.kind, workload.name))
         if known is not None and _version(known) > _version(workload):
             return False
         self.replace(workload)
@@ -33,10 +56,10 @@ class Inventory:
 
     def replace(self, workload: Workload) -> None:
         """Note what the API server has just said, whatever its version: after a restore they begin anew."""
-        self._workloads[workload.namespace][workload.name] = workload
+        self._workloads[workload.namespace][workload.kind, workload.name] = workload
 
-    def drop(self, namespace: str, name: str) -> None:
-        self._workloads[namespace].pop(name, None)
+    def drop(self, workload: Workload) -> None:
+        self._workloads[workload.namespace].pop((workload.kind, workload.name), None)
 
     def of(self, namespace: str) -> Iterable[Workload]:
         return tuple(self._workloads[namespace].values())
@@ -49,19 +72,32 @@ class Inventory:
 
     def put_autoscaler(self, body: Mapping[str, Any]) -> None:
         """Note a HorizontalPodAutoscaler."""
-        target = (body.get("spec") or {}).get("scaleTargetRef") or {}
-        self._autoscaled[_place(body)] = (str(target.get("kind")), str(target.get("name")))
+        metadata, spec = body["metadata"], body.get("spec") or {}
+        target = spec.get("scaleTargetRef") or {}
+        owners = {owner.get("kind") for owner in metadata.get("ownerReferences") or ()}
+        self._autoscalers[metadata["namespace"]][metadata["name"]] = Autoscaler(
+            target=(str(target.get("kind")), str(target.get("name"))),
+            least=spec.get("minReplicas", 1),
+            is_kedas="ScaledObject" in owners,
+        )
 
     def drop_autoscaler(self, body: Mapping[str, Any]) -> None:
-        self._autoscaled.pop(_place(body), None)
+        self._autoscalers[body["metadata"]["namespace"]].pop(body["metadata"]["name"], None)
 
-    def autoscaled(self, namespace: str) -> frozenset[tuple[str, str]]:
-        """Kind and name of each workload there that an autoscaler looks after."""
-        return frozenset(target for (where, _), target in self._autoscaled.items() if where == namespace)
+    def autoscaled(self, namespace: str) -> Mapping[Place, Autoscaler]:
+        """The autoscaler of each workload there that has one."""
+        return {each.target: each for each in self._autoscalers[namespace].values()}
 
+    def scaled_by_keda(self, namespace: str) -> frozenset[Place]:
+        """Each workload there whose replicas are a ScaledObject's."""
+        by_objects = (w.scales for w in self._workloads[namespace].values() if w.scales is not None)
+        by_autoscalers = (each.target for each in self._autoscalers[namespace].values() if each.is_kedas)
+        return frozenset((*by_objects, *by_autoscalers))
 
-def _place(body: Mapping[str, Any]) -> tuple[str, str]:
-    return body["metadata"]["namespace"], body["metadata"]["name"]
+    def pods_of(self, namespace: str, place: Place) -> int | None:
+        """How many pods a workload should have; None if it is not known."""
+        found = (w for w in self._workloads[namespace].values() if (w.kind.name, w.name) == place)
+        return next((workload.pods for workload in found), None)
 
 
 def _version(workload: Workload) -> int:

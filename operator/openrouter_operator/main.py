@@ -14,11 +14,12 @@ import kopf
 from openrouter_guard.errors import OpenRouterGuardError
 from openrouter_guard.runtime import Background, cancelled
 
-from . import handlers
-from .cluster import AUTOSCALERS, DEPLOYMENTS, RESOURCE, Cluster, ClusterError, Refused
+from . import discovery, handlers
+from .cluster import AUTOSCALERS, RESOURCE, Cluster, ClusterError, Refused
 from .feed import Feeds
 from .handlers import Operator
 from .inventory import Inventory
+from .kinds import Kind
 from .lease import Lease
 from .probes import serving
 from .settings import OperatorSettings
@@ -106,7 +107,8 @@ async def _operator(settings: OperatorSettings, cluster: Cluster) -> AsyncIterat
 
 async def _operate(settings: OperatorSettings, cluster: Cluster, operator: Operator, lease: Lease) -> None:
     await _installed(cluster)
-    await _permitted(cluster, settings.namespaces)
+    operator.inventory.kinds = await _kinds(cluster, settings)
+    await _permitted(cluster, operator.inventory.kinds, settings.namespaces)
     await lease.acquire()
     await _lead(settings, cluster, operator, lease)
 
@@ -131,7 +133,7 @@ async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator
 async def _watch(settings: OperatorSettings, operator: Operator) -> None:
     try:
         await kopf.operator(
-            registry=handlers.registry,
+            registry=handlers.registry_for(operator.inventory.kinds),
             settings=handlers.configure(),
             memo=kopf.Memo(operator=operator),
             clusterwide=not settings.namespaces,
@@ -167,20 +169,41 @@ async def _installed(cluster: Cluster) -> None:
         await asyncio.sleep(CRD_S)
 
 
-async def _permitted(cluster: Cluster, namespaces: Sequence[str]) -> None:
+async def _kinds(cluster: Cluster, settings: OperatorSettings) -> tuple[Kind, ...]:
+    """The kinds of workloads to look after, once the API server says what it has.
+
+    Raises:
+        ConfigurationError: If one cannot be paused.
+        WatchFailed: If we may not ask.
+    """
+    while True:
+        try:
+            return tuple(await discovery.found(cluster, settings.kinds, settings.namespaces))
+        except Refused as error:
+            raise _right_missing(error) from None
+        except ClusterError as error:
+            logger.warning("%s", error)
+            await asyncio.sleep(CRD_S)
+
+
+async def _permitted(cluster: Cluster, kinds: Sequence[Kind], namespaces: Sequence[str]) -> None:
     """Find out what may not be watched before anything waits for it.
 
     Raises:
         WatchFailed: If there is something.
     """
-    for kind in (RESOURCE, DEPLOYMENTS, AUTOSCALERS):
+    for path in (RESOURCE, AUTOSCALERS, *(kind.path for kind in kinds)):
         for namespace in namespaces or ("",):
             try:
-                await cluster.try_to_list(kind, namespace)
+                await cluster.try_to_list(path, namespace)
             except Refused as error:
-                raise WatchFailed(f"a right is missing: {error}; see the chart's operator-rbac.yaml") from None
+                raise _right_missing(error) from None
             except ClusterError as error:
                 logger.warning("%s", error)
+
+
+def _right_missing(error: Refused) -> WatchFailed:
+    return WatchFailed(f"a right is missing: {error}; see the chart's operator-rbac.yaml")
 
 
 async def _fill(inventory: Inventory, cluster: Cluster, namespaces: Sequence[str]) -> None:
@@ -193,8 +216,9 @@ async def _fill(inventory: Inventory, cluster: Cluster, namespaces: Sequence[str
         for namespace in namespaces or ("",):
             async for found in cluster.list(AUTOSCALERS, namespace):
                 inventory.put_autoscaler(found)
-            async for found in cluster.list(DEPLOYMENTS, namespace):
-                inventory.put(Workload.of(found))
+            for kind in inventory.kinds:
+                async for found in cluster.list(kind.path, namespace):
+                    inventory.put(Workload.of(kind, found))
     except ClusterError as error:
         raise WatchFailed(f"the workloads cannot be listed: {error}") from None
 

@@ -8,7 +8,7 @@ writes leaves nothing behind that the next round does not see.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -18,10 +18,12 @@ from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.wire import iso
 
+from .candidates import Candidate, Owner, skip
+from .kinds import Value
 from .spec import Mode, Spec, Strategy
-from .workload import Change, Pause, Workload
+from .workload import Change, Pause, forgets
 
-__all__ = ["Candidate", "Goal", "Owner", "Reading", "Skip", "Step", "changes", "goal", "paused_since_s", "skip"]
+__all__ = ["Goal", "Reading", "Step", "changes", "goal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,85 +220,23 @@ def _first(*moments_s: float, after_s: float) -> float | None:
 # -- the changes ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The ``OpenRouterStatus`` for which we act."""
-
-    uid: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A workload that is ours to look at.
-
-    Attributes:
-        is_matched: Whether the spec names it; if not, it only comes back.
-        has_autoscaler: Whether a HorizontalPodAutoscaler takes over as soon as one pod runs.
-    """
-
-    workload: Workload
-    is_matched: bool = True
-    has_autoscaler: bool = False
-
-    def is_paused_by(self, owner: Owner) -> bool:
-        pause = self.workload.pause
-        return pause is not None and pause.owner_uid == owner.uid
-
-
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """Why a matched workload is left alone; ``message`` is empty where that is no news."""
-
-    reason: str
-    message: str = ""
-
-
-def paused_since_s(candidates: Iterable[Candidate], owner: Owner) -> float | None:
-    """When the present pause began; None if nothing is paused."""
-    pauses = [c.workload.pause for c in candidates if c.is_paused_by(owner)]
-    return min((pause.at_s for pause in pauses if pause), default=None)
-
-
-def skip(candidate: Candidate, owner: Owner, outage: str) -> Skip | None:
-    """Why the workload is not paused by us, None if it is or may be."""
-    workload, pause = candidate.workload, candidate.workload.pause
-    if pause is not None and pause.owner_uid != owner.uid:
-        return Skip(
-            "PausedByOther", f"OpenRouterStatus {pause.owner} has paused it: let only one of the two match it"
-        )
-    if pause is not None:
-        return None
-    if workload.damage:
-        return Skip("AnnotationDamaged", f"{workload.damage}: set the replicas by hand and remove the annotation")
-    if workload.is_controlled:
-        return Skip("ControlledByOwner", "another object controls its replicas: name that object instead")
-    if workload.is_our_own:
-        return Skip("OwnComponent", "it is part of OpenRouter Guard, which does not pause itself")
-    if workload.released and workload.released == outage:
-        return Skip("Released", "somebody changed it, or it was paused for long enough: left alone in this outage")
-    if workload.replicas == 0:
-        return Skip("AlreadyAtZero")
-    return Skip("BeingDeleted") if workload.is_going else None
-
-
 def changes(goal: Goal, owner: Owner, reading: Reading, candidates: Sequence[Candidate]) -> list[Change]:
-    """What is missing to reach the goal."""
+    """What is missing to reach the goal; what is less important is paused first and comes back last."""
     if goal.step is Step.KEEP:
         return []
     ours = [candidate for candidate in candidates if candidate.is_paused_by(owner)]
-    wanted = _wanted(goal, [candidate for candidate in ours if candidate.is_matched])
+    wanted = _wanted(goal, [candidate for candidate in ours if candidate.stays])
     found = [_of_paused(goal, candidate, wanted.get(candidate.workload.uid), reading.outage) for candidate in ours]
     if goal.step is Step.PAUSE or (goal.step is Step.CANARY and ours):
-        found += [_paused(c.workload, owner, reading) for c in candidates if _is_pausable(c, owner, reading.outage)]
+        found += [_paused(c, owner, reading) for c in candidates if _is_pausable(c, owner, reading.outage)]
     elif goal.reason == "BreakerClosed":
-        found += [_forgotten(c.workload) for c in candidates if _is_over(c, owner, reading)]
-    return [change for change in found if change is not None]
+        found += [forgets(c.workload) for c in candidates if _is_over(c, owner, reading)]
+    return sorted((change for change in found if change is not None), key=lambda change: change.rank)
 
 
 def _is_pausable(candidate: Candidate, owner: Owner, outage: str) -> bool:
     paused = candidate.is_paused_by(owner)
-    return candidate.is_matched and not paused and skip(candidate, owner, outage) is None
+    return candidate.stays and not paused and skip(candidate, owner, outage) is None
 
 
 def _is_over(candidate: Candidate, owner: Owner, reading: Reading) -> bool:
@@ -305,9 +245,18 @@ def _is_over(candidate: Candidate, owner: Owner, reading: Reading) -> bool:
     return is_ours and skip(candidate, owner, "") is None
 
 
-def _paused(workload: Workload, owner: Owner, reading: Reading) -> Change:
-    pause = Pause(owner.uid, owner.name, reading.epoch, original=workload.replicas, set_to=0, at_s=reading.now_s)
-    return Change(workload, replicas=0, pause=pause)
+def _paused(candidate: Candidate, owner: Owner, reading: Reading) -> Change:
+    workload = candidate.workload
+    value = _value(candidate, candidate.paused_pods)
+    pods = candidate.pods_behind
+    pause = Pause(owner.uid, owner.name, reading.epoch, workload.value, value, at_s=reading.now_s, pods=pods)
+    return Change(workload, value, pause, rank=candidate.options.priority)
+
+
+def _value(candidate: Candidate, pods: int) -> Value:
+    """What to write so that so many pods run; holding leaves those that there are."""
+    lever = candidate.workload.kind.lever
+    return lever.held if candidate.options.holds and pods == 0 else lever.at(pods)
 
 
 def _of_paused(goal: Goal, candidate: Candidate, wanted: int | None, outage: str) -> Change | None:
@@ -315,16 +264,22 @@ def _of_paused(goal: Goal, candidate: Candidate, wanted: int | None, outage: str
     workload, pause = candidate.workload, candidate.workload.pause
     if pause is None or workload.is_going:
         return None
-    if workload.replicas != pause.set_to:
+    if not workload.is_as_we_set_it and not _is_autoscalers_doing(candidate):
         # Somebody else's decision stands: we let go of it, and of what it was.
-        return Change(workload, replicas=None, pause=None, released=outage)
+        return forgets(workload, released=outage)
     if wanted is None:
-        return Change(workload, replicas=pause.original, pause=None, released=goal.release)
-    return None if wanted == pause.set_to else Change(workload, wanted, replace(pause, set_to=wanted))
+        rank = -candidate.options.priority
+        return Change(workload, pause.original, pause=None, released=goal.release, rank=rank)
+    if wanted == workload.set_pods:
+        return None
+    value = _value(candidate, wanted)
+    rank = candidate.options.priority * (1 if wanted < workload.set_pods else -1)
+    return Change(workload, value, replace(pause, set_to=value), rank=rank)
 
 
-def _forgotten(workload: Workload) -> Change:
-    return Change(workload, replicas=None, pause=None)
+def _is_autoscalers_doing(candidate: Candidate) -> bool:
+    """Whether an autoscaler may have moved it: it does so wherever pods are left, and never from 0."""
+    return candidate.has_autoscaler and candidate.workload.set_pods > 0 and candidate.workload.pods > 0
 
 
 def _wanted(goal: Goal, paused: Sequence[Candidate]) -> Mapping[str, int]:
@@ -332,27 +287,46 @@ def _wanted(goal: Goal, paused: Sequence[Candidate]) -> Mapping[str, int]:
     if goal.step is Step.RESUME:
         return _shares(paused, goal.share)
     canary = _canary(paused) if goal.step is Step.CANARY else None
-    return {c.workload.uid: int(c.workload.uid == canary) for c in paused}
+    return {c.workload.uid: max(c.paused_pods, int(c.workload.uid == canary)) for c in paused}
 
 
 def _canary(paused: Sequence[Candidate]) -> str | None:
-    """The workload of which one pod may run: the one that runs already, else the first by name."""
-    able = [c.workload for c in paused if not c.has_autoscaler and not c.workload.is_going]
-    first = min(able, key=lambda workload: (workload.replicas == 0, workload.name), default=None)
-    return first.uid if first else None
+    """The workload of which one pod may run: the one that runs already, else the most important, first by name."""
+    able = [
+        c for c in paused if c.workload.kind.lever.moves_pods and not c.comes_back_whole and not c.workload.is_going
+    ]
+    first = min(able, key=lambda c: (c.workload.set_pods == 0, -c.options.priority, c.workload.name), default=None)
+    return first.workload.uid if first else None
 
 
 def _shares(paused: Sequence[Candidate], share: float) -> Mapping[str, int]:
-    """A share of all original pods together, rounded up, spread over the workloads; never fewer than run now."""
+    """A share of all original pods together, rounded up, to the most important first; never fewer than run now."""
     if share >= 1.0:
         return {}
-    pauses = [(c, c.workload.pause) for c in sorted(paused, key=lambda c: c.workload.name)]
-    able = [(c.workload.uid, pause) for c, pause in pauses if pause and not c.has_autoscaler]
     # In whole percent, as the spec says it: 7 % of 100 pods are 7, and not 8 because of a binary fraction.
     percent = round(share * 100)
-    whole = {uid: pause.original * percent // 100 for uid, pause in able}
-    left = -(-sum(pause.original for _, pause in able) * percent // 100) - sum(whole.values())
-    # Rounding up leaves at most one more for each.
-    wanted = {uid: max(whole[uid] + int(nth < left), pause.set_to) for nth, (uid, pause) in enumerate(able)}
-    # An autoscaler takes over at the first pod: its workload comes back in one step, the last.
-    return wanted | {c.workload.uid: pause.set_to for c, pause in pauses if pause and c.has_autoscaler}
+    able = [c for c in paused if not c.comes_back_whole]
+    left = -(-sum(c.workload.original_pods for c in able) * percent // 100)
+    wanted: dict[str, int] = {c.workload.uid: c.workload.set_pods for c in paused}
+    for priority in sorted({c.options.priority for c in able}, reverse=True):
+        tier = sorted((c for c in able if c.options.priority == priority), key=lambda c: c.workload.name)
+        spread = _spread(left, [c.workload.original_pods for c in tier])
+        left -= sum(spread)
+        wanted |= {c.workload.uid: max(n, c.workload.set_pods) for c, n in zip(tier, spread, strict=True)}
+    return wanted
+
+
+def _spread(pods: int, originals: Sequence[int]) -> list[int]:
+    """So many pods over workloads, each in proportion and none above its original."""
+    total = sum(originals)
+    pods = min(pods, total)
+    if not pods:
+        return [0] * len(originals)
+    whole = [original * pods // total for original in originals]
+    over = pods - sum(whole)
+    # Rounding down leaves fewer than one for each that has not got all of its own.
+    for nth, original in enumerate(originals):
+        if over and whole[nth] < original:
+            whole[nth] += 1
+            over -= 1
+    return whole

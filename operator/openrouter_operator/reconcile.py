@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import conditions, plan
+from . import candidates, conditions, plan
 from . import spec as specs
+from .candidates import Candidate, Owner
 from .changes import Changes, backoff_s
 from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading
 from .conditions import Event, Round
 from .feed import Feeds
 from .inventory import Inventory
-from .plan import Candidate, Goal, Owner, Reading, Step
-from .spec import InvalidSpec, Mode, Spec
+from .plan import Goal, Reading, Step
+from .spec import InvalidSpec, Mode, Options, Spec
 
 __all__ = ["Outcome", "Reconciler", "Vanished"]
 
@@ -114,7 +115,7 @@ class Reconciler:
         feed = await self._feeds.of(spec.scope)
         reading = _since_before(feed.read(), old)
         before = self._candidates(namespace, owner, spec)
-        goal = plan.goal(spec, reading, plan.paused_since_s(before, owner))
+        goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner))
         await self._changes.make(plan.changes(goal, owner, reading, before))
         after = self._candidates(namespace, owner, spec)
         now = Round(
@@ -122,7 +123,7 @@ class Reconciler:
             spec=spec,
             reading=reading,
             goal=goal,
-            tally=conditions.tally(after, owner, reading.outage, self._changes.failures()),
+            tally=conditions.tally(after, owner, reading.outage, self._changes.failures(), self._unwatched(spec)),
             is_settled=not plan.changes(goal, owner, reading, after),
             took_s=feed.now_s - reading.now_s,
         )
@@ -131,12 +132,28 @@ class Reconciler:
 
     def _candidates(self, namespace: str, owner: Owner, spec: Spec | None) -> list[Candidate]:
         """The workloads that the spec names, and those that we have paused; without a spec only the latter."""
-        autoscaled = self._inventory.autoscaled(namespace)
-        found = (
-            Candidate(w, spec is not None and spec.matches(w), (w.kind, w.name) in autoscaled)
-            for w in self._inventory.of(namespace)
-        )
-        return [candidate for candidate in found if candidate.is_matched or candidate.is_paused_by(owner)]
+        autoscaled, kedas = self._inventory.autoscaled(namespace), self._inventory.scaled_by_keda(namespace)
+        found = []
+        for workload in self._inventory.of(namespace):
+            options = spec.options(workload) if spec is not None else None
+            place = (workload.kind.name, workload.name)
+            autoscaler = autoscaled.get(place)
+            candidate = Candidate(
+                workload,
+                is_matched=options is not None,
+                has_autoscaler=autoscaler is not None,
+                autoscaler_min=autoscaler.least if autoscaler else 1,
+                options=options or Options(),
+                is_kedas=place in kedas,
+                pods_behind=self._inventory.pods_of(namespace, workload.scales) if workload.scales else None,
+            )
+            if candidate.is_matched or candidate.is_paused_by(owner):
+                found.append(candidate)
+        return found
+
+    def _unwatched(self, spec: Spec) -> list[str]:
+        """The kinds in the spec that nobody watches."""
+        return sorted({t.kind for t in spec.targets if not any(map(t.is_of, self._inventory.kinds))})
 
     # -- the status ---------------------------------------------------------------------------------------------
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from .cluster import DEPLOYMENTS, FINALIZER, RESOURCE, Cluster, ClusterError, Conflict, Kind, NotFound
+from .cluster import CRDS, FINALIZER, RESOURCE, Cluster, ClusterError, Conflict, NotFound
+from .kinds import BY_NAME, Kind, UnusableKind, from_crd
 from .workload import Workload, restored
 
 __all__ = ["EVERYWHERE", "Fate", "Finding", "rescue"]
 
 EVERYWHERE = ""
-KINDS: tuple[Kind, ...] = (DEPLOYMENTS,)
 _TRIES = 5
 _AT_ONCE = 200
 
@@ -46,12 +47,23 @@ async def rescue(cluster: Cluster, namespaces: Sequence[str], *, dry_run: bool =
     What a person has changed since stands, and only forgets that it was paused. A resource whose deletion waits for
     an operator is let go afterwards.
     """
+    kinds = [*BY_NAME.values(), *await _custom(cluster)]
     for namespace in namespaces:
-        for kind in KINDS:
+        for kind in kinds:
             async for finding in _workloads(cluster, kind, namespace, dry_run):
                 yield finding
         async for finding in _resources(cluster, namespace, dry_run):
             yield finding
+
+
+async def _custom(cluster: Cluster) -> list[Kind]:
+    """Every other kind that has a ``scale`` subresource; none where we may not look at CRDs."""
+    found = []
+    with suppress(ClusterError):
+        async for crd in cluster.list(CRDS, EVERYWHERE):
+            with suppress(UnusableKind):
+                found.append(from_crd(crd))
+    return found
 
 
 # -- workloads ------------------------------------------------------------------------------------------------------
@@ -60,14 +72,14 @@ async def rescue(cluster: Cluster, namespaces: Sequence[str], *, dry_run: bool =
 async def _workloads(cluster: Cluster, kind: Kind, namespace: str, dry_run: bool) -> AsyncIterator[Finding]:
     workloads: list[Workload] = []
     try:
-        async for body in cluster.list(kind, namespace):
-            workload = Workload.of(body)
+        async for body in cluster.list(kind.path, namespace):
+            workload = Workload.of(kind, body)
             if workload.damage or workload.pause:
                 workloads.append(workload)
     except NotFound:
         return  # this cluster does not know the kind
     except ClusterError as error:
-        yield Finding(Fate.FAILED, f"{kind[2]} in {namespace or 'all namespaces'}", str(error))
+        yield Finding(Fate.FAILED, f"{kind.plural} in {namespace or 'all namespaces'}", str(error))
     for first in range(0, len(workloads), _AT_ONCE):
         some = workloads[first : first + _AT_ONCE]
         for finding in await asyncio.gather(*(_restore(cluster, workload, dry_run) for workload in some)):
@@ -81,12 +93,12 @@ async def _restore(cluster: Cluster, workload: Workload, dry_run: bool) -> Findi
             change = restored(workload)
             if change is None:
                 return _unpaused(what, workload)
-            fate = Fate.KEPT if change.replicas is None else Fate.RESTORED
+            fate = Fate.KEPT if not change.is_written else Fate.RESTORED
             try:
                 if not dry_run:
                     await cluster.change(change)
             except Conflict:
-                workload = await cluster.workload(workload.namespace, workload.name)
+                workload = await cluster.workload(workload)
             else:
                 return Finding(fate, what)
     except NotFound:

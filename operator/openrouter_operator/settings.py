@@ -12,6 +12,8 @@ from pathlib import Path
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.settings import Settings
 
+from .kinds import BY_NAME, DEFAULT
+
 __all__ = ["OperatorSettings"]
 
 _PREFIX = "OPENROUTER_GUARD_"
@@ -25,6 +27,7 @@ class OperatorSettings:
     Attributes:
         guard: Where the shared state is, and the rules of the breaker.
         namespaces: Those it looks after; empty means the whole cluster.
+        kinds: Kinds of workloads that it looks after: by name, or a CRD's with a ``scale`` subresource.
         lease_s: How long a leader may be silent before another takes over, whole seconds.
         identity: Of this process among the candidates for the lease.
         host: Where its probes answer, with ``port``; 0 is any free port.
@@ -32,6 +35,7 @@ class OperatorSettings:
 
     guard: Settings
     namespaces: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = DEFAULT
     lease_namespace: str = "default"
     lease_name: str = "openrouter-guard-operator"
     lease_s: int = 15
@@ -50,6 +54,7 @@ class OperatorSettings:
         return cls(
             guard=Settings.from_env(environ),
             namespaces=tuple(name.strip() for name in namespaces if name.strip()),
+            kinds=_kinds(environ),
             lease_namespace=environ.get(f"{_PREFIX}LEASE_NAMESPACE") or _own_namespace(),
             lease_name=environ.get(f"{_PREFIX}LEASE_NAME") or "openrouter-guard-operator",
             lease_s=_whole(environ, "LEASE_SECONDS", 15, lowest=1, highest=3600),
@@ -57,6 +62,18 @@ class OperatorSettings:
             host=environ.get(f"{_PREFIX}OPERATOR_HOST") or "127.0.0.1",
             port=_whole(environ, "OPERATOR_PORT", 8081, lowest=0, highest=65535),
         )
+
+
+def _kinds(environ: Mapping[str, str]) -> tuple[str, ...]:
+    written = environ.get(f"{_PREFIX}KINDS", "").split(",")
+    names = tuple(name.strip() for name in written if name.strip()) or DEFAULT
+    for name in names:
+        if name not in BY_NAME and "." not in name:
+            raise ConfigurationError(
+                f"{_PREFIX}KINDS has {name!r}: write {', '.join(BY_NAME)}, or the name of a CRD that has a scale"
+                " subresource, such as rollouts.argoproj.io"
+            )
+    return names
 
 
 def _own_namespace() -> str:

@@ -6,6 +6,7 @@ The API server has validated it and filled in the defaults; what comes from else
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -15,9 +16,10 @@ from pydantic.alias_generators import to_camel
 from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
 
+from .kinds import BY_NAME, Kind
 from .workload import Workload
 
-__all__ = ["InvalidSpec", "Mode", "Resume", "Spec", "Strategy", "Target", "parse"]
+__all__ = ["InvalidSpec", "Mode", "Options", "Resume", "Spec", "Strategy", "Target", "Which", "parse"]
 
 
 class InvalidSpec(OpenRouterGuardError):
@@ -28,6 +30,7 @@ class Mode(StrEnum):
     """What may be done to the targets."""
 
     OBSERVE = "Observe"
+    HOLD = "Hold"
     SCALE_DOWN = "ScaleDown"
 
 
@@ -75,19 +78,56 @@ class Selector(_Model):
         return equal and all(requirement.holds(labels) for requirement in self.match_expressions)
 
 
-class Target(_Model):
-    """One workload by name, or many by labels."""
+class Which(_Model):
+    """Workloads of one kind: one by name, many by labels, or those whose owners have said so."""
 
     kind: str
+    api_version: str = ""
     name: str | None = None
     selector: Selector | None = None
+    annotated: bool = False
 
     def matches(self, workload: Workload) -> bool:
-        if workload.kind != self.kind:
+        if workload.kind.name != self.kind or not self._is_of_group(workload.kind.group):
             return False
         if self.name is not None:
             return workload.name == self.name
+        if self.annotated:
+            return workload.opt == "true"
         return self.selector is not None and self.selector.matches(workload.labels)
+
+    def is_of(self, kind: Kind) -> bool:
+        return kind.name == self.kind and self._is_of_group(kind.group)
+
+    def _is_of_group(self, group: str) -> bool:
+        if not self.api_version:
+            return self.kind in BY_NAME and BY_NAME[self.kind].group == group
+        return (self.api_version.rpartition("/")[0]) == group
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a spec says about one workload.
+
+    Attributes:
+        holds: Whether pods that run are left to run.
+        priority: Those with a smaller one are paused first and come back last.
+        paused_replicas: Pods that run on while it is paused.
+        allow_volume_deletion: Whether it may be paused though that deletes its volumes.
+    """
+
+    holds: bool = False
+    priority: int = 0
+    paused_replicas: int = 0
+    allow_volume_deletion: bool = False
+
+
+class Target(Which):
+    """What is to be paused, and how."""
+
+    priority: int = 0
+    paused_replicas: int = Field(default=0, ge=0)
+    allow_volume_deletion: bool = False
 
 
 class Resume(_Model):
@@ -107,6 +147,7 @@ class Spec(_Model):
     mode: Mode = Mode.SCALE_DOWN
     suspend: bool = False
     targets: tuple[Target, ...] = ()
+    exclude: tuple[Which, ...] = ()
     pause_after_seconds: float = Field(default=10, ge=0)
     min_paused_seconds: float = Field(default=60, ge=0)
     max_pause_seconds: float | None = Field(default=None, gt=0)
@@ -114,7 +155,17 @@ class Spec(_Model):
     resume: Resume = Resume()
 
     def matches(self, workload: Workload) -> bool:
-        return any(target.matches(workload) for target in self.targets)
+        return self.options(workload) is not None
+
+    def options(self, workload: Workload) -> Options | None:
+        """What is said about the workload, by the first target that names it; None if it is not to be paused."""
+        if workload.opt == "false" or any(each.matches(workload) for each in self.exclude):
+            return None
+        target = next((each for each in self.targets if each.matches(workload)), None)
+        if target is None:
+            return None
+        holds = self.mode is Mode.HOLD
+        return Options(holds, target.priority, target.paused_replicas, target.allow_volume_deletion)
 
 
 def parse(spec: Mapping[str, Any]) -> Spec:

@@ -1,7 +1,7 @@
 """A workload, and what it remembers about its own pause.
 
-The original is kept on the workload itself, in one annotation, written by the same patch that changes the replicas:
-whatever dies between two steps, nothing else is needed to restore it.
+The original is kept on the workload itself, in one annotation, written by the same patch that pauses it: whatever
+dies between two steps, nothing else is needed to restore it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from typing import Any
 
 from openrouter_guard.rules.wire import iso, unix_s
 
-__all__ = ["GROUP", "PAUSED", "RELEASED", "Change", "Pause", "Workload", "restored"]
+from .kinds import Kind, Lever, Trait, Value
+
+__all__ = ["GROUP", "OPT", "PAUSED", "RELEASED", "Change", "Pause", "Workload", "forgets", "restored"]
 
 GROUP = "openrouter-guard.io"
 PAUSED = f"{GROUP}/paused"
 """What the workload was before, and who paused it; see :class:`Pause`."""
 RELEASED = f"{GROUP}/released"
 """The outage (the scope, and the time it began) during which the workload is not paused again."""
+OPT = f"{GROUP}/pause"
+"""The word of the workload's owner: ``"true"`` for targets by annotation, ``"false"`` keeps it running."""
 _OWN = ("app.kubernetes.io/part-of", "openrouter-guard")
 
 
@@ -31,20 +35,22 @@ class Pause:
         owner_uid: The ``OpenRouterStatus`` that paused it.
         owner: Its name, in the namespace of the workload.
         epoch: The breaker's, when it was paused.
-        original: Replicas before.
-        set_to: Replicas that we set last; anything else is somebody's own change.
+        original: What was written there before; None if nothing was.
+        set_to: What we wrote last; anything else is somebody's own change.
         at_s: When it was paused, Unix seconds of the Redis server's clock.
+        pods: How many ran, where ``original`` does not say it.
     """
 
     owner_uid: str
     owner: str
     epoch: int
-    original: int
-    set_to: int
+    original: Value
+    set_to: Value
     at_s: float
+    pods: int | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Pause:
+    def parse(cls, text: str, lever: Lever) -> Pause:
         """The pause in an annotation.
 
         Raises:
@@ -57,20 +63,22 @@ class Pause:
                 owner_uid=str(owner["uid"]),
                 owner=str(owner["name"]),
                 epoch=int(found["epoch"]),
-                original=int(found["original"]),
-                set_to=int(found["set"]),
+                original=found["original"],
+                set_to=found["set"],
                 at_s=unix_s(str(found["at"])),
+                pods=None if found.get("pods") is None else int(found["pods"]),
             )
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"annotation {PAUSED} cannot be read: {error}") from error
-        if pause.original < 1 or pause.set_to < 0 or not pause.at_s:
-            raise ValueError(
-                f"annotation {PAUSED} cannot be right: from {pause.original} replicas to {pause.set_to},"
-                f" at {iso(pause.at_s) or 'no time that can be read'}"
-            )
+        if not pause.at_s or not all(map(lever.is_sound, (pause.original, pause.set_to))):
+            when = iso(pause.at_s) or "no time that can be read"
+            raise ValueError(f"annotation {PAUSED} cannot be right: from {found['original']!r} at {when}"[:300])
+        if lever.pods(pause.original) < 1:
+            raise ValueError(f"annotation {PAUSED} cannot be right: {pause.original!r} is never paused")
         return pause
 
     def text(self) -> str:
+        pods = {} if self.pods is None else {"pods": self.pods}
         return json.dumps(
             {
                 "owner": {"name": self.owner, "uid": self.owner_uid},
@@ -78,56 +86,88 @@ class Pause:
                 "original": self.original,
                 "set": self.set_to,
                 "at": iso(self.at_s),
+                **pods,
             }
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A Deployment, as last seen.
+    """A workload of any kind, as last seen.
 
     Attributes:
         version: Its ``resourceVersion``: a change is refused once anybody has made another.
-        replicas: That it should have, not that it has.
+        value: What is written where its kind keeps how much is to run.
         pause: What it remembers; None if it is not paused.
         damage: Why its annotation cannot be read; empty if it can.
         released: The outage during which it is left alone; empty if none.
+        opt: What its owner says to being paused, ``"true"`` or ``"false"``; empty for nothing.
         is_controlled: Whether another object owns it and would put its replicas back.
+        scales: Kind and name of the workload behind it; None for what is none of KEDA's.
     """
 
-    kind: str
+    kind: Kind
     namespace: str
     name: str
     uid: str
     version: str
-    replicas: int
+    value: Value
     labels: Mapping[str, str]
     pause: Pause | None = None
     damage: str = ""
     released: str = ""
+    opt: str = ""
+    traits: frozenset[Trait] = frozenset()
     is_controlled: bool = False
     is_going: bool = False
+    scales: tuple[str, str] | None = None
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> Workload:
+    def of(cls, kind: Kind, body: Mapping[str, Any]) -> Workload:
         """The workload in an object of the API."""
-        metadata, spec = body["metadata"], body.get("spec") or {}
+        metadata = body["metadata"]
         annotations = metadata.get("annotations") or {}
-        pause, damage = _pause(annotations.get(PAUSED))
+        is_controlled = any(owner.get("controller") for owner in metadata.get("ownerReferences") or ())
+        # A Deployment hands its annotations down to its ReplicaSets, and so does a Rollout: theirs are not their own.
+        pause, damage = _pause(None if is_controlled else annotations.get(PAUSED), kind.lever)
         return cls(
-            kind=str(body.get("kind") or "Deployment"),
+            kind=kind,
             namespace=metadata["namespace"],
             name=metadata["name"],
             uid=metadata["uid"],
             version=metadata["resourceVersion"],
-            replicas=spec.get("replicas", 1),
+            value=kind.lever.read(body),
             labels=dict(metadata.get("labels") or {}),
             pause=pause,
             damage=damage,
             released=annotations.get(RELEASED, ""),
-            is_controlled=any(owner.get("controller") for owner in metadata.get("ownerReferences") or ()),
+            opt=annotations.get(OPT, ""),
+            traits=kind.traits(body),
+            is_controlled=is_controlled,
             is_going=metadata.get("deletionTimestamp") is not None,
+            scales=_scales(body),
         )
+
+    @property
+    def pods(self) -> int:
+        """How many pods it should have, not how many it has."""
+        return self.kind.lever.pods(self.value)
+
+    @property
+    def original_pods(self) -> int:
+        """How many it had before we paused it; as many as now if we have not."""
+        if self.pause is None:
+            return self.pods
+        return self.kind.lever.pods(self.pause.original) if self.pause.pods is None else self.pause.pods
+
+    @property
+    def set_pods(self) -> int:
+        """How many pods we set it to last; as many as now if we have not."""
+        return self.pods if self.pause is None else self.kind.lever.pods(self.pause.set_to)
+
+    @property
+    def is_as_we_set_it(self) -> bool:
+        return self.pause is not None and self.value == self.pause.set_to
 
     @property
     def is_our_own(self) -> bool:
@@ -143,15 +183,27 @@ class Change:
     """One change of one workload.
 
     Attributes:
-        replicas: None leaves them as they are.
+        is_written: Whether what runs is changed, and not only what is remembered.
+        value: What is to be written.
         pause: What the workload is to remember; None makes it forget.
         released: The outage during which it is to be left alone; empty for none.
+        rank: Those with a smaller one are made first.
     """
 
     workload: Workload
-    replicas: int | None
+    value: Value
     pause: Pause | None
     released: str = ""
+    is_written: bool = True
+    rank: int = 0
+
+    @property
+    def pods(self) -> int | None:
+        """How many pods are to run; None leaves them as they are."""
+        if not self.is_written:
+            return None
+        restores = self.pause is None
+        return self.workload.original_pods if restores else self.workload.kind.lever.pods(self.value)
 
     def patch(self) -> dict[str, Any]:
         """The merge patch, refused (409) if the workload is no longer as it was seen."""
@@ -159,17 +211,15 @@ class Change:
             PAUSED: self.pause.text() if self.pause else None,
             RELEASED: self.released or None,
         }
-        metadata = {"resourceVersion": self.workload.version, "annotations": annotations}
-        return {"metadata": metadata} | ({} if self.replicas is None else {"spec": {"replicas": self.replicas}})
+        written = self.workload.kind.lever.write(self.value) if self.is_written else {}
+        metadata = written.pop("metadata", {})
+        annotations |= metadata.get("annotations", {})
+        return {"metadata": {"resourceVersion": self.workload.version, "annotations": annotations}} | written
 
 
-def _pause(text: str | None) -> tuple[Pause | None, str]:
-    if not text:
-        return None, ""
-    try:
-        return Pause.parse(text), ""
-    except ValueError as error:
-        return None, str(error)
+def forgets(workload: Workload, *, released: str = "") -> Change:
+    """The change that leaves what runs to whoever set it, and forgets the pause."""
+    return Change(workload, workload.value, pause=None, released=released, is_written=False)
 
 
 def restored(workload: Workload) -> Change | None:
@@ -177,4 +227,21 @@ def restored(workload: Workload) -> Change | None:
     pause = workload.pause
     if pause is None:
         return None
-    return Change(workload, pause.original if workload.replicas == pause.set_to else None, pause=None)
+    return Change(workload, pause.original, pause=None) if workload.is_as_we_set_it else forgets(workload)
+
+
+def _pause(text: str | None, lever: Lever) -> tuple[Pause | None, str]:
+    if not text:
+        return None, ""
+    try:
+        return Pause.parse(text, lever), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def _scales(body: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What a ScaledObject looks after, as an autoscaler names its target."""
+    target = (body.get("spec") or {}).get("scaleTargetRef")
+    if not isinstance(target, Mapping):
+        return None
+    return str(target.get("kind") or "Deployment"), str(target.get("name"))

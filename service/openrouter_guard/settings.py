@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -11,10 +12,13 @@ from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE, Keys
 from .rules.breaker import Policy
 
-__all__ = ["DEFAULT_BASE_URL", "Settings", "Thresholds"]
+__all__ = ["DEFAULT_BASE_URL", "Settings", "Thresholds", "Tokens"]
 
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
 _PREFIX = "OPENROUTER_GUARD_"
+TOKEN_MIN = 16
+_TOKEN = re.compile(rf"[!-~]{{{TOKEN_MIN},}}")
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?")
 
 T = TypeVar("T", int, float)
 
@@ -39,6 +43,19 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
+class Tokens:
+    """What those must send who read or write over HTTP. Left out of every representation.
+
+    Attributes:
+        read: Empty: everybody may read.
+        write: Empty: nobody may write. Who writes may read.
+    """
+
+    read: str = field(default="", repr=False)
+    write: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one process.
 
@@ -49,6 +66,7 @@ class Settings:
         base_url: Of OpenRouter's API, without a slash at the end.
         redis_timeout_s: How long Redis may take before it counts as away.
         worker_id: The name of this worker in reports; empty: host name and process.
+        cors_origins: The sites whose pages may read what the service answers; none unless named.
     """
 
     redis_url: str = field(repr=False)
@@ -59,6 +77,8 @@ class Settings:
     thresholds: Thresholds = Thresholds()
     redis_timeout_s: float = 1.0
     worker_id: str = ""
+    tokens: Tokens = Tokens()
+    cors_origins: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -102,6 +122,8 @@ class Settings:
             ),
             redis_timeout_s=read.seconds("REDIS_TIMEOUT_SECONDS", 1.0),
             worker_id=environ.get(f"{_PREFIX}WORKER_ID", ""),
+            tokens=_tokens(environ),
+            cors_origins=_origins(environ.get(f"{_PREFIX}CORS_ORIGINS", "")),
         )
 
 
@@ -126,6 +148,36 @@ class _Reader:
         if not 0 < number < float("inf"):
             raise ConfigurationError(f"{_PREFIX}{name} is {text!r}: write {wanted}")
         return number
+
+
+def _tokens(environ: Mapping[str, str]) -> Tokens:
+    """The tokens; what is wrong with one is said without it."""
+    read, write = (_token(environ, f"{_PREFIX}{name}_TOKEN") for name in ("READ", "WRITE"))
+    if read and read == write:
+        raise ConfigurationError(
+            f"{_PREFIX}READ_TOKEN and {_PREFIX}WRITE_TOKEN are the same: choose two, or everybody who reads may write"
+        )
+    return Tokens(read, write)
+
+
+def _token(environ: Mapping[str, str], name: str) -> str:
+    token = environ.get(name, "").strip()
+    if token and not _TOKEN.fullmatch(token):
+        raise ConfigurationError(
+            f"{name} cannot be used: write {TOKEN_MIN} or more of ASCII's letters, digits and signs, without spaces, "
+            "such as what `openssl rand -hex 32` prints"
+        )
+    return token
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(filter(None, (each.strip() for each in text.split(","))))
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ConfigurationError(
+                f"{_PREFIX}CORS_ORIGINS has {origin!r}: write sites such as https://grafana.example, comma separated"
+            )
+    return origins
 
 
 def _base_url(text: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from openrouter_guard.errors import ConfigurationError
+from openrouter_guard.rules.hiding import HIDDEN, without_keys
 from openrouter_guard.rules.record import Upstream
 from openrouter_guard.rules.signals import (
     Effect,
@@ -39,8 +39,6 @@ Transport: TypeAlias = httpx.AsyncBaseTransport
 """What may carry the calls instead of the network."""
 
 MAX_BODY_BYTES = 65_536
-_ANY_KEY = re.compile(r"sk-or-[\w-]+")
-_HIDDEN = "[key]"
 
 
 class KeyData(BaseModel):
@@ -201,7 +199,7 @@ class OpenRouter:
 
     def _cleaned(self, text: str) -> str:
         """The text in one line, without the key even where the other side repeats it."""
-        hidden = _ANY_KEY.sub(_HIDDEN, text.replace(self._api_key, _HIDDEN))
+        hidden = without_keys(text.replace(self._api_key, HIDDEN))
         return " ".join(hidden.split())
 
 

@@ -15,8 +15,10 @@ import pytest
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.measuring import FULL, QUICK, TINY, Row, interleaved, percentile, table
 
-NEED_PEERS = {"closed_path", "half_open", "redis_away"}
-HAS_PEERS = all(importlib.util.find_spec(name) for name in ("aiobreaker", "circuitbreaker", "purgatory", "pybreaker"))
+NEED_PEERS = {"closed_path", "half_open", "redis_away", "status"}
+HAS_PEERS = all(
+    importlib.util.find_spec(name) for name in ("aiobreaker", "cashews", "circuitbreaker", "purgatory", "pybreaker")
+)
 
 
 @pytest.mark.slow

@@ -31,7 +31,11 @@ KINDS = (
 RIGHTS = {
     *((verb, f"{GUARD}/openrouterstatuses") for verb in ("get", "list", "watch", "patch")),
     *((verb, f"{GUARD}/openrouterstatuses/status") for verb in ("get", "update", "patch")),
-    *((verb, "apps/deployments") for verb in ("get", "list", "watch", "patch")),
+    *(
+        (verb, kind)
+        for kind in ("apps/deployments", "apps/statefulsets", "batch/cronjobs", "batch/jobs")
+        for verb in ("get", "list", "watch", "patch")
+    ),
     *((verb, "autoscaling/horizontalpodautoscalers") for verb in ("get", "list", "watch")),
     *((verb, "/events") for verb in ("create", "patch")),
 }
@@ -41,7 +45,8 @@ NO_RIGHTS = {
     ("list", "/pods"),
     ("delete", "apps/deployments"),
     ("update", "apps/deployments/scale"),
-    ("patch", "apps/statefulsets"),
+    ("patch", "apps/replicasets"),
+    ("delete", "batch/jobs"),
     ("patch", "autoscaling/horizontalpodautoscalers"),
     ("create", f"{GUARD}/openrouterstatuses"),
     ("delete", f"{GUARD}/openrouterstatuses"),

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from openrouter_guard.settings import Settings
+from openrouter_operator.kinds import BY_NAME
 from openrouter_operator.settings import OperatorSettings
 from tests.chart.helm import CRD, CRD_NAME, MINIMAL, Helm, Manifest, Manifests
 
@@ -22,7 +23,11 @@ EVERYTHING: dict[str, Any] = {
     "image": {"repository": "registry.example/guard", "digest": f"sha256:{'a' * 64}"},
     "imagePullSecrets": [{"name": "pull"}],
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-    "healthService": {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example"}]},
+    "healthService": {
+        "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example"}],
+        "writeToken": {"existingSecret": {"name": "tokens"}},
+        "readToken": {"existingSecret": {"name": "tokens", "key": "reader"}},
+    },
     "operator": {
         "namespaces": ["team-a", "team-b"],
         "nodeSelector": {"pool": "system"},
@@ -32,10 +37,11 @@ EVERYTHING: dict[str, Any] = {
         "podAnnotations": {"team": "platform"},
     },
 }
+DEFAULT_KINDS = [("apps", "deployments"), ("apps", "statefulsets"), ("batch", "cronjobs"), ("batch", "jobs")]
 RIGHTS = {
     *(("openrouter-guard.io", "openrouterstatuses", verb) for verb in ("get", "list", "watch", "patch")),
     *(("openrouter-guard.io", "openrouterstatuses/status", verb) for verb in ("get", "update", "patch")),
-    *(("apps", "deployments", verb) for verb in ("get", "list", "watch", "patch")),
+    *((group, plural, verb) for group, plural in DEFAULT_KINDS for verb in ("get", "list", "watch", "patch")),
     *(("autoscaling", "horizontalpodautoscalers", verb) for verb in ("get", "list", "watch")),
     *(("", "events", verb) for verb in ("create", "patch")),
 }
@@ -196,6 +202,13 @@ class TestEnvironment:
     def test_no_api_key_is_no_empty_one(self, minimal: Manifests) -> None:
         assert "OPENROUTER_API_KEY" not in environ(minimal, HEALTH_SERVICE)
 
+    def test_only_the_health_service_gets_the_tokens(self, everything: Manifests, minimal: Manifests) -> None:
+        found = environ(everything, HEALTH_SERVICE)
+        assert found["OPENROUTER_GUARD_WRITE_TOKEN"] == {"secretKeyRef": {"name": "tokens", "key": "write-token"}}
+        assert found["OPENROUTER_GUARD_READ_TOKEN"] == {"secretKeyRef": {"name": "tokens", "key": "reader"}}
+        others = environ(everything, OPERATOR).keys() | environ(minimal, HEALTH_SERVICE).keys()
+        assert not [name for name in others if name.endswith("_TOKEN")]
+
     @BOTH
     def test_the_product_reads_what_was_meant(self, everything: Manifests, name: str) -> None:
         settings = Settings.from_env(as_the_process_sees(environ(everything, name)))
@@ -237,6 +250,31 @@ class TestRights:
         assert not everything.all("ClusterRole", "ClusterRoleBinding")
         assert roles.keys() == {"guard", "team-a", "team-b"}
         assert roles["team-a"] == roles["team-b"] == RIGHTS
+
+    def test_it_may_change_the_kinds_that_it_is_given_and_no_others(self, helm: Helm) -> None:
+        kinds = ["ReplicationController", "ScaledJob", "rollouts.argoproj.io"]
+        manifests = helm.render({**MINIMAL, "operator": {"kinds": kinds}})
+        held = rules(manifests.one("ClusterRole", f"guard-{OPERATOR}"))
+        changed = {(group, resource) for group, resource, verb in held if verb == "patch"}
+        assert changed - {("", "events")} == {
+            ("", "replicationcontrollers"), ("keda.sh", "scaledjobs"), ("argoproj.io", "rollouts"),
+            ("openrouter-guard.io", "openrouterstatuses"), ("openrouter-guard.io", "openrouterstatuses/status"),
+        }  # fmt: skip
+        assert operator_settings(manifests).kinds == tuple(kinds)
+
+    def test_of_crds_it_may_read_those_of_its_custom_kinds_by_name(self, helm: Helm) -> None:
+        values = {"kinds": ["Deployment", "rollouts.argoproj.io"], "namespaces": ["team-a"]}
+        manifests = helm.render({**MINIMAL, "operator": values})
+        (role,), (binding,) = manifests.all("ClusterRole"), manifests.all("ClusterRoleBinding")
+        (rule,) = role["rules"]
+        assert rules(role) == {("apiextensions.k8s.io", "customresourcedefinitions", "get")}
+        assert rule["resourceNames"] == ["rollouts.argoproj.io"]
+        assert binding["roleRef"]["name"] == role["metadata"]["name"]
+
+    def test_every_known_kind_is_found_where_the_operator_looks_for_it(self, helm: Helm) -> None:
+        manifests = helm.render({**MINIMAL, "operator": {"kinds": list(BY_NAME)}})
+        held = rules(manifests.one("ClusterRole", f"guard-{OPERATOR}"))
+        assert {(kind.group, kind.plural, "patch") for kind in BY_NAME.values()} <= held
 
     def test_no_role_holds_what_only_a_cluster_role_can_give(self, everything: Manifests) -> None:
         held = {resource for role in everything.all("Role") for _, resource, _ in rules(role)}
@@ -288,6 +326,13 @@ class TestServices:
         assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
         assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
         assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+    def test_prometheus_sends_the_token_where_one_is_needed(self, everything: Manifests, helm: Helm) -> None:
+        (monitor,) = everything.all("ServiceMonitor")
+        credentials = {"name": "tokens", "key": "reader"}
+        assert monitor["spec"]["endpoints"][0]["authorization"] == {"type": "Bearer", "credentials": credentials}
+        (without,) = helm.render({**MINIMAL, "serviceMonitor": {"enabled": True}}).all("ServiceMonitor")
+        assert "authorization" not in without["spec"]["endpoints"][0]
 
     def test_a_drain_is_never_blocked(self, helm: Helm) -> None:
         (budget,) = helm.render({**MINIMAL, "healthService": {"replicas": 1}}).all("PodDisruptionBudget")

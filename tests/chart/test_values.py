@@ -16,7 +16,7 @@ from openrouter_guard.settings import Settings
 from tests.chart.helm import CHART, CRD, MINIMAL, Helm, HelmFailed
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
-NOT_THRESHOLDS = {"SCOPE", "WORKER_ID"}
+NOT_THRESHOLDS = {"SCOPE", "WORKER_ID", "READ_TOKEN", "WRITE_TOKEN", "CORS_ORIGINS"}
 PASSWORD = "hunter2"
 
 
@@ -77,6 +77,7 @@ class TestRefusals:
             ({"operater": {}}, "operater"),
             ({"operator": {"replica": 2}}, "replica"),
             ({"healthService": {"replicas": "two"}}, "/healthService/replicas"),
+            ({"healthService": {"writeToken": {"value": "secret"}}}, "/healthService/writeToken"),
             ({"thresholds": {"FAILURE_TRESHOLD": 5}}, "FAILURE_TRESHOLD"),
             ({"thresholds": {"PERMITS": 0}}, "/thresholds/PERMITS"),
             ({"scope": "Team A"}, "/scope"),

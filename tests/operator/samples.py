@@ -7,7 +7,9 @@ from typing import Any
 
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open
 from openrouter_guard.rules.record import Record, Upstream
-from openrouter_operator.plan import Candidate, Owner, Reading
+from openrouter_operator.candidates import Candidate, Owner
+from openrouter_operator.kinds import DEPLOYMENT
+from openrouter_operator.plan import Reading
 from openrouter_operator.spec import Spec, parse
 from openrouter_operator.workload import Pause, Workload
 
@@ -43,13 +45,15 @@ def spec(**fields: Any) -> Spec:
 def workload(name: str = "a", replicas: int = 3, **other: Any) -> Workload:
     """A worker Deployment that nobody has paused."""
     labels = other.pop("labels", {"fleet": "workers"})
-    return Workload("Deployment", "jobs", name, f"uid-of-{name}", "1", replicas, labels, **other)
+    return Workload(DEPLOYMENT, "jobs", name, f"uid-of-{name}", "1", replicas, labels, **other)
 
 
 def paused(
     name: str = "a", original: int = 3, *, set_to: int = 0, at_s: float = OPENED_S, owner: Owner = OWNER, **other: Any
 ) -> Workload:
     """A worker Deployment as we left it when we set it to ``set_to``."""
+    if "replicas" in other:
+        other["value"] = other.pop("replicas")
     pause = Pause(owner.uid, owner.name, epoch=7, original=original, set_to=set_to, at_s=at_s)
     return replace(workload(name, set_to, pause=pause), **other)
 

@@ -10,8 +10,9 @@ import pytest
 from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_operator import conditions
+from openrouter_operator.candidates import Candidate
 from openrouter_operator.conditions import COUNTERS_S, PROBLEMS_SHOWN, UPSTREAM_S, Event, Failure, Round, Tally
-from openrouter_operator.plan import Candidate, Goal, Reading, Step
+from openrouter_operator.plan import Goal, Reading, Step
 from openrouter_operator.workload import Workload
 from tests.operator.samples import (
     NOW_S,

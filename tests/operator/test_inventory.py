@@ -45,9 +45,9 @@ def test_only_what_could_change_a_decision_is_news() -> None:
     inventory = Inventory()
     assert inventory.put(version(10))
     assert not inventory.put(version(11)), "nothing but its version differs"
-    assert not inventory.put(version(9, replicas=5)), "it is older than what is known"
-    assert inventory.put(version(12, replicas=5))
-    assert inventory.put(version(13, replicas=5, labels={}))
+    assert not inventory.put(version(9, value=5)), "it is older than what is known"
+    assert inventory.put(version(12, value=5))
+    assert inventory.put(version(13, value=5, labels={}))
 
 
 def test_what_is_dropped_is_gone_and_may_be_dropped_again() -> None:
@@ -55,7 +55,7 @@ def test_what_is_dropped_is_gone_and_may_be_dropped_again() -> None:
     inventory.put(workload("a"))
     inventory.put(workload("b"))
     for _ in range(2):
-        inventory.drop("jobs", "a")
+        inventory.drop(workload("a"))
     assert list(inventory.of("jobs")) == [workload("b")]
 
 
@@ -81,11 +81,11 @@ def test_an_autoscaler_looks_after_what_it_points_at_now() -> None:
     inventory = Inventory()
     inventory.put_autoscaler(autoscaler("jobs", "a"))
     inventory.put_autoscaler(autoscaler("elsewhere", "z"))
-    assert inventory.autoscaled("jobs") == {("Deployment", "a")}
+    assert set(inventory.autoscaled("jobs")) == {("Deployment", "a")}
     inventory.put_autoscaler(autoscaler("jobs", "b"))
-    assert inventory.autoscaled("jobs") == {("Deployment", "b")}
+    assert set(inventory.autoscaled("jobs")) == {("Deployment", "b")}
     inventory.drop_autoscaler(autoscaler("jobs", "b"))
-    assert inventory.autoscaled("jobs") == frozenset()
+    assert not inventory.autoscaled("jobs")
 
 
 def autoscaler(namespace: str, target: str) -> dict[str, Any]:

@@ -191,7 +191,7 @@ async def test_a_process_that_was_stopped_may_not_write_when_it_wakes_up(candida
     lease.check()
     clock.passes(LIFE_S)
     with pytest.raises(NotLeading, match="not known to be held; nothing is written"):
-        await lease._cluster.change(Change(workload(), replicas=0, pause=None))
+        await lease._cluster.change(Change(workload(), 0, pause=None))
 
 
 async def test_it_may_write_again_once_it_has_renewed_what_nobody_took(candidate: Candidates, clock: Clock) -> None:

@@ -9,7 +9,9 @@ import pytest
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open
 from openrouter_guard.rules.wire import iso
 from openrouter_operator import plan
-from openrouter_operator.plan import Candidate, Goal, Reading, Step
+from openrouter_operator.candidates import Candidate, paused_since_s
+from openrouter_operator.candidates import skip as skip_of
+from openrouter_operator.plan import Goal, Reading, Step
 from openrouter_operator.workload import Change, Workload
 from tests.operator.samples import (
     NOW_S,
@@ -47,12 +49,12 @@ def made(goal: Goal, *found: Workload | Candidate, seen: Reading | None = None) 
 
 
 def replicas(goal: Goal, *found: Workload | Candidate, seen: Reading | None = None) -> dict[str, int | None]:
-    return {name: change.replicas for name, change in made(goal, *found, seen=seen).items()}
+    return {name: change.pods for name, change in made(goal, *found, seen=seen).items()}
 
 
 def test_a_paused_workload_remembers_what_it_was_and_who_paused_it() -> None:
     change = made(PAUSE, workload(replicas=7))["a"]
-    assert (change.replicas, change.released) == (0, "")
+    assert (change.pods, change.released) == (0, "")
     assert change.pause is not None
     pause = change.pause
     assert (pause.owner_uid, pause.owner, pause.epoch) == (OWNER.uid, OWNER.name, 7)
@@ -93,7 +95,7 @@ def test_a_canary_goal_pauses_nothing_where_nothing_is_paused() -> None:
 
 def test_a_canary_goes_back_to_zero_when_the_breaker_opens_again() -> None:
     change = made(PAUSE, paused(original=3, set_to=1))["a"]
-    assert change.replicas == 0
+    assert change.pods == 0
     assert change.pause is not None
     assert (change.pause.original, change.pause.set_to, change.pause.at_s) == (3, 0, OPENED_S)
 
@@ -108,7 +110,7 @@ def test_keeping_is_no_change_at_all() -> None:
 
 def test_everything_comes_back_at_its_original_and_forgets_its_pause() -> None:
     changes = made(ALL_BACK, paused("a", 1), paused("b", 3, set_to=1), paused("c", 7), seen=closed())
-    assert {name: (c.replicas, c.pause, c.released) for name, c in changes.items()} == {
+    assert {name: (c.pods, c.pause, c.released) for name, c in changes.items()} == {
         "a": (1, None, ""),
         "b": (3, None, ""),
         "c": (7, None, ""),
@@ -123,12 +125,12 @@ def test_what_another_resource_has_paused_does_not_come_back() -> None:
 @pytest.mark.parametrize("live", [1, 3, 9])
 def test_somebodys_own_change_stands_and_is_left_alone_in_this_outage(goal: Goal, live: int) -> None:
     change = made(goal, paused(original=3, replicas=live))["a"]
-    assert (change.replicas, change.pause, change.released) == (None, None, OUTAGE)
+    assert (change.pods, change.pause, change.released) == (None, None, OUTAGE)
 
 
 def test_somebody_who_scales_a_canary_down_to_zero_is_respected() -> None:
     change = made(CANARY, paused(set_to=1, replicas=0), seen=half_open())["a"]
-    assert (change.replicas, change.pause) == (None, None)
+    assert (change.pods, change.pause) == (None, None)
 
 
 @pytest.mark.parametrize("goal", [PAUSE, CANARY, share(0.25)], ids=["pause", "canary", "step"])
@@ -142,12 +144,12 @@ def test_a_workload_that_is_being_deleted_is_not_touched() -> None:
 
 def test_what_was_paused_for_long_enough_is_left_alone_in_this_outage() -> None:
     change = made(Goal(Step.RESUME, "MaxPause", share=1.0, release=OUTAGE), paused(original=3))["a"]
-    assert (change.replicas, change.released) == (3, OUTAGE)
+    assert (change.pods, change.released) == (3, OUTAGE)
 
 
 def test_a_release_is_forgotten_once_the_breaker_has_closed() -> None:
     change = made(ALL_BACK, workload(released=OUTAGE), seen=closed())["a"]
-    assert (change.replicas, change.pause, change.released) == (None, None, "")
+    assert (change.pods, change.pause, change.released) == (None, None, "")
 
 
 def test_it_is_not_forgotten_for_another_reason() -> None:
@@ -255,18 +257,18 @@ def test_the_canary_is(found: list[Workload | Candidate], expected: dict[str, in
     ],
 )
 def test_a_workload_is_left_alone_because(found: Workload, reason: str, *, is_news: bool) -> None:
-    skip = plan.skip(Candidate(found), OWNER, OUTAGE)
+    skip = skip_of(Candidate(found), OWNER, OUTAGE)
     assert ((skip.reason, bool(skip.message)) if skip else ("", False)) == (reason, is_news)
 
 
 def test_who_has_paused_it_is_named() -> None:
-    skip = plan.skip(Candidate(paused(owner=OTHER)), OWNER, OUTAGE)
+    skip = skip_of(Candidate(paused(owner=OTHER)), OWNER, OUTAGE)
     assert skip is not None
     assert "OpenRouterStatus other" in skip.message
 
 
 def test_outside_an_outage_no_release_counts() -> None:
-    assert plan.skip(Candidate(workload(released="")), OWNER, outage="") is None
+    assert skip_of(Candidate(workload(released="")), OWNER, outage="") is None
 
 
 # -- the beginning of a pause, and the name of an outage ------------------------------------------------------------
@@ -274,8 +276,8 @@ def test_outside_an_outage_no_release_counts() -> None:
 
 def test_a_pause_began_with_the_first_workload_of_ours() -> None:
     found = candidates(paused("a", at_s=930), paused("b", at_s=920), paused("c", at_s=10, owner=OTHER), workload("d"))
-    assert plan.paused_since_s(found, OWNER) == 920
-    assert plan.paused_since_s(candidates(workload(), paused(owner=OTHER)), OWNER) is None
+    assert paused_since_s(found, OWNER) == 920
+    assert paused_since_s(candidates(workload(), paused(owner=OTHER)), OWNER) is None
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from openrouter_operator.cluster import FINALIZER
+from openrouter_operator.kinds import DEPLOYMENT
 from openrouter_operator.workload import PAUSED, RELEASED, Pause, Workload, restored
 from tests.chart.helm import MINIMAL, Helm, installed
 from tests.controlplane import ControlPlane, KubectlFailed
@@ -166,7 +167,7 @@ def test_no_subresource_is_a_way_around(account: Account, part: str) -> None:
 def test_a_pause_and_its_end_are_admitted(account: Account, fleet: Fleet) -> None:
     account.patch("deployment/one", PAUSE)
     assert fleet.replicas()["one"] == 0
-    change = restored(Workload.of(fleet.deployments()["one"]))
+    change = restored(Workload.of(DEPLOYMENT, fleet.deployments()["one"]))
     assert change
     account.patch("deployment/one", change.patch())
     assert fleet.replicas()["one"] == 3

@@ -27,7 +27,7 @@ def test_what_is_left_out_gets_the_documented_defaults(control_plane: ControlPla
         "scope": "default",
         "mode": "ScaleDown",
         "suspend": False,
-        "targets": [WORKER | {"apiVersion": "apps/v1"}],
+        "targets": [WORKER | {"priority": 0, "pausedReplicas": 0, "allowVolumeDeletion": False}],
         "pauseAfterSeconds": 10,
         "minPausedSeconds": 60,
         "maxUnknownSeconds": 900,
@@ -52,12 +52,12 @@ def test_observing_needs_no_targets(control_plane: ControlPlane) -> None:
         pytest.param({"targets": []}, "spec.targets: .*needs targets", id="no targets"),
         pytest.param(
             {"targets": [{"kind": "Deployment"}]},
-            r"spec.targets\[0\]: .*either a name or a selector",
+            r"spec.targets\[0\]: .*either a name, a selector or annotated: true",
             id="a target that names nothing",
         ),
         pytest.param(
             {"targets": [WORKER | {"selector": {"matchLabels": {"a": "b"}}}]},
-            r"spec.targets\[0\]: .*either a name or a selector",
+            r"spec.targets\[0\]: .*either a name, a selector or annotated: true",
             id="a target that says it twice",
         ),
         pytest.param(
@@ -77,8 +77,19 @@ def test_observing_needs_no_targets(control_plane: ControlPlane) -> None:
         ),
         pytest.param(
             {"targets": [{"kind": "Deployments", "name": "a"}]},
-            r'spec.targets\[0\].kind: Unsupported value: "Deployments"',
-            id="a kind that is none",
+            r"spec.targets\[0\]: .*write the apiVersion of Deployments too, such as argoproj.io/v1alpha1",
+            id="a kind that nobody knows",
+        ),
+        pytest.param({"mode": "Hold"}, "spec.targets: .*mode Hold needs targets", id="nothing to hold"),
+        pytest.param(
+            {"targets": [WORKER], "exclude": [{"kind": "Deployment"}]},
+            r"spec.exclude\[0\]: .*give each exclusion either",
+            id="an exclusion that names nothing",
+        ),
+        pytest.param(
+            {"targets": [WORKER | {"pausedReplicas": -1}]},
+            r"spec.targets\[0\].pausedReplicas",
+            id="fewer pods than none",
         ),
         pytest.param({"targets": [WORKER], "scope": "Team A"}, "spec.scope: .*1 to 40 of a-z", id="a wrong scope"),
         pytest.param({"targets": [WORKER], "mode": "Stop"}, "spec.mode: Unsupported value", id="a wrong mode"),

@@ -17,7 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase
 from openrouter_guard.rules.record import Record
 from openrouter_operator import plan
-from openrouter_operator.plan import Candidate, Goal, Owner, Reading, Step
+from openrouter_operator.candidates import Candidate, Owner, paused_since_s
+from openrouter_operator.kinds import DEPLOYMENT
+from openrouter_operator.plan import Goal, Reading, Step
 from openrouter_operator.spec import Mode, Spec, Strategy
 from openrouter_operator.workload import PAUSED, Change, Workload
 from tests.operator.samples import OTHER, OWNER, spec
@@ -104,7 +106,7 @@ class Deployments:
         self._touch(name)
 
     def all(self) -> dict[str, Workload]:
-        return {name: Workload.of(deepcopy(body)) for name, body in self._bodies.items()}
+        return {name: Workload.of(DEPLOYMENT, deepcopy(body)) for name, body in self._bodies.items()}
 
     def annotations(self) -> set[str]:
         return {key for body in self._bodies.values() for key in body["metadata"]["annotations"]}
@@ -165,7 +167,7 @@ class Story(RuleBasedStateMachine):
     @rule(name=names, replicas=counts)
     def somebody_scales(self, name: str, replicas: int) -> None:
         workload = self.live.get(name)
-        if workload is None or replicas == workload.replicas:
+        if workload is None or replicas == workload.pods:
             return
         if workload.pause and replicas == workload.pause.set_to:
             return  # Nobody can tell it from our own doing.
@@ -228,17 +230,17 @@ class Story(RuleBasedStateMachine):
     @invariant()
     def what_its_owner_wants_at_zero_stays_there(self) -> None:
         for name, workload in self.live.items():
-            assert self.wishes[name] > 0 or workload.replicas == 0, workload
+            assert self.wishes[name] > 0 or workload.pods == 0, workload
 
     @invariant()
     def there_are_never_more_pods_than_wanted(self) -> None:
         for name, workload in self.live.items():
-            assert workload.replicas <= self.wishes[name], workload
+            assert workload.pods <= self.wishes[name], workload
 
     @invariant()
     def what_does_not_run_as_wanted_tells_what_was_wanted(self) -> None:
         for name, workload in self.live.items():
-            if workload.replicas != self.wishes[name]:
+            if workload.pods != self.wishes[name]:
                 assert workload.pause is not None, workload
                 assert workload.pause.original == self.wishes[name], workload
 
@@ -251,7 +253,7 @@ class Story(RuleBasedStateMachine):
             self.what_its_owner_wants_at_zero_stays_there()
             self.there_are_never_more_pods_than_wanted()
             self.what_does_not_run_as_wanted_tells_what_was_wanted()
-        assert {name: workload.replicas for name, workload in self.live.items()} == self.wishes
+        assert {name: workload.pods for name, workload in self.live.items()} == self.wishes
         assert PAUSED not in self.deployments.annotations()
 
     # -- how ----------------------------------------------------------------------------------------------------
@@ -308,7 +310,7 @@ class Story(RuleBasedStateMachine):
     def _round(self, owner: Owner, order: random.Random, dies_after: int | None) -> Goal:
         asked, reading = self.specs[owner], self._reading()
         found = self._of(owner, asked)
-        goal = plan.goal(asked, reading, plan.paused_since_s(found, owner))
+        goal = plan.goal(asked, reading, paused_since_s(found, owner))
         changes = self._ordered(plan.changes(goal, owner, reading, found), order)
         if not self.is_known and self.now_s < self.last_known_s + asked.max_unknown_seconds:
             assert not changes or asked.mode is Mode.OBSERVE
@@ -338,7 +340,7 @@ class Story(RuleBasedStateMachine):
 
     def _check_that_people_win(self, change: Change, reading: Reading) -> None:
         name = change.workload.name
-        if change.replicas not in (None, change.workload.replicas):
+        if change.pods not in (None, change.workload.pods):
             assert not reading.outage or self.decided.get(name) != reading.outage, change
         if change.pause is None and reading.record is None:
             # Nobody knows which outage this is, so nobody can say later that it was this one.
@@ -346,7 +348,7 @@ class Story(RuleBasedStateMachine):
 
     def _pods_of_paused(self, owner: Owner) -> int:
         mine = (c for c in self._of(owner, self.specs[owner]) if c.is_matched and c.is_paused_by(owner))
-        return sum(candidate.workload.replicas for candidate in mine)
+        return sum(candidate.workload.pods for candidate in mine)
 
 
 def replace_spec(asked: Spec, **fields: Any) -> Spec:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_operator.workload import PAUSED, RELEASED, Change, Pause, Workload, restored
+from openrouter_operator.kinds import BY_NAME, DEPLOYMENT
+from openrouter_operator.workload import PAUSED, RELEASED, Change, Pause, Workload, forgets, restored
 from tests.operator.samples import OWNER, paused, workload
 
 REMEMBERED: dict[str, Any] = {
@@ -24,7 +25,6 @@ DAMAGE: dict[str, dict[str, Any]] = {
     "an owner that is a word": {"owner": "default"},
     "an owner without a UID": {"owner": {"name": "default"}},
     "an original that is a word": {"original": "three"},
-    "an original that is nothing": {"original": None},
     "an original of zero, which is never paused": {"original": 0},
     "an original below zero": {"original": -1},
     "an endless original": {"original": float("inf")},
@@ -52,7 +52,7 @@ def test_what_a_paused_workload_remembers_is_readable_by_people() -> None:
     )
 )
 def test_it_is_the_same_once_written_and_read(pause: Pause) -> None:
-    assert Pause.parse(pause.text()) == pause
+    assert Pause.parse(pause.text(), DEPLOYMENT.lever) == pause
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ def test_it_is_the_same_once_written_and_read(pause: Pause) -> None:
 )
 def test_an_annotation_that_somebody_has_damaged_is_named(text: str) -> None:
     with pytest.raises(ValueError, match=f"annotation {PAUSED} cannot be"):
-        Pause.parse(text)
+        Pause.parse(text, DEPLOYMENT.lever)
 
 
 @given(st.text() | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(json.dumps))
 def test_no_text_at_all_is_more_than_damage(text: str) -> None:
     try:
-        Pause.parse(text)
+        Pause.parse(text, DEPLOYMENT.lever)
     except ValueError as error:
         assert PAUSED in str(error)  # noqa: PT017  most texts are damaged, and none need be
 
@@ -94,8 +94,8 @@ def body(annotations: dict[str, str] | None = None, spec: dict[str, Any] | None 
 
 
 def test_a_plain_deployment() -> None:
-    found = Workload.of(body(spec={"replicas": 4}, labels={"fleet": "workers"}))
-    assert found == Workload("Deployment", "jobs", "a", "u", "41", 4, {"fleet": "workers"})
+    found = Workload.of(DEPLOYMENT, body(spec={"replicas": 4}, labels={"fleet": "workers"}))
+    assert found == Workload(DEPLOYMENT, "jobs", "a", "u", "41", 4, {"fleet": "workers"})
     assert str(found) == "Deployment/a"
 
 
@@ -103,16 +103,16 @@ def test_a_plain_deployment() -> None:
     ("spec", "expected"), [({}, 1), (None, 1), ({"replicas": 0}, 0)], ids=["absent", "no spec", "zero"]
 )
 def test_replicas_that_are_not_given_are_one_as_for_kubernetes(spec: dict[str, Any] | None, expected: int) -> None:
-    assert Workload.of(body(spec=spec)).replicas == expected
+    assert Workload.of(DEPLOYMENT, body(spec=spec)).pods == expected
 
 
 def test_a_paused_one_knows_its_pause() -> None:
-    found = Workload.of(body({PAUSED: json.dumps(REMEMBERED), RELEASED: "then"}))
+    found = Workload.of(DEPLOYMENT, body({PAUSED: json.dumps(REMEMBERED), RELEASED: "then"}))
     assert (found.pause, found.damage, found.released) == (paused().pause, "", "then")
 
 
 def test_a_damaged_annotation_is_damage_and_no_pause() -> None:
-    found = Workload.of(body({PAUSED: "{}"}))
+    found = Workload.of(DEPLOYMENT, body({PAUSED: "{}"}))
     assert found.pause is None
     assert PAUSED in found.damage
 
@@ -126,19 +126,26 @@ def test_a_damaged_annotation_is_damage_and_no_pause() -> None:
     ],
 )
 def test_it_is_controlled_by(owners: list[dict[str, Any]] | None, *, expected: bool) -> None:
-    assert Workload.of(body(ownerReferences=owners)).is_controlled is expected
+    assert Workload.of(DEPLOYMENT, body(ownerReferences=owners)).is_controlled is expected
+
+
+def test_the_annotation_that_a_replica_set_has_from_its_deployment_is_not_its_own() -> None:
+    inherited = body({PAUSED: json.dumps(REMEMBERED)}, ownerReferences=[{"kind": "Deployment", "controller": True}])
+    found = Workload.of(BY_NAME["ReplicaSet"], inherited)
+    assert (found.pause, found.damage) == (None, "")
+    assert restored(found) is None
 
 
 def test_one_that_is_being_deleted_is_going() -> None:
-    assert Workload.of(body(deletionTimestamp="2026-01-01T00:00:00Z")).is_going
-    assert not Workload.of(body()).is_going
+    assert Workload.of(DEPLOYMENT, body(deletionTimestamp="2026-01-01T00:00:00Z")).is_going
+    assert not Workload.of(DEPLOYMENT, body()).is_going
 
 
 # -- the patch ------------------------------------------------------------------------------------------------------
 
 
 def test_one_patch_changes_replicas_and_memory_and_is_refused_on_anything_newer() -> None:
-    change = Change(workload(), replicas=0, pause=paused().pause)
+    change = Change(workload(), 0, pause=paused().pause)
     assert change.patch() == {
         "metadata": {
             "resourceVersion": "1",
@@ -149,7 +156,7 @@ def test_one_patch_changes_replicas_and_memory_and_is_refused_on_anything_newer(
 
 
 def test_a_patch_that_only_forgets_leaves_the_replicas_to_whoever_set_them() -> None:
-    patch = Change(paused(replicas=5), replicas=None, pause=None, released="then").patch()
+    patch = forgets(paused(replicas=5), released="then").patch()
     assert "spec" not in patch
     assert patch["metadata"]["annotations"] == {PAUSED: None, RELEASED: "then"}
 
@@ -164,9 +171,7 @@ def test_a_patch_that_only_forgets_leaves_the_replicas_to_whoever_set_them() -> 
         pytest.param(
             paused(original=3, set_to=1), Change(paused(original=3, set_to=1), 3, pause=None), id="from a step, too"
         ),
-        pytest.param(
-            paused(replicas=5), Change(paused(replicas=5), None, pause=None), id="unless somebody has set it since"
-        ),
+        pytest.param(paused(replicas=5), forgets(paused(replicas=5)), id="unless somebody has set it since"),
         pytest.param(workload(), None, id="or it was not paused"),
     ],
 )

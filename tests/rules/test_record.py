@@ -14,6 +14,7 @@ from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, 
 NOW_S = 100.0
 POLICY = Policy(reset_timeout_s=10, jitter=0, permit_lease_s=15)
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
+LIMIT = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=30)
 ONE = frozenset({"wa"})
 THREE = frozenset({"wa", "wb", "wc"})
 
@@ -108,6 +109,31 @@ class TestTrialCalls:
 
     def test_a_call_whose_permit_is_gone_decides_nothing(self) -> None:
         assert self.after(SUCCESS, owner="somebody else") == self.HALF_OPEN
+
+    def test_one_that_meets_a_rate_limit_gives_its_permit_back_and_decides_nothing(self) -> None:
+        assert self.after(LIMIT).breaker == HalfOpen("error", 90)
+        assert self.after(LIMIT).epoch == 7
+
+    def test_one_that_meets_a_rate_limit_without_an_end_is_a_failure(self) -> None:
+        after = self.after(Signal(Effect.FAILURE, ErrorType.RATE_LIMITED))
+        assert after.phase(NOW_S) is Phase.OPEN
+
+    def test_while_a_rate_limit_lasts_none_begins(self) -> None:
+        limited = records.limited(self.HALF_OPEN, LIMIT, NOW_S)
+        assert records.with_permit(limited, "you", now_s=NOW_S + 29, policy=POLICY) is None
+        assert records.with_permit(limited, "you", now_s=NOW_S + 30, policy=POLICY) is not None
+
+    def test_one_that_was_out_before_the_limit_keeps_its_permit(self) -> None:
+        limited = records.limited(self.HALF_OPEN, LIMIT, NOW_S)
+        renewed = records.with_permit(limited, "me", now_s=NOW_S + 5, policy=POLICY)
+        assert renewed is not None
+        assert renewed.breaker == HalfOpen("error", 90, permits={"me": NOW_S + 20}, tried_at_s=NOW_S + 5)
+
+    def test_one_that_succeeds_does_not_end_the_rate_limit_of_another(self) -> None:
+        limited = records.limited(self.HALF_OPEN, LIMIT, NOW_S)
+        after = records.after_trial(limited, SUCCESS, "me", now_s=NOW_S, policy=POLICY)
+        assert after.phase(NOW_S) is Phase.CLOSED
+        assert records.block_s(after, NOW_S) == (30, "rate_limited")
 
     def test_a_late_trial_does_not_touch_a_closed_breaker(self) -> None:
         closed = Record(Closed(2, ONE), epoch=8)

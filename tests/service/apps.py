@@ -23,11 +23,14 @@ from openrouter_guard.store import Batch, Store
 __all__ = [
     "FORCED",
     "KEY",
+    "READ_TOKEN",
     "STATE",
     "STATUS",
+    "WRITE_TOKEN",
     "Answer",
     "FakeUpstream",
     "ask",
+    "bearer",
     "eventually",
     "fail",
     "failing",
@@ -38,11 +41,17 @@ __all__ = [
 ]
 
 KEY = "sk-or-v1-0123456789abcdef"
+READ_TOKEN = "read-0123456789abcdef0123456789abcdef"
+WRITE_TOKEN = "write-fedcba9876543210fedcba9876543210"
 STATUS = "/api/v1/openrouter/status"
 FORCED = f"{STATUS}?force_refresh=true"
 STATE = "openrouter:state"
 
 Answer: TypeAlias = Callable[[], httpx.Response]
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 def healthy(limit_remaining: float | None = 87.5) -> Answer:

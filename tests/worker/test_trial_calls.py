@@ -33,6 +33,22 @@ def test_a_trial_call_that_fails_opens_again_for_longer(redis_url: str) -> None:
         assert 0.3 < guard.state.retry_after_s <= 0.66
 
 
+def test_a_trial_call_that_meets_a_rate_limit_makes_all_wait_and_decides_nothing(redis_url: str) -> None:
+    with Guard(settings(redis_url, reset_timeout_s=0.3)) as guard, Guard(settings(redis_url)) as other:
+        fail(guard, 5)
+        until(lambda: {guard.state.phase, other.state.phase} == {Phase.HALF_OPEN})
+        with guard.call() as call:
+            call.answered(429, headers={"Retry-After": "1"})
+        until(lambda: other.state.retry_after_s > 0)
+        with pytest.raises(CallNotPermitted, match="rate_limited"), other.call():
+            pytest.fail("the call was made")
+        assert (guard.state.phase, other.state.phase) == (Phase.HALF_OPEN, Phase.HALF_OPEN)
+        assert other.wait(timeout_s=5)
+        with other.call():
+            pass
+        until(lambda: guard.state.phase is Phase.CLOSED)
+
+
 def test_while_half_open_only_a_few_calls_are_out(redis_url: str) -> None:
     with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard:
         half_open(guard)

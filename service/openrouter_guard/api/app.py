@@ -7,19 +7,24 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
 from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import Transport
 
 from . import problems
+from .auth import Access, ReadersOnly
 from .headers import Observed
+from .openapi import completed
+from .prepared import Prepared
 from .prometheus import package_version
 from .routes import ROUTERS
-from .schemas import STATUS_EXAMPLES
 from .service import Service
 
 __all__ = ["create_app"]
 
+STATUS_PATH = "/api/v1/openrouter/status"
 _DESCRIPTION = """\
 The state of OpenRouter as a whole fleet sees it, answered from memory.
 
@@ -30,16 +35,26 @@ checks the key once a minute at most, however many replicas and clients ask. Err
 _TAGS = [
     {"name": "state", "description": "What the fleet knows of OpenRouter."},
     {"name": "record", "description": "What happened, and who reports."},
+    {"name": "write", "description": "What changes it, with the token for that."},
     {"name": "process", "description": "This process alone, for Kubernetes and Prometheus."},
 ]
 
 
+_CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "HEAD"],
+    "allow_headers": ["Authorization", "If-None-Match", "Last-Event-ID"],
+    "expose_headers": ["Age", "ETag", "Retry-After", "X-Cache"],
+}
+
+
 class _App(FastAPI):
+    prepared: Prepared
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.prepared(scope, receive, send)
+
     def openapi(self) -> dict[str, Any]:
-        document = super().openapi()
-        # FastAPI drops what is null from examples, and with it required fields.
-        document["components"]["schemas"]["StatusAnswer"]["examples"] = STATUS_EXAMPLES
-        return document
+        return completed(super().openapi(), needs_token=self.state.access.is_needed_to_read)
 
 
 def create_app(settings: Settings, *, transport: Transport | None = None) -> FastAPI:
@@ -72,8 +87,15 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         lifespan=lifespan,
     )
     app.state.service = service
+    app.prepared = Prepared(super(_App, app).__call__, service, STATUS_PATH)
     for router in ROUTERS:
         app.include_router(router)
+    access = app.state.access = Access(settings.tokens)
+    if access.is_needed_to_read:
+        app.add_middleware(ReadersOnly, access=access)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **_CORS)
+    # The last one is the outermost: what the others answer gets its headers too.
     app.add_middleware(Observed, telemetry=service.telemetry)
     problems.install(app, [route for router in ROUTERS for route in router.routes])
     return app

@@ -77,7 +77,7 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 def _methods(error: HTTPException, request: Request) -> str:
     """All that the address takes; the router names those of one route alone, and does not know of HEAD."""
-    methods = set((error.headers or {}).get("Allow", "").split(", "))
+    methods = set(filter(None, (error.headers or {}).get("Allow", "").split(", ")))
     for route in request.app.state.routes:
         if route.matches(request.scope)[0] is not Match.NONE:
             methods |= route.methods

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Info, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -18,12 +18,12 @@ from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.runtime import View
 from openrouter_guard.settings import Thresholds
 
+from .requests import Requests
 from .serving import Source, age_s
 
 __all__ = ["Telemetry", "package_version"]
 
 _PREFIX = "openrouter_guard"
-_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class Telemetry:
@@ -32,19 +32,13 @@ class Telemetry:
     def __init__(self, view: Callable[[], View], thresholds: Thresholds) -> None:
         self._registry = CollectorRegistry()
         self._checks = self._counter("upstream_checks", "Health checks of OpenRouter by this process", "result")
-        self._answers = self._counter("status_answers", "Answers of the status request", "source")
-        self._requests = self._counter("http_requests", "Requests", "route", "status")
-        self._durations = Histogram(
-            f"{_PREFIX}_http_request_duration_seconds",
-            "How long requests took",
-            ["route"],
-            registry=self._registry,
-            buckets=_BUCKETS_S,
-        )
+        answers = self._counter("status_answers", "Answers of the status request", "source")
+        # A label is looked up once and not at each answer, which may be all of an answer's work.
+        self._answers = {source: answers.labels(source.value) for source in Source}
+        self._requests = Requests(_PREFIX)
+        self._registry.register(self._requests)
         for state in OpenRouterState:
             self._checks.labels(state.value)
-        for source in Source:
-            self._answers.labels(source.value)
         build = Info(f"{_PREFIX}_build", "The running version", registry=self._registry)
         build.info({"version": package_version(), "python": platform.python_version()})
         self._registry.register(_State(view, thresholds))
@@ -54,11 +48,10 @@ class Telemetry:
         self._checks.labels(state.value).inc()
 
     def answered(self, source: Source) -> None:
-        self._answers.labels(source.value).inc()
+        self._answers[source].inc()
 
     def requested(self, route: str, status_code: int, seconds: float) -> None:
-        self._requests.labels(route, str(status_code)).inc()
-        self._durations.labels(route).observe(seconds)
+        self._requests.answered(route, status_code, seconds)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The metrics in the form that the ``Accept`` header asks for, and its content type."""

@@ -14,7 +14,7 @@ from openrouter_guard.settings import Settings
 
 from .app import create_app
 
-__all__ = ["Server", "serve"]
+__all__ = ["Server", "listening", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
         timeout_graceful_shutdown=STOP_S,
     )
     server = Server(config, on_stop=app.state.service.drain)
-    with _listening(host, port) as listener:
+    with listening(host, port) as listener:
         logger.info("running on %s", _url(listener))
         if not settings.api_key:
             logger.warning("OPENROUTER_API_KEY is not set: only what workers report will be known")
@@ -63,8 +63,10 @@ def serve(settings: Settings, host: str, port: int) -> int:
     return 0 if server.started else 1
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+def listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio sends small pieces at once; else each answer would wait 40 ms for the client.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

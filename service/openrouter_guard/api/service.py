@@ -22,6 +22,7 @@ from .counters import DayCounters
 from .events import Events
 from .prometheus import Telemetry
 from .refresher import Refresher
+from .reports import Reports
 from .schemas import StatusAnswer
 from .serving import Chance, Plan, age_s, is_due, plan
 from .status import status_answer
@@ -51,29 +52,48 @@ class Service:
         self._counters = DayCounters()
         self._counting = Edge("Redis takes no metrics, they wait", "Redis takes metrics again")
         self.telemetry = Telemetry(lambda: self._cache.view, self._thresholds)
+        self.reports = Reports(self._cache, self._store)
         self.events = Events(
             self._cache.news, lambda: self._cache.view, self._as_event, settings.thresholds.max_streams
         )
         self._background = Background()
         self._is_stopping = False
         self._began_s = time.monotonic()
+        self.last_answer: StatusAnswer | None = None
 
     # -- what is asked ------------------------------------------------------------------------------------------
 
     async def status(self, *, force: bool) -> StatusAnswer:
         """What is known of the upstream; *force* asks for more than the cache where a check may be made."""
         before_s = self._cache.view.last_check_s
-        chance = self._refresher.chance
-        match plan(self._age_s, chance, force=force, thresholds=self._thresholds):
+        match self._plan(force=force):
             case Plan.WAIT:
                 await self._refresher.answer()
             case Plan.REVALIDATE:
                 self._refresher.start()
         view = self._cache.view
         answer = status_answer(view, self.settings, is_live=view.last_check_s != before_s)
+        self.last_answer = answer
+        self.count(answer)
+        return answer
+
+    def count(self, answer: StatusAnswer) -> None:
+        """Count an answer that is sent: also one that is sent again."""
         self._counters.answered(is_hit=answer.cache_hit)
         self.telemetry.answered(answer.source)
-        return answer
+
+    @property
+    def version(self) -> int:
+        """Changes with each look at the shared state."""
+        return self._cache.version
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether a status request that forces nothing would be answered from memory, and start nothing."""
+        return self._plan(force=False) is Plan.CACHED
+
+    def _plan(self, *, force: bool) -> Plan:
+        return plan(self._age_s, self._refresher.chance, force=force, thresholds=self._thresholds)
 
     async def metrics(self, days: int) -> dict[str, dict[str, int | str]]:
         """The fleet's counters of the last *days* UTC days, by date.

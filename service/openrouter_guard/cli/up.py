@@ -101,6 +101,7 @@ def _banner(plan: Plan, wanted_port: int) -> str:
         f"  operator        {plan.operator}",
         "",
         "Try",
+        f"  open {plan.service_url} in a browser",
         f"  curl {status}/status",
         f"  curl '{status}/metrics?days=7'",
     ]

@@ -7,5 +7,6 @@ models    single models that fail while others work
 record    what a fleet shares, and how it changes
 times     how long the breaker is in each state, by day
 checks    what health checks have to do with it
+hiding    keys in what others wrote
 wire      its form in a Redis hash
 """

@@ -251,9 +251,15 @@ def _is_tripped(breaker: Closed, record: Record, policy: Policy) -> bool:
 
 
 def with_permit(record: Record, owner: str, *, now_s: float, policy: Policy) -> Record | None:
-    """The record once *owner* holds one of the fleet's permits, None if it cannot have one."""
+    """The record once *owner* holds one of the fleet's permits, None if it cannot have one.
+
+    While a rate limit lasts nobody gets one: the call would be refused and tell nothing. Who has one may renew it.
+    """
     breaker = breakers.with_permit(record.breaker, owner, now_s=now_s, policy=policy)
     if breaker is None or record.override is not None:
+        return None
+    is_held = isinstance(record.breaker, HalfOpen) and owner in record.breaker.permits
+    if record.upstream.rate_limit_reset_s > now_s and not is_held:
         return None
     if isinstance(record.breaker, HalfOpen):
         return replace(record, breaker=breaker)
@@ -265,7 +271,11 @@ def without_permit(record: Record, owner: str) -> Record:
 
 
 def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, policy: Policy) -> Record:
-    """The record after the trial call of *owner* ended; a call whose permit is gone decides nothing."""
+    """The record after the trial call of *owner* ended; a call whose permit is gone decides nothing.
+
+    Nor does one that met a rate limit: somebody answered, but not the question. Its permit goes back, and calls wait
+    until the limit is over.
+    """
     if not isinstance(record.breaker, HalfOpen) or owner not in record.breaker.permits:
         return record
     match signal.effect:
@@ -273,7 +283,7 @@ def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, pol
             return without_permit(record, owner)
         case Effect.SUCCESS:
             return now_closed(record, owner, now_s)
-        case Effect.NEUTRAL | Effect.MODEL:
+        case Effect.NEUTRAL | Effect.MODEL | Effect.RATE_LIMIT:
             return without_permit(record, owner)
         case _:
             reason = signal.error_type.value if signal.error_type else OpenRouterState.ERROR.value
@@ -344,7 +354,8 @@ def now_closed(record: Record, by: str, now_s: float, *, on_probation: bool = Fa
         message="Health checks succeed" if on_probation else "Service active",
         error_details="",
         last_success_s=record.upstream.last_success_s if on_probation else now_s,
-        rate_limit_reset_s=0.0,
+        # What one trial call was told to wait stands, though another succeeded.
+        rate_limit_reset_s=record.upstream.rate_limit_reset_s if record.upstream.rate_limit_reset_s > now_s else 0.0,
     )
     reason = "checks_succeeded" if on_probation else "trial_succeeded"
     return _moved(replace(record, upstream=upstream), breaker, reason, by, now_s)

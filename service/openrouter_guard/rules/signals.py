@@ -216,7 +216,7 @@ def _from_date(text: Any, now_s: float) -> float | None:
 def _number(value: Any, *, scale: float = 1.0) -> float | None:
     try:
         number = float(value) * scale
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

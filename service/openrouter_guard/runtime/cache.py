@@ -56,12 +56,14 @@ class Cache:
     Attributes:
         policy: The settings of the rules.
         by: Who this process is in the history.
+        version: Changes with each look at the state, whatever it finds.
     """
 
     def __init__(self, store: Store, policy: Policy, by: str) -> None:
         self._store = store
         self.policy = policy
         self.by = by
+        self.version = 0
         self._known: Record | None = None
         self._shown: Record | None = None
         self._models: Models = {}
@@ -131,8 +133,8 @@ class Cache:
         async with self._turn:
             return await self._change(decide)
 
-    async def count(self, batch: Batch) -> None:
-        """Count a batch, and commit what follows from it.
+    async def count(self, batch: Batch) -> str:
+        """Count a batch, and commit what follows from it; returns what became of it, as :class:`Counted` has it.
 
         Raises:
             StoreError: If that is not sure; it has been logged.
@@ -144,6 +146,7 @@ class Cache:
                 self._not_written(error)
                 raise
             await self._settle(counted.seen)
+        return counted.verdict
 
     def base(self, record: Record | None, now_s: float) -> Record:
         """What to decide on: the record with what follows from it, what was known of a lost one, or a fresh one."""
@@ -202,5 +205,6 @@ class Cache:
         return self._known and replace(self._known, breaker=Closed())
 
     def _tell(self) -> None:
+        self.version += 1
         self._news.set()
         self._news = asyncio.Event()

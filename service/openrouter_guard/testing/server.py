@@ -93,9 +93,11 @@ class _Unexpected(logging.Filter):
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise ConfigurationError(f"cannot listen on {host}:{port} ({error}): choose another --port") from None
+    # With the protocol named, asyncio sends small pieces at once; else each answer would wait 40 ms for the client.
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, listener.detach())
 
 
 def _origin(listener: socket.socket) -> str:

@@ -29,7 +29,7 @@ from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import Edge
 from openrouter_guard.store import Seen, Store
 
-from .pending import Pending, Result, gather
+from .pending import Pending, Result, gather, result_of
 from .view import View, monotonic_offset
 
 __all__ = ["Agent"]
@@ -234,12 +234,10 @@ class Agent:
         return record and checks.doubted(record, signal, now_s=now_s, policy=self._policy, by=by)
 
     def _result(self, signal: Signal, epoch: int, at_s: float, took_s: float | None, model: str) -> Result:
-        name, run = models.name_of(signal, model), models.run_of(signal, at_s)
-        if not name or not models.is_news(self.view.models, name, run, at_s):
-            return Result(signal, epoch, at_s, took_s)
-        of_fleet = self._of_fleet(signal, model, at_s)
-        self.view = replace(self.view, models=models.noted(self.view.models, name, run, at_s))
-        return Result(of_fleet, epoch, at_s, took_s, name, run)
+        result, known = result_of(signal, epoch, at_s, took_s=took_s, model=model, models=self.view.models)
+        if known is not self.view.models:
+            self.view = replace(self.view, models=known)
+        return result
 
     def _of_fleet(self, signal: Signal, model: str, now_s: float) -> Signal:
         if not model:

@@ -156,10 +156,11 @@ class Core:
         """
         agent, thread, _ = self._live or self._start()
         agent.results.append((signal, ticket.epoch, began_s, monotonic(), model))
-        if ticket.permit:
-            thread.call(partial(agent.release, ticket.permit, signal, model))
         if signal.effect is Effect.RATE_LIMIT:
             thread.call(partial(agent.limit, signal))
+        if ticket.permit:
+            # After the limit, so that nobody takes the permit for a call that would meet it too.
+            thread.call(partial(agent.release, ticket.permit, signal, model))
         is_urgent = signal.effect is Effect.FAILURE or signal.about is not About.ACCOUNT
         # A success ends a run of failures: the sooner it is known, the fewer false alarms.
         if is_urgent or agent.view.record.breaker.failures:

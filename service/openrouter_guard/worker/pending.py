@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from openrouter_guard.rules import latency
-from openrouter_guard.rules.models import Run
+from openrouter_guard.rules.models import Models, Run, is_news, name_of, noted, of_fleet, run_of
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch
 
-__all__ = ["Pending", "Result", "error_details", "gather"]
+__all__ = ["Pending", "Result", "error_details", "gather", "result_of"]
 
 _ERRORS_KEPT = 1000
 TOO_OLD_S = 30.0
@@ -40,6 +40,17 @@ class Result:
     took_s: float | None = None
     model: str = ""
     run: Run | None = None
+
+
+def result_of(
+    signal: Signal, epoch: int, at_s: float, *, took_s: float | None, model: str, models: Models
+) -> tuple[Result, Models]:
+    """The end of a call to *model* (empty: nobody knows), and what is known of single models after it."""
+    name, run = name_of(signal, model), run_of(signal, at_s)
+    if not name or not is_news(models, name, run, at_s):
+        return Result(signal, epoch, at_s, took_s), models
+    fleet = of_fleet(signal, noted(models, model, run, at_s), at_s) if model else signal
+    return Result(fleet, epoch, at_s, took_s, name, run), noted(models, name, run, at_s)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,296 @@
+"""The kinds of workloads that can be paused, as data: where each is found, and the lever that pauses it.
+
+kind                     lever                                                  in steps
+Deployment               spec.replicas                                          yes
+StatefulSet              spec.replicas                                          yes
+ReplicaSet               spec.replicas                                          yes
+ReplicationController    spec.replicas                                          yes
+CronJob, Job             spec.suspend                                           all or nothing
+ScaledObject             annotation autoscaling.keda.sh/paused-replicas         yes
+ScaledJob                annotation autoscaling.keda.sh/paused                  all or nothing
+any other                what its CRD names as specReplicasPath                 yes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import reduce
+from typing import Any, Protocol, TypeAlias
+
+__all__ = ["BY_NAME", "DEFAULT", "Kind", "Lever", "Trait", "UnusableKind", "Value", "from_crd"]
+
+Value: TypeAlias = int | str | None
+"""What is written where a lever is; None where nothing is. (A truth value is an int.)"""
+Body: TypeAlias = Mapping[str, Any]
+
+
+class UnusableKind(ValueError):
+    """The CRD of a kind does not say how it is scaled."""
+
+
+# -- levers ---------------------------------------------------------------------------------------------------------
+
+
+class Lever(Protocol):
+    """Where a kind keeps how much of it is to run.
+
+    Attributes:
+        held: What stops new work and leaves the pods that there are; None where nothing does.
+        moves_pods: Whether a number of pods can be asked for, and not only all or nothing.
+    """
+
+    @property
+    def held(self) -> Value: ...
+
+    @property
+    def moves_pods(self) -> bool: ...
+
+    def read(self, body: Body) -> Value:
+        """What is written now."""
+
+    def write(self, value: Value) -> dict[str, Any]:
+        """The merge patch that writes it."""
+
+    def at(self, pods: int) -> Value:
+        """What to write so that so many pods run."""
+
+    def pods(self, value: Value) -> int:
+        """How many pods run where this is written; 1 where only the kind's own controller knows how many."""
+
+    def is_sound(self, value: Value) -> bool:
+        """Whether it can be written there at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """A number of pods."""
+
+    path: tuple[str, ...] = ("spec", "replicas")
+    held: Value = field(default=None, init=False)
+    moves_pods: bool = field(default=True, init=False)
+
+    def read(self, body: Body) -> Value:
+        found: Any = body
+        for name in self.path:
+            found = (found or {}).get(name)
+        return found if self.is_sound(found) else None
+
+    def write(self, value: Value) -> dict[str, Any]:
+        return _nested(self.path, value)
+
+    def at(self, pods: int) -> Value:
+        return pods
+
+    def pods(self, value: Value) -> int:
+        return value if isinstance(value, int) else 1  # absent is 1, as for Kubernetes
+
+    def is_sound(self, value: Value) -> bool:
+        return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """A truth value that stops all of it."""
+
+    held: Value = field(default=True, init=False)
+    moves_pods: bool = field(default=False, init=False)
+
+    def read(self, body: Body) -> Value:
+        found: Value = (body.get("spec") or {}).get("suspend")
+        return found
+
+    def write(self, value: Value) -> dict[str, Any]:
+        return {"spec": {"suspend": value}}
+
+    def at(self, pods: int) -> Value:
+        return pods == 0
+
+    def pods(self, value: Value) -> int:
+        return 0 if value else 1
+
+    def is_sound(self, value: Value) -> bool:
+        return value is None or isinstance(value, bool)
+
+
+_KEDA_PAUSED = "autoscaling.keda.sh/paused"
+_KEDA_REPLICAS = "autoscaling.keda.sh/paused-replicas"
+
+
+@dataclass(frozen=True, slots=True)
+class KedaReplicas:
+    """KEDA's pause annotations for what runs all the time: a number of pods, or as many as there are.
+
+    Source: https://keda.sh/docs/latest/concepts/scaling-deployments/#pausing-autoscaling
+    """
+
+    held: Value = field(default="held", init=False)
+    moves_pods: bool = field(default=True, init=False)
+
+    def read(self, body: Body) -> Value:
+        found = body["metadata"].get("annotations") or {}
+        if _KEDA_REPLICAS in found:
+            return str(found[_KEDA_REPLICAS])
+        return self.held if found.get(_KEDA_PAUSED, "false") != "false" else None
+
+    def write(self, value: Value) -> dict[str, Any]:
+        number = None if value == self.held else value
+        paused = "true" if value == self.held else None
+        return {"metadata": {"annotations": {_KEDA_REPLICAS: number, _KEDA_PAUSED: paused}}}
+
+    def at(self, pods: int) -> Value:
+        return str(pods)
+
+    def pods(self, value: Value) -> int:
+        if value is None:
+            return 1
+        return int(value) if str(value).isdecimal() else 0
+
+    def is_sound(self, value: Value) -> bool:
+        return value is None or value == self.held or (isinstance(value, str) and value.isdecimal())
+
+
+@dataclass(frozen=True, slots=True)
+class KedaJobs:
+    """KEDA's pause annotation for what starts jobs: no new ones."""
+
+    held: Value = field(default="true", init=False)
+    moves_pods: bool = field(default=False, init=False)
+
+    def read(self, body: Body) -> Value:
+        found = (body["metadata"].get("annotations") or {}).get(_KEDA_PAUSED, "false")
+        return None if found == "false" else str(found)
+
+    def write(self, value: Value) -> dict[str, Any]:
+        return {"metadata": {"annotations": {_KEDA_PAUSED: value}}}
+
+    def at(self, pods: int) -> Value:
+        return "true" if pods == 0 else None
+
+    def pods(self, value: Value) -> int:
+        return 0 if value else 1
+
+    def is_sound(self, value: Value) -> bool:
+        return value is None or isinstance(value, str)
+
+
+def _nested(path: Iterable[str], value: Value) -> dict[str, Any]:
+    return reduce(lambda inner, name: {name: inner}, reversed(tuple(path)), value)  # type: ignore[arg-type]
+
+
+# -- what matters about single objects ------------------------------------------------------------------------------
+
+
+class Trait(StrEnum):
+    """What may be a reason to leave one alone."""
+
+    QUEUED = "queued"
+    """Kueue decides when it runs."""
+    FINISHED = "finished"
+    """A Job that has run its course."""
+    ACTIVE = "active"
+    """A Job that has pods: to suspend it kills them."""
+    LOSES_VOLUMES = "loses volumes"
+    """A StatefulSet whose volumes are deleted when it is scaled down."""
+    FROZEN = "frozen"
+    """A Rollout that its owner has paused: it ignores its replicas."""
+
+
+def _of_stateful_set(body: Body) -> Iterable[Trait]:
+    policy = (body.get("spec") or {}).get("persistentVolumeClaimRetentionPolicy") or {}
+    return [Trait.LOSES_VOLUMES] if policy.get("whenScaled") == "Delete" else []
+
+
+def _of_job(body: Body) -> Iterable[Trait]:
+    status = body.get("status") or {}
+    ends = {each["type"] for each in status.get("conditions") or () if each["status"] == "True"}
+    if ends & {"Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"}:
+        return [Trait.FINISHED]
+    return [Trait.ACTIVE] if status.get("active") else []
+
+
+def _of_rollout(body: Body) -> Iterable[Trait]:
+    return [Trait.FROZEN] if (body.get("spec") or {}).get("paused") else []
+
+
+def _of_any(_body: Body) -> Iterable[Trait]:
+    return []
+
+
+_QUEUE = "kueue.x-k8s.io/queue-name"
+
+
+# -- kinds ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of workload.
+
+    Attributes:
+        name: As ``kind`` in YAML.
+        plural: As in the API server's paths.
+    """
+
+    group: str
+    version: str
+    plural: str
+    name: str
+    lever: Lever
+    own_traits: Callable[[Body], Iterable[Trait]] = _of_any
+
+    @property
+    def path(self) -> tuple[str, str, str]:
+        """Group, version and plural."""
+        return self.group, self.version, self.plural
+
+    def traits(self, body: Body) -> frozenset[Trait]:
+        queued = _QUEUE in (body["metadata"].get("labels") or {})
+        return frozenset(self.own_traits(body)) | ({Trait.QUEUED} if queued else set())
+
+    def __str__(self) -> str:
+        return self.name
+
+
+DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment", Replicas())
+SCALED_OBJECT = Kind("keda.sh", "v1alpha1", "scaledobjects", "ScaledObject", KedaReplicas())
+
+BY_NAME: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        DEPLOYMENT,
+        Kind("apps", "v1", "statefulsets", "StatefulSet", Replicas(), _of_stateful_set),
+        Kind("apps", "v1", "replicasets", "ReplicaSet", Replicas()),
+        Kind("", "v1", "replicationcontrollers", "ReplicationController", Replicas()),
+        Kind("batch", "v1", "cronjobs", "CronJob", Suspend()),
+        Kind("batch", "v1", "jobs", "Job", Suspend(), _of_job),
+        SCALED_OBJECT,
+        Kind("keda.sh", "v1alpha1", "scaledjobs", "ScaledJob", KedaJobs()),
+    )
+}
+"""Those that are known without a look at their CRD."""
+
+DEFAULT = ("Deployment", "StatefulSet", "CronJob", "Job")
+"""Those that are looked after where nobody says which."""
+
+_OWN_TRAITS = {("argoproj.io", "Rollout"): _of_rollout}
+
+
+def from_crd(crd: Body) -> Kind:
+    """The kind that a CustomResourceDefinition with a ``scale`` subresource describes.
+
+    Raises:
+        UnusableKind: If it has none, or its replicas are in no place that can be named.
+    """
+    spec, name = crd["spec"], crd["spec"]["names"]["kind"]
+    able = [v for v in spec["versions"] if v.get("served") and (v.get("subresources") or {}).get("scale")]
+    if not able or spec["scope"] != "Namespaced":
+        raise UnusableKind(f"{name}.{spec['group']} has no scale subresource, so nobody can tell how it is paused")
+    version = next((v for v in able if v.get("storage")), able[0])
+    path = version["subresources"]["scale"]["specReplicasPath"]
+    names = tuple(path.strip(".").split("."))
+    if names[0] != "spec" or "[" in path:
+        raise UnusableKind(f"{name}.{spec['group']} keeps its replicas at {path}, which cannot be used")
+    own_traits = _OWN_TRAITS.get((spec["group"], name), _of_any)
+    return Kind(spec["group"], version["name"], spec["names"]["plural"], name, Replicas(names), own_traits)

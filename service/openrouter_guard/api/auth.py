@@ -1,0 +1,120 @@
+"""Who may read and who may write, by bearer tokens."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Mapping
+from enum import StrEnum
+
+from fastapi import Request
+from fastapi.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from openrouter_guard.settings import Tokens
+
+from .problems import problem
+
+__all__ = ["HOW_TO_WRITE", "Access", "ReadersOnly", "Right"]
+
+OPEN_PATHS = frozenset({"/livez", "/readyz"})
+"""Kubernetes asks without a token, and learns nothing but that the process works."""
+HOW_TO_WRITE = (
+    "Writing is off: set OPENROUTER_GUARD_WRITE_TOKEN for the service, and send the same as "
+    "'Authorization: Bearer <token>'"
+)
+_REALM = 'realm="openrouter-guard"'
+
+
+class Right(StrEnum):
+    """What a token gives the right to."""
+
+    NOTHING = "nothing"
+    READ = "read"
+    WRITE = "write"
+
+
+class Access:
+    """What each request may do."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._read = _digest(tokens.read) if tokens.read else None
+        self._write = _digest(tokens.write) if tokens.write else None
+
+    @property
+    def is_needed_to_read(self) -> bool:
+        return self._read is not None
+
+    def of_bearer(self, authorization: str) -> Right:
+        """The right of a bearer token; who writes may read."""
+        scheme, _, token = authorization.partition(" ")
+        return self._of_token(token.strip()) if scheme.lower() == "bearer" else Right.NOTHING
+
+    def of_reader(self, authorization: str) -> Right:
+        """As :meth:`of_bearer`, or by the password that a browser asks for, whatever the user name is.
+
+        Not to write with: a browser would send it along with what another site makes it send.
+        """
+        scheme, _, encoded = authorization.partition(" ")
+        if scheme.lower() != "basic":
+            return self.of_bearer(authorization)
+        try:
+            password = base64.b64decode(encoded, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return Right.NOTHING
+        return self._of_token(password)
+
+    def require_write(self, request: Request) -> None:
+        """Let only those through who may write.
+
+        Raises:
+            HTTPException: 403 where writing is off, or the token may only read; 401 without a good token.
+        """
+        if self._write is None:
+            raise HTTPException(403, HOW_TO_WRITE)
+        authorization = request.headers.get("authorization", "")
+        right = self.of_bearer(authorization)
+        if right is Right.READ:
+            raise HTTPException(403, "This token may only read: send the one of OPENROUTER_GUARD_WRITE_TOKEN")
+        if right is Right.NOTHING:
+            error = ', error="invalid_token"' if authorization else ""
+            detail = "Send the token of OPENROUTER_GUARD_WRITE_TOKEN as 'Authorization: Bearer <token>'"
+            raise HTTPException(401, detail, {"WWW-Authenticate": f"Bearer {_REALM}{error}"})
+
+    def _of_token(self, token: str) -> Right:
+        # Both are compared in full, and digests have one length: the time says nothing about the token.
+        given = _digest(token)
+        may_write = self._write is not None and hmac.compare_digest(given, self._write)
+        may_read = self._read is not None and hmac.compare_digest(given, self._read)
+        return Right.WRITE if may_write else Right.READ if may_read else Right.NOTHING
+
+
+class ReadersOnly:
+    """ASGI middleware that lets nobody read without a token, but for the probes."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        if self._access.of_reader(request.headers.get("authorization", "")) is not Right.NOTHING:
+            await self._app(scope, receive, send)
+            return
+        detail = "Send the token of OPENROUTER_GUARD_READ_TOKEN as 'Authorization: Bearer <token>'"
+        await problem(request, 401, detail, _challenge(request.headers))(scope, receive, send)
+
+
+def _challenge(headers: Mapping[str, str]) -> dict[str, str]:
+    """A browser that shows a page asks the person for a password: the token."""
+    is_page = "text/html" in headers.get("accept", "")
+    return {"WWW-Authenticate": f"{'Basic' if is_page else 'Bearer'} {_REALM}", "Vary": "Accept"}
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

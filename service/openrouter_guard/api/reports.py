@@ -1,0 +1,122 @@
+"""What workers in other languages report over HTTP: classified and counted as a guarded call is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+
+from openrouter_guard.errors import StoreContended, StoreError
+from openrouter_guard.rules import checks
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.hiding import without_keys
+from openrouter_guard.rules.models import Models
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.signals import SUCCESS, Effect, Signal, of_error_type, of_status
+from openrouter_guard.rules.wire import iso
+from openrouter_guard.runtime import Cache
+from openrouter_guard.store import Store
+from openrouter_guard.worker.pending import Pending, result_of
+
+from .write_schemas import ReportBody, ResultBody
+
+__all__ = ["Reports", "pending_of", "signal_of"]
+
+_TRIES = 5
+
+
+class Reports:
+    """Takes reports for one scope."""
+
+    def __init__(self, cache: Cache, store: Store) -> None:
+        self._cache = cache
+        self._store = store
+        self._last_sequence = 0
+
+    async def take(self, report: ReportBody) -> str:
+        """Count a report; returns ``counted``, ``late`` or ``repeated``.
+
+        Raises:
+            StoreError: If that is not sure; sent again with its sequence, it counts once.
+        """
+        now_s, policy = self._cache.now_s, self._cache.policy
+        signals = [signal_of(result, now_s) for result in report.results]
+        decide = _Decision(signals, policy, report.worker_id)
+        if decide.is_needed:
+            # First, for it may be done twice: a report that failed between the two comes again, and is repeated.
+            await self._cache.change(decide)
+        verdict = await self._count(pending_of(report, signals, self._cache.view.models, now_s), report)
+        with suppress(StoreError):
+            about = {"version": report.version, "last_seen": iso(now_s)}
+            await self._store.heartbeat(report.worker_id, about)
+        return verdict
+
+    async def _count(self, pending: Pending, report: ReportBody) -> str:
+        reporter, now_s = _reporter(report.worker_id), self._cache.now_s
+        if report.sequence is not None:
+            return await self._cache.count(pending.batch(reporter, report.sequence, now_s=now_s))
+        for _ in range(_TRIES):
+            verdict = await self._cache.count(pending.batch(reporter, self._next_sequence(), now_s=now_s))
+            if verdict != "repeated":
+                return verdict
+            # Another replica, whose clock is a little ahead, counted for this worker: nothing was repeated.
+            self._last_sequence += 1_000_000
+        raise StoreContended(f"worker {report.worker_id} reports in more ways at once than can be told apart")
+
+    def _next_sequence(self) -> int:
+        """Microseconds of Redis' clock: another process goes on from there."""
+        self._last_sequence = max(int(self._cache.now_s * 1e6), self._last_sequence + 1)
+        return self._last_sequence
+
+
+def signal_of(result: ResultBody, now_s: float) -> Signal:
+    """What one result says of the upstream."""
+    if result.success:
+        return SUCCESS
+    said = without_keys(result.message)
+    if result.error_type is not None:
+        return of_error_type(result.error_type, said, result.status_code)
+    error = dict(result.error or {})
+    error["message"] = without_keys(str(error.get("message") or "")) or said
+    wait_s = result.retry_after_seconds
+    headers = {} if wait_s is None else {"retry-after": str(wait_s)}
+    return of_status(result.status_code or 0, error=error, headers=headers, now_s=now_s)
+
+
+def pending_of(report: ReportBody, signals: Sequence[Signal], models: Models, now_s: float) -> Pending:
+    """The results as what waits to be counted; *models* is what is known of single ones."""
+    pending = Pending(report.epoch, report.worker_id, now_s)
+    for result, signal in zip(report.results, signals, strict=True):
+        found, models = result_of(
+            signal, report.epoch, now_s, took_s=result.took_seconds, model=result.model, models=models
+        )
+        pending.add(found)
+    return pending
+
+
+class _Decision:
+    """What rate limits, and doubts about the key or the credit, change at once."""
+
+    def __init__(self, signals: Sequence[Signal], policy: Policy, worker_id: str) -> None:
+        self._limits = [signal for signal in signals if signal.effect is Effect.RATE_LIMIT]
+        self._doubts = {signal.error_type: signal for signal in signals if signal.doubts_account}
+        self._policy = policy
+        self._by = worker_id
+
+    @property
+    def is_needed(self) -> bool:
+        return bool(self._limits or self._doubts)
+
+    def __call__(self, record: Record | None, now_s: float) -> Record:
+        after = record or records.fresh(now_s)
+        for signal in self._limits:
+            after = records.limited(after, signal, now_s)
+        for signal in self._doubts.values():
+            after = checks.doubted(after, signal, now_s=now_s, policy=self._policy, by=self._by)
+        return after
+
+
+def _reporter(worker_id: str) -> str:
+    """The worker's name in the count: letters and digits alone, and the same in every replica."""
+    return f"h{hashlib.blake2b(worker_id.encode(), digest_size=6).hexdigest()}"

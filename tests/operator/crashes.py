@@ -1,0 +1,296 @@
+"""Stories in which the operator is killed at some request, and started again, while it pauses and resumes a fleet.
+
+Each has a namespace, a scope, an operator process and a proxy of its own, so that many can run at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import random
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.config import load_kube_config
+
+from openrouter_guard import OpenRouterStateManager
+from openrouter_operator.cluster import Cluster, NotFound
+from openrouter_operator.workload import Workload
+from tests.controlplane import ControlPlane
+from tests.operator.conftest import deployment, resource
+from tests.operator.proxy import Do, Fault, Proxy, Reset, Seen
+
+__all__ = ["Deaths", "Outcome", "Story", "connected", "random_deaths", "replicas_of"]
+
+LEASE_S = 5
+PATIENCE_S = 60.0
+_POLL_S = 0.2
+_DEPLOYMENTS = "/apis/apps/v1/namespaces/{}/deployments"
+_RESOURCES = "/apis/openrouter-guard.io/v1alpha1/namespaces/{}/openrouterstatuses"
+_forkserver = multiprocessing.get_context("forkserver")
+_forkserver.set_forkserver_preload(["openrouter_operator.main"])
+
+
+@dataclass(frozen=True, slots=True)
+class Deaths:
+    """After which requests the operator dies, counted anew since its start and since each turn of the story.
+
+    The API server has done what was asked; the operator never hears of it.
+
+    Attributes:
+        pausing: One number for each operator that is to die while pausing.
+        resuming: The same while resuming.
+        only_writes: Whether only writes count, which then go one by one.
+    """
+
+    pausing: Sequence[int] = ()
+    resuming: Sequence[int] = ()
+    only_writes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a story went.
+
+    Attributes:
+        wrong: What is not as it should be; empty if all is well.
+        deaths: How many operators died.
+        writes: How many writes were made while pausing and while resuming.
+    """
+
+    wrong: Sequence[str]
+    deaths: int
+    writes: tuple[int, int]
+
+
+def random_deaths(seed: int, targets: int) -> Deaths:
+    """One or two deaths in each half, somewhere among the requests that it takes."""
+    lot = random.Random(seed)
+
+    def some() -> list[int]:
+        return [lot.randint(1, targets + 8) for _ in range(lot.randint(1, 2))]
+
+    return Deaths(pausing=some(), resuming=some())
+
+
+def replicas_of(seed: int, targets: int) -> Mapping[str, int]:
+    lot = random.Random(seed)
+    return {f"worker-{number:02}": lot.choice([0, 1, 1, 2, 3, 5, 8, 100]) for number in range(targets)}
+
+
+@asynccontextmanager
+async def connected(control_plane: ControlPlane) -> AsyncIterator[Cluster]:
+    """The administrator's connection."""
+    configuration = Configuration()
+    await load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
+    async with Cluster(configuration) as cluster:
+        yield cluster
+
+
+class _Killer:
+    """Kills the operator at the request whose turn it is."""
+
+    def __init__(self, kill: Callable[[], None], only_writes: bool) -> None:
+        self.kill = kill
+        self.is_dead = False
+        self.writes = 0
+        self._only_writes = only_writes
+        self._at = 0
+        self._count = 0
+
+    def arm(self, at: int) -> None:
+        self.is_dead, self._at, self._count = False, at, 0
+
+    def rule(self, seen: Seen) -> Fault | None:
+        if self.is_dead:
+            return Reset()  # sent before it died
+        self.writes += seen.is_write
+        if seen.is_watch or (self._only_writes and not seen.is_write):
+            return None
+        self._count += 1
+        return Do(after=self._die) if self._count == self._at else None
+
+    def _die(self) -> None:
+        self.is_dead = True
+        self.kill()
+
+
+@dataclass
+class Story:
+    """A fleet with these replicas, paused by a person and then resumed, and an operator with these deaths."""
+
+    control_plane: ControlPlane
+    cluster: Cluster
+    redis_url: str
+    folder: Path
+    name: str
+    replicas: Mapping[str, int]
+    deaths: Deaths
+    resume: Mapping[str, Any] = field(default_factory=lambda: {"strategy": "Immediate"})
+
+    async def run(self) -> Outcome:
+        async with AsyncExitStack() as stack:
+            await self._create()
+            stack.push_async_callback(self._delete)
+            state = OpenRouterStateManager(self.redis_url, scope=self.name)
+            stack.push_async_callback(state.close)
+            proxy = await stack.enter_async_context(
+                Proxy(self.control_plane, self.folder / f"{self.name}.kubeconfig")
+            )
+            life = await stack.enter_async_context(_living(self._environ(proxy), self.folder / f"{self.name}.log"))
+            killer = _Killer(life.kill, self.deaths.only_writes)
+            proxy.rule, proxy.is_serial = killer.rule, self.deaths.only_writes
+            await state.set_override("forced_open", who="story", why="crash test", for_s=3600)
+            wrong = await self._turn(life, killer, self.deaths.pausing, self._unpaused)
+            pausing = killer.writes
+            await state.set_override("forced_closed", who="story", why="crash test", for_s=3600)
+            wrong += await self._turn(life, killer, self.deaths.resuming, self._unresumed)
+            return Outcome(
+                [f"{self.name}: {each}" for each in wrong], life.deaths, (pausing, killer.writes - pausing)
+            )
+
+    async def _turn(
+        self, life: _Life, killer: _Killer, deaths: Sequence[int], missing: Callable[[], Any]
+    ) -> list[str]:
+        """Let operators act, and die, until nothing is missing."""
+        waiting = list(deaths)
+        killer.arm(waiting.pop(0) if waiting else 0)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while await missing() or killer.is_dead:
+                    if killer.is_dead:
+                        await life.end()
+                        await self._free_lease()
+                        life.deaths += 1
+                        killer.arm(waiting.pop(0) if waiting else 0)
+                    if life.has_ended:  # or by itself, where it could not renew its lease in time
+                        life.begin()
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            return list(await missing())
+        return []
+
+    # -- what is missing --------------------------------------------------------------------------------------
+
+    async def _workloads(self) -> list[Workload]:
+        found = await self.cluster._request("GET", _DEPLOYMENTS.format(self.name))
+        return [Workload.of(body) for body in found["items"]]
+
+    async def _unpaused(self) -> list[str]:
+        """Workloads that run, or that have forgotten what they were."""
+        found = [f"{w} runs {w.replicas}, remembers {w.pause}" for w in await self._workloads() if not self._rests(w)]
+        return found or await self._untold("True")
+
+    def _rests(self, workload: Workload) -> bool:
+        original = self.replicas[workload.name]
+        remembered = workload.pause.original if workload.pause else 0
+        return (workload.replicas, remembered) == (0, original)
+
+    async def _unresumed(self) -> list[str]:
+        found = [
+            f"{w} runs {w.replicas} of {self.replicas[w.name]}, remembers {w.pause}"
+            for w in await self._workloads()
+            if w.pause or w.replicas != self.replicas[w.name]
+        ]
+        return found or await self._untold("False")
+
+    async def _untold(self, is_paused: str) -> list[str]:
+        """What the status does not say yet."""
+        body = await self.cluster.resource(self.name, "default")
+        expected = {"Paused": is_paused, "Reconciling": "False", "Ready": "True"}
+        told = {c["type"]: c["status"] for c in (body.get("status") or {}).get("conditions") or ()}
+        return [f"{kind} is {told.get(kind)}" for kind, status in expected.items() if told.get(kind) != status]
+
+    # -- around it --------------------------------------------------------------------------------------------
+
+    async def _create(self) -> None:
+        await self.cluster._request("POST", "/api/v1/namespaces", body={"metadata": {"name": self.name}})
+        bodies = [_asleep(deployment(name, count)) for name, count in self.replicas.items()]
+        place = _DEPLOYMENTS.format(self.name)
+        await asyncio.gather(*(self.cluster._request("POST", place, body=body) for body in bodies))
+        workers = {"kind": "Deployment", "selector": {"matchLabels": {"fleet": "workers"}}}
+        quick: dict[str, Any] = {"pauseAfterSeconds": 0, "minPausedSeconds": 0, "resume": dict(self.resume)}
+        body = resource(**quick, scope=self.name, targets=[workers])
+        await self.cluster._request("POST", _RESOURCES.format(self.name), body=body)
+
+    async def _free_lease(self) -> None:
+        """Who comes next need not wait until it is over: how long that takes is another test's matter."""
+        place = f"/apis/coordination.k8s.io/v1/namespaces/{self.name}/leases/openrouter-guard-operator"
+        with suppress(NotFound):
+            await self.cluster._request("DELETE", place)
+
+    async def _delete(self) -> None:
+        place = f"{_RESOURCES.format(self.name)}/default"
+        await self.cluster._request("PATCH", place, body={"metadata": {"finalizers": None}})
+        await self.cluster._request("DELETE", f"/api/v1/namespaces/{self.name}")
+
+    def _environ(self, proxy: Proxy) -> dict[str, str]:
+        return {
+            "KUBECONFIG": str(proxy.kubeconfig),
+            "REDIS_URL": self.redis_url,
+            "OPENROUTER_GUARD_NAMESPACES": self.name,
+            "OPENROUTER_GUARD_LEASE_NAMESPACE": self.name,
+            "OPENROUTER_GUARD_LEASE_SECONDS": str(LEASE_S),
+            "OPENROUTER_GUARD_OPERATOR_PORT": "0",
+        }
+
+
+def _asleep(body: dict[str, Any]) -> dict[str, Any]:
+    """The same Deployment without pods, which nobody looks at here: its rollout has not begun."""
+    body["spec"]["paused"] = True
+    return body
+
+
+class _Life:
+    """One operator process after another."""
+
+    def __init__(self, environ: Mapping[str, str], log: Path) -> None:
+        self.deaths = 0
+        self._arguments = (dict(environ), str(log))
+        self.begin()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    @property
+    def has_ended(self) -> bool:
+        return not self._process.is_alive()
+
+    async def end(self) -> None:
+        self._process.kill()
+        while self._process.is_alive():  # noqa: ASYNC110  nothing tells of it
+            await asyncio.sleep(0.01)
+        self._process.join()
+
+    def begin(self) -> None:
+        self._process = _forkserver.Process(target=_operate, args=self._arguments, daemon=True)
+        self._process.start()
+
+
+@asynccontextmanager
+async def _living(environ: Mapping[str, str], log: Path) -> AsyncIterator[_Life]:
+    life = _Life(environ, log)
+    try:
+        yield life
+    finally:
+        await life.end()
+
+
+def _operate(environ: dict[str, str], log: str) -> None:
+    """``openrouter-guard operate`` in a process that has loaded it already."""
+    os.environ.update(environ)
+    with Path(log).open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    from kubernetes.aio.config import kube_config
+
+    from openrouter_guard.cli import main
+
+    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = environ["KUBECONFIG"]  # it was read when that was loaded
+    sys.exit(main(["operate"]))

@@ -1,0 +1,259 @@
+"""A proxy between one operator and the API server, which can spoil whatever passes.
+
+It speaks plain HTTP to the operator. A bearer token is passed on; the token ``admin`` stands for the administrator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import threading
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from tests.controlplane import ControlPlane
+from tests.controlplane.kubeconfig import write_kubeconfig
+
+__all__ = ["ADMIN", "Answer", "Do", "Fault", "Hold", "Proxy", "Reset", "Seen", "SyncProxy"]
+
+ADMIN = "admin"
+_COLLECTIONS = ("deployments", "openrouterstatuses", "horizontalpodautoscalers")
+_HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request, numbered from 1 in the order of arrival."""
+
+    number: int
+    method: str
+    path: str
+    query: Mapping[str, str]
+
+    @property
+    def is_watch(self) -> bool:
+        return self.query.get("watch") in ("true", "1")
+
+    @property
+    def is_list(self) -> bool:
+        return self.method == "GET" and not self.is_watch and self.path.rsplit("/", 1)[-1] in _COLLECTIONS
+
+    @property
+    def is_write(self) -> bool:
+        """Of an object that matters to people: neither of a lease nor of an event."""
+        return self.method != "GET" and not self.is_of("leases") and not self.is_of("events")
+
+    def is_of(self, plural: str, name: str = "") -> bool:
+        parts = self.path.strip("/").split("/")
+        return plural in parts and (not name or name in parts)
+
+
+class Fault:
+    """What happens to a request instead of being forwarded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Fault):
+    """This, from the proxy itself."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    message: str = "spoiled by the test"
+
+
+@dataclass(frozen=True, slots=True)
+class Reset(Fault):
+    """The connection ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold(Fault):
+    """It waits until the event is set (for ever without one), then goes on, even if who sent it is dead."""
+
+    until: threading.Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Do(Fault):
+    """Something happens once the API server has answered, and before the answer goes on."""
+
+    after: Callable[[], object]
+
+
+Rule = Callable[[Seen], Fault | None]
+
+
+class Proxy:
+    """Forwards everything; *rule* may say otherwise for each request. Use it as an async context manager.
+
+    Attributes:
+        rule: Asked for each request, from the proxy's own loop.
+        seen: All requests, oldest first.
+        is_serial: Whether writes go one by one.
+        is_cut: Whether nothing passes any more, in neither direction, as when a cable is pulled.
+    """
+
+    rule: Rule | None
+
+    def __init__(self, control_plane: ControlPlane, kubeconfig: Path, *, token: str = ADMIN) -> None:
+        self.rule = None
+        self.seen: list[Seen] = []
+        self.is_cut = self.is_serial = False
+        self.kubeconfig = kubeconfig
+        self._control_plane = control_plane
+        self._token = token
+        self._watches: dict[int, web.Request] = {}
+        self._write = asyncio.Lock()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+        connector = aiohttp.TCPConnector(limit=0)
+        session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
+        self._session = await self._stack.enter_async_context(session)
+        self._contexts = {is_admin: _context(self._control_plane, is_admin) for is_admin in (False, True)}
+        app = web.Application(client_max_size=64 * 1024**2)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        write_kubeconfig(self.kubeconfig, url=url, authority=b"", credentials={"token": self._token})
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cut_watches()
+        await self._stack.aclose()
+
+    def cut_watches(self) -> None:
+        """End every watch that is under way, as a load balancer does."""
+        for request in tuple(self._watches.values()):
+            _abort(request)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        seen = Seen(len(self.seen) + 1, request.method, request.path, dict(request.query))
+        self.seen.append(seen)
+        body = await request.read()
+        if self.is_serial and seen.is_write:
+            async with self._write:
+                return await self._handle_now(request, seen, body)
+        return await self._handle_now(request, seen, body)
+
+    async def _handle_now(self, request: web.Request, seen: Seen, body: bytes) -> web.StreamResponse:
+        fault = self.rule(seen) if self.rule else None
+        match fault:
+            case Answer(status, headers, message):
+                return web.json_response({"kind": "Status", "message": message}, status=status, headers=headers)
+            case Reset():
+                _abort(request)
+                return web.Response()
+            case Hold(event):
+                await _set(event)
+        await self._while_cut()
+        return await self._forward(request, seen, body, fault.after if isinstance(fault, Do) else None)
+
+    async def _forward(
+        self, request: web.Request, seen: Seen, body: bytes, after: Callable[[], object] | None
+    ) -> web.StreamResponse:
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
+        is_admin = headers.get("Authorization") == f"Bearer {ADMIN}"
+        if is_admin:
+            del headers["Authorization"]
+        url = URL(self._control_plane.url + request.raw_path, encoded=True)
+        async with self._session.request(
+            request.method, url, headers=headers, data=body or None, ssl=self._contexts[is_admin]
+        ) as answer:
+            if after is not None:
+                await answer.read()
+                after()
+            await self._while_cut()
+            return await self._pass_on(request, seen, answer)
+
+    async def _pass_on(self, request: web.Request, seen: Seen, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+        kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
+        response = web.StreamResponse(status=answer.status, headers=kept)
+        if seen.is_watch:
+            self._watches[seen.number] = request
+        try:
+            await response.prepare(request)
+            async for chunk in answer.content.iter_any():
+                await self._while_cut()
+                await response.write(chunk)
+            await response.write_eof()
+        except (ConnectionError, aiohttp.ClientError):
+            _abort(request)
+        finally:
+            self._watches.pop(seen.number, None)
+        return response
+
+    async def _while_cut(self) -> None:
+        while self.is_cut:  # noqa: ASYNC110  set from another thread
+            await asyncio.sleep(0.02)
+
+
+def _context(control_plane: ControlPlane, is_admin: bool) -> ssl.SSLContext:
+    config = json.loads(control_plane.kubeconfig.read_text())
+    user, cluster = config["users"][0]["user"], config["clusters"][0]["cluster"]
+    context = ssl.create_default_context(cadata=b64decode(cluster["certificate-authority-data"]).decode())
+    if is_admin:
+        with NamedTemporaryFile() as pem:
+            pem.write(b64decode(user["client-certificate-data"]) + b64decode(user["client-key-data"]))
+            pem.flush()
+            context.load_cert_chain(pem.name)
+    return context
+
+
+async def _set(event: threading.Event | None) -> None:
+    while event is None or not event.is_set():  # noqa: ASYNC110  set from another thread
+        await asyncio.sleep(0.01)
+
+
+def _abort(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+class SyncProxy:
+    """The same for tests without a loop of their own: it runs in a thread."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Proxy:
+        self._thread.start()
+        self._run(self.proxy.__aenter__())
+        return self.proxy
+
+    def __exit__(self, *_: object) -> None:
+        self.proxy.is_cut = False
+        self._run(self.proxy.__aexit__(None, None, None))
+        self._run(_cancel_all())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+
+async def _cancel_all() -> None:
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

@@ -1,0 +1,84 @@
+"""The operator is killed at any request while it pauses and resumes, and started again: nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openrouter_operator.cluster import Cluster
+from tests.controlplane import ControlPlane
+from tests.operator.crashes import Deaths, Outcome, Story, connected, random_deaths, replicas_of
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("crd")]
+
+SEEDS = 5
+AT_ONCE = 4
+STAGED = {"strategy": "Staged", "stepPercent": 50, "intervalSeconds": 1}
+
+
+@dataclass
+class Stage:
+    """Where stories are played, a few at once."""
+
+    control_plane: ControlPlane
+    cluster: Cluster
+    redis_url: str
+    folder: Path
+
+    def story(self, name: str, replicas: Any, deaths: Deaths, **other: Any) -> Story:
+        name = f"{name}-{secrets.token_hex(3)}"
+        return Story(self.control_plane, self.cluster, self.redis_url, self.folder, name, replicas, deaths, **other)
+
+    async def play(self, stories: Sequence[Story]) -> list[Outcome]:
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        async def one(story: Story) -> Outcome:
+            async with turns:
+                return await story.run()
+
+        return await asyncio.gather(*(one(story) for story in stories))
+
+
+@pytest.fixture
+async def stage(control_plane: ControlPlane, redis_url: str, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with connected(control_plane) as cluster:
+        yield Stage(control_plane, cluster, redis_url, tmp_path)
+
+
+def wrong(outcomes: Sequence[Outcome]) -> list[str]:
+    return [each for outcome in outcomes for each in outcome.wrong]
+
+
+async def test_killed_at_random_requests_it_strands_no_target_and_loses_no_original(stage: Stage) -> None:
+    targets = 50
+    stories = [
+        stage.story(
+            f"seed-{seed}",
+            replicas_of(seed, targets),
+            random_deaths(seed, targets),
+            resume=STAGED if seed % 4 == 0 else {"strategy": "Immediate"},
+        )
+        for seed in range(SEEDS)
+    ]
+    outcomes = await stage.play(stories)
+    assert wrong(outcomes) == []
+    assert sum(outcome.deaths for outcome in outcomes) > SEEDS, "too few of them died for this to mean anything"
+
+
+async def test_killed_between_any_two_writes_it_goes_on_where_the_cluster_is(stage: Stage) -> None:
+    replicas = {"one": 1, "three": 3, "idle": 0}
+    (undisturbed,) = await stage.play([stage.story("undisturbed", replicas, Deaths(only_writes=True))])
+    pausing, resuming = undisturbed.writes
+    assert pausing >= 4, "the finalizer, both workloads and the status"
+    assert resuming >= 3, "both workloads and the status"
+    deaths = [Deaths([after], only_writes=True) for after in range(1, pausing + 1)]
+    deaths += [Deaths((), [after], only_writes=True) for after in range(1, resuming + 1)]
+    outcomes = await stage.play([stage.story(f"write-{n}", replicas, each) for n, each in enumerate(deaths)])
+    assert wrong([undisturbed, *outcomes]) == []
+    assert [outcome.deaths for outcome in outcomes] == [1] * len(deaths)

