@@ -17,7 +17,8 @@ class Effort:
         samples: How often each form of a call is timed; the median counts.
         calls: Calls in one sample.
         reporters: Sizes of the fleets that report.
-        reporting_s: How long such a fleet works.
+        reporting_s: How long such a fleet works without a pause,
+        paced_s: and how long with one: longer than results may wait.
         processes: Of a fleet whose reaction is timed; there are ten workers in each.
         openings: How often that fleet's breaker is opened.
         rounds: How often it is half-open with every worker waiting.
@@ -34,6 +35,7 @@ class Effort:
     calls: int
     reporters: tuple[int, ...]
     reporting_s: float
+    paced_s: float
     processes: int
     openings: int
     rounds: int
@@ -46,9 +48,57 @@ class Effort:
     simulated_h: float
 
 
-QUICK = Effort(21, 1000, (1, 5, 20, 100), 1.5, 20, 3, 20, 2.0, 300, 9, 0.3, 6.0, 20.0, 2.0)
-FULL = Effort(101, 5000, (1, 5, 20, 100), 10.0, 20, 20, 100, 15.0, 3000, 15, 2.0, 30.0, 600.0, 24.0)
-TINY = Effort(3, 20, (2,), 0.3, 2, 1, 2, 0.5, 20, 1, 0.1, 0.6, 2.0, 0.01)
+QUICK = Effort(
+    samples=21,
+    calls=1000,
+    reporters=(1, 5, 20, 100),
+    reporting_s=1.5,
+    paced_s=40.0,
+    processes=20,
+    openings=3,
+    rounds=20,
+    lease_s=2.0,
+    away_calls=300,
+    serving_samples=9,
+    serving_s=0.3,
+    period_s=6.0,
+    soak_s=20.0,
+    simulated_h=2.0,
+)
+FULL = Effort(
+    samples=101,
+    calls=5000,
+    reporters=(1, 5, 20, 100),
+    reporting_s=10.0,
+    paced_s=120.0,
+    processes=20,
+    openings=20,
+    rounds=100,
+    lease_s=15.0,
+    away_calls=3000,
+    serving_samples=15,
+    serving_s=2.0,
+    period_s=30.0,
+    soak_s=600.0,
+    simulated_h=24.0,
+)
+TINY = Effort(
+    samples=3,
+    calls=20,
+    reporters=(2,),
+    reporting_s=0.3,
+    paced_s=0.3,
+    processes=2,
+    openings=1,
+    rounds=2,
+    lease_s=0.5,
+    away_calls=20,
+    serving_samples=1,
+    serving_s=0.1,
+    period_s=0.6,
+    soak_s=2.0,
+    simulated_h=0.01,
+)
 
 
 @dataclass(frozen=True, slots=True)

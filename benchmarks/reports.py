@@ -26,8 +26,11 @@ __all__ = ["run"]
 
 PROCESSES = 5
 """At most; the sizes of the fleets are multiples of it, or smaller."""
-PACE_S = 0.05
+PACES_S = (0.05, 1.0)
 """Between two calls of a worker that does not only report."""
+CALM = 6
+"""After so many reports with nothing wrong, a worker waits as long as it ever does before the next."""
+_RETRY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,8 @@ class Outcome:
 def run(effort: Effort) -> Iterator[Row]:
     for workers in effort.reporters:
         yield from _compared(workers, effort.reporting_s, 0.0, "calls without a pause")
-    yield from _compared(effort.reporters[-1], effort.reporting_s, PACE_S, f"a call every {PACE_S * 1000:g} ms")
+    for pace_s in PACES_S:
+        yield from _compared(effort.reporters[-1], effort.paced_s, pace_s, f"a call every {pace_s * 1000:g} ms")
 
 
 def _compared(workers: int, seconds: float, pace_s: float, pace: str) -> Iterator[Row]:
@@ -78,6 +82,7 @@ def _rows(fleet: str, ours: Outcome, theirs: Outcome) -> Iterator[Row]:
         theirs.per_1000(theirs.commands),
     )
     yield Row(f"{fleet}: of those scripts", ours.per_1000(ours.scripts), "per 1,000 calls")
+    yield Row(f"{fleet}: Redis commands", ours.commands / ours.seconds, "/s", theirs.commands / theirs.seconds)
 
 
 Report: TypeAlias = Callable[[], object]
@@ -87,14 +92,18 @@ def _outcome(reporters: Callable[..., None], workers: int, seconds: float, pace_
     processes = min(workers, PROCESSES)
     with embedded_valkey() as url, Fleet(processes, reporters, url, workers // processes, seconds, pace_s) as fleet:
         fleet.answers()
-        before, began_s = commands(url), time.monotonic()
+        before, known, began_s = commands(url), _reported(url), time.monotonic()
         fleet.tell("go")
         made = sum(fleet.answers())
         lasted_s, after = time.monotonic() - began_s, commands(url)
-        kept = metrics(url).get("total_calls", 0) - workers
+        kept = _reported(url) - known
         fleet.tell("end")
     spent = {name: count - before.get(name, 0) for name, count in after.items() if name != "info"}
     return Outcome(made, kept, lasted_s, sum(spent.values()), spent.get("evalsha", 0))
+
+
+def _reported(url: str) -> int:
+    return metrics(url).get("total_calls", 0)
 
 
 def _guards(parent: Connection, url: str, workers: int, seconds: float, pace_s: float) -> None:
@@ -120,11 +129,12 @@ def _guarded(guard: Guard) -> Report:
 
 
 def _report(parent: Connection, reports: list[Report], seconds: float, pace_s: float, guards: list[Guard]) -> None:
-    for report in reports:
-        while report() is False:
-            time.sleep(PACE_S)
-    for guard in guards:
-        guard.flush(FLUSH_S)
+    for _ in range(CALM):
+        for report in reports:
+            while report() is False:
+                time.sleep(_RETRY_S)
+        for guard in guards:
+            guard.flush(FLUSH_S)
     parent.send("ready")
     parent.recv()
     made = _in_threads(reports, seconds, pace_s)

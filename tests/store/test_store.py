@@ -15,11 +15,12 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
-from openrouter_guard.rules import checks, models
+from openrouter_guard.rules import checks, latency, models
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
 from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch, Counted, Store, Timeouts
 from tests.existing_worker import ExistingWorker
 
@@ -140,6 +141,91 @@ class TestCounting:
         assert await client.ttl(store.keys.state) == -1
 
 
+class TestSuccessesThatAreToldLate:
+    """While all is well a worker need not tell each of its successes at once; they count as if it had."""
+
+    async def told(self, store: Store, ended_s: float) -> int:
+        """Failures in a row after a success that ended then."""
+        fields = {"state": "active", "last_success": iso(ended_s)}
+        batch = Batch(0, "wb", next(_seqs), [("S", 1)], fields, last_success_s=ended_s)
+        record = (await store.count(batch, at_s=ended_s)).seen.record
+        assert record is not None
+        return record.breaker.failures
+
+    async def failed(self, store: Store, at_s: float) -> None:
+        batch = Batch(0, "wa", next(_seqs), [("F", 2)], {"state": "error"}, first_failure_s=at_s)
+        await store.count(batch, at_s=at_s)
+
+    async def test_do_not_end_a_run_that_began_after_them(self, store: Store) -> None:
+        now_s = time.time()
+        await self.failed(store, now_s)
+        assert await self.told(store, now_s - 0.001) == 2
+        record = (await store.read()).record
+        assert record is not None
+        assert record.upstream.state == "error"
+        assert record.upstream.last_success_s == pytest.approx(now_s - 0.001, abs=1e-4)
+
+    async def test_end_a_run_that_began_before_them(self, store: Store) -> None:
+        now_s = time.time()
+        await self.failed(store, now_s - 5)
+        assert await self.told(store, now_s - 4) == 0
+
+    async def test_leave_the_last_success_as_late_as_it_was(self, store: Store) -> None:
+        now_s = time.time()
+        await self.told(store, now_s)
+        await self.told(store, now_s - 10)
+        record = (await store.read()).record
+        assert record is not None
+        assert record.upstream.last_success_s == pytest.approx(now_s, abs=1e-4)
+
+    async def test_end_a_run_of_existing_workers_whose_beginning_nobody_knows(
+        self, store: Store, client: aioredis.Redis
+    ) -> None:
+        await client.hset(store.keys.state, "consecutive_failures", "3")
+        assert await self.told(store, time.time() - 10) == 0
+
+
+class TestWhatCountingCosts:
+    async def commands(self, client: aioredis.Redis) -> int:
+        stats = await client.info("commandstats")
+        return sum(each["calls"] for name, each in stats.items() if name not in ("cmdstat_info", "cmdstat_hello"))
+
+    async def test_is_seven_commands_whatever_the_batch_holds(self, store: Store, client: aioredis.Redis) -> None:
+        counters = dict.fromkeys((*latency.FIELDS, "total_calls", "successful_calls"), 1)
+        fields = {"state": "active", "message": "Service active", "last_success": iso(time.time())}
+        spent = []
+        for _ in range(2):
+            before = await self.commands(client)
+            await store.count(Batch(0, "wa", next(_seqs), [("S", 900)], fields, counters), at_s=time.time())
+            spent.append(await self.commands(client) - before)
+        # The script itself, TIME, and a read and a write of each of two hashes, and the models.
+        assert spent[1] == 7
+
+    async def test_a_counter_that_is_no_number_is_left_alone(self, store: Store, client: aioredis.Redis) -> None:
+        key = store.keys.metrics(time.time())
+        await client.hset(key, mapping={"total_calls": "many", "failed_calls": "2"})
+        counters = {"total_calls": 1, "failed_calls": 1}
+        await store.count(Batch(0, "wa", next(_seqs), [("F", 1)], counters=counters), at_s=time.time())
+        assert await client.hgetall(key) == {"total_calls": "many", "failed_calls": "3"}
+
+    async def test_counters_expire_with_their_day(self, store: Store, client: aioredis.Redis) -> None:
+        for _ in range(2):
+            await count(store, "F1")
+        assert await client.ttl(store.keys.metrics(time.time())) > 29 * 86_400
+
+    async def test_a_state_that_is_written_all_the_time_does_not_expire(
+        self, store: Store, client: aioredis.Redis
+    ) -> None:
+        await count(store, "S1")
+        await client.expire(store.keys.state, 30)
+        await count(store, "S1")
+        assert await client.ttl(store.keys.state) <= 30
+        began = await client.hget(store.keys.state, "calls_since")
+        await client.hset(store.keys.state, "calls_since", str(int(began or 0) - 60))
+        await count(store, "S1")
+        assert await client.ttl(store.keys.state) > 500
+
+
 class TestSingleModels:
     async def told(self, store: Store, epoch: int = 0, **runs: Run) -> Models:
         counted = await store.count(Batch(epoch, "wa", next(_seqs), (), models=runs), at_s=time.time())
@@ -244,21 +330,48 @@ class TestCommitting:
         assert len(getattr(record.breaker, "permits", ())) == quick.permits
 
     async def test_who_listens_is_woken_by_a_transition(self, store: Store) -> None:
-        async def wakes() -> int:
-            number = 0
-            async with aclosing(store.listen()) as wakes:
-                async for _ in wakes:
-                    number += 1
-                    listening.set()
-                    if number == 2:
-                        break
-            return number
+        await count(store, "F5")
+        async with aclosing(store.listen()) as wakes:
+            await anext(wakes)
+            await store.change(settle)
+            await asyncio.wait_for(anext(wakes), 2)
 
-        listening = asyncio.Event()
-        task = asyncio.create_task(wakes())
-        await listening.wait()
-        await opened(store)
-        assert await asyncio.wait_for(task, 2) == 2
+    @pytest.mark.parametrize(
+        ("runs", "pushed"),
+        [
+            pytest.param(["F1"], 0, id="one failure is nothing"),
+            pytest.param(["F1", "S1", "F1", "S1"], 0, id="nor are several that are apart"),
+            pytest.param(["F1", "F1", "F1"], 1, id="two in a row are news, once"),
+            pytest.param(["S9 F3"], 1, id="in one batch, too"),
+        ],
+    )
+    async def test_who_listens_is_woken_by_the_second_failure_in_a_row(
+        self, store: Store, client: aioredis.Redis, runs: list[str], pushed: int
+    ) -> None:
+        async with client.pubsub(ignore_subscribe_messages=True) as channel:
+            await channel.subscribe(store.keys.events)
+            assert await channel.get_message(timeout=1) is None
+            for batch in runs:
+                await count(store, batch)
+            await client.publish(store.keys.events, "end")
+            heard = [await channel.get_message(timeout=1) for _ in range(pushed + 1)]
+        assert [json.loads(message["data"])["breaker"] for message in heard[:-1] if message] == ["closed"] * pushed
+        assert heard[-1]
+        assert heard[-1]["data"] == "end"
+
+    async def test_who_may_not_push_counts_all_the_same(self, redis_url: str, client: aioredis.Redis) -> None:
+        await client.acl_setuser(
+            "mute",
+            enabled=True,
+            passwords=["+secret"],
+            keys=["*"],
+            channels=["*"],
+            categories=["+@all"],
+            commands=["-publish"],
+        )
+        store = Store(redis_url.replace("redis://", "redis://mute:secret@"))
+        assert (await count(store, "F3")).verdict == "counted"
+        await store.close()
 
 
 class TestExistingWriters:
@@ -277,6 +390,17 @@ class TestExistingWriters:
         assert record is not None
         assert record.phase(time.time()) is Phase.OPEN
         assert existing.should_skip_api_call()
+
+    async def test_they_are_noticed_and_for_how_long_they_have_been_silent(
+        self, store: Store, client: aioredis.Redis, existing: ExistingWorker
+    ) -> None:
+        fields = {"last_api_call": iso(time.time())}
+        counts = [await store.count(Batch(0, "wa", next(_seqs), [("S", 1)], fields), at_s=0.0) for _ in range(2)]
+        existing.report_api_success()
+        counts.append(await count(store, "S1"))
+        counts.append(await count(store, "S1"))
+        assert [counted.older_writer_s for counted in counts[:2]] == [None, None]
+        assert all(counted.older_writer_s in (0, 1) for counted in counts[2:])
 
     async def test_theirs_alone_open_the_breaker_for_us(self, store: Store, existing: ExistingWorker) -> None:
         for _ in range(5):

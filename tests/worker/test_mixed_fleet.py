@@ -64,6 +64,12 @@ def test_when_ours_open_the_breaker_existing_workers_skip_their_calls(guard: Gua
 
 
 def test_when_existing_workers_open_it_ours_are_refused(guard: Guard, existing: ExistingWorker, client: Any) -> None:
+    for _ in range(2):
+        with guard.call():
+            pass
+        guard.flush()
+        # They push nothing: what they write is noticed, and from then on looked for every second.
+        assert existing.report_api_success()
     with guard.call():
         pass
     guard.flush()

@@ -6,16 +6,24 @@ from collections import deque
 
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
-from openrouter_guard.worker.pending import Pending, Result, gather
+from openrouter_guard.store import Batch
+from openrouter_guard.worker.pending import METRICS_ONLY, Pending, Result, last_of
 
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT, "no answer")
 
 
+def batches_of(*results: Result) -> list[Batch]:
+    """What is sent of these results, at 1,010."""
+    pending: deque[Pending] = deque()
+    for result in results:
+        last_of(pending, result.epoch, result.at_s, "w").add(result)
+    return [each.batch("w", number, now_s=1010.0) for number, each in enumerate(pending)]
+
+
 def fields(*signals: Signal) -> dict[str, str]:
     """The fields that a batch sets, of calls that ended one second after the other, the first at 1,000."""
-    batches: deque[Pending] = deque()
-    gather((Result(signal, epoch=1, at_s=1000.0 + second) for second, signal in enumerate(signals)), batches, "w")
-    return dict(batches[0].batch("w", 1, now_s=1000.0).fields)
+    (batch,) = batches_of(*(Result(signal, 1, 1000.0 + second) for second, signal in enumerate(signals)))
+    return dict(batch.fields)
 
 
 class TestTimes:
@@ -43,10 +51,8 @@ class TestTimes:
 
 class TestLatency:
     def counters(self, *results: Result) -> dict[str, int]:
-        batches: deque[Pending] = deque()
-        gather(results, batches, "w")
-        counters = batches[0].batch("w", 1, now_s=1000.0).counters
-        return {name: count for name, count in counters.items() if name.startswith("latency")}
+        (batch,) = batches_of(*results)
+        return {name: count for name, count in batch.counters.items() if name.startswith("latency")}
 
     def test_is_that_of_each_call_good_or_bad(self) -> None:
         found = self.counters(
@@ -59,3 +65,37 @@ class TestLatency:
 
     def test_is_not_known_of_what_others_report(self) -> None:
         assert self.counters(Result(SUCCESS, 1, 1000.0)) == {}
+
+
+class TestBatches:
+    def test_keep_only_the_failures_after_the_last_success(self) -> None:
+        (batch,) = batches_of(*(Result(signal, 1, 1000.0) for signal in (TIMEOUT, SUCCESS, TIMEOUT, TIMEOUT)))
+        assert batch.runs == (("S", 1), ("F", 2))
+        assert batch.counters["failed_calls"] == 3
+
+    def test_say_when_the_last_success_and_the_first_failure_after_it_ended(self) -> None:
+        (batch,) = batches_of(
+            *(
+                Result(signal, 1, 1000.0 + second)
+                for second, signal in enumerate((TIMEOUT, SUCCESS, TIMEOUT, TIMEOUT))
+            )
+        )
+        assert (batch.last_success_s, batch.first_failure_s) == (1001.0, 1002.0)
+
+    def test_are_of_one_epoch_each(self) -> None:
+        assert [batch.epoch for batch in batches_of(Result(SUCCESS, 1, 1000.0), Result(SUCCESS, 2, 1000.0))] == [1, 2]
+
+    def test_are_of_one_day_each(self) -> None:
+        midnight_s = 20 * 86_400.0
+        found = batches_of(Result(SUCCESS, 1, midnight_s - 0.1), Result(SUCCESS, 1, midnight_s))
+        assert [batch.counters["total_calls"] for batch in found] == [1, 1]
+
+    def test_decide_nothing_by_failures_of_more_than_half_a_minute_ago(self) -> None:
+        old, recent = batches_of(Result(TIMEOUT, 1, 970.0), Result(TIMEOUT, 1, 1001.0))
+        assert old.epoch == METRICS_ONLY
+        assert recent.epoch == 1
+
+    def test_hold_successes_of_any_age_as_long_as_the_last_is_recent(self) -> None:
+        (batch,) = batches_of(*(Result(SUCCESS, 1, float(at_s)) for at_s in range(900, 1001, 20)))
+        assert batch.epoch == 1
+        assert batch.runs == (("S", 6),)

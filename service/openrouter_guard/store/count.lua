@@ -1,5 +1,6 @@
 -- Count a batch of results, once, in the order they came.
 -- Atomic and without retries: under load, counting by compare-and-set spends its time on lost races.
+-- Each hash is read by one command and written by one: what counting costs Redis does not grow with the batch.
 -- KEYS[1]  the state hash
 -- KEYS[2]  the day's metrics hash
 -- KEYS[3]  the day's list of worker errors
@@ -17,8 +18,13 @@
 -- ARGV[9]  JSON list of the fields to return
 -- ARGV[10] JSON object: for each model called, whether a call ended well, the failures after it, until when the
 --          upstream wants calls to wait, and why; "{}" if there is nothing to tell
+-- ARGV[11] when the last of the successes and the first of the failures after it ended, as "seconds seconds"; "0"
+--          for now
+-- ARGV[12] channel to wake those who listen
+-- ARGV[13] the scope
 -- Returns  what became of it ("counted", "late": of another epoch or a breaker that is not closed,
---          "repeated": this batch was here before), TIME as two strings, the values of ARGV[9], and the models
+--          "repeated": this batch was here before), TIME as two strings, the values of ARGV[9], the models, and
+--          how many seconds ago an older writer was last noticed; "" if none was
 local METRICS_LIFE_S = 30 * 24 * 3600
 local ERRORS_LIFE_S = 7 * 24 * 3600
 local ERRORS_KEPT = 1000
@@ -28,19 +34,92 @@ local MINUTE_S = 60
 local MODEL_LIFE_S = 600
 local MODELS_LIFE_S = 26 * 3600
 local RUN_KEPT = 3
+-- So many failures in a row are pushed to all, whose successes may wait to be reported while there are none.
+local SUSPECT = 2
+local OWN = { "reporters", "calls_counted", "calls_since", "run_since", "counted_call", "older_writer" }
 
 local state, reporter, seq = KEYS[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call("TIME")
 local now_s = tonumber(time[1])
 
-local function get(field)
-  return redis.call("HGET", state, field) or ""
+-- The hash as it is, with what is set meanwhile; written once, at the end.
+local returned = cjson.decode(ARGV[9])
+local known, changed = {}, {}
+do
+  local names = {}
+  for _, name in ipairs(returned) do names[#names + 1] = name end
+  for _, name in ipairs(OWN) do names[#names + 1] = name end
+  local values = redis.call("HMGET", state, unpack(names))
+  for i, name in ipairs(names) do known[name] = values[i] or "" end
+end
+
+local function set(field, value)
+  value = tostring(value)
+  if known[field] ~= value then
+    known[field] = value
+    changed[#changed + 1] = field
+    changed[#changed + 1] = value
+  end
+end
+
+-- Times are told apart by their text: all of ours are of one form, in UTC.
+local function is_later(known_time, value)
+  return string.sub(known_time, -6) == "+00:00" and known_time > value
+end
+
+local function add(key, counters)
+  local names, totals, is_new = {}, {}, false
+  for name in pairs(counters) do names[#names + 1] = name end
+  if #names == 0 then return end
+  for i, value in ipairs(redis.call("HMGET", key, unpack(names))) do
+    is_new = is_new or not value
+    local total = tonumber(value or "0")
+    if total then
+      totals[#totals + 1] = names[i]
+      totals[#totals + 1] = string.format("%.0f", total + counters[names[i]])
+    end
+  end
+  if #totals > 0 then redis.call("HSET", key, unpack(totals)) end
+  if is_new then redis.call("EXPIRE", key, METRICS_LIFE_S) end
+end
+
+-- Count the runs, and return how many failures there are now in a row.
+local function count_runs()
+  local success_s, failure_s = string.match(ARGV[11], "^(%S+) (%S+)$")
+  success_s, failure_s = tonumber(success_s or 0), tonumber(failure_s or 0)
+  local failures = tonumber(known.consecutive_failures) or 0
+  local run = failures > 0 and known.run or ""
+  local run_since = failures > 0 and tonumber(known.run_since) or 0
+  local refusals = math.min(tonumber(known.credit_refusals) or 0, failures)
+  -- A success that ended before the run began, and was only told later, does not end it.
+  local ends_run = success_s == 0 or success_s >= run_since
+  local is_told = ends_run
+  for kind, count in string.gmatch(ARGV[4], "(%u)(%d+)") do
+    if kind ~= "S" then
+      is_told = true
+      if failures == 0 then run_since = failure_s > 0 and failure_s or now_s end
+      failures = failures + tonumber(count)
+      if kind == "C" then refusals = refusals + tonumber(count) end
+      local _, members = string.gsub(run, "%S+", "")
+      if members < RUN_KEPT and not string.find(" " .. run .. " ", " " .. reporter .. " ", 1, true) then
+        run = run == "" and reporter or run .. " " .. reporter
+      end
+    elseif ends_run then
+      failures, run, refusals = 0, "", 0
+    end
+  end
+  set("consecutive_failures", failures)
+  set("run", run)
+  set("run_since", failures > 0 and string.format("%.6f", run_since) or "")
+  set("credit_refusals", refusals)
+  return failures, is_told
 end
 
 -- The reporters, longest silent first, each as "name:batch:seconds ".
-local ring = get("reporters")
+local ring = known.reporters
 local from, to, last_seq = string.find(ring, reporter .. ":(%d+):%d+ ")
-local verdict = "counted"
+local verdict, is_news = "counted", false
+local models = redis.call("HGETALL", KEYS[4])
 if from and tonumber(last_seq) >= seq then
   verdict = "repeated"
 else
@@ -54,88 +133,94 @@ else
     live = live - 1
   end
 
-  local epoch = get("epoch")
-  local breaker = get("breaker")
   -- An older writer opens by this flag alone: what comes after it must not take it back.
-  local flagged = string.lower(get("circuit_breaker_open")) == "true"
-  local override = get("override")
-  local disabled = string.find(override, '"disabled"', 1, true)
-  local closed = (breaker == "closed" or breaker == "") and not flagged and not disabled
-  local elsewhere = ARGV[1] ~= "0" and epoch ~= "" and ARGV[1] ~= epoch
+  local flagged = string.lower(known.circuit_breaker_open) == "true"
+  local disabled = string.find(known.override, '"disabled"', 1, true)
+  local closed = (known.breaker == "closed" or known.breaker == "") and not flagged and not disabled
+  local elsewhere = ARGV[1] ~= "0" and known.epoch ~= "" and ARGV[1] ~= known.epoch
+  local begins = known.epoch == "" or known.calls_since == ""
+  if known.counted_call ~= "" and known.last_api_call ~= known.counted_call then set("older_writer", now_s) end
   if not closed or elsewhere or ARGV[1] == "-1" then
     verdict = "late"
   else
-    local failures = tonumber(get("consecutive_failures")) or 0
-    local run = failures > 0 and get("run") or ""
-    local refusals = math.min(tonumber(get("credit_refusals")) or 0, failures)
-    for kind, count in string.gmatch(ARGV[4], "(%u)(%d+)") do
-      if kind == "S" then
-        failures, run, refusals = 0, "", 0
-      else
-        failures = failures + tonumber(count)
-        if kind == "C" then refusals = refusals + tonumber(count) end
-        local _, members = string.gsub(run, "%S+", "")
-        if members < RUN_KEPT and not string.find(" " .. run .. " ", " " .. reporter .. " ", 1, true) then
-          run = run == "" and reporter or run .. " " .. reporter
-        end
-      end
-    end
-    if epoch == "" then
+    local failed_before = tonumber(known.consecutive_failures) or 0
+    local failures, is_told = count_runs()
+    is_news = failures >= SUSPECT and failed_before < SUSPECT
+    if known.epoch == "" then
       -- Server milliseconds: an epoch that was lost with the data is never used again.
       local fresh = now_s * 1000 + math.floor(tonumber(time[2]) / 1000)
-      redis.call("HSET", state, "epoch", string.format("%.0f", math.max(fresh, tonumber(ARGV[1]) + 1)))
+      set("epoch", string.format("%.0f", math.max(fresh, tonumber(ARGV[1]) + 1)))
     end
-    redis.call("HSET", state, "breaker", "closed", "circuit_breaker_open", "false",
-      "consecutive_failures", failures, "run", run, "credit_refusals", refusals)
+    set("breaker", "closed")
+    set("circuit_breaker_open", "false")
     for field, value in pairs(cjson.decode(ARGV[5])) do
-      redis.call("HSET", state, field, value)
+      if string.sub(field, 1, 5) == "last_" then
+        if not is_later(known[field] or "", value) then set(field, value) end
+      elseif is_told then
+        set(field, value)
+      end
     end
-    if override == "" then redis.call("EXPIRE", state, ARGV[8]) end
   end
+  set("counted_call", known.last_api_call)
   local counters = cjson.decode(ARGV[6])
   -- Measured over a minute, or over the pause that followed it: a fleet that slept begins anew.
-  local calls = (tonumber(get("calls_counted")) or 0) + (counters.total_calls or 0)
-  local since_s = tonumber(get("calls_since")) or now_s
+  local calls = (tonumber(known.calls_counted) or 0) + (counters.total_calls or 0)
+  local since_s = tonumber(known.calls_since) or now_s
   if now_s - since_s >= MINUTE_S then
-    redis.call("HSET", state, "calls_per_minute", string.format("%.1f", calls * MINUTE_S / (now_s - since_s)))
-    calls, since_s = 0, now_s
+    set("calls_per_minute", string.format("%.1f", calls * MINUTE_S / (now_s - since_s)))
+    calls, since_s, begins = 0, now_s, true
   end
-  redis.call("HSET", state, "reporters", ring, "live_reporters", live, "calls_counted", calls, "calls_since", since_s)
+  set("reporters", ring)
+  set("live_reporters", live)
+  set("calls_counted", calls)
+  set("calls_since", since_s)
+  redis.call("HSET", state, unpack(changed))
+  -- Once a minute is enough for what lives ten.
+  if verdict == "counted" and known.override == "" and begins then redis.call("EXPIRE", state, ARGV[8]) end
 
-  for counter, amount in pairs(counters) do
-    redis.call("HINCRBY", KEYS[2], counter, amount)
-  end
-  redis.call("EXPIRE", KEYS[2], METRICS_LIFE_S)
+  add(KEYS[2], counters)
   if ARGV[1] ~= "-1" and ARGV[10] ~= "{}" then
+    local all, told, gone = {}, {}, {}
+    for i = 1, #models, 2 do
+      local ok, model = pcall(cjson.decode, models[i + 1])
+      all[models[i]] = ok and type(model) == "table" and model or {}
+    end
     for name, run in pairs(cjson.decode(ARGV[10])) do
-      local known = redis.call("HGET", KEYS[4], name)
-      local ok, model = pcall(cjson.decode, known or "{}")
-      if not ok or type(model) ~= "table" then model = {} end
+      local model = all[name] or {}
       model.seen_s = now_s
       model.failures = run.failures + (run.ended and 0 or tonumber(model.failures) or 0)
       if run.failures > 0 then model.failed_s = now_s end
+      is_news = is_news or run.until_s > now_s or (run.failures > 0 and model.failures >= SUSPECT)
       -- The later time wins: a shorter wait never takes back a longer one.
       model.until_s = math.max(tonumber(model.until_s) or 0, run.until_s)
       if run.reason ~= "" then model.reason = run.reason end
-      redis.call("HSET", KEYS[4], name, cjson.encode(model))
+      all[name] = model
+      told[#told + 1] = name
+      told[#told + 1] = cjson.encode(model)
     end
-    local all = redis.call("HGETALL", KEYS[4])
-    for i = 1, #all, 2 do
-      local ok, model = pcall(cjson.decode, all[i + 1])
-      local seen_s = ok and type(model) == "table" and tonumber(model.seen_s) or 0
-      local until_s = ok and type(model) == "table" and tonumber(model.until_s) or 0
-      if seen_s < now_s - MODEL_LIFE_S and until_s < now_s then redis.call("HDEL", KEYS[4], all[i]) end
+    redis.call("HSET", KEYS[4], unpack(told))
+    for name, model in pairs(all) do
+      local seen_s, until_s = tonumber(model.seen_s) or 0, tonumber(model.until_s) or 0
+      if seen_s < now_s - MODEL_LIFE_S and until_s < now_s then gone[#gone + 1] = name end
     end
+    if #gone > 0 then redis.call("HDEL", KEYS[4], unpack(gone)) end
     redis.call("EXPIRE", KEYS[4], MODELS_LIFE_S)
+    models = redis.call("HGETALL", KEYS[4])
   end
   local errors = cjson.decode(ARGV[7])
   if #errors > 0 then
-    for _, entry in ipairs(errors) do
-      redis.call("LPUSH", KEYS[3], entry)
-    end
+    redis.call("LPUSH", KEYS[3], unpack(errors))
     redis.call("LTRIM", KEYS[3], 0, ERRORS_KEPT - 1)
     redis.call("EXPIRE", KEYS[3], ERRORS_LIFE_S)
   end
+  if is_news then
+    local news = { scope = ARGV[13], epoch = known.epoch, breaker = "closed", open_until = "" }
+    -- A user without the right to publish counts all the same.
+    redis.pcall("PUBLISH", ARGV[12], cjson.encode(news))
+  end
 end
-return { verdict, time[1], time[2], redis.call("HMGET", state, unpack(cjson.decode(ARGV[9]))),
-  redis.call("HGETALL", KEYS[4]) }
+
+local values = {}
+for i, name in ipairs(returned) do values[i] = known[name] ~= "" and known[name] end
+local older = tonumber(known.older_writer)
+return { verdict, time[1], time[2], values, models, older and tostring(now_s - older) or "" }

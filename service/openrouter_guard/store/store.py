@@ -63,6 +63,9 @@ class Batch:
         counters: What to add to the day's metrics.
         errors: JSON entries for the log of worker errors, oldest first.
         models: What became of the calls to single models, where that is worth telling.
+        last_success_s: When the last success ended, and
+        first_failure_s: the first failure after it, by the server's clock; 0 for now. A success that is told late
+            does not end a run of failures that began after it.
     """
 
     epoch: int
@@ -73,14 +76,24 @@ class Batch:
     counters: Mapping[str, int] = field(default_factory=dict)
     errors: Sequence[str] = ()
     models: Mapping[str, Run] = field(default_factory=dict)
+    last_success_s: float = 0.0
+    first_failure_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What became of a batch: ``counted``, ``late`` or ``repeated``; and the state after it."""
+    """What became of a batch.
+
+    Attributes:
+        verdict: ``counted``, ``late`` or ``repeated``.
+        seen: The state after it.
+        older_writer_s: How many seconds ago a writer of the existing format was last noticed, which wakes nobody;
+            None if there was none.
+    """
 
     verdict: str
     seen: Seen
+    older_writer_s: float | None = None
 
 
 class Store(Ledger):
@@ -117,7 +130,7 @@ class Store(Ledger):
         """Count a batch, once; ``at_s`` chooses the day of the metrics."""
         with translated(self.address):
             keys = self.keys
-            verdict, seconds, micros, values, models = await self._count(
+            verdict, seconds, micros, values, models, older_s = await self._count(
                 keys=[keys.state, keys.metrics(at_s), keys.worker_errors(at_s), keys.models],
                 args=[
                     batch.epoch,
@@ -130,10 +143,13 @@ class Store(Ledger):
                     STATE_LIFE_S,
                     json.dumps(FIELDS),
                     json.dumps({name: asdict(run) for name, run in batch.models.items()}),
+                    f"{batch.last_success_s:.6f} {batch.first_failure_s:.6f}",
+                    self.keys.events,
+                    self.keys.scope,
                 ],
             )
         found = dict(zip(models[::2], models[1::2], strict=True))
-        return Counted(verdict, _seen((seconds, micros), values, found))
+        return Counted(verdict, _seen((seconds, micros), values, found), float(older_s) if older_s else None)
 
     async def commit(self, seen: Seen, new: Record) -> Record | None:
         """Replace the record if nobody changed it since it was read, and put down the time in the state before.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 import uuid
@@ -24,12 +25,12 @@ from openrouter_guard.rules import checks, models, times
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.record import Record
-from openrouter_guard.rules.signals import Signal
+from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import Edge
 from openrouter_guard.store import Seen, Store
 
-from .pending import Pending, Result, gather, result_of
+from .pending import Pending, Result, last_of, result_of
 from .view import View, monotonic_offset
 
 __all__ = ["Agent"]
@@ -39,10 +40,16 @@ logger = logging.getLogger(__name__)
 POLL_S = (0.5, 1.0)
 """Between two looks at the state, in case a push was lost; jittered, so that a fleet does not ask in step."""
 FLUSH_S = 1.0
-"""How long a success may wait to be reported; a failure does not wait."""
+"""How long a success may wait to be reported that changes nothing; what does change something does not wait."""
+CALM_S = 20.0
+"""How long a success, and a look at the state, may wait at last while all is well and pushes come. The breaker does
+not suffer: failures are told at once, the second in a row is pushed to all, and then nothing waits any more."""
+MIXED_S = 600.0
+"""So long after a writer of the existing format was noticed, which pushes nothing, there are looks every second."""
 RETRY_S = (0.1, 1.0)
 REFUSED_RETRY_S = 60.0
-HEARTBEAT_S = 30.0
+HEARTBEAT_S = 60.0
+_ENDED = models.Run(ended=True)
 
 
 Ended: TypeAlias = tuple[Signal, int, float, float, str]
@@ -67,6 +74,9 @@ class Agent:
         self._pending: deque[Pending] = deque()
         self._uncertain: Pending | None = None
         self._work = asyncio.Event()
+        self._told_s = self._seen_s = -math.inf
+        self._patience_s = FLUSH_S
+        self._is_pushed = self._is_mixed = False
         self._held: dict[str, asyncio.Task[None]] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self._is_away = False
@@ -207,27 +217,40 @@ class Agent:
         async with self._turn:
             counted = await self._store.count(batch, at_s=self._uncertain.since_s)
             self._uncertain = None
+            self._is_mixed = counted.older_writer_s is not None and counted.older_writer_s < MIXED_S
+            self._told_s, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
             await self._settle(counted.seen)
 
     def _gather(self) -> None:
-        ended = [self.results.popleft() for _ in range(len(self.results))]
+        """Merge what has ended by now into the batches that wait."""
         offset_s = self.view.offset_s
-        results = [
-            self._result(signal, epoch, ended_s + offset_s, ended_s - began_s if began_s else None, model)
-            for signal, epoch, began_s, ended_s, model in ended
-        ]
-        gather(results, self._pending, self._worker_id)
-        if self._is_away:
-            for result in results:
+        doubts: dict[ErrorType | None, Signal] = {}
+        for _ in range(len(self.results)):
+            signal, epoch, began_s, ended_s, model = self.results.popleft()
+            at_s, took_s = ended_s + offset_s, ended_s - began_s if began_s else None
+            pending = last_of(self._pending, epoch, at_s, self._worker_id)
+            if signal is SUCCESS and not self._is_away and not self._is_news(model, at_s):
+                pending.succeed(at_s, took_s)
+                continue
+            result = self._result(signal, epoch, at_s, took_s, model)
+            pending.add(result)
+            if self._is_away:
                 self._count_alone(result.signal)
-        doubts = {result.signal.error_type: result.signal for result in results if result.signal.doubts_account}
+            if result.signal.doubts_account:
+                doubts[result.signal.error_type] = result.signal
         for signal in doubts.values():
             self._soon(partial(self._doubted, signal))
+        self._gather_refused()
+
+    def _gather_refused(self) -> None:
         if self.refused:
             refused, self.refused = self.refused, 0
-            if not self._pending:
-                self._pending.append(Pending(self.view.record.epoch, self._worker_id, self.view.now_s))
-            self._pending[-1].counters["not_permitted_calls"] += refused
+            pending = last_of(self._pending, self.view.record.epoch, self.view.now_s, self._worker_id)
+            pending.counters["not_permitted_calls"] += refused
+
+    def _is_news(self, model: str, at_s: float) -> bool:
+        """Whether a success is worth telling of its model."""
+        return bool(model) and models.is_news(self.view.models, model, _ENDED, at_s)
 
     def _doubted(self, signal: Signal, record: Record | None, now_s: float) -> Record | None:
         by = self._worker_id
@@ -284,6 +307,10 @@ class Agent:
             self._shared = seen.record
         record = self._settled(self._shared or Record(), seen.now_s)
         self.view = View(record, monotonic_offset(seen.now_s), self._policy, seen.models)
+        self._seen_s = time.monotonic()
+        if not self.view.is_quiet:
+            # A success that has waited may end this run of failures, here or in any other worker.
+            self._patience_s = FLUSH_S
         self.on_view()
         self.known.set()
         if self._is_away:
@@ -331,20 +358,41 @@ class Agent:
             await asyncio.sleep(REFUSED_RETRY_S)
 
     async def _listen(self) -> None:
-        async with aclosing(self._store.listen()) as wakes:
-            async for _ in wakes:
-                await self.refresh()
+        try:
+            async with aclosing(self._store.listen()) as wakes:
+                async for _ in wakes:
+                    self._is_pushed = True
+                    await self.refresh()
+        finally:
+            self._is_pushed = False
 
     async def _poll(self) -> None:
-        await self.refresh()
+        # Where results wait, telling them will be the look.
+        if not self._is_calm or (time.monotonic() - self._seen_s >= CALM_S and not self._pending):
+            await self.refresh()
         await asyncio.sleep(random.uniform(*POLL_S))  # noqa: S311  jitter, not a secret
+
+    @property
+    def _is_calm(self) -> bool:
+        """Whether nothing can change here but by a push."""
+        return self._is_pushed and self.view.is_quiet and self.view.is_free and not self._is_mixed
 
     async def _report(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
                 await self._work.wait()
+        # Merged each time, so that what waits does not grow with the number of calls.
+        self._gather()
+        if self._work.is_set() or time.monotonic() - self._told_s >= self._patience_s:
+            await self._report_now()
+
+    async def _report_now(self) -> None:
         self._work.clear()
-        await self.flush()
+        try:
+            await self.flush()
+        except StoreError:
+            self._work.set()
+            raise
 
     async def _beat(self) -> None:
         about = {"version": _version(), "last_seen": iso(self.view.now_s)}

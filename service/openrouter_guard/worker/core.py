@@ -163,7 +163,7 @@ class Core:
             thread.call(partial(agent.release, ticket.permit, signal, model))
         is_urgent = signal.effect is Effect.FAILURE or signal.about is not About.ACCOUNT
         # A success ends a run of failures: the sooner it is known, the fewer false alarms.
-        if is_urgent or agent.view.record.breaker.failures:
+        if is_urgent or not agent.view.is_quiet:
             thread.call(agent.wake)
 
     # -- inspection -----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from openrouter_guard.rules import latency
@@ -13,12 +13,14 @@ from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch
 
-__all__ = ["Pending", "Result", "error_details", "gather", "result_of"]
+__all__ = ["Pending", "Result", "error_details", "last_of", "result_of"]
 
 _ERRORS_KEPT = 1000
 TOO_OLD_S = 30.0
 """Results older than this say nothing about now: they are counted in the metrics and decide nothing."""
 METRICS_ONLY = -1
+_DAY_S = 86_400.0
+_COUNTED_AS = ("total_calls", "successful_calls", "state_active")
 _ACTIVE = {"state": "active", "message": "Service active", "error_details": ""}
 
 
@@ -55,55 +57,68 @@ def result_of(
 
 @dataclass(slots=True)
 class Pending:
-    """Results of one epoch, merged."""
+    """Results of one epoch and one UTC day, merged."""
 
     epoch: int
     worker_id: str
     since_s: float
-    runs: list[tuple[str, int]] = field(default_factory=list)
+    successes: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
     counters: Counter[str] = field(default_factory=Counter)
     errors: deque[str] = field(default_factory=lambda: deque(maxlen=_ERRORS_KEPT))
     fields: Mapping[str, str] = field(default_factory=dict)
     models: dict[str, Run] = field(default_factory=dict)
     last_api_call_s: float = 0.0
     last_success_s: float = 0.0
+    first_failure_s: float = 0.0
+
+    @property
+    def decides_since_s(self) -> float:
+        """The end of the oldest result that decides something: what lies before the last success does not."""
+        return self.first_failure_s or self.last_success_s or self.since_s
+
+    def takes(self, epoch: int, at_s: float) -> bool:
+        """Whether a result may be merged into what is here."""
+        same_day = at_s // _DAY_S == self.since_s // _DAY_S
+        return epoch == self.epoch and same_day and at_s - self.decides_since_s <= TOO_OLD_S
+
+    def succeed(self, at_s: float, took_s: float | None) -> None:
+        """A call that ended well, as nearly all do: :meth:`add` for it, and quick."""
+        self.successes += 1
+        self.last_api_call_s = self.last_success_s = at_s
+        self.fields = _ACTIVE
+        if self.first_failure_s:
+            self.failures, self.first_failure_s = Counter(), 0.0
+        if took_s is not None:
+            self._took(took_s)
 
     def add(self, result: Result) -> None:
         signal = result.signal
-        self.counters["total_calls"] += 1
         if result.run is not None:
             self.models.setdefault(result.model, Run()).add(result.run)
-        if result.took_s is not None and signal.effect is not Effect.NEUTRAL:
-            self._took(result.took_s)
         if signal.effect is Effect.SUCCESS:
-            self._succeeded(result)
-        elif signal.effect is Effect.NEUTRAL:
+            self.succeed(result.at_s, result.took_s)
+            return
+        self.counters["total_calls"] += 1
+        if signal.effect is Effect.NEUTRAL:
             self.counters["neutral_calls"] += 1
         else:
             self._failed(result)
 
     def batch(self, reporter: str, seq: int, *, now_s: float) -> Batch:
+        runs = (("S", self.successes), *self.failures.items())
         return Batch(
-            epoch=METRICS_ONLY if now_s - self.since_s > TOO_OLD_S else self.epoch,
+            epoch=METRICS_ONLY if now_s - self.decides_since_s > TOO_OLD_S else self.epoch,
             reporter=reporter,
             seq=seq,
-            runs=tuple(self.runs),
+            runs=tuple(run for run in runs if run[1]),
             fields={**self.fields, **self._times()},
-            counters=self.counters,
+            counters=self.counters + Counter(dict.fromkeys(_COUNTED_AS, self.successes)),
             errors=tuple(self.errors),
             models=self.models,
+            last_success_s=self.last_success_s,
+            first_failure_s=self.first_failure_s,
         )
-
-    def _took(self, took_s: float) -> None:
-        self.counters[latency.field_of(took_s)] += 1
-        self.counters[latency.SUM] += round(took_s * 1000)
-
-    def _succeeded(self, result: Result) -> None:
-        self._run("S")
-        self.counters["successful_calls"] += 1
-        self.counters["state_active"] += 1
-        self.fields = _ACTIVE
-        self.last_api_call_s = self.last_success_s = result.at_s
 
     def _failed(self, result: Result) -> None:
         signal = result.signal
@@ -111,10 +126,13 @@ class Pending:
         state = signal.error_type.state if signal.error_type else "error"
         self.counters["failed_calls"] += 1
         self.counters[f"state_{state}"] += 1
+        if result.took_s is not None:
+            self._took(result.took_s)
         details = error_details(signal, self.worker_id, result.at_s)
         self.errors.append(details)
         if signal.effect is Effect.FAILURE:
-            self._run("C" if signal.error_type is ErrorType.CREDITS_EXHAUSTED else "F")
+            self.failures["C" if signal.error_type is ErrorType.CREDITS_EXHAUSTED else "F"] += 1
+            self.first_failure_s = self.first_failure_s or result.at_s
             self.fields = {
                 "state": str(state),
                 "message": f"Worker reported: {error_type}",
@@ -122,18 +140,14 @@ class Pending:
             }
             self.last_api_call_s = result.at_s
 
+    def _took(self, took_s: float) -> None:
+        self.counters[latency.field_of(took_s)] += 1
+        self.counters[latency.SUM] += round(took_s * 1000)
+
     def _times(self) -> dict[str, str]:
         # Written out once for all results: that alone was two fifths of what a report cost.
         times = {"last_api_call": self.last_api_call_s, "last_success": self.last_success_s}
         return {name: iso(at_s) for name, at_s in times.items() if at_s}
-
-    def _run(self, kind: str) -> None:
-        # Only the failures since the last success decide, so what lies before it need not be kept apart.
-        counts = dict(self.runs)
-        if kind == "S" and counts.keys() != {"S"}:
-            counts = {}
-        counts[kind] = counts.get(kind, 0) + 1
-        self.runs = list(counts.items())
 
 
 def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
@@ -149,9 +163,8 @@ def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
     )
 
 
-def gather(results: Iterable[Result], into: deque[Pending], worker_id: str) -> None:
-    """Move *results* into the last of the pending batches, or a new one where the epoch is another."""
-    for result in results:
-        if not into or into[-1].epoch != result.epoch or result.at_s - into[-1].since_s > TOO_OLD_S:
-            into.append(Pending(result.epoch, worker_id, result.at_s))
-        into[-1].add(result)
+def last_of(pending: deque[Pending], epoch: int, at_s: float, worker_id: str) -> Pending:
+    """Where a result goes: the last of the pending batches, or a new one after it."""
+    if not pending or not pending[-1].takes(epoch, at_s):
+        pending.append(Pending(epoch, worker_id, at_s))
+    return pending[-1]

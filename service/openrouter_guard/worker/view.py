@@ -11,6 +11,7 @@ from openrouter_guard.rules.breaker import Closed, Phase, Policy
 from openrouter_guard.rules.models import Models, cooling, cooling_s
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.record import Record, admitted_share, block_s
+from openrouter_guard.rules.signals import OpenRouterState
 
 __all__ = ["Ticket", "View", "monotonic_offset"]
 
@@ -36,7 +37,7 @@ class View:
         policy: The settings of the rules.
         models: Single models with a state of their own.
         is_free: Whether calls may go without a look at the clock.
-        is_quiet: Whether no failure has been counted that a success would end.
+        is_quiet: Whether a success would change nothing, for there is nothing that it could end.
         ticket: Leave for a call that needs no permit.
     """
 
@@ -53,7 +54,7 @@ class View:
         held_back = limited or self._share < 1 or cooling(self.models, now_s=self.now_s, policy=self.policy)
         is_free = isinstance(self.record.breaker, Closed) and not held_back and self.record.override is None
         object.__setattr__(self, "is_free", is_free)
-        object.__setattr__(self, "is_quiet", self.record.breaker.failures == 0)
+        object.__setattr__(self, "is_quiet", is_quiet(self.record))
         object.__setattr__(self, "ticket", Ticket(self.record.epoch, ""))
 
     @property
@@ -83,6 +84,15 @@ class View:
     @property
     def _share(self) -> float:
         return admitted_share(self.record, now_s=self.now_s, policy=self.policy)
+
+
+def is_quiet(record: Record) -> bool:
+    """Whether a success would end nothing: no failures in a row, no probation, no status that is not good."""
+    breaker = record.breaker
+    if record.override is not None:
+        return True
+    is_well = record.upstream.state is OpenRouterState.ACTIVE and record.legacy_open is None
+    return isinstance(breaker, Closed) and not breaker.failures and not breaker.on_probation and is_well
 
 
 def monotonic_offset(server_now_s: float) -> float:
