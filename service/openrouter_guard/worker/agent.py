@@ -80,6 +80,7 @@ class Agent:
         self._held: dict[str, asyncio.Task[None]] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self._is_away = False
+        self._reports = Edge("Redis takes no reports, deciding alone", "Redis takes reports again")
         self._shared: Record | None = None
         # One conversation at a time, so that an older answer never replaces a newer one.
         self._turn = asyncio.Lock()
@@ -112,8 +113,8 @@ class Agent:
         await self._store.close()
 
     def wake(self) -> None:
-        """Look at the results that wait, soon: what they say counts here at once while Redis is away."""
-        if self._is_away:
+        """Look at the results that wait, soon: what they say counts here at once while this worker decides alone."""
+        if self._is_alone:
             self._gather()
         self._work.set()
 
@@ -126,7 +127,7 @@ class Agent:
     async def acquire(self, owner: str) -> bool:
         """Take one of the fleet's permits for *owner* and keep its lease alive until :meth:`release`."""
         # Who asks waits for less time than Redis is given: where it is known to be away, it is not asked.
-        got = self._acquire_alone(owner) if self._is_away else await self._acquire_of_fleet(owner)
+        got = self._acquire_alone(owner) if self._is_alone else await self._acquire_of_fleet(owner)
         if got:
             self._held[owner] = asyncio.create_task(self._renew(owner))
         return got
@@ -158,7 +159,8 @@ class Agent:
         return known and records.with_permit(known, owner, now_s=now_s, policy=self._policy)
 
     async def _renew(self, owner: str) -> None:
-        while True:
+        until_s = time.monotonic() + self._policy.trial_call_s
+        while time.monotonic() < until_s:
             await asyncio.sleep(self._policy.permit_lease_s / 3)
             with suppress(StoreError):
                 await self._change(partial(self._renewal, owner))
@@ -179,7 +181,10 @@ class Agent:
             return new
 
         async with self._turn:
-            self._adopt(await self._store.change(watched))
+            seen = await self._store.change(watched)
+            if decided:
+                self._reports.worked()
+            self._adopt(seen)
         return decided
 
     def _soon(self, decide: Callable[[Record | None, float], Record | None]) -> None:
@@ -217,6 +222,7 @@ class Agent:
         async with self._turn:
             counted = await self._store.count(batch, at_s=self._uncertain.since_s)
             self._uncertain = None
+            self._reports.worked()
             self._is_mixed = counted.older_writer_s is not None and counted.older_writer_s < MIXED_S
             self._told_s, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
             await self._settle(counted.seen)
@@ -229,12 +235,12 @@ class Agent:
             signal, epoch, began_s, ended_s, model = self.results.popleft()
             at_s, took_s = ended_s + offset_s, ended_s - began_s if began_s else None
             pending = last_of(self._pending, epoch, at_s, self._worker_id)
-            if signal is SUCCESS and not self._is_away and not self._is_news(model, at_s):
+            if signal is SUCCESS and not self._is_alone and not self._is_news(model, at_s):
                 pending.succeed(at_s, took_s)
                 continue
             result = self._result(signal, epoch, at_s, took_s, model)
             pending.add(result)
-            if self._is_away:
+            if self._is_alone:
                 self._count_alone(result.signal)
             if result.signal.doubts_account:
                 doubts[result.signal.error_type] = result.signal
@@ -306,6 +312,8 @@ class Agent:
         if self._restored(seen.record, seen.now_s) is None:
             self._shared = seen.record
         record = self._settled(self._shared or Record(), seen.now_s)
+        if self._reports.error is not None:
+            record = self._with_own(record)
         self.view = View(record, monotonic_offset(seen.now_s), self._policy, seen.models)
         self._seen_s = time.monotonic()
         if not self.view.is_quiet:
@@ -316,6 +324,14 @@ class Agent:
         if self._is_away:
             self._is_away = False
             logger.info("Redis is back", extra={"redis": self._store.address})
+
+    def _with_own(self, shared: Record) -> Record:
+        """What Redis has, with what this worker alone knows, since Redis does not take it; a later epoch stands."""
+        own = self.view.record
+        if shared.epoch > own.epoch:
+            return shared
+        longer = max(shared.upstream, own.upstream, key=lambda upstream: upstream.rate_limit_reset_s)
+        return replace(shared, breaker=own.breaker, epoch=own.epoch, upstream=longer)
 
     # -- alone --------------------------------------------------------------------------------------------------
 
@@ -334,8 +350,15 @@ class Agent:
         self.on_view()
         return True
 
+    @property
+    def _is_alone(self) -> bool:
+        return self._is_away or self._reports.error is not None
+
     def _note_away(self, error: StoreError) -> None:
-        if not self._is_away:
+        if isinstance(error, StoreRefused):
+            # It may still be read: that it answers does not mean that it knows what is seen here.
+            self._reports.failed(error)
+        elif not self._is_away:
             self._is_away = True
             logger.warning("Redis is away, deciding alone: %s", error, extra={"redis": self._store.address})
 
