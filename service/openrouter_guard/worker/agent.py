@@ -1,7 +1,7 @@
 """The worker's part in the fleet: keeps the local view current, reports results, holds permits.
 
-Everything here runs in the background loop. The caller's path reads ``view``, appends to ``results`` and, while the
-breaker is half-open, waits a bounded time for ``acquire``.
+Everything here runs in the background loop. A caller looks at the :class:`~.view.Desk`, notes on it what its call
+came to and, while the breaker is half-open, waits a bounded time for ``acquire``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeAlias
+from typing import Any
 
-from openrouter_guard.errors import StoreError, StoreRefused
+from openrouter_guard.errors import ForeignValue, StoreError, StoreRefused, StoreUnavailable
 from openrouter_guard.rules import checks, models, times
 from openrouter_guard.rules import record as records
-from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
@@ -31,7 +31,7 @@ from openrouter_guard.runtime import Edge
 from openrouter_guard.store import Seen, Store
 
 from .pending import Pending, Result, last_of, result_of
-from .view import View, monotonic_offset
+from .view import Desk, View, monotonic_offset
 
 __all__ = ["Agent"]
 
@@ -48,21 +48,17 @@ MIXED_S = 600.0
 """So long after a writer of the existing format was noticed, which pushes nothing, there are looks every second."""
 RETRY_S = (0.1, 1.0)
 REFUSED_RETRY_S = 60.0
+REFUSED_S = 5.0
+"""How long after Redis refused a change it is not taken for well because it can be read."""
 HEARTBEAT_S = 60.0
 _ENDED = models.Run(ended=True)
-
-
-Ended: TypeAlias = tuple[Signal, int, float, float, str]
-"""A call that ended: what it said, its epoch, when it began (0: nobody knows) and ended by this process'
-monotonic clock, and its model. A plain tuple, for the caller makes it."""
 
 
 class Agent:
     """One reporter: a worker process' share in the state of one scope."""
 
-    def __init__(self, store: Store, policy: Policy, worker_id: str) -> None:
-        self.results: deque[Ended] = deque()
-        self.refused = 0
+    def __init__(self, store: Store, policy: Policy, worker_id: str, desk: Desk | None = None) -> None:
+        self._desk = desk or Desk()
         self.view = View(Record(), monotonic_offset(time.time()))
         self.known = asyncio.Event()
         self.on_view: Callable[[], None] = lambda: None
@@ -80,12 +76,20 @@ class Agent:
         self._held: dict[str, asyncio.Task[None]] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self._is_away = False
-        self._reports = Edge("Redis takes no reports, deciding alone", "Redis takes reports again")
+        self._refused_until_s = 0.0
         self._shared: Record | None = None
         # One conversation at a time, so that an older answer never replaces a newer one.
         self._turn = asyncio.Lock()
         self._flushing = asyncio.Lock()
         self._loops: list[asyncio.Task[None]] = []
+
+    @property
+    def view(self) -> View:
+        return self._desk.view
+
+    @view.setter
+    def view(self, view: View) -> None:
+        self._desk.view = view
 
     def start(self) -> None:
         listen = partial(self._optional, self._listen, Edge("Redis pushes no changes, looking every second", ""))
@@ -113,8 +117,8 @@ class Agent:
         await self._store.close()
 
     def wake(self) -> None:
-        """Look at the results that wait, soon: what they say counts here at once while this worker decides alone."""
-        if self._is_alone:
+        """Look at the results that wait, soon: what they say counts here at once while Redis is away."""
+        if self._is_away:
             self._gather()
         self._work.set()
 
@@ -127,7 +131,7 @@ class Agent:
     async def acquire(self, owner: str) -> bool:
         """Take one of the fleet's permits for *owner* and keep its lease alive until :meth:`release`."""
         # Who asks waits for less time than Redis is given: where it is known to be away, it is not asked.
-        got = self._acquire_alone(owner) if self._is_alone else await self._acquire_of_fleet(owner)
+        got = self._acquire_alone(owner) if self._is_away else await self._acquire_of_fleet(owner)
         if got:
             self._held[owner] = asyncio.create_task(self._renew(owner))
         return got
@@ -181,10 +185,7 @@ class Agent:
             return new
 
         async with self._turn:
-            seen = await self._store.change(watched)
-            if decided:
-                self._reports.worked()
-            self._adopt(seen)
+            self._adopt(await self._store.change(watched))
         return decided
 
     def _soon(self, decide: Callable[[Record | None, float], Record | None]) -> None:
@@ -222,25 +223,26 @@ class Agent:
         async with self._turn:
             counted = await self._store.count(batch, at_s=self._uncertain.since_s)
             self._uncertain = None
-            self._reports.worked()
             self._is_mixed = counted.older_writer_s is not None and counted.older_writer_s < MIXED_S
             self._told_s, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
+            self._refused_until_s = 0.0
             await self._settle(counted.seen)
 
     def _gather(self) -> None:
         """Merge what has ended by now into the batches that wait."""
         offset_s = self.view.offset_s
         doubts: dict[ErrorType | None, Signal] = {}
-        for _ in range(len(self.results)):
-            signal, epoch, began_s, ended_s, model = self.results.popleft()
+        ended = self._desk.results
+        for _ in range(len(ended)):
+            signal, epoch, began_s, ended_s, model = ended.popleft()
             at_s, took_s = ended_s + offset_s, ended_s - began_s if began_s else None
             pending = last_of(self._pending, epoch, at_s, self._worker_id)
-            if signal is SUCCESS and not self._is_alone and not self._is_news(model, at_s):
+            if signal is SUCCESS and not self._is_away and not self._is_news(model, at_s):
                 pending.succeed(at_s, took_s)
                 continue
             result = self._result(signal, epoch, at_s, took_s, model)
             pending.add(result)
-            if self._is_alone:
+            if self._is_away:
                 self._count_alone(result.signal)
             if result.signal.doubts_account:
                 doubts[result.signal.error_type] = result.signal
@@ -249,8 +251,8 @@ class Agent:
         self._gather_refused()
 
     def _gather_refused(self) -> None:
-        if self.refused:
-            refused, self.refused = self.refused, 0
+        if self._desk.refused:
+            refused, self._desk.refused = self._desk.refused, 0
             pending = last_of(self._pending, self.view.record.epoch, self.view.now_s, self._worker_id)
             pending.counters["not_permitted_calls"] += refused
 
@@ -290,7 +292,14 @@ class Agent:
 
     async def refresh(self) -> None:
         async with self._turn:
-            await self._settle(await self._store.read())
+            seen = await self._store.read()
+            if not self._stands_alone(seen):
+                await self._settle(seen)
+
+    def _stands_alone(self, seen: Seen) -> bool:
+        """Whether Redis tells, but takes nothing: what was counted here stands, unless the fleet knows of worse."""
+        knows_worse = seen.record is not None and seen.record.phase(seen.now_s) is not Phase.CLOSED
+        return time.monotonic() < self._refused_until_s and not knows_worse
 
     async def _settle(self, seen: Seen) -> None:
         """Take what was read, and commit what follows from it; whoever sees it first does it."""
@@ -312,8 +321,6 @@ class Agent:
         if self._restored(seen.record, seen.now_s) is None:
             self._shared = seen.record
         record = self._settled(self._shared or Record(), seen.now_s)
-        if self._reports.error is not None:
-            record = self._with_own(record)
         self.view = View(record, monotonic_offset(seen.now_s), self._policy, seen.models)
         self._seen_s = time.monotonic()
         if not self.view.is_quiet:
@@ -324,14 +331,6 @@ class Agent:
         if self._is_away:
             self._is_away = False
             logger.info("Redis is back", extra={"redis": self._store.address})
-
-    def _with_own(self, shared: Record) -> Record:
-        """What Redis has, with what this worker alone knows, since Redis does not take it; a later epoch stands."""
-        own = self.view.record
-        if shared.epoch > own.epoch:
-            return shared
-        longer = max(shared.upstream, own.upstream, key=lambda upstream: upstream.rate_limit_reset_s)
-        return replace(shared, breaker=own.breaker, epoch=own.epoch, upstream=longer)
 
     # -- alone --------------------------------------------------------------------------------------------------
 
@@ -350,15 +349,10 @@ class Agent:
         self.on_view()
         return True
 
-    @property
-    def _is_alone(self) -> bool:
-        return self._is_away or self._reports.error is not None
-
     def _note_away(self, error: StoreError) -> None:
-        if isinstance(error, StoreRefused):
-            # It may still be read: that it answers does not mean that it knows what is seen here.
-            self._reports.failed(error)
-        elif not self._is_away:
+        if not isinstance(error, StoreUnavailable):
+            self._refused_until_s = time.monotonic() + REFUSED_S
+        if not self._is_away:
             self._is_away = True
             logger.warning("Redis is away, deciding alone: %s", error, extra={"redis": self._store.address})
 
@@ -376,7 +370,7 @@ class Agent:
         """What Redis may refuse without harm, such as to a user without the right; it is asked again later."""
         try:
             await work()
-        except StoreRefused as error:
+        except (StoreRefused, ForeignValue) as error:
             edge.failed(error)
             await asyncio.sleep(REFUSED_RETRY_S)
 
