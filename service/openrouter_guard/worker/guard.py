@@ -22,6 +22,7 @@ from openrouter_guard.settings import Settings
 
 from .core import FIRST_VIEW_S, PERMIT_S, Core, GuardState
 from .observe import of_answer, of_exception
+from .thread import ended
 from .view import Ticket
 
 __all__ = ["AsyncCall", "AsyncGuard", "Call", "Guard", "SyncCall"]
@@ -117,14 +118,14 @@ class AsyncCall(Call):
     async def _admitted(self) -> Ticket:
         core = self._core
         if core.is_fresh:
-            await _ended(core.first_view(), FIRST_VIEW_S)
+            await ended(core.first_view(), FIRST_VIEW_S)
         return core.admit(self._model) or await self._permitted()
 
     async def _permitted(self) -> Ticket:
         owner, asked = self._core.ask_permit()
         granted = False
         try:
-            if await _ended(asked, PERMIT_S, cancel=False):
+            if await ended(asked, PERMIT_S, cancel=False):
                 granted = asked.result()
         finally:
             if not granted:
@@ -297,12 +298,12 @@ class AsyncGuard(_Guard):
 
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until calls may go, or while half-open may be tried; see :meth:`Guard.wait`."""
-        return await _ended(self._core.permitted(), timeout_s)
+        return await ended(self._core.permitted(), timeout_s)
 
     async def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Wait until every result so far is in Redis; see :meth:`Guard.flush`."""
         flushed = self._core.flush()
-        if not await _ended(flushed, timeout_s):
+        if not await ended(flushed, timeout_s):
             raise TimeoutError(_NOT_FLUSHED)
         flushed.result()
 
@@ -317,20 +318,6 @@ class AsyncGuard(_Guard):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-async def _ended(future: concurrent.futures.Future[Any], timeout_s: float | None, *, cancel: bool = True) -> bool:
-    """Wait for what runs in the background; True if it came to an end of its own.
-
-    Awaiting it would take its cancellation, when the guard is closed, for the caller's own.
-    """
-    waiting = asyncio.wrap_future(future)
-    try:
-        await asyncio.wait((waiting,), timeout=timeout_s)
-        return waiting.done() and not waiting.cancelled()
-    finally:
-        if cancel:
-            waiting.cancel()
 
 
 def _refuse_generators(function: Callable[..., object]) -> None:

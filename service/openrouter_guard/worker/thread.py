@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from openrouter_guard.runtime import cancelled
 
-__all__ = ["LoopThread"]
+__all__ = ["LoopThread", "ended"]
 
 T = TypeVar("T")
 
@@ -66,3 +66,17 @@ class LoopThread:
         await cancelled(*(asyncio.all_tasks(self._loop) - {asyncio.current_task()}))
         if self._last is not None:
             await self._last()
+
+
+async def ended(future: Future[Any], timeout_s: float | None, *, cancel: bool = True) -> bool:
+    """Wait in another loop for what runs in this one; True if it came to an end of its own.
+
+    Awaiting it would take its cancellation, when the guard is closed, for the caller's own.
+    """
+    waiting = asyncio.wrap_future(future)
+    try:
+        await asyncio.wait((waiting,), timeout=timeout_s)
+        return waiting.done() and not waiting.cancelled()
+    finally:
+        if cancel:
+            waiting.cancel()
