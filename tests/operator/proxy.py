@@ -103,6 +103,9 @@ Rule = Callable[[Seen], Fault | None]
 class Proxy:
     """Forwards everything; *rule* may say otherwise for each request. Use it as an async context manager.
 
+    Args:
+        name: Of whom it forwards for, as the audit log shows it (``userAgent``).
+
     Attributes:
         rule: Asked for each request, from the proxy's own loop.
         seen: All requests, oldest first.
@@ -113,7 +116,9 @@ class Proxy:
 
     rule: Rule | None
 
-    def __init__(self, control_plane: ControlPlane, kubeconfig: Path, *, token: str = ADMIN) -> None:
+    def __init__(
+        self, control_plane: ControlPlane, kubeconfig: Path, *, token: str = ADMIN, name: str = "proxy"
+    ) -> None:
         self.rule = None
         self.seen: list[Seen] = []
         self.lists: dict[str, bytes] = {}
@@ -121,6 +126,7 @@ class Proxy:
         self.kubeconfig = kubeconfig
         self._control_plane = control_plane
         self._token = token
+        self._name = name
         self._watches: dict[int, web.Request] = {}
         self._write = asyncio.Lock()
         self._stack = AsyncExitStack()
@@ -185,6 +191,7 @@ class Proxy:
         self, request: web.Request, seen: Seen, body: bytes, after: Callable[[], object] | None
     ) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
+        headers["User-Agent"] = self._name
         is_admin = seen.token.startswith(ADMIN)
         if is_admin:
             del headers["Authorization"]

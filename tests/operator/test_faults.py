@@ -21,6 +21,7 @@ from openrouter_operator.kinds import DEPLOYMENT
 from openrouter_operator.workload import PAUSED, Change, Pause, Workload
 from tests.chart.helm import wait_for_crd
 from tests.controlplane import ControlPlane, KubectlFailed
+from tests.operator.audit import changes
 from tests.operator.conftest import CRDS, Fleet, Operator
 from tests.operator.proxy import Answer, Fault, Hold, Proxy, Reset, Seen, SyncProxy
 from tests.waiting import until
@@ -53,16 +54,6 @@ def spoiled(faults: dict[str, tuple[Fault, int]]) -> Callable[[Seen], Fault | No
 
 def changes_of(proxy: Proxy, name: str) -> list[Seen]:
     return [seen for seen in proxy.seen if seen.method == "PATCH" and seen.is_of("deployments", name)]
-
-
-def answers(control_plane: ControlPlane, fleet: Fleet, name: str) -> list[int]:
-    """What the API server said to each change of a Deployment, by its own record."""
-    return [
-        event["responseStatus"]["code"]
-        for event in control_plane.audit_events()
-        if event["verb"] == "patch"
-        and (event["objectRef"].get("namespace"), event["objectRef"].get("name")) == (fleet.namespace, name)
-    ]
 
 
 def problems(fleet: Fleet) -> dict[str, str]:
@@ -218,7 +209,9 @@ def test_lists_from_before_the_pause_make_a_new_operator_forget_no_original(
 
     proxy.rule = lagging
     operator.restart()
-    until(lambda: answers(control_plane, fleet, "three")[-1] == 409, seconds=10)  # it took it for running
+    until(
+        lambda: ("three", 409) in changes(control_plane, fleet.namespace, agent="proxy"), seconds=10
+    )  # it took it for running
     fleet.force("forced_closed")
     fleet.until_replicas(one=1, three=3, seconds=15)
     assert not any(PAUSED in (d["metadata"].get("annotations") or {}) for d in fleet.deployments().values())

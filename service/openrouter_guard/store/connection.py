@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import redis.asyncio as aioredis
 from redis import exceptions as failures
+from redis.asyncio.client import PubSub
 
 from openrouter_guard.address import Address, Topology
 
@@ -29,6 +30,9 @@ Command: TypeAlias = tuple[str | int | float, ...]
 _MOVES = 8
 """How often a Cluster may send us elsewhere, or ask us to try again, within one conversation."""
 _TRY_AGAIN_S = 0.02
+QUIET_S = 5.0
+"""After so long without a message it is asked whether messages still come."""
+_PONG_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ class Connection:
         Raises:
             StoreError: If it was refused or not answered.
         """
-        with translated(self._where):
+        # Of the other keys the scripts themselves see to it.
+        with translated(self._where, key=keys[0]):
             (answer,) = await self._answers([("EVALSHA", script.sha, len(keys), *keys, *args)])
             if isinstance(answer, failures.NoScriptError):
                 # Sent as a whole, it cannot be forgotten again before it runs.
@@ -92,12 +97,11 @@ class Connection:
         with translated(self._where):
             client = await self._found()
             try:
-                async with client.pubsub(ignore_subscribe_messages=True) as messages:
+                async with client.pubsub() as messages:
                     await messages.subscribe(channel)
                     yield None
-                    while True:
-                        if await messages.get_message(timeout=None):
-                            yield None
+                    async for _ in _heard(messages):
+                        yield None
             except (failures.ConnectionError, failures.TimeoutError):
                 await self._lost(client)
                 raise
@@ -117,9 +121,9 @@ class Connection:
                 break
             for at in left:
                 answers[at] = await self._followed(client, commands[at], answers[at])
-            left = [at for at in left if isinstance(answers[at], (failures.MovedError, failures.TryAgainError))]
-            if not left:
+            if not any(isinstance(answers[at], (failures.MovedError, failures.TryAgainError)) for at in left):
                 break
+            left = [at for at in range(len(commands)) if _is_open(commands[at], answers[at])]
         return answers
 
     async def _followed(self, client: aioredis.Redis, command: Command, answer: Exception) -> Any:
@@ -194,6 +198,28 @@ async def _exchanged(client: aioredis.Redis, commands: Sequence[Command]) -> lis
 def _host(client: aioredis.Redis, answer: failures.AskError) -> tuple[str, int]:
     """Where a Cluster sends us; without a name: to another port of the same host."""
     return str(answer.host or client.connection_pool.connection_kwargs["host"]), int(answer.port)
+
+
+async def _heard(messages: PubSub) -> AsyncGenerator[None, None]:
+    """Wake at each message. A connection that a firewall has forgotten gives none, and no error either.
+
+    Raises:
+        redis.exceptions.TimeoutError: If the server no longer answers on it.
+    """
+    is_asked = False
+    while True:
+        found = await messages.parse_response(block=False, timeout=_PONG_S if is_asked else QUIET_S)
+        if found is None and is_asked:
+            raise failures.TimeoutError(f"no pushes, and no answer for {_PONG_S:g} s")
+        if is_asked := found is None:
+            await messages.ping()
+        elif found[0] == "message":
+            yield None
+
+
+def _is_open(command: Command, answer: Any) -> bool:
+    """Whether it is to be sent again; the clock that counts is that of the node that has the keys."""
+    return isinstance(answer, (failures.MovedError, failures.TryAgainError)) or command == ("TIME",)
 
 
 def _raised(answer: Any) -> Any:
