@@ -49,14 +49,3 @@ def test_while_the_breaker_is_open_questions_stay_in_the_queue(
     until(lambda: queue.llen("answers") == 13, seconds=20)
     until(lambda: queue.llen("in progress") == 0)
     assert simulated.requests[CHAT] == 13
-
-
-def test_an_outage_costs_the_questions_that_met_it_and_no_others(
-    queue: Any, guard: Guard, simulated: SimulatedOpenRouter
-) -> None:
-    simulated.switch("outage")
-    queue.rpush("questions", *range(30))
-    until(lambda: guard.state.phase is Phase.OPEN, seconds=20)
-    simulated.switch("healthy")
-    until(lambda: queue.llen("answers") + queue.llen("failed") == 30, seconds=20)
-    assert 5 <= queue.llen("failed") < 5 + 4

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +17,6 @@ from openrouter_guard.httpx import GuardedTransport
 from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.testing import SimulatedOpenRouter, running
 from openrouter_guard.worker import agent
-from tests.ports import free_port
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
 
@@ -204,61 +199,6 @@ class TestWhatAnAnswerMeans:
         assert simulated.requests[CHAT] == before + 5
 
 
-class TestRedis:
-    def test_a_thousand_calls_cost_a_few_commands(self, guard: Guard, valkey_server: ValkeyServer) -> None:
-        with guard.call():
-            pass
-        guard.flush()
-        before = commands(valkey_server)
-        for _ in range(1_000):
-            with guard.call():
-                pass
-        guard.flush()
-        assert commands(valkey_server) - before <= 20
-
-    @pytest.mark.parametrize("phase", [Phase.CLOSED, Phase.OPEN])
-    def test_one_that_freezes_is_not_noticed_by_calls(self, phase: Phase) -> None:
-        with ValkeyServer(port=free_port()) as valkey, Guard(settings(url_of(valkey))) as guard:
-            fail(guard, 5 if phase is Phase.OPEN else 1)
-            until(lambda: guard.state.phase is phase)
-            with frozen(valkey):
-                began_s = time.monotonic()
-                assert {goes_through(guard) for _ in range(1_000)} == {phase is Phase.CLOSED}
-                assert time.monotonic() - began_s < 0.5
-
-    def test_one_that_never_answers_costs_a_new_worker_a_moment(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            guard = Guard(settings(f"redis://127.0.0.1:{silent.getsockname()[1]}/0"))
-            began_s = time.monotonic()
-            assert all(goes_through(guard) for _ in range(100))
-            assert time.monotonic() - began_s < 1
-            guard.close(0.5)
-            assert time.monotonic() - began_s < 2
-
-    def test_one_that_takes_no_reports_does_not_keep_a_worker_from_stopping(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        caplog.set_level("INFO", "openrouter_guard")
-        with ValkeyServer(port=free_port()) as valkey, Guard(settings(url_of(valkey))) as guard:
-            with guard.call():
-                pass
-            guard.flush()
-            valkey.client().config_set("maxmemory", 1)
-            for _ in range(6):
-                with suppress(TimeoutError, CallNotPermitted), guard.call():
-                    raise TimeoutError
-            until(lambda: guard.state.phase is Phase.OPEN)
-            # What is read meanwhile does not let it go again.
-            reads = commands(valkey, "hmget")
-            until(lambda: commands(valkey, "hmget") > reads + 2)
-            assert not goes_through(guard)
-            valkey.client().config_set("maxmemory", 0)
-            until(lambda: valkey.client().hget("openrouter:state", "breaker") == b"open")
-            until(lambda: "Redis is back" in caplog.text)
-        said = [line.getMessage().partition(":")[0] for line in caplog.records]
-        assert said.count("Redis is away, deciding alone") == 1
-
-
 def test_a_refused_call_writes_nothing_into_the_log(guard: Guard, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "openrouter_guard")
     fail(guard, 5)
@@ -267,23 +207,3 @@ def test_a_refused_call_writes_nothing_into_the_log(guard: Guard, caplog: pytest
     assert not any(goes_through(guard) for _ in range(100))
     guard.flush()
     assert caplog.records == []
-
-
-def commands(valkey: ValkeyServer, name: str = "") -> int:
-    """How many there have been, of one name or of all; the look itself is a few."""
-    stats = valkey.client().info("commandstats")
-    return sum(stat["calls"] for command, stat in stats.items() if command.startswith(f"cmdstat_{name}"))
-
-
-def url_of(valkey: ValkeyServer) -> str:
-    return f"redis://127.0.0.1:{valkey.port}/0"
-
-
-@contextmanager
-def frozen(valkey: ValkeyServer) -> Iterator[None]:
-    pid = int(valkey.client().info("server")["process_id"])
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)

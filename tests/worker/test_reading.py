@@ -63,6 +63,11 @@ CASES = [
     ),
     pytest.param(event(response={"error": {"message": "no"}}), STREAM, UNAVAILABLE, id="an error in a response"),
     pytest.param(
+        event(type="error", code="server_error", message="cut"), STREAM, UNAVAILABLE, id="an error that is the event"
+    ),
+    pytest.param(event(type="error", code="invalid_prompt", message="no"), STREAM, NEUTRAL, id="of the request"),
+    pytest.param(event(type="error", error={"type": "overloaded_error"}), STREAM, UNAVAILABLE, id="of a message"),
+    pytest.param(
         event(error={"code": 502, "message": "cut"}).replace(b"\n", b"\r\n"), STREAM, UNAVAILABLE, id="CRLF"
     ),
     pytest.param(

@@ -116,6 +116,9 @@ def _error_in(event: object) -> Mapping[str, Any] | None:
     for carrier in (event, response):
         if isinstance(carrier, Mapping) and carrier.get("error"):
             return {"error": carrier["error"]}
+    if event.get("type") == "error":
+        # The Responses API has code and message at the top.
+        return {"error": event}
     choices = event.get("choices")
     reasons = [choice.get("finish_reason") for choice in choices or () if isinstance(choice, Mapping)]
     return {"error": {"message": "the stream ended in an error"}} if "error" in reasons else None
