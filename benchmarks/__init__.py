@@ -17,6 +17,6 @@ on this machine, on a Valkey of its own. The figures are shown and never asserte
     start_up       how long a replica takes to answer, and the memory that it holds
     soak           a steady load while the store is killed twice: answers that fail, memory that grows
 
-and the rest is what they share: measuring (rows, medians), forms (how each library guards a call), calling, fleet
+and the rest is what they share: measuring (rows, samples), forms (how each library guards a call), calling, fleet
 (processes), serving and load (HTTP servers and clients), existing_status, upstream, valkey.
 """

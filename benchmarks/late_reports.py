@@ -1,8 +1,8 @@
 """Whether it does any harm that a worker does not tell each of its successes at once.
 
 Simulated in virtual time: ours merges successes while all is well and tells them after up to 20 s; the peer tells
-every result within a second, in the order of arrival. Failures go at once in both. Fleets of the same size work for the
-same time, others meet a total outage. Every figure is the same in every run.
+every result within a second, in the order of arrival. Failures go at once in both. Such fleets work for a while,
+others meet a total outage. Every figure is the same in every run.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Fleet:
             self._plan(at_s + self._lot.uniform(TRIP_S, FLUSH_S), number)
 
     def _known(self, at_s: float, worker: Worker) -> int:
-        """Failures in a row as the worker knows: by push; by poll while there are any, or nothing was heard for long."""
+        """Failures in a row as the worker knows: by push, or by poll: seldom while there are none."""
         if worker.seen_s < self._pushed_s + PUSH_S <= at_s:
             worker.seen, worker.seen_s, worker.patience_s = SUSPECT, self._pushed_s + PUSH_S, FLUSH_S
         age_s = POLL_AGE_S if worker.seen else CALM_S
