@@ -90,11 +90,13 @@ class Settings:
         redis_url = environ.get("REDIS_URL", "").strip()
         if not redis_url:
             raise ConfigurationError("REDIS_URL is not set: write where Redis is, such as redis://redis:6379/0")
+        scope = Keys(environ.get(f"{_PREFIX}SCOPE") or DEFAULT_SCOPE).scope
+        checked(redis_url, scope)
         read = _Reader(environ)
         policy, thresholds = Policy(), Thresholds()
         return cls(
-            redis_url=checked(redis_url),
-            scope=Keys(environ.get(f"{_PREFIX}SCOPE") or DEFAULT_SCOPE).scope,
+            redis_url=redis_url,
+            scope=scope,
             api_key=environ.get("OPENROUTER_API_KEY", "").strip(),
             base_url=_base_url(environ.get("OPENROUTER_BASE_URL") or DEFAULT_BASE_URL),
             policy=Policy(

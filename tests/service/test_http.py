@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import redis.asyncio as aioredis
 from asgi_lifespan import LifespanManager
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -38,10 +39,10 @@ class TestMetricsByDay:
         assert found["metrics"] == {found["generated_at"][:10]: {"total_calls": 2, "successful_calls": 2}}
 
     async def test_a_text_among_the_numbers_stays_a_text(
-        self, settings: Settings, upstream: FakeUpstream, store: Store
+        self, settings: Settings, upstream: FakeUpstream, store: Store, client: aioredis.Redis
     ) -> None:
         await store.add_metrics({"total_calls": 1}, at_s=time.time())
-        await store._redis.hset(store.keys.metrics(time.time()), "note", "maintenance")
+        await client.hset(store.keys.metrics(time.time()), "note", "maintenance")
         async with running(settings, upstream) as service:
             (day,) = (await service.get(f"{METRICS}?days=1")).json()["metrics"].values()
         assert day == {"total_calls": 1, "note": "maintenance"}

@@ -24,7 +24,8 @@
 -- ARGV[13] the scope
 -- Returns  what became of it ("counted", "late": of another epoch or a breaker that is not closed,
 --          "repeated": this batch was here before), TIME as two strings, the values of ARGV[9], the models, and
---          how many seconds ago an older writer was last noticed; "" if none was
+--          how many seconds ago an older writer was last noticed, "" if none was, and the keys that hold what is
+--          not ours, which took nothing
 local METRICS_LIFE_S = 30 * 24 * 3600
 local ERRORS_LIFE_S = 7 * 24 * 3600
 local ERRORS_KEPT = 1000
@@ -70,11 +71,19 @@ local function is_later(known_time, value)
   return string.sub(known_time, -6) == "+00:00" and known_time > value
 end
 
+-- What a read of a hash finds; nil where the key holds what is not ours. Reading costs less than asking first.
+local function found(command, key, ...)
+  local values = redis.pcall(command, key, ...)
+  if not values.err then return values end
+  if not string.find(values.err, "WRONGTYPE", 1, true) then return redis.call(command, key, ...) end
+  foreign[#foreign + 1] = key
+end
+
 local function add(key, counters)
   local names, totals, is_new = {}, {}, false
   for name in pairs(counters) do names[#names + 1] = name end
   if #names == 0 then return end
-  for i, value in ipairs(redis.call("HMGET", key, unpack(names))) do
+  for i, value in ipairs(found("HMGET", key, unpack(names)) or {}) do
     is_new = is_new or not value
     local total = tonumber(value or "0")
     if total then
@@ -122,7 +131,7 @@ end
 local ring = known.reporters
 local from, to, last_seq = string.find(ring, reporter .. ":(%d+):%d+ ")
 local verdict, is_news = "counted", false
-local models = redis.call("HGETALL", KEYS[4])
+local models = found("HGETALL", KEYS[4])
 if from and tonumber(last_seq) >= seq then
   verdict = "repeated"
 else
@@ -182,7 +191,7 @@ else
   if verdict == "counted" and known.override == "" and begins then redis.call("EXPIRE", state, ARGV[8]) end
 
   add(KEYS[2], counters)
-  if ARGV[1] ~= "-1" and ARGV[10] ~= "{}" then
+  if models and ARGV[1] ~= "-1" and ARGV[10] ~= "{}" then
     local all, told, gone = {}, {}, {}
     for i = 1, #models, 2 do
       local ok, model = pcall(cjson.decode, models[i + 1])
@@ -211,7 +220,7 @@ else
     models = redis.call("HGETALL", KEYS[4])
   end
   local errors = cjson.decode(ARGV[7])
-  if #errors > 0 then
+  if #errors > 0 and ours(KEYS[3], "list") then
     redis.call("LPUSH", KEYS[3], unpack(errors))
     redis.call("LTRIM", KEYS[3], 0, ERRORS_KEPT - 1)
     redis.call("EXPIRE", KEYS[3], ERRORS_LIFE_S)
@@ -226,4 +235,4 @@ end
 local values = {}
 for i, name in ipairs(returned) do values[i] = known[name] ~= "" and known[name] end
 local older = tonumber(known.older_writer)
-return { verdict, time[1], time[2], values, models, older and tostring(now_s - older) or "" }
+return { verdict, time[1], time[2], values, models or {}, older and tostring(now_s - older) or "", foreign }

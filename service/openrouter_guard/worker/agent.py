@@ -20,10 +20,10 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from openrouter_guard.errors import StoreError, StoreRefused
+from openrouter_guard.errors import ForeignValue, StoreError, StoreRefused, StoreUnavailable
 from openrouter_guard.rules import checks, models, times
 from openrouter_guard.rules import record as records
-from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
@@ -48,6 +48,8 @@ MIXED_S = 600.0
 """So long after a writer of the existing format was noticed, which pushes nothing, there are looks every second."""
 RETRY_S = (0.1, 1.0)
 REFUSED_RETRY_S = 60.0
+REFUSED_S = 5.0
+"""How long after Redis refused a change it is not taken for well because it can be read."""
 HEARTBEAT_S = 60.0
 _ENDED = models.Run(ended=True)
 
@@ -74,6 +76,7 @@ class Agent:
         self._held: dict[str, asyncio.Task[None]] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self._is_away = False
+        self._refused_until_s = 0.0
         self._shared: Record | None = None
         # One conversation at a time, so that an older answer never replaces a newer one.
         self._turn = asyncio.Lock()
@@ -221,6 +224,7 @@ class Agent:
             self._uncertain = None
             self._is_mixed = counted.older_writer_s is not None and counted.older_writer_s < MIXED_S
             self._told_s, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
+            self._refused_until_s = 0.0
             await self._settle(counted.seen)
 
     def _gather(self) -> None:
@@ -287,7 +291,14 @@ class Agent:
 
     async def refresh(self) -> None:
         async with self._turn:
-            await self._settle(await self._store.read())
+            seen = await self._store.read()
+            if not self._stands_alone(seen):
+                await self._settle(seen)
+
+    def _stands_alone(self, seen: Seen) -> bool:
+        """Whether Redis tells, but takes nothing: what was counted here stands, unless the fleet knows of worse."""
+        knows_worse = seen.record is not None and seen.record.phase(seen.now_s) is not Phase.CLOSED
+        return time.monotonic() < self._refused_until_s and not knows_worse
 
     async def _settle(self, seen: Seen) -> None:
         """Take what was read, and commit what follows from it; whoever sees it first does it."""
@@ -338,6 +349,8 @@ class Agent:
         return True
 
     def _note_away(self, error: StoreError) -> None:
+        if not isinstance(error, StoreUnavailable):
+            self._refused_until_s = time.monotonic() + REFUSED_S
         if not self._is_away:
             self._is_away = True
             logger.warning("Redis is away, deciding alone: %s", error, extra={"redis": self._store.address})
@@ -356,7 +369,7 @@ class Agent:
         """What Redis may refuse without harm, such as to a user without the right; it is asked again later."""
         try:
             await work()
-        except StoreRefused as error:
+        except (StoreRefused, ForeignValue) as error:
             edge.failed(error)
             await asyncio.sleep(REFUSED_RETRY_S)
 
