@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from openrouter_guard.errors import StoreRefused
 from openrouter_guard.keys import Keys
 from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Phase
@@ -18,7 +19,7 @@ from openrouter_guard.rules.wire import FIELDS, iso, parse, unix_s
 
 from .connection import Connection, Script
 from .failures import foreign_key
-from .scripts import TIMES
+from .scripts import CLAIM, TIMES
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ WORKER_LIFE_S = 600.0
 PAUSED_LIFE_S = 86_400.0
 """What an operator said it has paused holds for so long unless it says it again."""
 ERROR_DAYS = 7
+HISTORY_KEPT = 10_000
 
 About: TypeAlias = dict[str, Any]
 """What somebody says of itself: a JSON object with ``last_seen``, ISO 8601."""
@@ -51,18 +53,27 @@ class Ledger:
         self.keys = keys
         self.address = address
 
-    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> list[Any]:
-        """The answer of a script, without what it could not use: that is said once, and again when it changes."""
+    async def _run(
+        self, script: Script, keys: Mapping[str, object], args: Sequence[str | int], more: Sequence[str] = ()
+    ) -> list[Any]:
+        """The answer of a script, without the keys that it could not use: those are said, once.
+
+        Args:
+            script: To run.
+            keys: Those that it takes, each with whether it is used this time.
+            args: What else it takes.
+            more: Keys that are used, after the others.
+        """
         answer: list[Any]
-        *answer, foreign = await self._connection.run(script, keys, args)
-        self._note_foreign(keys, foreign)
+        *answer, foreign = await self._connection.run(script, [*keys, *more], args)
+        self._note_foreign([*(key for key, is_used in keys.items() if is_used), *more], foreign)
         return answer
 
-    def _note_foreign(self, keys: Sequence[str], foreign: Sequence[str]) -> None:
+    def _note_foreign(self, used: Sequence[str], foreign: Sequence[str]) -> None:
         for key in foreign:
             if key not in self._foreign:
                 logger.warning("%s; until then nothing is kept there", foreign_key(key, self.address))
-        self._foreign = self._foreign.difference(keys).union(foreign)
+        self._foreign = self._foreign.difference(used).union(foreign)
 
     # -- by day -------------------------------------------------------------------------------------------------
 
@@ -92,8 +103,9 @@ class Ledger:
         days_s = _days_s(days, now_s)
         seconds, micros, state, found = await self._run(
             TIMES,
-            [self.keys.state, *map(self.keys.metrics, days_s)],
+            {self.keys.state: True},
             [json.dumps(FIELDS), json.dumps(list(_TIMES.values()))],
+            [self.keys.metrics(day_s) for day_s in days_s],
         )
         record = parse({name: value for name, value in zip(FIELDS, state, strict=True) if value is not None})
         running = times.passed(record, int(seconds) + int(micros) / 1e6)
@@ -122,6 +134,32 @@ class Ledger:
         key = self.keys.history
         (entries,) = await self._connection.say(("XREVRANGE", key, newest, "-", "COUNT", limit))
         return [{"epoch": name.partition("-")[0], **fields} for name, fields in entries]
+
+    async def note(self, entry: Mapping[str, str], *, epoch: int, seq: int) -> bool:
+        """Put something into the history that is no transition.
+
+        Args:
+            entry: As :meth:`history` gives it back; ``from`` and ``to`` are the same.
+            epoch: In which it happened.
+            seq: Above 0, and the same for all who may notice the same thing: only the first of them is heard.
+
+        Returns:
+            Whether it was put there: not where somebody has said so already, or the epoch is over.
+        """
+        fields = [text for pair in entry.items() for text in pair]
+        try:
+            await self._connection.say(
+                ("XADD", self.keys.history, "MAXLEN", "~", HISTORY_KEPT, f"{epoch}-{seq}", *fields)
+            )
+        except StoreRefused as refused:
+            if "equal or smaller" not in str(refused):
+                raise
+            return False
+        return True
+
+    async def claim(self, name: str, number: int) -> bool:
+        """Whether *number* is ours: of all who claim it, or a lower one, under *name*, one gets it."""
+        return bool(await self._connection.run(CLAIM, [self.keys.state], [name, number]))
 
     async def worker_errors(self, limit: int = 100, *, now_s: float) -> list[About]:
         """The newest errors that workers reported in the last seven days, newest first.
