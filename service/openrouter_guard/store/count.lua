@@ -22,6 +22,8 @@
 --          for now
 -- ARGV[12] channel to wake those who listen
 -- ARGV[13] the scope
+-- ARGV[14] for the window of all calls: how many ended, how many failed, how many were slow, and how many seconds
+--          it reaches back, as in "20 3 1 60"; "" if nobody watches it
 -- Returns  what became of it ("counted", "late": of another epoch or a breaker that is not closed,
 --          "repeated": this batch was here before), TIME as two strings, the values of ARGV[9], the models, and
 --          how many seconds ago an older writer was last noticed; "" if none was; and the keys that hold what is
@@ -35,6 +37,7 @@ local MINUTE_S = 60
 local MODEL_LIFE_S = 600
 local MODELS_LIFE_S = 26 * 3600
 local RUN_KEPT = 3
+local STEP_S = 10
 -- So many failures in a row are pushed to all, whose successes may wait to be reported while there are none.
 local SUSPECT = 2
 -- Results count in the order in which they come, a success that is told so much later than it ended in the order of
@@ -119,6 +122,24 @@ local function count_runs()
   return failures, is_told
 end
 
+-- The window with one batch more, as "from:calls:failures:slow:reporters" for each step that it reaches back to.
+local function window_with(calls, failures, slow, reach_s)
+  local step, kept, names = now_s - now_s % STEP_S, {}, ""
+  for from, c, f, s, members in string.gmatch(known.window, "(%d+):(%d+):(%d+):(%d+):(%S*)") do
+    if tonumber(from) == step then
+      calls, failures, slow, names = calls + c, failures + f, slow + s, members
+    elseif tonumber(from) > now_s - reach_s then
+      kept[#kept + 1] = from .. ":" .. c .. ":" .. f .. ":" .. s .. ":" .. members
+    end
+  end
+  local _, others = string.gsub(names, "[^,]+", "")
+  if failures + slow > 0 and others < RUN_KEPT and not string.find("," .. names .. ",", "," .. reporter .. ",", 1, true) then
+    names = names == "" and reporter or names .. "," .. reporter
+  end
+  kept[#kept + 1] = string.format("%d:%d:%d:%d:%s", step, calls, failures, slow, names)
+  return table.concat(kept, " ")
+end
+
 -- The reporters, longest silent first, each as "name:batch:seconds ".
 local ring = known.reporters
 local from, to, last_seq = string.find(ring, reporter .. ":(%d+):%d+ ")
@@ -157,6 +178,8 @@ else
     end
     set("breaker", "closed")
     set("circuit_breaker_open", "false")
+    local calls, failed, slow, reach_s = string.match(ARGV[14], "(%d+) (%d+) (%d+) (%d+)")
+    if calls then set("window", window_with(calls, failed, slow, reach_s)) end
     for field, value in pairs(cjson.decode(ARGV[5])) do
       if string.sub(field, 1, 5) == "last_" then
         if not is_later(known[field] or "", value) then set(field, value) end
