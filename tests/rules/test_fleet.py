@@ -132,14 +132,18 @@ class Fleet(RuleBasedStateMachine):
         worker = busy[who % len(busy)]
         self.end(worker, signal)
 
-    @rule(who=whoever)
-    def five_calls_fail(self, who: int) -> None:
-        """So that the breaker is not closed all the time."""
+    @rule(who=whoever, seconds=st.sampled_from([0.0, 12.0, 50.0]))
+    def an_outage(self, who: int, seconds: float) -> None:
+        """Five calls fail and are told, and time passes: else the breaker would be closed nearly always."""
         worker = self.workers[who]
         for _ in range(5):
             self.begins_a_call(who)
             if worker.calls:
                 self.end(worker, FAILURE)
+        self.reports(who, "yes")
+        self.commits_all(worker)
+        self.memory.now_s += seconds
+        self.looks(who)
 
     @precondition(lambda self: any(worker.plans for worker in self.workers))
     @rule(who=st.integers(0, 99), is_lost=st.booleans())
@@ -149,6 +153,15 @@ class Fleet(RuleBasedStateMachine):
         worker = busy[who % len(busy)]
         decide, seen = worker.plans.pop(0)
         self.commit(worker, decide, seen or self.now(), is_lost=is_lost)
+
+    @rule(who=whoever)
+    def commits_all_its_decisions(self, who: int) -> None:
+        self.commits_all(self.workers[who])
+
+    def commits_all(self, worker: Worker) -> None:
+        plans, worker.plans = worker.plans, []
+        for decide, seen in plans:
+            self.commit(worker, decide, seen or self.now(), is_lost=False)
 
     @rule(who=whoever)
     def renews_its_permits(self, who: int) -> None:
