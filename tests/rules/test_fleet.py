@@ -13,6 +13,7 @@ from itertools import count
 from typing import TypeAlias
 
 from hypothesis import HealthCheck, settings
+from hypothesis import Phase as Trying
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -348,6 +349,11 @@ class Fleet(RuleBasedStateMachine):
 
 
 Fleet.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=100,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    # Making a failure shorter takes minutes: for that, run it with `phases=tuple(Trying)` once.
+    phases=(Trying.explicit, Trying.reuse, Trying.generate),
 )
 TestFleet = Fleet.TestCase
