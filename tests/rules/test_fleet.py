@@ -198,6 +198,9 @@ class Fleet(RuleBasedStateMachine):
 
     @rule()
     def redis_loses_all(self) -> None:
+        """A restart or a failover: connections break, so what was under way does not arrive at the new one."""
+        for worker in self.workers:
+            worker.plans = [(decide, None) for decide, _ in worker.plans]
         told_but_unsure = sum(w.uncertain.calls for w in self.workers if w.uncertain and not self.not_counted(w))
         self.forgotten += self.memory.calls - told_but_unsure
         self.memory.lose()
