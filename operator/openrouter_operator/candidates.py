@@ -31,6 +31,7 @@ class Candidate:
         autoscaler_min: The fewest pods that this one leaves.
         is_kedas: Whether a ScaledObject looks after its replicas.
         pods_behind: How many pods the workload has that it looks after; None if that is unknown.
+        claimed_by: An older ``OpenRouterStatus`` that names it too; empty if there is none.
     """
 
     workload: Workload
@@ -40,10 +41,14 @@ class Candidate:
     options: Options = field(default_factory=Options)
     is_kedas: bool = False
     pods_behind: int | None = None
+    claimed_by: str = ""
 
     def is_paused_by(self, owner: Owner) -> bool:
+        """Whether we have paused it; one of the same name takes over what its predecessor has left behind."""
         pause = self.workload.pause
-        return pause is not None and pause.owner_uid == owner.uid
+        if pause is None:
+            return False
+        return pause.owner_uid == owner.uid or (pause.is_orphaned and pause.owner == owner.name)
 
     @property
     def stays(self) -> bool:
@@ -89,6 +94,9 @@ def _skip_others(candidate: Candidate, _outage: str) -> Skip | None:
         return Skip(
             "PausedByOther", f"OpenRouterStatus {pause.owner} has paused it: let only one of the two match it"
         )
+    if candidate.claimed_by:
+        words = f"OpenRouterStatus {candidate.claimed_by}, which is older, matches it too: let only one of them do so"
+        return Skip("MatchedByOther", words)
     if workload.damage:
         return Skip("AnnotationDamaged", f"{workload.damage}: set the replicas by hand and remove the annotation")
     if workload.is_controlled:

@@ -108,7 +108,8 @@ class Changes:
         workload = change.workload
         tries = self._retries[workload.uid].tries + 1 if workload.uid in self._retries else 1
         failure = Failure("Refused" if isinstance(error, Refused) else "Unavailable", _words(error))
-        self._retries[workload.uid] = _Retry(change.pods, failure, tries, time.monotonic() + backoff_s(tries))
+        wait_s = max(backoff_s(tries), min(getattr(error, "after_s", 0.0), RETRY_S[1]))
+        self._retries[workload.uid] = _Retry(change.pods, failure, tries, time.monotonic() + wait_s)
         if tries == 1:
             logger.warning("%s in %s cannot be changed: %s", workload, workload.namespace, failure.message)
 

@@ -26,7 +26,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 
 from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 
-from .workload import GROUP, Change, Workload
+from .workload import FIELD_MANAGER, GROUP, Change, Workload
 
 __all__ = [
     "AUTOSCALERS",
@@ -64,7 +64,13 @@ class ClusterError(OpenRouterGuardError):
 
 
 class Unavailable(ClusterError):
-    """The API server does not answer, or not now."""
+    """The API server does not answer, or not now.
+
+    Attributes:
+        after_s: In how many seconds it asks to be tried again; 0 if it does not say.
+    """
+
+    after_s = 0.0
 
 
 class Conflict(ClusterError):
@@ -135,7 +141,7 @@ class Cluster:
         workload = change.workload
         async with self._turns:
             self.fence()
-            return Workload.of(workload.kind, await self._request("PATCH", _path(workload), body=change.patch()))
+            return Workload.of(workload.kind, await self._request("PATCH", _as_us(workload), body=change.patch()))
 
     async def workload(self, seen: Workload) -> Workload:
         """The workload as it is now, whatever has become of it."""
@@ -239,7 +245,7 @@ class Cluster:
             reason = str(error) or type(error).__name__
             raise Unavailable(f"the API server at {self.host} does not answer: {reason}") from error
         if answer.status >= 400:
-            raise _error(answer.status, text)
+            raise _error(answer.status, text, answer.headers or {})
         try:
             found: dict[str, Any] = json.loads(text)
         except ValueError:
@@ -258,6 +264,10 @@ def _path(workload: Workload) -> str:
     return f"{_every(workload.kind.path, workload.namespace)}/{workload.name}"
 
 
+def _as_us(workload: Workload) -> str:
+    return f"{_path(workload)}?fieldManager={FIELD_MANAGER}"
+
+
 def _resource(namespace: str, name: str) -> str:
     return f"{_every(RESOURCE, namespace)}/{name}"
 
@@ -266,19 +276,20 @@ def _leases(namespace: str) -> str:
     return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 
 
-def _error(status: int, text: bytes) -> ClusterError:
+def _error(status: int, text: bytes, headers: Mapping[str, str]) -> ClusterError:
     try:
         message = str(json.loads(text)["message"])
     except (KeyError, TypeError, ValueError):
-        message = text[:_BODY_SHOWN].decode(errors="replace") or f"HTTP {status}"
+        message = " ".join(text[:_BODY_SHOWN].decode(errors="replace").split()) or f"HTTP {status}"
     match status:
         case 404:
             return NotFound(message)
         case 409:
             return Conflict(message)
-        case 429:
-            return Unavailable(message)
-        case _ if status >= 500:
-            return Unavailable(message)
+        case _ if status == 429 or status >= 500:
+            error = Unavailable(message)
+            after = headers.get("Retry-After", "")
+            error.after_s = float(after) if after.isdecimal() else 0.0
+            return error
         case _:
             return Refused(message)

@@ -15,10 +15,23 @@ from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.wire import iso, unix_s
 
 from .candidates import Candidate, Owner, skip
-from .plan import Goal, Reading, Step
+from .plan import Goal, Step
+from .reading import Reading
 from .spec import Spec
+from .workload import Pause, Workload
 
-__all__ = ["Event", "Failure", "Problem", "Round", "Tally", "differs", "events", "status", "tally", "unknown_since_s"]
+__all__ = [
+    "UNKNOWN",
+    "Failure",
+    "Problem",
+    "Round",
+    "Tally",
+    "differs",
+    "is_true",
+    "status",
+    "tally",
+    "unknown_since_s",
+]
 
 PROBLEMS_SHOWN = 10
 COUNTERS_S = 120.0
@@ -56,6 +69,7 @@ class Tally:
     failed: int
     problems: tuple[Problem, ...] = ()
     unwatched: tuple[str, ...] = ()
+    contested: tuple[Problem, ...] = ()
 
     @property
     def is_paused(self) -> bool:
@@ -70,6 +84,7 @@ class Round:
         is_settled: Whether the goal is reached: nothing is left to change.
         invalid: Why the spec cannot be carried out; empty if it can.
         took_s: How long it took to make its changes.
+        would: What a dry run would have changed.
     """
 
     generation: int
@@ -80,19 +95,12 @@ class Round:
     is_settled: bool = True
     invalid: str = ""
     took_s: float = 0.0
+    would: tuple[str, ...] = ()
 
     @property
     def ended_s(self) -> float:
         """When all was answered, by the clock of the reading, which the round began with."""
         return self.reading.now_s + self.took_s
-
-
-class Event(NamedTuple):
-    """One line of ``kubectl describe``; ``type`` is ``Normal`` or ``Warning``."""
-
-    type: str
-    reason: str
-    message: str
 
 
 def tally(
@@ -110,6 +118,9 @@ def tally(
     failed = [(c, failures[c.workload.uid]) for c in candidates if c.workload.uid in failures]
     problems = [Problem(str(c.workload), failure.reason, failure.message) for c, failure in failed]
     problems += [Problem(str(c.workload), why.reason, why.message) for c, why in skips if why and why.message]
+    fights = (_contested(c.workload, c.workload.pause) for c in ours if c.workload.pause)
+    contested = tuple(problem for problem in fights if problem)
+    problems += contested
     problems += [Problem(kind, "KindNotWatched", _UNWATCHED.format(kind=kind)) for kind in unwatched]
     return Tally(
         matched=len(matched),
@@ -119,7 +130,19 @@ def tally(
         failed=len(failed),
         problems=tuple(sorted(problems)[:PROBLEMS_SHOWN]),
         unwatched=tuple(unwatched),
+        contested=contested,
     )
+
+
+def _contested(workload: Workload, pause: Pause) -> Problem | None:
+    if pause.contest is None:
+        return None
+    who, times = pause.contest.by or "somebody", pause.contest.times
+    words = (
+        f"{who!r} undoes its pause, put back {times} times: let it leave that field alone (docs/operator.md), or"
+        " write onManualChange: Respect"
+    )
+    return Problem(str(workload), "Contested", words)
 
 
 # -- the status -----------------------------------------------------------------------------------------------------
@@ -140,7 +163,8 @@ def status(old: Mapping[str, Any], now: Round) -> dict[str, Any]:
             for kind, check in _CONDITIONS.items()
         ],
     }
-    return written | _spans(old, now)
+    would = {"wouldChange": list(now.would[:PROBLEMS_SHOWN])} if now.spec.dry_run else {}
+    return written | would | _spans(old, now)
 
 
 def differs(old: Mapping[str, Any], new: Mapping[str, Any], *, since_write_s: float) -> bool:
@@ -210,12 +234,12 @@ def _targets(tally: Tally) -> dict[str, Any]:
         "skipped": tally.matched - tally.able,
         "failed": tally.failed,
         "summary": f"{tally.paused}/{tally.able}",
-    }
+    } | ({"contested": len(tally.contested)} if tally.contested else {})
 
 
 def _spans(old: Mapping[str, Any], now: Round) -> dict[str, Any]:
     """``lastPause`` and ``lastResume``: when the last ones began, why, and how long they took."""
-    was_paused = _is_true(old, "Paused")
+    was_paused = is_true(old, "Paused")
     now_s, counts = now.reading.now_s, now.tally
     pause, resume = dict(old.get("lastPause") or {}), dict(old.get("lastResume") or {})
     if counts.is_paused and not was_paused:
@@ -262,13 +286,22 @@ def _ready(now: Round) -> _Said:
         return "False", "TargetsFailed", f"{now.tally.failed} workloads could not be changed; {_line(first)}"
     if now.tally.unwatched:
         return "False", "KindNotWatched", _UNWATCHED.format(kind=", ".join(now.tally.unwatched))
+    if now.tally.contested:
+        return "False", "Contested", _line(now.tally.contested[0])
     if not now.reading.is_fresh:
         return "Unknown", "StateUnknown", _stale(now.reading)
+    if now.spec.dry_run:
+        return "True", "DryRun", _would(now.would)
     if now.spec.suspend:
         return "True", "Suspended", "spec.suspend is true: the state is shown and nothing is changed"
     if now.spec.targets and not now.tally.matched:
         return "True", "NoTargets", "No workload in this namespace matches spec.targets"
     return "True", "CarriedOut", _going_on(now)
+
+
+def _would(changes: Sequence[str]) -> str:
+    such = f", such as {changes[0]}" if changes else ""
+    return f"spec.dryRun is true: {len(changes)} workloads would be changed now{such}"
 
 
 def _line(problem: Problem | None) -> str:
@@ -322,6 +355,8 @@ def _going_on(now: Round) -> str:
     match now.goal.step:
         case Step.PAUSE if counts.able:
             return f"{counts.paused} of {counts.able} workloads are paused"
+        case Step.CANARY if now.goal.reason == "Flapping":
+            return f"{counts.paused} workloads stay paused: the breaker closed too often in vain within the hour"
         case Step.CANARY:
             return f"{counts.paused} workloads are paused, {counts.resuming} run one pod to test the upstream"
         case Step.RESUME if counts.is_paused:
@@ -366,53 +401,5 @@ def unknown_since_s(status: Mapping[str, Any]) -> float | None:
     return None
 
 
-def _is_true(status: Mapping[str, Any], kind: str) -> bool:
+def is_true(status: Mapping[str, Any], kind: str) -> bool:
     return any(c["type"] == kind and c["status"] == "True" for c in status.get("conditions") or ())
-
-
-# -- the events -----------------------------------------------------------------------------------------------------
-
-
-def events(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
-    """What is worth telling between two statuses: transitions, and nothing that repeats."""
-    return [event for tell in (_of_breaker, _of_pause, _of_problems, _of_freshness) for event in tell(old, new)]
-
-
-def _of_breaker(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
-    before, breaker = (old.get("breaker") or {}).get("state", UNKNOWN), new["breaker"]
-    if breaker["state"] == before or UNKNOWN in (before, breaker["state"]):
-        return []
-    match breaker["state"]:
-        case Phase.OPEN:
-            words = f"Calls to OpenRouter are refused ({breaker.get('reason')}) until {breaker.get('retryAt')}"
-            return [Event("Warning", "BreakerOpened", words)]
-        case Phase.HALF_OPEN:
-            return [Event("Normal", "BreakerHalfOpen", "A few test calls to OpenRouter may go")]
-        case _:
-            return [Event("Normal", "BreakerClosed", "Calls to OpenRouter go through again")]
-
-
-def _of_pause(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
-    was, is_ = _is_true(old, "Paused"), _is_true(new, "Paused")
-    targets = new["targets"]
-    if is_ and not was:
-        reason = (new.get("lastPause") or {}).get("reason", UNKNOWN)
-        return [Event("Normal", "Pausing", f"Pausing workloads, {targets['summary']} so far ({reason})")]
-    if was and not is_:
-        lasted = (new.get("lastResume") or {}).get("durationSeconds", 0)
-        return [Event("Normal", "Resumed", f"All workloads are as they were, {lasted:g} s after the first")]
-    return []
-
-
-def _of_problems(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
-    known = {(p["target"], p["reason"]) for p in old.get("problems") or ()}
-    fresh = [p for p in new["problems"] if (p["target"], p["reason"]) not in known]
-    return [Event("Warning", p["reason"], f"{p['target']}: {p['message']}") for p in fresh]
-
-
-def _of_freshness(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
-    was, is_ = _is_true(old, "StateFresh"), _is_true(new, "StateFresh")
-    if was and not is_:
-        said = next(c["message"] for c in new["conditions"] if c["type"] == "StateFresh")
-        return [Event("Warning", "StateUnknown", f"{said}; nothing is changed meanwhile")]
-    return []

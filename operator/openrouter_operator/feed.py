@@ -11,7 +11,7 @@ from openrouter_guard.runtime import Background, Cache, View, cancelled
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 
-from .plan import Reading
+from .reading import Reading
 
 __all__ = ["Feed", "Feeds"]
 

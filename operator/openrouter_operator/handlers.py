@@ -18,6 +18,7 @@ from typing import Any
 
 import kopf
 
+from .claims import Claims
 from .cluster import AUTOSCALERS, FINALIZER, RESOURCE, Cluster, ClusterError, NotLeading
 from .feed import Feeds
 from .inventory import Inventory
@@ -63,6 +64,7 @@ class Operator:
 
     def __init__(self, cluster: Cluster, inventory: Inventory, feeds: Feeds) -> None:
         self.inventory = inventory
+        self.claims = Claims()
         self.feeds = feeds
         self.resources: dict[str, _Watched] = {}
         self.orphans = Orphans(cluster, inventory, self.resources.__contains__)
@@ -86,7 +88,7 @@ class Operator:
     def reconciler(self, uid: str) -> Reconciler:
         """The one that looks after the resource, or a new one."""
         watched = self.resources.get(uid)
-        return watched.reconciler if watched else Reconciler(self._cluster, self.inventory, self.feeds)
+        return watched.reconciler if watched else Reconciler(self._cluster, self.inventory, self.feeds, self.claims)
 
     @contextmanager
     def watching(self, uid: str, namespace: str) -> Iterator[_Watched]:
@@ -153,6 +155,7 @@ async def _first(wake: asyncio.Event, stopped: kopf.DaemonStopped, seconds: floa
 
 async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo: kopf.Memo, **_: Any) -> None:
     operator: Operator = memo.operator
+    _note_claim(operator, event, body)
     if event["type"] == "DELETED":
         operator.orphans.hint()
     elif body.metadata.get("deletionTimestamp") and FINALIZER in body.metadata.get("finalizers", ()):
@@ -160,6 +163,17 @@ async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo
         await _give_back(operator.reconciler(uid), body)
     elif uid in operator.resources:
         operator.resources[uid].wake.set()
+
+
+def _note_claim(operator: Operator, event: kopf.RawEvent, body: kopf.Body) -> None:
+    """What one resource asks for decides what younger ones may do."""
+    if event["type"] == "DELETED":
+        operator.claims.drop(body)
+        changed = True
+    else:
+        changed = operator.claims.put(body)
+    if changed:
+        operator.wake_namespace(str(body.metadata.get("namespace")))
 
 
 async def _give_back(reconciler: Reconciler, body: kopf.Body) -> None:

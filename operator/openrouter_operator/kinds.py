@@ -13,7 +13,7 @@ any other                what its CRD names as specReplicasPath                 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import reduce
@@ -39,6 +39,7 @@ class Lever(Protocol):
     Attributes:
         held: What stops new work and leaves the pods that there are; None where nothing does.
         moves_pods: Whether a number of pods can be asked for, and not only all or nothing.
+        paths: The fields that it writes.
     """
 
     @property
@@ -46,6 +47,9 @@ class Lever(Protocol):
 
     @property
     def moves_pods(self) -> bool: ...
+
+    @property
+    def paths(self) -> Sequence[tuple[str, ...]]: ...
 
     def read(self, body: Body) -> Value:
         """What is written now."""
@@ -70,6 +74,10 @@ class Replicas:
     path: tuple[str, ...] = ("spec", "replicas")
     held: Value = field(default=None, init=False)
     moves_pods: bool = field(default=True, init=False)
+
+    @property
+    def paths(self) -> Sequence[tuple[str, ...]]:
+        return (self.path,)
 
     def read(self, body: Body) -> Value:
         found: Any = body
@@ -96,6 +104,7 @@ class Suspend:
 
     held: Value = field(default=True, init=False)
     moves_pods: bool = field(default=False, init=False)
+    paths: Sequence[tuple[str, ...]] = field(default=(("spec", "suspend"),), init=False)
 
     def read(self, body: Body) -> Value:
         found: Value = (body.get("spec") or {}).get("suspend")
@@ -127,6 +136,9 @@ class KedaReplicas:
 
     held: Value = field(default="held", init=False)
     moves_pods: bool = field(default=True, init=False)
+    paths: Sequence[tuple[str, ...]] = field(
+        default=(("metadata", "annotations", _KEDA_REPLICAS), ("metadata", "annotations", _KEDA_PAUSED)), init=False
+    )
 
     def read(self, body: Body) -> Value:
         found = body["metadata"].get("annotations") or {}
@@ -157,6 +169,7 @@ class KedaJobs:
 
     held: Value = field(default="true", init=False)
     moves_pods: bool = field(default=False, init=False)
+    paths: Sequence[tuple[str, ...]] = field(default=(("metadata", "annotations", _KEDA_PAUSED),), init=False)
 
     def read(self, body: Body) -> Value:
         found = (body["metadata"].get("annotations") or {}).get(_KEDA_PAUSED, "false")

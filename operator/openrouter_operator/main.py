@@ -118,7 +118,7 @@ async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator
     orphans.start("orphans", operator.orphans.sweep, waits=True)
     keeping = asyncio.create_task(_keep(lease, operator))
     try:
-        await _fill(operator.inventory, cluster, settings.namespaces)
+        await _fill(operator, cluster, settings.namespaces)
         operator.orphans.hint()
         await _watch(settings, operator)
     finally:
@@ -206,14 +206,17 @@ def _right_missing(error: Refused) -> WatchFailed:
     return WatchFailed(f"a right is missing: {error}; see the chart's operator-rbac.yaml")
 
 
-async def _fill(inventory: Inventory, cluster: Cluster, namespaces: Sequence[str]) -> None:
+async def _fill(operator: Operator, cluster: Cluster, namespaces: Sequence[str]) -> None:
     """Take stock of all that there is before the first decision: nobody is to decide on a part of it.
 
     Raises:
         WatchFailed: If the API server cannot be asked.
     """
+    inventory = operator.inventory
     try:
         for namespace in namespaces or ("",):
+            async for found in cluster.list(RESOURCE, namespace):
+                operator.claims.put(found)
             async for found in cluster.list(AUTOSCALERS, namespace):
                 inventory.put_autoscaler(found)
             for kind in inventory.kinds:

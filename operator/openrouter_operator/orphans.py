@@ -63,7 +63,7 @@ class Orphans:
         found = []
         for workload in paused:
             pause = workload.pause
-            if pause is None or self._is_looked_after(pause.owner_uid):
+            if pause is None or pause.is_orphaned or self._is_looked_after(pause.owner_uid):
                 continue
             owner = (workload.namespace, pause.owner)
             if owner not in owners:

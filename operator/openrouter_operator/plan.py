@@ -8,74 +8,27 @@ writes leaves nothing behind that the next round does not see.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.breaker import Open, Phase
-from openrouter_guard.rules.override import Override
-from openrouter_guard.rules.record import Record
-from openrouter_guard.rules.wire import iso
+from openrouter_guard.rules.signals import ErrorType, OpenRouterState
 
 from .candidates import Candidate, Owner, skip
 from .kinds import Value
-from .spec import Mode, Spec, Strategy
-from .workload import Change, Pause, forgets
+from .reading import Reading
+from .spec import Mode, PauseOn, Spec, Strategy
+from .workload import Change, Contest, Pause, forgets
 
-__all__ = ["Goal", "Reading", "Step", "changes", "goal"]
+__all__ = ["Goal", "Step", "changes", "goal", "next_contest_s", "orphaned"]
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What is known of a scope. Times are Unix seconds of the Redis server's clock.
-
-    Attributes:
-        record: As last read; None where nothing is known.
-        is_fresh: Whether it is the present state; else it is the last known one.
-        last_known_s: When it last was the present state.
-        since_s: When the breaker came into its state.
-        error: Why the state cannot be read; empty if it can.
-        scope: Whose state it is.
-    """
-
-    record: Record | None
-    now_s: float
-    is_fresh: bool
-    last_known_s: float
-    since_s: float = 0.0
-    error: str = ""
-    scope: str = DEFAULT_SCOPE
-
-    @property
-    def phase(self) -> Phase | None:
-        return self.record.phase(self.now_s) if self.record else None
-
-    @property
-    def outage(self) -> str:
-        """The present outage, named by the scope and the time it began; empty while calls may go.
-
-        Where a person has forced the breaker open, by the time that this ends.
-        """
-        if self.record is None or self.phase is Phase.CLOSED:
-            return ""
-        forced = self.override
-        at_s = forced.until_s if forced else getattr(self.record.breaker, "opened_at_s", 0.0)
-        return f"{self.scope}/{iso(at_s)}"
-
-    @property
-    def override(self) -> Override | None:
-        """What a person decided over the breaker's head, while it stands."""
-        return self.record.standing(self.now_s) if self.record else None
-
-    @property
-    def is_on_probation(self) -> bool:
-        """Whether only health checks have closed the breaker."""
-        return self.record is not None and getattr(self.record.breaker, "on_probation", False)
-
-    @property
-    def epoch(self) -> int:
-        return self.record.epoch if self.record else 0
+LIMIT_S = 300.0
+"""A rate limit that lasts for less is no reason to pause."""
+FLAPS = 3
+FLAPPING_S = 3600.0
+"""Where the breaker has closed so often within so long, its next closing is not trusted before that is over."""
 
 
 class Step(StrEnum):
@@ -136,6 +89,33 @@ def _unknown(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | Non
     return _resumed(spec, reading.now_s, since_s=give_up_s, reason="StateUnknown")
 
 
+def _not_asked_for(spec: Spec, reading: Reading, _paused_s: float | None) -> Goal | None:
+    """Some reasons to open may be none to pause; a person who forces it open always means it."""
+    if reading.phase is Phase.CLOSED or reading.override is not None or PauseOn.BREAKER_OPEN in spec.pause_on:
+        return None
+    reason = getattr(reading.record.breaker, "reason", "") if reading.record else ""
+    return None if _PAUSED_ON.get(reason, PauseOn.OUTAGE) in spec.pause_on else Goal(Step.RESUME, "NotPausedOn", 1.0)
+
+
+_PAUSED_ON: Mapping[str, PauseOn] = {
+    ErrorType.CREDITS_EXHAUSTED: PauseOn.CREDITS_EXHAUSTED,
+    ErrorType.API_KEY_INVALID: PauseOn.KEY_INVALID,
+    OpenRouterState.API_KEY_MISSING: PauseOn.KEY_INVALID,
+}
+
+
+def _rate_limited(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None:
+    """A rate limit that lasts is reason to pause, and one that is nearly over none; it then stays until its end."""
+    until_s = reading.limited_until_s
+    if reading.phase is not Phase.CLOSED or not until_s or PauseOn.RATE_LIMITED not in spec.pause_on:
+        return None
+    if paused_s is None:
+        return Goal(Step.PAUSE, "RateLimited", next_at_s=until_s) if until_s - reading.now_s >= LIMIT_S else None
+    if reading.now_s >= (end_s := _end_s(spec, paused_s)):
+        return replace(_resumed(spec, reading.now_s, since_s=end_s, reason="MaxPause"), release=reading.outage)
+    return Goal(Step.PAUSE, "RateLimited", next_at_s=min(until_s, end_s))
+
+
 def _closed(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None:
     if reading.phase is not Phase.CLOSED:
         return None
@@ -144,12 +124,25 @@ def _closed(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None
     may_s = paused_s + spec.min_paused_seconds
     if reading.now_s < may_s:
         return Goal(Step.KEEP, "MinPaused", next_at_s=may_s)
-    closed_s = reading.since_s
+    flaps_until_s = _flaps_until_s(spec, reading)
+    if reading.now_s < flaps_until_s:
+        return Goal(Step.CANARY, "Flapping", next_at_s=flaps_until_s)
+    closed_s = max(reading.since_s, flaps_until_s)
     if reading.is_on_probation and spec.resume.canary:
         closed_s += spec.resume.canary_timeout_seconds
         if reading.now_s < closed_s:
             return Goal(Step.CANARY, "Probation", next_at_s=closed_s)
     return _resumed(spec, reading.now_s, since_s=max(closed_s, may_s), reason="BreakerClosed")
+
+
+def _flaps_until_s(spec: Spec, reading: Reading) -> float:
+    """Until when only the canary may run, since the breaker has closed, in vain, too often within the hour."""
+    transitions = reading.record.transitions if reading.record else ()
+    closings_s = [each.at_s for each in transitions if each.after is Phase.CLOSED]
+    if not spec.resume.canary or len(closings_s) < FLAPS:
+        return 0.0
+    first_s, last_s = closings_s[-FLAPS], closings_s[-1]
+    return first_s + FLAPPING_S if last_s - first_s < FLAPPING_S else 0.0
 
 
 def _overlong(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None:
@@ -191,6 +184,8 @@ _RULES: tuple[Callable[[Spec, Reading, float | None], Goal | None], ...] = (
     _suspended,
     _only_observing,
     _unknown,
+    _not_asked_for,
+    _rate_limited,
     _closed,
     _overlong,
     _half_open,
@@ -226,7 +221,7 @@ def changes(goal: Goal, owner: Owner, reading: Reading, candidates: Sequence[Can
         return []
     ours = [candidate for candidate in candidates if candidate.is_paused_by(owner)]
     wanted = _wanted(goal, [candidate for candidate in ours if candidate.stays])
-    found = [_of_paused(goal, candidate, wanted.get(candidate.workload.uid), reading.outage) for candidate in ours]
+    found = [_of_paused(goal, owner, reading, c, wanted.get(c.workload.uid)) for c in ours]
     if goal.step is Step.PAUSE or (goal.step is Step.CANARY and ours):
         found += [_paused(c, owner, reading) for c in candidates if _is_pausable(c, owner, reading.outage)]
     elif goal.reason == "BreakerClosed":
@@ -259,22 +254,51 @@ def _value(candidate: Candidate, pods: int) -> Value:
     return lever.held if candidate.options.holds and pods == 0 else lever.at(pods)
 
 
-def _of_paused(goal: Goal, candidate: Candidate, wanted: int | None, outage: str) -> Change | None:
+def _of_paused(goal: Goal, owner: Owner, reading: Reading, candidate: Candidate, wanted: int | None) -> Change | None:
     """What to do with a workload that we paused; *wanted* is how many pods are to run, None for the original."""
-    workload, pause = candidate.workload, candidate.workload.pause
+    workload, pause, options = candidate.workload, candidate.workload.pause, candidate.options
     if pause is None or workload.is_going:
         return None
     if not workload.is_as_we_set_it and not _is_autoscalers_doing(candidate):
+        if options.enforces and wanted is not None and workload.pods > wanted:
+            return _put_back(candidate, pause, wanted, reading.now_s)
         # Somebody else's decision stands: we let go of it, and of what it was.
-        return forgets(workload, released=outage)
+        return forgets(workload, released=reading.outage)
     if wanted is None:
-        rank = -candidate.options.priority
-        return Change(workload, pause.original, pause=None, released=goal.release, rank=rank)
+        return Change(workload, pause.original, pause=None, released=goal.release, rank=-options.priority)
     if wanted == workload.set_pods:
         return None
     value = _value(candidate, wanted)
-    rank = candidate.options.priority * (1 if wanted < workload.set_pods else -1)
-    return Change(workload, value, replace(pause, set_to=value), rank=rank)
+    rank = options.priority * (1 if wanted < workload.set_pods else -1)
+    pause = replace(pause, set_to=value, owner_uid=owner.uid, is_orphaned=False)
+    return Change(workload, value, pause, rank=rank)
+
+
+def _put_back(candidate: Candidate, pause: Pause, wanted: int, now_s: float) -> Change | None:
+    """Pause again what somebody has undone, if its time has come; what they want is what comes back later."""
+    workload, contest = candidate.workload, pause.contest
+    if contest is not None and now_s < contest.next_s:
+        return None
+    value = _value(candidate, wanted)
+    again = Contest(contest.times + 1 if contest else 1, now_s, workload.changed_by)
+    return Change(workload, value, replace(pause, original=workload.value, set_to=value, contest=again))
+
+
+def next_contest_s(candidates: Iterable[Candidate], owner: Owner) -> float:
+    """When the next pause that somebody has undone may be put back; infinite if none is to be."""
+    ours = (c.workload for c in candidates if c.is_paused_by(owner) and c.options.enforces)
+    waits = (w.pause.contest.next_s for w in ours if w.pause and w.pause.contest and not w.is_as_we_set_it)
+    return min(waits, default=math.inf)
+
+
+def orphaned(candidates: Iterable[Candidate], owner: Owner) -> list[Change]:
+    """What leaves everything paused: only a person restores it then, or a new resource of that name."""
+    ours = [(c.workload, c.workload.pause) for c in candidates if c.is_paused_by(owner) and not c.workload.is_going]
+    return [
+        Change(workload, workload.value, replace(pause, is_orphaned=True), is_written=False)
+        for workload, pause in ours
+        if pause is not None and not pause.is_orphaned
+    ]
 
 
 def _is_autoscalers_doing(candidate: Candidate) -> bool:

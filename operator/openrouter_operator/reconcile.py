@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +14,15 @@ from . import candidates, conditions, plan
 from . import spec as specs
 from .candidates import Candidate, Owner
 from .changes import Changes, backoff_s
+from .claims import Claims
 from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading
-from .conditions import Event, Round
+from .conditions import Round
+from .events import Event, events
 from .feed import Feeds
 from .inventory import Inventory
-from .plan import Goal, Reading, Step
-from .spec import InvalidSpec, Mode, Options, Spec
+from .plan import Goal, Step
+from .reading import Reading
+from .spec import DeletionPolicy, InvalidSpec, Mode, Options, Spec
 
 __all__ = ["Outcome", "Reconciler", "Vanished"]
 
@@ -49,8 +53,9 @@ class Reconciler:
         scope: The one that the resource asked for last.
     """
 
-    def __init__(self, cluster: Cluster, inventory: Inventory, feeds: Feeds) -> None:
+    def __init__(self, cluster: Cluster, inventory: Inventory, feeds: Feeds, claims: Claims) -> None:
         self.scope = ""
+        self._claims = claims
         self._cluster = cluster
         self._inventory = inventory
         self._feeds = feeds
@@ -83,7 +88,7 @@ class Reconciler:
             if not conditions.differs(old, new, since_write_s=time.monotonic() - self._wrote_s):
                 return Outcome((), again_s)
             if await self._write(resource, new):
-                return Outcome(conditions.events(old, new), again_s)
+                return Outcome(events(old, new), again_s)
             return Outcome((), min(again_s, backoff_s(self._write_failures)))
 
     async def give_back(self, resource: Mapping[str, Any]) -> list[str]:
@@ -94,9 +99,14 @@ class Reconciler:
         """
         async with self._turn:
             owner, namespace = _owner(resource), resource["metadata"]["namespace"]
-            wanted = plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, self._candidates(namespace, owner, None))
-            await self._changes.make(wanted)
+            orphans = (resource.get("spec") or {}).get("deletionPolicy") == DeletionPolicy.ORPHAN
+            found = self._candidates(namespace, owner, None)
+            await self._changes.make(
+                plan.orphaned(found, owner) if orphans else plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, found)
+            )
             left = [c.workload for c in self._candidates(namespace, owner, None) if c.is_paused_by(owner)]
+            if orphans:
+                left = [workload for workload in left if workload.pause and not workload.pause.is_orphaned]
             failures = self._changes.failures()
             going = "it is not as it was seen; tried again"
             return [f"{w}: {failures[w.uid].message if w.uid in failures else going}" for w in left if not w.is_going]
@@ -116,7 +126,8 @@ class Reconciler:
         reading = _since_before(feed.read(), old)
         before = self._candidates(namespace, owner, spec)
         goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner))
-        await self._changes.make(plan.changes(goal, owner, reading, before))
+        wanted = plan.changes(goal, owner, reading, before)
+        await self._changes.make([] if spec.dry_run else wanted)
         after = self._candidates(namespace, owner, spec)
         now = Round(
             generation=generation,
@@ -124,15 +135,18 @@ class Reconciler:
             reading=reading,
             goal=goal,
             tally=conditions.tally(after, owner, reading.outage, self._changes.failures(), self._unwatched(spec)),
-            is_settled=not plan.changes(goal, owner, reading, after),
+            is_settled=spec.dry_run or not plan.changes(goal, owner, reading, after),
+            would=tuple(map(str, wanted)) if spec.dry_run else (),
             took_s=feed.now_s - reading.now_s,
         )
-        due_s = IDLE_S if goal.next_at_s is None else max(goal.next_at_s - feed.now_s, 0.0)
+        next_at_s = min(goal.next_at_s or math.inf, plan.next_contest_s(after, owner))
+        due_s = max(next_at_s - feed.now_s, 0.0)
         return now, min(due_s, self._changes.due_in_s(), IDLE_S)
 
     def _candidates(self, namespace: str, owner: Owner, spec: Spec | None) -> list[Candidate]:
         """The workloads that the spec names, and those that we have paused; without a spec only the latter."""
         autoscaled, kedas = self._inventory.autoscaled(namespace), self._inventory.scaled_by_keda(namespace)
+        older = self._claims.before(namespace, owner.uid)
         found = []
         for workload in self._inventory.of(namespace):
             options = spec.options(workload) if spec is not None else None
@@ -146,6 +160,7 @@ class Reconciler:
                 options=options or Options(),
                 is_kedas=place in kedas,
                 pods_behind=self._inventory.pods_of(namespace, workload.scales) if workload.scales else None,
+                claimed_by=next((claim.name for claim in older if claim.spec.matches(workload)), ""),
             )
             if candidate.is_matched or candidate.is_paused_by(owner):
                 found.append(candidate)

@@ -19,7 +19,20 @@ from openrouter_guard.keys import DEFAULT_SCOPE, Keys
 from .kinds import BY_NAME, Kind
 from .workload import Workload
 
-__all__ = ["InvalidSpec", "Mode", "Options", "Resume", "Spec", "Strategy", "Target", "Which", "parse"]
+__all__ = [
+    "DeletionPolicy",
+    "InvalidSpec",
+    "Mode",
+    "OnManualChange",
+    "Options",
+    "PauseOn",
+    "Resume",
+    "Spec",
+    "Strategy",
+    "Target",
+    "Which",
+    "parse",
+]
 
 
 class InvalidSpec(OpenRouterGuardError):
@@ -39,6 +52,30 @@ class Strategy(StrEnum):
 
     IMMEDIATE = "Immediate"
     STAGED = "Staged"
+
+
+class PauseOn(StrEnum):
+    """What is reason enough to pause."""
+
+    BREAKER_OPEN = "BreakerOpen"
+    OUTAGE = "Outage"
+    CREDITS_EXHAUSTED = "CreditsExhausted"
+    KEY_INVALID = "KeyInvalid"
+    RATE_LIMITED = "RateLimited"
+
+
+class OnManualChange(StrEnum):
+    """What becomes of a paused workload that somebody changes."""
+
+    RESPECT = "Respect"
+    ENFORCE = "Enforce"
+
+
+class DeletionPolicy(StrEnum):
+    """What becomes of paused workloads when the resource is deleted."""
+
+    RESTORE = "Restore"
+    ORPHAN = "Orphan"
 
 
 class _Model(BaseModel):
@@ -114,12 +151,14 @@ class Options:
         priority: Those with a smaller one are paused first and come back last.
         paused_replicas: Pods that run on while it is paused.
         allow_volume_deletion: Whether it may be paused though that deletes its volumes.
+        enforces: Whether a pause is put back when somebody undoes it.
     """
 
     holds: bool = False
     priority: int = 0
     paused_replicas: int = 0
     allow_volume_deletion: bool = False
+    enforces: bool = False
 
 
 class Target(Which):
@@ -146,13 +185,17 @@ class Spec(_Model):
     scope: str = DEFAULT_SCOPE
     mode: Mode = Mode.SCALE_DOWN
     suspend: bool = False
+    dry_run: bool = False
     targets: tuple[Target, ...] = ()
     exclude: tuple[Which, ...] = ()
+    pause_on: frozenset[PauseOn] = frozenset({PauseOn.BREAKER_OPEN})
     pause_after_seconds: float = Field(default=10, ge=0)
     min_paused_seconds: float = Field(default=60, ge=0)
     max_pause_seconds: float | None = Field(default=None, gt=0)
     max_unknown_seconds: float = Field(default=900, gt=0)
     resume: Resume = Resume()
+    on_manual_change: OnManualChange = OnManualChange.RESPECT
+    deletion_policy: DeletionPolicy = DeletionPolicy.RESTORE
 
     def matches(self, workload: Workload) -> bool:
         return self.options(workload) is not None
@@ -164,8 +207,18 @@ class Spec(_Model):
         target = next((each for each in self.targets if each.matches(workload)), None)
         if target is None:
             return None
-        holds = self.mode is Mode.HOLD
-        return Options(holds, target.priority, target.paused_replicas, target.allow_volume_deletion)
+        return Options(
+            holds=self.mode is Mode.HOLD,
+            priority=target.priority,
+            paused_replicas=target.paused_replicas,
+            allow_volume_deletion=target.allow_volume_deletion,
+            enforces=self.on_manual_change is OnManualChange.ENFORCE,
+        )
+
+    @property
+    def acts(self) -> bool:
+        """Whether it would change workloads by itself."""
+        return self.mode is not Mode.OBSERVE and not self.dry_run
 
 
 def parse(spec: Mapping[str, Any]) -> Spec:

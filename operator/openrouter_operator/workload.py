@@ -7,7 +7,7 @@ dies between two steps, nothing else is needed to restore it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,19 @@ from openrouter_guard.rules.wire import iso, unix_s
 
 from .kinds import Kind, Lever, Trait, Value
 
-__all__ = ["GROUP", "OPT", "PAUSED", "RELEASED", "Change", "Pause", "Workload", "forgets", "restored"]
+__all__ = [
+    "FIELD_MANAGER",
+    "GROUP",
+    "OPT",
+    "PAUSED",
+    "RELEASED",
+    "Change",
+    "Contest",
+    "Pause",
+    "Workload",
+    "forgets",
+    "restored",
+]
 
 GROUP = "openrouter-guard.io"
 PAUSED = f"{GROUP}/paused"
@@ -24,7 +36,25 @@ RELEASED = f"{GROUP}/released"
 """The outage (the scope, and the time it began) during which the workload is not paused again."""
 OPT = f"{GROUP}/pause"
 """The word of the workload's owner: ``"true"`` for targets by annotation, ``"false"`` keeps it running."""
+FIELD_MANAGER = "openrouter-guard"
+"""As whom we write, and so are known to the API server's field management."""
+CONTEST_S = (5.0, 300.0)
+"""The first and the longest wait before a pause that somebody undoes is put back."""
 _OWN = ("app.kubernetes.io/part-of", "openrouter-guard")
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Somebody keeps undoing a pause: how often it was put back, when last (Unix seconds), and against whom."""
+
+    times: int
+    at_s: float
+    by: str
+
+    @property
+    def next_s(self) -> float:
+        """When it may be put back again: each time the wait is doubled, up to five minutes."""
+        return self.at_s + min(CONTEST_S[0] * 2.0 ** min(self.times - 1, 10), CONTEST_S[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +69,8 @@ class Pause:
         set_to: What we wrote last; anything else is somebody's own change.
         at_s: When it was paused, Unix seconds of the Redis server's clock.
         pods: How many ran, where ``original`` does not say it.
+        contest: Who undoes it against the will of the spec; None if nobody does.
+        is_orphaned: Whether its owner was deleted and left it as it is.
     """
 
     owner_uid: str
@@ -48,6 +80,8 @@ class Pause:
     set_to: Value
     at_s: float
     pods: int | None = None
+    contest: Contest | None = None
+    is_orphaned: bool = False
 
     @classmethod
     def parse(cls, text: str, lever: Lever) -> Pause:
@@ -67,6 +101,8 @@ class Pause:
                 set_to=found["set"],
                 at_s=unix_s(str(found["at"])),
                 pods=None if found.get("pods") is None else int(found["pods"]),
+                contest=_contest(found.get("contested")),
+                is_orphaned=found.get("orphaned") is True,
             )
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"annotation {PAUSED} cannot be read: {error}") from error
@@ -78,7 +114,11 @@ class Pause:
         return pause
 
     def text(self) -> str:
-        pods = {} if self.pods is None else {"pods": self.pods}
+        more: dict[str, Any] = {} if self.pods is None else {"pods": self.pods}
+        if self.contest is not None:
+            more["contested"] = {"times": self.contest.times, "at": iso(self.contest.at_s), "by": self.contest.by}
+        if self.is_orphaned:
+            more["orphaned"] = True
         return json.dumps(
             {
                 "owner": {"name": self.owner, "uid": self.owner_uid},
@@ -86,7 +126,7 @@ class Pause:
                 "original": self.original,
                 "set": self.set_to,
                 "at": iso(self.at_s),
-                **pods,
+                **more,
             }
         )
 
@@ -104,6 +144,7 @@ class Workload:
         opt: What its owner says to being paused, ``"true"`` or ``"false"``; empty for nothing.
         is_controlled: Whether another object owns it and would put its replicas back.
         scales: Kind and name of the workload behind it; None for what is none of KEDA's.
+        changed_by: The field manager that undid our pause; empty if nobody did, or left no name.
     """
 
     kind: Kind
@@ -121,6 +162,7 @@ class Workload:
     is_controlled: bool = False
     is_going: bool = False
     scales: tuple[str, str] | None = None
+    changed_by: str = ""
 
     @classmethod
     def of(cls, kind: Kind, body: Mapping[str, Any]) -> Workload:
@@ -130,13 +172,15 @@ class Workload:
         is_controlled = any(owner.get("controller") for owner in metadata.get("ownerReferences") or ())
         # A Deployment hands its annotations down to its ReplicaSets, and so does a Rollout: theirs are not their own.
         pause, damage = _pause(None if is_controlled else annotations.get(PAUSED), kind.lever)
+        value = kind.lever.read(body)
+        is_undone = pause is not None and value != pause.set_to
         return cls(
             kind=kind,
             namespace=metadata["namespace"],
             name=metadata["name"],
             uid=metadata["uid"],
             version=metadata["resourceVersion"],
-            value=kind.lever.read(body),
+            value=value,
             labels=dict(metadata.get("labels") or {}),
             pause=pause,
             damage=damage,
@@ -146,6 +190,7 @@ class Workload:
             is_controlled=is_controlled,
             is_going=metadata.get("deletionTimestamp") is not None,
             scales=_scales(body),
+            changed_by=_last_manager(metadata, kind.lever) if is_undone else "",
         )
 
     @property
@@ -205,6 +250,10 @@ class Change:
         restores = self.pause is None
         return self.workload.original_pods if restores else self.workload.kind.lever.pods(self.value)
 
+    def __str__(self) -> str:
+        now = "as it is" if self.pods is None else f"from {self.workload.pods} to {self.pods}"
+        return f"{self.workload}: {now}"
+
     def patch(self) -> dict[str, Any]:
         """The merge patch, refused (409) if the workload is no longer as it was seen."""
         annotations = {
@@ -237,6 +286,29 @@ def _pause(text: str | None, lever: Lever) -> tuple[Pause | None, str]:
         return Pause.parse(text, lever), ""
     except ValueError as error:
         return None, str(error)
+
+
+def _contest(found: Any) -> Contest | None:
+    return None if found is None else Contest(int(found["times"]), unix_s(str(found["at"])), str(found["by"]))
+
+
+def _last_manager(metadata: Mapping[str, Any], lever: Lever) -> str:
+    """Who else wrote the lever's field last."""
+    owners = [
+        (str(entry.get("time")), str(entry.get("manager")))
+        for entry in metadata.get("managedFields") or ()
+        if entry.get("manager") != FIELD_MANAGER and any(_owns(entry, path) for path in lever.paths)
+    ]
+    return max(owners, default=("", ""))[1]
+
+
+def _owns(entry: Mapping[str, Any], path: Iterable[str]) -> bool:
+    found: Any = entry.get("fieldsV1") or {}
+    for name in path:
+        found = found.get(f"f:{name}")
+        if found is None:
+            return False
+    return True
 
 
 def _scales(body: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -7,21 +7,32 @@ speaks just enough of Redis' protocol (RESP 2) for one read.
 from __future__ import annotations
 
 import socket
-import ssl
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import IO, TypeAlias
-from urllib.parse import parse_qs, unquote, urlsplit
 
-from .address import address, checked
-from .errors import ForeignValue, StoreRefused, StoreUnavailable
+from .address import Address, Tls, Topology, checked
+from .errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
 from .keys import Keys
 from .rules.record import Record
 from .rules.wire import FIELDS, parse
 
 __all__ = ["read"]
 
-Reply: TypeAlias = "str | int | list[Reply] | None"
+Reply: TypeAlias = "str | int | _Error | list[Reply] | None"
+Command: TypeAlias = "list[str]"
+Host: TypeAlias = tuple[str, int]
+
+_MOVES = 3
+"""How often a Cluster may send us elsewhere."""
+
+
+class _Error(str):
+    """What Redis refused, and why."""
+
+    __slots__ = ()
 
 
 def read(url: str, scope: str, timeout_s: float) -> tuple[Record | None, float]:
@@ -29,53 +40,113 @@ def read(url: str, scope: str, timeout_s: float) -> tuple[Record | None, float]:
 
     Raises:
         ConfigurationError: If the address cannot be one of Redis.
-        StoreUnavailable: If Redis does not answer in ``timeout_s`` seconds.
+        StoreUnavailable: If Redis does not answer in ``timeout_s`` seconds, whatever it takes to find it.
         StoreRefused: If it answers with an error.
         ForeignValue: If something else lives under the key.
     """
-    commands = [*_login(url), ["TIME"], ["HMGET", Keys(scope).state, *FIELDS]]
+    address = checked(url, scope)
+    deadline_s = time.monotonic() + timeout_s
     try:
-        with _connect(checked(url), timeout_s) as connection, connection.makefile("rb") as replies:
-            connection.sendall(b"".join(_encode(command) for command in commands))
-            *_, time, values = [_reply(replies) for _ in commands]
+        values, now = _answers(address, Keys(scope).state, deadline_s)
     except (OSError, EOFError) as error:
-        raise StoreUnavailable(f"Redis at {address(url)} does not answer: {error}") from error
+        raise StoreUnavailable(f"Redis at {address} does not answer: {error}") from error
     except ValueError as error:
-        raise StoreRefused(f"what answers at {address(url)} is not Redis: look at REDIS_URL") from error
-    seconds, micros = _list(time)
+        raise StoreRefused(f"what answers at {address} is not Redis: look at REDIS_URL") from error
+    seconds, micros = _list(now)
     found = {name: str(value) for name, value in zip(FIELDS, _list(values), strict=True) if value is not None}
     return (parse(found) if found else None), float(str(seconds)) + float(str(micros)) / 1e6
 
 
-def _connect(url: str, timeout_s: float) -> socket.socket:
-    parts = urlsplit(url)
-    match parts.scheme:
-        case "redis" | "rediss":
-            connection = socket.create_connection((parts.hostname or "localhost", parts.port or 6379), timeout_s)
-        case _:
-            connection = socket.socket(socket.AF_UNIX)
-            connection.settimeout(timeout_s)
-            connection.connect(parts.path)
-    if parts.scheme == "rediss":
-        authorities = parse_qs(parts.query).get("ssl_ca_certs", [None])[0]
-        context = ssl.create_default_context(cafile=authorities)
-        connection = context.wrap_socket(connection, server_hostname=parts.hostname)
-    return connection
+def _answers(address: Address, key: str, deadline_s: float) -> tuple[Reply, Reply]:
+    """The fields and the time, from wherever they are."""
+    question = [["HMGET", key, *FIELDS], ["TIME"]]
+    if address.topology is Topology.SENTINEL:
+        values, now = _ask(address, _primary(address, deadline_s), question, deadline_s)
+    else:
+        values, now = _first(address.hosts or (("", 0),), lambda host: _ask(address, host, question, deadline_s))
+    for _ in range(_MOVES):
+        word, _, where = values.partition(" ") if isinstance(values, _Error) else ("", "", "")
+        if address.topology is not Topology.CLUSTER or word not in ("MOVED", "ASK"):
+            break
+        host, _, port = where.split()[1].rpartition(":")
+        # It holds for the next command alone.
+        asking = [["ASKING"]] if word == "ASK" else []
+        values, now = _ask(address, (host, int(port)), asking + question, deadline_s)[-2:]
+    return _checked(values, address, key), _checked(now, address, key)
 
 
-def _login(url: str) -> list[list[str]]:
-    parts = urlsplit(url)
-    commands = []
-    if parts.password:
-        commands.append(["AUTH", *([unquote(parts.username)] if parts.username else []), unquote(parts.password)])
-    with suppress(ValueError):
-        database = int(parse_qs(parts.query).get("db", [parts.path.strip("/")])[0])
-        if database:
-            commands.append(["SELECT", str(database)])
+def _primary(address: Address, deadline_s: float) -> Host:
+    question = [["SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service]]
+    sentinels = replace(address, login=address.sentinel_login, database=0)
+    (found,) = _first(address.hosts, lambda host: _ask(sentinels, host, question, deadline_s))
+    if not isinstance(found, list):
+        raise StoreRefused(f"the Sentinels of {address} do not tell where Redis is ({found or 'unknown name'})")
+    return str(found[0]), int(str(found[1]))
+
+
+def _first(hosts: Sequence[Host], ask: Callable[[Host], list[Reply]]) -> list[Reply]:
+    """The answer of the first that gives one."""
+    for host in hosts[:-1]:
+        with suppress(OSError, EOFError):
+            return ask(host)
+    return ask(hosts[-1])
+
+
+def _ask(address: Address, host: Host, question: Sequence[Command], deadline_s: float) -> list[Reply]:
+    login = _login(address)
+    commands = [*login, *question]
+    with _connect(address, host, deadline_s) as connection, connection.makefile("rb") as replies:
+        connection.sendall(b"".join(_encode(command) for command in commands))
+        answers = [_reply(replies) for _ in commands]
+    for answer in answers[: len(login)]:
+        _checked(answer, address)
+    return answers[len(login) :]
+
+
+def _connect(address: Address, host: Host, deadline_s: float) -> socket.socket:
+    left_s = max(deadline_s - time.monotonic(), 0.001)
+    if address.topology is Topology.SOCKET:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(left_s)
+        connection.connect(address.path)
+        return connection
+    connection = socket.create_connection(host, left_s)
+    return _encrypted(connection, address, address.tls, host[0]) if address.tls else connection
+
+
+def _encrypted(connection: socket.socket, address: Address, tls: Tls, hostname: str) -> socket.socket:
+    # Only now: where there is no TLS, nobody should pay for the import.
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_certs or None)
+        context.check_hostname = tls.verifies and tls.checks_hostname
+        context.verify_mode = ssl.CERT_REQUIRED if tls.verifies else ssl.CERT_NONE
+        if tls.certfile:
+            context.load_cert_chain(tls.certfile, tls.keyfile or None)
+    except (OSError, ValueError) as error:
+        files = ", ".join(f"{option}={file}" for option, file in tls.files.items())
+        raise ConfigurationError(f"a file that REDIS_URL names cannot be used ({files}): {error}") from error
+    try:
+        return context.wrap_socket(connection, server_hostname=hostname)
+    except ssl.SSLError as error:
+        raise StoreRefused(
+            f"Redis at {address}: TLS failed ({getattr(error, 'verify_message', '') or error.reason}): "
+            "look at the ssl_… options of REDIS_URL"
+        ) from error
+
+
+def _login(address: Address) -> list[Command]:
+    login = address.login
+    commands: list[Command] = []
+    if login.username or login.password:
+        commands.append(["AUTH", *filter(None, [login.username]), login.password])
+    if address.database:
+        commands.append(["SELECT", str(address.database)])
     return commands
 
 
-def _encode(command: Sequence[str]) -> bytes:
+def _encode(command: Command) -> bytes:
     words = [word.encode() for word in command]
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
@@ -86,20 +157,26 @@ def _reply(replies: IO[bytes]) -> Reply:
         raise EOFError("the connection was closed")
     kind, text = line[:1], line[1:-2].decode()
     match kind:
-        case b"-" if text.startswith("WRONGTYPE"):
-            raise ForeignValue("a value of another type lives under our key")
         case b"-":
-            raise StoreRefused(f"Redis will not do it: {text}")
+            return _Error(text)
         case b":":
             return int(text)
         case b"$":
             return None if text == "-1" else replies.read(int(text) + 2)[:-2].decode()
         case b"*":
-            return [_reply(replies) for _ in range(int(text))]
+            return None if text == "-1" else [_reply(replies) for _ in range(int(text))]
         case b"+":
             return text
         case _:
             raise ValueError(f"no reply of Redis begins with {line[:1]!r}")
+
+
+def _checked(reply: Reply, address: Address, key: str = "") -> Reply:
+    if isinstance(reply, _Error) and reply.startswith("WRONGTYPE"):
+        raise ForeignValue(f"a value of another type lives under the key {key} in Redis at {address}")
+    if isinstance(reply, _Error):
+        raise StoreRefused(f"Redis at {address} will not do it: {reply}")
+    return reply
 
 
 def _list(reply: Reply) -> list[Reply]:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from .address import checked
 from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE, Keys
 from .rules.breaker import Policy
 
-__all__ = ["DEFAULT_BASE_URL", "Settings", "Thresholds", "Tokens"]
+__all__ = ["DEFAULT_BASE_URL", "Settings", "Thresholds", "Tokens", "WebhookFormat"]
 
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
 _PREFIX = "OPENROUTER_GUARD_"
 TOKEN_MIN = 16
 _TOKEN = re.compile(rf"[!-~]{{{TOKEN_MIN},}}")
+_ADDRESS = re.compile(r"https?://[^\s/?#]+(:\d{1,5})?([/?]\S*)?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?")
 
+WebhookFormat: TypeAlias = Literal["json", "slack"]
 T = TypeVar("T", int, float)
 
 
@@ -32,6 +34,8 @@ class Thresholds:
         stale_s: Up to this age it is served at once while a refresh runs behind it.
         check_slot_s: One health check of the upstream in this time, for the whole fleet.
         check_timeout_s: How long a health check may take.
+        alert_error_rate: From this share of failed calls on, an alarm is put into the history; it ends at half of it.
+        alert_calls: Of so many calls in five minutes at least: fewer say little.
         max_streams: How many clients of one process may listen to events at a time.
     """
 
@@ -39,6 +43,8 @@ class Thresholds:
     stale_s: float = 300.0
     check_slot_s: float = 60.0
     check_timeout_s: float = 10.0
+    alert_error_rate: float = 0.25
+    alert_calls: int = 20
     max_streams: int = 100
 
 
@@ -64,6 +70,10 @@ class Settings:
         scope: Whose state it is; one API key or team has one.
         api_key: Of OpenRouter; empty if there is none. Left out of every representation.
         base_url: Of OpenRouter's API, without a slash at the end.
+        management_key: May ask what is left of the account; empty if there is none. Left out like the API key.
+        webhook_url: Is told of every change of the breaker; empty: nobody is. It may hold a secret.
+        webhook_format: Of what is sent there.
+        health_urls: Further addresses that must answer well for a check to be good; they may hold secrets.
         redis_timeout_s: How long Redis may take before it counts as away.
         worker_id: The name of this worker in reports; empty: host name and process.
         cors_origins: The sites whose pages may read what the service answers; none unless named.
@@ -79,6 +89,10 @@ class Settings:
     worker_id: str = ""
     tokens: Tokens = Tokens()
     cors_origins: tuple[str, ...] = ()
+    management_key: str = field(default="", repr=False)
+    health_urls: tuple[str, ...] = field(default=(), repr=False)
+    webhook_url: str = field(default="", repr=False)
+    webhook_format: WebhookFormat = "json"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -90,11 +104,13 @@ class Settings:
         redis_url = environ.get("REDIS_URL", "").strip()
         if not redis_url:
             raise ConfigurationError("REDIS_URL is not set: write where Redis is, such as redis://redis:6379/0")
+        scope = Keys(environ.get(f"{_PREFIX}SCOPE") or DEFAULT_SCOPE).scope
+        checked(redis_url, scope)
         read = _Reader(environ)
         policy, thresholds = Policy(), Thresholds()
         return cls(
-            redis_url=checked(redis_url),
-            scope=Keys(environ.get(f"{_PREFIX}SCOPE") or DEFAULT_SCOPE).scope,
+            redis_url=redis_url,
+            scope=scope,
             api_key=environ.get("OPENROUTER_API_KEY", "").strip(),
             base_url=_base_url(environ.get("OPENROUTER_BASE_URL") or DEFAULT_BASE_URL),
             policy=Policy(
@@ -123,12 +139,18 @@ class Settings:
                 stale_s=read.seconds("STALE_SECONDS", thresholds.stale_s),
                 check_slot_s=read.seconds("CHECK_SLOT_SECONDS", thresholds.check_slot_s),
                 check_timeout_s=read.seconds("CHECK_TIMEOUT_SECONDS", thresholds.check_timeout_s),
+                alert_error_rate=read.share("ALERT_ERROR_RATE", thresholds.alert_error_rate),
+                alert_calls=read.count("ALERT_CALLS", thresholds.alert_calls),
                 max_streams=read.count("MAX_STREAMS", thresholds.max_streams),
             ),
             redis_timeout_s=read.seconds("REDIS_TIMEOUT_SECONDS", 1.0),
             worker_id=environ.get(f"{_PREFIX}WORKER_ID", ""),
             tokens=_tokens(environ),
             cors_origins=_origins(environ.get(f"{_PREFIX}CORS_ORIGINS", "")),
+            management_key=environ.get("OPENROUTER_MANAGEMENT_KEY", "").strip(),
+            health_urls=_addresses(f"{_PREFIX}HEALTH_URLS", environ),
+            webhook_url=_webhook_url(environ),
+            webhook_format=_webhook_format(environ),
         )
 
 
@@ -191,6 +213,33 @@ def _origins(text: str) -> tuple[str, ...]:
                 f"{_PREFIX}CORS_ORIGINS has {origin!r}: write sites such as https://grafana.example, comma separated"
             )
     return origins
+
+
+def _addresses(name: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Addresses between commas; what is wrong with one is said without it, for it may hold a secret."""
+    found = tuple(text for text in map(str.strip, environ.get(name, "").split(",")) if text)
+    for number, text in enumerate(found, 1):
+        if not _ADDRESS.fullmatch(text):
+            raise ConfigurationError(
+                f"{name}: entry {number} is no address: write https://host/path, several with commas between"
+            )
+    return found
+
+
+def _webhook_url(environ: Mapping[str, str]) -> str:
+    found = _addresses(f"{_PREFIX}WEBHOOK_URL", environ)
+    if len(found) > 1:
+        raise ConfigurationError(f"{_PREFIX}WEBHOOK_URL: write one address, without a comma")
+    return found[0] if found else ""
+
+
+def _webhook_format(environ: Mapping[str, str]) -> WebhookFormat:
+    text = environ.get(f"{_PREFIX}WEBHOOK_FORMAT", "").strip() or "json"
+    if text == "json":
+        return "json"
+    if text == "slack":
+        return "slack"
+    raise ConfigurationError(f"{_PREFIX}WEBHOOK_FORMAT is {text!r}: write json or slack")
 
 
 def _base_url(text: str) -> str:

@@ -1,18 +1,23 @@
-"""Asks OpenRouter about the key, and says in our words what came back. Nothing else of the service calls it.
+"""Asks OpenRouter about the key and the account, and says in our words what came back.
+
+Nothing else of the service calls it. A check is one ``GET /key``; with a management key one ``GET /credits`` beside
+it, and one request for each further address that is to be healthy.
 
 Every answer and the lack of one ends in a :class:`Finding`: no exception of the network leaves this file, and no
 message holds the key.
 
-Source: https://openrouter.ai/docs/api-reference/limits
+Sources: https://openrouter.ai/docs/api-reference/limits, https://openrouter.ai/docs/api-reference/credits
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, NamedTuple, TypeAlias
 
 import httpx
@@ -33,7 +38,7 @@ from openrouter_guard.rules.signals import (
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import DEFAULT_BASE_URL
 
-__all__ = ["NO_KEY", "Finding", "OpenRouter", "Transport"]
+__all__ = ["NO_KEY", "Finding", "OpenRouter", "Transport", "without_request_lines"]
 
 Transport: TypeAlias = httpx.AsyncBaseTransport
 """What may carry the calls instead of the network."""
@@ -66,12 +71,35 @@ class KeyAnswer(BaseModel):
     data: KeyData
 
 
+class CreditsData(BaseModel):
+    """What ``GET /credits`` says of the account: what was bought and what was used. Amounts are US dollars.
+
+    Raises:
+        pydantic.ValidationError: If the answer lacks a field or has another type.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+    total_credits: float
+    total_usage: float
+
+
+class CreditsAnswer(BaseModel):
+    """The body of a good answer of ``GET /credits``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    data: CreditsData
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What one health check came to; amounts in US dollars.
 
     Attributes:
         signal: What it does to the breaker, and the message for people.
+        balance: What is left: of the key's cap, or of the account where that is known and less; None if of neither.
+        account_error: Why the account's credit is not known although there is a management key; else empty.
     """
 
     state: OpenRouterState
@@ -79,6 +107,7 @@ class Finding:
     balance: float | None = None
     usage_today: float | None = None
     usage_month: float | None = None
+    account_error: str = ""
 
     def upstream(self, now_s: float) -> Upstream:
         """The finding as the fleet shares it, made at ``now_s`` (Unix seconds, Redis' clock)."""
@@ -106,6 +135,14 @@ class Finding:
         )
 
 
+Read: TypeAlias = Callable[[bytes], Finding]
+"""What a good body says.
+
+Raises:
+    pydantic.ValidationError: If the body is not what was promised.
+"""
+
+_GOOD = Finding(OpenRouterState.ACTIVE, Signal(Effect.SUCCESS))
 NO_KEY = Finding(
     OpenRouterState.API_KEY_MISSING,
     Signal(Effect.NEUTRAL, message="No API key: set OPENROUTER_API_KEY for the health service"),
@@ -125,15 +162,21 @@ class OpenRouter:
         ConfigurationError: On creation, if the base address cannot be used.
     """
 
-    def __init__(self, base_url: str, api_key: str, *, timeout_s: float, transport: Transport | None = None) -> None:
-        try:
-            self._url = httpx.URL(f"{base_url}/key")
-        except httpx.InvalidURL:
-            # Its message may quote a password.
-            raise ConfigurationError(
-                f"OPENROUTER_BASE_URL is not an address: write one such as {DEFAULT_BASE_URL}"
-            ) from None
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        timeout_s: float,
+        management_key: str = "",
+        health_urls: Sequence[str] = (),
+        transport: Transport | None = None,
+    ) -> None:
+        self._key_url, self._credits_url = (_url(f"{base_url}{path}") for path in ("/key", "/credits"))
+        without_request_lines()
+        self._health_urls = [httpx.URL(url) for url in health_urls]
         self._api_key = api_key
+        self._management_key = management_key
         self._timeout_s = timeout_s
         self._client = httpx.AsyncClient(
             transport=transport,
@@ -152,37 +195,60 @@ class OpenRouter:
             return NO_KEY
         if not _is_sendable(self._api_key):
             return _failed(ErrorType.API_KEY_INVALID, "OPENROUTER_API_KEY holds characters that no key has")
+        # Side by side, so that all of it takes no longer than one may.
+        key, account, others = await asyncio.gather(
+            self._asked("OpenRouter", self._key_url, self._api_key, now_s, _of_key),
+            self._account(now_s),
+            asyncio.gather(*(self._asked(_place(url), url, "", now_s) for url in self._health_urls)),
+        )
+        found = key if account is None else _with_account(key, account)
+        if found.state is not OpenRouterState.ACTIVE:
+            return found
+        return reduce(_but_for, zip(map(_place, self._health_urls), others, strict=True), found)
+
+    async def _account(self, now_s: float) -> Finding | None:
+        """What is left of the account, None without a key that may ask."""
+        if not self._management_key:
+            return None
+        if not _is_sendable(self._management_key):
+            return _failed(ErrorType.API_KEY_INVALID, "OPENROUTER_MANAGEMENT_KEY holds characters that no key has")
+        return await self._asked("OpenRouter", self._credits_url, self._management_key, now_s, _of_credits)
+
+    async def _asked(self, who: str, url: httpx.URL, key: str, now_s: float, read: Read | None = None) -> Finding:
+        """What *who* answers there, and *read* makes of a good body; without it any will do. Never an exception."""
         began_s = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer = await self._get()
+                answer = await self._get(url, key)
         except (TimeoutError, httpx.TimeoutException):
-            return _failed(ErrorType.TIMEOUT, f"OpenRouter did not answer within {self._timeout_s:g} s")
+            return _failed(ErrorType.TIMEOUT, f"{who} did not answer within {self._timeout_s:g} s")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             reason = self._cleaned(str(error)) or type(error).__name__
-            return _failed(ErrorType.NETWORK_ERROR, f"OpenRouter cannot be reached: {reason}")
-        return self._finding(answer, now_s + time.monotonic() - began_s)
+            return _failed(ErrorType.NETWORK_ERROR, f"{who} cannot be reached: {reason}")
+        return self._finding(who, answer, now_s + time.monotonic() - began_s, read)
 
-    async def _get(self) -> _Answer:
-        headers = {"Authorization": f"Bearer {self._api_key}", "Accept-Encoding": "identity"}
-        async with self._client.stream("GET", self._url, headers=headers) as answer:
+    async def _get(self, url: httpx.URL, key: str) -> _Answer:
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        async with self._client.stream("GET", url, headers=headers) as answer:
             return _Answer(answer.status_code, dict(answer.headers), await _body(answer))
 
-    def _finding(self, answer: _Answer, now_s: float) -> Finding:
+    def _finding(self, who: str, answer: _Answer, now_s: float, read: Read | None) -> Finding:
         error = self._error(answer.body)
         status_code = _code(error) if answer.status_code == 200 and error else answer.status_code
         if status_code >= 400:
             return _of_signal(of_status(status_code, error=error, headers=answer.headers, now_s=now_s))
         if 300 <= status_code < 400:
-            return _strange(answer, "it redirects elsewhere; check OPENROUTER_BASE_URL")
+            return _strange(who, answer, "it redirects elsewhere; check the address")
+        if read is None:
+            return _GOOD
         if _is_compressed(answer.headers):
-            return _strange(answer, "it is compressed, which was not asked for")
+            return _strange(who, answer, "it is compressed, which was not asked for")
         if len(answer.body) > MAX_BODY_BYTES:
-            return _strange(answer, f"it is larger than {MAX_BODY_BYTES} bytes")
+            return _strange(who, answer, f"it is larger than {MAX_BODY_BYTES} bytes")
         try:
-            return _of_data(KeyAnswer.model_validate_json(answer.body).data)
+            return read(answer.body)
         except ValidationError as invalid:
-            return _strange(answer, _first(invalid))
+            return _strange(who, answer, _first(invalid))
 
     def _error(self, body: bytes) -> dict[str, Any]:
         """The object under ``error``, with a message that can be shown."""
@@ -201,6 +267,12 @@ class OpenRouter:
         """The text in one line, without the key even where the other side repeats it."""
         hidden = without_keys(text.replace(self._api_key, HIDDEN))
         return " ".join(hidden.split())
+
+
+def without_request_lines() -> None:
+    """Keep the client from logging a line with the whole address for each request: it may hold a secret."""
+    client_log = logging.getLogger("httpx")
+    client_log.setLevel(max(client_log.level, logging.WARNING))
 
 
 async def _body(answer: httpx.Response) -> bytes:
@@ -230,7 +302,8 @@ def _code(error: dict[str, Any]) -> int:
     return code if isinstance(code, int) and 400 <= code < 600 else 500
 
 
-def _of_data(data: KeyData) -> Finding:
+def _of_key(body: bytes) -> Finding:
+    data = KeyAnswer.model_validate_json(body).data
     left = data.limit_remaining
     if left is not None and left <= 0:
         state = OpenRouterState.CREDITS_EXHAUSTED
@@ -241,6 +314,49 @@ def _of_data(data: KeyData) -> Finding:
     return Finding(state, signal, left, data.usage_daily, data.usage_monthly)
 
 
+def _of_credits(body: bytes) -> Finding:
+    data = CreditsAnswer.model_validate_json(body).data
+    return Finding(OpenRouterState.ACTIVE, Signal(Effect.SUCCESS), balance=data.total_credits - data.total_usage)
+
+
+def _with_account(key: Finding, account: Finding) -> Finding:
+    """What is known of both: a key may spend no more than what is left of the account."""
+    left = account.balance
+    if left is None:
+        return replace(key, account_error=account.signal.message)
+    balance = left if key.balance is None else min(key.balance, left)
+    if left > 0 or key.state is not OpenRouterState.ACTIVE:
+        return replace(key, balance=balance)
+    state = OpenRouterState.CREDITS_EXHAUSTED
+    signal = Signal(Effect.FAILURE, ErrorType(state), f"The account is out of credit: {left:g} USD left", 200)
+    return replace(key, state=state, signal=signal, balance=balance)
+
+
+def _but_for(found: Finding, other: tuple[str, Finding]) -> Finding:
+    """What was found, or the failure of a further address in place of its success."""
+    place, seen = other
+    if seen.state is OpenRouterState.ACTIVE:
+        return found
+    message = f"{place} is not healthy: {seen.signal.message.removeprefix(place).strip()}"
+    failed = _failed(ErrorType.SERVICE_UNAVAILABLE, message, seen.signal.status_code)
+    return replace(found, state=failed.state, signal=failed.signal)
+
+
+def _url(text: str) -> httpx.URL:
+    try:
+        return httpx.URL(text)
+    except httpx.InvalidURL:
+        # Its message may quote a password.
+        raise ConfigurationError(
+            f"OPENROUTER_BASE_URL is not an address: write one such as {DEFAULT_BASE_URL}"
+        ) from None
+
+
+def _place(url: httpx.URL) -> str:
+    """The address without what may be secret in it."""
+    return f"{url.scheme}://{url.netloc.decode().rpartition('@')[2]}{url.path}"
+
+
 def _of_signal(signal: Signal) -> Finding:
     return Finding(signal.error_type.state if signal.error_type else OpenRouterState.ERROR, signal)
 
@@ -249,8 +365,8 @@ def _failed(error_type: ErrorType, message: str, status_code: int | None = None)
     return _of_signal(of_error_type(error_type, message, status_code))
 
 
-def _strange(answer: _Answer, why: str) -> Finding:
-    message = f"OpenRouter's answer cannot be used (HTTP {answer.status_code}): {why}"
+def _strange(who: str, answer: _Answer, why: str) -> Finding:
+    message = f"The answer of {who} cannot be used (HTTP {answer.status_code}): {why}"
     return _failed(ErrorType.UNKNOWN_ERROR, message, answer.status_code)
 
 

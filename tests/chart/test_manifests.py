@@ -17,7 +17,11 @@ BOTH = pytest.mark.parametrize("name", [HEALTH_SERVICE, OPERATOR])
 CLUSTER_SCOPED = {"nodes", "namespaces", "customresourcedefinitions", "clusterroles", "persistentvolumes"}
 EVERYTHING: dict[str, Any] = {
     "redis": {"existingSecret": {"name": "redis", "key": "address"}},
-    "openrouter": {"existingSecret": {"name": "openrouter"}, "baseUrl": "https://proxy.example/api/v1"},
+    "openrouter": {
+        "existingSecret": {"name": "openrouter"},
+        "managementKey": {"existingSecret": {"name": "openrouter"}},
+        "baseUrl": "https://proxy.example/api/v1",
+    },
     "scope": "team-a",
     "thresholds": {"FAILURE_THRESHOLD": 7, "RESET_TIMEOUT_SECONDS": 1_000_000, "FRESH_SECONDS": 0.5},
     "image": {"repository": "registry.example/guard", "digest": f"sha256:{'a' * 64}"},
@@ -26,6 +30,7 @@ EVERYTHING: dict[str, Any] = {
     "healthService": {
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example"}],
         "writeToken": {"existingSecret": {"name": "tokens"}},
+        "webhook": {"existingSecret": {"name": "chat"}, "format": "slack"},
         "readToken": {"existingSecret": {"name": "tokens", "key": "reader"}},
     },
     "operator": {
@@ -198,6 +203,18 @@ class TestEnvironment:
         key = {"secretKeyRef": {"name": "openrouter", "key": "api-key"}}
         assert environ(everything, HEALTH_SERVICE)["OPENROUTER_API_KEY"] == key
         assert "OPENROUTER_API_KEY" not in environ(everything, OPERATOR)
+
+    def test_only_the_health_service_gets_the_management_key(self, everything: Manifests, minimal: Manifests) -> None:
+        key = {"secretKeyRef": {"name": "openrouter", "key": "management-key"}}
+        assert environ(everything, HEALTH_SERVICE)["OPENROUTER_MANAGEMENT_KEY"] == key
+        assert "OPENROUTER_MANAGEMENT_KEY" not in environ(everything, OPERATOR)
+        assert "OPENROUTER_MANAGEMENT_KEY" not in environ(minimal, HEALTH_SERVICE)
+
+    def test_the_webhook_is_a_secret_of_the_health_service(self, everything: Manifests, minimal: Manifests) -> None:
+        found = environ(everything, HEALTH_SERVICE)
+        assert found["OPENROUTER_GUARD_WEBHOOK_URL"] == {"secretKeyRef": {"name": "chat", "key": "webhook-url"}}
+        assert found["OPENROUTER_GUARD_WEBHOOK_FORMAT"] == "slack"
+        assert "OPENROUTER_GUARD_WEBHOOK_URL" not in environ(minimal, HEALTH_SERVICE)
 
     def test_no_api_key_is_no_empty_one(self, minimal: Manifests) -> None:
         assert "OPENROUTER_API_KEY" not in environ(minimal, HEALTH_SERVICE)

@@ -16,7 +16,16 @@ from openrouter_guard.settings import Settings
 from tests.chart.helm import CHART, CRD, MINIMAL, Helm, HelmFailed
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
-NOT_THRESHOLDS = {"SCOPE", "WORKER_ID", "READ_TOKEN", "WRITE_TOKEN", "CORS_ORIGINS"}
+NOT_THRESHOLDS = {
+    "SCOPE",
+    "WORKER_ID",
+    "READ_TOKEN",
+    "WRITE_TOKEN",
+    "CORS_ORIGINS",
+    "HEALTH_URLS",
+    "WEBHOOK_URL",
+    "WEBHOOK_FORMAT",
+}
 PASSWORD = "hunter2"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard import CallNotPermitted, Guard, Settings
+from openrouter_guard import CallNotPermitted, Guard, OpenRouterStateManager, Settings
 from openrouter_guard.rules.breaker import Phase, Policy
 from tests.chart.helm import wait_for_crd
 from tests.controlplane import ControlPlane
@@ -77,6 +78,7 @@ class Fleet:
     def __init__(self, control_plane: ControlPlane, namespace: str, redis_url: str) -> None:
         self.namespace = namespace
         self._control_plane = control_plane
+        self._redis_url = redis_url
         self._guard = Guard(Settings(redis_url, policy=Policy(reset_timeout_s=RESET_S), redis_timeout_s=0.5))
 
     def close(self) -> None:
@@ -157,6 +159,16 @@ class Fleet:
             with suppress(TimeoutError, CallNotPermitted), self._guard.call():
                 raise TimeoutError("upstream took too long")
         self._guard.flush()
+
+    def force(self, kind: str) -> None:
+        """Decide over the breaker's head for an hour: ``forced_open`` or ``forced_closed``."""
+
+        async def override() -> None:
+            manager = OpenRouterStateManager(self._redis_url)
+            await manager.set_override(kind, who="a test", why="it is to last", for_s=3600)
+            await manager.close()
+
+        asyncio.run(override())
 
     def until_phase(self, phase: Phase) -> None:
         until(lambda: self._guard.state.phase is phase, seconds=10)

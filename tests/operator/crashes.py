@@ -14,25 +14,26 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import load_kube_config
 
 from openrouter_guard import OpenRouterStateManager
 from openrouter_operator.cluster import Cluster, NotFound
+from openrouter_operator.kinds import BY_NAME, DEFAULT
 from openrouter_operator.workload import Workload
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import deployment, resource
 from tests.operator.proxy import Do, Fault, Proxy, Reset, Seen
 
-__all__ = ["Deaths", "Outcome", "Story", "connected", "random_deaths", "replicas_of"]
+__all__ = ["Body", "Deaths", "Outcome", "Story", "connected", "fleet_of", "random_deaths"]
 
 LEASE_S = 5
 PATIENCE_S = 60.0
 _POLL_S = 0.2
-_DEPLOYMENTS = "/apis/apps/v1/namespaces/{}/deployments"
 _RESOURCES = "/apis/openrouter-guard.io/v1alpha1/namespaces/{}/openrouterstatuses"
+Body: TypeAlias = dict[str, Any]
 _forkserver = multiprocessing.get_context("forkserver")
 _forkserver.set_forkserver_preload(["openrouter_operator.main"])
 
@@ -79,9 +80,41 @@ def random_deaths(seed: int, targets: int) -> Deaths:
     return Deaths(pausing=some(), resuming=some())
 
 
-def replicas_of(seed: int, targets: int) -> Mapping[str, int]:
+def fleet_of(seed: int, targets: int) -> list[Body]:
+    """Workloads of several kinds and sizes; some are at zero, or suspended by their owner."""
     lot = random.Random(seed)
-    return {f"worker-{number:02}": lot.choice([0, 1, 1, 2, 3, 5, 8, 100]) for number in range(targets)}
+    kinds = [_deployment, _deployment, _deployment, _stateful_set, _cron_job, _job]
+    return [
+        lot.choice(kinds)(f"worker-{number:02}", lot.choice([0, 1, 1, 2, 3, 8, 100])) for number in range(targets)
+    ]
+
+
+def _deployment(name: str, replicas: int) -> Body:
+    """One whose rollout has not begun: nobody looks at its pods here."""
+    body = deployment(name, replicas)
+    body["spec"]["paused"] = True
+    return body
+
+
+def _stateful_set(name: str, replicas: int) -> Body:
+    body = deployment(name, replicas)
+    return body | {"kind": "StatefulSet", "spec": body["spec"] | {"podManagementPolicy": "OrderedReady"}}
+
+
+def _cron_job(name: str, pods: int) -> Body:
+    template = {"spec": _job(name, pods)["spec"] | {"suspend": None}}
+    return _batch("CronJob", name, schedule="0 0 1 1 *", suspend=pods == 0, jobTemplate=template)
+
+
+def _job(name: str, pods: int) -> Body:
+    container = {"name": "worker", "image": "worker"}
+    template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
+    return _batch("Job", name, suspend=pods == 0, template=template)
+
+
+def _batch(kind: str, name: str, **spec: Any) -> Body:
+    metadata = {"name": name, "labels": {"fleet": "workers"}}
+    return {"apiVersion": "batch/v1", "kind": kind, "metadata": metadata, "spec": spec}
 
 
 @asynccontextmanager
@@ -123,16 +156,17 @@ class _Killer:
 
 @dataclass
 class Story:
-    """A fleet with these replicas, paused by a person and then resumed, and an operator with these deaths."""
+    """A fleet, paused by a person and then resumed, and an operator with these deaths."""
 
     control_plane: ControlPlane
     cluster: Cluster
     redis_url: str
     folder: Path
     name: str
-    replicas: Mapping[str, int]
+    fleet: Sequence[Body]
     deaths: Deaths
     resume: Mapping[str, Any] = field(default_factory=lambda: {"strategy": "Immediate"})
+    _were: dict[str, Workload] = field(default_factory=dict, init=False)
 
     async def run(self) -> Outcome:
         async with AsyncExitStack() as stack:
@@ -179,24 +213,28 @@ class Story:
     # -- what is missing --------------------------------------------------------------------------------------
 
     async def _workloads(self) -> list[Workload]:
-        found = await self.cluster._request("GET", _DEPLOYMENTS.format(self.name))
-        return [Workload.of(body) for body in found["items"]]
+        return [
+            Workload.of(kind, body)
+            for kind in {BY_NAME[body["kind"]].path: BY_NAME[body["kind"]] for body in self.fleet}.values()
+            async for body in self.cluster.list(kind.path, self.name)
+        ]
 
     async def _unpaused(self) -> list[str]:
         """Workloads that run, or that have forgotten what they were."""
-        found = [f"{w} runs {w.replicas}, remembers {w.pause}" for w in await self._workloads() if not self._rests(w)]
+        found = [f"{w}: {w.value!r}, {w.pause}" for w in await self._workloads() if not self._rests(w)]
         return found or await self._untold("True")
 
     def _rests(self, workload: Workload) -> bool:
-        original = self.replicas[workload.name]
-        remembered = workload.pause.original if workload.pause else 0
-        return (workload.replicas, remembered) == (0, original)
+        was = self._were[str(workload)]
+        if was.pods == 0:
+            return workload.pause is None and workload.value == was.value
+        return workload.pods == 0 and workload.pause is not None and workload.pause.original == was.value
 
     async def _unresumed(self) -> list[str]:
         found = [
-            f"{w} runs {w.replicas} of {self.replicas[w.name]}, remembers {w.pause}"
+            f"{w}: {w.value!r} and not {self._were[str(w)].value!r}, {w.pause}"
             for w in await self._workloads()
-            if w.pause or w.replicas != self.replicas[w.name]
+            if w.pause or w.value != self._were[str(w)].value
         ]
         return found or await self._untold("False")
 
@@ -211,13 +249,17 @@ class Story:
 
     async def _create(self) -> None:
         await self.cluster._request("POST", "/api/v1/namespaces", body={"metadata": {"name": self.name}})
-        bodies = [_asleep(deployment(name, count)) for name, count in self.replicas.items()]
-        place = _DEPLOYMENTS.format(self.name)
-        await asyncio.gather(*(self.cluster._request("POST", place, body=body) for body in bodies))
-        workers = {"kind": "Deployment", "selector": {"matchLabels": {"fleet": "workers"}}}
+        for made in await asyncio.gather(*map(self._make, self.fleet)):
+            self._were[str(made)] = made
+        targets = [{"kind": kind, "selector": {"matchLabels": {"fleet": "workers"}}} for kind in DEFAULT]
         quick: dict[str, Any] = {"pauseAfterSeconds": 0, "minPausedSeconds": 0, "resume": dict(self.resume)}
-        body = resource(**quick, scope=self.name, targets=[workers])
+        body = resource(**quick, scope=self.name, targets=targets)
         await self.cluster._request("POST", _RESOURCES.format(self.name), body=body)
+
+    async def _make(self, body: Body) -> Workload:
+        kind = BY_NAME[body["kind"]]
+        place = f"/apis/{kind.group}/{kind.version}/namespaces/{self.name}/{kind.plural}"
+        return Workload.of(kind, await self.cluster._request("POST", place, body=body))
 
     async def _free_lease(self) -> None:
         """Who comes next need not wait until it is over: how long that takes is another test's matter."""
@@ -239,12 +281,6 @@ class Story:
             "OPENROUTER_GUARD_LEASE_SECONDS": str(LEASE_S),
             "OPENROUTER_GUARD_OPERATOR_PORT": "0",
         }
-
-
-def _asleep(body: dict[str, Any]) -> dict[str, Any]:
-    """The same Deployment without pods, which nobody looks at here: its rollout has not begun."""
-    body["spec"]["paused"] = True
-    return body
 
 
 class _Life:

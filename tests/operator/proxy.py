@@ -1,6 +1,7 @@
 """A proxy between one operator and the API server, which can spoil whatever passes.
 
-It speaks plain HTTP to the operator. A bearer token is passed on; the token ``admin`` stands for the administrator.
+It speaks plain HTTP to the operator. A bearer token is passed on; one that begins with ``admin`` stands for the
+administrator.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import json
 import ssl
 import threading
+import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -34,12 +36,15 @@ _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-e
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request, numbered from 1 in the order of arrival."""
+    """A request, numbered from 1 in the order of arrival; ``at_s`` is of the monotonic clock."""
 
     number: int
+    at_s: float
     method: str
+    url: str
     path: str
     query: Mapping[str, str]
+    token: str
 
     @property
     def is_watch(self) -> bool:
@@ -65,11 +70,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Answer(Fault):
-    """This, from the proxy itself."""
+    """This, from the proxy itself; a ``Status`` with the message where there is no body."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     message: str = "spoiled by the test"
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +103,30 @@ Rule = Callable[[Seen], Fault | None]
 class Proxy:
     """Forwards everything; *rule* may say otherwise for each request. Use it as an async context manager.
 
+    Args:
+        name: Of whom it forwards for, as the audit log shows it (``userAgent``).
+
     Attributes:
         rule: Asked for each request, from the proxy's own loop.
         seen: All requests, oldest first.
         is_serial: Whether writes go one by one.
+        lists: The first answer to each list, by its URL.
         is_cut: Whether nothing passes any more, in neither direction, as when a cable is pulled.
     """
 
     rule: Rule | None
 
-    def __init__(self, control_plane: ControlPlane, kubeconfig: Path, *, token: str = ADMIN) -> None:
+    def __init__(
+        self, control_plane: ControlPlane, kubeconfig: Path, *, token: str = ADMIN, name: str = "proxy"
+    ) -> None:
         self.rule = None
         self.seen: list[Seen] = []
+        self.lists: dict[str, bytes] = {}
         self.is_cut = self.is_serial = False
         self.kubeconfig = kubeconfig
         self._control_plane = control_plane
         self._token = token
+        self._name = name
         self._watches: dict[int, web.Request] = {}
         self._write = asyncio.Lock()
         self._stack = AsyncExitStack()
@@ -129,8 +143,8 @@ class Proxy:
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        write_kubeconfig(self.kubeconfig, url=url, authority=b"", credentials={"token": self._token})
+        self._url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        self.use_token(self._token)
         return self
 
     async def __aexit__(
@@ -139,13 +153,19 @@ class Proxy:
         self.cut_watches()
         await self._stack.aclose()
 
+    def use_token(self, token: str) -> None:
+        """Write it into the kubeconfig."""
+        write_kubeconfig(self.kubeconfig, url=self._url, authority=b"", credentials={"token": token})
+
     def cut_watches(self) -> None:
         """End every watch that is under way, as a load balancer does."""
         for request in tuple(self._watches.values()):
             _abort(request)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        seen = Seen(len(self.seen) + 1, request.method, request.path, dict(request.query))
+        number, query = len(self.seen) + 1, dict(request.query)
+        url, token = request.path_qs, request.headers.get("Authorization", "").partition(" ")[2]
+        seen = Seen(number, time.monotonic(), request.method, url, request.path, query, token)
         self.seen.append(seen)
         body = await request.read()
         if self.is_serial and seen.is_write:
@@ -156,8 +176,9 @@ class Proxy:
     async def _handle_now(self, request: web.Request, seen: Seen, body: bytes) -> web.StreamResponse:
         fault = self.rule(seen) if self.rule else None
         match fault:
-            case Answer(status, headers, message):
-                return web.json_response({"kind": "Status", "message": message}, status=status, headers=headers)
+            case Answer(status, headers, message, told):
+                text = told or json.dumps({"kind": "Status", "message": message, "code": status}).encode()
+                return web.Response(body=text, status=status, headers=headers, content_type="application/json")
             case Reset():
                 _abort(request)
                 return web.Response()
@@ -170,24 +191,30 @@ class Proxy:
         self, request: web.Request, seen: Seen, body: bytes, after: Callable[[], object] | None
     ) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
-        is_admin = headers.get("Authorization") == f"Bearer {ADMIN}"
+        headers["User-Agent"] = self._name
+        is_admin = seen.token.startswith(ADMIN)
         if is_admin:
             del headers["Authorization"]
         url = URL(self._control_plane.url + request.raw_path, encoded=True)
         async with self._session.request(
             request.method, url, headers=headers, data=body or None, ssl=self._contexts[is_admin]
         ) as answer:
+            kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
+            if seen.is_watch:
+                return await self._stream(request, seen, answer, kept)
+            told = await answer.read()
+            if seen.is_list and answer.status == 200:
+                self.lists.setdefault(seen.url, told)
             if after is not None:
-                await answer.read()
                 after()
             await self._while_cut()
-            return await self._pass_on(request, seen, answer)
+            return web.Response(body=told, status=answer.status, headers=kept)
 
-    async def _pass_on(self, request: web.Request, seen: Seen, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-        kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
-        response = web.StreamResponse(status=answer.status, headers=kept)
-        if seen.is_watch:
-            self._watches[seen.number] = request
+    async def _stream(
+        self, request: web.Request, seen: Seen, answer: aiohttp.ClientResponse, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=answer.status, headers=headers)
+        self._watches[seen.number] = request
         try:
             await response.prepare(request)
             async for chunk in answer.content.iter_any():
@@ -197,7 +224,7 @@ class Proxy:
         except (ConnectionError, aiohttp.ClientError):
             _abort(request)
         finally:
-            self._watches.pop(seen.number, None)
+            del self._watches[seen.number]
         return response
 
     async def _while_cut(self) -> None:

@@ -9,7 +9,7 @@ from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open
 from openrouter_guard.rules.record import Record, Upstream
 from openrouter_operator.candidates import Candidate, Owner
 from openrouter_operator.kinds import DEPLOYMENT
-from openrouter_operator.plan import Reading
+from openrouter_operator.reading import Reading
 from openrouter_operator.spec import Spec, parse
 from openrouter_operator.workload import Pause, Workload
 

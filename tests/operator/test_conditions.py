@@ -11,8 +11,10 @@ from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_operator import conditions
 from openrouter_operator.candidates import Candidate
-from openrouter_operator.conditions import COUNTERS_S, PROBLEMS_SHOWN, UPSTREAM_S, Event, Failure, Round, Tally
-from openrouter_operator.plan import Goal, Reading, Step
+from openrouter_operator.conditions import COUNTERS_S, PROBLEMS_SHOWN, UPSTREAM_S, Failure, Round, Tally
+from openrouter_operator.events import Event, events
+from openrouter_operator.plan import Goal, Step
+from openrouter_operator.reading import Reading
 from openrouter_operator.workload import Workload
 from tests.operator.samples import (
     NOW_S,
@@ -305,7 +307,7 @@ def test_it_is_written(old: Status, new: Status, since_write_s: float, *, expect
 
 def told(old: Round, new: Round) -> list[tuple[str, str]]:
     before = status(old)
-    return [(event.type, event.reason) for event in conditions.events(before, status(new, before))]
+    return [(event.type, event.reason) for event in events(before, status(new, before))]
 
 
 @pytest.mark.parametrize("now", [IN_PEACE, IN_AN_OUTAGE, ON_TRIAL, IN_THE_DARK], ids=lambda now: now.goal.reason)
@@ -330,14 +332,12 @@ def test_a_transition_is_told_once(old: Round, new: Round, expected: list[tuple[
 
 
 def test_the_first_status_of_a_resource_tells_nothing() -> None:
-    assert conditions.events({}, status(IN_PEACE)) == []
+    assert events({}, status(IN_PEACE)) == []
 
 
 def test_a_new_problem_is_told_and_an_old_one_is_not() -> None:
     one = replace(NONE_PAUSED, problems=(conditions.Problem("Deployment/a", "Refused", "no"),))
     two = replace(one, problems=(*one.problems, conditions.Problem("Deployment/b", "Refused", "no")))
     before = status(a_round(tally=one))
-    assert conditions.events({}, before) == [Event("Warning", "Refused", "Deployment/a: no")]
-    assert conditions.events(before, status(a_round(tally=two), before)) == [
-        Event("Warning", "Refused", "Deployment/b: no")
-    ]
+    assert events({}, before) == [Event("Warning", "Refused", "Deployment/a: no")]
+    assert events(before, status(a_round(tally=two), before)) == [Event("Warning", "Refused", "Deployment/b: no")]

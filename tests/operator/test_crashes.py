@@ -13,7 +13,8 @@ import pytest
 
 from openrouter_operator.cluster import Cluster
 from tests.controlplane import ControlPlane
-from tests.operator.crashes import Deaths, Outcome, Story, connected, random_deaths, replicas_of
+from tests.operator.conftest import deployment
+from tests.operator.crashes import Body, Deaths, Outcome, Story, connected, fleet_of, random_deaths
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("crd")]
 
@@ -31,9 +32,9 @@ class Stage:
     redis_url: str
     folder: Path
 
-    def story(self, name: str, replicas: Any, deaths: Deaths, **other: Any) -> Story:
+    def story(self, name: str, fleet: Sequence[Body], deaths: Deaths, **other: Any) -> Story:
         name = f"{name}-{secrets.token_hex(3)}"
-        return Story(self.control_plane, self.cluster, self.redis_url, self.folder, name, replicas, deaths, **other)
+        return Story(self.control_plane, self.cluster, self.redis_url, self.folder, name, fleet, deaths, **other)
 
     async def play(self, stories: Sequence[Story]) -> list[Outcome]:
         turns = asyncio.Semaphore(AT_ONCE)
@@ -60,7 +61,7 @@ async def test_killed_at_random_requests_it_strands_no_target_and_loses_no_origi
     stories = [
         stage.story(
             f"seed-{seed}",
-            replicas_of(seed, targets),
+            fleet_of(seed, targets),
             random_deaths(seed, targets),
             resume=STAGED if seed % 4 == 0 else {"strategy": "Immediate"},
         )
@@ -72,13 +73,13 @@ async def test_killed_at_random_requests_it_strands_no_target_and_loses_no_origi
 
 
 async def test_killed_between_any_two_writes_it_goes_on_where_the_cluster_is(stage: Stage) -> None:
-    replicas = {"one": 1, "three": 3, "idle": 0}
-    (undisturbed,) = await stage.play([stage.story("undisturbed", replicas, Deaths(only_writes=True))])
+    fleet = [deployment("one", 1), deployment("three", 3), deployment("idle", 0)]
+    (undisturbed,) = await stage.play([stage.story("undisturbed", fleet, Deaths(only_writes=True))])
     pausing, resuming = undisturbed.writes
     assert pausing >= 4, "the finalizer, both workloads and the status"
     assert resuming >= 3, "both workloads and the status"
     deaths = [Deaths([after], only_writes=True) for after in range(1, pausing + 1)]
     deaths += [Deaths((), [after], only_writes=True) for after in range(1, resuming + 1)]
-    outcomes = await stage.play([stage.story(f"write-{n}", replicas, each) for n, each in enumerate(deaths)])
+    outcomes = await stage.play([stage.story(f"write-{n}", fleet, each) for n, each in enumerate(deaths)])
     assert wrong([undisturbed, *outcomes]) == []
     assert [outcome.deaths for outcome in outcomes] == [1] * len(deaths)

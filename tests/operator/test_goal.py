@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.rules.breaker import Breaker, Closed, Open
+from openrouter_guard.rules.breaker import Breaker, Closed, Open, Phase
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.record import Record, Transition
 from openrouter_guard.rules.wire import iso
 from openrouter_operator import plan
-from openrouter_operator.plan import Goal, Reading, Step
+from openrouter_operator.plan import Goal, Step
+from openrouter_operator.reading import Reading
 from tests.operator.samples import (
     NOW_S,
     OPENED_S,
@@ -278,3 +279,81 @@ def test_forced_closed_brings_everything_back_though_the_breaker_is_open() -> No
     resumed = plan.goal(spec(minPausedSeconds=0, resume={"strategy": "Immediate"}), seen, OPENED_S)
     assert resumed == ALL_BACK
     assert seen.outage == ""
+
+
+# -- the goal: what is reason enough ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reason", "pause_on", "expected"),
+    [
+        pytest.param("timeout", ["BreakerOpen"], Step.PAUSE, id="any reason"),
+        pytest.param("timeout", ["Outage"], Step.PAUSE, id="an outage, as asked"),
+        pytest.param("service_unavailable", ["Outage"], Step.PAUSE, id="of whatever kind"),
+        pytest.param("timeout", ["CreditsExhausted"], Step.RESUME, id="an outage, not asked for"),
+        pytest.param("credits_exhausted", ["Outage", "RateLimited"], Step.RESUME, id="no credits, not asked for"),
+        pytest.param("credits_exhausted", ["CreditsExhausted"], Step.PAUSE, id="no credits"),
+        pytest.param("api_key_invalid", ["KeyInvalid"], Step.PAUSE, id="a bad key"),
+    ],
+)
+def test_it_pauses_for_the_reasons_that_are_asked_for(reason: str, pause_on: list[str], expected: Step) -> None:
+    seen = reading(Open(reason, OPENED_S, 1_020.0), since_s=OPENED_S)
+    assert plan.goal(spec(pauseOn=pause_on), seen, None).step is expected
+
+
+def test_one_who_forces_it_open_always_pauses() -> None:
+    seen = overridden(OverrideKind.FORCED_OPEN, Closed(), since_s=900.0)
+    assert plan.goal(spec(pauseOn=["KeyInvalid"]), seen, None).step is Step.PAUSE
+
+
+@pytest.mark.parametrize(
+    ("left_s", "paused_s", "expected"),
+    [
+        pytest.param(299, None, ALL_BACK, id="one that is nearly over pauses nothing"),
+        pytest.param(300, None, Goal(Step.PAUSE, "RateLimited", next_at_s=1_300), id="one that lasts pauses"),
+        pytest.param(1, 900, Goal(Step.PAUSE, "RateLimited", next_at_s=1_001), id="to its end"),
+        pytest.param(0, 900, Goal(Step.RESUME, "BreakerClosed", 0.25, next_at_s=1_015), id="and no longer"),
+    ],
+)
+def test_while_calls_are_rate_limited(left_s: float, paused_s: float | None, expected: Goal) -> None:
+    seen = reading(Closed(since_s=NOW_S), since_s=NOW_S, rate_limit_reset_s=NOW_S + left_s)
+    assert plan.goal(spec(pauseOn=["BreakerOpen", "RateLimited"]), seen, paused_s) == expected
+
+
+def test_a_rate_limit_is_no_reason_unless_it_is_asked_for() -> None:
+    seen = reading(Closed(), rate_limit_reset_s=NOW_S + 3_600)
+    assert plan.goal(spec(), seen, None).step is Step.RESUME
+
+
+def test_a_rate_limit_that_outlasts_the_longest_pause_lets_go_and_is_remembered() -> None:
+    seen = reading(Closed(), rate_limit_reset_s=NOW_S + 3_600)
+    asked = spec(pauseOn=["RateLimited"], maxPauseSeconds=60, resume={"strategy": "Immediate"})
+    goal = plan.goal(asked, seen, OPENED_S)
+    assert (goal.step, goal.reason, goal.release) == (Step.RESUME, "MaxPause", seen.outage)
+    assert seen.outage
+
+
+# -- the goal: the breaker closes and opens, again and again ---------------------------------------------------------
+
+
+def closings(*at_s: float) -> Reading:
+    moves = tuple(Transition(n, Phase.HALF_OPEN, Phase.CLOSED, "trial_succeeded", "w", s) for n, s in enumerate(at_s))
+    record = Record(Closed(since_s=at_s[-1]), transitions=moves)
+    return Reading(record, NOW_S * 10, is_fresh=True, last_known_s=NOW_S * 10, since_s=at_s[-1])
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        pytest.param(closings(9_000, 9_990), Step.RESUME, id="twice in an hour is bad luck"),
+        pytest.param(closings(7_000, 9_000, 9_990), Step.CANARY, id="three times is a pattern: only the canary runs"),
+        pytest.param(closings(6_000, 9_000, 9_500), Step.RESUME, id="an hour after the first it is forgotten"),
+    ],
+)
+def test_a_breaker_that_flaps_is_not_trusted(seen: Reading, expected: Step) -> None:
+    goal = plan.goal(spec(minPausedSeconds=0), seen, 9_000)
+    assert (goal.step, goal.reason == "Flapping") == (expected, expected is Step.CANARY)
+
+
+def test_what_flaps_is_looked_at_again_when_the_hour_is_over() -> None:
+    assert plan.goal(spec(minPausedSeconds=0), closings(7_000, 9_000, 9_990), 9_000).next_at_s == 10_600

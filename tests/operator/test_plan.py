@@ -9,10 +9,12 @@ import pytest
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open
 from openrouter_guard.rules.wire import iso
 from openrouter_operator import plan
-from openrouter_operator.candidates import Candidate, paused_since_s
+from openrouter_operator.candidates import Candidate, Owner, paused_since_s
 from openrouter_operator.candidates import skip as skip_of
-from openrouter_operator.plan import Goal, Reading, Step
-from openrouter_operator.workload import Change, Workload
+from openrouter_operator.plan import Goal, Step
+from openrouter_operator.reading import Reading
+from openrouter_operator.spec import Options
+from openrouter_operator.workload import Change, Contest, Workload
 from tests.operator.samples import (
     NOW_S,
     OPENED_S,
@@ -291,3 +293,70 @@ def test_a_pause_began_with_the_first_workload_of_ours() -> None:
 )
 def test_an_outage_is_named_by_its_beginning(breaker: Closed | Open | HalfOpen, expected: str) -> None:
     assert reading(breaker).outage == expected
+
+
+# -- a pause that somebody undoes -----------------------------------------------------------------------------------
+
+ENFORCES = Options(enforces=True)
+
+
+def undone(contest: Contest | None = None, *, live: int = 4, by: str = "argocd") -> Candidate:
+    found = paused(original=3, replicas=live, changed_by=by)
+    assert found.pause is not None
+    return Candidate(replace(found, pause=replace(found.pause, contest=contest)), options=ENFORCES)
+
+
+def test_it_is_put_back_and_what_they_want_comes_back_later() -> None:
+    change = made(PAUSE, undone(live=4))["a"]
+    assert change.pause is not None
+    assert (change.pods, change.pause.original, change.pause.contest) == (0, 4, Contest(1, NOW_S, "argocd"))
+
+
+@pytest.mark.parametrize(
+    ("contest", "again_s"),
+    [
+        pytest.param(Contest(1, 998.0, "argocd"), 1_003, id="after 5 s"),
+        pytest.param(Contest(3, 990.0, "argocd"), 1_010, id="doubled each time"),
+        pytest.param(Contest(40, 900.0, "argocd"), 1_200, id="up to five minutes"),
+    ],
+)
+def test_the_next_time_takes_longer(contest: Contest, again_s: float) -> None:
+    assert made(PAUSE, undone(contest)) == {}
+    assert plan.next_contest_s([undone(contest)], OWNER) == again_s
+    later = made(PAUSE, undone(contest), seen=opened(now_s=again_s, until_s=2_000))["a"]
+    assert later.pause is not None
+    assert later.pause.contest == Contest(contest.times + 1, again_s, "argocd")
+
+
+def test_at_the_end_of_the_pause_what_they_set_stands_all_the_same() -> None:
+    change = made(ALL_BACK, undone(), seen=closed())["a"]
+    assert (change.pods, change.pause) == (None, None)
+
+
+def test_one_who_wants_fewer_pods_than_a_step_is_respected() -> None:
+    found = Candidate(paused(original=8, set_to=2, replicas=0), options=ENFORCES)
+    change = made(share(0.5), found, seen=closed())["a"]
+    assert (change.pods, change.pause) == (None, None)
+
+
+# -- left as it is when the resource goes ---------------------------------------------------------------------------
+
+
+def test_what_is_orphaned_stays_paused_and_keeps_its_memory() -> None:
+    (change,) = plan.orphaned(candidates(paused("a"), workload("b"), paused("c", owner=OTHER)), OWNER)
+    assert (change.workload.name, change.pods) == ("a", None)
+    assert change.pause is not None
+    assert change.pause.is_orphaned
+
+
+def test_the_next_resource_of_that_name_takes_it_over() -> None:
+    left = paused()
+    assert left.pause is not None
+    left = replace(left, pause=replace(left.pause, is_orphaned=True))
+    successor, stranger = Owner("uid-of-the-next", OWNER.name), Owner("uid-of-the-next", "stranger")
+    (change,) = plan.changes(ALL_BACK, successor, closed(), candidates(left))
+    assert (change.pods, change.pause) == (3, None)
+    assert plan.changes(ALL_BACK, stranger, closed(), candidates(left)) == []
+    (canary,) = plan.changes(CANARY, successor, half_open(), candidates(left))
+    assert canary.pause is not None
+    assert (canary.pause.owner_uid, canary.pause.is_orphaned) == (successor.uid, False)

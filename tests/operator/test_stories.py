@@ -19,7 +19,8 @@ from openrouter_guard.rules.record import Record
 from openrouter_operator import plan
 from openrouter_operator.candidates import Candidate, Owner, paused_since_s
 from openrouter_operator.kinds import DEPLOYMENT
-from openrouter_operator.plan import Goal, Reading, Step
+from openrouter_operator.plan import Goal, Step
+from openrouter_operator.reading import Reading
 from openrouter_operator.spec import Mode, Spec, Strategy
 from openrouter_operator.workload import PAUSED, Change, Workload
 from tests.operator.samples import OTHER, OWNER, spec

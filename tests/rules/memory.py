@@ -14,12 +14,14 @@ from openrouter_guard.rules.record import Record, next_epoch
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, parse
 
-__all__ = ["Memory", "Seen"]
+__all__ = ["BATCH_LIFE_S", "Memory", "Seen"]
 
 FAILURE = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)
 REFUSAL = Signal(Effect.FAILURE, ErrorType.CREDITS_EXHAUSTED)
 SIGNALS: Mapping[str, Signal] = {"S": SUCCESS, "F": FAILURE, "C": REFUSAL}
 REPORTER_LIFE_S = 60.0
+BATCH_LIFE_S = 600.0
+"""So long a batch that comes again is known."""
 COUNTED = ("consecutive_failures", "run", "credit_refusals", "breaker", "circuit_breaker_open")
 
 
@@ -67,7 +69,7 @@ class Memory:
         """Count a batch, once: ``counted``, ``late`` or ``repeated``."""
         if self.reporters.get(reporter, (0, 0.0))[0] >= seq:
             return "repeated"
-        self.reporters = {name: row for name, row in self.reporters.items() if row[1] > self.now_s - REPORTER_LIFE_S}
+        self.reporters = {name: row for name, row in self.reporters.items() if row[1] > self.now_s - BATCH_LIFE_S}
         self.reporters[reporter] = (seq, self.now_s)
         self.calls += sum(number for _, number in runs)
         record = self.read().record or Record()
@@ -76,7 +78,8 @@ class Memory:
         )
         if not is_late:
             self._count(record, reporter, epoch, runs)
-        self.fields["live_reporters"] = str(len(self.reporters))
+        live = [seen_s for _, seen_s in self.reporters.values() if seen_s > self.now_s - REPORTER_LIFE_S]
+        self.fields["live_reporters"] = str(len(live))
         return "late" if is_late else "counted"
 
     def _count(self, record: Record, reporter: str, epoch: int, runs: Sequence[tuple[str, int]]) -> None:

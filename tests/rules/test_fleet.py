@@ -21,7 +21,7 @@ from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal
-from tests.rules.memory import FAILURE, REFUSAL, Memory, Seen
+from tests.rules.memory import BATCH_LIFE_S, FAILURE, REFUSAL, Memory, Seen
 
 Decide: TypeAlias = Callable[[Record | None, float], Record | None]
 
@@ -48,6 +48,7 @@ class Batch:
     epoch: int
     seq: int
     runs: list[tuple[str, int]]
+    sent_s: float | None = None
 
     @property
     def calls(self) -> int:
@@ -177,6 +178,12 @@ class Fleet(RuleBasedStateMachine):
         worker.uncertain = worker.uncertain or self.batch(worker)
         if worker.uncertain is None or arrives == "no":
             return
+        if worker.uncertain.sent_s is not None and self.memory.now_s - worker.uncertain.sent_s > BATCH_LIFE_S:
+            # Nobody promises to know it after so long.
+            self.forgotten += self.not_counted(worker)
+            worker.uncertain = None
+            return
+        worker.uncertain.sent_s = worker.uncertain.sent_s or self.memory.now_s
         batch, now_s = worker.uncertain, self.now().now_s
         self.memory.count(worker.name, batch.seq, batch.epoch, batch.runs)
         if arrives == "yes":

@@ -79,7 +79,7 @@ async def test_a_repeated_answer_is_counted(repeating: httpx.AsyncClient) -> Non
     await repeating.get(STATUS)
     after = (await repeating.get("/metrics")).text
     for name in (
-        'openrouter_guard_status_answers_total{source="cache"}',
+        'openrouter_guard_status_answers_total{scope="default",source="cache"}',
         f'openrouter_guard_http_requests_total{{route="{STATUS}",status="200"}}',
         f'openrouter_guard_http_request_duration_seconds_count{{route="{STATUS}"}}',
     ):

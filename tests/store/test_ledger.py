@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,13 +20,6 @@ from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch, Store
 
 STATE, HISTORY = "openrouter:state", "openrouter:history"
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
-    """Redis without our eyes."""
-    async with aioredis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 def force_open(record: Record | None, now_s: float, *, for_s: float = 60.0) -> Record:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from typing import TypeAlias
 
+import pytest
+import redis.asyncio as aioredis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +19,14 @@ from tests.rules.memory import Memory
 
 Step: TypeAlias = tuple[str, int, int, list[tuple[str, int]]]
 POLICY = Policy(reset_timeout_s=60, jitter=0)
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
+    """Redis without our eyes."""
+    async with aioredis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
 
 batches = st.tuples(
     st.sampled_from(["wa", "wb", "wc", "wd"]),
@@ -45,11 +56,13 @@ def settled(record: Record | None, now_s: float) -> Record | None:
 
 @given(story=st.lists(batches, max_size=12), settles=st.booleans())
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_counts_and_commits_as_the_scripts_do(store: Store, story: list[Step], settles: bool) -> None:
-    await store._redis.flushall()
+async def test_counts_and_commits_as_the_scripts_do(
+    store: Store, client: aioredis.Redis, story: list[Step], settles: bool
+) -> None:
+    await client.flushall()
     memory = Memory(time.time())
     memory.fields = {"epoch": "1", "breaker": "closed"}
-    await store._redis.hset(store.keys.state, mapping={"epoch": "1", "breaker": "closed"})
+    await client.hset(store.keys.state, mapping={"epoch": "1", "breaker": "closed"})
     for reporter, seq, epoch, runs in story:
         counted = await store.count(Batch(epoch, reporter, seq, runs), at_s=memory.now_s)
         assert memory.count(reporter, seq, epoch, runs) == counted.verdict

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -27,13 +27,6 @@ from tests.existing_worker import ExistingWorker
 
 POLICY = Policy(reset_timeout_s=60)
 _seqs = itertools.count(1)
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
-    """Redis without our eyes."""
-    async with aioredis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 def settle(record: Record | None, now_s: float) -> Record | None:
@@ -102,6 +95,27 @@ class TestCounting:
         assert again.seen.record is not None
         assert again.seen.record.breaker.failures == 2
         assert await failed_calls(store) == 2
+
+    async def test_it_counts_once_though_its_answer_was_lost_minutes_ago(
+        self, store: Store, client: aioredis.Redis
+    ) -> None:
+        await count(store, "F1", seq=5)
+        await client.hset("openrouter:state", "reporters", f"wa:5:{int(time.time()) - 500} ")
+        assert (await count(store, "F1", reporter="wb")).verdict == "counted"
+        assert (await count(store, "F1", seq=5)).verdict == "repeated"
+        assert await failed_calls(store) == 2
+
+    async def test_who_was_silent_for_a_minute_is_no_live_reporter_and_forgotten_after_ten(
+        self, store: Store, client: aioredis.Redis
+    ) -> None:
+        now_s = int(time.time())
+        ring = "".join(f"w{ago_s}:1:{now_s - ago_s} " for ago_s in (700, 601, 500, 61, 30))
+        await client.hset("openrouter:state", "reporters", ring)
+        record = (await count(store, "F1", reporter="wa")).seen.record
+        assert record is not None
+        assert record.live_reporters == 2
+        kept = str(await client.hget("openrouter:state", "reporters")).split()
+        assert [entry.split(":")[0] for entry in kept] == ["w500", "w61", "w30", "wa"]
 
     async def test_another_reporters_batch_of_the_same_number_counts(self, store: Store) -> None:
         await count(store, "F1", seq=8001, reporter="wa")
@@ -199,7 +213,7 @@ class TestWhatCountingCosts:
             before = await self.commands(client)
             await store.count(Batch(0, "wa", next(_seqs), [("S", 900)], fields, counters), at_s=time.time())
             spent.append(await self.commands(client) - before)
-        # The script itself, TIME, and a read and a write of each of two hashes, and the models.
+        # The script itself, TIME, a read and a write of each of two hashes, and the models.
         assert spent[1] == 7
 
     async def test_a_counter_that_is_no_number_is_left_alone(self, store: Store, client: aioredis.Redis) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import redis
+import redis.asyncio as aioredis
 
 from openrouter_guard import Guard, Settings
 from openrouter_guard.rules import record as records
@@ -81,21 +82,23 @@ async def test_an_answer_that_is_late_replaces_nothing_newer(slow: SlowFirstRead
     assert (await read(store)).phase(time.time()) is Phase.CLOSED
 
 
-async def test_of_many_who_know_what_was_lost_one_restores_it(redis_url: str, store: Store) -> None:
+async def test_of_many_who_know_what_was_lost_one_restores_it(
+    redis_url: str, store: Store, client: aioredis.Redis
+) -> None:
     await half_open(store)
     stores = [Store(redis_url) for _ in range(5)]
     agents = [Agent(each, POLICY, f"worker-{number}") for number, each in enumerate(stores)]
     for agent in agents:
         await agent.refresh()
     lost = await read(store)
-    await store._redis.flushall()
+    await client.flushall()
     await asyncio.gather(*(agent.refresh() for agent in agents))
     restored = await read(store)
     assert restored.breaker == lost.breaker
     assert restored.epoch > lost.epoch
     await asyncio.gather(*(agent.refresh() for agent in agents))
     assert {agent.view.record.epoch for agent in agents} == {restored.epoch}
-    assert await store._redis.hget(store.keys.state, "version") == "1"
+    assert await client.hget(store.keys.state, "version") == "1"
     for each in stores:
         await each.close()
 

@@ -98,6 +98,13 @@ def test_closing_leaves_no_thread_and_a_later_call_starts_anew(redis_url: str) -
         assert not _is_in_the_background()
 
 
+async def test_a_call_that_ends_after_its_guard_was_closed_is_counted(guard: Guard, store: Store) -> None:
+    with guard.call():
+        guard.close()
+    guard.flush()
+    assert (await counters(store))["successful_calls"] == 1
+
+
 def _is_in_the_background() -> bool:
     return any(thread.name == "openrouter-guard" for thread in threading.enumerate())
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
 import pytest
+import redis.asyncio as aioredis
 
 from openrouter_guard import CallNotPermitted, Guard, OpenRouterStateManager, Settings
 from openrouter_guard.errors import ConfigurationError
@@ -44,7 +45,7 @@ def fail(guard: Guard, times: int) -> None:
 
 
 async def test_forced_open_refuses_until_its_end(
-    guard: Guard, manager: OpenRouterStateManager, store: Store, redis_url: str
+    guard: Guard, manager: OpenRouterStateManager, store: Store, client: aioredis.Redis, redis_url: str
 ) -> None:
     assert passes(guard)
     guard.flush()
@@ -54,7 +55,7 @@ async def test_forced_open_refuses_until_its_end(
     with ExistingWorker(redis_url) as existing:
         assert existing.should_skip_api_call()
         assert existing.report_api_success()
-    assert await store._redis.ttl(store.keys.state) in (-1, 600)
+    assert await client.ttl(store.keys.state) in (-1, 600)
     await eventually(lambda: passes(guard))
     await eventually(lambda: is_in_history(store, "override_ended"))
     assert [(entry["to"], entry["by"]) for entry in await store.history()] == [("closed", "ann"), ("open", "ann")]
@@ -74,7 +75,9 @@ async def test_forced_closed_lets_calls_go_and_counts_them(guard: Guard, manager
     await eventually(lambda: not passes(guard))
 
 
-async def test_disabled_counts_nothing(guard: Guard, manager: OpenRouterStateManager, store: Store) -> None:
+async def test_disabled_counts_nothing(
+    guard: Guard, manager: OpenRouterStateManager, store: Store, client: aioredis.Redis
+) -> None:
     assert passes(guard)
     guard.flush()
     await manager.set_override("disabled", who="ann", why="a load test", for_s=60)
@@ -84,7 +87,7 @@ async def test_disabled_counts_nothing(guard: Guard, manager: OpenRouterStateMan
     record = (await store.read()).record
     assert record is not None
     assert record.breaker.failures == 0
-    assert await store._redis.ttl(store.keys.state) == -1
+    assert await client.ttl(store.keys.state) == -1
 
 
 async def test_the_status_shows_it(redis_url: str, manager: OpenRouterStateManager) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -15,7 +16,18 @@ from openrouter_guard import Guard
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.store import Store
 from tests.waiting import until
-from tests.worker.guards import counters, start
+from tests.worker.guards import counters, fail, start
+
+
+def in_a_child(work: Callable[[], object]) -> None:
+    """Run *work* in a forked child, to its end."""
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            work()
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 class TestProcesses:
@@ -23,17 +35,16 @@ class TestProcesses:
         with guard.call():
             pass
         guard.flush()
-        child = os.fork()
-        if child == 0:
-            with suppress(BaseException):
-                for _ in range(2):
-                    with suppress(TimeoutError), guard.call():
-                        raise TimeoutError
-                guard.close()
-                os._exit(0)
-            os._exit(1)
-        assert os.waitpid(child, 0)[1] == 0
+        in_a_child(lambda: fail(guard, 2))
         until(lambda: guard.state.failures == 2)
+
+    async def test_what_the_parent_saw_the_child_does_not_report_again(self, guard: Guard, store: Store) -> None:
+        for _ in range(3):
+            with guard.call():
+                pass
+        in_a_child(lambda: fail(guard, 1))
+        guard.flush()
+        assert (await counters(store))["total_calls"] == 4
 
     @pytest.mark.slow
     async def test_of_20_processes_with_100_failures_each_none_is_lost(self, redis_url: str, store: Store) -> None:

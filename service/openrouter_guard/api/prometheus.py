@@ -2,53 +2,59 @@
 
 from __future__ import annotations
 
-import math
 import platform
-from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import CollectorRegistry, Counter, Info, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
-from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import OpenRouterState
-from openrouter_guard.runtime import View
-from openrouter_guard.settings import Thresholds
 
+from . import gauges
+from .gauges import PREFIX, SharedState
 from .requests import Requests
-from .serving import Source, age_s
+from .serving import Source
 
-__all__ = ["Telemetry", "package_version"]
+__all__ = ["ScopeTelemetry", "Telemetry", "package_version"]
 
-_PREFIX = "openrouter_guard"
+_CHECK_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class Telemetry:
     """The metrics of one app, in a registry of its own."""
 
-    def __init__(self, view: Callable[[], View], thresholds: Thresholds) -> None:
+    def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._checks = self._counter("upstream_checks", "Health checks of OpenRouter by this process", "result")
-        answers = self._counter("status_answers", "Answers of the status request", "source")
-        # A label is looked up once and not at each answer, which may be all of an answer's work.
-        self._answers = {source: answers.labels(source.value) for source in Source}
-        self._requests = Requests(_PREFIX)
-        self._registry.register(self._requests)
-        for state in OpenRouterState:
-            self._checks.labels(state.value)
-        build = Info(f"{_PREFIX}_build", "The running version", registry=self._registry)
+        labels = ["scope"]
+        self.checks = Counter(
+            f"{PREFIX}_upstream_checks",
+            "Health checks of OpenRouter by this process",
+            [*labels, "result"],
+            registry=self._registry,
+        )
+        self.check_times = Histogram(
+            f"{PREFIX}_upstream_check_duration_seconds",
+            "How long they took",
+            labels,
+            registry=self._registry,
+            buckets=_CHECK_BUCKETS_S,
+        )
+        self.answers = Counter(
+            f"{PREFIX}_status_answers", "Answers of the status request", [*labels, "source"], registry=self._registry
+        )
+        self._requests = Requests(PREFIX)
+        self._shared = SharedState()
+        build = Info(f"{PREFIX}_build", "The running version", registry=self._registry)
         build.info({"version": package_version(), "python": platform.python_version()})
-        self._registry.register(_State(view, thresholds))
+        self._registry.register(self._requests)
+        self._registry.register(self._shared)
         ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
 
-    def checked(self, state: OpenRouterState) -> None:
-        self._checks.labels(state.value).inc()
-
-    def answered(self, source: Source) -> None:
-        self._answers[source].inc()
+    def of(self, source: gauges.Source) -> ScopeTelemetry:
+        """What counts for one scope, whose shared state is scraped from now on."""
+        self._shared.sources.append(source)
+        return ScopeTelemetry(self, source.scope)
 
     def requested(self, route: str, status_code: int, seconds: float) -> None:
         self._requests.answered(route, status_code, seconds)
@@ -58,39 +64,21 @@ class Telemetry:
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
-    def _counter(self, name: str, about: str, *labels: str) -> Counter:
-        return Counter(f"{_PREFIX}_{name}", about, labels, registry=self._registry)
 
+class ScopeTelemetry:
+    """The counters of one scope. A label is looked up once and not at each answer: it may be all of its work."""
 
-class _State(Collector):
-    """The shared state at the moment of the scrape; NaN while the store cannot be read."""
+    def __init__(self, telemetry: Telemetry, scope: str) -> None:
+        self._checks = {state: telemetry.checks.labels(scope, state.value) for state in OpenRouterState}
+        self._check_times = telemetry.check_times.labels(scope)
+        self._answers = {source: telemetry.answers.labels(scope, source.value) for source in Source}
 
-    def __init__(self, view: Callable[[], View], thresholds: Thresholds) -> None:
-        self._view = view
-        self._thresholds = thresholds
+    def checked(self, state: OpenRouterState, seconds: float) -> None:
+        self._checks[state].inc()
+        self._check_times.observe(seconds)
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        view = self._view()
-        record = view.record or Record()
-        known = not view.is_degraded
-        age = age_s(view.record, view.now_s, thresholds=self._thresholds)
-        yield _phases(record.phase(view.now_s) if known else None)
-        yield _gauge("consecutive_failures", "Of the fleet", record.breaker.failures if known else None)
-        yield _gauge("balance_usd", "What is left of the key's limit", record.upstream.balance if known else None)
-        yield _gauge("epoch", "Number of the breaker's current state", record.epoch if known else None)
-        yield _gauge("state_age_seconds", "Since the last health check, by whichever replica", age)
-        yield _gauge("store_up", "Whether Redis can be read", 1 if known else 0)
-
-
-def _phases(current: Phase | None) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"{_PREFIX}_breaker_state", "1 for the state that the breaker is in", labels=["state"])
-    for phase in Phase:
-        family.add_metric([phase.value], math.nan if current is None else float(phase is current))
-    return family
-
-
-def _gauge(name: str, about: str, value: float | None) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"{_PREFIX}_{name}", about, value=math.nan if value is None else value)
+    def answered(self, source: Source) -> None:
+        self._answers[source].inc()
 
 
 def package_version() -> str:

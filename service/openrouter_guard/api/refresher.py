@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -31,11 +32,11 @@ class Refresher:
     """Makes this process' share of the fleet's health checks.
 
     Args:
-        on_check: Called with the finding of each call that was made.
+        on_check: Called with the finding of each call that was made, and the seconds that it took.
     """
 
     def __init__(
-        self, cache: Cache, upstream: OpenRouter, thresholds: Thresholds, on_check: Callable[[Finding], None]
+        self, cache: Cache, upstream: OpenRouter, thresholds: Thresholds, on_check: Callable[[Finding, float], None]
     ) -> None:
         self._cache = cache
         self._upstream = upstream
@@ -77,7 +78,10 @@ class Refresher:
         try:
             reserved = await self._reserve()
             if reserved is not None:
+                began_s = time.monotonic()
                 finding = await self._upstream.check(self._cache.now_s)
+                if finding.state is not OpenRouterState.API_KEY_MISSING:
+                    self._on_check(finding, time.monotonic() - began_s)
                 await self._commit(finding, reserved.epoch)
         except StoreError:
             return  # the cache has logged it, once; the slot passes
@@ -99,8 +103,6 @@ class Refresher:
         return reserved
 
     async def _commit(self, finding: Finding, epoch: int) -> None:
-        if finding.state is not OpenRouterState.API_KEY_MISSING:
-            self._on_check(finding)
         seen = await self._cache.change(partial(self._after, finding))
         runs = _runs(finding, seen.record)
         if runs:

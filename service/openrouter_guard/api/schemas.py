@@ -133,7 +133,7 @@ class StatusAnswer(BaseModel):
 
 
 class MetricsAnswer(BaseModel):
-    """The fleet's counters by UTC day; days without any are left out."""
+    """The fleet's counters by UTC day, and what they come to; days without any are left out."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -149,17 +149,35 @@ class MetricsAnswer(BaseModel):
                             "health_checks_failed": 1,
                             "cache_hits": 86000,
                             "cache_misses": 12,
+                            "error_rate": 0.008333,
+                            "latency_p50_ms": 840,
+                            "latency_p95_ms": 4100,
+                            "latency_p99_ms": 9800,
+                            "seconds_closed": 43080.0,
+                            "seconds_open": 120.0,
+                            "seconds_half_open": 0.0,
+                            "availability": 0.997222,
                         }
                     },
                     "days": 7,
+                    "availability": {"1": 0.997222, "7": 0.999603, "30": 0.999907},
+                    "latency_ms": {"p50": 840, "p95": 4100, "p99": 9800},
+                    "errors_by_worker": {"worker-a": 8, "worker-b": 2},
                     "generated_at": "2026-03-01T12:00:00+00:00",
                 }
             ]
         },
     )
 
-    metrics: dict[str, dict[str, int | str]]
+    metrics: dict[str, dict[str, int | float | str | None]]
     days: int
+    availability: dict[str, float | None] = Field(
+        description="Share of the last 1, 7 and 30 UTC days in which calls were not refused, as far as it was kept"
+    )
+    latency_ms: dict[str, int | None] = Field(description="Percentiles of the calls in the days asked for")
+    errors_by_worker: dict[str, int] = Field(
+        description="Who reported most of the newest 1,000 errors of the days asked for, seven at most"
+    )
     generated_at: Moment
 
 

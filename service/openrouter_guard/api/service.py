@@ -6,9 +6,11 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
-from openrouter_guard.errors import StoreError
+from openrouter_guard.errors import OpenRouterGuardError, StoreError
 from openrouter_guard.rules import times
 from openrouter_guard.rules.checks import is_recheck_due, wants_check
 from openrouter_guard.rules.record import Record, block_s
@@ -18,18 +20,25 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 from openrouter_guard.upstream import Finding, OpenRouter, Transport
 
+from .alarm import Alarm
 from .counters import DayCounters
 from .events import Events
+from .figures import WINDOWS, metrics_answer
+from .gauges import Source
 from .prometheus import Telemetry
+from .reckoning import Reckoning
 from .refresher import Refresher
 from .reports import Reports
-from .schemas import StatusAnswer
+from .schemas import MetricsAnswer, StatusAnswer
 from .serving import Chance, Plan, age_s, is_due, plan
 from .status import status_answer
+from .webhook import Webhook, alarm_event
 
 __all__ = ["Service"]
 
 FLUSH_S = 1.0
+RECKON_S = 10.0
+ERRORS_READ = 1000
 
 
 class Service:
@@ -39,19 +48,31 @@ class Service:
         ConfigurationError: On creation, if an address or the scope cannot be used.
     """
 
-    def __init__(self, settings: Settings, transport: Transport | None = None) -> None:
+    def __init__(
+        self, settings: Settings, transport: Transport | None = None, telemetry: Telemetry | None = None
+    ) -> None:
         timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
         self.settings = settings
         self._thresholds = settings.thresholds
         self._store = Store(settings.redis_url, settings.scope, timeouts)
         self._upstream = OpenRouter(
-            settings.base_url, settings.api_key, timeout_s=self._thresholds.check_timeout_s, transport=transport
+            settings.base_url,
+            settings.api_key,
+            timeout_s=self._thresholds.check_timeout_s,
+            management_key=settings.management_key,
+            health_urls=settings.health_urls,
+            transport=transport,
         )
         self._cache = Cache(self._store, settings.policy, by=settings.worker_id or _name())
         self._refresher = Refresher(self._cache, self._upstream, self._thresholds, self._checked)
         self._counters = DayCounters()
+        self._account = Edge("The account's credit is not known", "The account's credit is known again")
         self._counting = Edge("Redis takes no metrics, they wait", "Redis takes metrics again")
-        self.telemetry = Telemetry(lambda: self._cache.view, self._thresholds)
+        self._reckoning = Reckoning(self._store)
+        self._webhook = Webhook(settings, self._store, lambda: self._cache.view) if settings.webhook_url else None
+        self._alarm = Alarm(self._store, self._thresholds, self._cache.by, self._alarmed)
+        self.telemetry = telemetry or Telemetry()
+        self._told = self.telemetry.of(Source(settings, lambda: self._cache.view, lambda: self._reckoning.figures))
         self.reports = Reports(self._cache, self._store)
         self.events = Events(
             self._cache.news, lambda: self._cache.view, self._as_event, settings.thresholds.max_streams
@@ -80,7 +101,7 @@ class Service:
     def count(self, answer: StatusAnswer) -> None:
         """Count an answer that is sent: also one that is sent again."""
         self._counters.answered(is_hit=answer.cache_hit)
-        self.telemetry.answered(answer.source)
+        self._told.answered(answer.source)
 
     @property
     def version(self) -> int:
@@ -95,14 +116,19 @@ class Service:
     def _plan(self, *, force: bool) -> Plan:
         return plan(self._age_s, self._refresher.chance, force=force, thresholds=self._thresholds)
 
-    async def metrics(self, days: int) -> dict[str, dict[str, int | str]]:
-        """The fleet's counters of the last *days* UTC days, by date.
+    async def metrics(self, days: int) -> MetricsAnswer:
+        """The fleet's counters of the last *days* UTC days, and what they come to.
 
         Raises:
             StoreError: If Redis cannot be read.
         """
-        found = await self._store.metrics(days, self._cache.now_s)
-        return {date: {name: _number(text) for name, text in day.items()} for date, day in found.items()}
+        now_s, store = self._cache.now_s, self._store
+        counters, in_state, errors = await asyncio.gather(
+            store.metrics(days, now_s),
+            store.time_in_state(max(WINDOWS), now_s),
+            store.worker_errors(ERRORS_READ, now_s=now_s),
+        )
+        return metrics_answer(counters, in_state, errors, days=days, now_s=now_s)
 
     @property
     def view(self) -> View:
@@ -145,6 +171,10 @@ class Service:
         self._background.start("cache", self._follow)
         self._background.start("pushes", self._cache.listen, waits=True)
         self._background.start("counters", self._flush)
+        self._background.start("figures", self._reckon)
+        if self._webhook:
+            self._background.start("transitions", partial(self._tell, self._webhook))
+            self._background.start("webhook", self._webhook.send, waits=True)
         self._background.start("events", self.events.follow)
 
     def drain(self) -> None:
@@ -159,6 +189,8 @@ class Service:
         with suppress(StoreError):
             if not self._cache.view.is_degraded:
                 await self._counters.flush(self._store, self._cache.now_s)
+        if self._webhook:
+            await self._webhook.close()
         await self._upstream.close()
         await self._store.close()
 
@@ -192,6 +224,21 @@ class Service:
         else:
             self._counting.worked()
 
+    async def _reckon(self) -> None:
+        view = self._cache.view
+        if not view.is_degraded:
+            with suppress(StoreError):  # the cache's own look says so
+                await self._alarm.look(await self._reckoning.read(view.now_s), view)
+        await asyncio.sleep(RECKON_S)
+
+    async def _tell(self, webhook: Webhook) -> None:
+        await webhook.look()
+        await self._cache.news()
+
+    def _alarmed(self, entry: Mapping[str, str]) -> None:
+        if self._webhook:
+            self._webhook.put(alarm_event(entry, self.settings.scope))
+
     async def _keep_time(self) -> None:
         record = self._cache.view.record
         if record is not None and times.is_due(record, self._cache.now_s):
@@ -202,14 +249,14 @@ class Service:
         view = self._cache.view
         return age_s(view.record, view.now_s, thresholds=self._thresholds)
 
-    def _checked(self, finding: Finding) -> None:
+    def _checked(self, finding: Finding, seconds: float) -> None:
         self._counters.checked(is_good=finding.state is OpenRouterState.ACTIVE)
-        self.telemetry.checked(finding.state)
+        self._told.checked(finding.state, seconds)
+        if finding.account_error:
+            self._account.failed(OpenRouterGuardError(finding.account_error))
+        else:
+            self._account.worked()
 
 
 def _name() -> str:
     return f"service-{socket.gethostname()}-{os.getpid()}"
-
-
-def _number(text: str) -> int | str:
-    return int(text) if text.removeprefix("-").isdecimal() else text

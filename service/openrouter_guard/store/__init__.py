@@ -1,6 +1,6 @@
 """The shared state in Redis or Valkey; nothing outside this package imports redis."""
 
-from .connection import Timeouts, connect
+from .connection import Timeouts
 from .store import Batch, Counted, Seen, Store
 
-__all__ = ["Batch", "Counted", "Seen", "Store", "Timeouts", "connect"]
+__all__ = ["Batch", "Counted", "Seen", "Store", "Timeouts"]

@@ -1,80 +1,228 @@
-"""From an address to a client that never hangs, and from Redis' errors to ours."""
+"""The conversation with whoever holds our keys, which may move.
+
+Sentinels may name another primary, and a Cluster may give our slot to another node. Since all keys of a scope share
+one slot, to us each is one server: there is one plain client at a time, and it is replaced when the server is lost or
+sends us elsewhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import redis.asyncio as aioredis
 from redis import exceptions as failures
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.client import PubSub
 
-from openrouter_guard.address import checked
-from openrouter_guard.errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
+from openrouter_guard.address import Address, Topology
 
-__all__ = ["Client", "Timeouts", "connect", "translated"]
+from .failures import translated
+from .finding import Finder, Timeouts
 
-Client = aioredis.Redis
+__all__ = ["Command", "Connection", "Script", "Timeouts"]
+
+Command: TypeAlias = tuple[str | int | float, ...]
+
+_MOVES = 8
+"""How often a Cluster may send us elsewhere, or ask us to try again, within one conversation."""
+_TRY_AGAIN_S = 0.02
+QUIET_S = 5.0
+"""After so long without a message it is asked whether messages still come."""
+_PONG_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long Redis may take, in seconds, before it counts as away."""
+@dataclass(frozen=True)
+class Script:
+    """A script that runs inside Redis; it is sent once, and again whenever Redis has forgotten it."""
 
-    connect_s: float = 1.0
-    answer_s: float = 1.0
+    text: str
+
+    @cached_property
+    def sha(self) -> str:
+        return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
-def connect(url: str, timeouts: Timeouts) -> Client:
-    """A client for ``redis://``, ``rediss://`` or ``unix://``; it connects when it is first used.
+class Connection:
+    """Connects when it is first used, and again wherever the server is by then; never hangs.
 
     Raises:
-        ConfigurationError: If the address cannot be one of Redis. Its message never holds the password.
+        ConfigurationError: If a file that the address names cannot be read.
     """
-    try:
-        return aioredis.Redis.from_url(
-            checked(url),
-            decode_responses=True,
-            socket_connect_timeout=timeouts.connect_s,
-            socket_timeout=timeouts.answer_s,
-            # A retry inside the client would multiply the timeouts; who calls us knows when to try again.
-            retry=Retry(NoBackoff(), 0),
-            client_name="openrouter-guard",
-        )
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"REDIS_URL cannot be used: {_without_secrets(url, error)}") from None
+
+    def __init__(self, address: Address, timeouts: Timeouts) -> None:
+        self._where = str(address)
+        self._topology = address.topology
+        self._finder = Finder(address, timeouts)
+        self._client: aioredis.Redis | None = None
+        self._retired: aioredis.Redis | None = None
+        self._finding = asyncio.Lock()
+
+    async def close(self) -> None:
+        await self._retire(self._client)
+        await self._retire(None)
+
+    async def say(self, *commands: Command) -> list[Any]:
+        """Send commands together, and return their answers.
+
+        Raises:
+            StoreError: If one of them was refused or not answered.
+        """
+        with translated(self._where):
+            answers = await self._answers(commands)
+        for command, answer in zip(commands, answers, strict=True):
+            with translated(self._where, key="".join(map(str, command[1:2]))):
+                _raised(answer)
+        return answers
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
+        """Run a script.
+
+        Raises:
+            StoreError: If it was refused or not answered.
+        """
+        # Of the other keys the scripts themselves see to it.
+        with translated(self._where, key=keys[0]):
+            (answer,) = await self._answers([("EVALSHA", script.sha, len(keys), *keys, *args)])
+            if isinstance(answer, failures.NoScriptError):
+                # Sent as a whole, it cannot be forgotten again before it runs.
+                (answer,) = await self._answers([("EVAL", script.text, len(keys), *keys, *args)])
+            return _raised(answer)
+
+    async def listen(self, channel: str) -> AsyncGenerator[None, None]:
+        """Wake once when listening has begun, then at each message; in a Cluster every node passes it on."""
+        with translated(self._where):
+            client = await self._found()
+            try:
+                async with client.pubsub() as messages:
+                    await messages.subscribe(channel)
+                    yield None
+                    async for _ in _heard(messages):
+                        yield None
+            except (failures.ConnectionError, failures.TimeoutError):
+                await self._lost(client)
+                raise
+
+    # -- one conversation ---------------------------------------------------------------------------------------
+
+    async def _answers(self, commands: Sequence[Command]) -> list[Any]:
+        """An answer or an error for each, from wherever a Cluster sends us; none is carried out twice."""
+        answers: list[Any] = [None] * len(commands)
+        left = list(range(len(commands)))
+        for _ in range(_MOVES):
+            client = await self._found()
+            for at, answer in zip(left, await self._sent(client, [commands[at] for at in left]), strict=True):
+                answers[at] = answer
+            left = [at for at in left if isinstance(answers[at], (failures.AskError, failures.TryAgainError))]
+            if not left or self._topology is not Topology.CLUSTER:
+                break
+            for at in left:
+                answers[at] = await self._followed(client, commands[at], answers[at])
+            if not any(isinstance(answers[at], (failures.MovedError, failures.TryAgainError)) for at in left):
+                break
+            left = [at for at in range(len(commands)) if _is_open(commands[at], answers[at])]
+        return answers
+
+    async def _followed(self, client: aioredis.Redis, command: Command, answer: Exception) -> Any:
+        """Go where the Cluster sends us; an error that says so again means: from there, anew."""
+        match answer:
+            case failures.MovedError():
+                await self._go(client, answer)
+            case failures.AskError():
+                # The slot is on its way, and of our keys some are there already: this once, ask there.
+                async with self._finder.client(_host(client, answer)) as other:
+                    return (await self._sent(other, [("ASKING",), command]))[1]
+            case _:
+                await asyncio.sleep(_TRY_AGAIN_S)
+        return answer
+
+    async def _sent(self, client: aioredis.Redis, commands: Sequence[Command]) -> list[Any]:
+        try:
+            answers = await _exchanged(client, commands)
+        except (failures.ConnectionError, failures.TimeoutError, OSError):
+            await self._lost(client)
+            raise
+        if any(isinstance(answer, (failures.ReadOnlyError, failures.ClusterDownError)) for answer in answers):
+            await self._lost(client)
+        return answers
+
+    # -- where it is --------------------------------------------------------------------------------------------
+
+    async def _found(self) -> aioredis.Redis:
+        if self._client is None:
+            async with self._finding:
+                self._client = self._client or await self._finder.find()
+        return self._client
+
+    async def _go(self, client: aioredis.Redis, moved: failures.MovedError) -> None:
+        host = _host(client, moved)
+        async with self._finding:
+            if client is self._client:
+                self._finder.learn(host)
+                self._client = self._finder.client(host)
+                await self._retire(client)
+
+    async def _lost(self, client: aioredis.Redis) -> None:
+        """Look for the server anew, at the next conversation."""
+        if client is not self._client:
+            return
+        if self._topology in (Topology.SERVER, Topology.SOCKET):
+            # The name may lead to another server by now.
+            await client.connection_pool.disconnect(inuse_connections=False)
+        else:
+            self._client = None
+            await self._retire(client)
+
+    async def _retire(self, client: aioredis.Redis | None) -> None:
+        """Close it, but not while others may still be waiting for an answer: when the next one goes."""
+        retired, self._retired = self._retired, client
+        if retired is not None:
+            await retired.aclose()
 
 
-@contextmanager
-def translated(where: str) -> Iterator[None]:
-    """Raise our errors for those of Redis; *where* is the address without secrets."""
-    try:
-        yield
-    except failures.AuthenticationError as error:
-        raise StoreRefused(f"Redis at {where} refuses the user or password of REDIS_URL ({error})") from error
-    except (failures.NoPermissionError, failures.ReadOnlyError, failures.OutOfMemoryError) as error:
-        raise StoreRefused(f"Redis at {where} will not do it: {error}") from error
-    except (failures.ConnectionError, failures.TimeoutError, OSError) as error:
-        raise StoreUnavailable(f"Redis at {where} does not answer: {_plain(error)}") from error
-    except failures.ResponseError as error:
-        if "WRONGTYPE" in str(error):
-            raise ForeignValue(
-                f"a value of another type lives under one of our keys in Redis at {where}; "
-                "it is left as it is: rename it, or choose another scope"
-            ) from error
-        raise StoreRefused(f"Redis at {where} will not do it: {error}") from error
-    except failures.InvalidResponse as error:
-        raise StoreRefused(f"what answers at {where} is not Redis: look at REDIS_URL") from error
+async def _exchanged(client: aioredis.Redis, commands: Sequence[Command]) -> list[Any]:
+    if len(commands) == 1:
+        try:
+            return [await client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
+        except failures.ResponseError as error:
+            return [error]
+    async with client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            pipe.execute_command(*command)
+        return list(await pipe.execute(raise_on_error=False))
 
 
-def _plain(error: BaseException) -> str:
-    return str(error).strip() or type(error).__name__
+def _host(client: aioredis.Redis, answer: failures.AskError) -> tuple[str, int]:
+    """Where a Cluster sends us; without a name: to another port of the same host."""
+    return str(answer.host or client.connection_pool.connection_kwargs["host"]), int(answer.port)
 
 
-def _without_secrets(url: str, error: Exception) -> str:
-    text = str(error)
-    password = urlsplit(url).password
-    return text.replace(password, "…") if password else text
+async def _heard(messages: PubSub) -> AsyncGenerator[None, None]:
+    """Wake at each message. A connection that a firewall has forgotten gives none, and no error either.
+
+    Raises:
+        redis.exceptions.TimeoutError: If the server no longer answers on it.
+    """
+    is_asked = False
+    while True:
+        found = await messages.parse_response(block=False, timeout=_PONG_S if is_asked else QUIET_S)
+        if found is None and is_asked:
+            raise failures.TimeoutError(f"no pushes, and no answer for {_PONG_S:g} s")
+        if is_asked := found is None:
+            await messages.ping()
+        elif found[0] == "message":
+            yield None
+
+
+def _is_open(command: Command, answer: Any) -> bool:
+    """Whether it is to be sent again; the clock that counts is that of the node that has the keys."""
+    return isinstance(answer, (failures.MovedError, failures.TryAgainError)) or command == ("TIME",)
+
+
+def _raised(answer: Any) -> Any:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

@@ -26,11 +26,14 @@
 --          it reaches back, as in "20 3 1 60"; "" if nobody watches it
 -- Returns  what became of it ("counted", "late": of another epoch or a breaker that is not closed,
 --          "repeated": this batch was here before), TIME as two strings, the values of ARGV[9], the models, and
---          how many seconds ago an older writer was last noticed; "" if none was
+--          how many seconds ago an older writer was last noticed; "" if none was; and the keys that hold what is
+--          not ours, which took nothing
 local METRICS_LIFE_S = 30 * 24 * 3600
 local ERRORS_LIFE_S = 7 * 24 * 3600
 local ERRORS_KEPT = 1000
 local REPORTER_LIFE_S = 60
+-- So long a reporter's last batch is known, lest it count again when its answer was lost.
+local BATCH_LIFE_S = 600
 local REPORTERS_KEPT = 1000
 local MINUTE_S = 60
 local MODEL_LIFE_S = 600
@@ -74,7 +77,7 @@ local function add(key, counters)
   local names, totals, is_new = {}, {}, false
   for name in pairs(counters) do names[#names + 1] = name end
   if #names == 0 then return end
-  for i, value in ipairs(redis.call("HMGET", key, unpack(names))) do
+  for i, value in ipairs(try("HMGET", key, unpack(names)) or {}) do
     is_new = is_new or not value
     local total = tonumber(value or "0")
     if total then
@@ -140,17 +143,24 @@ end
 local ring = known.reporters
 local from, to, last_seq = string.find(ring, reporter .. ":(%d+):%d+ ")
 local verdict, is_news = "counted", false
-local models = redis.call("HGETALL", KEYS[4])
+local models = try("HGETALL", KEYS[4])
 if from and tonumber(last_seq) >= seq then
   verdict = "repeated"
 else
   if from then ring = string.sub(ring, 1, from - 1) .. string.sub(ring, to + 1) end
   ring = ring .. reporter .. ":" .. ARGV[3] .. ":" .. time[1] .. " "
-  local _, live = string.gsub(ring, " ", "")
+  local _, kept = string.gsub(ring, " ", "")
+  local live, at = kept, 1
   while true do
-    local _, stop, seen = string.find(ring, "^[^:]+:%d+:(%d+) ")
-    if tonumber(seen) > now_s - REPORTER_LIFE_S and live <= REPORTERS_KEPT then break end
-    ring = string.sub(ring, stop + 1)
+    local _, stop, seen = string.find(ring, "^[^:]+:%d+:(%d+) ", at)
+    if kept > REPORTERS_KEPT or tonumber(seen) <= now_s - BATCH_LIFE_S then
+      ring = string.sub(ring, stop + 1)
+      kept = kept - 1
+    elseif tonumber(seen) <= now_s - REPORTER_LIFE_S then
+      at = stop + 1
+    else
+      break
+    end
     live = live - 1
   end
 
@@ -202,7 +212,7 @@ else
   if verdict == "counted" and known.override == "" and begins then redis.call("EXPIRE", state, ARGV[8]) end
 
   add(KEYS[2], counters)
-  if ARGV[1] ~= "-1" and ARGV[10] ~= "{}" then
+  if models and ARGV[1] ~= "-1" and ARGV[10] ~= "{}" then
     local all, told, gone = {}, {}, {}
     for i = 1, #models, 2 do
       local ok, model = pcall(cjson.decode, models[i + 1])
@@ -231,8 +241,7 @@ else
     models = redis.call("HGETALL", KEYS[4])
   end
   local errors = cjson.decode(ARGV[7])
-  if #errors > 0 then
-    redis.call("LPUSH", KEYS[3], unpack(errors))
+  if #errors > 0 and try("LPUSH", KEYS[3], unpack(errors)) then
     redis.call("LTRIM", KEYS[3], 0, ERRORS_KEPT - 1)
     redis.call("EXPIRE", KEYS[3], ERRORS_LIFE_S)
   end
@@ -246,4 +255,4 @@ end
 local values = {}
 for i, name in ipairs(returned) do values[i] = known[name] ~= "" and known[name] end
 local older = tonumber(known.older_writer)
-return { verdict, time[1], time[2], values, models, older and tostring(now_s - older) or "" }
+return { verdict, time[1], time[2], values, models or {}, older and tostring(now_s - older) or "", foreign }

@@ -6,16 +6,22 @@ Where a method has a ``limit`` it returns no more than so many, the newest.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from openrouter_guard.errors import StoreRefused
 from openrouter_guard.keys import Keys
 from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.times import DAY_S, KEPT_DAYS
 from openrouter_guard.rules.wire import FIELDS, iso, parse, unix_s
 
-from .connection import Client, translated
+from .connection import Connection, Script
+from .failures import foreign_key
+from .scripts import CLAIM, TIMES
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["About", "Ledger", "time_counters"]
 
@@ -24,10 +30,12 @@ WORKER_LIFE_S = 600.0
 PAUSED_LIFE_S = 86_400.0
 """What an operator said it has paused holds for so long unless it says it again."""
 ERROR_DAYS = 7
+HISTORY_KEPT = 10_000
 
 About: TypeAlias = dict[str, Any]
 """What somebody says of itself: a JSON object with ``last_seen``, ISO 8601."""
 _TIMES = {phase: f"breaker_{phase}_ms" for phase in Phase}
+_NONE = (None,) * len(_TIMES)
 
 
 class Ledger:
@@ -39,10 +47,33 @@ class Ledger:
         ForeignValue: If something else lives under the key.
     """
 
-    def __init__(self, redis: Client, keys: Keys, address: str) -> None:
-        self._redis = redis
+    def __init__(self, connection: Connection, keys: Keys, address: str) -> None:
+        self._connection = connection
+        self._foreign: frozenset[str] = frozenset()
         self.keys = keys
         self.address = address
+
+    async def _run(
+        self, script: Script, keys: Mapping[str, object], args: Sequence[str | int], more: Sequence[str] = ()
+    ) -> list[Any]:
+        """The answer of a script, without the keys that it could not use: those are said, once.
+
+        Args:
+            script: To run.
+            keys: Those that it takes, each with whether it is used this time.
+            args: What else it takes.
+            more: Keys that are used, after the others.
+        """
+        answer: list[Any]
+        *answer, foreign = await self._connection.run(script, [*keys, *more], args)
+        self._note_foreign([*(key for key, is_used in keys.items() if is_used), *more], foreign)
+        return answer
+
+    def _note_foreign(self, used: Sequence[str], foreign: Sequence[str]) -> None:
+        for key in foreign:
+            if key not in self._foreign:
+                logger.warning("%s; until then nothing is kept there", foreign_key(key, self.address))
+        self._foreign = self._foreign.difference(used).union(foreign)
 
     # -- by day -------------------------------------------------------------------------------------------------
 
@@ -52,22 +83,16 @@ class Ledger:
         How long the breaker was in each state is left out: see :meth:`time_in_state`.
         """
         days_s = _days_s(days, now_s)
-        with translated(self.address):
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for day_s in days_s:
-                    pipe.hgetall(self.keys.metrics(day_s))
-                found = await pipe.execute()
+        keys = [self.keys.metrics(day_s) for day_s in days_s]
+        found: list[dict[str, str]] = await self._connection.say(*(("HGETALL", key) for key in keys))
         counted = [{name: n for name, n in day.items() if name not in _TIMES.values()} for day in found]
         return {_date(day_s): counters for day_s, counters in zip(days_s, counted, strict=True) if counters}
 
     async def add_metrics(self, counters: Mapping[str, int], *, at_s: float) -> None:
         key = self.keys.metrics(at_s)
-        with translated(self.address):
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for name, amount in counters.items():
-                    pipe.hincrby(key, name, amount)
-                pipe.expire(key, KEPT_DAYS * DAY_S)
-                await pipe.execute()
+        await self._connection.say(*(("HINCRBY", key, name, amount) for name, amount in counters.items()))
+        # Only now: if the key is not ours, it must not expire either.
+        await self._connection.say(("EXPIRE", key, int(KEPT_DAYS * DAY_S)))
 
     async def time_in_state(self, days: int, now_s: float) -> dict[str, dict[Phase, float]]:
         """Seconds that the breaker was in each state, up to this moment, newest day first, by date.
@@ -76,18 +101,18 @@ class Ledger:
         state has expired, belongs to no state. Days without any are left out.
         """
         days_s = _days_s(days, now_s)
-        with translated(self.address):
-            # As one: time that is put down between the two would be counted twice, or not at all.
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.time()
-                pipe.hmget(self.keys.state, FIELDS)
-                for day_s in days_s:
-                    pipe.hmget(self.keys.metrics(day_s), list(_TIMES.values()))
-                (seconds, micros), state, *found = await pipe.execute()
+        seconds, micros, state, found = await self._run(
+            TIMES,
+            {self.keys.state: True},
+            [json.dumps(FIELDS), json.dumps(list(_TIMES.values()))],
+            [self.keys.metrics(day_s) for day_s in days_s],
+        )
         record = parse({name: value for name, value in zip(FIELDS, state, strict=True) if value is not None})
         running = times.passed(record, int(seconds) + int(micros) / 1e6)
         milliseconds = {
-            day_s: {p: _count(n) + running.get(day_s, {}).get(p, 0) for p, n in zip(_TIMES, day, strict=True)}
+            day_s: {
+                p: _count(n) + running.get(day_s, {}).get(p, 0) for p, n in zip(_TIMES, day or _NONE, strict=True)
+            }
             for day_s, day in zip(days_s, found, strict=True)
         }
         return {
@@ -106,9 +131,35 @@ class Ledger:
             before: Only those of an earlier epoch than this, to read on where the last answer ended; 0: all.
         """
         newest = f"({before}-0" if before else "+"
-        with translated(self.address):
-            entries: list[Any] = await self._redis.xrevrange(self.keys.history, max=newest, count=limit) or []
+        key = self.keys.history
+        (entries,) = await self._connection.say(("XREVRANGE", key, newest, "-", "COUNT", limit))
         return [{"epoch": name.partition("-")[0], **fields} for name, fields in entries]
+
+    async def note(self, entry: Mapping[str, str], *, epoch: int, seq: int) -> bool:
+        """Put something into the history that is no transition.
+
+        Args:
+            entry: As :meth:`history` gives it back; ``from`` and ``to`` are the same.
+            epoch: In which it happened.
+            seq: Above 0, and the same for all who may notice the same thing: only the first of them is heard.
+
+        Returns:
+            Whether it was put there: not where somebody has said so already, or the epoch is over.
+        """
+        fields = [text for pair in entry.items() for text in pair]
+        try:
+            await self._connection.say(
+                ("XADD", self.keys.history, "MAXLEN", "~", HISTORY_KEPT, f"{epoch}-{seq}", *fields)
+            )
+        except StoreRefused as refused:
+            if "equal or smaller" not in str(refused):
+                raise
+            return False
+        return True
+
+    async def claim(self, name: str, number: int) -> bool:
+        """Whether *number* is ours: of all who claim it, or a lower one, under *name*, one gets it."""
+        return bool(await self._connection.run(CLAIM, [self.keys.state], [name, number]))
 
     async def worker_errors(self, limit: int = 100, *, now_s: float) -> list[About]:
         """The newest errors that workers reported in the last seven days, newest first.
@@ -119,10 +170,8 @@ class Ledger:
         for day_s in _days_s(ERROR_DAYS, now_s):
             if len(found) >= limit:
                 break
-            with translated(self.address):
-                entries: list[Any] = await self._redis.lrange(
-                    self.keys.worker_errors(day_s), 0, limit - len(found) - 1
-                )
+            key = self.keys.worker_errors(day_s)
+            (entries,) = await self._connection.say(("LRANGE", key, 0, limit - len(found) - 1))
             found += [row for row in map(_object, entries) if row]
         return found
 
@@ -145,9 +194,8 @@ class Ledger:
         return await self._heard(self.keys.paused, PAUSED_LIFE_S, limit)
 
     async def _say(self, key: str, name: str, about: Mapping[str, Any], life_s: float) -> None:
-        with translated(self.address):
-            is_new = await self._redis.hset(key, name, json.dumps(about))
-            await self._redis.expire(key, int(life_s))
+        (is_new,) = await self._connection.say(("HSET", key, name, json.dumps(about)))
+        await self._connection.say(("EXPIRE", key, int(life_s)))
         if is_new:
             await self._forget(key, life_s)
 
@@ -156,8 +204,7 @@ class Ledger:
         now_s, found = await self._all(key)
         gone = [name for name, text in found.items() if _seen_s(_object(text)) < now_s - life_s]
         if gone:
-            with translated(self.address):
-                await self._redis.hdel(key, *gone)
+            await self._connection.say(("HDEL", key, *gone))
 
     async def _heard(self, key: str, life_s: float, limit: int) -> dict[str, About]:
         now_s, found = await self._all(key)
@@ -166,11 +213,7 @@ class Ledger:
         return dict(sorted(alive.items(), key=lambda row: -_seen_s(row[1]))[:limit])
 
     async def _all(self, key: str) -> tuple[float, dict[str, str]]:
-        with translated(self.address):
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.time()
-                pipe.hgetall(key)
-                (seconds, _), found = await pipe.execute()
+        (seconds, _), found = await self._connection.say(("TIME",), ("HGETALL", key))
         return float(seconds), found
 
 

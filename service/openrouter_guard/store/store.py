@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
-from importlib import resources
 from typing import TypeAlias
 
-from openrouter_guard.address import address
-from openrouter_guard.errors import StoreContended
+from openrouter_guard.address import checked
+from openrouter_guard.errors import ForeignValue, StoreContended
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
 from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Closed
@@ -18,8 +18,9 @@ from openrouter_guard.rules.models import parse as parse_models
 from openrouter_guard.rules.record import Record, Transition
 from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, iso, parse
 
-from .connection import Timeouts, connect, translated
+from .connection import Command, Connection, Timeouts
 from .ledger import Ledger, time_counters
+from .scripts import COMMIT, COUNT
 
 __all__ = ["Batch", "Counted", "Seen", "Store"]
 
@@ -109,49 +110,57 @@ class Store(Ledger):
     """
 
     def __init__(self, url: str, scope: str = DEFAULT_SCOPE, timeouts: Timeouts | None = None) -> None:
-        super().__init__(connect(url, timeouts or Timeouts()), Keys(scope), address(url))
-        self._count = self._redis.register_script(_script("count"))
-        self._commit = self._redis.register_script(_script("commit"))
+        address = checked(url, scope)
+        super().__init__(Connection(address, timeouts or Timeouts()), Keys(scope), str(address))
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self._connection.close()
 
     async def ping(self) -> None:
-        with translated(self.address):
-            await self._redis.ping()
+        await self._connection.say(("PING",))
 
     async def read(self) -> Seen:
-        with translated(self.address):
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.time()
-                pipe.hmget(self.keys.state, FIELDS)
-                pipe.hgetall(self.keys.models)
-                time, values, models = await pipe.execute()
-        return _seen(time, values, models)
+        models = self.keys.models
+        state: tuple[Command, ...] = (("TIME",), ("HMGET", self.keys.state, *FIELDS))
+        try:
+            time, values, found = await self._connection.say(*state, ("HGETALL", models))
+            self._note_foreign([models], [])
+        except ForeignValue as error:
+            if error.key != models:
+                raise
+            time, values = await self._connection.say(*state)
+            found = {}
+            self._note_foreign([models], [models])
+        return _seen(time, values, found)
 
     async def count(self, batch: Batch, *, at_s: float) -> Counted:
         """Count a batch, once; ``at_s`` chooses the day of the metrics."""
-        with translated(self.address):
-            keys = self.keys
-            verdict, seconds, micros, values, models, older_s = await self._count(
-                keys=[keys.state, keys.metrics(at_s), keys.worker_errors(at_s), keys.models],
-                args=[
-                    batch.epoch,
-                    batch.reporter,
-                    batch.seq,
-                    " ".join(f"{kind}{count}" for kind, count in batch.runs),
-                    json.dumps(batch.fields),
-                    json.dumps(batch.counters),
-                    json.dumps(batch.errors),
-                    STATE_LIFE_S,
-                    json.dumps(FIELDS),
-                    json.dumps({name: asdict(run) for name, run in batch.models.items()}),
-                    f"{batch.last_success_s:.6f} {batch.first_failure_s:.6f}",
-                    self.keys.events,
-                    self.keys.scope,
-                    " ".join(map(str, batch.window or ())),
-                ],
-            )
+        keys = self.keys
+        verdict, seconds, micros, values, models, older_s = await self._run(
+            COUNT,
+            {
+                keys.state: True,
+                keys.metrics(at_s): batch.counters,
+                keys.worker_errors(at_s): batch.errors,
+                keys.models: True,
+            },
+            [
+                batch.epoch,
+                batch.reporter,
+                batch.seq,
+                " ".join(f"{kind}{count}" for kind, count in batch.runs),
+                json.dumps(batch.fields),
+                json.dumps(batch.counters),
+                json.dumps(batch.errors),
+                STATE_LIFE_S,
+                json.dumps(FIELDS),
+                json.dumps({name: asdict(run) for name, run in batch.models.items()}),
+                f"{batch.last_success_s:.6f} {batch.first_failure_s:.6f}",
+                keys.events,
+                keys.scope,
+                " ".join(map(str, batch.window or ())),
+            ],
+        )
         found = dict(zip(models[::2], models[1::2], strict=True))
         return Counted(verdict, _seen((seconds, micros), values, found), float(older_s) if older_s else None)
 
@@ -165,20 +174,21 @@ class Store(Ledger):
         changes = {name: value for name, value in encode(new).items() if seen.raw.get(name, "") != value}
         fresh = new.transitions[-1:] if seen.record is None or new.epoch != seen.record.epoch else ()
         history = [text for change in fresh for text in (str(change.epoch), json.dumps(_entry(change)))]
-        with translated(self.address):
-            done = await self._commit(
-                keys=[self.keys.state, self.keys.history, *map(self.keys.metrics, passed)],
-                args=[
-                    json.dumps({name: seen.raw.get(name, "") for name in _guards(changes)}),
-                    json.dumps(changes),
-                    STATE_LIFE_S if isinstance(new.breaker, Closed) and new.override is None else 0,
-                    self.keys.events,
-                    self._event(new) if fresh or _is_news(changes) else "",
-                    json.dumps([time_counters(day) for day in passed.values()]),
-                    len(fresh),
-                    *history,
-                ],
-            )
+        (done,) = await self._run(
+            COMMIT,
+            {self.keys.state: True, self.keys.history: fresh},
+            [
+                json.dumps({name: seen.raw.get(name, "") for name in _guards(changes)}),
+                json.dumps(changes),
+                STATE_LIFE_S if isinstance(new.breaker, Closed) and new.override is None else 0,
+                self.keys.events,
+                self._event(new) if fresh or _is_news(changes) else "",
+                json.dumps([time_counters(day) for day in passed.values()]),
+                len(fresh),
+                *history,
+            ],
+            [self.keys.metrics(day_s) for day_s in passed],
+        )
         return new if done else None
 
     async def change(self, decide: Decide) -> Seen:
@@ -203,13 +213,9 @@ class Store(Ledger):
 
     async def listen(self) -> AsyncGenerator[None, None]:
         """Wake once when listening has begun, then at each change; ends with an error as the connection does."""
-        with translated(self.address):
-            async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
-                await channel.subscribe(self.keys.events)
+        async with aclosing(self._connection.listen(self.keys.events)) as wakes:
+            async for _ in wakes:
                 yield None
-                while True:
-                    if await channel.get_message(timeout=None):
-                        yield None
 
     def _event(self, record: Record) -> str:
         fields = encode(record)
@@ -238,7 +244,3 @@ def _entry(change: Transition) -> list[str]:
         "from", change.before.value, "to", change.after.value, "reason", change.reason,
         "by", change.by, "at", iso(change.at_s),
     ]  # fmt: skip
-
-
-def _script(name: str) -> str:
-    return resources.files(__package__).joinpath(f"{name}.lua").read_text()

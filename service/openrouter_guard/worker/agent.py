@@ -1,7 +1,7 @@
 """The worker's part in the fleet: keeps the local view current, reports results, holds permits.
 
-Everything here runs in the background loop. The caller's path reads ``view``, appends to ``results`` and, while the
-breaker is half-open, waits a bounded time for ``acquire``.
+Everything here runs in the background loop. A caller looks at the :class:`~.view.Desk`, notes on it what its call
+came to and, while the breaker is half-open, waits a bounded time for ``acquire``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeAlias
+from typing import Any
 
-from openrouter_guard.errors import StoreError, StoreRefused
+from openrouter_guard.errors import ForeignValue, StoreError, StoreRefused, StoreUnavailable
 from openrouter_guard.rules import checks, models, times
 from openrouter_guard.rules import record as records
-from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
@@ -31,7 +31,7 @@ from openrouter_guard.runtime import Edge
 from openrouter_guard.store import Seen, Store
 
 from .pending import Pending, Result, last_of, result_of
-from .view import View, monotonic_offset
+from .view import Desk, View, monotonic_offset
 
 __all__ = ["Agent"]
 
@@ -48,21 +48,17 @@ MIXED_S = 600.0
 """So long after a writer of the existing format was noticed, which pushes nothing, there are looks every second."""
 RETRY_S = (0.1, 1.0)
 REFUSED_RETRY_S = 60.0
+REFUSED_S = 5.0
+"""How long after Redis refused a change it is not taken for well because it can be read."""
 HEARTBEAT_S = 60.0
 _ENDED = models.Run(ended=True)
-
-
-Ended: TypeAlias = tuple[Signal, int, float, float, str]
-"""A call that ended: what it said, its epoch, when it began (0: nobody knows) and ended by this process'
-monotonic clock, and its model. A plain tuple, for the caller makes it."""
 
 
 class Agent:
     """One reporter: a worker process' share in the state of one scope."""
 
-    def __init__(self, store: Store, policy: Policy, worker_id: str) -> None:
-        self.results: deque[Ended] = deque()
-        self.refused = 0
+    def __init__(self, store: Store, policy: Policy, worker_id: str, desk: Desk | None = None) -> None:
+        self._desk = desk or Desk()
         self.view = View(Record(), monotonic_offset(time.time()))
         self.known = asyncio.Event()
         self.on_view: Callable[[], None] = lambda: None
@@ -80,11 +76,20 @@ class Agent:
         self._held: dict[str, asyncio.Task[None]] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self._is_away = False
+        self._refused_until_s = 0.0
         self._shared: Record | None = None
         # One conversation at a time, so that an older answer never replaces a newer one.
         self._turn = asyncio.Lock()
         self._flushing = asyncio.Lock()
         self._loops: list[asyncio.Task[None]] = []
+
+    @property
+    def view(self) -> View:
+        return self._desk.view
+
+    @view.setter
+    def view(self, view: View) -> None:
+        self._desk.view = view
 
     def start(self) -> None:
         listen = partial(self._optional, self._listen, Edge("Redis pushes no changes, looking every second", ""))
@@ -219,14 +224,16 @@ class Agent:
             self._uncertain = None
             self._is_mixed = counted.older_writer_s is not None and counted.older_writer_s < MIXED_S
             self._told_s, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
+            self._refused_until_s = 0.0
             await self._settle(counted.seen)
 
     def _gather(self) -> None:
         """Merge what has ended by now into the batches that wait."""
         offset_s = self.view.offset_s
         doubts: dict[ErrorType | None, Signal] = {}
-        for _ in range(len(self.results)):
-            signal, epoch, began_s, ended_s, model = self.results.popleft()
+        ended = self._desk.results
+        for _ in range(len(ended)):
+            signal, epoch, began_s, ended_s, model = ended.popleft()
             at_s, took_s = ended_s + offset_s, ended_s - began_s if began_s else None
             pending = last_of(self._pending, epoch, at_s, self._worker_id, self._policy)
             if signal is SUCCESS and not self._is_away and not self._is_news(model, at_s):
@@ -243,8 +250,8 @@ class Agent:
         self._gather_refused()
 
     def _gather_refused(self) -> None:
-        if self.refused:
-            refused, self.refused = self.refused, 0
+        if self._desk.refused:
+            refused, self._desk.refused = self._desk.refused, 0
             pending = last_of(self._pending, self.view.record.epoch, self.view.now_s, self._worker_id, self._policy)
             pending.counters["not_permitted_calls"] += refused
 
@@ -284,7 +291,14 @@ class Agent:
 
     async def refresh(self) -> None:
         async with self._turn:
-            await self._settle(await self._store.read())
+            seen = await self._store.read()
+            if not self._stands_alone(seen):
+                await self._settle(seen)
+
+    def _stands_alone(self, seen: Seen) -> bool:
+        """Whether Redis tells, but takes nothing: what was counted here stands, unless the fleet knows of worse."""
+        knows_worse = seen.record is not None and seen.record.phase(seen.now_s) is not Phase.CLOSED
+        return time.monotonic() < self._refused_until_s and not knows_worse
 
     async def _settle(self, seen: Seen) -> None:
         """Take what was read, and commit what follows from it; whoever sees it first does it."""
@@ -336,6 +350,8 @@ class Agent:
         return True
 
     def _note_away(self, error: StoreError) -> None:
+        if not isinstance(error, StoreUnavailable):
+            self._refused_until_s = time.monotonic() + REFUSED_S
         if not self._is_away:
             self._is_away = True
             logger.warning("Redis is away, deciding alone: %s", error, extra={"redis": self._store.address})
@@ -354,7 +370,7 @@ class Agent:
         """What Redis may refuse without harm, such as to a user without the right; it is asked again later."""
         try:
             await work()
-        except StoreRefused as error:
+        except (StoreRefused, ForeignValue) as error:
             edge.failed(error)
             await asyncio.sleep(REFUSED_RETRY_S)
 

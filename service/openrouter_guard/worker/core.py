@@ -26,7 +26,7 @@ from openrouter_guard.store import Store, Timeouts
 
 from .agent import Agent
 from .thread import LoopThread
-from .view import Ticket, View
+from .view import Desk, Ticket, View
 from .watch import Listeners, Watch
 
 __all__ = ["FIRST_VIEW_S", "PERMIT_S", "Core", "GuardState"]
@@ -77,6 +77,7 @@ class Core:
         self._settings = settings
         # Bad addresses fail here, where they were given, and not in the background.
         self._new_store()
+        self.desk = Desk()
         self._calls = itertools.count(1)
         self._lock = threading.Lock()
         self._live: _Live | None = None
@@ -88,7 +89,9 @@ class Core:
 
     @property
     def view(self) -> View:
-        return (self._live or self._start()).agent.view
+        if self._live is None:
+            self._start()
+        return self.desk.view
 
     def admit(self, model: str = "") -> Ticket | None:
         """Leave for one call, or None where it needs a permit first.
@@ -96,17 +99,12 @@ class Core:
         Raises:
             CallNotPermitted: While open or rate limited, or while *model* is cooling down.
         """
-        agent = (self._live or self._start()).agent
-        view = agent.view
-        if view.is_free:
-            return view.ticket
+        view = self.view
         blocked = view.refusal(model)
         if blocked is not None:
-            agent.refused += 1
+            self.desk.refused += 1
             raise CallNotPermitted(*blocked)
-        if view.phase is Phase.CLOSED:
-            return Ticket(view.record.epoch, "")
-        return None
+        return view.ticket if view.phase is Phase.CLOSED else None
 
     def ask_permit(self) -> tuple[str, Future[bool]]:
         """Ask for a permit; who does not wait for the answer must :meth:`abandon` it."""
@@ -115,15 +113,15 @@ class Core:
         return owner, thread.submit(agent.acquire(owner))
 
     def with_permit(self, owner: str, *, granted: bool) -> Ticket:
-        agent, thread, watch = self._live or self._start()
-        view = agent.view
+        _, thread, watch = self._live or self._start()
+        view = self.desk.view
         if granted:
             return Ticket(view.record.epoch, owner)
         blocked = view.refusal()
         if view.phase is Phase.CLOSED and blocked is None:
             # Somebody's trial call succeeded while we asked.
-            return Ticket(view.record.epoch, "")
-        agent.refused += 1
+            return view.ticket
+        self.desk.refused += 1
         thread.call(partial(watch.refused, NO_PERMIT_RETRY_S))
         raise CallNotPermitted(*(blocked or (NO_PERMIT_RETRY_S, _reason(view.record))))
 
@@ -141,11 +139,11 @@ class Core:
 
     def succeed(self, ticket: Ticket, model: str, began_s: float) -> None:
         """Report a call that ended well: nearly all do, so nothing is done here that can wait."""
-        agent = (self._live or self._start()).agent
-        if ticket.permit or not agent.view.is_quiet:
-            self.finish(ticket, SUCCESS, model, began_s)
+        desk = self.desk
+        if desk.view.is_quiet and not ticket.permit:
+            desk.results.append((SUCCESS, ticket.epoch, began_s, monotonic(), model))
         else:
-            agent.results.append((SUCCESS, ticket.epoch, began_s, monotonic(), model))
+            self.finish(ticket, SUCCESS, model, began_s)
 
     def finish(self, ticket: Ticket, signal: Signal, model: str = "", began_s: float = 0.0) -> None:
         """Report the end of a call; never waits.
@@ -157,7 +155,7 @@ class Core:
             began_s: When it began, on the monotonic clock; 0 if nobody knows.
         """
         agent, thread, _ = self._live or self._start()
-        agent.results.append((signal, ticket.epoch, began_s, monotonic(), model))
+        self.desk.results.append((signal, ticket.epoch, began_s, monotonic(), model))
         if signal.effect is Effect.RATE_LIMIT:
             thread.call(partial(agent.limit, signal))
         if ticket.permit:
@@ -165,7 +163,7 @@ class Core:
             thread.call(partial(agent.release, ticket.permit, signal, model))
         is_urgent = signal.effect is Effect.FAILURE or signal.about is not About.ACCOUNT
         # A success ends a run of failures: the sooner it is known, the fewer false alarms.
-        if is_urgent or not agent.view.is_quiet:
+        if is_urgent or not self.desk.view.is_quiet:
             thread.call(agent.wake)
 
     # -- inspection -----------------------------------------------------------------------------------------------
@@ -219,6 +217,8 @@ class Core:
         """Report what is left and stop, both within *timeout_s*."""
         with self._lock:
             live, self._live = self._live, None
+            # Whoever comes now starts anew, and leaves the one that ends in peace.
+            self.desk = Desk()
         if live is None:
             return
         began_s = monotonic()
@@ -236,7 +236,7 @@ class Core:
 
     async def _begin(self, thread: LoopThread) -> _Live:
         worker_id = self._settings.worker_id or default_worker_id()
-        agent = Agent(self._new_store(), self._settings.policy, worker_id)
+        agent = Agent(self._new_store(), self._settings.policy, worker_id, self.desk)
         watch = Watch(lambda: agent.view, self._told.phase, self._tell)
         watch.start()
         agent.on_view = watch.look
@@ -251,6 +251,8 @@ class Core:
         """Forget the background thread: it does not exist (yet, or in this forked child)."""
         self._lock = threading.Lock()
         self._live = None
+        # What the parent saw, the parent reports.
+        self.desk = Desk()
         self._listeners.reset()
 
 

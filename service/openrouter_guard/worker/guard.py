@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from openrouter_guard.keys import DEFAULT_SCOPE
-from openrouter_guard.rules.signals import Signal
+from openrouter_guard.rules.signals import SUCCESS, Signal
 from openrouter_guard.settings import Settings
 
 from .core import FIRST_VIEW_S, PERMIT_S, Core, GuardState
@@ -30,20 +30,19 @@ CLOSE_S = 2.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_NO_TICKET = Ticket(0, "")
 
 
 class Call:
     """One call: what both forms of it share."""
 
     __slots__ = ("_began_s", "_core", "_model", "_signal", "_ticket")
+    _ticket: Ticket
+    _began_s: float
 
     def __init__(self, core: Core, model: str | None) -> None:
         self._core = core
         self._model = model or ""
         self._signal: Signal | None = None
-        self._ticket = _NO_TICKET
-        self._began_s = 0.0
 
     def answered(self, status_code: int, *, body: object = None, headers: Mapping[str, str] | None = None) -> None:
         """Tell what came back, for clients that do not raise on an error status.
@@ -60,30 +59,32 @@ class Call:
         self._core.finish(self._ticket, signal, self._model, self._began_s)
 
     def _end(self, error: BaseException | None) -> None:
-        if error is not None:
-            self.end(of_exception(error))
-        elif self._signal is not None:
-            self.end(self._signal)
-        else:
-            self._core.succeed(self._ticket, self._model, self._began_s)
+        self.end(of_exception(error) if error is not None else self._signal or SUCCESS)
 
 
 class SyncCall(Call):
     __slots__ = ()
 
     def __enter__(self) -> Self:
-        core = self._core
-        if core.is_fresh:
-            with suppress(TimeoutError):
-                core.first_view().result(FIRST_VIEW_S)
-        self._ticket = core.admit(self._model) or self._permitted()
+        view = self._core.desk.view
+        self._ticket = view.ticket if view.is_free else self._admitted()
         self._began_s = monotonic()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(error)
+        if error is None and self._signal is None:
+            self._core.succeed(self._ticket, self._model, self._began_s)
+        else:
+            self._end(error)
+
+    def _admitted(self) -> Ticket:
+        core = self._core
+        if core.is_fresh:
+            with suppress(TimeoutError):
+                core.first_view().result(FIRST_VIEW_S)
+        return core.admit(self._model) or self._permitted()
 
     def _permitted(self) -> Ticket:
         owner, asked = self._core.ask_permit()
@@ -99,19 +100,26 @@ class AsyncCall(Call):
     __slots__ = ()
 
     async def __aenter__(self) -> Self:
-        core = self._core
-        if core.is_fresh:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FIRST_VIEW_S):
-                    await asyncio.wrap_future(core.first_view())
-        self._ticket = core.admit(self._model) or await self._permitted()
+        view = self._core.desk.view
+        self._ticket = view.ticket if view.is_free else await self._admitted()
         self._began_s = monotonic()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(error)
+        if error is None and self._signal is None:
+            self._core.succeed(self._ticket, self._model, self._began_s)
+        else:
+            self._end(error)
+
+    async def _admitted(self) -> Ticket:
+        core = self._core
+        if core.is_fresh:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_VIEW_S):
+                    await asyncio.wrap_future(core.first_view())
+        return core.admit(self._model) or await self._permitted()
 
     async def _permitted(self) -> Ticket:
         owner, asked = self._core.ask_permit()
@@ -193,10 +201,23 @@ class Guard(_Guard):
             raise TypeError(f"{_name(function)} is a coroutine function: decorate it with an AsyncGuard")
         _refuse_generators(function)
 
+        core = self._core
+
         @wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            with SyncCall(self._core, None):
-                return function(*args, **kwargs)
+            view = core.desk.view
+            if not view.is_free:
+                with SyncCall(core, None):
+                    return function(*args, **kwargs)
+            # The same once more without an object for the call, which would cost as much again.
+            ticket, began_s = view.ticket, monotonic()
+            try:
+                answer = function(*args, **kwargs)
+            except BaseException as error:
+                core.finish(ticket, of_exception(error), began_s=began_s)
+                raise
+            core.succeed(ticket, "", began_s)
+            return answer
 
         return guarded
 
@@ -254,10 +275,23 @@ class AsyncGuard(_Guard):
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"{_name(function)} is no coroutine function: decorate it with a Guard")
 
+        core = self._core
+
         @wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            async with AsyncCall(self._core, None):
-                return await function(*args, **kwargs)
+            view = core.desk.view
+            if not view.is_free:
+                async with AsyncCall(core, None):
+                    return await function(*args, **kwargs)
+            # As above: an object for each call would cost as much again.
+            ticket, began_s = view.ticket, monotonic()
+            try:
+                answer = await function(*args, **kwargs)
+            except BaseException as error:
+                core.finish(ticket, of_exception(error), began_s=began_s)
+                raise
+            core.succeed(ticket, "", began_s)
+            return answer
 
         return guarded
 

@@ -1,19 +1,20 @@
-"""The worker's local copy of the shared state, and the clock that goes with it."""
+"""The worker's local copy of the shared state, and the clock that goes with it; what callers and background share."""
 
 from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from openrouter_guard.rules.breaker import Closed, Phase, Policy
 from openrouter_guard.rules.models import Models, cooling, cooling_s
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.record import Record, admitted_share, block_s
-from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_guard.rules.signals import OpenRouterState, Signal
 
-__all__ = ["Ticket", "View", "monotonic_offset"]
+__all__ = ["Desk", "Ended", "Ticket", "View", "monotonic_offset"]
 
 RECOVERING = "recovering"
 RETRY_S = (0.5, 1.5)
@@ -36,6 +37,7 @@ class View:
         offset_s: Redis' clock minus this process' monotonic clock: no jump of the wall clock moves a deadline.
         policy: The settings of the rules.
         models: Single models with a state of their own.
+        is_known: Whether the background runs; where it does not, whoever comes starts it.
         is_free: Whether calls may go without a look at the clock.
         is_quiet: Whether a success would change nothing, for there is nothing that it could end.
         ticket: Leave for a call that needs no permit.
@@ -45,6 +47,7 @@ class View:
     offset_s: float
     policy: Policy = Policy()
     models: Models = field(default_factory=dict)
+    is_known: bool = True
     is_free: bool = field(init=False)
     is_quiet: bool = field(init=False)
     ticket: Ticket = field(init=False)
@@ -52,9 +55,10 @@ class View:
     def __post_init__(self) -> None:
         limited = self.record.upstream.rate_limit_reset_s > self.now_s
         held_back = limited or self._share < 1 or cooling(self.models, now_s=self.now_s, policy=self.policy)
-        is_free = isinstance(self.record.breaker, Closed) and not held_back and self.record.override is None
+        is_closed = isinstance(self.record.breaker, Closed) and self.record.override is None
+        is_free = self.is_known and is_closed and not held_back
         object.__setattr__(self, "is_free", is_free)
-        object.__setattr__(self, "is_quiet", is_quiet(self.record))
+        object.__setattr__(self, "is_quiet", self.is_known and is_quiet(self.record))
         object.__setattr__(self, "ticket", Ticket(self.record.epoch, ""))
 
     @property
@@ -84,6 +88,29 @@ class View:
     @property
     def _share(self) -> float:
         return admitted_share(self.record, now_s=self.now_s, policy=self.policy)
+
+
+Ended: TypeAlias = tuple[Signal, int, float, float, str]
+"""A call that ended: what it said, its epoch, when it began (0: nobody knows) and ended by this process' monotonic
+clock, and its model. A plain tuple, for the caller makes it."""
+_NOTHING = View(Record(), 0.0, is_known=False)
+
+
+class Desk:
+    """What the callers and one background share: most calls need no more than a look at it and a note on it.
+
+    Attributes:
+        view: What is known; the background replaces it.
+        results: Calls that ended, for the background to take.
+        refused: How many were refused since it last looked.
+    """
+
+    __slots__ = ("refused", "results", "view")
+
+    def __init__(self) -> None:
+        self.view = _NOTHING
+        self.results: deque[Ended] = deque()
+        self.refused = 0
 
 
 def is_quiet(record: Record) -> bool:

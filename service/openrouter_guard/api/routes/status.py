@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from openrouter_guard.api.answers import XCache, json_answer, without
+from openrouter_guard.api.figures import news
 from openrouter_guard.api.gating import whole_s
 from openrouter_guard.api.problems import documented
 from openrouter_guard.api.schemas import MetricsAnswer, StatusAnswer
 from openrouter_guard.api.serving import Source
-from openrouter_guard.rules.wire import iso
 
 from .common import PREFIX, Scope, of_scope
 
@@ -68,7 +68,5 @@ async def metrics(
     scope: Scope = None,
 ) -> Response:
     service = of_scope(request, scope)
-    found = await service.metrics(days)
-    body = MetricsAnswer(metrics=found, days=days, generated_at=iso(service.now_s)).model_dump_json()
-    stable = body.partition('"generated_at":')[0]
-    return json_answer(request, body, stable=stable, Age=0, X_Cache=XCache.MISS)
+    answer = await service.metrics(days)
+    return json_answer(request, answer.model_dump_json(), stable=news(answer), Age=0, X_Cache=XCache.MISS)

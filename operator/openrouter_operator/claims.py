@@ -1,0 +1,55 @@
+"""Who may pause what, where several ``OpenRouterStatus`` of a namespace name the same workload: the oldest."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import spec as specs
+from .spec import InvalidSpec, Spec
+
+__all__ = ["Claim", "Claims"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one resource asks for."""
+
+    created: str
+    name: str
+    uid: str
+    spec: Spec
+
+
+class Claims:
+    """What all resources ask for, as the watch shows them."""
+
+    def __init__(self) -> None:
+        self._claims: defaultdict[str, dict[str, Claim]] = defaultdict(dict)
+
+    def put(self, resource: Mapping[str, Any]) -> bool:
+        """Note what the resource asks for now, if that can be carried out; whether it is news."""
+        metadata, claims = resource["metadata"], self._claims[resource["metadata"]["namespace"]]
+        before = claims.pop(metadata["uid"], None)
+        try:
+            spec = specs.parse(resource.get("spec") or {})
+        except InvalidSpec:
+            return before is not None
+        if spec.acts and not metadata.get("deletionTimestamp"):
+            claims[metadata["uid"]] = Claim(metadata["creationTimestamp"], metadata["name"], metadata["uid"], spec)
+        return claims.get(metadata["uid"]) != before
+
+    def drop(self, resource: Mapping[str, Any]) -> None:
+        self._claims[resource["metadata"]["namespace"]].pop(resource["metadata"]["uid"], None)
+
+    def before(self, namespace: str, uid: str) -> list[Claim]:
+        """The claims there that are older than the one of the resource *uid*, oldest first."""
+        claims = sorted(self._claims[namespace].values(), key=_age)
+        uids = [claim.uid for claim in claims]
+        return claims[: uids.index(uid)] if uid in uids else []
+
+
+def _age(claim: Claim) -> tuple[str, str]:
+    return claim.created, claim.name

