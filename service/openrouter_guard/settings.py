@@ -123,6 +123,7 @@ class Settings:
                 stable_s=read.seconds("STABLE_SECONDS", policy.stable_s),
                 permits=read.count("PERMITS", policy.permits),
                 permit_lease_s=read.seconds("PERMIT_LEASE_SECONDS", policy.permit_lease_s),
+                trial_call_s=read.seconds("TRIAL_CALL_SECONDS", policy.trial_call_s),
                 trial_wait_s=read.seconds("TRIAL_WAIT_SECONDS", policy.trial_wait_s),
                 good_checks=read.count("GOOD_CHECKS", policy.good_checks),
                 ramp_s=read.seconds("RAMP_SECONDS", policy.ramp_s),

@@ -174,16 +174,21 @@ class TestSuccessesThatAreToldLate:
     async def test_do_not_end_a_run_that_began_after_them(self, store: Store) -> None:
         now_s = time.time()
         await self.failed(store, now_s)
-        assert await self.told(store, now_s - 0.001) == 2
+        assert await self.told(store, now_s - 1.001) == 2
         record = (await store.read()).record
         assert record is not None
         assert record.upstream.state == "error"
-        assert record.upstream.last_success_s == pytest.approx(now_s - 0.001, abs=1e-4)
+        assert record.upstream.last_success_s == pytest.approx(now_s - 1.001, abs=1e-4)
 
     async def test_end_a_run_that_began_before_them(self, store: Store) -> None:
         now_s = time.time()
         await self.failed(store, now_s - 5)
         assert await self.told(store, now_s - 4) == 0
+
+    async def test_end_a_run_where_they_ended_only_just_before_it(self, store: Store) -> None:
+        now_s = time.time()
+        await self.failed(store, now_s)
+        assert await self.told(store, now_s - 0.9) == 0
 
     async def test_leave_the_last_success_as_late_as_it_was(self, store: Store) -> None:
         now_s = time.time()

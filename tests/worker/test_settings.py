@@ -21,6 +21,7 @@ class TestRules:
             ("STABLE_SECONDS", "60", Policy(stable_s=60)),
             ("PERMITS", "4", Policy(permits=4)),
             ("PERMIT_LEASE_SECONDS", "20", Policy(permit_lease_s=20)),
+            ("TRIAL_CALL_SECONDS", "60", Policy(trial_call_s=60)),
             ("TRIAL_WAIT_SECONDS", "90", Policy(trial_wait_s=90)),
             ("GOOD_CHECKS", "1", Policy(good_checks=1)),
             ("RAMP_SECONDS", "10", Policy(ramp_s=10)),

@@ -64,6 +64,7 @@ class Policy:
         stable_s: Closed for this long, the next wait is the first one again.
         permits: Trial calls at a time for the whole fleet while half-open.
         permit_lease_s: A permit whose holder is silent for this long is free again.
+        trial_call_s: A trial call that takes longer than this loses its permit: one that hangs holds it no longer.
         trial_wait_s: Half-open for this long without a trial call, good health checks may close it instead.
         good_checks: How many of them in a row it takes.
         ramp_s: After closing, for how long not every worker that waited may go at once.
@@ -87,6 +88,7 @@ class Policy:
     stable_s: float = 600.0
     permits: int = 2
     permit_lease_s: float = 15.0
+    trial_call_s: float = 600.0
     trial_wait_s: float = 60.0
     good_checks: int = 2
     ramp_s: float = 30.0

@@ -42,6 +42,9 @@ local RUN_KEPT = 3
 local STEP_S = 10
 -- So many failures in a row are pushed to all, whose successes may wait to be reported while there are none.
 local SUSPECT = 2
+-- Results count in the order in which they come, a success that is told so much later than it ended in the order of
+-- their ends. With less, large fleets would trip by chance: failures come at once, successes do not.
+local LATE_S = 1
 local OWN = { "reporters", "calls_counted", "calls_since", "run_since", "counted_call", "older_writer" }
 
 local state, reporter, seq = KEYS[1], ARGV[2], tonumber(ARGV[3])
@@ -98,7 +101,7 @@ local function count_runs()
   local run_since = failures > 0 and tonumber(known.run_since) or 0
   local refusals = math.min(tonumber(known.credit_refusals) or 0, failures)
   -- A success that ended before the run began, and was only told later, does not end it.
-  local ends_run = success_s == 0 or success_s >= run_since
+  local ends_run = success_s == 0 or success_s >= run_since - LATE_S
   local is_told = ends_run
   for kind, count in string.gmatch(ARGV[4], "(%u)(%d+)") do
     if kind ~= "S" then

@@ -163,7 +163,8 @@ class Agent:
         return known and records.with_permit(known, owner, now_s=now_s, policy=self._policy)
 
     async def _renew(self, owner: str) -> None:
-        while True:
+        until_s = time.monotonic() + self._policy.trial_call_s
+        while time.monotonic() < until_s:
             await asyncio.sleep(self._policy.permit_lease_s / 3)
             with suppress(StoreError):
                 await self._change(partial(self._renewal, owner))
