@@ -23,7 +23,7 @@ router = APIRouter(prefix=PREFIX, tags=["record"])
 ERRORS_READ = 1000
 WORKERS_READ = 100_000
 """All that are alive, to count them."""
-EPOCH_MAX = 2**63 - 1
+ENTRY_ID = r"^(\d{1,18}-\d{1,18})?$"
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
 
@@ -39,13 +39,13 @@ async def history(
     limit: Limit = 100,
     days: Annotated[int, Query(ge=1, le=30, description="Of how many days of 24 hours")] = 30,
     before: Annotated[
-        int | None, Query(ge=1, le=EPOCH_MAX, description="Only earlier ones than this epoch: `next_before`")
-    ] = None,
+        str, Query(description="Only what came before this: `next_before` of the last answer", pattern=ENTRY_ID)
+    ] = "",
     scope: Scope = None,
 ) -> Response:
     service = of_scope(request, scope)
     question = ("history", limit, before)
-    entries, cached = await read(service, question, lambda: service.store.history(limit + 1, before=before or 0))
+    entries, cached = await read(service, question, lambda: service.store.history(limit + 1, before=before))
     answer = record.history(entries, limit=limit, days=days, now_s=service.now_s, scope=service.settings.scope)
     return json_answer(request, answer.model_dump_json(by_alias=True), Age=0, X_Cache=cached)
 
