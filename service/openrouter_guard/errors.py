@@ -63,7 +63,15 @@ class StoreRefused(StoreError):
 
 
 class ForeignValue(StoreError):
-    """A value that is not ours lives under one of our keys; it is left as it is."""
+    """A value that is not ours lives under one of our keys; it is left as it is.
+
+    Attributes:
+        key: Under which.
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class StoreContended(StoreError):

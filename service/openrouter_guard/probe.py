@@ -47,7 +47,7 @@ def read(url: str, scope: str, timeout_s: float) -> tuple[Record | None, float]:
     address = checked(url, scope)
     deadline_s = time.monotonic() + timeout_s
     try:
-        now, values = _answers(address, Keys(scope).state, deadline_s)
+        values, now = _answers(address, Keys(scope).state, deadline_s)
     except (OSError, EOFError) as error:
         raise StoreUnavailable(f"Redis at {address} does not answer: {error}") from error
     except ValueError as error:
@@ -58,20 +58,21 @@ def read(url: str, scope: str, timeout_s: float) -> tuple[Record | None, float]:
 
 
 def _answers(address: Address, key: str, deadline_s: float) -> tuple[Reply, Reply]:
-    """The time and the fields, from wherever they are."""
-    question = [["TIME"], ["HMGET", key, *FIELDS]]
+    """The fields and the time, from wherever they are."""
+    question = [["HMGET", key, *FIELDS], ["TIME"]]
     if address.topology is Topology.SENTINEL:
-        now, values = _ask(address, _primary(address, deadline_s), question, deadline_s)
+        values, now = _ask(address, _primary(address, deadline_s), question, deadline_s)
     else:
-        now, values = _first(address.hosts or (("", 0),), lambda host: _ask(address, host, question, deadline_s))
+        values, now = _first(address.hosts or (("", 0),), lambda host: _ask(address, host, question, deadline_s))
     for _ in range(_MOVES):
         word, _, where = values.partition(" ") if isinstance(values, _Error) else ("", "", "")
         if address.topology is not Topology.CLUSTER or word not in ("MOVED", "ASK"):
             break
         host, _, port = where.split()[1].rpartition(":")
+        # It holds for the next command alone.
         asking = [["ASKING"]] if word == "ASK" else []
-        now, values = _ask(address, (host, int(port)), asking + question, deadline_s)[-2:]
-    return _checked(now, address, key), _checked(values, address, key)
+        values, now = _ask(address, (host, int(port)), asking + question, deadline_s)[-2:]
+    return _checked(values, address, key), _checked(now, address, key)
 
 
 def _primary(address: Address, deadline_s: float) -> Host:

@@ -190,6 +190,9 @@ class TestAForeignValue:
         assert record is not None
         assert isinstance(record.breaker, Open)
         assert (await admin.get(key), await admin.ttl(key)) == ("mine", -1)
+        for _ in range(2):
+            await report(own_store)
+            await own_store.read()
         (line,) = caplog.messages
         assert f"a value of another type lives under the key {key} in Redis at redis://127.0.0.1:" in line
         assert "it is left as it is: rename it, or choose another scope" in line

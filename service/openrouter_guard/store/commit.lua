@@ -31,16 +31,20 @@ else
 end
 for day, counters in ipairs(cjson.decode(ARGV[6])) do
   -- What is wrong with the metrics must not keep the breaker from changing.
-  if ours(KEYS[2 + day], "hash") then
+  if try("HMGET", KEYS[2 + day], "total_calls") then
     for counter, amount in pairs(counters) do
       redis.pcall("HINCRBY", KEYS[2 + day], counter, amount)
     end
     redis.call("EXPIRE", KEYS[2 + day], METRICS_LIFE_S)
   end
 end
-for i = 1, ours(KEYS[2], "stream") and tonumber(ARGV[7]) or 0 do
+for i = 1, tonumber(ARGV[7]) do
+  local id, fields = ARGV[6 + 2 * i] .. "-0", cjson.decode(ARGV[7 + 2 * i])
+  local added = redis.pcall("XADD", KEYS[2], "MAXLEN", "~", HISTORY_KEPT, id, unpack(fields))
   -- Refused where the history has it already, or a later one: it is written once, by whoever comes first.
-  redis.pcall("XADD", KEYS[2], "MAXLEN", "~", HISTORY_KEPT, ARGV[6 + 2 * i] .. "-0", unpack(cjson.decode(ARGV[7 + 2 * i])))
+  if type(added) == "table" and added.err and string.find(added.err, "WRONGTYPE", 1, true) then
+    foreign[#foreign + 1] = KEYS[2]
+  end
 end
 if ARGV[5] ~= "" then redis.call("PUBLISH", ARGV[4], ARGV[5]) end
 return { 1, foreign }

@@ -84,7 +84,8 @@ class Connection:
         Raises:
             StoreError: If it was refused or not answered.
         """
-        with translated(self._where):
+        # Of the other keys the scripts themselves see to it.
+        with translated(self._where, key=keys[0]):
             (answer,) = await self._answers([("EVALSHA", script.sha, len(keys), *keys, *args)])
             if isinstance(answer, failures.NoScriptError):
                 # Sent as a whole, it cannot be forgotten again before it runs.
@@ -120,9 +121,9 @@ class Connection:
                 break
             for at in left:
                 answers[at] = await self._followed(client, commands[at], answers[at])
-            left = [at for at in left if isinstance(answers[at], (failures.MovedError, failures.TryAgainError))]
-            if not left:
+            if not any(isinstance(answers[at], (failures.MovedError, failures.TryAgainError)) for at in left):
                 break
+            left = [at for at in range(len(commands)) if _is_open(commands[at], answers[at])]
         return answers
 
     async def _followed(self, client: aioredis.Redis, command: Command, answer: Exception) -> Any:
@@ -214,6 +215,11 @@ async def _heard(messages: PubSub) -> AsyncGenerator[None, None]:
             await messages.ping()
         elif found[0] == "message":
             yield None
+
+
+def _is_open(command: Command, answer: Any) -> bool:
+    """Whether it is to be sent again; the clock that counts is that of the node that has the keys."""
+    return isinstance(answer, (failures.MovedError, failures.TryAgainError)) or command == ("TIME",)
 
 
 def _raised(answer: Any) -> Any:

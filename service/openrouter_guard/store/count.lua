@@ -24,7 +24,7 @@
 -- ARGV[13] the scope
 -- Returns  what became of it ("counted", "late": of another epoch or a breaker that is not closed,
 --          "repeated": this batch was here before), TIME as two strings, the values of ARGV[9], the models, and
---          how many seconds ago an older writer was last noticed, "" if none was, and the keys that hold what is
+--          how many seconds ago an older writer was last noticed; "" if none was; and the keys that hold what is
 --          not ours, which took nothing
 local METRICS_LIFE_S = 30 * 24 * 3600
 local ERRORS_LIFE_S = 7 * 24 * 3600
@@ -68,19 +68,11 @@ local function is_later(known_time, value)
   return string.sub(known_time, -6) == "+00:00" and known_time > value
 end
 
--- What a read of a hash finds; nil where the key holds what is not ours. Reading costs less than asking first.
-local function found(command, key, ...)
-  local values = redis.pcall(command, key, ...)
-  if not values.err then return values end
-  if not string.find(values.err, "WRONGTYPE", 1, true) then return redis.call(command, key, ...) end
-  foreign[#foreign + 1] = key
-end
-
 local function add(key, counters)
   local names, totals, is_new = {}, {}, false
   for name in pairs(counters) do names[#names + 1] = name end
   if #names == 0 then return end
-  for i, value in ipairs(found("HMGET", key, unpack(names)) or {}) do
+  for i, value in ipairs(try("HMGET", key, unpack(names)) or {}) do
     is_new = is_new or not value
     local total = tonumber(value or "0")
     if total then
@@ -128,7 +120,7 @@ end
 local ring = known.reporters
 local from, to, last_seq = string.find(ring, reporter .. ":(%d+):%d+ ")
 local verdict, is_news = "counted", false
-local models = found("HGETALL", KEYS[4])
+local models = try("HGETALL", KEYS[4])
 if from and tonumber(last_seq) >= seq then
   verdict = "repeated"
 else
@@ -217,8 +209,7 @@ else
     models = redis.call("HGETALL", KEYS[4])
   end
   local errors = cjson.decode(ARGV[7])
-  if #errors > 0 and ours(KEYS[3], "list") then
-    redis.call("LPUSH", KEYS[3], unpack(errors))
+  if #errors > 0 and try("LPUSH", KEYS[3], unpack(errors)) then
     redis.call("LTRIM", KEYS[3], 0, ERRORS_KEPT - 1)
     redis.call("EXPIRE", KEYS[3], ERRORS_LIFE_S)
   end

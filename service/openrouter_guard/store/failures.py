@@ -54,8 +54,6 @@ def translated(where: str, key: str = "") -> Iterator[None]:
 def explained(error: Exception, where: str, key: str = "") -> StoreError:
     """Our error for one of Redis."""
     code = _CODES.get(type(error)) or str(error).partition(" ")[0]
-    if code == "FOREIGN":
-        return foreign_key(str(error).split()[1], where)
     if code == "WRONGTYPE":
         return foreign_key(key, where)
     if code in _FIX:
@@ -66,10 +64,10 @@ def explained(error: Exception, where: str, key: str = "") -> StoreError:
 
 
 def foreign_key(key: str, where: str) -> ForeignValue:
-    named = f"the key {key}" if key else "one of our keys"
     return ForeignValue(
-        f"a value of another type lives under {named} in Redis at {where}; "
-        "it is left as it is: rename it, or choose another scope (OPENROUTER_GUARD_SCOPE)"
+        f"a value of another type lives under the key {key} in Redis at {where}; "
+        "it is left as it is: rename it, or choose another scope (OPENROUTER_GUARD_SCOPE)",
+        key,
     )
 
 

@@ -53,18 +53,27 @@ class Ledger:
         self.keys = keys
         self.address = address
 
-    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> list[Any]:
-        """The answer of a script, without what it could not use: that is said once, and again when it changes."""
+    async def _run(
+        self, script: Script, keys: Mapping[str, object], args: Sequence[str | int], more: Sequence[str] = ()
+    ) -> list[Any]:
+        """The answer of a script, without the keys that it could not use: those are said, once.
+
+        Args:
+            script: To run.
+            keys: Those that it takes, each with whether it is used this time.
+            args: What else it takes.
+            more: Keys that are used, after the others.
+        """
         answer: list[Any]
-        *answer, foreign = await self._connection.run(script, keys, args)
-        self._note_foreign(keys, foreign)
+        *answer, foreign = await self._connection.run(script, [*keys, *more], args)
+        self._note_foreign([*(key for key, is_used in keys.items() if is_used), *more], foreign)
         return answer
 
-    def _note_foreign(self, keys: Sequence[str], foreign: Sequence[str]) -> None:
+    def _note_foreign(self, used: Sequence[str], foreign: Sequence[str]) -> None:
         for key in foreign:
             if key not in self._foreign:
                 logger.warning("%s; until then nothing is kept there", foreign_key(key, self.address))
-        self._foreign = self._foreign.difference(keys).union(foreign)
+        self._foreign = self._foreign.difference(used).union(foreign)
 
     # -- by day -------------------------------------------------------------------------------------------------
 
@@ -94,8 +103,9 @@ class Ledger:
         days_s = _days_s(days, now_s)
         seconds, micros, state, found = await self._run(
             TIMES,
-            [self.keys.state, *map(self.keys.metrics, days_s)],
+            {self.keys.state: True},
             [json.dumps(FIELDS), json.dumps(list(_TIMES.values()))],
+            [self.keys.metrics(day_s) for day_s in days_s],
         )
         record = parse({name: value for name, value in zip(FIELDS, state, strict=True) if value is not None})
         running = times.passed(record, int(seconds) + int(micros) / 1e6)

@@ -1,12 +1,13 @@
--- Put before every script: whether a key is ours to use. What somebody else keeps there is never touched.
--- A foreign state ends the script; of the other keys, the script does without and names them in its answer.
+-- Put before every script: what somebody else keeps under a key of ours is never touched, and stops only what needs it.
+-- The state itself comes first in each script, by redis.call: if it is foreign, nothing has been changed.
 local foreign = {}
 
-local function ours(key, kind)
-  local found = redis.call("TYPE", key)["ok"]
-  if found == kind or found == "none" then return true end
+-- As redis.call, but nil where the key (the first argument of the command) holds a value of another type.
+local function try(command, key, ...)
+  local answer = redis.pcall(command, key, ...)
+  if type(answer) ~= "table" or not answer.err then return answer end
+  if not string.find(answer.err, "WRONGTYPE", 1, true) then return redis.call(command, key, ...) end
   foreign[#foreign + 1] = key
-  return false
+  return nil
 end
 
-if not ours(KEYS[1], "hash") then return redis.error_reply("FOREIGN " .. KEYS[1]) end

@@ -6,7 +6,7 @@ from importlib import resources
 
 from .connection import Script
 
-__all__ = ["CLAIM", "COMMIT", "COUNT", "READ", "TIMES"]
+__all__ = ["CLAIM", "COMMIT", "COUNT", "TIMES"]
 
 
 def _script(name: str) -> Script:
@@ -14,4 +14,4 @@ def _script(name: str) -> Script:
     return Script(own + script)
 
 
-READ, COUNT, COMMIT, TIMES, CLAIM = map(_script, ("read", "count", "commit", "times", "claim"))
+COUNT, COMMIT, TIMES, CLAIM = map(_script, ("count", "commit", "times", "claim"))

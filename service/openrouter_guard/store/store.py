@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TypeAlias
 
 from openrouter_guard.address import checked
-from openrouter_guard.errors import StoreContended
+from openrouter_guard.errors import ForeignValue, StoreContended
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
 from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Closed
@@ -18,9 +18,9 @@ from openrouter_guard.rules.models import parse as parse_models
 from openrouter_guard.rules.record import Record, Transition
 from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, iso, parse
 
-from .connection import Connection, Timeouts
+from .connection import Command, Connection, Timeouts
 from .ledger import Ledger, time_counters
-from .scripts import COMMIT, COUNT, READ
+from .scripts import COMMIT, COUNT
 
 __all__ = ["Batch", "Counted", "Seen", "Store"]
 
@@ -117,16 +117,30 @@ class Store(Ledger):
         await self._connection.say(("PING",))
 
     async def read(self) -> Seen:
-        keys = self.keys
-        seconds, micros, values, models = await self._run(READ, [keys.state, keys.models], FIELDS)
-        return _seen((seconds, micros), values, models)
+        models = self.keys.models
+        state: tuple[Command, ...] = (("TIME",), ("HMGET", self.keys.state, *FIELDS))
+        try:
+            time, values, found = await self._connection.say(*state, ("HGETALL", models))
+            self._note_foreign([models], [])
+        except ForeignValue as error:
+            if error.key != models:
+                raise
+            time, values = await self._connection.say(*state)
+            found = {}
+            self._note_foreign([models], [models])
+        return _seen(time, values, found)
 
     async def count(self, batch: Batch, *, at_s: float) -> Counted:
         """Count a batch, once; ``at_s`` chooses the day of the metrics."""
         keys = self.keys
         verdict, seconds, micros, values, models, older_s = await self._run(
             COUNT,
-            [keys.state, keys.metrics(at_s), keys.worker_errors(at_s), keys.models],
+            {
+                keys.state: True,
+                keys.metrics(at_s): batch.counters,
+                keys.worker_errors(at_s): batch.errors,
+                keys.models: True,
+            },
             [
                 batch.epoch,
                 batch.reporter,
@@ -143,8 +157,8 @@ class Store(Ledger):
                 keys.scope,
             ],
         )
-        seen = _seen((seconds, micros), values, models)
-        return Counted(verdict, seen, float(older_s) if older_s else None)
+        found = dict(zip(models[::2], models[1::2], strict=True))
+        return Counted(verdict, _seen((seconds, micros), values, found), float(older_s) if older_s else None)
 
     async def commit(self, seen: Seen, new: Record) -> Record | None:
         """Replace the record if nobody changed it since it was read, and put down the time in the state before.
@@ -158,7 +172,7 @@ class Store(Ledger):
         history = [text for change in fresh for text in (str(change.epoch), json.dumps(_entry(change)))]
         (done,) = await self._run(
             COMMIT,
-            [self.keys.state, self.keys.history, *map(self.keys.metrics, passed)],
+            {self.keys.state: True, self.keys.history: fresh},
             [
                 json.dumps({name: seen.raw.get(name, "") for name in _guards(changes)}),
                 json.dumps(changes),
@@ -169,6 +183,7 @@ class Store(Ledger):
                 len(fresh),
                 *history,
             ],
+            [self.keys.metrics(day_s) for day_s in passed],
         )
         return new if done else None
 
@@ -204,13 +219,10 @@ class Store(Ledger):
         return json.dumps({"scope": self.keys.scope, **{name: fields[name] for name in names}})
 
 
-def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Sequence[str]) -> Seen:
-    """Of what a script answered; the models as names and values in turn."""
+def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Mapping[str, str]) -> Seen:
     raw = {name: value for name, value in zip(FIELDS, values, strict=True) if value is not None}
     now_s = int(time[0]) + int(time[1]) / 1e6
-    return Seen(
-        parse(raw) if raw else None, now_s, raw, parse_models(dict(zip(models[::2], models[1::2], strict=True)))
-    )
+    return Seen(parse(raw) if raw else None, now_s, raw, parse_models(models))
 
 
 def _guards(changes: Mapping[str, str]) -> tuple[str, ...]:

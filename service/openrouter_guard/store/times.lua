@@ -6,10 +6,11 @@
 -- ARGV[2]   JSON list of the fields of each day
 -- Returns   TIME as two strings, the values of ARGV[1], for each day those of ARGV[2], and the keys that hold what
 --           is not ours
+local state = redis.call("HMGET", KEYS[1], unpack(cjson.decode(ARGV[1])))
 local day_fields = cjson.decode(ARGV[2])
 local days = {}
 for at = 2, #KEYS do
-  days[#days + 1] = ours(KEYS[at], "hash") and redis.call("HMGET", KEYS[at], unpack(day_fields)) or {}
+  days[#days + 1] = try("HMGET", KEYS[at], unpack(day_fields)) or {}
 end
 local time = redis.call("TIME")
-return { time[1], time[2], redis.call("HMGET", KEYS[1], unpack(cjson.decode(ARGV[1]))), days, foreign }
+return { time[1], time[2], state, days, foreign }

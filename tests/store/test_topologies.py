@@ -1,0 +1,240 @@
+"""The store on Sentinels and on a Cluster, while they do what they are there for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+
+import pytest
+
+from openrouter_guard.errors import ConfigurationError, StoreRefused, StoreUnavailable
+from openrouter_guard.keys import Keys
+from openrouter_guard.probe import read
+from openrouter_guard.rules.breaker import Open
+from openrouter_guard.store import Batch, Store
+from tests.service.apps import eventually
+from tests.store.batches import failed_calls, failures, report, settle, store_at
+from tests.topologies import Cluster, Watched, cluster, watched
+
+pytestmark = pytest.mark.slow
+
+SCOPE = "main"
+REPORTERS = 8
+
+
+class Fleet:
+    """Reports failures without a break, again and again where it is not sure, and keeps count of what was taken."""
+
+    def __init__(self, url: str, scope: str) -> None:
+        self.taken = 0
+        self.refused: list[str] = []
+        self._url = url
+        self._scope = scope
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        self._stop = asyncio.Event()
+        async with asyncio.TaskGroup() as reporters:
+            for number in range(REPORTERS):
+                reporters.create_task(self._report(f"w{number}"))
+            await self.takes(100)
+            yield
+            await self.takes(100)
+            self._stop.set()
+
+    async def takes(self, more: int) -> None:
+        """Wait until so many more have been taken."""
+        wanted = self.taken + more
+        await eventually(lambda: self.taken >= wanted, seconds=20)
+
+    async def _report(self, reporter: str) -> None:
+        async with store_at(self._url, self._scope) as store:
+            while not self._stop.is_set():
+                batch = failures(1, reporter)
+                await eventually(partial(self._is_taken, store, batch), seconds=20)
+                self.taken += 1
+
+    async def _is_taken(self, store: Store, batch: Batch) -> bool:
+        try:
+            await store.count(batch, at_s=time.time())
+        except StoreUnavailable:
+            return False
+        except StoreRefused as error:
+            self.refused.append(str(error))
+            return False
+        return True
+
+
+async def opens(store: Store) -> bool:
+    """Whether somebody who listens hears that five failures open the breaker."""
+    async with aclosing(store.listen()) as wakes:
+        await anext(wakes)
+        for _ in range(5):
+            await report(store)
+        record = (await store.change(settle)).record
+        await asyncio.wait_for(anext(wakes), 3)
+    return record is not None and isinstance(record.breaker, Open)
+
+
+class TestSentinels:
+    @pytest.fixture
+    def them(self) -> Iterator[Watched]:
+        with watched() as them:
+            yield them
+
+    async def test_a_primary_that_dies_under_load_costs_no_report(self, them: Watched) -> None:
+        fleet = Fleet(them.url(), "default")
+        async with fleet.at_work():
+            them.kill_primary()
+        async with store_at(them.url()) as store:
+            assert await failed_calls(store) == fleet.taken
+            assert them.replica.client().role()[0] == b"master"
+            assert await opens(store)
+
+    async def test_one_that_is_demoted_while_it_lives_is_left(self, them: Watched) -> None:
+        fleet = Fleet(them.url(), "default")
+        async with fleet.at_work():
+            them.sentinel().execute_command("SENTINEL", "FAILOVER", "main", "COORDINATED")
+            await eventually(lambda: them.primary.client().role()[0] == b"slave", seconds=20)
+        async with store_at(them.url()) as store:
+            assert await failed_calls(store) == fleet.taken
+
+
+@pytest.fixture(scope="module")
+def at_rest() -> Iterator[Watched]:
+    """Whom nobody kills."""
+    with watched() as them:
+        yield them
+
+
+async def test_a_name_that_they_do_not_know_is_said(at_rest: Watched) -> None:
+    async with store_at(at_rest.url("other")) as store:
+        with pytest.raises(StoreRefused, match=r"do not tell where .* \(they watch nothing called 'other'\)"):
+            await report(store)
+    with pytest.raises(StoreRefused, match="do not tell where Redis is"):
+        read(at_rest.url("other"), "default", 1.0)
+
+
+async def test_who_is_no_sentinel_is_said(at_rest: Watched) -> None:
+    url = f"redis+sentinel://127.0.0.1:{at_rest.replica.port}/main"
+    async with store_at(url) as store:
+        with pytest.raises(StoreRefused, match=r"do not tell where Redis is \(unknown command 'SENTINEL'"):
+            await report(store)
+
+
+async def test_the_probe_asks_them_too(at_rest: Watched) -> None:
+    async with store_at(at_rest.url()) as store:
+        await report(store, 3)
+    record, _ = read(at_rest.url(), "default", 1.0)
+    assert record is not None
+    assert record.breaker.failures == 3
+
+
+async def test_sentinels_may_ask_for_a_password() -> None:
+    with watched(password="hunter2") as them:
+        async with store_at(them.url()) as store:
+            await report(store)
+        assert read(them.url(), "default", 1.0)[0] is not None
+        url = them.url().partition("?")[0]
+        async with store_at(url) as store:
+            with pytest.raises(StoreRefused, match=r"do not tell where.*sentinel_username and sentinel_password"):
+                await report(store)
+
+
+async def test_without_any_sentinel_it_is_away() -> None:
+    async with store_at("redis+sentinel://127.0.0.1:1,127.0.0.1:2/main") as store:
+        with pytest.raises(StoreUnavailable, match=r"none of the Sentinels of redis\+sentinel://.*/main/0 answers"):
+            await report(store)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Cluster]:
+    with cluster() as nodes:
+        yield nodes
+
+
+class TestACluster:
+    @pytest.fixture
+    def slot(self, nodes: Cluster) -> int:
+        found: int = nodes.first.client().execute_command("CLUSTER", "KEYSLOT", Keys(SCOPE).state)
+        return found
+
+    @pytest.fixture
+    def them(self, nodes: Cluster, slot: int) -> Cluster:
+        """Empty, and the slot where it was in the beginning."""
+        for server in (nodes.first, nodes.second):
+            server.client().flushall()
+        nodes.end_move(slot, nodes.first)
+        return nodes
+
+    @pytest.fixture
+    async def on_cluster(self, them: Cluster) -> AsyncIterator[Store]:
+        async with store_at(them.url, SCOPE) as store:
+            yield store
+
+    async def test_a_slot_that_moves_under_load_costs_no_report(
+        self, them: Cluster, on_cluster: Store, slot: int
+    ) -> None:
+        fleet = Fleet(them.url, SCOPE)
+        async with fleet.at_work():
+            await asyncio.to_thread(them.move_at_once, slot, them.first, them.second)
+            await fleet.takes(100)
+            await asyncio.to_thread(them.move_at_once, slot, them.second, them.first)
+        assert await failed_calls(on_cluster) == fleet.taken
+        assert fleet.refused == []
+        assert await opens(on_cluster)
+
+    async def test_nor_does_one_that_moves_key_by_key(self, them: Cluster, on_cluster: Store, slot: int) -> None:
+        fleet = Fleet(them.url, SCOPE)
+        async with fleet.at_work():
+            for key in them.begin_move(slot, them.first, them.second):
+                them.move_key(key, them.first, them.second)
+                # Some of the keys here, some there: nothing can be counted for a moment.
+                await asyncio.sleep(0.05)
+            await fleet.takes(50)
+            them.end_move(slot, them.second)
+        assert await failed_calls(on_cluster) == fleet.taken
+        assert fleet.refused == []
+        assert await opens(on_cluster)
+
+    async def test_who_listens_at_any_node_hears_of_a_change(
+        self, them: Cluster, on_cluster: Store, slot: int
+    ) -> None:
+        async with (
+            store_at(f"redis+cluster://127.0.0.1:{them.second.port}", SCOPE) as other,
+            aclosing(other.listen()) as wakes,
+        ):
+            await anext(wakes)
+            for _ in range(5):
+                await report(on_cluster)
+            await on_cluster.change(settle)
+            await asyncio.wait_for(anext(wakes), 3)
+
+    async def test_the_probe_is_sent_on_too(self, them: Cluster, on_cluster: Store, slot: int) -> None:
+        await report(on_cluster, 3)
+        for url in (them.url, f"redis+cluster://127.0.0.1:{them.second.port}"):
+            record, _ = read(url, SCOPE, 1.0)
+            assert record is not None
+            assert record.breaker.failures == 3
+        for key in them.begin_move(slot, them.first, them.second):
+            them.move_key(key, them.first, them.second)
+        assert read(them.url, SCOPE, 1.0)[0] == record
+
+    async def test_the_default_scope_is_refused_there(self, them: Cluster) -> None:
+        with pytest.raises(ConfigurationError, match="such as OPENROUTER_GUARD_SCOPE=main"):
+            Store(them.url)
+        with pytest.raises(ConfigurationError, match="such as OPENROUTER_GUARD_SCOPE=main"):
+            read(them.url, "default", 1.0)
+
+    async def test_a_node_that_is_addressed_as_a_server_says_so(self, them: Cluster) -> None:
+        async with store_at(f"redis://127.0.0.1:{them.second.port}") as store:
+            with pytest.raises(StoreRefused, match=r"is a node of a Cluster: write redis\+cluster://"):
+                await report(store)
+
+
+async def test_a_server_that_is_addressed_as_a_cluster_works_all_the_same(redis_url: str) -> None:
+    async with store_at(redis_url.replace("redis://", "redis+cluster://"), SCOPE) as store:
+        assert await opens(store)
