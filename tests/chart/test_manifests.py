@@ -20,6 +20,10 @@ EVERYTHING: dict[str, Any] = {
     "openrouter": {
         "existingSecret": {"name": "openrouter"},
         "managementKey": {"existingSecret": {"name": "openrouter"}},
+        "furtherScopes": [
+            {"scope": "team-b", "existingSecret": {"name": "team-b", "key": "api-key"}},
+            {"scope": "c"},
+        ],
         "baseUrl": "https://proxy.example/api/v1",
     },
     "scope": "team-a",
@@ -209,6 +213,13 @@ class TestEnvironment:
         assert environ(everything, HEALTH_SERVICE)["OPENROUTER_MANAGEMENT_KEY"] == key
         assert "OPENROUTER_MANAGEMENT_KEY" not in environ(everything, OPERATOR)
         assert "OPENROUTER_MANAGEMENT_KEY" not in environ(minimal, HEALTH_SERVICE)
+
+    def test_further_scopes_have_keys_of_their_own(self, everything: Manifests, minimal: Manifests) -> None:
+        found = environ(everything, HEALTH_SERVICE)
+        assert found["OPENROUTER_GUARD_FURTHER_SCOPES"] == "team-b,c"
+        assert found["OPENROUTER_API_KEY_TEAM_B"] == {"secretKeyRef": {"name": "team-b", "key": "api-key"}}
+        assert "OPENROUTER_API_KEY_C" not in found
+        assert "OPENROUTER_GUARD_FURTHER_SCOPES" not in environ(minimal, HEALTH_SERVICE)
 
     def test_the_webhook_is_a_secret_of_the_health_service(self, everything: Manifests, minimal: Manifests) -> None:
         found = environ(everything, HEALTH_SERVICE)
