@@ -27,7 +27,7 @@ from tests.controlplane import ControlPlane
 from tests.operator.conftest import deployment, resource
 from tests.operator.proxy import Do, Fault, Proxy, Reset, Seen
 
-__all__ = ["Body", "Deaths", "Outcome", "Story", "connected", "fleet_of", "random_deaths"]
+__all__ = ["Body", "Deaths", "Outcome", "Story", "connected", "fleet_of", "one_of", "random_deaths"]
 
 LEASE_S = 5
 PATIENCE_S = 60.0
@@ -83,10 +83,13 @@ def random_deaths(seed: int, targets: int) -> Deaths:
 def fleet_of(seed: int, targets: int) -> list[Body]:
     """Workloads of several kinds and sizes; some are at zero, or suspended by their owner."""
     lot = random.Random(seed)
-    kinds = [_deployment, _deployment, _deployment, _stateful_set, _cron_job, _job]
-    return [
-        lot.choice(kinds)(f"worker-{number:02}", lot.choice([0, 1, 1, 2, 3, 8, 100])) for number in range(targets)
-    ]
+    kinds, sizes = [*_MAKERS, "Deployment", "Deployment"], [0, 1, 1, 2, 3, 8, 100]
+    return [one_of(lot.choice(kinds), f"worker-{number:02}", lot.choice(sizes)) for number in range(targets)]
+
+
+def one_of(kind: str, name: str, pods: int = 1) -> Body:
+    """A workload with the label ``fleet: workers``."""
+    return _MAKERS[kind](name, pods)
 
 
 def _deployment(name: str, replicas: int) -> Body:
@@ -115,6 +118,9 @@ def _job(name: str, pods: int) -> Body:
 def _batch(kind: str, name: str, **spec: Any) -> Body:
     metadata = {"name": name, "labels": {"fleet": "workers"}}
     return {"apiVersion": "batch/v1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+_MAKERS = {"Deployment": _deployment, "StatefulSet": _stateful_set, "CronJob": _cron_job, "Job": _job}
 
 
 @asynccontextmanager
