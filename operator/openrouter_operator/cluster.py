@@ -51,6 +51,7 @@ FINALIZER = f"{GROUP}/restore"
 """On our own resources: what they have paused comes back before they go."""
 AUTOSCALERS: Path = ("autoscaling", "v2", "horizontalpodautoscalers")
 CRDS: Path = ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+SECRETS: Path = ("", "v1", "secrets")
 PAGE = 500
 TIMEOUT_S = 10.0
 AT_ONCE = 32
@@ -163,6 +164,11 @@ class Cluster:
             NotFound: If there is none of that name.
         """
         return await self._request("GET", f"{_every(CRDS, '')}/{name}")
+
+    async def secret(self, namespace: str, name: str) -> dict[str, Any]:
+        """A Secret, its data still in Base64."""
+        async with self._turns:
+            return await self._request("GET", f"{_every(SECRETS, namespace)}/{name}")
 
     # -- our own resource ---------------------------------------------------------------------------------------
 

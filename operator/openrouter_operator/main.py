@@ -104,8 +104,15 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
 
 @asynccontextmanager
 async def _operator(settings: OperatorSettings, cluster: Cluster) -> AsyncIterator[Operator]:
-    feeds = Feeds(settings.guard, by=settings.identity, on_news=lambda scope: operator.wake_scope(scope))
-    operator = Operator(cluster, Inventory(), feeds)
+    feeds = Feeds(settings.guard, settings.identity, lambda scope: operator.wake_scope(scope), settings.cluster)
+    operator = Operator(
+        cluster,
+        Inventory(),
+        feeds,
+        access=settings.access,
+        resource_class=settings.resource_class,
+        reads_secrets=settings.reads_secrets,
+    )
     try:
         yield operator
     finally:

@@ -288,6 +288,13 @@ class TestRights:
         assert rule["resourceNames"] == ["rollouts.argoproj.io"]
         assert binding["roleRef"]["name"] == role["metadata"]["name"]
 
+    def test_secrets_are_read_only_where_that_is_asked_for(self, helm: Helm, minimal: Manifests) -> None:
+        asking = helm.render({**MINIMAL, "operator": {"readSecrets": True}})
+        added = rules(asking.all("ClusterRole")[0]) - rules(minimal.all("ClusterRole")[0])
+        assert added == {("", "secrets", "get")}
+        assert operator_settings(asking).reads_secrets
+        assert not operator_settings(minimal).reads_secrets
+
     def test_every_known_kind_is_found_where_the_operator_looks_for_it(self, helm: Helm) -> None:
         manifests = helm.render({**MINIMAL, "operator": {"kinds": list(BY_NAME)}})
         held = rules(manifests.one("ClusterRole", f"guard-{OPERATOR}"))

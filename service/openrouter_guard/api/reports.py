@@ -53,9 +53,11 @@ class Reports:
         return verdict
 
     async def _count(self, pending: Pending, report: ReportBody) -> str:
-        reporter, now_s = _reporter(report.worker_id), self._cache.now_s
+        now_s = self._cache.now_s
         if report.sequence is not None:
-            return await self._cache.count(pending.batch(reporter, report.sequence, now_s=now_s))
+            own = _reporter("h", report.worker_id)
+            return await self._cache.count(pending.batch(own, report.sequence, now_s=now_s))
+        reporter = _reporter("i", report.worker_id)
         for _ in range(_TRIES):
             verdict = await self._cache.count(pending.batch(reporter, self._next_sequence(), now_s=now_s))
             if verdict != "repeated":
@@ -117,6 +119,9 @@ class _Decision:
         return after
 
 
-def _reporter(worker_id: str) -> str:
-    """The worker's name in the count: letters and digits alone, and the same in every replica."""
-    return f"h{hashlib.blake2b(worker_id.encode(), digest_size=6).hexdigest()}"
+def _reporter(kind: str, worker_id: str) -> str:
+    """The worker's name in the count: letters and digits alone, and the same in every replica.
+
+    With sequences of its own it has another one than with ours: the two cannot be compared.
+    """
+    return f"{kind}{hashlib.blake2b(worker_id.encode(), digest_size=6).hexdigest()}"
