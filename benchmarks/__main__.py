@@ -16,6 +16,8 @@ from . import (
     false_trips,
     half_open,
     imports,
+    operator_crashes,
+    operator_pauses,
     propagation,
     redis_away,
     replicas,
@@ -39,6 +41,8 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "replicas": replicas.run,
     "start_up": start_up.run,
     "soak": soak.run,
+    "operator_pauses": operator_pauses.run,
+    "operator_crashes": operator_crashes.run,
 }
 RESULTS = Path("bench-results")
 
