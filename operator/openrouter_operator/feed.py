@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -93,6 +93,11 @@ class Feed:
     def now_s(self) -> float:
         """Redis' clock."""
         return self._cache.now_s
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the state was last read."""
+        return max(self._cache.now_s - self._last_known_s, 0.0)
 
     def read(self) -> Reading:
         """What is known now; asks nobody."""
@@ -198,6 +203,13 @@ class Feeds:
 
     def stalled(self) -> list[str]:
         return [f"{scope}: {name}" for (_, scope), feed in self._feeds.items() for name in feed.stalled()]
+
+    def ages_s(self) -> Mapping[str, float]:
+        """Seconds since the state of each scope was last read; of several Redis with one scope, the oldest."""
+        ages: dict[str, float] = {}
+        for (_, scope), feed in self._feeds.items():
+            ages[scope] = max(feed.age_s, ages.get(scope, 0.0))
+        return ages
 
     async def stop(self) -> None:
         feeds, self._feeds = self._feeds, {}

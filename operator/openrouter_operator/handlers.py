@@ -26,9 +26,11 @@ from .connections import Connections
 from .feed import Feeds
 from .inventory import Inventory
 from .kinds import Kind
+from .metrics import Histogram
 from .orphans import Orphans
 from .reconcile import Reconciler, Vanished
 from .spec import DEFAULT_CLASS
+from .streams import Streams
 from .workload import GROUP, Workload
 
 __all__ = ["Operator", "configure", "registry_for"]
@@ -65,6 +67,9 @@ class Operator:
         resources: Those that are looked after, by UID.
         resource_class: Of the resources that are to be looked after.
         ending: Ends kopf when it is set.
+        streams: Whether the watches show what happens.
+        rounds: How long each reconcile took.
+        failed_rounds: How many came to nothing.
     """
 
     def __init__(
@@ -88,6 +93,10 @@ class Operator:
         self.orphans = Orphans(cluster, inventory, self.resources.__contains__)
         self.census = Census(cluster, inventory, self.claims, self.wake_namespace, namespaces)
         self.ending = asyncio.Event()
+        self.streams = Streams()
+        self.rounds = Histogram()
+        self.failed_rounds = 0
+        cluster.wrote = self.streams.wrote
         self._cluster = cluster
 
     def wake_scope(self, scope: str) -> None:
@@ -102,7 +111,8 @@ class Operator:
 
     def stalled(self) -> list[str]:
         """What makes no progress."""
-        return [*self.feeds.stalled(), *(f"resource {uid}" for uid, w in self.resources.items() if w.is_stuck)]
+        stuck = (f"resource {uid}" for uid, watched in self.resources.items() if watched.is_stuck)
+        return [*self.feeds.stalled(), *stuck, *self.streams.stalled()]
 
     def reconciler(self, uid: str) -> Reconciler:
         """The one that looks after the resource, or a new one."""
@@ -133,7 +143,7 @@ async def look_after(
         while not stopped:
             watched.busy_since_s = time.monotonic()
             try:
-                again_s = await _look(watched.reconciler, body)
+                again_s = await _look(operator, watched.reconciler, body)
             except Vanished as error:
                 logger.warning("%s", error)
                 break
@@ -148,8 +158,9 @@ def is_of_our_class(spec: kopf.Spec, memo: kopf.Memo, **_: Any) -> bool:
     return bool(spec.get("class", DEFAULT_CLASS) == memo.operator.resource_class)
 
 
-async def _look(reconciler: Reconciler, body: kopf.Body) -> float:
+async def _look(operator: Operator, reconciler: Reconciler, body: kopf.Body) -> float:
     """One round, whatever happens; returns in how many seconds to look again at the latest."""
+    began_s = time.monotonic()
     try:
         outcome = await reconciler.reconcile(dict(body))
         for event in outcome.events:
@@ -159,11 +170,15 @@ async def _look(reconciler: Reconciler, body: kopf.Body) -> float:
         raise
     except NotLeading as error:
         logger.warning("%s", error)
+        operator.failed_rounds += 1
         return MISHAP_S
     except Exception:
         # Nothing that is expected comes here. The resource must not be given up all the same.
         logger.exception("a round failed in a way that nobody thought of")
+        operator.failed_rounds += 1
         return MISHAP_S
+    finally:
+        operator.rounds.observe(time.monotonic() - began_s)
     return outcome.again_s
 
 
@@ -184,6 +199,7 @@ async def _first(wake: asyncio.Event, stopped: kopf.DaemonStopped, seconds: floa
 async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo: kopf.Memo, **_: Any) -> None:
     operator: Operator = memo.operator
     _note_listing(operator, event)
+    operator.streams.saw(RESOURCE[2], str(body.metadata.namespace), body.metadata["resourceVersion"])
     _note_claim(operator, event, body)
     if event["type"] == "DELETED":
         operator.orphans.hint()
@@ -240,6 +256,7 @@ async def workload_changed(kind: Kind, event: kopf.RawEvent, body: kopf.Body, me
     operator: Operator = memo.operator
     _note_listing(operator, event)
     workload = Workload.of(kind, body)
+    operator.streams.saw(kind.plural, workload.namespace, workload.version)
     if event["type"] == "DELETED":
         operator.inventory.drop(workload)
     elif not operator.inventory.put(workload):

@@ -23,6 +23,7 @@ from .kinds import Kind
 from .lease import Lease
 from .probes import serving
 from .settings import OperatorSettings
+from .telemetry import families
 from .workload import Workload
 
 __all__ = ["run"]
@@ -80,7 +81,13 @@ async def _run(settings: OperatorSettings) -> None:
         )
         cluster.fence = lease.check
         operator = await stack.enter_async_context(_operator(settings, cluster))
-        probes = serving(settings.host, settings.port, alive=operator.stalled, ready=lambda: _waiting(lease))
+        probes = serving(
+            settings.host,
+            settings.port,
+            alive=operator.stalled,
+            ready=lambda: _waiting(lease),
+            metrics=lambda: families(operator, cluster, lease),
+        )
         port = await stack.enter_async_context(probes)
         logger.info("operating on %s, %s; probes on port %d", cluster.host, _where(settings), port)
         await _until_signalled(_operate(settings, cluster, operator, lease))

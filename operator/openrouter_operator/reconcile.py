@@ -83,6 +83,11 @@ class Reconciler:
         """When the last change of a workload was answered, monotonic clock."""
         return self._changes.progressed_s
 
+    @property
+    def failing(self) -> int:
+        """How many workloads wait for another try."""
+        return len(self._changes.failures())
+
     async def reconcile(self, resource: Mapping[str, Any]) -> Outcome:
         """One round; *resource* is the object as last seen.
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import redis.asyncio as aioredis
 
 from openrouter_guard.api import record
 from openrouter_guard.api.record_schemas import WorkersAnswer
@@ -185,6 +186,18 @@ class TestModels:
             (model,) = await eventually(listed)
         assert (model["model"], model["cooling"], model["reason"]) == ("openai/gpt-4o", True, "rate_limited")
         assert (model["retry_at"], model["failures"]) == (iso(until_s), 1)
+
+
+async def test_what_redis_will_not_do_is_said_once_and_not_at_each_request(
+    settings: Settings, upstream: FakeUpstream, client: aioredis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.set("openrouter:history", "mine")
+    async with running(settings, upstream) as service:
+        answers = [await service.get(HISTORY) for _ in range(5)]
+    assert {(answer.status_code, answer.json()["detail"]) for answer in answers} == {
+        (503, "Redis answers, but will not do it; see the service's log")
+    }
+    assert caplog.text.count("left as it is") == 1
 
 
 @pytest.mark.parametrize(

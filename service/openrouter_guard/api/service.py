@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -35,6 +36,8 @@ from .status import status_answer
 from .webhook import Webhook, alarm_event
 
 __all__ = ["Service"]
+
+logger = logging.getLogger(__name__)
 
 FLUSH_S = 1.0
 RECKON_S = 10.0
@@ -168,6 +171,8 @@ class Service:
     async def start(self) -> None:
         """Look at the state once, bounded, so that the first request finds it; then keep looking."""
         await self._cache.refresh()
+        if self._cache.view.is_degraded:
+            logger.warning("waiting for Redis: until it answers, nothing is known and the gate lets calls go")
         self._background.start("cache", self._follow)
         self._background.start("pushes", self._cache.listen, waits=True)
         self._background.start("counters", self._flush)

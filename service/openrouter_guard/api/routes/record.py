@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from openrouter_guard.api import record
-from openrouter_guard.api.answers import XCache, json_answer
+from openrouter_guard.api.answers import KEPT, XCache, json_answer
 from openrouter_guard.api.problems import documented
 from openrouter_guard.api.record_schemas import HistoryAnswer, ModelsAnswer, PausedAnswer, WorkersAnswer
 
@@ -30,7 +30,7 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
     "/history",
     summary="The changes of the breaker, newest first",
     response_model=HistoryAnswer,
-    responses=documented(404, 422, 503),
+    responses={**KEPT, **documented(404, 422, 503)},
 )
 async def history(
     request: Request,
@@ -51,7 +51,7 @@ async def history(
     "/workers",
     summary="Who reports",
     response_model=WorkersAnswer,
-    responses=documented(404, 422, 503),
+    responses={**KEPT, **documented(404, 422, 503)},
 )
 async def workers(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
     """The workers seen within ten minutes; those of earlier systems are known by their errors alone."""
@@ -66,7 +66,7 @@ async def workers(request: Request, limit: Limit = 100, scope: Scope = None) -> 
     "/paused",
     summary="What operators have paused",
     response_model=PausedAnswer,
-    responses=documented(404, 422, 503),
+    responses={**KEPT, **documented(404, 422, 503)},
 )
 async def paused(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
     """By cluster, as its operator tells it."""
@@ -79,7 +79,7 @@ async def paused(request: Request, limit: Limit = 100, scope: Scope = None) -> R
     "/models",
     summary="Single models, and whether their calls wait",
     response_model=ModelsAnswer,
-    responses=documented(404, 422),
+    responses={**KEPT, **documented(404, 422)},
 )
 async def models(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
     """Answers from memory; `:free` stands for all models whose names end so, for they share a cap."""
