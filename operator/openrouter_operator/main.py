@@ -130,6 +130,7 @@ async def _operate(settings: OperatorSettings, cluster: Cluster, operator: Opera
     paths = [kind.path for kind in operator.inventory.kinds]
     settings = replace(settings, namespaces=await _permitted(cluster, paths, settings.namespaces))
     operator.left_out = tuple(namespace for namespace in asked if namespace not in settings.namespaces)
+    operator.census.keep_to(settings.namespaces)
     await lease.acquire()
     await _lead(settings, cluster, operator, lease)
 
