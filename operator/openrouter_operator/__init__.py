@@ -3,7 +3,9 @@
 main        one run: become the leader, then let kopf watch
 ├─ lease       who may act
 ├─ probes      whether this process works, over HTTP
+│  └─ telemetry   what it tells Prometheus, in the format of metrics
 └─ handlers    kopf in, kopf out
+   ├─ streams     whether the watches show what happens         pure
    ├─ orphans     what a resource that is gone had paused
    └─ reconcile   one resource: gather, decide, answer
       ├─ changes     carries out, each on its own, and again

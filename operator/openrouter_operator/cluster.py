@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Self, TypeAlias
 from urllib.parse import quote
@@ -50,6 +51,7 @@ FINALIZER = f"{GROUP}/restore"
 """On our own resources: what they have paused comes back before they go."""
 AUTOSCALERS: Path = ("autoscaling", "v2", "horizontalpodautoscalers")
 CRDS: Path = ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+SECRETS: Path = ("", "v1", "secrets")
 PAGE = 500
 TIMEOUT_S = 10.0
 AT_ONCE = 32
@@ -94,14 +96,19 @@ class Cluster:
 
     Attributes:
         fence: Called before each change of a workload or a status; raises :class:`NotLeading` to stop it.
+        wrote: Told of each such change that was made: the plural, the namespace, and the version that it gave.
+        answers: How often the API server gave which answer, by method and status; no answer is ``none``.
     """
 
     fence: Callable[[], None]
+    wrote: Callable[[str, str, str], None]
 
     def __init__(self, configuration: Configuration) -> None:
         configuration.connection_pool_maxsize = CONNECTIONS
         self.host = str(configuration.host)
         self.fence = lambda: None
+        self.wrote = lambda _plural, _namespace, _version: None
+        self.answers = Counter[tuple[str, str]]()
         # A request that waits for its turn is not one that the API server is slow to answer. The lease takes no turn.
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._api = ApiClient(configuration)
@@ -141,7 +148,9 @@ class Cluster:
         workload = change.workload
         async with self._turns:
             self.fence()
-            return Workload.of(workload.kind, await self._request("PATCH", _as_us(workload), body=change.patch()))
+            made = Workload.of(workload.kind, await self._request("PATCH", _as_us(workload), body=change.patch()))
+        self._note(workload.kind.plural, workload.namespace, workload.version, made.version)
+        return made
 
     async def workload(self, seen: Workload) -> Workload:
         """The workload as it is now, whatever has become of it."""
@@ -155,6 +164,11 @@ class Cluster:
             NotFound: If there is none of that name.
         """
         return await self._request("GET", f"{_every(CRDS, '')}/{name}")
+
+    async def secret(self, namespace: str, name: str) -> dict[str, Any]:
+        """A Secret, its data still in Base64."""
+        async with self._turns:
+            return await self._request("GET", f"{_every(SECRETS, namespace)}/{name}")
 
     # -- our own resource ---------------------------------------------------------------------------------------
 
@@ -205,7 +219,10 @@ class Cluster:
         path = f"{_resource(metadata['namespace'], metadata['name'])}/status"
         async with self._turns:
             self.fence()
-            return await self._request("PUT", path, body={**resource, "status": status})
+            made = await self._request("PUT", path, body={**resource, "status": status})
+        before, after = metadata["resourceVersion"], made["metadata"]["resourceVersion"]
+        self._note(RESOURCE[2], metadata["namespace"], before, after)
+        return made
 
     async def let_go(self, resource: Mapping[str, Any]) -> None:
         """Take our finalizer from a resource, if that is as it was seen.
@@ -231,6 +248,10 @@ class Cluster:
 
     # -- how ----------------------------------------------------------------------------------------------------
 
+    def _note(self, plural: str, namespace: str, before: str, after: str) -> None:
+        if after != before:  # else nothing was to be changed, and no watch will tell of it
+            self.wrote(plural, namespace, after)
+
     async def _request(self, method: str, path: str, *, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         headers = {"Accept": "application/json"}
         if method == "PATCH":
@@ -242,8 +263,10 @@ class Cluster:
             answer = await self._api.call_api(*call, _request_timeout=TIMEOUT_S)
             text = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self.answers[method, "none"] += 1
             reason = str(error) or type(error).__name__
             raise Unavailable(f"the API server at {self.host} does not answer: {reason}") from error
+        self.answers[method, str(answer.status)] += 1
         if answer.status >= 400:
             raise _error(answer.status, text, answer.headers or {})
         try:

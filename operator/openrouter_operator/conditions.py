@@ -15,6 +15,7 @@ from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.wire import iso, unix_s
 
 from .candidates import Candidate, Owner, skip
+from .overrides import ACTIONS
 from .plan import Goal, Step
 from .reading import Reading
 from .spec import Spec
@@ -39,6 +40,7 @@ COUNTERS_S = 120.0
 UPSTREAM_S = 15.0
 """So is what single answers of the upstream say, which differs from call to call while only some of them fail."""
 UNKNOWN = "unknown"
+_ACTIONS = {kind: action for action, kind in ACTIONS.items()}
 _UNWATCHED = "the operator does not look after {kind}: add it to operator.kinds of the chart (OPENROUTER_GUARD_KINDS)"
 
 
@@ -48,6 +50,14 @@ class Failure:
 
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overriding:
+    """What became of the override in a spec: the generation that was applied, or why it was not."""
+
+    generation: int | None = None
+    failure: Failure | None = None
 
 
 class Problem(NamedTuple):
@@ -60,7 +70,12 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Numbers of workloads; ``able`` is how many are paused or could be."""
+    """Numbers of workloads; ``able`` is how many are paused or could be.
+
+    Attributes:
+        pods: That run, or are to, of all paused workloads.
+        original_pods: That ran before.
+    """
 
     matched: int
     able: int
@@ -70,6 +85,8 @@ class Tally:
     problems: tuple[Problem, ...] = ()
     unwatched: tuple[str, ...] = ()
     contested: tuple[Problem, ...] = ()
+    pods: int = 0
+    original_pods: int = 0
 
     @property
     def is_paused(self) -> bool:
@@ -85,6 +102,7 @@ class Round:
         invalid: Why the spec cannot be carried out; empty if it can.
         took_s: How long it took to make its changes.
         would: What a dry run would have changed.
+        override: What became of the override in the spec.
     """
 
     generation: int
@@ -96,6 +114,7 @@ class Round:
     invalid: str = ""
     took_s: float = 0.0
     would: tuple[str, ...] = ()
+    override: Overriding = Overriding()
 
     @property
     def ended_s(self) -> float:
@@ -131,6 +150,8 @@ def tally(
         problems=tuple(sorted(problems)[:PROBLEMS_SHOWN]),
         unwatched=tuple(unwatched),
         contested=contested,
+        pods=sum(c.workload.set_pods for c in ours),
+        original_pods=sum(c.workload.original_pods for c in ours),
     )
 
 
@@ -163,8 +184,13 @@ def status(old: Mapping[str, Any], now: Round) -> dict[str, Any]:
             for kind, check in _CONDITIONS.items()
         ],
     }
-    would = {"wouldChange": list(now.would[:PROBLEMS_SHOWN])} if now.spec.dry_run else {}
-    return written | would | _spans(old, now)
+    if now.spec.dry_run:
+        written["wouldChange"] = list(now.would[:PROBLEMS_SHOWN])
+    if now.tally.is_paused:
+        written["progress"] = _progress(now)
+    if override := _override(now):
+        written["override"] = override
+    return written | _spans(old, now)
 
 
 def differs(old: Mapping[str, Any], new: Mapping[str, Any], *, since_write_s: float) -> bool:
@@ -226,6 +252,24 @@ def _outage(record: Record, reading: Reading) -> dict[str, Any]:
             return {"reason": reason, "openedAt": _second(opened_s)}
 
 
+def _override(now: Round) -> dict[str, Any]:
+    """What stands, whoever decided it, and which generation of the spec has been applied."""
+    shown: dict[str, Any] = {}
+    standing = now.reading.override
+    if standing is not None:
+        action = _ACTIONS[standing.kind]
+        until = _second(standing.until_s)
+        shown = {"action": action.value, "by": standing.who, "reason": standing.why, "until": until}
+    return shown | ({"appliedGeneration": now.override.generation} if now.override.generation else {})
+
+
+def _progress(now: Round) -> dict[str, Any]:
+    """How far a pause or its end has come, in pods."""
+    next_at = {} if now.goal.next_at_s is None else {"nextAt": _second(now.goal.next_at_s)}
+    shown = {"step": now.goal.step.value, "reason": now.goal.reason}
+    return shown | {"pods": now.tally.pods, "originalPods": now.tally.original_pods} | next_at
+
+
 def _targets(tally: Tally) -> dict[str, Any]:
     return {
         "matched": tally.matched,
@@ -284,6 +328,8 @@ def _ready(now: Round) -> _Said:
     if now.tally.failed:
         first = next((p for p in now.tally.problems), None)
         return "False", "TargetsFailed", f"{now.tally.failed} workloads could not be changed; {_line(first)}"
+    if now.override.failure:
+        return "False", now.override.failure.reason, now.override.failure.message
     if now.tally.unwatched:
         return "False", "KindNotWatched", _UNWATCHED.format(kind=", ".join(now.tally.unwatched))
     if now.tally.contested:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
+from openrouter_guard.errors import StoreError, StoreUnavailable
 from openrouter_guard.rules.breaker import Closed, Open, Phase
+from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import Background, Cache, View, cancelled
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 
+from . import overrides
 from .reading import Reading
 
-__all__ = ["Feed", "Feeds"]
+__all__ = ["CLUSTER", "Feed", "Feeds", "Unreadable"]
+
+CLUSTER = "kubernetes"
+TOLD = 50
+"""Workloads that are named to the status page."""
 
 
 class Feed:
     """One scope. Calls *on_news* whenever there is something new to decide on."""
 
-    def __init__(self, settings: Settings, scope: str, by: str, on_news: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, scope: str, by: str, on_news: Callable[[str], None], cluster: str = CLUSTER
+    ) -> None:
         timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
         self._scope = scope
         self._store = Store(settings.redis_url, scope, timeouts)
@@ -29,6 +42,8 @@ class Feed:
         self._told: object = None
         self._last_known_s = self._cache.now_s
         self._closed_s = 0.0
+        self._cluster = cluster
+        self._paused: dict[str, tuple[str, ...]] = {}
 
     async def start(self) -> None:
         """Look once, bounded, so that the first decision finds the state; then keep looking."""
@@ -41,6 +56,36 @@ class Feed:
         await self._background.stop()
         await self._store.close()
 
+    async def override(self, wish: Override | None, who: str) -> None:
+        """Let the override stand for the whole scope, or withdraw what *who* decided.
+
+        Raises:
+            StoreError: If it is not sure that it does.
+        """
+
+        def decide(record: Record | None, now_s: float) -> Record | None:
+            base = self._cache.base(record, now_s) if wish else record
+            return overrides.decided(base, wish, who, now_s)
+
+        await self._cache.change(decide)
+        self._notice()
+
+    async def tell(self, resource: str, workloads: Sequence[str]) -> None:
+        """Say what a resource has paused, for the status page; only what changed, and only if Redis is there."""
+        known = {name: found for name, found in self._paused.items() if name != resource}
+        now = known | ({resource: tuple(workloads)} if workloads else {})
+        if now == self._paused:
+            return
+        about = {
+            "last_seen": iso(self.now_s),
+            "resource": ", ".join(sorted(now)),
+            "workloads": sorted(name for found in now.values() for name in found)[:TOLD],
+            "paused": sum(map(len, now.values())),
+        }
+        with suppress(StoreError):
+            await self._store.tell_paused(self._cluster, about)
+            self._paused = now
+
     def stalled(self) -> list[str]:
         return self._background.stalled()
 
@@ -48,6 +93,11 @@ class Feed:
     def now_s(self) -> float:
         """Redis' clock."""
         return self._cache.now_s
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the state was last read."""
+        return max(self._cache.now_s - self._last_known_s, 0.0)
 
     def read(self) -> Reading:
         """What is known now; asks nobody."""
@@ -104,30 +154,62 @@ def _news(view: View) -> object:
     return (view.is_degraded, *state, record.upstream.state, record.upstream.rate_limit_reset_s)
 
 
-class Feeds:
-    """A feed for each scope, started when it is first asked for."""
+class Unreadable:
+    """Stands for a feed whose Redis nobody can name: what it says is unknown, and why."""
 
-    def __init__(self, settings: Settings, by: str, on_news: Callable[[str], None]) -> None:
+    def __init__(self, scope: str, why: str) -> None:
+        self._scope = scope
+        self._why = why
+
+    @property
+    def now_s(self) -> float:
+        """Of this machine: no other clock can be asked."""
+        return time.time()
+
+    def read(self) -> Reading:
+        return Reading(None, self.now_s, is_fresh=False, last_known_s=self.now_s, error=self._why, scope=self._scope)
+
+    async def override(self, _wish: Override | None, _who: str) -> None:
+        raise StoreUnavailable(self._why)
+
+    async def tell(self, _resource: str, _workloads: Sequence[str]) -> None:
+        return
+
+
+class Feeds:
+    """A feed for each scope of each Redis, started when it is first asked for."""
+
+    def __init__(self, settings: Settings, by: str, on_news: Callable[[str], None], cluster: str = CLUSTER) -> None:
+        self._cluster = cluster
         self._settings = settings
         self._by = by
         self._on_news = on_news
-        self._feeds: dict[str, Feed] = {}
-        self._starts: dict[str, asyncio.Task[None]] = {}
+        self._feeds: dict[tuple[str, str], Feed] = {}
+        self._starts: dict[tuple[str, str], asyncio.Task[None]] = {}
 
-    async def of(self, scope: str) -> Feed:
-        """The feed of the scope, once it has looked; scopes do not wait for each other.
+    async def of(self, scope: str, redis_url: str = "") -> Feed:
+        """The feed of the scope, once it has looked; scopes do not wait for each other. Without an address: our own.
 
         Raises:
             ConfigurationError: If the address or the scope cannot be used.
         """
-        if scope not in self._feeds:
-            self._feeds[scope] = Feed(self._settings, scope, self._by, self._on_news)
-            self._starts[scope] = asyncio.create_task(self._feeds[scope].start())
-        await asyncio.shield(self._starts[scope])
-        return self._feeds[scope]
+        key = (redis_url, scope)
+        if key not in self._feeds:
+            settings = replace(self._settings, redis_url=redis_url or self._settings.redis_url)
+            self._feeds[key] = Feed(settings, scope, self._by, self._on_news, self._cluster)
+            self._starts[key] = asyncio.create_task(self._feeds[key].start())
+        await asyncio.shield(self._starts[key])
+        return self._feeds[key]
 
     def stalled(self) -> list[str]:
-        return [f"{scope}: {name}" for scope, feed in self._feeds.items() for name in feed.stalled()]
+        return [f"{scope}: {name}" for (_, scope), feed in self._feeds.items() for name in feed.stalled()]
+
+    def ages_s(self) -> Mapping[str, float]:
+        """Seconds since the state of each scope was last read; of several Redis with one scope, the oldest."""
+        ages: dict[str, float] = {}
+        for (_, scope), feed in self._feeds.items():
+            ages[scope] = max(feed.age_s, ages.get(scope, 0.0))
+        return ages
 
     async def stop(self) -> None:
         feeds, self._feeds = self._feeds, {}

@@ -18,13 +18,18 @@ from typing import Any
 
 import kopf
 
+from .access import Access
 from .claims import Claims
 from .cluster import AUTOSCALERS, FINALIZER, RESOURCE, Cluster, ClusterError, NotLeading
+from .connections import Connections
 from .feed import Feeds
 from .inventory import Inventory
 from .kinds import Kind
+from .metrics import Histogram
 from .orphans import Orphans
 from .reconcile import Reconciler, Vanished
+from .spec import DEFAULT_CLASS
+from .streams import Streams
 from .workload import GROUP, Workload
 
 __all__ = ["Operator", "configure", "registry_for"]
@@ -59,16 +64,36 @@ class Operator:
 
     Attributes:
         resources: Those that are looked after, by UID.
+        resource_class: Of the resources that are to be looked after.
         ending: Ends kopf when it is set.
+        streams: Whether the watches show what happens.
+        rounds: How long each reconcile took.
+        failed_rounds: How many came to nothing.
     """
 
-    def __init__(self, cluster: Cluster, inventory: Inventory, feeds: Feeds) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        inventory: Inventory,
+        feeds: Feeds,
+        *,
+        access: Access | None = None,
+        resource_class: str = DEFAULT_CLASS,
+        reads_secrets: bool = False,
+    ) -> None:
+        self._connections = Connections(cluster, feeds, reads_secrets=reads_secrets)
+        self.resource_class = resource_class
+        self._access = access or Access()
         self.inventory = inventory
         self.claims = Claims()
         self.feeds = feeds
         self.resources: dict[str, _Watched] = {}
         self.orphans = Orphans(cluster, inventory, self.resources.__contains__)
         self.ending = asyncio.Event()
+        self.streams = Streams()
+        self.rounds = Histogram()
+        self.failed_rounds = 0
+        cluster.wrote = self.streams.wrote
         self._cluster = cluster
 
     def wake_scope(self, scope: str) -> None:
@@ -83,12 +108,17 @@ class Operator:
 
     def stalled(self) -> list[str]:
         """What makes no progress."""
-        return [*self.feeds.stalled(), *(f"resource {uid}" for uid, w in self.resources.items() if w.is_stuck)]
+        stuck = (f"resource {uid}" for uid, watched in self.resources.items() if watched.is_stuck)
+        return [*self.feeds.stalled(), *stuck, *self.streams.stalled()]
 
     def reconciler(self, uid: str) -> Reconciler:
         """The one that looks after the resource, or a new one."""
         watched = self.resources.get(uid)
-        return watched.reconciler if watched else Reconciler(self._cluster, self.inventory, self.feeds, self.claims)
+        return (
+            watched.reconciler
+            if watched
+            else Reconciler(self._cluster, self.inventory, self._connections, self.claims, self._access)
+        )
 
     @contextmanager
     def watching(self, uid: str, namespace: str) -> Iterator[_Watched]:
@@ -110,7 +140,7 @@ async def look_after(
         while not stopped:
             watched.busy_since_s = time.monotonic()
             try:
-                again_s = await _look(watched.reconciler, body)
+                again_s = await _look(operator, watched.reconciler, body)
             except Vanished as error:
                 logger.warning("%s", error)
                 break
@@ -120,8 +150,14 @@ async def look_after(
     operator.orphans.hint()
 
 
-async def _look(reconciler: Reconciler, body: kopf.Body) -> float:
+def is_of_our_class(spec: kopf.Spec, memo: kopf.Memo, **_: Any) -> bool:
+    """Whether the resource is ours to look after; those of other classes are other operators'."""
+    return bool(spec.get("class", DEFAULT_CLASS) == memo.operator.resource_class)
+
+
+async def _look(operator: Operator, reconciler: Reconciler, body: kopf.Body) -> float:
     """One round, whatever happens; returns in how many seconds to look again at the latest."""
+    began_s = time.monotonic()
     try:
         outcome = await reconciler.reconcile(dict(body))
         for event in outcome.events:
@@ -131,11 +167,15 @@ async def _look(reconciler: Reconciler, body: kopf.Body) -> float:
         raise
     except NotLeading as error:
         logger.warning("%s", error)
+        operator.failed_rounds += 1
         return MISHAP_S
     except Exception:
         # Nothing that is expected comes here. The resource must not be given up all the same.
         logger.exception("a round failed in a way that nobody thought of")
+        operator.failed_rounds += 1
         return MISHAP_S
+    finally:
+        operator.rounds.observe(time.monotonic() - began_s)
     return outcome.again_s
 
 
@@ -155,9 +195,12 @@ async def _first(wake: asyncio.Event, stopped: kopf.DaemonStopped, seconds: floa
 
 async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo: kopf.Memo, **_: Any) -> None:
     operator: Operator = memo.operator
+    operator.streams.saw(RESOURCE[2], str(body.metadata.namespace), body.metadata["resourceVersion"])
     _note_claim(operator, event, body)
     if event["type"] == "DELETED":
         operator.orphans.hint()
+    elif not is_of_our_class(body.spec, memo):
+        return
     elif body.metadata.get("deletionTimestamp") and FINALIZER in body.metadata.get("finalizers", ()):
         # kopf takes the finalizer away after this, so it must not return before all is restored.
         await _give_back(operator.reconciler(uid), body)
@@ -202,6 +245,7 @@ async def _in_the_way(reconciler: Reconciler, body: kopf.Body) -> list[str]:
 async def workload_changed(kind: Kind, event: kopf.RawEvent, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
     operator: Operator = memo.operator
     workload = Workload.of(kind, body)
+    operator.streams.saw(kind.plural, workload.namespace, workload.version)
     if event["type"] == "DELETED":
         operator.inventory.drop(workload)
     elif not operator.inventory.put(workload):
@@ -238,7 +282,7 @@ def login(**arguments: Any) -> kopf.ConnectionInfo | None:
 def registry_for(kinds: Iterable[Kind]) -> kopf.OperatorRegistry:
     """All handlers; of workloads, those of the given kinds."""
     registry = kopf.OperatorRegistry()
-    kopf.daemon(*RESOURCE, registry=registry, id="look-after")(look_after)
+    kopf.daemon(*RESOURCE, registry=registry, id="look-after", when=is_of_our_class)(look_after)
     kopf.on.event(*RESOURCE, registry=registry, id="resource-changed")(resource_changed)
     kopf.on.event(*AUTOSCALERS, registry=registry, id="autoscaler-changed")(autoscaler_changed)
     for kind in kinds:

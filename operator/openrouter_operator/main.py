@@ -23,6 +23,7 @@ from .kinds import Kind
 from .lease import Lease
 from .probes import serving
 from .settings import OperatorSettings
+from .telemetry import families
 from .workload import Workload
 
 __all__ = ["run"]
@@ -80,7 +81,13 @@ async def _run(settings: OperatorSettings) -> None:
         )
         cluster.fence = lease.check
         operator = await stack.enter_async_context(_operator(settings, cluster))
-        probes = serving(settings.host, settings.port, alive=operator.stalled, ready=lambda: _waiting(lease))
+        probes = serving(
+            settings.host,
+            settings.port,
+            alive=operator.stalled,
+            ready=lambda: _waiting(lease),
+            metrics=lambda: families(operator, cluster, lease),
+        )
         port = await stack.enter_async_context(probes)
         logger.info("operating on %s, %s; probes on port %d", cluster.host, _where(settings), port)
         await _until_signalled(_operate(settings, cluster, operator, lease))
@@ -97,8 +104,15 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
 
 @asynccontextmanager
 async def _operator(settings: OperatorSettings, cluster: Cluster) -> AsyncIterator[Operator]:
-    feeds = Feeds(settings.guard, by=settings.identity, on_news=lambda scope: operator.wake_scope(scope))
-    operator = Operator(cluster, Inventory(), feeds)
+    feeds = Feeds(settings.guard, settings.identity, lambda scope: operator.wake_scope(scope), settings.cluster)
+    operator = Operator(
+        cluster,
+        Inventory(),
+        feeds,
+        access=settings.access,
+        resource_class=settings.resource_class,
+        reads_secrets=settings.reads_secrets,
+    )
     try:
         yield operator
     finally:

@@ -1,13 +1,15 @@
-"""``/livez`` and ``/readyz`` of this process."""
+"""``/livez``, ``/readyz`` and ``/metrics`` of this process."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
 from openrouter_guard.errors import ConfigurationError
+
+from .metrics import CONTENT_TYPE, Family, text
 
 __all__ = ["serving"]
 
@@ -16,14 +18,21 @@ Faults = Callable[[], Sequence[str]]
 
 
 @asynccontextmanager
-async def serving(host: str, port: int, *, alive: Faults, ready: Faults) -> AsyncIterator[int]:
-    """Answer probes as long as the context lasts; yields the port.
+async def serving(
+    host: str, port: int, *, alive: Faults, ready: Faults, metrics: Callable[[], Iterable[Family]]
+) -> AsyncIterator[int]:
+    """Answer probes and Prometheus as long as the context lasts; yields the port.
 
     Raises:
         ConfigurationError: If the port is taken.
     """
     app = web.Application()
     app.add_routes([web.get("/livez", _answer(alive)), web.get("/readyz", _answer(ready))])
+
+    async def told(_request: web.Request) -> web.Response:
+        return web.Response(body=text(metrics()).encode(), headers={"Content-Type": CONTENT_TYPE})
+
+    app.add_routes([web.get("/metrics", told)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

@@ -10,15 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import candidates, conditions, plan
+from openrouter_guard.errors import StoreError
+
+from . import candidates, conditions, overrides, plan
 from . import spec as specs
+from .access import Access
 from .candidates import Candidate, Owner
 from .changes import Changes, backoff_s
 from .claims import Claims
 from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading
-from .conditions import Round
+from .conditions import Failure, Overriding, Round
+from .connections import Connections
 from .events import Event, events
-from .feed import Feeds
+from .feed import Feed, Unreadable
 from .inventory import Inventory
 from .plan import Goal, Step
 from .reading import Reading
@@ -30,6 +34,11 @@ logger = logging.getLogger(__name__)
 
 IDLE_S = 60.0
 """How long to rest where neither news nor the time calls."""
+RETRY_S = 5.0
+_NOT_ALLOWED = Failure(
+    "OverrideNotAllowed",
+    "this namespace may not override this scope: the operator's configuration (operator.access) has to say so",
+)
 _GIVE_BACK = Goal(Step.RESUME, "Deleted", share=1.0)
 _NOTHING_KNOWN = Reading(record=None, now_s=0.0, is_fresh=False, last_known_s=0.0)
 
@@ -53,12 +62,15 @@ class Reconciler:
         scope: The one that the resource asked for last.
     """
 
-    def __init__(self, cluster: Cluster, inventory: Inventory, feeds: Feeds, claims: Claims) -> None:
+    def __init__(
+        self, cluster: Cluster, inventory: Inventory, connections: Connections, claims: Claims, access: Access
+    ) -> None:
         self.scope = ""
+        self._access = access
         self._claims = claims
         self._cluster = cluster
         self._inventory = inventory
-        self._feeds = feeds
+        self._connections = connections
         self._changes = Changes(cluster, inventory)
         self._latest: Mapping[str, Any] = {}
         self._wrote_s = -conditions.COUNTERS_S
@@ -70,6 +82,11 @@ class Reconciler:
     def progressed_s(self) -> float:
         """When the last change of a workload was answered, monotonic clock."""
         return self._changes.progressed_s
+
+    @property
+    def failing(self) -> int:
+        """How many workloads wait for another try."""
+        return len(self._changes.failures())
 
     async def reconcile(self, resource: Mapping[str, Any]) -> Outcome:
         """One round; *resource* is the object as last seen.
@@ -98,6 +115,7 @@ class Reconciler:
             NotLeading: If it is no longer ours to do.
         """
         async with self._turn:
+            await self._withdraw(resource)
             owner, namespace = _owner(resource), resource["metadata"]["namespace"]
             orphans = (resource.get("spec") or {}).get("deletionPolicy") == DeletionPolicy.ORPHAN
             found = self._candidates(namespace, owner, None)
@@ -118,11 +136,12 @@ class Reconciler:
         namespace, generation = resource["metadata"]["namespace"], resource["metadata"]["generation"]
         owner = _owner(resource)
         try:
-            spec = specs.parse(resource.get("spec") or {})
+            spec = self._allowed(specs.parse(resource.get("spec") or {}), namespace)
         except InvalidSpec as error:
             return _invalid(generation, str(error), self._candidates(namespace, owner, None), owner), IDLE_S
         self.scope = spec.scope
-        feed = await self._feeds.of(spec.scope)
+        feed = await self._connections.of(namespace, spec)
+        override = await self._override(feed, resource, spec)
         reading = _since_before(feed.read(), old)
         before = self._candidates(namespace, owner, spec)
         goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner))
@@ -138,33 +157,77 @@ class Reconciler:
             is_settled=spec.dry_run or not plan.changes(goal, owner, reading, after),
             would=tuple(map(str, wanted)) if spec.dry_run else (),
             took_s=feed.now_s - reading.now_s,
+            override=override,
         )
+        paused = [str(c.workload) for c in after if c.is_paused_by(owner)]
+        await feed.tell(f"{namespace}/{owner.name}", paused)
         next_at_s = min(goal.next_at_s or math.inf, plan.next_contest_s(after, owner))
         due_s = max(next_at_s - feed.now_s, 0.0)
-        return now, min(due_s, self._changes.due_in_s(), IDLE_S)
+        return now, min(due_s, self._changes.due_in_s(), RETRY_S if override.failure else IDLE_S)
+
+    def _allowed(self, spec: Spec, namespace: str) -> Spec:
+        if not self._access.may_use(namespace, spec.scope):
+            raise InvalidSpec(
+                f"spec.scope: namespace {namespace} may not use scope {spec.scope!r}: the operator's configuration"
+                " (operator.access) has to say so"
+            )
+        return spec
+
+    async def _override(self, feed: Feed | Unreadable, resource: Mapping[str, Any], spec: Spec) -> Overriding:
+        """Apply what the spec asks for, once for each generation; withdraw it when the spec does not any more."""
+        metadata = resource["metadata"]
+        applied = ((resource.get("status") or {}).get("override") or {}).get("appliedGeneration")
+        wish = overrides.wished(spec.override, _who(resource))
+        if not (wish or applied) or spec.dry_run or spec.suspend or applied == metadata["generation"]:
+            return Overriding(applied)
+        if not self._access.may_override(metadata["namespace"], spec.scope):
+            return Overriding(None, _NOT_ALLOWED if wish else None)
+        try:
+            await feed.override(wish, _who(resource))
+        except StoreError as error:
+            return Overriding(applied, Failure("OverrideFailed", f"the override does not stand yet: {error}"))
+        return Overriding(metadata["generation"] if wish else None)
+
+    async def _withdraw(self, resource: Mapping[str, Any]) -> None:
+        """End the override that a resource which goes has set; if Redis is away, it ends by itself at its time."""
+        if not ((resource.get("status") or {}).get("override") or {}).get("appliedGeneration"):
+            return
+        try:
+            spec = specs.parse(resource.get("spec") or {})
+            feed = await self._connections.of(resource["metadata"]["namespace"], spec)
+            await feed.override(None, _who(resource))
+        except (StoreError, InvalidSpec) as error:
+            logger.warning("the override of %s is not withdrawn: %s", _who(resource), error)
 
     def _candidates(self, namespace: str, owner: Owner, spec: Spec | None) -> list[Candidate]:
         """The workloads that the spec names, and those that we have paused; without a spec only the latter."""
-        autoscaled, kedas = self._inventory.autoscaled(namespace), self._inventory.scaled_by_keda(namespace)
-        older = self._claims.before(namespace, owner.uid)
         found = []
         for workload in self._inventory.of(namespace):
             options = spec.options(workload) if spec is not None else None
-            place = (workload.kind.name, workload.name)
-            autoscaler = autoscaled.get(place)
-            candidate = Candidate(
-                workload,
-                is_matched=options is not None,
-                has_autoscaler=autoscaler is not None,
-                autoscaler_min=autoscaler.least if autoscaler else 1,
-                options=options or Options(),
-                is_kedas=place in kedas,
-                pods_behind=self._inventory.pods_of(namespace, workload.scales) if workload.scales else None,
-                claimed_by=next((claim.name for claim in older if claim.spec.matches(workload)), ""),
-            )
+            candidate = Candidate(workload, is_matched=options is not None, options=options or Options())
             if candidate.is_matched or candidate.is_paused_by(owner):
                 found.append(candidate)
-        return found
+        return self._with_surroundings(namespace, owner, found)
+
+    def _with_surroundings(self, namespace: str, owner: Owner, found: Sequence[Candidate]) -> list[Candidate]:
+        """With what others have to do with them: autoscalers, KEDA, and older resources."""
+        autoscaled, kedas = self._inventory.autoscaled(namespace), self._inventory.scaled_by_keda(namespace)
+        older = self._claims.before(namespace, owner.uid)
+
+        def whole(candidate: Candidate) -> Candidate:
+            workload = candidate.workload
+            place = (workload.kind.name, workload.name)
+            autoscaler, scales = autoscaled.get(place), workload.scales
+            return replace(
+                candidate,
+                has_autoscaler=autoscaler is not None,
+                autoscaler_min=autoscaler.least if autoscaler else 1,
+                is_kedas=place in kedas,
+                pods_behind=self._inventory.pods_of(namespace, scales) if scales else None,
+                claimed_by=next((claim.name for claim in older if claim.spec.matches(workload)), ""),
+            )
+
+        return list(map(whole, found))
 
     def _unwatched(self, spec: Spec) -> list[str]:
         """The kinds in the spec that nobody watches."""
@@ -216,6 +279,11 @@ def _invalid(generation: int, why: str, candidates: Sequence[Candidate], owner: 
         tally=conditions.tally(candidates, owner, "", {}),
         invalid=why,
     )
+
+
+def _who(resource: Mapping[str, Any]) -> str:
+    """As whom a resource overrides, for the history and the status."""
+    return f"OpenRouterStatus {resource['metadata']['namespace']}/{resource['metadata']['name']}"
 
 
 def _owner(resource: Mapping[str, Any]) -> Owner:

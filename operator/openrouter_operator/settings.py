@@ -6,13 +6,16 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.settings import Settings
 
+from .access import Access
+from .feed import CLUSTER
 from .kinds import BY_NAME, DEFAULT
+from .spec import DEFAULT_CLASS
 
 __all__ = ["OperatorSettings"]
 
@@ -28,6 +31,10 @@ class OperatorSettings:
         guard: Where the shared state is, and the rules of the breaker.
         namespaces: Those it looks after; empty means the whole cluster.
         kinds: Kinds of workloads that it looks after: by name, or a CRD's with a ``scale`` subresource.
+        access: Which namespaces may use, and override, which scope.
+        cluster: How the status page calls this cluster.
+        resource_class: Of the resources that it looks after.
+        reads_secrets: Whether resources may name a Redis of their own in a Secret.
         lease_s: How long a leader may be silent before another takes over, whole seconds.
         identity: Of this process among the candidates for the lease.
         host: Where its probes answer, with ``port``; 0 is any free port.
@@ -36,6 +43,10 @@ class OperatorSettings:
     guard: Settings
     namespaces: tuple[str, ...] = ()
     kinds: tuple[str, ...] = DEFAULT
+    access: Access = field(default_factory=Access)
+    cluster: str = CLUSTER
+    resource_class: str = DEFAULT_CLASS
+    reads_secrets: bool = False
     lease_namespace: str = "default"
     lease_name: str = "openrouter-guard-operator"
     lease_s: int = 15
@@ -55,6 +66,10 @@ class OperatorSettings:
             guard=Settings.from_env(environ),
             namespaces=tuple(name.strip() for name in namespaces if name.strip()),
             kinds=_kinds(environ),
+            access=Access.parse(environ.get(f"{_PREFIX}ACCESS", "")),
+            cluster=environ.get(f"{_PREFIX}CLUSTER") or CLUSTER,
+            resource_class=environ.get(f"{_PREFIX}CLASS") or DEFAULT_CLASS,
+            reads_secrets=_truth(environ, "READ_SECRETS"),
             lease_namespace=environ.get(f"{_PREFIX}LEASE_NAMESPACE") or _own_namespace(),
             lease_name=environ.get(f"{_PREFIX}LEASE_NAME") or "openrouter-guard-operator",
             lease_s=_whole(environ, "LEASE_SECONDS", 15, lowest=1, highest=3600),
@@ -79,6 +94,13 @@ def _kinds(environ: Mapping[str, str]) -> tuple[str, ...]:
 def _own_namespace() -> str:
     """The namespace of the pod that we are, else ``default``."""
     return _NAMESPACE.read_text().strip() if _NAMESPACE.exists() else "default"
+
+
+def _truth(environ: Mapping[str, str], name: str) -> bool:
+    text = environ.get(_PREFIX + name, "").strip() or "false"
+    if text not in {"true", "false"}:
+        raise ConfigurationError(f"{_PREFIX}{name} is {text!r}: write true or false")
+    return text == "true"
 
 
 def _whole(environ: Mapping[str, str], name: str, default: int, *, lowest: int, highest: int) -> int:

@@ -8,31 +8,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
+from openrouter_guard.rules.wire import unix_s
 
 from .kinds import BY_NAME, Kind
 from .workload import Workload
 
 __all__ = [
+    "DEFAULT_CLASS",
+    "Action",
     "DeletionPolicy",
     "InvalidSpec",
     "Mode",
     "OnManualChange",
     "Options",
+    "OverrideSpec",
     "PauseOn",
+    "Redis",
     "Resume",
+    "SecretRef",
     "Spec",
     "Strategy",
     "Target",
     "Which",
     "parse",
 ]
+
+
+DEFAULT_CLASS = "default"
 
 
 class InvalidSpec(OpenRouterGuardError):
@@ -76,6 +85,15 @@ class DeletionPolicy(StrEnum):
 
     RESTORE = "Restore"
     ORPHAN = "Orphan"
+
+
+class Action(StrEnum):
+    """What an override does to the breaker."""
+
+    NONE = "None"
+    FORCE_OPEN = "ForceOpen"
+    FORCE_CLOSED = "ForceClosed"
+    DISABLED = "Disabled"
 
 
 class _Model(BaseModel):
@@ -179,10 +197,39 @@ class Resume(_Model):
     canary_timeout_seconds: float = Field(default=300, gt=0)
 
 
+class OverrideSpec(_Model):
+    """What a person decides over the breaker's head, for the whole scope; ``until`` is a time as in RFC 3339."""
+
+    action: Action = Action.NONE
+    reason: str = ""
+    until: str = ""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.action is not Action.NONE and not (self.reason and unix_s(self.until)):
+            raise ValueError("an override needs a reason, and a time in until, such as 2026-01-31T18:00:00Z")
+        return self
+
+
+class SecretRef(_Model):
+    """A key of a Secret in the namespace of the resource."""
+
+    name: str
+    key: str = "url"
+
+
+class Redis(_Model):
+    """Where the state of the scope is, if not in the operator's own Redis."""
+
+    url_secret_ref: SecretRef | None = None
+
+
 class Spec(_Model):
     """The spec of an ``OpenRouterStatus``; times in seconds."""
 
     scope: str = DEFAULT_SCOPE
+    redis: Redis | None = None
+    resource_class: str = Field(default=DEFAULT_CLASS, alias="class")
     mode: Mode = Mode.SCALE_DOWN
     suspend: bool = False
     dry_run: bool = False
@@ -196,6 +243,7 @@ class Spec(_Model):
     resume: Resume = Resume()
     on_manual_change: OnManualChange = OnManualChange.RESPECT
     deletion_policy: DeletionPolicy = DeletionPolicy.RESTORE
+    override: OverrideSpec = OverrideSpec()
 
     def matches(self, workload: Workload) -> bool:
         return self.options(workload) is not None

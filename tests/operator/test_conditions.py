@@ -15,7 +15,7 @@ from openrouter_operator.conditions import COUNTERS_S, PROBLEMS_SHOWN, UPSTREAM_
 from openrouter_operator.events import Event, events
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.reading import Reading
-from openrouter_operator.workload import Workload
+from openrouter_operator.workload import Contest, Workload
 from tests.operator.samples import (
     NOW_S,
     OTHER,
@@ -341,3 +341,55 @@ def test_a_new_problem_is_told_and_an_old_one_is_not() -> None:
     before = status(a_round(tally=one))
     assert events({}, before) == [Event("Warning", "Refused", "Deployment/a: no")]
     assert events(before, status(a_round(tally=two), before)) == [Event("Warning", "Refused", "Deployment/b: no")]
+
+
+# -- progress -------------------------------------------------------------------------------------------------------
+
+
+def test_the_status_tells_in_pods_how_far_it_has_come() -> None:
+    goal = Goal(Step.RESUME, "BreakerClosed", share=0.25, next_at_s=NOW_S + 15)
+    counted = count(paused("a", 8, set_to=2), paused("b", 4, set_to=1))
+    found = status(a_round(closed(), goal, counted))
+    assert found["progress"] == {
+        "step": "resume", "reason": "BreakerClosed", "pods": 3, "originalPods": 12, "nextAt": "1970-01-01T00:16:55Z",
+    }  # fmt: skip
+
+
+def test_with_nothing_paused_there_is_no_progress_to_tell() -> None:
+    assert "progress" not in status(IN_PEACE)
+
+
+# -- what the user has to mend --------------------------------------------------------------------------------------
+
+
+def contested(times: int) -> Workload:
+    found = paused()
+    assert found.pause is not None
+    return replace(found, pause=replace(found.pause, contest=Contest(times, NOW_S, "argocd")))
+
+
+def test_a_fight_over_a_pause_is_not_ready_and_names_the_other_one() -> None:
+    now = a_round(opened(), PAUSE, count(contested(3)))
+    state, reason, message = said(now, "Ready")
+    assert (state, reason) == ("False", "Contested")
+    assert "'argocd' undoes its pause, put back 3 times" in message
+    assert status(now)["targets"]["contested"] == 1
+
+
+def test_a_kind_that_nobody_watches_is_not_ready_and_says_where_to_add_it() -> None:
+    counted = conditions.tally([], OWNER, "", {}, unwatched=["ReplicaSet"])
+    state, reason, message = said(a_round(tally=counted), "Ready")
+    assert (state, reason) == ("False", "KindNotWatched")
+    assert "operator.kinds" in message
+
+
+def test_a_dry_run_is_ready_and_says_what_it_would_do() -> None:
+    now = a_round(opened(), PAUSE, spec=spec(dryRun=True), would=("Deployment/a: from 3 to 0",))
+    assert said(now, "Ready")[:2] == ("True", "DryRun")
+    assert status(now)["wouldChange"] == ["Deployment/a: from 3 to 0"]
+
+
+def test_a_breaker_that_flaps_is_said_to() -> None:
+    now = a_round(closed(), Goal(Step.CANARY, "Flapping"), ALL_PAUSED)
+    assert said(now, "Paused")[:2] == ("True", "Flapping")
+    assert "too often in vain within the hour" in said(now, "Paused")[2]

@@ -25,6 +25,7 @@ def put(control_plane: ControlPlane, **spec: Any) -> dict[str, Any]:
 def test_what_is_left_out_gets_the_documented_defaults(control_plane: ControlPlane) -> None:
     assert put(control_plane, targets=[WORKER])["spec"] == {
         "scope": "default",
+        "class": "default",
         "mode": "ScaleDown",
         "suspend": False,
         "dryRun": False,
@@ -89,6 +90,16 @@ def test_observing_needs_no_targets(control_plane: ControlPlane) -> None:
             {"mode": "Observe", "onManualChange": "Enforce"},
             "spec.onManualChange: .*needs something to enforce",
             id="nothing to enforce",
+        ),
+        pytest.param(
+            {"mode": "Observe", "override": {"action": "ForceOpen", "reason": "maintenance"}},
+            "spec.override: .*say why and until when",
+            id="an override without an end",
+        ),
+        pytest.param(
+            {"mode": "Observe", "override": {"action": "ForceOpen", "reason": "a", "until": "tomorrow"}},
+            "spec.override.until",
+            id="an end that is no time",
         ),
         pytest.param({"mode": "Hold"}, "spec.targets: .*mode Hold needs targets", id="nothing to hold"),
         pytest.param(

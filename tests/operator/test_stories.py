@@ -21,7 +21,7 @@ from openrouter_operator.candidates import Candidate, Owner, paused_since_s
 from openrouter_operator.kinds import DEPLOYMENT
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.reading import Reading
-from openrouter_operator.spec import Mode, Spec, Strategy
+from openrouter_operator.spec import Mode, OnManualChange, Options, Spec, Strategy
 from openrouter_operator.workload import PAUSED, Change, Workload
 from tests.operator.samples import OTHER, OWNER, spec
 
@@ -46,10 +46,13 @@ orders = st.randoms(use_true_random=False)
 luck = st.none() | st.integers(0, 4)
 """How many writes an operator makes before it dies; None if it lives."""
 specs = st.builds(
-    lambda targets, **fields: spec(targets=[{"kind": "Deployment", "name": name} for name in targets], **fields),
-    st.sets(names, min_size=1),
-    mode=mostly(Mode.SCALE_DOWN, Mode.OBSERVE),
+    lambda targets, **fields: spec(
+        targets=[{"kind": "Deployment", "name": name, "priority": ranks} for name, ranks in targets.items()], **fields
+    ),
+    st.dictionaries(names, st.sampled_from([-1, 0, 0, 7]), min_size=1),
+    mode=st.sampled_from([Mode.SCALE_DOWN, Mode.SCALE_DOWN, Mode.SCALE_DOWN, Mode.OBSERVE, Mode.HOLD]),
     suspend=mostly(False, True),
+    onManualChange=mostly(OnManualChange.RESPECT, OnManualChange.ENFORCE),
     pauseAfterSeconds=st.sampled_from([0, 10]),
     minPausedSeconds=st.sampled_from([0, 60]),
     maxPauseSeconds=st.sampled_from([None, 60, 200]),
@@ -301,7 +304,13 @@ class Story(RuleBasedStateMachine):
 
     def _of(self, owner: Owner, asked: Spec | None) -> list[Candidate]:
         found = [
-            Candidate(w, asked is not None and asked.matches(w), w.name in AUTOSCALED) for w in self.seen.values()
+            Candidate(
+                w,
+                asked is not None and asked.matches(w),
+                w.name in AUTOSCALED,
+                options=(asked.options(w) if asked else None) or Options(),
+            )
+            for w in self.seen.values()
         ]
         return [candidate for candidate in found if candidate.is_matched or candidate.is_paused_by(owner)]
 
@@ -341,6 +350,9 @@ class Story(RuleBasedStateMachine):
 
     def _check_that_people_win(self, change: Change, reading: Reading) -> None:
         name = change.workload.name
+        if change.pause and change.pause.contest and not change.workload.is_as_we_set_it:
+            self.decided.pop(name, None)  # The spec says that they do not.
+            return
         if change.pods not in (None, change.workload.pods):
             assert not reading.outage or self.decided.get(name) != reading.outage, change
         if change.pause is None and reading.record is None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["RESET_S", "ROOT", "code_under", "environment", "running"]
+__all__ = ["RESET_S", "ROOT", "code_in", "code_under", "environment", "running"]
 
 RESET_S = 3.0
 """How long the breaker stays open: two minutes in real life."""
@@ -19,14 +19,19 @@ _HEADING = re.compile(r"^(#{2,}) (.+)$", re.MULTILINE)
 _CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def code_under(heading: str, document: str = "docs/recipes.md") -> list[str]:
-    """The blocks of Python between *heading* and the next one.
+def code_in(text: str) -> list[str]:
+    """The blocks of Python in a document."""
+    return _CODE.findall(text)
+
+
+def code_under(heading: str) -> list[str]:
+    """The blocks of Python between *heading* and the next one in the recipes.
 
     Raises:
-        KeyError: If *document* has no such heading.
+        KeyError: If there is no such heading.
     """
-    pieces = _HEADING.split((ROOT / document).read_text())
-    return _CODE.findall(dict(zip(pieces[2::3], pieces[3::3], strict=True))[heading])
+    pieces = _HEADING.split((ROOT / "docs" / "recipes.md").read_text())
+    return code_in(dict(zip(pieces[2::3], pieces[3::3], strict=True))[heading])
 
 
 def environment(redis_url: str, base_url: str, **settings: str) -> dict[str, str]:

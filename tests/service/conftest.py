@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.settings import Settings
 from tests.service.apps import KEY, FakeUpstream
+from tests.service.ears import Ears, listening_to_everything
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[Ears]:
+    """Fail whatever test makes the service say a secret, in an answer or in its log."""
+    with listening_to_everything() as ears:
+        yield ears
+    assert ears.leaks() == [], "a secret was said"
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import uvicorn
 
 from openrouter_guard.api import create_app
 from openrouter_guard.api.server import Server
+from openrouter_guard.api.server import listening as bound
 from openrouter_guard.api.service import Service
 from openrouter_guard.settings import Settings
 from tests.service.apps import FakeUpstream, eventually
@@ -58,7 +58,7 @@ async def listening(settings: Settings, upstream: FakeUpstream) -> AsyncIterator
         app, lifespan="on", ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=5
     )
     server = Server(config, on_stop=app.state.service.drain)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with bound("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         task = asyncio.create_task(server.serve(sockets=[listener]))
         await eventually(lambda: server.started or task.done())

@@ -11,8 +11,9 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from openrouter_guard.api import events
+from openrouter_guard.api import events, server
 from openrouter_guard.api.events import Client, Events, TooManyClients
+from openrouter_guard.errors import StoreUnavailable
 from openrouter_guard.rules.breaker import Closed, Open
 from openrouter_guard.rules.record import Record, now_open
 from openrouter_guard.runtime import View
@@ -51,7 +52,7 @@ class TestTheHub:
         told, views = hub(Record(epoch=7))
         client = told.subscribe()
         told.tell()
-        await client.next()
+        assert (await client.next()).count(b"event: state") == 1
         views.append(replace(views[0], now_s=1001.0))
         told.tell()
         client.end()
@@ -68,13 +69,37 @@ class TestTheHub:
         assert transition.startswith('event: transition\nid: 8\ndata: {"epoch":8,"from":"closed","to":"open",')
         assert state.startswith('event: state\nid: 8\ndata: {"reason":"timeout"')
 
+    async def test_a_transition_is_told_to_a_client_that_came_before_anything_else_was(self) -> None:
+        told, views = hub(Record(epoch=7))
+        client = told.subscribe()
+        await client.next()
+        views.append(replace(views[0], record=opened(Record(epoch=7))))
+        told.tell()
+        assert b"event: transition" in await client.next()
+
+    @pytest.mark.parametrize(
+        ("before", "transitions"),
+        [
+            pytest.param(View(None, 1000.0), 1, id="an empty Redis: the first ever is news"),
+            pytest.param(View(None, 1000.0, StoreUnavailable("away")), 0, id="Redis away: it may be long ago"),
+        ],
+    )
+    async def test_the_first_state_that_is_seen(self, before: View, transitions: int) -> None:
+        told, views = hub(Record(epoch=7))
+        views.append(before)
+        client = told.subscribe()
+        await client.next()
+        views.append(View(opened(Record(epoch=7)), 1001.0))
+        told.tell()
+        assert (await client.next()).count(b"event: transition") == transitions
+
     async def test_news_that_come_while_others_are_told_are_told_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(events, "COALESCE_S", 0.01)
         told, views = hub(Record(epoch=7))
         client = told.subscribe()
+        await client.next()
         following = asyncio.create_task(told.follow())
-        await client.next()
-        await client.next()
+        await asyncio.sleep(0)
         views.append(replace(views[0], record=opened(Record(epoch=7))))
         await following
         assert b"event: transition" in await client.next()
@@ -196,6 +221,7 @@ class TestTheStream:
         self, settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(events, "SEND_S", 0.1)
+        monkeypatch.setattr(server, "DEAF_MS", 500)
         monkeypatch.setattr(events, "HEARTBEAT", b":" + b" " * 1_000_000 + b"\n\n")
         monkeypatch.setattr(events, "HEARTBEAT_S", 0.001)
         async with listening(settings, upstream) as service:
@@ -203,6 +229,8 @@ class TestTheStream:
                 deaf.sendall(f"GET {EVENTS} HTTP/1.1\r\nHost: service\r\n\r\n".encode())
                 await eventually(lambda: service.service.events.clients == 1)
                 await eventually(lambda: service.service.events.clients == 0)
+                # Nor does its connection stay, with all that waits in it.
+                await eventually(lambda: not service.server.server_state.connections)
 
     async def test_head_is_the_headers_and_no_stream(self, settings: Settings, upstream: FakeUpstream) -> None:
         async with listening(settings, upstream) as service:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import pytest
 import redis.asyncio as aioredis
 from asgi_lifespan import LifespanManager
@@ -122,13 +123,17 @@ class TestProblems:
 
 
 class TestProbes:
-    @pytest.mark.parametrize("path", ["/livez", "/readyz"])
-    async def test_they_are_about_the_process(self, settings: Settings, upstream: FakeUpstream, path: str) -> None:
+    @pytest.mark.parametrize(
+        ("path", "body"), [("/livez", {"status": "ok"}), ("/readyz", {"status": "ok", "redis": "up"})]
+    )
+    async def test_they_are_about_the_process(
+        self, settings: Settings, upstream: FakeUpstream, path: str, body: dict[str, str]
+    ) -> None:
         upstream.answer = failing(503)
         async with running(settings, upstream) as service:
             await service.get(STATUS)
             answer = await service.get(path)
-        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        assert (answer.status_code, answer.json()) == (200, body)
 
     async def test_what_makes_no_progress_is_named(
         self, settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
@@ -193,17 +198,51 @@ class TestPrometheus:
 
 
 class TestOpenApi:
-    async def test_everything_is_described_with_an_example(self, settings: Settings, upstream: FakeUpstream) -> None:
+    @pytest.fixture
+    async def document(self, settings: Settings, upstream: FakeUpstream) -> dict[str, Any]:
         async with running(settings, upstream) as service:
-            document = (await service.get("/openapi.json")).json()
-            example = document["components"]["schemas"]["StatusAnswer"]["examples"][0]
-            assert example.keys() == (await service.get(STATUS)).json().keys()
+            found: dict[str, Any] = (await service.get("/openapi.json")).json()
+        return found
+
+    async def test_everything_is_described(self, document: dict[str, Any]) -> None:
         operations = [operation for path in document["paths"].values() for operation in path.values()]
         assert all(operation["summary"] for operation in operations)
         parameters = [parameter for operation in operations for parameter in operation.get("parameters", ())]
         assert all(parameter["description"] for parameter in parameters)
         problem = document["paths"][STATUS]["get"]["responses"]["422"]["content"]
         assert list(problem) == ["application/problem+json"]
+        assert {tag for operation in operations for tag in operation["tags"]} == {
+            tag["name"] for tag in document["tags"]
+        }
+
+    async def test_every_body_has_an_example_that_fits_its_schema(self, document: dict[str, Any]) -> None:
+        operations = [operation for path in document["paths"].values() for operation in path.values()]
+        contents = [operation["responses"]["200"].get("content", {}) for operation in operations]
+        contents += [operation["requestBody"]["content"] for operation in operations if "requestBody" in operation]
+        schemas = [content["application/json"]["schema"] for content in contents if "application/json" in content]
+        for schema in schemas:
+            name = schema["$ref"].rpartition("/")[2]
+            examples = document["components"]["schemas"][name]["examples"]
+            whole = {"$ref": schema["$ref"], "components": document["components"]}
+            assert examples
+            assert [jsonschema_rs.is_valid(whole, example) for example in examples] == [True] * len(examples), name
+        assert len(schemas) >= 13
+
+    async def test_an_example_has_the_fields_of_an_answer(
+        self, settings: Settings, upstream: FakeUpstream, document: dict[str, Any]
+    ) -> None:
+        async with running(settings, upstream) as service:
+            answer = (await service.get(STATUS)).json()
+        for example in document["components"]["schemas"]["StatusAnswer"]["examples"]:
+            assert example.keys() == answer.keys()
+
+    async def test_what_may_be_kept_says_so(self, document: dict[str, Any]) -> None:
+        kept = {
+            path.rpartition("/")[2]
+            for path, methods in document["paths"].items()
+            if "304" in methods.get("get", {}).get("responses", ())
+        }
+        assert kept == {"status", "metrics", "history", "workers", "models", "paused", "badge"}
 
 
 class TestTheProcess:

@@ -51,6 +51,13 @@ async def asked(service: httpx.AsyncClient, *, degraded: bool) -> dict[str, Any]
     return answer if answer["degraded"] is degraded else None
 
 
+async def readiness(service: httpx.AsyncClient) -> dict[str, str]:
+    answer = await service.get("/readyz")
+    assert answer.status_code == 200
+    found: dict[str, str] = answer.json()
+    return found
+
+
 def lines(caplog: pytest.LogCaptureFixture, words: str) -> int:
     return sum(words in record.getMessage() for record in caplog.records)
 
@@ -65,12 +72,14 @@ async def test_it_starts_without_redis_says_so_and_recovers(
         assert {(answer["degraded"], answer["cache_hit"]) for answer in answers} == {(True, False)}
         assert answers[0]["circuit_breaker"]["state"] is None
         assert upstream.calls == 0
-        assert (await service.get("/readyz")).status_code == 200
         assert (await service.get("/livez")).status_code == 200
+        assert await readiness(service) == {"status": "waiting", "redis": "away"}
+        assert (await service.get("/api/v1/openrouter/gate")).json()["degraded"] is True
         valkey.start()
         answer = await eventually(lambda: asked(service, degraded=False))
+        assert await readiness(service) == {"status": "ok", "redis": "up"}
     assert (answer["status"], answer["circuit_breaker"]["state"]) == ("active", "closed")
-    assert (lines(caplog, AWAY), lines(caplog, BACK)) == (1, 1)
+    assert (lines(caplog, AWAY), lines(caplog, "waiting for Redis"), lines(caplog, BACK)) == (1, 1, 1)
     assert not any(record.exc_info for record in caplog.records)
 
 
@@ -85,6 +94,7 @@ async def test_the_last_known_state_is_served_with_its_age(
         answer = await eventually(lambda: asked(service, degraded=True))
         assert (answer["status"], answer["balance"], answer["source"]) == ("active", 87.5, "cache")
         assert answer["age_seconds"] > 0
+        assert await readiness(service) == {"status": "ok", "redis": "away"}
         for _ in range(20):
             await ask(service, FORCED)
         scraped = (await service.get("/metrics")).text

@@ -167,6 +167,11 @@ class TestCounting:
         assert verdicts == ["counted", "repeated", "repeated", "counted"]
         assert await today(store) == {"total_calls": "3", "successful_calls": "2", "failed_calls": "1"}
 
+    async def test_a_worker_may_begin_and_stop_to_number_its_reports(self, service: httpx.AsyncClient) -> None:
+        numbers: list[Mapping[str, Any]] = [{}, {"sequence": 2**53 - 1}, {}, {"sequence": 2**53 - 1}]
+        verdicts = [(await send(service, OK, **number))["verdict"] for number in numbers]
+        assert verdicts == ["counted", "counted", "counted", "repeated"]
+
     async def test_no_report_is_lost_however_many_come_at_once(
         self, writable: Settings, upstream: FakeUpstream, store: Store
     ) -> None:

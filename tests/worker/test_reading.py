@@ -63,7 +63,15 @@ CASES = [
     ),
     pytest.param(event(response={"error": {"message": "no"}}), STREAM, UNAVAILABLE, id="an error in a response"),
     pytest.param(
+        event(type="error", code="server_error", message="cut"), STREAM, UNAVAILABLE, id="an error that is the event"
+    ),
+    pytest.param(event(type="error", code="invalid_prompt", message="no"), STREAM, NEUTRAL, id="of the request"),
+    pytest.param(event(type="error", error={"type": "overloaded_error"}), STREAM, UNAVAILABLE, id="of a message"),
+    pytest.param(
         event(error={"code": 502, "message": "cut"}).replace(b"\n", b"\r\n"), STREAM, UNAVAILABLE, id="CRLF"
+    ),
+    pytest.param(
+        b'\xef\xbb\xbfdata: {"error":\rdata: {"code": 502}}\r\r', STREAM, UNAVAILABLE, id="an error over two lines"
     ),
     pytest.param(event(error={"code": 502}).strip(), STREAM, UNAVAILABLE, id="an error in a last line without end"),
     pytest.param(
@@ -71,6 +79,12 @@ CASES = [
         STREAM,
         UNAVAILABLE,
         id="an error behind an event that is too long to be looked at",
+    ),
+    pytest.param(
+        b":" + b"x" * 2 * KEPT_BYTES + b"\n" + event(error={"code": 502}),
+        STREAM,
+        UNAVAILABLE,
+        id="an error below a comment without end",
     ),
     pytest.param(b'data: {"error": {\n\n' + DONE, STREAM, SUCCESS, id="an event that is no JSON"),
 ]
@@ -139,7 +153,7 @@ def test_when_nothing_that_follows_matters(
 def test_little_is_kept_of_much() -> None:
     for headers in (JSON, STREAM):
         reading = read(b"x" * 50 * KEPT_BYTES, headers, size=KEPT_BYTES // 3)
-        assert len(reading._kept) + len(reading._events._line) <= KEPT_BYTES
+        assert len(reading._kept) + reading._events.kept_bytes <= KEPT_BYTES
 
 
 def test_a_small_body_that_unpacks_to_a_huge_one_is_not_unpacked_to_its_end() -> None:

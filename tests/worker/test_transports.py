@@ -140,6 +140,44 @@ def test_each_call_is_counted_as_what_its_answer_says(
     assert counted() == expected
 
 
+def test_a_model_that_its_provider_fails_waits_alone(
+    simulated: SimulatedOpenRouter, client: Any, guard: Guard, counted: Counted
+) -> None:
+    other = QUESTION | {"model": "simulated/other"}
+    assert client.post(CHAT, json=other).is_success
+    simulated.switch("provider_down")
+    for _ in range(5):
+        chat(client)
+    assert counted()["failed"] == 5
+    with pytest.raises(CallNotPermitted):
+        chat(client)
+    simulated.switch("healthy")
+    assert client.post(CHAT, json=other).is_success
+    assert guard.state.phase is Phase.CLOSED
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b'{"model": ', id="no JSON"),
+        pytest.param(b'["model"]', id="a list"),
+        pytest.param(b'{"model": 5}', id="a number"),
+        pytest.param(b'{"model": "m", "messages": "' + b"x" * 2_000_000 + b'"}', id="too large to be searched"),
+        pytest.param(b"\xff", id="no text"),
+        pytest.param((piece for piece in (b'{"model": ', b'"m"}')), id="a stream"),
+    ],
+)
+def test_a_request_without_a_model_to_be_seen_is_a_call_all_the_same(
+    guard: Guard, counted: Counted, content: Any
+) -> None:
+    respond = httpx.MockTransport(lambda request: httpx.Response(200, json={}))
+    transport = openrouter_guard.httpx.GuardedTransport(guard, respond)
+    with httpx.Client(transport=transport) as client:
+        headers = {"content-type": "application/json"}
+        client.post("http://openrouter.test/api/v1/chat/completions", content=content, headers=headers)
+    assert counted() == {"successful": 1}
+
+
 def test_a_connection_that_is_cut_is_a_failure(
     simulated: SimulatedOpenRouter, client: Any, library: Library, counted: Counted
 ) -> None:

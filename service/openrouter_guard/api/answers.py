@@ -5,15 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
 
-__all__ = ["JSON", "XCache", "answer", "etag", "json_answer", "without"]
+__all__ = ["JSON", "KEPT", "XCache", "answer", "etag", "json_answer", "without"]
 
 JSON = "application/json"
 REVALIDATE = "no-cache"
 """May be kept, and must be asked for again: a breaker opens within milliseconds, however fresh an answer looks."""
+
+
+KEPT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "headers": {
+            "ETag": {"description": "Send it back as If-None-Match", "schema": {"type": "string"}},
+            "Cache-Control": {"description": "How long it may be kept", "schema": {"type": "string"}},
+        }
+    },
+    304: {"description": "What the client has still holds"},
+}
+"""What the OpenAPI document says of these answers."""
 
 
 class XCache(StrEnum):

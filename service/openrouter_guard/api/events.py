@@ -103,7 +103,7 @@ class Events:
         self._max_clients = max_clients
         self._clients: set[Client] = set()
         self._told = ""
-        self._told_epoch = 0
+        self._told_epoch: int | None = None
         self._is_closed = False
 
     @property
@@ -120,8 +120,7 @@ class Events:
     def tell(self) -> None:
         view = self._view()
         record, body = view.record or Record(), self._status(view)
-        changes = _later(record, self._told_epoch) if self._told_epoch else ()
-        self._told_epoch = max(self._told_epoch, record.epoch)
+        changes = self._changes(view)
         stable = without(body, "age_seconds")
         if stable == self._told and not changes:
             return
@@ -139,11 +138,25 @@ class Events:
         if self._is_closed or len(self._clients) >= self._max_clients:
             raise TooManyClients
         view = self._view()
-        record = view.record or Record()
+        record, body = view.record or Record(), self._status(view)
+        if self._told_epoch is None:
+            self._changes(view)
+        if not self._told:
+            self._told = without(body, "age_seconds")
         missed = _later(record, seen_epoch) if seen_epoch is not None else ()
-        client = Client([RETRY, *map(_of_transition, missed), _frame("state", record.epoch, self._status(view))])
+        client = Client([RETRY, *map(_of_transition, missed), _frame("state", record.epoch, body)])
         self._clients.add(client)
         return client
+
+    def _changes(self, view: View) -> tuple[Transition, ...]:
+        """What happened since it was asked for last; of what was before the first time, nothing is news."""
+        record, told = view.record, self._told_epoch
+        if record is None:
+            # Without a state there is none; without Redis, nobody knows.
+            self._told_epoch = told if told is not None or view.is_degraded else 0
+            return ()
+        self._told_epoch = max(told or 0, record.epoch)
+        return () if told is None else _later(record, told)
 
     def leave(self, client: Client) -> None:
         self._clients.discard(client)

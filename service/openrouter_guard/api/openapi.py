@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from . import record_schemas, schemas, write_schemas
 from .auth import OPEN_PATHS
 from .problems import documented
-from .schemas import STATUS_EXAMPLES
 
 __all__ = ["completed"]
 
@@ -19,14 +19,23 @@ _SCHEMES = {
 
 def completed(document: dict[str, Any], *, needs_token: bool) -> dict[str, Any]:
     """The document with what a client must send; done twice, it is the same."""
-    # FastAPI drops what is null from examples, and with it required fields.
-    document["components"]["schemas"]["StatusAnswer"]["examples"] = STATUS_EXAMPLES
+    for model, examples in _examples():
+        document["components"]["schemas"][model]["examples"] = examples
     document["components"]["securitySchemes"] = _SCHEMES if needs_token else {"writeToken": _SCHEMES["writeToken"]}
     if needs_token:
         for operation in _readable(document):
             operation.setdefault("security", [{"readToken": []}])
             operation["responses"].update({str(code): said for code, said in documented(401).items()})
     return document
+
+
+def _examples() -> Iterator[tuple[str, list[Any]]]:
+    """As they were written: FastAPI drops what is null from them, and with it required fields."""
+    for module in (schemas, record_schemas, write_schemas):
+        for name in module.__all__:
+            extra = getattr(getattr(module, name), "model_config", {}).get("json_schema_extra", {})
+            if "examples" in extra:
+                yield name, extra["examples"]
 
 
 def _readable(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -12,15 +14,19 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 
-from openrouter_guard.errors import OpenRouterGuardError, StoreError, StoreUnavailable
+from openrouter_guard.errors import OpenRouterGuardError, StoreContended, StoreError, StoreUnavailable
 
 from .headers import SECURITY_HEADERS, UNLESS_SET
 from .schemas import Problem
 
 __all__ = ["UnknownScope", "documented", "install", "problem"]
 
+logger = logging.getLogger(__name__)
+
 MEDIA_TYPE = "application/problem+json"
 _RETRY_S = 1
+LOG_AGAIN_S = 60.0
+_TOLD_KEPT = 100
 _HINTS = {
     404: "There is nothing at this address; /docs lists what there is",
     405: "This address does not take that method; the Allow header says which ones it takes",
@@ -33,6 +39,7 @@ class UnknownScope(OpenRouterGuardError):
 
 def install(app: FastAPI, routes: Iterable[BaseRoute]) -> None:
     """Answer every error of *app*, whose addresses are *routes*, with a problem document."""
+    app.state.told = {}
     app.state.routes = [route for route in routes if isinstance(route, Route)]
     for kind in (HTTPException, RequestValidationError, UnknownScope, StoreError, Exception):
         app.add_exception_handler(kind, _answer)
@@ -65,14 +72,35 @@ async def _answer(request: Request, error: Exception) -> Response:
         case UnknownScope():
             return problem(request, 404, str(error))
         case StoreError():
-            away = isinstance(error, StoreUnavailable)
-            detail = "Redis is not reachable" if away else "Redis answers, but will not do it; see the service's log"
-            return problem(request, 503, detail, {"Retry-After": str(_RETRY_S)})
+            if not isinstance(error, StoreUnavailable):
+                _log(request, str(error))
+            return problem(request, 503, _why(error), {"Retry-After": str(_RETRY_S)})
         case _:
             # The server logs it. No middleware is around this answer, so it brings the headers itself.
             return problem(
                 request, 500, "The service made a mistake; see its log", dict(SECURITY_HEADERS + UNLESS_SET)
             )
+
+
+def _log(request: Request, error: str) -> None:
+    """Say it once a minute: that Redis is away is said by who looks all the time, but this may be seen here alone."""
+    told: dict[str, float] = request.app.state.told
+    now_s = time.monotonic()
+    if now_s - told.get(error, -LOG_AGAIN_S) >= LOG_AGAIN_S:
+        if len(told) >= _TOLD_KEPT:
+            told.clear()
+        told[error] = now_s
+        logger.warning("Redis answers, but a request failed: %s", error)
+
+
+def _why(error: StoreError) -> str:
+    match error:
+        case StoreUnavailable():
+            return "Redis is not reachable"
+        case StoreContended():
+            return "The shared state changes faster than it can be written; try again"
+        case _:
+            return "Redis answers, but will not do it; see the service's log"
 
 
 def _methods(error: HTTPException, request: Request) -> str:

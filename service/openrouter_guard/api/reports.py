@@ -46,16 +46,18 @@ class Reports:
         if decide.is_needed:
             # First, for it may be done twice: a report that failed between the two comes again, and is repeated.
             await self._cache.change(decide)
-        verdict = await self._count(pending_of(report, signals, self._cache.view.models, now_s), report)
+        verdict = await self._count(pending_of(report, signals, self._cache.view.models, now_s, policy), report)
         with suppress(StoreError):
             about = {"version": report.version, "last_seen": iso(now_s)}
             await self._store.heartbeat(report.worker_id, about)
         return verdict
 
     async def _count(self, pending: Pending, report: ReportBody) -> str:
-        reporter, now_s = _reporter(report.worker_id), self._cache.now_s
+        now_s = self._cache.now_s
         if report.sequence is not None:
-            return await self._cache.count(pending.batch(reporter, report.sequence, now_s=now_s))
+            own = _reporter("h", report.worker_id)
+            return await self._cache.count(pending.batch(own, report.sequence, now_s=now_s))
+        reporter = _reporter("i", report.worker_id)
         for _ in range(_TRIES):
             verdict = await self._cache.count(pending.batch(reporter, self._next_sequence(), now_s=now_s))
             if verdict != "repeated":
@@ -84,9 +86,11 @@ def signal_of(result: ResultBody, now_s: float) -> Signal:
     return of_status(result.status_code or 0, error=error, headers=headers, now_s=now_s)
 
 
-def pending_of(report: ReportBody, signals: Sequence[Signal], models: Models, now_s: float) -> Pending:
+def pending_of(
+    report: ReportBody, signals: Sequence[Signal], models: Models, now_s: float, policy: Policy = Policy()
+) -> Pending:
     """The results as what waits to be counted; *models* is what is known of single ones."""
-    pending = Pending(report.epoch, report.worker_id, now_s)
+    pending = Pending(report.epoch, report.worker_id, now_s, policy)
     for result, signal in zip(report.results, signals, strict=True):
         found, models = result_of(
             signal, report.epoch, now_s, took_s=result.took_seconds, model=result.model, models=models
@@ -117,6 +121,9 @@ class _Decision:
         return after
 
 
-def _reporter(worker_id: str) -> str:
-    """The worker's name in the count: letters and digits alone, and the same in every replica."""
-    return f"h{hashlib.blake2b(worker_id.encode(), digest_size=6).hexdigest()}"
+def _reporter(kind: str, worker_id: str) -> str:
+    """The worker's name in the count: letters and digits alone, and the same in every replica.
+
+    With sequences of its own it has another one than with ours: the two cannot be compared.
+    """
+    return f"{kind}{hashlib.blake2b(worker_id.encode(), digest_size=6).hexdigest()}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,7 @@ __all__ = [
     "Moment",
     "OverrideAnswer",
     "Problem",
+    "Readiness",
     "StatusAnswer",
 ]
 
@@ -187,6 +188,15 @@ class Health(BaseModel):
     model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"status": "ok"}]})
 
     status: str
+
+
+class Readiness(BaseModel):
+    """Whether this process takes requests, and what it could answer."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"status": "ok", "redis": "up"}]})
+
+    status: Literal["ok", "waiting"] = Field(description="waiting: for Redis, and until then nothing is known")
+    redis: Literal["up", "away"]
 
 
 class Problem(BaseModel):

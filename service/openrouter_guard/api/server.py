@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 STOP_S = 5
 """How long requests may take to end after the signal to stop."""
 BACKLOG = 2048
+DEAF_MS = 30_000
+"""A client that takes nothing of what was sent for so long is cut off by the system."""
+_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
 
 
 class Server(uvicorn.Server):
@@ -68,6 +71,9 @@ def listening(host: str, port: int) -> socket.socket:
     # With the protocol named, asyncio sends small pieces at once; else each answer would wait 40 ms for the client.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if _USER_TIMEOUT is not None:
+        # Its connections inherit it: one whose client takes nothing would stay half-closed for ever.
+        listener.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, DEAF_MS)
     try:
         listener.bind((host, port))
         listener.listen(BACKLOG)

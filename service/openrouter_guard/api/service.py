@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -26,6 +27,7 @@ from .events import Events
 from .figures import WINDOWS, metrics_answer
 from .gauges import Source
 from .prometheus import Telemetry
+from .recent import Recent
 from .reckoning import Reckoning
 from .refresher import Refresher
 from .reports import Reports
@@ -35,6 +37,8 @@ from .status import status_answer
 from .webhook import Webhook, alarm_event
 
 __all__ = ["Service"]
+
+logger = logging.getLogger(__name__)
 
 FLUSH_S = 1.0
 RECKON_S = 10.0
@@ -74,6 +78,7 @@ class Service:
         self.telemetry = telemetry or Telemetry()
         self._told = self.telemetry.of(Source(settings, lambda: self._cache.view, lambda: self._reckoning.figures))
         self.reports = Reports(self._cache, self._store)
+        self.recent = Recent()
         self.events = Events(
             self._cache.news, lambda: self._cache.view, self._as_event, settings.thresholds.max_streams
         )
@@ -168,6 +173,8 @@ class Service:
     async def start(self) -> None:
         """Look at the state once, bounded, so that the first request finds it; then keep looking."""
         await self._cache.refresh()
+        if self._cache.view.is_degraded:
+            logger.warning("waiting for Redis: until it answers, nothing is known and the gate lets calls go")
         self._background.start("cache", self._follow)
         self._background.start("pushes", self._cache.listen, waits=True)
         self._background.start("counters", self._flush)
@@ -186,6 +193,7 @@ class Service:
         self.drain()
         await self._background.stop()
         await self._refresher.stop()
+        await self.recent.stop()
         with suppress(StoreError):
             if not self._cache.view.is_degraded:
                 await self._counters.flush(self._store, self._cache.now_s)

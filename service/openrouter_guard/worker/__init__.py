@@ -2,12 +2,14 @@
 
 guard      the public door: ``Guard`` and ``AsyncGuard``
 core       what both share: admission, outcomes, and the life of the background agent
+process    the background of a process that is forked, or ends
 agent      the background: keeps the view current, reports, holds permits
 pending    results that wait to be reported
 view       the local copy of the shared state
 watch      who waits for the breaker, and who listens to it
 observe    what a client library's exception says
 reading    what an HTTP answer says while its bytes go by
+events     server-sent events in bytes that come in any pieces
 exchange   a guarded call as an HTTP exchange, for the transports
 reporter   the names that existing workers use
 manager    the state as existing readers know it

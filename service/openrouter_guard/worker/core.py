@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import itertools
 import os
 import socket
 import threading
-import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -24,6 +22,7 @@ from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, Sign
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 
+from . import process
 from .agent import Agent
 from .thread import LoopThread
 from .view import Desk, Ticket, View
@@ -36,7 +35,6 @@ FIRST_VIEW_S = 0.2
 PERMIT_S = 0.25
 """How long a call may wait for a permit while half-open; without one it is refused."""
 NO_PERMIT_RETRY_S = 1.0
-_EXIT_S = 1.0
 
 
 FLUSH_SHARE = 0.8
@@ -83,7 +81,7 @@ class Core:
         self._live: _Live | None = None
         self._listeners: Listeners[GuardState] = Listeners()
         self._told = _state(View(Record(), 0.0))
-        _cores.add(self)
+        process.watched(self)
 
     # -- admission ------------------------------------------------------------------------------------------------
 
@@ -232,6 +230,7 @@ class Core:
             if self._live is None:
                 thread = LoopThread("openrouter-guard")
                 self._live = thread.submit(self._begin(thread)).result()
+                process.started()
             return self._live
 
     async def _begin(self, thread: LoopThread) -> _Live:
@@ -278,20 +277,3 @@ def _reason(record: Record) -> str:
             return reason
         case _:
             return ""
-
-
-_cores: weakref.WeakSet[Core] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for core in list(_cores):
-        core.reset()
-
-
-def _at_exit() -> None:
-    for core in list(_cores):
-        core.close(_EXIT_S)
-
-
-os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_at_exit)

@@ -6,17 +6,19 @@ leave such an answer unread, and some never close it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any, Protocol
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
 
 from openrouter_guard.rules.signals import NEUTRAL, Signal
 
-from .guard import Call
+from .guard import AsyncGuard, Call, Guard
 from .observe import of_exception
 from .reading import READABLE_ENCODING, Reading
 
-__all__ = ["AsyncBody", "Body", "Exchange", "is_call", "with_readable_encoding"]
+__all__ = ["AsyncBody", "Body", "send", "send_async"]
 
+_JSON = "application/json"
 _CALLS = (
     "/chat/completions",
     "/completions",
@@ -32,6 +34,10 @@ _CALLS = (
 )
 
 
+_READ_BYTES = 1_048_576
+"""A larger request is not searched for its model."""
+
+
 class _Stream(Protocol):
     def close(self) -> None: ...
     def __iter__(self) -> Iterator[bytes]: ...
@@ -44,15 +50,94 @@ class _AsyncStream(Protocol):
 
 class _Request(Protocol):
     @property
+    def method(self) -> str: ...
+    @property
+    def url(self) -> Any: ...
+    @property
     def headers(self) -> Any: ...
+    @property
+    def content(self) -> bytes: ...
 
 
-def is_call(method: str, path: str) -> bool:
-    """Whether a request asks a model for something; lists of models, keys and credits say nothing about that."""
-    return method == "POST" and path.endswith(_CALLS)
+class _Response(Protocol):
+    stream: Any
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> Any: ...
+    @property
+    def is_closed(self) -> bool: ...
 
 
-def with_readable_encoding(request: _Request) -> None:
+Request = TypeVar("Request", bound=_Request)
+Response = TypeVar("Response", bound=_Response)
+
+
+def send(guard: Guard, request: Request, through: Callable[[Request], Response], body_of: type[Body]) -> Response:
+    """Send a request, guarded if it is a call.
+
+    Args:
+        guard: Asked before, told afterwards.
+        request: Of ``httpx`` or its like.
+        through: What sends.
+        body_of: The form of :class:`Body` that the client takes.
+
+    Raises:
+        CallNotPermitted: If it is a call, while calls are paused, or those to its model.
+    """
+    if not _is_call(request):
+        return through(request)
+    exchange = Exchange(guard.call(_model_of(request)).__enter__())
+    _with_readable_encoding(request)
+    try:
+        response = through(request)
+    except BaseException as error:
+        exchange.failed(error)
+        raise
+    response.stream = body = body_of(response.stream, exchange, response.status_code, response.headers)
+    body.look_ahead(is_whole=response.is_closed)
+    return response
+
+
+async def send_async(
+    guard: AsyncGuard, request: Request, through: Callable[[Request], Awaitable[Response]], body_of: type[AsyncBody]
+) -> Response:
+    """Send a request, guarded if it is a call; see :func:`send`."""
+    if not _is_call(request):
+        return await through(request)
+    exchange = Exchange(await guard.call(_model_of(request)).__aenter__())
+    _with_readable_encoding(request)
+    try:
+        response = await through(request)
+    except BaseException as error:
+        exchange.failed(error)
+        raise
+    response.stream = body = body_of(response.stream, exchange, response.status_code, response.headers)
+    await body.look_ahead(is_whole=response.is_closed)
+    return response
+
+
+def _is_call(request: _Request) -> bool:
+    """Whether it asks a model for something; lists of models, keys and credits say nothing about that."""
+    return request.method == "POST" and request.url.path.endswith(_CALLS)
+
+
+def _model_of(request: _Request) -> str | None:
+    """The model that it names; None where that is not to be seen."""
+    if not request.headers.get("content-type", "").startswith(_JSON):
+        return None
+    try:
+        content = request.content
+        asked = json.loads(content) if len(content) <= _READ_BYTES else None
+    except (ValueError, RuntimeError):
+        # No JSON, or a stream: that is read by who sends it.
+        return None
+    model = asked.get("model") if isinstance(asked, dict) else None
+    return model if isinstance(model, str) else None
+
+
+def _with_readable_encoding(request: _Request) -> None:
     """Ask for no compression that could hide an error from us."""
     if request.headers.get("accept-encoding", "identity") != "identity":
         request.headers["accept-encoding"] = READABLE_ENCODING

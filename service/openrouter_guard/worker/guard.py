@@ -22,6 +22,7 @@ from openrouter_guard.settings import Settings
 
 from .core import FIRST_VIEW_S, PERMIT_S, Core, GuardState
 from .observe import of_answer, of_exception
+from .thread import ended
 from .view import Ticket
 
 __all__ = ["AsyncCall", "AsyncGuard", "Call", "Guard", "SyncCall"]
@@ -30,6 +31,7 @@ CLOSE_S = 2.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_NOT_FLUSHED = "not every result is in Redis: it took too long, or the guard was closed"
 
 
 class Call:
@@ -82,7 +84,7 @@ class SyncCall(Call):
     def _admitted(self) -> Ticket:
         core = self._core
         if core.is_fresh:
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, concurrent.futures.CancelledError):
                 core.first_view().result(FIRST_VIEW_S)
         return core.admit(self._model) or self._permitted()
 
@@ -90,7 +92,7 @@ class SyncCall(Call):
         owner, asked = self._core.ask_permit()
         try:
             granted = asked.result(PERMIT_S)
-        except TimeoutError:
+        except (TimeoutError, concurrent.futures.CancelledError):
             self._core.abandon(owner, asked)
             granted = False
         return self._core.with_permit(owner, granted=granted)
@@ -116,22 +118,18 @@ class AsyncCall(Call):
     async def _admitted(self) -> Ticket:
         core = self._core
         if core.is_fresh:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FIRST_VIEW_S):
-                    await asyncio.wrap_future(core.first_view())
+            await ended(core.first_view(), FIRST_VIEW_S)
         return core.admit(self._model) or await self._permitted()
 
     async def _permitted(self) -> Ticket:
         owner, asked = self._core.ask_permit()
+        granted = False
         try:
-            async with asyncio.timeout(PERMIT_S):
-                granted = await asyncio.shield(asyncio.wrap_future(asked))
-        except TimeoutError:
-            self._core.abandon(owner, asked)
-            granted = False
-        except asyncio.CancelledError:
-            self._core.abandon(owner, asked)
-            raise
+            if await ended(asked, PERMIT_S, cancel=False):
+                granted = asked.result()
+        finally:
+            if not granted:
+                self._core.abandon(owner, asked)
         return self._core.with_permit(owner, granted=granted)
 
 
@@ -240,10 +238,13 @@ class Guard(_Guard):
         """Wait until every result so far is in Redis.
 
         Raises:
-            TimeoutError: If that takes longer.
+            TimeoutError: If that takes longer, or the guard was closed meanwhile.
             StoreError: If Redis is away; nothing is lost, it is tried again in the background.
         """
-        self._core.flush().result(timeout_s)
+        try:
+            self._core.flush().result(timeout_s)
+        except (TimeoutError, concurrent.futures.CancelledError):
+            raise TimeoutError(_NOT_FLUSHED) from None
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Report what is left and stop, within *timeout_s* seconds."""
@@ -297,17 +298,14 @@ class AsyncGuard(_Guard):
 
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until calls may go, or while half-open may be tried; see :meth:`Guard.wait`."""
-        permitted = asyncio.wrap_future(self._core.permitted())
-        try:
-            await asyncio.wait((permitted,), timeout=timeout_s)
-            return permitted.done() and not permitted.cancelled()
-        finally:
-            permitted.cancel()
+        return await ended(self._core.permitted(), timeout_s)
 
     async def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Wait until every result so far is in Redis; see :meth:`Guard.flush`."""
-        async with asyncio.timeout(timeout_s):
-            await asyncio.wrap_future(self._core.flush())
+        flushed = self._core.flush()
+        if not await ended(flushed, timeout_s):
+            raise TimeoutError(_NOT_FLUSHED)
+        flushed.result()
 
     async def close(self, timeout_s: float = CLOSE_S) -> None:
         """Report what is left and stop, within *timeout_s* seconds."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal, of_status
+from openrouter_guard.rules.words import status_of
 
 __all__ = ["UNREADABLE", "of_answer", "of_exception"]
 
@@ -72,9 +73,8 @@ def of_answer(status_code: int, *, body: object = None, headers: Mapping[str, st
     A redirect says nothing: whoever follows it will know.
     """
     error = _error(body)
-    code = error.get("code") if status_code < 400 and error else None
     if status_code < 400 and error:
-        status_code = code if isinstance(code, int) and code >= 400 else 500
+        status_code = status_of(error)
     if 300 <= status_code < 400:
         return NEUTRAL
     lower = {name.lower(): value for name, value in (headers or {}).items()}

@@ -13,6 +13,7 @@ from typing import Any
 
 from openrouter_guard.rules.signals import SUCCESS, Signal
 
+from .events import Events
 from .observe import UNREADABLE, of_answer
 
 __all__ = ["READABLE_ENCODING", "Reading"]
@@ -44,7 +45,9 @@ class Reading:
         )
         self._unzip = zlib.decompressobj(_GZIP_WINDOW) if encoding == READABLE_ENCODING else None
         self._kept = bytearray()
-        self._events = _Events()
+        self._events = Events(KEPT_BYTES)
+        self._error: Mapping[str, Any] | None = None
+        self._is_done = False
 
     @property
     def is_refusal(self) -> bool:
@@ -58,13 +61,13 @@ class Reading:
     @property
     def is_decided(self) -> bool:
         """Whether nothing that may still come changes what it says."""
-        return self.is_refusal or self._events.error is not None or self._events.is_done
+        return self.is_refusal or self._error is not None or self._is_done
 
     def feed(self, data: bytes) -> None:
         """Look at the next bytes, as they came."""
         for piece in self._pieces(data):
             if self._is_stream:
-                self._events.feed(piece)
+                self._read(self._events.feed(piece))
             elif not self.is_full:
                 # Spaces keep a connection alive until the answer is there.
                 self._kept += piece if self._kept else piece.lstrip()
@@ -73,8 +76,8 @@ class Reading:
     def signal(self) -> Signal:
         """What the answer says, now that it has ended."""
         if self._is_stream:
-            self._events.feed(b"\n")
-            return of_answer(self._status_code, body=self._events.error)
+            self._read(self._events.end())
+            return of_answer(self._status_code, body=self._error)
         if self.is_refusal or self._status_code >= 300:
             return of_answer(self._status_code, body=bytes(self._kept), headers=self._headers)
         if self._is_page:
@@ -83,6 +86,12 @@ class Reading:
             return SUCCESS
         body = _json(bytes(self._kept))
         return UNREADABLE if body is None else of_answer(self._status_code, body=body)
+
+    def _read(self, events: list[bytes]) -> None:
+        for data in events:
+            self._is_done = self._is_done or data.startswith(_DONE)
+            if b'"error"' in data and self._error is None:
+                self._error = _error_in(_json(data))
 
     def _pieces(self, data: bytes) -> Iterator[bytes]:
         if not self._is_readable:
@@ -99,41 +108,6 @@ class Reading:
             self._is_readable = False
 
 
-class _Events:
-    """Finds the error in a stream of server-sent events."""
-
-    def __init__(self) -> None:
-        self.error: Mapping[str, Any] | None = None
-        self.is_done = False
-        self._line = bytearray()
-        self._is_too_long = False
-
-    def feed(self, data: bytes) -> None:
-        *lines, rest = data.split(b"\n")
-        for line in lines:
-            self._add(line)
-            if not self._is_too_long:
-                self._read(bytes(self._line).strip())
-            self._line.clear()
-            self._is_too_long = False
-        self._add(rest)
-
-    def _add(self, piece: bytes) -> None:
-        self._is_too_long = self._is_too_long or len(self._line) + len(piece) > KEPT_BYTES
-        if not self._is_too_long:
-            self._line += piece
-
-    def _read(self, line: bytes) -> None:
-        # Comments keep the connection alive, and of the other fields none says anything.
-        if not line.startswith(b"data:"):
-            return
-        data = line.removeprefix(b"data:").strip()
-        if data.startswith(_DONE):
-            self.is_done = True
-        elif b'"error"' in data and self.error is None:
-            self.error = _error_in(_json(data))
-
-
 def _error_in(event: object) -> Mapping[str, Any] | None:
     """The event in the form of an error's body, where it is one."""
     if not isinstance(event, Mapping):
@@ -142,6 +116,9 @@ def _error_in(event: object) -> Mapping[str, Any] | None:
     for carrier in (event, response):
         if isinstance(carrier, Mapping) and carrier.get("error"):
             return {"error": carrier["error"]}
+    if event.get("type") == "error":
+        # The Responses API has code and message at the top.
+        return {"error": event}
     choices = event.get("choices")
     reasons = [choice.get("finish_reason") for choice in choices or () if isinstance(choice, Mapping)]
     return {"error": {"message": "the stream ended in an error"}} if "error" in reasons else None

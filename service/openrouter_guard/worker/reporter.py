@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
 from typing import Self
 
-from openrouter_guard.errors import StoreError
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal, of_error_type, of_status
 from openrouter_guard.settings import Settings
 
 from .core import Core
+from .thread import ended
 from .view import Ticket
 
 __all__ = [
@@ -85,11 +84,8 @@ class WorkerOpenRouterReporter:
 
     async def _report(self, signal: Signal) -> bool:
         self._core.finish(Ticket(_ANY_EPOCH, ""), signal)
-        with suppress(TimeoutError, StoreError):
-            async with asyncio.timeout(_REPORT_S):
-                await asyncio.wrap_future(self._core.flush())
-            return True
-        return False
+        flushed = self._core.flush()
+        return await ended(flushed, _REPORT_S) and flushed.exception() is None
 
 
 def _signal(message: str, status_code: int | None, error_type: str | None) -> Signal:

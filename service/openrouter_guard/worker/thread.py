@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from openrouter_guard.runtime import cancelled
 
-__all__ = ["LoopThread"]
+__all__ = ["LoopThread", "ended"]
 
 T = TypeVar("T")
 
@@ -20,12 +20,22 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()
+        self._has_ended = False
         self._last: Callable[[], Awaitable[None]] | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Start *work* in the loop; its future is cancelled if the loop ends first, or has ended already."""
+        with self._lock:
+            if not self._has_ended:
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        future: Future[T] = Future()
+        future.cancel()
+        future.set_running_or_notify_cancel()
+        return future
 
     def call(self, function: Callable[[], object]) -> None:
         """Run *function* in the loop soon; nothing happens if the loop has ended."""
@@ -46,6 +56,8 @@ class LoopThread:
         try:
             self._loop.run_forever()
         finally:
+            with self._lock:
+                self._has_ended = True
             self._loop.run_until_complete(self._wind_up())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
@@ -54,3 +66,17 @@ class LoopThread:
         await cancelled(*(asyncio.all_tasks(self._loop) - {asyncio.current_task()}))
         if self._last is not None:
             await self._last()
+
+
+async def ended(future: Future[Any], timeout_s: float | None, *, cancel: bool = True) -> bool:
+    """Wait in another loop for what runs in this one; True if it came to an end of its own.
+
+    Awaiting it would take its cancellation, when the guard is closed, for the caller's own.
+    """
+    waiting = asyncio.wrap_future(future)
+    try:
+        await asyncio.wait((waiting,), timeout=timeout_s)
+        return waiting.done() and not waiting.cancelled()
+    finally:
+        if cancel:
+            waiting.cancel()

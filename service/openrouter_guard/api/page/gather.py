@@ -38,7 +38,7 @@ async def gather(service: Service) -> Board:
         days=days_of(metrics or {}, times or {}, now_s),
         history=history,
         workers=workers,
-        paused=paused,
+        paused=paused and {cluster: about for cluster, about in paused.items() if about.get("workloads")},
     )
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from openrouter_guard.api import badge as badges
-from openrouter_guard.api.answers import JSON, answer
+from openrouter_guard.api.answers import JSON, KEPT, answer
 from openrouter_guard.api.gating import gate as decide
 from openrouter_guard.api.gating import whole_s
 from openrouter_guard.api.problems import documented, problem
@@ -55,8 +55,9 @@ async def gate(request: Request, model: Model = "", scope: Scope = None) -> Resp
     summary="The state as a picture",
     response_class=Response,
     responses={
-        200: {"description": "An SVG", "content": {_SVG: {"schema": {"type": "string"}}}},
+        **KEPT,
         **documented(404, 422),
+        200: {**KEPT[200], "description": "An SVG", "content": {_SVG: {"schema": {"type": "string"}}}},
     },
 )
 async def badge(request: Request, scope: Scope = None) -> Response:

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from openrouter_guard.api.answers import JSON
 from openrouter_guard.api.problems import documented, problem
-from openrouter_guard.api.schemas import Health
+from openrouter_guard.api.schemas import Health, Readiness
 
 from .common import of_app
 
@@ -39,14 +39,21 @@ async def livez(request: Request) -> Response:
 @router.get(
     "/readyz",
     summary="Whether this process takes requests",
-    response_model=Health,
+    response_model=Readiness,
     responses=documented(503),
 )
 async def readyz(request: Request) -> Response:
-    """200 once started: without Redis it answers all the same, with the last known state."""
-    if not of_app(request).is_ready:
+    """200 once started: without Redis it answers all the same, with the last known state; the body says so.
+
+    Were it 503, all replicas would go at once, and with them the gate, which lets calls go where nobody knows better.
+    """
+    service = of_app(request)
+    if not service.is_ready:
         return problem(request, 503, "starting, or stopping")
-    return Response(Health(status="ok").model_dump_json(), media_type=JSON)
+    view = service.view
+    waits = view.is_degraded and view.record is None
+    answer = Readiness(status="waiting" if waits else "ok", redis="away" if view.is_degraded else "up")
+    return Response(answer.model_dump_json(), media_type=JSON)
 
 
 @router.get("/metrics", summary="For Prometheus", response_class=Response)

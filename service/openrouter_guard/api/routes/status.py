@@ -7,14 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from openrouter_guard.api.answers import XCache, json_answer, without
+from openrouter_guard.api.answers import KEPT, XCache, json_answer, without
 from openrouter_guard.api.figures import news
 from openrouter_guard.api.gating import whole_s
 from openrouter_guard.api.problems import documented
 from openrouter_guard.api.schemas import MetricsAnswer, StatusAnswer
 from openrouter_guard.api.serving import Source
 
-from .common import PREFIX, Scope, of_scope
+from .common import PREFIX, Scope, of_scope, read
 
 __all__ = ["router"]
 
@@ -27,7 +27,7 @@ _X_CACHE = {Source.CACHE: XCache.HIT, Source.STALE: XCache.STALE, Source.LIVE: X
     "/status",
     summary="What is known of OpenRouter",
     response_model=StatusAnswer,
-    responses=documented(404, 422),
+    responses={**KEPT, **documented(404, 422)},
 )
 async def status(
     request: Request,
@@ -60,7 +60,7 @@ async def status(
     "/metrics",
     summary="The fleet's counters by day",
     response_model=MetricsAnswer,
-    responses=documented(404, 422, 503),
+    responses={**KEPT, **documented(404, 422, 503)},
 )
 async def metrics(
     request: Request,
@@ -68,5 +68,5 @@ async def metrics(
     scope: Scope = None,
 ) -> Response:
     service = of_scope(request, scope)
-    answer = await service.metrics(days)
-    return json_answer(request, answer.model_dump_json(), stable=news(answer), Age=0, X_Cache=XCache.MISS)
+    answer, cached = await read(service, ("metrics", days), lambda: service.metrics(days))
+    return json_answer(request, answer.model_dump_json(), stable=news(answer), Age=0, X_Cache=cached)

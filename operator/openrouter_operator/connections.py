@@ -1,0 +1,83 @@
+"""Which Redis a resource means: the operator's own, or one that a Secret beside the resource names."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from openrouter_guard.errors import ConfigurationError
+
+from .cluster import Cluster, ClusterError, NotFound
+from .feed import Feed, Feeds, Unreadable
+from .spec import SecretRef, Spec
+
+__all__ = ["Connections"]
+
+FRESH_S = 300.0
+"""A Secret is read again after this."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    url: str
+    read_s: float
+
+
+class Connections:
+    """The feeds of all resources.
+
+    Args:
+        cluster: Where Secrets are.
+        feeds: Those of the operator's own Redis, and of others.
+        reads_secrets: Whether the operator may read Secrets at all.
+    """
+
+    def __init__(self, cluster: Cluster, feeds: Feeds, *, reads_secrets: bool) -> None:
+        self._cluster = cluster
+        self._feeds = feeds
+        self._reads_secrets = reads_secrets
+        self._known: dict[tuple[str, SecretRef], _Known] = {}
+
+    async def of(self, namespace: str, spec: Spec) -> Feed | Unreadable:
+        """The feed that the spec asks for; one that cannot be read says why."""
+        secret = spec.redis.url_secret_ref if spec.redis else None
+        if secret is None:
+            return await self._feeds.of(spec.scope)
+        try:
+            return await self._feeds.of(spec.scope, await self._url(namespace, secret))
+        except ConfigurationError as error:
+            return Unreadable(spec.scope, f"spec.redis.urlSecretRef: {error}")
+        except ClusterError as error:
+            return Unreadable(spec.scope, f"spec.redis.urlSecretRef: Secret {secret.name!r} cannot be read: {error}")
+
+    async def _url(self, namespace: str, secret: SecretRef) -> str:
+        if not self._reads_secrets:
+            raise ConfigurationError("this operator reads no Secrets: set operator.readSecrets in the chart")
+        known = self._known.get((namespace, secret))
+        if known is None or time.monotonic() - known.read_s > FRESH_S:
+            known = _Known(await self._read(namespace, secret), time.monotonic())
+            self._known[namespace, secret] = known
+        return known.url
+
+    async def _read(self, namespace: str, secret: SecretRef) -> str:
+        try:
+            body = await self._cluster.secret(namespace, secret.name)
+        except NotFound:
+            raise ConfigurationError(f"there is no Secret {secret.name!r} in this namespace") from None
+        url = _text(body, secret.key)
+        if not url.startswith(("redis", "valkey")):
+            raise ConfigurationError(
+                f"key {secret.key!r} of Secret {secret.name!r} holds no address such as redis://…"
+            )
+        return url
+
+
+def _text(body: Mapping[str, Any], key: str) -> str:
+    try:
+        return base64.b64decode((body.get("data") or {}).get(key, "")).decode().strip()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

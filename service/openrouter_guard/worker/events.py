@@ -1,0 +1,92 @@
+"""Server-sent events, found in bytes that come in any pieces, in little space.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+"""
+
+from __future__ import annotations
+
+__all__ = ["Events"]
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class Events:
+    """The data of the events of one stream; comments and other fields are left out.
+
+    Args:
+        limit_bytes: An event with more data than this is left out, and a line is kept up to here.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._line = bytearray()
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._is_cut = False
+        self._is_too_long = False
+        self._is_first_line = True
+        self._follows_cr = False
+
+    @property
+    def kept_bytes(self) -> int:
+        return len(self._line) + self._data_bytes
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The data of each event that ends in *piece*."""
+        if self._follows_cr and piece:
+            # The other half of a CRLF.
+            piece = piece.removeprefix(b"\n")
+            self._follows_cr = False
+        self._follows_cr = self._follows_cr or piece.endswith(b"\r")
+        *ended, rest = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        found: list[bytes] = []
+        for text in ended:
+            if line := self._whole(text):
+                self._field(line)
+            else:
+                self._end_event(found)
+        self._add(rest)
+        return found
+
+    def end(self) -> list[bytes]:
+        """The data of an event that the end of the stream cut short, if it has any."""
+        return self.feed(b"\n\n")
+
+    def _add(self, text: bytes) -> None:
+        room = self._limit_bytes - len(self._line)
+        self._is_cut = self._is_cut or len(text) > room
+        self._line += text[:room]
+
+    def _whole(self, text: bytes) -> bytes:
+        """The line that ends in *text*: most come in one piece, and need not be put together."""
+        if not (self._line or self._is_first_line) and len(text) <= self._limit_bytes:
+            return text
+        self._add(text)
+        line = bytes(self._line)
+        self._line.clear()
+        if self._is_first_line:
+            self._is_first_line = False
+            line = line.removeprefix(_BOM)
+        return line
+
+    def _field(self, line: bytes) -> None:
+        is_cut, self._is_cut = self._is_cut, False
+        if not line.startswith(b"data:"):
+            if line != b"data":
+                return
+            line = b"data:"
+        value = line[6:] if line.startswith(b"data: ") else line[5:]
+        self._data_bytes += len(value) + 1
+        self._is_too_long = self._is_too_long or is_cut or self._data_bytes > self._limit_bytes
+        if self._is_too_long:
+            self._data.clear()
+            self._data_bytes = 0
+        else:
+            self._data.append(value)
+
+    def _end_event(self, found: list[bytes]) -> None:
+        if self._data:
+            found.append(b"\n".join(self._data))
+            self._data.clear()
+        self._data_bytes = 0
+        self._is_too_long = False

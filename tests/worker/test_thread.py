@@ -1,0 +1,52 @@
+"""The loop that runs in the background, as those see it who wait for something in it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from openrouter_guard.worker.thread import LoopThread, ended
+
+
+@pytest.fixture
+def thread() -> Iterator[LoopThread]:
+    thread = LoopThread("a test's")
+    yield thread
+    thread.stop(nothing, 5)
+
+
+async def nothing() -> None: ...
+
+
+async def fails() -> None:
+    raise LookupError("mine")
+
+
+async def test_what_came_to_an_end_is_known_from_what_did_not(thread: LoopThread) -> None:
+    assert await ended(thread.submit(nothing()), 5)
+    assert not await ended(thread.submit(asyncio.sleep(60)), 0.01)
+
+
+async def test_what_fails_is_told_to_who_asks_and_to_nobody_else(
+    thread: LoopThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = thread.submit(fails())
+    assert await ended(failing, 5)
+    assert isinstance(failing.exception(), LookupError)
+    del failing
+    gc.collect()
+    assert caplog.records == []
+
+
+async def test_what_comes_too_late_is_cancelled() -> None:
+    thread = LoopThread("a test's")
+    waiting = thread.submit(asyncio.sleep(60))
+    thread.stop(nothing, 5)
+    assert not await ended(waiting, 5)
+    assert waiting.cancelled()
+    late = thread.submit(fails())
+    assert not await ended(late, 5)
+    assert late.cancelled()
