@@ -41,8 +41,12 @@ class Census:
         self._inventory = inventory
         self._claims = claims
         self._on_news = on_news
-        self._namespaces = tuple(namespaces) or ("",)
+        self.keep_to(namespaces)
         self._hint = asyncio.Event()
+
+    def keep_to(self, namespaces: Sequence[str]) -> None:
+        """Count in these namespaces; none means all. One that may not be read would end every count."""
+        self._namespaces = tuple(namespaces) or ("",)
 
     def hint(self) -> None:
         """A watch has begun anew."""

@@ -70,6 +70,7 @@ class Operator:
         streams: Whether the watches show what happens.
         rounds: How long each reconcile took.
         failed_rounds: How many came to nothing.
+        left_out: Namespaces that are not looked after, since a right is missing there.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Operator:
         self.streams = Streams()
         self.rounds = Histogram()
         self.failed_rounds = 0
+        self.left_out: tuple[str, ...] = ()
         cluster.wrote = self.streams.wrote
         self._cluster = cluster
 

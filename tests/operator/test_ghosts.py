@@ -14,7 +14,7 @@ from kubernetes.aio.config import load_kube_config
 
 from openrouter_operator.census import Census
 from openrouter_operator.claims import Claims
-from openrouter_operator.cluster import Cluster
+from openrouter_operator.cluster import Cluster, ClusterError
 from openrouter_operator.inventory import Inventory
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet, resource
@@ -87,12 +87,28 @@ async def test_a_count_forgets_what_is_gone_and_nothing_else(fleet: Fleet, contr
         claim = resource(name, targets=[FLOOR])
         claim["metadata"] |= {"namespace": fleet.namespace, "uid": name, "creationTimestamp": "2026-01-01T00:00:00Z"}
         claims.put(claim)
-    configuration = Configuration()
-    found = str(control_plane.kubeconfig)
-    await load_kube_config(found, client_configuration=configuration)  # type: ignore[no-untyped-call]
-    async with Cluster(configuration) as cluster:
+    async with Cluster(await configured(control_plane.kubeconfig)) as cluster:
         census = Census(cluster, inventory, claims, lambda _: None, [fleet.namespace])
         assert await census.count() == {fleet.namespace}
         assert await census.count() == set()
     assert [each.name for each in inventory.of(fleet.namespace)] == ["here"]
     assert claims.places() == {(fleet.namespace, "here")}
+
+
+async def test_a_namespace_that_is_left_out_is_not_counted(fleet: Fleet, control_plane: ControlPlane) -> None:
+    fleet.kubectl("create", "serviceaccount", "half")
+    account = f"--serviceaccount={fleet.namespace}:half"
+    fleet.kubectl("create", "rolebinding", "half", "--clusterrole=cluster-admin", account)
+    kubeconfig = control_plane.kubeconfig_for_service_account(fleet.namespace, "half")
+    async with Cluster(await configured(kubeconfig)) as cluster:
+        census = Census(cluster, Inventory(), Claims(), lambda _: None, ["kube-public", fleet.namespace])
+        with pytest.raises(ClusterError, match="kube-public"):
+            await census.count()
+        census.keep_to([fleet.namespace])
+        assert await census.count() == set()
+
+
+async def configured(kubeconfig: Path) -> Configuration:
+    found = Configuration()
+    await load_kube_config(str(kubeconfig), client_configuration=found)  # type: ignore[no-untyped-call]
+    return found
