@@ -39,7 +39,7 @@ class Thresholds:
 
     Attributes:
         fresh_s: Younger than this, the state is served from the cache.
-        min_fresh_s: Instead of ``fresh_s`` while errors are frequent; then it is checked though nobody asks, too. 0: half.
+        min_fresh_s: Instead of ``fresh_s`` while errors are frequent, when it is checked though nobody asks. 0: half.
         max_fresh_s: Instead of ``fresh_s`` while calls succeed. 0: twice as long.
         stale_s: Up to this age it is served at once while a refresh runs behind it.
         check_slot_s: One health check of the upstream in this time, for the whole fleet.
