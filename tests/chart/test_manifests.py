@@ -20,6 +20,10 @@ EVERYTHING: dict[str, Any] = {
     "openrouter": {
         "existingSecret": {"name": "openrouter"},
         "managementKey": {"existingSecret": {"name": "openrouter"}},
+        "furtherScopes": [
+            {"scope": "team-b", "existingSecret": {"name": "team-b", "key": "api-key"}},
+            {"scope": "c"},
+        ],
         "baseUrl": "https://proxy.example/api/v1",
     },
     "scope": "team-a",
@@ -45,10 +49,10 @@ EVERYTHING: dict[str, Any] = {
 DEFAULT_KINDS = [("apps", "deployments"), ("apps", "statefulsets"), ("batch", "cronjobs"), ("batch", "jobs")]
 RIGHTS = {
     *(("openrouter-guard.io", "openrouterstatuses", verb) for verb in ("get", "list", "watch", "patch")),
-    *(("openrouter-guard.io", "openrouterstatuses/status", verb) for verb in ("get", "update", "patch")),
+    ("openrouter-guard.io", "openrouterstatuses/status", "update"),
     *((group, plural, verb) for group, plural in DEFAULT_KINDS for verb in ("get", "list", "watch", "patch")),
-    *(("autoscaling", "horizontalpodautoscalers", verb) for verb in ("get", "list", "watch")),
-    *(("", "events", verb) for verb in ("create", "patch")),
+    *(("autoscaling", "horizontalpodautoscalers", verb) for verb in ("list", "watch")),
+    ("", "events", "create"),
 }
 
 
@@ -232,6 +236,13 @@ class TestEnvironment:
         assert "OPENROUTER_MANAGEMENT_KEY" not in environ(everything, OPERATOR)
         assert "OPENROUTER_MANAGEMENT_KEY" not in environ(minimal, HEALTH_SERVICE)
 
+    def test_further_scopes_have_keys_of_their_own(self, everything: Manifests, minimal: Manifests) -> None:
+        found = environ(everything, HEALTH_SERVICE)
+        assert found["OPENROUTER_GUARD_FURTHER_SCOPES"] == "team-b,c"
+        assert found["OPENROUTER_API_KEY_TEAM_B"] == {"secretKeyRef": {"name": "team-b", "key": "api-key"}}
+        assert "OPENROUTER_API_KEY_C" not in found
+        assert "OPENROUTER_GUARD_FURTHER_SCOPES" not in environ(minimal, HEALTH_SERVICE)
+
     def test_the_webhook_is_a_secret_of_the_health_service(self, everything: Manifests, minimal: Manifests) -> None:
         found = environ(everything, HEALTH_SERVICE)
         assert found["OPENROUTER_GUARD_WEBHOOK_URL"] == {"secretKeyRef": {"name": "chat", "key": "webhook-url"}}
@@ -295,9 +306,9 @@ class TestRights:
         manifests = helm.render({**MINIMAL, "operator": {"kinds": kinds}})
         held = rules(manifests.one("ClusterRole", f"guard-{OPERATOR}"))
         changed = {(group, resource) for group, resource, verb in held if verb == "patch"}
-        assert changed - {("", "events")} == {
+        assert changed == {
             ("", "replicationcontrollers"), ("keda.sh", "scaledjobs"), ("argoproj.io", "rollouts"),
-            ("openrouter-guard.io", "openrouterstatuses"), ("openrouter-guard.io", "openrouterstatuses/status"),
+            ("openrouter-guard.io", "openrouterstatuses"),
         }  # fmt: skip
         assert operator_settings(manifests).kinds == tuple(kinds)
 

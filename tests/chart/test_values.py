@@ -25,6 +25,7 @@ NOT_THRESHOLDS = {
     "HEALTH_URLS",
     "WEBHOOK_URL",
     "WEBHOOK_FORMAT",
+    "FURTHER_SCOPES",
 }
 PASSWORD = "hunter2"
 
