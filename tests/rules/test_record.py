@@ -175,6 +175,11 @@ class TestLoss:
         closed = records.now_closed(opened, "me", NOW_S + 1)
         assert records.recovered(opened, closed, NOW_S + 2) is None
 
+    def test_a_rate_limit_that_redis_lost_stands_until_it_is_over(self) -> None:
+        limited = Record(Closed(3), epoch=7, upstream=Upstream(rate_limit_reset_s=NOW_S + 30))
+        assert records.recovered(limited, None, NOW_S) == replace(limited, epoch=100_000)
+        assert records.recovered(limited, None, NOW_S + 30) is None
+
     def test_a_closed_breaker_that_expired_is_no_loss(self) -> None:
         assert records.recovered(Record(Closed(3), epoch=7), None, NOW_S) is None
 

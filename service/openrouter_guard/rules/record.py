@@ -333,7 +333,8 @@ def recovered(known: Record, seen: Record | None, now_s: float) -> Record | None
     Returns:
         None where the shared record is as new as ours, or where what we know is over anyway.
     """
-    is_over = isinstance(known.breaker, Closed) and known.standing(now_s) is None
+    is_limited = known.upstream.rate_limit_reset_s > now_s
+    is_over = isinstance(known.breaker, Closed) and known.standing(now_s) is None and not is_limited
     if is_over or (seen is not None and _follows(seen, known)):
         return None
     return replace(known, epoch=next_epoch(known.epoch, now_s))
