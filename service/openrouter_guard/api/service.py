@@ -27,6 +27,7 @@ from .events import Events
 from .figures import WINDOWS, metrics_answer
 from .gauges import Source
 from .prometheus import Telemetry
+from .recent import Recent
 from .reckoning import Reckoning
 from .refresher import Refresher
 from .reports import Reports
@@ -77,6 +78,7 @@ class Service:
         self.telemetry = telemetry or Telemetry()
         self._told = self.telemetry.of(Source(settings, lambda: self._cache.view, lambda: self._reckoning.figures))
         self.reports = Reports(self._cache, self._store)
+        self.recent = Recent()
         self.events = Events(
             self._cache.news, lambda: self._cache.view, self._as_event, settings.thresholds.max_streams
         )
@@ -191,6 +193,7 @@ class Service:
         self.drain()
         await self._background.stop()
         await self._refresher.stop()
+        await self.recent.stop()
         with suppress(StoreError):
             if not self._cache.view.is_degraded:
                 await self._counters.flush(self._store, self._cache.now_s)

@@ -5,8 +5,6 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 __all__ = ["Events"]
 
 _BOM = b"\xef\xbb\xbf"
@@ -22,7 +20,8 @@ class Events:
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._line = bytearray()
-        self._data = bytearray()
+        self._data: list[bytes] = []
+        self._data_bytes = 0
         self._is_cut = False
         self._is_too_long = False
         self._is_first_line = True
@@ -30,54 +29,64 @@ class Events:
 
     @property
     def kept_bytes(self) -> int:
-        return len(self._line) + len(self._data)
+        return len(self._line) + self._data_bytes
 
-    def feed(self, piece: bytes) -> Iterator[bytes]:
+    def feed(self, piece: bytes) -> list[bytes]:
         """The data of each event that ends in *piece*."""
         if self._follows_cr and piece:
             # The other half of a CRLF.
             piece = piece.removeprefix(b"\n")
             self._follows_cr = False
-        for line in piece.splitlines(keepends=True):
-            text = line.rstrip(b"\r\n")
-            self._add(text)
-            if len(text) < len(line):
-                yield from self._end_line()
         self._follows_cr = self._follows_cr or piece.endswith(b"\r")
+        *ended, rest = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        found: list[bytes] = []
+        for text in ended:
+            if line := self._whole(text):
+                self._field(line)
+            else:
+                self._end_event(found)
+        self._add(rest)
+        return found
 
-    def end(self) -> Iterator[bytes]:
+    def end(self) -> list[bytes]:
         """The data of an event that the end of the stream cut short, if it has any."""
-        yield from self._end_line()
-        yield from self._end_event()
+        return self.feed(b"\n\n")
 
     def _add(self, text: bytes) -> None:
         room = self._limit_bytes - len(self._line)
         self._is_cut = self._is_cut or len(text) > room
         self._line += text[:room]
 
-    def _end_line(self) -> Iterator[bytes]:
+    def _whole(self, text: bytes) -> bytes:
+        """The line that ends in *text*: most come in one piece, and need not be put together."""
+        if not (self._line or self._is_first_line) and len(text) <= self._limit_bytes:
+            return text
+        self._add(text)
         line = bytes(self._line)
+        self._line.clear()
         if self._is_first_line:
             self._is_first_line = False
             line = line.removeprefix(_BOM)
-        if line:
-            self._field(line)
-        else:
-            yield from self._end_event()
-        self._line.clear()
-        self._is_cut = False
+        return line
 
     def _field(self, line: bytes) -> None:
-        name, _, value = line.partition(b":")
-        if name != b"data":
-            return
-        value = value.removeprefix(b" ") + b"\n"
-        self._is_too_long = self._is_too_long or self._is_cut or len(self._data) + len(value) > self._limit_bytes
-        if not self._is_too_long:
-            self._data += value
+        is_cut, self._is_cut = self._is_cut, False
+        if not line.startswith(b"data:"):
+            if line != b"data":
+                return
+            line = b"data:"
+        value = line[6:] if line.startswith(b"data: ") else line[5:]
+        self._data_bytes += len(value) + 1
+        self._is_too_long = self._is_too_long or is_cut or self._data_bytes > self._limit_bytes
+        if self._is_too_long:
+            self._data.clear()
+            self._data_bytes = 0
+        else:
+            self._data.append(value)
 
-    def _end_event(self) -> Iterator[bytes]:
-        if self._data and not self._is_too_long:
-            yield bytes(self._data[:-1])
-        self._data.clear()
+    def _end_event(self, found: list[bytes]) -> None:
+        if self._data:
+            found.append(b"\n".join(self._data))
+            self._data.clear()
+        self._data_bytes = 0
         self._is_too_long = False

@@ -87,7 +87,7 @@ class Reading:
         body = _json(bytes(self._kept))
         return UNREADABLE if body is None else of_answer(self._status_code, body=body)
 
-    def _read(self, events: Iterator[bytes]) -> None:
+    def _read(self, events: list[bytes]) -> None:
         for data in events:
             self._is_done = self._is_done or data.startswith(_DONE)
             if b'"error"' in data and self._error is None:
