@@ -49,7 +49,8 @@ def _set_up(stage: Stage) -> None:
     timed("The CRD, three Deployments of workers, an OpenRouterStatus that pauses them, the operator")
     stage.control_plane.apply(_CRDS)
     stage.await_cluster("the CRD is established", _CRD, "--for=condition=Established")
-    stage.control_plane.apply(_EXAMPLES)
+    for name in ("workers.yaml", "openrouterstatus.yaml"):
+        stage.control_plane.apply(_EXAMPLES / name)
     stage.start_operator()
     stage.await_cluster("the OpenRouterStatus is ready", _RESOURCE, "--for=condition=Ready", seconds=30.0)
 
