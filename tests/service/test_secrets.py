@@ -98,9 +98,9 @@ async def test_a_key_that_workers_wrote_down_goes_no_further(
     settings: Settings, upstream: FakeUpstream, client: aioredis.Redis, nothing_leaks: Ears
 ) -> None:
     """Older workers store what the upstream said, and a library of another version may too."""
-    said = f"No such key: {KEY}"
+    said, now = f"No such key: {KEY}", iso(time.time())
     error = {
-        "timestamp": iso(time.time()),
+        "timestamp": now,
         "worker_id": "old",
         "error_type": "api_key_invalid",
         "error_message": said,
