@@ -99,6 +99,13 @@ def test_the_cap_of_the_free_models_stops_only_them(headers: dict[str, str], wai
     assert (signal.effect, signal.wait_s, signal.about) == (Effect.NEUTRAL, wait_s, About.FREE_MODELS)
 
 
+@pytest.mark.parametrize("before", [0, 190], ids=["whole", "across the end of the message"])
+def test_a_key_that_the_upstream_repeats_is_hidden(before: int) -> None:
+    message = "x" * before + " sk-or-v1-0123456789abcdef is not known"
+    signals = (of_status(401, error={"message": message}, now_s=NOW_S), of_error_type("api_key_invalid", message))
+    assert all("sk-or" not in signal.message and "[key]" in signal.message for signal in signals)
+
+
 def test_a_long_message_is_shortened() -> None:
     assert len(of_status(500, error={"message": "x" * 10_000}, now_s=NOW_S).message) == 200
 

@@ -5,7 +5,9 @@ Here is what makes it worth something: it hears what leaks, and the service is a
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from dataclasses import replace
 
 import httpx
@@ -15,8 +17,20 @@ from asgi_lifespan import LifespanManager
 from fastapi import FastAPI
 
 from openrouter_guard.api import create_app
+from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import Settings, Tokens
-from tests.service.apps import KEY, READ_TOKEN, STATUS, WRITE_TOKEN, FakeUpstream, bearer, failing, running
+from tests.service.apps import (
+    KEY,
+    READ_TOKEN,
+    STATUS,
+    WRITE_TOKEN,
+    FakeUpstream,
+    ask,
+    bearer,
+    failing,
+    running,
+    write,
+)
 from tests.service.ears import PASSWORD, Ears
 from tests.service.listening import listening, watching
 
@@ -78,3 +92,25 @@ async def test_everything_is_asked_with_all_secrets_set(
     assert any("was refused" in said for said in nothing_leaks.heard)
     kept = str([await client.hgetall("openrouter:state"), await client.xrange("openrouter:history")])
     assert "sk-or" not in kept
+
+
+async def test_a_key_that_workers_wrote_down_goes_no_further(
+    settings: Settings, upstream: FakeUpstream, client: aioredis.Redis, nothing_leaks: Ears
+) -> None:
+    """Older workers store what the upstream said, and a library of another version may too."""
+    said, now = f"No such key: {KEY}", iso(time.time())
+    error = {
+        "timestamp": now,
+        "worker_id": "old",
+        "error_type": "api_key_invalid",
+        "error_message": said,
+    }
+    await write(client, age_s=1, state="api_key_invalid", message=said, error_details=json.dumps(error))
+    await client.lpush(f"openrouter:worker_errors:{now[:10]}", json.dumps(error))
+    async with running(settings, upstream) as service:
+        answer = await ask(service)
+        (worker,) = (await ask(service, "/api/v1/openrouter/workers"))["workers"]
+        await service.get("/")
+    assert answer["message"] == worker["last_error"]["error_message"] == "No such key: [key]"
+    assert json.loads(answer["error_details"])["error_message"] == "No such key: [key]"
+    assert len(nothing_leaks.heard) >= 6

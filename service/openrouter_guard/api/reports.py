@@ -10,7 +10,6 @@ from openrouter_guard.errors import StoreContended, StoreError
 from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.models import Models
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import SUCCESS, Effect, Signal, of_error_type, of_status
@@ -76,11 +75,10 @@ def signal_of(result: ResultBody, now_s: float) -> Signal:
     """What one result says of the upstream."""
     if result.success:
         return SUCCESS
-    said = without_keys(result.message)
     if result.error_type is not None:
-        return of_error_type(result.error_type, said, result.status_code)
+        return of_error_type(result.error_type, result.message, result.status_code)
     error = dict(result.error or {})
-    error["message"] = without_keys(str(error.get("message") or "")) or said
+    error["message"] = error.get("message") or result.message
     wait_s = result.retry_after_seconds
     headers = {} if wait_s is None else {"retry-after": str(wait_s)}
     return of_status(result.status_code or 0, error=error, headers=headers, now_s=now_s)

@@ -13,6 +13,8 @@ from datetime import UTC
 from enum import StrEnum
 from typing import Any
 
+from .hiding import without_keys
+
 __all__ = ["About", "Effect", "ErrorType", "OpenRouterState", "Signal", "of_error_type", "of_status"]
 
 MAX_WAIT_S = 25 * 3600.0
@@ -134,7 +136,7 @@ def of_status(
     """
     error = error or {}
     metadata = _mapping(error.get("metadata"))
-    message = str(error.get("message") or f"HTTP {status_code}")[:_MESSAGE_LENGTH]
+    message = _shown(str(error.get("message") or f"HTTP {status_code}"))
     if status_code < 400:
         return SUCCESS
     if status_code == 429:
@@ -152,7 +154,12 @@ def of_error_type(error_type: str, message: str = "", status_code: int | None = 
         known = ErrorType(error_type)
     except ValueError:
         known = ErrorType.UNKNOWN_ERROR
-    return Signal(Effect.FAILURE, known, message[:_MESSAGE_LENGTH], status_code)
+    return Signal(Effect.FAILURE, known, _shown(message), status_code)
+
+
+def _shown(message: str) -> str:
+    """Hidden before it is cut: half a key is a key too."""
+    return without_keys(message)[:_MESSAGE_LENGTH]
 
 
 def _error_type(status_code: int, message: str, metadata: Mapping[str, Any]) -> ErrorType | None:

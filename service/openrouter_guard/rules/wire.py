@@ -14,6 +14,7 @@ from typing import Any
 
 from . import window as windows
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase
+from .hiding import without_keys
 from .override import Override, OverrideKind
 from .record import Record, Transition, Upstream
 from .signals import OpenRouterState
@@ -186,14 +187,15 @@ def _contradiction(flag: str | None, is_open: bool) -> bool | None:
 def _upstream(fields: Mapping[str, str]) -> Upstream:
     return Upstream(
         state=_state(fields.get("state")),
-        message=fields.get("message", ""),
+        # Older writers repeat what the upstream said, and that may be the key.
+        message=without_keys(fields.get("message", "")),
         balance=_number(fields.get("balance")),
         usage_today=_number(fields.get("usage_today")),
         usage_month=_number(fields.get("usage_month")),
         last_check_s=unix_s(fields.get("last_check")),
         last_api_call_s=unix_s(fields.get("last_api_call")),
         last_success_s=unix_s(fields.get("last_success")),
-        error_details=fields.get("error_details", ""),
+        error_details=without_keys(fields.get("error_details", "")),
         rate_limit_reset_s=unix_s(fields.get("rate_limit_reset")),
     )
 
