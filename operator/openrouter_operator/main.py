@@ -114,6 +114,7 @@ async def _operator(settings: OperatorSettings, cluster: Cluster) -> AsyncIterat
         access=settings.access,
         resource_class=settings.resource_class,
         reads_secrets=settings.reads_secrets,
+        namespaces=settings.namespaces,
     )
     try:
         yield operator
@@ -129,15 +130,17 @@ async def _operate(settings: OperatorSettings, cluster: Cluster, operator: Opera
     paths = [kind.path for kind in operator.inventory.kinds]
     settings = replace(settings, namespaces=await _permitted(cluster, paths, settings.namespaces))
     operator.left_out = tuple(namespace for namespace in asked if namespace not in settings.namespaces)
+    operator.census.keep_to(settings.namespaces)
     await lease.acquire()
     await _lead(settings, cluster, operator, lease)
 
 
 async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator, lease: Lease) -> None:
-    orphans = Background()
-    orphans.start("orphans", operator.orphans.sweep, waits=True)
+    background = Background()
+    background.start("orphans", operator.orphans.sweep, waits=True)
+    background.start("census", operator.census.sweep, waits=True)
     if operator.left_out:
-        orphans.start("rights", lambda: _let_in(cluster, operator), waits=True)
+        background.start("rights", lambda: _let_in(cluster, operator), waits=True)
     keeping = asyncio.create_task(_keep(lease, operator))
     try:
         await _fill(operator, cluster, settings.namespaces)
@@ -145,7 +148,7 @@ async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator
         await _watch(settings, operator)
     finally:
         was_lost = keeping.done()
-        await orphans.stop()
+        await background.stop()
         await cancelled(keeping)
         await lease.release()
     if was_lost:

@@ -213,6 +213,8 @@ class Reconciler:
         """With what others have to do with them: autoscalers, KEDA, and older resources."""
         autoscaled, kedas = self._inventory.autoscaled(namespace), self._inventory.scaled_by_keda(namespace)
         older = self._claims.before(namespace, owner.uid)
+        if not (autoscaled or kedas or older):
+            return list(found)
 
         def whole(candidate: Candidate) -> Candidate:
             workload = candidate.workload

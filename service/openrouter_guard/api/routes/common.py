@@ -9,6 +9,7 @@ from fastapi import Query, Request
 
 from openrouter_guard.api.answers import XCache
 from openrouter_guard.api.problems import UnknownScope
+from openrouter_guard.api.scopes import Scopes
 from openrouter_guard.api.service import Service
 
 __all__ = ["PREFIX", "Scope", "of_app", "of_scope", "read"]
@@ -24,9 +25,9 @@ Scope = Annotated[
 
 
 # Not dependencies: resolving them would take longer than all of the service's own work for a request.
-def of_app(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
+def of_app(request: Request) -> Scopes:
+    scopes: Scopes = request.app.state.scopes
+    return scopes
 
 
 async def read(service: Service, question: Hashable, ask: Callable[[], Awaitable[T]]) -> tuple[T, XCache]:
@@ -36,7 +37,8 @@ async def read(service: Service, question: Hashable, ask: Callable[[], Awaitable
 
 
 def of_scope(request: Request, scope: str | None) -> Service:
-    service = of_app(request)
-    if scope not in (None, service.settings.scope):
-        raise UnknownScope(f"This service looks after scope {service.settings.scope!r} only")
+    scopes = of_app(request)
+    service = scopes.find(scope)
+    if service is None:
+        raise UnknownScope(f"This service does not look after that scope: choose one of {', '.join(scopes.names)}")
     return service
