@@ -221,7 +221,7 @@ def test_lists_from_before_the_pause_make_a_new_operator_forget_no_original(
     proxy.rule = lagging
     restart(fleet, operator)
     until(
-        lambda: ("three", 409) in changes(control_plane, fleet.namespace, agent="proxy"), seconds=10
+        lambda: ("three", 409) in changes(control_plane, fleet.namespace, agent="proxy"), seconds=30
     )  # it took it for running
     fleet.force("forced_closed")
     fleet.until_replicas(one=1, three=3, seconds=30)
