@@ -42,7 +42,7 @@ def leader(fleet: Fleet, proxy: Proxy, start: Any) -> Operator:
 def other(leader: Operator, start: Any) -> Operator:
     """It stands by."""
     other: Operator = start()
-    until(lambda: "waiting for the lease" in other.said(), seconds=15)
+    until(lambda: "waiting for the lease" in other.said(), seconds=30)
     return other
 
 
@@ -82,7 +82,7 @@ def test_the_other_takes_over_in_the_life_of_a_lease_and_the_former_leader_chang
     fleet.force("forced_open")
     fleet.until_replicas(one=0, three=0)
     end(leader, proxy)
-    until(lambda: leader.has_ended, seconds=20)
+    until(lambda: leader.has_ended, seconds=40)
     fleet.force("forced_closed")
     fleet.until_replicas(one=1, three=3)
     assert changes(control_plane, fleet.namespace, agent="leader") == []
@@ -92,9 +92,9 @@ def test_a_leader_that_is_cut_off_gives_up_before_the_other_may_begin(
     proxy: Proxy, leader: Operator, other: Operator
 ) -> None:
     proxy.is_cut = True
-    until(lambda: leads(other) and "lost the lease" in leader.said(), seconds=15)
+    until(lambda: leads(other) and "lost the lease" in leader.said(), seconds=30)
     assert said_s(leader, "lost the lease") < said_s(other, "holding the lease")
-    until(lambda: leader.has_ended, seconds=20)
+    until(lambda: leader.has_ended, seconds=40)
 
 
 def test_a_late_write_of_the_former_leader_is_refused_and_changes_nothing(
@@ -105,7 +105,7 @@ def test_a_late_write_of_the_former_leader_is_refused_and_changes_nothing(
     fleet.force("forced_open")
     until(lambda: sum(seen.is_write and seen.is_of("deployments") for seen in proxy.seen) == 2)
     leader.kill()
-    fleet.until_replicas(one=0, three=0, seconds=15)
+    fleet.until_replicas(one=0, three=0, seconds=30)
     assert leads(other)
     fleet.force("forced_closed")
     fleet.until_replicas(one=1, three=3)

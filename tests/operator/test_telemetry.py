@@ -56,7 +56,7 @@ class Scraper:
     """An operator's HTTP port, which is in its log."""
 
     def __init__(self, operator: Operator) -> None:
-        until(lambda: "probes on port" in operator.said(), seconds=15)
+        until(lambda: "probes on port" in operator.said(), seconds=30)
         found = re.search(r"probes on port (\d+)", operator.said())
         assert found
         self._url = f"http://127.0.0.1:{found[1]}"
@@ -98,12 +98,31 @@ class TestOnACluster:
         until(lambda: scrape("watch_lag_seconds") == 0)
         assert scrape("watch_age_seconds", resource="deployments") is not None
 
+    def test_with_nothing_to_do_it_asks_for_its_lease_and_for_nothing_else(
+        self, fleet: Fleet, proxy: Proxy, start: Any
+    ) -> None:
+        start(proxy.kubeconfig, OPENROUTER_GUARD_LEASE_SECONDS="5")
+        fleet.deploy(**{f"worker-{number}": 1 for number in range(20)})
+        fleet.watch()
+        fleet.force("forced_open")
+        fleet.until_condition("Reconciling", "False")
+        until(lambda: set(fleet.replicas().values()) == {0}, seconds=30)
+
+        def renewals(since: int) -> int:
+            return sum(seen.method == "PUT" and seen.is_of("leases") for seen in proxy.seen[since:])
+
+        settled = len(proxy.seen)
+        until(lambda: renewals(settled) >= 2, seconds=30)  # what the last changes caused is over then
+        quiet = len(proxy.seen)
+        until(lambda: renewals(quiet) >= 3, seconds=30)
+        assert [f"{seen.method} {seen.path}" for seen in proxy.seen[quiet:] if not seen.is_of("leases")] == []
+
     def test_one_that_stands_by_says_so(self, fleet: Fleet, start: Any) -> None:
         start()
         fleet.watch()
         scrape = Scraper(start())
         assert scrape("leader") == 0
-        until(lambda: scrape.get("/readyz") == (200, "ok"), seconds=15)
+        until(lambda: scrape.get("/readyz") == (200, "ok"), seconds=30)
 
     def test_a_watch_that_hangs_shows_as_a_growing_lag(self, fleet: Fleet, proxy: Proxy, start: Any) -> None:
         proxy.rule = lambda seen: Hold() if seen.is_watch and seen.is_of("deployments") else None
@@ -131,5 +150,5 @@ class TestRedisAway:
         scrape = Scraper(start())
         fleet.watch()
         self.valkey.stop()
-        until(lambda: (scrape("state_age_seconds", scope="default") or 0) > 2, seconds=15)
+        until(lambda: (scrape("state_age_seconds", scope="default") or 0) > 2, seconds=30)
         assert scrape.get("/livez") == (200, "ok"), "to begin anew would not help"
