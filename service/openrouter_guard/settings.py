@@ -39,6 +39,8 @@ class Thresholds:
 
     Attributes:
         fresh_s: Younger than this, the state is served from the cache.
+        min_fresh_s: Instead of ``fresh_s`` while errors are frequent, when it is checked though nobody asks. 0: half.
+        max_fresh_s: Instead of ``fresh_s`` while calls succeed. 0: twice as long.
         stale_s: Up to this age it is served at once while a refresh runs behind it.
         check_slot_s: One health check of the upstream in this time, for the whole fleet.
         check_timeout_s: How long a health check may take.
@@ -48,6 +50,8 @@ class Thresholds:
     """
 
     fresh_s: float = 60.0
+    min_fresh_s: float = 0.0
+    max_fresh_s: float = 0.0
     stale_s: float = 300.0
     check_slot_s: float = 60.0
     check_timeout_s: float = 10.0
@@ -164,6 +168,8 @@ class Settings:
             ),
             thresholds=Thresholds(
                 fresh_s=read.seconds("FRESH_SECONDS", thresholds.fresh_s),
+                min_fresh_s=read.seconds("MIN_FRESH_SECONDS", thresholds.min_fresh_s),
+                max_fresh_s=read.seconds("MAX_FRESH_SECONDS", thresholds.max_fresh_s),
                 stale_s=read.seconds("STALE_SECONDS", thresholds.stale_s),
                 check_slot_s=read.seconds("CHECK_SLOT_SECONDS", thresholds.check_slot_s),
                 check_timeout_s=read.seconds("CHECK_TIMEOUT_SECONDS", thresholds.check_timeout_s),
