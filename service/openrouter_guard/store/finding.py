@@ -40,8 +40,10 @@ class Finder:
         self._timeouts = timeouts
         # All processes of a fleet asking the same one first would be its load test.
         self._hosts = random.sample(address.hosts, len(address.hosts))
-        self._tls = _tls_options(address)
-        self._connection_class = aioredis.SSLConnection if self._tls else aioredis.Connection
+        tls = _tls_options(address)
+        by_network = aioredis.SSLConnection if tls else aioredis.Connection
+        self._by_network = {"connection_class": by_network, "socket_keepalive": True} | tls
+        self._by_socket = {"connection_class": aioredis.UnixDomainSocketConnection}
 
     async def find(self) -> aioredis.Redis:
         """A client of the server; it may yet turn out to be away.
@@ -122,15 +124,13 @@ class Finder:
     def _client(self, login: Login, **where: Any) -> aioredis.Redis:
         # The pool by hand: the client's own asks each server for notices of maintenance, at every connection.
         pool = aioredis.ConnectionPool(
-            connection_class=aioredis.UnixDomainSocketConnection if "path" in where else self._connection_class,
+            **(self._by_socket if "path" in where else self._by_network),
             **where,
-            **self._tls,
             username=login.username or None,
             password=login.password or None,
             decode_responses=True,
             socket_connect_timeout=self._timeouts.connect_s,
             socket_timeout=self._timeouts.answer_s,
-            socket_keepalive=True,
             # A retry inside the client would multiply the timeouts; who calls us knows when to try again.
             retry=Retry(NoBackoff(), 0),
             client_name="openrouter-guard",
