@@ -20,6 +20,7 @@ from openrouter_guard.store import Batch, Store
 from tests.service.apps import eventually
 from tests.store.batches import failed_calls, failures, report, settle, store_at
 from tests.topologies import Cluster, Watched, cluster, cluster_with_a_spare, kill, watched
+from tests.valkeys import valkey
 
 pytestmark = pytest.mark.slow
 
@@ -249,6 +250,17 @@ class TestACluster:
         async with store_at(f"redis://127.0.0.1:{them.second.port}") as store:
             with pytest.raises(StoreRefused, match=r"is a node of a Cluster: write redis\+cluster://"):
                 await report(store)
+
+
+async def test_a_server_is_reached_by_its_socket(tmp_path: Path) -> None:
+    socket = tmp_path / "valkey.sock"
+    with valkey(unixsocket=socket):
+        url = f"unix://{socket}?db=1"
+        async with store_at(url) as store:
+            assert await opens(store)
+        record, _ = read(url, "default", 1.0)
+        assert record is not None
+        assert isinstance(record.breaker, Open)
 
 
 async def test_a_server_that_is_addressed_as_a_cluster_works_all_the_same(redis_url: str) -> None:

@@ -40,7 +40,10 @@ class Finder:
         self._timeouts = timeouts
         # All processes of a fleet asking the same one first would be its load test.
         self._hosts = random.sample(address.hosts, len(address.hosts))
-        self._tls = _tls_options(address)
+        tls = _tls_options(address)
+        by_network = aioredis.SSLConnection if tls else aioredis.Connection
+        self._by_network = {"connection_class": by_network, "socket_keepalive": True} | tls
+        self._by_socket = {"connection_class": aioredis.UnixDomainSocketConnection}
 
     async def find(self) -> aioredis.Redis:
         """A client of the server; it may yet turn out to be away.
@@ -58,7 +61,7 @@ class Finder:
 
     def client(self, host: Host | None) -> aioredis.Redis:
         """A client of one server; without a host, the one behind the socket."""
-        where = {"unix_socket_path": self._address.path} if host is None else {"host": host[0], "port": host[1]}
+        where = {"path": self._address.path} if host is None else {"host": host[0], "port": host[1]}
         return self._client(self._address.login, db=self._address.database, **where)
 
     def learn(self, host: Host) -> None:
@@ -119,19 +122,20 @@ class Finder:
         self._hosts.insert(0, host)
 
     def _client(self, login: Login, **where: Any) -> aioredis.Redis:
-        return aioredis.Redis(
+        # The pool by hand: the client's own asks each server for notices of maintenance, at every connection.
+        pool = aioredis.ConnectionPool(
+            **(self._by_socket if "path" in where else self._by_network),
             **where,
-            **self._tls,
             username=login.username or None,
             password=login.password or None,
             decode_responses=True,
             socket_connect_timeout=self._timeouts.connect_s,
             socket_timeout=self._timeouts.answer_s,
-            socket_keepalive=True,
             # A retry inside the client would multiply the timeouts; who calls us knows when to try again.
             retry=Retry(NoBackoff(), 0),
             client_name="openrouter-guard",
         )
+        return aioredis.Redis.from_pool(pool)
 
 
 def _tls_options(address: Address) -> dict[str, Any]:
@@ -142,7 +146,6 @@ def _tls_options(address: Address) -> dict[str, Any]:
         if not os.access(file, os.R_OK):
             raise ConfigurationError(f"REDIS_URL has {option}={file}: there is no such file, or it cannot be read")
     return {
-        "ssl": True,
         "ssl_ca_certs": tls.ca_certs or None,
         "ssl_certfile": tls.certfile or None,
         "ssl_keyfile": tls.keyfile or tls.certfile or None,
