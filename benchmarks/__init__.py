@@ -10,11 +10,13 @@ on this machine, on a Valkey of its own. The figures are shown and never asserte
     half_open      how many calls reach an upstream that is just coming back; what a killed trial call leaves behind
     redis_away     what a call costs while Redis is frozen or gone
     imports        what importing the library costs
+    false_trips    how often chance alone opens the breaker, and how soon an outage does (simulated)
+    late_reports   whether it does harm that successes wait to be told (simulated)
     status         requests per second and latency of the cached status, beside what else could answer
     replicas       how many calls reach OpenRouter from four replicas that many clients ask
     start_up       how long a replica takes to answer, and the memory that it holds
     soak           a steady load while the store is killed twice: answers that fail, memory that grows
 
-and the rest is what they share: measuring (rows, medians), forms (how each library guards a call), calling, fleet
+and the rest is what they share: measuring (rows, samples), forms (how each library guards a call), calling, fleet
 (processes), serving and load (HTTP servers and clients), existing_status, upstream, valkey.
 """

@@ -134,20 +134,20 @@ def _name() -> str:
 
 OURS = (
     Form("ours", "with", "with guard.call(): work()", _guard),
-    Form("ours", "function", "guarded()", _guard),
+    Form("ours", "decorator", "guarded()", _guard),
     Form("ours", "async with", "async with guard.call(): await work()", _async_guard),
-    Form("ours", "async function", "await guarded()", _async_guard),
+    Form("ours", "async decorator", "await guarded()", _async_guard),
 )
 PEERS = (
     Form("circuitbreaker", "with", "with breaker: work()", _circuitbreaker),
     Form("pybreaker", "with", "with breaker.calling(): work()", _pybreaker),
     Form("purgatory", "with", "with breaker: work()", _purgatory),
     Form("pybreaker on Redis", "with", "with breaker.calling(): work()", _pybreaker_on_redis),
-    Form("circuitbreaker", "function", "guarded()", _circuitbreaker),
-    Form("pybreaker", "function", "guarded()", _pybreaker),
-    Form("purgatory", "function", "guarded()", _purgatory),
-    Form("aiobreaker", "function", "guarded()", _aiobreaker),
-    Form("pybreaker on Redis", "function", "guarded()", _pybreaker_on_redis),
+    Form("circuitbreaker", "decorator", "guarded()", _circuitbreaker),
+    Form("pybreaker", "decorator", "guarded()", _pybreaker),
+    Form("purgatory", "decorator", "guarded()", _purgatory),
+    Form("aiobreaker", "decorator", "guarded()", _aiobreaker),
+    Form("pybreaker on Redis", "decorator", "guarded()", _pybreaker_on_redis),
     Form("purgatory", "async with", "async with breaker: await work()", _async_purgatory),
     # Only who asks for the breaker anew learns what others saw.
     Form(
@@ -156,10 +156,10 @@ PEERS = (
         "async with await factory.get_breaker(name): await work()",
         _async_purgatory_on_redis,
     ),
-    Form("circuitbreaker", "async function", "await guarded()", _circuitbreaker),
-    Form("purgatory", "async function", "await guarded()", _async_purgatory),
-    Form("aiobreaker", "async function", "await guarded()", _aiobreaker),
-    Form("purgatory on Redis", "async function", "await guarded()", _async_purgatory_on_redis),
+    Form("circuitbreaker", "async decorator", "await guarded()", _circuitbreaker),
+    Form("purgatory", "async decorator", "await guarded()", _async_purgatory),
+    Form("aiobreaker", "async decorator", "await guarded()", _aiobreaker),
+    Form("purgatory on Redis", "async decorator", "await guarded()", _async_purgatory_on_redis),
 )
 
 

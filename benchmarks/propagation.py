@@ -25,7 +25,8 @@ REPORTERS = 3
 _LOOK_S = 0.005
 _MS = 1000.0
 
-_policy = Policy(reset_timeout_s=RESET_S, max_reset_timeout_s=RESET_S)
+_policy = Policy(reset_timeout_s=RESET_S, max_reset_timeout_s=RESET_S, ramp_s=0.001)
+"""Without a ramp: who has just seen it close must be able to open it again."""
 
 
 def run(effort: Effort) -> Iterator[Row]:

@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from urllib.parse import unquote, unquote_plus
 
 from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE
@@ -183,7 +182,7 @@ def parse(url: str) -> Address:
     return Address(
         topology=topology,
         hosts=_hosts(topology, hosts),
-        path=unquote(path) if topology is Topology.SOCKET else "",
+        path=_unquoted(path) if topology is Topology.SOCKET else "",
         database=database,
         service=service,
         login=_login(user, options),
@@ -218,7 +217,7 @@ def _options(query: str) -> dict[str, str]:
         if name not in _OPTIONS | _OF_OTHERS:
             shown = repr(name) if re.fullmatch(r"[a-z_]{1,30}", name) else "an option"
             raise ConfigurationError(f"REDIS_URL has {shown}, which is none of {', '.join(sorted(_OPTIONS))}")
-        options[name] = unquote_plus(value)
+        options[name] = _unquoted(value.replace("+", " "))
     return options
 
 
@@ -240,7 +239,7 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
     if not found or not 0 < int(found[3] or default_port) < 65536:
         # What stands there may be a piece of a password.
         raise ConfigurationError(f"REDIS_URL has no usable host and port: {_FORMS}{_ESCAPE}")
-    return unquote(found[1] or found[2] or ""), int(found[3] or default_port)
+    return _unquoted(found[1] or found[2] or ""), int(found[3] or default_port)
 
 
 def _where(topology: Topology, path: str, options: Mapping[str, str]) -> tuple[int, str]:
@@ -270,8 +269,8 @@ def _database(text: str) -> int:
 def _login(user: str, options: Mapping[str, str]) -> Login:
     name, _, password = user.partition(":")
     return Login(
-        unquote(name) or options.get("username", ""),
-        unquote(password) or options.get("password", ""),
+        _unquoted(name) or options.get("username", ""),
+        _unquoted(password) or options.get("password", ""),
     )
 
 
@@ -298,6 +297,15 @@ def _tls(options: Mapping[str, str], *, is_on: bool) -> Tls | None:
     if tls.keyfile and not tls.certfile:
         raise ConfigurationError("REDIS_URL has ssl_keyfile, and no ssl_certfile that the key belongs to")
     return tls
+
+
+def _unquoted(text: str) -> str:
+    if "%" not in text:
+        return text
+    # Only now: a probe that starts every few seconds should not pay for it.
+    from urllib.parse import unquote
+
+    return unquote(text)
 
 
 def _word(options: Mapping[str, str], name: str, words: Mapping[str, bool]) -> bool:

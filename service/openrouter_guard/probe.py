@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from .address import Address, Tls, Topology, checked
 from .errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
@@ -104,17 +104,20 @@ def _ask(address: Address, host: Host, question: Sequence[Command], deadline_s: 
 
 
 def _connect(address: Address, host: Host, deadline_s: float) -> socket.socket:
+    encrypted = _encryption(address, address.tls, host[0]) if address.tls else None
     left_s = max(deadline_s - time.monotonic(), 0.001)
     if address.topology is Topology.SOCKET:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(left_s)
         connection.connect(address.path)
         return connection
-    connection = socket.create_connection(host, left_s)
-    return _encrypted(connection, address, address.tls, host[0]) if address.tls else connection
+    # As bytes, where the name is plain: as text, Python would load the tables of all the world's letters.
+    name: Any = host[0].encode() if host[0].isascii() else host[0]
+    connection = socket.create_connection((name, host[1]), left_s)
+    return encrypted(connection) if encrypted else connection
 
 
-def _encrypted(connection: socket.socket, address: Address, tls: Tls, hostname: str) -> socket.socket:
+def _encryption(address: Address, tls: Tls, hostname: str) -> Callable[[socket.socket], socket.socket]:
     # Only now: where there is no TLS, nobody should pay for the import.
     import ssl
 
@@ -127,13 +130,18 @@ def _encrypted(connection: socket.socket, address: Address, tls: Tls, hostname: 
     except (OSError, ValueError) as error:
         files = ", ".join(f"{option}={file}" for option, file in tls.files.items())
         raise ConfigurationError(f"a file that REDIS_URL names cannot be used ({files}): {error}") from error
-    try:
-        return context.wrap_socket(connection, server_hostname=hostname)
-    except ssl.SSLError as error:
-        raise StoreRefused(
-            f"Redis at {address}: TLS failed ({getattr(error, 'verify_message', '') or error.reason}): "
-            "look at the ssl_… options of REDIS_URL"
-        ) from error
+
+    def encrypted(connection: socket.socket) -> socket.socket:
+        try:
+            return context.wrap_socket(connection, server_hostname=hostname)
+        except ssl.SSLError as error:
+            connection.close()
+            raise StoreRefused(
+                f"Redis at {address}: TLS failed ({getattr(error, 'verify_message', '') or error.reason}): "
+                "look at the ssl_… options of REDIS_URL"
+            ) from error
+
+    return encrypted
 
 
 def _login(address: Address) -> list[Command]:

@@ -129,6 +129,11 @@ class Settings:
                 ramp_s=read.seconds("RAMP_SECONDS", policy.ramp_s),
                 cooldown_s=read.seconds("COOLDOWN_SECONDS", policy.cooldown_s),
                 max_cooldown_s=read.seconds("MAX_COOLDOWN_SECONDS", policy.max_cooldown_s),
+                failure_rate=read.share("FAILURE_RATE", policy.failure_rate),
+                slow_rate=read.share("SLOW_RATE", policy.slow_rate),
+                slow_s=read.seconds("SLOW_SECONDS", policy.slow_s),
+                window_s=read.seconds("WINDOW_SECONDS", policy.window_s, at_most=600),
+                window_calls=read.count("WINDOW_CALLS", policy.window_calls),
             ),
             thresholds=Thresholds(
                 fresh_s=read.seconds("FRESH_SECONDS", thresholds.fresh_s),
@@ -157,16 +162,18 @@ class _Reader:
     def count(self, name: str, default: int) -> int:
         return self._number(name, default, int, "a whole number above 0, such as 5")
 
-    def seconds(self, name: str, default: float) -> float:
-        return self._number(name, default, float, "seconds above 0, such as 120")
+    def seconds(self, name: str, default: float, at_most: float = float("inf")) -> float:
+        wanted = (
+            "seconds above 0, such as 120" if at_most == float("inf") else f"seconds above 0, at most {at_most:g}"
+        )
+        return self._number(name, default, float, wanted, at_most)
 
     def share(self, name: str, default: float) -> float:
-        found = self._number(name, default, float, wanted := "a share from 0 to 1, such as 0.25")
-        if found > 1:
-            raise ConfigurationError(f"{_PREFIX}{name} is {found:g}: write {wanted}")
-        return found
+        return self._number(name, default, float, "a share above 0, at most 1, such as 0.5", at_most=1.0)
 
-    def _number(self, name: str, default: T, kind: Callable[[str], T], wanted: str) -> T:
+    def _number(
+        self, name: str, default: T, kind: Callable[[str], T], wanted: str, at_most: float = float("inf")
+    ) -> T:
         text = self.environ.get(_PREFIX + name, "").strip()
         if not text:
             return default
@@ -174,7 +181,7 @@ class _Reader:
             number = kind(text)
         except ValueError:
             number = kind("0")
-        if not 0 < number < float("inf"):
+        if not (0 < number < float("inf") and number <= at_most):
             raise ConfigurationError(f"{_PREFIX}{name} is {text!r}: write {wanted}")
         return number
 

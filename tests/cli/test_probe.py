@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -155,3 +157,22 @@ def _answer(server: socket.socket, answer: bytes) -> None:
     with connection:
         connection.recv(4096)
         connection.sendall(answer)
+
+
+HEAVY = {"asyncio", "email", "logging", "redis", "shutil", "ssl", "urllib"}
+
+
+def test_it_loads_nothing_that_it_can_do_without(redis_url: str) -> None:
+    script = "import sys; from openrouter_guard.cli import main; main(['probe']); print(*sys.modules)"
+    environ = {"REDIS_URL": redis_url, "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True)
+    closed, loaded = done.stdout.splitlines()
+    assert closed == "closed"
+    assert not {name for name in loaded.split() if name.partition(".")[0] in HEAVY}
+
+
+@pytest.mark.parametrize("words", [("probe", "--help"), ("--help",)])
+def test_its_help_says_what_the_exit_statuses_mean(words: tuple[str, ...]) -> None:
+    done = run(*words)
+    assert done.returncode == 0
+    assert "whether calls may go" in done.stdout or "Exit status: 0 calls may go; 1" in done.stdout

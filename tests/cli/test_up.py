@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,6 +92,18 @@ def test_ctrl_c_ends_everything(running: Up) -> None:
         running.status()
     with pytest.raises(httpx.TransportError):
         running.switch("outage")
+
+
+def test_killed_it_leaves_nothing_behind(running: Up) -> None:
+    ports = [running.url(rf"{name} .*//127.0.0.1:(\d+)") for name in ("health service", "redis", "upstream")]
+    assert all(is_there(int(port)) for port in ports)
+    running.process.kill()
+    until(lambda: not any(is_there(int(port)) for port in ports))
+
+
+def is_there(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_port_that_is_taken_is_said_and_another_one_used(running: Up, tmp_path: Path) -> None:

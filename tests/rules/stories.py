@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 from hypothesis import strategies as st
 
 from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
-from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
+from openrouter_guard.rules.window import Tally
 from openrouter_guard.rules.wire import encode, parse
 
 __all__ = ["POLICY", "Event", "Story", "steps"]
 
-POLICY = Policy(reset_timeout_s=10, max_reset_timeout_s=40, permit_lease_s=15, permits=2)
+POLICY = Policy(
+    failure_threshold=2,
+    reset_timeout_s=10,
+    max_reset_timeout_s=40,
+    permit_lease_s=15,
+    permits=2,
+    failure_rate=0.5,
+    slow_rate=0.5,
+    window_calls=2,
+)
 OWNERS = ("wa/1", "wb/1", "wc/1", "wd/1")
 
 Event: TypeAlias = Callable[[Record, float], Record | None]
@@ -76,6 +87,17 @@ def release(record: Record, now_s: float) -> Record:
     return records.released(record, by="ann", now_s=now_s)
 
 
+def seen_lately(failures: int, slow: int) -> Event:
+    """Two calls in the window, as the store's script counts them."""
+
+    def count(record: Record, now_s: float) -> Record | None:
+        tally = Tally(int(now_s), 2, failures, slow, ("wa",))
+        breaker = record.breaker
+        return replace(record, breaker=replace(breaker, window=(tally,))) if isinstance(breaker, Closed) else None
+
+    return count
+
+
 def lose(record: Record, now_s: float) -> Record | None:
     return records.recovered(record, None, now_s)
 
@@ -90,6 +112,7 @@ events: st.SearchStrategy[Event] = (
     | st.builds(limit, st.floats(0, 100))
     | st.builds(check, st.sampled_from(OpenRouterState))
     | st.builds(doubt, signals)
+    | st.builds(seen_lately, st.integers(0, 2), st.integers(0, 2))
     | st.just(slot)
     | st.builds(override, st.sampled_from(OverrideKind), st.sampled_from([1.0, 10.0]))
     | st.just(release)

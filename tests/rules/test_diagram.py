@@ -27,6 +27,7 @@ from tests.rules.stories import (
     permit,
     release,
     result,
+    seen_lately,
     settle,
     slot,
     trial,
@@ -50,6 +51,8 @@ EVENTS: tuple[Event, ...] = (
     *(check(state) for state in OpenRouterState),
     *(override(kind, for_s=10) for kind in OverrideKind),
     *(older_writer(says_open=says_open) for says_open in (True, False)),
+    seen_lately(failures=2, slow=0),
+    seen_lately(failures=0, slow=2),
     permit("wa/1"),
     limit(5),
     slot,
@@ -142,7 +145,11 @@ def kind_of(record: Record, now_s: float) -> Hashable:
 def counted(breaker: Closed) -> Hashable:
     """Beyond what opens it, one failure more is the same."""
     failures = min(breaker.failures, POLICY.failure_threshold)
-    return failures, min(breaker.refusals, POLICY.refusals_wanted), breaker.on_probation
+    return failures, min(breaker.refusals, POLICY.refusals_wanted), breaker.on_probation, seen_of(breaker)
+
+
+def seen_of(breaker: Closed) -> Hashable:
+    return tuple((tally.failures, tally.slow) for tally in breaker.window)
 
 
 def drawn() -> set[Edge]:

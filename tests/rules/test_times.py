@@ -94,10 +94,10 @@ def test_a_state_without_a_mark_begins_with_its_last_transition() -> None:
     assert timed_until_s(opened) == MIDNIGHT_S + 7
 
 
-def test_between_transitions_it_is_put_down_once_a_minute() -> None:
+def test_between_transitions_it_is_put_down_twice_a_minute() -> None:
     before = record(Closed(), timed_until_s=MIDNIGHT_S)
-    assert put_down(before, MIDNIGHT_S + 59) is before
-    assert put_down(before, MIDNIGHT_S + 60).timed_until_s == MIDNIGHT_S + 60
+    assert put_down(before, MIDNIGHT_S + 29) is before
+    assert put_down(before, MIDNIGHT_S + 30).timed_until_s == MIDNIGHT_S + 30
 
 
 def test_a_transition_puts_down_the_time_in_the_state_before() -> None:

@@ -35,7 +35,8 @@ async def test_four_replicas_and_64_clients_make_one_call_a_fresh_period(setting
         nonlocal hits
         for _ in range(REQUESTS):
             began_s = time.monotonic()
-            hits += (await ask(service, url))["cache_hit"]
+            answer = await ask(service, url)
+            hits += answer["cache_hit"]
             waits_s.append(time.monotonic() - began_s)
             await asyncio.sleep(PACE_S)
 
@@ -49,5 +50,5 @@ async def test_four_replicas_and_64_clients_make_one_call_a_fresh_period(setting
     assert cold == 1
     assert 1 <= later <= periods + 1
     assert later <= 0.05 * requests
-    assert hits >= 0.9 * requests  # 98 % with a second between two requests of a client and a real minute
-    assert max(waits_s) < 2 * CALL_S + 0.5
+    assert requests - hits <= CLIENTS / 2 * later  # who forces waits once for each call, all others never
+    assert max(waits_s) < CALL_S + 2.0  # a busy machine takes a while for a turn of all clients

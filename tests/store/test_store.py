@@ -20,6 +20,7 @@ from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
 from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.window import Window
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch, Counted, Store, Timeouts
 from tests.existing_worker import ExistingWorker
@@ -152,16 +153,21 @@ class TestSuccessesThatAreToldLate:
     async def test_do_not_end_a_run_that_began_after_them(self, store: Store) -> None:
         now_s = time.time()
         await self.failed(store, now_s)
-        assert await self.told(store, now_s - 0.001) == 2
+        assert await self.told(store, now_s - 1.001) == 2
         record = (await store.read()).record
         assert record is not None
         assert record.upstream.state == "error"
-        assert record.upstream.last_success_s == pytest.approx(now_s - 0.001, abs=1e-4)
+        assert record.upstream.last_success_s == pytest.approx(now_s - 1.001, abs=1e-4)
 
     async def test_end_a_run_that_began_before_them(self, store: Store) -> None:
         now_s = time.time()
         await self.failed(store, now_s - 5)
         assert await self.told(store, now_s - 4) == 0
+
+    async def test_end_a_run_where_they_ended_only_just_before_it(self, store: Store) -> None:
+        now_s = time.time()
+        await self.failed(store, now_s)
+        assert await self.told(store, now_s - 0.9) == 0
 
     async def test_leave_the_last_success_as_late_as_it_was(self, store: Store) -> None:
         now_s = time.time()
@@ -273,6 +279,65 @@ class TestTheRateOfCalls:
         assert await self.calls_per_minute(store, 10) == pytest.approx(rate, rel=0.05)
         # The next minute begins.
         assert await self.calls_per_minute(store, 10_000) == pytest.approx(rate, rel=0.05)
+
+
+class TestTheWindow:
+    """The calls of the last time, in steps of ten seconds."""
+
+    async def window(self, store: Store, calls: int, failures: int, slow: int, reporter: str = "wa") -> Window:
+        batch = Batch(0, reporter, next(_seqs), [("S", 1)], window=(calls, failures, slow, 60))
+        record = (await store.count(batch, at_s=time.time())).seen.record
+        assert record is not None
+        assert isinstance(record.breaker, Closed)
+        return record.breaker.window
+
+    async def aged(self, client: aioredis.Redis, ago_s: int) -> int:
+        """Move the last step into the past."""
+        text = str(await client.hget("openrouter:state", "window"))
+        at_s = int(text.split(":")[0]) - ago_s
+        await client.hset("openrouter:state", "window", f"{at_s}:{text.partition(':')[2]}")
+        return at_s
+
+    async def test_adds_up_within_a_step(self, store: Store) -> None:
+        await self.window(store, 20, 3, 1)
+        *_, last = window = await self.window(store, 10, 0, 0)
+        assert sum(tally.calls for tally in window) == 30
+        assert sum(tally.failures + tally.slow for tally in window) == 4
+        assert last.at_s % 10 == 0
+
+    async def test_keeps_its_steps_apart_and_forgets_what_is_too_long_ago(
+        self, store: Store, client: aioredis.Redis
+    ) -> None:
+        await self.window(store, 5, 1, 0)
+        at_s = await self.aged(client, 30)
+        assert [(t.at_s, t.calls) for t in (await self.window(store, 7, 0, 0))[:1]] == [(at_s, 5)]
+        await self.aged(client, 40)
+        assert at_s not in [tally.at_s for tally in await self.window(store, 1, 0, 0)]
+
+    async def test_knows_up_to_three_of_those_who_met_failures_or_slow_calls(self, store: Store) -> None:
+        for reporter, failures, slow in (
+            ("wa", 0, 0),
+            ("wb", 1, 0),
+            ("wc", 0, 1),
+            ("wb", 1, 1),
+            ("wd", 1, 0),
+            ("we", 1, 0),
+        ):
+            window = await self.window(store, 1, failures, slow, reporter)
+        assert {name for tally in window for name in tally.reporters} >= {"wb", "wc", "wd"}
+        assert all(len(tally.reporters) <= 3 and "wa" not in tally.reporters for tally in window)
+
+    async def test_ends_when_the_breaker_opens_and_nothing_is_added_while_it_is(
+        self, store: Store, client: aioredis.Redis
+    ) -> None:
+        await self.window(store, 5, 5, 0)
+        await opened(store)
+        await store.count(Batch(0, "wa", next(_seqs), [("F", 1)], window=(1, 1, 0, 60)), at_s=time.time())
+        assert await client.hget("openrouter:state", "window") is None
+
+    async def test_is_not_kept_where_nobody_watches_it(self, store: Store, client: aioredis.Redis) -> None:
+        await count(store, "F1")
+        assert await client.hget("openrouter:state", "window") is None
 
 
 class TestCommitting:

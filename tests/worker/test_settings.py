@@ -27,6 +27,11 @@ class TestRules:
             ("RAMP_SECONDS", "10", Policy(ramp_s=10)),
             ("COOLDOWN_SECONDS", "1", Policy(cooldown_s=1)),
             ("MAX_COOLDOWN_SECONDS", "120", Policy(max_cooldown_s=120)),
+            ("FAILURE_RATE", "0.5", Policy(failure_rate=0.5)),
+            ("SLOW_RATE", "1", Policy(slow_rate=1)),
+            ("SLOW_SECONDS", "30", Policy(slow_s=30)),
+            ("WINDOW_SECONDS", "600", Policy(window_s=600)),
+            ("WINDOW_CALLS", "20", Policy(window_calls=20)),
         ],
     )
     def test_a_variable_sets_one_rule_and_leaves_the_others(self, name: str, text: str, policy: Policy) -> None:
@@ -56,6 +61,14 @@ class TestBadSettings:
         monkeypatch.setenv("OPENROUTER_GUARD_RESET_TIMEOUT_SECONDS", text)
         with pytest.raises(ConfigurationError, match="OPENROUTER_GUARD_RESET_TIMEOUT_SECONDS is"):
             Guard.from_env()
+
+    @pytest.mark.parametrize(
+        ("name", "text"), [("FAILURE_RATE", "50"), ("SLOW_RATE", "0"), ("WINDOW_SECONDS", "601")]
+    )
+    def test_one_that_is_too_large_is_named(self, name: str, text: str) -> None:
+        environ = {"REDIS_URL": "redis://localhost", f"OPENROUTER_GUARD_{name}": text}
+        with pytest.raises(ConfigurationError, match=f"OPENROUTER_GUARD_{name} is '{text}': write .* at most"):
+            Settings.from_env(environ)
 
     def test_secrets_are_in_no_representation(self) -> None:
         shown = repr(Settings("redis://user:hunter2@host", api_key="sk-or-secret"))

@@ -46,7 +46,7 @@ class Reports:
         if decide.is_needed:
             # First, for it may be done twice: a report that failed between the two comes again, and is repeated.
             await self._cache.change(decide)
-        verdict = await self._count(pending_of(report, signals, self._cache.view.models, now_s), report)
+        verdict = await self._count(pending_of(report, signals, self._cache.view.models, now_s, policy), report)
         with suppress(StoreError):
             about = {"version": report.version, "last_seen": iso(now_s)}
             await self._store.heartbeat(report.worker_id, about)
@@ -86,9 +86,11 @@ def signal_of(result: ResultBody, now_s: float) -> Signal:
     return of_status(result.status_code or 0, error=error, headers=headers, now_s=now_s)
 
 
-def pending_of(report: ReportBody, signals: Sequence[Signal], models: Models, now_s: float) -> Pending:
+def pending_of(
+    report: ReportBody, signals: Sequence[Signal], models: Models, now_s: float, policy: Policy = Policy()
+) -> Pending:
     """The results as what waits to be counted; *models* is what is known of single ones."""
-    pending = Pending(report.epoch, report.worker_id, now_s)
+    pending = Pending(report.epoch, report.worker_id, now_s, policy)
     for result, signal in zip(report.results, signals, strict=True):
         found, models = result_of(
             signal, report.epoch, now_s, took_s=result.took_seconds, model=result.model, models=models

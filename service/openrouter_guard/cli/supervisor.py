@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from openrouter_guard.tied import tied
+
 __all__ = ["Child", "supervise"]
 
 STOP_S = 6.0
@@ -50,9 +52,8 @@ async def supervise(children: Sequence[Child]) -> int:
 
 async def _start(child: Child) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        *child.words,
+        # Killed, we could stop nobody: then the kernel does.
+        *tied([sys.executable, "-m", *child.words]),
         env=os.environ | dict(child.environ),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
+from .window import Limits, Window
+
 __all__ = [
     "Breaker",
     "Closed",
@@ -70,6 +72,11 @@ class Policy:
         max_cooldown_s: The longest of these waits.
         refusals_wanted: How many times the upstream must say that the account is out of credit.
         confirm_s: How long a health check may take to confirm what a call said of the account.
+        failure_rate: The share of failures in the window that opens a closed breaker too; 0: none does.
+        slow_rate: The share of slow calls that does; 0: none does.
+        slow_s: A call is slow that takes so long.
+        window_s: How far back the window reaches.
+        window_calls: With fewer calls in it, no share means anything.
     """
 
     failure_threshold: int = 5
@@ -89,6 +96,20 @@ class Policy:
     max_cooldown_s: float = 60.0
     refusals_wanted: int = 2
     confirm_s: float = 10.0
+    failure_rate: float = 0.0
+    slow_rate: float = 0.0
+    slow_s: float = 60.0
+    window_s: float = 60.0
+    window_calls: int = 100
+
+    @property
+    def watches_rates(self) -> bool:
+        """Whether the calls of the last time are to be counted besides the failures in a row."""
+        return self.failure_rate > 0 or self.slow_rate > 0
+
+    def limits(self, live_reporters: int) -> Limits:
+        reporters = min(self.reporters_wanted, live_reporters)
+        return Limits(self.window_s, self.window_calls, self.failure_rate, self.slow_rate, reporters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +123,7 @@ class Closed:
         since_s: When it closed; 0 if it never was open.
         on_probation: Health checks closed it and no call has succeeded since: the first failure opens it again.
         refusals: How many of the failures said that the account is out of credit.
+        window: The calls of the last time, where somebody wants to know.
     """
 
     failures: int = 0
@@ -110,6 +132,7 @@ class Closed:
     since_s: float = 0.0
     on_probation: bool = False
     refusals: int = 0
+    window: Window = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, replace
 
 from . import breaker as breakers
+from . import window as windows
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from .override import Override, OverrideKind
 from .signals import Effect, ErrorType, OpenRouterState, Signal
@@ -171,6 +172,10 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
             return now_open(record, OpenRouterState.CREDITS_EXHAUSTED.value, by, now_s, policy)
         case Closed() as breaker if _is_tripped(breaker, record, policy):
             return now_open(record, _last_error(record, now_s), by, now_s, policy)
+        case Closed() as breaker if (
+            breaker.window and policy.watches_rates and (found := _excess(record, now_s, policy))
+        ):
+            return now_open(_unwell(record, found[1]), found[0], by, now_s, policy)
         case Closed(on_probation=True) as breaker if record.upstream.last_success_s > breaker.since_s:
             return replace(record, breaker=replace(breaker, on_probation=False, since_s=now_s))
         case Open() | HalfOpen() if record.legacy_open is False and record.phase(now_s) is Phase.HALF_OPEN:
@@ -241,6 +246,21 @@ def _insist(record: Record) -> Record:
     reason = getattr(record.breaker, "reason", "")
     state = OpenRouterState(reason) if reason in set(OpenRouterState) else OpenRouterState.ERROR
     return replace(record, legacy_open=None, upstream=replace(record.upstream, state=state))
+
+
+def _excess(record: Record, now_s: float, policy: Policy) -> tuple[str, str] | None:
+    breaker = record.breaker
+    return (
+        windows.excess(breaker.window, policy.limits(record.live_reporters), now_s)
+        if isinstance(breaker, Closed)
+        else None
+    )
+
+
+def _unwell(record: Record, message: str) -> Record:
+    """The last call may have been a good one: what is shown is why the breaker opened all the same."""
+    state = OpenRouterState.SERVICE_UNAVAILABLE
+    return replace(record, upstream=replace(record.upstream, state=state, message=message))
 
 
 def _is_tripped(breaker: Closed, record: Record, policy: Policy) -> bool:

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
@@ -206,6 +205,9 @@ def _from_epoch_ms(text: Any, now_s: float) -> float | None:
 
 
 def _from_date(text: Any, now_s: float) -> float | None:
+    # Rare, and a probe that starts every few seconds should not pay for it.
+    from email.utils import parsedate_to_datetime
+
     try:
         at = parsedate_to_datetime(str(text))
     except ValueError:

@@ -1,6 +1,6 @@
 """How long the breaker is in each state, by UTC day, to the millisecond.
 
-The time is put down with every transition and about once a minute between them. What has passed since is a function
+The time is put down with every transition and about twice a minute between them. What has passed since is a function
 of the record: an open breaker turns half-open, and an override ends, by time alone, and nobody has to be there.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["DAY_S", "KEPT_DAYS", "Times", "is_due", "kept", "passed", "put_down"
 
 DAY_S = 86_400
 KEPT_DAYS = 30
-EVERY_S = 60.0
+EVERY_S = 30.0
 """So often the time is put down while nothing happens: so much is lost of a closed state that everybody left."""
 
 Times: TypeAlias = Mapping[float, Mapping[Phase, int]]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from . import window as windows
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase
 from .override import Override, OverrideKind
 from .record import Record, Transition, Upstream
@@ -25,7 +26,7 @@ FIELDS = (
     "breaker", "reason", "epoch", "version", "opened_at", "open_until", "closed_at", "trips", "run",
     "live_reporters", "permits", "tried_at", "probation", "good_checks", "transitions", "check_slot",
     "override", "fleet", "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
-    "timed_until",
+    "timed_until", "window",
 )  # fmt: skip
 """All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
 and ``calls_since`` are the minute that is being measured."""
@@ -115,7 +116,8 @@ def _breaker(fields: Mapping[str, str]) -> Breaker:
             on_probation = fields.get("probation") == "true"
             # An older writer's success resets the failures and knows of nothing else.
             refusals = min(_int(fields.get("credit_refusals")), failures)
-            return Closed(failures, run, trips, unix_s(fields.get("closed_at")), on_probation, refusals)
+            closed_at_s, window = unix_s(fields.get("closed_at")), windows.parse(fields.get("window"))
+            return Closed(failures, run, trips, closed_at_s, on_probation, refusals, window)
 
 
 def _breaker_fields(breaker: Breaker) -> dict[str, str]:
@@ -124,7 +126,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
         "consecutive_failures": str(breaker.failures),
         "trips": str(breaker.trips),
         "closed_at": "", "opened_at": "", "open_until": "", "reason": "", "permits": "", "run": "",
-        "tried_at": "", "probation": "", "credit_refusals": "",
+        "tried_at": "", "probation": "", "credit_refusals": "", "window": "",
     }  # fmt: skip
     match breaker:
         case Closed():
@@ -134,6 +136,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
                 "run": " ".join(sorted(breaker.run)),
                 "probation": "true" if breaker.on_probation else "",
                 "credit_refusals": str(breaker.refusals or ""),
+                "window": windows.text_of(breaker.window),
             }
         case Open():
             own = {

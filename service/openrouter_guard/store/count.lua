@@ -22,6 +22,8 @@
 --          for now
 -- ARGV[12] channel to wake those who listen
 -- ARGV[13] the scope
+-- ARGV[14] for the window of all calls: how many ended, how many failed, how many were slow, and how many seconds
+--          it reaches back, as in "20 3 1 60"; "" if nobody watches it
 -- Returns  what became of it ("counted", "late": of another epoch or a breaker that is not closed,
 --          "repeated": this batch was here before), TIME as two strings, the values of ARGV[9], the models, and
 --          how many seconds ago an older writer was last noticed; "" if none was; and the keys that hold what is
@@ -35,8 +37,12 @@ local MINUTE_S = 60
 local MODEL_LIFE_S = 600
 local MODELS_LIFE_S = 26 * 3600
 local RUN_KEPT = 3
+local STEP_S = 10
 -- So many failures in a row are pushed to all, whose successes may wait to be reported while there are none.
 local SUSPECT = 2
+-- Results count in the order in which they come, a success that is told so much later than it ended in the order of
+-- their ends. With less, large fleets would trip by chance: failures come at once, successes do not.
+local LATE_S = 1
 local OWN = { "reporters", "calls_counted", "calls_since", "run_since", "counted_call", "older_writer" }
 
 local state, reporter, seq = KEYS[1], ARGV[2], tonumber(ARGV[3])
@@ -93,7 +99,7 @@ local function count_runs()
   local run_since = failures > 0 and tonumber(known.run_since) or 0
   local refusals = math.min(tonumber(known.credit_refusals) or 0, failures)
   -- A success that ended before the run began, and was only told later, does not end it.
-  local ends_run = success_s == 0 or success_s >= run_since
+  local ends_run = success_s == 0 or success_s >= run_since - LATE_S
   local is_told = ends_run
   for kind, count in string.gmatch(ARGV[4], "(%u)(%d+)") do
     if kind ~= "S" then
@@ -114,6 +120,24 @@ local function count_runs()
   set("run_since", failures > 0 and string.format("%.6f", run_since) or "")
   set("credit_refusals", refusals)
   return failures, is_told
+end
+
+-- The window with one batch more, as "from:calls:failures:slow:reporters" for each step that it reaches back to.
+local function window_with(calls, failures, slow, reach_s)
+  local step, kept, names = now_s - now_s % STEP_S, {}, ""
+  for from, c, f, s, members in string.gmatch(known.window, "(%d+):(%d+):(%d+):(%d+):(%S*)") do
+    if tonumber(from) == step then
+      calls, failures, slow, names = calls + c, failures + f, slow + s, members
+    elseif tonumber(from) > now_s - reach_s then
+      kept[#kept + 1] = from .. ":" .. c .. ":" .. f .. ":" .. s .. ":" .. members
+    end
+  end
+  local _, others = string.gsub(names, "[^,]+", "")
+  if failures + slow > 0 and others < RUN_KEPT and not string.find("," .. names .. ",", "," .. reporter .. ",", 1, true) then
+    names = names == "" and reporter or names .. "," .. reporter
+  end
+  kept[#kept + 1] = string.format("%d:%d:%d:%d:%s", step, calls, failures, slow, names)
+  return table.concat(kept, " ")
 end
 
 -- The reporters, longest silent first, each as "name:batch:seconds ".
@@ -154,6 +178,8 @@ else
     end
     set("breaker", "closed")
     set("circuit_breaker_open", "false")
+    local calls, failed, slow, reach_s = string.match(ARGV[14], "(%d+) (%d+) (%d+) (%d+)")
+    if calls then set("window", window_with(calls, failed, slow, reach_s)) end
     for field, value in pairs(cjson.decode(ARGV[5])) do
       if string.sub(field, 1, 5) == "last_" then
         if not is_later(known[field] or "", value) then set(field, value) end

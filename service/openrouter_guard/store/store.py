@@ -67,6 +67,8 @@ class Batch:
         last_success_s: When the last success ended, and
         first_failure_s: the first failure after it, by the server's clock; 0 for now. A success that is told late
             does not end a run of failures that began after it.
+        window: Calls that ended, that failed and that were slow, and how many seconds back they are to be kept; None
+            where nobody watches that.
     """
 
     epoch: int
@@ -79,6 +81,7 @@ class Batch:
     models: Mapping[str, Run] = field(default_factory=dict)
     last_success_s: float = 0.0
     first_failure_s: float = 0.0
+    window: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,7 @@ class Store(Ledger):
                 f"{batch.last_success_s:.6f} {batch.first_failure_s:.6f}",
                 keys.events,
                 keys.scope,
+                " ".join(map(str, batch.window or ())),
             ],
         )
         found = dict(zip(models[::2], models[1::2], strict=True))

@@ -236,7 +236,7 @@ class Agent:
         for _ in range(len(ended)):
             signal, epoch, began_s, ended_s, model = ended.popleft()
             at_s, took_s = ended_s + offset_s, ended_s - began_s if began_s else None
-            pending = last_of(self._pending, epoch, at_s, self._worker_id)
+            pending = last_of(self._pending, epoch, at_s, self._worker_id, self._policy)
             if signal is SUCCESS and not self._is_away and not self._is_news(model, at_s):
                 pending.succeed(at_s, took_s)
                 continue
@@ -253,7 +253,7 @@ class Agent:
     def _gather_refused(self) -> None:
         if self._desk.refused:
             refused, self._desk.refused = self._desk.refused, 0
-            pending = last_of(self._pending, self.view.record.epoch, self.view.now_s, self._worker_id)
+            pending = last_of(self._pending, self.view.record.epoch, self.view.now_s, self._worker_id, self._policy)
             pending.counters["not_permitted_calls"] += refused
 
     def _is_news(self, model: str, at_s: float) -> bool:
@@ -323,8 +323,9 @@ class Agent:
         record = self._settled(self._shared or Record(), seen.now_s)
         self.view = View(record, monotonic_offset(seen.now_s), self._policy, seen.models)
         self._seen_s = time.monotonic()
-        if not self.view.is_quiet:
-            # A success that has waited may end this run of failures, here or in any other worker.
+        if not self.view.is_quiet or self._policy.watches_rates:
+            # A success that has waited may end this run of failures, here or in any other worker; and a rate is
+            # too high for as long as successes are missing in it.
             self._patience_s = FLUSH_S
         self.on_view()
         self.known.set()

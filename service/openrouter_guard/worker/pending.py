@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from openrouter_guard.rules import latency
+from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.models import Models, Run, is_news, name_of, noted, of_fleet, run_of
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
@@ -62,6 +64,7 @@ class Pending:
     epoch: int
     worker_id: str
     since_s: float
+    policy: Policy = Policy()
     successes: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     counters: Counter[str] = field(default_factory=Counter)
@@ -71,6 +74,8 @@ class Pending:
     last_api_call_s: float = 0.0
     last_success_s: float = 0.0
     first_failure_s: float = 0.0
+    failed: int = 0
+    slow: int = 0
 
     @property
     def decides_since_s(self) -> float:
@@ -91,6 +96,7 @@ class Pending:
             self.failures, self.first_failure_s = Counter(), 0.0
         if took_s is not None:
             self._took(took_s)
+            self.slow += took_s >= self.policy.slow_s
 
     def add(self, result: Result) -> None:
         signal = result.signal
@@ -118,7 +124,11 @@ class Pending:
             models=self.models,
             last_success_s=self.last_success_s,
             first_failure_s=self.first_failure_s,
+            window=self._window() if self.policy.watches_rates else None,
         )
+
+    def _window(self) -> tuple[int, int, int, int]:
+        return self.successes + self.failed, self.failed, self.slow, math.ceil(self.policy.window_s)
 
     def _failed(self, result: Result) -> None:
         signal = result.signal
@@ -131,6 +141,8 @@ class Pending:
         details = error_details(signal, self.worker_id, result.at_s)
         self.errors.append(details)
         if signal.effect is Effect.FAILURE:
+            self.failed += 1
+            self.slow += (result.took_s or 0.0) >= self.policy.slow_s
             self.failures["C" if signal.error_type is ErrorType.CREDITS_EXHAUSTED else "F"] += 1
             self.first_failure_s = self.first_failure_s or result.at_s
             self.fields = {
@@ -163,8 +175,8 @@ def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
     )
 
 
-def last_of(pending: deque[Pending], epoch: int, at_s: float, worker_id: str) -> Pending:
+def last_of(pending: deque[Pending], epoch: int, at_s: float, worker_id: str, policy: Policy = Policy()) -> Pending:
     """Where a result goes: the last of the pending batches, or a new one after it."""
     if not pending or not pending[-1].takes(epoch, at_s):
-        pending.append(Pending(epoch, worker_id, at_s))
+        pending.append(Pending(epoch, worker_id, at_s, policy))
     return pending[-1]

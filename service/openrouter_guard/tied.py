@@ -1,0 +1,35 @@
+"""Runs a command that does not outlive whoever started it, not even a ``kill -9``.
+
+``python -m openrouter_guard.tied PARENT COMMAND…`` asks the kernel for it and becomes the command, so there is no
+process in between. Linux only, which is what this product runs on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+__all__ = ["tied"]
+
+_PR_SET_PDEATHSIG = 1
+"""Of ``linux/prctl.h``."""
+
+
+def tied(command: Sequence[str]) -> list[str]:
+    """The command that runs *command* so; it ends with the thread that starts it, so let that be one that stays."""
+    return [sys.executable, "-m", __name__, str(os.getpid()), *command]
+
+
+def main(parent: int, command: Sequence[str]) -> None:
+    """Become the command."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(f"process {parent} has ended: {command[0]} is not started")
+    os.execv(command[0], list(command))  # noqa: S606  that is its purpose
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])
