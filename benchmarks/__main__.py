@@ -17,6 +17,8 @@ from . import (
     half_open,
     imports,
     late_reports,
+    operator_crashes,
+    operator_pauses,
     propagation,
     redis_away,
     replicas,
@@ -41,6 +43,8 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "replicas": replicas.run,
     "start_up": start_up.run,
     "soak": soak.run,
+    "operator_pauses": operator_pauses.run,
+    "operator_crashes": operator_crashes.run,
 }
 RESULTS = Path("bench-results")
 

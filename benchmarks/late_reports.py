@@ -30,24 +30,23 @@ SUSPECT = 2
 """Both as the counting script has them."""
 FLEETS = ((1, 0.1), (5, 0.1), (50, 0.02), (50, 0.1), (200, 0.1), (1000, 0.02))
 WORK_S = 900.0
-OUTAGES = 5
-OUTAGE_S = 120.0
+OUTAGE_S = 60.0
 
 
 def run(effort: Effort) -> Iterator[Row]:
-    for workers, error_rate in FLEETS:
+    for workers, error_rate in FLEETS[: effort.samples]:
         until_s = min(WORK_S, 4e6 * effort.simulated_h / workers)
         ours, peer = (Fleet(workers, error_rate, is_patient=patient).after(until_s) for patient in (True, False))
         name = f"{workers} workers, {error_rate:.0%} errors"
         yield Row(f"{name}: trips in {until_s / 60:.0f} min", ours.trips, "trips", peer.trips)
         yield Row(f"{name}: reports", ours.reports_per_1000, "per 1,000 calls", peer.reports_per_1000)
-        seen = [_notice_s(workers, error_rate, is_patient=patient) for patient in (True, False)]
+        seen = [_notice_s(workers, error_rate, effort.samples, is_patient=patient) for patient in (True, False)]
         yield Row(f"{name}: a total outage is noticed, median", seen[0], "s", seen[1])
 
 
-def _notice_s(workers: int, error_rate: float, *, is_patient: bool) -> float:
+def _notice_s(workers: int, error_rate: float, outages: int, *, is_patient: bool) -> float:
     fleets = [
-        Fleet(workers, error_rate, is_patient=is_patient, seed=seed, outage_s=OUTAGE_S) for seed in range(OUTAGES)
+        Fleet(workers, error_rate, is_patient=is_patient, seed=seed, outage_s=OUTAGE_S) for seed in range(outages)
     ]
     return statistics.median(fleet.after(2 * OUTAGE_S).noticed_s - OUTAGE_S for fleet in fleets)
 

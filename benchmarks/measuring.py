@@ -28,6 +28,10 @@ class Effort:
         soak_s: How long the service is asked while its store comes and goes.
         period_s: How long an answer of OpenRouter counts as fresh, where that is shortened.
         simulated_h: Hours in the life of a simulated fleet.
+        pauses: How often ten Deployments are paused and restored.
+        targets: How many Deployments are paused and restored at once.
+        idle_s: For how long an operator with nothing to do is looked at.
+        crashes: Stories in which the operator is killed.
     """
 
     samples: int
@@ -45,6 +49,10 @@ class Effort:
     period_s: float
     soak_s: float
     simulated_h: float
+    pauses: int
+    targets: int
+    idle_s: float
+    crashes: int
 
 
 QUICK = Effort(
@@ -63,6 +71,10 @@ QUICK = Effort(
     period_s=6.0,
     soak_s=20.0,
     simulated_h=2.0,
+    pauses=20,
+    targets=1000,
+    idle_s=20.0,
+    crashes=200,
 )
 FULL = Effort(
     samples=101,
@@ -80,6 +92,10 @@ FULL = Effort(
     period_s=30.0,
     soak_s=600.0,
     simulated_h=24.0,
+    pauses=100,
+    targets=5000,
+    idle_s=120.0,
+    crashes=200,
 )
 TINY = Effort(
     samples=3,
@@ -97,6 +113,10 @@ TINY = Effort(
     period_s=0.6,
     soak_s=2.0,
     simulated_h=0.01,
+    pauses=1,
+    targets=5,
+    idle_s=0.5,
+    crashes=1,
 )
 
 

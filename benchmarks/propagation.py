@@ -68,10 +68,15 @@ def _opened(guards: list[Guard]) -> float:
 
 
 def _succeed(guard: Guard) -> None:
-    """A call that succeeds, the trial call if need be, and after which all is well."""
-    until(lambda: goes(guard), seconds=WAIT_S)
+    """Call until one call has succeeded, the trial call if need be, and all is well after it."""
+    until(lambda: _went_well(guard), seconds=WAIT_S)
+
+
+def _went_well(guard: Guard) -> bool:
+    went = goes(guard)
+    # Who did not know yet that the breaker is open knows it now.
     guard.flush(FLUSH_S)
-    _closes(guard)
+    return went and guard.state.phase is Phase.CLOSED
 
 
 def _closes(guard: Guard) -> None:

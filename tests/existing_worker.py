@@ -58,7 +58,7 @@ class ExistingWorker:
         return True
 
     def _failed(self, error_type: str) -> None:
-        fields, now = self._read(), _now()
+        fields, now = self.read(), _now()
         failures = int(fields["consecutive_failures"] or 0) + 1
         is_open = failures >= THRESHOLD or fields["circuit_breaker_open"] == "true"
         self._write(
@@ -75,7 +75,7 @@ class ExistingWorker:
     def _succeeded(self) -> None:
         now = _now()
         self._write(
-            self._read(),
+            self.read(),
             state="active",
             message="Service active",
             error_details="",
@@ -86,7 +86,7 @@ class ExistingWorker:
         )
         self._count("total_calls", "successful_calls", "state_active")
 
-    def _read(self) -> dict[str, str]:
+    def read(self) -> dict[str, str]:
         found: Any = self._redis.hgetall(STATE)
         return {name: found.get(name, "") for name in FIELDS}
 

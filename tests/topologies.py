@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from tests.ports import free_port
 from tests.valkeys import valkey
 from tests.waiting import until
 
-__all__ = ["Cluster", "Watched", "cluster", "watched"]
+__all__ = ["Cluster", "Watched", "cluster", "cluster_with_a_spare", "kill", "watched"]
 
 NAME = "main"
 """What the Sentinels call the server."""
@@ -53,14 +55,18 @@ class Watched:
         return False
 
     def kill_primary(self) -> None:
-        """As if by a power cut: ``kill -9``."""
-        self.primary.terminate()
+        """As if by a power cut."""
+        kill(self.primary)
+
+    def freeze_primary(self) -> None:
+        """As if its node hung: connections stay, and nothing answers."""
+        os.kill(_pid(self.primary), signal.SIGSTOP)
 
 
 @contextmanager
 def watched(password: str = "") -> Iterator[Watched]:
     with ExitStack() as stack:
-        primary = stack.enter_context(_may_be_killed())
+        primary = stack.enter_context(valkey())
         replica = stack.enter_context(valkey(replicaof=f"{primary.host} {primary.port}"))
         port = stack.enter_context(_sentinel(primary, password))
         them = Watched(primary, replica, port, password)
@@ -69,14 +75,14 @@ def watched(password: str = "") -> Iterator[Watched]:
         yield them
 
 
-@contextmanager
-def _may_be_killed() -> Iterator[ValkeyServer]:
-    server = ValkeyServer(port=free_port(), config={"repl-diskless-sync-delay": 0})
-    server.start()
-    try:
-        yield server
-    finally:
-        server.terminate()
+def kill(server: ValkeyServer) -> None:
+    """``kill -9``."""
+    os.kill(_pid(server), signal.SIGKILL)
+
+
+def _pid(server: ValkeyServer) -> int:
+    assert server._process is not None
+    return server._process.pid
 
 
 @contextmanager
@@ -120,12 +126,9 @@ class Cluster:
         """With one node that is gone, and one that is there."""
         return f"redis+cluster://127.0.0.1:1,127.0.0.1:{self.first.port}"
 
-    def owner(self, slot: int) -> ValkeyServer:
-        """Who has the slot, as both nodes see it."""
-        ids = {_id(server): server for server in (self.first, self.second)}
-        owners = {self._owner(server, slot) for server in ids.values()}
-        assert len(owners) == 1
-        return ids[owners.pop()]
+    def slot_of(self, key: str) -> int:
+        slot: int = self.first.client().execute_command("CLUSTER", "KEYSLOT", key)
+        return slot
 
     @staticmethod
     def _owner(server: ValkeyServer, slot: int) -> str:
@@ -163,10 +166,35 @@ def cluster() -> Iterator[Cluster]:
     with ExitStack() as stack:
         first, second = (stack.enter_context(_node()) for _ in range(2))
         first.client().execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
-        bus = second.client().config_get("cluster-port")["cluster-port"]
-        first.client().execute_command("CLUSTER", "MEET", second.host, second.port, bus)
-        until(lambda: all(_is_well(server) for server in (first, second)), seconds=20)
+        _meet(first, second)
         yield Cluster(first, second)
+
+
+@contextmanager
+def cluster_with_a_spare(slot: int) -> Iterator[tuple[str, ValkeyServer]]:
+    """Three primaries, and a replica of the one that has *slot*; yields their address and that primary."""
+    with ExitStack() as stack:
+        *primaries, spare = (stack.enter_context(_node()) for _ in range(4))
+        bounds = [0, SLOTS // 3, 2 * SLOTS // 3, SLOTS]
+        for server, low, high in zip(primaries, bounds, bounds[1:], strict=False):
+            server.client().execute_command("CLUSTER", "ADDSLOTSRANGE", low, high - 1)
+        _meet(*primaries, spare)
+        owner = next(server for server, high in zip(primaries, bounds[1:], strict=False) if slot < high)
+        spare.client().execute_command("CLUSTER", "REPLICATE", _id(owner))
+        until(lambda: spare.client().info("replication")["master_link_status"] == "up", seconds=20)
+        until(lambda: all(_knows_spare(server) for server in primaries), seconds=20)
+        yield "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in primaries), owner
+
+
+def _meet(first: ValkeyServer, *others: ValkeyServer) -> None:
+    for server in others:
+        bus = server.client().config_get("cluster-port")["cluster-port"]
+        first.client().execute_command("CLUSTER", "MEET", server.host, server.port, bus)
+    until(lambda: all(_is_well(server, 1 + len(others)) for server in (first, *others)), seconds=20)
+
+
+def _knows_spare(server: ValkeyServer) -> bool:
+    return any(len(row) > 3 for row in server.client().execute_command("CLUSTER", "SLOTS"))
 
 
 def _node() -> AbstractContextManager[ValkeyServer]:
@@ -180,9 +208,9 @@ def _node() -> AbstractContextManager[ValkeyServer]:
     )
 
 
-def _is_well(server: ValkeyServer) -> bool:
+def _is_well(server: ValkeyServer, nodes: int) -> bool:
     info: dict[str, str] = server.client().execute_command("CLUSTER INFO")
-    return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "2"
+    return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(nodes)
 
 
 def _id(server: ValkeyServer) -> str:

@@ -19,8 +19,13 @@ def valkey(**config: Any) -> Iterator[ValkeyServer]:
     # A replica should not wait for others that may come.
     config = {"repl_diskless_sync_delay": 0} | config
     settings = {name.replace("_", "-"): value for name, value in config.items()}
-    with ValkeyServer(port=free_port(), config=settings) as server:
+    server = ValkeyServer(port=free_port(), config=settings)
+    server.start()
+    try:
         yield server
+    finally:
+        # Whatever has been done to it, and it has nothing to save.
+        server.terminate()
 
 
 def url_of(server: ValkeyServer, login: str = "") -> str:

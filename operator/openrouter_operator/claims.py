@@ -44,6 +44,16 @@ class Claims:
     def drop(self, resource: Mapping[str, Any]) -> None:
         self._claims[resource["metadata"]["namespace"]].pop(resource["metadata"]["uid"], None)
 
+    def drop_at(self, namespace: str, name: str) -> None:
+        """Forget what a resource of that name asks for."""
+        claims = self._claims[namespace]
+        for claim in [each for each in claims.values() if each.name == name]:
+            del claims[claim.uid]
+
+    def places(self) -> set[tuple[str, str]]:
+        """Namespace and name of each that asks for something."""
+        return {(namespace, claim.name) for namespace, found in self._claims.items() for claim in found.values()}
+
     def before(self, namespace: str, uid: str) -> list[Claim]:
         """The claims there that are older than the one of the resource *uid*, oldest first."""
         claims = sorted(self._claims[namespace].values(), key=_age)

@@ -41,7 +41,10 @@ UPSTREAM_S = 15.0
 """So is what single answers of the upstream say, which differs from call to call while only some of them fail."""
 UNKNOWN = "unknown"
 _ACTIONS = {kind: action for action, kind in ACTIONS.items()}
-_UNWATCHED = "the operator does not look after {kind}: add it to operator.kinds of the chart (OPENROUTER_GUARD_KINDS)"
+_UNWATCHED = (
+    "the operator does not look after {kind}: mend the apiVersion if it is wrong, or add the kind to operator.kinds"
+    " of the chart (OPENROUTER_GUARD_KINDS)"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +19,7 @@ from typing import Any
 import kopf
 
 from .access import Access
+from .census import Census
 from .claims import Claims
 from .cluster import AUTOSCALERS, FINALIZER, RESOURCE, Cluster, ClusterError, NotLeading
 from .connections import Connections
@@ -69,6 +70,7 @@ class Operator:
         streams: Whether the watches show what happens.
         rounds: How long each reconcile took.
         failed_rounds: How many came to nothing.
+        left_out: Namespaces that are not looked after, since a right is missing there.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Operator:
         access: Access | None = None,
         resource_class: str = DEFAULT_CLASS,
         reads_secrets: bool = False,
+        namespaces: Sequence[str] = (),
     ) -> None:
         self._connections = Connections(cluster, feeds, reads_secrets=reads_secrets)
         self.resource_class = resource_class
@@ -89,10 +92,12 @@ class Operator:
         self.feeds = feeds
         self.resources: dict[str, _Watched] = {}
         self.orphans = Orphans(cluster, inventory, self.resources.__contains__)
+        self.census = Census(cluster, inventory, self.claims, self.wake_namespace, namespaces)
         self.ending = asyncio.Event()
         self.streams = Streams()
         self.rounds = Histogram()
         self.failed_rounds = 0
+        self.left_out: tuple[str, ...] = ()
         cluster.wrote = self.streams.wrote
         self._cluster = cluster
 
@@ -195,6 +200,7 @@ async def _first(wake: asyncio.Event, stopped: kopf.DaemonStopped, seconds: floa
 
 async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo: kopf.Memo, **_: Any) -> None:
     operator: Operator = memo.operator
+    _note_listing(operator, event)
     operator.streams.saw(RESOURCE[2], str(body.metadata.namespace), body.metadata["resourceVersion"])
     _note_claim(operator, event, body)
     if event["type"] == "DELETED":
@@ -206,6 +212,12 @@ async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo
         await _give_back(operator.reconciler(uid), body)
     elif uid in operator.resources:
         operator.resources[uid].wake.set()
+
+
+def _note_listing(operator: Operator, event: kopf.RawEvent) -> None:
+    """A watch that lists has begun anew, and never tells of what was deleted before."""
+    if event["type"] is None:
+        operator.census.hint()
 
 
 def _note_claim(operator: Operator, event: kopf.RawEvent, body: kopf.Body) -> None:
@@ -244,6 +256,7 @@ async def _in_the_way(reconciler: Reconciler, body: kopf.Body) -> list[str]:
 
 async def workload_changed(kind: Kind, event: kopf.RawEvent, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
     operator: Operator = memo.operator
+    _note_listing(operator, event)
     workload = Workload.of(kind, body)
     operator.streams.saw(kind.plural, workload.namespace, workload.version)
     if event["type"] == "DELETED":
@@ -256,8 +269,9 @@ async def workload_changed(kind: Kind, event: kopf.RawEvent, body: kopf.Body, me
 
 
 async def autoscaler_changed(event: kopf.RawEvent, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
+    _note_listing(memo.operator, event)
     if event["type"] == "DELETED":
-        memo.operator.inventory.drop_autoscaler(body)
+        memo.operator.inventory.drop_autoscaler(body.metadata.namespace, body.metadata.name)
     else:
         memo.operator.inventory.put_autoscaler(body)
 

@@ -64,6 +64,10 @@ class Inventory:
     def of(self, namespace: str) -> Iterable[Workload]:
         return tuple(self._workloads[namespace].values())
 
+    def of_kind(self, kind: Kind) -> Iterable[Workload]:
+        """Every workload of the kind, in all namespaces."""
+        return tuple(w for found in self._workloads.values() for w in found.values() if w.kind == kind)
+
     def paused(self) -> Iterable[Workload]:
         """Every workload, in all namespaces, that remembers a pause."""
         return tuple(w for found in self._workloads.values() for w in found.values() if w.pause is not None)
@@ -81,8 +85,12 @@ class Inventory:
             is_kedas="ScaledObject" in owners,
         )
 
-    def drop_autoscaler(self, body: Mapping[str, Any]) -> None:
-        self._autoscalers[body["metadata"]["namespace"]].pop(body["metadata"]["name"], None)
+    def drop_autoscaler(self, namespace: str, name: str) -> None:
+        self._autoscalers[namespace].pop(name, None)
+
+    def autoscalers(self) -> set[tuple[str, str]]:
+        """Namespace and name of each that is known."""
+        return {(namespace, name) for namespace, found in self._autoscalers.items() for name in found}
 
     def autoscaled(self, namespace: str) -> Mapping[Place, Autoscaler]:
         """The autoscaler of each workload there that has one."""

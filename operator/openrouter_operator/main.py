@@ -7,6 +7,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import kopf
@@ -15,7 +16,7 @@ from openrouter_guard.errors import OpenRouterGuardError
 from openrouter_guard.runtime import Background, cancelled
 
 from . import discovery, handlers
-from .cluster import AUTOSCALERS, RESOURCE, Cluster, ClusterError, Refused
+from .cluster import AUTOSCALERS, RESOURCE, Cluster, ClusterError, Path, Refused
 from .feed import Feeds
 from .handlers import Operator
 from .inventory import Inventory
@@ -31,6 +32,7 @@ __all__ = ["run"]
 logger = logging.getLogger(__name__)
 
 CRD_S = 5.0
+RIGHTS_S = 30.0
 
 
 class LeaseLost(OpenRouterGuardError):
@@ -112,6 +114,7 @@ async def _operator(settings: OperatorSettings, cluster: Cluster) -> AsyncIterat
         access=settings.access,
         resource_class=settings.resource_class,
         reads_secrets=settings.reads_secrets,
+        namespaces=settings.namespaces,
     )
     try:
         yield operator
@@ -121,15 +124,23 @@ async def _operator(settings: OperatorSettings, cluster: Cluster) -> AsyncIterat
 
 async def _operate(settings: OperatorSettings, cluster: Cluster, operator: Operator, lease: Lease) -> None:
     await _installed(cluster)
+    asked = settings.namespaces
+    settings = replace(settings, namespaces=await _permitted(cluster, (RESOURCE, AUTOSCALERS), asked))
     operator.inventory.kinds = await _kinds(cluster, settings)
-    await _permitted(cluster, operator.inventory.kinds, settings.namespaces)
+    paths = [kind.path for kind in operator.inventory.kinds]
+    settings = replace(settings, namespaces=await _permitted(cluster, paths, settings.namespaces))
+    operator.left_out = tuple(namespace for namespace in asked if namespace not in settings.namespaces)
+    operator.census.keep_to(settings.namespaces)
     await lease.acquire()
     await _lead(settings, cluster, operator, lease)
 
 
 async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator, lease: Lease) -> None:
-    orphans = Background()
-    orphans.start("orphans", operator.orphans.sweep, waits=True)
+    background = Background()
+    background.start("orphans", operator.orphans.sweep, waits=True)
+    background.start("census", operator.census.sweep, waits=True)
+    if operator.left_out:
+        background.start("rights", lambda: _let_in(cluster, operator), waits=True)
     keeping = asyncio.create_task(_keep(lease, operator))
     try:
         await _fill(operator, cluster, settings.namespaces)
@@ -137,7 +148,7 @@ async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator
         await _watch(settings, operator)
     finally:
         was_lost = keeping.done()
-        await orphans.stop()
+        await background.stop()
         await cancelled(keeping)
         await lease.release()
     if was_lost:
@@ -200,20 +211,38 @@ async def _kinds(cluster: Cluster, settings: OperatorSettings) -> tuple[Kind, ..
             await asyncio.sleep(CRD_S)
 
 
-async def _permitted(cluster: Cluster, kinds: Sequence[Kind], namespaces: Sequence[str]) -> None:
-    """Find out what may not be watched before anything waits for it.
+async def _permitted(cluster: Cluster, paths: Sequence[Path], namespaces: Sequence[str]) -> tuple[str, ...]:
+    """The namespaces where all of these may be watched: a right that one lacks must not stop the others.
 
     Raises:
-        WatchFailed: If there is something.
+        WatchFailed: If that is none of them, or the whole cluster was asked for.
     """
-    for path in (RESOURCE, AUTOSCALERS, *(kind.path for kind in kinds)):
+    refusals: dict[str, Refused] = {}
+    for path in paths:
         for namespace in namespaces or ("",):
             try:
                 await cluster.try_to_list(path, namespace)
             except Refused as error:
-                raise _right_missing(error) from None
+                refusals.setdefault(namespace, error)
             except ClusterError as error:
                 logger.warning("%s", error)
+    if refusals and not set(namespaces) - refusals.keys():
+        raise _right_missing(next(iter(refusals.values())))
+    for namespace, refusal in refusals.items():
+        logger.warning("%s is left out until that is granted: %s", namespace, refusal)
+    return tuple(namespace for namespace in namespaces if namespace not in refusals)
+
+
+async def _let_in(cluster: Cluster, operator: Operator) -> None:
+    """End, to begin anew, once a namespace that was left out may be watched."""
+    await asyncio.sleep(RIGHTS_S)
+    paths = (RESOURCE, AUTOSCALERS, *(kind.path for kind in operator.inventory.kinds))
+    for namespace in operator.left_out:
+        with suppress(ClusterError):
+            for path in paths:
+                await cluster.try_to_list(path, namespace)
+            logger.info("%s may be watched now: this operator ends, to begin anew", namespace)
+            operator.ending.set()
 
 
 def _right_missing(error: Refused) -> WatchFailed:

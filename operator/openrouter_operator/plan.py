@@ -266,9 +266,9 @@ def _of_paused(goal: Goal, owner: Owner, reading: Reading, candidate: Candidate,
         return forgets(workload, released=reading.outage)
     if wanted is None:
         return Change(workload, pause.original, pause=None, released=goal.release, rank=-options.priority)
-    if wanted == workload.set_pods:
-        return None
     value = _value(candidate, wanted)
+    if value == pause.set_to:
+        return None
     rank = options.priority * (1 if wanted < workload.set_pods else -1)
     pause = replace(pause, set_to=value, owner_uid=owner.uid, is_orphaned=False)
     return Change(workload, value, pause, rank=rank)
@@ -311,7 +311,12 @@ def _wanted(goal: Goal, paused: Sequence[Candidate]) -> Mapping[str, int]:
     if goal.step is Step.RESUME:
         return _shares(paused, goal.share)
     canary = _canary(paused) if goal.step is Step.CANARY else None
-    return {c.workload.uid: max(c.paused_pods, int(c.workload.uid == canary)) for c in paused}
+    return {c.workload.uid: max(_floor(c), int(c.workload.uid == canary)) for c in paused}
+
+
+def _floor(candidate: Candidate) -> int:
+    """The pods that run on; one that was raised during the pause asks for no more than there were."""
+    return min(candidate.paused_pods, candidate.workload.original_pods)
 
 
 def _canary(paused: Sequence[Candidate]) -> str | None:

@@ -26,7 +26,7 @@ from .feed import Feed, Unreadable
 from .inventory import Inventory
 from .plan import Goal, Step
 from .reading import Reading
-from .spec import DeletionPolicy, InvalidSpec, Mode, Options, Spec
+from .spec import DeletionPolicy, InvalidSpec, Mode, NotAllowed, Options, Spec
 
 __all__ = ["Outcome", "Reconciler", "Vanished"]
 
@@ -118,10 +118,10 @@ class Reconciler:
             await self._withdraw(resource)
             owner, namespace = _owner(resource), resource["metadata"]["namespace"]
             orphans = (resource.get("spec") or {}).get("deletionPolicy") == DeletionPolicy.ORPHAN
-            found = self._candidates(namespace, owner, None)
-            await self._changes.make(
-                plan.orphaned(found, owner) if orphans else plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, found)
-            )
+            if orphans:
+                await self._changes.make(plan.orphaned(self._candidates(namespace, owner, None), owner))
+            else:
+                await self._restore(namespace, owner)
             left = [c.workload for c in self._candidates(namespace, owner, None) if c.is_paused_by(owner)]
             if orphans:
                 left = [workload for workload in left if workload.pause and not workload.pause.is_orphaned]
@@ -137,6 +137,10 @@ class Reconciler:
         owner = _owner(resource)
         try:
             spec = self._allowed(specs.parse(resource.get("spec") or {}), namespace)
+        except NotAllowed as error:
+            # What it paused while it was allowed to must not wait for somebody to notice.
+            await self._restore(namespace, owner)
+            return _invalid(generation, str(error), self._candidates(namespace, owner, None), owner), RETRY_S
         except InvalidSpec as error:
             return _invalid(generation, str(error), self._candidates(namespace, owner, None), owner), IDLE_S
         self.scope = spec.scope
@@ -165,9 +169,13 @@ class Reconciler:
         due_s = max(next_at_s - feed.now_s, 0.0)
         return now, min(due_s, self._changes.due_in_s(), RETRY_S if override.failure else IDLE_S)
 
+    async def _restore(self, namespace: str, owner: Owner) -> None:
+        found = self._candidates(namespace, owner, None)
+        await self._changes.make(plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, found))
+
     def _allowed(self, spec: Spec, namespace: str) -> Spec:
         if not self._access.may_use(namespace, spec.scope):
-            raise InvalidSpec(
+            raise NotAllowed(
                 f"spec.scope: namespace {namespace} may not use scope {spec.scope!r}: the operator's configuration"
                 " (operator.access) has to say so"
             )
@@ -213,6 +221,8 @@ class Reconciler:
         """With what others have to do with them: autoscalers, KEDA, and older resources."""
         autoscaled, kedas = self._inventory.autoscaled(namespace), self._inventory.scaled_by_keda(namespace)
         older = self._claims.before(namespace, owner.uid)
+        if not (autoscaled or kedas or older):
+            return list(found)
 
         def whole(candidate: Candidate) -> Candidate:
             workload = candidate.workload
@@ -231,7 +241,7 @@ class Reconciler:
 
     def _unwatched(self, spec: Spec) -> list[str]:
         """The kinds in the spec that nobody watches."""
-        return sorted({t.kind for t in spec.targets if not any(map(t.is_of, self._inventory.kinds))})
+        return sorted({str(t) for t in spec.targets if not any(map(t.is_of, self._inventory.kinds))})
 
     # -- the status ---------------------------------------------------------------------------------------------
 

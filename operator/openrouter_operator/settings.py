@@ -71,7 +71,7 @@ class OperatorSettings:
             resource_class=environ.get(f"{_PREFIX}CLASS") or DEFAULT_CLASS,
             reads_secrets=_truth(environ, "READ_SECRETS"),
             lease_namespace=environ.get(f"{_PREFIX}LEASE_NAMESPACE") or _own_namespace(),
-            lease_name=environ.get(f"{_PREFIX}LEASE_NAME") or "openrouter-guard-operator",
+            lease_name=environ.get(f"{_PREFIX}LEASE_NAME") or _lease_name(environ),
             lease_s=_whole(environ, "LEASE_SECONDS", 15, lowest=1, highest=3600),
             identity=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
             host=environ.get(f"{_PREFIX}OPERATOR_HOST") or "127.0.0.1",
@@ -94,6 +94,12 @@ def _kinds(environ: Mapping[str, str]) -> tuple[str, ...]:
 def _own_namespace() -> str:
     """The namespace of the pod that we are, else ``default``."""
     return _NAMESPACE.read_text().strip() if _NAMESPACE.exists() else "default"
+
+
+def _lease_name(environ: Mapping[str, str]) -> str:
+    """Operators of different classes do not stand by for each other."""
+    resource_class = environ.get(f"{_PREFIX}CLASS") or DEFAULT_CLASS
+    return "openrouter-guard-operator" + ("" if resource_class == DEFAULT_CLASS else f"-{resource_class}")
 
 
 def _truth(environ: Mapping[str, str], name: str) -> bool:

@@ -26,6 +26,7 @@ __all__ = [
     "DeletionPolicy",
     "InvalidSpec",
     "Mode",
+    "NotAllowed",
     "OnManualChange",
     "Options",
     "OverrideSpec",
@@ -46,6 +47,10 @@ DEFAULT_CLASS = "default"
 
 class InvalidSpec(OpenRouterGuardError):
     """The spec cannot be carried out; the message names the field."""
+
+
+class NotAllowed(InvalidSpec):
+    """The operator's configuration does not let this namespace do it."""
 
 
 class Mode(StrEnum):
@@ -153,6 +158,9 @@ class Which(_Model):
 
     def is_of(self, kind: Kind) -> bool:
         return kind.name == self.kind and self._is_of_group(kind.group)
+
+    def __str__(self) -> str:
+        return f"{self.api_version} {self.kind}".strip()
 
     def _is_of_group(self, group: str) -> bool:
         if not self.api_version:

@@ -17,6 +17,7 @@ def families(operator: Operator, cluster: Cluster, lease: Lease) -> Iterator[Fam
     """All metrics, as of now."""
     yield gauge("leader", "Whether this operator is the one that acts", int(lease.is_held))
     yield gauge("resources", "OpenRouterStatus resources that are looked after", len(operator.resources))
+    yield gauge("left_out_namespaces", "Namespaces where a right is missing", len(operator.left_out))
     yield gauge("paused_targets", "Workloads that are paused", _paused(operator))
     yield gauge("failing_targets", "Workloads whose last change failed, and is tried again", _failing(operator))
     yield operator.rounds.family("reconcile_duration_seconds", "How long one reconcile of a resource took")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, TypeVar
 
 from .address import checked
@@ -12,7 +12,15 @@ from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE, Keys
 from .rules.breaker import Policy
 
-__all__ = ["DEFAULT_BASE_URL", "Settings", "Thresholds", "Tokens", "WebhookFormat"]
+__all__ = [
+    "DEFAULT_BASE_URL",
+    "FurtherScope",
+    "Settings",
+    "Thresholds",
+    "Tokens",
+    "WebhookFormat",
+    "api_key_variable",
+]
 
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
 _PREFIX = "OPENROUTER_GUARD_"
@@ -31,6 +39,8 @@ class Thresholds:
 
     Attributes:
         fresh_s: Younger than this, the state is served from the cache.
+        min_fresh_s: Instead of ``fresh_s`` while errors are frequent, when it is checked though nobody asks. 0: half.
+        max_fresh_s: Instead of ``fresh_s`` while calls succeed. 0: twice as long.
         stale_s: Up to this age it is served at once while a refresh runs behind it.
         check_slot_s: One health check of the upstream in this time, for the whole fleet.
         check_timeout_s: How long a health check may take.
@@ -40,6 +50,8 @@ class Thresholds:
     """
 
     fresh_s: float = 60.0
+    min_fresh_s: float = 0.0
+    max_fresh_s: float = 0.0
     stale_s: float = 300.0
     check_slot_s: float = 60.0
     check_timeout_s: float = 10.0
@@ -62,6 +74,15 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class FurtherScope:
+    """Another scope beside the first, with keys of its own; empty if there is none."""
+
+    scope: str
+    api_key: str = field(default="", repr=False)
+    management_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one process.
 
@@ -73,6 +94,7 @@ class Settings:
         management_key: May ask what is left of the account; empty if there is none. Left out like the API key.
         webhook_url: Is told of every change of the breaker; empty: nobody is. It may hold a secret.
         webhook_format: Of what is sent there.
+        further: The scopes that the service looks after beside this one.
         health_urls: Further addresses that must answer well for a check to be good; they may hold secrets.
         redis_timeout_s: How long Redis may take before it counts as away.
         worker_id: The name of this worker in reports; empty: host name and process.
@@ -93,6 +115,15 @@ class Settings:
     health_urls: tuple[str, ...] = field(default=(), repr=False)
     webhook_url: str = field(default="", repr=False)
     webhook_format: WebhookFormat = "json"
+    further: tuple[FurtherScope, ...] = ()
+
+    def for_each_scope(self) -> tuple[Settings, ...]:
+        """The settings of each scope that one service looks after, these first."""
+        others = (
+            replace(self, scope=each.scope, api_key=each.api_key, management_key=each.management_key, further=())
+            for each in self.further
+        )
+        return (replace(self, further=()), *others)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -137,6 +168,8 @@ class Settings:
             ),
             thresholds=Thresholds(
                 fresh_s=read.seconds("FRESH_SECONDS", thresholds.fresh_s),
+                min_fresh_s=read.seconds("MIN_FRESH_SECONDS", thresholds.min_fresh_s),
+                max_fresh_s=read.seconds("MAX_FRESH_SECONDS", thresholds.max_fresh_s),
                 stale_s=read.seconds("STALE_SECONDS", thresholds.stale_s),
                 check_slot_s=read.seconds("CHECK_SLOT_SECONDS", thresholds.check_slot_s),
                 check_timeout_s=read.seconds("CHECK_TIMEOUT_SECONDS", thresholds.check_timeout_s),
@@ -151,6 +184,7 @@ class Settings:
             management_key=environ.get("OPENROUTER_MANAGEMENT_KEY", "").strip(),
             health_urls=_addresses(f"{_PREFIX}HEALTH_URLS", environ),
             webhook_url=_webhook_url(environ),
+            further=_further(environ, redis_url, scope),
             webhook_format=_webhook_format(environ),
         )
 
@@ -225,6 +259,33 @@ def _addresses(name: str, environ: Mapping[str, str]) -> tuple[str, ...]:
                 f"{name}: entry {number} is no address: write https://host/path, several with commas between"
             )
     return found
+
+
+def api_key_variable(scope: str, *, is_further: bool) -> str:
+    """Where the API key of that scope is read from."""
+    return f"OPENROUTER_API_KEY{_suffix(scope)}" if is_further else "OPENROUTER_API_KEY"
+
+
+def _suffix(scope: str) -> str:
+    return "_" + scope.upper().replace("-", "_")
+
+
+def _further(environ: Mapping[str, str], redis_url: str, first: str) -> tuple[FurtherScope, ...]:
+    names = [text for text in map(str.strip, environ.get(f"{_PREFIX}FURTHER_SCOPES", "").split(",")) if text]
+    if len({first, *names}) != 1 + len(names):
+        raise ConfigurationError(
+            f"{_PREFIX}FURTHER_SCOPES names a scope twice, or {_PREFIX}SCOPE, which is {first!r}"
+        )
+    for name in names:
+        checked(redis_url, Keys(name).scope)
+    return tuple(
+        FurtherScope(
+            name,
+            environ.get(api_key_variable(name, is_further=True), "").strip(),
+            environ.get(f"OPENROUTER_MANAGEMENT_KEY{_suffix(name)}", "").strip(),
+        )
+        for name in names
+    )
 
 
 def _webhook_url(environ: Mapping[str, str]) -> str:

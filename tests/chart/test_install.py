@@ -30,14 +30,14 @@ KINDS = (
 
 RIGHTS = {
     *((verb, f"{GUARD}/openrouterstatuses") for verb in ("get", "list", "watch", "patch")),
-    *((verb, f"{GUARD}/openrouterstatuses/status") for verb in ("get", "update", "patch")),
+    ("update", f"{GUARD}/openrouterstatuses/status"),
     *(
         (verb, kind)
         for kind in ("apps/deployments", "apps/statefulsets", "batch/cronjobs", "batch/jobs")
         for verb in ("get", "list", "watch", "patch")
     ),
-    *((verb, "autoscaling/horizontalpodautoscalers") for verb in ("get", "list", "watch")),
-    *((verb, "/events") for verb in ("create", "patch")),
+    *((verb, "autoscaling/horizontalpodautoscalers") for verb in ("list", "watch")),
+    ("create", "/events"),
 }
 NO_RIGHTS = {
     ("get", "/secrets"),

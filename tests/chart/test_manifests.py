@@ -20,6 +20,10 @@ EVERYTHING: dict[str, Any] = {
     "openrouter": {
         "existingSecret": {"name": "openrouter"},
         "managementKey": {"existingSecret": {"name": "openrouter"}},
+        "furtherScopes": [
+            {"scope": "team-b", "existingSecret": {"name": "team-b", "key": "api-key"}},
+            {"scope": "c"},
+        ],
         "baseUrl": "https://proxy.example/api/v1",
     },
     "scope": "team-a",
@@ -45,10 +49,10 @@ EVERYTHING: dict[str, Any] = {
 DEFAULT_KINDS = [("apps", "deployments"), ("apps", "statefulsets"), ("batch", "cronjobs"), ("batch", "jobs")]
 RIGHTS = {
     *(("openrouter-guard.io", "openrouterstatuses", verb) for verb in ("get", "list", "watch", "patch")),
-    *(("openrouter-guard.io", "openrouterstatuses/status", verb) for verb in ("get", "update", "patch")),
+    ("openrouter-guard.io", "openrouterstatuses/status", "update"),
     *((group, plural, verb) for group, plural in DEFAULT_KINDS for verb in ("get", "list", "watch", "patch")),
-    *(("autoscaling", "horizontalpodautoscalers", verb) for verb in ("get", "list", "watch")),
-    *(("", "events", verb) for verb in ("create", "patch")),
+    *(("autoscaling", "horizontalpodautoscalers", verb) for verb in ("list", "watch")),
+    ("", "events", "create"),
 }
 
 
@@ -195,9 +199,31 @@ class TestEnvironment:
         assert environ(everything, name)["REDIS_URL"] == {"secretKeyRef": {"name": "redis", "key": "address"}}
 
     @BOTH
-    def test_redis_without_a_password_may_be_written_down(self, helm: Helm, name: str) -> None:
-        manifests = helm.render({"redis": {"url": "redis://redis:6379/0"}})
-        assert environ(manifests, name)["REDIS_URL"] == "redis://redis:6379/0"
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "redis://redis:6379/0",
+            "rediss://redis?ssl_ca_certs=/etc/openrouter-guard/redis/ca.crt",
+            "redis+sentinel://s1,s2/main/0",
+            "rediss+cluster://c1:6379,c2:6379",
+        ],
+    )
+    def test_redis_without_a_password_may_be_written_down(self, helm: Helm, name: str, url: str) -> None:
+        manifests = helm.render({"redis": {"url": url}})
+        assert environ(manifests, name)["REDIS_URL"] == url
+
+    @BOTH
+    def test_the_files_for_tls_are_where_the_address_can_name_them(self, helm: Helm, name: str) -> None:
+        manifests = helm.render({"redis": {"url": "rediss://redis", "tls": {"secretName": "redis-tls"}}})
+        (volume,) = pod(manifests, name)["volumes"]
+        assert volume["secret"] == {"secretName": "redis-tls"}
+        (mount,) = container(manifests, name)["volumeMounts"]
+        assert mount == {"name": volume["name"], "mountPath": "/etc/openrouter-guard/redis", "readOnly": True}
+
+    @BOTH
+    def test_without_them_nothing_is_mounted(self, minimal: Manifests, name: str) -> None:
+        assert "volumes" not in pod(minimal, name)
+        assert "volumeMounts" not in container(minimal, name)
 
     def test_only_the_health_service_gets_the_api_key(self, everything: Manifests) -> None:
         key = {"secretKeyRef": {"name": "openrouter", "key": "api-key"}}
@@ -209,6 +235,13 @@ class TestEnvironment:
         assert environ(everything, HEALTH_SERVICE)["OPENROUTER_MANAGEMENT_KEY"] == key
         assert "OPENROUTER_MANAGEMENT_KEY" not in environ(everything, OPERATOR)
         assert "OPENROUTER_MANAGEMENT_KEY" not in environ(minimal, HEALTH_SERVICE)
+
+    def test_further_scopes_have_keys_of_their_own(self, everything: Manifests, minimal: Manifests) -> None:
+        found = environ(everything, HEALTH_SERVICE)
+        assert found["OPENROUTER_GUARD_FURTHER_SCOPES"] == "team-b,c"
+        assert found["OPENROUTER_API_KEY_TEAM_B"] == {"secretKeyRef": {"name": "team-b", "key": "api-key"}}
+        assert "OPENROUTER_API_KEY_C" not in found
+        assert "OPENROUTER_GUARD_FURTHER_SCOPES" not in environ(minimal, HEALTH_SERVICE)
 
     def test_the_webhook_is_a_secret_of_the_health_service(self, everything: Manifests, minimal: Manifests) -> None:
         found = environ(everything, HEALTH_SERVICE)
@@ -273,9 +306,9 @@ class TestRights:
         manifests = helm.render({**MINIMAL, "operator": {"kinds": kinds}})
         held = rules(manifests.one("ClusterRole", f"guard-{OPERATOR}"))
         changed = {(group, resource) for group, resource, verb in held if verb == "patch"}
-        assert changed - {("", "events")} == {
+        assert changed == {
             ("", "replicationcontrollers"), ("keda.sh", "scaledjobs"), ("argoproj.io", "rollouts"),
-            ("openrouter-guard.io", "openrouterstatuses"), ("openrouter-guard.io", "openrouterstatuses/status"),
+            ("openrouter-guard.io", "openrouterstatuses"),
         }  # fmt: skip
         assert operator_settings(manifests).kinds == tuple(kinds)
 

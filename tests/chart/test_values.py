@@ -25,6 +25,7 @@ NOT_THRESHOLDS = {
     "HEALTH_URLS",
     "WEBHOOK_URL",
     "WEBHOOK_FORMAT",
+    "FURTHER_SCOPES",
 }
 PASSWORD = "hunter2"
 
@@ -111,6 +112,7 @@ class TestRefusals:
             ({"url": f"redis://user:{PASSWORD}@redis:6379/0"}, "redis.url holds a password"),
             ({"url": f"redis://redis?password={PASSWORD}"}, "redis.url holds a password"),
             ({"url": f"http://:{PASSWORD}@redis"}, "redis.url holds a password"),
+            ({"url": f"redis+sentinel://s/main?sentinel_password={PASSWORD}"}, "redis.url holds a password"),
         ],
     )
     def test_redis_is_named_once_and_without_a_password(

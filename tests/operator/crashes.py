@@ -27,7 +27,7 @@ from tests.controlplane import ControlPlane
 from tests.operator.conftest import deployment, resource
 from tests.operator.proxy import Do, Fault, Proxy, Reset, Seen
 
-__all__ = ["Body", "Deaths", "Outcome", "Story", "connected", "fleet_of", "random_deaths"]
+__all__ = ["Body", "Deaths", "Outcome", "Story", "connected", "create", "fleet_of", "one_of", "play", "random_deaths"]
 
 LEASE_S = 5
 PATIENCE_S = 60.0
@@ -83,10 +83,13 @@ def random_deaths(seed: int, targets: int) -> Deaths:
 def fleet_of(seed: int, targets: int) -> list[Body]:
     """Workloads of several kinds and sizes; some are at zero, or suspended by their owner."""
     lot = random.Random(seed)
-    kinds = [_deployment, _deployment, _deployment, _stateful_set, _cron_job, _job]
-    return [
-        lot.choice(kinds)(f"worker-{number:02}", lot.choice([0, 1, 1, 2, 3, 8, 100])) for number in range(targets)
-    ]
+    kinds, sizes = [*_MAKERS, "Deployment", "Deployment"], [0, 1, 1, 2, 3, 8, 100]
+    return [one_of(lot.choice(kinds), f"worker-{number:02}", lot.choice(sizes)) for number in range(targets)]
+
+
+def one_of(kind: str, name: str, pods: int = 1) -> Body:
+    """A workload with the label ``fleet: workers``."""
+    return _MAKERS[kind](name, pods)
 
 
 def _deployment(name: str, replicas: int) -> Body:
@@ -117,6 +120,9 @@ def _batch(kind: str, name: str, **spec: Any) -> Body:
     return {"apiVersion": "batch/v1", "kind": kind, "metadata": metadata, "spec": spec}
 
 
+_MAKERS = {"Deployment": _deployment, "StatefulSet": _stateful_set, "CronJob": _cron_job, "Job": _job}
+
+
 @asynccontextmanager
 async def connected(control_plane: ControlPlane) -> AsyncIterator[Cluster]:
     """The administrator's connection."""
@@ -124,6 +130,22 @@ async def connected(control_plane: ControlPlane) -> AsyncIterator[Cluster]:
     await load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
     async with Cluster(configuration) as cluster:
         yield cluster
+
+
+async def create(cluster: Cluster, path: str, body: Body) -> Body:
+    """Make one object; returns it as it is then."""
+    return await cluster._request("POST", path, body=body)
+
+
+async def play(stories: Sequence[Story], at_once: int = 4) -> list[Outcome]:
+    """All of them, a few at a time."""
+    turns = asyncio.Semaphore(at_once)
+
+    async def one(story: Story) -> Outcome:
+        async with turns:
+            return await story.run()
+
+    return await asyncio.gather(*(one(story) for story in stories))
 
 
 class _Killer:
@@ -248,18 +270,18 @@ class Story:
     # -- around it --------------------------------------------------------------------------------------------
 
     async def _create(self) -> None:
-        await self.cluster._request("POST", "/api/v1/namespaces", body={"metadata": {"name": self.name}})
+        await create(self.cluster, "/api/v1/namespaces", {"metadata": {"name": self.name}})
         for made in await asyncio.gather(*map(self._make, self.fleet)):
             self._were[str(made)] = made
         targets = [{"kind": kind, "selector": {"matchLabels": {"fleet": "workers"}}} for kind in DEFAULT]
         quick: dict[str, Any] = {"pauseAfterSeconds": 0, "minPausedSeconds": 0, "resume": dict(self.resume)}
         body = resource(**quick, scope=self.name, targets=targets)
-        await self.cluster._request("POST", _RESOURCES.format(self.name), body=body)
+        await create(self.cluster, _RESOURCES.format(self.name), body)
 
     async def _make(self, body: Body) -> Workload:
         kind = BY_NAME[body["kind"]]
         place = f"/apis/{kind.group}/{kind.version}/namespaces/{self.name}/{kind.plural}"
-        return Workload.of(kind, await self.cluster._request("POST", place, body=body))
+        return Workload.of(kind, await create(self.cluster, place, body))
 
     async def _free_lease(self) -> None:
         """Who comes next need not wait until it is over: how long that takes is another test's matter."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,11 @@ import pytest
 from openrouter_operator.cluster import Cluster
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import deployment
-from tests.operator.crashes import Body, Deaths, Outcome, Story, connected, fleet_of, random_deaths
+from tests.operator.crashes import Body, Deaths, Outcome, Story, connected, fleet_of, play, random_deaths
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("crd")]
 
 SEEDS = 5
-AT_ONCE = 4
 STAGED = {"strategy": "Staged", "stepPercent": 50, "intervalSeconds": 1}
 
 
@@ -35,15 +33,6 @@ class Stage:
     def story(self, name: str, fleet: Sequence[Body], deaths: Deaths, **other: Any) -> Story:
         name = f"{name}-{secrets.token_hex(3)}"
         return Story(self.control_plane, self.cluster, self.redis_url, self.folder, name, fleet, deaths, **other)
-
-    async def play(self, stories: Sequence[Story]) -> list[Outcome]:
-        turns = asyncio.Semaphore(AT_ONCE)
-
-        async def one(story: Story) -> Outcome:
-            async with turns:
-                return await story.run()
-
-        return await asyncio.gather(*(one(story) for story in stories))
 
 
 @pytest.fixture
@@ -67,19 +56,19 @@ async def test_killed_at_random_requests_it_strands_no_target_and_loses_no_origi
         )
         for seed in range(SEEDS)
     ]
-    outcomes = await stage.play(stories)
+    outcomes = await play(stories)
     assert wrong(outcomes) == []
     assert sum(outcome.deaths for outcome in outcomes) > SEEDS, "too few of them died for this to mean anything"
 
 
 async def test_killed_between_any_two_writes_it_goes_on_where_the_cluster_is(stage: Stage) -> None:
     fleet = [deployment("one", 1), deployment("three", 3), deployment("idle", 0)]
-    (undisturbed,) = await stage.play([stage.story("undisturbed", fleet, Deaths(only_writes=True))])
+    (undisturbed,) = await play([stage.story("undisturbed", fleet, Deaths(only_writes=True))])
     pausing, resuming = undisturbed.writes
     assert pausing >= 4, "the finalizer, both workloads and the status"
     assert resuming >= 3, "both workloads and the status"
     deaths = [Deaths([after], only_writes=True) for after in range(1, pausing + 1)]
     deaths += [Deaths((), [after], only_writes=True) for after in range(1, resuming + 1)]
-    outcomes = await stage.play([stage.story(f"write-{n}", fleet, each) for n, each in enumerate(deaths)])
+    outcomes = await play([stage.story(f"write-{n}", fleet, each) for n, each in enumerate(deaths)])
     assert wrong([undisturbed, *outcomes]) == []
     assert [outcome.deaths for outcome in outcomes] == [1] * len(deaths)

@@ -207,6 +207,8 @@ def test_a_kind_that_the_operator_does_not_look_after_is_named(fleet: Fleet, ope
     fleet.watch(targets=[{"kind": "ReplicaSet", "name": "any"}])
     fleet.until_condition("Ready", "False KindNotWatched")
     assert "operator.kinds" in fleet.status()["problems"][0]["message"]
+    fleet.watch(targets=[{"kind": "CronJob", "apiVersion": "apps/v1", "name": "any"}])
+    until(lambda: fleet.status()["problems"][0]["target"] == "apps/v1 CronJob")
 
 
 def test_a_kind_that_the_cluster_does_not_have_stops_nobody(fleet: Fleet, start: Any) -> None:

@@ -84,7 +84,7 @@ def test_an_autoscaler_looks_after_what_it_points_at_now() -> None:
     assert set(inventory.autoscaled("jobs")) == {("Deployment", "a")}
     inventory.put_autoscaler(autoscaler("jobs", "b"))
     assert set(inventory.autoscaled("jobs")) == {("Deployment", "b")}
-    inventory.drop_autoscaler(autoscaler("jobs", "b"))
+    inventory.drop_autoscaler("jobs", "scaler")
     assert not inventory.autoscaled("jobs")
 
 

@@ -201,6 +201,14 @@ def test_what_was_scaled_down_comes_back_when_the_mode_becomes_hold() -> None:
     assert (change.value, change.pause) == (3, None)
 
 
+def test_what_was_held_is_scaled_down_when_the_mode_becomes_scale_down() -> None:
+    scaled = Candidate(found(BY_NAME["ScaledObject"]), options=HOLD)
+    (held,) = pause_of(scaled)
+    assert held.workload.value == "held"
+    (change,) = plan.changes(PAUSE, OWNER, opened(), [replace(held, options=Options())])
+    assert change.value == "0"
+
+
 # -- left alone -----------------------------------------------------------------------------------------------------
 
 RETAIN = {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Retain", "whenDeleted": "Delete"}}
@@ -257,6 +265,13 @@ def test_a_floor_of_pods_runs_on() -> None:
     assert plan.changes(CANARY, OWNER, half_open(), [down]) == [], "what runs is the canary"
     (back,) = plan.changes(ALL_BACK, OWNER, closed(), [down])
     assert back.value == 5
+
+
+@pytest.mark.parametrize(("floor", "expected"), [(3, 3), (9, 5), (0, 0)], ids=["higher", "above all", "lower"])
+def test_a_floor_that_is_edited_during_the_pause_counts_at_once(floor: int, expected: int) -> None:
+    (down,) = pause_of(floored(5, 2))
+    (change,) = plan.changes(PAUSE, OWNER, opened(), [replace(down, options=Options(paused_replicas=floor))])
+    assert change.value == expected
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,19 @@ def test_a_namespace_that_may_not_override_is_told_and_stops_nobody(fleet: Fleet
 
 
 @pytest.mark.cluster
+def test_what_a_namespace_has_paused_comes_back_when_it_may_no_longer_use_the_scope(fleet: Fleet, start: Any) -> None:
+    allowing = start()
+    fleet.deploy(one=2)
+    fleet.watch()
+    fleet.fail()
+    fleet.until_replicas(one=0)
+    allowing.stop()
+    start(OPENROUTER_GUARD_ACCESS=json.dumps([{"namespaces": ["another"]}]))
+    fleet.until_replicas(one=2)
+    fleet.until_condition("Ready", "False InvalidSpec")
+
+
+@pytest.mark.cluster
 def test_operators_of_different_classes_look_after_their_own_resources(fleet: Fleet, start: Any) -> None:
     start(OPENROUTER_GUARD_CLASS="blue", OPENROUTER_GUARD_LEASE_NAME="blue")
     fleet.deploy(one=1)

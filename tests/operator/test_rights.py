@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openrouter_guard.rules.breaker import Phase
+from openrouter_operator.kinds import DEFAULT
 from tests.chart.helm import MINIMAL, Helm, installed
+from tests.chart.test_manifests import rules
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet
+from tests.operator.crashes import one_of
+from tests.operator.proxy import Answer, Fault, Proxy, Seen, SyncProxy
 from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -36,6 +42,55 @@ def test_the_rights_that_the_chart_gives_are_enough(
         fleet.unwatch("default", "--timeout=15s")
         assert operator.stop() == 0
     assert refused(control_plane, fleet.namespace, release.service_account) == []
+
+
+def test_every_right_that_the_chart_gives_is_used(
+    fleet: Fleet, start: Any, helm: Helm, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    values = {**MINIMAL, "crds": {"install": False}, "operator": {"namespaces": [fleet.namespace]}}
+    with installed(helm, control_plane, fleet.namespace, values) as release:
+        account = release.service_account
+        token = control_plane.kubectl("create", "token", account, f"--namespace={fleet.namespace}").strip()
+        with SyncProxy(Proxy(control_plane, tmp_path / "proxy.kubeconfig", token=token)) as proxy:
+            proxy.rule = each_meets_a_conflict()
+            operator = start(proxy.kubeconfig, OPENROUTER_GUARD_LEASE_NAME=release.operator)
+            fleet.apply(*(one_of(kind, "worker") for kind in DEFAULT))
+            fleet.watch(targets=[{"kind": kind, "name": "worker"} for kind in DEFAULT])
+            fleet.force("forced_open")
+            fleet.until_condition("Paused", "True", seconds=20)
+            fleet.unwatch("default", "--timeout=15s")
+            assert operator.stop() == 0
+        granted = set().union(*(rules(role) for role in roles(control_plane, fleet.namespace)))
+    assert used(control_plane, fleet.namespace, account) == granted
+
+
+def each_meets_a_conflict() -> Callable[[Seen], Fault | None]:
+    """Of each object the first change, so that the operator has to look at it."""
+    met: set[str] = set()
+
+    def rule(seen: Seen) -> Fault | None:
+        is_first = seen.is_write and seen.path not in met
+        met.update([seen.path] * seen.is_write)
+        is_ours = seen.is_of("openrouterstatuses") and not seen.path.endswith("/status")
+        return Answer(409) if is_first and not is_ours else None
+
+    return rule
+
+
+def roles(control_plane: ControlPlane, namespace: str) -> list[Any]:
+    found: list[Any] = control_plane.get("roles", f"--namespace={namespace}")["items"]
+    return found
+
+
+def used(control_plane: ControlPlane, namespace: str, account: str) -> set[tuple[str, str, str]]:
+    """Each right that the ServiceAccount has made use of, as (group, resource, verb)."""
+    user = f"system:serviceaccount:{namespace}:{account}"
+    events = (event for event in control_plane.audit_events() if event["user"]["username"] == user)
+    whats = [(event["objectRef"], event["verb"]) for event in events if "objectRef" in event]
+    return {
+        (what.get("apiGroup", ""), "/".join(filter(None, (what["resource"], what.get("subresource")))), verb)
+        for what, verb in whats
+    }
 
 
 def refused(control_plane: ControlPlane, namespace: str, account: str) -> list[str]:

@@ -106,6 +106,19 @@ async def test_what_a_worker_calls_itself_is_shown_as_text(service_url: str, pag
     await expect(page.get_by_text("<img src=x")).to_be_visible()
 
 
+async def test_what_operators_have_paused_is_shown_by_cluster(service_url: str, page: Page, store: Store) -> None:
+    about = {"last_seen": iso(time.time()), "resource": "team-a/default"}
+    await store.tell_paused("prod", {**about, "workloads": ["Deployment team-a/chat"], "paused": 3})
+    await store.tell_paused("test", {**about, "workloads": [], "paused": 0})
+
+    await page.goto(service_url)
+
+    rows = page.get_by_role("region", name="Table of what is paused").locator("tbody tr")
+    await expect(rows).to_have_count(1)
+    await expect(rows).to_contain_text("prod")
+    await expect(rows).to_contain_text("Deployment team-a/chat and 2 more")
+
+
 async def test_without_redis_the_page_says_so(upstream: FakeUpstream, browser: Browser) -> None:
     away = Settings(redis_url="redis://127.0.0.1:1/0", api_key=KEY)
     page = await browser.new_page()

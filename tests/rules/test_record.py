@@ -169,6 +169,12 @@ class TestLoss:
     def test_a_newer_record_stands(self) -> None:
         assert records.recovered(self.OPEN, Record(epoch=8), NOW_S) is None
 
+    def test_so_it_is_over_a_record_that_somebody_began_anew_whatever_its_epoch(self) -> None:
+        opened = records.now_open(Record(epoch=7), "error", "me", NOW_S, POLICY)
+        assert records.recovered(opened, records.fresh(NOW_S + 1), NOW_S + 2) == replace(opened, epoch=102_000)
+        closed = records.now_closed(opened, "me", NOW_S + 1)
+        assert records.recovered(opened, closed, NOW_S + 2) is None
+
     def test_a_closed_breaker_that_expired_is_no_loss(self) -> None:
         assert records.recovered(Record(Closed(3), epoch=7), None, NOW_S) is None
 

@@ -12,16 +12,11 @@ from tests.service.apps import KEY, FakeUpstream
 from tests.service.ears import Ears, listening_to_everything
 
 
-@pytest.fixture(scope="session", autouse=True)
-def ears() -> Iterator[Ears]:
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[Ears]:
+    """Fail whatever test makes the service say a secret, in an answer or in its log."""
     with listening_to_everything() as ears:
         yield ears
-
-
-@pytest.fixture(autouse=True)
-def nothing_leaks(ears: Ears) -> Iterator[Ears]:
-    """Fail whatever test makes the service say a secret, in an answer or in its log."""
-    yield ears
     assert ears.leaks() == [], "a secret was said"
 
 

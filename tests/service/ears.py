@@ -19,7 +19,7 @@ __all__ = ["PASSWORD", "Ears", "listening_to_everything"]
 PASSWORD = "hunter2"
 """Of Redis, wherever a test needs one."""
 SECRETS = (KEY, READ_TOKEN, WRITE_TOKEN, PASSWORD)
-_LOGGERS = ("openrouter_guard", "uvicorn", "asyncio")
+_LOGGERS = ("openrouter_guard", "uvicorn")
 
 
 class Ears(logging.Handler):
@@ -65,12 +65,23 @@ def listening_to_everything() -> Iterator[Ears]:
 
         await call(self, scope, receive, tell)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, _in_detail():
         patch.setattr(apps._App, "__call__", overheard)
-        for name in _LOGGERS:
-            patch.setattr(logging.getLogger(name), "level", logging.DEBUG)
         logging.getLogger().addHandler(ears)
         try:
             yield ears
         finally:
             logging.getLogger().removeHandler(ears)
+
+
+@contextmanager
+def _in_detail() -> Iterator[None]:
+    """Everything that the product has to say, and no more of it after the test."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
+    for logger in levels:
+        logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)

@@ -114,6 +114,15 @@ class TestReading:
         assert refused.headers["www-authenticate"] == 'Bearer realm="openrouter-guard"'
         assert {answer.status_code for answer in allowed} == {404 if path == "/nowhere" else 200}
 
+    @pytest.mark.parametrize("path", [STATUS, f"{PREFIX}/history", f"{PREFIX}/workers"])
+    async def test_what_one_was_told_is_not_told_to_another(
+        self, guarded: Settings, upstream: FakeUpstream, path: str
+    ) -> None:
+        async with running(guarded, upstream) as service:
+            for _ in range(3):
+                assert (await service.get(path, headers=bearer(READ_TOKEN))).status_code == 200
+                assert (await service.get(path)).status_code == 401
+
     @pytest.mark.parametrize("path", ["/livez", "/readyz"])
     async def test_the_probes_need_none(self, guarded: Settings, upstream: FakeUpstream, path: str) -> None:
         async with running(guarded, upstream) as service:

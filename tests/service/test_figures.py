@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import redis.asyncio as aioredis
 from prometheus_client.parser import text_string_to_metric_families
 
 from openrouter_guard.api import service as services
@@ -22,7 +23,7 @@ from openrouter_guard.rules.latency import Latency
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Batch, Store
-from tests.service.apps import STATUS, FakeUpstream, eventually, open_breaker, running
+from tests.service.apps import STATUS, FakeUpstream, ask, eventually, open_breaker, running, write
 
 METRICS = "/api/v1/openrouter/metrics"
 CLOSED, OPEN, HALF_OPEN = Phase.CLOSED, Phase.OPEN, Phase.HALF_OPEN
@@ -163,6 +164,32 @@ class TestAlarm:
                 return [each["reason"] for each in found["transitions"]] == [HIGH]
 
             await eventually(shown)
+
+
+@pytest.mark.usefixtures("often")
+async def test_while_calls_succeed_an_answer_is_fresh_for_longer(
+    settings: Settings, upstream: FakeUpstream, store: Store, client: aioredis.Redis
+) -> None:
+    await write(client, age_s=90)
+    upstream.gate.clear()
+    async with running(settings, upstream) as service:
+        await asyncio.sleep(0.2)
+        await calls(store, 100, 0)
+
+        async def fresh() -> bool:
+            return bool((await ask(service))["source"] == "cache")
+
+        assert not await fresh()
+        await eventually(fresh)
+        upstream.gate.set()
+
+
+async def test_in_trouble_it_is_checked_though_nobody_asks(
+    settings: Settings, upstream: FakeUpstream, client: aioredis.Redis
+) -> None:
+    await write(client, age_s=90, consecutive_failures="2")
+    async with running(settings, upstream):
+        await eventually(lambda: upstream.calls == 1)
 
 
 async def test_the_metrics_tell_rates_percentiles_availability_and_who_reported_errors(

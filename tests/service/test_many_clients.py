@@ -48,7 +48,7 @@ async def test_four_replicas_and_64_clients_make_one_call_a_fresh_period(setting
         periods = (time.monotonic() - began_s) / PERIOD_S
     later, requests = upstream.calls - cold, CLIENTS * REQUESTS
     assert cold == 1
-    assert 1 <= later <= periods + 1
+    assert later <= periods + 1
     assert later <= 0.05 * requests
     assert requests - hits <= CLIENTS / 2 * later  # who forces waits once for each call, all others never
     assert max(waits_s) < CALL_S + 2.0  # a busy machine takes a while for a turn of all clients

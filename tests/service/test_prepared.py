@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from asgi_lifespan import LifespanManager
 
 from openrouter_guard.api import create_app, prepared
 from openrouter_guard.api.server import listening
-from openrouter_guard.settings import Settings
+from openrouter_guard.settings import Settings, Tokens
 from openrouter_guard.store import Store
 from openrouter_guard.testing import server as simulator
 from tests.service.apps import STATUS, FakeUpstream, ask, eventually, open_breaker, running, write
@@ -146,3 +147,14 @@ async def test_an_answer_in_two_pieces_does_not_wait_for_the_client(
             assert await accepted
             writer.close()
             await writer.wait_closed()
+
+
+async def test_what_a_reader_with_a_token_got_is_not_given_to_one_without(
+    settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "REPEAT_S", 600.0)
+    token = "reader-0123456789abcdef"
+    async with running(replace(settings, tokens=Tokens(read=token)), upstream) as service:
+        for _ in range(3):
+            assert (await service.get(STATUS, headers={"Authorization": f"Bearer {token}"})).status_code == 200
+            assert (await service.get(STATUS)).status_code == 401

@@ -31,7 +31,7 @@ DAY_S = 86_400.0
 
 def entry(epoch: int, age_s: float = 0.0, **fields: str) -> Mapping[str, str]:
     own = {"from": "closed", "to": "open", "reason": "timeout", "by": "worker-a", "at": iso(NOW_S - age_s)}
-    return {"epoch": str(epoch), **own, **fields}
+    return {"epoch": str(epoch), "seq": "0", **own, **fields}
 
 
 async def transitions(store: Store, count: int) -> None:
@@ -80,6 +80,22 @@ class TestHistory:
                 before = f"&before={answer['next_before']}"
         assert sizes == [3, 3, 1]
         assert found == sorted(set(found), reverse=True)
+
+    async def test_an_alarm_is_among_them_and_no_page_loses_what_shares_its_epoch(
+        self, settings: Settings, upstream: FakeUpstream, store: Store
+    ) -> None:
+        known = await open_breaker(store, settings)
+        alarm = {"from": "open", "to": "open", "reason": "error_rate_high", "by": "me", "at": iso(time.time())}
+        for seq in (1, 2):
+            await store.note({**alarm, "error_rate": "0.5"}, epoch=known.epoch, seq=seq)
+        found, before = [], ""
+        async with running(settings, upstream) as service:
+            for _ in range(3):
+                answer = await ask(service, f"{HISTORY}?limit=1&before={before}")
+                found += [(change["epoch"], change["to"], change["error_rate"]) for change in answer["transitions"]]
+                before = answer["next_before"]
+        assert found == [(known.epoch, "open", rate) for rate in (0.5, 0.5, None)]
+        assert before is None
 
     def test_what_is_older_than_asked_for_is_left_out(self) -> None:
         entries = [entry(3), entry(2, age_s=1.9 * DAY_S), entry(1, age_s=2.1 * DAY_S)]
@@ -208,7 +224,7 @@ async def test_what_redis_will_not_do_is_said_once_and_not_at_each_request(
         (f"{HISTORY}?days=0", "days"),
         (f"{HISTORY}?days=31", "days"),
         (f"{HISTORY}?before=0", "before"),
-        (f"{HISTORY}?before={2**63}", "before"),
+        (f"{HISTORY}?before={2**64}-0", "before"),
         (f"{WORKERS}?limit=1001", "limit"),
         (f"{MODELS}?limit=-1", "limit"),
         (f"{MODELS}?scope={'a' * 41}", "scope"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -243,7 +244,34 @@ class TestBodies:
     ) -> None:
         answer = await service.post(REPORTS, json=body, headers=bearer(WRITE_TOKEN))
         assert answer.status_code == 422
+        assert answer.json()["detail"] == "The body cannot be used"
         assert [error["name"] for error in answer.json()["errors"]] == [name]
+
+    async def test_what_contradicts_itself_is_said_in_words(self, service: httpx.AsyncClient) -> None:
+        body = {"worker_id": "a", "results": [{"success": False}]}
+        answer = await service.post(REPORTS, json=body, headers=bearer(WRITE_TOKEN))
+        assert answer.json()["errors"] == [
+            {
+                "in": "body",
+                "name": "results.0",
+                "detail": "a failure needs an error_type, or a status_code of 400 or more",
+            }
+        ]
+
+    @pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded"])
+    async def test_what_is_not_sent_as_json_is_told_how(self, service: httpx.AsyncClient, content_type: str) -> None:
+        headers = {**bearer(WRITE_TOKEN), "Content-Type": content_type}
+        answer = await service.post(REPORTS, content=b'{"worker_id": "a"}', headers=headers)
+        assert (answer.status_code, answer.json()["detail"]) == (
+            415,
+            "Send JSON, with 'Content-Type: application/json'",
+        )
+
+    @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/vnd.worker+json"])
+    async def test_json_by_another_name_is_taken(self, service: httpx.AsyncClient, content_type: str) -> None:
+        headers = {**bearer(WRITE_TOKEN), "Content-Type": content_type}
+        content = json.dumps({"worker_id": "a", "results": [OK]})
+        assert (await service.post(REPORTS, content=content, headers=headers)).status_code == 200
 
     @pytest.mark.parametrize(
         ("content", "status_code"),

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from openrouter_guard.api.serving import Chance, Plan, Source, age_s, chance, is_due, plan, source
+from openrouter_guard.api.serving import (
+    Chance,
+    Mood,
+    Plan,
+    Source,
+    adapted,
+    age_s,
+    chance,
+    is_due,
+    mood,
+    plan,
+    source,
+)
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
 from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.settings import Thresholds
@@ -110,6 +122,48 @@ def test_source(age: float | None, is_live: bool, expected: Source) -> None:
 )
 def test_is_due(age: float | None, alive_s: float, due: bool) -> None:
     assert is_due(age, Phase.CLOSED, alive_s, thresholds=T) is due
+
+
+@pytest.mark.parametrize(
+    ("failures", "calls", "failed", "expected"),
+    [
+        pytest.param(0, 0, 0, Mood.PLAIN, id="nobody calls"),
+        pytest.param(0, 19, 0, Mood.PLAIN, id="few calls say little"),
+        pytest.param(0, 100, 1, Mood.WELL, id="calls succeed"),
+        pytest.param(0, 100, 5, Mood.PLAIN, id="some fail"),
+        pytest.param(0, 100, 13, Mood.TROUBLED, id="errors are frequent"),
+        pytest.param(1, 100, 0, Mood.TROUBLED, id="the last call failed"),
+    ],
+)
+def test_mood(failures: int, calls: int, failed: int, expected: Mood) -> None:
+    assert mood(failures, calls, failed, thresholds=T) is expected
+
+
+@pytest.mark.parametrize(
+    ("mood", "fresh_s"), [(Mood.TROUBLED, 30.0), (Mood.PLAIN, 60.0), (Mood.WELL, 120.0)], ids=str
+)
+def test_an_answer_is_fresh_for_longer_the_better_calls_fare(mood: Mood, fresh_s: float) -> None:
+    assert adapted(mood, thresholds=T).fresh_s == fresh_s
+    assert adapted(mood, thresholds=T).stale_s == T.stale_s
+
+
+def test_fresh_never_outlasts_stale_and_what_is_set_stands() -> None:
+    assert adapted(Mood.WELL, thresholds=Thresholds(max_fresh_s=900)).fresh_s == 300
+    assert adapted(Mood.WELL, thresholds=Thresholds(fresh_s=200, max_fresh_s=100)).fresh_s == 200
+    assert adapted(Mood.TROUBLED, thresholds=Thresholds(fresh_s=5, min_fresh_s=10)).fresh_s == 5
+    assert adapted(Mood.WELL, thresholds=Thresholds(max_fresh_s=90)).fresh_s == 90
+    assert adapted(Mood.TROUBLED, thresholds=Thresholds(min_fresh_s=45)).fresh_s == 45
+
+
+def test_what_is_not_set_follows_from_the_usual_time() -> None:
+    assert adapted(Mood.WELL, thresholds=Thresholds(fresh_s=10)).fresh_s == 20
+    assert adapted(Mood.TROUBLED, thresholds=Thresholds(fresh_s=10)).fresh_s == 5
+
+
+def test_in_trouble_a_check_is_due_as_soon_as_the_last_is_not_fresh() -> None:
+    assert is_due(60.0, Phase.CLOSED, 0.0, thresholds=T, mood=Mood.TROUBLED)
+    assert not is_due(59.0, Phase.CLOSED, 0.0, thresholds=T, mood=Mood.TROUBLED)
+    assert not is_due(None, Phase.CLOSED, 60.0, thresholds=T, mood=Mood.TROUBLED)
 
 
 def test_half_open_a_check_is_always_due() -> None:

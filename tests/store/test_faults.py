@@ -90,6 +90,14 @@ class TestRightsThatAreMissing:
             grant(server, "poor", "+@all")
             assert await opens(store)
 
+    async def test_who_may_not_publish_changes_the_state_all_the_same(
+        self, server: ValkeyServer, admin: aioredis.Redis
+    ) -> None:
+        grant(server, "quiet", "on", ">pw", "~*", "resetchannels", "+@all", "-publish")
+        async with store_at(url_of(server, "quiet:pw")) as store:
+            assert await opens(store)
+            assert [entry["to"] for entry in await store.history()] == ["open"]
+
     async def test_a_password_that_somebody_changed(self, server: ValkeyServer, admin: aioredis.Redis) -> None:
         grant(server, "turned", "on", ">old", "~*", "&*", "+@all")
         async with store_at(url_of(server, "turned:old")) as store:

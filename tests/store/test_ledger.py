@@ -126,7 +126,7 @@ class TestHistory:
             await store.change(force_open)
         whole = await store.history()
         first = await store.history(3)
-        rest = await store.history(3, before=int(first[-1]["epoch"]))
+        rest = await store.history(3, before=f"{first[-1]['epoch']}-0")
         assert [entry["epoch"] for entry in first + rest] == [entry["epoch"] for entry in whole]
         assert (len(first), len(rest)) == (3, 1)
 

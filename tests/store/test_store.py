@@ -96,6 +96,27 @@ class TestCounting:
         assert again.seen.record.breaker.failures == 2
         assert await failed_calls(store) == 2
 
+    async def test_it_counts_once_though_its_answer_was_lost_minutes_ago(
+        self, store: Store, client: aioredis.Redis
+    ) -> None:
+        await count(store, "F1", seq=5)
+        await client.hset("openrouter:state", "reporters", f"wa:5:{int(time.time()) - 500} ")
+        assert (await count(store, "F1", reporter="wb")).verdict == "counted"
+        assert (await count(store, "F1", seq=5)).verdict == "repeated"
+        assert await failed_calls(store) == 2
+
+    async def test_who_was_silent_for_a_minute_is_no_live_reporter_and_forgotten_after_ten(
+        self, store: Store, client: aioredis.Redis
+    ) -> None:
+        now_s = int(time.time())
+        ring = "".join(f"w{ago_s}:1:{now_s - ago_s} " for ago_s in (700, 601, 500, 61, 30))
+        await client.hset("openrouter:state", "reporters", ring)
+        record = (await count(store, "F1", reporter="wa")).seen.record
+        assert record is not None
+        assert record.live_reporters == 2
+        kept = str(await client.hget("openrouter:state", "reporters")).split()
+        assert [entry.split(":")[0] for entry in kept] == ["w500", "w61", "w30", "wa"]
+
     async def test_another_reporters_batch_of_the_same_number_counts(self, store: Store) -> None:
         await count(store, "F1", seq=8001, reporter="wa")
         assert (await count(store, "F1", seq=8001, reporter="wb")).verdict == "counted"

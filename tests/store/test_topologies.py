@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
@@ -17,7 +17,7 @@ from openrouter_guard.rules.breaker import Open
 from openrouter_guard.store import Batch, Store
 from tests.service.apps import eventually
 from tests.store.batches import failed_calls, failures, report, settle, store_at
-from tests.topologies import Cluster, Watched, cluster, watched
+from tests.topologies import Cluster, Watched, cluster, cluster_with_a_spare, kill, watched
 
 pytestmark = pytest.mark.slow
 
@@ -48,13 +48,13 @@ class Fleet:
     async def takes(self, more: int) -> None:
         """Wait until so many more have been taken."""
         wanted = self.taken + more
-        await eventually(lambda: self.taken >= wanted, seconds=20)
+        await eventually(lambda: self.taken >= wanted, seconds=60)
 
     async def _report(self, reporter: str) -> None:
         async with store_at(self._url, self._scope) as store:
             while not self._stop.is_set():
                 batch = failures(1, reporter)
-                await eventually(partial(self._is_taken, store, batch), seconds=20)
+                await eventually(partial(self._is_taken, store, batch), seconds=60)
                 self.taken += 1
 
     async def _is_taken(self, store: Store, batch: Batch) -> bool:
@@ -85,20 +85,23 @@ class TestSentinels:
         with watched() as them:
             yield them
 
-    async def test_a_primary_that_dies_under_load_costs_no_report(self, them: Watched) -> None:
+    @pytest.mark.parametrize("fail", [Watched.kill_primary, Watched.freeze_primary])
+    async def test_a_primary_that_fails_under_load_costs_no_report(
+        self, them: Watched, fail: Callable[[Watched], None]
+    ) -> None:
         fleet = Fleet(them.url(), "default")
         async with fleet.at_work():
-            them.kill_primary()
+            fail(them)
         async with store_at(them.url()) as store:
             assert await failed_calls(store) == fleet.taken
-            assert them.replica.client().role()[0] == b"master"
+            assert them.is_promoted()
             assert await opens(store)
 
     async def test_one_that_is_demoted_while_it_lives_is_left(self, them: Watched) -> None:
         fleet = Fleet(them.url(), "default")
         async with fleet.at_work():
             them.sentinel().execute_command("SENTINEL", "FAILOVER", "main", "COORDINATED")
-            await eventually(lambda: them.primary.client().role()[0] == b"slave", seconds=20)
+            await eventually(lambda: them.primary.client().role()[0] == b"slave", seconds=60)
         async with store_at(them.url()) as store:
             assert await failed_calls(store) == fleet.taken
 
@@ -159,8 +162,7 @@ def nodes() -> Iterator[Cluster]:
 class TestACluster:
     @pytest.fixture
     def slot(self, nodes: Cluster) -> int:
-        found: int = nodes.first.client().execute_command("CLUSTER", "KEYSLOT", Keys(SCOPE).state)
-        return found
+        return nodes.slot_of(Keys(SCOPE).state)
 
     @pytest.fixture
     def them(self, nodes: Cluster, slot: int) -> Cluster:
@@ -238,3 +240,14 @@ class TestACluster:
 async def test_a_server_that_is_addressed_as_a_cluster_works_all_the_same(redis_url: str) -> None:
     async with store_at(redis_url.replace("redis://", "redis+cluster://"), SCOPE) as store:
         assert await opens(store)
+
+
+async def test_a_node_of_a_cluster_that_dies_under_load_costs_no_report(nodes: Cluster) -> None:
+    slot = nodes.slot_of(Keys(SCOPE).state)
+    with cluster_with_a_spare(slot) as (url, owner):
+        fleet = Fleet(url, SCOPE)
+        async with fleet.at_work():
+            kill(owner)
+        async with store_at(url, SCOPE) as store:
+            assert await failed_calls(store) == fleet.taken
+            assert await opens(store)

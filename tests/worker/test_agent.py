@@ -103,6 +103,23 @@ async def test_of_many_who_know_what_was_lost_one_restores_it(
         await each.close()
 
 
+async def test_a_newcomer_who_reports_before_anybody_who_knows_changes_nothing(
+    redis_url: str, store: Store, client: aioredis.Redis
+) -> None:
+    await half_open(store)
+    agent = Agent(store, POLICY, "worker")
+    await agent.refresh()
+    lost = await read(store)
+    await client.flushall()
+    newcomer = Store(redis_url)
+    await newcomer.count(Batch(0, "wb", next(_seqs), [("S", 9)]), at_s=time.time())
+    assert (await read(newcomer)).phase(time.time()) is Phase.CLOSED
+    await newcomer.close()
+    await agent.refresh()
+    assert (await read(store)).breaker == lost.breaker
+    assert agent.view.record.breaker == lost.breaker
+
+
 def test_a_worker_puts_down_the_time_in_a_state_that_nothing_happens_to(redis_url: str) -> None:
     """Else the time would be lost with the state once everybody has left."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client, Guard(Settings(redis_url)) as guard:

@@ -168,5 +168,5 @@ def test_a_process_ends_in_bounded_time_while_redis_is_frozen(redis_url: str, va
         assert process.stdout
         process.stdout.readline()
         with frozen(valkey_server):
-            assert took_s(lambda: process.communicate(b"\n", timeout=10)) < 3.0
+            assert took_s(lambda: process.communicate(b"\n", timeout=10)) < 8.0
     assert process.returncode == 0

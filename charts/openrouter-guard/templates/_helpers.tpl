@@ -78,6 +78,25 @@ topologySpreadConstraints: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
+{{/* The files for TLS to Redis, where there are any. */}}
+{{- define "openrouter-guard.volumes" -}}
+{{- with .Values.redis.tls.secretName }}
+volumes:
+  - name: redis-tls
+    secret:
+      secretName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "openrouter-guard.volumeMounts" -}}
+{{- with .Values.redis.tls.secretName }}
+volumeMounts:
+  - name: redis-tls
+    mountPath: /etc/openrouter-guard/redis
+    readOnly: true
+{{- end }}
+{{- end }}
+
 {{/* The environment that both components share. */}}
 {{- define "openrouter-guard.env" -}}
 {{- include "openrouter-guard.checkRedis" .Values.redis -}}
@@ -108,9 +127,9 @@ topologySpreadConstraints: {{- toYaml . | nindent 2 }}
 {{- fail "redis.url and redis.existingSecret.name are both set: keep the one that is right" }}
 {{- else if not (or .url .existingSecret.name) }}
 {{- fail "redis.existingSecret.name and redis.url are empty: name a Secret that holds the address of Redis, or set redis.url, such as redis://redis:6379/0" }}
-{{- else if regexMatch "(://[^/]*:[^/]*@|[?&]password=)" .url }}
+{{- else if regexMatch "(://[^/]*:[^/]*@|[?&](sentinel_)?password=)" .url }}
 {{- fail "redis.url holds a password, which anyone who reads the Deployment would see: put the address into a Secret, and name that in redis.existingSecret.name" }}
-{{- else if not (or .existingSecret.name (regexMatch "^(rediss?|unix)://" .url)) }}
-{{- fail "redis.url is no address of Redis: write redis://host:6379/0, rediss://… for TLS, or unix:///path" }}
+{{- else if not (or .existingSecret.name (regexMatch "^(rediss?(\\+(sentinel|cluster))?|unix)://" .url)) }}
+{{- fail "redis.url is no address of Redis: write redis://host:6379/0, rediss://… for TLS, unix:///path, redis+sentinel://… or redis+cluster://…" }}
 {{- end }}
 {{- end }}

@@ -1,12 +1,16 @@
 """The health service: what the fleet knows of OpenRouter, over HTTP.
 
-serving     what a request is answered with, as pure functions
-status      from what is known to the answer; schemas: its form
-refresher   health checks, one a minute for the whole fleet
-counters    what waits to be added to the day's metrics
-service     all of that together, without HTTP
-prometheus  what is scraped
-routes, problems, headers, app, server   HTTP
+serving, gating      what a request is answered with, and whether calls may go, as pure functions
+status, record       from what is known and what is stored to the answers; …schemas: their form
+badge, page          the same for people
+events, reports      changes as they happen; what workers in other languages report
+refresher            health checks, one a minute for the whole fleet
+recent, prepared     what was read or answered a moment ago
+counters, figures    what waits to be added to the day's metrics; what the days come to
+alarm, webhook       error rates worth an entry in the history; transitions told to other systems
+service              all of that together, without HTTP
+prometheus, gauges   what is scraped
+routes, auth, answers, problems, headers, openapi, app, server   HTTP
 """
 
 from .app import create_app

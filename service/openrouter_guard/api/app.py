@@ -20,7 +20,7 @@ from .openapi import completed
 from .prepared import Prepared
 from .prometheus import package_version
 from .routes import ROUTERS
-from .service import Service
+from .scopes import Scopes
 
 __all__ = ["create_app"]
 
@@ -67,15 +67,15 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     Raises:
         ConfigurationError: If a setting cannot be used.
     """
-    service = Service(settings, transport)
+    scopes = Scopes(settings, transport)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await service.start()
+        await scopes.start()
         try:
             yield
         finally:
-            await service.stop()
+            await scopes.stop()
 
     app = _App(
         title="OpenRouter Guard",
@@ -86,8 +86,9 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.service = service
-    app.prepared = Prepared(super(_App, app).__call__, service, STATUS_PATH)
+    app.state.scopes = scopes
+    app.state.service = scopes.default
+    app.prepared = Prepared(super(_App, app).__call__, scopes.default, STATUS_PATH)
     for router in ROUTERS:
         app.include_router(router)
     access = app.state.access = Access(settings.tokens)
@@ -96,6 +97,6 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **_CORS)
     # The last one is the outermost: what the others answer gets its headers too.
-    app.add_middleware(Observed, telemetry=service.telemetry)
+    app.add_middleware(Observed, telemetry=scopes.telemetry)
     problems.install(app, [route for router in ROUTERS for route in router.routes])
     return app

@@ -68,7 +68,8 @@ async def _answer(request: Request, error: Exception) -> Response:
             return problem(request, error.status_code, detail, {**(error.headers or {}), **allow})
         case RequestValidationError():
             errors = [_of_parameter(found) for found in error.errors()]
-            return problem(request, 422, "A parameter cannot be used", errors=errors)
+            what = "The body" if any(each["in"] == "body" for each in errors) else "A parameter"
+            return problem(request, 422, f"{what} cannot be used", errors=errors)
         case UnknownScope():
             return problem(request, 404, str(error))
         case StoreError():
@@ -115,4 +116,8 @@ def _methods(error: HTTPException, request: Request) -> str:
 def _of_parameter(error: Mapping[str, Any]) -> dict[str, str]:
     """What is wrong with one parameter, without what was sent."""
     where, *name = error["loc"]
-    return {"in": str(where), "name": ".".join(map(str, name)), "detail": str(error["msg"])}
+    return {
+        "in": str(where),
+        "name": ".".join(map(str, name)),
+        "detail": str(error["msg"]).removeprefix("Value error, "),
+    }

@@ -36,9 +36,10 @@ def history(
     """The entries of the last *days*; one more than *limit* was read where there are more."""
     begins_s = now_s - days * _DAY_S
     recent = [entry for entry in entries if unix_s(entry.get("at")) >= begins_s]
-    kept = [found for entry in recent[:limit] if (found := _transition(entry))]
-    more = len(recent) > limit and bool(kept)
-    return HistoryAnswer(transitions=kept, next_before=kept[-1].epoch if more else None, scope=scope)
+    page = recent[:limit]
+    next_before = f"{page[-1]['epoch']}-{page[-1]['seq']}" if len(recent) > limit else None
+    kept = [found for entry in page if (found := _transition(entry))]
+    return HistoryAnswer(transitions=kept, next_before=next_before, scope=scope)
 
 
 def _transition(entry: Mapping[str, str]) -> TransitionAnswer | None:

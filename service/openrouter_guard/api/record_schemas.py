@@ -38,6 +38,7 @@ _OPENED = {
     "reason": "service_unavailable",
     "by": "worker-a",
     "at": "2026-03-01T12:00:30+00:00",
+    "error_rate": None,
 }
 _ERROR = {
     "at": "2026-03-01T12:00:29+00:00",
@@ -48,7 +49,7 @@ _ERROR = {
 
 
 class TransitionAnswer(BaseModel):
-    """One change of the breaker."""
+    """One change of the breaker; an alarm, which is none, has the same state before and after."""
 
     model_config = shown(**_OPENED)
 
@@ -58,6 +59,7 @@ class TransitionAnswer(BaseModel):
     reason: str = Field(description="Such as the type of the errors that opened it, or what a person decided")
     by: str = Field(description="Who wrote it: a worker, a health service, or a person")
     at: Moment | None
+    error_rate: float | None = Field(default=None, description="Share of calls that failed; null unless an alarm")
 
     @classmethod
     def of(cls, change: Transition) -> Self:
@@ -79,7 +81,7 @@ class HistoryAnswer(BaseModel):
     model_config = shown(transitions=[_OPENED], next_before=None, scope="default")
 
     transitions: list[TransitionAnswer]
-    next_before: int | None = Field(description="What to ask for as `before` to go on; null at the end")
+    next_before: str | None = Field(description="What to ask for as `before` to go on; null at the end")
     scope: str
 
 

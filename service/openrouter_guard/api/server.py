@@ -10,7 +10,7 @@ import prometheus_client
 import uvicorn
 
 from openrouter_guard.errors import ConfigurationError
-from openrouter_guard.settings import Settings
+from openrouter_guard.settings import Settings, api_key_variable
 
 from .app import create_app
 
@@ -57,11 +57,13 @@ def serve(settings: Settings, host: str, port: int) -> int:
         server_header=False,
         timeout_graceful_shutdown=STOP_S,
     )
-    server = Server(config, on_stop=app.state.service.drain)
+    server = Server(config, on_stop=app.state.scopes.drain)
     with listening(host, port) as listener:
         logger.info("running on %s", _url(listener))
-        if not settings.api_key:
-            logger.warning("OPENROUTER_API_KEY is not set: only what workers report will be known")
+        for each in settings.for_each_scope():
+            if not each.api_key:
+                name = api_key_variable(each.scope, is_further=each.scope != settings.scope)
+                logger.warning("%s is not set: of scope %s only what workers report is known", name, each.scope)
         server.run(sockets=[listener])
     return 0 if server.started else 1
 

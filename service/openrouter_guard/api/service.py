@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from openrouter_guard.errors import OpenRouterGuardError, StoreError
@@ -27,11 +28,12 @@ from .events import Events
 from .figures import WINDOWS, metrics_answer
 from .gauges import Source
 from .prometheus import Telemetry
+from .recent import Recent
 from .reckoning import Reckoning
 from .refresher import Refresher
 from .reports import Reports
 from .schemas import MetricsAnswer, StatusAnswer
-from .serving import Chance, Plan, age_s, is_due, plan
+from .serving import Chance, Mood, Plan, adapted, age_s, is_due, mood, plan
 from .status import status_answer
 from .webhook import Webhook, alarm_event
 
@@ -77,6 +79,7 @@ class Service:
         self.telemetry = telemetry or Telemetry()
         self._told = self.telemetry.of(Source(settings, lambda: self._cache.view, lambda: self._reckoning.figures))
         self.reports = Reports(self._cache, self._store)
+        self.recent = Recent()
         self.events = Events(
             self._cache.news, lambda: self._cache.view, self._as_event, settings.thresholds.max_streams
         )
@@ -96,7 +99,7 @@ class Service:
             case Plan.REVALIDATE:
                 self._refresher.start()
         view = self._cache.view
-        answer = status_answer(view, self.settings, is_live=view.last_check_s != before_s)
+        answer = status_answer(view, self._settings, is_live=view.last_check_s != before_s)
         self.last_answer = answer
         self.count(answer)
         return answer
@@ -117,7 +120,22 @@ class Service:
         return self._plan(force=False) is Plan.CACHED
 
     def _plan(self, *, force: bool) -> Plan:
-        return plan(self._age_s, self._refresher.chance, force=force, thresholds=self._thresholds)
+        thresholds = adapted(self._mood, thresholds=self._thresholds)
+        return plan(self._age_s, self._refresher.chance, force=force, thresholds=thresholds)
+
+    @property
+    def _mood(self) -> Mood:
+        record = self._cache.view.record
+        failures = record.breaker.failures if record else 0
+        figures = self._reckoning.figures
+        calls, failed = (figures.calls, figures.failed) if figures else (0, 0)
+        return mood(failures, calls, failed, thresholds=self._thresholds)
+
+    @property
+    def _settings(self) -> Settings:
+        """With the thresholds of the moment."""
+        thresholds = adapted(self._mood, thresholds=self._thresholds)
+        return self.settings if thresholds is self._thresholds else replace(self.settings, thresholds=thresholds)
 
     async def metrics(self, days: int) -> MetricsAnswer:
         """The fleet's counters of the last *days* UTC days, and what they come to.
@@ -191,6 +209,7 @@ class Service:
         self.drain()
         await self._background.stop()
         await self._refresher.stop()
+        await self.recent.stop()
         with suppress(StoreError):
             if not self._cache.view.is_degraded:
                 await self._counters.flush(self._store, self._cache.now_s)
@@ -200,7 +219,7 @@ class Service:
         await self._store.close()
 
     def _as_event(self, view: View) -> str:
-        return status_answer(view, self.settings, is_live=False).model_dump_json()
+        return status_answer(view, self._settings, is_live=False).model_dump_json()
 
     async def _follow(self) -> None:
         await self._cache.follow()
@@ -213,7 +232,9 @@ class Service:
         if is_recheck_due(record, now_s=now_s, policy=policy):
             return not view.is_degraded
         alive_s = time.monotonic() - self._began_s
-        is_old = is_due(self._age_s, record.phase(now_s), alive_s, thresholds=self._thresholds)
+        how = self._mood
+        thresholds = adapted(how, thresholds=self._thresholds)
+        is_old = is_due(self._age_s, record.phase(now_s), alive_s, thresholds=thresholds, mood=how)
         is_wanted = is_old or wants_check(record, now_s=now_s, policy=policy)
         return is_wanted and self._refresher.chance is Chance.FREE
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.record import Record, block_s
 from openrouter_guard.settings import Thresholds
 
-__all__ = ["Chance", "Plan", "Source", "age_s", "chance", "is_due", "plan", "source"]
+__all__ = ["Chance", "Mood", "Plan", "Source", "adapted", "age_s", "chance", "is_due", "mood", "plan", "source"]
 
+WELL_ERROR_RATE = 0.01
 GRACE_S = 2.0
 """What the round trips to Redis may add to a check before it counts as lost."""
+
+
+class Mood(StrEnum):
+    """How calls fare, which decides how long an answer counts as fresh."""
+
+    WELL = "well"
+    PLAIN = "plain"
+    TROUBLED = "troubled"
 
 
 class Plan(StrEnum):
@@ -52,6 +62,28 @@ def plan(age_s: float | None, chance: Chance, *, force: bool, thresholds: Thresh
     return Plan.CACHED
 
 
+def mood(failures: int, calls: int, failed: int, *, thresholds: Thresholds) -> Mood:
+    """How the fleet's calls fare, by the failures in a row and by what was counted in the last minutes."""
+    if failures or failed > calls * thresholds.alert_error_rate / 2:
+        return Mood.TROUBLED
+    if calls >= thresholds.alert_calls and failed <= calls * WELL_ERROR_RATE:
+        return Mood.WELL
+    return Mood.PLAIN
+
+
+def adapted(mood: Mood, *, thresholds: Thresholds) -> Thresholds:
+    """The thresholds with the fresh time that suits the mood: never longer than the stale one."""
+    match mood:
+        case Mood.TROUBLED:
+            fresh_s = min(thresholds.min_fresh_s or thresholds.fresh_s / 2, thresholds.fresh_s)
+        case Mood.WELL:
+            longest_s = thresholds.max_fresh_s or thresholds.fresh_s * 2
+            fresh_s = max(min(longest_s, thresholds.stale_s), thresholds.fresh_s)
+        case _:
+            return thresholds
+    return replace(thresholds, fresh_s=fresh_s)
+
+
 def chance(record: Record | None, now_s: float, *, is_away: bool, thresholds: Thresholds) -> Chance:
     """Whether a check can be made, or is being made; *record* is None where there is none yet."""
     if is_away:
@@ -88,9 +120,14 @@ def source(age_s: float | None, *, is_live: bool, thresholds: Thresholds) -> Sou
     return Source.CACHE if age_s is not None and age_s < thresholds.fresh_s else Source.STALE
 
 
-def is_due(age_s: float | None, phase: Phase, alive_s: float, *, thresholds: Thresholds) -> bool:
+def is_due(
+    age_s: float | None, phase: Phase, alive_s: float, *, thresholds: Thresholds, mood: Mood = Mood.PLAIN
+) -> bool:
     """Whether to check although nobody asks; a process that found nothing starts to count at its own start.
 
-    While half-open always: where no worker is there to make a trial call, only checks can close the breaker.
+    While half-open always: where no worker is there to make a trial call, only checks can close the breaker. In
+    trouble as soon as the last check is no longer fresh: then it matters, whoever asks.
     """
-    return phase is Phase.HALF_OPEN or (alive_s if age_s is None else age_s) >= thresholds.stale_s
+    known_s = alive_s if age_s is None else age_s
+    limit_s = thresholds.fresh_s if mood is Mood.TROUBLED and age_s is not None else thresholds.stale_s
+    return phase is Phase.HALF_OPEN or known_s >= limit_s

@@ -334,9 +334,18 @@ def recovered(known: Record, seen: Record | None, now_s: float) -> Record | None
         None where the shared record is as new as ours, or where what we know is over anyway.
     """
     is_over = isinstance(known.breaker, Closed) and known.standing(now_s) is None
-    if is_over or (seen is not None and seen.epoch >= known.epoch):
+    if is_over or (seen is not None and _follows(seen, known)):
         return None
     return replace(known, epoch=next_epoch(known.epoch, now_s))
+
+
+def _follows(seen: Record, known: Record) -> bool:
+    """Whether *known* or what came of it is what is shared now.
+
+    A higher epoch alone does not say so: who knows nothing begins anew with one. But what follows a record that has
+    been through transitions has some itself.
+    """
+    return seen.epoch >= known.epoch and bool(seen.transitions or not known.transitions)
 
 
 def next_epoch(epoch: int, now_s: float) -> int:

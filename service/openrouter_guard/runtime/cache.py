@@ -108,7 +108,8 @@ class Cache:
         except StoreUnavailable:
             pass  # the polls notice too, and say so
         except StoreError as error:
-            self._pushing.failed(error)
+            if self._reading.error is None:  # else the polls have said why
+                self._pushing.failed(error)
         await asyncio.sleep(random.uniform(*RETRY_S))  # noqa: S311  jitter, not a secret
 
     async def refresh(self) -> None:

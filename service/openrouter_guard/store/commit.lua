@@ -46,5 +46,6 @@ for i = 1, tonumber(ARGV[7]) do
     foreign[#foreign + 1] = KEYS[2]
   end
 end
-if ARGV[5] ~= "" then redis.call("PUBLISH", ARGV[4], ARGV[5]) end
+-- A user without the right to publish commits all the same, and others see it when they look.
+if ARGV[5] ~= "" then redis.pcall("PUBLISH", ARGV[4], ARGV[5]) end
 return { 1, foreign }

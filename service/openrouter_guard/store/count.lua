@@ -32,6 +32,8 @@ local METRICS_LIFE_S = 30 * 24 * 3600
 local ERRORS_LIFE_S = 7 * 24 * 3600
 local ERRORS_KEPT = 1000
 local REPORTER_LIFE_S = 60
+-- So long a reporter's last batch is known, lest it count again when its answer was lost.
+local BATCH_LIFE_S = 600
 local REPORTERS_KEPT = 1000
 local MINUTE_S = 60
 local MODEL_LIFE_S = 600
@@ -150,11 +152,18 @@ if from and tonumber(last_seq) >= seq then
 else
   if from then ring = string.sub(ring, 1, from - 1) .. string.sub(ring, to + 1) end
   ring = ring .. reporter .. ":" .. ARGV[3] .. ":" .. time[1] .. " "
-  local _, live = string.gsub(ring, " ", "")
+  local _, kept = string.gsub(ring, " ", "")
+  local live, at = kept, 1
   while true do
-    local _, stop, seen = string.find(ring, "^[^:]+:%d+:(%d+) ")
-    if tonumber(seen) > now_s - REPORTER_LIFE_S and live <= REPORTERS_KEPT then break end
-    ring = string.sub(ring, stop + 1)
+    local _, stop, seen = string.find(ring, "^[^:]+:%d+:(%d+) ", at)
+    if kept > REPORTERS_KEPT or tonumber(seen) <= now_s - BATCH_LIFE_S then
+      ring = string.sub(ring, stop + 1)
+      kept = kept - 1
+    elseif tonumber(seen) <= now_s - REPORTER_LIFE_S then
+      at = stop + 1
+    else
+      break
+    end
     live = live - 1
   end
 

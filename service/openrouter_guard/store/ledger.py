@@ -123,17 +123,22 @@ class Ledger:
 
     # -- what happened ------------------------------------------------------------------------------------------
 
-    async def history(self, limit: int = 100, *, before: int = 0) -> list[dict[str, str]]:
-        """The newest transitions, newest first: ``epoch``, ``from``, ``to``, ``reason``, ``by``, ``at``.
+    async def history(self, limit: int = 100, *, before: str = "") -> list[dict[str, str]]:
+        """The newest entries, newest first: ``epoch``, ``from``, ``to``, ``reason``, ``by``, ``at``, ``seq``.
+
+        Transitions have a ``seq`` of 0; what was noted within their epoch, a larger one.
 
         Args:
             limit: How many at the most.
-            before: Only those of an earlier epoch than this, to read on where the last answer ended; 0: all.
+            before: Only those before ``<epoch>-<seq>``, to read on where the last answer ended; empty: all.
         """
-        newest = f"({before}-0" if before else "+"
+        newest = f"({before}" if before else "+"
         key = self.keys.history
         (entries,) = await self._connection.say(("XREVRANGE", key, newest, "-", "COUNT", limit))
-        return [{"epoch": name.partition("-")[0], **fields} for name, fields in entries]
+        ids = [name.split("-") for name, _ in entries]
+        return [
+            {"epoch": epoch, "seq": seq, **fields} for (epoch, seq), (_, fields) in zip(ids, entries, strict=True)
+        ]
 
     async def note(self, entry: Mapping[str, str], *, epoch: int, seq: int) -> bool:
         """Put something into the history that is no transition.

@@ -47,10 +47,10 @@ async def readyz(request: Request) -> Response:
 
     Were it 503, all replicas would go at once, and with them the gate, which lets calls go where nobody knows better.
     """
-    service = of_app(request)
-    if not service.is_ready:
+    scopes = of_app(request)
+    if not scopes.is_ready:
         return problem(request, 503, "starting, or stopping")
-    view = service.view
+    view = scopes.default.view  # all of them have the same Redis
     waits = view.is_degraded and view.record is None
     answer = Readiness(status="waiting" if waits else "ok", redis="away" if view.is_degraded else "up")
     return Response(answer.model_dump_json(), media_type=JSON)

@@ -11,8 +11,10 @@ from openrouter_guard.api import record
 from openrouter_guard.api.answers import KEPT, XCache, json_answer
 from openrouter_guard.api.problems import documented
 from openrouter_guard.api.record_schemas import HistoryAnswer, ModelsAnswer, PausedAnswer, WorkersAnswer
+from openrouter_guard.store import Store
+from openrouter_guard.store.ledger import About
 
-from .common import PREFIX, Scope, of_scope
+from .common import PREFIX, Scope, of_scope, read
 
 __all__ = ["router"]
 
@@ -21,7 +23,7 @@ router = APIRouter(prefix=PREFIX, tags=["record"])
 ERRORS_READ = 1000
 WORKERS_READ = 100_000
 """All that are alive, to count them."""
-EPOCH_MAX = 2**63 - 1
+ENTRY_ID = r"^(\d{1,18}-\d{1,18})?$"
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
 
@@ -37,14 +39,15 @@ async def history(
     limit: Limit = 100,
     days: Annotated[int, Query(ge=1, le=30, description="Of how many days of 24 hours")] = 30,
     before: Annotated[
-        int | None, Query(ge=1, le=EPOCH_MAX, description="Only earlier ones than this epoch: `next_before`")
-    ] = None,
+        str, Query(description="Only what came before this: `next_before` of the last answer", pattern=ENTRY_ID)
+    ] = "",
     scope: Scope = None,
 ) -> Response:
     service = of_scope(request, scope)
-    entries = await service.store.history(limit + 1, before=before or 0)
+    question = ("history", limit, before)
+    entries, cached = await read(service, question, lambda: service.store.history(limit + 1, before=before))
     answer = record.history(entries, limit=limit, days=days, now_s=service.now_s, scope=service.settings.scope)
-    return json_answer(request, answer.model_dump_json(by_alias=True), Age=0, X_Cache=XCache.MISS)
+    return json_answer(request, answer.model_dump_json(by_alias=True), Age=0, X_Cache=cached)
 
 
 @router.get(
@@ -56,10 +59,14 @@ async def history(
 async def workers(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
     """The workers seen within ten minutes; those of earlier systems are known by their errors alone."""
     service = of_scope(request, scope)
-    now_s, store = service.now_s, service.store
-    beats, errors = await store.workers(WORKERS_READ), await store.worker_errors(ERRORS_READ, now_s=now_s)
+    now_s = service.now_s
+    (beats, errors), cached = await read(service, "workers", lambda: _reporters(service.store, now_s))
     answer = record.workers(beats, errors, limit=limit, now_s=now_s, scope=service.settings.scope)
-    return json_answer(request, answer.model_dump_json(), Age=0, X_Cache=XCache.MISS)
+    return json_answer(request, answer.model_dump_json(), Age=0, X_Cache=cached)
+
+
+async def _reporters(store: Store, now_s: float) -> tuple[dict[str, About], list[About]]:
+    return await store.workers(WORKERS_READ), await store.worker_errors(ERRORS_READ, now_s=now_s)
 
 
 @router.get(
@@ -71,8 +78,9 @@ async def workers(request: Request, limit: Limit = 100, scope: Scope = None) -> 
 async def paused(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
     """By cluster, as its operator tells it."""
     service = of_scope(request, scope)
-    answer = record.paused(await service.store.paused(limit), scope=service.settings.scope)
-    return json_answer(request, answer.model_dump_json(), Age=0, X_Cache=XCache.MISS)
+    clusters, cached = await read(service, ("paused", limit), lambda: service.store.paused(limit))
+    answer = record.paused(clusters, scope=service.settings.scope)
+    return json_answer(request, answer.model_dump_json(), Age=0, X_Cache=cached)
 
 
 @router.get(

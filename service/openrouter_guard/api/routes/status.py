@@ -14,7 +14,7 @@ from openrouter_guard.api.problems import documented
 from openrouter_guard.api.schemas import MetricsAnswer, StatusAnswer
 from openrouter_guard.api.serving import Source
 
-from .common import PREFIX, Scope, of_scope
+from .common import PREFIX, Scope, of_scope, read
 
 __all__ = ["router"]
 
@@ -68,5 +68,5 @@ async def metrics(
     scope: Scope = None,
 ) -> Response:
     service = of_scope(request, scope)
-    answer = await service.metrics(days)
-    return json_answer(request, answer.model_dump_json(), stable=news(answer), Age=0, X_Cache=XCache.MISS)
+    answer, cached = await read(service, ("metrics", days), lambda: service.metrics(days))
+    return json_answer(request, answer.model_dump_json(), stable=news(answer), Age=0, X_Cache=cached)

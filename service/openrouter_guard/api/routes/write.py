@@ -40,9 +40,16 @@ class _ForWriters(APIRoute):
         async def checked(request: Request) -> Response:
             access: Access = request.app.state.access
             access.require_write(request)
+            if request.method == "POST" and not _is_json(request.headers.get("content-type", "")):
+                raise HTTPException(415, "Send JSON, with 'Content-Type: application/json'")
             return await handle(Request(request.scope, _bounded(request.receive)))
 
         return checked
+
+
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == JSON or (media_type.startswith("application/") and media_type.endswith("+json"))
 
 
 def _bounded(receive: Callable[[], Awaitable[Message]]) -> Callable[[], Awaitable[Message]]:
@@ -68,7 +75,7 @@ _OF_WRITERS: dict[str, Any] = {"security": [{"writeToken": []}]}
     "/reports",
     summary="Report what calls came to",
     response_model=ReportAnswer,
-    responses=documented(400, 401, 403, 404, 413, 422, 503),
+    responses=documented(400, 401, 403, 404, 413, 415, 422, 503),
     openapi_extra=_OF_WRITERS,
 )
 async def report(request: Request, body: ReportBody, scope: Scope = None) -> Response:
@@ -92,7 +99,7 @@ async def report(request: Request, body: ReportBody, scope: Scope = None) -> Res
     "/override",
     summary="Decide over the breaker's head",
     response_model=OverrideAnswered,
-    responses=documented(400, 401, 403, 404, 413, 422, 503),
+    responses=documented(400, 401, 403, 404, 413, 415, 422, 503),
     openapi_extra=_OF_WRITERS,
 )
 async def override(request: Request, body: OverrideBody, scope: Scope = None) -> Response:

@@ -1,0 +1,48 @@
+"""An operator that is killed at random requests while it pauses and resumes 50 workloads, and started again.
+
+What counts is the first row: how many workloads are not as they were in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.controlplane import ControlPlane
+from tests.operator.crashes import Outcome, Story, connected, fleet_of, play, random_deaths
+
+from .measuring import Effort, Row
+from .operator_pauses import installed
+from .valkey import embedded_valkey
+
+__all__ = ["run"]
+
+TARGETS = 50
+
+
+def run(effort: Effort) -> Iterator[Row]:
+    with ControlPlane() as control_plane, embedded_valkey() as url, TemporaryDirectory() as folder:
+        installed(control_plane)
+        began_s = time.monotonic()
+        outcomes = asyncio.run(_played(control_plane, url, Path(folder), effort.crashes))
+        lasted_s = time.monotonic() - began_s
+    yield Row("crashes: workloads lost or stranded", sum(len(outcome.wrong) for outcome in outcomes), "workloads")
+    yield Row("crashes: operators killed", sum(outcome.deaths for outcome in outcomes), "operators")
+    yield Row(f"crashes: a pause and a resume of {TARGETS} workloads", lasted_s / len(outcomes), "s")
+
+
+async def _played(control_plane: ControlPlane, url: str, folder: Path, stories: int) -> Sequence[Outcome]:
+    async with connected(control_plane) as cluster:
+        names = {seed: f"seed-{seed}-{secrets.token_hex(3)}" for seed in range(stories)}
+        return await play(
+            [
+                Story(
+                    control_plane, cluster, url, folder, name, fleet_of(seed, TARGETS), random_deaths(seed, TARGETS)
+                )
+                for seed, name in names.items()
+            ]
+        )

@@ -1,0 +1,96 @@
+"""What Redis and our two scripts do to the state, in memory and in virtual time.
+
+Held to the real ones by ``tests/store/test_memory.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Closed
+from openrouter_guard.rules.record import Record, next_epoch
+from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
+from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, parse
+
+__all__ = ["BATCH_LIFE_S", "Memory", "Seen"]
+
+FAILURE = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)
+REFUSAL = Signal(Effect.FAILURE, ErrorType.CREDITS_EXHAUSTED)
+SIGNALS: Mapping[str, Signal] = {"S": SUCCESS, "F": FAILURE, "C": REFUSAL}
+REPORTER_LIFE_S = 60.0
+BATCH_LIFE_S = 600.0
+"""So long a batch that comes again is known."""
+COUNTED = ("consecutive_failures", "run", "credit_refusals", "breaker", "circuit_breaker_open")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The state as it was read; ``record`` is None where there is none."""
+
+    record: Record | None
+    now_s: float
+    raw: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class Memory:
+    """The state of one scope.
+
+    Attributes:
+        now_s: The server's clock.
+        fields: The hash.
+        reporters: Of each the last batch, and when it came.
+        calls: The day's counter of all calls.
+    """
+
+    now_s: float
+    fields: dict[str, str] = field(default_factory=dict)
+    reporters: dict[str, tuple[int, float]] = field(default_factory=dict)
+    calls: int = 0
+
+    def read(self) -> Seen:
+        raw = {name: self.fields[name] for name in FIELDS if name in self.fields}
+        return Seen(parse(raw) if raw else None, self.now_s, raw)
+
+    def lose(self) -> None:
+        """All data, as a flush or a failover to an empty replica does."""
+        self.fields, self.reporters, self.calls = {}, {}, 0
+
+    def commit(self, seen: Seen, new: Record) -> bool:
+        """Replace the record if nobody changed it since it was read."""
+        if any(self.fields.get(name, "") != seen.raw.get(name, "") for name in GUARDS):
+            return False
+        self._set({name: value for name, value in encode(new).items() if seen.raw.get(name, "") != value})
+        return True
+
+    def count(self, reporter: str, seq: int, epoch: int, runs: Sequence[tuple[str, int]]) -> str:
+        """Count a batch, once: ``counted``, ``late`` or ``repeated``."""
+        if self.reporters.get(reporter, (0, 0.0))[0] >= seq:
+            return "repeated"
+        self.reporters = {name: row for name, row in self.reporters.items() if row[1] > self.now_s - BATCH_LIFE_S}
+        self.reporters[reporter] = (seq, self.now_s)
+        self.calls += sum(number for _, number in runs)
+        record = self.read().record or Record()
+        is_late = (
+            not isinstance(record.breaker, Closed) or record.legacy_open or (epoch and record.epoch not in (0, epoch))
+        )
+        if not is_late:
+            self._count(record, reporter, epoch, runs)
+        live = [seen_s for _, seen_s in self.reporters.values() if seen_s > self.now_s - REPORTER_LIFE_S]
+        self.fields["live_reporters"] = str(len(live))
+        return "late" if is_late else "counted"
+
+    def _count(self, record: Record, reporter: str, epoch: int, runs: Sequence[tuple[str, int]]) -> None:
+        for kind, number in runs:
+            for _ in range(number):
+                record = records.counted(record, SIGNALS[kind], reporter)
+        written = encode(record)
+        self._set({name: written[name] for name in COUNTED})
+        if not record.epoch:
+            self.fields["epoch"] = str(next_epoch(epoch, self.now_s))
+
+    def _set(self, changes: Mapping[str, str]) -> None:
+        self.fields |= changes
+        self.fields = {name: value for name, value in self.fields.items() if value}

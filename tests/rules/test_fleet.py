@@ -1,0 +1,369 @@
+"""A fleet of workers on one state: their clocks drift, messages are lost or come twice, and anybody may crash.
+
+Each works as the worker library does: look, decide by the rules, try to write, look again if somebody was faster.
+Whatever hypothesis makes of it, the invariants hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from typing import TypeAlias
+
+from hypothesis import HealthCheck, settings
+from hypothesis import Phase as Trying
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal
+from tests.rules.memory import BATCH_LIFE_S, FAILURE, REFUSAL, Memory, Seen
+
+Decide: TypeAlias = Callable[[Record | None, float], Record | None]
+
+POLICY = Policy(reset_timeout_s=10, max_reset_timeout_s=40, permit_lease_s=15)
+LIMIT = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=20)
+KINDS = {FAILURE: "F", REFUSAL: "C", SUCCESS: "S"}
+STEP_S = 0.002
+"""Nothing takes no time."""
+LONGEST_S = POLICY.max_reset_timeout_s * 2 + POLICY.permit_lease_s + 20
+"""After so long nothing that anybody did or knew stands in the way of a call."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One that is out."""
+
+    epoch: int
+    owner: str = ""
+    lease_until_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Batch:
+    epoch: int
+    seq: int
+    runs: list[tuple[str, int]]
+    sent_s: float | None = None
+
+    @property
+    def calls(self) -> int:
+        return sum(number for _, number in self.runs)
+
+
+@dataclass(slots=True)
+class Worker:
+    """What one process knows, has out, and has not told yet.
+
+    Attributes:
+        plans: Decisions that are to be committed, each with what it was made on; None: to be looked at first.
+        drift: Its clock's seconds in one of the server's.
+    """
+
+    name: str
+    drift: float
+    view: Record = field(default_factory=Record)
+    shared: Record | None = None
+    seen_s: float = 0.0
+    calls: list[Call] = field(default_factory=list)
+    ended: list[tuple[int, Signal]] = field(default_factory=list)
+    uncertain: Batch | None = None
+    seq: int = 0
+    plans: list[tuple[Decide, Seen | None]] = field(default_factory=list)
+
+    def now_s(self, server_s: float) -> float:
+        """The server's time as it believes it to be."""
+        return self.seen_s + (server_s - self.seen_s) * self.drift
+
+    @property
+    def untold(self) -> int:
+        return len(self.ended)
+
+
+whoever = st.integers(0, 4)
+
+
+class Fleet(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = Memory(1_700_000_000.0)
+        self.names = count(1)
+        self.workers = [self.hired(drift) for drift in (1.0, 1.0, 0.9, 1.1, 1.5)]
+        self.epoch = 0
+        self.ended = self.forgotten = 0
+
+    def hired(self, drift: float) -> Worker:
+        return Worker(f"w{next(self.names)}", drift)
+
+    # -- what happens -------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 16.0, 65.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.memory.now_s += seconds
+
+    @rule(who=whoever)
+    def looks(self, who: int) -> None:
+        """A poll, or a push that came; one that was lost is a look that was not made."""
+        worker, seen = self.workers[who], self.now()
+        self.adopt(worker, seen)
+        self.plan(worker, partial(self.current, worker), seen)
+
+    @rule(who=whoever)
+    def begins_a_call(self, who: int) -> None:
+        worker = self.workers[who]
+        now_s = worker.now_s(self.now().now_s)
+        if records.block_s(worker.view, now_s) is not None:
+            return
+        if worker.view.phase(now_s) is Phase.CLOSED:
+            worker.calls.append(Call(worker.view.epoch))
+        else:
+            owner = f"{worker.name}/{next(self.names)}"
+            self.plan(worker, partial(self.permit, worker, owner))
+
+    @precondition(lambda self: any(worker.calls for worker in self.workers))
+    @rule(
+        who=st.integers(0, 99),
+        signal=st.sampled_from([SUCCESS, SUCCESS, FAILURE, FAILURE, FAILURE, REFUSAL, NEUTRAL, LIMIT]),
+    )
+    def a_call_ends(self, who: int, signal: Signal) -> None:
+        busy = [worker for worker in self.workers if worker.calls]
+        worker = busy[who % len(busy)]
+        self.end(worker, signal)
+
+    @rule(who=whoever, seconds=st.sampled_from([0.0, 12.0, 50.0]))
+    def an_outage(self, who: int, seconds: float) -> None:
+        """Five calls fail and are told, and time passes: else the breaker would be closed nearly always."""
+        worker = self.workers[who]
+        for _ in range(5):
+            self.begins_a_call(who)
+            if worker.calls:
+                self.end(worker, FAILURE)
+        self.reports(who, "yes")
+        self.commits_all(worker)
+        self.memory.now_s += seconds
+        self.looks(who)
+
+    @precondition(lambda self: any(worker.plans for worker in self.workers))
+    @rule(who=st.integers(0, 99), is_lost=st.booleans())
+    def a_decision_is_committed(self, who: int, is_lost: bool) -> None:
+        """Perhaps its answer is lost: then the worker does not know, and looks again as if somebody was faster."""
+        busy = [worker for worker in self.workers if worker.plans]
+        worker = busy[who % len(busy)]
+        decide, seen = worker.plans.pop(0)
+        self.commit(worker, decide, seen or self.now(), is_lost=is_lost)
+
+    @rule(who=whoever)
+    def commits_all_its_decisions(self, who: int) -> None:
+        self.commits_all(self.workers[who])
+
+    def commits_all(self, worker: Worker) -> None:
+        plans, worker.plans = worker.plans, []
+        for decide, seen in plans:
+            self.commit(worker, decide, seen or self.now(), is_lost=False)
+
+    @rule(who=whoever)
+    def renews_its_permits(self, who: int) -> None:
+        worker = self.workers[who]
+        for call in worker.calls:
+            if call.owner:
+                self.plan(worker, partial(self.renewal, call))
+
+    @rule(who=whoever, arrives=st.sampled_from(["no", "yes", "yes", "yes without an answer"]))
+    def reports(self, who: int, arrives: str) -> None:
+        worker = self.workers[who]
+        worker.uncertain = worker.uncertain or self.batch(worker)
+        if worker.uncertain is None or arrives == "no":
+            return
+        if worker.uncertain.sent_s is not None and self.memory.now_s - worker.uncertain.sent_s > BATCH_LIFE_S:
+            # Nobody promises to know it after so long.
+            self.forgotten += self.not_counted(worker)
+            worker.uncertain = None
+            return
+        worker.uncertain.sent_s = worker.uncertain.sent_s or self.memory.now_s
+        batch, now_s = worker.uncertain, self.now().now_s
+        self.memory.count(worker.name, batch.seq, batch.epoch, batch.runs)
+        if arrives == "yes":
+            worker.uncertain = None
+            self.looks(who)
+        assert self.memory.now_s >= now_s
+
+    @rule(who=whoever)
+    def crashes(self, who: int) -> None:
+        """All at once: its calls, its permits, what it was about to write, what it had not told."""
+        worker = self.workers[who]
+        self.forgotten += worker.untold + self.not_counted(worker)
+        self.workers[who] = self.hired(worker.drift)
+
+    @rule(says_open=st.booleans())
+    def an_older_worker_writes(self, says_open: bool) -> None:
+        if self.memory.fields:
+            self.memory.fields["circuit_breaker_open"] = str(says_open).lower()
+
+    @rule()
+    def redis_loses_all(self) -> None:
+        """A restart or a failover: connections break, so what was under way does not arrive at the new one."""
+        for worker in self.workers:
+            worker.plans = [(decide, None) for decide, _ in worker.plans]
+        told_but_unsure = sum(w.uncertain.calls for w in self.workers if w.uncertain and not self.not_counted(w))
+        self.forgotten += self.memory.calls - told_but_unsure
+        self.memory.lose()
+
+    # -- what holds ---------------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_epoch_only_grows(self) -> None:
+        record = self.memory.read().record
+        if record is not None and record.epoch:
+            assert record.epoch >= self.epoch
+            self.epoch = record.epoch
+
+    @invariant()
+    def there_are_never_more_permits_out_than_the_fleet_has(self) -> None:
+        record = self.memory.read().record
+        if record is None or not isinstance(record.breaker, HalfOpen):
+            return
+        now_s = self.memory.now_s
+        held = [c for w in self.workers for c in w.calls if c.owner and c.lease_until_s > now_s]
+        assert len([call for call in held if call.epoch == record.epoch]) <= POLICY.permits
+        assert len(record.breaker.permits) <= POLICY.permits
+
+    @invariant()
+    def nothing_that_ended_is_lost_or_counted_twice(self) -> None:
+        waiting = sum(worker.untold + self.not_counted(worker) for worker in self.workers)
+        assert self.ended == self.memory.calls + waiting + self.forgotten
+
+    @rule(who=whoever)
+    def whoever_looks_and_writes_leaves_no_breaker_closed_that_should_be_open(self, who: int) -> None:
+        worker = self.workers[who]
+        self.commit(worker, partial(self.current, worker), self.now(), is_lost=False)
+        record = self.memory.read().record
+        if record is not None and isinstance(record.breaker, Closed):
+            enough = record.breaker.failures >= POLICY.failure_threshold
+            assert not enough or len(record.breaker.run) < min(POLICY.reporters_wanted, record.live_reporters)
+            assert not record.legacy_open
+
+    def teardown(self) -> None:
+        """No wedge: whatever is left behind, a new worker can make a call once the longest wait is over."""
+        self.memory.now_s += LONGEST_S
+        new = self.hired(1.0)
+        for _ in range(2):
+            self.commit(new, partial(self.current, new), self.now(), is_lost=False)
+        record, now_s = new.view, self.memory.now_s
+        assert records.block_s(record, now_s) is None or isinstance(record.breaker, Open)
+        if isinstance(record.breaker, Open) and now_s < record.breaker.until_s:
+            self.memory.now_s = now_s = record.breaker.until_s
+        if record.phase(now_s) is not Phase.CLOSED:
+            assert records.with_permit(record, "new/1", now_s=now_s, policy=POLICY) is not None
+
+    # -- how a worker works -------------------------------------------------------------------------------------
+
+    def now(self) -> Seen:
+        self.memory.now_s += STEP_S
+        return self.memory.read()
+
+    def plan(self, worker: Worker, decide: Decide, seen: Seen | None = None) -> None:
+        """To be decided on what is read now, and committed at any time later."""
+        worker.plans.append((decide, seen or self.now()))
+
+    def commit(self, worker: Worker, decide: Decide, seen: Seen, *, is_lost: bool) -> None:
+        new = decide(seen.record, seen.now_s)
+        if new is None or new == seen.record:
+            self.adopt(worker, seen)
+            return
+        before = seen.record or Record()
+        is_done = self.memory.commit(seen, new)
+        if is_done:
+            self.a_breaker_opens_for_a_reason(before, new)
+        if is_done and not is_lost:
+            self.adopt(worker, Seen(new, seen.now_s, self.memory.read().raw))
+            self.granted(worker, new, seen.now_s)
+        else:
+            # Somebody was faster, or nobody knows: read again, and decide again on that.
+            worker.plans.append((decide, None))
+
+    def a_breaker_opens_for_a_reason(self, before: Record, after: Record) -> None:
+        if not isinstance(before.breaker, Closed) or not isinstance(after.breaker, Open):
+            return
+        is_restored = after.transitions[-1].epoch != after.epoch
+        by_refusals = before.breaker.refusals >= POLICY.refusals_wanted
+        if not (is_restored or by_refusals or before.legacy_open):
+            assert before.breaker.failures >= POLICY.failure_threshold
+
+    def adopt(self, worker: Worker, seen: Seen) -> None:
+        if records.recovered(worker.shared or Record(), seen.record, seen.now_s) is None:
+            worker.shared = seen.record
+        worker.view = self.settled(worker, worker.shared or Record(), seen.now_s)
+        worker.seen_s = seen.now_s
+
+    def current(self, worker: Worker, record: Record | None, now_s: float) -> Record | None:
+        again = records.recovered(worker.shared or Record(), record, now_s)
+        return again or (record and self.settled(worker, record, now_s))
+
+    def settled(self, worker: Worker, record: Record, now_s: float) -> Record:
+        return records.settled(record, now_s=now_s, policy=POLICY, by=worker.name)
+
+    def permit(self, worker: Worker, owner: str, record: Record | None, now_s: float) -> Record | None:
+        known = record or records.recovered(worker.shared or Record(), None, now_s)
+        if known is not None and owner in getattr(known.breaker, "permits", {}):
+            return None
+        return known and records.with_permit(known, owner, now_s=now_s, policy=POLICY)
+
+    def renewal(self, call: Call, record: Record | None, now_s: float) -> Record | None:
+        held = getattr(record.breaker, "permits", {}) if record else {}
+        if record is None or call.owner not in held:
+            return None
+        return records.with_permit(record, call.owner, now_s=now_s, policy=POLICY)
+
+    def granted(self, worker: Worker, record: Record, now_s: float) -> None:
+        """The calls that begin, or go on, with the permits that the worker has just been given."""
+        out = {call.owner: call for call in worker.calls}
+        for owner, until_s in getattr(record.breaker, "permits", {}).items():
+            if owner in out:
+                out[owner].lease_until_s = until_s
+            elif owner.startswith(f"{worker.name}/") and until_s == now_s + POLICY.permit_lease_s:
+                worker.calls.append(Call(record.epoch, owner, until_s))
+
+    def end(self, worker: Worker, signal: Signal) -> None:
+        call = worker.calls.pop(0)
+        if signal in KINDS:
+            worker.ended.append((call.epoch, signal))
+            self.ended += 1
+        if signal is LIMIT:
+            self.plan(worker, lambda record, now_s: records.limited(record or records.fresh(now_s), signal, now_s))
+        if call.owner:
+            self.plan(worker, partial(self.verdict, call.owner, signal))
+
+    def verdict(self, owner: str, signal: Signal, record: Record | None, now_s: float) -> Record | None:
+        return record and records.after_trial(record, signal, owner, now_s=now_s, policy=POLICY)
+
+    def batch(self, worker: Worker) -> Batch | None:
+        """What has ended in one epoch, in its order, with a number of its own."""
+        if not worker.ended:
+            return None
+        epoch = worker.ended[0][0]
+        told = [signal for began, signal in worker.ended if began == epoch]
+        worker.ended = [row for row in worker.ended if row[0] != epoch]
+        worker.seq += 1
+        return Batch(epoch, worker.seq, [(KINDS[signal], 1) for signal in told])
+
+    def not_counted(self, worker: Worker) -> int:
+        """The calls of a batch whose fate its worker does not know, where it has not been counted."""
+        batch = worker.uncertain
+        if batch is None or self.memory.reporters.get(worker.name, (0, 0.0))[0] >= batch.seq:
+            return 0
+        return batch.calls
+
+
+Fleet.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    # Making a failure shorter takes minutes: for that, run it with `phases=tuple(Trying)` once.
+    phases=(Trying.explicit, Trying.reuse, Trying.generate),
+)
+TestFleet = Fleet.TestCase
