@@ -31,16 +31,18 @@ def queue(redis_url: str, base_url: str, tmp_path: Path, valkey_server: ValkeySe
 def test_while_the_breaker_is_open_questions_stay_in_the_queue(
     queue: Any, stop: Callable[[], None], simulated: SimulatedOpenRouter
 ) -> None:
-    queue.rpush("questions", "1?")
-    until(lambda: queue.llen("answers") == 1, seconds=20)
+    simulated.switch("slow", delay_s=0.5)
+    queue.rpush("questions", *range(40))
+    until(lambda: queue.llen("answers") > 0, seconds=20)
     stop()
-    # Each consumer may have been waiting for a question already.
-    queue.rpush("questions", *range(12))
-    until(lambda: (queue.llen("questions"), queue.llen("in progress")) == (12, 0), seconds=20)
+    until(lambda: queue.llen("in progress") == 0, seconds=20)
+    waiting, asked = queue.llen("questions"), simulated.requests[CHAT]
+    assert waiting > 0
     for _ in range(20):
-        assert queue.llen("questions") == 12
-    assert simulated.requests[CHAT] == 1
+        assert queue.llen("questions") == waiting
+    assert simulated.requests[CHAT] == asked == 40 - waiting
+    simulated.switch("healthy")
     end(queue)
-    until(lambda: queue.llen("answers") == 13, seconds=20)
+    until(lambda: queue.llen("answers") == 40, seconds=20)
     until(lambda: queue.llen("in progress") == 0)
-    assert simulated.requests[CHAT] == 13
+    assert simulated.requests[CHAT] == 40
