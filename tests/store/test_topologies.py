@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,7 @@ from tests.topologies import Cluster, Watched, cluster, cluster_with_a_spare, ki
 
 pytestmark = pytest.mark.slow
 
+DOCS = Path(__file__).parents[2] / "docs" / "redis.md"
 SCOPE = "main"
 REPORTERS = 8
 
@@ -145,6 +148,17 @@ async def test_sentinels_may_ask_for_a_password() -> None:
         async with store_at(url) as store:
             with pytest.raises(StoreRefused, match=r"do not tell where.*sentinel_username and sentinel_password"):
                 await report(store)
+
+
+async def test_a_user_of_theirs_needs_no_more_than_the_documented_rights(at_rest: Watched) -> None:
+    (rights,) = re.findall(r"On the Sentinels, a user needs ([^.]+)\.", DOCS.read_text())
+    at_rest.sentinel().execute_command(
+        "ACL", "SETUSER", "asker", "reset", "on", ">pw", *re.findall(r"\+[^`]+", rights)
+    )
+    login = "sentinel_username=asker&sentinel_password=pw"
+    async with store_at(f"{at_rest.url()}?{login}") as store:
+        await report(store)
+    assert at_rest.sentinel().acl_log() == []
 
 
 async def test_without_any_sentinel_it_is_away() -> None:
