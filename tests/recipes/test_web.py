@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,13 +49,15 @@ def is_up(client: httpx.Client) -> bool:
         return False
 
 
-def test_fastapi(environ: dict[str, str], tmp_path: Path, guard: Guard, simulated: SimulatedOpenRouter) -> None:
+def test_fastapi(
+    environ: dict[str, str], tmp_path: Path, guard: Guard, stop: Callable[[], None], simulated: SimulatedOpenRouter
+) -> None:
     (recipe,) = code_under("FastAPI")
     (tmp_path / "web.py").write_text(recipe)
     ask = {"question": "Why?"}
     with serving(tmp_path, environ, "uvicorn", "web:app", "--port=") as client:
         assert client.post("/answers", params=ask).json() == "This is a simulated answer."
-        fail(guard, 5)
+        stop()
         until(lambda: client.post("/answers", params=ask).status_code == 503)
         asked = simulated.requests[CHAT]
         refused = client.post("/answers", params=ask)

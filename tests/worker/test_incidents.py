@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from openrouter_guard.httpx import GuardedTransport
 from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.testing import SimulatedOpenRouter, running
 from openrouter_guard.worker import agent
+from openrouter_guard.worker import guard as callers
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
 
@@ -48,9 +50,10 @@ def client(server: tuple[SimulatedOpenRouter, str], guard: Guard) -> Iterator[ht
 
 @contextmanager
 def workers(redis_url: str, count: int, **changed: float) -> Iterator[list[Guard]]:
-    """Workers that have each made a call that went well."""
+    """Workers that have each made a call that went well, and do not take a busy machine for a Redis that is away."""
+    patient = replace(settings(redis_url, **changed), redis_timeout_s=10.0)
     with ExitStack() as stack:
-        guards = [stack.enter_context(Guard(settings(redis_url, **changed))) for _ in range(count)]
+        guards = [stack.enter_context(Guard(patient)) for _ in range(count)]
         for guard in guards:
             with guard.call():
                 pass
@@ -109,7 +112,10 @@ class TestTheBreakerIsTheFleets:
 
 
 class TestHalfOpen:
-    def test_of_20_workers_that_try_at_once_two_reach_upstream(self, redis_url: str) -> None:
+    def test_of_20_workers_that_try_at_once_two_reach_upstream(
+        self, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(callers, "PERMIT_S", 10.0)
         out, all_have_tried = Counter[bool](), threading.Event()
 
         def is_out(worker: Guard) -> bool:

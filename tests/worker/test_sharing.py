@@ -6,6 +6,7 @@ import asyncio
 import gc
 import multiprocessing
 import os
+import pickle
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -106,6 +107,13 @@ async def test_a_child_in_which_a_loop_runs_has_its_own_guard(redis_url: str, gu
         await calls()
         assert await asyncio.to_thread(forked, lambda: asyncio.run(calls())) == 0
     until(lambda: guard.state.failures == 2)
+
+
+@pytest.mark.parametrize("kind", [Guard, AsyncGuard])
+def test_it_is_not_sent_to_other_processes_with_its_password(kind: type[Guard] | type[AsyncGuard]) -> None:
+    guard = kind.from_url("redis://user:hunter2@127.0.0.1:1/0")
+    with pytest.raises(TypeError, match=f"{kind.__name__} cannot be pickled: make one in the other process"):
+        pickle.dumps(guard)
 
 
 def test_what_a_child_forgets_is_still_its_parents(guard: Guard) -> None:

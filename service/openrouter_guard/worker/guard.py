@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import wraps
 from time import monotonic
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.signals import SUCCESS, Signal
@@ -154,6 +154,10 @@ class _Guard:
             ConfigurationError: If a variable is missing or cannot be used; the message names it.
         """
         return cls(Settings.from_env(os.environ))
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would carry the password of REDIS_URL into whatever queue or file it goes through.
+        raise TypeError(f"{type(self).__name__} cannot be pickled: make one in the other process, with from_env()")
 
     @property
     def state(self) -> GuardState:
