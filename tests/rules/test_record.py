@@ -37,6 +37,35 @@ def test_enough_failures_from_enough_reporters_open_the_breaker(breaker: Closed,
     assert settle(Record(breaker, epoch=7, live_reporters=live)).phase(NOW_S) is expected
 
 
+class TestANetworkThatMayBeOneWorkersOwn:
+    UNREACHABLE = Upstream(OpenRouterState.ERROR, error_details=json.dumps({"error_type": "network_error"}))
+
+    def seen(self, run: frozenset[str], live: int, failures: int = 5, last_check_s: float = 0.0) -> Record:
+        upstream = replace(self.UNREACHABLE, last_check_s=last_check_s)
+        return Record(Closed(failures, run), epoch=7, live_reporters=live, upstream=upstream)
+
+    def test_stops_nobody_where_one_worker_reports_and_a_check_is_asked_for(self) -> None:
+        after = settle(self.seen(ONE, live=1))
+        assert (after.phase(NOW_S), after.check_wanted_s) == (Phase.CLOSED, NOW_S)
+        assert checks.wants_check(after, now_s=NOW_S, policy=POLICY)
+
+    def test_is_asked_about_once_a_minute(self) -> None:
+        asked = self.seen(ONE, live=1, last_check_s=NOW_S - 59)
+        assert settle(asked) is asked
+
+    def test_is_not_asked_about_before_the_threshold(self) -> None:
+        few = self.seen(ONE, live=1, failures=4)
+        assert settle(few) is few
+
+    @pytest.mark.parametrize("other", ["wb", "c1"], ids=["another worker", "the service's check"])
+    def test_opens_the_breaker_once_another_does_not_get_through(self, other: str) -> None:
+        assert settle(self.seen(ONE | {other}, live=2)).phase(NOW_S) is Phase.OPEN
+
+    def test_opens_it_for_a_worker_that_is_alone(self) -> None:
+        alone = settled(self.seen(ONE, live=100), now_s=NOW_S, policy=POLICY.alone, by="me")
+        assert alone.phase(NOW_S) is Phase.OPEN
+
+
 @pytest.mark.parametrize(("failures", "expected"), [(7, Phase.CLOSED), (8, Phase.OPEN)])
 def test_a_busy_fleet_opens_later(failures: int, expected: Phase) -> None:
     busy = Record(Closed(failures, THREE), epoch=7, live_reporters=200, calls_per_minute=400)

@@ -23,6 +23,7 @@ from openrouter_guard.store import Batch, Store
 __all__ = [
     "FORCED",
     "KEY",
+    "MANAGEMENT_KEY",
     "READ_TOKEN",
     "STATE",
     "STATUS",
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 KEY = "sk-or-v1-0123456789abcdef"
+MANAGEMENT_KEY = "sk-or-v1-management-0123456789"
 READ_TOKEN = "read-0123456789abcdef0123456789abcdef"
 WRITE_TOKEN = "write-fedcba9876543210fedcba9876543210"
 STATUS = "/api/v1/openrouter/status"

@@ -12,13 +12,13 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from openrouter_guard.api import app as apps
-from tests.service.apps import KEY, READ_TOKEN, WRITE_TOKEN
+from tests.service.apps import KEY, MANAGEMENT_KEY, READ_TOKEN, WRITE_TOKEN
 
 __all__ = ["PASSWORD", "Ears", "listening_to_everything"]
 
 PASSWORD = "hunter2"
 """Of Redis, wherever a test needs one."""
-SECRETS = (KEY, READ_TOKEN, WRITE_TOKEN, PASSWORD)
+SECRETS = (KEY, MANAGEMENT_KEY, READ_TOKEN, WRITE_TOKEN, PASSWORD)
 _LOGGERS = ("openrouter_guard", "uvicorn")
 
 

@@ -15,9 +15,19 @@ from openrouter_guard.rules.signals import Effect, OpenRouterState
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Batch, Store
 from openrouter_guard.upstream import Finding, OpenRouter
-from tests.service.apps import FORCED, KEY, Answer, FakeUpstream, ask, eventually, failing, healthy, running
+from tests.service.apps import (
+    FORCED,
+    KEY,
+    MANAGEMENT_KEY,
+    Answer,
+    FakeUpstream,
+    ask,
+    eventually,
+    failing,
+    healthy,
+    running,
+)
 
-MANAGEMENT_KEY = "sk-or-v1-management-0123456789"
 HEALTH_URL = "https://status.test/health?token=hunter2"
 NOW_S = 1_772_366_400.0
 ACTIVE, EXHAUSTED = OpenRouterState.ACTIVE, OpenRouterState.CREDITS_EXHAUSTED

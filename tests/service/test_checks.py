@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,10 @@ from tests.service.apps import (
     running,
     write,
 )
+
+
+def unreachable() -> httpx.Response:
+    raise httpx.ConnectError("All connection attempts failed")
 
 
 async def known(service: httpx.AsyncClient) -> dict[str, Any] | None:
@@ -161,6 +166,37 @@ class TestDoubts:
             assert upstream.calls == 1
             await client.hdel(STATE, "check_slot")
             await eventually(lambda: upstream.calls == 2)
+
+
+class TestANetworkThatMayBeOneWorkersOwn:
+    """The only worker that reports does not get through: a check, made at once, says whose network it is."""
+
+    @pytest.fixture
+    async def cut_off(self, redis_url: str, client: aioredis.Redis) -> AsyncIterator[Guard]:
+        await write(client, age_s=100)  # too young to be checked again without a reason
+        with Guard(Settings(redis_url)) as guard:
+            for _ in range(5):
+                with suppress(ConnectionError), guard.call():
+                    raise ConnectionError
+            guard.flush()
+            yield guard
+
+    async def test_it_stops_the_fleet_where_the_check_does_not_get_through_either(
+        self, settings: Settings, upstream: FakeUpstream, cut_off: Guard
+    ) -> None:
+        upstream.answer = unreachable
+        async with running(settings, upstream):
+            await eventually(lambda: cut_off.state.phase is Phase.OPEN)
+        assert cut_off.state.reason == "network_error"
+
+    async def test_it_stops_nobody_where_the_check_does(
+        self, settings: Settings, upstream: FakeUpstream, cut_off: Guard
+    ) -> None:
+        async with running(settings, upstream) as service:
+            await eventually(lambda: upstream.calls)
+            answer = await eventually(lambda: known(service))
+        assert answer["circuit_breaker"]["state"] == "closed"
+        assert cut_off.state.phase is Phase.CLOSED
 
 
 class TestTheKey:

@@ -19,6 +19,7 @@ from openrouter_guard.rules.times import DAY_S
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch, Store
 
+ROUNDING_S = 0.005
 STATE, HISTORY = "openrouter:state", "openrouter:history"
 
 
@@ -43,10 +44,19 @@ async def total_s(store: Store, phase: Phase, days: int = 30) -> float:
     return sum(day[phase] for day in (await store.time_in_state(days, time.time())).values())
 
 
+async def nothing_is_missing(store: Store, since_s: float, *phases: Phase) -> None:
+    """The time in these states, all if none is named, is what has passed since."""
+    before_s = time.time()
+    told = await store.time_in_state(30, before_s)
+    after_s = time.time()
+    whole_s = sum(day[phase] for day in told.values() for phase in phases or Phase)
+    assert before_s - since_s - ROUNDING_S <= whole_s <= after_s - since_s + ROUNDING_S
+
+
 class TestTimeInState:
     async def test_is_told_up_to_this_moment(self, store: Store, client: aioredis.Redis) -> None:
         since_s = await began(store, client, 5)
-        assert await total_s(store, Phase.CLOSED) == pytest.approx(time.time() - since_s, abs=0.2)
+        await nothing_is_missing(store, since_s, Phase.CLOSED)
 
     async def test_of_a_whole_day_is_exactly_a_day(self, store: Store, client: aioredis.Redis) -> None:
         since_s = await began(store, client, 3 * DAY_S)
@@ -64,10 +74,9 @@ class TestTimeInState:
         await client.delete(HISTORY)
         another = Store(redis_url)
         await another.change(release)
-        closed_s, open_s = await total_s(another, Phase.CLOSED), await total_s(another, Phase.OPEN)
+        assert await total_s(another, Phase.OPEN) > 0
+        await nothing_is_missing(another, since_s)
         await another.close()
-        assert open_s > 0
-        assert closed_s + open_s == pytest.approx(time.time() - since_s, abs=0.2)
 
     async def test_that_a_crash_left_undone_is_told_all_the_same(self, store: Store, client: aioredis.Redis) -> None:
         """Nobody came to close what a person had opened for a minute, or to open what nobody released."""
@@ -76,7 +85,7 @@ class TestTimeInState:
         row = json.loads(str(await client.hget(STATE, "override"))) | {"until": until_s}
         await client.hset(STATE, mapping={"override": json.dumps(row), "timed_until": iso(until_s - 60)})
         assert await total_s(store, Phase.OPEN) == pytest.approx(60, abs=0.002)
-        assert await total_s(store, Phase.CLOSED) == pytest.approx(100, abs=0.2)
+        await nothing_is_missing(store, until_s, Phase.CLOSED)
 
     async def test_is_put_down_once_however_many_do_it(
         self, store: Store, client: aioredis.Redis, redis_url: str
@@ -86,17 +95,20 @@ class TestTimeInState:
         work = [other.keep_time() if i % 2 else other.change(force_open) for i, other in enumerate(others)]
         await asyncio.gather(*work)
         await asyncio.gather(*(other.close() for other in others))
-        closed_s, open_s = await total_s(store, Phase.CLOSED), await total_s(store, Phase.OPEN)
-        assert closed_s + open_s == pytest.approx(time.time() - since_s, abs=0.2)
+        await nothing_is_missing(store, since_s)
 
     async def test_goes_on_after_the_state_expired_from_when_somebody_is_there(
         self, store: Store, client: aioredis.Redis
     ) -> None:
         await began(store, client, 500)
         await store.keep_time()
+        put_down_s = await total_s(store, Phase.CLOSED)
         await client.delete(STATE)
+        again_s = time.time()
         await store.count(Batch(0, "wa", 1, [("S", 1)]), at_s=time.time())
-        assert await total_s(store, Phase.CLOSED) == pytest.approx(500, abs=0.2)
+        assert (
+            500 - ROUNDING_S <= await total_s(store, Phase.CLOSED) <= put_down_s + time.time() - again_s + ROUNDING_S
+        )
 
     async def test_is_kept_for_thirty_days(self, store: Store, client: aioredis.Redis) -> None:
         await began(store, client, 3600)

@@ -389,6 +389,18 @@ class TestCommitting:
         assert now.breaker.failures == 3
         assert now.check_slot_s == pytest.approx(seen.now_s + 60, abs=1e-3)
 
+    async def test_who_failed_in_between_is_kept_in_the_run(self, store: Store) -> None:
+        for reporter in ("wb", "wa"):
+            await count(store, "F1", reporter=reporter)
+        seen = await store.read()
+        await count(store, "F1", reporter="wc")
+        reserved = checks.with_check_slot(seen.record, now_s=seen.now_s, slot_s=60, policy=POLICY)
+        assert reserved is not None
+        assert await store.commit(seen, reserved)
+        now = (await store.read()).record
+        assert now is not None
+        assert getattr(now.breaker, "run", None) == {"wa", "wb", "wc"}
+
     async def test_never_more_permits_than_the_fleet_has(self, store: Store, redis_url: str) -> None:
         quick = Policy(reset_timeout_s=0.001)
         await count(store, "F5")

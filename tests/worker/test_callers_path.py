@@ -151,9 +151,9 @@ def test_closing_is_bounded_while_redis_is_frozen(guard: Guard, valkey_server: V
 
 
 _ENDS = """
-import sys, time
+import sys
 from openrouter_guard import Guard
-guard = Guard.from_url(sys.argv[1])
+guard = Guard.from_env()
 with guard.call(): pass
 print(flush=True)
 sys.stdin.readline()
@@ -163,10 +163,11 @@ with guard.call(): pass
 
 def test_a_process_ends_in_bounded_time_while_redis_is_frozen(redis_url: str, valkey_server: ValkeyServer) -> None:
     pipe = subprocess.PIPE
-    script = [sys.executable, "-c", _ENDS, redis_url]
-    with subprocess.Popen(script, stdin=pipe, stdout=pipe) as process:
+    environ = os.environ | {"REDIS_URL": redis_url, "OPENROUTER_GUARD_REDIS_TIMEOUT_SECONDS": "60"}
+    script = [sys.executable, "-c", _ENDS]
+    with subprocess.Popen(script, stdin=pipe, stdout=pipe, env=environ) as process:
         assert process.stdout
         process.stdout.readline()
         with frozen(valkey_server):
-            assert took_s(lambda: process.communicate(b"\n", timeout=10)) < 8.0
+            process.communicate(b"\n", timeout=15)
     assert process.returncode == 0

@@ -54,6 +54,24 @@ class TestRedisAway:
                 pass
             until(lambda: guard.state.phase is Phase.CLOSED)
 
+    @pytest.mark.parametrize("error", [TimeoutError, ConnectionError])
+    def test_it_does_so_though_it_was_one_of_many(self, error: type[Exception]) -> None:
+        """It cannot ask the others whether they see it too."""
+        port = free_port()
+        with ValkeyServer(port=port) as server:
+            guard = Guard(settings(f"redis://127.0.0.1:{port}/0"))
+            server.client().hset("openrouter:state", mapping={"epoch": "1", "live_reporters": "50"})
+            assert guard.state.phase is Phase.CLOSED
+            until(lambda: guard.state.epoch == 1)
+
+        def is_open_after_another_failure() -> bool:
+            with suppress(error, CallNotPermitted), guard.call():
+                raise error
+            return guard.state.phase is Phase.OPEN
+
+        until(is_open_after_another_failure)
+        guard.close()
+
     async def test_what_was_seen_meanwhile_is_counted_when_it_is_back(self) -> None:
         port = free_port()
         with ValkeyServer(port=port):

@@ -57,6 +57,8 @@ class Policy:
     Attributes:
         failure_threshold: Failures in a row that open a closed breaker, or more in a busy fleet.
         reporters_wanted: How many of the live reporters a run of failures must come from.
+        network_reporters: The same for failures to get through at all, even where fewer live: one worker's network
+            may be broken.
         reset_timeout_s: The first wait of an open breaker.
         max_reset_timeout_s: The longest wait; each re-opening doubles it up to here.
         jitter: By how much of itself a wait may be longer, so that scopes that opened together do not try together.
@@ -81,6 +83,7 @@ class Policy:
 
     failure_threshold: int = 5
     reporters_wanted: int = 3
+    network_reporters: int = 2
     reset_timeout_s: float = 120.0
     max_reset_timeout_s: float = 960.0
     jitter: float = 0.1
@@ -106,6 +109,11 @@ class Policy:
     def watches_rates(self) -> bool:
         """Whether the calls of the last time are to be counted besides the failures in a row."""
         return self.failure_rate > 0 or self.slow_rate > 0
+
+    @property
+    def alone(self) -> Policy:
+        """Of a worker that cannot ask the others: what it sees counts, and it tries one call at a time."""
+        return replace(self, permits=1, reporters_wanted=1, network_reporters=1)
 
     def limits(self, live_reporters: int) -> Limits:
         reporters = min(self.reporters_wanted, live_reporters)

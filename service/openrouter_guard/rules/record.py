@@ -172,6 +172,8 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
             return now_open(record, OpenRouterState.CREDITS_EXHAUSTED.value, by, now_s, policy)
         case Closed() as breaker if _is_tripped(breaker, record, policy):
             return now_open(record, _last_error(record, now_s), by, now_s, policy)
+        case Closed() as breaker if _may_be_local(breaker, record, now_s, policy):
+            return replace(record, check_wanted_s=now_s)
         case Closed() as breaker if (
             breaker.window and policy.watches_rates and (found := _excess(record, now_s, policy))
         ):
@@ -213,11 +215,7 @@ def _under_override(record: Record, override: Override, now_s: float) -> Record:
 
 
 def _last_error(record: Record, now_s: float) -> str:
-    """The error type in ``error_details``, or the state where an older writer left no JSON there."""
-    try:
-        error_type = str(json.loads(record.upstream.error_details)["error_type"])
-    except (ValueError, KeyError, TypeError):
-        error_type = record.upstream.state.value
+    error_type = _reported(record)
     is_wrong = error_type == OpenRouterState.API_KEY_INVALID and found_lately(record, OpenRouterState.ACTIVE, now_s)
     return OpenRouterState.SERVICE_UNAVAILABLE.value if is_wrong else error_type
 
@@ -267,7 +265,35 @@ def _is_tripped(breaker: Closed, record: Record, policy: Policy) -> bool:
     if breaker.on_probation:
         return breaker.failures > 0
     wanted = min(policy.reporters_wanted, record.live_reporters)
-    return breaker.failures >= breakers.threshold(record.calls_per_minute, policy) and len(breaker.run) >= wanted
+    if _is_unreachable(record):
+        wanted = max(wanted, policy.network_reporters)
+    return _are_enough(breaker, record, policy) and len(breaker.run) >= wanted
+
+
+def _are_enough(breaker: Closed, record: Record, policy: Policy) -> bool:
+    return breaker.failures >= breakers.threshold(record.calls_per_minute, policy)
+
+
+def _is_unreachable(record: Record) -> bool:
+    return _reported(record) == ErrorType.NETWORK_ERROR
+
+
+def _may_be_local(breaker: Closed, record: Record, now_s: float, policy: Policy) -> bool:
+    """Whether the only worker that reports does not get through: then a health check says whose network it is.
+
+    It is asked for once a minute at the most. Where it does not get through either, it is the second reporter.
+    """
+    is_open_question = _are_enough(breaker, record, policy) and _is_unreachable(record)
+    lately_s = max(record.check_wanted_s, record.upstream.last_check_s)
+    return is_open_question and now_s - lately_s > CHECK_HOLDS_S
+
+
+def _reported(record: Record) -> str:
+    """The error type in ``error_details``, or the state where an older writer left no JSON there."""
+    try:
+        return str(json.loads(record.upstream.error_details)["error_type"])
+    except (ValueError, KeyError, TypeError):
+        return record.upstream.state.value
 
 
 def with_permit(record: Record, owner: str, *, now_s: float, policy: Policy) -> Record | None:

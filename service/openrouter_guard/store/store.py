@@ -171,7 +171,7 @@ class Store(Ledger):
             The record as it is now; None if somebody was faster.
         """
         new, passed = times.kept(seen.record, new, seen.now_s)
-        changes = {name: value for name, value in encode(new).items() if seen.raw.get(name, "") != value}
+        changes = _changes(seen.raw, encode(new))
         fresh = new.transitions[-1:] if seen.record is None or new.epoch != seen.record.epoch else ()
         history = [text for change in fresh for text in (str(change.epoch), json.dumps(_entry(change)))]
         (done,) = await self._run(
@@ -227,6 +227,14 @@ def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Mappi
     raw = {name: value for name, value in zip(FIELDS, values, strict=True) if value is not None}
     now_s = int(time[0]) + int(time[1]) / 1e6
     return Seen(parse(raw) if raw else None, now_s, raw, parse_models(models))
+
+
+def _changes(raw: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+    changes = {name: value for name, value in wanted.items() if raw.get(name, "") != value}
+    if set(changes.get("run", "").split()) == set(raw.get("run", "").split()):
+        # The same names in another order: to write them would take back who was added meanwhile.
+        changes.pop("run", None)
+    return changes
 
 
 def _guards(changes: Mapping[str, str]) -> tuple[str, ...]:

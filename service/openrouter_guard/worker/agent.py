@@ -336,9 +336,10 @@ class Agent:
     # -- alone --------------------------------------------------------------------------------------------------
 
     def _acquire_alone(self, owner: str) -> bool:
-        alone = replace(self._policy, permits=1)
         return self._decide_alone(
-            lambda record, now_s: records.with_permit(record or Record(), owner, now_s=now_s, policy=alone)
+            lambda record, now_s: records.with_permit(
+                record or Record(), owner, now_s=now_s, policy=self._policy.alone
+            )
         )
 
     def _decide_alone(self, decide: Callable[[Record | None, float], Record | None]) -> bool:
@@ -346,7 +347,8 @@ class Agent:
         new = decide(old, now_s)
         if new is None or new == old:
             return False
-        self.view = replace(self.view, record=self._settled(new, now_s))
+        after = records.settled(new, now_s=now_s, policy=self._policy.alone, by=self._worker_id)
+        self.view = replace(self.view, record=after)
         self.on_view()
         return True
 
