@@ -7,6 +7,7 @@ same number at a time, without watching anything. It runs first, while no operat
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -116,6 +117,7 @@ async def _operating(fleet: Fleet, url: str, folder: Path) -> AsyncIterator[Oper
         "OPENROUTER_GUARD_NAMESPACES": fleet.namespace,
         "OPENROUTER_GUARD_LEASE_NAMESPACE": fleet.namespace,
         "OPENROUTER_GUARD_OPERATOR_PORT": "0",
+        "OPENROUTER_GUARD_ACCESS": json.dumps([{"scopes": [fleet.namespace]}]),
         "OPENROUTER_GUARD_RESET_TIMEOUT_SECONDS": str(RESET_S),
         "OPENROUTER_GUARD_MAX_RESET_TIMEOUT_SECONDS": str(RESET_S),
     }

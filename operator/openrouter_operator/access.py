@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from openrouter_guard.errors import ConfigurationError
+from openrouter_guard.keys import DEFAULT_SCOPE
 
 __all__ = ["Access", "Rule"]
 
@@ -31,10 +32,11 @@ class Rule(BaseModel):
 class Access:
     """All rules; what none of them allows is not allowed.
 
-    Without any, every namespace may use every scope, and none may override one: that stops other teams' workers.
+    Unless there are others, every namespace may use the scope ``default``, and none may override it: one team's
+    resource would stop the workers of all.
     """
 
-    rules: tuple[Rule, ...] = (Rule(),)
+    rules: tuple[Rule, ...] = (Rule(scopes=(DEFAULT_SCOPE,)),)
 
     @classmethod
     def parse(cls, text: str) -> Access:

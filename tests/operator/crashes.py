@@ -6,6 +6,7 @@ Each has a namespace, a scope, an operator process and a proxy of its own, so th
 from __future__ import annotations
 
 import asyncio
+import json
 import multiprocessing
 import os
 import random
@@ -301,6 +302,7 @@ class Story:
             "OPENROUTER_GUARD_NAMESPACES": self.name,
             "OPENROUTER_GUARD_LEASE_NAMESPACE": self.name,
             "OPENROUTER_GUARD_LEASE_SECONDS": str(LEASE_S),
+            "OPENROUTER_GUARD_ACCESS": json.dumps([{"scopes": [self.name]}]),
             "OPENROUTER_GUARD_OPERATOR_PORT": "0",
         }
 

@@ -76,9 +76,10 @@ def test_an_override_without_reason_or_end_is_refused(missing: str) -> None:
 # -- who may --------------------------------------------------------------------------------------------------------
 
 
-def test_by_default_all_may_use_every_scope_and_none_override_one() -> None:
+def test_by_default_all_may_use_the_default_scope_and_none_override_it() -> None:
     access = Access.parse("")
-    assert access.may_use("anybody", "team-a")
+    assert access.may_use("anybody", "default")
+    assert not access.may_use("anybody", "team-a")
     assert not access.may_override("anybody", "default")
 
 
