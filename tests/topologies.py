@@ -155,6 +155,17 @@ class Cluster:
     def move_key(self, key: bytes, source: ValkeyServer, target: ValkeyServer) -> None:
         source.client().execute_command("MIGRATE", target.host, target.port, key, 0, 5000)
 
+    def bring_back(self, slot: int) -> None:
+        """Empty the nodes, and move the slot to the first, where it was in the beginning.
+
+        Merely said to be there it would be claimed back: only a move gives the first the newer claim.
+        """
+        for server in (self.first, self.second):
+            server.client().flushall()
+            server.client().execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+        if not self.agree(slot, self.first):
+            self.move_at_once(slot, self.second, self.first)
+
     def end_move(self, slot: int, target: ValkeyServer) -> None:
         for server in (target, self.first, self.second):
             server.client().execute_command("CLUSTER", "SETSLOT", slot, "NODE", _id(target))

@@ -182,9 +182,7 @@ class TestACluster:
     @pytest.fixture
     def them(self, nodes: Cluster, slot: int) -> Cluster:
         """Empty, and the slot where it was in the beginning."""
-        for server in (nodes.first, nodes.second):
-            server.client().flushall()
-        nodes.end_move(slot, nodes.first)
+        nodes.bring_back(slot)
         return nodes
 
     @pytest.fixture
