@@ -21,11 +21,26 @@ HAS_PEERS = all(
 )
 
 
+ON_A_CLUSTER = {"operator_pauses", "operator_crashes"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name not in ON_A_CLUSTER])
 def test_it_finds_well_formed_rows(name: str) -> None:
     if name in NEED_PEERS and not HAS_PEERS:
         pytest.skip("the libraries to compare with are not installed: `make bench` does it")
+    are_well_formed(name)
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.usefixtures("control_plane")  # skips where there can be none
+@pytest.mark.parametrize("name", sorted(ON_A_CLUSTER))
+def test_it_finds_well_formed_rows_on_a_cluster(name: str) -> None:
+    are_well_formed(name)
+
+
+def are_well_formed(name: str) -> None:
     rows = list(BENCHMARKS[name](TINY))
     assert rows
     assert len({(row.name, row.unit) for row in rows}) == len(rows)
