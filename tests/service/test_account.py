@@ -159,7 +159,7 @@ class TestAnEmptyAccount:
         upstream = Paths(credits=credits_of(40, 40))
         await self.empty(store)
         async with running(quick, upstream) as service:
-            await eventually(lambda: upstream.asked.count("key") > 5)
+            await eventually(lambda: upstream.asked.count("key") > 3, seconds=20)
             assert await self.phase(store) is not Phase.CLOSED
             assert (await ask(service))["balance"] == 0
 
