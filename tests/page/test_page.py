@@ -11,7 +11,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
 from openrouter_guard.rules.wire import iso
-from openrouter_guard.settings import Settings
+from openrouter_guard.settings import FurtherScope, Settings
 from openrouter_guard.store import Store
 from tests.page.browsing import outage, serving
 from tests.service.apps import KEY, FakeUpstream
@@ -117,6 +117,28 @@ async def test_what_operators_have_paused_is_shown_by_cluster(service_url: str, 
     await expect(rows).to_have_count(1)
     await expect(rows).to_contain_text("prod")
     await expect(rows).to_contain_text("Deployment team-a/chat and 2 more")
+
+
+async def test_one_page_leads_to_every_scope_that_the_service_looks_after(
+    settings: Settings, upstream: FakeUpstream, page: Page, redis_url: str
+) -> None:
+    both = replace(settings, further=(FurtherScope("team-a", KEY),))
+    other = Store(redis_url, "team-a")
+    async with serving(both, upstream) as url:
+        await page.goto(url)
+        await expect(page.get_by_role("link", name="default")).to_have_attribute("aria-current", "page")
+        await page.get_by_role("link", name="team-a").click()
+        await expect(page.get_by_text("Scope team-a")).to_be_visible()
+        await expect(page.locator("#liveness")).to_have_text("Live")
+
+        await outage(other, both)
+
+        await expect(page.locator(HEADLINE)).to_have_text(PAUSED)
+        await page.get_by_role("link", name="default").click()
+        await expect(page.locator(HEADLINE)).to_have_text("Calls go through")
+        await expect(page.get_by_role("navigation")).to_contain_text(f"team-a: {PAUSED}")
+        await page.close()
+    await other.close()
 
 
 async def test_without_redis_the_page_says_so(upstream: FakeUpstream, browser: Browser) -> None:

@@ -6,7 +6,7 @@ render   from that to HTML, and the files that the page loads
 templates, static   its form; uPlot (MIT), which draws the plots, is in static/uplot
 """
 
-from .gather import gather
+from .gather import beside, gather
 from .render import FILES, render
 
-__all__ = ["FILES", "gather", "render"]
+__all__ = ["FILES", "beside", "gather", "render"]

@@ -20,6 +20,7 @@ from openrouter_guard.rules.signals import OpenRouterState
 __all__ = [
     "DAYS",
     "Availability",
+    "Beside",
     "Board",
     "Day",
     "Headline",
@@ -127,6 +128,14 @@ class Availability:
 
     days: int
     percent: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A scope that this service looks after, and its state in words."""
+
+    name: str
+    headline: Headline
 
 
 @dataclass(frozen=True, slots=True)

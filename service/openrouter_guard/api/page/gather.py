@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import TypeAlias, TypeVar
 
 from openrouter_guard.api.service import Service
@@ -12,9 +12,9 @@ from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.store import Store
 from openrouter_guard.store.ledger import About
 
-from .board import DAYS, Board, days_of, headline, segments_of
+from .board import DAYS, Beside, Board, days_of, headline, segments_of
 
-__all__ = ["gather"]
+__all__ = ["beside", "gather"]
 
 HISTORY = 200
 WORKERS = 100
@@ -48,6 +48,11 @@ async def gather(service: Service) -> Board:
         workers=workers,
         paused=paused and {cluster: about for cluster, about in paused.items() if about.get("workloads")},
     )
+
+
+async def beside(services: Iterable[Service]) -> list[Beside]:
+    """All scopes that this process looks after."""
+    return [Beside(each.settings.scope, headline(await each.status(force=False))) for each in services]
 
 
 async def _read(store: Store, now_s: float) -> _Read:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from openrouter_guard.api.prometheus import package_version
 
-from .board import Board, Tone, duration
+from .board import Beside, Board, Tone, duration
 
 __all__ = ["FILES", "File", "render"]
 
@@ -47,5 +48,6 @@ _environment = Environment(
 _environment.filters["duration"] = duration
 
 
-def render(board: Board) -> str:
-    return _environment.get_template("page.html").render(board=board, version=package_version())
+def render(board: Board, scopes: Sequence[Beside]) -> str:
+    """The page of one scope, which leads to those beside it."""
+    return _environment.get_template("page.html").render(board=board, scopes=scopes, version=package_version())

@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from openrouter_guard.api.page import FILES, gather, render
+from openrouter_guard.api.page import FILES, beside, gather, render
 from openrouter_guard.api.problems import problem
 
-from .common import Scope, of_scope
+from .common import Scope, of_app, of_scope
 
 __all__ = ["router"]
 
@@ -23,7 +23,7 @@ _POLICY = (
 
 @router.get("/")
 async def page(request: Request, scope: Scope = None) -> Response:
-    body = render(await gather(of_scope(request, scope)))
+    body = render(await gather(of_scope(request, scope)), await beside(of_app(request)))
     return Response(body, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _POLICY})
 
 

@@ -13,7 +13,7 @@
   let live = false;
   let looking = false;
 
-  const parts = () => ["now", "board"].map((id) => document.getElementById(id));
+  const parts = () => ["scopes", "now", "board"].map((id) => document.getElementById(id)).filter(Boolean);
 
   function schedule(delay) {
     clearTimeout(timer);
@@ -112,7 +112,7 @@
   }
 
   function listen() {
-    const events = new EventSource(EVENTS);
+    const events = new EventSource(EVENTS + location.search);
     const wake = () => schedule(GATHER_MS);
     events.onopen = () => {
       live = true;
