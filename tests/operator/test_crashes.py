@@ -17,7 +17,7 @@ from tests.operator.crashes import Body, Deaths, Outcome, Story, connected, flee
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("crd")]
 
-SEEDS = 5
+SEEDS = 20
 STAGED = {"strategy": "Staged", "stepPercent": 50, "intervalSeconds": 1}
 
 
@@ -45,6 +45,7 @@ def wrong(outcomes: Sequence[Outcome]) -> list[str]:
     return [each for outcome in outcomes for each in outcome.wrong]
 
 
+@pytest.mark.timeout(300)
 async def test_killed_at_random_requests_it_strands_no_target_and_loses_no_original(stage: Stage) -> None:
     targets = 50
     stories = [
