@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from openrouter_guard.api.page.board import Tone, available, days_of, duration, headline, segments_of, series_of, utc
+from openrouter_guard.api.page.board import Board, Tone, days_of, duration, headline, segments_of, series_of, utc
 from openrouter_guard.api.schemas import STATUS_EXAMPLES, StatusAnswer
 from openrouter_guard.rules.breaker import Phase
 
@@ -143,9 +144,10 @@ def test_a_day_on_which_nobody_called_is_a_good_one_if_somebody_was_there() -> N
 
 def test_availability_is_the_share_of_the_known_time_without_a_pause() -> None:
     days = days_of({}, {TODAY: {Phase.CLOSED: 900.0, Phase.OPEN: 100.0}}, NOW_S)
+    board = Board(answer(), NOW_S, headline(answer()), [], days, None, None, None)
 
-    assert available(days) == 90
-    assert available(days[:-1]) is None
+    assert [(each.days, each.percent) for each in board.availability] == [(1, 90), (7, 90), (30, 90)]
+    assert replace(board, days=days_of({}, {}, NOW_S)).availability[0].percent is None
 
 
 def test_a_day_without_calls_leaves_a_gap_in_the_plots() -> None:

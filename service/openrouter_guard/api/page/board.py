@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from openrouter_guard.api.figures import WINDOWS, availability
 from openrouter_guard.api.schemas import StatusAnswer
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.latency import of_counters
@@ -26,7 +27,6 @@ __all__ = [
     "Headline",
     "Segment",
     "Tone",
-    "available",
     "days_of",
     "duration",
     "headline",
@@ -89,17 +89,20 @@ class Day:
     """One UTC day.
 
     Attributes:
-        open_s: How long calls were refused, seconds; None where that was not kept.
-        known_s: For how much of the day the breaker's state is known, seconds.
+        in_state: Seconds that the breaker was in each state; empty where that was not kept.
         percentiles_ms: p50, p95 and p99 of the calls' latency; None without calls.
     """
 
     date: str
     calls: int
     failed: int
-    open_s: float | None
-    known_s: float
+    in_state: Mapping[Phase, float]
     percentiles_ms: tuple[int | None, int | None, int | None]
+
+    @property
+    def open_s(self) -> float | None:
+        """How long calls were refused, seconds; None where that was not kept."""
+        return self.in_state.get(Phase.OPEN, 0.0) if self.in_state else None
 
     @property
     def error_rate(self) -> float | None:
@@ -112,7 +115,7 @@ class Day:
             return Tone.BAD
         if (self.error_rate or 0) >= _BAD_DAY_PERCENT:
             return Tone.WARN
-        return Tone.GOOD if self.calls or self.known_s else Tone.UNKNOWN
+        return Tone.GOOD if self.calls or self.in_state else Tone.UNKNOWN
 
     @property
     def words(self) -> str:
@@ -153,7 +156,8 @@ class Board:
 
     @property
     def availability(self) -> list[Availability]:
-        return [Availability(days, available(self.days[-days:])) for days in (1, 7, DAYS)]
+        shares = {days: availability(day.in_state for day in self.days[-days:]) for days in WINDOWS}
+        return [Availability(days, None if share is None else 100 * share) for days, share in shares.items()]
 
     @property
     def series(self) -> dict[str, Any]:
@@ -255,17 +259,9 @@ def _day(date: str, counters: Mapping[str, Any], times: Mapping[Phase, float]) -
         date=date,
         calls=calls,
         failed=failed,
-        open_s=times.get(Phase.OPEN, 0.0) if times else None,
-        known_s=sum(times.values()),
+        in_state=times,
         percentiles_ms=(p50, p95, p99),
     )
-
-
-def available(days: Sequence[Day]) -> float | None:
-    known_s, open_s = (
-        sum(values) for values in zip(*((day.known_s, day.open_s or 0.0) for day in days), strict=True)
-    )
-    return 100 * (1 - open_s / known_s) if known_s else None
 
 
 def _ms(seconds: float | None) -> int | None:
