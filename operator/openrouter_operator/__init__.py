@@ -10,6 +10,7 @@ main        one run: become the leader, then let kopf watch
    └─ reconcile   one resource: gather, decide, answer
       ├─ changes     carries out, each on its own, and again
       ├─ plan        what should become of the workloads         pure
+      ├─ tally       how many workloads are how                  pure
       ├─ conditions  what the status says                        pure
       ├─ spec        what the user asks for                      pure
       ├─ workload    a workload, and what it remembers           pure

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading, Refused
-from .conditions import Failure
 from .inventory import Inventory
+from .tally import Failure
 from .workload import Change
 
 __all__ = ["Changes", "backoff_s"]

@@ -8,51 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.wire import iso, unix_s
 
-from .candidates import Candidate, Owner, skip
 from .overrides import ACTIONS
 from .plan import Goal, Step
 from .reading import Reading
 from .spec import Spec
-from .workload import Pause, Workload
+from .tally import PROBLEMS_SHOWN, UNWATCHED, Failure, Problem, Tally
 
 __all__ = [
     "UNKNOWN",
-    "Failure",
-    "Problem",
     "Round",
-    "Tally",
     "differs",
     "is_true",
     "status",
-    "tally",
     "unknown_since_s",
 ]
 
-PROBLEMS_SHOWN = 10
 COUNTERS_S = 120.0
 """Counters alone are written this often at the most."""
 UPSTREAM_S = 15.0
 """So is what single answers of the upstream say, which differs from call to call while only some of them fail."""
 UNKNOWN = "unknown"
 _ACTIONS = {kind: action for action, kind in ACTIONS.items()}
-_UNWATCHED = (
-    "the operator does not look after {kind}: mend the apiVersion if it is wrong, or add the kind to operator.kinds"
-    " of the chart (OPENROUTER_GUARD_KINDS)"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A change that the API server did not take."""
-
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,39 +43,6 @@ class Overriding:
 
     generation: int | None = None
     failure: Failure | None = None
-
-
-class Problem(NamedTuple):
-    """What stands in the way of one workload."""
-
-    target: str
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Numbers of workloads; ``able`` is how many are paused or could be.
-
-    Attributes:
-        pods: That run, or are to, of all paused workloads.
-        original_pods: That ran before.
-    """
-
-    matched: int
-    able: int
-    paused: int
-    resuming: int
-    failed: int
-    problems: tuple[Problem, ...] = ()
-    unwatched: tuple[str, ...] = ()
-    contested: tuple[Problem, ...] = ()
-    pods: int = 0
-    original_pods: int = 0
-
-    @property
-    def is_paused(self) -> bool:
-        return self.paused + self.resuming > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,50 +72,6 @@ class Round:
     def ended_s(self) -> float:
         """When all was answered, by the clock of the reading, which the round began with."""
         return self.reading.now_s + self.took_s
-
-
-def tally(
-    candidates: Sequence[Candidate],
-    owner: Owner,
-    outage: str,
-    failures: Mapping[str, Failure],
-    unwatched: Sequence[str] = (),
-) -> Tally:
-    """Count; *failures* by the UID of the workload, *unwatched* are kinds that the operator does not look after."""
-    matched = [c for c in candidates if c.is_matched]
-    ours = [c for c in candidates if c.is_paused_by(owner)]
-    up = [c for c in ours if c.workload.pause and c.workload.set_pods > c.paused_pods]
-    skips = [(c, skip(c, owner, outage)) for c in matched]
-    failed = [(c, failures[c.workload.uid]) for c in candidates if c.workload.uid in failures]
-    problems = [Problem(str(c.workload), failure.reason, failure.message) for c, failure in failed]
-    problems += [Problem(str(c.workload), why.reason, why.message) for c, why in skips if why and why.message]
-    fights = (_contested(c.workload, c.workload.pause) for c in ours if c.workload.pause)
-    contested = tuple(problem for problem in fights if problem)
-    problems += contested
-    problems += [Problem(kind, "KindNotWatched", _UNWATCHED.format(kind=kind)) for kind in unwatched]
-    return Tally(
-        matched=len(matched),
-        able=sum(why is None for _, why in skips),
-        paused=len(ours) - len(up),
-        resuming=len(up),
-        failed=len(failed),
-        problems=tuple(sorted(problems)[:PROBLEMS_SHOWN]),
-        unwatched=tuple(unwatched),
-        contested=contested,
-        pods=sum(c.workload.set_pods for c in ours),
-        original_pods=sum(c.workload.original_pods for c in ours),
-    )
-
-
-def _contested(workload: Workload, pause: Pause) -> Problem | None:
-    if pause.contest is None:
-        return None
-    who, times = pause.contest.by or "somebody", pause.contest.times
-    words = (
-        f"{who!r} undoes its pause, put back {times} times: let it leave that field alone (docs/operator.md), or"
-        " write onManualChange: Respect"
-    )
-    return Problem(str(workload), "Contested", words)
 
 
 # -- the status -----------------------------------------------------------------------------------------------------
@@ -334,7 +239,7 @@ def _ready(now: Round) -> _Said:
     if now.override.failure:
         return "False", now.override.failure.reason, now.override.failure.message
     if now.tally.unwatched:
-        return "False", "KindNotWatched", _UNWATCHED.format(kind=", ".join(now.tally.unwatched))
+        return "False", "KindNotWatched", UNWATCHED.format(kind=", ".join(now.tally.unwatched))
     if now.tally.contested:
         return "False", "Contested", _line(now.tally.contested[0])
     if not now.reading.is_fresh:

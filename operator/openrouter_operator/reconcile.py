@@ -19,7 +19,7 @@ from .candidates import Candidate, Owner
 from .changes import Changes, backoff_s
 from .claims import Claims
 from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading
-from .conditions import Failure, Overriding, Round
+from .conditions import Overriding, Round
 from .connections import Connections
 from .events import Event, events
 from .feed import Feed, Unreadable
@@ -27,6 +27,7 @@ from .inventory import Inventory
 from .plan import Goal, Step
 from .reading import Reading
 from .spec import DeletionPolicy, InvalidSpec, Mode, NotAllowed, Options, Spec
+from .tally import Failure, tally
 
 __all__ = ["Outcome", "Reconciler", "Vanished"]
 
@@ -157,7 +158,7 @@ class Reconciler:
             spec=spec,
             reading=reading,
             goal=goal,
-            tally=conditions.tally(after, owner, reading.outage, self._changes.failures(), self._unwatched(spec)),
+            tally=tally(after, owner, reading.outage, self._changes.failures(), self._unwatched(spec)),
             is_settled=spec.dry_run or not plan.changes(goal, owner, reading, after),
             would=tuple(map(str, wanted)) if spec.dry_run else (),
             took_s=feed.now_s - reading.now_s,
@@ -286,7 +287,7 @@ def _invalid(generation: int, why: str, candidates: Sequence[Candidate], owner: 
         spec=Spec(mode=Mode.OBSERVE),
         reading=Reading(record=None, now_s=time.time(), is_fresh=False, last_known_s=0.0, error=why),
         goal=Goal(Step.KEEP, "InvalidSpec"),
-        tally=conditions.tally(candidates, owner, "", {}),
+        tally=tally(candidates, owner, "", {}),
         invalid=why,
     )
 

@@ -11,10 +11,11 @@ from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_operator import conditions
 from openrouter_operator.candidates import Candidate
-from openrouter_operator.conditions import COUNTERS_S, PROBLEMS_SHOWN, UPSTREAM_S, Failure, Round, Tally
+from openrouter_operator.conditions import COUNTERS_S, UPSTREAM_S, Round
 from openrouter_operator.events import Event, events
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.reading import Reading
+from openrouter_operator.tally import PROBLEMS_SHOWN, Failure, Problem, Tally, tally
 from openrouter_operator.workload import Contest, Workload
 from tests.operator.samples import (
     NOW_S,
@@ -70,7 +71,7 @@ IN_THE_DARK = a_round(unknown(900.0), Goal(Step.KEEP, "StateUnknown"), ALL_PAUSE
 
 
 def count(*found: Workload | Candidate, failures: dict[str, Failure] | None = None, outage: str = "") -> Tally:
-    return conditions.tally(candidates(*found), OWNER, outage, failures or {})
+    return tally(candidates(*found), OWNER, outage, failures or {})
 
 
 def test_each_workload_is_counted_for_what_it_is() -> None:
@@ -336,8 +337,8 @@ def test_the_first_status_of_a_resource_tells_nothing() -> None:
 
 
 def test_a_new_problem_is_told_and_an_old_one_is_not() -> None:
-    one = replace(NONE_PAUSED, problems=(conditions.Problem("Deployment/a", "Refused", "no"),))
-    two = replace(one, problems=(*one.problems, conditions.Problem("Deployment/b", "Refused", "no")))
+    one = replace(NONE_PAUSED, problems=(Problem("Deployment/a", "Refused", "no"),))
+    two = replace(one, problems=(*one.problems, Problem("Deployment/b", "Refused", "no")))
     before = status(a_round(tally=one))
     assert events({}, before) == [Event("Warning", "Refused", "Deployment/a: no")]
     assert events(before, status(a_round(tally=two), before)) == [Event("Warning", "Refused", "Deployment/b: no")]
@@ -377,7 +378,7 @@ def test_a_fight_over_a_pause_is_not_ready_and_names_the_other_one() -> None:
 
 
 def test_a_kind_that_nobody_watches_is_not_ready_and_says_where_to_add_it() -> None:
-    counted = conditions.tally([], OWNER, "", {}, unwatched=["ReplicaSet"])
+    counted = tally([], OWNER, "", {}, unwatched=["ReplicaSet"])
     state, reason, message = said(a_round(tally=counted), "Ready")
     assert (state, reason) == ("False", "KindNotWatched")
     assert "operator.kinds" in message
