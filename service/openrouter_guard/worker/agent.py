@@ -57,6 +57,7 @@ class Agent:
 
     def __init__(self, store: Store, policy: Policy, worker_id: str, desk: Desk | None = None) -> None:
         self._desk = desk or Desk()
+        self._has_left = False
         self.view = View(Record(), monotonic_offset(time.time()))
         self.known = asyncio.Event()
         self.on_view: Callable[[], None] = lambda: None
@@ -82,11 +83,18 @@ class Agent:
 
     @property
     def view(self) -> View:
-        return self._desk.view
+        return self._view
 
     @view.setter
     def view(self, view: View) -> None:
-        self._desk.view = view
+        self._view = view
+        if not self._has_left:
+            self._desk.view = view
+
+    async def leave(self) -> None:
+        """Show callers nothing any more; what they have noted is still reported."""
+        self._has_left = True
+        self._desk.forget()
 
     def start(self) -> None:
         listen = partial(self._optional, self._listen, Edge("Redis pushes no changes, looking every second", ""))
