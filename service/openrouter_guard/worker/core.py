@@ -111,13 +111,16 @@ class Core(Desk):
         return owner, thread.submit(agent.acquire(owner))
 
     def with_permit(self, owner: str, *, granted: bool) -> Ticket:
-        _, thread, watch = self._live or self._start()
+        agent, thread, watch = self._live or self._start()
         view = self.view
         if granted:
-            return Ticket(view.record.epoch, owner)
+            if owner in getattr(view.record.breaker, "permits", ()):
+                return Ticket(view.record.epoch, owner)
+            # The others' verdict fell before this call was made.
+            thread.call(partial(agent.release, owner, NEUTRAL))
         blocked = view.refusal()
         if view.phase is Phase.CLOSED and blocked is None:
-            # Somebody's trial call succeeded while we asked.
+            # Somebody's trial call succeeded meanwhile.
             return view.ticket
         self.refused += 1
         thread.call(partial(watch.refused, NO_PERMIT_RETRY_S))
