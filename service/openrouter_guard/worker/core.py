@@ -111,13 +111,16 @@ class Core(Desk):
         return owner, thread.submit(agent.acquire(owner))
 
     def with_permit(self, owner: str, *, granted: bool) -> Ticket:
-        _, thread, watch = self._live or self._start()
+        agent, thread, watch = self._live or self._start()
         view = self.view
         if granted:
-            return Ticket(view.record.epoch, owner)
+            if owner in getattr(view.record.breaker, "permits", ()):
+                return Ticket(view.record.epoch, owner)
+            # The others' verdict fell before this call was made.
+            thread.call(partial(agent.release, owner, NEUTRAL))
         blocked = view.refusal()
         if view.phase is Phase.CLOSED and blocked is None:
-            # Somebody's trial call succeeded while we asked.
+            # Somebody's trial call succeeded meanwhile.
             return view.ticket
         self.refused += 1
         thread.call(partial(watch.refused, NO_PERMIT_RETRY_S))
@@ -137,8 +140,8 @@ class Core(Desk):
 
     def succeed(self, ticket: Ticket, model: str, began_s: float) -> None:
         """Report a call that ended well: nearly all do, so nothing is done here that can wait."""
-        if self.view.is_quiet and not ticket.permit:
-            self.results.append((SUCCESS, ticket.epoch, began_s, monotonic(), model))
+        if ticket is self.view.quiet_ticket:
+            self.results.append((SUCCESS, ticket, began_s, monotonic(), model))
         else:
             self.finish(ticket, SUCCESS, model, began_s)
 
@@ -152,7 +155,7 @@ class Core(Desk):
             began_s: When it began, on the monotonic clock; 0 if nobody knows.
         """
         agent, thread, _ = self._live or self._start()
-        self.results.append((signal, ticket.epoch, began_s, monotonic(), model))
+        self.results.append((signal, ticket, began_s, monotonic(), model))
         if signal.effect is Effect.RATE_LIMIT:
             thread.call(partial(agent.limit, signal))
         if ticket.permit:
