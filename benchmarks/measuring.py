@@ -29,7 +29,8 @@ class Effort:
         period_s: How long an answer of OpenRouter counts as fresh, where that is shortened.
         simulated_h: Hours in the life of a simulated fleet.
         pauses: How often ten Deployments are paused and restored.
-        targets: How many Deployments are paused and restored at once.
+        targets: How many Deployments are paused and restored at once, each number by an operator of its own.
+        resources: How many ``OpenRouterStatus`` one operator looks after.
         idle_s: For how long an operator with nothing to do is looked at.
         crashes: Stories in which the operator is killed.
     """
@@ -50,7 +51,8 @@ class Effort:
     soak_s: float
     simulated_h: float
     pauses: int
-    targets: int
+    targets: tuple[int, ...]
+    resources: int
     idle_s: float
     crashes: int
 
@@ -72,7 +74,8 @@ QUICK = Effort(
     soak_s=20.0,
     simulated_h=2.0,
     pauses=20,
-    targets=1000,
+    targets=(0, 1000),
+    resources=500,
     idle_s=20.0,
     crashes=200,
 )
@@ -93,8 +96,9 @@ FULL = Effort(
     soak_s=600.0,
     simulated_h=24.0,
     pauses=100,
-    targets=5000,
-    idle_s=120.0,
+    targets=(0, 1000, 5000),
+    resources=500,
+    idle_s=240.0,
     crashes=200,
 )
 TINY = Effort(
@@ -114,7 +118,8 @@ TINY = Effort(
     soak_s=2.0,
     simulated_h=0.01,
     pauses=1,
-    targets=5,
+    targets=(0, 5),
+    resources=2,
     idle_s=0.5,
     crashes=1,
 )

@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 from tests.controlplane import ControlPlane
 from tests.operator.crashes import Outcome, Story, connected, fleet_of, play, random_deaths
 
+from .clusters import installed
 from .measuring import Effort, Row
-from .operator_pauses import installed
 from .valkey import embedded_valkey
 
 __all__ = ["run"]
