@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["FULL", "QUICK", "TINY", "Effort", "Row", "interleaved", "percentile", "table"]
+__all__ = ["FULL", "QUICK", "TINY", "WIDTH", "Effort", "Row", "interleaved", "line", "percentile"]
+
+
+WIDTH = 64
+"""Of the longest name of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +162,10 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)]
 
 
-def table(rows: Sequence[Row]) -> str:
-    width = max((len(row.name) for row in rows), default=0)
-    return "\n".join(_line(row, width) for row in rows)
-
-
-def _line(row: Row, width: int) -> str:
+def line(row: Row) -> str:
+    """The row as one line of a table."""
     ratio = "" if row.ratio is None else f"{_short(row.ratio)}x"
-    return f"{row.name:<{width}}  {_short(row.ours):>10}  {_short(row.peer):>10}  {ratio:>9}  {row.unit}"
+    return f"{row.name:<{WIDTH}}  {_short(row.ours):>10}  {_short(row.peer):>10}  {ratio:>9}  {row.unit}"
 
 
 def _short(value: float | None) -> str:
