@@ -56,3 +56,16 @@ async def test_it_is_said_once_and_all_is_told_as_soon_as_there_is_one(
     assert first == "No thread can be started, calls go unguarded: can't start new thread"
     assert others == ["Calls are guarded again"]
     guard.close()
+
+
+async def test_the_next_call_tries_again(redis_url: str, store: Store) -> None:
+    guard = Guard(settings(redis_url))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with guard.call():
+            pass
+    with guard.call():
+        pass
+    assert [thread for thread in threading.enumerate() if thread.name == "openrouter-guard"]
+    guard.close()
+    assert (await counters(store))["successful_calls"] == 2

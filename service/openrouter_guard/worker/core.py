@@ -238,7 +238,9 @@ class Core(Desk):
             if thread.error is not None:
                 # Calls go all the same, and whoever makes the next one tries again.
                 self._threads.failed(thread.error)
-                return self._made(thread)
+                live = self._made(thread)
+                self.forget()
+                return live
             self._threads.worked()
             self._live = thread.submit(self._begin(thread)).result()
             process.started()
