@@ -85,7 +85,8 @@ class Worker:
         return len(self.ended)
 
 
-whoever = st.integers(0, 4)
+whoever = st.integers(0, 2)
+ends = st.sampled_from([SUCCESS, SUCCESS, FAILURE, FAILURE, FAILURE, REFUSAL, NEUTRAL, LIMIT])
 
 
 class Fleet(RuleBasedStateMachine):
@@ -94,7 +95,7 @@ class Fleet(RuleBasedStateMachine):
         self.memory = Memory(1_700_000_000.0)
         self.replica = deepcopy(self.memory)
         self.names = count(1)
-        self.workers = [self.hired(drift) for drift in (1.0, 1.0, 0.9, 1.1, 1.5)]
+        self.workers = [self.hired(drift) for drift in (1.0, 0.9, 1.5)]
         self.epoch = 0
         self.ended = self.forgotten = 0
 
@@ -110,7 +111,10 @@ class Fleet(RuleBasedStateMachine):
     @rule(who=whoever)
     def looks(self, who: int) -> None:
         """A poll, or a push that came; one that was lost is a look that was not made."""
-        worker, seen = self.workers[who], self.now()
+        self.look(self.workers[who])
+
+    def look(self, worker: Worker) -> None:
+        seen = self.now()
         self.adopt(worker, seen)
         self.plan(worker, partial(self.current, worker), seen)
 
@@ -127,24 +131,33 @@ class Fleet(RuleBasedStateMachine):
             self.plan(worker, partial(self.permit, worker, owner))
 
     @precondition(lambda self: any(worker.calls for worker in self.workers))
-    @rule(
-        who=st.integers(0, 99),
-        signal=st.sampled_from([SUCCESS, SUCCESS, FAILURE, FAILURE, FAILURE, REFUSAL, NEUTRAL, LIMIT]),
-    )
+    @rule(who=st.integers(0, 99), signal=ends)
     def a_call_ends(self, who: int, signal: Signal) -> None:
         busy = [worker for worker in self.workers if worker.calls]
         worker = busy[who % len(busy)]
-        self.end(worker, signal)
+        self.end(worker, signal, worker.calls.pop(0))
 
-    @rule(who=whoever, seconds=st.sampled_from([0.0, 12.0, 50.0]))
-    def an_outage(self, who: int, seconds: float) -> None:
-        """Five calls fail and are told, and time passes: else the breaker would be closed nearly always."""
+    @rule(
+        who=whoever, signals=st.lists(st.sampled_from([FAILURE, FAILURE, FAILURE, SUCCESS]), min_size=1, max_size=6)
+    )
+    def makes_calls(self, who: int, signals: list[Signal]) -> None:
+        """One after the other, while the calls that it may already have out go on."""
         worker = self.workers[who]
-        for _ in range(5):
+        for signal in signals:
+            out = len(worker.calls)
+            self.begins_a_call(who)
+            if len(worker.calls) > out:
+                self.end(worker, signal, worker.calls.pop())
+
+    @rule(who=whoever, calls=st.sampled_from([4, 5, 5]), seconds=st.sampled_from([0.0, 0.0, 12.0, 50.0]))
+    def an_outage(self, who: int, calls: int, seconds: float) -> None:
+        """As many calls fail as open it, or one fewer, and are told: else it would be closed nearly always."""
+        worker = self.workers[who]
+        for _ in range(calls):
             self.begins_a_call(who)
             if worker.calls:
-                self.end(worker, FAILURE)
-        self.reports(who, "yes")
+                self.end(worker, FAILURE, worker.calls.pop())
+        self.report(worker, "yes")
         self.commits_all(worker)
         self.memory.now_s += seconds
         self.looks(who)
@@ -174,9 +187,13 @@ class Fleet(RuleBasedStateMachine):
             if call.owner:
                 self.plan(worker, partial(self.renewal, worker, call))
 
-    @rule(who=whoever, arrives=st.sampled_from(["no", "yes", "yes", "yes without an answer"]))
+    @precondition(lambda self: any(worker.ended or worker.uncertain for worker in self.workers))
+    @rule(who=st.integers(0, 99), arrives=st.sampled_from(["no", "yes", "yes without an answer"]))
     def reports(self, who: int, arrives: str) -> None:
-        worker = self.workers[who]
+        busy = [worker for worker in self.workers if worker.ended or worker.uncertain]
+        self.report(busy[who % len(busy)], arrives)
+
+    def report(self, worker: Worker, arrives: str) -> None:
         worker.uncertain = worker.uncertain or self.batch(worker)
         if worker.uncertain is None or arrives == "no":
             return
@@ -190,8 +207,14 @@ class Fleet(RuleBasedStateMachine):
         self.memory.count(worker.name, batch.seq, batch.epoch, batch.runs)
         if arrives == "yes":
             worker.uncertain = None
-            self.looks(who)
+            self.look(worker)
         assert self.memory.now_s >= now_s
+
+    @precondition(lambda self: any(worker.uncertain and worker.uncertain.sent_s for worker in self.workers))
+    @rule(answer=st.sampled_from(["yes", "yes without an answer"]))
+    def a_report_comes_again(self, answer: str) -> None:
+        unsure = next(worker for worker in self.workers if worker.uncertain and worker.uncertain.sent_s)
+        self.report(unsure, answer)
 
     @rule(who=whoever)
     def crashes(self, who: int) -> None:
@@ -200,10 +223,12 @@ class Fleet(RuleBasedStateMachine):
         self.forgotten += worker.untold + self.not_counted(worker)
         self.workers[who] = self.hired(worker.drift)
 
-    @rule(says_open=st.booleans())
-    def an_older_worker_writes(self, says_open: bool) -> None:
+    @rule(who=whoever, says_open=st.booleans())
+    def an_older_worker_writes_and_somebody_looks(self, who: int, says_open: bool) -> None:
         if self.memory.fields:
             self.memory.fields["circuit_breaker_open"] = str(says_open).lower()
+        self.looks(who)
+        self.commits_all(self.workers[who])
 
     @rule()
     def redis_loses_all(self) -> None:
@@ -264,7 +289,9 @@ class Fleet(RuleBasedStateMachine):
     @rule(who=whoever)
     def whoever_looks_and_writes_leaves_no_breaker_closed_that_should_be_open(self, who: int) -> None:
         worker = self.workers[who]
-        self.commit(worker, partial(self.current, worker), self.now(), is_lost=False)
+        for _ in range(2):
+            # Where there is no state, one begins first.
+            self.commit(worker, partial(self.current, worker), self.now(), is_lost=False)
         record = self.memory.read().record
         if record is not None and isinstance(record.breaker, Closed):
             enough = record.breaker.failures >= POLICY.failure_threshold
@@ -303,6 +330,8 @@ class Fleet(RuleBasedStateMachine):
         is_done = self.memory.commit(seen, new)
         if is_done:
             self.a_breaker_opens_for_a_reason(before, new)
+            self.what_is_open_stays_so_until_its_time(before, new, seen.now_s)
+            assert type(new.breaker) is type(before.breaker) or new.epoch > before.epoch
         if is_done and not is_lost:
             self.adopt(worker, Seen(new, seen.now_s, self.memory.read().raw))
             self.granted(worker, new, seen.now_s)
@@ -317,6 +346,12 @@ class Fleet(RuleBasedStateMachine):
         by_refusals = before.breaker.refusals >= POLICY.refusals_wanted
         if not (is_restored or by_refusals or before.legacy_open):
             assert before.breaker.failures >= POLICY.failure_threshold
+            assert len(before.breaker.run) >= min(POLICY.reporters_wanted, before.live_reporters)
+
+    def what_is_open_stays_so_until_its_time(self, before: Record, after: Record, now_s: float) -> None:
+        if isinstance(before.breaker, Open) and before.breaker.until_s > now_s:
+            assert isinstance(after.breaker, Open)
+            assert after.breaker.until_s >= before.breaker.until_s
 
     def adopt(self, worker: Worker, seen: Seen) -> None:
         if records.recovered(worker.shared or Record(), seen.record, seen.now_s) is None:
@@ -357,8 +392,7 @@ class Fleet(RuleBasedStateMachine):
             elif owner.startswith(f"{worker.name}/") and until_s == now_s + POLICY.permit_lease_s:
                 worker.calls.append(Call(record.epoch, owner, until_s))
 
-    def end(self, worker: Worker, signal: Signal) -> None:
-        call = worker.calls.pop(0)
+    def end(self, worker: Worker, signal: Signal, call: Call) -> None:
         if signal in KINDS:
             worker.ended.append((call.epoch, signal))
             self.ended += 1
@@ -374,7 +408,14 @@ class Fleet(RuleBasedStateMachine):
         self, worker: Worker, owner: str, signal: Signal, record: Record | None, now_s: float
     ) -> Record | None:
         known = self.known(worker, record, now_s)
-        return known and records.after_trial(known, signal, owner, now_s=now_s, policy=POLICY)
+        if known is None:
+            return None
+        after = records.after_trial(known, signal, owner, now_s=now_s, policy=POLICY)
+        # Who holds no permit (any more) decides nothing, who does decides all.
+        is_held = owner in getattr(known.breaker, "permits", {})
+        verdict = {FAILURE: Open, REFUSAL: Open, SUCCESS: Closed}.get(signal, HalfOpen)
+        assert isinstance(after.breaker, verdict) if is_held else after == known
+        return after
 
     def batch(self, worker: Worker) -> Batch | None:
         """What has ended in one epoch, in its order, with a number of its own."""
@@ -395,7 +436,7 @@ class Fleet(RuleBasedStateMachine):
 
 
 Fleet.TestCase.settings = settings(
-    max_examples=200,
+    max_examples=250,
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -266,6 +266,10 @@ class TestProbation:
         after = checked(replace(self.IDLE, breaker=breaker, good_checks=9), self.GOOD)
         assert after.breaker == breaker
 
+    def test_a_good_one_while_it_is_open_is_not_the_first_of_two(self) -> None:
+        still_open = replace(self.IDLE, breaker=Open("timeout", 10, until_s=NOW_S + 1))
+        assert checked(still_open, self.GOOD).good_checks == 0
+
     @pytest.mark.parametrize(("balance", "closes"), [(None, False), (0.0, False), (0.1, True)])
     def test_an_empty_account_is_not_full_because_the_key_works(self, balance: float | None, closes: bool) -> None:
         empty = Record(Open("credits_exhausted", 10, until_s=NOW_S - 60), epoch=7)
@@ -296,6 +300,12 @@ class TestChecks:
         record = Record(upstream=Upstream(last_success_s=90, last_api_call_s=95))
         after = self.check(record).upstream
         assert after == replace(self.FOUND, last_success_s=90, last_api_call_s=95)
+
+    @pytest.mark.parametrize(("known_s", "found_s"), [(150, 0), (150, 120), (120, 150)])
+    def test_of_two_rate_limits_the_longer_stands(self, known_s: float, found_s: float) -> None:
+        record = Record(upstream=Upstream(rate_limit_reset_s=known_s))
+        after = checked(record, replace(self.FOUND, rate_limit_reset_s=found_s))
+        assert after.upstream.rate_limit_reset_s == 150
 
     @pytest.mark.parametrize("breaker", [Closed(1, ONE), Open("error", 90, 200), HalfOpen("error", 90)])
     def test_a_good_key_does_not_overrule_what_workers_saw(self, breaker: Breaker) -> None:
