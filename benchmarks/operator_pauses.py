@@ -153,6 +153,7 @@ async def _many(world: World, namespace: str, targets: int, bare_s: tuple[float,
             await _force(state, kind)
             taken_s.append((await made.until(targets))[-1] - began_s)
             assert await fleet.have(replicas)
+        await fleet.until_settled()
         await state.close()
     what = (f"{targets:,} Deployments {done}" for done in ("paused", "restored"))
     return [Row(name, ours_s, "s", peer_s) for name, ours_s, peer_s in zip(what, taken_s, bare_s, strict=False)]
@@ -180,7 +181,8 @@ async def _resources(world: World, effort: Effort) -> Sequence[Row]:
                 made, told, began_s = patches(control_plane), statuses(control_plane), time.time()
                 await _force(state, "forced_open" if done == "paused" else "forced_closed")
                 patched_s = (await made.until(effort.resources))[-1] - began_s
-                await until(partial(_are_told, everywhere, is_paused=done == "paused"), poll_s=0.5)
+                await told.until(effort.resources)  # before that, to look would only hinder
+                await until(partial(_are_told, everywhere, is_paused=done == "paused"))
                 told_s = told.at_s()[-1] - began_s
                 rows.append(Row(f"{effort.resources} resources: Deployments {done}", patched_s, "s"))
                 rows.append(Row(f"{effort.resources} resources: all {done}, and their statuses say so", told_s, "s"))
