@@ -13,7 +13,7 @@ from itertools import groupby
 from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading, Refused
 from .inventory import Inventory
 from .tally import Failure
-from .workload import Change
+from .workload import Change, Workload
 
 __all__ = ["Changes", "backoff_s"]
 
@@ -48,21 +48,26 @@ class Changes:
         self._retries: dict[str, _Retry] = {}
         self._conflicts = False
 
-    async def make(self, wanted: Sequence[Change]) -> None:
+    async def make(self, wanted: Sequence[Change]) -> list[Workload]:
         """Make the changes that are due, rank by rank; the inventory then shows what became of them.
+
+        Returns:
+            The workloads that were changed, as they are now.
 
         Raises:
             NotLeading: If nothing may be written any more.
         """
-        self._conflicts = False
+        self._conflicts, made = False, list[Workload]()
         asked = {change.workload.uid: change.pods for change in wanted}
         # Another change than the one that failed is not made to wait for it.
         self._retries = {u: r for u, r in self._retries.items() if u in asked and asked[u] == r.pods}
         for _, rank in groupby(filter(self._is_due, wanted), key=lambda change: change.rank):
             answers = (self._make(change) for change in rank)
-            for error in await asyncio.gather(*answers, return_exceptions=True):
-                if isinstance(error, BaseException):
-                    raise error
+            for answer in await asyncio.gather(*answers, return_exceptions=True):
+                if isinstance(answer, BaseException):
+                    raise answer
+                made += [answer] if answer else []
+        return made
 
     def failures(self) -> dict[str, Failure]:
         """What failed last, by the workload's UID."""
@@ -77,10 +82,12 @@ class Changes:
         retry = self._retries.get(change.workload.uid)
         return retry is None or retry.at_s <= time.monotonic()
 
-    async def _make(self, change: Change) -> None:
+    async def _make(self, change: Change) -> Workload | None:
+        """The workload as it is now; None if it was not changed."""
         workload = change.workload
         try:
-            self._inventory.put(await self._cluster.change(change))
+            made = await self._cluster.change(change)
+            self._inventory.put(made)
             self._retries.pop(workload.uid, None)
         except NotLeading:
             raise
@@ -90,8 +97,11 @@ class Changes:
             await self._look(change)
         except (ClusterError, KeyError, TypeError, ValueError) as error:
             self._failed(change, error)
+        else:
+            return made
         finally:
             self.progressed_s = time.monotonic()
+        return None
 
     async def _look(self, change: Change) -> None:
         """See what somebody else has made of it; the next round decides anew."""

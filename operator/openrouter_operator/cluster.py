@@ -27,6 +27,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 
 from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 
+from .spec import DEFAULT_CLASS
 from .workload import FIELD_MANAGER, GROUP, Change, Workload
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "NotLeading",
     "Refused",
     "Unavailable",
+    "finalizer_of",
+    "is_finalizer",
 ]
 
 VERSION = "v1alpha1"
@@ -59,6 +62,16 @@ CONNECTIONS = 2 * AT_ONCE
 """So that the lease never waits behind the rest."""
 _MERGE = "application/merge-patch+json"
 _BODY_SHOWN = 300
+
+
+def finalizer_of(resource_class: str) -> str:
+    """The finalizer of one class: two operators with the same one take it from each other's resources, for ever."""
+    return FINALIZER if resource_class == DEFAULT_CLASS else f"{FINALIZER}-{resource_class}"
+
+
+def is_finalizer(name: str) -> bool:
+    """Whether it is ours, of whatever class."""
+    return name == FINALIZER or name.startswith(f"{FINALIZER}-")
 
 
 class ClusterError(OpenRouterGuardError):
@@ -228,13 +241,13 @@ class Cluster:
         return made
 
     async def let_go(self, resource: Mapping[str, Any]) -> None:
-        """Take our finalizer from a resource, if that is as it was seen.
+        """Take our finalizers from a resource, if that is as it was seen.
 
         Raises:
             ClusterError: If that was not done.
         """
         metadata = resource["metadata"]
-        left = [finalizer for finalizer in metadata.get("finalizers", ()) if finalizer != FINALIZER]
+        left = [finalizer for finalizer in metadata.get("finalizers", ()) if not is_finalizer(finalizer)]
         patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": left}}
         await self._request("PATCH", _resource(metadata["namespace"], metadata["name"]), body=patch)
 

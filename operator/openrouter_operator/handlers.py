@@ -21,7 +21,7 @@ import kopf
 from .access import Access
 from .census import Census
 from .claims import Claims
-from .cluster import AUTOSCALERS, FINALIZER, RESOURCE, Cluster, ClusterError, NotLeading
+from .cluster import AUTOSCALERS, RESOURCE, Cluster, ClusterError, NotLeading, finalizer_of
 from .connections import Connections
 from .feed import Feeds
 from .inventory import Inventory
@@ -66,6 +66,7 @@ class Operator:
     Attributes:
         resources: Those that are looked after, by UID.
         resource_class: Of the resources that are to be looked after.
+        finalizer: On these resources.
         ending: Ends kopf when it is set.
         streams: Whether the watches show what happens.
         rounds: How long each reconcile took.
@@ -86,12 +87,13 @@ class Operator:
     ) -> None:
         self._connections = Connections(cluster, feeds, reads_secrets=reads_secrets)
         self.resource_class = resource_class
+        self.finalizer = finalizer_of(resource_class)
         self._access = access or Access()
         self.inventory = inventory
         self.claims = Claims()
         self.feeds = feeds
         self.resources: dict[str, _Watched] = {}
-        self.orphans = Orphans(cluster, inventory, self.resources.__contains__)
+        self.orphans = Orphans(cluster, inventory, self.resources.__contains__, self.wake_namespace)
         self.census = Census(cluster, inventory, self.claims, self.wake_namespace, namespaces)
         self.ending = asyncio.Event()
         self.streams = Streams()
@@ -122,7 +124,9 @@ class Operator:
         return (
             watched.reconciler
             if watched
-            else Reconciler(self._cluster, self.inventory, self._connections, self.claims, self._access)
+            else Reconciler(
+                self._cluster, self.inventory, self._connections, self.claims, self._access, self.wake_namespace
+            )
         )
 
     @contextmanager
@@ -207,7 +211,7 @@ async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo
         operator.orphans.hint()
     elif not is_of_our_class(body.spec, memo):
         return
-    elif body.metadata.get("deletionTimestamp") and FINALIZER in body.metadata.get("finalizers", ()):
+    elif body.metadata.get("deletionTimestamp") and operator.finalizer in body.metadata.get("finalizers", ()):
         # kopf takes the finalizer away after this, so it must not return before all is restored.
         await _give_back(operator.reconciler(uid), body)
     elif uid in operator.resources:
@@ -319,12 +323,12 @@ class _NoDiffs(kopf.DiffBaseStorage):
         return
 
 
-def configure() -> kopf.OperatorSettings:
+def configure(resource_class: str = DEFAULT_CLASS) -> kopf.OperatorSettings:
     """Settings for kopf: bounded everywhere, and under our own names."""
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True  # a Lease decides who acts; peering is no mutex
     settings.scanning.disabled = True  # needs rights on CRDs and namespaces that nobody should have to give
-    settings.persistence.finalizer = FINALIZER
+    settings.persistence.finalizer = finalizer_of(resource_class)
     settings.persistence.diffbase_storage = _NoDiffs()
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
     settings.posting.reporting_component = "openrouter-guard"

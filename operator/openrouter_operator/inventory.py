@@ -59,7 +59,10 @@ class Inventory:
         self._workloads[workload.namespace][workload.kind, workload.name] = workload
 
     def drop(self, workload: Workload) -> None:
-        self._workloads[workload.namespace].pop((workload.kind, workload.name), None)
+        """Forget the workload, and not another one that has got its name meanwhile."""
+        found, place = self._workloads[workload.namespace], (workload.kind, workload.name)
+        if place in found and found[place].uid == workload.uid:
+            del found[place]
 
     def of(self, namespace: str) -> Iterable[Workload]:
         return tuple(self._workloads[namespace].values())

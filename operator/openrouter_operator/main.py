@@ -159,7 +159,7 @@ async def _watch(settings: OperatorSettings, operator: Operator) -> None:
     try:
         await kopf.operator(
             registry=handlers.registry_for(operator.inventory.kinds),
-            settings=handlers.configure(),
+            settings=handlers.configure(settings.resource_class),
             memo=kopf.Memo(operator=operator),
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,

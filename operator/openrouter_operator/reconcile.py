@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from .plan import Goal, Step
 from .reading import Reading
 from .spec import DeletionPolicy, InvalidSpec, Mode, NotAllowed, Options, Spec
 from .tally import Failure, tally
+from .workload import Change
 
 __all__ = ["Outcome", "Reconciler", "Vanished"]
 
@@ -59,12 +60,22 @@ class Outcome:
 class Reconciler:
     """Looks after one resource, whatever becomes of its spec.
 
+    Args:
+        let_go: Told the namespace where workloads were let go of: others may want them, and the watch, which shows
+            what is known already, is no news to them.
+
     Attributes:
         scope: The one that the resource asked for last.
     """
 
     def __init__(
-        self, cluster: Cluster, inventory: Inventory, connections: Connections, claims: Claims, access: Access
+        self,
+        cluster: Cluster,
+        inventory: Inventory,
+        connections: Connections,
+        claims: Claims,
+        access: Access,
+        let_go: Callable[[str], None] = lambda _namespace: None,
     ) -> None:
         self.scope = ""
         self._access = access
@@ -72,6 +83,7 @@ class Reconciler:
         self._cluster = cluster
         self._inventory = inventory
         self._connections = connections
+        self._let_go = let_go
         self._changes = Changes(cluster, inventory)
         self._feed: Feed | Unreadable | None = None
         self._latest: Mapping[str, Any] = {}
@@ -154,7 +166,7 @@ class Reconciler:
         before = self._candidates(namespace, owner, spec)
         goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner))
         wanted = plan.changes(goal, owner, reading, before)
-        await self._changes.make([] if spec.dry_run else wanted)
+        await self._make([] if spec.dry_run else wanted)
         after = self._candidates(namespace, owner, spec)
         now = Round(
             generation=generation,
@@ -175,7 +187,11 @@ class Reconciler:
 
     async def _restore(self, namespace: str, owner: Owner) -> None:
         found = self._candidates(namespace, owner, None)
-        await self._changes.make(plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, found))
+        await self._make(plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, found))
+
+    async def _make(self, wanted: Sequence[Change]) -> None:
+        for namespace in {made.namespace for made in await self._changes.make(wanted) if made.pause is None}:
+            self._let_go(namespace)
 
     def _allowed(self, spec: Spec, namespace: str) -> Spec:
         if not self._access.may_use(namespace, spec.scope):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from .cluster import CRDS, FINALIZER, RESOURCE, Cluster, ClusterError, Conflict, NotFound
+from .cluster import CRDS, RESOURCE, Cluster, ClusterError, Conflict, NotFound, is_finalizer
 from .kinds import BY_NAME, Kind, UnusableKind, from_crd
 from .workload import Workload, restored
 
@@ -131,7 +131,7 @@ async def _resources(cluster: Cluster, namespace: str, dry_run: bool) -> AsyncIt
 
 def _waits(body: Mapping[str, Any]) -> bool:
     metadata = body["metadata"]
-    return bool(metadata.get("deletionTimestamp")) and FINALIZER in metadata.get("finalizers", ())
+    return bool(metadata.get("deletionTimestamp")) and any(map(is_finalizer, metadata.get("finalizers", ())))
 
 
 async def _let_go(cluster: Cluster, body: Mapping[str, Any], dry_run: bool) -> Finding:
