@@ -45,7 +45,10 @@ def run(effort: Effort) -> Iterator[Row]:
     with ControlPlane() as control_plane, embedded_valkey() as url, TemporaryDirectory() as folder:
         installed(control_plane)
         world = World(control_plane, url, Path(folder))
-        yield from asyncio.run(_resources(world, effort))
+        name = f"{effort.resources}-resources"
+        with world.operating(name) as operator:
+            yield from asyncio.run(_resources(world, name, effort.resources))
+            yield from asyncio.run(at_rest(control_plane, {name: operator}, effort.idle_s))
         yield from asyncio.run(_latency(world, effort.pauses))
         with ExitStack() as stack:
             resting: dict[str, Operator] = {}
@@ -166,27 +169,25 @@ async def _force(state: OpenRouterStateManager, kind: str) -> None:
 # -- many resources -------------------------------------------------------------------------------------------------
 
 
-async def _resources(world: World, effort: Effort) -> Sequence[Row]:
+async def _resources(world: World, name: str, resources: int) -> Sequence[Row]:
     """As many resources as Deployments, in the namespaces of some teams, and one operator for all."""
-    name, control_plane = f"{effort.resources}-resources", world.control_plane
-    async with connected(control_plane) as cluster:
+    async with connected(world.control_plane) as cluster:
         everywhere, state = Fleet(cluster, ""), OpenRouterStateManager(world.redis_url, scope=name)
         await _force(state, "forced_closed")
-        with world.operating(name) as operator:
-            for first in range(0, effort.resources, TEAM):
-                await _create_team(Fleet(cluster, f"team-{first}"), name, min(TEAM, effort.resources - first))
-            rows = []
-            for done in ("paused", "restored"):
-                await everywhere.until_settled()
-                made, told, began_s = patches(control_plane), statuses(control_plane), time.time()
-                await _force(state, "forced_open" if done == "paused" else "forced_closed")
-                patched_s = (await made.until(effort.resources))[-1] - began_s
-                await told.until(effort.resources)  # before that, to look would only hinder
-                await until(partial(_are_told, everywhere, is_paused=done == "paused"))
-                told_s = told.at_s()[-1] - began_s
-                rows.append(Row(f"{effort.resources} resources: Deployments {done}", patched_s, "s"))
-                rows.append(Row(f"{effort.resources} resources: all {done}, and their statuses say so", told_s, "s"))
-            rows += await at_rest(control_plane, {name: operator}, effort.idle_s)
+        for first in range(0, resources, TEAM):
+            await _create_team(Fleet(cluster, f"team-{first}"), name, min(TEAM, resources - first))
+        rows = []
+        for kind, done in (("forced_open", "paused"), ("forced_closed", "restored")):
+            await everywhere.until_settled()
+            made, told, began_s = patches(world.control_plane), statuses(world.control_plane), time.time()
+            await _force(state, kind)
+            patched_s = (await made.until(resources))[-1] - began_s
+            await told.until(resources)  # before that, to look would only hinder
+            await until(partial(_are_told, everywhere, is_paused=done == "paused"))
+            told_s = told.at_s()[-1] - began_s
+            rows.append(Row(f"{resources} resources: Deployments {done}", patched_s, "s"))
+            rows.append(Row(f"{resources} resources: all {done}, and their statuses say so", told_s, "s"))
+        await everywhere.until_settled()
         await state.close()
         return rows
 
