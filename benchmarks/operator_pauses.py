@@ -86,11 +86,7 @@ async def _latency(world: World, pauses: int) -> Sequence[Row]:
 
 async def _pause(world: World, fleet: Fleet, guard: AsyncGuard) -> tuple[float, float]:
     """How long after the failure that opens the breaker the first and the last patch were made; then back."""
-    for _ in range(4):
-        await _fail(guard)
-    await guard.flush()
-    made, failed_s = patches(world.control_plane, fleet.namespace), time.time()
-    await _fail(guard)
+    made, failed_s = patches(world.control_plane, fleet.namespace), await _open(guard)
     at_s = await made.until(FEW)
     made = patches(world.control_plane, fleet.namespace)
     while guard.state.phase is not Phase.HALF_OPEN:  # noqa: ASYNC110  nothing tells of time that has passed
@@ -98,6 +94,21 @@ async def _pause(world: World, fleet: Fleet, guard: AsyncGuard) -> tuple[float, 
     await _succeed(guard)
     await made.until(FEW)
     return at_s[0] - failed_s, at_s[-1] - failed_s
+
+
+async def _open(guard: AsyncGuard) -> float:
+    """Fail until the breaker opens: five times, and more often once there are many calls in a minute.
+
+    Returns when the last failure began, Unix seconds.
+    """
+    failed_s = 0.0
+    with suppress(CallNotPermitted):
+        while guard.state.phase is not Phase.OPEN:
+            began_s = time.time()
+            await _fail(guard)
+            failed_s = began_s
+            await guard.flush()
+    return failed_s
 
 
 async def _fail(guard: AsyncGuard) -> None:
