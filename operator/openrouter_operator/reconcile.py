@@ -167,14 +167,14 @@ class Reconciler:
         goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner))
         wanted = plan.changes(goal, owner, reading, before)
         await self._make([] if spec.dry_run else wanted)
-        after = self._candidates(namespace, owner, spec)
+        after = self._candidates(namespace, owner, spec) if wanted else before
         now = Round(
             generation=generation,
             spec=spec,
             reading=reading,
             goal=goal,
             tally=tally(after, owner, reading.outage, self._changes.failures(), self._unwatched(spec)),
-            is_settled=spec.dry_run or not plan.changes(goal, owner, reading, after),
+            is_settled=spec.dry_run or not (wanted and plan.changes(goal, owner, reading, after)),
             would=tuple(map(str, wanted)) if spec.dry_run else (),
             took_s=feed.now_s - reading.now_s,
             override=override,
