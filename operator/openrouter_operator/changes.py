@@ -39,6 +39,7 @@ class Changes:
 
     Attributes:
         progressed_s: When the last one was answered, monotonic clock.
+        made: Those of the last time that the API server took.
     """
 
     def __init__(self, cluster: Cluster, inventory: Inventory) -> None:
@@ -47,6 +48,7 @@ class Changes:
         self._inventory = inventory
         self._retries: dict[str, _Retry] = {}
         self._conflicts = False
+        self.made: list[Change] = []
 
     async def make(self, wanted: Sequence[Change]) -> None:
         """Make the changes that are due, rank by rank; the inventory then shows what became of them.
@@ -55,6 +57,7 @@ class Changes:
             NotLeading: If nothing may be written any more.
         """
         self._conflicts = False
+        self.made = []
         asked = {change.workload.uid: change.pods for change in wanted}
         # Another change than the one that failed is not made to wait for it.
         self._retries = {u: r for u, r in self._retries.items() if u in asked and asked[u] == r.pods}
@@ -82,6 +85,7 @@ class Changes:
         try:
             self._inventory.put(await self._cluster.change(change))
             self._retries.pop(workload.uid, None)
+            self.made.append(change)
         except NotLeading:
             raise
         except NotFound:

@@ -18,7 +18,7 @@ from .overrides import ACTIONS
 from .plan import Goal, Step
 from .reading import Reading
 from .spec import Spec
-from .tally import PROBLEMS_SHOWN, UNWATCHED, Failure, Problem, Tally
+from .tally import PROBLEMS_SHOWN, Failure, Problem, Tally
 
 __all__ = [
     "UNKNOWN",
@@ -239,7 +239,7 @@ def _ready(now: Round) -> _Said:
     if now.override.failure:
         return "False", now.override.failure.reason, now.override.failure.message
     if now.tally.unwatched:
-        return "False", "KindNotWatched", UNWATCHED.format(kind=", ".join(now.tally.unwatched))
+        return "False", now.tally.unwatched[0].reason, _line(now.tally.unwatched[0])
     if now.tally.contested:
         return "False", "Contested", _line(now.tally.contested[0])
     if not now.reading.is_fresh:

@@ -24,10 +24,12 @@ from .connections import Connections
 from .events import Event, events
 from .feed import Feed, Unreadable
 from .inventory import Inventory
+from .memory import Memory
 from .plan import Goal, Step
 from .reading import Reading
 from .spec import DeletionPolicy, InvalidSpec, Mode, NotAllowed, Options, Spec
-from .tally import Failure, tally
+from .tally import Failure, Problem, not_installed, not_watched, tally
+from .workload import Change
 
 __all__ = ["Outcome", "Reconciler", "Vanished"]
 
@@ -73,6 +75,7 @@ class Reconciler:
         self._inventory = inventory
         self._connections = connections
         self._changes = Changes(cluster, inventory)
+        self._memory = Memory()
         self._latest: Mapping[str, Any] = {}
         self._wrote_s = -conditions.COUNTERS_S
         self._write_failures = 0
@@ -120,7 +123,7 @@ class Reconciler:
             owner, namespace = _owner(resource), resource["metadata"]["namespace"]
             orphans = (resource.get("spec") or {}).get("deletionPolicy") == DeletionPolicy.ORPHAN
             if orphans:
-                await self._changes.make(plan.orphaned(self._candidates(namespace, owner, None), owner))
+                await self._make(plan.orphaned(self._candidates(namespace, owner, None), owner))
             else:
                 await self._restore(namespace, owner)
             left = [c.workload for c in self._candidates(namespace, owner, None) if c.is_paused_by(owner)]
@@ -145,14 +148,16 @@ class Reconciler:
         except InvalidSpec as error:
             return _invalid(generation, str(error), self._candidates(namespace, owner, None), owner), IDLE_S
         self.scope = spec.scope
-        feed = await self._connections.of(namespace, spec)
+        feed = await self._connections.of(owner.uid, namespace, spec)
         override = await self._override(feed, resource, spec)
         reading = _since_before(feed.read(), old)
+        self._memory.begin(reading)
         before = self._candidates(namespace, owner, spec)
         goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner))
         wanted = plan.changes(goal, owner, reading, before)
-        await self._changes.make([] if spec.dry_run else wanted)
+        await self._make([] if spec.dry_run else wanted)
         after = self._candidates(namespace, owner, spec)
+        self._memory.note(after, owner)
         now = Round(
             generation=generation,
             spec=spec,
@@ -172,7 +177,11 @@ class Reconciler:
 
     async def _restore(self, namespace: str, owner: Owner) -> None:
         found = self._candidates(namespace, owner, None)
-        await self._changes.make(plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, found))
+        await self._make(plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, found))
+
+    async def _make(self, wanted: Sequence[Change]) -> None:
+        await self._changes.make(wanted)
+        self._memory.made(self._changes.made)
 
     def _allowed(self, spec: Spec, namespace: str) -> Spec:
         if not self._access.may_use(namespace, spec.scope):
@@ -203,7 +212,7 @@ class Reconciler:
             return
         try:
             spec = specs.parse(resource.get("spec") or {})
-            feed = await self._connections.of(resource["metadata"]["namespace"], spec)
+            feed = await self._connections.of(resource["metadata"]["uid"], resource["metadata"]["namespace"], spec)
             await feed.override(None, _who(resource))
         except (StoreError, InvalidSpec) as error:
             logger.warning("the override of %s is not withdrawn: %s", _who(resource), error)
@@ -211,7 +220,7 @@ class Reconciler:
     def _candidates(self, namespace: str, owner: Owner, spec: Spec | None) -> list[Candidate]:
         """The workloads that the spec names, and those that we have paused; without a spec only the latter."""
         found = []
-        for workload in self._inventory.of(namespace):
+        for workload in map(self._memory.recall, self._inventory.of(namespace)):
             options = spec.options(workload) if spec is not None else None
             candidate = Candidate(workload, is_matched=options is not None, options=options or Options())
             if candidate.is_matched or candidate.is_paused_by(owner):
@@ -240,9 +249,13 @@ class Reconciler:
 
         return list(map(whole, found))
 
-    def _unwatched(self, spec: Spec) -> list[str]:
+    def _unwatched(self, spec: Spec) -> list[Problem]:
         """The kinds in the spec that nobody watches."""
-        return sorted({str(t) for t in spec.targets if not any(map(t.is_of, self._inventory.kinds))})
+        lacking = [target for target in spec.targets if not any(map(target.is_of, self._inventory.kinds))]
+        absent = {str(t) for t in lacking if any(map(t.may_be_of, self._inventory.absent))}
+        return [
+            not_installed(kind) if kind in absent else not_watched(kind) for kind in sorted(set(map(str, lacking)))
+        ]
 
     # -- the status ---------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from openrouter_operator.conditions import COUNTERS_S, UPSTREAM_S, Round
 from openrouter_operator.events import Event, events
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.reading import Reading
-from openrouter_operator.tally import PROBLEMS_SHOWN, Failure, Problem, Tally, tally
+from openrouter_operator.tally import PROBLEMS_SHOWN, Failure, Problem, Tally, not_watched, tally
 from openrouter_operator.workload import Contest, Workload
 from tests.operator.samples import (
     NOW_S,
@@ -378,7 +378,7 @@ def test_a_fight_over_a_pause_is_not_ready_and_names_the_other_one() -> None:
 
 
 def test_a_kind_that_nobody_watches_is_not_ready_and_says_where_to_add_it() -> None:
-    counted = tally([], OWNER, "", {}, unwatched=["ReplicaSet"])
+    counted = tally([], OWNER, "", {}, unwatched=[not_watched("ReplicaSet")])
     state, reason, message = said(a_round(tally=counted), "Ready")
     assert (state, reason) == ("False", "KindNotWatched")
     assert "operator.kinds" in message
