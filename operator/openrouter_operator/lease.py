@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from openrouter_guard.runtime import Edge
+from openrouter_guard.edge import Edge
 
 from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading, Unavailable
 

@@ -12,7 +12,7 @@ import os
 import random
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +21,7 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import load_kube_config
 
 from openrouter_guard import OpenRouterStateManager
-from openrouter_operator.cluster import Cluster, NotFound
+from openrouter_operator.cluster import Cluster
 from openrouter_operator.kinds import BY_NAME, DEFAULT
 from openrouter_operator.workload import Workload
 from tests.controlplane import ControlPlane
@@ -30,7 +30,7 @@ from tests.operator.proxy import Do, Fault, Proxy, Reset, Seen
 
 __all__ = ["Body", "Deaths", "Outcome", "Story", "connected", "create", "fleet_of", "one_of", "play", "random_deaths"]
 
-LEASE_S = 5
+LEASE_S = 1
 PATIENCE_S = 60.0
 _POLL_S = 0.2
 _RESOURCES = "/apis/openrouter-guard.io/v1alpha1/namespaces/{}/openrouterstatuses"
@@ -223,7 +223,6 @@ class Story:
                 while await missing() or killer.is_dead:
                     if killer.is_dead:
                         await life.end()
-                        await self._free_lease()
                         life.deaths += 1
                         killer.arm(waiting.pop(0) if waiting else 0)
                     if life.has_ended:  # or by itself, where it could not renew its lease in time
@@ -283,12 +282,6 @@ class Story:
         kind = BY_NAME[body["kind"]]
         place = f"/apis/{kind.group}/{kind.version}/namespaces/{self.name}/{kind.plural}"
         return Workload.of(kind, await create(self.cluster, place, body))
-
-    async def _free_lease(self) -> None:
-        """Who comes next need not wait until it is over: how long that takes is another test's matter."""
-        place = f"/apis/coordination.k8s.io/v1/namespaces/{self.name}/leases/openrouter-guard-operator"
-        with suppress(NotFound):
-            await self.cluster._request("DELETE", place)
 
     async def _delete(self) -> None:
         place = f"{_RESOURCES.format(self.name)}/default"

@@ -27,6 +27,7 @@ PREFORK = ("--pool=prefork", "--concurrency=2")
 RESET_S = 4.0
 """How long the breaker stays open, and with it a task that was taken and put back."""
 THREADS = ("--pool=threads", "--concurrency=2")
+GREENLETS = ("--pool=gevent", "--concurrency=10")
 # A task that would try again whatever happens, and must not, not once.
 MORE = """
 
@@ -159,11 +160,12 @@ def test_what_was_taken_when_the_breaker_opened_goes_back_and_outlives_the_worke
     assert simulated.requests[CHAT] == 8
 
 
+@pytest.mark.parametrize("pool", [THREADS, GREENLETS], ids=["threads", "greenlets"])
 def test_an_outage_costs_a_task_no_more_than_its_own_failed_calls(
-    worker: Worker, queue: Queue, guard: Guard, simulated: SimulatedOpenRouter
+    worker: Worker, queue: Queue, guard: Guard, simulated: SimulatedOpenRouter, pool: tuple[str, ...]
 ) -> None:
     simulated.switch("outage")
-    with worker(*THREADS) as output:
+    with worker(*pool) as output:
         queue.ask(20)
         until(lambda: guard.state.phase is Phase.OPEN, seconds=20)
         until(lambda: PAUSED in output.read_text())

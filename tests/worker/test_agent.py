@@ -15,7 +15,7 @@ from openrouter_guard import Guard, Settings
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.rules.record import Record
-from openrouter_guard.rules.signals import SUCCESS
+from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import iso, unix_s
 from openrouter_guard.store import Batch, Seen, Store
 from openrouter_guard.worker.agent import Agent
@@ -101,6 +101,34 @@ async def test_of_many_who_know_what_was_lost_one_restores_it(
     assert await client.hget(store.keys.state, "version") == "1"
     for each in stores:
         await each.close()
+
+
+@pytest.fixture
+async def knowing(store: Store, client: aioredis.Redis) -> Agent:
+    """A worker with a trial call under way; then Redis lost all."""
+    await half_open(store)
+    agent = Agent(store, POLICY, "worker")
+    assert await agent.acquire("me")
+    await client.flushall()
+    return agent
+
+
+async def test_a_trial_call_decides_though_redis_lost_what_it_is_about(knowing: Agent, store: Store) -> None:
+    known = knowing.view.record.epoch
+    knowing.release("me", SUCCESS)
+    await knowing.finish()
+    now = await read(store)
+    assert now.phase(time.time()) is Phase.CLOSED
+    assert now.transitions[-1].reason == "trial_succeeded"
+    assert now.epoch > known
+
+
+async def test_a_rate_limit_takes_nothing_from_what_redis_lost(knowing: Agent, store: Store) -> None:
+    knowing.limit(Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=60))
+    await knowing.finish()
+    now = await read(store)
+    assert now.phase(time.time()) is Phase.HALF_OPEN
+    assert now.upstream.rate_limit_reset_s > time.time() + 50
 
 
 async def test_a_newcomer_who_reports_before_anybody_who_knows_changes_nothing(

@@ -82,6 +82,23 @@ async def test_how_long_calls_took_reaches_the_days_metrics(guard: Guard, store:
     assert found.sum_s >= 0.012
 
 
+async def test_what_happens_to_a_call_after_its_end_changes_nothing_of_it(guard: Guard, store: Store) -> None:
+    with guard.call() as call:
+        pass
+    call.answered(500)
+    guard.flush()
+    assert guard.state.failures == 0
+
+    with guard.call() as once:
+        pass
+    with once:
+        guard.flush()
+    guard.flush()
+    found = await counters(store)
+    assert (found["total_calls"], found["successful_calls"]) == (3, 3)
+    assert of_counters(found).sum_s >= 0
+
+
 def test_a_rate_limit_seen_by_a_worker_that_ends_at_once_is_not_lost(guard: Guard, redis_url: str) -> None:
     with Guard(settings(redis_url)) as brief, brief.call() as call:
         call.answered(429, headers={"Retry-After": "30"})

@@ -17,7 +17,7 @@ import openrouter_guard.httpx
 import openrouter_guard.httpx2
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
 from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.testing import SimulatedOpenRouter, running
+from openrouter_guard.testing import SimulatedOpenRouter
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
 
@@ -28,24 +28,6 @@ QUESTION: Any = [{"role": "user", "content": "Say something."}]
 
 # The SDK's own models warn about fields that OpenRouter still sends.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*DEPRECATED:DeprecationWarning")]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[SimulatedOpenRouter, str]]:
-    simulated = SimulatedOpenRouter()
-    with running(simulated) as base_url:
-        yield simulated, base_url
-
-
-@pytest.fixture
-def simulated(server: tuple[SimulatedOpenRouter, str]) -> SimulatedOpenRouter:
-    server[0].switch("healthy")
-    return server[0]
-
-
-@pytest.fixture
-def base_url(server: tuple[SimulatedOpenRouter, str]) -> str:
-    return server[1]
 
 
 @dataclass(frozen=True)

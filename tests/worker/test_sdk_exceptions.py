@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import httpx
 import openai
@@ -12,20 +12,13 @@ import pytest
 from openrouter.utils import BackoffStrategy, RetryConfig
 
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
-from openrouter_guard.testing import SimulatedOpenRouter, running
+from openrouter_guard.testing import SimulatedOpenRouter
 from openrouter_guard.worker.observe import of_answer, of_exception
 
 MODEL = "simulated/model"
 NO_RETRIES = RetryConfig("none", BackoffStrategy(1, 1, 1, 1), retry_connection_errors=False)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*DEPRECATED:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[SimulatedOpenRouter, str]]:
-    simulated = SimulatedOpenRouter()
-    with running(simulated) as base_url:
-        yield simulated, base_url
 
 
 def openai_chat(base_url: str, *, stream: bool = False) -> None:
@@ -76,12 +69,12 @@ UNKNOWN = (Effect.FAILURE, ErrorType.UNKNOWN_ERROR)
     ],
 )
 def test_of_a_real_sdk(
-    server: tuple[SimulatedOpenRouter, str],
+    simulated: SimulatedOpenRouter,
+    base_url: str,
     chat: Callable[[str], None],
     mode: str,
     seen: tuple[Effect, ErrorType | None],
 ) -> None:
-    simulated, base_url = server
     simulated.switch(mode)
     signal = _raised(lambda: chat(base_url))
     assert (signal.effect, signal.error_type) == seen

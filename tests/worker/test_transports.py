@@ -18,7 +18,7 @@ import openrouter_guard.httpx
 import openrouter_guard.httpx2
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
 from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.testing import SimulatedOpenRouter, running
+from openrouter_guard.testing import SimulatedOpenRouter
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
 
@@ -62,24 +62,6 @@ LIBRARIES = [case(httpx, openrouter_guard.httpx), case(httpx2, openrouter_guard.
 def library(request: pytest.FixtureRequest) -> Library:
     found: Library = request.param
     return found
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[SimulatedOpenRouter, str]]:
-    simulated = SimulatedOpenRouter()
-    with running(simulated) as base_url:
-        yield simulated, base_url
-
-
-@pytest.fixture
-def simulated(server: tuple[SimulatedOpenRouter, str]) -> SimulatedOpenRouter:
-    server[0].switch("healthy")
-    return server[0]
-
-
-@pytest.fixture
-def base_url(server: tuple[SimulatedOpenRouter, str]) -> str:
-    return server[1]
 
 
 @pytest.fixture

@@ -12,12 +12,13 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
+from openrouter_guard.edge import Edge
 from openrouter_guard.errors import OpenRouterGuardError, StoreError
 from openrouter_guard.rules import times
 from openrouter_guard.rules.checks import is_recheck_due, wants_check
 from openrouter_guard.rules.record import Record, block_s
 from openrouter_guard.rules.signals import OpenRouterState
-from openrouter_guard.runtime import Background, Cache, Edge, View
+from openrouter_guard.runtime import Background, Cache, View
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 from openrouter_guard.upstream import Finding, OpenRouter, Transport

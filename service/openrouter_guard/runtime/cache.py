@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from openrouter_guard.edge import Edge
 from openrouter_guard.errors import StoreError, StoreUnavailable
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, Policy
@@ -15,8 +16,6 @@ from openrouter_guard.rules.models import Models
 from openrouter_guard.rules.record import Record
 from openrouter_guard.store import Batch, Seen, Store
 from openrouter_guard.store.store import Decide
-
-from .edge import Edge
 
 __all__ = ["Cache", "View"]
 

@@ -9,12 +9,12 @@
 -- ARGV[5]  the message for them; "" means: nothing that they need to know changed
 -- ARGV[6]  JSON list with one object for each of those days: what to add to which counter
 -- ARGV[7]  number of transitions to write into the history, then for each its epoch and its fields as JSON
--- Returns  1 if changed, 0 if somebody was faster; and the keys that hold what is not ours, which took nothing
+-- Returns  1 if changed, 0 if somebody was faster; and what own.lua tells of
 local HISTORY_KEPT = 10000
 local METRICS_LIFE_S = 30 * 24 * 3600
 
 for field, value in pairs(cjson.decode(ARGV[1])) do
-  if (redis.call("HGET", KEYS[1], field) or "") ~= value then return { 0, {} } end
+  if (redis.call("HGET", KEYS[1], field) or "") ~= value then return { 0, foreign, optional } end
 end
 for field, value in pairs(cjson.decode(ARGV[2])) do
   if value == "" then
@@ -40,12 +40,10 @@ for day, counters in ipairs(cjson.decode(ARGV[6])) do
 end
 for i = 1, tonumber(ARGV[7]) do
   local id, fields = ARGV[6 + 2 * i] .. "-0", cjson.decode(ARGV[7 + 2 * i])
-  local added = redis.pcall("XADD", KEYS[2], "MAXLEN", "~", HISTORY_KEPT, id, unpack(fields))
-  -- Refused where the history has it already, or a later one: it is written once, by whoever comes first.
-  if type(added) == "table" and added.err and string.find(added.err, "WRONGTYPE", 1, true) then
-    foreign[#foreign + 1] = KEYS[2]
-  end
+  may("XADD", KEYS[2], "MAXLEN", "~", HISTORY_KEPT, id, unpack(fields))
 end
--- A user without the right to publish commits all the same, and others see it when they look.
-if ARGV[5] ~= "" then redis.pcall("PUBLISH", ARGV[4], ARGV[5]) end
-return { 1, foreign }
+-- A user without the right to publish commits all the same, and others see it when they look: from now on often.
+if ARGV[5] ~= "" and not may("PUBLISH", ARGV[4], ARGV[5]) then
+  redis.call("HSET", KEYS[1], "older_writer", redis.call("TIME")[1])
+end
+return { 1, foreign, optional }

@@ -30,8 +30,9 @@ Command: TypeAlias = tuple[str | int | float, ...]
 _MOVES = 8
 """How often a Cluster may send us elsewhere, or ask us to try again, within one conversation."""
 _TRY_AGAIN_S = 0.02
-QUIET_S = 5.0
-"""After so long without a message it is asked whether messages still come."""
+QUIET_S = 30.0
+"""After so long without a message it is asked whether messages still come. That a connection is dead the kernel tells
+much sooner; this is for one that ends in a proxy which lives on without its server."""
 _PONG_S = 1.0
 
 

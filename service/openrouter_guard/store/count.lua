@@ -26,8 +26,8 @@
 --          it reaches back, as in "20 3 1 60"; "" if nobody watches it
 -- Returns  what became of it ("counted", "late": of another epoch or a breaker that is not closed,
 --          "repeated": this batch was here before), TIME as two strings, the values of ARGV[9], the models, and
---          how many seconds ago an older writer was last noticed; "" if none was; and the keys that hold what is
---          not ours, which took nothing
+--          how many seconds ago somebody was last noticed who writes and wakes nobody; "" if nobody was; and what
+--          own.lua tells of
 local METRICS_LIFE_S = 30 * 24 * 3600
 local ERRORS_LIFE_S = 7 * 24 * 3600
 local ERRORS_KEPT = 1000
@@ -250,12 +250,11 @@ else
   end
   if is_news then
     local news = { scope = ARGV[13], epoch = known.epoch, breaker = "closed", open_until = "" }
-    -- A user without the right to publish counts all the same.
-    redis.pcall("PUBLISH", ARGV[12], cjson.encode(news))
+    if not may("PUBLISH", ARGV[12], cjson.encode(news)) then redis.call("HSET", state, "older_writer", now_s) end
   end
 end
 
 local values = {}
 for i, name in ipairs(returned) do values[i] = known[name] ~= "" and known[name] end
 local older = tonumber(known.older_writer)
-return { verdict, time[1], time[2], values, models or {}, older and tostring(now_s - older) or "", foreign }
+return { verdict, time[1], time[2], values, models or {}, older and tostring(now_s - older) or "", foreign, optional }

@@ -10,6 +10,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from redis.exceptions import ResponseError
+
+from openrouter_guard.edge import Edge
 from openrouter_guard.errors import StoreRefused
 from openrouter_guard.keys import Keys
 from openrouter_guard.rules import times
@@ -19,7 +22,7 @@ from openrouter_guard.rules.times import DAY_S, KEPT_DAYS
 from openrouter_guard.rules.wire import FIELDS, iso, parse, unix_s
 
 from .connection import Connection, Script
-from .failures import foreign_key
+from .failures import explained, foreign_key
 from .scripts import CLAIM, TIMES
 
 logger = logging.getLogger(__name__)
@@ -37,6 +40,11 @@ About: TypeAlias = dict[str, Any]
 """What somebody says of itself: a JSON object with ``last_seen``, ISO 8601."""
 _TIMES = {phase: f"breaker_{phase}_ms" for phase in Phase}
 _NONE = (None,) * len(_TIMES)
+_OPTIONAL = {
+    "XADD": ("Redis takes nothing into the history", "Redis takes the history again"),
+    "PUBLISH": ("Redis passes nothing on, others must look for it", "Redis passes on what changes again"),
+}
+"""What the scripts do if they may."""
 
 
 class Ledger:
@@ -51,13 +59,14 @@ class Ledger:
     def __init__(self, connection: Connection, keys: Keys, address: str) -> None:
         self._connection = connection
         self._foreign: frozenset[str] = frozenset()
+        self._optional = {command: Edge(*said) for command, said in _OPTIONAL.items()}
         self.keys = keys
         self.address = address
 
     async def _run(
         self, script: Script, keys: Mapping[str, object], args: Sequence[str | int], more: Sequence[str] = ()
     ) -> list[Any]:
-        """The answer of a script, without the keys that it could not use: those are said, once.
+        """The answer of a script, without what it could not do: that is said, once.
 
         Args:
             script: To run.
@@ -66,9 +75,17 @@ class Ledger:
             more: Keys that are used, after the others.
         """
         answer: list[Any]
-        *answer, foreign = await self._connection.run(script, [*keys, *more], args)
+        *answer, foreign, optional = await self._connection.run(script, [*keys, *more], args)
         self._note_foreign([*(key for key, is_used in keys.items() if is_used), *more], foreign)
+        for command, error in zip(optional[::2], optional[1::2], strict=True):
+            self._note_optional(command, error)
         return answer
+
+    def _note_optional(self, command: str, error: str) -> None:
+        if error:
+            self._optional[command].failed(explained(ResponseError(error), self.address))
+        else:
+            self._optional[command].worked()
 
     def _note_foreign(self, used: Sequence[str], foreign: Sequence[str]) -> None:
         for key in foreign:

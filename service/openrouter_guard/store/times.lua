@@ -4,8 +4,7 @@
 -- KEYS[2]…  the metrics hash of each day
 -- ARGV[1]   JSON list of the fields of the state
 -- ARGV[2]   JSON list of the fields of each day
--- Returns   TIME as two strings, the values of ARGV[1], for each day those of ARGV[2], and the keys that hold what
---           is not ours
+-- Returns   TIME as two strings, the values of ARGV[1], for each day those of ARGV[2], and what own.lua tells of
 local state = redis.call("HMGET", KEYS[1], unpack(cjson.decode(ARGV[1])))
 local day_fields = cjson.decode(ARGV[2])
 local days = {}
@@ -13,4 +12,4 @@ for at = 2, #KEYS do
   days[#days + 1] = try("HMGET", KEYS[at], unpack(day_fields)) or {}
 end
 local time = redis.call("TIME")
-return { time[1], time[2], state, days, foreign }
+return { time[1], time[2], state, days, foreign, optional }

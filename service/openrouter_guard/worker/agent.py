@@ -7,35 +7,35 @@ came to and, while the breaker is half-open, waits a bounded time for ``acquire`
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from openrouter_guard.errors import ForeignValue, StoreError, StoreRefused, StoreUnavailable
+from openrouter_guard.edge import Edge
+from openrouter_guard.errors import ForeignValue, StoreError, StoreRefused
 from openrouter_guard.rules import checks, models, times
 from openrouter_guard.rules import record as records
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
-from openrouter_guard.runtime import Edge
-from openrouter_guard.store import Seen, Store
+from openrouter_guard.store import Batch, Seen, Store
+from openrouter_guard.store.store import Decide
 
+from .alone import Alone
 from .pending import Pending, Result, last_of, result_of
+from .permits import Permits
 from .view import Desk, View, monotonic_offset
 
 __all__ = ["Agent"]
-
-logger = logging.getLogger(__name__)
 
 POLL_S = (0.5, 1.0)
 """Between two looks at the state, in case a push was lost; jittered, so that a fleet does not ask in step."""
@@ -48,8 +48,6 @@ MIXED_S = 600.0
 """So long after a writer of the existing format was noticed, which pushes nothing, there are looks every second."""
 RETRY_S = (0.1, 1.0)
 REFUSED_RETRY_S = 60.0
-REFUSED_S = 5.0
-"""How long after Redis refused a change it is not taken for well because it can be read."""
 HEARTBEAT_S = 60.0
 _ENDED = models.Run(ended=True)
 
@@ -59,6 +57,7 @@ class Agent:
 
     def __init__(self, store: Store, policy: Policy, worker_id: str, desk: Desk | None = None) -> None:
         self._desk = desk or Desk()
+        self._has_left = False
         self.view = View(Record(), monotonic_offset(time.time()))
         self.known = asyncio.Event()
         self.on_view: Callable[[], None] = lambda: None
@@ -70,13 +69,12 @@ class Agent:
         self._pending: deque[Pending] = deque()
         self._uncertain: Pending | None = None
         self._work = asyncio.Event()
-        self._told_s = self._seen_s = -math.inf
+        self._told_s = self._seen_s = self._sent_s = -math.inf
         self._patience_s = FLUSH_S
         self._is_pushed = self._is_mixed = False
-        self._held: dict[str, asyncio.Task[None]] = {}
+        self._permits = Permits(self._change, self._known, policy)
         self._errands: set[asyncio.Task[None]] = set()
-        self._is_away = False
-        self._refused_until_s = 0.0
+        self._alone = Alone(lambda: self.view, self._show, policy, worker_id, self._reporter)
         self._shared: Record | None = None
         # One conversation at a time, so that an older answer never replaces a newer one.
         self._turn = asyncio.Lock()
@@ -85,11 +83,18 @@ class Agent:
 
     @property
     def view(self) -> View:
-        return self._desk.view
+        return self._view
 
     @view.setter
     def view(self, view: View) -> None:
-        self._desk.view = view
+        self._view = view
+        if not self._has_left:
+            self._desk.view = view
+
+    async def leave(self) -> None:
+        """Show callers nothing any more; what they have noted is still reported."""
+        self._has_left = True
+        self._desk.forget()
 
     def start(self) -> None:
         listen = partial(self._optional, self._listen, Edge("Redis pushes no changes, looking every second", ""))
@@ -118,7 +123,7 @@ class Agent:
 
     def wake(self) -> None:
         """Look at the results that wait, soon: what they say counts here at once while Redis is away."""
-        if self._is_away:
+        if self._alone.is_so:
             self._gather()
         self._work.set()
 
@@ -131,50 +136,30 @@ class Agent:
     async def acquire(self, owner: str) -> bool:
         """Take one of the fleet's permits for *owner* and keep its lease alive until :meth:`release`."""
         # Who asks waits for less time than Redis is given: where it is known to be away, it is not asked.
-        got = self._acquire_alone(owner) if self._is_away else await self._acquire_of_fleet(owner)
+        got = self._alone.acquire(owner) if self._alone.is_so else await self._acquire_of_fleet(owner)
         if got:
-            self._held[owner] = asyncio.create_task(self._renew(owner))
+            self._permits.keep(owner)
         return got
 
     async def _acquire_of_fleet(self, owner: str) -> bool:
         try:
-            return await self._change(partial(self._permit, owner))
+            return await self._permits.take(owner)
         except StoreError as error:
             self._note_away(error)
-            return self._acquire_alone(owner)
+            return self._alone.acquire(owner)
 
     def release(self, owner: str, signal: Signal, model: str = "") -> None:
         """Give the permit back soon, with what its call found."""
-        renewal = self._held.pop(owner, None)
-        if renewal is not None:
-            renewal.cancel()
-
+        self._permits.drop(owner)
         signal = self._of_fleet(signal, model, self.view.now_s)
 
         def verdict(record: Record | None, now_s: float) -> Record | None:
-            if record is None:
-                return None
-            return records.after_trial(record, signal, owner, now_s=now_s, policy=self._policy)
+            known = self._known(record, now_s)
+            return known and records.after_trial(known, signal, owner, now_s=now_s, policy=self._policy)
 
         self._soon(verdict)
 
-    def _permit(self, owner: str, record: Record | None, now_s: float) -> Record | None:
-        known = record or self._restored(None, now_s)
-        return known and records.with_permit(known, owner, now_s=now_s, policy=self._policy)
-
-    async def _renew(self, owner: str) -> None:
-        until_s = time.monotonic() + self._policy.trial_call_s
-        while time.monotonic() < until_s:
-            await asyncio.sleep(self._policy.permit_lease_s / 3)
-            with suppress(StoreError):
-                await self._change(partial(self._renewal, owner))
-
-    def _renewal(self, owner: str, record: Record | None, now_s: float) -> Record | None:
-        held = getattr(record.breaker, "permits", {}) if record else {}
-        # A lease that ran out is not taken again: by now the permit may be somebody else's.
-        return self._permit(owner, record, now_s) if owner in held else None
-
-    async def _change(self, decide: Callable[[Record | None, float], Record | None]) -> bool:
+    async def _change(self, decide: Decide) -> bool:
         """Commit a decision; True if there was one to commit."""
         decided = False
 
@@ -188,17 +173,17 @@ class Agent:
             self._adopt(await self._store.change(watched))
         return decided
 
-    def _soon(self, decide: Callable[[Record | None, float], Record | None]) -> None:
+    def _soon(self, decide: Decide) -> None:
         errand = asyncio.create_task(self._decide(decide))
         self._errands.add(errand)
         errand.add_done_callback(self._errands.discard)
 
-    async def _decide(self, decide: Callable[[Record | None, float], Record | None]) -> None:
+    async def _decide(self, decide: Decide) -> None:
         try:
             await self._change(decide)
         except StoreError as error:
             self._note_away(error)
-            self._decide_alone(decide)
+            self._alone.decide(decide)
 
     # -- reporting ----------------------------------------------------------------------------------------------
 
@@ -218,37 +203,39 @@ class Agent:
             # From here on the batch is closed: should its fate stay unknown, it goes again as it is.
             self._uncertain = self._pending.popleft()
             self._seq += 1
-        now_s = self.view.now_s
-        batch = self._uncertain.batch(self._reporter, self._seq, now_s=now_s)
+        batch = self._uncertain.batch(self._reporter, self._seq, now_s=self.view.now_s)
         async with self._turn:
+            self._sent_s = time.monotonic()
             counted = await self._store.count(batch, at_s=self._uncertain.since_s)
             self._uncertain = None
             self._is_mixed = counted.older_writer_s is not None and counted.older_writer_s < MIXED_S
             self._told_s, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
-            self._refused_until_s = 0.0
+            self._alone.is_heard()
             await self._settle(counted.seen)
 
     def _gather(self) -> None:
         """Merge what has ended by now into the batches that wait."""
         offset_s = self.view.offset_s
         doubts: dict[ErrorType | None, Signal] = {}
-        ended = self._desk.results
+        ended, seen = self._desk.results, deque[Pending]()
         for _ in range(len(ended)):
             signal, epoch, began_s, ended_s, model = ended.popleft()
             at_s, took_s = ended_s + offset_s, ended_s - began_s if began_s else None
             pending = last_of(self._pending, epoch, at_s, self._worker_id, self._policy)
-            if signal is SUCCESS and not self._is_away and not self._is_news(model, at_s):
+            if signal is SUCCESS and not self._alone.is_so and not self._is_news(model, at_s):
                 pending.succeed(at_s, took_s)
                 continue
             result = self._result(signal, epoch, at_s, took_s, model)
             pending.add(result)
-            if self._is_away:
-                self._count_alone(result.signal)
+            if self._alone.is_so:
+                last_of(seen, epoch, at_s, self._worker_id, self._policy).add(result)
             if result.signal.doubts_account:
                 doubts[result.signal.error_type] = result.signal
         for signal in doubts.values():
             self._soon(partial(self._doubted, signal))
         self._gather_refused()
+        for batch in self._batches(seen):
+            self._alone.count(batch)
 
     def _gather_refused(self) -> None:
         if self._desk.refused:
@@ -261,8 +248,8 @@ class Agent:
         return bool(model) and models.is_news(self.view.models, model, _ENDED, at_s)
 
     def _doubted(self, signal: Signal, record: Record | None, now_s: float) -> Record | None:
-        by = self._worker_id
-        return record and checks.doubted(record, signal, now_s=now_s, policy=self._policy, by=by)
+        known = self._known(record, now_s)
+        return known and checks.doubted(known, signal, now_s=now_s, policy=self._policy, by=self._worker_id)
 
     def _result(self, signal: Signal, epoch: int, at_s: float, took_s: float | None, model: str) -> Result:
         result, known = result_of(signal, epoch, at_s, took_s=took_s, model=model, models=self.view.models)
@@ -276,15 +263,11 @@ class Agent:
         after = models.noted(self.view.models, model, models.run_of(signal, now_s), now_s)
         return models.of_fleet(signal, after, now_s)
 
-    def _count_alone(self, signal: Signal) -> None:
-        """Count a result locally, by the fleet's own rules."""
-        self._decide_alone(lambda record, _now_s: records.counted(record or Record(), signal, self._reporter))
-
     def limit(self, signal: Signal) -> None:
         """Hold the fleet back soon, until the platform's rate limit is over."""
 
         def decide(record: Record | None, now_s: float) -> Record:
-            return records.limited(record or records.fresh(now_s), signal, now_s)
+            return records.limited(self._known(record, now_s) or records.fresh(now_s), signal, now_s)
 
         self._soon(decide)
 
@@ -293,13 +276,8 @@ class Agent:
     async def refresh(self) -> None:
         async with self._turn:
             seen = await self._store.read()
-            if not self._stands_alone(seen):
+            if not self._alone.stands(seen):
                 await self._settle(seen)
-
-    def _stands_alone(self, seen: Seen) -> bool:
-        """Whether Redis tells, but takes nothing: what was counted here stands, unless the fleet knows of worse."""
-        knows_worse = seen.record is not None and seen.record.phase(seen.now_s) is not Phase.CLOSED
-        return time.monotonic() < self._refused_until_s and not knows_worse
 
     async def _settle(self, seen: Seen) -> None:
         """Take what was read, and commit what follows from it; whoever sees it first does it."""
@@ -312,6 +290,10 @@ class Agent:
 
     def _restored(self, record: Record | None, now_s: float) -> Record | None:
         return records.recovered(self._shared or Record(), record, now_s)
+
+    def _known(self, record: Record | None, now_s: float) -> Record | None:
+        """What to decide on: the record, or the one that Redis has lost."""
+        return self._restored(record, now_s) or record
 
     def _settled(self, record: Record, now_s: float) -> Record:
         return records.settled(record, now_s=now_s, policy=self._policy, by=self._worker_id)
@@ -329,35 +311,20 @@ class Agent:
             self._patience_s = FLUSH_S
         self.on_view()
         self.known.set()
-        if self._is_away:
-            self._is_away = False
-            logger.info("Redis is back", extra={"redis": self._store.address})
+        self._alone.ends(self._store.address)
 
-    # -- alone --------------------------------------------------------------------------------------------------
-
-    def _acquire_alone(self, owner: str) -> bool:
-        return self._decide_alone(
-            lambda record, now_s: records.with_permit(
-                record or Record(), owner, now_s=now_s, policy=self._policy.alone
-            )
-        )
-
-    def _decide_alone(self, decide: Callable[[Record | None, float], Record | None]) -> bool:
-        old, now_s = self.view.record, self.view.now_s
-        new = decide(old, now_s)
-        if new is None or new == old:
-            return False
-        after = records.settled(new, now_s=now_s, policy=self._policy.alone, by=self._worker_id)
-        self.view = replace(self.view, record=after)
+    def _show(self, view: View) -> None:
+        self.view = view
         self.on_view()
-        return True
 
     def _note_away(self, error: StoreError) -> None:
-        if not isinstance(error, StoreUnavailable):
-            self._refused_until_s = time.monotonic() + REFUSED_S
-        if not self._is_away:
-            self._is_away = True
-            logger.warning("Redis is away, deciding alone: %s", error, extra={"redis": self._store.address})
+        # What was sent may have been counted; then a look since has shown it.
+        sent = [self._uncertain] if self._uncertain is not None and self._seen_s < self._sent_s else []
+        self._alone.begins(error, self._store.address, self._batches([*sent, *self._pending]))
+
+    def _batches(self, waiting: Iterable[Pending]) -> Iterator[Batch]:
+        now_s = self.view.now_s
+        return (each.batch(self._reporter, self._seq, now_s=now_s) for each in waiting)
 
     # -- the loops ----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -68,14 +68,14 @@ class GuardState:
     epoch: int
 
 
-class Core:
+class Core(Desk):
     """One guard's machinery. Starts on first use, and anew in a forked child."""
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__()
         self._settings = settings
         # Bad addresses fail here, where they were given, and not in the background.
         self._new_store()
-        self.desk = Desk()
         self._calls = itertools.count(1)
         self._lock = threading.Lock()
         self._live: _Live | None = None
@@ -85,11 +85,11 @@ class Core:
 
     # -- admission ------------------------------------------------------------------------------------------------
 
-    @property
-    def view(self) -> View:
+    def known(self) -> View:
+        """What the background knows; it starts if there is none."""
         if self._live is None:
             self._start()
-        return self.desk.view
+        return self.view
 
     def admit(self, model: str = "") -> Ticket | None:
         """Leave for one call, or None where it needs a permit first.
@@ -97,10 +97,10 @@ class Core:
         Raises:
             CallNotPermitted: While open or rate limited, or while *model* is cooling down.
         """
-        view = self.view
+        view = self.known()
         blocked = view.refusal(model)
         if blocked is not None:
-            self.desk.refused += 1
+            self.refused += 1
             raise CallNotPermitted(*blocked)
         return view.ticket if view.phase is Phase.CLOSED else None
 
@@ -111,15 +111,18 @@ class Core:
         return owner, thread.submit(agent.acquire(owner))
 
     def with_permit(self, owner: str, *, granted: bool) -> Ticket:
-        _, thread, watch = self._live or self._start()
-        view = self.desk.view
+        agent, thread, watch = self._live or self._start()
+        view = self.view
         if granted:
-            return Ticket(view.record.epoch, owner)
+            if owner in getattr(view.record.breaker, "permits", ()):
+                return Ticket(view.record.epoch, owner)
+            # The others' verdict fell before this call was made.
+            thread.call(partial(agent.release, owner, NEUTRAL))
         blocked = view.refusal()
         if view.phase is Phase.CLOSED and blocked is None:
-            # Somebody's trial call succeeded while we asked.
+            # Somebody's trial call succeeded meanwhile.
             return view.ticket
-        self.desk.refused += 1
+        self.refused += 1
         thread.call(partial(watch.refused, NO_PERMIT_RETRY_S))
         raise CallNotPermitted(*(blocked or (NO_PERMIT_RETRY_S, _reason(view.record))))
 
@@ -137,9 +140,8 @@ class Core:
 
     def succeed(self, ticket: Ticket, model: str, began_s: float) -> None:
         """Report a call that ended well: nearly all do, so nothing is done here that can wait."""
-        desk = self.desk
-        if desk.view.is_quiet and not ticket.permit:
-            desk.results.append((SUCCESS, ticket.epoch, began_s, monotonic(), model))
+        if self.view.is_quiet and not ticket.permit:
+            self.results.append((SUCCESS, ticket.epoch, began_s, monotonic(), model))
         else:
             self.finish(ticket, SUCCESS, model, began_s)
 
@@ -153,7 +155,7 @@ class Core:
             began_s: When it began, on the monotonic clock; 0 if nobody knows.
         """
         agent, thread, _ = self._live or self._start()
-        self.desk.results.append((signal, ticket.epoch, began_s, monotonic(), model))
+        self.results.append((signal, ticket.epoch, began_s, monotonic(), model))
         if signal.effect is Effect.RATE_LIMIT:
             thread.call(partial(agent.limit, signal))
         if ticket.permit:
@@ -161,14 +163,14 @@ class Core:
             thread.call(partial(agent.release, ticket.permit, signal, model))
         is_urgent = signal.effect is Effect.FAILURE or signal.about is not About.ACCOUNT
         # A success ends a run of failures: the sooner it is known, the fewer false alarms.
-        if is_urgent or not self.desk.view.is_quiet:
+        if is_urgent or not self.view.is_quiet:
             thread.call(agent.wake)
 
     # -- inspection -----------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> GuardState:
-        return _state(self.view)
+        return _state(self.known())
 
     def permitted(self) -> Future[None]:
         """Done once calls may go, or may be tried; who stops waiting cancels it."""
@@ -213,13 +215,14 @@ class Core:
 
     def close(self, timeout_s: float) -> None:
         """Report what is left and stop, both within *timeout_s*."""
+        began_s = monotonic()
         with self._lock:
             live, self._live = self._live, None
+            if live is None:
+                return
             # Whoever comes now starts anew, and leaves the one that ends in peace.
-            self.desk = Desk()
-        if live is None:
-            return
-        began_s = monotonic()
+            with suppress(TimeoutError, CancelledError):
+                live.thread.submit(live.agent.leave()).result(timeout_s)
         with suppress(TimeoutError, OpenRouterGuardError):
             live.thread.submit(live.agent.finish()).result(timeout_s * FLUSH_SHARE)
         live.thread.stop(live.agent.close, timeout_s - (monotonic() - began_s))
@@ -235,7 +238,7 @@ class Core:
 
     async def _begin(self, thread: LoopThread) -> _Live:
         worker_id = self._settings.worker_id or default_worker_id()
-        agent = Agent(self._new_store(), self._settings.policy, worker_id, self.desk)
+        agent = Agent(self._new_store(), self._settings.policy, worker_id, self)
         watch = Watch(lambda: agent.view, self._told.phase, self._tell)
         watch.start()
         agent.on_view = watch.look
@@ -251,7 +254,9 @@ class Core:
         self._lock = threading.Lock()
         self._live = None
         # What the parent saw, the parent reports.
-        self.desk = Desk()
+        self.forget()
+        self.results.clear()
+        self.refused = 0
         self._listeners.reset()
 
 

@@ -31,20 +31,19 @@ CLOSE_S = 2.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_new = object.__new__
 _NOT_FLUSHED = "not every result is in Redis: it took too long, or the guard was closed"
 
 
 class Call:
-    """One call: what both forms of it share."""
+    """One call: what both forms of it share. A guard fills it in, for an ``__init__`` would cost the caller more."""
 
     __slots__ = ("_began_s", "_core", "_model", "_signal", "_ticket")
+    _core: Core
+    _model: str
+    _signal: Signal | None
     _ticket: Ticket
     _began_s: float
-
-    def __init__(self, core: Core, model: str | None) -> None:
-        self._core = core
-        self._model = model or ""
-        self._signal: Signal | None = None
 
     def answered(self, status_code: int, *, body: object = None, headers: Mapping[str, str] | None = None) -> None:
         """Tell what came back, for clients that do not raise on an error status.
@@ -68,7 +67,7 @@ class SyncCall(Call):
     __slots__ = ()
 
     def __enter__(self) -> Self:
-        view = self._core.desk.view
+        view = self._core.view
         self._ticket = view.ticket if view.is_free else self._admitted()
         self._began_s = monotonic()
         return self
@@ -76,8 +75,9 @@ class SyncCall(Call):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None and self._signal is None:
-            self._core.succeed(self._ticket, self._model, self._began_s)
+        core = self._core
+        if error is None and self._signal is None and core.view.is_quiet:
+            core.results.append((SUCCESS, self._ticket.epoch, self._began_s, monotonic(), self._model))
         else:
             self._end(error)
 
@@ -89,6 +89,7 @@ class SyncCall(Call):
         return core.admit(self._model) or self._permitted()
 
     def _permitted(self) -> Ticket:
+        self._signal = SUCCESS  # who holds a permit does not only note how it ended
         owner, asked = self._core.ask_permit()
         try:
             granted = asked.result(PERMIT_S)
@@ -102,7 +103,7 @@ class AsyncCall(Call):
     __slots__ = ()
 
     async def __aenter__(self) -> Self:
-        view = self._core.desk.view
+        view = self._core.view
         self._ticket = view.ticket if view.is_free else await self._admitted()
         self._began_s = monotonic()
         return self
@@ -110,8 +111,9 @@ class AsyncCall(Call):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None and self._signal is None:
-            self._core.succeed(self._ticket, self._model, self._began_s)
+        core = self._core
+        if error is None and self._signal is None and core.view.is_quiet:
+            core.results.append((SUCCESS, self._ticket.epoch, self._began_s, monotonic(), self._model))
         else:
             self._end(error)
 
@@ -122,6 +124,7 @@ class AsyncCall(Call):
         return core.admit(self._model) or await self._permitted()
 
     async def _permitted(self) -> Ticket:
+        self._signal = SUCCESS  # who holds a permit does not only note how it ended
         owner, asked = self._core.ask_permit()
         granted = False
         try:
@@ -190,7 +193,9 @@ class Guard(_Guard):
         Raises:
             CallNotPermitted: On entering, while calls are paused, or those to *model*.
         """
-        return SyncCall(self._core, model)
+        call = _new(SyncCall)
+        call._core, call._model, call._signal = self._core, model or "", None  # noqa: SLF001
+        return call
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """A decorator: each call of *function* is one guarded call to OpenRouter.
@@ -207,9 +212,9 @@ class Guard(_Guard):
 
         @wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            view = core.desk.view
+            view = core.view
             if not view.is_free:
-                with SyncCall(core, None):
+                with self.call():
                     return function(*args, **kwargs)
             # The same once more without an object for the call, which would cost as much again.
             ticket, began_s = view.ticket, monotonic()
@@ -268,7 +273,9 @@ class AsyncGuard(_Guard):
 
     def call(self, model: str | None = None) -> AsyncCall:
         """An async context manager around one call to OpenRouter; see :meth:`Guard.call`."""
-        return AsyncCall(self._core, model)
+        call = _new(AsyncCall)
+        call._core, call._model, call._signal = self._core, model or "", None  # noqa: SLF001
+        return call
 
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """A decorator for coroutine functions; see :meth:`Guard.__call__`.
@@ -284,9 +291,9 @@ class AsyncGuard(_Guard):
 
         @wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            view = core.desk.view
+            view = core.view
             if not view.is_free:
-                async with AsyncCall(core, None):
+                async with self.call():
                     return await function(*args, **kwargs)
             # As above: an object for each call would cost as much again.
             ticket, began_s = view.ticket, monotonic()

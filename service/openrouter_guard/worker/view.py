@@ -97,7 +97,7 @@ _NOTHING = View(Record(), 0.0, is_known=False)
 
 
 class Desk:
-    """What the callers and one background share: most calls need no more than a look at it and a note on it.
+    """What the callers and the background share: most calls need no more than a look at it and a note on it.
 
     Attributes:
         view: What is known; the background replaces it.
@@ -111,6 +111,10 @@ class Desk:
         self.view = _NOTHING
         self.results: deque[Ended] = deque()
         self.refused = 0
+
+    def forget(self) -> None:
+        """Nobody looks at it from now on: who has something to tell finds nothing known, and starts anew."""
+        self.view = _NOTHING
 
 
 def is_quiet(record: Record) -> bool:

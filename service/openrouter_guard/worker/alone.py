@@ -1,0 +1,128 @@
+"""What a worker does by itself while Redis is away: by the fleet's own rules, on what it last knew of the fleet.
+
+Nothing of it is written to Redis: what the worker saw meanwhile is reported when Redis is back, and counts there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from openrouter_guard.errors import StoreError, StoreUnavailable
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
+from openrouter_guard.store import Batch, Seen
+
+from .pending import METRICS_ONLY
+from .view import View
+
+__all__ = ["Alone"]
+
+logger = logging.getLogger(__name__)
+
+REFUSED_S = 5.0
+"""How long after Redis refused a change it is not taken for well because it can be read."""
+_SIGNALS = {
+    "S": SUCCESS,
+    "F": Signal(Effect.FAILURE),
+    "C": Signal(Effect.FAILURE, ErrorType.CREDITS_EXHAUSTED),
+}
+
+
+class Alone:
+    """Whether a worker is alone, and what it decides then.
+
+    Args:
+        view: What is known.
+        show: Takes what is known by now.
+        policy: The settings of the rules, of the fleet.
+        worker_id: Who decides.
+        reporter: Who counts.
+
+    Attributes:
+        is_so: Whether Redis is away.
+    """
+
+    def __init__(
+        self, view: Callable[[], View], show: Callable[[View], None], policy: Policy, worker_id: str, reporter: str
+    ) -> None:
+        self.is_so = False
+        self._view = view
+        self._show = show
+        # It cannot ask the others whether they see it too.
+        self._policy = policy.alone
+        self._worker_id = worker_id
+        self._reporter = reporter
+        self._refused_until_s = 0.0
+
+    # -- since when, and until when -----------------------------------------------------------------------------
+
+    def begins(self, error: StoreError, address: str, waiting: Iterable[Batch]) -> None:
+        """Redis is away, perhaps for some time already; ``waiting`` is what it has not taken, in its order."""
+        if not isinstance(error, StoreUnavailable):
+            self._refused_until_s = time.monotonic() + REFUSED_S
+        if not self.is_so:
+            self.is_so = True
+            logger.warning("Redis is away, deciding alone: %s", error, extra={"redis": address})
+            for batch in waiting:
+                self.count(batch)
+
+    def ends(self, address: str) -> None:
+        """The view is the fleet's again."""
+        if self.is_so:
+            self.is_so = False
+            logger.info("Redis is back", extra={"redis": address})
+
+    def is_heard(self) -> None:
+        """Redis took a change."""
+        self._refused_until_s = 0.0
+
+    def stands(self, seen: Seen) -> bool:
+        """Whether Redis tells, but takes nothing: what was counted here stands, unless the fleet knows of worse."""
+        knows_worse = seen.record is not None and seen.record.phase(seen.now_s) is not Phase.CLOSED
+        return time.monotonic() < self._refused_until_s and not knows_worse
+
+    # -- deciding -----------------------------------------------------------------------------------------------
+
+    def acquire(self, owner: str) -> bool:
+        """Take the only permit for *owner*."""
+        return self.decide(lambda record, now_s: records.with_permit(record, owner, now_s=now_s, policy=self._policy))
+
+    def count(self, batch: Batch) -> None:
+        """Count results here, as the store's script would: not those of an earlier epoch, nor old ones."""
+
+        def counted(record: Record, _now_s: float) -> Record | None:
+            is_late = batch.epoch == METRICS_ONLY or (record.epoch and batch.epoch not in (0, record.epoch))
+            return None if is_late else _counted(record, batch, self._reporter)
+
+        self.decide(counted)
+
+    def decide(self, decide: Callable[[Record, float], Record | None]) -> bool:
+        """True if there was something to decide."""
+        view = self._view()
+        new = decide(view.record, view.now_s)
+        if new is None or new == view.record:
+            return False
+        after = records.settled(new, now_s=view.now_s, policy=self._policy, by=self._worker_id)
+        self._show(replace(view, record=after))
+        return True
+
+
+def _counted(record: Record, batch: Batch, reporter: str) -> Record:
+    for kind, number in batch.runs:
+        # The first success ends the run of failures; more of them change nothing.
+        for _ in range(1 if kind == "S" else number):
+            record = records.counted(record, _SIGNALS[kind], reporter)
+    return replace(record, upstream=_shown(record.upstream, batch))
+
+
+def _shown(upstream: Upstream, batch: Batch) -> Upstream:
+    told = batch.fields
+    if "state" in told:
+        state, message, details = OpenRouterState(told["state"]), told["message"], told["error_details"]
+        upstream = replace(upstream, state=state, message=message, error_details=details)
+    return replace(upstream, last_success_s=max(upstream.last_success_s, batch.last_success_s))
