@@ -267,7 +267,7 @@ class Cluster:
             ClusterError: If it was not written.
         """
         metadata = resource["metadata"]
-        path = f"{_resource(metadata['namespace'], metadata['name'])}/status"
+        path = f"{_resource(metadata['namespace'], metadata['name'])}/status?fieldManager={FIELD_MANAGER}"
         async with self._turns:
             self.fence()
             made = await self._request("PUT", path, body={**resource, "status": status})
