@@ -320,6 +320,10 @@ class TestKubectl:
         titles, row = fleet.kubectl("get", "openrouterstatus").splitlines()
         assert titles.split() == ["NAME", "STATE", "BREAKER", "FAILURES", "PAUSED", "READY", "SINCE", "AGE"]
         assert row.split()[:6] == ["default", "error", "open", "5", "1/1", "True"]
+        titles, row = fleet.kubectl("get", "ors", "--output=wide").splitlines()
+        assert titles.split()[8:] == ["REASON", "RETRY", "SCOPE", "MODE", "OVERRIDE", "MESSAGE"]
+        assert {"timeout", "default", "ScaleDown"} <= set(row.split())
+        assert row.endswith("1 of 1 workload paused")
 
     def test_wait_waits_for_the_upstream(self, fleet: Fleet, operator: Operator) -> None:
         fleet.watch(mode="Observe")
