@@ -39,7 +39,6 @@ class Changes:
 
     Attributes:
         progressed_s: When the last one was answered, monotonic clock.
-        made: Those of the last time that the API server took.
     """
 
     def __init__(self, cluster: Cluster, inventory: Inventory) -> None:
@@ -48,24 +47,27 @@ class Changes:
         self._inventory = inventory
         self._retries: dict[str, _Retry] = {}
         self._conflicts = False
-        self.made: list[Change] = []
 
-    async def make(self, wanted: Sequence[Change]) -> None:
+    async def make(self, wanted: Sequence[Change]) -> list[Change]:
         """Make the changes that are due, rank by rank; the inventory then shows what became of them.
+
+        Returns:
+            Those that the API server has taken.
 
         Raises:
             NotLeading: If nothing may be written any more.
         """
-        self._conflicts = False
-        self.made = []
+        self._conflicts, made = False, list[Change]()
         asked = {change.workload.uid: change.pods for change in wanted}
         # Another change than the one that failed is not made to wait for it.
         self._retries = {u: r for u, r in self._retries.items() if u in asked and asked[u] == r.pods}
         for _, rank in groupby(filter(self._is_due, wanted), key=lambda change: change.rank):
             answers = (self._make(change) for change in rank)
-            for error in await asyncio.gather(*answers, return_exceptions=True):
-                if isinstance(error, BaseException):
-                    raise error
+            for answer in await asyncio.gather(*answers, return_exceptions=True):
+                if isinstance(answer, BaseException):
+                    raise answer
+                made += [answer] if answer else []
+        return made
 
     def failures(self) -> dict[str, Failure]:
         """What failed last, by the workload's UID."""
@@ -80,12 +82,12 @@ class Changes:
         retry = self._retries.get(change.workload.uid)
         return retry is None or retry.at_s <= time.monotonic()
 
-    async def _make(self, change: Change) -> None:
+    async def _make(self, change: Change) -> Change | None:
+        """The change, if it was made."""
         workload = change.workload
         try:
             self._inventory.put(await self._cluster.change(change))
             self._retries.pop(workload.uid, None)
-            self.made.append(change)
         except NotLeading:
             raise
         except NotFound:
@@ -94,8 +96,11 @@ class Changes:
             await self._look(change)
         except (ClusterError, KeyError, TypeError, ValueError) as error:
             self._failed(change, error)
+        else:
+            return change
         finally:
             self.progressed_s = time.monotonic()
+        return None
 
     async def _look(self, change: Change) -> None:
         """See what somebody else has made of it; the next round decides anew."""

@@ -29,6 +29,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 
 from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 
+from .spec import DEFAULT_CLASS
 from .workload import FIELD_MANAGER, GROUP, Change, Workload
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
     "NotLeading",
     "Refused",
     "Unavailable",
+    "finalizer_of",
+    "is_finalizer",
 ]
 
 VERSION = "v1alpha1"
@@ -66,6 +69,16 @@ SILENT_S = 70.0
 """The API server sends a bookmark every minute: a watch that is silent for longer hangs."""
 _MERGE = "application/merge-patch+json"
 _BODY_SHOWN = 300
+
+
+def finalizer_of(resource_class: str) -> str:
+    """The finalizer of one class: two operators with the same one take it from each other's resources, for ever."""
+    return FINALIZER if resource_class == DEFAULT_CLASS else f"{FINALIZER}-{resource_class}"
+
+
+def is_finalizer(name: str) -> bool:
+    """Whether it is ours, of whatever class."""
+    return name == FINALIZER or name.startswith(f"{FINALIZER}-")
 
 
 class ClusterError(OpenRouterGuardError):
@@ -115,6 +128,9 @@ class Cluster:
     wrote: Callable[[str, str, str], None]
 
     def __init__(self, configuration: Configuration) -> None:
+        # Else each request asks two threads for a proxy and a netrc, and waits for them longest when there is most
+        # to do. kopf, which watches, heeds neither. A proxy-url in the kubeconfig counts all the same.
+        configuration.client_session_kwargs = {"trust_env": False}
         configuration.connection_pool_maxsize = 0  # as many as there are watches, which nothing is to wait for
         self._watching = ApiClient(configuration)
         configuration.connection_pool_maxsize = CONNECTIONS
@@ -276,13 +292,13 @@ class Cluster:
         return made
 
     async def let_go(self, resource: Mapping[str, Any]) -> None:
-        """Take our finalizer from a resource, if that is as it was seen.
+        """Take our finalizers from a resource, if that is as it was seen.
 
         Raises:
             ClusterError: If that was not done.
         """
         metadata = resource["metadata"]
-        left = [finalizer for finalizer in metadata.get("finalizers", ()) if finalizer != FINALIZER]
+        left = [finalizer for finalizer in metadata.get("finalizers", ()) if not is_finalizer(finalizer)]
         patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": left}}
         await self._request("PATCH", _resource(metadata["namespace"], metadata["name"]), body=patch)
 
@@ -304,9 +320,9 @@ class Cluster:
             self.wrote(plural, namespace, after)
 
     async def _request(self, method: str, path: str, *, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        call = await self._call(method, path, body)
+        method, url, headers, _, _ = await self._call(method, path)
         try:
-            answer = await self._api.call_api(*call, _request_timeout=TIMEOUT_S)
+            answer = await self._api.call_api(method, url, headers, body, _request_timeout=TIMEOUT_S)
             text = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.answers[method, "none"] += 1
@@ -321,15 +337,14 @@ class Cluster:
             raise Unavailable(f"what answers at {self.host} is no API server: its answer is not JSON") from None
         return found
 
-    async def _call(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
-    ) -> tuple[str, str, Any, Any, Any]:
-        """The arguments of one request, with our credentials as of now."""
+    async def _call(self, method: str, path: str) -> tuple[str, str, dict[str, str], Any, Any]:
+        """What makes a request, with our credentials as of now."""
         headers = {"Accept": "application/json"}
         if method == "PATCH":
             headers["Content-Type"] = _MERGE
-        call: tuple[str, str, Any, Any, Any] = await self._api.param_serialize(
-            method, path, query_params=[], header_params=headers, body=body, auth_settings=["BearerToken"]
+        # The body is plain JSON already: the client need not look through it for its own models.
+        call: tuple[str, str, dict[str, str], Any, Any] = await self._api.param_serialize(
+            method, path, query_params=[], header_params=headers, auth_settings=["BearerToken"]
         )
         return call
 

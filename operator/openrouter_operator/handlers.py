@@ -21,7 +21,7 @@ import kopf
 from .access import Access
 from .census import Census
 from .claims import Claims
-from .cluster import AUTOSCALERS, FINALIZER, RESOURCE, Cluster, ClusterError, NotLeading
+from .cluster import AUTOSCALERS, RESOURCE, Cluster, ClusterError, NotLeading, finalizer_of
 from .connections import Connections
 from .discovery import Arrivals
 from .feed import Feeds
@@ -68,6 +68,7 @@ class Operator:
         connections: Where the state is that each of them asks for.
         resources: Those that are looked after, by UID.
         resource_class: Of the resources that are to be looked after.
+        finalizer: On these resources.
         ending: Ends kopf when it is set.
         arrivals: The kinds that come and go with their CRDs.
         streams: Whether the watches show what happens.
@@ -89,12 +90,13 @@ class Operator:
     ) -> None:
         self.connections = Connections(cluster, feeds, reads_secrets=reads_secrets)
         self.resource_class = resource_class
+        self.finalizer = finalizer_of(resource_class)
         self._access = access or Access()
         self.inventory = inventory
         self.claims = Claims()
         self.feeds = feeds
         self.resources: dict[str, _Watched] = {}
-        self.orphans = Orphans(cluster, inventory, self.resources.__contains__)
+        self.orphans = Orphans(cluster, inventory, self.resources.__contains__, self.wake_namespace)
         self.census = Census(cluster, inventory, self.claims, self.wake_namespace, namespaces)
         self.ending = asyncio.Event()
         self.streams = Streams()
@@ -142,7 +144,9 @@ class Operator:
         return (
             watched.reconciler
             if watched
-            else Reconciler(self._cluster, self.inventory, self.connections, self.claims, self._access)
+            else Reconciler(
+                self._cluster, self.inventory, self.connections, self.claims, self._access, self.wake_namespace
+            )
         )
 
     @contextmanager
@@ -229,7 +233,7 @@ async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo
         await operator.connections.drop(uid)
     elif not is_of_our_class(body.spec, memo):
         await operator.connections.drop(uid)
-    elif body.metadata.get("deletionTimestamp") and FINALIZER in body.metadata.get("finalizers", ()):
+    elif body.metadata.get("deletionTimestamp") and operator.finalizer in body.metadata.get("finalizers", ()):
         # kopf takes the finalizer away after this, so it must not return before all is restored.
         await _give_back(operator.reconciler(uid), body)
     elif uid in operator.resources:
@@ -276,9 +280,9 @@ async def _in_the_way(reconciler: Reconciler, body: kopf.Body) -> list[str]:
 # No indices of kopf: while it fills them, each object wakes all others, for minutes where there are thousands.
 
 
-async def workload_changed(kind: Kind, event: kopf.RawEvent, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
+async def workload_changed(kind: Kind, event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
     _note_listing(memo.operator, event)
-    memo.operator.saw(kind, event["type"], body)
+    memo.operator.saw(kind, event["type"], event["object"])  # kopf's own view of it is slow to read
 
 
 async def autoscaler_changed(event: kopf.RawEvent, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
@@ -332,12 +336,12 @@ class _NoDiffs(kopf.DiffBaseStorage):
         return
 
 
-def configure() -> kopf.OperatorSettings:
+def configure(resource_class: str = DEFAULT_CLASS) -> kopf.OperatorSettings:
     """Settings for kopf: bounded everywhere, and under our own names."""
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True  # a Lease decides who acts; peering is no mutex
     settings.scanning.disabled = True  # needs rights on CRDs and namespaces that nobody should have to give
-    settings.persistence.finalizer = FINALIZER
+    settings.persistence.finalizer = finalizer_of(resource_class)
     settings.persistence.diffbase_storage = _NoDiffs()
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
     settings.posting.reporting_component = "openrouter-guard"

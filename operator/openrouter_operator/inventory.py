@@ -53,7 +53,7 @@ class Inventory:
     def put(self, workload: Workload) -> bool:
         """Note the workload as it is; False if that is no news, or older than what is known."""
         known = self._workloads[workload.namespace].get((workload.kind, workload.name))
-        if known is not None and _version(known) > _version(workload):
+        if known is not None and (known.version == workload.version or _version(known) > _version(workload)):
             return False
         self.replace(workload)
         return known is None or dataclasses.replace(known, version=workload.version) != workload
@@ -63,7 +63,10 @@ class Inventory:
         self._workloads[workload.namespace][workload.kind, workload.name] = workload
 
     def drop(self, workload: Workload) -> None:
-        self._workloads[workload.namespace].pop((workload.kind, workload.name), None)
+        """Forget the workload, and not another one that has got its name meanwhile."""
+        found, place = self._workloads[workload.namespace], (workload.kind, workload.name)
+        if place in found and found[place].uid == workload.uid:
+            del found[place]
 
     def of(self, namespace: str) -> Iterable[Workload]:
         return tuple(self._workloads[namespace].values())

@@ -163,7 +163,7 @@ async def _watch(settings: OperatorSettings, operator: Operator) -> None:
     try:
         await kopf.operator(
             registry=handlers.registry_for(kind for kind in operator.inventory.kinds if not kind.has_crd),
-            settings=handlers.configure(),
+            settings=handlers.configure(settings.resource_class),
             memo=kopf.Memo(operator=operator),
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,

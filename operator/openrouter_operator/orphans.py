@@ -23,12 +23,20 @@ class Orphans:
 
     Args:
         is_looked_after: Whether a resource, by its UID, has a task of its own.
+        let_go: Told the namespace where something was restored: others may want it.
     """
 
-    def __init__(self, cluster: Cluster, inventory: Inventory, is_looked_after: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        inventory: Inventory,
+        is_looked_after: Callable[[str], bool],
+        let_go: Callable[[str], None],
+    ) -> None:
         self._cluster = cluster
         self._inventory = inventory
         self._is_looked_after = is_looked_after
+        self._let_go = let_go
         self._changes = Changes(cluster, inventory)
         self._hint = asyncio.Event()
 
@@ -46,7 +54,7 @@ class Orphans:
             left = True
         if left:
             self.hint()
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(min(self._changes.due_in_s(), AGAIN_S))
 
     async def _restore(self, found: Sequence[Workload]) -> bool:
         """Whether something is still to be restored."""
@@ -55,6 +63,8 @@ class Orphans:
         done = [workload for workload in found if workload.uid not in paused]
         for workload in done:
             logger.info("restored %s in %s: its OpenRouterStatus is gone", workload, workload.namespace)
+        for namespace in {workload.namespace for workload in done}:
+            self._let_go(namespace)
         return len(done) < len(found)
 
     async def _ownerless(self, paused: Iterable[Workload]) -> list[Workload]:

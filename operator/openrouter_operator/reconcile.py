@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,12 +61,22 @@ class Outcome:
 class Reconciler:
     """Looks after one resource, whatever becomes of its spec.
 
+    Args:
+        let_go: Told the namespace where workloads were let go of: others may want them, and the watch, which shows
+            what is known already, is no news to them.
+
     Attributes:
         scope: The one that the resource asked for last.
     """
 
     def __init__(
-        self, cluster: Cluster, inventory: Inventory, connections: Connections, claims: Claims, access: Access
+        self,
+        cluster: Cluster,
+        inventory: Inventory,
+        connections: Connections,
+        claims: Claims,
+        access: Access,
+        let_go: Callable[[str], None] = lambda _namespace: None,
     ) -> None:
         self.scope = ""
         self._access = access
@@ -74,8 +84,10 @@ class Reconciler:
         self._cluster = cluster
         self._inventory = inventory
         self._connections = connections
+        self._let_go = let_go
         self._changes = Changes(cluster, inventory)
         self._memory = Memory()
+        self._feed: Feed | Unreadable | None = None
         self._latest: Mapping[str, Any] = {}
         self._wrote_s = -conditions.COUNTERS_S
         self._write_failures = 0
@@ -129,6 +141,8 @@ class Reconciler:
             left = [c.workload for c in self._candidates(namespace, owner, None) if c.is_paused_by(owner)]
             if orphans:
                 left = [workload for workload in left if workload.pause and not workload.pause.is_orphaned]
+            if not left and self._feed is not None:
+                self._feed.tell(f"{namespace}/{owner.name}", ())
             failures = self._changes.failures()
             going = "it is not as it was seen; tried again"
             return [f"{w}: {failures[w.uid].message if w.uid in failures else going}" for w in left if not w.is_going]
@@ -149,6 +163,9 @@ class Reconciler:
             return _invalid(generation, str(error), self._candidates(namespace, owner, None), owner), IDLE_S
         self.scope = spec.scope
         feed = await self._connections.of(owner.uid, namespace, spec)
+        if self._feed is not None and self._feed is not feed:
+            self._feed.tell(f"{namespace}/{owner.name}", ())
+        self._feed = feed
         override = await self._override(feed, resource, spec)
         reading = _since_before(feed.read(), old)
         self._memory.begin(reading)
@@ -170,7 +187,7 @@ class Reconciler:
             override=override,
         )
         paused = [str(c.workload) for c in after if c.is_paused_by(owner)]
-        await feed.tell(f"{namespace}/{owner.name}", paused)
+        feed.tell(f"{namespace}/{owner.name}", paused)
         next_at_s = min(goal.next_at_s or math.inf, plan.next_contest_s(after, owner))
         due_s = max(next_at_s - feed.now_s, 0.0)
         return now, min(due_s, self._changes.due_in_s(), RETRY_S if override.failure else IDLE_S)
@@ -180,8 +197,10 @@ class Reconciler:
         await self._make(plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, found))
 
     async def _make(self, wanted: Sequence[Change]) -> None:
-        await self._changes.make(wanted)
-        self._memory.made(self._changes.made)
+        made = await self._changes.make(wanted)
+        self._memory.made(made)
+        for namespace in {change.workload.namespace for change in made if change.pause is None}:
+            self._let_go(namespace)
 
     def _allowed(self, spec: Spec, namespace: str) -> Spec:
         if not self._access.may_use(namespace, spec.scope):
@@ -222,6 +241,8 @@ class Reconciler:
         found = []
         for workload in map(self._memory.recall, self._inventory.of(namespace)):
             options = spec.options(workload) if spec is not None else None
+            if options is None and workload.pause is None:
+                continue
             candidate = Candidate(workload, is_matched=options is not None, options=options or Options())
             if candidate.is_matched or candidate.is_paused_by(owner):
                 found.append(candidate)

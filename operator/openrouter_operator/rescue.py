@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from .cluster import CRDS, FINALIZER, RESOURCE, Cluster, ClusterError, Conflict, NotFound
+from .cluster import CRDS, RESOURCE, Cluster, ClusterError, Conflict, NotFound, is_finalizer
 from .kinds import BY_NAME, Kind, UnusableKind, from_crd
 from .spec import DEFAULT_CLASS
 from .workload import Workload, restored
@@ -195,7 +195,7 @@ async def _resources(cluster: Cluster, namespace: str, dry_run: bool, only: Only
 
 def _waits(body: Mapping[str, Any], only: Only) -> bool:
     metadata = body["metadata"]
-    if FINALIZER not in metadata.get("finalizers", ()):
+    if not any(map(is_finalizer, metadata.get("finalizers", ()))):
         return False
     if only.resource_class:
         return _is_of(only.resource_class, body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 from collections.abc import Mapping
@@ -68,7 +69,7 @@ class OperatorSettings:
             kinds=_kinds(environ),
             access=Access.parse(environ.get(f"{_PREFIX}ACCESS", "")),
             cluster=environ.get(f"{_PREFIX}CLUSTER") or CLUSTER,
-            resource_class=environ.get(f"{_PREFIX}CLASS") or DEFAULT_CLASS,
+            resource_class=_class(environ),
             reads_secrets=_truth(environ, "READ_SECRETS"),
             lease_namespace=environ.get(f"{_PREFIX}LEASE_NAMESPACE") or _own_namespace(),
             lease_name=environ.get(f"{_PREFIX}LEASE_NAME") or _lease_name(environ),
@@ -91,6 +92,14 @@ def _kinds(environ: Mapping[str, str]) -> tuple[str, ...]:
     return names
 
 
+def _class(environ: Mapping[str, str]) -> str:
+    """The class, which has to be fit for the names of a Lease and of a finalizer."""
+    text = environ.get(f"{_PREFIX}CLASS") or DEFAULT_CLASS
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", text):
+        raise ConfigurationError(f"{_PREFIX}CLASS is {text!r}: write 1 to 40 of a-z, 0-9 and -, no - at either end")
+    return text
+
+
 def _own_namespace() -> str:
     """The namespace of the pod that we are, else ``default``."""
     return _NAMESPACE.read_text().strip() if _NAMESPACE.exists() else "default"
@@ -98,7 +107,7 @@ def _own_namespace() -> str:
 
 def _lease_name(environ: Mapping[str, str]) -> str:
     """Operators of different classes do not stand by for each other."""
-    resource_class = environ.get(f"{_PREFIX}CLASS") or DEFAULT_CLASS
+    resource_class = _class(environ)
     return "openrouter-guard-operator" + ("" if resource_class == DEFAULT_CLASS else f"-{resource_class}")
 
 

@@ -128,6 +128,7 @@ class Proxy:
         self._token = token
         self._name = name
         self._watches: dict[int, web.Request] = {}
+        self._under_way: set[asyncio.Task[object]] = set()
         self._write = asyncio.Lock()
         self._stack = AsyncExitStack()
 
@@ -142,6 +143,7 @@ class Proxy:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
+        self._stack.push_async_callback(self._end_all)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         self._url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         self.use_token(self._token)
@@ -162,7 +164,17 @@ class Proxy:
         for request in tuple(self._watches.values()):
             _abort(request)
 
+    async def _end_all(self) -> None:
+        """End what is still under way: the server forgets a request whose connection was lost, and lets it run on."""
+        for task in tuple(self._under_way):
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
         number, query = len(self.seen) + 1, dict(request.query)
         url, token = request.path_qs, request.headers.get("Authorization", "").partition(" ")[2]
         seen = Seen(number, time.monotonic(), request.method, url, request.path, query, token)

@@ -92,3 +92,12 @@ def autoscaler(namespace: str, target: str) -> dict[str, Any]:
     """A HorizontalPodAutoscaler named scaler."""
     reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": target}
     return {"metadata": {"namespace": namespace, "name": "scaler"}, "spec": {"scaleTargetRef": reference}}
+
+
+def test_the_end_of_one_is_not_the_end_of_another_that_has_its_name() -> None:
+    anew = version(12, uid="uid-of-the-new-one")
+    inventory = Inventory()
+    inventory.put(version(10))
+    inventory.put(anew)
+    inventory.drop(version(11))
+    assert list(inventory.of("jobs")) == [anew]
