@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,24 +107,31 @@ def as_the_chart_has_it(
         yield account, control_plane.kubeconfig_for_service_account(fleet.namespace, account)
 
 
+@pytest.fixture
+def proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Proxy]:
+    with SyncProxy(Proxy(control_plane, tmp_path / "proxy.kubeconfig")) as proxy:
+        yield proxy
+
+
 def test_what_happens_while_its_watch_is_cut_is_not_missed(
-    fleet: Fleet, start: Any, control_plane: ControlPlane, pools: Pools, tmp_path: Any
+    fleet: Fleet, pools: Pools, proxy: Proxy, start: Any
 ) -> None:
     pools.install(first=5, doomed=1)
-    with SyncProxy(Proxy(control_plane, tmp_path / "proxy.kubeconfig")) as proxy:
-        start(proxy.kubeconfig, OPENROUTER_GUARD_KINDS=f"Deployment,{pools.name}")
-        fleet.watch(targets=[pools.target])
-        until(lambda: fleet.status()["targets"]["matched"] == 2)
-        proxy.cut_watches()
-        pools.make(late=2)
-        fleet.kubectl("delete", pools.name, "doomed")
-        proxy.cut_watches()
-        fleet.fail()
-        until(lambda: pools.sizes() == {"first": 0, "late": 0}, seconds=10)
-        until(lambda: fleet.status()["targets"]["summary"] == "2/2")
-        lists = [s for s in proxy.seen if s.method == "GET" and s.path.endswith("/pools") and not s.is_watch]
-        assert len(lists) <= 3, "permitted, counted once by the census, and filled; not listed anew for a cut"
-        proxy.cut_watches()
-        fleet.until_phase(Phase.HALF_OPEN)
-        fleet.succeed()
-        until(lambda: pools.sizes() == {"first": 5, "late": 2}, seconds=10)
+    start(proxy.kubeconfig, OPENROUTER_GUARD_KINDS=f"Deployment,{pools.name}")
+    fleet.watch(targets=[pools.target])
+    until(lambda: fleet.status()["targets"]["matched"] == 2)
+    proxy.cut_watches()
+    pools.make(late=2)
+    fleet.kubectl("delete", pools.name, "doomed")
+    proxy.cut_watches()
+    fleet.fail()
+    until(lambda: pools.sizes() == {"first": 0, "late": 0}, seconds=10)
+    until(lambda: fleet.status()["targets"]["summary"] == "2/2")
+    lists = [
+        seen for seen in proxy.seen if seen.method == "GET" and seen.path.endswith("/pools") and not seen.is_watch
+    ]
+    assert len(lists) <= 3, "tried, counted by the census, and filled; not listed anew for a cut"
+    proxy.cut_watches()
+    fleet.until_phase(Phase.HALF_OPEN)
+    fleet.succeed()
+    until(lambda: pools.sizes() == {"first": 5, "late": 2}, seconds=10)
