@@ -267,7 +267,7 @@ def _of_paused(goal: Goal, owner: Owner, reading: Reading, candidate: Candidate,
     if wanted is None:
         return Change(workload, pause.original, pause=None, released=goal.release, rank=-options.priority)
     value = _value(candidate, wanted)
-    if value == pause.set_to:
+    if value == pause.set_to and not workload.is_stripped:
         return None
     rank = options.priority * (1 if wanted < workload.set_pods else -1)
     pause = replace(pause, set_to=value, owner_uid=owner.uid, is_orphaned=False)

