@@ -1,4 +1,7 @@
-"""``python -m benchmarks [NAME…] [--full]``: a table on the screen, JSON lines in bench-results/."""
+"""``python -m benchmarks [NAME…] [--full]``: a table on the screen, JSON lines in bench-results/.
+
+Each row is printed and kept as soon as it is there: what is interrupted is not lost.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from . import (
     status,
 )
 from .forms import PeersMissing
-from .measuring import FULL, QUICK, Effort, Row, table
+from .measuring import FULL, QUICK, WIDTH, Effort, Row, line
 
 BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "closed_path": closed_path.run,
@@ -57,10 +60,12 @@ def main() -> None:
     print("columns: name, ours, peer, ours / peer, unit")
     for name in arguments.names or BENCHMARKS:
         print(f"\n{name}  (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)", flush=True)
-        rows = list(BENCHMARKS[name](FULL if arguments.full else QUICK))
-        print(table(rows), flush=True)
-        with kept.open("a") as file:
-            file.writelines(json.dumps(row.fields()) + "\n" for row in rows)
+        began_s = time.monotonic()
+        for row in BENCHMARKS[name](FULL if arguments.full else QUICK):
+            print(line(row), flush=True)
+            with kept.open("a") as file:
+                file.write(json.dumps(row.fields()) + "\n")
+        print(f"{'':<{WIDTH}}  took {time.monotonic() - began_s:.0f} s", flush=True)
     print(f"\nkept in {kept}")
 
 

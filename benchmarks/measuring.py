@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["FULL", "QUICK", "TINY", "Effort", "Row", "interleaved", "percentile", "table"]
+__all__ = ["FULL", "QUICK", "TINY", "WIDTH", "Effort", "Row", "interleaved", "line", "percentile"]
+
+
+WIDTH = 64
+"""Of the longest name of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,8 @@ class Effort:
         period_s: How long an answer of OpenRouter counts as fresh, where that is shortened.
         simulated_h: Hours in the life of a simulated fleet.
         pauses: How often ten Deployments are paused and restored.
-        targets: How many Deployments are paused and restored at once.
+        targets: How many Deployments are paused and restored at once, each number by an operator of its own.
+        resources: How many ``OpenRouterStatus`` one operator looks after.
         idle_s: For how long an operator with nothing to do is looked at.
         crashes: Stories in which the operator is killed.
     """
@@ -50,7 +55,8 @@ class Effort:
     soak_s: float
     simulated_h: float
     pauses: int
-    targets: int
+    targets: tuple[int, ...]
+    resources: int
     idle_s: float
     crashes: int
 
@@ -72,7 +78,8 @@ QUICK = Effort(
     soak_s=20.0,
     simulated_h=2.0,
     pauses=20,
-    targets=1000,
+    targets=(0, 1000),
+    resources=500,
     idle_s=20.0,
     crashes=200,
 )
@@ -93,8 +100,9 @@ FULL = Effort(
     soak_s=600.0,
     simulated_h=24.0,
     pauses=100,
-    targets=5000,
-    idle_s=120.0,
+    targets=(0, 1000, 5000),
+    resources=500,
+    idle_s=240.0,
     crashes=200,
 )
 TINY = Effort(
@@ -114,7 +122,8 @@ TINY = Effort(
     soak_s=2.0,
     simulated_h=0.01,
     pauses=1,
-    targets=5,
+    targets=(0, 5),
+    resources=2,
     idle_s=0.5,
     crashes=1,
 )
@@ -153,14 +162,10 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)]
 
 
-def table(rows: Sequence[Row]) -> str:
-    width = max((len(row.name) for row in rows), default=0)
-    return "\n".join(_line(row, width) for row in rows)
-
-
-def _line(row: Row, width: int) -> str:
+def line(row: Row) -> str:
+    """The row as one line of a table."""
     ratio = "" if row.ratio is None else f"{_short(row.ratio)}x"
-    return f"{row.name:<{width}}  {_short(row.ours):>10}  {_short(row.peer):>10}  {ratio:>9}  {row.unit}"
+    return f"{row.name:<{WIDTH}}  {_short(row.ours):>10}  {_short(row.peer):>10}  {ratio:>9}  {row.unit}"
 
 
 def _short(value: float | None) -> str:

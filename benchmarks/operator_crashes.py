@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,13 +16,15 @@ from tempfile import TemporaryDirectory
 from tests.controlplane import ControlPlane
 from tests.operator.crashes import Outcome, Story, connected, fleet_of, play, random_deaths
 
+from .clusters import installed
 from .measuring import Effort, Row
-from .operator_pauses import installed
 from .valkey import embedded_valkey
 
 __all__ = ["run"]
 
 TARGETS = 50
+TELL_EVERY = 20
+"""Stories."""
 
 
 def run(effort: Effort) -> Iterator[Row]:
@@ -44,5 +47,23 @@ async def _played(control_plane: ControlPlane, url: str, folder: Path, stories: 
                     control_plane, cluster, url, folder, name, fleet_of(seed, TARGETS), random_deaths(seed, TARGETS)
                 )
                 for seed, name in names.items()
-            ]
+            ],
+            after=_Progress(stories).note,
         )
+
+
+class _Progress:
+    """Says on stderr how far it is, every now and then; at once if something is wrong."""
+
+    def __init__(self, stories: int) -> None:
+        self._began_s = time.monotonic()
+        self._stories = stories
+        self._done = 0
+
+    def note(self, outcome: Outcome) -> None:
+        self._done += 1
+        for wrong in outcome.wrong:
+            print(wrong, file=sys.stderr, flush=True)
+        if self._done % TELL_EVERY == 0:
+            took_s = time.monotonic() - self._began_s
+            print(f"{self._done} of {self._stories} stories in {took_s:.0f} s", file=sys.stderr, flush=True)

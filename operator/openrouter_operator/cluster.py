@@ -118,6 +118,9 @@ class Cluster:
 
     def __init__(self, configuration: Configuration) -> None:
         configuration.connection_pool_maxsize = CONNECTIONS
+        # Else each request asks two threads for a proxy and a netrc, and waits for them longest when there is most
+        # to do. kopf, which watches, heeds neither. A proxy-url in the kubeconfig counts all the same.
+        configuration.client_session_kwargs = {"trust_env": False}
         self.host = str(configuration.host)
         self.fence = lambda: None
         self.wrote = lambda _plural, _namespace, _version: None
@@ -269,11 +272,12 @@ class Cluster:
         headers = {"Accept": "application/json"}
         if method == "PATCH":
             headers["Content-Type"] = _MERGE
-        call = await self._api.param_serialize(
-            method, path, query_params=[], header_params=headers, body=body, auth_settings=["BearerToken"]
+        # The body is plain JSON already: the client need not look through it for its own models.
+        method, url, headers, _, _ = await self._api.param_serialize(
+            method, path, query_params=[], header_params=headers, auth_settings=["BearerToken"]
         )
         try:
-            answer = await self._api.call_api(*call, _request_timeout=TIMEOUT_S)
+            answer = await self._api.call_api(method, url, headers, body, _request_timeout=TIMEOUT_S)
             text = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.answers[method, "none"] += 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from openrouter_guard.errors import StoreError, StoreUnavailable
 from openrouter_guard.rules.breaker import Closed, Open, Phase
@@ -25,6 +25,9 @@ __all__ = ["CLUSTER", "Feed", "Feeds", "Unreadable"]
 CLUSTER = "kubernetes"
 TOLD = 50
 """Workloads that are named to the status page."""
+TELL_S = 0.1
+"""Many resources pause at once: the page is told of all of them together."""
+TELL_AGAIN_S = 5.0
 
 
 class Feed:
@@ -44,6 +47,7 @@ class Feed:
         self._closed_s = 0.0
         self._cluster = cluster
         self._paused: dict[str, tuple[str, ...]] = {}
+        self._untold = asyncio.Event()
 
     async def start(self) -> None:
         """Look once, bounded, so that the first decision finds the state; then keep looking."""
@@ -51,6 +55,7 @@ class Feed:
         self._notice()
         self._background.start("state", self._follow)
         self._background.start("pushes", self._cache.listen, waits=True)
+        self._background.start("paused", self._tell, waits=True)
 
     async def stop(self) -> None:
         await self._background.stop()
@@ -70,21 +75,13 @@ class Feed:
         await self._cache.change(decide)
         self._notice()
 
-    async def tell(self, resource: str, workloads: Sequence[str]) -> None:
-        """Say what a resource has paused, for the status page; only what changed, and only if Redis is there."""
-        known = {name: found for name, found in self._paused.items() if name != resource}
-        now = known | ({resource: tuple(workloads)} if workloads else {})
-        if now == self._paused:
-            return
-        about = {
-            "last_seen": iso(self.now_s),
-            "resource": ", ".join(sorted(now)),
-            "workloads": sorted(name for found in now.values() for name in found)[:TOLD],
-            "paused": sum(map(len, now.values())),
-        }
-        with suppress(StoreError):
-            await self._store.tell_paused(self._cluster, about)
-            self._paused = now
+    def tell(self, resource: str, workloads: Sequence[str]) -> None:
+        """Say soon what a resource has paused, for the status page; nobody waits for it."""
+        known = self._paused.pop(resource, ())
+        if workloads:
+            self._paused[resource] = tuple(workloads)
+        if known != tuple(workloads):
+            self._untold.set()
 
     def stalled(self) -> list[str]:
         return self._background.stalled()
@@ -111,6 +108,25 @@ class Feed:
             error=str(view.error) if view.error else "",
             scope=self._scope,
         )
+
+    async def _tell(self) -> None:
+        """Say once what many resources have paused; again, until Redis takes it."""
+        await self._untold.wait()
+        await asyncio.sleep(TELL_S)
+        self._untold.clear()
+        try:
+            await self._store.tell_paused(self._cluster, self._about())
+        except StoreError:
+            self._untold.set()
+            await asyncio.sleep(TELL_AGAIN_S)
+
+    def _about(self) -> Mapping[str, Any]:
+        return {
+            "last_seen": iso(self.now_s),
+            "resource": ", ".join(sorted(self._paused)),
+            "workloads": sorted(name for found in self._paused.values() for name in found)[:TOLD],
+            "paused": sum(map(len, self._paused.values())),
+        }
 
     async def _follow(self) -> None:
         await self._cache.follow()
@@ -173,7 +189,7 @@ class Unreadable:
     async def override(self, _wish: Override | None, _who: str) -> None:
         raise StoreUnavailable(self._why)
 
-    async def tell(self, _resource: str, _workloads: Sequence[str]) -> None:
+    def tell(self, _resource: str, _workloads: Sequence[str]) -> None:
         return
 
 

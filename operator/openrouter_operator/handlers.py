@@ -265,10 +265,10 @@ async def _in_the_way(reconciler: Reconciler, body: kopf.Body) -> list[str]:
 # No indices of kopf: while it fills them, each object wakes all others, for minutes where there are thousands.
 
 
-async def workload_changed(kind: Kind, event: kopf.RawEvent, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
+async def workload_changed(kind: Kind, event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
     operator: Operator = memo.operator
     _note_listing(operator, event)
-    workload = Workload.of(kind, body)
+    workload = Workload.of(kind, event["object"])  # kopf's own view of it is slow to read
     operator.streams.saw(kind.plural, workload.namespace, workload.version)
     if event["type"] == "DELETED":
         operator.inventory.drop(workload)

@@ -49,7 +49,7 @@ class Inventory:
     def put(self, workload: Workload) -> bool:
         """Note the workload as it is; False if that is no news, or older than what is known."""
         known = self._workloads[workload.namespace].get((workload.kind, workload.name))
-        if known is not None and _version(known) > _version(workload):
+        if known is not None and (known.version == workload.version or _version(known) > _version(workload)):
             return False
         self.replace(workload)
         return known is None or dataclasses.replace(known, version=workload.version) != workload

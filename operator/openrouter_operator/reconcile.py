@@ -85,6 +85,7 @@ class Reconciler:
         self._connections = connections
         self._let_go = let_go
         self._changes = Changes(cluster, inventory)
+        self._feed: Feed | Unreadable | None = None
         self._latest: Mapping[str, Any] = {}
         self._wrote_s = -conditions.COUNTERS_S
         self._write_failures = 0
@@ -138,6 +139,8 @@ class Reconciler:
             left = [c.workload for c in self._candidates(namespace, owner, None) if c.is_paused_by(owner)]
             if orphans:
                 left = [workload for workload in left if workload.pause and not workload.pause.is_orphaned]
+            if not left and self._feed is not None:
+                self._feed.tell(f"{namespace}/{owner.name}", ())
             failures = self._changes.failures()
             going = "it is not as it was seen; tried again"
             return [f"{w}: {failures[w.uid].message if w.uid in failures else going}" for w in left if not w.is_going]
@@ -157,7 +160,7 @@ class Reconciler:
         except InvalidSpec as error:
             return _invalid(generation, str(error), self._candidates(namespace, owner, None), owner), IDLE_S
         self.scope = spec.scope
-        feed = await self._connections.of(namespace, spec)
+        feed = self._feed = await self._connections.of(namespace, spec)
         override = await self._override(feed, resource, spec)
         reading = _since_before(feed.read(), old)
         before = self._candidates(namespace, owner, spec)
@@ -177,7 +180,7 @@ class Reconciler:
             override=override,
         )
         paused = [str(c.workload) for c in after if c.is_paused_by(owner)]
-        await feed.tell(f"{namespace}/{owner.name}", paused)
+        feed.tell(f"{namespace}/{owner.name}", paused)
         next_at_s = min(goal.next_at_s or math.inf, plan.next_contest_s(after, owner))
         due_s = max(next_at_s - feed.now_s, 0.0)
         return now, min(due_s, self._changes.due_in_s(), RETRY_S if override.failure else IDLE_S)
@@ -229,6 +232,8 @@ class Reconciler:
         found = []
         for workload in self._inventory.of(namespace):
             options = spec.options(workload) if spec is not None else None
+            if options is None and workload.pause is None:
+                continue
             candidate = Candidate(workload, is_matched=options is not None, options=options or Options())
             if candidate.is_matched or candidate.is_paused_by(owner):
                 found.append(candidate)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS
-from benchmarks.measuring import FULL, QUICK, TINY, Row, interleaved, percentile, table
+from benchmarks.measuring import FULL, QUICK, TINY, WIDTH, Row, interleaved, line, percentile
 
 NEED_PEERS = {"closed_path", "half_open", "redis_away", "status"}
 HAS_PEERS = all(
@@ -44,6 +44,7 @@ def are_well_formed(name: str) -> None:
     rows = list(BENCHMARKS[name](TINY))
     assert rows
     assert len({(row.name, row.unit) for row in rows}) == len(rows)
+    assert max(len(row.name) for row in rows) <= WIDTH
     for row in rows:
         assert list(row.fields()) == ["name", "ours", "peer", "ratio", "unit"]
         assert all(math.isfinite(value) and value >= 0 for value in (row.ours, row.peer or 0.0))
@@ -55,10 +56,11 @@ def test_a_ratio_is_ours_by_the_peers() -> None:
     assert Row("lost", 0.0, "%", 0.0).ratio is None
 
 
-def test_the_table_shows_each_row_on_a_line() -> None:
-    lines = table([Row("a call", 1.5, "us", 3.0), Row("a longer name", 1234.5, "ms")]).splitlines()
+def test_each_row_is_a_line_of_one_table() -> None:
+    lines = [line(Row("a call", 1.5, "us", 3.0)), line(Row("a longer name", 1234.5, "us"))]
     assert lines[0].split() == ["a", "call", "1.5", "3", "0.5x", "us"]
-    assert lines[1].split() == ["a", "longer", "name", "1,234", "ms"]
+    assert lines[1].split() == ["a", "longer", "name", "1,234", "us"]
+    assert len({len(each) for each in lines}) == 1
 
 
 def test_samples_are_taken_in_turns_and_the_least_counts() -> None:

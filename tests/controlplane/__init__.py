@@ -6,6 +6,7 @@
     ├─ commands      how each program is set up
     ├─ certificates  a certificate authority that lives as long as the control plane
     ├─ kubeconfig    how clients reach it
+    ├─ audit         what it was asked
     ├─ processes     children that never outlive us
     └─ workdir       a folder that does not either
     errors        what can go wrong
@@ -13,11 +14,13 @@
 ``python -m tests.controlplane`` runs one in the foreground, ``python -m tests.controlplane build`` only builds.
 """
 
+from .audit import AuditLog
 from .binaries import Binaries, find_or_build, helm, kubectl
 from .errors import ControlPlaneFailed, ControlPlaneUnavailable, KubectlFailed
 from .server import ControlPlane
 
 __all__ = [
+    "AuditLog",
     "ControlPlane",
     "ControlPlaneFailed",
     "ControlPlaneUnavailable",

@@ -86,8 +86,8 @@ def controller_manager() -> list[str]:
         f"--service-account-private-key-file={TOKEN_KEY}",
         f"--root-ca-file={AUTHORITY}",
         # Else its restraint, meant for large clusters, is what a test waits for and a benchmark measures.
-        "--kube-api-qps=200",
-        "--kube-api-burst=400",
+        "--kube-api-qps=500",
+        "--kube-api-burst=1000",
         "--concurrent-deployment-syncs=20",
         "--concurrent-replicaset-syncs=20",
         "--horizontal-pod-autoscaler-sync-period=1s",

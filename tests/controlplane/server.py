@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from . import commands
+from .audit import AuditLog
 from .binaries import Binaries, find_or_build, kubectl
 from .certificates import Authority, write_service_account_keys
 from .errors import ControlPlaneFailed, KubectlFailed, PortTaken
@@ -112,12 +113,13 @@ class ControlPlane:
         return self._write_kubeconfig(self._fresh_path(f"{namespace}-{name}"), {"token": token})
 
     def audit_events(self) -> list[dict[str, Any]]:
-        """The requests that were answered so far, oldest first; an answer may arrive a little before its event.
+        """The requests that were answered so far, oldest first; an answer may arrive a little before its event."""
+        return AuditLog(self.workdir / commands.AUDIT_LOG, 0).more()
 
-        Source: https://kubernetes.io/docs/reference/config-api/apiserver-audit.v1/
-        """
-        *lines, _unfinished = (self.workdir / commands.AUDIT_LOG).read_text().split("\n")
-        return [json.loads(line) for line in lines]
+    def audit_log(self) -> AuditLog:
+        """The requests that are answered from now on."""
+        path = self.workdir / commands.AUDIT_LOG
+        return AuditLog(path, path.stat().st_size)
 
     # -- faults -------------------------------------------------------------------------------------------------
 

@@ -138,13 +138,17 @@ async def create(cluster: Cluster, path: str, body: Body) -> Body:
     return await cluster._request("POST", path, body=body)
 
 
-async def play(stories: Sequence[Story], at_once: int = 4) -> list[Outcome]:
-    """All of them, a few at a time."""
+async def play(
+    stories: Sequence[Story], at_once: int = 4, after: Callable[[Outcome], None] = lambda _: None
+) -> list[Outcome]:
+    """All of them, a few at a time; *after* is called after each."""
     turns = asyncio.Semaphore(at_once)
 
     async def one(story: Story) -> Outcome:
         async with turns:
-            return await story.run()
+            outcome = await story.run()
+        after(outcome)
+        return outcome
 
     return await asyncio.gather(*(one(story) for story in stories))
 

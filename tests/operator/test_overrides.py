@@ -14,11 +14,11 @@ from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.record import Record
-from openrouter_guard.store import Store
 from openrouter_operator.access import Access
 from openrouter_operator.overrides import decided, wished
 from openrouter_operator.spec import InvalidSpec, parse
 from tests.operator.conftest import Fleet
+from tests.operator.told import told
 from tests.waiting import until
 
 WHO = "OpenRouterStatus jobs/default"
@@ -121,13 +121,13 @@ def test_an_override_reaches_the_workers_and_goes_when_it_is_taken_out(
     fleet.until_phase(Phase.OPEN)
     fleet.until_replicas(one=0)
     until(lambda: fleet.status().get("override", {}).get("by") == f"OpenRouterStatus {fleet.namespace}/default")
-    told = asyncio.run(paused(redis_url))["east"]
-    assert (told["resource"], told["workloads"]) == (f"{fleet.namespace}/default", ["Deployment/one"])
+    until(lambda: told(redis_url).get("workloads") == ["Deployment/one"])
+    assert told(redis_url)["resource"] == f"{fleet.namespace}/default"
     fleet.watch()
     fleet.until_phase(Phase.CLOSED)
     fleet.until_replicas(one=2)
     until(lambda: "override" not in fleet.status())
-    until(lambda: asyncio.run(paused(redis_url))["east"]["workloads"] == [])
+    until(lambda: told(redis_url)["workloads"] == [])
 
 
 @pytest.mark.cluster
@@ -198,11 +198,3 @@ def idle(name: str) -> dict[str, Any]:
 async def ended(redis_url: str) -> None:
     async with OpenRouterStateManager(redis_url) as manager:
         await manager.clear_override(who="ann")
-
-
-async def paused(redis_url: str) -> dict[str, Any]:
-    store = Store(redis_url)
-    try:
-        return {name: dict(about) for name, about in (await store.paused()).items()}
-    finally:
-        await store.close()

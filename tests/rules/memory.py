@@ -59,7 +59,10 @@ class Memory:
         self.fields, self.reporters, self.calls = {}, {}, 0
 
     def commit(self, seen: Seen, new: Record) -> bool:
-        """Replace the record if nobody changed it since it was read."""
+        """Replace the record if nobody changed it since it was read; where there is none, only begin one."""
+        if not seen.raw.get("epoch") and not self.fields.get("epoch"):
+            self._set({"breaker": "closed", "epoch": str(next_epoch(0, self.now_s))})
+            return False
         if any(self.fields.get(name, "") != seen.raw.get(name, "") for name in GUARDS):
             return False
         self._set({name: value for name, value in encode(new).items() if seen.raw.get(name, "") != value})

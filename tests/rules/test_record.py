@@ -195,6 +195,11 @@ class TestLoss:
     def test_so_it_is_over_an_older_epoch(self) -> None:
         assert records.recovered(self.OPEN, Record(epoch=6), NOW_S) is not None
 
+    def test_a_closed_one_that_a_failover_took_back_is_committed_again(self) -> None:
+        closed = Record(Closed(2, ONE), epoch=9)
+        assert records.recovered(closed, replace(self.OPEN, epoch=8), NOW_S) == replace(closed, epoch=100_000)
+        assert records.recovered(closed, replace(self.OPEN, epoch=9), NOW_S) is None
+
     def test_a_newer_record_stands(self) -> None:
         assert records.recovered(self.OPEN, Record(epoch=8), NOW_S) is None
 

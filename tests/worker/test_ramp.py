@@ -20,7 +20,7 @@ def view(since_s: float, fleet: int = 20) -> View:
 
 def test_of_many_that_waited_a_few_go_at_first() -> None:
     just_closed = view(since_s=0.0)
-    assert not just_closed.is_free
+    assert just_closed.free_ticket is None
     refusals = [refusal for _ in range(1_000) if (refusal := just_closed.refusal())]
     assert 850 < len(refusals) < 950
     assert {reason for _, reason in refusals} == {"recovering"}
@@ -28,8 +28,8 @@ def test_of_many_that_waited_a_few_go_at_first() -> None:
 
 
 def test_once_it_is_over_it_costs_nothing() -> None:
-    assert view(since_s=30.1).is_free
-    assert view(since_s=0.0, fleet=2).is_free
+    assert view(since_s=30.1).free_ticket
+    assert view(since_s=0.0, fleet=2).free_ticket
 
 
 def test_while_open_the_deadline_counts_and_half_open_the_permits() -> None:

@@ -359,9 +359,11 @@ def recovered(known: Record, seen: Record | None, now_s: float) -> Record | None
     Returns:
         None where the shared record is as new as ours, or where what we know is over anyway.
     """
+    if seen is not None and _follows(seen, known):
+        return None
     is_limited = known.upstream.rate_limit_reset_s > now_s
     is_over = isinstance(known.breaker, Closed) and known.standing(now_s) is None and not is_limited
-    if is_over or (seen is not None and _follows(seen, known)):
+    if is_over and (seen is None or seen.epoch >= known.epoch):
         return None
     return replace(known, epoch=next_epoch(known.epoch, now_s))
 
@@ -426,6 +428,7 @@ def _moved(record: Record, breaker: Breaker, reason: str, by: str, now_s: float)
 
 def _told(record: Record, before: Phase, after: Phase, reason: str, by: str, now_s: float) -> Record:
     """The record with one more transition, in a new epoch."""
+    # Counted on, so that whoever decides on the same record comes to the same, be it only to show it.
     epoch = record.epoch + 1 if record.epoch else next_epoch(0, now_s)
     change = Transition(epoch, before, after, reason, by, now_s)
     return replace(record, epoch=epoch, transitions=(*record.transitions, change)[-KEPT_TRANSITIONS:])

@@ -8,12 +8,27 @@
 -- ARGV[4]  channel to wake those who listen
 -- ARGV[5]  the message for them; "" means: nothing that they need to know changed
 -- ARGV[6]  JSON list with one object for each of those days: what to add to which counter
--- ARGV[7]  number of transitions to write into the history, then for each its epoch and its fields as JSON
+-- ARGV[7]  JSON object of the fields of a state that begins, but for its epoch
+-- ARGV[8]  number of transitions to write into the history, then for each its epoch and its fields as JSON
 -- Returns  1 if changed, 0 if somebody was faster; and what own.lua tells of
 local HISTORY_KEPT = 10000
+local STATE_LIFE_S = 600
 local METRICS_LIFE_S = 30 * 24 * 3600
 
-for field, value in pairs(cjson.decode(ARGV[1])) do
+local fields_read = cjson.decode(ARGV[1])
+if fields_read.epoch == "" and redis.call("HGET", KEYS[1], "epoch") == false then
+  -- Nothing to compare with: a decision that took long may be of before a loss, and its epoch lower than one that was
+  -- lost. So a state begins here, and who decided does so again on that.
+  local time = redis.call("TIME")
+  local begun = cjson.decode(ARGV[7])
+  begun.epoch = string.format("%.0f", time[1] * 1000 + math.floor(time[2] / 1000))
+  for field, value in pairs(begun) do
+    if not redis.call("HGET", KEYS[1], field) then redis.call("HSET", KEYS[1], field, value) end
+  end
+  redis.call("EXPIRE", KEYS[1], STATE_LIFE_S)
+  return { 0, foreign, optional }
+end
+for field, value in pairs(fields_read) do
   if (redis.call("HGET", KEYS[1], field) or "") ~= value then return { 0, foreign, optional } end
 end
 for field, value in pairs(cjson.decode(ARGV[2])) do
@@ -38,8 +53,8 @@ for day, counters in ipairs(cjson.decode(ARGV[6])) do
     redis.call("EXPIRE", KEYS[2 + day], METRICS_LIFE_S)
   end
 end
-for i = 1, tonumber(ARGV[7]) do
-  local id, fields = ARGV[6 + 2 * i] .. "-0", cjson.decode(ARGV[7 + 2 * i])
+for i = 1, tonumber(ARGV[8]) do
+  local id, fields = ARGV[7 + 2 * i] .. "-0", cjson.decode(ARGV[8 + 2 * i])
   may("XADD", KEYS[2], "MAXLEN", "~", HISTORY_KEPT, id, unpack(fields))
 end
 -- A user without the right to publish commits all the same, and others see it when they look: from now on often.

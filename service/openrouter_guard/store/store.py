@@ -27,6 +27,8 @@ __all__ = ["Batch", "Counted", "Seen", "Store"]
 STATE_LIFE_S = 600
 """``DEFAULT_TTL`` x 2: how long a closed state outlives its last write."""
 _TRIES = 20
+_BEGUN = json.dumps({name: value for name, value in encode(Record()).items() if value and name != "epoch"})
+"""What a state begins with, but for its epoch."""
 _NEWS = frozenset({"state", "rate_limit_reset", "last_check", "circuit_breaker_open", "check_wanted"})
 """The fields whose change those who listen need to see at once."""
 
@@ -184,6 +186,7 @@ class Store(Ledger):
                 self.keys.events,
                 self._event(new) if fresh or _is_news(changes) else "",
                 json.dumps([time_counters(day) for day in passed.values()]),
+                _BEGUN,
                 len(fresh),
                 *history,
             ],

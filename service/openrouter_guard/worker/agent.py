@@ -219,7 +219,8 @@ class Agent:
         doubts: dict[ErrorType | None, Signal] = {}
         ended, seen = self._desk.results, deque[Pending]()
         for _ in range(len(ended)):
-            signal, epoch, began_s, ended_s, model = ended.popleft()
+            signal, (epoch, _), began_s, ended_s, named = ended.popleft()
+            model = named or ""
             at_s, took_s = ended_s + offset_s, ended_s - began_s if began_s else None
             pending = last_of(self._pending, epoch, at_s, self._worker_id, self._policy)
             if signal is SUCCESS and not self._alone.is_so and not self._is_news(model, at_s):
@@ -362,7 +363,7 @@ class Agent:
     @property
     def _is_calm(self) -> bool:
         """Whether nothing can change here but by a push."""
-        return self._is_pushed and self.view.is_quiet and self.view.is_free and not self._is_mixed
+        return self._is_pushed and self.view.is_quiet and self.view.free_ticket is not None and not self._is_mixed
 
     async def _report(self) -> None:
         with suppress(TimeoutError):

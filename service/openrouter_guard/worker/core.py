@@ -140,8 +140,8 @@ class Core(Desk):
 
     def succeed(self, ticket: Ticket, model: str, began_s: float) -> None:
         """Report a call that ended well: nearly all do, so nothing is done here that can wait."""
-        if self.view.is_quiet and not ticket.permit:
-            self.results.append((SUCCESS, ticket.epoch, began_s, monotonic(), model))
+        if ticket is self.view.quiet_ticket:
+            self.results.append((SUCCESS, ticket, began_s, monotonic(), model))
         else:
             self.finish(ticket, SUCCESS, model, began_s)
 
@@ -155,7 +155,7 @@ class Core(Desk):
             began_s: When it began, on the monotonic clock; 0 if nobody knows.
         """
         agent, thread, _ = self._live or self._start()
-        self.results.append((signal, ticket.epoch, began_s, monotonic(), model))
+        self.results.append((signal, ticket, began_s, monotonic(), model))
         if signal.effect is Effect.RATE_LIMIT:
             thread.call(partial(agent.limit, signal))
         if ticket.permit:

@@ -31,7 +31,6 @@ CLOSE_S = 2.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_new = object.__new__
 _NOT_FLUSHED = "not every result is in Redis: it took too long, or the guard was closed"
 
 
@@ -40,8 +39,8 @@ class Call:
 
     __slots__ = ("_began_s", "_core", "_model", "_signal", "_ticket")
     _core: Core
-    _model: str
-    _signal: Signal | None
+    _model: str | None
+    _signal: Signal
     _ticket: Ticket
     _began_s: float
 
@@ -54,21 +53,22 @@ class Call:
             headers: For the time that a rate limit asks to wait.
         """
         self._signal = of_answer(status_code, body=body, headers=headers)
+        # Not the one that a success is noted under without more ado.
+        self._ticket = Ticket(*self._ticket)
 
     def end(self, signal: Signal) -> None:
         """Report what the call came to, where no block's end does; see :mod:`.exchange`."""
-        self._core.finish(self._ticket, signal, self._model, self._began_s)
+        self._core.finish(self._ticket, signal, self._model or "", self._began_s)
 
     def _end(self, error: BaseException | None) -> None:
-        self.end(of_exception(error) if error is not None else self._signal or SUCCESS)
+        self.end(of_exception(error) if error is not None else getattr(self, "_signal", SUCCESS))
 
 
 class SyncCall(Call):
     __slots__ = ()
 
     def __enter__(self) -> Self:
-        view = self._core.view
-        self._ticket = view.ticket if view.is_free else self._admitted()
+        self._ticket = self._core.view.free_ticket or self._admitted()
         self._began_s = monotonic()
         return self
 
@@ -76,8 +76,9 @@ class SyncCall(Call):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         core = self._core
-        if error is None and self._signal is None and core.view.is_quiet:
-            core.results.append((SUCCESS, self._ticket.epoch, self._began_s, monotonic(), self._model))
+        ticket = self._ticket
+        if ticket is core.view.quiet_ticket and error is None:
+            core.results.append((SUCCESS, ticket, self._began_s, monotonic(), self._model))
         else:
             self._end(error)
 
@@ -86,10 +87,9 @@ class SyncCall(Call):
         if core.is_fresh:
             with suppress(TimeoutError, concurrent.futures.CancelledError):
                 core.first_view().result(FIRST_VIEW_S)
-        return core.admit(self._model) or self._permitted()
+        return core.admit(self._model or "") or self._permitted()
 
     def _permitted(self) -> Ticket:
-        self._signal = SUCCESS  # who holds a permit does not only note how it ended
         owner, asked = self._core.ask_permit()
         try:
             granted = asked.result(PERMIT_S)
@@ -103,8 +103,7 @@ class AsyncCall(Call):
     __slots__ = ()
 
     async def __aenter__(self) -> Self:
-        view = self._core.view
-        self._ticket = view.ticket if view.is_free else await self._admitted()
+        self._ticket = self._core.view.free_ticket or await self._admitted()
         self._began_s = monotonic()
         return self
 
@@ -112,8 +111,9 @@ class AsyncCall(Call):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         core = self._core
-        if error is None and self._signal is None and core.view.is_quiet:
-            core.results.append((SUCCESS, self._ticket.epoch, self._began_s, monotonic(), self._model))
+        ticket = self._ticket
+        if ticket is core.view.quiet_ticket and error is None:
+            core.results.append((SUCCESS, ticket, self._began_s, monotonic(), self._model))
         else:
             self._end(error)
 
@@ -121,10 +121,9 @@ class AsyncCall(Call):
         core = self._core
         if core.is_fresh:
             await ended(core.first_view(), FIRST_VIEW_S)
-        return core.admit(self._model) or await self._permitted()
+        return core.admit(self._model or "") or await self._permitted()
 
     async def _permitted(self) -> Ticket:
-        self._signal = SUCCESS  # who holds a permit does not only note how it ended
         owner, asked = self._core.ask_permit()
         granted = False
         try:
@@ -193,8 +192,8 @@ class Guard(_Guard):
         Raises:
             CallNotPermitted: On entering, while calls are paused, or those to *model*.
         """
-        call = _new(SyncCall)
-        call._core, call._model, call._signal = self._core, model or "", None  # noqa: SLF001
+        call = SyncCall()
+        call._core, call._model = self._core, model  # noqa: SLF001
         return call
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
@@ -212,12 +211,12 @@ class Guard(_Guard):
 
         @wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            view = core.view
-            if not view.is_free:
+            ticket = core.view.free_ticket
+            if ticket is None:
                 with self.call():
                     return function(*args, **kwargs)
             # The same once more without an object for the call, which would cost as much again.
-            ticket, began_s = view.ticket, monotonic()
+            began_s = monotonic()
             try:
                 answer = function(*args, **kwargs)
             except BaseException as error:
@@ -273,8 +272,8 @@ class AsyncGuard(_Guard):
 
     def call(self, model: str | None = None) -> AsyncCall:
         """An async context manager around one call to OpenRouter; see :meth:`Guard.call`."""
-        call = _new(AsyncCall)
-        call._core, call._model, call._signal = self._core, model or "", None  # noqa: SLF001
+        call = AsyncCall()
+        call._core, call._model = self._core, model  # noqa: SLF001
         return call
 
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -291,12 +290,12 @@ class AsyncGuard(_Guard):
 
         @wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            view = core.view
-            if not view.is_free:
+            ticket = core.view.free_ticket
+            if ticket is None:
                 async with self.call():
                     return await function(*args, **kwargs)
             # As above: an object for each call would cost as much again.
-            ticket, began_s = view.ticket, monotonic()
+            began_s = monotonic()
             try:
                 answer = await function(*args, **kwargs)
             except BaseException as error:

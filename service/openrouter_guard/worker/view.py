@@ -38,9 +38,10 @@ class View:
         policy: The settings of the rules.
         models: Single models with a state of their own.
         is_known: Whether the background runs; where it does not, whoever comes starts it.
-        is_free: Whether calls may go without a look at the clock.
         is_quiet: Whether a success would change nothing, for there is nothing that it could end.
         ticket: Leave for a call that needs no permit.
+        free_ticket: The same, where calls may go without a look at the clock; else None.
+        quiet_ticket: The same, where a success would change nothing; else None.
     """
 
     record: Record
@@ -48,18 +49,20 @@ class View:
     policy: Policy = Policy()
     models: Models = field(default_factory=dict)
     is_known: bool = True
-    is_free: bool = field(init=False)
     is_quiet: bool = field(init=False)
     ticket: Ticket = field(init=False)
+    free_ticket: Ticket | None = field(init=False)
+    quiet_ticket: Ticket | None = field(init=False)
 
     def __post_init__(self) -> None:
         limited = self.record.upstream.rate_limit_reset_s > self.now_s
         held_back = limited or self._share < 1 or cooling(self.models, now_s=self.now_s, policy=self.policy)
         is_closed = isinstance(self.record.breaker, Closed) and self.record.override is None
-        is_free = self.is_known and is_closed and not held_back
-        object.__setattr__(self, "is_free", is_free)
+        ticket = Ticket(self.record.epoch, "")
         object.__setattr__(self, "is_quiet", self.is_known and is_quiet(self.record))
-        object.__setattr__(self, "ticket", Ticket(self.record.epoch, ""))
+        object.__setattr__(self, "ticket", ticket)
+        object.__setattr__(self, "free_ticket", ticket if self.is_known and is_closed and not held_back else None)
+        object.__setattr__(self, "quiet_ticket", ticket if self.is_quiet else None)
 
     @property
     def now_s(self) -> float:
@@ -90,8 +93,8 @@ class View:
         return admitted_share(self.record, now_s=self.now_s, policy=self.policy)
 
 
-Ended: TypeAlias = tuple[Signal, int, float, float, str]
-"""A call that ended: what it said, its epoch, when it began (0: nobody knows) and ended by this process' monotonic
+Ended: TypeAlias = tuple[Signal, Ticket, float, float, str | None]
+"""A call that ended: what it said, its ticket, when it began (0: nobody knows) and ended by this process' monotonic
 clock, and its model. A plain tuple, for the caller makes it."""
 _NOTHING = View(Record(), 0.0, is_known=False)
 
