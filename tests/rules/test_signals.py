@@ -5,6 +5,7 @@ import pytest
 from openrouter_guard.rules.signals import About, Effect, ErrorType, OpenRouterState, of_error_type, of_status
 
 NOW_S = 1_000_000.0
+UNTIL_MIDNIGHT_S = 86_400 - 1_000_000 % 86_400
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,8 @@ def test_a_402_about_a_request_is_not_an_empty_account(metadata: dict[str, str])
         pytest.param({"x-ratelimit-reset": "1000060000"}, 60.0, id="a reset time in epoch milliseconds"),
         pytest.param({"retry-after": "999999"}, 25 * 3600.0, id="longer than any limit lasts"),
         pytest.param({"retry-after": "-5"}, 0.0, id="in the past"),
+        pytest.param({"retry-after": "1", "x-ratelimit-reset": "1000060000"}, 60.0, id="the longer of two"),
+        pytest.param({"retry-after": "90", "x-ratelimit-reset": "1000060000"}, 90.0, id="whichever that is"),
     ],
 )
 def test_a_rate_limit_is_waited_for(headers: dict[str, str], wait_s: float) -> None:
@@ -90,13 +93,26 @@ def test_a_provider_that_is_named_fails_for_its_model(status_code: int) -> None:
         pytest.param({"x-ratelimit-reset": "1000060000"}, 60.0, id="until the reset"),
         pytest.param({"x-ratelimit-reset": "9999999999999"}, 25 * 3600.0, id="no cap lasts longer than a day"),
         # Noon and a bit on 12 January 1970.
-        pytest.param({}, 86_400 - 1_000_000 % 86_400, id="else until midnight UTC"),
+        pytest.param({}, UNTIL_MIDNIGHT_S, id="else until midnight UTC"),
+        pytest.param({"retry-after": "5"}, UNTIL_MIDNIGHT_S, id="not only for as long as a retry would take"),
+        pytest.param(
+            {"retry-after": "5", "x-ratelimit-reset": "1036800000"}, UNTIL_MIDNIGHT_S, id="if both are said"
+        ),
+        pytest.param({"x-ratelimit-reset": "soon"}, UNTIL_MIDNIGHT_S, id="nor for no time, if it cannot be read"),
     ],
 )
 def test_the_cap_of_the_free_models_stops_only_them(headers: dict[str, str], wait_s: float) -> None:
     error = {"message": "Rate limit exceeded: free-models-per-day"}
     signal = of_status(429, error=error, headers=headers, now_s=NOW_S)
     assert (signal.effect, signal.wait_s, signal.about) == (Effect.NEUTRAL, wait_s, About.FREE_MODELS)
+
+
+@pytest.mark.parametrize(("headers", "wait_s"), [({}, 60.0), ({"retry-after": "7"}, 7.0)])
+def test_their_cap_of_a_minute_lasts_no_longer(headers: dict[str, str], wait_s: float) -> None:
+    signal = of_status(
+        429, error={"message": "Rate limit exceeded: free-models-per-min. "}, headers=headers, now_s=NOW_S
+    )
+    assert (signal.wait_s, signal.about) == (wait_s, About.FREE_MODELS)
 
 
 @pytest.mark.parametrize("before", [0, 190], ids=["whole", "across the end of the message"])

@@ -144,10 +144,60 @@ async def test_asyncio_is_not_held_up_meanwhile(redis_url: str, valkey_server: V
     await guard.close()
 
 
-def test_closing_is_bounded_while_redis_is_frozen(guard: Guard, valkey_server: ValkeyServer) -> None:
-    calls(guard, 1)
+def test_who_waits_for_leave_goes_when_the_state_does_not_come(redis_url: str, valkey_server: ValkeyServer) -> None:
+    went: list[bool] = []
+    with frozen(valkey_server), Guard(settings(redis_url)) as guard:
+        assert took_s(lambda: went.append(guard.wait())) < FIRST_VIEW_S + SLACK_S
+        guard.close(0.1)
+    assert went == [True]
+
+
+def with_calls_to_tell(guard: Guard) -> None:
+    calls(guard, 10)
+
+
+def while_open(guard: Guard) -> None:
+    fail(guard, 5)
+
+
+def while_half_open(guard: Guard) -> None:
+    fail(guard, 5)
+    until(lambda: guard.state.phase is Phase.HALF_OPEN)
+
+
+@pytest.mark.parametrize("used", [with_calls_to_tell, while_open, while_half_open])
+def test_closing_is_bounded_while_redis_is_frozen(
+    guard: Guard, valkey_server: ValkeyServer, used: Callable[[Guard], None]
+) -> None:
+    used(guard)
     with frozen(valkey_server):
         assert took_s(lambda: guard.close(0.5)) < 0.5 + SLACK_S
+
+
+def test_so_it_is_before_anything_was_ever_known(redis_url: str, valkey_server: ValkeyServer) -> None:
+    guard = Guard(settings(redis_url))
+    with frozen(valkey_server):
+        assert calls(guard, 1) == 1
+        assert took_s(lambda: guard.close(0.5)) < 0.5 + SLACK_S
+
+
+def test_so_it_is_with_a_trial_call_under_way_that_ends_afterwards(guard: Guard, valkey_server: ValkeyServer) -> None:
+    while_half_open(guard)
+    with guard.call(), frozen(valkey_server):
+        assert took_s(lambda: guard.close(0.5)) < 0.5 + SLACK_S
+
+
+async def test_so_it_is_in_asyncio_which_goes_on_meanwhile(redis_url: str, valkey_server: ValkeyServer) -> None:
+    guard = AsyncGuard(settings(redis_url))
+    async with guard.call():
+        pass
+    with frozen(valkey_server):
+        began_s, closing, beats = time.perf_counter(), asyncio.create_task(guard.close(0.5)), 0
+        while not closing.done():
+            await asyncio.sleep(0.01)
+            beats += 1
+        assert time.perf_counter() - began_s < 0.5 + SLACK_S
+    assert beats > 5
 
 
 _ENDS = """

@@ -14,6 +14,8 @@ from openrouter_guard import CallNotPermitted, Guard
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.latency import of_counters
 from openrouter_guard.store import Store
+from openrouter_guard.worker.observe import of_answer
+from openrouter_guard.worker.view import Ticket
 from tests.waiting import until
 from tests.worker.guards import counters, fail, settings
 
@@ -144,6 +146,16 @@ def test_a_rate_limit_holds_the_fleet_and_leaves_the_breaker_closed(guard: Guard
             pytest.fail("the call was made")
         assert refused.value.reason == "rate_limited"
         assert other.state.phase is Phase.CLOSED
+
+
+def test_of_two_rate_limits_the_longer_holds_whichever_comes_last(guard: Guard, redis_url: str) -> None:
+    with Guard(settings(redis_url)) as other:
+        for worker, wait_s in ((guard, 1), (other, 30), (guard, 2)):
+            with suppress(CallNotPermitted), worker.call():
+                pass
+            worker._core.finish(Ticket(0, ""), of_answer(429, headers={"Retry-After": str(wait_s)}))
+            worker.flush()
+        until(lambda: min(guard.state.retry_after_s, other.state.retry_after_s) > 25)
 
 
 def test_the_error_log_says_who_and_what(guard: Guard, valkey_server: ValkeyServer) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +50,13 @@ def workers(redis_url: str, count: int, **changed: float) -> Iterator[list[Guard
         yield guards
 
 
+def fail_to_connect(guard: Guard, times: int) -> None:
+    for _ in range(times):
+        with suppress(ConnectionRefusedError, CallNotPermitted), guard.call():
+            raise ConnectionRefusedError
+    guard.flush()
+
+
 def goes_through(guard: Guard) -> bool:
     with suppress(CallNotPermitted), guard.call():
         return True
@@ -66,6 +75,19 @@ class TestTheBreakerIsTheFleets:
             fail(bad, 50)
             until(lambda: others[0].state.failures == 50)
             assert all(goes_through(worker) for worker in others)
+
+    def test_nor_does_one_whose_own_network_is_broken_until_another_is_cut_off_too(self, redis_url: str) -> None:
+        with workers(redis_url, 1) as (alone,):
+            fail_to_connect(alone, 10)
+            until(lambda: alone.state.failures == 10)
+            assert goes_through(alone)
+            fail_to_connect(alone, 5)
+            with workers(redis_url, 1) as (another,):
+                # Its good call has ended the run.
+                fail_to_connect(alone, 4)
+                assert alone.state.phase is Phase.CLOSED
+                fail_to_connect(another, 1)
+                until(lambda: {alone.state.phase, another.state.phase} == {Phase.OPEN})
 
     def test_a_worker_that_starts_finds_the_breaker_open_and_leaves_it_as_it_is(
         self, guard: Guard, redis_url: str, valkey_server: ValkeyServer
@@ -153,6 +175,18 @@ class TestWhatAnAnswerMeans:
         assert refused.value.reason == reason
         assert simulated.requests[CHAT] == before + 2
 
+    def test_a_used_up_key_is_shown_as_that_and_not_as_a_bad_one(
+        self, simulated: SimulatedOpenRouter, client: httpx.Client, guard: Guard, valkey_server: ValkeyServer
+    ) -> None:
+        simulated.switch("key_limit_exceeded")
+        for _ in range(2):
+            client.post(CHAT, json=QUESTION)
+        guard.flush()
+        until(lambda: guard.state.phase is Phase.OPEN)
+        fields = valkey_server.client().hgetall("openrouter:state")
+        assert fields[b"state"] == fields[b"reason"] == b"credits_exhausted"
+        assert "Key limit exceeded" in json.loads(fields[b"error_details"])["error_message"]
+
     @pytest.mark.parametrize(
         "mode",
         ["oversized_request", "in_flight_budget", "bad_request", "not_found", "payload_too_large", "moderation"],
@@ -175,7 +209,7 @@ class TestWhatAnAnswerMeans:
         guard.flush()
         with pytest.raises(CallNotPermitted) as refused:
             client.post(CHAT, json=free | {"model": "simulated/another:free"})
-        assert refused.value.retry_after_s <= 86_400
+        assert refused.value.retry_after_s == pytest.approx(86_400 - time.time() % 86_400, abs=5)
         simulated.switch("healthy")
         assert client.post(CHAT, json=QUESTION).is_success
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -79,6 +81,40 @@ def test_a_listener_that_blocks_holds_up_no_call(redis_url: str) -> None:
             pass
         until(lambda: guard.state.phase is CLOSED)
         release.set()
+
+
+def test_a_listener_may_close_the_guard(redis_url: str) -> None:
+    closed = threading.Event()
+    guard = Guard(settings(redis_url))
+
+    def close(_before: GuardState, _after: GuardState) -> None:
+        guard.close()
+        closed.set()
+
+    guard.on_transition(close)
+    fail(guard, 5)
+    assert closed.wait(5)
+
+
+def test_after_a_fork_it_listens_in_the_child_from_its_first_use_of_the_guard_on(redis_url: str) -> None:
+    reads, writes = os.pipe()
+    with Guard(settings(redis_url)) as guard:
+        guard.on_transition(lambda _before, after: os.write(writes, f"{os.getpid()} {after.phase}\n".encode()))
+        child = os.fork()
+        if child == 0:
+            with suppress(BaseException):
+                until(lambda: guard.state.phase is OPEN)
+                guard.close()
+                # What is told is told by a thread.
+                threading.Event().wait(0.2)
+            os._exit(0)
+        fail(guard, 5)
+        os.waitpid(child, 0)
+        until(lambda: guard.state.phase is OPEN)
+    until(lambda: not any(thread.name == "openrouter-guard-listeners" for thread in threading.enumerate()))
+    os.close(writes)
+    with os.fdopen(reads) as heard:
+        assert sorted(heard) == sorted(f"{pid} open\n" for pid in (os.getpid(), child))
 
 
 def test_a_guard_that_starts_anew_tells_nothing_twice(redis_url: str) -> None:

@@ -116,7 +116,8 @@ _FAILURES: Mapping[int, ErrorType] = {
 }
 _OF_THE_ACCOUNT = frozenset({ErrorType.API_KEY_INVALID, ErrorType.CREDITS_EXHAUSTED})
 _MESSAGE_LENGTH = 200
-_DAY_S = 86_400.0
+_DAY_S, _MINUTE_S = 86_400.0, 60.0
+RESET = "x-ratelimit-reset"
 
 
 def of_status(
@@ -140,7 +141,7 @@ def of_status(
     if status_code < 400:
         return SUCCESS
     if status_code == 429:
-        return _rate_limit(message, metadata, _wait_s(headers or {}, metadata, now_s), now_s)
+        return _rate_limit(message, metadata, headers or {}, now_s)
     error_type = _error_type(status_code, message, metadata)
     effect = Effect.NEUTRAL if error_type is None else Effect.FAILURE
     if status_code >= 500 and metadata.get("provider_name"):
@@ -180,30 +181,40 @@ def _is_about_one_request(metadata: Mapping[str, Any]) -> bool:
     return oversized or metadata.get("limit_source") == "openrouter_in_flight_budget"
 
 
-def _rate_limit(message: str, metadata: Mapping[str, Any], wait_s: float | None, now_s: float) -> Signal:
+def _rate_limit(message: str, metadata: Mapping[str, Any], headers: Mapping[str, str], now_s: float) -> Signal:
+    wait_s = _wait_s(headers, metadata, now_s)
     if metadata.get("provider_name"):
         # One provider's pool behind one model is full: that says nothing about the account.
         return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, message, 429, wait_s, About.MODEL)
     if "free-models-per" in message.lower():
-        # The caps of the free models end at midnight UTC at the latest; what is paid for goes on.
-        wait_s = _DAY_S - now_s % _DAY_S if wait_s is None else wait_s
+        # What is paid for goes on.
+        wait_s = _free_wait_s(message, wait_s, now_s, has_reset=_from_epoch_ms(headers.get(RESET), now_s) is not None)
         return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, message, 429, wait_s, About.FREE_MODELS)
     # Without a time to wait for there is nothing to hold the fleet to: it counts as one failure.
     effect = Effect.FAILURE if wait_s is None else Effect.RATE_LIMIT
     return Signal(effect, ErrorType.RATE_LIMITED, message, 429, wait_s)
 
 
+def _free_wait_s(message: str, wait_s: float | None, now_s: float, *, has_reset: bool) -> float:
+    """How long the cap of the free models lasts: that of the day to midnight UTC, that of the minute for one."""
+    if "per-min" in message.lower():
+        return _MINUTE_S if wait_s is None else wait_s
+    until_midnight_s = _DAY_S - now_s % _DAY_S
+    # To try again sooner, as Retry-After may say, would be refused all day.
+    return max(wait_s or 0.0, 0.0 if has_reset else until_midnight_s)
+
+
 def _wait_s(headers: Mapping[str, str], metadata: Mapping[str, Any], now_s: float) -> float | None:
-    """The wait that upstream asks for, in seconds, clamped to 0 … 25 h."""
+    """The longest wait that upstream asks for, in seconds, clamped to 0 … 25 h."""
     candidates = (
         _number(headers.get("retry-after-ms"), scale=1e-3),
         _number(headers.get("retry-after")),
         _from_date(headers.get("retry-after"), now_s),
         _number(metadata.get("retry_after_seconds")),
-        _from_epoch_ms(headers.get("x-ratelimit-reset"), now_s),
+        _from_epoch_ms(headers.get(RESET), now_s),
     )
     waits = [wait for wait in candidates if wait is not None]
-    return min(max(waits[0], 0.0), MAX_WAIT_S) if waits else None
+    return min(max(*waits, 0.0), MAX_WAIT_S) if waits else None
 
 
 def _from_epoch_ms(text: Any, now_s: float) -> float | None:

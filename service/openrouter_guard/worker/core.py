@@ -15,6 +15,7 @@ from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
+from openrouter_guard.edge import Edge
 from openrouter_guard.errors import CallNotPermitted, OpenRouterGuardError
 from openrouter_guard.rules.breaker import HalfOpen, Open, Phase
 from openrouter_guard.rules.record import Record
@@ -80,6 +81,7 @@ class Core(Desk):
         self._lock = threading.Lock()
         self._live: _Live | None = None
         self._listeners: Listeners[GuardState] = Listeners()
+        self._threads = Edge("No thread can be started, calls go unguarded", "Calls are guarded again")
         self._told = _state(View(Record(), 0.0))
         process.watched(self)
 
@@ -230,19 +232,31 @@ class Core(Desk):
 
     def _start(self) -> _Live:
         with self._lock:
-            if self._live is None:
-                thread = LoopThread("openrouter-guard")
-                self._live = thread.submit(self._begin(thread)).result()
-                process.started()
+            if self._live is not None:
+                return self._live
+            thread = LoopThread("openrouter-guard")
+            if thread.error is not None:
+                # Calls go all the same, and whoever makes the next one tries again.
+                self._threads.failed(thread.error)
+                live = self._made(thread)
+                self.forget()
+                return live
+            self._threads.worked()
+            self._live = thread.submit(self._begin(thread)).result()
+            process.started()
             return self._live
 
     async def _begin(self, thread: LoopThread) -> _Live:
+        live = self._made(thread)
+        live.watch.start()
+        live.agent.start()
+        return live
+
+    def _made(self, thread: LoopThread) -> _Live:
         worker_id = self._settings.worker_id or default_worker_id()
         agent = Agent(self._new_store(), self._settings.policy, worker_id, self)
         watch = Watch(lambda: agent.view, self._told.phase, self._tell)
-        watch.start()
         agent.on_view = watch.look
-        agent.start()
         return _Live(agent, thread, watch)
 
     def _new_store(self) -> Store:

@@ -16,7 +16,12 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """An event loop in a thread of its own, usable from any thread and any other event loop."""
+    """An event loop in a thread of its own, usable from any thread and any other event loop.
+
+    Attributes:
+        error: Why there is no thread, as where there are too many, or while the interpreter ends: then it is as if it
+            had ended already. None if there is one.
+    """
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -24,7 +29,12 @@ class LoopThread:
         self._has_ended = False
         self._last: Callable[[], Awaitable[None]] | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self.error: RuntimeError | None = None
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self.error, self._has_ended = error, True
+            self._loop.close()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start *work* in the loop; its future is cancelled if the loop ends first, or has ended already."""
