@@ -180,8 +180,16 @@ def test_an_autoscaled_worker_comes_back_whole(fleet: Fleet, operator: Operator)
     fleet.until_replicas(scaled=0)
     fleet.until_phase(Phase.HALF_OPEN)
     assert fleet.replicas() == {"scaled": 0}
+    until(lambda: scaling(fleet) == "ScalingDisabled", seconds=30)
     fleet.succeed()
     fleet.until_replicas(scaled=4)
+    until(lambda: scaling(fleet) != "ScalingDisabled", seconds=30)
+
+
+def scaling(fleet: Fleet) -> str:
+    """What the autoscaler says of itself."""
+    path = '--output=jsonpath={.status.conditions[?(@.type=="ScalingActive")].reason}'
+    return fleet.kubectl("get", "hpa", "scaled", path)
 
 
 def test_a_person_who_forces_the_breaker_open_pauses_the_workers_until_that_ends(
