@@ -150,7 +150,8 @@ class Feed:
         if _is_fresh(view):
             self._last_known_s = view.now_s
         is_closed = view.record is not None and view.record.phase(view.now_s) is Phase.CLOSED
-        self._closed_s = (self._closed_s or view.now_s) if is_closed else 0.0
+        # Redis' clock may be set back, as when another server takes over.
+        self._closed_s = min(self._closed_s or view.now_s, view.now_s) if is_closed else 0.0
         news = _news(view)
         if news != self._told:
             self._told = news
@@ -162,7 +163,7 @@ class Feed:
             return record.transitions[-1].at_s
         match record.breaker:
             case Closed(since_s=since_s):
-                return since_s or self._closed_s or now_s
+                return since_s if 0 < since_s <= now_s else self._closed_s or now_s
             case Open(until_s=until_s) if until_s <= now_s:
                 return until_s
             case breaker:

@@ -67,6 +67,7 @@ class Operator:
     Attributes:
         connections: Where the state is that each of them asks for.
         resources: Those that are looked after, by UID.
+        others: UIDs of those that operators of other classes look after.
         resource_class: Of the resources that are to be looked after.
         finalizer: On these resources.
         ending: Ends kopf when it is set.
@@ -96,7 +97,8 @@ class Operator:
         self.claims = Claims()
         self.feeds = feeds
         self.resources: dict[str, _Watched] = {}
-        self.orphans = Orphans(cluster, inventory, self.resources.__contains__, self.wake_namespace)
+        self.others: set[str] = set()
+        self.orphans = Orphans(cluster, inventory, self.knows, self.wake_namespace)
         self.census = Census(cluster, inventory, self.claims, self.wake_namespace, namespaces)
         self.ending = asyncio.Event()
         self.streams = Streams()
@@ -120,8 +122,12 @@ class Operator:
         elif not self.inventory.put(workload):
             return
         self.wake_namespace(workload.namespace)
-        if workload.pause is not None and workload.pause.owner_uid not in self.resources:
+        if workload.pause is not None and not self.knows(workload.pause.owner_uid):
             self.orphans.hint()
+
+    def knows(self, uid: str) -> bool:
+        """Whether the resource is there, and somebody looks after it."""
+        return uid in self.resources or uid in self.others
 
     def wake_scope(self, scope: str) -> None:
         for watched in self.resources.values():
@@ -228,11 +234,13 @@ async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo
     _note_listing(operator, event)
     operator.streams.saw(RESOURCE[2], str(body.metadata.namespace), body.metadata["resourceVersion"])
     _note_claim(operator, event, body)
+    operator.others.discard(uid)
     if event["type"] == "DELETED":
         operator.orphans.hint()
         await operator.connections.drop(uid)
     elif not is_of_our_class(body.spec, memo):
         await operator.connections.drop(uid)
+        operator.others.add(uid)
     elif body.metadata.get("deletionTimestamp") and operator.finalizer in body.metadata.get("finalizers", ()):
         # kopf takes the finalizer away after this, so it must not return before all is restored.
         await _give_back(operator.reconciler(uid), body)
@@ -349,6 +357,7 @@ def configure(resource_class: str = DEFAULT_CLASS) -> kopf.OperatorSettings:
     settings.watching.server_timeout = 240
     settings.watching.client_timeout = 300
     settings.watching.connect_timeout = 10
+    settings.watching.inactivity_timeout = 70  # a watch may be dead though its connection is not
     settings.networking.request_timeout = 10
     settings.networking.connect_timeout = 5
     settings.networking.error_backoffs = (0.5, 1, 2, 4)  # a watch that stays broken ends us, and we begin anew

