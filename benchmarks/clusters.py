@@ -49,8 +49,8 @@ _QUICK: Mapping[str, Any] = {
 }
 PATIENCE_S = 600.0
 _POLL_S = 0.1
-_SETTLE_S = 2.0
-"""After which nothing is under way any more of what was done last."""
+_SETTLE_S = 6.0
+"""After which nothing is under way any more of what was done last: kopf lets go of an object after five."""
 _Event = dict[str, Any]
 
 
@@ -218,7 +218,7 @@ def _has_status(found: Mapping[str, Any]) -> bool:
 
 async def at_rest(control_plane: ControlPlane, operators: Mapping[str, Operator], idle_s: float) -> list[Row]:
     """What operators cost that have nothing to do, all in the same time; they are called as what they look after."""
-    await asyncio.sleep(_SETTLE_S)
+    await asyncio.sleep(min(_SETTLE_S, idle_s))
     log, before_s = control_plane.audit_log(), {name: _cpu_s(each.pid) for name, each in operators.items()}
     await asyncio.sleep(idle_s)
     spent_s = {name: _cpu_s(each.pid) - before_s[name] for name, each in operators.items()}

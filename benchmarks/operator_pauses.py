@@ -45,7 +45,10 @@ def run(effort: Effort) -> Iterator[Row]:
     with ControlPlane() as control_plane, embedded_valkey() as url, TemporaryDirectory() as folder:
         installed(control_plane)
         world = World(control_plane, url, Path(folder))
-        yield from asyncio.run(_resources(world, effort))
+        name = f"{effort.resources}-resources"
+        with world.operating(name) as operator:
+            yield from asyncio.run(_resources(world, name, effort.resources))
+            yield from asyncio.run(at_rest(control_plane, {name: operator}, effort.idle_s))
         yield from asyncio.run(_latency(world, effort.pauses))
         with ExitStack() as stack:
             resting: dict[str, Operator] = {}
@@ -83,11 +86,7 @@ async def _latency(world: World, pauses: int) -> Sequence[Row]:
 
 async def _pause(world: World, fleet: Fleet, guard: AsyncGuard) -> tuple[float, float]:
     """How long after the failure that opens the breaker the first and the last patch were made; then back."""
-    for _ in range(4):
-        await _fail(guard)
-    await guard.flush()
-    made, failed_s = patches(world.control_plane, fleet.namespace), time.time()
-    await _fail(guard)
+    made, failed_s = patches(world.control_plane, fleet.namespace), await _open(guard)
     at_s = await made.until(FEW)
     made = patches(world.control_plane, fleet.namespace)
     while guard.state.phase is not Phase.HALF_OPEN:  # noqa: ASYNC110  nothing tells of time that has passed
@@ -95,6 +94,21 @@ async def _pause(world: World, fleet: Fleet, guard: AsyncGuard) -> tuple[float, 
     await _succeed(guard)
     await made.until(FEW)
     return at_s[0] - failed_s, at_s[-1] - failed_s
+
+
+async def _open(guard: AsyncGuard) -> float:
+    """Fail until the breaker opens: five times, and more often once there are many calls in a minute.
+
+    Returns when the last failure began, Unix seconds.
+    """
+    failed_s = 0.0
+    with suppress(CallNotPermitted):
+        while guard.state.phase is not Phase.OPEN:
+            began_s = time.time()
+            await _fail(guard)
+            failed_s = began_s
+            await guard.flush()
+    return failed_s
 
 
 async def _fail(guard: AsyncGuard) -> None:
@@ -153,6 +167,7 @@ async def _many(world: World, namespace: str, targets: int, bare_s: tuple[float,
             await _force(state, kind)
             taken_s.append((await made.until(targets))[-1] - began_s)
             assert await fleet.have(replicas)
+        await fleet.until_settled()
         await state.close()
     what = (f"{targets:,} Deployments {done}" for done in ("paused", "restored"))
     return [Row(name, ours_s, "s", peer_s) for name, ours_s, peer_s in zip(what, taken_s, bare_s, strict=False)]
@@ -165,26 +180,25 @@ async def _force(state: OpenRouterStateManager, kind: str) -> None:
 # -- many resources -------------------------------------------------------------------------------------------------
 
 
-async def _resources(world: World, effort: Effort) -> Sequence[Row]:
+async def _resources(world: World, name: str, resources: int) -> Sequence[Row]:
     """As many resources as Deployments, in the namespaces of some teams, and one operator for all."""
-    name, control_plane = f"{effort.resources}-resources", world.control_plane
-    async with connected(control_plane) as cluster:
+    async with connected(world.control_plane) as cluster:
         everywhere, state = Fleet(cluster, ""), OpenRouterStateManager(world.redis_url, scope=name)
         await _force(state, "forced_closed")
-        with world.operating(name) as operator:
-            for first in range(0, effort.resources, TEAM):
-                await _create_team(Fleet(cluster, f"team-{first}"), name, min(TEAM, effort.resources - first))
-            rows = []
-            for done in ("paused", "restored"):
-                await everywhere.until_settled()
-                made, told, began_s = patches(control_plane), statuses(control_plane), time.time()
-                await _force(state, "forced_open" if done == "paused" else "forced_closed")
-                patched_s = (await made.until(effort.resources))[-1] - began_s
-                await until(partial(_are_told, everywhere, is_paused=done == "paused"), poll_s=0.5)
-                told_s = told.at_s()[-1] - began_s
-                rows.append(Row(f"{effort.resources} resources: Deployments {done}", patched_s, "s"))
-                rows.append(Row(f"{effort.resources} resources: all {done}, and their statuses say so", told_s, "s"))
-            rows += await at_rest(control_plane, {name: operator}, effort.idle_s)
+        for first in range(0, resources, TEAM):
+            await _create_team(Fleet(cluster, f"team-{first}"), name, min(TEAM, resources - first))
+        rows = []
+        for kind, done in (("forced_open", "paused"), ("forced_closed", "restored")):
+            await everywhere.until_settled()
+            made, told, began_s = patches(world.control_plane), statuses(world.control_plane), time.time()
+            await _force(state, kind)
+            patched_s = (await made.until(resources))[-1] - began_s
+            await told.until(resources)  # before that, to look would only hinder
+            await until(partial(_are_told, everywhere, is_paused=done == "paused"))
+            told_s = told.at_s()[-1] - began_s
+            rows.append(Row(f"{resources} resources: Deployments {done}", patched_s, "s"))
+            rows.append(Row(f"{resources} resources: all {done}, and their statuses say so", told_s, "s"))
+        await everywhere.until_settled()
         await state.close()
         return rows
 

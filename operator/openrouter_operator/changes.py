@@ -13,7 +13,7 @@ from itertools import groupby
 from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading, Refused
 from .inventory import Inventory
 from .tally import Failure
-from .workload import Change, Workload
+from .workload import Change
 
 __all__ = ["Changes", "backoff_s"]
 
@@ -48,16 +48,16 @@ class Changes:
         self._retries: dict[str, _Retry] = {}
         self._conflicts = False
 
-    async def make(self, wanted: Sequence[Change]) -> list[Workload]:
+    async def make(self, wanted: Sequence[Change]) -> list[Change]:
         """Make the changes that are due, rank by rank; the inventory then shows what became of them.
 
         Returns:
-            The workloads that were changed, as they are now.
+            Those that the API server has taken.
 
         Raises:
             NotLeading: If nothing may be written any more.
         """
-        self._conflicts, made = False, list[Workload]()
+        self._conflicts, made = False, list[Change]()
         asked = {change.workload.uid: change.pods for change in wanted}
         # Another change than the one that failed is not made to wait for it.
         self._retries = {u: r for u, r in self._retries.items() if u in asked and asked[u] == r.pods}
@@ -82,12 +82,11 @@ class Changes:
         retry = self._retries.get(change.workload.uid)
         return retry is None or retry.at_s <= time.monotonic()
 
-    async def _make(self, change: Change) -> Workload | None:
-        """The workload as it is now; None if it was not changed."""
+    async def _make(self, change: Change) -> Change | None:
+        """The change, if it was made."""
         workload = change.workload
         try:
-            made = await self._cluster.change(change)
-            self._inventory.put(made)
+            self._inventory.put(await self._cluster.change(change))
             self._retries.pop(workload.uid, None)
         except NotLeading:
             raise
@@ -98,7 +97,7 @@ class Changes:
         except (ClusterError, KeyError, TypeError, ValueError) as error:
             self._failed(change, error)
         else:
-            return made
+            return change
         finally:
             self.progressed_s = time.monotonic()
         return None

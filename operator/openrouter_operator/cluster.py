@@ -7,6 +7,7 @@ ClusterError
 ├── Unavailable   wait: no answer, or the API server asks to come later
 ├── Conflict      look again: somebody has changed it meanwhile
 ├── NotFound      it is gone
+├── Expired       list anew: a watch cannot go on from where it was
 ├── Refused       fix it: no permission, or something does not admit the change
 └── NotLeading    stop: another operator may be acting
 """
@@ -17,7 +18,8 @@ import asyncio
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Self, TypeAlias
 from urllib.parse import quote
 
@@ -38,6 +40,7 @@ __all__ = [
     "Cluster",
     "ClusterError",
     "Conflict",
+    "Expired",
     "NotFound",
     "NotLeading",
     "Refused",
@@ -60,6 +63,10 @@ TIMEOUT_S = 10.0
 AT_ONCE = 32
 CONNECTIONS = 2 * AT_ONCE
 """So that the lease never waits behind the rest."""
+WATCH_S = 240
+"""A watch is begun anew after this, as the watches of kopf are."""
+SILENT_S = 70.0
+"""The API server sends a bookmark every minute: a watch that is silent for longer hangs."""
 _MERGE = "application/merge-patch+json"
 _BODY_SHOWN = 300
 
@@ -96,6 +103,10 @@ class NotFound(ClusterError):
     """There is no such object."""
 
 
+class Expired(ClusterError):
+    """What happened since that version is no longer known."""
+
+
 class Refused(ClusterError):
     """The API server answers, and will not do it."""
 
@@ -117,10 +128,12 @@ class Cluster:
     wrote: Callable[[str, str, str], None]
 
     def __init__(self, configuration: Configuration) -> None:
-        configuration.connection_pool_maxsize = CONNECTIONS
         # Else each request asks two threads for a proxy and a netrc, and waits for them longest when there is most
         # to do. kopf, which watches, heeds neither. A proxy-url in the kubeconfig counts all the same.
         configuration.client_session_kwargs = {"trust_env": False}
+        configuration.connection_pool_maxsize = 0  # as many as there are watches, which nothing is to wait for
+        self._watching = ApiClient(configuration)
+        configuration.connection_pool_maxsize = CONNECTIONS
         self.host = str(configuration.host)
         self.fence = lambda: None
         self.wrote = lambda _plural, _namespace, _version: None
@@ -151,6 +164,7 @@ class Cluster:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._watching.close()
         await self._api.close()
 
     # -- workloads ----------------------------------------------------------------------------------------------
@@ -190,11 +204,16 @@ class Cluster:
 
     async def is_installed(self) -> bool:
         """Whether the API server knows ``OpenRouterStatus``."""
+        return await self.serves(RESOURCE)
+
+    async def serves(self, kind: Path) -> bool:
+        """Whether the API server knows the kind, which everybody may ask."""
+        group, version, plural = kind
         try:
-            found = await self._request("GET", f"/apis/{GROUP}/{VERSION}")
+            found = await self._request("GET", f"/apis/{group}/{version}")
         except NotFound:
             return False
-        return any(resource["name"] == "openrouterstatuses" for resource in found["resources"])
+        return any(resource["name"] == plural for resource in found["resources"])
 
     async def try_to_list(self, kind: Path, namespace: str) -> None:
         """List one object of a kind, in one namespace or (empty) everywhere, to see whether we may.
@@ -207,11 +226,43 @@ class Cluster:
 
     async def list(self, kind: Path, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
         """All objects of a kind, in one namespace or (empty) everywhere, page by page."""
+        async for page in self._pages(kind, namespace):
+            for found in page["items"]:
+                yield found
+
+    async def snapshot(self, kind: Path, namespace: str) -> tuple[Sequence[Mapping[str, Any]], str]:
+        """The same as a whole, and the version to watch from."""
+        pages = [page async for page in self._pages(kind, namespace)]
+        return [found for page in pages for found in page["items"]], pages[0]["metadata"]["resourceVersion"]
+
+    async def watch(self, kind: Path, namespace: str, since: str) -> AsyncGenerator[tuple[str, Mapping[str, Any]]]:
+        """What happens after a version: ``ADDED``, ``MODIFIED``, ``DELETED`` or ``BOOKMARK``, and the object.
+
+        It ends by itself, after a few minutes or when the connection is lost; then watch from the last version.
+
+        Raises:
+            Expired: If it cannot go on from that version.
+            NotFound: If there is no such kind.
+        """
+        query = f"watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_S}&resourceVersion={quote(since)}"
+        timeout = aiohttp.ClientTimeout(total=WATCH_S + 60, sock_connect=TIMEOUT_S, sock_read=SILENT_S)
+        call = await self._call("GET", f"{_every(kind, namespace)}?{query}")
+        with suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):  # ValueError: cut within a line
+            answer = await self._watching.call_api(*call, _request_timeout=timeout)
+            async with answer.response:
+                if answer.status >= 400:
+                    raise _error(answer.status, await answer.read(), answer.headers)
+                async for line in answer.response.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise _error(event["object"].get("code", 500), json.dumps(event["object"]).encode(), {})
+                    yield event["type"], event["object"]
+
+    async def _pages(self, kind: Path, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
         next_page = ""
         while True:
             page = await self._request("GET", f"{_every(kind, namespace)}?limit={PAGE}&continue={quote(next_page)}")
-            for found in page["items"]:
-                yield found
+            yield page
             next_page = page["metadata"].get("continue") or ""
             if not next_page:
                 return
@@ -232,7 +283,7 @@ class Cluster:
             ClusterError: If it was not written.
         """
         metadata = resource["metadata"]
-        path = f"{_resource(metadata['namespace'], metadata['name'])}/status"
+        path = f"{_resource(metadata['namespace'], metadata['name'])}/status?fieldManager={FIELD_MANAGER}"
         async with self._turns:
             self.fence()
             made = await self._request("PUT", path, body={**resource, "status": status})
@@ -269,13 +320,7 @@ class Cluster:
             self.wrote(plural, namespace, after)
 
     async def _request(self, method: str, path: str, *, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        headers = {"Accept": "application/json"}
-        if method == "PATCH":
-            headers["Content-Type"] = _MERGE
-        # The body is plain JSON already: the client need not look through it for its own models.
-        method, url, headers, _, _ = await self._api.param_serialize(
-            method, path, query_params=[], header_params=headers, auth_settings=["BearerToken"]
-        )
+        method, url, headers, _, _ = await self._call(method, path)
         try:
             answer = await self._api.call_api(method, url, headers, body, _request_timeout=TIMEOUT_S)
             text = await answer.read()
@@ -291,6 +336,17 @@ class Cluster:
         except ValueError:
             raise Unavailable(f"what answers at {self.host} is no API server: its answer is not JSON") from None
         return found
+
+    async def _call(self, method: str, path: str) -> tuple[str, str, dict[str, str], Any, Any]:
+        """What makes a request, with our credentials as of now."""
+        headers = {"Accept": "application/json"}
+        if method == "PATCH":
+            headers["Content-Type"] = _MERGE
+        # The body is plain JSON already: the client need not look through it for its own models.
+        call: tuple[str, str, dict[str, str], Any, Any] = await self._api.param_serialize(
+            method, path, query_params=[], header_params=headers, auth_settings=["BearerToken"]
+        )
+        return call
 
 
 def _every(kind: Path, namespace: str) -> str:
@@ -326,6 +382,8 @@ def _error(status: int, text: bytes, headers: Mapping[str, str]) -> ClusterError
             return NotFound(message)
         case 409:
             return Conflict(message)
+        case 410:
+            return Expired(message)
         case _ if status == 429 or status >= 500:
             error = Unavailable(message)
             after = headers.get("Retry-After", "")

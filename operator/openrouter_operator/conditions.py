@@ -18,7 +18,7 @@ from .overrides import ACTIONS
 from .plan import Goal, Step
 from .reading import Reading
 from .spec import Spec
-from .tally import PROBLEMS_SHOWN, UNWATCHED, Failure, Problem, Tally
+from .tally import PROBLEMS_SHOWN, Failure, Problem, Tally
 
 __all__ = [
     "UNKNOWN",
@@ -235,11 +235,11 @@ def _ready(now: Round) -> _Said:
         return "False", "InvalidSpec", now.invalid
     if now.tally.failed:
         first = next((p for p in now.tally.problems), None)
-        return "False", "TargetsFailed", f"{now.tally.failed} workloads could not be changed; {_line(first)}"
+        return "False", "TargetsFailed", f"{_workloads(now.tally.failed)} could not be changed; {_line(first)}"
     if now.override.failure:
         return "False", now.override.failure.reason, now.override.failure.message
     if now.tally.unwatched:
-        return "False", "KindNotWatched", UNWATCHED.format(kind=", ".join(now.tally.unwatched))
+        return "False", now.tally.unwatched[0].reason, _line(now.tally.unwatched[0])
     if now.tally.contested:
         return "False", "Contested", _line(now.tally.contested[0])
     if not now.reading.is_fresh:
@@ -255,7 +255,11 @@ def _ready(now: Round) -> _Said:
 
 def _would(changes: Sequence[str]) -> str:
     such = f", such as {changes[0]}" if changes else ""
-    return f"spec.dryRun is true: {len(changes)} workloads would be changed now{such}"
+    return f"spec.dryRun is true: {_workloads(len(changes))} would be changed now{such}"
+
+
+def _workloads(count: int) -> str:
+    return "1 workload" if count == 1 else f"{count} workloads"
 
 
 def _line(problem: Problem | None) -> str:
@@ -308,19 +312,17 @@ def _going_on(now: Round) -> str:
     counts = now.tally
     match now.goal.step:
         case Step.PAUSE if counts.able:
-            return f"{counts.paused} of {counts.able} workloads are paused"
+            return f"{counts.paused} of {_workloads(counts.able)} paused"
         case Step.CANARY if now.goal.reason == "Flapping":
-            return f"{counts.paused} workloads stay paused: the breaker closed too often in vain within the hour"
+            return f"{_workloads(counts.paused)} still paused: the breaker closed too often in vain within the hour"
         case Step.CANARY:
-            return f"{counts.paused} workloads are paused, {counts.resuming} run one pod to test the upstream"
+            return f"{_workloads(counts.paused)} paused, {counts.resuming} with one pod that tests the upstream"
         case Step.RESUME if counts.is_paused:
-            return (
-                f"{counts.paused + counts.resuming} workloads are coming back, at {now.goal.share:.0%} of their pods"
-            )
+            return f"{_workloads(counts.paused + counts.resuming)} coming back, at {now.goal.share:.0%} of their pods"
         case Step.KEEP if counts.is_paused:
-            return f"{counts.paused + counts.resuming} workloads stay paused ({now.goal.reason})"
+            return f"{_workloads(counts.paused + counts.resuming)} still paused ({now.goal.reason})"
         case _:
-            return f"{counts.able} workloads run as they are"
+            return f"{_workloads(counts.able)} running as before"
 
 
 _CONDITIONS = {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from openrouter_guard.errors import StoreError, StoreUnavailable
 from openrouter_guard.rules.breaker import Closed, Open, Phase
@@ -20,9 +21,11 @@ from openrouter_guard.store import Store, Timeouts
 from . import overrides
 from .reading import Reading
 
-__all__ = ["CLUSTER", "Feed", "Feeds", "Unreadable"]
+__all__ = ["CLUSTER", "Feed", "FeedKey", "Feeds", "Unreadable"]
 
 CLUSTER = "kubernetes"
+FeedKey: TypeAlias = tuple[str, str]
+"""The address of a Redis, empty for the operator's own, and the scope."""
 TOLD = 50
 """Workloads that are named to the status page."""
 TELL_S = 0.1
@@ -58,8 +61,18 @@ class Feed:
         self._background.start("paused", self._tell, waits=True)
 
     async def stop(self) -> None:
+        """End, but not before the status page knows all that is to be told."""
         await self._background.stop()
+        if self._untold.is_set():
+            with suppress(StoreError):
+                await self._store.tell_paused(self._cluster, self._about())
         await self._store.close()
+
+    def forget(self) -> None:
+        """Nobody who reads this scope has paused anything any more."""
+        if self._paused:
+            self._paused.clear()
+            self._untold.set()
 
     async def override(self, wish: Override | None, who: str) -> None:
         """Let the override stand for the whole scope, or withdraw what *who* decided.
@@ -137,7 +150,8 @@ class Feed:
         if _is_fresh(view):
             self._last_known_s = view.now_s
         is_closed = view.record is not None and view.record.phase(view.now_s) is Phase.CLOSED
-        self._closed_s = (self._closed_s or view.now_s) if is_closed else 0.0
+        # Redis' clock may be set back, as when another server takes over.
+        self._closed_s = min(self._closed_s or view.now_s, view.now_s) if is_closed else 0.0
         news = _news(view)
         if news != self._told:
             self._told = news
@@ -149,7 +163,7 @@ class Feed:
             return record.transitions[-1].at_s
         match record.breaker:
             case Closed(since_s=since_s):
-                return since_s or self._closed_s or now_s
+                return since_s if 0 < since_s <= now_s else self._closed_s or now_s
             case Open(until_s=until_s) if until_s <= now_s:
                 return until_s
             case breaker:
@@ -200,8 +214,8 @@ class Feeds:
         self._settings = settings
         self._by = by
         self._on_news = on_news
-        self._feeds: dict[tuple[str, str], Feed] = {}
-        self._starts: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._feeds: dict[FeedKey, Feed] = {}
+        self._starts: dict[FeedKey, asyncio.Task[None]] = {}
 
     async def of(self, scope: str, redis_url: str = "") -> Feed:
         """The feed of the scope, once it has looked; scopes do not wait for each other. Without an address: our own.
@@ -216,6 +230,15 @@ class Feeds:
             self._starts[key] = asyncio.create_task(self._feeds[key].start())
         await asyncio.shield(self._starts[key])
         return self._feeds[key]
+
+    async def keep_only(self, keys: Collection[FeedKey]) -> None:
+        """Stop all others, and close their connections."""
+        unused = self._feeds.keys() - set(keys)
+        stopping = [(self._starts.pop(key), self._feeds.pop(key)) for key in unused]
+        for start, feed in stopping:
+            await cancelled(start)
+            feed.forget()
+            await feed.stop()
 
     def stalled(self) -> list[str]:
         return [f"{scope}: {name}" for (_, scope), feed in self._feeds.items() for name in feed.stalled()]

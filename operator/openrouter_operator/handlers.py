@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,7 @@ from .census import Census
 from .claims import Claims
 from .cluster import AUTOSCALERS, RESOURCE, Cluster, ClusterError, NotLeading, finalizer_of
 from .connections import Connections
+from .discovery import Arrivals
 from .feed import Feeds
 from .inventory import Inventory
 from .kinds import Kind
@@ -64,10 +65,13 @@ class Operator:
     """What the handlers share.
 
     Attributes:
+        connections: Where the state is that each of them asks for.
         resources: Those that are looked after, by UID.
+        others: UIDs of those that operators of other classes look after.
         resource_class: Of the resources that are to be looked after.
         finalizer: On these resources.
         ending: Ends kopf when it is set.
+        arrivals: The kinds that come and go with their CRDs.
         streams: Whether the watches show what happens.
         rounds: How long each reconcile took.
         failed_rounds: How many came to nothing.
@@ -85,7 +89,7 @@ class Operator:
         reads_secrets: bool = False,
         namespaces: Sequence[str] = (),
     ) -> None:
-        self._connections = Connections(cluster, feeds, reads_secrets=reads_secrets)
+        self.connections = Connections(cluster, feeds, reads_secrets=reads_secrets)
         self.resource_class = resource_class
         self.finalizer = finalizer_of(resource_class)
         self._access = access or Access()
@@ -93,7 +97,8 @@ class Operator:
         self.claims = Claims()
         self.feeds = feeds
         self.resources: dict[str, _Watched] = {}
-        self.orphans = Orphans(cluster, inventory, self.resources.__contains__, self.wake_namespace)
+        self.others: set[str] = set()
+        self.orphans = Orphans(cluster, inventory, self.knows, self.wake_namespace)
         self.census = Census(cluster, inventory, self.claims, self.wake_namespace, namespaces)
         self.ending = asyncio.Event()
         self.streams = Streams()
@@ -101,7 +106,28 @@ class Operator:
         self.failed_rounds = 0
         self.left_out: tuple[str, ...] = ()
         cluster.wrote = self.streams.wrote
+        self.arrivals = Arrivals(cluster, inventory, self.saw, self.streams.forget, self.wake_all)
         self._cluster = cluster
+
+    def wake_all(self) -> None:
+        for watched in self.resources.values():
+            watched.wake.set()
+
+    def saw(self, kind: Kind, event: str | None, body: Mapping[str, Any]) -> None:
+        """Something has become of a workload."""
+        workload = Workload.of(kind, body)
+        self.streams.saw(kind.plural, workload.namespace, workload.version)
+        if event == "DELETED":
+            self.inventory.drop(workload)
+        elif not self.inventory.put(workload):
+            return
+        self.wake_namespace(workload.namespace)
+        if workload.pause is not None and not self.knows(workload.pause.owner_uid):
+            self.orphans.hint()
+
+    def knows(self, uid: str) -> bool:
+        """Whether the resource is there, and somebody looks after it."""
+        return uid in self.resources or uid in self.others
 
     def wake_scope(self, scope: str) -> None:
         for watched in self.resources.values():
@@ -125,7 +151,7 @@ class Operator:
             watched.reconciler
             if watched
             else Reconciler(
-                self._cluster, self.inventory, self._connections, self.claims, self._access, self.wake_namespace
+                self._cluster, self.inventory, self.connections, self.claims, self._access, self.wake_namespace
             )
         )
 
@@ -152,6 +178,7 @@ async def look_after(
                 again_s = await _look(operator, watched.reconciler, body)
             except Vanished as error:
                 logger.warning("%s", error)
+                await operator.connections.drop(uid)
                 break
             watched.busy_since_s = 0.0
             await _first(watched.wake, stopped, again_s)
@@ -207,10 +234,13 @@ async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo
     _note_listing(operator, event)
     operator.streams.saw(RESOURCE[2], str(body.metadata.namespace), body.metadata["resourceVersion"])
     _note_claim(operator, event, body)
+    operator.others.discard(uid)
     if event["type"] == "DELETED":
         operator.orphans.hint()
+        await operator.connections.drop(uid)
     elif not is_of_our_class(body.spec, memo):
-        return
+        await operator.connections.drop(uid)
+        operator.others.add(uid)
     elif body.metadata.get("deletionTimestamp") and operator.finalizer in body.metadata.get("finalizers", ()):
         # kopf takes the finalizer away after this, so it must not return before all is restored.
         await _give_back(operator.reconciler(uid), body)
@@ -259,17 +289,8 @@ async def _in_the_way(reconciler: Reconciler, body: kopf.Body) -> list[str]:
 
 
 async def workload_changed(kind: Kind, event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
-    operator: Operator = memo.operator
-    _note_listing(operator, event)
-    workload = Workload.of(kind, event["object"])  # kopf's own view of it is slow to read
-    operator.streams.saw(kind.plural, workload.namespace, workload.version)
-    if event["type"] == "DELETED":
-        operator.inventory.drop(workload)
-    elif not operator.inventory.put(workload):
-        return
-    operator.wake_namespace(workload.namespace)
-    if workload.pause is not None and workload.pause.owner_uid not in operator.resources:
-        operator.orphans.hint()
+    _note_listing(memo.operator, event)
+    memo.operator.saw(kind, event["type"], event["object"])  # kopf's own view of it is slow to read
 
 
 async def autoscaler_changed(event: kopf.RawEvent, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
@@ -336,6 +357,7 @@ def configure(resource_class: str = DEFAULT_CLASS) -> kopf.OperatorSettings:
     settings.watching.server_timeout = 240
     settings.watching.client_timeout = 300
     settings.watching.connect_timeout = 10
+    settings.watching.inactivity_timeout = 70  # a watch may be dead though its connection is not
     settings.networking.request_timeout = 10
     settings.networking.connect_timeout = 5
     settings.networking.error_backoffs = (0.5, 1, 2, 4)  # a watch that stays broken ends us, and we begin anew

@@ -39,10 +39,14 @@ class Inventory:
 
     Args:
         kinds: Those that are watched.
+
+    Attributes:
+        absent: Those that are to be, by their names in the settings, and that the cluster does not have.
     """
 
     def __init__(self, kinds: Sequence[Kind] = (DEPLOYMENT,)) -> None:
         self.kinds = tuple(kinds)
+        self.absent: frozenset[str] = frozenset()
         self._workloads: defaultdict[str, dict[tuple[Kind, str], Workload]] = defaultdict(dict)
         self._autoscalers: defaultdict[str, dict[str, Autoscaler]] = defaultdict(dict)
 

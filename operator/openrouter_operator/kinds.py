@@ -258,6 +258,11 @@ class Kind:
         """Group, version and plural."""
         return self.group, self.version, self.plural
 
+    @property
+    def has_crd(self) -> bool:
+        """Whether it is none of Kubernetes' own, and so may come and go."""
+        return "." in self.group
+
     def traits(self, body: Body) -> frozenset[Trait]:
         queued = _QUEUE in (body["metadata"].get("labels") or {})
         return frozenset(self.own_traits(body)) | ({Trait.QUEUED} if queued else set())

@@ -15,12 +15,13 @@ import kopf
 from openrouter_guard.errors import OpenRouterGuardError
 from openrouter_guard.runtime import Background, cancelled
 
-from . import discovery, handlers
+from . import handlers
 from .cluster import AUTOSCALERS, RESOURCE, Cluster, ClusterError, Path, Refused
+from .discovery import comes_with_a_crd
 from .feed import Feeds
 from .handlers import Operator
 from .inventory import Inventory
-from .kinds import Kind
+from .kinds import BY_NAME, Kind
 from .lease import Lease
 from .probes import serving
 from .settings import OperatorSettings
@@ -126,11 +127,12 @@ async def _operate(settings: OperatorSettings, cluster: Cluster, operator: Opera
     await _installed(cluster)
     asked = settings.namespaces
     settings = replace(settings, namespaces=await _permitted(cluster, (RESOURCE, AUTOSCALERS), asked))
-    operator.inventory.kinds = await _kinds(cluster, settings)
-    paths = [kind.path for kind in operator.inventory.kinds]
+    operator.inventory.kinds = tuple(BY_NAME[name] for name in settings.kinds if not comes_with_a_crd(name))
+    paths = [kind.path for kind in (*operator.inventory.kinds, *await _arrived(operator, settings))]
     settings = replace(settings, namespaces=await _permitted(cluster, paths, settings.namespaces))
     operator.left_out = tuple(namespace for namespace in asked if namespace not in settings.namespaces)
     operator.census.keep_to(settings.namespaces)
+    operator.arrivals.keep_to(settings.namespaces)
     await lease.acquire()
     await _lead(settings, cluster, operator, lease)
 
@@ -145,6 +147,8 @@ async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator
     try:
         await _fill(operator, cluster, settings.namespaces)
         operator.orphans.hint()
+        for name, work in operator.arrivals.watches():
+            background.start(name, work, waits=True)
         await _watch(settings, operator)
     finally:
         was_lost = keeping.done()
@@ -158,7 +162,7 @@ async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator
 async def _watch(settings: OperatorSettings, operator: Operator) -> None:
     try:
         await kopf.operator(
-            registry=handlers.registry_for(operator.inventory.kinds),
+            registry=handlers.registry_for(kind for kind in operator.inventory.kinds if not kind.has_crd),
             settings=handlers.configure(settings.resource_class),
             memo=kopf.Memo(operator=operator),
             clusterwide=not settings.namespaces,
@@ -194,16 +198,16 @@ async def _installed(cluster: Cluster) -> None:
         await asyncio.sleep(CRD_S)
 
 
-async def _kinds(cluster: Cluster, settings: OperatorSettings) -> tuple[Kind, ...]:
-    """The kinds of workloads to look after, once the API server says what it has.
+async def _arrived(operator: Operator, settings: OperatorSettings) -> Sequence[Kind]:
+    """The kinds whose CRDs are there, once the API server says so.
 
     Raises:
-        ConfigurationError: If one cannot be paused.
         WatchFailed: If we may not ask.
     """
+    names = [name for name in settings.kinds if comes_with_a_crd(name)]
     while True:
         try:
-            return tuple(await discovery.found(cluster, settings.kinds, settings.namespaces))
+            return await operator.arrivals.expect(names, settings.namespaces)
         except Refused as error:
             raise _right_missing(error) from None
         except ClusterError as error:
@@ -262,9 +266,10 @@ async def _fill(operator: Operator, cluster: Cluster, namespaces: Sequence[str])
                 operator.claims.put(found)
             async for found in cluster.list(AUTOSCALERS, namespace):
                 inventory.put_autoscaler(found)
-            for kind in inventory.kinds:
+            for kind in (kind for kind in inventory.kinds if not kind.has_crd):
                 async for found in cluster.list(kind.path, namespace):
                     inventory.put(Workload.of(kind, found))
+        await operator.arrivals.list()
     except ClusterError as error:
         raise WatchFailed(f"the workloads cannot be listed: {error}") from None
 

@@ -22,7 +22,7 @@ class Orphans:
     """Looks for paused workloads without an owner whenever something hints at one.
 
     Args:
-        is_looked_after: Whether a resource, by its UID, has a task of its own.
+        is_looked_after: Whether somebody looks after a resource, by its UID.
         let_go: Told the namespace where something was restored: others may want it.
     """
 

@@ -29,6 +29,8 @@ LIMIT_S = 300.0
 FLAPS = 3
 FLAPPING_S = 3600.0
 """Where the breaker has closed so often within so long, its next closing is not trusted before that is over."""
+SKEW_S = 60.0
+"""A time that lies further ahead than this was written before the clock was set back: nobody knows how long ago."""
 
 
 class Step(StrEnum):
@@ -67,8 +69,15 @@ class Goal:
 
 def goal(spec: Spec, reading: Reading, paused_s: float | None) -> Goal:
     """What is to hold now; *paused_s* is when the present pause began, None if nothing is paused."""
+    if paused_s is not None:
+        paused_s = _past(paused_s, reading.now_s)
     found = (rule(spec, reading, paused_s) for rule in _RULES)
     return next(goal for goal in found if goal is not None)
+
+
+def _past(at_s: float, now_s: float) -> float:
+    """When something was; long ago if its time lies ahead, so that nothing waits until a clock has caught up."""
+    return at_s if at_s <= now_s + SKEW_S else 0.0
 
 
 def _suspended(spec: Spec, _reading: Reading, _paused_s: float | None) -> Goal | None:
@@ -127,7 +136,7 @@ def _closed(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None
     flaps_until_s = _flaps_until_s(spec, reading)
     if reading.now_s < flaps_until_s:
         return Goal(Step.CANARY, "Flapping", next_at_s=flaps_until_s)
-    closed_s = max(reading.since_s, flaps_until_s)
+    closed_s = max(_past(reading.since_s, reading.now_s), flaps_until_s)
     if reading.is_on_probation and spec.resume.canary:
         closed_s += spec.resume.canary_timeout_seconds
         if reading.now_s < closed_s:
@@ -138,7 +147,7 @@ def _closed(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None
 def _flaps_until_s(spec: Spec, reading: Reading) -> float:
     """Until when only the canary may run, since the breaker has closed, in vain, too often within the hour."""
     transitions = reading.record.transitions if reading.record else ()
-    closings_s = [each.at_s for each in transitions if each.after is Phase.CLOSED]
+    closings_s = [each.at_s for each in transitions if each.after is Phase.CLOSED and each.at_s <= reading.now_s]
     if not spec.resume.canary or len(closings_s) < FLAPS:
         return 0.0
     first_s, last_s = closings_s[-FLAPS], closings_s[-1]
@@ -166,7 +175,7 @@ def _half_open(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | N
 
 def _open(spec: Spec, reading: Reading, paused_s: float | None) -> Goal:
     opened_s, until_s = _open_from_to_s(reading)
-    pause_s = opened_s + spec.pause_after_seconds
+    pause_s = _past(opened_s, reading.now_s) + spec.pause_after_seconds
     if paused_s is None and reading.now_s < pause_s:
         return Goal(Step.KEEP, "BreakerOpen", next_at_s=min(pause_s, until_s))
     next_at_s = _first(until_s, _end_s(spec, paused_s or reading.now_s), after_s=reading.now_s)
@@ -267,7 +276,7 @@ def _of_paused(goal: Goal, owner: Owner, reading: Reading, candidate: Candidate,
     if wanted is None:
         return Change(workload, pause.original, pause=None, released=goal.release, rank=-options.priority)
     value = _value(candidate, wanted)
-    if value == pause.set_to:
+    if value == pause.set_to and not workload.is_stripped:
         return None
     rank = options.priority * (1 if wanted < workload.set_pods else -1)
     pause = replace(pause, set_to=value, owner_uid=owner.uid, is_orphaned=False)
@@ -277,7 +286,7 @@ def _of_paused(goal: Goal, owner: Owner, reading: Reading, candidate: Candidate,
 def _put_back(candidate: Candidate, pause: Pause, wanted: int, now_s: float) -> Change | None:
     """Pause again what somebody has undone, if its time has come; what they want is what comes back later."""
     workload, contest = candidate.workload, pause.contest
-    if contest is not None and now_s < contest.next_s:
+    if contest is not None and _past(contest.at_s, now_s) and now_s < contest.next_s:
         return None
     value = _value(candidate, wanted)
     again = Contest(contest.times + 1 if contest else 1, now_s, workload.changed_by)

@@ -24,10 +24,11 @@ from .connections import Connections
 from .events import Event, events
 from .feed import Feed, Unreadable
 from .inventory import Inventory
+from .memory import Memory
 from .plan import Goal, Step
 from .reading import Reading
 from .spec import DeletionPolicy, InvalidSpec, Mode, NotAllowed, Options, Spec
-from .tally import Failure, tally
+from .tally import Failure, Problem, not_installed, not_watched, tally
 from .workload import Change
 
 __all__ = ["Outcome", "Reconciler", "Vanished"]
@@ -85,6 +86,7 @@ class Reconciler:
         self._connections = connections
         self._let_go = let_go
         self._changes = Changes(cluster, inventory)
+        self._memory = Memory()
         self._feed: Feed | Unreadable | None = None
         self._latest: Mapping[str, Any] = {}
         self._wrote_s = -conditions.COUNTERS_S
@@ -133,7 +135,7 @@ class Reconciler:
             owner, namespace = _owner(resource), resource["metadata"]["namespace"]
             orphans = (resource.get("spec") or {}).get("deletionPolicy") == DeletionPolicy.ORPHAN
             if orphans:
-                await self._changes.make(plan.orphaned(self._candidates(namespace, owner, None), owner))
+                await self._make(plan.orphaned(self._candidates(namespace, owner, None), owner))
             else:
                 await self._restore(namespace, owner)
             left = [c.workload for c in self._candidates(namespace, owner, None) if c.is_paused_by(owner)]
@@ -160,21 +162,26 @@ class Reconciler:
         except InvalidSpec as error:
             return _invalid(generation, str(error), self._candidates(namespace, owner, None), owner), IDLE_S
         self.scope = spec.scope
-        feed = self._feed = await self._connections.of(namespace, spec)
+        feed = await self._connections.of(owner.uid, namespace, spec)
+        if self._feed is not None and self._feed is not feed:
+            self._feed.tell(f"{namespace}/{owner.name}", ())
+        self._feed = feed
         override = await self._override(feed, resource, spec)
         reading = _since_before(feed.read(), old)
+        self._memory.begin(reading)
         before = self._candidates(namespace, owner, spec)
         goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner))
         wanted = plan.changes(goal, owner, reading, before)
         await self._make([] if spec.dry_run else wanted)
-        after = self._candidates(namespace, owner, spec)
+        after = self._candidates(namespace, owner, spec) if wanted else before
+        self._memory.note(after, owner)
         now = Round(
             generation=generation,
             spec=spec,
             reading=reading,
             goal=goal,
             tally=tally(after, owner, reading.outage, self._changes.failures(), self._unwatched(spec)),
-            is_settled=spec.dry_run or not plan.changes(goal, owner, reading, after),
+            is_settled=spec.dry_run or not (wanted and plan.changes(goal, owner, reading, after)),
             would=tuple(map(str, wanted)) if spec.dry_run else (),
             took_s=feed.now_s - reading.now_s,
             override=override,
@@ -190,7 +197,9 @@ class Reconciler:
         await self._make(plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, found))
 
     async def _make(self, wanted: Sequence[Change]) -> None:
-        for namespace in {made.namespace for made in await self._changes.make(wanted) if made.pause is None}:
+        made = await self._changes.make(wanted)
+        self._memory.made(made)
+        for namespace in {change.workload.namespace for change in made if change.pause is None}:
             self._let_go(namespace)
 
     def _allowed(self, spec: Spec, namespace: str) -> Spec:
@@ -222,7 +231,7 @@ class Reconciler:
             return
         try:
             spec = specs.parse(resource.get("spec") or {})
-            feed = await self._connections.of(resource["metadata"]["namespace"], spec)
+            feed = await self._connections.of(resource["metadata"]["uid"], resource["metadata"]["namespace"], spec)
             await feed.override(None, _who(resource))
         except (StoreError, InvalidSpec) as error:
             logger.warning("the override of %s is not withdrawn: %s", _who(resource), error)
@@ -230,7 +239,7 @@ class Reconciler:
     def _candidates(self, namespace: str, owner: Owner, spec: Spec | None) -> list[Candidate]:
         """The workloads that the spec names, and those that we have paused; without a spec only the latter."""
         found = []
-        for workload in self._inventory.of(namespace):
+        for workload in map(self._memory.recall, self._inventory.of(namespace)):
             options = spec.options(workload) if spec is not None else None
             if options is None and workload.pause is None:
                 continue
@@ -261,9 +270,13 @@ class Reconciler:
 
         return list(map(whole, found))
 
-    def _unwatched(self, spec: Spec) -> list[str]:
+    def _unwatched(self, spec: Spec) -> list[Problem]:
         """The kinds in the spec that nobody watches."""
-        return sorted({str(t) for t in spec.targets if not any(map(t.is_of, self._inventory.kinds))})
+        lacking = [target for target in spec.targets if not any(map(target.is_of, self._inventory.kinds))]
+        absent = {str(t) for t in lacking if any(map(t.may_be_of, self._inventory.absent))}
+        return [
+            not_installed(kind) if kind in absent else not_watched(kind) for kind in sorted(set(map(str, lacking)))
+        ]
 
     # -- the status ---------------------------------------------------------------------------------------------
 

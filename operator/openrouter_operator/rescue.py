@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 from .cluster import CRDS, RESOURCE, Cluster, ClusterError, Conflict, NotFound, is_finalizer
 from .kinds import BY_NAME, Kind, UnusableKind, from_crd
+from .spec import DEFAULT_CLASS
 from .workload import Workload, restored
 
-__all__ = ["EVERYWHERE", "Fate", "Finding", "rescue"]
+__all__ = ["EVERYWHERE", "Fate", "Finding", "Only", "rescue"]
 
+Others: TypeAlias = frozenset[str] | None
 EVERYWHERE = ""
 _TRIES = 5
 _AT_ONCE = 200
@@ -41,49 +43,111 @@ class Finding:
         return f"{self.fate}: {self.what}" + (f": {self.why}" if self.why else "")
 
 
-async def rescue(cluster: Cluster, namespaces: Sequence[str], *, dry_run: bool = False) -> AsyncIterator[Finding]:
+@dataclass(frozen=True, slots=True)
+class Only:
+    """What alone is to be rescued.
+
+    Attributes:
+        kinds: Kinds of workloads, as in the operator's settings; none means every kind that there is.
+        resource_class: Whose operator is gone for good: only what its resources, or vanished ones, have paused, and
+            all of its resources are let go; empty for what any operator has paused.
+    """
+
+    kinds: Sequence[str] = ()
+    resource_class: str = ""
+
+
+async def rescue(
+    cluster: Cluster, namespaces: Sequence[str], *, dry_run: bool = False, only: Only = Only()
+) -> AsyncIterator[Finding]:
     """Restore all that is paused in these namespaces, or :data:`EVERYWHERE`, and tell of each.
 
     What a person has changed since stands, and only forgets that it was paused. A resource whose deletion waits for
     an operator is let go afterwards.
     """
-    kinds = [*BY_NAME.values(), *await _custom(cluster)]
+    kinds = [*_known(only), *await _custom(cluster, only)]
     for namespace in namespaces:
+        try:
+            others = await _of_others(cluster, namespace, only)
+        except ClusterError as error:
+            yield _unlisted(RESOURCE[2], namespace, error)
+            continue
         for kind in kinds:
-            async for finding in _workloads(cluster, kind, namespace, dry_run):
+            async for finding in _workloads(cluster, kind, namespace, dry_run, others):
                 yield finding
-        async for finding in _resources(cluster, namespace, dry_run):
+        async for finding in _resources(cluster, namespace, dry_run, only):
             yield finding
 
 
-async def _custom(cluster: Cluster) -> list[Kind]:
-    """Every other kind that has a ``scale`` subresource; none where we may not look at CRDs."""
+def _known(only: Only) -> list[Kind]:
+    return [kind for name, kind in BY_NAME.items() if name in (only.kinds or BY_NAME)]
+
+
+async def _custom(cluster: Cluster, only: Only) -> list[Kind]:
+    """The other kinds that have a ``scale`` subresource; none where we may not look at CRDs."""
     found = []
     with suppress(ClusterError):
-        async for crd in cluster.list(CRDS, EVERYWHERE):
+        async for crd in _crds(cluster, only):
             with suppress(UnusableKind):
                 found.append(from_crd(crd))
     return found
 
 
+async def _crds(cluster: Cluster, only: Only) -> AsyncIterator[Mapping[str, Any]]:
+    if not only.kinds:
+        async for crd in cluster.list(CRDS, EVERYWHERE):
+            yield crd
+    for name in (name for name in only.kinds if name not in BY_NAME):
+        with suppress(NotFound):
+            yield await cluster.crd(name)
+
+
+async def _of_others(cluster: Cluster, namespace: str, only: Only) -> Others:
+    """Whose pauses are not ours to end, by UID; None where every pause is."""
+    if not only.resource_class:
+        return None
+    try:
+        found = [body async for body in cluster.list(RESOURCE, namespace)]
+    except NotFound:
+        return frozenset()  # the CRD is gone, and with it every resource
+    return frozenset(body["metadata"]["uid"] for body in found if not _is_of(only.resource_class, body))
+
+
+def _is_of(resource_class: str, body: Mapping[str, Any]) -> bool:
+    return bool((body.get("spec") or {}).get("class", DEFAULT_CLASS) == resource_class)
+
+
+def _unlisted(plural: str, namespace: str, error: ClusterError) -> Finding:
+    return Finding(Fate.FAILED, f"{plural} in {namespace or 'all namespaces'}", str(error))
+
+
 # -- workloads ------------------------------------------------------------------------------------------------------
 
 
-async def _workloads(cluster: Cluster, kind: Kind, namespace: str, dry_run: bool) -> AsyncIterator[Finding]:
+async def _workloads(
+    cluster: Cluster, kind: Kind, namespace: str, dry_run: bool, others: Others
+) -> AsyncIterator[Finding]:
     workloads: list[Workload] = []
     try:
         async for body in cluster.list(kind.path, namespace):
             workload = Workload.of(kind, body)
-            if workload.damage or workload.pause:
+            if (workload.damage or workload.pause) and _is_ours(workload, others):
                 workloads.append(workload)
     except NotFound:
         return  # this cluster does not know the kind
     except ClusterError as error:
-        yield Finding(Fate.FAILED, f"{kind.plural} in {namespace or 'all namespaces'}", str(error))
+        yield _unlisted(kind.plural, namespace, error)
     for first in range(0, len(workloads), _AT_ONCE):
         some = workloads[first : first + _AT_ONCE]
         for finding in await asyncio.gather(*(_restore(cluster, workload, dry_run) for workload in some)):
             yield finding
+
+
+def _is_ours(workload: Workload, others: Others) -> bool:
+    """Whether to restore it; what was left paused on purpose waits for a person, who does not name a class."""
+    if others is None or workload.pause is None:
+        return True
+    return workload.pause.owner_uid not in others and not workload.pause.is_orphaned
 
 
 async def _restore(cluster: Cluster, workload: Workload, dry_run: bool) -> Finding:
@@ -114,24 +178,28 @@ def _unpaused(what: str, workload: Workload) -> Finding:
     return Finding(Fate.RESTORED, what, "by somebody else")
 
 
-# -- resources whose deletion waits for an operator -----------------------------------------------------------------
+# -- resources whose deletion waits for an operator, or would -------------------------------------------------------
 
 
-async def _resources(cluster: Cluster, namespace: str, dry_run: bool) -> AsyncIterator[Finding]:
+async def _resources(cluster: Cluster, namespace: str, dry_run: bool, only: Only) -> AsyncIterator[Finding]:
     try:
-        waiting = [body async for body in cluster.list(RESOURCE, namespace) if _waits(body)]
+        waiting = [body async for body in cluster.list(RESOURCE, namespace) if _waits(body, only)]
     except NotFound:
         return  # the CRD is gone, and what it stood for with it
     except ClusterError as error:
-        yield Finding(Fate.FAILED, f"{RESOURCE[2]} in {namespace or 'all namespaces'}", str(error))
+        yield _unlisted(RESOURCE[2], namespace, error)
         return
     for body in waiting:
         yield await _let_go(cluster, body, dry_run)
 
 
-def _waits(body: Mapping[str, Any]) -> bool:
+def _waits(body: Mapping[str, Any], only: Only) -> bool:
     metadata = body["metadata"]
-    return bool(metadata.get("deletionTimestamp")) and any(map(is_finalizer, metadata.get("finalizers", ())))
+    if not any(map(is_finalizer, metadata.get("finalizers", ()))):
+        return False
+    if only.resource_class:
+        return _is_of(only.resource_class, body)
+    return bool(metadata.get("deletionTimestamp"))
 
 
 async def _let_go(cluster: Cluster, body: Mapping[str, Any], dry_run: bool) -> Finding:
@@ -143,4 +211,9 @@ async def _let_go(cluster: Cluster, body: Mapping[str, Any], dry_run: bool) -> F
         pass
     except ClusterError as error:
         return Finding(Fate.FAILED, what, str(error))
-    return Finding(Fate.LET_GO, what, "its deletion waited for an operator")
+    return Finding(Fate.LET_GO, what, _why_let_go(body))
+
+
+def _why_let_go(body: Mapping[str, Any]) -> str:
+    waited = body["metadata"].get("deletionTimestamp")
+    return "its deletion waited for an operator" if waited else "its operator is gone"

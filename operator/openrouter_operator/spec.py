@@ -159,6 +159,14 @@ class Which(_Model):
     def is_of(self, kind: Kind) -> bool:
         return kind.name == self.kind and self._is_of_group(kind.group)
 
+    def may_be_of(self, name: str) -> bool:
+        """Whether a kind of this name in the settings, which is not there, may be the one that is meant."""
+        if name in BY_NAME:
+            return self.is_of(BY_NAME[name])
+        plural, _, group = name.partition(".")
+        # Only its CRD could tell the kind of a plural.
+        return self._is_of_group(group) and plural.startswith(self.kind.lower()[:3])
+
     def __str__(self) -> str:
         return f"{self.api_version} {self.kind}".strip()
 

@@ -55,6 +55,10 @@ class Streams:
         while stream.missing and stream.missing[0][0] <= stream.seen:
             heapq.heappop(stream.missing)
 
+    def forget(self, plural: str) -> None:
+        """These are watched no more."""
+        self._streams = {name: stream for name, stream in self._streams.items() if name.partition("/")[0] != plural}
+
     def ages_s(self) -> Mapping[str, float]:
         """By plural: seconds since any watch of these showed something."""
         now_s, latest_s = self._clock(), dict[str, float]()

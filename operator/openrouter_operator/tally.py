@@ -9,13 +9,9 @@ from typing import NamedTuple
 from .candidates import Candidate, Owner, skip
 from .workload import Pause, Workload
 
-__all__ = ["PROBLEMS_SHOWN", "UNWATCHED", "Failure", "Problem", "Tally", "tally"]
+__all__ = ["PROBLEMS_SHOWN", "Failure", "Problem", "Tally", "not_installed", "not_watched", "tally"]
 
 PROBLEMS_SHOWN = 10
-UNWATCHED = (
-    "the operator does not look after {kind}: mend the apiVersion if it is wrong, or add the kind to operator.kinds"
-    " of the chart (OPENROUTER_GUARD_KINDS)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +30,21 @@ class Problem(NamedTuple):
     message: str
 
 
+def not_watched(kind: str) -> Problem:
+    """The spec names a kind that the operator is not to look after."""
+    words = (
+        "the operator does not look after this kind: mend the apiVersion if it is wrong, or add the kind to"
+        " operator.kinds of the chart (OPENROUTER_GUARD_KINDS)"
+    )
+    return Problem(kind, "KindNotWatched", words)
+
+
+def not_installed(kind: str) -> Problem:
+    """The spec names a kind that the operator is to look after, and the cluster does not have."""
+    words = "the cluster does not have this kind: install its CRD, and within a minute it is looked after"
+    return Problem(kind, "KindNotInstalled", words)
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """Numbers of workloads; ``able`` is how many are paused or could be.
@@ -49,7 +60,7 @@ class Tally:
     resuming: int
     failed: int
     problems: tuple[Problem, ...] = ()
-    unwatched: tuple[str, ...] = ()
+    unwatched: tuple[Problem, ...] = ()
     contested: tuple[Problem, ...] = ()
     pods: int = 0
     original_pods: int = 0
@@ -64,9 +75,9 @@ def tally(
     owner: Owner,
     outage: str,
     failures: Mapping[str, Failure],
-    unwatched: Sequence[str] = (),
+    unwatched: Sequence[Problem] = (),
 ) -> Tally:
-    """Count; *failures* by the UID of the workload, *unwatched* are kinds that the operator does not look after."""
+    """Count; *failures* by the UID of the workload, *unwatched* are of kinds that nobody looks after."""
     matched = [c for c in candidates if c.is_matched]
     ours = [c for c in candidates if c.is_paused_by(owner)]
     up = [c for c in ours if c.workload.pause and c.workload.set_pods > c.paused_pods]
@@ -77,7 +88,7 @@ def tally(
     fights = (_contested(c.workload, c.workload.pause) for c in ours if c.workload.pause)
     contested = tuple(problem for problem in fights if problem)
     problems += contested
-    problems += [Problem(kind, "KindNotWatched", UNWATCHED.format(kind=kind)) for kind in unwatched]
+    problems += unwatched
     return Tally(
         matched=len(matched),
         able=sum(why is None for _, why in skips),

@@ -144,7 +144,8 @@ class Workload:
         opt: What its owner says to being paused, ``"true"`` or ``"false"``; empty for nothing.
         is_controlled: Whether another object owns it and would put its replicas back.
         scales: Kind and name of the workload behind it; None for what is none of KEDA's.
-        changed_by: The field manager that undid our pause; empty if nobody did, or left no name.
+        changed_by: The field manager that wrote the value last; empty if we did, or if it left no name.
+        is_stripped: Whether somebody has taken its annotation away, so that only we know what it was.
     """
 
     kind: Kind
@@ -163,6 +164,7 @@ class Workload:
     is_going: bool = False
     scales: tuple[str, str] | None = None
     changed_by: str = ""
+    is_stripped: bool = False
 
     @classmethod
     def of(cls, kind: Kind, body: Mapping[str, Any]) -> Workload:
@@ -173,7 +175,7 @@ class Workload:
         # A Deployment hands its annotations down to its ReplicaSets, and so does a Rollout: theirs are not their own.
         pause, damage = _pause(None if is_controlled else annotations.get(PAUSED), kind.lever)
         value = kind.lever.read(body)
-        is_undone = pause is not None and value != pause.set_to
+        is_ours = pause is not None and value == pause.set_to
         return cls(
             kind=kind,
             namespace=metadata["namespace"],
@@ -190,7 +192,7 @@ class Workload:
             is_controlled=is_controlled,
             is_going=metadata.get("deletionTimestamp") is not None,
             scales=_scales(body),
-            changed_by=_last_manager(metadata, kind.lever) if is_undone else "",
+            changed_by="" if is_ours else _last_manager(metadata, kind.lever),
         )
 
     @property

@@ -87,8 +87,8 @@ class Helm:
         return done.stdout
 
     def render(self, values: Values = MINIMAL, *words: str, release: str = "openrouter-guard") -> Manifests:
-        """The objects of a release in the namespace ``guard``."""
-        text = self.run("template", release, str(CHART), "--namespace=guard", *words, values=values)
+        """The objects of a release in the namespace ``guard``, without those of hooks."""
+        text = self.run("template", release, str(CHART), "--namespace=guard", "--no-hooks", *words, values=values)
         return Manifests(tuple(each for each in yaml.safe_load_all(text) if each))
 
 
@@ -124,4 +124,6 @@ def installed(
         helm.run("install", release.name, str(chart), *where, values=values, kubeconfig=control_plane.kubeconfig)
         yield release
     finally:
-        helm.run("uninstall", release.name, "--ignore-not-found", *where, kubeconfig=control_plane.kubeconfig)
+        # There are no nodes on which the Job of a hook could run.
+        gone = ("--ignore-not-found", "--no-hooks", *where)
+        helm.run("uninstall", release.name, *gone, kubeconfig=control_plane.kubeconfig)

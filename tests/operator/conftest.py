@@ -28,10 +28,15 @@ RESET_S = 2.0
 
 
 class Operator:
-    """One operator process; *environ* adds to what every one of them gets."""
+    """One operator process; *environ* adds to what every one of them gets.
 
-    def __init__(self, environ: dict[str, str], log: Path) -> None:
+    Args:
+        prelude: Python that shortens what no setting does, before the operator starts.
+    """
+
+    def __init__(self, environ: dict[str, str], log: Path, prelude: str = "") -> None:
         self.log = log
+        self._prelude = prelude
         self._environ = {**os.environ, **environ}
         self._process = self._start()
 
@@ -71,7 +76,9 @@ class Operator:
         return self.log.read_text()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "openrouter_guard", "operate"]
+        code = f"import runpy\n{self._prelude}\nrunpy.run_module('openrouter_guard', run_name='__main__')"
+        program = ["-c", code] if self._prelude else ["-m", "openrouter_guard"]
+        command = [sys.executable, *program, "operate"]
         with self.log.open("ab") as log:
             return subprocess.Popen(command, env=self._environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -221,7 +228,7 @@ def start(fleet: Fleet, control_plane: ControlPlane, redis_url: str, tmp_path: P
     """Starts operators that look after the namespace alone, with a Lease of their own."""
     running: list[Operator] = []
 
-    def start(kubeconfig: Path | None = None, **environ: str) -> Operator:
+    def start(kubeconfig: Path | None = None, prelude: str = "", **environ: str) -> Operator:
         ours = {
             "KUBECONFIG": str(kubeconfig or control_plane.kubeconfig),
             "REDIS_URL": redis_url,
@@ -232,7 +239,7 @@ def start(fleet: Fleet, control_plane: ControlPlane, redis_url: str, tmp_path: P
             "OPENROUTER_GUARD_RESET_TIMEOUT_SECONDS": str(RESET_S),
             "OPENROUTER_GUARD_REDIS_TIMEOUT_SECONDS": "0.5",
         }
-        operator = Operator(ours | environ, tmp_path / f"operator-{len(running)}.log")
+        operator = Operator(ours | environ, tmp_path / f"operator-{len(running)}.log", prelude)
         running.append(operator)
         return operator
 

@@ -201,13 +201,14 @@ class Story:
             stack.push_async_callback(self._delete)
             state = OpenRouterStateManager(self.redis_url, scope=self.name)
             stack.push_async_callback(state.close)
+            # Before the operator starts: what it writes before that would not count among what it can die of.
+            await state.set_override("forced_open", who="story", why="crash test", for_s=3600)
             proxy = await stack.enter_async_context(
                 Proxy(self.control_plane, self.folder / f"{self.name}.kubeconfig")
             )
             life = await stack.enter_async_context(_living(self._environ(proxy), self.folder / f"{self.name}.log"))
             killer = _Killer(life.kill, self.deaths.only_writes)
             proxy.rule, proxy.is_serial = killer.rule, self.deaths.only_writes
-            await state.set_override("forced_open", who="story", why="crash test", for_s=3600)
             wrong = await self._turn(life, killer, self.deaths.pausing, self._unpaused)
             pausing = killer.writes
             await state.set_override("forced_closed", who="story", why="crash test", for_s=3600)

@@ -9,25 +9,34 @@ from typing import Any
 from tests.controlplane import ControlPlane
 from tests.waiting import until
 
-__all__ = ["install", "rollout", "scaled"]
+__all__ = ["add", "crd", "install", "pool", "rollout", "scaled"]
 
 _ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
 def install(control_plane: ControlPlane) -> None:
     """KEDA's ScaledObject and ScaledJob, and Argo's Rollout with its scale subresource."""
-    scale = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
-    for crd in (
-        _crd("keda.sh", "v1alpha1", "ScaledObject"),
-        _crd("keda.sh", "v1alpha1", "ScaledJob"),
-        _crd("argoproj.io", "v1alpha1", "Rollout", {"scale": scale}),
+    for each in (
+        crd("keda.sh", "v1alpha1", "ScaledObject"),
+        crd("keda.sh", "v1alpha1", "ScaledJob"),
+        crd("argoproj.io", "v1alpha1", "Rollout", ".spec.replicas"),
     ):
-        control_plane.kubectl("apply", "--filename=-", input=json.dumps(crd))
-        until(partial(_is_established, control_plane, crd["metadata"]["name"]), seconds=10)
+        add(control_plane, each)
+
+
+def add(control_plane: ControlPlane, crd: dict[str, Any]) -> None:
+    """Install a CRD; returns once its objects can be made."""
+    control_plane.kubectl("apply", "--filename=-", input=json.dumps(crd))
+    until(partial(_is_established, control_plane, crd["metadata"]["name"]), seconds=10)
 
 
 def rollout(name: str, **spec: Any) -> dict[str, Any]:
     return _object("argoproj.io/v1alpha1", "Rollout", name, spec)
+
+
+def pool(group: str, name: str, size: int) -> dict[str, Any]:
+    """One of a kind that keeps its replicas at ``spec.pool.size``."""
+    return _object(f"{group}/v1", "Pool", name, {"pool": {"size": size, "zone": "a"}, "image": "worker"})
 
 
 def scaled(kind: str, name: str, **spec: Any) -> dict[str, Any]:
@@ -40,19 +49,18 @@ def _object(api_version: str, kind: str, name: str, spec: dict[str, Any]) -> dic
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec}
 
 
-def _crd(group: str, version: str, kind: str, subresources: dict[str, Any] | None = None) -> dict[str, Any]:
+def crd(group: str, version: str, kind: str, replicas_path: str = "") -> dict[str, Any]:
+    """A CRD whose objects hold anything; with a path, one with a scale subresource."""
+    scale = {"specReplicasPath": replicas_path, "statusReplicasPath": ".status.replicas"}
+    subresources = {"scale": scale} if replicas_path else {}
     plural = f"{kind.lower()}s"
     schema = {"type": "object", "properties": {"spec": _ANYTHING, "status": _ANYTHING}}
-    if subresources:
-        replicas = {"type": "object", "properties": {"replicas": {"type": "integer"}}}
-        spec = replicas | {"x-kubernetes-preserve-unknown-fields": True}
-        schema["properties"] = {"spec": spec, "status": spec}
     served = {
         "name": version,
         "served": True,
         "storage": True,
         "schema": {"openAPIV3Schema": schema},
-        "subresources": subresources or {},
+        "subresources": subresources,
     }
     names = {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()}
     return {

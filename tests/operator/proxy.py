@@ -27,10 +27,11 @@ from yarl import URL
 from tests.controlplane import ControlPlane
 from tests.controlplane.kubeconfig import write_kubeconfig
 
-__all__ = ["ADMIN", "Answer", "Do", "Fault", "Hold", "Proxy", "Reset", "Seen", "SyncProxy"]
+__all__ = ["ADMIN", "Answer", "Do", "Fault", "Hold", "Proxy", "Reset", "Seen", "Swallow", "SyncProxy"]
 
 ADMIN = "admin"
 _COLLECTIONS = ("deployments", "openrouterstatuses", "horizontalpodautoscalers")
+_TURNS = 10
 _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}
 
 
@@ -88,6 +89,11 @@ class Hold(Fault):
     """It waits until the event is set (for ever without one), then goes on, even if who sent it is dead."""
 
     until: threading.Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Swallow(Fault):
+    """A watch goes on, and shows nothing: its connection looks alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,8 @@ class Proxy:
     ) -> None:
         self.cut_watches()
         await self._stack.aclose()
+        for _ in range(_TURNS):  # of the loop, in which connections that were aborted are closed
+            await asyncio.sleep(0)
 
     def use_token(self, token: str) -> None:
         """Write it into the kubeconfig."""
@@ -166,6 +174,7 @@ class Proxy:
 
     async def _end_all(self) -> None:
         """End what is still under way: the server forgets a request whose connection was lost, and lets it run on."""
+        await self._session.close()  # which aborts what a request that is cancelled would close politely, and slowly
         for task in tuple(self._under_way):
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
@@ -197,10 +206,10 @@ class Proxy:
             case Hold(event):
                 await _set(event)
         await self._while_cut()
-        return await self._forward(request, seen, body, fault.after if isinstance(fault, Do) else None)
+        return await self._forward(request, seen, body, fault)
 
     async def _forward(
-        self, request: web.Request, seen: Seen, body: bytes, after: Callable[[], object] | None
+        self, request: web.Request, seen: Seen, body: bytes, fault: Fault | None
     ) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
         headers["User-Agent"] = self._name
@@ -213,17 +222,23 @@ class Proxy:
         ) as answer:
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
             if seen.is_watch:
-                return await self._stream(request, seen, answer, kept)
+                return await self._stream(request, seen, answer, kept, is_silent=isinstance(fault, Swallow))
             told = await answer.read()
             if seen.is_list and answer.status == 200:
                 self.lists.setdefault(seen.url, told)
-            if after is not None:
-                after()
+            if isinstance(fault, Do):
+                fault.after()
             await self._while_cut()
             return web.Response(body=told, status=answer.status, headers=kept)
 
     async def _stream(
-        self, request: web.Request, seen: Seen, answer: aiohttp.ClientResponse, headers: Mapping[str, str]
+        self,
+        request: web.Request,
+        seen: Seen,
+        answer: aiohttp.ClientResponse,
+        headers: Mapping[str, str],
+        *,
+        is_silent: bool,
     ) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, headers=headers)
         self._watches[seen.number] = request
@@ -231,7 +246,8 @@ class Proxy:
             await response.prepare(request)
             async for chunk in answer.content.iter_any():
                 await self._while_cut()
-                await response.write(chunk)
+                if not is_silent:
+                    await response.write(chunk)
             await response.write_eof()
         except (ConnectionError, aiohttp.ClientError):
             _abort(request)

@@ -11,11 +11,11 @@ from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_operator import conditions
 from openrouter_operator.candidates import Candidate
-from openrouter_operator.conditions import COUNTERS_S, UPSTREAM_S, Round
+from openrouter_operator.conditions import COUNTERS_S, UPSTREAM_S, Overriding, Round
 from openrouter_operator.events import Event, events
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.reading import Reading
-from openrouter_operator.tally import PROBLEMS_SHOWN, Failure, Problem, Tally, tally
+from openrouter_operator.tally import PROBLEMS_SHOWN, Failure, Problem, Tally, not_watched, tally
 from openrouter_operator.workload import Contest, Workload
 from tests.operator.samples import (
     NOW_S,
@@ -160,17 +160,17 @@ def test_upstream_available_tells_whether_calls_go_through(now: Round, expected:
     ("now", "expected"),
     [
         pytest.param(IN_PEACE, ("False", "BreakerClosed", "No workload is paused"), id="nothing"),
-        pytest.param(IN_AN_OUTAGE, ("True", "BreakerOpen", "3 of 3 workloads are paused"), id="everything"),
+        pytest.param(IN_AN_OUTAGE, ("True", "BreakerOpen", "3 of 3 workloads paused"), id="everything"),
         pytest.param(
             ON_TRIAL,
-            ("True", "BreakerHalfOpen", "2 workloads are paused, 1 run one pod to test the upstream"), id="a canary",
+            ("True", "BreakerHalfOpen", "2 workloads paused, 1 with one pod that tests the upstream"), id="a canary",
         ),
         pytest.param(
             a_round(closed(), HALF, COMING_BACK),
-            ("True", "BreakerClosed", "3 workloads are coming back, at 50% of their pods"), id="a step",
+            ("True", "BreakerClosed", "3 workloads coming back, at 50% of their pods"), id="a step",
         ),
         pytest.param(
-            IN_THE_DARK, ("True", "StateUnknown", "3 workloads stay paused (StateUnknown)"), id="kept in the dark"
+            IN_THE_DARK, ("True", "StateUnknown", "3 workloads still paused (StateUnknown)"), id="kept in the dark"
         ),
     ],
 )  # fmt: skip
@@ -321,13 +321,31 @@ def test_what_goes_on_is_not_told_again(now: Round) -> None:
     [
         pytest.param(IN_PEACE, IN_AN_OUTAGE, [("Warning", "BreakerOpened"), ("Normal", "Pausing")], id="an outage"),
         pytest.param(IN_AN_OUTAGE, ON_TRIAL, [("Normal", "BreakerHalfOpen")], id="a trial"),
-        pytest.param(ON_TRIAL, a_round(closed(), HALF, COMING_BACK), [("Normal", "BreakerClosed")], id="a good end"),
-        pytest.param(ON_TRIAL, IN_AN_OUTAGE, [("Warning", "BreakerOpened")], id="a bad end, without a new pause"),
+        pytest.param(
+            ON_TRIAL, a_round(closed(), HALF, COMING_BACK), [("Normal", "BreakerClosed"), ("Normal", "Resuming")],
+            id="a good end",
+        ),
+        pytest.param(
+            ON_TRIAL, IN_AN_OUTAGE, [("Warning", "BreakerOpened"), ("Normal", "PausedAgain")], id="a bad end",
+        ),
+        pytest.param(
+            a_round(closed(), HALF, COMING_BACK), IN_AN_OUTAGE,
+            [("Warning", "BreakerOpened"), ("Normal", "PausedAgain")], id="an outage before all is back",
+        ),
+        pytest.param(
+            IN_AN_OUTAGE, a_round(opened(), Goal(Step.RESUME, "MaxPause", share=0.25), COMING_BACK),
+            [("Normal", "Resuming")], id="it took too long",
+        ),
+        pytest.param(IN_PEACE, a_round(invalid="no"), [("Warning", "InvalidSpec")], id="a mistake"),
+        pytest.param(
+            IN_PEACE, a_round(override=Overriding(None, Failure("OverrideNotAllowed", "no"))),
+            [("Warning", "OverrideNotAllowed")], id="a wish that is not granted",
+        ),
         pytest.param(a_round(closed(), HALF, COMING_BACK), IN_PEACE, [("Normal", "Resumed")], id="all is back"),
         pytest.param(IN_AN_OUTAGE, IN_THE_DARK, [("Warning", "StateUnknown")], id="Redis goes"),
-        pytest.param(IN_THE_DARK, IN_AN_OUTAGE, [], id="Redis comes back, and nothing has changed"),
+        pytest.param(IN_THE_DARK, IN_AN_OUTAGE, [("Normal", "StateKnown")], id="Redis comes back"),
     ],
-)
+)  # fmt: skip
 def test_a_transition_is_told_once(old: Round, new: Round, expected: list[tuple[str, str]]) -> None:
     assert told(old, new) == expected
 
@@ -378,7 +396,7 @@ def test_a_fight_over_a_pause_is_not_ready_and_names_the_other_one() -> None:
 
 
 def test_a_kind_that_nobody_watches_is_not_ready_and_says_where_to_add_it() -> None:
-    counted = tally([], OWNER, "", {}, unwatched=["ReplicaSet"])
+    counted = tally([], OWNER, "", {}, unwatched=[not_watched("ReplicaSet")])
     state, reason, message = said(a_round(tally=counted), "Ready")
     assert (state, reason) == ("False", "KindNotWatched")
     assert "operator.kinds" in message

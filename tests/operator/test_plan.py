@@ -328,6 +328,12 @@ def test_the_next_time_takes_longer(contest: Contest, again_s: float) -> None:
     assert later.pause.contest == Contest(contest.times + 1, again_s, "argocd")
 
 
+def test_a_contest_from_before_the_clock_was_set_back_makes_nobody_wait() -> None:
+    change = made(PAUSE, undone(Contest(3, NOW_S + 86_400, "argocd")))["a"]
+    assert change.pause is not None
+    assert change.pause.contest == Contest(4, NOW_S, "argocd")
+
+
 def test_at_the_end_of_the_pause_what_they_set_stands_all_the_same() -> None:
     change = made(ALL_BACK, undone(), seen=closed())["a"]
     assert (change.pods, change.pause) == (None, None)

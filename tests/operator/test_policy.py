@@ -12,8 +12,9 @@ import pytest
 from openrouter_operator.cluster import FINALIZER
 from openrouter_operator.kinds import DEPLOYMENT
 from openrouter_operator.workload import PAUSED, RELEASED, Pause, Workload, restored
-from tests.chart.helm import MINIMAL, Helm, installed
+from tests.chart.helm import MINIMAL, Helm, HelmFailed, installed
 from tests.controlplane import ControlPlane, KubectlFailed
+from tests.operator import foreign
 from tests.operator.conftest import Fleet, deployment, resource
 from tests.waiting import until
 
@@ -41,12 +42,12 @@ class Account:
 
     def __init__(self, control_plane: ControlPlane, kubeconfig: Path, namespace: str) -> None:
         self._run: Callable[..., str] = control_plane.kubectl
-        self._kubeconfig = kubeconfig
+        self.kubeconfig = kubeconfig
         self._namespace = namespace
 
     def patch(self, what: str, patch: Any, *words: str, kind: str = "merge") -> None:
         place = (f"--namespace={self._namespace}", f"--type={kind}", f"--patch={json.dumps(patch)}")
-        self._run("patch", what, *place, *words, kubeconfig=self._kubeconfig)
+        self._run("patch", what, *place, *words, kubeconfig=self.kubeconfig)
 
     def is_held_back(self) -> bool:
         """Whether the policy is in force by now, which takes the API server a moment."""
@@ -58,9 +59,15 @@ class Account:
 
 
 @pytest.fixture
-def account(fleet: Fleet, helm: Helm, control_plane: ControlPlane) -> Iterator[Account]:
-    values = {**MINIMAL, "crds": {"install": False}, "operator": {"namespaces": [fleet.namespace]}}
-    with installed(helm, control_plane, fleet.namespace, values) as release:
+def values(namespace: str) -> dict[str, Any]:
+    """Those of the chart for the operator."""
+    return {"namespaces": [namespace]}
+
+
+@pytest.fixture
+def account(fleet: Fleet, helm: Helm, control_plane: ControlPlane, values: dict[str, Any]) -> Iterator[Account]:
+    whole = {**MINIMAL, "crds": {"install": False}, "operator": values}
+    with installed(helm, control_plane, fleet.namespace, whole) as release:
         subject = f"--serviceaccount={fleet.namespace}:{release.service_account}"
         fleet.kubectl("create", "rolebinding", "everything", "--clusterrole=cluster-admin", subject)
         fleet.apply(deployment("one", 3), CRON_JOB, resource(mode="Observe"))
@@ -93,7 +100,7 @@ TOO_MUCH = {
     "a field that was not there": (
         "deployment/one",
         {"spec": {"minReadySeconds": 60}},
-        "no field of spec but replicas and suspend",
+        "elsewhere, operator.replicasPaths of the chart has to say so",
     ),
     "a rollout's pause": ("deployment/one", {"spec": {"paused": True}}, "no field of spec but replicas and suspend"),
     "a field to take away": (
@@ -181,6 +188,72 @@ def test_its_own_resource_keeps_its_status_and_finalizer_in_its_hands(account: A
     account.patch("ors/default", {"metadata": {"finalizers": [FINALIZER]}})
     account.patch("ors/default", {"status": {"observedGeneration": 1}}, "--subresource=status")
     account.patch("ors/default", {"metadata": {"finalizers": None}})
+
+
+# -- a custom kind that keeps its replicas in a place of its own ----------------------------------------------------
+
+
+class TestReplicasElsewhere:
+    @pytest.fixture
+    def kind(self, namespace: str, control_plane: ControlPlane) -> Iterator[str]:
+        """The group of a kind of this test alone."""
+        group = f"{namespace}.example.com"
+        foreign.add(control_plane, foreign.crd(group, "v1", "Pool", ".spec.pool.size"))
+        yield group
+        control_plane.kubectl("delete", "crd", f"pools.{group}", "--timeout=20s")
+
+    @pytest.fixture
+    def values(self, namespace: str, kind: str) -> dict[str, Any]:
+        kinds = ["Deployment", f"pools.{kind}"]
+        return {"namespaces": [namespace], "kinds": kinds, "replicasPaths": {kinds[1]: ".spec.pool.size"}}
+
+    def test_the_operator_pauses_and_restores_it_under_the_policy(
+        self, account: Account, fleet: Fleet, start: Any, kind: str
+    ) -> None:
+        start(account.kubeconfig, OPENROUTER_GUARD_KINDS=f"Deployment,pools.{kind}")
+        fleet.apply(foreign.pool(kind, "one", 5))
+        target = {"kind": "Pool", "apiVersion": f"{kind}/v1", "name": "one"}
+        fleet.watch(name="pools", targets=[target])
+        fleet.force("forced_open")
+        until(lambda: size(fleet, kind) == 0, seconds=20)
+        fleet.unwatch("pools", "--timeout=15s")
+        assert size(fleet, kind) == 5
+
+    def test_and_changes_nothing_else_of_it(self, account: Account, fleet: Fleet, kind: str) -> None:
+        fleet.apply(foreign.pool(kind, "one", 5))
+        memory = PAUSE["metadata"]
+        for spec, words in (
+            ({"image": "another"}, "no field of spec"),
+            ({"replicas": 3}, "no field of spec"),
+            ({"pool": {"zone": "b"}}, "may change spec.pool.size alone"),
+            ({"pool": {"zone": None}}, "may change spec.pool.size alone"),
+            ({"pool": {"more": 1}}, "may change spec.pool.size alone"),
+            ({"pool": None}, "may change spec.pool.size alone"),
+        ):
+            with pytest.raises(KubectlFailed) as refused:
+                account.patch(f"pools.{kind}/one", {"metadata": memory, "spec": spec})
+            assert words in str(refused.value), spec
+        with pytest.raises(KubectlFailed, match="only where that remembers what it was"):
+            account.patch(f"pools.{kind}/one", {"spec": {"pool": {"size": 0}}})
+        account.patch(f"pools.{kind}/one", {"metadata": memory, "spec": {"pool": {"size": 0}}})
+        assert size(fleet, kind) == 0
+
+
+def size(fleet: Fleet, group: str) -> Any:
+    return json.loads(fleet.kubectl("get", f"pools.{group}", "one", "--output=json"))["spec"]["pool"]["size"]
+
+
+def test_a_place_for_a_kind_that_is_not_looked_after_is_refused(helm: Helm) -> None:
+    values = {**MINIMAL, "operator": {"replicasPaths": {"pools.example.com": ".spec.size"}}}
+    with pytest.raises(HelmFailed, match=r"names pools\.example\.com, which is not in operator\.kinds"):
+        helm.render(values)
+
+
+@pytest.mark.parametrize("path", ["status.replicas", "spec", "spec['a.b']", "spec.a'] == 1 || ['b"])
+def test_a_place_that_is_none_is_refused(helm: Helm, path: str) -> None:
+    kinds = ["pools.example.com"]
+    with pytest.raises(HelmFailed, match="replicasPaths"):
+        helm.render({**MINIMAL, "operator": {"kinds": kinds, "replicasPaths": {kinds[0]: path}}})
 
 
 def test_nobody_else_is_held_back(account: Account, fleet: Fleet) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -21,6 +22,8 @@ from tests.operator.conftest import Fleet, Operator
 from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
+
+SAFETY = (Path(__file__).parents[2] / "docs" / "safety.md").read_text()
 
 
 def pause(fleet: Fleet, name: str, *, original: int, text: str = "") -> None:
@@ -167,3 +170,39 @@ def test_where_to_rescue_has_to_be_said(command: Rescue) -> None:
     done = command()
     assert done.returncode == 2
     assert "one of the arguments -n/--namespace -A/--all-namespaces is required" in done.stderr
+
+
+class TestTheDocumentation:
+    """Its very commands, with the names that it uses."""
+
+    @pytest.fixture
+    def lost(self, fleet: Fleet, operator: Operator) -> Fleet:
+        """The operator is gone, and the deletion of the resource waits for it."""
+        fleet.deploy(summaries=3)
+        fleet.watch()
+        fleet.force("forced_open")
+        fleet.until_replicas(summaries=0)
+        operator.kill()
+        fleet.unwatch("default", "--wait=false")
+        return fleet
+
+    def test_its_command_undoes_the_deletion_of_a_resource_with_the_operator_gone(
+        self, lost: Fleet, command: Rescue
+    ) -> None:
+        for words in documented("openrouter-guard rescue"):
+            assert command(*words).returncode == 0
+        assert lost.replicas() == {"summaries": 3}
+        assert not marks(lost)
+        until(lambda: not lost.kubectl("get", "ors", "--output=name"))
+
+    def test_its_way_without_the_command_restores_one_workload(self, lost: Fleet) -> None:
+        memory, *_ = [lost.kubectl(*words) for words in documented("kubectl") if "summaries" in words]
+        assert json.loads(memory)["original"] == 3
+        assert lost.replicas() == {"summaries": 3}
+        assert not marks(lost)
+
+
+def documented(command: str) -> list[list[str]]:
+    """The words after *command* of each line in the consoles of the documentation."""
+    lines = (line.removeprefix(f"$ {command} ") for line in SAFETY.splitlines() if line.startswith(f"$ {command} "))
+    return [shlex.split(line) for line in lines]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -82,7 +83,8 @@ def test_observing_needs_no_targets(control_plane: ControlPlane) -> None:
         ),
         pytest.param(
             {"targets": [{"kind": "Deployments", "name": "a"}]},
-            r"spec.targets\[0\]: .*write the apiVersion of Deployments too, such as argoproj.io/v1alpha1",
+            r"spec.targets\[0\]: .*Deployments is none of Deployment, .*: write it as one of these, or write its"
+            " apiVersion too, such as argoproj.io/v1alpha1",
             id="a kind that nobody knows",
         ),
         pytest.param({"targets": [WORKER], "pauseOn": []}, "spec.pauseOn", id="no reason to pause"),
@@ -142,5 +144,8 @@ def test_a_misspelt_field_is_refused(control_plane: ControlPlane) -> None:
 
 
 def test_kubectl_explain_teaches_the_fields_with_their_units(control_plane: ControlPlane) -> None:
-    taught = control_plane.kubectl("explain", "openrouterstatuses.spec", "--api-version=openrouter-guard.io/v1alpha1")
+    taught = " ".join(control_plane.kubectl("explain", "ors.spec").split())
     assert "Seconds that the breaker must have been open before anything is paused" in taught
+    tree = control_plane.kubectl("explain", "ors.spec", "--recursive")
+    for field in ("urlSecretRef", "matchExpressions", "pausedReplicas", "canaryTimeoutSeconds", "until"):
+        assert re.search(rf"^ +{field}\t<", tree, re.MULTILINE), field

@@ -125,7 +125,7 @@ class Story(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now_s = 1_000.0
+        self.now_s = 1_000_000_000.0
         self.breaker: Breaker = Closed()
         self.is_known = True
         self.last_known: Record | None = Record()
@@ -165,6 +165,13 @@ class Story(RuleBasedStateMachine):
     def redis_comes_and_goes(self, seconds: float, *, is_there: bool) -> None:
         self.is_known = is_there
         self._passes(seconds)
+
+    @rule(seconds=st.sampled_from([2.0, 90.0, 86_400.0]))
+    def the_clock_is_set_back(self, seconds: float) -> None:
+        """As when another server of Redis takes over."""
+        if self.is_known:
+            self.now_s -= seconds
+            self._passes(0.0)
 
     # -- people -------------------------------------------------------------------------------------------------
 

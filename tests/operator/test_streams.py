@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from openrouter_operator.handlers import configure
 from openrouter_operator.streams import LAG_S, Streams
 
 
@@ -64,6 +65,13 @@ def test_what_another_watch_shows_says_nothing_of_this_one(
     clock.now_s += 5
     streams.saw(plural, namespace, "20")
     assert streams.lag_s() == 5
+
+
+def test_a_silent_watch_is_begun_anew_before_anybody_calls_it_dead() -> None:
+    watching = configure().watching
+    assert watching.inactivity_timeout < LAG_S / 2
+    assert watching.connect_timeout
+    assert watching.connect_timeout < watching.inactivity_timeout
 
 
 def test_a_watch_that_does_not_heal_is_named(streams: Streams, clock: Clock) -> None:

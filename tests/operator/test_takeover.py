@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from openrouter_operator.workload import PAUSED
 from tests.controlplane import ControlPlane
 from tests.operator.audit import changes
 from tests.operator.conftest import Fleet, Operator
@@ -117,3 +118,20 @@ def test_a_late_write_of_the_former_leader_is_refused_and_changes_nothing(
     assert [d["metadata"]["annotations"] for d in after.values()] == [
         d["metadata"]["annotations"] for d in before.values()
     ]
+
+
+def test_a_late_write_that_nobody_has_overtaken_is_undone_by_the_next_leader(
+    fleet: Fleet, control_plane: ControlPlane, proxy: Proxy, leader: Operator, other: Operator
+) -> None:
+    arrive = threading.Event()
+    proxy.rule = lambda seen: Hold(arrive) if seen.is_write and seen.is_of("deployments") else None
+    fleet.force("forced_open")
+    until(lambda: sum(seen.is_write and seen.is_of("deployments") for seen in proxy.seen) == 2)
+    fleet.force("forced_closed")
+    leader.kill()
+    until(lambda: leads(other), seconds=30)
+    fleet.until_condition("UpstreamAvailable", "True")
+    arrive.set()
+    until(lambda: sorted(changes(control_plane, fleet.namespace, agent="leader")) == [("one", 200), ("three", 200)])
+    fleet.until_replicas(one=1, three=3)
+    until(lambda: not any(PAUSED in (d["metadata"].get("annotations") or {}) for d in fleet.deployments().values()))

