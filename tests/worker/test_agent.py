@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import redis
@@ -80,6 +81,19 @@ async def test_an_answer_that_is_late_replaces_nothing_newer(slow: SlowFirstRead
     agent.release("me", SUCCESS)
     await agent.finish()
     assert (await read(store)).phase(time.time()) is Phase.CLOSED
+
+
+async def test_a_permit_that_was_lost_is_not_taken_again(store: Store) -> None:
+    await half_open(store)
+    agent = Agent(store, replace(POLICY, permit_lease_s=0.15), "worker")
+    assert await agent.acquire("me")
+    await store.change(lambda record, _now_s: record and records.without_permit(record, "me"))
+    # It is renewed three times in a lease.
+    await asyncio.sleep(0.15)
+    assert getattr((await read(store)).breaker, "permits", None) == {}
+    agent.release("me", SUCCESS)
+    await agent.finish()
+    assert (await read(store)).phase(time.time()) is Phase.HALF_OPEN
 
 
 async def test_of_many_who_know_what_was_lost_one_restores_it(

