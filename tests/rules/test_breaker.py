@@ -14,9 +14,11 @@ from openrouter_guard.rules.breaker import (
     opened,
     phase,
     threshold,
+    with_clock,
     with_permit,
     without_permit,
 )
+from openrouter_guard.rules.record import Record, settled
 
 NOW_S = 100.0
 POLICY = Policy(reset_timeout_s=10, max_reset_timeout_s=60, stable_s=50, permits=2, permit_lease_s=15)
@@ -34,6 +36,28 @@ POLICY = Policy(reset_timeout_s=10, max_reset_timeout_s=60, stable_s=50, permits
 )
 def test_the_effective_state_is_what_is_stored_and_the_time(breaker: Breaker, expected: Phase) -> None:
     assert phase(breaker, NOW_S) is expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(
+            Open("error", 90_000, 90_040, trips=3),
+            Open("error", 100, 140, trips=3),
+            id="open: waits as at last, from now",
+        ),
+        pytest.param(
+            HalfOpen("error", 90_000, permits={"a": 90_015}, tried_at_s=90_000),
+            HalfOpen("error", 100, tried_at_s=100),
+            id="half-open: no permit is out until tomorrow",
+        ),
+        pytest.param(Open("error", 159, 170), Open("error", 159, 170), id="clocks are a little apart"),
+        pytest.param(Open("error", 90, 9_000), Open("error", 90, 9_000), id="others may wait longer than we would"),
+    ],
+)
+def test_a_clock_that_was_set_back_makes_nobody_wait_for_it_to_catch_up(before: Breaker, after: Breaker) -> None:
+    assert with_clock(before, now_s=NOW_S, policy=POLICY) == after
+    assert settled(Record(breaker=before, epoch=7), now_s=NOW_S, policy=POLICY, by="me").breaker == after
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import time
 import pytest
 
 from openrouter_guard import Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import Open, Phase
+from openrouter_guard.rules.record import Record
+from openrouter_guard.store import Store
 from tests.valkeys import url_of, valkey
 from tests.waiting import until
 from tests.worker.guards import fail, settings
@@ -56,3 +58,16 @@ def test_what_it_reports_bears_the_time_of_redis(redis_url: str, off_s: float) -
         guard.flush()
         last_success_s = guard._core.view.record.upstream.last_success_s
     assert abs(last_success_s - _true_time()) < 5 < abs(off_s)
+
+
+async def test_a_clock_of_redis_that_was_set_back_makes_nobody_wait_for_it(redis_url: str, store: Store) -> None:
+    tomorrow_s = time.time() + 24 * HOUR_S
+    ahead = Record(breaker=Open("timeout", tomorrow_s, tomorrow_s + 60.0), epoch=7)
+    await store.change(lambda _record, _now_s: ahead)
+    await store.change(lambda _record, _now_s: ahead)  # the first time it was not there to compare with
+    with Guard(settings(redis_url, reset_timeout_s=0.5)) as guard:
+        until(lambda: guard.state.phase is not Phase.CLOSED)
+        until(lambda: guard.state.phase is Phase.HALF_OPEN)
+        with guard.call():
+            pass
+        until(lambda: guard.state.phase is Phase.CLOSED)

@@ -32,6 +32,7 @@ __all__ = [
     "phase",
     "threshold",
     "waits_for_trial",
+    "with_clock",
     "with_permit",
     "without_permit",
 ]
@@ -180,6 +181,8 @@ class HalfOpen:
 
 
 Breaker: TypeAlias = Closed | Open | HalfOpen
+CLOCK_S = 60.0
+"""So far the clocks of servers that replace each other may be apart: a time further ahead is not to be believed."""
 
 
 def phase(breaker: Breaker, now_s: float) -> Phase:
@@ -226,6 +229,22 @@ def extended(breaker: Open, *, now_s: float, policy: Policy, share: float = 0.0)
 def _end_s(trips: int, *, now_s: float, policy: Policy, share: float) -> float:
     # Whole microseconds: what is written as a time of day is read as the same.
     return round(now_s + wait_s(trips, policy) * (1 + policy.jitter * share), 6)
+
+
+def with_clock(breaker: Breaker, *, now_s: float, policy: Policy) -> Breaker:
+    """The breaker by the clock as it is; an outage that has yet to begin says that it was set back.
+
+    Then the outage begins now, with its last wait once more, for nobody knows how much of that is over, and permits
+    are given anew.
+    """
+    match breaker:
+        case Open() if breaker.opened_at_s > now_s + CLOCK_S:
+            until_s = _end_s(breaker.trips, now_s=now_s, policy=policy, share=0.0)
+            return replace(breaker, opened_at_s=now_s, until_s=min(breaker.until_s, until_s))
+        case HalfOpen() if breaker.opened_at_s > now_s + CLOCK_S:
+            return replace(breaker, opened_at_s=now_s, permits={}, tried_at_s=now_s)
+        case _:
+            return breaker
 
 
 def wait_s(trips: int, policy: Policy) -> float:

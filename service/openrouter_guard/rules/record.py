@@ -165,6 +165,9 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
     """
     if record.override is not None:
         return _under_override(record, record.override, now_s)
+    breaker = breakers.with_clock(record.breaker, now_s=now_s, policy=policy)
+    if breaker is not record.breaker:
+        return replace(record, breaker=breaker)
     match record.breaker:
         case Closed() if record.legacy_open:
             return now_open(record, _last_error(record, now_s), LEGACY, now_s, policy)
