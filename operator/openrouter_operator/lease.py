@@ -59,6 +59,7 @@ class Lease:
         self._life_s = life_s
         self._held_until_s = 0.0
         self._seen: _Seen | None = None
+        self._ours: Mapping[str, Any] | None = None
         self._renewing = Edge("the lease cannot be renewed", "the lease can be renewed again")
         self.holder = ""
 
@@ -129,18 +130,29 @@ class Lease:
         return taken
 
     async def _take(self, now_s: float) -> bool:
+        ours, self._ours = self._ours, None
+        if self.is_held and ours is not None:
+            # Whoever else has written it has changed its version: only then there is something to look at.
+            with suppress(Conflict, NotFound):
+                await self._write(ours)
+                return True
         try:
             found = await self._cluster.lease(self._namespace, self._name)
         except NotFound:
-            await self._cluster.create_lease(self._namespace, {"metadata": {"name": self._name}} | self._claim({}))
+            fresh = {"metadata": {"name": self._name}} | self._claim({})
+            self._ours = await self._cluster.create_lease(self._namespace, fresh)
             return True
         spec = found.get("spec") or {}
         self.holder = spec.get("holderIdentity") or ""
         if not self._may_take(spec, now_s):
             self._held_until_s = 0.0  # somebody deleted ours, and another one was faster to make it anew
             return False
-        await self._cluster.replace_lease(self._namespace, self._name, found | self._claim(spec))
+        await self._write(found)
         return True
+
+    async def _write(self, found: Mapping[str, Any]) -> None:
+        claimed = {**found} | self._claim(found.get("spec") or {})
+        self._ours = await self._cluster.replace_lease(self._namespace, self._name, claimed)
 
     def _may_take(self, spec: Mapping[str, Any], now_s: float) -> bool:
         """Whether it is ours, nobody's, or has not been renewed for its whole life while we watched."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -171,6 +172,26 @@ async def test_released_it_is_taken_at_once(candidate: Candidates, clock: Clock)
     await first.release()
     assert not first.is_held
     assert await second._try()
+
+
+async def test_to_renew_it_takes_one_request_unless_somebody_else_wrote_it(candidate: Candidates) -> None:
+    lease = await candidate("a")
+    await soon(lease)
+    assert await asked(lease, lease._try) == {("PUT", "200"): 1}
+
+    cluster = lease._cluster
+    labelled = await cluster.lease(lease._namespace, NAME)
+    labelled["metadata"]["labels"] = {"a": "person"}
+    await cluster.replace_lease(lease._namespace, NAME, labelled)
+    assert await asked(lease, lease._try) == {("PUT", "409"): 1, ("GET", "200"): 1, ("PUT", "200"): 1}
+    assert lease.is_held
+
+
+async def asked(lease: Lease, work: Callable[[], Awaitable[bool]]) -> Counter[tuple[str, str]]:
+    """What work that succeeds asks of the API server."""
+    before = lease._cluster.answers.copy()
+    assert await work()
+    return lease._cluster.answers - before
 
 
 async def test_releasing_what_another_one_holds_takes_nothing_from_it(candidate: Candidates, clock: Clock) -> None:
