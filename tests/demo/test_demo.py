@@ -64,7 +64,7 @@ class TestAWholeOutage:
 
     def test_the_events_tell_it_once_more(self, shown: dict[str, str]) -> None:
         told = re.findall(r"^  (?:Normal|Warning) +(\w+)", shown["What remains: the events"], re.MULTILINE)
-        assert sorted(told) == ["BreakerClosed", "BreakerHalfOpen", "BreakerOpened", "Pausing", "Resumed"]
+        assert sorted(told) == ["BreakerClosed", "BreakerHalfOpen", "BreakerOpened", "Pausing", "Resumed", "Resuming"]
 
 
 class TestAnEarlyEnd:

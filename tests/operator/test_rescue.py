@@ -190,7 +190,10 @@ class TestTheDocumentation:
         self, lost: Fleet, command: Rescue
     ) -> None:
         for words in documented("openrouter-guard rescue"):
-            assert command(*words).returncode == 0
+            # What other tests have left damaged on purpose, in other namespaces, is not to be restored.
+            said = [line for line in command(*words).stdout.splitlines() if lost.namespace in line]
+            assert said
+            assert not [line for line in said if line.startswith("failed")]
         assert lost.replicas() == {"summaries": 3}
         assert not marks(lost)
         until(lambda: not lost.kubectl("get", "ors", "--output=name"))
