@@ -8,7 +8,7 @@ from dataclasses import dataclass
 __all__ = ["FULL", "QUICK", "TINY", "WIDTH", "Effort", "Row", "interleaved", "line", "percentile"]
 
 
-WIDTH = 64
+WIDTH = 76
 """Of the longest name of a row."""
 
 
