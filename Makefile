@@ -22,10 +22,10 @@ demo: $(READY) ## Show an outage end to end on a Kubernetes control plane of its
 cluster: $(READY) ## A throwaway Kubernetes control plane in the foreground
 	@python -m tests.controlplane
 
-test: $(READY) ## All tests: side by side, and those on the control plane, which they share, one by one
+test: $(READY) ## All tests; those on a Kubernetes control plane two at a time
 	@python -m tests.controlplane build >/dev/null || echo "The tests that need it are skipped."
 	@pytest --numprocesses=auto --dist=loadfile -m "not cluster"
-	@pytest -m cluster
+	@pytest --numprocesses=2 --dist=loadfile -m cluster
 
 test-fast: $(READY) ## The tests that need no cluster, in under a minute
 	@pytest --numprocesses=auto --quiet -m "not cluster and not slow"
