@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -19,7 +21,9 @@ from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import iso, unix_s
 from openrouter_guard.store import Batch, Seen, Store
+from openrouter_guard.worker import agent as agents
 from openrouter_guard.worker.agent import Agent
+from openrouter_guard.worker.view import Ended, Ticket
 from tests.existing_worker import STATE
 from tests.waiting import until
 
@@ -168,3 +172,32 @@ def test_a_worker_puts_down_the_time_in_a_state_that_nothing_happens_to(redis_ur
         client.hset(STATE, mapping={"epoch": "1", "timed_until": iso(time.time() - 300)})
         assert guard.state.phase is Phase.CLOSED
         until(lambda: unix_s(str(client.hget(STATE, "timed_until"))) > time.time() - 60)
+
+
+def test_what_another_agent_has_taken_meanwhile_ends_nothing() -> None:
+    class Shared(deque[Ended]):
+        def __len__(self) -> int:
+            return super().__len__() + 1
+
+    note: Ended = (SUCCESS, Ticket(1, ""), 0.0, 1.0, None)
+    assert list(agents._taken(Shared([note, note]))) == [note, note]
+
+
+def test_a_mistake_of_our_own_ends_no_report(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gather, mistakes = Agent._gather, iter([LookupError("mistaken")])
+
+    def mistaken(agent: Agent) -> None:
+        for mistake in mistakes:
+            raise mistake
+        gather(agent)
+
+    monkeypatch.setattr(Agent, "_gather", mistaken)
+    with Guard(Settings(redis_url)) as guard, Guard(Settings(redis_url)) as other:
+        assert guard.state.phase is Phase.CLOSED
+        until(lambda: "mistaken" in caplog.text)
+        for _ in range(5):
+            with suppress(TimeoutError), guard.call():
+                raise TimeoutError
+        until(lambda: other.state.phase is Phase.OPEN)

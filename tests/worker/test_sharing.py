@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 
@@ -200,3 +202,30 @@ class TestClosedElsewhere:
         await guard.close(0)
         with pytest.raises(TimeoutError, match="not every result is in Redis"):
             await flushing
+
+
+async def test_a_guard_that_is_closed_while_threads_use_it_loses_no_call(redis_url: str, store: Store) -> None:
+    shared, has_ended, made = (
+        Guard(replace(settings(redis_url), redis_timeout_s=10.0)),
+        threading.Event(),
+        list[int](),
+    )
+
+    def work() -> None:
+        for number in itertools.count(1):
+            call(shared)
+            if has_ended.wait(0.0001):
+                made.append(number)
+                return
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        await asyncio.to_thread(shared.close)
+    has_ended.set()
+    for thread in threads:
+        thread.join()
+    await asyncio.to_thread(shared.flush)
+    shared.close()
+    assert (await counters(store))["successful_calls"] == sum(made)

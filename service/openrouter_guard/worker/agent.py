@@ -33,7 +33,7 @@ from openrouter_guard.store.store import Decide
 from .alone import Alone
 from .pending import Pending, Result, last_of, result_of
 from .permits import Permits
-from .view import Desk, View, monotonic_offset
+from .view import Desk, Ended, View, monotonic_offset
 
 __all__ = ["Agent"]
 
@@ -76,6 +76,7 @@ class Agent:
         self._errands: set[asyncio.Task[None]] = set()
         self._alone = Alone(lambda: self.view, self._show, policy, worker_id, self._reporter)
         self._shared: Record | None = None
+        self._faults = Edge("OpenRouter Guard has made a mistake, and goes on; please report it", "")
         # One conversation at a time, so that an older answer never replaces a newer one.
         self._turn = asyncio.Lock()
         self._flushing = asyncio.Lock()
@@ -217,9 +218,8 @@ class Agent:
         """Merge what has ended by now into the batches that wait."""
         offset_s = self.view.offset_s
         doubts: dict[ErrorType | None, Signal] = {}
-        ended, seen = self._desk.results, deque[Pending]()
-        for _ in range(len(ended)):
-            signal, (epoch, _), began_s, ended_s, named = ended.popleft()
+        seen = deque[Pending]()
+        for signal, (epoch, _), began_s, ended_s, named in _taken(self._desk.results):
             model = named or ""
             at_s, took_s = ended_s + offset_s, ended_s - began_s if began_s else None
             pending = last_of(self._pending, epoch, at_s, self._worker_id, self._policy)
@@ -336,6 +336,9 @@ class Agent:
             except StoreError as error:
                 self._note_away(error)
                 await asyncio.sleep(random.uniform(*RETRY_S))  # noqa: S311  jitter, not a secret
+            except Exception as error:  # noqa: BLE001  nobody would hear of it, nor of any call from then on
+                self._faults.failed(error)
+                await asyncio.sleep(RETRY_S[1])
 
     async def _optional(self, work: Callable[[], Coroutine[Any, Any, None]], edge: Edge) -> None:
         """What Redis may refuse without harm, such as to a user without the right; it is asked again later."""
@@ -389,6 +392,13 @@ class Agent:
         if times.is_due(self.view.record, self.view.now_s):
             await self._store.keep_time()
         await asyncio.sleep(HEARTBEAT_S)
+
+
+def _taken(results: deque[Ended]) -> Iterator[Ended]:
+    """Those that are there now; where a guard was closed and used again, two agents take from it for a while."""
+    with suppress(IndexError):
+        for _ in range(len(results)):
+            yield results.popleft()
 
 
 def _version() -> str:
