@@ -38,10 +38,9 @@ class View:
         policy: The settings of the rules.
         models: Single models with a state of their own.
         is_known: Whether the background runs; where it does not, whoever comes starts it.
-        is_quiet: Whether a success would change nothing, for there is nothing that it could end.
         ticket: Leave for a call that needs no permit.
         free_ticket: The same, where calls may go without a look at the clock; else None.
-        quiet_ticket: The same, where a success would change nothing; else None.
+        quiet_ticket: The same, where a success would change nothing, for there is nothing to end; else None.
     """
 
     record: Record
@@ -49,7 +48,6 @@ class View:
     policy: Policy = Policy()
     models: Models = field(default_factory=dict)
     is_known: bool = True
-    is_quiet: bool = field(init=False)
     ticket: Ticket = field(init=False)
     free_ticket: Ticket | None = field(init=False)
     quiet_ticket: Ticket | None = field(init=False)
@@ -59,10 +57,13 @@ class View:
         held_back = limited or self._share < 1 or cooling(self.models, now_s=self.now_s, policy=self.policy)
         is_closed = isinstance(self.record.breaker, Closed) and self.record.override is None
         ticket = Ticket(self.record.epoch, "")
-        object.__setattr__(self, "is_quiet", self.is_known and is_quiet(self.record))
         object.__setattr__(self, "ticket", ticket)
         object.__setattr__(self, "free_ticket", ticket if self.is_known and is_closed and not held_back else None)
-        object.__setattr__(self, "quiet_ticket", ticket if self.is_quiet else None)
+        object.__setattr__(self, "quiet_ticket", ticket if self.is_known and is_quiet(self.record) else None)
+
+    @property
+    def is_quiet(self) -> bool:
+        return self.quiet_ticket is not None
 
     @property
     def now_s(self) -> float:
