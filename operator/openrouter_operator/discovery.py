@@ -162,8 +162,7 @@ class Arrivals:
     def _count(self) -> None:
         """Let everybody know which kinds there are."""
         ours = {place.name: place.kind for place in self._places if place.kind is not None}
-        own = [kind for kind in self._inventory.kinds if not kind.has_crd]
-        self._inventory.kinds = (*own, *dict.fromkeys(ours.values()))
+        self._inventory.kinds = (*self._inventory.own_kinds, *dict.fromkeys(ours.values()))
         self._inventory.absent = frozenset(place.name for place in self._places) - ours.keys()
         self._on_news()
 

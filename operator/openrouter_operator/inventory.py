@@ -50,6 +50,11 @@ class Inventory:
         self._workloads: defaultdict[str, dict[tuple[Kind, str], Workload]] = defaultdict(dict)
         self._autoscalers: defaultdict[str, dict[str, Autoscaler]] = defaultdict(dict)
 
+    @property
+    def own_kinds(self) -> tuple[Kind, ...]:
+        """Those of Kubernetes' own, which are always there."""
+        return tuple(kind for kind in self.kinds if not kind.has_crd)
+
     def put(self, workload: Workload) -> bool:
         """Note the workload as it is; False if that is no news, or older than what is known."""
         known = self._workloads[workload.namespace].get((workload.kind, workload.name))

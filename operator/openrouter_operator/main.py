@@ -162,7 +162,7 @@ async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator
 async def _watch(settings: OperatorSettings, operator: Operator) -> None:
     try:
         await kopf.operator(
-            registry=handlers.registry_for(kind for kind in operator.inventory.kinds if not kind.has_crd),
+            registry=handlers.registry_for(operator.inventory.own_kinds),
             settings=handlers.configure(settings.resource_class),
             memo=kopf.Memo(operator=operator),
             clusterwide=not settings.namespaces,
@@ -266,7 +266,7 @@ async def _fill(operator: Operator, cluster: Cluster, namespaces: Sequence[str])
                 operator.claims.put(found)
             async for found in cluster.list(AUTOSCALERS, namespace):
                 inventory.put_autoscaler(found)
-            for kind in (kind for kind in inventory.kinds if not kind.has_crd):
+            for kind in inventory.own_kinds:
                 async for found in cluster.list(kind.path, namespace):
                     inventory.put(Workload.of(kind, found))
         await operator.arrivals.list()

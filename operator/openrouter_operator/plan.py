@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from openrouter_guard.rules.breaker import Open, Phase
+from openrouter_guard.rules.breaker import CLOCK_S, Open, Phase
 from openrouter_guard.rules.signals import ErrorType, OpenRouterState
 
 from .candidates import Candidate, Owner, skip
@@ -29,8 +29,6 @@ LIMIT_S = 300.0
 FLAPS = 3
 FLAPPING_S = 3600.0
 """Where the breaker has closed so often within so long, its next closing is not trusted before that is over."""
-SKEW_S = 60.0
-"""A time that lies further ahead than this was written before the clock was set back: nobody knows how long ago."""
 
 
 class Step(StrEnum):
@@ -77,7 +75,7 @@ def goal(spec: Spec, reading: Reading, paused_s: float | None) -> Goal:
 
 def _past(at_s: float, now_s: float) -> float:
     """When something was; long ago if its time lies ahead, so that nothing waits until a clock has caught up."""
-    return at_s if at_s <= now_s + SKEW_S else 0.0
+    return at_s if at_s <= now_s + CLOCK_S else 0.0
 
 
 def _suspended(spec: Spec, _reading: Reading, _paused_s: float | None) -> Goal | None:

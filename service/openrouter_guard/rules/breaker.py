@@ -21,6 +21,7 @@ from typing import TypeAlias
 from .window import Limits, Window
 
 __all__ = [
+    "CLOCK_S",
     "Breaker",
     "Closed",
     "HalfOpen",
@@ -182,7 +183,8 @@ class HalfOpen:
 
 Breaker: TypeAlias = Closed | Open | HalfOpen
 CLOCK_S = 60.0
-"""So far the clocks of servers that replace each other may be apart: a time further ahead is not to be believed."""
+"""So far the clocks of servers that replace each other may be apart. A time further ahead was written before the
+clock was set back, and nobody knows how long ago."""
 
 
 def phase(breaker: Breaker, now_s: float) -> Phase:
