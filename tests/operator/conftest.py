@@ -19,6 +19,8 @@ from openrouter_guard import CallNotPermitted, Guard, OpenRouterStateManager, Se
 from openrouter_guard.rules.breaker import Phase, Policy
 from tests.chart.helm import wait_for_crd
 from tests.controlplane import ControlPlane
+from tests.operator.proxy import Proxy, SyncProxy
+from tests.operator.samples import Clock
 from tests.waiting import until
 
 CRDS = Path(__file__).parents[2] / "crds"
@@ -221,6 +223,18 @@ def fleet(control_plane: ControlPlane, crd: None, namespace: str, redis_url: str
             patch = '{"metadata": {"finalizers": null}}'
             fleet.kubectl("patch", KIND, item["metadata"]["name"], "--type=merge", f"--patch={patch}")
     fleet.close()
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Proxy]:
+    """A way to the API server, for an operator that is given its kubeconfig."""
+    with SyncProxy(Proxy(control_plane, tmp_path / "proxy.kubeconfig")) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture

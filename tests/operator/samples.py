@@ -19,6 +19,7 @@ __all__ = [
     "OTHER",
     "OWNER",
     "WORKERS",
+    "Clock",
     "candidates",
     "closed",
     "half_open",
@@ -35,6 +36,16 @@ OPENED_S = 900.0
 OWNER = Owner("uid-of-default", "default")
 OTHER = Owner("uid-of-other", "other")
 WORKERS = {"kind": "Deployment", "selector": {"matchLabels": {"fleet": "workers"}}}
+
+
+class Clock:
+    """A monotonic clock that stands until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now_s = NOW_S
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 def spec(**fields: Any) -> Spec:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from tests.chart.helm import MINIMAL, Helm, installed
 from tests.controlplane import ControlPlane
 from tests.operator import foreign
 from tests.operator.conftest import Fleet, Operator
-from tests.operator.proxy import Proxy, SyncProxy
+from tests.operator.proxy import Proxy
 from tests.operator.test_rights import refused
 from tests.waiting import until
 
@@ -105,12 +104,6 @@ def as_the_chart_has_it(
     with installed(helm, control_plane, fleet.namespace, values) as release:
         account = release.service_account
         yield account, control_plane.kubeconfig_for_service_account(fleet.namespace, account)
-
-
-@pytest.fixture
-def proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Proxy]:
-    with SyncProxy(Proxy(control_plane, tmp_path / "proxy.kubeconfig")) as proxy:
-        yield proxy
 
 
 def test_what_happens_while_its_watch_is_cut_is_not_missed(

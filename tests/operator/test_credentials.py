@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from base64 import b64decode
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from openrouter_operator.kinds import DEPLOYMENT
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import KIND, Fleet, Operator, deployment
 from tests.operator.crashes import one_of
-from tests.operator.proxy import Answer, Proxy, SyncProxy
+from tests.operator.proxy import Answer, Proxy
 from tests.operator.test_faults import LEASE_S, configuration, problems, restart
 from tests.waiting import until
 
@@ -42,12 +41,6 @@ def login(**_):
 pod.InClusterConfigLoader._load_config, kopf.login_with_service_account = load_at_once, login
 """
 """The files of a pod are elsewhere here, are read each time, and the API server speaks plain HTTP."""
-
-
-@pytest.fixture
-def proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Proxy]:
-    with SyncProxy(Proxy(control_plane, tmp_path / "proxy.kubeconfig")) as proxy:
-        yield proxy
 
 
 @pytest.fixture

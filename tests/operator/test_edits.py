@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from tests.cli.commands import run
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet, Operator, deployment, resource
 from tests.operator.crashes import one_of
-from tests.operator.proxy import Fault, Hold, Proxy, Seen, SyncProxy
+from tests.operator.proxy import Fault, Hold, Proxy, Seen
 from tests.operator.samples import WORKERS
 from tests.waiting import until
 
@@ -28,12 +27,6 @@ GREEN: dict[str, Any] = {"class": "green"}
 
 
 # -- the class ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Proxy]:
-    with SyncProxy(Proxy(control_plane, tmp_path / "proxy.kubeconfig")) as proxy:
-        yield proxy
 
 
 def start_class(start: Any, name: str, kubeconfig: Path | None = None) -> Operator:

@@ -23,19 +23,13 @@ from tests.chart.helm import wait_for_crd
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.audit import changes
 from tests.operator.conftest import CRDS, Fleet, Operator
-from tests.operator.proxy import Answer, Fault, Hold, Proxy, Reset, Seen, SyncProxy
+from tests.operator.proxy import Answer, Fault, Hold, Proxy, Reset, Seen
 from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 LEASE_S = 5
 """Longer than in other tests: here an operator is not to lose it because the machine is busy."""
-
-
-@pytest.fixture
-def proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Proxy]:
-    with SyncProxy(Proxy(control_plane, tmp_path / "proxy.kubeconfig")) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from openrouter_operator.cluster import Cluster, ClusterError
 from openrouter_operator.inventory import Inventory
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet, resource
-from tests.operator.proxy import Answer, Fault, Proxy, Reset, Seen, SyncProxy
+from tests.operator.proxy import Answer, Fault, Proxy, Reset, Seen
 from tests.operator.samples import workload
 from tests.waiting import until
 
@@ -26,12 +25,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 EXPIRED = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}}
 FLOOR = {"kind": "Deployment", "name": "scaled", "pausedReplicas": 1}
-
-
-@pytest.fixture
-def proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Proxy]:
-    with SyncProxy(Proxy(control_plane, tmp_path / "proxy.kubeconfig")) as proxy:
-        yield proxy
 
 
 def autoscaler(least: int) -> dict[str, Any]:

@@ -11,24 +11,12 @@ from openrouter_operator.candidates import Candidate
 from openrouter_operator.memory import MEND_S, Memory
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.workload import Change, forgets
-from tests.operator.samples import OTHER, OWNER, closed, opened, paused, unknown, workload
+from tests.operator.samples import OTHER, OWNER, Clock, closed, opened, paused, unknown, workload
 
 PAUSE = Goal(Step.PAUSE, "BreakerOpen")
 PAUSED = paused("a", original=3)
 STRIPPED = replace(PAUSED, pause=None)
 """The same, once somebody has taken the annotation away."""
-
-
-class Clock:
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -6,19 +6,7 @@ import pytest
 
 from openrouter_operator.handlers import configure
 from openrouter_operator.streams import LAG_S, Streams
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.operator.samples import Clock
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +19,8 @@ from openrouter_operator.cluster import Cluster
 from openrouter_operator.feed import Feeds
 from openrouter_operator.inventory import Inventory
 from openrouter_operator.metrics import Histogram, Sample, counter, gauge, text
-from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet, Operator
-from tests.operator.proxy import Answer, Hold, Proxy, Swallow, SyncProxy
+from tests.operator.proxy import Answer, Hold, Proxy, Swallow
 from tests.waiting import until
 
 PREFIX = "openrouter_guard_operator_"
@@ -92,11 +90,6 @@ class Scraper:
 @pytest.mark.cluster
 @pytest.mark.slow
 class TestOnACluster:
-    @pytest.fixture
-    def proxy(self, control_plane: ControlPlane, tmp_path: Path) -> Iterator[Proxy]:
-        with SyncProxy(Proxy(control_plane, tmp_path / "proxy.kubeconfig")) as proxy:
-            yield proxy
-
     def test_it_tells_what_it_does(self, fleet: Fleet, proxy: Proxy, start: Any) -> None:
         scrape = Scraper(start(proxy.kubeconfig))
         fleet.deploy(one=1, three=3, refused=1)
