@@ -1,0 +1,130 @@
+"""Readers of what others wrote: text, numbers, times and JSON, each within bounds.
+
+None of them raises, whatever it is given: what cannot be read, or lies out of bounds, is no value. So one damaged
+field costs that field and nothing else. All that comes from Redis, and all that an upstream answers, is read so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = ["CLOCK_S", "DAMAGED", "json_of", "moment_s", "number", "object_of", "text_of", "whole"]
+
+CLOCK_S = 60.0
+"""So far two clocks may be apart. A time that should lie in the past, and is further ahead, says nothing."""
+DAMAGED = "\ufffd"
+"""What stands for a byte that is no text."""
+TEXT_MOST = 4096
+JSON_MOST = 65_536
+JSON_DEPTH = 64
+_YEAR_2000_S = 946_684_800.0
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+_NUMBER_MOST = 400
+_COUNT = re.compile(r"[0-9]{1,15}")
+"""What a count looks like, to the scripts in Redis too: 15 digits are exact in their numbers."""
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+
+
+def text_of(raw: object, most: int = TEXT_MOST) -> str:
+    """Text of no more than *most* characters that can be written as UTF-8; empty if it is none.
+
+    Bytes, surrogates and numbers are taken too.
+    """
+    if isinstance(raw, bytes):
+        return raw[: 4 * most].decode(errors="replace")[:most]
+    if isinstance(raw, str):
+        cut = raw[:most]
+        return cut if cut.isascii() else cut.encode(errors="replace").decode()
+    if isinstance(raw, int | float) and not isinstance(raw, bool):
+        # A number of many thousand digits cannot be written as text.
+        return str(raw)[:most] if isinstance(raw, float) or abs(raw) < 10**TEXT_MOST else ""
+    return ""
+
+
+def number(raw: object, least: float, most: float) -> float | None:
+    """A finite number, or the text of one, from *least* to *most*; else None."""
+    if isinstance(raw, int | float) and not isinstance(raw, bool):
+        found = _float(raw)
+    else:
+        text = text_of(raw, _NUMBER_MOST)
+        found = _float(text) if _NUMBER.fullmatch(text) else math.nan
+    return found if least <= found <= most else None
+
+
+def whole(raw: object, most: int) -> int:
+    """A count from 0 to *most*, or the digits of one; else 0.
+
+    >>> [whole(each, 10) for each in ("7", 7, "-7", "7.0", "nan", "11", None)]
+    [7, 7, 0, 0, 0, 0, 0]
+    """
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return raw if 0 <= raw <= most else 0
+    text = text_of(raw, 16)
+    found = int(text) if _COUNT.fullmatch(text) else 0
+    return found if found <= most else 0
+
+
+def moment_s(raw: object, now_s: float, ahead_s: float = CLOCK_S) -> float:
+    """A time, as ISO 8601 or Unix seconds, in Unix seconds: since 2000, and no more than *ahead_s* after *now_s*.
+
+    Else 0: never. A time without offset is taken as UTC.
+    """
+    latest_s = now_s + ahead_s
+    unix_s = number(raw, _YEAR_2000_S, latest_s)
+    if unix_s is not None:
+        return unix_s
+    at_s = _iso_s(raw)
+    return at_s if _YEAR_2000_S <= at_s <= latest_s else 0.0
+
+
+def json_of(raw: object, most: int = JSON_MOST, depth: int = JSON_DEPTH) -> Any:
+    """What JSON says; None if it is none, longer than *most* or deeper than *depth*. ``NaN`` in it is None.
+
+    Numbers in it may be infinite, or larger than any float.
+    """
+    if not isinstance(raw, str | bytes) or len(raw) > most:
+        return None
+    text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+    if _is_deeper(text, depth):
+        return None
+    try:
+        return json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+
+
+def object_of(raw: object, most: int = JSON_MOST) -> dict[str, Any]:
+    """A JSON object; empty if it is none."""
+    found = json_of(raw, most)
+    return found if isinstance(found, dict) else {}
+
+
+def _float(value: float | str) -> float:
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _iso_s(raw: object) -> float:
+    try:
+        at = datetime.fromisoformat(raw if isinstance(raw, str) else text_of(raw, 64))
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _is_deeper(text: str, depth: int) -> bool:
+    """Whether JSON nests deeper; the parser would end with the stack."""
+    if text.count("[") + text.count("{") <= depth:
+        return False
+    level = 0
+    for match in _BRACKET.finditer(text):
+        level += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
+        if level > depth:
+            return True
+    return False
