@@ -67,7 +67,7 @@ def limit(wait_s: float) -> Event:
 
 def check(state: OpenRouterState) -> Event:
     return lambda record, now_s: checks.after_check(
-        record, Upstream(state, last_check_s=now_s), now_s=now_s, policy=POLICY, by="checker"
+        record, Upstream(state, checked_s=now_s), now_s=now_s, policy=POLICY, by="checker"
     )
 
 

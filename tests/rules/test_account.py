@@ -19,7 +19,9 @@ NO_CREDIT = Signal(Effect.FAILURE, ErrorType.CREDITS_EXHAUSTED, status_code=402)
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
 INVALID, EMPTY = OpenRouterState.API_KEY_INVALID, OpenRouterState.CREDITS_EXHAUSTED
 FINE, DOWN, NO_KEY = OpenRouterState.ACTIVE, OpenRouterState.SERVICE_UNAVAILABLE, OpenRouterState.API_KEY_MISSING
-IN_DOUBT = Record(Closed(1), epoch=7, live_reporters=50, check_wanted_s=95.0, upstream=Upstream(INVALID))
+IN_DOUBT = Record(
+    Closed(1), epoch=7, live_reporters=50, check_wanted_s=95.0, doubted_s=95.0, upstream=Upstream(INVALID)
+)
 
 
 def doubted(record: Record, signal: Signal) -> Record:
@@ -27,7 +29,7 @@ def doubted(record: Record, signal: Signal) -> Record:
 
 
 def checked(record: Record, found: OpenRouterState) -> Record:
-    seen = Upstream(found, last_check_s=NOW_S)
+    seen = Upstream(found, checked_s=NOW_S)
     return checks.after_check(record, seen, now_s=NOW_S, policy=POLICY, by="service")
 
 
@@ -59,7 +61,7 @@ def test_many_refused_calls_ask_once() -> None:
     ("record", "wanted"),
     [
         pytest.param(IN_DOUBT, True, id="asked and not made"),
-        pytest.param(replace(IN_DOUBT, upstream=Upstream(last_check_s=96.0)), False, id="made"),
+        pytest.param(replace(IN_DOUBT, upstream=Upstream(checked_s=96.0)), False, id="made"),
         pytest.param(replace(IN_DOUBT, check_wanted_s=89.9), False, id="too late to say anything about that call"),
         pytest.param(replace(IN_DOUBT, breaker=Open("error", 90, 99)), False, id="not closed any more"),
         pytest.param(Record(), False, id="nobody asked"),
@@ -111,7 +113,7 @@ def test_a_key_that_works_was_not_the_reason() -> None:
     ],
 )
 def test_a_recent_check_confirms_as_well(found: OpenRouterState, age_s: float, opens: bool) -> None:
-    record = Record(Closed(1), epoch=7, check_found=found, upstream=Upstream(last_check_s=NOW_S - age_s))
+    record = Record(Closed(1), epoch=7, check_found=found, upstream=Upstream(checked_s=NOW_S - age_s))
     assert isinstance(doubted(record, BAD_KEY).breaker, Open) is opens
 
 
@@ -132,3 +134,31 @@ def test_two_calls_without_credit_open_for_all(signals: list[Signal], expected: 
     after = settled(record)
     assert after.phase(NOW_S) is expected
     assert expected is Phase.CLOSED or getattr(after.breaker, "reason", "") == "credits_exhausted"
+
+
+def test_a_check_from_before_the_first_refused_call_says_nothing_for_the_key() -> None:
+    record = Record(Closed(4), epoch=7, check_found=FINE, upstream=Upstream(INVALID, checked_s=NOW_S - 5))
+    refused = replace(doubted(record, BAD_KEY), breaker=Closed(5))
+    opened = settled(refused)
+    assert isinstance(opened.breaker, Open)
+    assert (opened.breaker.reason, opened.upstream.state) == ("api_key_invalid", INVALID)
+
+
+def test_nor_does_one_that_was_asked_before_it_and_answered_after() -> None:
+    after = checks.after_check(
+        IN_DOUBT, Upstream(FINE, checked_s=NOW_S), now_s=NOW_S, policy=POLICY, by="me", began_s=94.9
+    )
+    assert (after.upstream.state, after.check_found) == (INVALID, None)
+
+
+def test_what_anybody_reports_is_no_check() -> None:
+    upstream = Upstream(INVALID, last_check_s=NOW_S, checked_s=NOW_S - 61)
+    record = Record(Closed(1), epoch=7, check_found=INVALID, upstream=upstream)
+    assert isinstance(doubted(record, BAD_KEY).breaker, Closed)
+
+
+def test_the_doubt_of_a_run_of_failures_began_with_its_first() -> None:
+    asked_long_ago = replace(IN_DOUBT, check_wanted_s=80.0, doubted_s=80.0)
+    assert doubted(asked_long_ago, BAD_KEY).doubted_s == 80.0
+    succeeded_since = replace(asked_long_ago, upstream=replace(IN_DOUBT.upstream, last_success_s=90.0))
+    assert doubted(succeeded_since, BAD_KEY).doubted_s == NOW_S

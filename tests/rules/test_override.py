@@ -82,7 +82,7 @@ def test_meanwhile_nothing_moves_the_breaker(kind: OverrideKind) -> None:
     assert isinstance(after.breaker, HalfOpen)
     assert not after.breaker.permits
     assert records.with_permit(half_open, "you", now_s=NOW_S, policy=POLICY) is None
-    found = Upstream(OpenRouterState.SERVICE_UNAVAILABLE, last_check_s=NOW_S)
+    found = Upstream(OpenRouterState.SERVICE_UNAVAILABLE, checked_s=NOW_S)
     checked = checks.after_check(forced(kind, OPEN), found, now_s=NOW_S, policy=POLICY, by="service")
     assert (checked.breaker, checked.upstream.state) == (OPEN, found.state)
     tripped = forced(kind, Closed(9, refusals=9))

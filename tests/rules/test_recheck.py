@@ -23,8 +23,8 @@ INVALID, EMPTY = OpenRouterState.API_KEY_INVALID, OpenRouterState.CREDITS_EXHAUS
         pytest.param(Record(Open("error", -15, 110.1)), False, id="earlier it would tell nothing"),
         pytest.param(Record(Open("error", -15, 100)), False, id="later trial calls tell more"),
         pytest.param(Record(OPEN, check_slot_s=100.1), False, id="somebody has the slot"),
-        pytest.param(Record(OPEN, upstream=Upstream(last_check_s=96)), False, id="it was made: once is enough"),
-        pytest.param(Record(OPEN, upstream=Upstream(last_check_s=94)), True, id="another one, before that"),
+        pytest.param(Record(OPEN, upstream=Upstream(checked_s=96)), False, id="it was made: once is enough"),
+        pytest.param(Record(OPEN, upstream=Upstream(checked_s=94)), True, id="another one, before that"),
         pytest.param(Record(OPEN, upstream=Upstream(rate_limit_reset_s=101)), False, id="we are rate limited"),
         pytest.param(Record(HalfOpen("error", -15)), False, id="half-open"),
         pytest.param(Record(Closed()), False, id="closed"),
@@ -45,7 +45,7 @@ def test_a_short_wait_is_not_spent_on_checks() -> None:
 
 
 def after(breaker: Breaker, found: OpenRouterState, now_s: float = NOW_S) -> Breaker:
-    seen = Upstream(found, last_check_s=now_s)
+    seen = Upstream(found, checked_s=now_s)
     return checks.after_check(Record(breaker, epoch=7), seen, now_s=now_s, policy=POLICY, by="service").breaker
 
 

@@ -40,8 +40,8 @@ def test_enough_failures_from_enough_reporters_open_the_breaker(breaker: Closed,
 class TestANetworkThatMayBeOneWorkersOwn:
     UNREACHABLE = Upstream(OpenRouterState.ERROR, error_details=json.dumps({"error_type": "network_error"}))
 
-    def seen(self, run: frozenset[str], live: int, failures: int = 5, last_check_s: float = 0.0) -> Record:
-        upstream = replace(self.UNREACHABLE, last_check_s=last_check_s)
+    def seen(self, run: frozenset[str], live: int, failures: int = 5, checked_s: float = 0.0) -> Record:
+        upstream = replace(self.UNREACHABLE, checked_s=checked_s)
         return Record(Closed(failures, run), epoch=7, live_reporters=live, upstream=upstream)
 
     def test_stops_nobody_where_one_worker_reports_and_a_check_is_asked_for(self) -> None:
@@ -50,7 +50,7 @@ class TestANetworkThatMayBeOneWorkersOwn:
         assert checks.wants_check(after, now_s=NOW_S, policy=POLICY)
 
     def test_is_asked_about_once_a_minute(self) -> None:
-        asked = self.seen(ONE, live=1, last_check_s=NOW_S - 59)
+        asked = self.seen(ONE, live=1, checked_s=NOW_S - 59)
         assert settle(asked) is asked
 
     def test_is_not_asked_about_before_the_threshold(self) -> None:
@@ -291,7 +291,7 @@ class TestProbation:
 
 
 class TestChecks:
-    FOUND = Upstream(OpenRouterState.ACTIVE, "Service active", balance=3.0, last_check_s=NOW_S)
+    FOUND = Upstream(OpenRouterState.ACTIVE, "Service active", balance=3.0, checked_s=NOW_S)
 
     def check(self, record: Record) -> Record:
         return checked(record, self.FOUND)

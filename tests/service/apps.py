@@ -126,7 +126,13 @@ async def ask(service: httpx.AsyncClient, url: str = STATUS) -> dict[str, Any]:
 
 
 async def write(client: aioredis.Redis, age_s: float, **fields: str) -> None:
-    """The state as an older system writes it, checked so many seconds ago."""
+    """The state as a health check left it so many seconds ago."""
+    await write_as_before(client, age_s, **fields)
+    await client.hset(STATE, "checked_at", iso(time.time() - age_s))
+
+
+async def write_as_before(client: aioredis.Redis, age_s: float, **fields: str) -> None:
+    """The state as an earlier system wrote it so many seconds ago."""
     own: dict[Any, Any] = {
         "state": "active",
         "message": "Service active",

@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import datetime
 
 import redis.asyncio as aioredis
 
+from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import Settings
 from tests.service.apps import (
     FORCED,
     STATE,
     FakeUpstream,
     ask,
+    eventually,
     running,
     write,
+    write_as_before,
 )
 
 
-async def test_their_state_is_served_from_the_cache(
+async def test_their_state_is_served_at_once_and_a_check_of_ours_follows(
     settings: Settings, upstream: FakeUpstream, client: aioredis.Redis
 ) -> None:
-    await write(client, age_s=5, error_details="connection reset", consecutive_failures="2")
+    await write_as_before(client, age_s=5, error_details="connection reset", consecutive_failures="2")
     async with running(settings, upstream) as service:
         answer = await ask(service)
+        await eventually(lambda: upstream.calls == 1)
     assert (answer["status"], answer["balance"], answer["usage_month"]) == ("active", 42.0, 30.25)
     assert (answer["consecutive_failures"], answer["error_details"]) == (2, "connection reset")
-    assert (answer["cache_hit"], upstream.calls) == (True, 0)
+    assert (answer["cache_hit"], answer["source"], answer["age_seconds"]) == (True, "stale", None)
+
+
+async def test_their_reports_are_no_check_of_ours(
+    settings: Settings, upstream: FakeUpstream, client: aioredis.Redis
+) -> None:
+    await write(client, age_s=500)
+    await client.hset(STATE, "last_check", iso(time.time()))
+    async with running(settings, upstream) as service:
+        answer = await ask(service)
+    assert (answer["source"], answer["balance"], upstream.calls) == ("live", 87.5, 1)
 
 
 async def test_their_open_breaker_is_ours(settings: Settings, upstream: FakeUpstream, client: aioredis.Redis) -> None:

@@ -166,7 +166,7 @@ async def test_a_redis_that_takes_no_writes_serves_what_it_has(
 ) -> None:
     async with running(settings, upstream) as service:
         await ask(service)
-        await client.hset("openrouter:state", "last_check", "2020-01-01T00:00:00+00:00")
+        await client.hset("openrouter:state", "checked_at", "2020-01-01T00:00:00+00:00")
         await client.hdel("openrouter:state", "check_slot")
         # Out of memory for everybody: reads go on.
         await client.config_set("maxmemory", 1)

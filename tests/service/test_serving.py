@@ -54,7 +54,7 @@ def record(**known: float) -> Record:
     """A record whose check began and ended so many seconds ago."""
     slot_s = NOW_S - known["began"] + T.check_slot_s if "began" in known else 0.0
     ended_s = NOW_S - known["ended"] if "ended" in known else 0.0
-    return Record(upstream=Upstream(last_check_s=ended_s), check_slot_s=slot_s)
+    return Record(upstream=Upstream(checked_s=ended_s), check_slot_s=slot_s)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_chance(known: Record | None, expected: Chance) -> None:
     ],
 )
 def test_age(checked_s: float, age: float | None) -> None:
-    assert age_s(Record(upstream=Upstream(last_check_s=checked_s)), NOW_S, thresholds=T) == age
+    assert age_s(Record(upstream=Upstream(checked_s=checked_s)), NOW_S, thresholds=T) == age
 
 
 def test_age_of_nothing() -> None:

@@ -78,11 +78,11 @@ class Refresher:
         try:
             reserved = await self._reserve()
             if reserved is not None:
-                began_s = time.monotonic()
-                finding = await self._upstream.check(self._cache.now_s)
+                began_s, at_s = time.monotonic(), self._cache.now_s
+                finding = await self._upstream.check(at_s)
                 if finding.state is not OpenRouterState.API_KEY_MISSING:
                     self._on_check(finding, time.monotonic() - began_s)
-                await self._commit(finding, reserved.epoch)
+                await self._commit(finding, reserved.epoch, at_s)
         except StoreError:
             return  # the cache has logged it, once; the slot passes
         except Exception:
@@ -102,23 +102,24 @@ class Refresher:
         await self._cache.change(decide)
         return reserved
 
-    async def _commit(self, finding: Finding, epoch: int) -> None:
-        seen = await self._cache.change(partial(self._after, finding))
+    async def _commit(self, finding: Finding, epoch: int, began_s: float) -> None:
+        seen = await self._cache.change(partial(self._after, finding, began_s))
         runs = _runs(finding, seen.record)
         if runs:
             self._seq += 1
             await self._cache.count(Batch(epoch, self._reporter, self._seq, runs))
 
-    def _after(self, finding: Finding, record: Record | None, now_s: float) -> Record:
+    def _after(self, finding: Finding, began_s: float, record: Record | None, now_s: float) -> Record:
         base = self._cache.base(record, now_s)
         found = finding.upstream(now_s)
         seen = _kept(base.upstream, found) if _knows_less(finding, base.upstream) else found
-        return after_check(base, seen, now_s=now_s, policy=self._cache.policy, by=self._cache.by)
+        policy, by = self._cache.policy, self._cache.by
+        return after_check(base, seen, now_s=now_s, policy=policy, by=by, began_s=began_s)
 
 
 def _knows_less(finding: Finding, seen: Upstream) -> bool:
     """Whether workers, with a key of their own, called since the last look: what they saw is worth more."""
-    return finding.state is OpenRouterState.API_KEY_MISSING and seen.last_api_call_s > seen.last_check_s
+    return finding.state is OpenRouterState.API_KEY_MISSING and seen.last_api_call_s > seen.checked_s
 
 
 def _kept(seen: Upstream, found: Upstream) -> Upstream:

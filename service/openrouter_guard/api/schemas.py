@@ -116,7 +116,9 @@ class StatusAnswer(BaseModel):
     balance: float | None = Field(description="What is left of the key's limit; null if it has none")
     usage_today: float | None
     usage_month: float | None
-    last_check: Moment | None = Field(description="The last health check of OpenRouter; null if there was none")
+    last_check: Moment | None = Field(
+        description="The last health check of OpenRouter; null if there was none: a worker's report is none"
+    )
     error_details: str | None = Field(description="JSON text about the last error")
     consecutive_failures: int = Field(description="Of the whole fleet")
     circuit_breaker_open: bool = Field(description="Whether the breaker is not closed")

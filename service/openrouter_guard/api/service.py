@@ -34,7 +34,7 @@ from .reckoning import Reckoning
 from .refresher import Refresher
 from .reports import Reports
 from .schemas import MetricsAnswer, StatusAnswer
-from .serving import Chance, Mood, Plan, adapted, age_s, is_due, mood, plan
+from .serving import Chance, Mood, Plan, adapted, age_s, is_due, mood, plan, told_age_s
 from .status import status_answer
 from .webhook import Webhook, alarm_event
 
@@ -93,14 +93,14 @@ class Service:
 
     async def status(self, *, force: bool) -> StatusAnswer:
         """What is known of the upstream; *force* asks for more than the cache where a check may be made."""
-        before_s = self._cache.view.last_check_s
+        before_s = self._cache.view.checked_s
         match self._plan(force=force):
             case Plan.WAIT:
                 await self._refresher.answer()
             case Plan.REVALIDATE:
                 self._refresher.start()
         view = self._cache.view
-        answer = status_answer(view, self._settings, is_live=view.last_check_s != before_s)
+        answer = status_answer(view, self._settings, is_live=view.checked_s != before_s)
         self.last_answer = answer
         self.count(answer)
         return answer
@@ -122,7 +122,9 @@ class Service:
 
     def _plan(self, *, force: bool) -> Plan:
         thresholds = adapted(self._mood, thresholds=self._thresholds)
-        return plan(self._age_s, self._refresher.chance, force=force, thresholds=thresholds)
+        view = self._cache.view
+        told_s = told_age_s(view.record, view.now_s, thresholds=thresholds)
+        return plan(self._age_s, self._refresher.chance, force=force, thresholds=thresholds, told_age_s=told_s)
 
     @property
     def _mood(self) -> Mood:

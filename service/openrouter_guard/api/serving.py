@@ -9,7 +9,20 @@ from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.record import Record, block_s
 from openrouter_guard.settings import Thresholds
 
-__all__ = ["Chance", "Mood", "Plan", "Source", "adapted", "age_s", "chance", "is_due", "mood", "plan", "source"]
+__all__ = [
+    "Chance",
+    "Mood",
+    "Plan",
+    "Source",
+    "adapted",
+    "age_s",
+    "chance",
+    "is_due",
+    "mood",
+    "plan",
+    "source",
+    "told_age_s",
+]
 
 WELL_ERROR_RATE = 0.01
 GRACE_S = 2.0
@@ -53,8 +66,15 @@ class Source(StrEnum):
     STALE = "stale"
 
 
-def plan(age_s: float | None, chance: Chance, *, force: bool, thresholds: Thresholds) -> Plan:
-    """How to answer when the last check is ``age_s`` old (None: there was none)."""
+def plan(
+    age_s: float | None, chance: Chance, *, force: bool, thresholds: Thresholds, told_age_s: float | None = None
+) -> Plan:
+    """How to answer when the last check is ``age_s`` old (None: there was none).
+
+    What an earlier system told ``told_age_s`` ago is shown while the first check runs.
+    """
+    if age_s is None and told_age_s is not None and told_age_s <= thresholds.stale_s:
+        age_s = thresholds.stale_s
     if force or age_s is None or age_s > thresholds.stale_s:
         return Plan.CACHED if chance is Chance.NONE else Plan.WAIT
     if age_s >= thresholds.fresh_s and chance is Chance.FREE:
@@ -101,17 +121,25 @@ def _is_out(record: Record, now_s: float, thresholds: Thresholds) -> bool:
     """Whether a check has begun that may still end."""
     began_s = record.check_slot_s - thresholds.check_slot_s
     # A slot that begins in the future is one of a replica with other settings: nothing is known of its check.
-    has_begun = record.upstream.last_check_s < began_s < now_s + GRACE_S
+    has_begun = record.upstream.checked_s < began_s < now_s + GRACE_S
     return has_begun and now_s < began_s + thresholds.check_timeout_s + GRACE_S
 
 
 def age_s(record: Record | None, now_s: float, *, thresholds: Thresholds) -> float | None:
-    """Seconds since the last check; None if there was none."""
-    checked_s = record.upstream.last_check_s if record else 0.0
+    """Seconds since the last health check of ours; None if there was none."""
+    return _age_s(record.upstream.checked_s if record else 0.0, now_s, thresholds)
+
+
+def told_age_s(record: Record | None, now_s: float, *, thresholds: Thresholds) -> float | None:
+    """Seconds since anybody told anything, be it an earlier system; None if nobody has."""
+    return _age_s(record.upstream.last_check_s if record else 0.0, now_s, thresholds)
+
+
+def _age_s(at_s: float, now_s: float, thresholds: Thresholds) -> float | None:
     # Another writer's clock may be ahead; far ahead, its time would keep us from ever asking again.
-    if not checked_s or checked_s > now_s + thresholds.fresh_s:
+    if not at_s or at_s > now_s + thresholds.fresh_s:
         return None
-    return max(now_s - checked_s, 0.0)
+    return max(now_s - at_s, 0.0)
 
 
 def source(age_s: float | None, *, is_live: bool, thresholds: Thresholds) -> Source:

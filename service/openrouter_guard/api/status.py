@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from openrouter_guard.errors import StoreUnavailable
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase
 from openrouter_guard.rules.models import cooling
@@ -31,7 +33,7 @@ def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAns
         balance=upstream.balance,
         usage_today=upstream.usage_today,
         usage_month=upstream.usage_month,
-        last_check=iso(upstream.last_check_s) or None,
+        last_check=iso(upstream.checked_s) or None,
         error_details=upstream.error_details or None,
         consecutive_failures=record.breaker.failures,
         circuit_breaker_open=phase is not Phase.CLOSED,
@@ -73,7 +75,9 @@ def _unknown(view: View) -> str:
 
 def _is_known(record: Record | None) -> bool:
     """Whether anybody has seen anything of the upstream: a reserved check alone says nothing yet."""
-    return record is not None and (record.upstream, record.breaker) != (Upstream(), Closed())
+    if record is None:
+        return False
+    return (replace(record.upstream, last_check_s=0.0), record.breaker) != (Upstream(), Closed())
 
 
 def _breaker(record: Record, phase: Phase | None, now_s: float) -> BreakerAnswer:

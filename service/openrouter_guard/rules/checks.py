@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from . import breaker as breakers
@@ -36,13 +37,15 @@ def doubted(record: Record, signal: Signal, *, now_s: float, policy: Policy, by:
         return record
     if found_lately(record, signal.error_type.state, now_s):
         return now_open(record, signal.error_type.value, by, now_s, policy)
-    is_asked = now_s - record.check_wanted_s <= policy.confirm_s
-    return record if is_asked else replace(record, check_wanted_s=now_s)
+    is_asked = record.doubted_s and now_s - record.check_wanted_s <= policy.confirm_s
+    # Without a success since, it is the same doubt.
+    first_s = record.doubted_s if record.doubted_s > record.upstream.last_success_s else now_s
+    return record if is_asked else replace(record, check_wanted_s=now_s, doubted_s=first_s)
 
 
 def wants_check(record: Record, *, now_s: float, policy: Policy) -> bool:
     """Whether a call asked for a health check that has not been made and would not come too late."""
-    is_open_question = record.check_wanted_s > record.upstream.last_check_s
+    is_open_question = record.check_wanted_s > record.upstream.checked_s
     return is_open_question and _is_in_doubt(record, now_s, policy)
 
 
@@ -50,8 +53,10 @@ def _is_in_doubt(record: Record, now_s: float, policy: Policy) -> bool:
     return isinstance(record.breaker, Closed) and now_s - record.check_wanted_s <= policy.confirm_s
 
 
-def after_check(record: Record, found: Upstream, *, now_s: float, policy: Policy, by: str) -> Record:
-    """The record after a health check.
+def after_check(
+    record: Record, found: Upstream, *, now_s: float, policy: Policy, by: str, began_s: float = math.inf
+) -> Record:
+    """The record after a health check that began at ``began_s``, if that is known.
 
     A good check tells that the key works, not that calls do: it does not overrule what workers saw in a breaker
     that is not closed. Only where none of them is there to try, good checks in a row close it, on probation.
@@ -63,11 +68,15 @@ def after_check(record: Record, found: Upstream, *, now_s: float, policy: Policy
         last_success_s=seen.last_success_s,
         rate_limit_reset_s=max(seen.rate_limit_reset_s, found.rate_limit_reset_s),
     )
+    is_outdated = is_good and began_s < record.doubted_s
     if is_good and _workers_disagree(record):
-        known = _as_workers_saw_it(known, seen)
+        known = _as_workers_saw_it(known, seen, is_outdated=is_outdated)
     counts = is_good and record.phase(now_s) is Phase.HALF_OPEN and _tells_of_recovery(record.breaker, found)
     checked = replace(
-        record, upstream=known, check_found=found.state, good_checks=record.good_checks + 1 if counts else 0
+        record,
+        upstream=known,
+        check_found=None if is_outdated else found.state,
+        good_checks=record.good_checks + 1 if counts else 0,
     )
     if record.override is not None:
         return replace(checked, good_checks=0)
@@ -82,9 +91,12 @@ def after_check(record: Record, found: Upstream, *, now_s: float, policy: Policy
     return now_closed(checked, by, now_s, on_probation=True)
 
 
-def _as_workers_saw_it(found: Upstream, seen: Upstream) -> Upstream:
-    """What they saw of the service stands; what they saw of the key does not, for the check knows better."""
-    if seen.state is OpenRouterState.API_KEY_INVALID:
+def _as_workers_saw_it(found: Upstream, seen: Upstream, *, is_outdated: bool) -> Upstream:
+    """What they saw of the service stands; what they saw of the key does not, for the check knows better.
+
+    Unless it was asked before they saw it.
+    """
+    if seen.state is OpenRouterState.API_KEY_INVALID and not is_outdated:
         return replace(found, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS, error_details="")
     return replace(found, state=seen.state, message=seen.message, error_details=seen.error_details)
 
@@ -119,7 +131,7 @@ def is_recheck_due(record: Record, *, now_s: float, policy: Policy) -> bool:
     if not isinstance(breaker, Open) or record.override is not None or record.upstream.rate_limit_reset_s > now_s:
         return False
     begins_s = breaker.until_s - min(policy.recheck_s, policy.reset_timeout_s / 2)
-    is_untold = record.check_slot_s <= now_s and record.upstream.last_check_s < begins_s
+    is_untold = record.check_slot_s <= now_s and record.upstream.checked_s < begins_s
     return is_untold and begins_s <= now_s < breaker.until_s
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "extended",
     "found_lately",
     "fresh",
+    "kept_visible",
     "limited",
     "next_epoch",
     "now_closed",
@@ -52,7 +53,9 @@ class Upstream:
 
     Attributes:
         balance: What is left, or None where the key has no limit of its own.
-        last_check_s: The last check by the health service; 0 if there was none.
+        last_check_s: When anybody last wrote what it knows: a call of any worker, a health check, or whoever keeps an
+            open state alive. Earlier systems take an older state for none.
+        checked_s: The last check by the health service; 0 if there was none. Only this says how old the balance is.
         error_details: JSON about the last error, or empty.
         rate_limit_reset_s: Calls are not permitted before; 0 if not rate limited.
     """
@@ -67,6 +70,7 @@ class Upstream:
     last_success_s: float = 0.0
     error_details: str = ""
     rate_limit_reset_s: float = 0.0
+    checked_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class Record:
         good_checks: Health checks in a row that found nothing wrong while the breaker was half-open.
         check_found: What the last health check found, whatever calls said since; None if there was none.
         check_wanted_s: When a call last gave reason to doubt the key or the credit, so that a check is wanted.
+        doubted_s: When the first call of this run of failures did; what was checked before says nothing about it.
         timed_until_s: Until when the time in each state is in the daily metrics; 0 if none has been put there.
     """
 
@@ -115,6 +120,7 @@ class Record:
     fleet: int = 0
     override: Override | None = None
     timed_until_s: float = 0.0
+    doubted_s: float = 0.0
 
     def phase(self, now_s: float) -> Phase:
         """The effective state: what a person decided, else what is stored and the time."""
@@ -224,7 +230,13 @@ def _last_error(record: Record, now_s: float) -> str:
 
 
 def found_lately(record: Record, state: OpenRouterState, now_s: float) -> bool:
-    return record.check_found is state and now_s - record.upstream.last_check_s <= CHECK_HOLDS_S
+    """Whether the last health check found that, and still speaks for it.
+
+    A key that worked before the first call was refused may have been revoked since.
+    """
+    checked_s = record.upstream.checked_s
+    is_outdated = state is OpenRouterState.ACTIVE and checked_s < record.doubted_s
+    return record.check_found is state and now_s - checked_s <= CHECK_HOLDS_S and not is_outdated
 
 
 def counted(record: Record, signal: Signal, reporter: str) -> Record:
@@ -287,7 +299,7 @@ def _may_be_local(breaker: Closed, record: Record, now_s: float, policy: Policy)
     It is asked for once a minute at the most. Where it does not get through either, it is the second reporter.
     """
     is_open_question = _are_enough(breaker, record, policy) and _is_unreachable(record)
-    lately_s = max(record.check_wanted_s, record.upstream.last_check_s)
+    lately_s = max(record.check_wanted_s, record.upstream.checked_s)
     return is_open_question and now_s - lately_s > CHECK_HOLDS_S
 
 
@@ -297,6 +309,16 @@ def _reported(record: Record) -> str:
         return str(json.loads(record.upstream.error_details)["error_type"])
     except (ValueError, KeyError, TypeError):
         return record.upstream.state.value
+
+
+def kept_visible(record: Record, now_s: float) -> Record:
+    """The record that earlier systems go on to see while calls must wait.
+
+    They take a state whose ``last_check`` is older than five minutes for none at all, and let their calls go.
+    """
+    if record.phase(now_s) is Phase.CLOSED and block_s(record, now_s) is None:
+        return record
+    return replace(record, upstream=replace(record.upstream, last_check_s=now_s))
 
 
 def with_permit(record: Record, owner: str, *, now_s: float, policy: Policy) -> Record | None:
@@ -434,4 +456,6 @@ def _told(record: Record, before: Phase, after: Phase, reason: str, by: str, now
     # Counted on, so that whoever decides on the same record comes to the same, be it only to show it.
     epoch = record.epoch + 1 if record.epoch else next_epoch(0, now_s)
     change = Transition(epoch, before, after, reason, by, now_s)
-    return replace(record, epoch=epoch, transitions=(*record.transitions, change)[-KEPT_TRANSITIONS:])
+    upstream = replace(record.upstream, last_check_s=now_s)
+    kept = (*record.transitions, change)[-KEPT_TRANSITIONS:]
+    return replace(record, epoch=epoch, transitions=kept, upstream=upstream)

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from .breaker import Open, Phase
-from .record import Record
+from .record import Record, kept_visible
 
 __all__ = ["DAY_S", "KEPT_DAYS", "Times", "is_due", "kept", "passed", "put_down", "timed_until_s"]
 
@@ -47,7 +47,7 @@ def is_due(record: Record, now_s: float) -> bool:
 
 def put_down(record: Record, now_s: float) -> Record:
     """The record whose time is to be put down, if it is long enough ago that it was."""
-    return replace(record, timed_until_s=now_s) if is_due(record, now_s) else record
+    return replace(kept_visible(record, now_s), timed_until_s=now_s) if is_due(record, now_s) else record
 
 
 def kept(old: Record | None, new: Record, now_s: float) -> tuple[Record, Times]:

@@ -27,7 +27,7 @@ FIELDS = (
     "breaker", "reason", "epoch", "version", "opened_at", "open_until", "closed_at", "trips", "run",
     "live_reporters", "permits", "tried_at", "probation", "good_checks", "transitions", "check_slot",
     "override", "fleet", "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
-    "timed_until", "window",
+    "timed_until", "window", "checked_at", "doubted_at",
 )  # fmt: skip
 """All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
 and ``calls_since`` are the minute that is being measured."""
@@ -56,6 +56,7 @@ def parse(fields: Mapping[str, str]) -> Record:
         calls_per_minute=_number(fields.get("calls_per_minute")) or 0.0,
         check_found=_state(fields["check_found"]) if fields.get("check_found") else None,
         check_wanted_s=unix_s(fields.get("check_wanted")),
+        doubted_s=unix_s(fields.get("doubted_at")),
         timed_until_s=unix_s(fields.get("timed_until")),
     )
 
@@ -70,6 +71,7 @@ def encode(record: Record) -> dict[str, str]:
         "usage_today": _text(upstream.usage_today),
         "usage_month": _text(upstream.usage_month),
         "last_check": iso(upstream.last_check_s),
+        "checked_at": iso(upstream.checked_s),
         "last_api_call": iso(upstream.last_api_call_s),
         "last_success": iso(upstream.last_success_s),
         "error_details": upstream.error_details,
@@ -81,6 +83,7 @@ def encode(record: Record) -> dict[str, str]:
         "fleet": str(record.fleet or ""),
         "check_found": record.check_found.value if record.check_found else "",
         "check_wanted": iso(record.check_wanted_s),
+        "doubted_at": iso(record.doubted_s),
         "timed_until": iso(record.timed_until_s),
         **_breaker_fields(record.breaker),
         "circuit_breaker_open": str(_is_open(record.breaker, record.override)).lower(),
@@ -193,6 +196,7 @@ def _upstream(fields: Mapping[str, str]) -> Upstream:
         usage_today=_number(fields.get("usage_today")),
         usage_month=_number(fields.get("usage_month")),
         last_check_s=unix_s(fields.get("last_check")),
+        checked_s=unix_s(fields.get("checked_at")),
         last_api_call_s=unix_s(fields.get("last_api_call")),
         last_success_s=unix_s(fields.get("last_success")),
         error_details=without_keys(fields.get("error_details", "")),

@@ -45,8 +45,8 @@ class View:
         return self.error is not None
 
     @property
-    def last_check_s(self) -> float:
-        return self.record.upstream.last_check_s if self.record else 0.0
+    def checked_s(self) -> float:
+        return self.record.upstream.checked_s if self.record else 0.0
 
 
 class Cache:

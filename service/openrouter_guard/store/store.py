@@ -29,7 +29,7 @@ STATE_LIFE_S = 600
 _TRIES = 20
 _BEGUN = json.dumps({name: value for name, value in encode(Record()).items() if value and name != "epoch"})
 """What a state begins with, but for its epoch."""
-_NEWS = frozenset({"state", "rate_limit_reset", "last_check", "circuit_breaker_open", "check_wanted"})
+_NEWS = frozenset({"state", "rate_limit_reset", "checked_at", "circuit_breaker_open", "check_wanted"})
 """The fields whose change those who listen need to see at once."""
 
 Decide: TypeAlias = Callable[[Record | None, float], Record | None]

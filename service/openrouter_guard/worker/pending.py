@@ -158,8 +158,12 @@ class Pending:
 
     def _times(self) -> dict[str, str]:
         # Written out once for all results: that alone was two fifths of what a report cost.
-        times = {"last_api_call": self.last_api_call_s, "last_success": self.last_success_s}
-        return {name: iso(at_s) for name, at_s in times.items() if at_s}
+        called, succeeded = self.last_api_call_s, self.last_success_s
+        if not called:
+            return {}
+        at = iso(called)
+        times = {"last_check": at, "last_api_call": at}
+        return times | {"last_success": at if succeeded == called else iso(succeeded)} if succeeded else times
 
 
 def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
