@@ -54,7 +54,8 @@ def read(url: str, scope: str, timeout_s: float) -> tuple[Record | None, float]:
         raise StoreRefused(f"what answers at {address} is not Redis: look at REDIS_URL") from error
     seconds, micros = _list(now)
     found = {name: str(value) for name, value in zip(FIELDS, _list(values), strict=True) if value is not None}
-    return (parse(found) if found else None), float(str(seconds)) + float(str(micros)) / 1e6
+    now_s = float(str(seconds)) + float(str(micros)) / 1e6
+    return (parse(found, now_s) if found else None), now_s
 
 
 def _answers(address: Address, key: str, deadline_s: float) -> tuple[Reply, Reply]:
@@ -163,14 +164,14 @@ def _reply(replies: IO[bytes]) -> Reply:
     line = replies.readline()
     if not line.endswith(b"\r\n"):
         raise EOFError("the connection was closed")
-    kind, text = line[:1], line[1:-2].decode()
+    kind, text = line[:1], line[1:-2].decode(errors="replace")
     match kind:
         case b"-":
             return _Error(text)
         case b":":
             return int(text)
         case b"$":
-            return None if text == "-1" else replies.read(int(text) + 2)[:-2].decode()
+            return None if text == "-1" else replies.read(int(text) + 2)[:-2].decode(errors="replace")
         case b"*":
             return None if text == "-1" else [_reply(replies) for _ in range(int(text))]
         case b"+":

@@ -52,7 +52,7 @@ class Memory:
 
     def read(self) -> Seen:
         raw = {name: self.fields[name] for name in FIELDS if name in self.fields}
-        return Seen(parse(raw) if raw else None, self.now_s, raw)
+        return Seen(parse(raw, self.now_s) if raw else None, self.now_s, raw)
 
     def lose(self) -> None:
         """All data, as a flush or a failover to an empty replica does."""

@@ -54,8 +54,8 @@ def trial(signal: Signal, owner: str) -> Event:
 
 
 def older_writer(*, says_open: bool) -> Event:
-    def write(record: Record, _now_s: float) -> Record:
-        return parse(encode(record) | {"circuit_breaker_open": str(says_open).lower()})
+    def write(record: Record, now_s: float) -> Record:
+        return parse(encode(record) | {"circuit_breaker_open": str(says_open).lower()}, now_s)
 
     return write
 

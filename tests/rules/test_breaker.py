@@ -52,7 +52,8 @@ def test_the_effective_state_is_what_is_stored_and_the_time(breaker: Breaker, ex
             id="half-open: no permit is out until tomorrow",
         ),
         pytest.param(Open("error", 159, 170), Open("error", 159, 170), id="clocks are a little apart"),
-        pytest.param(Open("error", 90, 9_000), Open("error", 90, 9_000), id="others may wait longer than we would"),
+        pytest.param(Open("error", 90, 1_000), Open("error", 90, 1_000), id="others may wait longer than we would"),
+        pytest.param(Open("error", 90, 9_000, 3), Open("error", 90, 140, 3), id="nobody waits for so long"),
     ],
 )
 def test_a_clock_that_was_set_back_makes_nobody_wait_for_it_to_catch_up(before: Breaker, after: Breaker) -> None:

@@ -121,4 +121,4 @@ def test_a_batch_comes_to_the_same_as_its_results_one_by_one(results: list[Signa
     )
 )
 def test_no_hash_whatever_is_in_it_stops_a_reader(found: dict[str, str]) -> None:
-    models.cooling(parse(found), now_s=NOW_S, policy=POLICY)
+    models.cooling(parse(found, NOW_S), now_s=NOW_S, policy=POLICY)

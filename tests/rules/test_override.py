@@ -1,4 +1,4 @@
-"""What a person decides over the breaker's head, at 100 s on the Redis clock."""
+"""What a person decides over the breaker's head, at one moment of the Redis clock."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from openrouter_guard.rules.record import Record, Transition, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.rules.wire import encode, parse
 
-NOW_S, END_S = 100.0, 160.0
+NOW_S = 1_800_000_000.0
+SINCE_S, UNTIL_S, END_S = NOW_S - 10, NOW_S + 30, NOW_S + 60
 POLICY = Policy(reset_timeout_s=10, jitter=0)
 FORCED_OPEN, FORCED_CLOSED, DISABLED = OverrideKind
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
-OPEN = Open("timeout", 90, until_s=130)
+OPEN = Open("timeout", SINCE_S, until_s=UNTIL_S)
 
 
 def forced(kind: OverrideKind, breaker: Breaker = Closed(), **changes: object) -> Record:
@@ -30,7 +31,7 @@ def settled(record: Record, now_s: float = NOW_S) -> Record:
     return records.settled(record, now_s=now_s, policy=POLICY, by="me")
 
 
-@pytest.mark.parametrize("breaker", [Closed(), OPEN, HalfOpen("timeout", 90)])
+@pytest.mark.parametrize("breaker", [Closed(), OPEN, HalfOpen("timeout", SINCE_S)])
 @pytest.mark.parametrize(
     ("kind", "phase"), [(FORCED_OPEN, Phase.OPEN), (FORCED_CLOSED, Phase.CLOSED), (DISABLED, Phase.CLOSED)]
 )
@@ -49,12 +50,14 @@ def test_the_history_says_who_and_why_not() -> None:
 
 
 def test_the_newest_wins() -> None:
-    again = records.overridden(forced(FORCED_OPEN), Override(DISABLED, "bob", "a test", 200), NOW_S)
-    assert (again.override, again.epoch) == (Override(DISABLED, "bob", "a test", 200), 9)
+    again = records.overridden(forced(FORCED_OPEN), Override(DISABLED, "bob", "a test", NOW_S + 100), NOW_S)
+    assert (again.override, again.epoch) == (Override(DISABLED, "bob", "a test", NOW_S + 100), 9)
 
 
 @pytest.mark.parametrize("kind", OverrideKind)
-@pytest.mark.parametrize("breaker", [Closed(9), Open("timeout", 90, until_s=130), HalfOpen("timeout", 90)])
+@pytest.mark.parametrize(
+    "breaker", [Closed(9), Open("timeout", SINCE_S, until_s=UNTIL_S), HalfOpen("timeout", SINCE_S)]
+)
 def test_it_ends_by_itself_and_the_breaker_goes_on(kind: OverrideKind, breaker: Breaker) -> None:
     ended = settled(forced(kind, breaker), now_s=END_S)
     assert ended.override is None
@@ -77,7 +80,7 @@ def test_a_person_may_end_it_earlier() -> None:
 
 @pytest.mark.parametrize("kind", OverrideKind)
 def test_meanwhile_nothing_moves_the_breaker(kind: OverrideKind) -> None:
-    half_open = forced(kind, HalfOpen("timeout", 90, permits={"me": 115.0}))
+    half_open = forced(kind, HalfOpen("timeout", SINCE_S, permits={"me": NOW_S + 15}))
     after = records.after_trial(half_open, SUCCESS, "me", now_s=NOW_S, policy=POLICY)
     assert isinstance(after.breaker, HalfOpen)
     assert not after.breaker.permits
@@ -96,7 +99,7 @@ def test_what_counts_meanwhile(kind: OverrideKind, counts: bool) -> None:
 
 @pytest.mark.parametrize(("kind", "waits"), [(FORCED_CLOSED, True), (DISABLED, False)])
 def test_a_rate_limit_holds_back_unless_all_is_disabled(kind: OverrideKind, waits: bool) -> None:
-    limited = forced(kind, upstream=Upstream(rate_limit_reset_s=110))
+    limited = forced(kind, upstream=Upstream(rate_limit_reset_s=NOW_S + 10))
     assert (records.block_s(limited, NOW_S) is not None) is waits
 
 
@@ -107,13 +110,13 @@ def test_what_an_older_writer_makes_of_the_flag_is_written_back(
     kind: OverrideKind, says_open: bool, breaker: Breaker
 ) -> None:
     record = forced(kind, breaker)
-    read = parse(encode(record) | {"circuit_breaker_open": str(says_open).lower()})
+    read = parse(encode(record) | {"circuit_breaker_open": str(says_open).lower()}, NOW_S)
     assert encode(settled(read)) == encode(record)
 
 
 def test_what_redis_lost_is_committed_again_until_it_ends() -> None:
     known = forced(FORCED_OPEN)
-    assert records.recovered(known, None, NOW_S) == replace(known, epoch=100_000)
+    assert records.recovered(known, None, NOW_S) == replace(known, epoch=int(NOW_S * 1000))
     assert records.recovered(known, None, END_S) is None
 
 
@@ -121,4 +124,4 @@ def test_what_redis_lost_is_committed_again_until_it_ends() -> None:
     "text", ["", "{}", "[]", "null", '{"kind": "strange"}', '{"kind": "disabled", "until": "x"}']
 )
 def test_what_cannot_be_read_is_no_override(text: str) -> None:
-    assert parse({"override": text, "epoch": "7"}).override is None
+    assert parse({"override": text, "epoch": "7"}, NOW_S).override is None

@@ -23,7 +23,7 @@ from tests.existing_worker import ExistingWorker
 
 NOW_S = round(time.time(), 3)
 POLICY = Policy(jitter=0)
-FOR_LONG_S = 3600.0
+FOR_LONG_S = 900.0
 SEEN = Upstream(
     OpenRouterState.SERVICE_UNAVAILABLE,
     "Worker reported: service_unavailable",

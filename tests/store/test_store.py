@@ -261,15 +261,16 @@ class TestSingleModels:
             assert found == expected
 
     async def test_the_later_time_wins(self, store: Store) -> None:
-        await self.told(store, slow=Run(until_s=5_000_000_000.0, reason="rate_limited"))
-        found = await self.told(store, slow=Run(until_s=4_000_000_000.0))
-        assert (found["slow"].until_s, found["slow"].reason) == (5_000_000_000.0, "rate_limited")
+        sooner_s, later_s = round(time.time()) + 60.0, round(time.time()) + 600.0
+        await self.told(store, slow=Run(until_s=later_s, reason="rate_limited"))
+        found = await self.told(store, slow=Run(until_s=sooner_s))
+        assert (found["slow"].until_s, found["slow"].reason) == (later_s, "rate_limited")
 
     async def test_are_forgotten_with_time_but_not_while_they_wait(
         self, store: Store, client: aioredis.Redis
     ) -> None:
         await client.hset(store.keys.models, "old", json.dumps({"seen_s": 1}))
-        await client.hset(store.keys.models, "waits", json.dumps({"seen_s": 1, "until_s": 5_000_000_000}))
+        await client.hset(store.keys.models, "waits", json.dumps({"seen_s": 1, "until_s": time.time() + 600}))
         await client.hset(store.keys.models, "strange", "[]")
         assert set(await self.told(store, fresh=Run(ended=True))) == {"fresh", "waits"}
         assert await client.ttl(store.keys.models) > 25 * 3600

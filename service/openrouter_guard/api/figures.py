@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from openrouter_guard.rules import latency
+from openrouter_guard.rules import latency, parsing
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.latency import Latency
 from openrouter_guard.rules.wire import iso, unix_s
@@ -34,6 +34,8 @@ WINDOWS = (1, 7, 30)
 """Days, for which the availability is told."""
 PERCENTILES = (50, 95, 99)
 WORKERS_TOLD = 20
+COUNTER_MOST = 10**15
+TEXT_MOST = 100
 _OF_TIME = frozenset((*(f"seconds_{phase.value}" for phase in Phase), "availability"))
 _DAY_S = 86_400
 _RAW_LATENCY = frozenset((*latency.FIELDS, latency.SUM))
@@ -151,7 +153,8 @@ def since(before: Totals, after: Totals) -> tuple[int, int]:
 
 def number(text: str) -> int | str:
     """A counter; a text that is none is left as it is."""
-    return int(text) if text.removeprefix("-").isdecimal() else text
+    found = parsing.number(text, -COUNTER_MOST, COUNTER_MOST)
+    return int(found) if found is not None and found.is_integer() else parsing.text_of(text, TEXT_MOST)
 
 
 def _newest(in_state: Mapping[str, InState], days: int) -> dict[str, InState]:

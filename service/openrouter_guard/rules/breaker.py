@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
+from .parsing import CLOCK_S
 from .window import Limits, Window
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
 
 TOLERATED_ERROR_RATE = 0.1
 """One call in ten may fail without anything being wrong with the upstream as a whole."""
+LONGEST_S = 960.0
 _MINUTES_IN_30_DAYS = 30 * 24 * 60
 
 
@@ -87,7 +89,7 @@ class Policy:
     reporters_wanted: int = 3
     network_reporters: int = 2
     reset_timeout_s: float = 120.0
-    max_reset_timeout_s: float = 960.0
+    max_reset_timeout_s: float = LONGEST_S
     jitter: float = 0.1
     recheck_s: float = 10.0
     stable_s: float = 600.0
@@ -182,9 +184,6 @@ class HalfOpen:
 
 
 Breaker: TypeAlias = Closed | Open | HalfOpen
-CLOCK_S = 60.0
-"""So far the clocks of servers that replace each other may be apart. A time further ahead was written before the
-clock was set back, and nobody knows how long ago."""
 
 
 def phase(breaker: Breaker, now_s: float) -> Phase:
@@ -237,12 +236,16 @@ def with_clock(breaker: Breaker, *, now_s: float, policy: Policy) -> Breaker:
     """The breaker by the clock as it is; an outage that has yet to begin says that it was set back.
 
     Then the outage begins now, with its last wait once more, for nobody knows how much of that is over, and permits
-    are given anew.
+    are given anew. An open breaker waits once more, too, where its end lies further ahead than any wait.
     """
+    # Others may be set to wait longer than we are, but not for longer than anybody is unless told to.
+    longest_s = max(policy.max_reset_timeout_s, LONGEST_S) * (1 + policy.jitter) + CLOCK_S
     match breaker:
         case Open() if breaker.opened_at_s > now_s + CLOCK_S:
             until_s = _end_s(breaker.trips, now_s=now_s, policy=policy, share=0.0)
             return replace(breaker, opened_at_s=now_s, until_s=min(breaker.until_s, until_s))
+        case Open() if breaker.until_s > now_s + longest_s:
+            return replace(breaker, until_s=_end_s(breaker.trips, now_s=now_s, policy=policy, share=0.0))
         case HalfOpen() if breaker.opened_at_s > now_s + CLOCK_S:
             return replace(breaker, opened_at_s=now_s, permits={}, tried_at_s=now_s)
         case _:
@@ -251,7 +254,7 @@ def with_clock(breaker: Breaker, *, now_s: float, policy: Policy) -> Breaker:
 
 def wait_s(trips: int, policy: Policy) -> float:
     """How long the breaker stays open at its ``trips``-th opening in a row."""
-    doublings = min(trips - 1, 30)  # beyond, the power is large and the cap has long decided
+    doublings = min(max(trips, 1) - 1, 30)  # beyond, the power is large and the cap has long decided
     return float(min(policy.reset_timeout_s * 2**doublings, policy.max_reset_timeout_s))
 
 

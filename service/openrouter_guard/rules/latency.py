@@ -12,6 +12,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from .parsing import whole
+
 __all__ = ["BOUNDS_MS", "FIELDS", "SUM", "Latency", "field_of", "merged", "of_counters"]
 
 BOUNDS_MS: tuple[int, ...] = tuple(digit * 10**power for power in range(5) for digit in (10, 15, 20, 30, 50, 70))
@@ -19,6 +21,7 @@ BOUNDS_MS: tuple[int, ...] = tuple(digit * 10**power for power in range(5) for d
 FIELDS = (*(f"latency_ms_le_{bound}" for bound in BOUNDS_MS), "latency_ms_le_inf")
 """The counters' names, of the shortest calls first."""
 SUM = "latency_ms_sum"
+_COUNTER_MOST = 10**15
 _BOUNDS_S: tuple[float, ...] = tuple(bound / 1000 for bound in BOUNDS_MS)
 
 
@@ -83,7 +86,4 @@ def _between(index: int, share: float) -> float:
 
 
 def _count(value: object) -> int:
-    try:
-        return max(int(str(value)), 0)
-    except ValueError:
-        return 0
+    return whole(value, _COUNTER_MOST)

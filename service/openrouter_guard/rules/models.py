@@ -6,14 +6,13 @@ times are Unix seconds of the Redis server's clock.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from .breaker import Policy
-from .signals import About, Effect, OpenRouterState, Signal
+from .parsing import CLOCK_S, json_of, moment_s, text_of, whole
+from .signals import MAX_WAIT_S, About, Effect, OpenRouterState, Signal
 
 __all__ = [
     "FREE",
@@ -40,6 +39,9 @@ POOL_S = 5.0
 """The wait for a provider whose pool is full and that does not say for how long."""
 FAILING_S = 60.0
 """A model's last failure says something about now for so long."""
+MODEL_MOST = 2048
+REASON_MOST = 64
+FAILURES_MOST = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,18 +159,19 @@ def _until_s(model: Model, policy: Policy) -> float:
     return max(model.until_s, model.failed_s + wait_s)
 
 
-def parse(hash_: Mapping[str, str]) -> Models:
-    """The models in the hash; what cannot be read is left out."""
-    found = {name: _model(text) for name, text in hash_.items()}
-    return {name: model for name, model in found.items() if model is not None}
+def parse(hash_: Mapping[str, str], now_s: float) -> Models:
+    """The models in the hash at *now_s* by Redis' clock; what cannot be read is left out."""
+    return {name: model for name, text in hash_.items() if (model := _model(text, now_s)) is not None}
 
 
-def _model(text: str) -> Model | None:
-    try:
-        row = json.loads(text)
-        known = {field.name: row.get(field.name, field.default) for field in fields(Model)}
-        numbers = {name: float(known[name]) for name in ("seen_s", "failed_s", "until_s")}
-        model = Model(**numbers, failures=int(known["failures"]), reason=str(known["reason"]))
-    except (ValueError, TypeError, AttributeError, OverflowError):
+def _model(text: str, now_s: float) -> Model | None:
+    row = json_of(text, MODEL_MOST)
+    if not isinstance(row, dict):
         return None
-    return model if all(map(math.isfinite, numbers.values())) else None
+    return Model(
+        seen_s=moment_s(row.get("seen_s"), now_s),
+        failures=whole(row.get("failures"), FAILURES_MOST),
+        failed_s=moment_s(row.get("failed_s"), now_s),
+        until_s=moment_s(row.get("until_s"), now_s, MAX_WAIT_S + CLOCK_S),
+        reason=text_of(row.get("reason"), REASON_MOST),
+    )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Override", "OverrideKind"]
+__all__ = ["OVERRIDE_MOST_S", "Override", "OverrideKind"]
+
+OVERRIDE_MOST_S = 30 * 86_400.0
+"""No override holds longer: what nobody looks at for a month is forgotten, not decided."""
 
 
 class OverrideKind(StrEnum):

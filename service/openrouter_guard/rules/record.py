@@ -6,13 +6,13 @@ nobody changed it in between. A record that needs no change is returned as it is
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 
 from . import breaker as breakers
 from . import window as windows
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from .override import Override, OverrideKind
+from .parsing import object_of, text_of
 from .signals import Effect, ErrorType, OpenRouterState, Signal
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 KEPT_TRANSITIONS = 8
+WORD_MOST = 64
 CHECK_HOLDS_S = 60.0
 """For so long nobody may check again (the slot), so what the last health check found is taken to hold."""
 KEY_WORKS = "Calls were refused as if the API key were invalid, but the key works"
@@ -305,10 +306,8 @@ def _may_be_local(breaker: Closed, record: Record, now_s: float, policy: Policy)
 
 def _reported(record: Record) -> str:
     """The error type in ``error_details``, or the state where an older writer left no JSON there."""
-    try:
-        return str(json.loads(record.upstream.error_details)["error_type"])
-    except (ValueError, KeyError, TypeError):
-        return record.upstream.state.value
+    told = object_of(record.upstream.error_details).get("error_type")
+    return text_of(told, WORD_MOST) or record.upstream.state.value
 
 
 def kept_visible(record: Record, now_s: float) -> Record:

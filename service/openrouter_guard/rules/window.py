@@ -7,14 +7,21 @@ server's clock.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
+
+from . import parsing
 
 __all__ = ["FAILURE_RATE", "SLOW_CALL_RATE", "Limits", "Tally", "Window", "excess", "parse", "text_of"]
 
 FAILURE_RATE = "failure_rate"
 SLOW_CALL_RATE = "slow_call_rate"
+REPORTERS_MOST = 3
+TEXT_MOST = 16_384
+_TALLY = re.compile(r"([0-9]{1,15}):([0-9]{1,15}):([0-9]{1,15}):([0-9]{1,15}):(\S*)")
+"""One step, as the scripts in Redis read it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ def excess(window: Window, limits: Limits, now_s: float) -> tuple[str, str] | No
 
 def parse(text: str | None) -> Window:
     """The window as the store wrote it; a step that cannot be read is left out."""
-    return tuple(tally for tally in map(_tally, (text or "").split()) if tally is not None)
+    return tuple(tally for tally in map(_tally, parsing.text_of(text, TEXT_MOST).split()) if tally is not None)
 
 
 def text_of(window: Iterable[Tally]) -> str:
@@ -86,8 +93,9 @@ def text_of(window: Iterable[Tally]) -> str:
 
 
 def _tally(text: str) -> Tally | None:
-    try:
-        at_s, calls, failures, slow, names = text.split(":")
-        return Tally(int(at_s), int(calls), int(failures), int(slow), tuple(names.split(",")) if names else ())
-    except ValueError:
+    match = _TALLY.fullmatch(text)
+    if match is None:
         return None
+    at_s, calls, failures, slow = map(int, match.groups()[:4])
+    names = match[5].split(",")[:REPORTERS_MOST] if match[5] else ()
+    return Tally(at_s, calls, min(failures, calls), min(slow, calls), tuple(names))

@@ -7,17 +7,17 @@ The first fields are the ones that earlier systems read and write; they stay wha
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from . import window as windows
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase
 from .hiding import without_keys
-from .override import Override, OverrideKind
-from .record import Record, Transition, Upstream
-from .signals import OpenRouterState
+from .override import OVERRIDE_MOST_S, Override, OverrideKind
+from .parsing import CLOCK_S, json_of, moment_s, number, object_of, text_of, whole
+from .record import KEPT_TRANSITIONS, Record, Transition, Upstream
+from .signals import MAX_WAIT_S, OpenRouterState
 
 __all__ = ["FIELDS", "GUARDS", "encode", "iso", "parse", "unix_s"]
 
@@ -34,30 +34,45 @@ and ``calls_since`` are the minute that is being measured."""
 
 GUARDS = ("breaker", "epoch", "circuit_breaker_open", "open_until", "permits", "check_slot", "override")
 """A commit is made only if these are as they were read. A count that happens meanwhile is no conflict."""
+EPOCH_AHEAD_S = 86_400.0
+SLOT_MOST_S = 3600.0
+LEASE_MOST_S = 3600.0
+WORKERS_MOST = 10_000
+COUNT_MOST = 10**9
+CALLS_MOST = 1e7
+AMOUNT_MOST = 1e12
+WORD_MOST = 64
+WHO_MOST = 500
+RUN_MOST = 500
+DETAILS_MOST = 16_384
+END_OF_TIME_S = 253_402_214_400.0
+"""The last day of the year 9999: later times cannot be written."""
+
+T = TypeVar("T")
 
 
-def parse(fields: Mapping[str, str]) -> Record:
-    """The record in a hash.
+def parse(fields: Mapping[str, str], now_s: float) -> Record:
+    """The record in a hash, as it is at *now_s* by Redis' clock.
 
-    A field that cannot be read is taken as absent: an older writer's mistake in one field must not hide the others.
+    A field that cannot be read, or is out of its bounds, is taken as absent: one mistake must not hide the others.
     """
-    breaker, override = _breaker(fields), _override(fields.get("override"))
+    breaker, override = _breaker(fields, now_s), _override(fields.get("override"), now_s)
     return Record(
         breaker=breaker,
-        epoch=_int(fields.get("epoch")),
-        upstream=_upstream(fields),
-        transitions=_transitions(fields.get("transitions")),
-        live_reporters=_int(fields.get("live_reporters")),
+        epoch=_epoch(fields.get("epoch"), now_s),
+        upstream=_upstream(fields, now_s),
+        transitions=_transitions(fields.get("transitions"), now_s),
+        live_reporters=whole(fields.get("live_reporters"), WORKERS_MOST),
         legacy_open=_contradiction(fields.get("circuit_breaker_open"), _is_open(breaker, override)),
-        check_slot_s=unix_s(fields.get("check_slot")),
-        good_checks=_int(fields.get("good_checks")),
-        fleet=_int(fields.get("fleet")),
+        check_slot_s=moment_s(fields.get("check_slot"), now_s, SLOT_MOST_S),
+        good_checks=whole(fields.get("good_checks"), COUNT_MOST),
+        fleet=whole(fields.get("fleet"), WORKERS_MOST),
         override=override,
-        calls_per_minute=_number(fields.get("calls_per_minute")) or 0.0,
-        check_found=_state(fields["check_found"]) if fields.get("check_found") else None,
-        check_wanted_s=unix_s(fields.get("check_wanted")),
-        doubted_s=unix_s(fields.get("doubted_at")),
-        timed_until_s=unix_s(fields.get("timed_until")),
+        calls_per_minute=number(fields.get("calls_per_minute"), 0.0, CALLS_MOST) or 0.0,
+        check_found=_state(fields["check_found"], None) if fields.get("check_found") else None,
+        check_wanted_s=moment_s(fields.get("check_wanted"), now_s),
+        doubted_s=moment_s(fields.get("doubted_at"), now_s),
+        timed_until_s=_timed_until_s(fields.get("timed_until"), now_s),
     )
 
 
@@ -92,35 +107,37 @@ def encode(record: Record) -> dict[str, str]:
 
 
 def iso(at_s: float) -> str:
-    """Unix seconds as ISO 8601 with offset; 0 means never, written as an empty string."""
-    return datetime.fromtimestamp(at_s, UTC).isoformat() if at_s else ""
+    """Unix seconds as ISO 8601 with offset; 0 means never, written as an empty string, as is what is no time."""
+    try:
+        return datetime.fromtimestamp(at_s, UTC).isoformat() if at_s else ""
+    except (ValueError, OverflowError, OSError):
+        return ""
 
 
 def unix_s(text: str | None) -> float:
-    """The reverse of :func:`iso`; what cannot be read is 0. A time without offset is taken as UTC."""
-    try:
-        at = datetime.fromisoformat(text or "")
-    except ValueError:
-        return 0.0
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    """The reverse of :func:`iso`, for times without a bound; what cannot be read is 0."""
+    return moment_s(text, END_OF_TIME_S, 0.0)
 
 
-def _breaker(fields: Mapping[str, str]) -> Breaker:
-    failures = _int(fields.get("consecutive_failures"))
-    trips, reason = _int(fields.get("trips")), fields.get("reason", "")
+def _breaker(fields: Mapping[str, str], now_s: float) -> Breaker:
+    failures = whole(fields.get("consecutive_failures"), COUNT_MOST)
+    trips, reason = whole(fields.get("trips"), COUNT_MOST), text_of(fields.get("reason"), WORD_MOST)
+    # One that is yet to come says that the clock was set back: the breaker itself sees to that.
     opened_at_s = unix_s(fields.get("opened_at"))
     match fields.get("breaker"):
         case Phase.OPEN:
-            return Open(reason, opened_at_s, unix_s(fields.get("open_until")), trips, failures)
+            until_s = moment_s(fields.get("open_until"), max(now_s, opened_at_s), MAX_WAIT_S)
+            return Open(reason, opened_at_s, until_s, trips, failures)
         case Phase.HALF_OPEN:
-            tried_at_s = unix_s(fields.get("tried_at"))
-            return HalfOpen(reason, opened_at_s, trips, failures, _permits(fields.get("permits")), tried_at_s)
+            tried_at_s = moment_s(fields.get("tried_at"), now_s)
+            permits = _permits(fields.get("permits"), now_s)
+            return HalfOpen(reason, opened_at_s, trips, failures, permits, tried_at_s)
         case _:
-            run = frozenset(fields.get("run", "").split())
+            run = frozenset(text_of(fields.get("run"), RUN_MOST).split())
             on_probation = fields.get("probation") == "true"
             # An older writer's success resets the failures and knows of nothing else.
-            refusals = min(_int(fields.get("credit_refusals")), failures)
-            closed_at_s, window = unix_s(fields.get("closed_at")), windows.parse(fields.get("window"))
+            refusals = min(whole(fields.get("credit_refusals"), COUNT_MOST), failures)
+            closed_at_s, window = moment_s(fields.get("closed_at"), now_s), windows.parse(fields.get("window"))
             return Closed(failures, run, trips, closed_at_s, on_probation, refusals, window)
 
 
@@ -165,14 +182,16 @@ def _is_open(breaker: Breaker, override: Override | None) -> bool:
     return not isinstance(breaker, Closed) if override is None else override.is_open
 
 
-def _override(text: str | None) -> Override | None:
-    row = _json(text, None)
+def _override(text: str | None, now_s: float) -> Override | None:
+    row = object_of(text)
+    # What has ended is kept as it is: whoever sees it first says so in the history.
+    until_s = moment_s(row.get("until"), now_s, OVERRIDE_MOST_S + CLOCK_S)
     try:
-        until_s = float(row["until"])
-        found = Override(OverrideKind(row["kind"]), str(row["who"]), str(row["why"]), until_s)
-    except (KeyError, TypeError, ValueError, OverflowError):
+        kind = OverrideKind(text_of(row.get("kind"), WORD_MOST))
+    except ValueError:
         return None
-    return found if math.isfinite(until_s) else None
+    who, why = text_of(row.get("who"), WHO_MOST), text_of(row.get("why"), WHO_MOST)
+    return Override(kind, who, why, until_s) if until_s else None
 
 
 def _override_text(override: Override | None) -> str:
@@ -187,40 +206,60 @@ def _contradiction(flag: str | None, is_open: bool) -> bool | None:
     return None if flag is None or says_open == is_open else says_open
 
 
-def _upstream(fields: Mapping[str, str]) -> Upstream:
+def _upstream(fields: Mapping[str, str], now_s: float) -> Upstream:
+    def past_s(name: str) -> float:
+        return moment_s(fields.get(name), now_s)
+
+    def amount(name: str) -> float | None:
+        return number(fields.get(name), -AMOUNT_MOST, AMOUNT_MOST)
+
     return Upstream(
-        state=_state(fields.get("state")),
+        state=_state(fields.get("state"), OpenRouterState.ERROR),
         # Older writers repeat what the upstream said, and that may be the key.
-        message=without_keys(fields.get("message", "")),
-        balance=_number(fields.get("balance")),
-        usage_today=_number(fields.get("usage_today")),
-        usage_month=_number(fields.get("usage_month")),
-        last_check_s=unix_s(fields.get("last_check")),
-        checked_s=unix_s(fields.get("checked_at")),
-        last_api_call_s=unix_s(fields.get("last_api_call")),
-        last_success_s=unix_s(fields.get("last_success")),
-        error_details=without_keys(fields.get("error_details", "")),
-        rate_limit_reset_s=unix_s(fields.get("rate_limit_reset")),
+        message=without_keys(text_of(fields.get("message"))),
+        balance=amount("balance"),
+        usage_today=amount("usage_today"),
+        usage_month=amount("usage_month"),
+        last_check_s=past_s("last_check"),
+        checked_s=past_s("checked_at"),
+        last_api_call_s=past_s("last_api_call"),
+        last_success_s=past_s("last_success"),
+        error_details=without_keys(text_of(fields.get("error_details"), DETAILS_MOST)),
+        rate_limit_reset_s=moment_s(fields.get("rate_limit_reset"), now_s, MAX_WAIT_S + CLOCK_S),
     )
 
 
-def _state(text: str | None) -> OpenRouterState:
+def _state(text: str | None, unknown: T) -> OpenRouterState | T:
     try:
         return OpenRouterState(text or OpenRouterState.ACTIVE)
     except ValueError:
-        return OpenRouterState.ERROR
+        return unknown
 
 
-def _transitions(text: str | None) -> tuple[Transition, ...]:
+def _epoch(raw: object, now_s: float) -> int:
+    """Milliseconds of Redis' clock, counted on from there: none that is far ahead is one."""
+    return whole(raw, int((now_s + EPOCH_AHEAD_S) * 1000))
+
+
+def _timed_until_s(text: str | None, now_s: float) -> float:
+    """Of what cannot be read, nothing is put down a second time."""
+    return moment_s(text, now_s) or (now_s if text else 0.0)
+
+
+def _transitions(text: str | None, now_s: float) -> tuple[Transition, ...]:
+    rows = json_of(text)
+    found = [_transition(row, now_s) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return tuple(change for change in found if change is not None)[-KEPT_TRANSITIONS:]
+
+
+def _transition(row: Mapping[str, Any], now_s: float) -> Transition | None:
+    epoch, at_s = _epoch(row.get("epoch"), now_s), moment_s(row.get("at"), now_s)
     try:
-        return tuple(_transition(row) for row in _json(text, []))
-    except (KeyError, TypeError, ValueError):
-        return ()
-
-
-def _transition(row: Mapping[str, Any]) -> Transition:
-    before, after = Phase(row["from"]), Phase(row["to"])
-    return Transition(int(row["epoch"]), before, after, row["reason"], row["by"], unix_s(row["at"]))
+        before, after = Phase(text_of(row.get("from"), WORD_MOST)), Phase(text_of(row.get("to"), WORD_MOST))
+    except ValueError:
+        return None
+    reason, by = text_of(row.get("reason"), WORD_MOST), text_of(row.get("by"), WHO_MOST)
+    return Transition(epoch, before, after, reason, by, at_s) if epoch else None
 
 
 def _row(change: Transition) -> dict[str, str | int]:
@@ -234,34 +273,14 @@ def _row(change: Transition) -> dict[str, str | int]:
     }
 
 
-def _permits(text: str | None) -> dict[str, float]:
-    found = _json(text, {})
-    if not isinstance(found, dict):
-        return {}
-    return {str(owner): float(at) for owner, at in found.items() if isinstance(at, int | float)}
+def _permits(text: str | None, now_s: float) -> dict[str, float]:
+    """The leases by owner; the JSON of older versions and of ours is the same."""
+    found = {
+        text_of(owner, WHO_MOST): number(until_s, 0.0, now_s + LEASE_MOST_S)
+        for owner, until_s in object_of(text).items()
+    }
+    return {owner: until_s for owner, until_s in found.items() if until_s is not None}
 
 
-def _json(text: str | None, default: Any) -> Any:
-    try:
-        return json.loads(text) if text else default
-    except ValueError:
-        return default
-
-
-def _text(number: float | None) -> str:
-    return "" if number is None else str(number)
-
-
-def _int(text: str | None) -> int:
-    try:
-        return int(text or 0)
-    except ValueError:
-        return 0
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text) if text else None
-    except ValueError:
-        return None
-    return number if number is not None and math.isfinite(number) else None
+def _text(amount: float | None) -> str:
+    return "" if amount is None else str(amount)

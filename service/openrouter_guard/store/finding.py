@@ -134,6 +134,8 @@ class Finder:
             username=login.username or None,
             password=login.password or None,
             decode_responses=True,
+            # Anybody may write anything: a byte that is no text costs the field that it is in.
+            encoding_errors="replace",
             socket_connect_timeout=self._timeouts.connect_s,
             socket_timeout=self._timeouts.answer_s,
             # A retry inside the client would multiply the timeouts; who calls us knows when to try again.

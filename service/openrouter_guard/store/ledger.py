@@ -18,8 +18,9 @@ from openrouter_guard.keys import Keys
 from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.hiding import without_keys
+from openrouter_guard.rules.parsing import moment_s, object_of, text_of, whole
 from openrouter_guard.rules.times import DAY_S, KEPT_DAYS
-from openrouter_guard.rules.wire import FIELDS, iso, parse, unix_s
+from openrouter_guard.rules.wire import FIELDS, iso, parse
 
 from .connection import Connection, Script
 from .failures import explained, foreign_key
@@ -35,6 +36,8 @@ PAUSED_LIFE_S = 86_400.0
 """What an operator said it has paused holds for so long unless it says it again."""
 ERROR_DAYS = 7
 HISTORY_KEPT = 10_000
+COUNTER_MOST = 10**15
+ENTRY_MOST = 1000
 
 About: TypeAlias = dict[str, Any]
 """What somebody says of itself: a JSON object with ``last_seen``, ISO 8601."""
@@ -125,8 +128,9 @@ class Ledger:
             [json.dumps(FIELDS), json.dumps(list(_TIMES.values()))],
             [self.keys.metrics(day_s) for day_s in days_s],
         )
-        record = parse({name: value for name, value in zip(FIELDS, state, strict=True) if value is not None})
-        running = times.passed(record, int(seconds) + int(micros) / 1e6)
+        now_s = int(seconds) + int(micros) / 1e6
+        record = parse({name: value for name, value in zip(FIELDS, state, strict=True) if value is not None}, now_s)
+        running = times.passed(record, now_s)
         milliseconds = {
             day_s: {
                 p: _count(n) + running.get(day_s, {}).get(p, 0) for p, n in zip(_TIMES, day or _NONE, strict=True)
@@ -155,7 +159,8 @@ class Ledger:
         (entries,) = await self._connection.say(("XREVRANGE", key, newest, "-", "COUNT", limit))
         ids = [name.split("-") for name, _ in entries]
         return [
-            {"epoch": epoch, "seq": seq, **fields} for (epoch, seq), (_, fields) in zip(ids, entries, strict=True)
+            {**_entry(fields), "epoch": epoch, "seq": seq}
+            for (epoch, seq), (_, fields) in zip(ids, entries, strict=True)
         ]
 
     async def note(self, entry: Mapping[str, str], *, epoch: int, seq: int) -> bool:
@@ -225,15 +230,15 @@ class Ledger:
     async def _forget(self, key: str, life_s: float) -> None:
         """Whoever adds a name removes those that are gone, so that there are never many more than are alive."""
         now_s, found = await self._all(key)
-        gone = [name for name, text in found.items() if _seen_s(_object(text)) < now_s - life_s]
+        gone = [name for name, text in found.items() if _seen_s(_object(text), now_s) < now_s - life_s]
         if gone:
             await self._connection.say(("HDEL", key, *gone))
 
     async def _heard(self, key: str, life_s: float, limit: int) -> dict[str, About]:
         now_s, found = await self._all(key)
         rows = {name: _object(text) for name, text in found.items()}
-        alive = {name: about for name, about in rows.items() if _seen_s(about) >= now_s - life_s}
-        return dict(sorted(alive.items(), key=lambda row: -_seen_s(row[1]))[:limit])
+        alive = {name: about for name, about in rows.items() if _seen_s(about, now_s) >= now_s - life_s}
+        return dict(sorted(alive.items(), key=lambda row: -_seen_s(row[1], now_s))[:limit])
 
     async def _all(self, key: str) -> tuple[float, dict[str, str]]:
         (seconds, _), found = await self._connection.say(("TIME",), ("HGETALL", key))
@@ -255,20 +260,17 @@ def _date(at_s: float) -> str:
     return iso(at_s)[:10]
 
 
-def _seen_s(about: About) -> float:
-    return unix_s(str(about.get("last_seen", "")))
+def _seen_s(about: About, now_s: float) -> float:
+    return moment_s(about.get("last_seen"), now_s)
+
+
+def _entry(fields: Mapping[str, str]) -> dict[str, str]:
+    return {name: text_of(value, ENTRY_MOST) for name, value in fields.items()}
 
 
 def _object(text: str) -> About:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    return object_of(text)
 
 
 def _count(text: str | None) -> int:
-    try:
-        return int(text or 0)
-    except ValueError:
-        return 0
+    return whole(text, COUNTER_MOST)

@@ -15,6 +15,7 @@ from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.models import parse as parse_models
+from openrouter_guard.rules.parsing import DAMAGED
 from openrouter_guard.rules.record import Record, Transition
 from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, iso, parse
 
@@ -180,7 +181,7 @@ class Store(Ledger):
             COMMIT,
             {self.keys.state: True, self.keys.history: fresh},
             [
-                json.dumps({name: seen.raw.get(name, "") for name in _guards(changes)}),
+                json.dumps({name: seen.raw.get(name, "") for name in _guards(changes, seen.raw)}),
                 json.dumps(changes),
                 STATE_LIFE_S if isinstance(new.breaker, Closed) and new.override is None else 0,
                 self.keys.events,
@@ -229,7 +230,7 @@ class Store(Ledger):
 def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Mapping[str, str]) -> Seen:
     raw = {name: value for name, value in zip(FIELDS, values, strict=True) if value is not None}
     now_s = int(time[0]) + int(time[1]) / 1e6
-    return Seen(parse(raw) if raw else None, now_s, raw, parse_models(models))
+    return Seen(parse(raw, now_s) if raw else None, now_s, raw, parse_models(models, now_s))
 
 
 def _changes(raw: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
@@ -240,9 +241,11 @@ def _changes(raw: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str
     return changes
 
 
-def _guards(changes: Mapping[str, str]) -> tuple[str, ...]:
+def _guards(changes: Mapping[str, str], raw: Mapping[str, str]) -> list[str]:
     # No time is put down twice; and a change that puts none down need not wait for one that does.
-    return (*GUARDS, "timed_until") if "timed_until" in changes else GUARDS
+    guards = (*GUARDS, "timed_until") if "timed_until" in changes else GUARDS
+    # What is no text is never again what was read: until it is overwritten, it guards nothing.
+    return [name for name in guards if DAMAGED not in raw.get(name, "")]
 
 
 def _is_news(changes: Mapping[str, str]) -> bool:

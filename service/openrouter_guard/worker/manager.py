@@ -10,11 +10,14 @@ from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.rules.override import Override, OverrideKind
+from openrouter_guard.rules.parsing import number
 from openrouter_guard.rules.record import Record, block_s, fresh, overridden, released, settled
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.store import Seen, Store
 
 __all__ = ["OpenRouterStateData", "OpenRouterStateManager"]
+
+COUNTER_MOST = 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,4 +165,5 @@ def _moment(at_s: float) -> datetime | None:
 
 
 def _count(text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdigit() else text
+    found = number(text, -COUNTER_MOST, COUNTER_MOST)
+    return int(found) if found is not None and found.is_integer() else text
