@@ -18,7 +18,7 @@ from tests.controlplane import ControlPlane, ControlPlaneUnavailable, find_or_bu
 from tests.controlplane import helm as build_helm
 from tests.ports import free_port
 
-_CLUSTER_IS_REQUIRED = os.environ.get("OPENROUTER_GUARD_REQUIRE_CLUSTER") == "1"
+_CLUSTER_IS_REQUIRED = os.environ.get("TESTS_REQUIRE_CLUSTER") == "1"
 
 
 @pytest.fixture(scope="session")

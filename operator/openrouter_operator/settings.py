@@ -12,6 +12,7 @@ from pathlib import Path
 
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.settings import Settings
+from openrouter_guard.variables import PREFIX as _PREFIX
 
 from .access import Access
 from .feed import CLUSTER
@@ -20,7 +21,6 @@ from .spec import DEFAULT_CLASS
 
 __all__ = ["OperatorSettings"]
 
-_PREFIX = "OPENROUTER_GUARD_"
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -120,6 +120,6 @@ def _truth(environ: Mapping[str, str], name: str) -> bool:
 
 def _whole(environ: Mapping[str, str], name: str, default: int, *, lowest: int, highest: int) -> int:
     text = environ.get(_PREFIX + name, "").strip() or str(default)
-    if not text.isdecimal() or not lowest <= int(text) <= highest:
+    if not (text.isascii() and text.isdecimal()) or not lowest <= int(text) <= highest:
         raise ConfigurationError(f"{_PREFIX}{name} is {text!r}: write a whole number from {lowest} to {highest}")
     return int(text)

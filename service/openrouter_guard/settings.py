@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Literal, TypeAlias, TypeVar
 
 from .address import checked
 from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE, Keys
 from .rules.breaker import Policy
+from .variables import PREFIX as _PREFIX
+from .variables import unknown
 
 __all__ = [
     "DEFAULT_BASE_URL",
@@ -23,7 +26,8 @@ __all__ = [
 ]
 
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
-_PREFIX = "OPENROUTER_GUARD_"
+LONGEST_S = 30 * 86_400.0
+MOST = 1_000_000
 TOKEN_MIN = 16
 _TOKEN = re.compile(rf"[!-~]{{{TOKEN_MIN},}}")
 _ADDRESS = re.compile(r"https?://[^\s/?#]+(:\d{1,5})?([/?]\S*)?")
@@ -31,6 +35,21 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:
 
 WebhookFormat: TypeAlias = Literal["json", "slack"]
 T = TypeVar("T", int, float)
+# In each pair the first may not be above the second. Those with a True are looked at only where the first is set: a
+# default that is out of reach still does something useful.
+_ORDER = (
+    ("RESET_TIMEOUT_SECONDS", "MAX_RESET_TIMEOUT_SECONDS", False),
+    ("COOLDOWN_SECONDS", "MAX_COOLDOWN_SECONDS", False),
+    ("PERMIT_LEASE_SECONDS", "TRIAL_CALL_SECONDS", False),
+    ("MIN_FRESH_SECONDS", "FRESH_SECONDS", True),
+    ("FRESH_SECONDS", "MAX_FRESH_SECONDS", False),
+    ("FRESH_SECONDS", "STALE_SECONDS", False),
+    ("MAX_FRESH_SECONDS", "STALE_SECONDS", True),
+    ("RECHECK_SECONDS", "RESET_TIMEOUT_SECONDS", True),
+    ("CHECK_SLOT_SECONDS", "STALE_SECONDS", True),
+    ("CHECK_TIMEOUT_SECONDS", "CHECK_SLOT_SECONDS", True),
+    ("REDIS_TIMEOUT_SECONDS", "PERMIT_LEASE_SECONDS", True),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +146,13 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """The settings in *environ*.
+        """The settings in *environ*. A variable that looks like a setting and is none is logged, once a process.
 
         Raises:
-            ConfigurationError: If ``REDIS_URL`` is missing, or a value cannot be used.
+            ConfigurationError: If ``REDIS_URL`` is missing, a value cannot be used, or two contradict each other.
         """
+        for sentence in unknown(environ):
+            _warn_once(sentence)
         redis_url = environ.get("REDIS_URL", "").strip()
         if not redis_url:
             raise ConfigurationError("REDIS_URL is not set: write where Redis is, such as redis://redis:6379/0")
@@ -139,7 +160,7 @@ class Settings:
         checked(redis_url, scope)
         read = _Reader(environ)
         policy, thresholds = Policy(), Thresholds()
-        return cls(
+        settings = cls(
             redis_url=redis_url,
             scope=scope,
             api_key=environ.get("OPENROUTER_API_KEY", "").strip(),
@@ -187,37 +208,68 @@ class Settings:
             further=_further(environ, redis_url, scope),
             webhook_format=_webhook_format(environ),
         )
+        read.refuse_contradictions()
+        return settings
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
     environ: Mapping[str, str]
+    found: dict[str, float] = field(default_factory=dict)
+    """What was read, by name."""
 
     def count(self, name: str, default: int) -> int:
-        return self._number(name, default, int, "a whole number above 0, such as 5")
+        return self._number(name, default, int, f"a whole number above 0, at most {MOST}, such as 5", MOST)
 
-    def seconds(self, name: str, default: float, at_most: float = float("inf")) -> float:
-        wanted = (
-            "seconds above 0, such as 120" if at_most == float("inf") else f"seconds above 0, at most {at_most:g}"
-        )
-        return self._number(name, default, float, wanted, at_most)
+    def seconds(self, name: str, default: float, at_most: float = LONGEST_S) -> float:
+        example = ", such as 120" if at_most == LONGEST_S else ""
+        return self._number(name, default, float, f"seconds above 0, at most {at_most:.0f}{example}", at_most)
 
     def share(self, name: str, default: float) -> float:
         return self._number(name, default, float, "a share above 0, at most 1, such as 0.5", at_most=1.0)
 
-    def _number(
-        self, name: str, default: T, kind: Callable[[str], T], wanted: str, at_most: float = float("inf")
-    ) -> T:
-        text = self.environ.get(_PREFIX + name, "").strip()
-        if not text:
-            return default
+    def refuse_contradictions(self) -> None:
+        """Of what was read.
+
+        Raises:
+            ConfigurationError: If a setting is above another one that bounds it.
+        """
+        for low, high, only_if_set in _ORDER:
+            lower, upper = self.found[low], self.found[high]
+            # 0 is not set: it follows another setting.
+            if lower <= upper or not upper or (only_if_set and not self._text(low)):
+                continue
+            raise ConfigurationError(
+                f"{_PREFIX}{low} is {self._said(low)}, above {_PREFIX}{high}, which is {self._said(high)}: "
+                "lower the first or raise the second"
+            )
+
+    def _number(self, name: str, default: T, kind: Callable[[str], T], wanted: str, at_most: float) -> T:
+        text = self._text(name)
         try:
-            number = kind(text)
+            number = kind(text) if text else default
         except ValueError:
             number = kind("0")
-        if not (0 < number < float("inf") and number <= at_most):
+        # Python reads 1_000 and the digits of all scripts; who writes these means something else, or tries us out.
+        is_plain = text.isascii() and "_" not in text
+        if text and not (is_plain and 0 < number <= at_most):
             raise ConfigurationError(f"{_PREFIX}{name} is {text!r}: write {wanted}")
+        self.found[name] = number
         return number
+
+    def _text(self, name: str) -> str:
+        return self.environ.get(_PREFIX + name, "").strip()
+
+    def _said(self, name: str) -> str:
+        return f"{self.found[name]:.10g}" + ("" if self._text(name) else " by default")
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    # A probe, which runs every few seconds, imports this module and can do without logging.
+    import logging
+
+    logging.getLogger(__name__).warning("%s", sentence)
 
 
 def _tokens(environ: Mapping[str, str]) -> Tokens:

@@ -27,7 +27,12 @@ EVERYTHING: dict[str, Any] = {
         "baseUrl": "https://proxy.example/api/v1",
     },
     "scope": "team-a",
-    "thresholds": {"FAILURE_THRESHOLD": 7, "RESET_TIMEOUT_SECONDS": 1_000_000, "FRESH_SECONDS": 0.5},
+    "thresholds": {
+        "FAILURE_THRESHOLD": 7,
+        "RESET_TIMEOUT_SECONDS": 1_000_000,
+        "MAX_RESET_TIMEOUT_SECONDS": 1_000_000,
+        "FRESH_SECONDS": 0.5,
+    },
     "image": {"repository": "registry.example/guard", "digest": f"sha256:{'a' * 64}"},
     "imagePullSecrets": [{"name": "pull"}],
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -158,6 +163,10 @@ class TestPods:
     def test_only_the_operator_has_a_token(self, minimal: Manifests) -> None:
         assert pod(minimal, HEALTH_SERVICE)["automountServiceAccountToken"] is False
         assert pod(minimal, OPERATOR)["automountServiceAccountToken"] is True
+
+    @BOTH
+    def test_no_service_sets_a_variable_of_ours(self, minimal: Manifests, name: str) -> None:
+        assert pod(minimal, name)["enableServiceLinks"] is False
         assert pod(minimal, OPERATOR)["serviceAccountName"] == OPERATOR
 
     @pytest.mark.parametrize(

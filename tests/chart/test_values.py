@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from openrouter_guard import ConfigurationError, settings
 from openrouter_guard.settings import Settings
+from openrouter_guard.variables import PREFIX
 from tests.chart.helm import CHART, CRD, MINIMAL, Helm, HelmFailed
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -121,6 +123,42 @@ class TestRefusals:
         with pytest.raises(HelmFailed, match=message) as failure:
             helm.render({"redis": redis})
         assert PASSWORD not in str(failure.value)
+
+    @pytest.mark.parametrize(("low", "high"), [(low, high) for low, high, _ in settings._ORDER])
+    def test_two_thresholds_that_contradict_each_other_are_refused_as_a_process_would(
+        self, helm: Helm, low: str, high: str
+    ) -> None:
+        thresholds = {low: 2_000_000, high: 1_000_000}
+        with pytest.raises(ConfigurationError) as refused:
+            Settings.from_env({"REDIS_URL": "redis://r"} | {PREFIX + name: str(n) for name, n in thresholds.items()})
+        with pytest.raises(HelmFailed) as failure:
+            helm.render({**MINIMAL, "thresholds": thresholds})
+        assert str(refused.value).replace(PREFIX, "thresholds.") in str(failure.value)
+
+    @pytest.mark.parametrize(
+        ("thresholds", "words"),
+        [
+            ({"STALE_SECONDS": 30}, "FRESH_SECONDS is 60 by default, above thresholds.STALE_SECONDS, which is 30:"),
+            (
+                {"RESET_TIMEOUT_SECONDS": 960.5},
+                "960.5, above thresholds.MAX_RESET_TIMEOUT_SECONDS, which is 960 by",
+            ),
+        ],
+    )
+    def test_a_threshold_may_contradict_a_default(
+        self, helm: Helm, thresholds: Mapping[str, float], words: str
+    ) -> None:
+        with pytest.raises(HelmFailed, match=words):
+            helm.render({**MINIMAL, "thresholds": thresholds})
+
+    def test_a_default_that_is_out_of_reach_is_none_that_contradicts(self, helm: Helm) -> None:
+        helm.render({**MINIMAL, "thresholds": {"RESET_TIMEOUT_SECONDS": 2, "PERMIT_LEASE_SECONDS": 0.5}})
+
+    @pytest.mark.parametrize("scopes", [["default"], ["team-a", "team-a"]])
+    def test_a_scope_is_named_once(self, helm: Helm, scopes: list[str]) -> None:
+        further = {"furtherScopes": [{"scope": scope} for scope in scopes]}
+        with pytest.raises(HelmFailed, match=f"names the scope {scopes[-1]}, which is there already"):
+            helm.render({**MINIMAL, "openrouter": further})
 
 
 class TestAsAPart:

@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pytest
+
 from openrouter_guard.settings import Settings
+from openrouter_guard.variables import NAMES, PREFIX
 from openrouter_operator.settings import OperatorSettings
 
 DOCUMENT = Path("docs/configuration.md")
@@ -46,6 +49,11 @@ def test_every_variable_that_is_read_is_documented_and_no_other() -> None:
     assert read | AT_THE_EDGE == documented()
 
 
+def test_a_name_that_is_documented_is_not_taken_for_a_typo() -> None:
+    ours = {name for name in documented() if name.startswith(PREFIX)}
+    assert {PREFIX + name for name in NAMES} == ours
+
+
 def test_a_default_that_is_a_number_is_the_one_that_holds() -> None:
     rows = re.findall(r"^\| `OPENROUTER_GUARD_([A-Z_]+)` \| ([0-9.]+) \|", DOCUMENT.read_text(), re.MULTILINE)
     given = {f"OPENROUTER_GUARD_{name}": value for name, value in rows}
@@ -53,3 +61,8 @@ def test_a_default_that_is_a_number_is_the_one_that_holds() -> None:
 
     redis_url = "redis://redis:6379/0"
     assert Settings.from_env({"REDIS_URL": redis_url, **given}) == Settings.from_env({"REDIS_URL": redis_url})
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/breaker.md", "docs/worker.md"])
+def test_who_looks_for_all_settings_is_sent_here(document: str) -> None:
+    assert re.search(r"\]\((docs/)?configuration\.md(#[a-z-]+)?\)", Path(document).read_text())

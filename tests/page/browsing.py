@@ -20,7 +20,7 @@ from tests.service.apps import FakeUpstream, eventually, open_breaker
 
 __all__ = ["IS_REQUIRED", "MISSING", "browsing", "find_chromium", "outage", "serving"]
 
-IS_REQUIRED = os.environ.get("OPENROUTER_GUARD_REQUIRE_BROWSER") == "1"
+IS_REQUIRED = os.environ.get("TESTS_REQUIRE_BROWSER") == "1"
 MISSING = (
     "The status page is tested in Chromium, and there is none in PATH: install the package chromium of your "
     "distribution (Debian: apt-get install chromium), or name a program in CHROMIUM"

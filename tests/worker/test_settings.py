@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from openrouter_guard import ConfigurationError, Guard, Settings
 from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.variables import NAMES, unknown
+
+
+def given(settings: dict[str, str]) -> dict[str, str]:
+    return {"REDIS_URL": "redis://localhost"} | {f"OPENROUTER_GUARD_{name}": text for name, text in settings.items()}
 
 
 class TestRules:
@@ -55,7 +62,7 @@ class TestBadSettings:
         with Guard.from_env() as guard, guard.call():
             pass
 
-    @pytest.mark.parametrize("text", ["0", "-1", "five", "inf", "nan"])
+    @pytest.mark.parametrize("text", ["0", "-1", "five", "inf", "nan", "1e9", "1_0", "\N{ARABIC-INDIC DIGIT FIVE}"])
     def test_a_setting_that_cannot_be_used_is_named(self, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         monkeypatch.setenv("REDIS_URL", "redis://localhost")
         monkeypatch.setenv("OPENROUTER_GUARD_RESET_TIMEOUT_SECONDS", text)
@@ -63,14 +70,112 @@ class TestBadSettings:
             Guard.from_env()
 
     @pytest.mark.parametrize(
-        ("name", "text"), [("FAILURE_RATE", "50"), ("SLOW_RATE", "0"), ("WINDOW_SECONDS", "601")]
+        ("name", "text"),
+        [("FAILURE_RATE", "50"), ("SLOW_RATE", "0"), ("WINDOW_SECONDS", "601"), ("PERMITS", "1000001")],
     )
     def test_one_that_is_too_large_is_named(self, name: str, text: str) -> None:
         environ = {"REDIS_URL": "redis://localhost", f"OPENROUTER_GUARD_{name}": text}
         with pytest.raises(ConfigurationError, match=f"OPENROUTER_GUARD_{name} is '{text}': write .* at most"):
             Settings.from_env(environ)
 
+    @pytest.mark.parametrize(
+        ("settings", "sentence"),
+        [
+            pytest.param(
+                {"RESET_TIMEOUT_SECONDS": "2000"},
+                "RESET_TIMEOUT_SECONDS is 2000, above OPENROUTER_GUARD_MAX_RESET_TIMEOUT_SECONDS, which is 960 by "
+                "default: lower the first or raise the second",
+                id="a wait that would silently become the longest",
+            ),
+            pytest.param(
+                {"FRESH_SECONDS": "400", "STALE_SECONDS": "300"},
+                "FRESH_SECONDS is 400, above OPENROUTER_GUARD_STALE_SECONDS, which is 300",
+                id="fresh for longer than not stale",
+            ),
+            pytest.param({"STALE_SECONDS": "30"}, "FRESH_SECONDS is 60 by default, above", id="a default against it"),
+            pytest.param(
+                {"MIN_FRESH_SECONDS": "61"}, "MIN_FRESH_SECONDS is 61, above", id="the least above the usual"
+            ),
+            pytest.param(
+                {"MAX_FRESH_SECONDS": "59"}, "FRESH_SECONDS is 60 by default, above", id="the usual above it"
+            ),
+            pytest.param({"MAX_FRESH_SECONDS": "301"}, "MAX_FRESH_SECONDS is 301, above", id="the most above stale"),
+            pytest.param({"COOLDOWN_SECONDS": "61"}, "COOLDOWN_SECONDS is 61, above", id="a first pause"),
+            pytest.param({"PERMIT_LEASE_SECONDS": "601"}, "PERMIT_LEASE_SECONDS is 601, above", id="a lease"),
+            pytest.param({"TRIAL_CALL_SECONDS": "10"}, "PERMIT_LEASE_SECONDS is 15 by default, above", id="a call"),
+            pytest.param({"RECHECK_SECONDS": "121"}, "RECHECK_SECONDS is 121, above", id="before the wait began"),
+            pytest.param({"CHECK_SLOT_SECONDS": "301"}, "CHECK_SLOT_SECONDS is 301, above", id="checked too seldom"),
+            pytest.param({"CHECK_TIMEOUT_SECONDS": "61"}, "CHECK_TIMEOUT_SECONDS is 61, above", id="two at a time"),
+            pytest.param({"REDIS_TIMEOUT_SECONDS": "16"}, "REDIS_TIMEOUT_SECONDS is 16, above", id="a lease lapses"),
+        ],
+    )
+    def test_two_that_contradict_each_other_are_both_named(self, settings: dict[str, str], sentence: str) -> None:
+        with pytest.raises(ConfigurationError) as refused:
+            Settings.from_env(given(settings))
+        assert str(refused.value).startswith(f"OPENROUTER_GUARD_{sentence}")
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"RESET_TIMEOUT_SECONDS": "960"},
+            {"RESET_TIMEOUT_SECONDS": "2000", "MAX_RESET_TIMEOUT_SECONDS": "2000"},
+            {"RESET_TIMEOUT_SECONDS": "2"},
+            {"PERMIT_LEASE_SECONDS": "0.5"},
+            {"FRESH_SECONDS": "1", "STALE_SECONDS": "3", "CHECK_SLOT_SECONDS": "1"},
+            {"FRESH_SECONDS": "200"},
+        ],
+    )
+    def test_a_setting_that_is_at_its_bound_or_leaves_a_default_out_of_reach_is_taken(
+        self, settings: dict[str, str]
+    ) -> None:
+        Settings.from_env(given(settings))
+
     def test_secrets_are_in_no_representation(self) -> None:
         shown = repr(Settings("redis://user:hunter2@host", api_key="sk-or-secret"))
         assert "hunter2" not in shown
         assert "sk-or" not in shown
+
+
+class TestTypos:
+    @pytest.mark.parametrize(
+        ("name", "advice"),
+        [
+            ("OPENROUTER_GUARD_SCOP", "did you mean OPENROUTER_GUARD_SCOPE?"),
+            ("OPENROUTER_GUARD_FAILURE_TRESHOLD", "did you mean OPENROUTER_GUARD_FAILURE_THRESHOLD?"),
+            ("OPENROUTER_GUARD_RESET_TIMEOUT", "did you mean OPENROUTER_GUARD_RESET_TIMEOUT_SECONDS?"),
+            ("OPENROUTER_GUARD_FRESH", "did you mean OPENROUTER_GUARD_FRESH_SECONDS?"),
+            ("OPENROUTER_GUARD_API_KEY", "did you mean OPENROUTER_API_KEY?"),
+            ("OPENROUTER_GUARD_REDIS_URL", "did you mean REDIS_URL?"),
+            ("openrouter_guard_permits", "did you mean OPENROUTER_GUARD_PERMITS?"),
+            ("OPENROUTER_GUARD_COLOUR", "docs/configuration.md lists all that there are"),
+        ],
+    )
+    def test_an_unknown_variable_is_told_with_what_was_meant(self, name: str, advice: str) -> None:
+        assert unknown({name: "s3cret"}) == [f"{name} is no setting and changes nothing: {advice}"]
+
+    def test_a_typo_is_logged_once_however_many_guards_are_made(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, redis_url: str
+    ) -> None:
+        monkeypatch.setenv("REDIS_URL", redis_url)
+        monkeypatch.setenv("OPENROUTER_GUARD_PERMIT", "3")
+        with caplog.at_level(logging.WARNING), Guard.from_env(), Guard.from_env():
+            pass
+        sentence = "OPENROUTER_GUARD_PERMIT is no setting and changes nothing: did you mean OPENROUTER_GUARD_PERMITS?"
+        assert [record.getMessage() for record in caplog.records] == [sentence]
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "OPENROUTER_GUARD_SERVICE_HOST",
+            "OPENROUTER_GUARD_SERVICE_PORT_HTTP",
+            "OPENROUTER_GUARD_PORT",
+            "OPENROUTER_GUARD_PORT_80_TCP_ADDR",
+            "OPENROUTER_GUARD_METRICS_SERVICE_PORT",
+        ],
+    )
+    def test_what_kubernetes_says_of_a_service_of_that_name_is_no_typo(self, name: str) -> None:
+        assert unknown({name: "tcp://10.0.0.1:80"}) == []
+
+    @pytest.mark.parametrize("name", sorted(NAMES))
+    def test_a_setting_of_any_part_is_known_to_all(self, name: str) -> None:
+        assert unknown({f"OPENROUTER_GUARD_{name}": "1"}) == []

@@ -100,6 +100,8 @@ volumeMounts:
 {{/* The environment that both components share. */}}
 {{- define "openrouter-guard.env" -}}
 {{- include "openrouter-guard.checkRedis" .Values.redis -}}
+{{- include "openrouter-guard.checkThresholds" .Values.thresholds -}}
+{{- include "openrouter-guard.checkScopes" . -}}
 - name: REDIS_URL
 {{- with .Values.redis }}
 {{- if .existingSecret.name }}
@@ -131,5 +133,49 @@ volumeMounts:
 {{- fail "redis.url holds a password, which anyone who reads the Deployment would see: put the address into a Secret, and name that in redis.existingSecret.name" }}
 {{- else if not (or .existingSecret.name (regexMatch "^(rediss?(\\+(sentinel|cluster))?|unix)://" .url)) }}
 {{- fail "redis.url is no address of Redis: write redis://host:6379/0, rediss://… for TLS, unix:///path, redis+sentinel://… or redis+cluster://…" }}
+{{- end }}
+{{- end }}
+
+{{/*
+The pairs in which the first may not be above the second, as the processes themselves refuse them at their start: a
+release that would only restart for ever is refused here.
+*/}}
+{{- define "openrouter-guard.checkThresholds" -}}
+{{- $thresholds := . }}
+{{- $defaults := dict "RESET_TIMEOUT_SECONDS" 120 "MAX_RESET_TIMEOUT_SECONDS" 960 "COOLDOWN_SECONDS" 5
+  "MAX_COOLDOWN_SECONDS" 60 "PERMIT_LEASE_SECONDS" 15 "TRIAL_CALL_SECONDS" 600 "FRESH_SECONDS" 60 "STALE_SECONDS" 300
+  "CHECK_SLOT_SECONDS" 60 }}
+{{- range $pair := list
+  (list "RESET_TIMEOUT_SECONDS" "MAX_RESET_TIMEOUT_SECONDS" "or by default")
+  (list "COOLDOWN_SECONDS" "MAX_COOLDOWN_SECONDS" "or by default")
+  (list "PERMIT_LEASE_SECONDS" "TRIAL_CALL_SECONDS" "or by default")
+  (list "MIN_FRESH_SECONDS" "FRESH_SECONDS" "if set")
+  (list "FRESH_SECONDS" "MAX_FRESH_SECONDS" "or by default")
+  (list "FRESH_SECONDS" "STALE_SECONDS" "or by default")
+  (list "MAX_FRESH_SECONDS" "STALE_SECONDS" "if set")
+  (list "RECHECK_SECONDS" "RESET_TIMEOUT_SECONDS" "if set")
+  (list "CHECK_SLOT_SECONDS" "STALE_SECONDS" "if set")
+  (list "CHECK_TIMEOUT_SECONDS" "CHECK_SLOT_SECONDS" "if set")
+  (list "REDIS_TIMEOUT_SECONDS" "PERMIT_LEASE_SECONDS" "if set") }}
+{{- $low := index $pair 0 }}
+{{- $high := index $pair 1 }}
+{{- $lower := get $thresholds $low | default (ternary 0 (get $defaults $low) (eq (index $pair 2) "if set")) }}
+{{- $upper := get $thresholds $high | default (get $defaults $high) }}
+{{- if and $upper (gt (float64 $lower) (float64 $upper)) }}
+{{- fail (printf "thresholds.%s is %s%s, above thresholds.%s, which is %s%s: lower the first or raise the second"
+  $low (toJson $lower) (ternary "" " by default" (hasKey $thresholds $low))
+  $high (toJson $upper) (ternary "" " by default" (hasKey $thresholds $high))) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Each scope once; takes the root. */}}
+{{- define "openrouter-guard.checkScopes" -}}
+{{- $scopes := list .Values.scope }}
+{{- range .Values.openrouter.furtherScopes }}
+{{- if has .scope $scopes }}
+{{- fail (printf "openrouter.furtherScopes names the scope %s, which is there already: each scope is named once, be it there or in scope" .scope) }}
+{{- end }}
+{{- $scopes = append $scopes .scope }}
 {{- end }}
 {{- end }}

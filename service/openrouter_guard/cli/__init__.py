@@ -42,7 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="openrouter-guard",
         description="One shared circuit breaker for every worker that calls OpenRouter.",
-        epilog="Settings come from the environment: REDIS_URL, OPENROUTER_API_KEY, OPENROUTER_GUARD_*. See README.",
+        epilog="Settings come from the environment: REDIS_URL, OPENROUTER_API_KEY, OPENROUTER_GUARD_*. "
+        "docs/configuration.md lists all of them with their defaults.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

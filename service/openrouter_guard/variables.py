@@ -1,0 +1,94 @@
+"""The environment variables that begin with ``OPENROUTER_GUARD_``, and what to say of one that is none of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+__all__ = ["NAMES", "PREFIX", "unknown"]
+
+PREFIX = "OPENROUTER_GUARD_"
+NAMES = frozenset(
+    {
+        "ACCESS",
+        "ALERT_CALLS",
+        "ALERT_ERROR_RATE",
+        "CHECK_SLOT_SECONDS",
+        "CHECK_TIMEOUT_SECONDS",
+        "CLASS",
+        "CLUSTER",
+        "CONFIRM_SECONDS",
+        "COOLDOWN_SECONDS",
+        "CORS_ORIGINS",
+        "FAILURE_RATE",
+        "FAILURE_THRESHOLD",
+        "FRESH_SECONDS",
+        "FURTHER_SCOPES",
+        "GOOD_CHECKS",
+        "HEALTH_URLS",
+        "KINDS",
+        "LEASE_NAME",
+        "LEASE_NAMESPACE",
+        "LEASE_SECONDS",
+        "LOG_LEVEL",
+        "MAX_COOLDOWN_SECONDS",
+        "MAX_FRESH_SECONDS",
+        "MAX_RESET_TIMEOUT_SECONDS",
+        "MAX_STREAMS",
+        "MIN_FRESH_SECONDS",
+        "NAMESPACES",
+        "OPERATOR_HOST",
+        "OPERATOR_PORT",
+        "PERMITS",
+        "PERMIT_LEASE_SECONDS",
+        "RAMP_SECONDS",
+        "READ_SECRETS",
+        "READ_TOKEN",
+        "RECHECK_SECONDS",
+        "REDIS_TIMEOUT_SECONDS",
+        "REFUSALS_WANTED",
+        "RESET_TIMEOUT_SECONDS",
+        "SCOPE",
+        "SLOW_RATE",
+        "SLOW_SECONDS",
+        "STABLE_SECONDS",
+        "STALE_SECONDS",
+        "TRIAL_CALL_SECONDS",
+        "TRIAL_WAIT_SECONDS",
+        "WEBHOOK_FORMAT",
+        "WEBHOOK_URL",
+        "WINDOW_CALLS",
+        "WINDOW_SECONDS",
+        "WORKER_ID",
+        "WRITE_TOKEN",
+    }
+)
+"""Without the prefix; those of every part, for one environment often serves several."""
+_ELSEWHERE = ("OPENROUTER_API_KEY", "OPENROUTER_BASE_URL", "OPENROUTER_MANAGEMENT_KEY", "REDIS_URL")
+# Kubernetes puts these into every pod beside a Service that is called openrouter-guard or begins so.
+_SERVICE_LINK = re.compile(
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)"
+)
+
+
+def unknown(environ: Mapping[str, str]) -> list[str]:
+    """A sentence on each variable that looks like a setting and is none; values are left out, they may be secrets."""
+    found = sorted(name for name in environ if name.upper().startswith(PREFIX) and not _is_known(name))
+    return [
+        f"{name} is no setting and changes nothing: {_advice(name.upper().removeprefix(PREFIX))}" for name in found
+    ]
+
+
+def _is_known(name: str) -> bool:
+    written = name.removeprefix(PREFIX)
+    return name.startswith(PREFIX) and (written in NAMES or _SERVICE_LINK.fullmatch(written) is not None)
+
+
+def _advice(written: str) -> str:
+    # Nearly always nothing is unknown: then nobody pays for the import.
+    from difflib import get_close_matches
+
+    meant = {name.removeprefix("OPENROUTER_"): name for name in _ELSEWHERE} | {name: PREFIX + name for name in NAMES}
+    begun = sorted(name for name in meant if name.startswith(f"{written}_"))
+    nearest = get_close_matches(written, meant, n=1, cutoff=0.7) or begun
+    return f"did you mean {meant[nearest[0]]}?" if nearest else "docs/configuration.md lists all that there are"
