@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from .kinds import Trait
 from .spec import Options
-from .workload import Workload
+from .workload import OPT, Workload
 
 __all__ = ["Candidate", "Owner", "Skip", "paused_since_s", "skip"]
 
@@ -54,7 +54,7 @@ class Candidate:
     def stays(self) -> bool:
         """Whether it may be paused in this mode at all: to hold is to leave pods that run."""
         held = self.workload.kind.lever.held
-        return self.is_matched and not (self.options.holds and held is None)
+        return self.is_matched and not self.workload.has_unclear_opt and not (self.options.holds and held is None)
 
     @property
     def paused_pods(self) -> int:
@@ -90,6 +90,9 @@ def skip(candidate: Candidate, owner: Owner, outage: str) -> Skip | None:
 
 def _skip_others(candidate: Candidate, _outage: str) -> Skip | None:
     workload, pause = candidate.workload, candidate.workload.pause
+    if workload.has_unclear_opt:
+        words = f'its annotation {OPT} is {workload.opt!r}: write "true" or "false"; until then it is left alone'
+        return Skip("PauseUnclear", words)
     if pause is not None:
         return Skip(
             "PausedByOther", f"OpenRouterStatus {pause.owner} has paused it: let only one of the two match it"
@@ -144,7 +147,7 @@ def _skip_state(candidate: Candidate, outage: str) -> Skip | None:
         return Skip("Released", "somebody changed it, or it was paused for long enough: left alone in this outage")
     if not candidate.stays:
         return Skip("HasPods")
-    if workload.pods == 0 or (workload.value is not None and isinstance(workload.value, str)):
+    if workload.kind.lever.is_pause(workload.value):
         return Skip("AlreadyAtZero")
     if workload.kind.lever.moves_pods and 0 < workload.pods <= candidate.paused_pods:
         return Skip("AtItsFloor")

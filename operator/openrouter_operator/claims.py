@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,15 @@ class Claim:
 
 
 class Claims:
-    """What all resources ask for, as the watch shows them."""
+    """What all resources ask for, as the watch shows them.
 
-    def __init__(self) -> None:
+    Args:
+        can_act: Whether somebody looks after a resource and may do what it asks for. One that nobody carries out
+            keeps no workload from a younger one.
+    """
+
+    def __init__(self, can_act: Callable[[Mapping[str, Any], Spec], bool] = lambda _resource, _spec: True) -> None:
+        self._can_act = can_act
         self._claims: defaultdict[str, dict[str, Claim]] = defaultdict(dict)
 
     def put(self, resource: Mapping[str, Any]) -> bool:
@@ -37,7 +43,7 @@ class Claims:
             spec = specs.parse(resource.get("spec") or {})
         except InvalidSpec:
             return before is not None
-        if spec.acts and not metadata.get("deletionTimestamp"):
+        if spec.acts and not metadata.get("deletionTimestamp") and self._can_act(resource, spec):
             claims[metadata["uid"]] = Claim(metadata["creationTimestamp"], metadata["name"], metadata["uid"], spec)
         return claims.get(metadata["uid"]) != before
 

@@ -15,7 +15,7 @@ from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.wire import iso, unix_s
 
 from .overrides import ACTIONS
-from .plan import Goal, Step
+from .plan import FLAPPING, Goal, Step
 from .reading import Reading
 from .spec import Spec
 from .tally import PROBLEMS_SHOWN, Failure, Problem, Tally
@@ -85,13 +85,15 @@ def status(old: Mapping[str, Any], now: Round) -> dict[str, Any]:
         "observedGeneration": now.generation,
         "upstream": _upstream(now.reading),
         "breaker": _breaker(now.reading),
-        "targets": _targets(now.tally),
+        "targets": _targets(now),
         "problems": [problem._asdict() for problem in now.tally.problems],
         "conditions": [
             _condition(kind, *check(now), before=conditions.get(kind), generation=now.generation, at=at)
             for kind, check in _CONDITIONS.items()
         ],
     }
+    if sum(now.tally.reasons.values()) > PROBLEMS_SHOWN:
+        written["problemCounts"] = dict(sorted(now.tally.reasons.items()))
     if now.spec.dry_run:
         written["wouldChange"] = list(now.would[:PROBLEMS_SHOWN])
     if now.tally.is_paused:
@@ -178,14 +180,16 @@ def _progress(now: Round) -> dict[str, Any]:
     return shown | {"pods": now.tally.pods, "originalPods": now.tally.original_pods} | next_at
 
 
-def _targets(tally: Tally) -> dict[str, Any]:
+def _targets(now: Round) -> dict[str, Any]:
+    tally = now.tally
+    flaps = " Flapping" if now.goal.reason == FLAPPING else ""
     return {
         "matched": tally.matched,
         "paused": tally.paused,
         "resuming": tally.resuming,
         "skipped": tally.matched - tally.able,
         "failed": tally.failed,
-        "summary": f"{tally.paused}/{tally.able}",
+        "summary": f"{tally.paused}/{tally.able}{flaps}",
     } | ({"contested": len(tally.contested)} if tally.contested else {})
 
 
@@ -240,6 +244,8 @@ def _ready(now: Round) -> _Said:
         return "False", now.override.failure.reason, now.override.failure.message
     if now.tally.unwatched:
         return "False", now.tally.unwatched[0].reason, _line(now.tally.unwatched[0])
+    if now.tally.unmatched:
+        return "False", "NoMatch", _line(now.tally.unmatched[0])
     if now.tally.contested:
         return "False", "Contested", _line(now.tally.contested[0])
     if not now.reading.is_fresh:
@@ -248,7 +254,9 @@ def _ready(now: Round) -> _Said:
         return "True", "DryRun", _would(now.would)
     if now.spec.suspend:
         return "True", "Suspended", "spec.suspend is true: the state is shown and nothing is changed"
-    if now.spec.targets and not now.tally.matched:
+    if not now.spec.targets:
+        return "True", "CarriedOut", "The state is shown; the spec names no workloads"
+    if not now.tally.matched:
         return "True", "NoTargets", "No workload in this namespace matches spec.targets"
     return "True", "CarriedOut", _going_on(now)
 
@@ -313,8 +321,11 @@ def _going_on(now: Round) -> str:
     match now.goal.step:
         case Step.PAUSE if counts.able:
             return f"{counts.paused} of {_workloads(counts.able)} paused"
-        case Step.CANARY if now.goal.reason == "Flapping":
-            return f"{_workloads(counts.paused)} still paused: the breaker closed too often in vain within the hour"
+        case Step.CANARY if now.goal.reason == FLAPPING:
+            return (
+                f"{_workloads(counts.paused)} still paused: the breaker closed too often in vain; to go on now, write"
+                " override ForceClosed (docs/operator.md)"
+            )
         case Step.CANARY:
             return f"{_workloads(counts.paused)} paused, {counts.resuming} with one pod that tests the upstream"
         case Step.RESUME if counts.is_paused:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from openrouter_guard.rules.breaker import Phase
 
 from .conditions import UNKNOWN, is_true
-from .plan import Step
+from .plan import FLAPPING, Step
 
 __all__ = ["Event", "events"]
 
@@ -23,7 +23,7 @@ class Event(NamedTuple):
 
 def events(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     """What is worth telling between two statuses: transitions, and nothing that repeats."""
-    tellers = (_of_breaker, _of_pause, _of_steps, _of_problems, _of_mistakes, _of_freshness)
+    tellers = (_of_breaker, _of_pause, _of_steps, _of_flapping, _of_problems, _of_mistakes, _of_freshness)
     return [event for tell in tellers for event in tell(old, new)]
 
 
@@ -65,6 +65,13 @@ def _of_steps(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     if step == Step.PAUSE and before in (Step.CANARY, Step.RESUME):
         return [Event("Normal", "PausedAgain", f"What had come back is paused again ({now['reason']}), {pods} left")]
     return []
+
+
+def _of_flapping(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
+    before, now = _condition(old, "Paused"), _condition(new, "Paused")
+    if now["reason"] != FLAPPING or before.get("reason") == FLAPPING:
+        return []
+    return [Event("Warning", FLAPPING, now["message"])]
 
 
 def _of_problems(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:

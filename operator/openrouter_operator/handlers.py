@@ -30,7 +30,7 @@ from .kinds import Kind
 from .metrics import Histogram
 from .orphans import Orphans
 from .reconcile import Reconciler, Vanished
-from .spec import DEFAULT_CLASS
+from .spec import DEFAULT_CLASS, Spec
 from .streams import Streams
 from .workload import GROUP, Workload
 
@@ -94,7 +94,7 @@ class Operator:
         self.finalizer = finalizer_of(resource_class)
         self._access = access or Access()
         self.inventory = inventory
-        self.claims = Claims()
+        self.claims = Claims(self._can_act)
         self.feeds = feeds
         self.resources: dict[str, _Watched] = {}
         self.others: set[str] = set()
@@ -108,6 +108,13 @@ class Operator:
         cluster.wrote = self.streams.wrote
         self.arrivals = Arrivals(cluster, inventory, self.saw, self.streams.forget, self.wake_all)
         self._cluster = cluster
+
+    def _can_act(self, resource: Mapping[str, Any], spec: Spec) -> bool:
+        """Whether a resource is carried out: by us, or by the operator of another class, which has marked it so."""
+        metadata = resource["metadata"]
+        if spec.resource_class == self.resource_class:
+            return self._access.may_use(metadata["namespace"], spec.scope)
+        return finalizer_of(spec.resource_class) in (metadata.get("finalizers") or ())
 
     def wake_all(self) -> None:
         for watched in self.resources.values():

@@ -66,6 +66,9 @@ class Lever(Protocol):
     def is_sound(self, value: Value) -> bool:
         """Whether it can be written there at all."""
 
+    def is_pause(self, value: Value) -> bool:
+        """Whether it is a pause already, so that there is nothing left for us to pause."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
@@ -97,6 +100,9 @@ class Replicas:
     def is_sound(self, value: Value) -> bool:
         return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
 
+    def is_pause(self, value: Value) -> bool:
+        return self.pods(value) == 0
+
 
 @dataclass(frozen=True, slots=True)
 class Suspend:
@@ -122,14 +128,23 @@ class Suspend:
     def is_sound(self, value: Value) -> bool:
         return value is None or isinstance(value, bool)
 
+    def is_pause(self, value: Value) -> bool:
+        return bool(value)
+
 
 _KEDA_PAUSED = "autoscaling.keda.sh/paused"
 _KEDA_REPLICAS = "autoscaling.keda.sh/paused-replicas"
+_GO_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+"""What Go's ``strconv.ParseBool`` takes for false. KEDA takes every other text, one that is no truth value too, for a
+pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class KedaReplicas:
     """KEDA's pause annotations for what runs all the time: a number of pods, or as many as there are.
+
+    A value is that number as text, ``held``, or the owner's own word for "not paused" (as in ``paused=False``), which
+    is given back as it was.
 
     Source: https://keda.sh/docs/latest/concepts/scaling-deployments/#pausing-autoscaling
     """
@@ -144,36 +159,52 @@ class KedaReplicas:
         found = body["metadata"].get("annotations") or {}
         if _KEDA_REPLICAS in found:
             return str(found[_KEDA_REPLICAS])
-        return self.held if found.get(_KEDA_PAUSED, "false") != "false" else None
+        if _KEDA_PAUSED not in found:
+            return None
+        word = str(found[_KEDA_PAUSED])
+        return f"{_OWNERS_WORD}{word}" if word in _GO_FALSE else self.held
 
     def write(self, value: Value) -> dict[str, Any]:
-        number = None if value == self.held else value
-        paused = "true" if value == self.held else None
+        number, paused = value, None
+        if value == self.held:
+            number, paused = None, "true"
+        elif _is_owners_word(value):
+            number, paused = None, str(value).removeprefix(_OWNERS_WORD)
         return {"metadata": {"annotations": {_KEDA_REPLICAS: number, _KEDA_PAUSED: paused}}}
 
     def at(self, pods: int) -> Value:
         return str(pods)
 
     def pods(self, value: Value) -> int:
-        if value is None:
+        if not self.is_pause(value):
             return 1
-        return int(value) if str(value).isdecimal() else 0
+        return int(str(value)) if str(value).isdecimal() else 0
 
     def is_sound(self, value: Value) -> bool:
-        return value is None or value == self.held or (isinstance(value, str) and value.isdecimal())
+        return not self.is_pause(value) or value == self.held or (isinstance(value, str) and value.isdecimal())
+
+    def is_pause(self, value: Value) -> bool:
+        return value is not None and not _is_owners_word(value)
+
+
+_OWNERS_WORD = "paused="
+
+
+def _is_owners_word(value: Value) -> bool:
+    return isinstance(value, str) and value.removeprefix(_OWNERS_WORD) in _GO_FALSE and value.startswith(_OWNERS_WORD)
 
 
 @dataclass(frozen=True, slots=True)
 class KedaJobs:
-    """KEDA's pause annotation for what starts jobs: no new ones."""
+    """KEDA's pause annotation for what starts jobs: no new ones. A value is what is written there."""
 
     held: Value = field(default="true", init=False)
     moves_pods: bool = field(default=False, init=False)
     paths: Sequence[tuple[str, ...]] = field(default=(("metadata", "annotations", _KEDA_PAUSED),), init=False)
 
     def read(self, body: Body) -> Value:
-        found = (body["metadata"].get("annotations") or {}).get(_KEDA_PAUSED, "false")
-        return None if found == "false" else str(found)
+        found = (body["metadata"].get("annotations") or {}).get(_KEDA_PAUSED)
+        return None if found is None else str(found)
 
     def write(self, value: Value) -> dict[str, Any]:
         return {"metadata": {"annotations": {_KEDA_PAUSED: value}}}
@@ -182,10 +213,13 @@ class KedaJobs:
         return "true" if pods == 0 else None
 
     def pods(self, value: Value) -> int:
-        return 0 if value else 1
+        return 0 if self.is_pause(value) else 1
 
     def is_sound(self, value: Value) -> bool:
         return value is None or isinstance(value, str)
+
+    def is_pause(self, value: Value) -> bool:
+        return value is not None and value not in _GO_FALSE
 
 
 def _nested(path: Iterable[str], value: Value) -> dict[str, Any]:

@@ -21,14 +21,14 @@ from .reading import Reading
 from .spec import Mode, PauseOn, Spec, Strategy
 from .workload import Change, Contest, Pause, forgets
 
-__all__ = ["Goal", "Step", "changes", "goal", "next_contest_s", "orphaned"]
+__all__ = ["FLAPPING", "Goal", "Step", "changes", "goal", "next_contest_s", "orphaned"]
 
 
+FLAPPING = "Flapping"
 LIMIT_S = 300.0
 """A rate limit that lasts for less is no reason to pause."""
-FLAPS = 3
-FLAPPING_S = 3600.0
-"""Where the breaker has closed so often within so long, its next closing is not trusted before that is over."""
+_BY_ITSELF = frozenset({"trial_succeeded", "checks_succeeded"})
+"""Why a breaker closes, where no person has closed it."""
 
 
 class Step(StrEnum):
@@ -131,9 +131,15 @@ def _closed(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None
     may_s = paused_s + spec.min_paused_seconds
     if reading.now_s < may_s:
         return Goal(Step.KEEP, "MinPaused", next_at_s=may_s)
+    forced = reading.override
+    if forced is not None:
+        # A person has said that calls may go: there is nothing left for a canary to find out.
+        return _resumed(
+            spec, reading.now_s, since_s=max(_past(reading.since_s, reading.now_s), may_s), reason="BreakerClosed"
+        )
     flaps_until_s = _flaps_until_s(spec, reading)
     if reading.now_s < flaps_until_s:
-        return Goal(Step.CANARY, "Flapping", next_at_s=flaps_until_s)
+        return Goal(Step.CANARY, FLAPPING, next_at_s=flaps_until_s)
     closed_s = max(_past(reading.since_s, reading.now_s), flaps_until_s)
     if reading.is_on_probation and spec.resume.canary:
         closed_s += spec.resume.canary_timeout_seconds
@@ -143,13 +149,18 @@ def _closed(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None
 
 
 def _flaps_until_s(spec: Spec, reading: Reading) -> float:
-    """Until when only the canary may run, since the breaker has closed, in vain, too often within the hour."""
+    """Until when only the canary may run, since the breaker has closed, in vain, too often within the time."""
+    flapping = spec.resume.flapping
     transitions = reading.record.transitions if reading.record else ()
-    closings_s = [each.at_s for each in transitions if each.after is Phase.CLOSED and each.at_s <= reading.now_s]
-    if not spec.resume.canary or len(closings_s) < FLAPS:
+    closings_s = [
+        each.at_s
+        for each in transitions
+        if each.after is Phase.CLOSED and each.reason in _BY_ITSELF and each.at_s <= reading.now_s
+    ]
+    if not spec.resume.canary or len(closings_s) < flapping.closings:
         return 0.0
-    first_s, last_s = closings_s[-FLAPS], closings_s[-1]
-    return first_s + FLAPPING_S if last_s - first_s < FLAPPING_S else 0.0
+    first_s, last_s = closings_s[-flapping.closings], closings_s[-1]
+    return first_s + flapping.within_seconds if last_s - first_s < flapping.within_seconds else 0.0
 
 
 def _overlong(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None:

@@ -27,8 +27,8 @@ from .inventory import Inventory
 from .memory import Memory
 from .plan import Goal, Step
 from .reading import Reading
-from .spec import DeletionPolicy, InvalidSpec, Mode, NotAllowed, Options, Spec
-from .tally import Failure, Problem, not_installed, not_watched, tally
+from .spec import DeletionPolicy, InvalidSpec, Mode, NotAllowed, Options, Spec, Which
+from .tally import Failure, Problem, no_match, not_installed, not_watched, tally
 from .workload import Change
 
 __all__ = ["Outcome", "Reconciler", "Vanished"]
@@ -67,6 +67,7 @@ class Reconciler:
 
     Attributes:
         scope: The one that the resource asked for last.
+        is_flapping: Whether its breaker closed too often in vain to be trusted.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Reconciler:
         let_go: Callable[[str], None] = lambda _namespace: None,
     ) -> None:
         self.scope = ""
+        self.is_flapping = False
         self._access = access
         self._claims = claims
         self._cluster = cluster
@@ -171,6 +173,7 @@ class Reconciler:
         self._memory.begin(reading)
         before = self._candidates(namespace, owner, spec)
         goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner))
+        self.is_flapping = goal.reason == plan.FLAPPING
         wanted = plan.changes(goal, owner, reading, before)
         await self._make([] if spec.dry_run else wanted)
         after = self._candidates(namespace, owner, spec) if wanted else before
@@ -180,7 +183,14 @@ class Reconciler:
             spec=spec,
             reading=reading,
             goal=goal,
-            tally=tally(after, owner, reading.outage, self._changes.failures(), self._unwatched(spec)),
+            tally=tally(
+                after,
+                owner,
+                reading.outage,
+                self._changes.failures(),
+                self._unwatched(spec),
+                self._unmatched(namespace, spec),
+            ),
             is_settled=spec.dry_run or not (wanted and plan.changes(goal, owner, reading, after)),
             would=tuple(map(str, wanted)) if spec.dry_run else (),
             took_s=feed.now_s - reading.now_s,
@@ -276,6 +286,19 @@ class Reconciler:
         absent = {str(t) for t in lacking if any(map(t.may_be_of, self._inventory.absent))}
         return [
             not_installed(kind) if kind in absent else not_watched(kind) for kind in sorted(set(map(str, lacking)))
+        ]
+
+    def _unmatched(self, namespace: str, spec: Spec) -> list[Problem]:
+        """The targets and exclusions, of kinds that are watched, that name no workload of the namespace."""
+        here = list(self._inventory.of(namespace))
+        fields: Sequence[tuple[str, Sequence[Which]]] = (("targets", spec.targets), ("exclude", spec.exclude))
+        return [
+            no_match(f"spec.{name}[{nth}]", f"there is no {which.words} in namespace {namespace}")
+            for name, named in fields
+            for nth, which in enumerate(named)
+            if not which.annotated
+            and any(map(which.is_of, self._inventory.kinds))
+            and not any(map(which.matches, here))
         ]
 
     # -- the status ---------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_CLASS",
     "Action",
     "DeletionPolicy",
+    "Flapping",
     "InvalidSpec",
     "Mode",
     "NotAllowed",
@@ -167,6 +168,13 @@ class Which(_Model):
         # Only its CRD could tell the kind of a plural.
         return self._is_of_group(group) and plural.startswith(self.kind.lower()[:3])
 
+    @property
+    def words(self) -> str:
+        """What it names, for a message: the kind, and the name or the labels."""
+        if self.name is not None:
+            return f"{self.kind} {self.name!r}"
+        return f"{self.kind} that the selector matches"
+
     def __str__(self) -> str:
         return f"{self.api_version} {self.kind}".strip()
 
@@ -203,6 +211,13 @@ class Target(Which):
     allow_volume_deletion: bool = False
 
 
+class Flapping(_Model):
+    """When a breaker that has closed is not trusted: it has closed by itself so often within so many seconds."""
+
+    closings: int = Field(default=3, ge=2, le=5)
+    within_seconds: float = Field(default=3600, gt=0)
+
+
 class Resume(_Model):
     """How paused workloads come back; see the fields of the custom resource."""
 
@@ -211,6 +226,7 @@ class Resume(_Model):
     step_percent: int = Field(default=25, ge=1, le=100)
     interval_seconds: float = Field(default=15, gt=0)
     canary_timeout_seconds: float = Field(default=300, gt=0)
+    flapping: Flapping = Flapping()
 
 
 class OverrideSpec(_Model):
@@ -282,7 +298,7 @@ class Spec(_Model):
     @property
     def acts(self) -> bool:
         """Whether it would change workloads by itself."""
-        return self.mode is not Mode.OBSERVE and not self.dry_run
+        return self.mode is not Mode.OBSERVE and not self.dry_run and not self.suspend
 
 
 def parse(spec: Mapping[str, Any]) -> Spec:
@@ -292,7 +308,7 @@ def parse(spec: Mapping[str, Any]) -> Spec:
         InvalidSpec: If it cannot be used, which the API server should not have let in.
     """
     try:
-        parsed = Spec.model_validate(dict(spec))
+        parsed = Spec.model_validate(spec)
         Keys(parsed.scope)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .candidates import Candidate, Owner, skip
 from .workload import Pause, Workload
 
-__all__ = ["PROBLEMS_SHOWN", "Failure", "Problem", "Tally", "not_installed", "not_watched", "tally"]
+__all__ = ["PROBLEMS_SHOWN", "Failure", "Problem", "Tally", "no_match", "not_installed", "not_watched", "tally"]
 
 PROBLEMS_SHOWN = 10
 
@@ -45,11 +46,18 @@ def not_installed(kind: str) -> Problem:
     return Problem(kind, "KindNotInstalled", words)
 
 
+def no_match(field: str, words: str) -> Problem:
+    """A target or an exclusion of the spec names what is not there; *field* is where it stands in the spec."""
+    return Problem(field, "NoMatch", f"{words}: mend the name or the labels, or take it out of the spec")
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """Numbers of workloads; ``able`` is how many are paused or could be.
 
     Attributes:
+        problems: The first few, what could not be changed before all else.
+        reasons: How many problems there are in all, by their reason.
         pods: That run, or are to, of all paused workloads.
         original_pods: That ran before.
     """
@@ -60,7 +68,9 @@ class Tally:
     resuming: int
     failed: int
     problems: tuple[Problem, ...] = ()
+    reasons: Mapping[str, int] = field(default_factory=dict)
     unwatched: tuple[Problem, ...] = ()
+    unmatched: tuple[Problem, ...] = ()
     contested: tuple[Problem, ...] = ()
     pods: int = 0
     original_pods: int = 0
@@ -76,27 +86,41 @@ def tally(
     outage: str,
     failures: Mapping[str, Failure],
     unwatched: Sequence[Problem] = (),
+    unmatched: Sequence[Problem] = (),
 ) -> Tally:
-    """Count; *failures* by the UID of the workload, *unwatched* are of kinds that nobody looks after."""
+    """Count.
+
+    Args:
+        candidates: The workloads that the spec names, and those that are paused.
+        owner: For whom we act.
+        outage: The present one; empty for none.
+        failures: What could not be changed, by the UID of the workload.
+        unwatched: Kinds in the spec that nobody looks after.
+        unmatched: Targets and exclusions of the spec that name nothing.
+    """
     matched = [c for c in candidates if c.is_matched]
     ours = [c for c in candidates if c.is_paused_by(owner)]
     up = [c for c in ours if c.workload.pause and c.workload.set_pods > c.paused_pods]
     skips = [(c, skip(c, owner, outage)) for c in matched]
-    failed = [(c, failures[c.workload.uid]) for c in candidates if c.workload.uid in failures]
-    problems = [Problem(str(c.workload), failure.reason, failure.message) for c, failure in failed]
-    problems += [Problem(str(c.workload), why.reason, why.message) for c, why in skips if why and why.message]
+    failed = sorted(
+        Problem(str(c.workload), failures[c.workload.uid].reason, failures[c.workload.uid].message)
+        for c in candidates
+        if c.workload.uid in failures
+    )
+    left_alone = sorted(Problem(str(c.workload), why.reason, why.message) for c, why in skips if why and why.message)
     fights = (_contested(c.workload, c.workload.pause) for c in ours if c.workload.pause)
     contested = tuple(problem for problem in fights if problem)
-    problems += contested
-    problems += unwatched
+    problems = [*failed, *contested, *unwatched, *unmatched, *left_alone]
     return Tally(
         matched=len(matched),
         able=sum(why is None for _, why in skips),
         paused=len(ours) - len(up),
         resuming=len(up),
         failed=len(failed),
-        problems=tuple(sorted(problems)[:PROBLEMS_SHOWN]),
+        problems=tuple(problems[:PROBLEMS_SHOWN]),
+        reasons=Counter(problem.reason for problem in problems),
         unwatched=tuple(unwatched),
+        unmatched=tuple(unmatched),
         contested=contested,
         pods=sum(c.workload.set_pods for c in ours),
         original_pods=sum(c.workload.original_pods for c in ours),

@@ -20,6 +20,7 @@ def families(operator: Operator, cluster: Cluster, lease: Lease) -> Iterator[Fam
     yield gauge("left_out_namespaces", "Namespaces where a right is missing", len(operator.left_out))
     yield gauge("paused_targets", "Workloads that are paused", _paused(operator))
     yield gauge("failing_targets", "Workloads whose last change failed, and is tried again", _failing(operator))
+    yield gauge("flapping_resources", "Resources whose breaker closed too often in vain", _flapping(operator))
     yield operator.rounds.family("reconcile_duration_seconds", "How long one reconcile of a resource took")
     yield counter("reconcile_errors_total", "Reconciles that failed as a whole", operator.failed_rounds)
     yield counter("api_requests_total", "Requests to the API server, by its answer", _answers(cluster))
@@ -37,6 +38,13 @@ def _failing(operator: Operator) -> Iterator[Sample]:
     counts = Counter[str]()
     for watched in operator.resources.values():
         counts[watched.namespace] += watched.reconciler.failing
+    return (Sample(count, {"namespace": namespace}) for namespace, count in sorted(counts.items()))
+
+
+def _flapping(operator: Operator) -> Iterator[Sample]:
+    counts = Counter[str]()
+    for watched in operator.resources.values():
+        counts[watched.namespace] += watched.reconciler.is_flapping
     return (Sample(count, {"namespace": namespace}) for namespace, count in sorted(counts.items()))
 
 

@@ -40,6 +40,9 @@ FIELD_MANAGER = "openrouter-guard"
 """As whom we write, and so are known to the API server's field management."""
 CONTEST_S = (5.0, 300.0)
 """The first and the longest wait before a pause that somebody undoes is put back."""
+_TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
+_FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
+_WORD_SHOWN = 40
 _OWN = ("app.kubernetes.io/part-of", "openrouter-guard")
 
 
@@ -141,7 +144,8 @@ class Workload:
         pause: What it remembers; None if it is not paused.
         damage: Why its annotation cannot be read; empty if it can.
         released: The outage during which it is left alone; empty if none.
-        opt: What its owner says to being paused, ``"true"`` or ``"false"``; empty for nothing.
+        opt: What its owner says to being paused, ``"true"`` or ``"false"``; empty for nothing, and the text as it is
+            where that is no truth value.
         is_controlled: Whether another object owns it and would put its replicas back.
         scales: Kind and name of the workload behind it; None for what is none of KEDA's.
         changed_by: The field manager that wrote the value last; empty if we did, or if it left no name.
@@ -187,7 +191,7 @@ class Workload:
             pause=pause,
             damage=damage,
             released=annotations.get(RELEASED, ""),
-            opt=annotations.get(OPT, ""),
+            opt=_truth(annotations[OPT]) if OPT in annotations else "",
             traits=kind.traits(body),
             is_controlled=is_controlled,
             is_going=metadata.get("deletionTimestamp") is not None,
@@ -215,6 +219,11 @@ class Workload:
     @property
     def is_as_we_set_it(self) -> bool:
         return self.pause is not None and self.value == self.pause.set_to
+
+    @property
+    def has_unclear_opt(self) -> bool:
+        """Whether its owner has said something about being paused that nobody can read."""
+        return self.opt not in ("", "true", "false")
 
     @property
     def is_our_own(self) -> bool:
@@ -279,6 +288,14 @@ def restored(workload: Workload) -> Change | None:
     if pause is None:
         return None
     return Change(workload, pause.original, pause=None) if workload.is_as_we_set_it else forgets(workload)
+
+
+def _truth(text: str) -> str:
+    """``"true"`` or ``"false"`` for what people write for it in YAML, Go and Helm; any other text, shortened."""
+    word = text.strip().lower()
+    if word in _TRUE:
+        return "true"
+    return "false" if word in _FALSE else (text.strip()[:_WORD_SHOWN] or "empty")
 
 
 def _pause(text: str | None, lever: Lever) -> tuple[Pause | None, str]:

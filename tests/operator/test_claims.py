@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
 
 from openrouter_operator.candidates import Candidate, skip
 from openrouter_operator.claims import Claims
+from openrouter_operator.cluster import Cluster, finalizer_of
+from openrouter_operator.feed import Feeds
+from openrouter_operator.handlers import Operator
+from openrouter_operator.inventory import Inventory
 from tests.operator.conftest import resource
 from tests.operator.samples import OWNER, WORKERS, paused, workload
 
@@ -37,8 +44,37 @@ def test_of_the_same_second_the_first_by_name() -> None:
 
 def test_one_that_changes_nothing_claims_nothing() -> None:
     created = OLD["metadata"]["creationTimestamp"]
-    for idle in ({"mode": "Observe"}, {"dryRun": True}, {"mode": "Sleep"}):
+    for idle in ({"mode": "Observe"}, {"dryRun": True}, {"suspend": True}, {"mode": "Sleep"}):
         assert before("uid-of-young", claim("old", created, **idle), YOUNG) == []
+
+
+def operator(**environ: Any) -> Operator:
+    """An operator that has no cluster to talk to."""
+    return Operator(MagicMock(spec=Cluster), Inventory(), MagicMock(spec=Feeds), **environ)
+
+
+@pytest.mark.parametrize(
+    ("old", "expected"),
+    [
+        pytest.param({}, ["old"], id="one of our class"),
+        pytest.param({"class": "blue"}, [], id="one of a class that no operator has"),
+        pytest.param({"scope": "secret"}, [], id="one of a scope that its namespace may not use"),
+    ],
+)
+def test_one_that_nobody_carries_out_claims_nothing(old: dict[str, Any], expected: list[str]) -> None:
+    claims = operator().claims
+    claims.put(claim("old", "2026-01-01T00:00:00Z", **old))
+    claims.put(YOUNG)
+    assert [found.name for found in claims.before("jobs", "uid-of-young")] == expected
+
+
+def test_one_of_another_class_claims_from_when_its_operator_has_taken_it_up() -> None:
+    claims = operator().claims
+    claims.put(YOUNG)
+    blue = claim("old", "2026-01-01T00:00:00Z", **{"class": "blue"})
+    blue["metadata"]["finalizers"] = [finalizer_of("blue")]
+    assert claims.put(blue)
+    assert [found.name for found in claims.before("jobs", "uid-of-young")] == ["old"]
 
 
 def test_a_deleted_one_claims_nothing_any_more() -> None:

@@ -15,7 +15,7 @@ from openrouter_operator.conditions import COUNTERS_S, UPSTREAM_S, Overriding, R
 from openrouter_operator.events import Event, events
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.reading import Reading
-from openrouter_operator.tally import PROBLEMS_SHOWN, Failure, Problem, Tally, not_watched, tally
+from openrouter_operator.tally import PROBLEMS_SHOWN, Failure, Problem, Tally, no_match, not_watched, tally
 from openrouter_operator.workload import Contest, Workload
 from tests.operator.samples import (
     NOW_S,
@@ -99,6 +99,34 @@ def test_a_change_that_was_not_taken_is_a_problem_with_the_words_of_the_api_serv
     found = count(workload("a"), failures={"uid-of-a": Failure("Refused", "admission webhook says no")})
     assert found.failed == 1
     assert found.problems == (("Deployment/a", "Refused", "admission webhook says no"),)
+
+
+def test_what_could_not_be_changed_is_named_before_what_is_left_alone() -> None:
+    harmless = [workload(f"a{nth:02}", is_controlled=True) for nth in range(PROBLEMS_SHOWN + 5)]
+    found = count(*harmless, workload("z"), failures={"uid-of-z": Failure("Refused", "the webhook says no")})
+    assert found.problems[0] == ("Deployment/z", "Refused", "the webhook says no")
+    assert said(a_round(tally=found), "Ready") == (
+        "False", "TargetsFailed", "1 workload could not be changed; Deployment/z: the webhook says no",
+    )  # fmt: skip
+    assert status(a_round(tally=found))["problemCounts"] == {"ControlledByOwner": PROBLEMS_SHOWN + 5, "Refused": 1}
+
+
+def test_few_problems_need_no_count() -> None:
+    assert "problemCounts" not in status(a_round(tally=count(workload("a", is_controlled=True))))
+
+
+def test_a_target_that_matches_nothing_is_a_problem_an_event_and_makes_the_resource_unready() -> None:
+    missing = no_match("spec.targets[0]", "there is no Deployment 'wroker' in namespace jobs")
+    found = tally(candidates(workload("a")), OWNER, "", {}, unmatched=[missing])
+    ready, reason, message = said(a_round(tally=found), "Ready")
+    assert (ready, reason) == ("False", "NoMatch")
+    assert message.startswith("spec.targets[0]: there is no Deployment 'wroker' in namespace jobs: mend")
+    assert [(e.type, e.reason) for e in events({}, status(a_round(tally=found)))] == [("Warning", "NoMatch")]
+
+
+def test_a_resource_without_targets_says_that_it_only_shows_the_state() -> None:
+    now = a_round(tally=Tally(0, 0, 0, 0, 0), spec=spec(mode="Observe", targets=[]))
+    assert said(now, "Ready") == ("True", "CarriedOut", "The state is shown; the spec names no workloads")
 
 
 def test_only_the_first_few_problems_are_shown_and_all_are_counted() -> None:
@@ -411,4 +439,8 @@ def test_a_dry_run_is_ready_and_says_what_it_would_do() -> None:
 def test_a_breaker_that_flaps_is_said_to() -> None:
     now = a_round(closed(), Goal(Step.CANARY, "Flapping"), ALL_PAUSED)
     assert said(now, "Paused")[:2] == ("True", "Flapping")
-    assert "too often in vain within the hour" in said(now, "Paused")[2]
+    assert "too often in vain; to go on now, write override ForceClosed" in said(now, "Paused")[2]
+    assert status(now)["targets"]["summary"] == "3/3 Flapping"
+    told = events(status(IN_AN_OUTAGE), status(now))
+    assert ("Warning", "Flapping") in [(event.type, event.reason) for event in told]
+    assert "Flapping" not in [event.reason for event in events(status(now), status(now))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -353,6 +354,54 @@ def closings(*at_s: float) -> Reading:
 def test_a_breaker_that_flaps_is_not_trusted(seen: Reading, expected: Step) -> None:
     goal = plan.goal(spec(minPausedSeconds=0), seen, 9_000)
     assert (goal.step, goal.reason == "Flapping") == (expected, expected is Step.CANARY)
+
+
+def by_people(seen: Reading) -> Reading:
+    """The same closings, made by people who forced the breaker."""
+    assert seen.record is not None
+    moves = tuple(replace(move, reason=OverrideKind.FORCED_CLOSED.value) for move in seen.record.transitions)
+    return replace(seen, record=replace(seen.record, transitions=moves))
+
+
+def decided(seen: Reading, kind: OverrideKind, breaker: Breaker | None = None) -> Reading:
+    """The same while a person's decision stands."""
+    assert seen.record is not None
+    override = Override(kind, "ann", "it works again", seen.now_s + 600)
+    return replace(seen, record=replace(seen.record, override=override, breaker=breaker or seen.record.breaker))
+
+
+FLAPPED = closings(7_000, 9_000, 9_990)
+ON_PROBATION = Closed(since_s=9_990, on_probation=True)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pytest.param(decided(by_people(FLAPPED), OverrideKind.FORCED_CLOSED), id="who toggled it"),
+        pytest.param(decided(FLAPPED, OverrideKind.FORCED_CLOSED), id="though the breaker flaps"),
+        pytest.param(decided(FLAPPED, OverrideKind.DISABLED), id="who has switched it off"),
+        pytest.param(decided(closings(9_990), OverrideKind.FORCED_CLOSED, ON_PROBATION), id="though on probation"),
+    ],
+)
+def test_a_person_who_lets_calls_go_is_obeyed_at_once(seen: Reading) -> None:
+    goal = plan.goal(spec(minPausedSeconds=0, resume={"strategy": "Immediate"}), seen, 9_000)
+    assert (goal.step, goal.share, goal.reason) == (Step.RESUME, 1.0, "BreakerClosed")
+
+
+def test_what_people_toggled_before_is_no_flapping_later() -> None:
+    assert plan.goal(spec(minPausedSeconds=0), by_people(FLAPPED), 9_000).step is Step.RESUME
+
+
+@pytest.mark.parametrize(
+    ("flapping", "expected"),
+    [
+        pytest.param({"closings": 4}, Step.RESUME, id="three are not four"),
+        pytest.param({"closings": 2}, Step.CANARY, id="three are more than two"),
+        pytest.param({"withinSeconds": 2_000}, Step.RESUME, id="not within so short a time"),
+    ],
+)
+def test_how_often_is_too_often_is_the_specs_to_say(flapping: dict[str, int], expected: Step) -> None:
+    assert plan.goal(spec(minPausedSeconds=0, resume={"flapping": flapping}), FLAPPED, 9_000).step is expected
 
 
 def test_what_flaps_is_looked_at_again_when_the_hour_is_over() -> None:

@@ -115,13 +115,28 @@ def test_what_was_paused_is_read_as_paused_and_comes_back_as_it_was(
         pytest.param("ScaledObject", {}, {f"{KEDA}/paused-replicas": "0"}, id="a ScaledObject that is paused"),
         pytest.param("ScaledObject", {}, {f"{KEDA}/paused-replicas": "2"}, id="... at some pods"),
         pytest.param("ScaledObject", {}, {f"{KEDA}/paused": "true"}, id="... or held"),
+        pytest.param("ScaledObject", {}, {f"{KEDA}/paused": "perhaps"}, id="... by a text that is no truth value"),
         pytest.param("ScaledJob", {}, {f"{KEDA}/paused": "true"}, id="a ScaledJob that is paused"),
+        pytest.param("ScaledJob", {}, {f"{KEDA}/paused": ""}, id="... by an empty text"),
     ],
 )
 def test_what_its_owner_has_paused_stays_so(kind: str, spec: dict[str, Any], annotations: dict[str, str]) -> None:
     theirs = Candidate(found(BY_NAME[kind], spec, annotations=annotations))
     for goal, seen in ((PAUSE, opened()), (CANARY, half_open()), (ALL_BACK, closed())):
         assert plan.changes(goal, OWNER, seen, [theirs]) == []
+
+
+@pytest.mark.parametrize("word", ["0", "f", "F", "false", "FALSE", "False"])
+@pytest.mark.parametrize("kind", ["ScaledObject", "ScaledJob"])
+def test_what_keda_takes_for_not_paused_is_paused_and_given_back_as_its_owner_wrote_it(kind: str, word: str) -> None:
+    before = found(BY_NAME[kind], {}, annotations={f"{KEDA}/paused": word})
+    (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(before)])
+    after = patched(before, change.patch())
+    assert (before.pods, after.pods, after.is_as_we_set_it) == (1, 0, True)
+    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(after)])
+    written = back.patch()["metadata"]["annotations"]
+    assert (written[f"{KEDA}/paused"], written.get(f"{KEDA}/paused-replicas")) == (word, None)
+    assert patched(after, back.patch()).value == before.value
 
 
 def test_a_cron_job_is_changed_in_nothing_but_its_suspension() -> None:

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from openrouter_operator.spec import InvalidSpec, Mode, Resume, Spec, Strategy, parse
-from tests.operator.samples import WORKERS, workload
+from openrouter_operator.candidates import Candidate, skip
+from openrouter_operator.kinds import DEPLOYMENT
+from openrouter_operator.spec import InvalidSpec, Mode, Options, Resume, Spec, Strategy, parse
+from openrouter_operator.workload import OPT, Workload
+from tests.operator.samples import OWNER, WORKERS, spec, workload
 
 CRD = Path(__file__).parents[2] / "crds" / "openrouterstatuses.yaml"
 
@@ -138,3 +141,37 @@ def test_one_target_of_many_is_enough() -> None:
 
 def test_without_targets_nothing_is_named() -> None:
     assert not parse({}).matches(workload())
+
+
+# -- the word of a workload's owner ---------------------------------------------------------------------------------
+
+
+def with_opt(text: str) -> Workload:
+    body = {
+        "metadata": {
+            "namespace": "jobs", "name": "a", "uid": "1", "resourceVersion": "1",
+            "labels": {"fleet": "workers"}, "annotations": {OPT: text},
+        },
+        "spec": {"replicas": 3},
+    }  # fmt: skip
+    return Workload.of(DEPLOYMENT, body)
+
+
+@pytest.mark.parametrize("text", ["false", "False", "FALSE", "no", "No", "off", "n", "f", "0", " false ", "\tno\n"])
+def test_an_owner_says_no_as_people_write_it(text: str) -> None:
+    assert spec().options(with_opt(text)) is None
+
+
+@pytest.mark.parametrize("text", ["true", "True", "TRUE", "yes", "on", "y", "t", "1", " true"])
+def test_an_owner_says_yes_as_people_write_it(text: str) -> None:
+    assert spec(targets=[{"kind": "Deployment", "annotated": True}]).options(with_opt(text)) is not None
+
+
+@pytest.mark.parametrize("text", ["flase", "nope", "2", "", "  ", "null", "{{ .Values.pause }}"])
+def test_what_an_owner_says_and_nobody_can_read_is_told_and_leaves_the_workload_alone(text: str) -> None:
+    workload = with_opt(text)
+    candidate = Candidate(workload, options=spec().options(workload) or Options())
+    why = skip(candidate, OWNER, "")
+    assert why is not None
+    assert (why.reason, repr(text.strip()[:40]) in why.message) == ("PauseUnclear", bool(text.strip()))
+    assert not candidate.stays
