@@ -43,6 +43,7 @@ def test_what_is_left_out_gets_the_documented_defaults(control_plane: ControlPla
             "canaryTimeoutSeconds": 300,
             "stepPercent": 25,
             "intervalSeconds": 15,
+            "flapping": {"closings": 3, "withinSeconds": 3600},
         },
     }
 
