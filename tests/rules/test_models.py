@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from openrouter_guard.rules import models
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.models import FREE, Model, Models, Run, cooling_s, noted, of_fleet, parse, run_of
+from openrouter_guard.rules.models import FREE, Model, Models, Notes, Run, cooling_s, of_fleet, parse, run_of
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, ErrorType, Signal
 
 NOW_S = 1_000.0
@@ -18,16 +18,24 @@ FULL = Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, wait_s=9.0, about=About.MO
 CAPPED = Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, wait_s=3_600.0, about=About.FREE_MODELS)
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
 FINE = Model(seen_s=NOW_S)
+MANY = {str(number): FINE for number in range(models.FINE_KEPT)}
 
 
 def failing(times: int, ago_s: float = 0.0) -> Model:
     return Model(seen_s=NOW_S - ago_s, failures=times, failed_s=NOW_S - ago_s, reason="service_unavailable")
 
 
+def noted(known: Models, name: str, *runs: Run) -> Models:
+    notes = Notes(known, NOW_S)
+    for run in runs:
+        notes.note(name, run, NOW_S)
+    return notes.models
+
+
 def after(signals: list[Signal], model: str = "a") -> Models:
     found: Models = {}
     for signal in signals:
-        found = noted(found, models.name_of(signal, model), run_of(signal, NOW_S), NOW_S)
+        found = noted(found, models.name_of(signal, model), run_of(signal, NOW_S))
     return found
 
 
@@ -94,11 +102,16 @@ def test_nothing_else_is_weighed_so(signal: Signal) -> None:
         pytest.param({"a": failing(1)}, Run(ended=True), True, id="it works again"),
         pytest.param({"a": FINE}, Run(failures=1), True, id="it fails"),
         pytest.param({"a": FINE}, Run(until_s=9.0), True, id="it waits"),
-        pytest.param({"a": Model(seen_s=NOW_S - 61)}, Run(), True, id="it is still in use"),
+        pytest.param({"a": Model(seen_s=NOW_S - 61)}, Run(ended=True), True, id="it is still in use"),
+        pytest.param({}, Run(), False, id="a name that somebody mistyped"),
+        pytest.param({"a": Model(seen_s=NOW_S - 61)}, Run(), False, id="an answer that says nothing of it"),
+        pytest.param(MANY, Run(ended=True), False, id="one more of many that work"),
+        pytest.param(MANY, Run(failures=1), True, id="one more, that fails"),
+        pytest.param({**MANY, "0": failing(1)}, Run(ended=True), True, id="where there is room, one more that works"),
     ],
 )
 def test_what_is_worth_telling(known: Models, run: Run, news: bool) -> None:
-    assert models.is_news(known, "a", run, NOW_S) is news
+    assert Notes(known, NOW_S).is_news("a", run, NOW_S) is news
 
 
 signals = st.sampled_from([SUCCESS, NEUTRAL, DOWN, FULL, TIMEOUT])
@@ -111,8 +124,8 @@ def test_a_batch_comes_to_the_same_as_its_results_one_by_one(results: list[Signa
     for signal in results:
         run = run_of(signal, NOW_S)
         batch.add(run)
-        one_by_one = noted(one_by_one, "a", run, NOW_S)
-    assert noted(known, "a", batch, NOW_S)["a"] == (one_by_one["a"])
+        one_by_one = noted(one_by_one, "a", run)
+    assert noted(known, "a", batch)["a"] == one_by_one["a"]
 
 
 @given(

@@ -255,10 +255,12 @@ class TestSingleModels:
     async def test_are_counted_as_the_rules_count_them(self, store: Store) -> None:
         expected: Models = {}
         until_s = round(time.time()) + 500.0
-        for run in (Run(failures=2, reason="timeout"), Run(until_s=until_s), Run(failures=1), Run(ended=True), Run()):
+        for run in (Run(failures=2, reason="timeout"), Run(until_s=until_s), Run(failures=1), Run(ended=True)):
             found = await self.told(store, slow=run)
-            expected = models.noted(expected, "slow", run, found["slow"].seen_s)
-            assert found == expected
+            notes = models.Notes(expected, found["slow"].seen_s)
+            notes.note("slow", run, found["slow"].seen_s)
+            assert found == notes.models
+            expected = notes.models
 
     async def test_the_later_time_wins(self, store: Store) -> None:
         sooner_s, later_s = round(time.time()) + 60.0, round(time.time()) + 600.0

@@ -10,7 +10,7 @@ from openrouter_guard.errors import StoreContended, StoreError
 from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.models import Models
+from openrouter_guard.rules.models import Models, Notes
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import SUCCESS, Effect, Signal, of_error_type, of_status
 from openrouter_guard.rules.wire import iso
@@ -88,12 +88,10 @@ def pending_of(
     report: ReportBody, signals: Sequence[Signal], models: Models, now_s: float, policy: Policy = Policy()
 ) -> Pending:
     """The results as what waits to be counted; *models* is what is known of single ones."""
-    pending = Pending(report.epoch, report.worker_id, now_s, policy)
+    pending, notes = Pending(report.epoch, report.worker_id, now_s, policy), Notes(models, now_s)
     for result, signal in zip(report.results, signals, strict=True):
-        found, models = result_of(
-            signal, report.epoch, now_s, took_s=result.took_seconds, model=result.model, models=models
-        )
-        pending.add(found)
+        took_s, model = result.took_seconds, result.model
+        pending.add(result_of(signal, report.epoch, now_s, took_s=took_s, model=model, notes=notes))
     return pending
 
 

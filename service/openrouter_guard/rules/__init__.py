@@ -9,5 +9,6 @@ window    how many calls failed or were slow lately
 times     how long the breaker is in each state, by day
 checks    what health checks have to do with it
 hiding    keys in what others wrote
+text      what we write, as every reader takes it
 wire      its form in a Redis hash
 """

@@ -6,24 +6,27 @@ times are Unix seconds of the Redis server's clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from .breaker import Policy
-from .parsing import CLOCK_S, json_of, moment_s, text_of, whole
+from .parsing import CLOCK_S, DAMAGED, YEAR_2000_S, number, whole
 from .signals import MAX_WAIT_S, About, Effect, OpenRouterState, Signal
 
 __all__ = [
     "FREE",
     "Model",
     "Models",
+    "Notes",
     "Run",
+    "clean",
     "cooling",
     "cooling_s",
-    "is_news",
+    "model_of",
     "name_of",
-    "noted",
     "of_fleet",
     "parse",
     "run_of",
@@ -39,9 +42,18 @@ POOL_S = 5.0
 """The wait for a provider whose pool is full and that does not say for how long."""
 FAILING_S = 60.0
 """A model's last failure says something about now for so long."""
+NAME_MOST = 128
+"""Characters of a name; the longest at OpenRouter have 70."""
+KEPT = 500
+"""So many models are kept: those that wait, then those that fail, the latest seen first, and"""
+FINE_KEPT = 50
+"""of these so many that work. Whether any works is all that the rules ask for."""
 MODEL_MOST = 2048
-REASON_MOST = 64
 FAILURES_MOST = 10**6
+WAIT_MOST_S = MAX_WAIT_S + CLOCK_S
+_FIELD = re.compile(r'"([A-Za-z_]+)"\s*:\s*("?)([^",{}\[\]]*)', re.ASCII)
+_SPACE = " \t\n\r\f\v"
+_WORD = re.compile(r"\w{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +94,26 @@ class Run:
         self.reason = other.reason or self.reason
 
 
+def clean(name: object) -> str:
+    r"""A model's name as it is kept: users type it, so it may be anything.
+
+    In one form of Unicode, without what cannot be printed, cut where no name goes; empty if it is none. A colon at
+    the beginning is ours: see :data:`FREE`.
+
+    >>> [clean(name) for name in ("openai/gpt-4o", " a\x00b ", "half \ud83d", ":free", 7)]
+    ['openai/gpt-4o', 'a\ufffdb', 'half \ufffd', 'free', '']
+    """
+    if not isinstance(name, str):
+        return ""
+    if len(name) > NAME_MOST or not (name.isascii() and name.isprintable()):
+        name = unicodedata.normalize("NFC", name[: 2 * NAME_MOST])
+        name = "".join(char if char.isprintable() else DAMAGED for char in name)
+    return name.strip().lstrip(": ")[:NAME_MOST].rstrip()
+
+
 def name_of(signal: Signal, model: str) -> str:
     """Whom a result is about: its model, or all that are free; empty if nobody knows."""
-    if signal.about is About.FREE_MODELS:
-        return FREE
-    return model
+    return FREE if signal.about is About.FREE_MODELS else clean(model)
 
 
 def run_of(signal: Signal, now_s: float) -> Run:
@@ -100,27 +127,58 @@ def run_of(signal: Signal, now_s: float) -> Run:
     return Run(False, int(is_failure), now_s + wait_s if wait_s else 0.0, str(signal.error_type or ""))
 
 
-def is_news(models: Models, name: str, run: Run, now_s: float) -> bool:
-    """Whether a run is worth telling the fleet."""
-    known = models.get(name)
-    if known is None or run.failures or run.until_s:
-        return True
-    return now_s - known.seen_s > TELL_S or (run.ended and known.failures > 0)
+class Notes:
+    """What is known of single models while results are noted, one after the other.
+
+    Each result takes the same time, however many models there are.
+
+    Attributes:
+        models: What is known by now; those that it began with stay as they are.
+    """
+
+    def __init__(self, models: Models, now_s: float) -> None:
+        self.models = models
+        self._own: dict[str, Model] | None = None
+        self._room: int | None = None
+        self._now_s = now_s
+
+    def is_news(self, name: str, run: Run, at_s: float) -> bool:
+        """Whether a run is worth telling the fleet."""
+        if run.failures or run.until_s:
+            return True
+        if not run.ended:
+            return False
+        known = self.models.get(name)
+        if known is None:
+            return self._has_room
+        return at_s - known.seen_s > TELL_S or known.failures > 0
+
+    def note(self, name: str, run: Run, at_s: float) -> None:
+        """Count a run as the store's script counts it."""
+        own = dict(self.models) if self._own is None else self._own
+        if self._room is not None and name not in own:
+            self._room -= 1
+        own[name] = _after(own.get(name, Model()), run, at_s)
+        self.models = self._own = _kept(own, at_s) if len(own) > 2 * KEPT else own
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether one more that works says anything: where many do, no."""
+        if self._room is None:
+            begins_s, known = self._now_s - 2 * TELL_S, self.models.values()
+            self._room = FINE_KEPT - sum(not model.failures and model.seen_s > begins_s for model in known)
+        return self._room > 0
 
 
-def noted(models: Models, name: str, run: Run, now_s: float) -> Models:
-    """The models after a run, counted as the store's script counts it."""
-    known = models.get(name, Model())
-    failures = run.failures + (0 if run.ended else known.failures)
-    after = replace(
+def _after(known: Model, run: Run, at_s: float) -> Model:
+    return replace(
         known,
-        seen_s=now_s,
-        failures=failures,
-        failed_s=now_s if run.failures else known.failed_s,
+        seen_s=at_s,
+        failures=run.failures + (0 if run.ended else known.failures),
+        failed_s=at_s if run.failures else known.failed_s,
         until_s=max(known.until_s, run.until_s),
         reason=run.reason or known.reason,
     )
-    return {**models, name: after}
 
 
 def of_fleet(signal: Signal, models: Models, now_s: float) -> Signal:
@@ -138,7 +196,8 @@ def of_fleet(signal: Signal, models: Models, now_s: float) -> Signal:
 
 def cooling_s(models: Models, model: str, *, now_s: float, policy: Policy) -> tuple[float, str] | None:
     """How long calls to *model* must wait and why, None if they may go."""
-    names = (model, FREE) if model.endswith(FREE) else (model,)
+    name = model if model == FREE else clean(model)
+    names = (name, FREE) if name.endswith(FREE) else (name,)
     ends = [(_until_s(models[name], policy), models[name].reason) for name in names if name in models]
     until_s, reason = max(ends, default=(0.0, ""))
     return (until_s - now_s, reason or OpenRouterState.ERROR.value) if until_s > now_s else None
@@ -160,18 +219,43 @@ def _until_s(model: Model, policy: Policy) -> float:
 
 
 def parse(hash_: Mapping[str, str], now_s: float) -> Models:
-    """The models in the hash at *now_s* by Redis' clock; what cannot be read is left out."""
-    return {name: model for name, text in hash_.items() if (model := _model(text, now_s)) is not None}
+    """The models in the hash at *now_s* by Redis' clock, without those that are not worth keeping."""
+    read = {name: model_of(text, now_s) for name, text in hash_.items() if name in (FREE, clean(name))}
+    return _kept(read, now_s)
 
 
-def _model(text: str, now_s: float) -> Model | None:
-    row = json_of(text, MODEL_MOST)
-    if not isinstance(row, dict):
-        return None
+def model_of(entry: str, now_s: float) -> Model:
+    """One entry of the hash; what cannot be read in it, or is out of its bounds, is taken as absent.
+
+    The script in Redis reads it too, and must see the same. JSON readers differ over ``nan``, ``0x10`` and 1e400, so
+    an entry is taken as the flat list of fields that it is.
+    """
+    found = {name: (quote, value.strip(_SPACE)) for name, quote, value in _fields_of(entry)}
+    text = {name: value for name, (_, value) in found.items()}
+    quote, reason = found.get("reason", ("", ""))
     return Model(
-        seen_s=moment_s(row.get("seen_s"), now_s),
-        failures=whole(row.get("failures"), FAILURES_MOST),
-        failed_s=moment_s(row.get("failed_s"), now_s),
-        until_s=moment_s(row.get("until_s"), now_s, MAX_WAIT_S + CLOCK_S),
-        reason=text_of(row.get("reason"), REASON_MOST),
+        seen_s=number(text.get("seen_s"), YEAR_2000_S, now_s + CLOCK_S) or 0.0,
+        failures=whole(text.get("failures"), FAILURES_MOST),
+        failed_s=number(text.get("failed_s"), YEAR_2000_S, now_s + CLOCK_S) or 0.0,
+        until_s=number(text.get("until_s"), YEAR_2000_S, now_s + WAIT_MOST_S) or 0.0,
+        reason=reason if quote and _WORD.fullmatch(reason) else "",
     )
+
+
+def _fields_of(entry: str) -> Iterable[tuple[str, str, str]]:
+    return _FIELD.findall(entry) if len(entry) <= MODEL_MOST else ()
+
+
+def _kept(models: Models, now_s: float) -> dict[str, Model]:
+    """Those that are worth keeping, as the script in Redis keeps them."""
+    kept = {name: model for name, model in models.items() if _waits(model, now_s) or model.seen_s > now_s - SEEN_S}
+    if len(kept) <= FINE_KEPT:
+        return kept
+    ranked = sorted(kept, key=lambda name: (not _waits(kept[name], now_s), -kept[name].seen_s, name))
+    fine = [name for name in ranked if not (kept[name].failures or _waits(kept[name], now_s))]
+    beyond = {*fine[FINE_KEPT:], *[name for name in ranked if name not in set(fine)][KEPT - FINE_KEPT :]}
+    return {name: model for name, model in kept.items() if name not in beyond}
+
+
+def _waits(model: Model, now_s: float) -> bool:
+    return model.until_s > now_s

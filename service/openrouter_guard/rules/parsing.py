@@ -21,7 +21,7 @@ DAMAGED = "\ufffd"
 TEXT_MOST = 4096
 JSON_MOST = 65_536
 JSON_DEPTH = 64
-_YEAR_2000_S = 946_684_800.0
+YEAR_2000_S = 946_684_800.0
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _NUMBER_MOST = 400
 _COUNT = re.compile(r"[0-9]{1,15}")
@@ -74,11 +74,11 @@ def moment_s(raw: object, now_s: float, ahead_s: float = CLOCK_S) -> float:
     Else 0: never. A time without offset is taken as UTC.
     """
     latest_s = now_s + ahead_s
-    unix_s = number(raw, _YEAR_2000_S, latest_s)
+    unix_s = number(raw, YEAR_2000_S, latest_s)
     if unix_s is not None:
         return unix_s
     at_s = _iso_s(raw)
-    return at_s if _YEAR_2000_S <= at_s <= latest_s else 0.0
+    return at_s if YEAR_2000_S <= at_s <= latest_s else 0.0
 
 
 def json_of(raw: object, most: int = JSON_MOST, depth: int = JSON_DEPTH) -> Any:

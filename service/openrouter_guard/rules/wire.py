@@ -6,7 +6,6 @@ The first fields are the ones that earlier systems read and write; they stay wha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from .override import OVERRIDE_MOST_S, Override, OverrideKind
 from .parsing import CLOCK_S, json_of, moment_s, number, object_of, text_of, whole
 from .record import KEPT_TRANSITIONS, Record, Transition, Upstream
 from .signals import MAX_WAIT_S, OpenRouterState
+from .text import json_text
 
 __all__ = ["FIELDS", "GUARDS", "encode", "iso", "parse", "unix_s"]
 
@@ -92,7 +92,7 @@ def encode(record: Record) -> dict[str, str]:
         "error_details": upstream.error_details,
         "rate_limit_reset": iso(upstream.rate_limit_reset_s),
         "epoch": str(record.epoch),
-        "transitions": json.dumps([_row(t) for t in record.transitions]) if record.transitions else "",
+        "transitions": json_text([_row(t) for t in record.transitions]) if record.transitions else "",
         "check_slot": iso(record.check_slot_s),
         "good_checks": str(record.good_checks or ""),
         "fleet": str(record.fleet or ""),
@@ -171,7 +171,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
                 "breaker": Phase.HALF_OPEN.value,
                 "reason": breaker.reason,
                 "opened_at": iso(breaker.opened_at_s),
-                "permits": json.dumps(dict(breaker.permits), sort_keys=True),
+                "permits": json_text(dict(sorted(breaker.permits.items()))),
                 "tried_at": iso(breaker.tried_at_s),
             }
     return common | own
@@ -198,7 +198,7 @@ def _override_text(override: Override | None) -> str:
     if override is None:
         return ""
     row = {"kind": override.kind.value, "who": override.who, "why": override.why, "until": override.until_s}
-    return json.dumps(row)
+    return json_text(row)
 
 
 def _contradiction(flag: str | None, is_open: bool) -> bool | None:

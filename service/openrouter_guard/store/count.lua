@@ -5,27 +5,28 @@
 -- KEYS[2]  the day's metrics hash
 -- KEYS[3]  the day's list of worker errors
 -- KEYS[4]  the hash of single models
--- ARGV[1]  the epoch in which the calls began; "0" if the reporter does not know it, "-1" if they are too
---          old to decide anything and belong into the metrics only
--- ARGV[2]  the reporter
--- ARGV[3]  the batch's number, which grows with every batch of this reporter
--- ARGV[4]  the results as runs in their order: "S12 F3" is twelve successes, then three failures; "C1" is a
---          failure that says that the account is out of credit
--- ARGV[5]  JSON object of hash fields to set if the results count
--- ARGV[6]  JSON object of counters to add to the metrics
--- ARGV[7]  JSON list of worker errors, oldest first
--- ARGV[8]  lifetime of a closed state, in seconds
--- ARGV[9]  JSON list of the fields to return
--- ARGV[10] JSON object: for each model called, whether a call ended well, the failures after it, until when the
---          upstream wants calls to wait, and why; "{}" if there is nothing to tell
--- ARGV[11] when the last of the successes and the first of the failures after it ended, as "seconds seconds"; "0"
---          for now
--- ARGV[12] channel to wake those who listen
--- ARGV[13] the scope
--- ARGV[14] for the window of all calls: how many ended, how many failed, how many were slow, and how many seconds
---          it reaches back, as in "20 3 1 60"; "" if nobody watches it
+-- ARGV[1]  JSON object, the batch:
+--   epoch            in which the calls began; 0 if the reporter does not know it, -1 if they are too old to decide
+--                    anything and belong into the metrics only
+--   reporter, seq    who reports, and the batch's number, which grows with every batch of this reporter
+--   runs             the results in their order: [["S", 12], ["F", 3]] is twelve successes, then three failures; "C" is
+--                    a failure that says that the account is out of credit
+--   fields           fields of the hash to set if the results count
+--   latest           no time among them is later than this: what is, somebody has damaged
+--   counters         what to add to the metrics
+--   errors           list of worker errors, oldest first
+--   models           for each model of which there is something to tell: whether a call ended well, the failures after
+--                    it, until when the upstream wants calls to wait, and why
+--   last_success_s   when the last of the successes ended,
+--   first_failure_s  and the first of the failures after it; 0 for now
+--   window           for the window of all calls: how many ended, failed and were slow, and how many seconds it reaches
+--                    back; empty if nobody watches it
+--   life_s           of a closed state
+--   returned         the fields to return
+--   scope, channel   to wake those who listen
+--   limits           bounds of what is read, and of what is kept of single models
 -- Returns  what became of it ("counted", "late": of another epoch or a breaker that is not closed,
---          "repeated": this batch was here before), TIME as two strings, the values of ARGV[9], the models, and
+--          "repeated": this batch was here before), TIME as two strings, the values of the fields, the models, and
 --          how many seconds ago somebody was last noticed who writes and wakes nobody; "" if nobody was; and what
 --          own.lua tells of
 local METRICS_LIFE_S = 30 * 24 * 3600
@@ -36,34 +37,38 @@ local REPORTER_LIFE_S = 60
 local BATCH_LIFE_S = 600
 local REPORTERS_KEPT = 1000
 local MINUTE_S = 60
-local MODEL_LIFE_S = 600
 local MODELS_LIFE_S = 26 * 3600
 local RUN_KEPT = 3
 local STEP_S = 10
+local WINDOW_MOST = 65536
 -- So many failures in a row are pushed to all, whose successes may wait to be reported while there are none.
 local SUSPECT = 2
 -- Results count in the order in which they come, a success that is told so much later than it ended in the order of
 -- their ends. With less, large fleets would trip by chance: failures come at once, successes do not.
 local LATE_S = 1
+-- Up to here whole numbers are exact; no batch has a higher one.
+local EXACT = 2 ^ 53 - 1
 local OWN = { "reporters", "calls_counted", "calls_since", "run_since", "counted_call", "older_writer" }
 
-local state, reporter, seq = KEYS[1], ARGV[2], tonumber(ARGV[3])
+local state, batch = KEYS[1], cjson.decode(ARGV[1])
+local limits, reporter = batch.limits, batch.reporter
 local time = redis.call("TIME")
 local now_s = tonumber(time[1])
+local latest_s = now_s + limits.clock_s
+local now_ms = now_s * 1000 + math.floor(tonumber(time[2]) / 1000)
 
 -- The hash as it is, with what is set meanwhile; written once, at the end.
-local returned = cjson.decode(ARGV[9])
 local known, changed = {}, {}
 do
   local names = {}
-  for _, name in ipairs(returned) do names[#names + 1] = name end
+  for _, name in ipairs(batch.returned) do names[#names + 1] = name end
   for _, name in ipairs(OWN) do names[#names + 1] = name end
   local values = redis.call("HMGET", state, unpack(names))
   for i, name in ipairs(names) do known[name] = values[i] or "" end
 end
 
 local function set(field, value)
-  value = tostring(value)
+  value = type(value) == "number" and string.format("%.0f", value) or tostring(value)
   if known[field] ~= value then
     known[field] = value
     changed[#changed + 1] = field
@@ -71,9 +76,14 @@ local function set(field, value)
   end
 end
 
+-- Milliseconds of our clock, counted on from there; 0 for what is none.
+local function epoch_of(value)
+  return whole(value, now_ms + limits.epoch_ahead_s * 1000)
+end
+
 -- Times are told apart by their text: all of ours are of one form, in UTC.
 local function is_later(known_time, value)
-  return string.sub(known_time, -6) == "+00:00" and known_time > value
+  return string.sub(known_time, -6) == "+00:00" and known_time > value and known_time <= batch.latest
 end
 
 local function add(key, counters)
@@ -82,43 +92,41 @@ local function add(key, counters)
   if #names == 0 then return end
   for i, value in ipairs(try("HMGET", key, unpack(names)) or {}) do
     is_new = is_new or not value
-    local total = tonumber(value or "0")
-    if total then
+    -- What is no count is left alone.
+    if string.find(value or "0", "^%-?%d+$") and #(value or "") <= 15 then
       totals[#totals + 1] = names[i]
-      totals[#totals + 1] = string.format("%.0f", total + counters[names[i]])
+      totals[#totals + 1] = string.format("%.0f", tonumber(value or "0") + counters[names[i]])
     end
   end
   if #totals > 0 then redis.call("HSET", key, unpack(totals)) end
   if is_new then redis.call("EXPIRE", key, METRICS_LIFE_S) end
 end
 
--- Count the runs, and return how many failures there are now in a row.
-local function count_runs()
-  local success_s, failure_s = string.match(ARGV[11], "^(%S+) (%S+)$")
-  success_s, failure_s = tonumber(success_s or 0), tonumber(failure_s or 0)
-  local failures = tonumber(known.consecutive_failures) or 0
-  local run = failures > 0 and known.run or ""
-  local run_since = failures > 0 and tonumber(known.run_since) or 0
-  local refusals = math.min(tonumber(known.credit_refusals) or 0, failures)
+-- Count the runs after so many failures in a row, and return how many there are now.
+local function count_runs(failures)
+  local success_s, failure_s = batch.last_success_s, batch.first_failure_s
+  local run, has = names_in(failures > 0 and known.run or "", RUN_KEPT)
+  local run_since = failures > 0 and number(known.run_since, 0, latest_s) or 0
+  local refusals = math.min(whole(known.credit_refusals, limits.count), failures)
   -- A success that ended before the run began, and was only told later, does not end it.
   local ends_run = success_s == 0 or success_s >= run_since - LATE_S
   local is_told = ends_run
-  for kind, count in string.gmatch(ARGV[4], "(%u)(%d+)") do
+  for _, each in ipairs(batch.runs) do
+    local kind, count = each[1], each[2]
     if kind ~= "S" then
       is_told = true
-      if failures == 0 then run_since = failure_s > 0 and failure_s or now_s end
-      failures = failures + tonumber(count)
-      if kind == "C" then refusals = refusals + tonumber(count) end
-      local _, members = string.gsub(run, "%S+", "")
-      if members < RUN_KEPT and not string.find(" " .. run .. " ", " " .. reporter .. " ", 1, true) then
-        run = run == "" and reporter or run .. " " .. reporter
+      if failures == 0 then run_since = failure_s > 0 and math.min(failure_s, latest_s) or now_s end
+      failures = math.min(failures + count, limits.count)
+      if kind == "C" then refusals = math.min(refusals + count, failures) end
+      if #run < RUN_KEPT and not has[reporter] then
+        run[#run + 1], has[reporter] = reporter, true
       end
     elseif ends_run then
-      failures, run, refusals = 0, "", 0
+      failures, run, has, refusals = 0, {}, {}, 0
     end
   end
   set("consecutive_failures", failures)
-  set("run", run)
+  set("run", table.concat(run, " "))
   set("run_since", failures > 0 and string.format("%.6f", run_since) or "")
   set("credit_refusals", refusals)
   return failures, is_told
@@ -126,135 +134,172 @@ end
 
 -- The window with one batch more, as "from:calls:failures:slow:reporters" for each step that it reaches back to.
 local function window_with(calls, failures, slow, reach_s)
-  local step, kept, names = now_s - now_s % STEP_S, {}, ""
-  for from, c, f, s, members in string.gmatch(known.window, "(%d+):(%d+):(%d+):(%d+):(%S*)") do
-    if tonumber(from) == step then
-      calls, failures, slow, names = calls + c, failures + f, slow + s, members
-    elseif tonumber(from) > now_s - reach_s then
-      kept[#kept + 1] = from .. ":" .. c .. ":" .. f .. ":" .. s .. ":" .. members
+  local step, kept, names, has = now_s - now_s % STEP_S, {}, {}, {}
+  for entry in string.gmatch(#known.window <= WINDOW_MOST and known.window or "", "%S+") do
+    local from, c, f, s, members = string.match(entry, "^(%d+):(%d+):(%d+):(%d+):(%S*)$")
+    from = whole(from or "", step)
+    if from == step then
+      names, has = names_in(members, RUN_KEPT)
+      calls, failures, slow = calls + whole(c, limits.count), failures + whole(f, limits.count), slow + whole(s, limits.count)
+    elseif from > now_s - reach_s then
+      kept[#kept + 1] = entry
     end
   end
-  local _, others = string.gsub(names, "[^,]+", "")
-  if failures + slow > 0 and others < RUN_KEPT and not string.find("," .. names .. ",", "," .. reporter .. ",", 1, true) then
-    names = names == "" and reporter or names .. "," .. reporter
-  end
-  kept[#kept + 1] = string.format("%d:%d:%d:%d:%s", step, calls, failures, slow, names)
+  if failures + slow > 0 and #names < RUN_KEPT and not has[reporter] then names[#names + 1] = reporter end
+  kept[#kept + 1] = string.format("%.0f:%.0f:%.0f:%.0f:%s", step, calls, failures, slow, table.concat(names, ","))
   return table.concat(kept, " ")
 end
 
--- The reporters, longest silent first, each as "name:batch:seconds ".
-local ring = known.reporters
-local from, to, last_seq = string.find(ring, reporter .. ":(%d+):%d+ ")
-local verdict, is_news = "counted", false
-local models = try("HGETALL", KEYS[4])
-if from and tonumber(last_seq) >= seq then
-  verdict = "repeated"
-else
-  if from then ring = string.sub(ring, 1, from - 1) .. string.sub(ring, to + 1) end
-  ring = ring .. reporter .. ":" .. ARGV[3] .. ":" .. time[1] .. " "
+-- What can be read of a ring of reporters, each as "name:batch:seconds ".
+local function readable(ring)
+  local entries = {}
+  for entry, seen in string.gmatch(ring, "(%w+:%d+:(%d+) )") do
+    if whole(seen, latest_s) > 0 then entries[#entries + 1] = entry end
+  end
+  return table.concat(entries)
+end
+
+-- The ring without the longest silent, and how many of those in it are live.
+local function ring_without_gone(ring)
   local _, kept = string.gsub(ring, " ", "")
-  local live, at = kept, 1
-  while true do
-    local _, stop, seen = string.find(ring, "^[^:]+:%d+:(%d+) ", at)
-    if kept > REPORTERS_KEPT or tonumber(seen) <= now_s - BATCH_LIFE_S then
-      ring = string.sub(ring, stop + 1)
-      kept = kept - 1
-    elseif tonumber(seen) <= now_s - REPORTER_LIFE_S then
-      at = stop + 1
+  local from, at, live = 1, 1, kept
+  while at <= #ring do
+    local _, stop, seen = string.find(ring, "^%w+:%d+:(%d+) ", at)
+    local seen_s = whole(seen or "", latest_s)
+    if seen_s == 0 then
+      -- Somebody has damaged it: what can be read stays, and all of that is live or will go.
+      ring = readable(string.sub(ring, from))
+      local _, left = string.gsub(ring, " ", "")
+      from, at, live, kept = 1, 1, left, left
+    elseif at == from and (kept > REPORTERS_KEPT or seen_s <= now_s - BATCH_LIFE_S) then
+      from, kept = stop + 1, kept - 1
+      at, live = from, live - 1
+    elseif seen_s <= now_s - REPORTER_LIFE_S then
+      at, live = stop + 1, live - 1
     else
       break
     end
-    live = live - 1
   end
+  return string.sub(ring, from), live
+end
 
+-- Whether a person has disabled the breaker: then nothing counts.
+local function is_disabled()
+  if known.override == "" or #known.override > limits.json then return false end
+  local ok, row = pcall(cjson.decode, known.override)
+  if not ok or type(row) ~= "table" or row.kind ~= "disabled" then return false end
+  local until_s = number(tostring(row["until"]), limits.year_2000_s, now_s + limits.override_s)
+  return until_s ~= nil and until_s > now_s
+end
+
+-- Whether the results decide anything: while the breaker is closed, and in the epoch in which they began.
+local function decides(epoch)
   -- An older writer opens by this flag alone: what comes after it must not take it back.
-  local flagged = string.lower(known.circuit_breaker_open) == "true"
-  local disabled = string.find(known.override, '"disabled"', 1, true)
-  local closed = (known.breaker == "closed" or known.breaker == "") and not flagged and not disabled
-  local elsewhere = ARGV[1] ~= "0" and known.epoch ~= "" and ARGV[1] ~= known.epoch
-  local begins = known.epoch == "" or known.calls_since == ""
-  if known.counted_call ~= "" and known.last_api_call ~= known.counted_call then set("older_writer", now_s) end
-  if not closed or elsewhere or ARGV[1] == "-1" then
-    verdict = "late"
-  else
-    local failed_before = tonumber(known.consecutive_failures) or 0
-    local failures, is_told = count_runs()
-    is_news = failures >= SUSPECT and failed_before < SUSPECT
-    if known.epoch == "" then
-      -- Server milliseconds: an epoch that was lost with the data is never used again.
-      local fresh = now_s * 1000 + math.floor(tonumber(time[2]) / 1000)
-      set("epoch", string.format("%.0f", math.max(fresh, tonumber(ARGV[1]) + 1)))
-    end
-    set("breaker", "closed")
-    set("circuit_breaker_open", "false")
-    local calls, failed, slow, reach_s = string.match(ARGV[14], "(%d+) (%d+) (%d+) (%d+)")
-    if calls then set("window", window_with(calls, failed, slow, reach_s)) end
-    for field, value in pairs(cjson.decode(ARGV[5])) do
-      if string.sub(field, 1, 5) == "last_" then
-        if not is_later(known[field] or "", value) then set(field, value) end
-      elseif is_told then
-        set(field, value)
-      end
+  local is_open = known.breaker == "open" or known.breaker == "half_open"
+  if is_open or string.lower(known.circuit_breaker_open) == "true" or is_disabled() then return false end
+  return batch.epoch == 0 or (batch.epoch > 0 and (epoch == 0 or batch.epoch == epoch))
+end
+
+-- Count what decides; returns whether all need to know of it.
+local function count(epoch)
+  local failed_before = whole(known.consecutive_failures, limits.count)
+  local failures, is_told = count_runs(failed_before)
+  if epoch == 0 then
+    -- Of our clock: an epoch that was lost with the data is never used again.
+    set("epoch", math.max(now_ms, epoch_of(string.format("%.0f", batch.epoch)) + 1))
+  end
+  set("breaker", "closed")
+  set("circuit_breaker_open", "false")
+  if #batch.window > 0 then set("window", window_with(unpack(batch.window))) end
+  for field, value in pairs(batch.fields) do
+    if string.sub(field, 1, 5) == "last_" then
+      if not is_later(known[field] or "", value) then set(field, value) end
+    elseif is_told then
+      set(field, value)
     end
   end
-  set("counted_call", known.last_api_call)
-  local counters = cjson.decode(ARGV[6])
-  -- Measured over a minute, or over the pause that followed it: a fleet that slept begins anew.
-  local calls = (tonumber(known.calls_counted) or 0) + (counters.total_calls or 0)
-  local since_s = tonumber(known.calls_since) or now_s
+  return failures >= SUSPECT and failed_before < SUSPECT
+end
+
+-- The rate of calls, measured over a minute, or over the pause that followed it: a fleet that slept begins anew.
+-- Returns whether a minute begins.
+local function measure()
+  local calls = whole(known.calls_counted, limits.count) + (batch.counters.total_calls or 0)
+  local since_s = whole(known.calls_since, latest_s)
+  local begins = since_s == 0
+  if begins then since_s = now_s end
   if now_s - since_s >= MINUTE_S then
     set("calls_per_minute", string.format("%.1f", calls * MINUTE_S / (now_s - since_s)))
     calls, since_s, begins = 0, now_s, true
   end
-  set("reporters", ring)
-  set("live_reporters", live)
   set("calls_counted", calls)
   set("calls_since", since_s)
-  redis.call("HSET", state, unpack(changed))
-  -- Once a minute is enough for what lives ten.
-  if verdict == "counted" and known.override == "" and begins then redis.call("EXPIRE", state, ARGV[8]) end
+  return begins
+end
 
-  add(KEYS[2], counters)
-  if models and ARGV[1] ~= "-1" and ARGV[10] ~= "{}" then
-    local all, told, gone = {}, {}, {}
-    for i = 1, #models, 2 do
-      local ok, model = pcall(cjson.decode, models[i + 1])
-      all[models[i]] = ok and type(model) == "table" and model or {}
-    end
-    for name, run in pairs(cjson.decode(ARGV[10])) do
-      local model = all[name] or {}
-      model.seen_s = now_s
-      model.failures = run.failures + (run.ended and 0 or tonumber(model.failures) or 0)
-      if run.failures > 0 then model.failed_s = now_s end
-      is_news = is_news or run.until_s > now_s or (run.failures > 0 and model.failures >= SUSPECT)
-      -- The later time wins: a shorter wait never takes back a longer one.
-      model.until_s = math.max(tonumber(model.until_s) or 0, run.until_s)
-      if run.reason ~= "" then model.reason = run.reason end
-      all[name] = model
-      told[#told + 1] = name
-      told[#told + 1] = cjson.encode(model)
-    end
-    redis.call("HSET", KEYS[4], unpack(told))
-    for name, model in pairs(all) do
-      local seen_s, until_s = tonumber(model.seen_s) or 0, tonumber(model.until_s) or 0
-      if seen_s < now_s - MODEL_LIFE_S and until_s < now_s then gone[#gone + 1] = name end
-    end
-    if #gone > 0 then redis.call("HDEL", KEYS[4], unpack(gone)) end
-    redis.call("EXPIRE", KEYS[4], MODELS_LIFE_S)
-    models = redis.call("HGETALL", KEYS[4])
+-- Note what the batch has to tell of single models, and forget what is not worth keeping any more.
+-- Returns those that are kept, as the hash has them, and whether all need to know of one.
+local function models_with(found, runs)
+  local entries, told, is_news = {}, {}, false
+  for i = 1, #found, 2 do entries[found[i]] = found[i + 1] end
+  for name, run in pairs(runs) do
+    local model = model_with(model_of(entries[name] or "", now_s, limits), run, now_s, limits)
+    is_news = is_news or run.until_s > now_s or (run.failures > 0 and model.failures >= SUSPECT)
+    entries[name] = entry_of(model)
+    told[#told + 1] = name
+    told[#told + 1] = entries[name]
   end
-  local errors = cjson.decode(ARGV[7])
-  if #errors > 0 and try("LPUSH", KEYS[3], unpack(errors)) then
+  in_chunks(told, function(...) return redis.call("HSET", KEYS[4], ...) end)
+  in_chunks(forgotten(entries, now_s, limits), function(...) return redis.call("HDEL", KEYS[4], ...) end)
+  if #told > 0 then redis.call("EXPIRE", KEYS[4], MODELS_LIFE_S) end
+  local kept = {}
+  for name, entry in pairs(entries) do
+    kept[#kept + 1] = name
+    kept[#kept + 1] = entry
+  end
+  return kept, is_news
+end
+
+local models = try("HGETALL", KEYS[4])
+local verdict, is_news = "counted", false
+local from, to, last_seq = string.find(known.reporters, reporter .. ":(%d+):%d+ ")
+if from and (tonumber(last_seq) <= EXACT and tonumber(last_seq) or 0) >= batch.seq then
+  verdict = "repeated"
+else
+  local ring = known.reporters
+  if from then ring = string.sub(ring, 1, from - 1) .. string.sub(ring, to + 1) end
+  local live
+  ring, live = ring_without_gone(ring .. string.format("%s:%.0f:%s ", reporter, batch.seq, time[1]))
+  local epoch = epoch_of(known.epoch)
+  if known.counted_call ~= "" and known.last_api_call ~= known.counted_call then set("older_writer", now_s) end
+  local is_counted = decides(epoch)
+  if is_counted then is_news = count(epoch) else verdict = "late" end
+  set("counted_call", known.last_api_call)
+  set("reporters", ring)
+  set("live_reporters", live)
+  local begins = measure() or epoch == 0
+  in_chunks(changed, function(...) return redis.call("HSET", state, ...) end)
+  -- Once a minute is enough for what lives ten.
+  if is_counted and known.override == "" and begins then redis.call("EXPIRE", state, batch.life_s) end
+
+  add(KEYS[2], batch.counters)
+  local runs = batch.epoch >= 0 and batch.models or {}
+  if models and (next(runs) or #models > 2 * limits.kept) then
+    local of_models
+    models, of_models = models_with(models, runs)
+    is_news = is_news or of_models
+  end
+  if in_chunks(batch.errors, function(...) return try("LPUSH", KEYS[3], ...) end) then
     redis.call("LTRIM", KEYS[3], 0, ERRORS_KEPT - 1)
     redis.call("EXPIRE", KEYS[3], ERRORS_LIFE_S)
   end
   if is_news then
-    local news = { scope = ARGV[13], epoch = known.epoch, breaker = "closed", open_until = "" }
-    if not may("PUBLISH", ARGV[12], cjson.encode(news)) then redis.call("HSET", state, "older_writer", now_s) end
+    local news = { scope = batch.scope, epoch = known.epoch, breaker = "closed", open_until = "" }
+    if not may("PUBLISH", batch.channel, cjson.encode(news)) then redis.call("HSET", state, "older_writer", now_s) end
   end
 end
 
 local values = {}
-for i, name in ipairs(returned) do values[i] = known[name] ~= "" and known[name] end
-local older = tonumber(known.older_writer)
-return { verdict, time[1], time[2], values, models or {}, older and tostring(now_s - older) or "", foreign, optional }
+for i, name in ipairs(batch.returned) do values[i] = known[name] ~= "" and known[name] end
+local older_s = whole(known.older_writer, latest_s)
+return { verdict, time[1], time[2], values, models or {}, older_s > 0 and tostring(now_s - older_s) or "", foreign, optional }

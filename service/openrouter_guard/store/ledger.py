@@ -5,7 +5,6 @@ Where a method has a ``limit`` it returns no more than so many, the newest.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -19,6 +18,7 @@ from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.parsing import moment_s, object_of, text_of, whole
+from openrouter_guard.rules.text import json_text
 from openrouter_guard.rules.times import DAY_S, KEPT_DAYS
 from openrouter_guard.rules.wire import FIELDS, iso, parse
 
@@ -125,7 +125,7 @@ class Ledger:
         seconds, micros, state, found = await self._run(
             TIMES,
             {self.keys.state: True},
-            [json.dumps(FIELDS), json.dumps(list(_TIMES.values()))],
+            [json_text(FIELDS), json_text(list(_TIMES.values()))],
             [self.keys.metrics(day_s) for day_s in days_s],
         )
         now_s = int(seconds) + int(micros) / 1e6
@@ -222,7 +222,7 @@ class Ledger:
         return await self._heard(self.keys.paused, PAUSED_LIFE_S, limit)
 
     async def _say(self, key: str, name: str, about: Mapping[str, Any], life_s: float) -> None:
-        (is_new,) = await self._connection.say(("HSET", key, name, json.dumps(about)))
+        (is_new,) = await self._connection.say(("HSET", key, name, json_text(about)))
         await self._connection.say(("EXPIRE", key, int(life_s)))
         if is_new:
             await self._forget(key, life_s)

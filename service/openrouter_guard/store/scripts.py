@@ -9,9 +9,10 @@ from .connection import Script
 __all__ = ["CLAIM", "COMMIT", "COUNT", "TIMES"]
 
 
-def _script(name: str) -> Script:
-    own, script = (resources.files(__package__).joinpath(f"{part}.lua").read_text() for part in ("own", name))
-    return Script(own + script)
+def _script(*names: str) -> Script:
+    files = (resources.files(__package__).joinpath(f"{name}.lua") for name in ("own", *names))
+    return Script("".join(file.read_text() for file in files))
 
 
-COUNT, COMMIT, TIMES, CLAIM = map(_script, ("count", "commit", "times", "claim"))
+COUNT = _script("reading", "models", "count")
+COMMIT, TIMES, CLAIM = map(_script, ("commit", "times", "claim"))

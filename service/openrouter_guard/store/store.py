@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
@@ -11,13 +10,16 @@ from typing import TypeAlias
 from openrouter_guard.address import checked
 from openrouter_guard.errors import ForeignValue, StoreContended
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
+from openrouter_guard.rules import models as of_models
 from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.models import parse as parse_models
-from openrouter_guard.rules.parsing import DAMAGED
+from openrouter_guard.rules.override import OVERRIDE_MOST_S
+from openrouter_guard.rules.parsing import CLOCK_S, DAMAGED, JSON_MOST, YEAR_2000_S
 from openrouter_guard.rules.record import Record, Transition
-from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, iso, parse
+from openrouter_guard.rules.text import json_text
+from openrouter_guard.rules.wire import COUNT_MOST, EPOCH_AHEAD_S, FIELDS, GUARDS, encode, iso, parse
 
 from .connection import Command, Connection, Timeouts
 from .ledger import Ledger, time_counters
@@ -28,10 +30,29 @@ __all__ = ["Batch", "Counted", "Seen", "Store"]
 STATE_LIFE_S = 600
 """``DEFAULT_TTL`` x 2: how long a closed state outlives its last write."""
 _TRIES = 20
-_BEGUN = json.dumps({name: value for name, value in encode(Record()).items() if value and name != "epoch"})
+_BEGUN = json_text({name: value for name, value in encode(Record()).items() if value and name != "epoch"})
 """What a state begins with, but for its epoch."""
 _NEWS = frozenset({"state", "rate_limit_reset", "checked_at", "circuit_breaker_open", "check_wanted"})
 """The fields whose change those who listen need to see at once."""
+
+LATE_MOST_S = 300.0
+"""A time of a call is never so much later than the batch that tells of it: what is, is none of ours."""
+LIMITS = {
+    "year_2000_s": YEAR_2000_S,
+    "clock_s": CLOCK_S,
+    "epoch_ahead_s": EPOCH_AHEAD_S,
+    "override_s": OVERRIDE_MOST_S + CLOCK_S,
+    "wait_s": of_models.WAIT_MOST_S,
+    "seen_s": of_models.SEEN_S,
+    "json": JSON_MOST,
+    "count": COUNT_MOST,
+    "failures": of_models.FAILURES_MOST,
+    "entry": of_models.MODEL_MOST,
+    "name": 4 * of_models.NAME_MOST,
+    "kept": of_models.KEPT,
+    "fine": of_models.FINE_KEPT,
+}
+"""The bounds of what the counting script reads and keeps: those of the rules in Python."""
 
 Decide: TypeAlias = Callable[[Record | None, float], Record | None]
 """From the record (None: no key) and the time to the record that should follow (None: leave it)."""
@@ -147,25 +168,32 @@ class Store(Ledger):
                 keys.worker_errors(at_s): batch.errors,
                 keys.models: True,
             },
-            [
-                batch.epoch,
-                batch.reporter,
-                batch.seq,
-                " ".join(f"{kind}{count}" for kind, count in batch.runs),
-                json.dumps(batch.fields),
-                json.dumps(batch.counters),
-                json.dumps(batch.errors),
-                STATE_LIFE_S,
-                json.dumps(FIELDS),
-                json.dumps({name: asdict(run) for name, run in batch.models.items()}),
-                f"{batch.last_success_s:.6f} {batch.first_failure_s:.6f}",
-                keys.events,
-                keys.scope,
-                " ".join(map(str, batch.window or ())),
-            ],
+            [json_text(self._counting(batch, at_s))],
         )
         found = dict(zip(models[::2], models[1::2], strict=True))
         return Counted(verdict, _seen((seconds, micros), values, found), float(older_s) if older_s else None)
+
+    def _counting(self, batch: Batch, at_s: float) -> dict[str, object]:
+        """What count.lua takes."""
+        return {
+            "epoch": batch.epoch,
+            "reporter": batch.reporter,
+            "seq": batch.seq,
+            "runs": batch.runs,
+            "fields": batch.fields,
+            "latest": iso(max(at_s, batch.last_success_s, batch.first_failure_s) + LATE_MOST_S),
+            "counters": batch.counters,
+            "errors": batch.errors,
+            "models": {name: asdict(run) for name, run in batch.models.items()},
+            "last_success_s": batch.last_success_s,
+            "first_failure_s": batch.first_failure_s,
+            "window": batch.window or (),
+            "life_s": STATE_LIFE_S,
+            "returned": FIELDS,
+            "scope": self.keys.scope,
+            "channel": self.keys.events,
+            "limits": LIMITS,
+        }
 
     async def commit(self, seen: Seen, new: Record) -> Record | None:
         """Replace the record if nobody changed it since it was read, and put down the time in the state before.
@@ -176,17 +204,17 @@ class Store(Ledger):
         new, passed = times.kept(seen.record, new, seen.now_s)
         changes = _changes(seen.raw, encode(new))
         fresh = new.transitions[-1:] if seen.record is None or new.epoch != seen.record.epoch else ()
-        history = [text for change in fresh for text in (str(change.epoch), json.dumps(_entry(change)))]
+        history = [text for change in fresh for text in (str(change.epoch), json_text(_entry(change)))]
         (done,) = await self._run(
             COMMIT,
             {self.keys.state: True, self.keys.history: fresh},
             [
-                json.dumps({name: seen.raw.get(name, "") for name in _guards(changes, seen.raw)}),
-                json.dumps(changes),
+                json_text({name: seen.raw.get(name, "") for name in _guards(changes, seen.raw)}),
+                json_text(changes),
                 STATE_LIFE_S if isinstance(new.breaker, Closed) and new.override is None else 0,
                 self.keys.events,
                 self._event(new) if fresh or _is_news(changes) else "",
-                json.dumps([time_counters(day) for day in passed.values()]),
+                json_text([time_counters(day) for day in passed.values()]),
                 _BEGUN,
                 len(fresh),
                 *history,
@@ -224,7 +252,7 @@ class Store(Ledger):
     def _event(self, record: Record) -> str:
         fields = encode(record)
         names = ("epoch", "breaker", "open_until")
-        return json.dumps({"scope": self.keys.scope, **{name: fields[name] for name in names}})
+        return json_text({"scope": self.keys.scope, **{name: fields[name] for name in names}})
 
 
 def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Mapping[str, str]) -> Seen:

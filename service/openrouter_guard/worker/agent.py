@@ -31,7 +31,7 @@ from openrouter_guard.store import Batch, Seen, Store
 from openrouter_guard.store.store import Decide
 
 from .alone import Alone
-from .pending import Pending, Result, last_of, result_of
+from .pending import Pending, last_of, result_of
 from .permits import Permits
 from .view import Desk, Ended, View, monotonic_offset
 
@@ -218,20 +218,22 @@ class Agent:
         """Merge what has ended by now into the batches that wait."""
         offset_s = self.view.offset_s
         doubts: dict[ErrorType | None, Signal] = {}
-        seen = deque[Pending]()
+        seen, notes = deque[Pending](), models.Notes(self.view.models, self.view.now_s)
         for signal, (epoch, _), began_s, ended_s, named in _taken(self._desk.results):
-            model = named or ""
+            model = models.clean(named) if named else ""
             at_s, took_s = ended_s + offset_s, ended_s - began_s if began_s else None
             pending = last_of(self._pending, epoch, at_s, self._worker_id, self._policy)
-            if signal is SUCCESS and not self._alone.is_so and not self._is_news(model, at_s):
+            if signal is SUCCESS and not self._alone.is_so and not (model and notes.is_news(model, _ENDED, at_s)):
                 pending.succeed(at_s, took_s)
                 continue
-            result = self._result(signal, epoch, at_s, took_s, model)
+            result = result_of(signal, epoch, at_s, took_s=took_s, model=model, notes=notes)
             pending.add(result)
             if self._alone.is_so:
                 last_of(seen, epoch, at_s, self._worker_id, self._policy).add(result)
             if result.signal.doubts_account:
                 doubts[result.signal.error_type] = result.signal
+        if notes.models is not self.view.models:
+            self.view = replace(self.view, models=notes.models)
         for signal in doubts.values():
             self._soon(partial(self._doubted, signal))
         self._gather_refused()
@@ -244,25 +246,13 @@ class Agent:
             pending = last_of(self._pending, self.view.record.epoch, self.view.now_s, self._worker_id, self._policy)
             pending.counters["not_permitted_calls"] += refused
 
-    def _is_news(self, model: str, at_s: float) -> bool:
-        """Whether a success is worth telling of its model."""
-        return bool(model) and models.is_news(self.view.models, model, _ENDED, at_s)
-
     def _doubted(self, signal: Signal, record: Record | None, now_s: float) -> Record | None:
         known = self._known(record, now_s)
         return known and checks.doubted(known, signal, now_s=now_s, policy=self._policy, by=self._worker_id)
 
-    def _result(self, signal: Signal, epoch: int, at_s: float, took_s: float | None, model: str) -> Result:
-        result, known = result_of(signal, epoch, at_s, took_s=took_s, model=model, models=self.view.models)
-        if known is not self.view.models:
-            self.view = replace(self.view, models=known)
-        return result
-
     def _of_fleet(self, signal: Signal, model: str, now_s: float) -> Signal:
-        if not model:
-            return signal
-        after = models.noted(self.view.models, model, models.run_of(signal, now_s), now_s)
-        return models.of_fleet(signal, after, now_s)
+        notes = models.Notes(self.view.models, now_s)
+        return result_of(signal, 0, now_s, took_s=None, model=model, notes=notes).signal
 
     def limit(self, signal: Signal) -> None:
         """Hold the fleet back soon, until the platform's rate limit is over."""

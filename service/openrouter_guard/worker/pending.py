@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -10,8 +9,9 @@ from dataclasses import dataclass, field
 
 from openrouter_guard.rules import latency
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.models import Models, Run, is_news, name_of, noted, of_fleet, run_of
+from openrouter_guard.rules.models import KEPT, Notes, Run, name_of, of_fleet, run_of
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
+from openrouter_guard.rules.text import json_text
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch
 
@@ -46,15 +46,13 @@ class Result:
     run: Run | None = None
 
 
-def result_of(
-    signal: Signal, epoch: int, at_s: float, *, took_s: float | None, model: str, models: Models
-) -> tuple[Result, Models]:
-    """The end of a call to *model* (empty: nobody knows), and what is known of single models after it."""
+def result_of(signal: Signal, epoch: int, at_s: float, *, took_s: float | None, model: str, notes: Notes) -> Result:
+    """The end of a call to *model* (empty: nobody knows), noted where there is something to tell of it."""
     name, run = name_of(signal, model), run_of(signal, at_s)
-    if not name or not is_news(models, name, run, at_s):
-        return Result(signal, epoch, at_s, took_s), models
-    fleet = of_fleet(signal, noted(models, model, run, at_s), at_s) if model else signal
-    return Result(fleet, epoch, at_s, took_s, name, run), noted(models, name, run, at_s)
+    if not name or not notes.is_news(name, run, at_s):
+        return Result(signal, epoch, at_s, took_s)
+    notes.note(name, run, at_s)
+    return Result(of_fleet(signal, notes.models, at_s), epoch, at_s, took_s, name, run)
 
 
 @dataclass(slots=True)
@@ -100,7 +98,7 @@ class Pending:
 
     def add(self, result: Result) -> None:
         signal = result.signal
-        if result.run is not None:
+        if result.run is not None and (result.model in self.models or len(self.models) < KEPT):
             self.models.setdefault(result.model, Run()).add(result.run)
         if signal.effect is Effect.SUCCESS:
             self.succeed(result.at_s, result.took_s)
@@ -168,7 +166,7 @@ class Pending:
 
 def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
     """One error as the log of worker errors and ``error_details`` hold it."""
-    return json.dumps(
+    return json_text(
         {
             "timestamp": iso(at_s),
             "worker_id": worker_id,

@@ -1,0 +1,77 @@
+-- Put before count.lua: what the hash of single models keeps, as rules/models.py says it.
+-- The others are deleted so many at a time: a hash that is far too large must not hold up all who use Redis.
+local LOOKED_AT = 2000
+
+local function word(text)
+  return #text <= 64 and string.match(text, "^[%w_]+$") or nil
+end
+
+-- A model as its entry has it. An entry is flat, so that both languages read the same, whatever is in it.
+local function model_of(text, now_s, limits)
+  local model = { seen_s = 0, failures = 0, failed_s = 0, until_s = 0, reason = "" }
+  if #text > limits.entry then return model end
+  for name, quote, value in string.gmatch(text, '"([%a_]+)"%s*:%s*("?)([^",{}%[%]]*)') do
+    if name == "failures" then
+      model.failures = whole(string.match(value, "^(.-)%s*$"), limits.failures)
+    elseif name == "seen_s" or name == "failed_s" then
+      model[name] = number(value, limits.year_2000_s, now_s + limits.clock_s) or 0
+    elseif name == "until_s" then
+      model.until_s = number(value, limits.year_2000_s, now_s + limits.wait_s) or 0
+    elseif name == "reason" and quote ~= "" then
+      model.reason = word(value) or ""
+    end
+  end
+  return model
+end
+
+-- The reverse: what says nothing is left out.
+local function entry_of(model)
+  local parts = { string.format('"seen_s":%.0f', model.seen_s) }
+  if model.failures > 0 then parts[#parts + 1] = string.format('"failures":%.0f', model.failures) end
+  if model.failed_s > 0 then parts[#parts + 1] = string.format('"failed_s":%.0f', model.failed_s) end
+  if model.until_s > 0 then parts[#parts + 1] = string.format('"until_s":%.3f', model.until_s) end
+  if model.reason ~= "" then parts[#parts + 1] = string.format('"reason":"%s"', model.reason) end
+  return "{" .. table.concat(parts, ",") .. "}"
+end
+
+-- A model after the results of a batch.
+local function model_with(model, run, now_s, limits)
+  model.seen_s = now_s
+  model.failures = math.min(run.failures + (run.ended and 0 or model.failures), limits.failures)
+  if run.failures > 0 then model.failed_s = now_s end
+  -- The later time wins: a shorter wait never takes back a longer one.
+  model.until_s = math.max(model.until_s, math.min(run.until_s, now_s + limits.wait_s))
+  model.reason = word(run.reason) or model.reason
+  return model
+end
+
+-- Move those beyond the first *most*, in the order of what they have to tell, to *gone*.
+local function cut(names, most, ranks, gone)
+  if #names <= most then return end
+  table.sort(names, function(a, b) return ranks[a] > ranks[b] or (ranks[a] == ranks[b] and a < b) end)
+  for i = most + 1, #names do gone[#gone + 1] = names[i] end
+end
+
+-- Take out of *entries*, by name, what is not worth keeping; returns the names.
+local function forgotten(entries, now_s, limits)
+  local troubled, fine, ranks, gone, looked_at = {}, {}, {}, {}, 0
+  for name, text in pairs(entries) do
+    looked_at = looked_at + 1
+    if looked_at > LOOKED_AT then break end
+    local model = model_of(text, now_s, limits)
+    local waits = model.until_s > now_s
+    ranks[name] = model.seen_s + (waits and now_s or 0)
+    if #name > limits.name or not (waits or model.seen_s > now_s - limits.seen_s) then
+      gone[#gone + 1] = name
+    elseif waits or model.failures > 0 then
+      troubled[#troubled + 1] = name
+    else
+      fine[#fine + 1] = name
+    end
+  end
+  cut(fine, limits.fine, ranks, gone)
+  cut(troubled, limits.kept - limits.fine, ranks, gone)
+  for _, name in ipairs(gone) do entries[name] = nil end
+  return gone
+end
+
