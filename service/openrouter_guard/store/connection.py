@@ -34,6 +34,7 @@ QUIET_S = 30.0
 """After so long without a message it is asked whether messages still come. That a connection is dead the kernel tells
 much sooner; this is for one that ends in a proxy which lives on without its server."""
 _PONG_S = 1.0
+"""How long it may take to answer on the connection that listens; longer where it turns out to be far away."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Connection:
         self._client: aioredis.Redis | None = None
         self._retired: aioredis.Redis | None = None
         self._finding = asyncio.Lock()
+
+    @property
+    def round_trip_s(self) -> float:
+        """The slowest of its last few answers, in seconds; 0 before the first."""
+        return self._finder.distance.round_trip_s
 
     async def close(self) -> None:
         await self._retire(self._client)
@@ -93,19 +99,41 @@ class Connection:
                 (answer,) = await self._answers([("EVAL", script.text, len(keys), *keys, *args)])
             return _raised(answer)
 
-    async def listen(self, channel: str) -> AsyncGenerator[None, None]:
-        """Wake once when listening has begun, then at each message; in a Cluster every node passes it on."""
+    async def listen(self, channel: str) -> AsyncGenerator[str, None]:
+        """Wake once when listening has begun, with nothing, then with each message that is the last for now.
+
+        In a Cluster every node passes them on.
+        """
         with translated(self._where):
             client = await self._found()
             try:
                 async with client.pubsub() as messages:
                     await messages.subscribe(channel)
-                    yield None
-                    async for _ in _heard(messages):
-                        yield None
+                    async for message in self._heard(messages):
+                        yield message
             except (failures.ConnectionError, failures.TimeoutError):
                 await self._lost(client)
                 raise
+
+    async def _heard(self, messages: PubSub) -> AsyncGenerator[str, None]:
+        """Wake at each message. A connection that a firewall has forgotten gives none, and no error either.
+
+        Raises:
+            redis.exceptions.TimeoutError: If the server no longer answers on it.
+        """
+        # To the subscription it answers too; what comes before that answer would not be pushed.
+        is_asked = True
+        while True:
+            patience_s = self._finder.distance.patience_s(_PONG_S)
+            found = await messages.parse_response(block=False, timeout=patience_s if is_asked else QUIET_S)
+            if found is None and is_asked:
+                raise failures.TimeoutError(f"no pushes, and no answer for {patience_s:g} s")
+            if is_asked := found is None:
+                await messages.ping()
+            elif found[0] == "subscribe":
+                yield ""
+            elif found[0] == "message":
+                yield str((await _last_of(messages, found))[2])
 
     # -- one conversation ---------------------------------------------------------------------------------------
 
@@ -201,21 +229,11 @@ def _host(client: aioredis.Redis, answer: failures.AskError) -> tuple[str, int]:
     return str(answer.host or client.connection_pool.connection_kwargs["host"]), int(answer.port)
 
 
-async def _heard(messages: PubSub) -> AsyncGenerator[None, None]:
-    """Wake at each message. A connection that a firewall has forgotten gives none, and no error either.
-
-    Raises:
-        redis.exceptions.TimeoutError: If the server no longer answers on it.
-    """
-    is_asked = False
-    while True:
-        found = await messages.parse_response(block=False, timeout=_PONG_S if is_asked else QUIET_S)
-        if found is None and is_asked:
-            raise failures.TimeoutError(f"no pushes, and no answer for {_PONG_S:g} s")
-        if is_asked := found is None:
-            await messages.ping()
-        elif found[0] == "message":
-            yield None
+async def _last_of(messages: PubSub, found: list[Any]) -> list[Any]:
+    """Of messages that wait already the last: one look tells of all that happened before it."""
+    while (another := await messages.parse_response(block=False, timeout=0)) is not None:
+        found = another if another[0] == "message" else found
+    return found
 
 
 def _is_open(command: Command, answer: Any) -> bool:

@@ -13,8 +13,10 @@ from redis import exceptions as failures
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from openrouter_guard.address import Address, Login, Topology
+from openrouter_guard.address import Address, Topology
 from openrouter_guard.errors import ConfigurationError, StoreRefused, StoreUnavailable
+
+from .greeting import ByNetwork, ByNetworkTLS, BySocket, Distance, Greeting
 
 __all__ = ["Finder", "Host", "Timeouts"]
 
@@ -27,7 +29,7 @@ a host that lost its power, or a firewall that has forgotten us, is noticed, and
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long Redis may take, in seconds, before it counts as away."""
+    """How long Redis may take, in seconds, before it counts as away; longer where it turns out to be far away."""
 
     connect_s: float = 1.0
     answer_s: float = 1.0
@@ -36,6 +38,9 @@ class Timeouts:
 class Finder:
     """Makes clients for one address.
 
+    Attributes:
+        distance: How far away it is.
+
     Raises:
         ConfigurationError: If a file that the address names cannot be read.
     """
@@ -43,12 +48,13 @@ class Finder:
     def __init__(self, address: Address, timeouts: Timeouts) -> None:
         self._address = address
         self._timeouts = timeouts
+        self.distance = Distance()
         # All processes of a fleet asking the same one first would be its load test.
         self._hosts = random.sample(address.hosts, len(address.hosts))
         tls = _tls_options(address)
-        by_network = aioredis.SSLConnection if tls else aioredis.Connection
+        by_network = ByNetworkTLS if tls else ByNetwork
         self._by_network = {"connection_class": by_network, **_keepalive()} | tls
-        self._by_socket = {"connection_class": aioredis.UnixDomainSocketConnection}
+        self._by_socket = {"connection_class": BySocket}
 
     async def find(self) -> aioredis.Redis:
         """A client of the server; it may yet turn out to be away.
@@ -67,7 +73,7 @@ class Finder:
     def client(self, host: Host | None) -> aioredis.Redis:
         """A client of one server; without a host, the one behind the socket."""
         where = {"path": self._address.path} if host is None else {"host": host[0], "port": host[1]}
-        return self._client(self._address.login, db=self._address.database, **where)
+        return self._client(Greeting(self._address.login, self._address.database, self.distance), **where)
 
     def learn(self, host: Host) -> None:
         """A node of the Cluster that was not in the address: it will be asked too."""
@@ -100,7 +106,8 @@ class Finder:
 
     async def _ask_sentinel(self, host: Host) -> Host | None:
         question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.service)
-        async with self._client(self._address.sentinel_login, host=host[0], port=host[1]) as sentinel:
+        greeting = Greeting(self._address.sentinel_login, 0, self.distance)
+        async with self._client(greeting, host=host[0], port=host[1]) as sentinel:
             found = await sentinel.execute_command(*question)  # type: ignore[no-untyped-call]
         return (str(found[0]), int(found[1])) if found else None
 
@@ -126,13 +133,12 @@ class Finder:
         self._hosts.remove(host)
         self._hosts.insert(0, host)
 
-    def _client(self, login: Login, **where: Any) -> aioredis.Redis:
+    def _client(self, greeting: Greeting, **where: Any) -> aioredis.Redis:
         # The pool by hand: the client's own asks each server for notices of maintenance, at every connection.
         pool = aioredis.ConnectionPool(
             **(self._by_socket if "path" in where else self._by_network),
             **where,
-            username=login.username or None,
-            password=login.password or None,
+            **greeting.options,
             decode_responses=True,
             # Anybody may write anything: a byte that is no text costs the field that it is in.
             encoding_errors="replace",
@@ -140,7 +146,6 @@ class Finder:
             socket_timeout=self._timeouts.answer_s,
             # A retry inside the client would multiply the timeouts; who calls us knows when to try again.
             retry=Retry(NoBackoff(), 0),
-            client_name="openrouter-guard",
         )
         return aioredis.Redis.from_pool(pool)
 

@@ -6,7 +6,7 @@ from importlib import resources
 
 from .connection import Script
 
-__all__ = ["CLAIM", "COMMIT", "COUNT", "TIMES"]
+__all__ = ["CLAIM", "COMMIT", "COUNT", "PERMIT", "TIMES"]
 
 
 def _script(*names: str) -> Script:
@@ -15,4 +15,4 @@ def _script(*names: str) -> Script:
 
 
 COUNT = _script("reading", "models", "count")
-COMMIT, TIMES, CLAIM = map(_script, ("commit", "times", "claim"))
+COMMIT, PERMIT, TIMES, CLAIM = map(_script, ("commit", "permit", "times", "claim"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TypeAlias
 
 from openrouter_guard.address import checked
@@ -12,7 +12,7 @@ from openrouter_guard.errors import ForeignValue, StoreContended
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
 from openrouter_guard.rules import models as of_models
 from openrouter_guard.rules import times
-from openrouter_guard.rules.breaker import Closed
+from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.models import parse as parse_models
 from openrouter_guard.rules.override import OVERRIDE_MOST_S
@@ -23,7 +23,7 @@ from openrouter_guard.rules.wire import COUNT_MOST, EPOCH_AHEAD_S, FIELDS, GUARD
 
 from .connection import Command, Connection, Timeouts
 from .ledger import Ledger, time_counters
-from .scripts import COMMIT, COUNT
+from .scripts import COMMIT, COUNT, PERMIT
 
 __all__ = ["Batch", "Counted", "Seen", "Store"]
 
@@ -73,6 +73,10 @@ class Seen:
     now_s: float
     raw: Mapping[str, str]
     models: Models = field(default_factory=dict)
+
+    def became(self, record: Record) -> Seen:
+        """The state once *record* was committed."""
+        return replace(self, record=record, raw=dict(self.raw) | encode(record))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,11 @@ class Store(Ledger):
 
     async def close(self) -> None:
         await self._connection.close()
+
+    @property
+    def round_trip_s(self) -> float:
+        """How far away Redis is: the slowest of its last few answers, in seconds; 0 before the first."""
+        return self._connection.round_trip_s
 
     async def ping(self) -> None:
         await self._connection.say(("PING",))
@@ -211,7 +220,7 @@ class Store(Ledger):
             [
                 json_text({name: seen.raw.get(name, "") for name in _guards(changes, seen.raw)}),
                 json_text(changes),
-                STATE_LIFE_S if isinstance(new.breaker, Closed) and new.override is None else 0,
+                _life_s(new),
                 self.keys.events,
                 self._event(new) if fresh or _is_news(changes) else "",
                 json_text([time_counters(day) for day in passed.values()]),
@@ -223,36 +232,79 @@ class Store(Ledger):
         )
         return new if done else None
 
-    async def change(self, decide: Decide) -> Seen:
+    async def permit(
+        self, owner: str, known: Seen, policy: Policy, *, renews: bool = False
+    ) -> tuple[bool | None, Seen]:
+        """Take one of the fleet's permits for *owner*, or renew its own, where no more is to be done.
+
+        Args:
+            owner: Of the permit.
+            known: What is known so far: of a later epoch, nothing is decided.
+            policy: How many there are, and how long they hold.
+            renews: Only renew it.
+
+        Returns:
+            Whether *owner* has one now, None where the rules have to say; and the state by then.
+        """
+        verdict, seconds, micros, values = await self._run(
+            PERMIT,
+            {self.keys.state: True},
+            [
+                owner,
+                f"{policy.permit_lease_s:.6f}",
+                policy.permits,
+                known.record.epoch if known.record else 0,
+                0 if renews else 1,
+                _life_s(known.record) if known.record else STATE_LIFE_S,
+                json_text(FIELDS),
+            ],
+        )
+        seen = replace(_seen((seconds, micros), values, {}), models=known.models)
+        return {"taken": True, "refused": False}.get(verdict), seen
+
+    async def change(self, decide: Decide, seen: Seen | None = None) -> Seen:
         """Read, decide, try to write; the loser reads and decides again.
+
+        Args:
+            decide: What should follow.
+            seen: What was read a moment ago, if anything: it is what to decide on first.
 
         Raises:
             StoreContended: If others were faster every time.
         """
         for _ in range(_TRIES):
-            seen = await self.read()
+            seen = seen or await self.read()
             new = decide(seen.record, seen.now_s)
             if new is None or new == seen.record:
                 return seen
             done = await self.commit(seen, new)
             if done is not None:
-                return Seen(done, seen.now_s, dict(seen.raw) | encode(done), seen.models)
+                return seen.became(done)
+            seen = None
         raise StoreContended(f"the state of scope {self.keys.scope!r} changed {_TRIES} times while we decided")
 
     async def keep_time(self) -> None:
         """Put down the time in the current state, unless somebody did a moment ago."""
         await self.change(lambda record, now_s: record and times.put_down(record, now_s))
 
-    async def listen(self) -> AsyncGenerator[None, None]:
-        """Wake once when listening has begun, then at each change; ends with an error as the connection does."""
+    async def listen(self) -> AsyncGenerator[str, None]:
+        """Wake once when listening has begun, then at each change; ends with an error as the connection does.
+
+        Yields:
+            What was said of the change, empty at first; of changes that came together, what was said of the last.
+        """
         async with aclosing(self._connection.listen(self.keys.events)) as wakes:
-            async for _ in wakes:
-                yield None
+            async for message in wakes:
+                yield message
 
     def _event(self, record: Record) -> str:
         fields = encode(record)
         names = ("epoch", "breaker", "open_until")
         return json_text({"scope": self.keys.scope, **{name: fields[name] for name in names}})
+
+
+def _life_s(record: Record) -> int:
+    return STATE_LIFE_S if isinstance(record.breaker, Closed) and record.override is None else 0
 
 
 def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Mapping[str, str]) -> Seen:

@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from openrouter_guard.edge import Edge
-from openrouter_guard.errors import ForeignValue, StoreError, StoreRefused
+from openrouter_guard.errors import ForeignValue, StoreContended, StoreError, StoreRefused
 from openrouter_guard.rules import checks, models, times
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
@@ -32,11 +32,16 @@ from openrouter_guard.store.store import Decide
 
 from .alone import Alone
 from .pending import Pending, last_of, result_of
-from .permits import Permits
+from .permits import Fleet, Permits
 from .view import Desk, Ended, View, monotonic_offset
 
-__all__ = ["Agent"]
+__all__ = ["FIRST_VIEW_S", "PERMIT_S", "Agent"]
 
+FIRST_VIEW_S = 2.0
+"""How long a process' calls may wait at the most until the state was looked at for the first time, while that look is
+under way; where it fails, they go at once."""
+PERMIT_S = (0.25, 1.0)
+"""How long a call may wait for a permit: as long as four round trips take, within these bounds."""
 POLL_S = (0.5, 1.0)
 """Between two looks at the state, in case a push was lost; jittered, so that a fleet does not ask in step."""
 FLUSH_S = 1.0
@@ -58,8 +63,10 @@ class Agent:
     def __init__(self, store: Store, policy: Policy, worker_id: str, desk: Desk | None = None) -> None:
         self._desk = desk or Desk()
         self._has_left = False
-        self.view = View(Record(), monotonic_offset(time.time()))
+        self.view = View(Record(), monotonic_offset(time.time()), is_known=False)
+        self.looked = asyncio.Event()
         self.known = asyncio.Event()
+        self._seen = Seen(None, self.view.now_s, {})
         self.on_view: Callable[[], None] = lambda: None
         self._store = store
         self._policy = policy
@@ -72,13 +79,15 @@ class Agent:
         self._told_s = self._seen_s = self._sent_s = -math.inf
         self._patience_s = FLUSH_S
         self._is_pushed = self._is_mixed = False
-        self._permits = Permits(self._change, self._known, policy)
         self._errands: set[asyncio.Task[None]] = set()
         self._alone = Alone(lambda: self.view, self._show, policy, worker_id, self._reporter)
         self._shared: Record | None = None
         self._faults = Edge("OpenRouter Guard has made a mistake, and goes on; please report it", "")
         # One conversation at a time, so that an older answer never replaces a newer one.
         self._turn = asyncio.Lock()
+        self._permits = Permits(
+            store, self._turn, Fleet(self._latest, self._known, self._adopt, self._decided), policy
+        )
         self._flushing = asyncio.Lock()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -102,6 +111,13 @@ class Agent:
         beat = partial(self._optional, self._beat, Edge("Redis takes no heartbeats", ""))
         loops = (listen, self._poll, self._report, beat)
         self._loops = [asyncio.create_task(self._forever(work)) for work in loops]
+        asyncio.get_running_loop().call_later(FIRST_VIEW_S, self._go_on)
+
+    def _go_on(self) -> None:
+        """What is known is what to go by, be it nothing: nobody waits for the first look any more."""
+        if not self.view.is_known:
+            self._show(replace(self.view, is_known=True))
+        self.looked.set()
 
     async def finish(self) -> None:
         """Wait until what has ended by now is in Redis: verdicts, rate limits and results.
@@ -145,9 +161,18 @@ class Agent:
     async def _acquire_of_fleet(self, owner: str) -> bool:
         try:
             return await self._permits.take(owner)
+        except StoreContended:
+            # Redis is there: so many were faster that none is left.
+            return False
         except StoreError as error:
             self._note_away(error)
             return self._alone.acquire(owner)
+
+    @property
+    def permit_s(self) -> float:
+        """How long to wait for a permit, in seconds, by how far away Redis is."""
+        least_s, most_s = PERMIT_S
+        return max(least_s, min(4 * self._store.round_trip_s, most_s))
 
     def release(self, owner: str, signal: Signal, model: str = "") -> None:
         """Give the permit back soon, with what its call found."""
@@ -158,10 +183,16 @@ class Agent:
             known = self._known(record, now_s)
             return known and records.after_trial(known, signal, owner, now_s=now_s, policy=self._policy)
 
-        self._soon(verdict)
+        # The permit guards it: what was read last of the fleet will do, where the permit is in it.
+        held = getattr(self._seen.record.breaker, "permits", ()) if self._seen.record else ()
+        self._soon(verdict, is_direct=owner in held)
 
-    async def _change(self, decide: Decide) -> bool:
-        """Commit a decision; True if there was one to commit."""
+    async def _change(self, decide: Decide, *, is_direct: bool = False) -> bool:
+        """Commit a decision, where it *is_direct* first on what was read last; True if there was one to commit."""
+        async with self._turn:
+            return await self._decided(decide, self._latest() if is_direct else None)
+
+    async def _decided(self, decide: Decide, seen: Seen | None) -> bool:
         decided = False
 
         def watched(record: Record | None, now_s: float) -> Record | None:
@@ -170,18 +201,17 @@ class Agent:
             decided = new is not None and new != record
             return new
 
-        async with self._turn:
-            self._adopt(await self._store.change(watched))
+        self._adopt(await self._store.change(watched, seen))
         return decided
 
-    def _soon(self, decide: Decide) -> None:
-        errand = asyncio.create_task(self._decide(decide))
+    def _soon(self, decide: Decide, *, is_direct: bool = False) -> None:
+        errand = asyncio.create_task(self._decide(decide, is_direct=is_direct))
         self._errands.add(errand)
         errand.add_done_callback(self._errands.discard)
 
-    async def _decide(self, decide: Decide) -> None:
+    async def _decide(self, decide: Decide, *, is_direct: bool) -> None:
         try:
-            await self._change(decide)
+            await self._change(decide, is_direct=is_direct)
         except StoreError as error:
             self._note_away(error)
             self._alone.decide(decide)
@@ -266,7 +296,11 @@ class Agent:
 
     async def refresh(self) -> None:
         async with self._turn:
-            seen = await self._store.read()
+            try:
+                seen = await self._store.read()
+            except Exception:
+                self._go_on()
+                raise
             if not self._alone.stands(seen):
                 await self._settle(seen)
 
@@ -274,7 +308,11 @@ class Agent:
         """Take what was read, and commit what follows from it; whoever sees it first does it."""
         self._adopt(seen)
         if self._current(seen.record, seen.now_s) not in (None, seen.record):
-            self._adopt(await self._store.change(self._current))
+            self._adopt(await self._store.change(self._current, seen))
+
+    def _latest(self) -> Seen:
+        """What was read last, by the clock as it is now."""
+        return replace(self._seen, now_s=self.view.now_s, models=self.view.models)
 
     def _current(self, record: Record | None, now_s: float) -> Record | None:
         return self._restored(record, now_s) or (record and self._settled(record, now_s))
@@ -293,6 +331,7 @@ class Agent:
         # What Redis lost stays known as it was: only a commit may give it a new epoch.
         if self._restored(seen.record, seen.now_s) is None:
             self._shared = seen.record
+        self._seen = seen
         record = self._settled(self._shared or Record(), seen.now_s)
         self.view = View(record, monotonic_offset(seen.now_s), self._policy, seen.models)
         self._seen_s = time.monotonic()
@@ -302,6 +341,7 @@ class Agent:
             self._patience_s = FLUSH_S
         self.on_view()
         self.known.set()
+        self.looked.set()
         self._alone.ends(self._store.address)
 
     def _show(self, view: View) -> None:
@@ -376,9 +416,10 @@ class Agent:
             raise
 
     async def _beat(self) -> None:
+        # The first look comes first: it is what calls wait for.
+        await self.known.wait()
         about = {"version": _version(), "last_seen": iso(self.view.now_s)}
         await self._store.heartbeat(self._worker_id, about)
-        await self.known.wait()
         if times.is_due(self.view.record, self.view.now_s):
             await self._store.keep_time()
         await asyncio.sleep(HEARTBEAT_S)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import socket
@@ -24,17 +23,13 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 
 from . import process
-from .agent import Agent
+from .agent import FIRST_VIEW_S, Agent
 from .thread import LoopThread
 from .view import Desk, Ticket, View
 from .watch import Listeners, Watch
 
-__all__ = ["FIRST_VIEW_S", "PERMIT_S", "Core", "GuardState"]
+__all__ = ["FIRST_VIEW_S", "Core", "GuardState"]
 
-FIRST_VIEW_S = 0.2
-"""How long a process' first call may wait to learn the state; without an answer it goes."""
-PERMIT_S = 0.25
-"""How long a call may wait for a permit while half-open; without one it is refused."""
 NO_PERMIT_RETRY_S = 1.0
 
 
@@ -112,6 +107,11 @@ class Core(Desk):
         owner = agent.owner(next(self._calls))
         return owner, thread.submit(agent.acquire(owner))
 
+    @property
+    def permit_s(self) -> float:
+        """How long to wait for a permit, in seconds."""
+        return (self._live or self._start()).agent.permit_s
+
     def with_permit(self, owner: str, *, granted: bool) -> Ticket:
         agent, thread, watch = self._live or self._start()
         view = self.view
@@ -179,9 +179,7 @@ class Core(Desk):
         agent, thread, watch = self._live or self._start()
 
         async def permitted() -> None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FIRST_VIEW_S):
-                    await agent.known.wait()
+            await agent.looked.wait()
             await watch.permitted()
 
         return thread.submit(permitted())
@@ -199,9 +197,9 @@ class Core(Desk):
         self._listeners.tell(before, self._told)
 
     def first_view(self) -> Future[bool]:
-        """Done once the state was read from Redis."""
+        """Done once the state was read from Redis, or could not be."""
         agent, thread, _ = self._live or self._start()
-        return thread.submit(agent.known.wait())
+        return thread.submit(agent.looked.wait())
 
     def flush(self) -> Future[None]:
         """Done once everything that ended by now is in Redis; fails with a StoreError otherwise."""
@@ -212,8 +210,8 @@ class Core(Desk):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether nothing is known yet, so that a first call should wait a moment."""
-        return self._live is None
+        """Whether nobody has looked at the state yet, so that calls should wait for that, each for itself."""
+        return not self.view.is_known
 
     def close(self, timeout_s: float) -> None:
         """Report what is left and stop, both within *timeout_s*."""

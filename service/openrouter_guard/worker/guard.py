@@ -20,7 +20,7 @@ from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.signals import SUCCESS, Signal
 from openrouter_guard.settings import Settings
 
-from .core import FIRST_VIEW_S, PERMIT_S, Core, GuardState
+from .core import FIRST_VIEW_S, Core, GuardState
 from .observe import of_answer, of_exception
 from .thread import ended
 from .view import Ticket
@@ -92,7 +92,7 @@ class SyncCall(Call):
     def _permitted(self) -> Ticket:
         owner, asked = self._core.ask_permit()
         try:
-            granted = asked.result(PERMIT_S)
+            granted = asked.result(self._core.permit_s)
         except (TimeoutError, concurrent.futures.CancelledError):
             self._core.abandon(owner, asked)
             granted = False
@@ -127,7 +127,7 @@ class AsyncCall(Call):
         owner, asked = self._core.ask_permit()
         granted = False
         try:
-            if await ended(asked, PERMIT_S, cancel=False):
+            if await ended(asked, self._core.permit_s, cancel=False):
                 granted = asked.result()
         finally:
             if not granted:

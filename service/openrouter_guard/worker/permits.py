@@ -6,39 +6,77 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules import record as records
-from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.breaker import Open, Policy
 from openrouter_guard.rules.record import Record
+from openrouter_guard.store import Seen, Store
 from openrouter_guard.store.store import Decide
 
-__all__ = ["Permits"]
+__all__ = ["Fleet", "Permits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What a process knows of the fleet's state, and how it changes it.
+
+    Attributes:
+        latest: The state as last read, by the clock as it is now.
+        known: What to decide on: a record, or the one that Redis has lost.
+        adopt: Takes what was read.
+        decided: Commits a decision, first on what was read a moment ago; True if there was one.
+    """
+
+    latest: Callable[[], Seen]
+    known: Decide
+    adopt: Callable[[Seen], None]
+    decided: Callable[[Decide, Seen | None], Awaitable[bool]]
 
 
 class Permits:
     """Those of this process.
 
     Args:
-        change: Commits a decision; True if there was one.
-        known: What to decide on: the record, or the one that Redis has lost.
+        store: Where they are.
+        turn: Held during each conversation with it.
+        fleet: What is known.
         policy: The settings of the rules.
     """
 
-    def __init__(self, change: Callable[[Decide], Awaitable[bool]], known: Decide, policy: Policy) -> None:
-        self._change = change
-        self._known = known
+    def __init__(self, store: Store, turn: asyncio.Lock, fleet: Fleet, policy: Policy) -> None:
+        self._store = store
+        self._turn = turn
+        self._fleet = fleet
         self._policy = policy
         self._renewals: dict[str, asyncio.Task[None]] = {}
 
     async def take(self, owner: str) -> bool:
-        """Take one for *owner*, if there is one left.
+        """Take one for *owner*, if there is one left: mostly in one round trip.
 
         Raises:
             StoreError: If Redis does not say.
         """
-        return await self._change(partial(self._permit, owner))
+        async with self._turn:
+            return await self._turned(owner) or await self._asked(owner, partial(self._permit, owner))
+
+    async def _turned(self, owner: str) -> bool:
+        """Take the first one of all, where nobody has written down yet that the breaker is half-open."""
+        seen = self._fleet.latest()
+        if seen.record is None or not isinstance(seen.record.breaker, Open):
+            return False
+        new = self._permit(owner, seen.record, seen.now_s)
+        done = new and await self._store.commit(seen, new)
+        if done:
+            self._fleet.adopt(seen.became(done))
+        return bool(done)
+
+    async def _asked(self, owner: str, decide: Decide, *, renews: bool = False) -> bool:
+        got, seen = await self._store.permit(owner, self._fleet.latest(), self._policy, renews=renews)
+        self._fleet.adopt(seen)
+        return await self._fleet.decided(decide, seen) if got is None else got
 
     def keep(self, owner: str) -> None:
         """Renew its lease until it is dropped."""
@@ -51,7 +89,7 @@ class Permits:
             renewal.cancel()
 
     def _permit(self, owner: str, record: Record | None, now_s: float) -> Record | None:
-        known = self._known(record, now_s)
+        known = self._fleet.known(record, now_s)
         return known and records.with_permit(known, owner, now_s=now_s, policy=self._policy)
 
     async def _renew(self, owner: str) -> None:
@@ -59,7 +97,8 @@ class Permits:
         while time.monotonic() < until_s:
             await asyncio.sleep(self._policy.permit_lease_s / 3)
             with suppress(StoreError):
-                await self._change(partial(self._renewal, owner))
+                async with self._turn:
+                    await self._asked(owner, partial(self._renewal, owner), renews=True)
 
     def _renewal(self, owner: str, record: Record | None, now_s: float) -> Record | None:
         held = getattr(record.breaker, "permits", {}) if record else {}

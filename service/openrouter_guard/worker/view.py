@@ -37,7 +37,7 @@ class View:
         offset_s: Redis' clock minus this process' monotonic clock: no jump of the wall clock moves a deadline.
         policy: The settings of the rules.
         models: Single models with a state of their own.
-        is_known: Whether the background runs; where it does not, whoever comes starts it.
+        is_known: Whether it is what to go by: not before the background has looked at the state, or given up.
         ticket: Leave for a call that needs no permit.
         free_ticket: The same, where calls may go without a look at the clock; else None.
         quiet_ticket: The same, where a success would change nothing, for there is nothing to end; else None.

@@ -1,0 +1,177 @@
+"""Connections that introduce themselves in the same breath as their first command, and time the answers.
+
+redis-py waits for the answer to each step of the handshake. Here they are sent together with whatever comes first, so
+that beside TCP and TLS a new connection to a server 100 ms away costs one round trip instead of four.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections import deque
+from typing import Any, TypeAlias
+
+import redis.asyncio as aioredis
+from redis import exceptions as failures
+from redis.asyncio.connection import AbstractConnection
+
+from openrouter_guard.address import Login
+
+__all__ = ["ByNetwork", "ByNetworkTLS", "BySocket", "Distance", "Greeting"]
+
+CLIENT_NAME = "openrouter-guard"
+_REMEMBERED = 8
+_PATIENCE = 3.0
+"""So many times its slowest recent answer Redis may take, where that is longer than the timeout that was set."""
+MOST_S = 3.0
+"""But no longer than this."""
+_NAMELESS: dict[str, None] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters
+    else {"lib_name": None, "lib_version": None}
+)
+"""redis-py would tell its own name and version; its older releases say so by other options."""
+
+_Step: TypeAlias = tuple[str | int, ...]
+
+
+class Distance:
+    """How far away the server is, by its last few answers, whichever connection they came over."""
+
+    def __init__(self) -> None:
+        self._took_s: deque[float] = deque(maxlen=_REMEMBERED)
+
+    def note(self, took_s: float) -> None:
+        self._took_s.append(took_s)
+
+    @property
+    def round_trip_s(self) -> float:
+        """The slowest of the last eight answers, in seconds; 0 before the first."""
+        return max(self._took_s, default=0.0)
+
+    def patience_s(self, timeout_s: float) -> float:
+        """How long to wait for an answer where *timeout_s* was set."""
+        return max(timeout_s, min(_PATIENCE * self.round_trip_s, MOST_S))
+
+
+class Greeting:
+    """The handshake of each new connection to one server.
+
+    Attributes:
+        options: What redis-py's pool needs to know, so that it adds nothing of its own.
+    """
+
+    def __init__(self, login: Login, database: int, distance: Distance) -> None:
+        self._steps: list[_Step] = []
+        if login.username:
+            self._steps.append(("AUTH", login.username, login.password))
+        elif login.password:
+            self._steps.append(("AUTH", login.password))
+        self._steps.append(("CLIENT", "SETNAME", CLIENT_NAME))
+        if database:
+            self._steps.append(("SELECT", database))
+        # RESP3 would have to be asked for.
+        self.options: dict[str, Any] = {
+            "protocol": 2,
+            "distance": distance,
+            "redis_connect_func": self._greet,
+            **_NAMELESS,
+        }
+
+    async def _greet(self, connection: _Eager) -> None:
+        await connection.on_connect()
+        await connection.greet(self._steps)
+
+
+class _Eager(AbstractConnection):
+    """Sends its greeting without waiting for the answers; they are read before those to the first command."""
+
+    def __init__(self, *, distance: Distance, **options: Any) -> None:
+        self._distance = distance
+        self._greeted: deque[_Step] = deque()
+        self._refusal: failures.ResponseError | None = None
+        self._asked_s: float | None = None
+        super().__init__(**options)
+
+    # -- timeouts that grow with the distance -------------------------------------------------------------------
+
+    @property
+    def socket_timeout(self) -> float:
+        return self._distance.patience_s(self._answer_s)
+
+    @socket_timeout.setter
+    def socket_timeout(self, timeout_s: float) -> None:
+        self._answer_s = timeout_s
+
+    @property
+    def socket_connect_timeout(self) -> float:
+        return self._distance.patience_s(self._connect_s)
+
+    @socket_connect_timeout.setter
+    def socket_connect_timeout(self, timeout_s: float) -> None:
+        self._connect_s = timeout_s
+
+    # -- the greeting -------------------------------------------------------------------------------------------
+
+    async def greet(self, steps: list[_Step]) -> None:
+        self._greeted, self._refusal = deque(steps), None
+        await super().send_packed_command(self.pack_commands(steps), check_health=False)
+
+    async def _is_greeted(self, **options: Any) -> bool:
+        """Whether the server has answered to all of the greeting.
+
+        Raises:
+            redis.exceptions.ResponseError: If it refuses a step that matters.
+        """
+        while self._greeted:
+            try:
+                answer = await super().read_response(**options)
+            except failures.ResponseError as error:
+                # Under which name it lists us matters to people only.
+                if self._greeted.popleft()[0] != "CLIENT":
+                    self._refusal = error
+            else:
+                if answer is None:
+                    return False
+                self._greeted.popleft()
+        if self._refusal is not None:
+            await self.disconnect(nowait=True)
+            # To each command that was sent with it, for none of them is to be believed.
+            raise self._refusal
+        return True
+
+    # -- the first command, and those after it ------------------------------------------------------------------
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        self._asked_s = time.monotonic()
+        await super().send_packed_command(command, check_health=check_health)
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        timeout = {"timeout": options["timeout"]} if options.get("timeout") is not None else {}
+        if not await self._is_greeted(**timeout):
+            return None
+        answer = await super().read_response(*args, **options)
+        if answer is not None and self._asked_s is not None:
+            self._distance.note(time.monotonic() - self._asked_s)
+            self._asked_s = None
+        return answer
+
+    async def can_read(self) -> bool:
+        """Whether there is something that nobody has asked for; an answer to the greeting is none."""
+        return not self._greeted and await super().can_read()
+
+    async def can_read_destructive(self) -> bool:
+        # The same by the name that it had in older releases of redis-py.
+        return not self._greeted and await super().can_read_destructive()
+
+
+class ByNetwork(_Eager, aioredis.Connection):
+    pass
+
+
+class ByNetworkTLS(_Eager, aioredis.SSLConnection):
+    pass
+
+
+class BySocket(_Eager, aioredis.UnixDomainSocketConnection):
+    pass

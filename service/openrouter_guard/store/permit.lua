@@ -1,0 +1,86 @@
+-- Take or renew a permit where nothing else has to be decided: the rule of with_permit in rules/breaker.py and
+-- rules/record.py, in one round trip and without lost races.
+-- What is rare, or looks odd, is left to that rule: an override, a rate limit, the turn to half-open, a lost state.
+-- KEYS[1]  the state hash
+-- ARGV[1]  the owner of the permit
+-- ARGV[2]  how long it holds, in seconds
+-- ARGV[3]  how many there are
+-- ARGV[4]  the epoch that the owner knows
+-- ARGV[5]  "1" to take one, "0" to renew the one that the owner holds, if it still does
+-- ARGV[6]  lifetime of the hash in seconds; "0" means: none
+-- ARGV[7]  JSON list of the fields to return
+-- Returns  "taken", "refused", or "undecided" where that is for the rule to say; TIME as two strings, the values of
+--          ARGV[7], and what own.lua tells of
+local PERMITS_LENGTH = 8192
+local OWNER_LENGTH = 200
+local owner, lease_s, permits = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local time = redis.call("TIME")
+local now_s = tonumber(time[1]) + tonumber(time[2]) / 1e6
+
+-- A time as Python writes it.
+local function iso()
+  local days, rest = math.floor(time[1] / 86400) + 719468, time[1] % 86400
+  local era = math.floor(days / 146097)
+  local day = days - era * 146097
+  local year = math.floor(
+    (day - math.floor(day / 1460) + math.floor(day / 36524) - math.floor(day / 146096)) / 365
+  )
+  day = day - (365 * year + math.floor(year / 4) - math.floor(year / 100))
+  local month = math.floor((5 * day + 2) / 153)
+  day = day - math.floor((153 * month + 2) / 5) + 1
+  month = month < 10 and month + 3 or month - 9
+  year = year + era * 400 + (month <= 2 and 1 or 0)
+  return string.format(
+    "%04d-%02d-%02dT%02d:%02d:%02d.%06d+00:00",
+    year, month, day, math.floor(rest / 3600), math.floor(rest % 3600 / 60), rest % 60, time[2]
+  )
+end
+
+-- Who holds one and until when, or nil where that cannot be told.
+local function held(text)
+  if text == "" then return {} end
+  if #text > PERMITS_LENGTH or string.find(text, "[^ -~]") or string.sub(text, 1, 1) ~= "{" then return nil end
+  local ok, found = pcall(cjson.decode, text)
+  if not ok or type(found) ~= "table" then return nil end
+  for name, until_s in pairs(found) do
+    if type(name) ~= "string" or #name > OWNER_LENGTH or type(until_s) ~= "number" then return nil end
+    if not (until_s >= 0 and until_s <= now_s + 2 * lease_s) then return nil end
+  end
+  return found
+end
+
+local function decided()
+  local names = { "breaker", "epoch", "transitions", "override", "rate_limit_reset", "permits" }
+  local known = {}
+  for i, value in ipairs(redis.call("HMGET", KEYS[1], unpack(names))) do known[names[i]] = value or "" end
+  if known.breaker ~= "half_open" or known.epoch ~= ARGV[4] then return "undecided" end
+  if string.sub(known.transitions, 1, 2) ~= "[{" or string.find(owner, "[^ -~]") then return "undecided" end
+  if known.override ~= "" or known.rate_limit_reset ~= "" then return "undecided" end
+  local all = held(known.permits)
+  if not all then return "undecided" end
+  if ARGV[5] == "0" and not all[owner] then return "refused" end
+
+  local live, count = {}, 0
+  for name, until_s in pairs(all) do
+    if until_s > now_s then live[name], count = until_s, count + 1 end
+  end
+  if not live[owner] and count >= permits then return "refused" end
+  live[owner] = now_s + lease_s
+  local rows = {}
+  for name, until_s in pairs(live) do
+    rows[#rows + 1] = cjson.encode(name) .. string.format(": %.6f", until_s)
+  end
+  table.sort(rows)
+  redis.call("HSET", KEYS[1], "permits", "{" .. table.concat(rows, ", ") .. "}", "tried_at", iso())
+  redis.call("HINCRBY", KEYS[1], "version", 1)
+  if ARGV[6] == "0" then
+    redis.call("PERSIST", KEYS[1])
+  else
+    redis.call("EXPIRE", KEYS[1], ARGV[6])
+  end
+  return "taken"
+end
+
+local verdict = decided()
+local values = redis.call("HMGET", KEYS[1], unpack(cjson.decode(ARGV[7])))
+return { verdict, time[1], time[2], values, foreign, optional }
