@@ -12,7 +12,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["CLOCK_S", "DAMAGED", "json_of", "moment_s", "number", "object_of", "text_of", "whole"]
+__all__ = ["CLOCK_S", "DAMAGED", "YEAR_2000_S", "json_of", "moment_s", "number", "object_of", "text_of", "whole"]
 
 CLOCK_S = 60.0
 """So far two clocks may be apart. A time that should lie in the past, and is further ahead, says nothing."""
@@ -68,17 +68,17 @@ def whole(raw: object, most: int) -> int:
     return found if found <= most else 0
 
 
-def moment_s(raw: object, now_s: float, ahead_s: float = CLOCK_S) -> float:
-    """A time, as ISO 8601 or Unix seconds, in Unix seconds: since 2000, and no more than *ahead_s* after *now_s*.
+def moment_s(raw: object, now_s: float, ahead_s: float = CLOCK_S, *, first_s: float = YEAR_2000_S) -> float:
+    """A time, as ISO 8601 or Unix seconds, in Unix seconds: from *first_s* on, to *ahead_s* after *now_s*.
 
     Else 0: never. A time without offset is taken as UTC.
     """
     latest_s = now_s + ahead_s
-    unix_s = number(raw, YEAR_2000_S, latest_s)
+    unix_s = number(raw, first_s, latest_s)
     if unix_s is not None:
         return unix_s
     at_s = _iso_s(raw)
-    return at_s if YEAR_2000_S <= at_s <= latest_s else 0.0
+    return at_s if first_s <= at_s <= latest_s else 0.0
 
 
 def json_of(raw: object, most: int = JSON_MOST, depth: int = JSON_DEPTH) -> Any:

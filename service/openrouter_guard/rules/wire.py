@@ -116,14 +116,14 @@ def iso(at_s: float) -> str:
 
 def unix_s(text: str | None) -> float:
     """The reverse of :func:`iso`, for times without a bound; what cannot be read is 0."""
-    return moment_s(text, END_OF_TIME_S, 0.0)
+    return moment_s(text, END_OF_TIME_S, 0.0, first_s=0.0)
 
 
 def _breaker(fields: Mapping[str, str], now_s: float) -> Breaker:
     failures = whole(fields.get("consecutive_failures"), COUNT_MOST)
     trips, reason = whole(fields.get("trips"), COUNT_MOST), text_of(fields.get("reason"), WORD_MOST)
     # One that is yet to come says that the clock was set back: the breaker itself sees to that.
-    opened_at_s = unix_s(fields.get("opened_at"))
+    opened_at_s = moment_s(fields.get("opened_at"), END_OF_TIME_S, 0.0)
     match fields.get("breaker"):
         case Phase.OPEN:
             until_s = moment_s(fields.get("open_until"), max(now_s, opened_at_s), MAX_WAIT_S)
