@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-__all__ = ["NAMES", "PREFIX", "unknown"]
+__all__ = ["NAMES", "PREFIX", "nearest", "unknown"]
 
 PREFIX = "OPENROUTER_GUARD_"
 NAMES = frozenset(
@@ -85,10 +85,16 @@ def _is_known(name: str) -> bool:
 
 
 def _advice(written: str) -> str:
+    meant = {name.removeprefix("OPENROUTER_"): name for name in _ELSEWHERE} | {name: PREFIX + name for name in NAMES}
+    found = nearest(written, meant)
+    return f"did you mean {meant[found]}?" if found else "docs/configuration.md lists all that there are"
+
+
+def nearest(written: str, names: Iterable[str]) -> str:
+    """The one of *names* that was most likely meant; empty if it looks like none of them."""
     # Nearly always nothing is unknown: then nobody pays for the import.
     from difflib import get_close_matches
 
-    meant = {name.removeprefix("OPENROUTER_"): name for name in _ELSEWHERE} | {name: PREFIX + name for name in NAMES}
-    begun = sorted(name for name in meant if name.startswith(f"{written}_"))
-    nearest = get_close_matches(written, meant, n=1, cutoff=0.7) or begun
-    return f"did you mean {meant[nearest[0]]}?" if nearest else "docs/configuration.md lists all that there are"
+    candidates = sorted(names)
+    begun = [name for name in candidates if len(written) > 2 and name.startswith(f"{written}_")]
+    return next(iter(get_close_matches(written, candidates, n=1, cutoff=0.7) or begun), "")

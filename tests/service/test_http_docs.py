@@ -103,7 +103,8 @@ async def outage(settings: Settings, upstream: FakeUpstream, store: Store) -> As
     """A fleet whose breaker has opened twice, with a worker, a model that waits, and an operator that paused."""
     now = iso(time.time())
     await store.heartbeat("worker-a", {"version": "0.1.0", "last_seen": now})
-    await store.tell_paused("production", {"last_seen": now})
+    paused = {"resource": "team-a/default", "workloads": ["Deployment/chat"], "paused": 1}
+    await store.tell_paused("production", {"last_seen": now, **paused})
     error = {"timestamp": now, "worker_id": "worker-a", "error_type": "service_unavailable"}
     details = json.dumps(error | {"error_message": "HTTP 503", "status_code": 503})
     fields = {"state": "service_unavailable", "message": "…", "error_details": details}

@@ -82,6 +82,8 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         version=package_version(),
         description=_DESCRIPTION,
         openapi_tags=_TAGS,
+        # Generated clients name their functions so: `status`, and not `status_api_v1_openrouter_status_get`.
+        generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,

@@ -6,14 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from openrouter_guard.rules import latency, parsing
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.latency import Latency
 from openrouter_guard.rules.wire import iso, unix_s
 
-from .schemas import MetricsAnswer
+from .schemas import DayMetrics, LatencyPercentiles, MetricsAnswer
 
 __all__ = [
     "PERCENTILES",
@@ -37,6 +37,7 @@ WORKERS_TOLD = 20
 COUNTER_MOST = 10**15
 TEXT_MOST = 100
 _OF_TIME = frozenset((*(f"seconds_{phase.value}" for phase in Phase), "availability"))
+_OURS = frozenset(DayMetrics.__annotations__)
 _DAY_S = 86_400
 _RAW_LATENCY = frozenset((*latency.FIELDS, latency.SUM))
 
@@ -70,11 +71,13 @@ class Figures:
         return self.failed / self.calls if self.calls else None
 
 
-def day_of(counters: Counters, in_state: InState) -> dict[str, int | float | str | None]:
-    """One day as it is told: the counters as they are, and what follows from them."""
-    told: dict[str, int | float | str | None] = {
-        name: number(text) for name, text in counters.items() if name not in _RAW_LATENCY
-    }
+def day_of(counters: Counters, in_state: InState) -> DayMetrics:
+    """One day as it is told: the counters as they are, and what follows from them.
+
+    One of ours that is no number is left out; what is not ours is told as it was written.
+    """
+    told: dict[str, Any] = {name: number(text) for name, text in counters.items() if name not in _RAW_LATENCY}
+    told = {name: value for name, value in told.items() if isinstance(value, int) or name not in _OURS}
     calls, failed = _calls(counters)
     if calls:
         told["error_rate"] = round(failed / calls, 6)
@@ -84,7 +87,7 @@ def day_of(counters: Counters, in_state: InState) -> dict[str, int | float | str
     if in_state:
         told |= {f"seconds_{phase.value}": round(in_state.get(phase, 0.0), 3) for phase in Phase}
         told["availability"] = availability([in_state])
-    return told
+    return cast("DayMetrics", told)
 
 
 def availability(days: Iterable[InState]) -> float | None:
@@ -118,10 +121,15 @@ def metrics_answer(
         metrics={date: day_of(counters.get(date, {}), in_state.get(date, {})) for date in dates},
         days=days,
         availability={str(window): availability(_newest(in_state, window).values()) for window in WINDOWS},
-        latency_ms={f"p{percent}": _ms(took, percent) if took.calls else None for percent in PERCENTILES},
+        latency_ms=_percentiles(took),
         errors_by_worker=errors_by_worker(errors, days=days, now_s=now_s),
         generated_at=iso(now_s),
     )
+
+
+def _percentiles(took: Latency) -> LatencyPercentiles:
+    p50, p95, p99 = (_ms(took, percent) if took.calls else None for percent in PERCENTILES)
+    return LatencyPercentiles(p50=p50, p95=p95, p99=p99)
 
 
 def news(answer: MetricsAnswer) -> str:

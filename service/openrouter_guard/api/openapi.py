@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic.json_schema import models_json_schema
+
 from . import record_schemas, schemas, write_schemas
 from .auth import OPEN_PATHS
 from .problems import documented
+from .schemas import Problem
 
 __all__ = ["completed"]
 
@@ -19,6 +22,7 @@ _SCHEMES = {
 
 def completed(document: dict[str, Any], *, needs_token: bool) -> dict[str, Any]:
     """The document with what a client must send; done twice, it is the same."""
+    document["components"]["schemas"] |= _problems()
     for model, examples in _examples():
         document["components"]["schemas"][model]["examples"] = examples
     document["components"]["securitySchemes"] = _SCHEMES if needs_token else {"writeToken": _SCHEMES["writeToken"]}
@@ -27,6 +31,13 @@ def completed(document: dict[str, Any], *, needs_token: bool) -> dict[str, Any]:
             operation.setdefault("security", [{"readToken": []}])
             operation["responses"].update({str(code): said for code, said in documented(401).items()})
     return document
+
+
+def _problems() -> dict[str, Any]:
+    """The models of the errors, which no route answers with by itself."""
+    _, found = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
+    schemas: dict[str, Any] = found["$defs"]
+    return schemas
 
 
 def _examples() -> Iterator[tuple[str, list[Any]]]:

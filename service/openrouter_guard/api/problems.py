@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -19,7 +20,7 @@ from openrouter_guard.errors import OpenRouterGuardError, StoreContended, StoreE
 from .headers import SECURITY_HEADERS, UNLESS_SET
 from .schemas import Problem
 
-__all__ = ["UnknownScope", "documented", "install", "problem"]
+__all__ = ["UnknownParameters", "UnknownScope", "documented", "install", "problem"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ MEDIA_TYPE = "application/problem+json"
 _RETRY_S = 1
 LOG_AGAIN_S = 60.0
 _TOLD_KEPT = 100
+_NAME = re.compile(r"[A-Za-z][A-Za-z_-]{0,30}")
 _HINTS = {
     404: "There is nothing at this address; /docs lists what there is",
     405: "This address does not take that method; the Allow header says which ones it takes",
@@ -37,11 +39,45 @@ class UnknownScope(OpenRouterGuardError):
     """The scope asked for is not one that this service looks after."""
 
 
+class UnknownParameters(OpenRouterGuardError):
+    """Parameters in the query that the address does not have.
+
+    Attributes:
+        meant: By each of their names the one that was most likely meant, or nothing.
+    """
+
+    def __init__(self, meant: Mapping[str, str]) -> None:
+        super().__init__("unknown parameters")
+        self.meant = meant
+
+    @property
+    def detail(self) -> str:
+        return "; ".join(
+            f"There is no parameter {_shown(name)!r}{_hint(meant)}" for name, meant in self.meant.items()
+        )
+
+    @property
+    def errors(self) -> list[dict[str, str]]:
+        return [
+            {"in": "query", "name": _shown(name), "detail": f"There is no such parameter{_hint(meant)}"}
+            for name, meant in self.meant.items()
+        ]
+
+
+def _shown(name: str) -> str:
+    """A name as it may be told: it is the client's own, but it might be a key in the wrong place."""
+    return name if _NAME.fullmatch(name) else "…"
+
+
+def _hint(meant: str) -> str:
+    return f": did you mean {meant!r}?" if meant else ""
+
+
 def install(app: FastAPI, routes: Iterable[BaseRoute]) -> None:
     """Answer every error of *app*, whose addresses are *routes*, with a problem document."""
     app.state.told = {}
     app.state.routes = [route for route in routes if isinstance(route, Route)]
-    for kind in (HTTPException, RequestValidationError, UnknownScope, StoreError, Exception):
+    for kind in (HTTPException, RequestValidationError, UnknownParameters, UnknownScope, StoreError, Exception):
         app.add_exception_handler(kind, _answer)
 
 
@@ -51,12 +87,12 @@ def problem(
     """An error answer; *detail* says what is wrong and what to do."""
     title = HTTPStatus(status_code).phrase
     body = Problem(title=title, status=status_code, detail=detail, instance=request.url.path, **more)
-    return Response(body.model_dump_json(exclude_none=True), status_code, headers, MEDIA_TYPE)
+    return Response(body.model_dump_json(by_alias=True, exclude_none=True), status_code, headers, MEDIA_TYPE)
 
 
 def documented(*status_codes: int) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route that may end in these problems."""
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    content = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
     return {code: {"description": HTTPStatus(code).phrase, "content": content} for code in status_codes}
 
 
@@ -70,6 +106,8 @@ async def _answer(request: Request, error: Exception) -> Response:
             errors = [_of_parameter(found) for found in error.errors()]
             what = "The body" if any(each["in"] == "body" for each in errors) else "A parameter"
             return problem(request, 422, f"{what} cannot be used", errors=errors)
+        case UnknownParameters():
+            return problem(request, 422, error.detail, errors=error.errors)
         case UnknownScope():
             return problem(request, 404, str(error))
         case StoreError():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from openrouter_guard.rules.models import Model, cooling
 from openrouter_guard.rules.wire import iso, unix_s
@@ -17,6 +17,7 @@ from .record_schemas import (
     ModelsAnswer,
     ModelState,
     PausedAnswer,
+    PausedDetails,
     TransitionAnswer,
     WorkerAnswer,
     WorkerError,
@@ -71,11 +72,22 @@ def paused(clusters: Mapping[str, About], *, scope: str) -> PausedAnswer:
         ClusterAnswer(
             cluster=name,
             last_seen=iso(unix_s(_text(about.get("last_seen")))) or None,
-            details={key: value for key, value in about.items() if key != "last_seen"},
+            details=_details(about),
         )
         for name, about in clusters.items()
     ]
     return PausedAnswer(clusters=found, scope=scope)
+
+
+def _details(about: About) -> PausedDetails:
+    """What is told, as it is, but that each of ours is what it should be, or left out."""
+    told = {name: value for name, value in about.items() if name != "last_seen"}
+    workloads = told.get("workloads")
+    kinds = {"resource": str, "paused": int, "workloads": list}
+    fit = {name for name, kind in kinds.items() if type(told.get(name)) is kind}
+    if "workloads" in fit:
+        told["workloads"] = [_text(each) for each in workloads or ()]
+    return cast("PausedDetails", {name: told[name] for name in told if name in fit or name not in kinds})
 
 
 def models(view: View, settings: Settings, *, limit: int) -> ModelsAnswer:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict  # pydantic takes no other one before Python 3.12
 
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.record import Transition
@@ -18,6 +19,7 @@ __all__ = [
     "HistoryAnswer",
     "ModelState",
     "ModelsAnswer",
+    "PausedDetails",
     "PausedAnswer",
     "TransitionAnswer",
     "WorkerAnswer",
@@ -132,6 +134,16 @@ class WorkersAnswer(BaseModel):
     scope: str
 
 
+class PausedDetails(TypedDict, total=False):
+    """What an operator tells of its cluster; there may be more than is described here."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    resource: Annotated[str, Field(description="The resources that pause something, comma separated")]
+    workloads: Annotated[list[str], Field(description="What is paused, as kind/name; not all of very many")]
+    paused: Annotated[int, Field(description="How many workloads are paused")]
+
+
 class ClusterAnswer(BaseModel):
     """What the operator of one cluster has paused."""
 
@@ -139,7 +151,7 @@ class ClusterAnswer(BaseModel):
 
     cluster: str
     last_seen: Moment | None = Field(description="When its operator said so; that holds for a day")
-    details: dict[str, Any] = Field(description="As the operator tells it")
+    details: PausedDetails = Field(description="As the operator tells it")
 
 
 class PausedAnswer(BaseModel):
@@ -150,7 +162,7 @@ class PausedAnswer(BaseModel):
             {
                 "cluster": "production",
                 "last_seen": "2026-03-01T12:00:40+00:00",
-                "details": {"paused": 3, "matched": 3},
+                "details": {"resource": "team-a/default", "workloads": ["Deployment/chat"], "paused": 1},
             }
         ],
         scope="default",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict  # pydantic takes no other one before Python 3.12
 
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.override import OverrideKind
@@ -15,6 +16,7 @@ from .serving import Source
 __all__ = [
     "STATUS_EXAMPLES",
     "BreakerAnswer",
+    "DayMetrics",
     "Health",
     "MetricsAnswer",
     "ModelAnswer",
@@ -23,6 +25,7 @@ __all__ = [
     "Problem",
     "Readiness",
     "StatusAnswer",
+    "WrongParameter",
 ]
 
 # Text and not datetime: pydantic writes "Z" for UTC, which older clients of this API cannot read.
@@ -135,6 +138,41 @@ class StatusAnswer(BaseModel):
     models: dict[str, ModelAnswer] = Field(description="Single models whose calls wait; :free for all that are free")
 
 
+class DayMetrics(TypedDict, total=False):
+    """One UTC day. A counter that nothing added to is left out, and there may be more than are described here.
+
+    The rates and the availability are 0 to 1.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    total_calls: int
+    successful_calls: int
+    failed_calls: int
+    neutral_calls: int
+    not_permitted_calls: int
+    health_checks: int
+    health_checks_failed: int
+    cache_hits: int
+    cache_misses: int
+    error_rate: float
+    latency_p50_ms: int
+    latency_p95_ms: int
+    latency_p99_ms: int
+    seconds_closed: float
+    seconds_open: float
+    seconds_half_open: float
+    availability: float | None
+
+
+class LatencyPercentiles(TypedDict):
+    """In milliseconds; null where there were no calls."""
+
+    p50: int | None
+    p95: int | None
+    p99: int | None
+
+
 class MetricsAnswer(BaseModel):
     """The fleet's counters by UTC day, and what they come to; days without any are left out."""
 
@@ -172,12 +210,12 @@ class MetricsAnswer(BaseModel):
         },
     )
 
-    metrics: dict[str, dict[str, int | float | str | None]]
+    metrics: dict[str, DayMetrics] = Field(description="By date, newest first")
     days: int
     availability: dict[str, float | None] = Field(
         description="Share of the last 1, 7 and 30 UTC days in which calls were not refused, as far as it was kept"
     )
-    latency_ms: dict[str, int | None] = Field(description="Percentiles of the calls in the days asked for")
+    latency_ms: LatencyPercentiles = Field(description="Percentiles of the calls in the days asked for")
     errors_by_worker: dict[str, int] = Field(
         description="Who reported most of the newest 1,000 errors of the days asked for, seven at most"
     )
@@ -189,7 +227,7 @@ class Health(BaseModel):
 
     model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"status": "ok"}]})
 
-    status: str
+    status: Literal["ok"]
 
 
 class Readiness(BaseModel):
@@ -199,6 +237,16 @@ class Readiness(BaseModel):
 
     status: Literal["ok", "waiting"] = Field(description="waiting: for Redis, and until then nothing is known")
     redis: Literal["up", "away"]
+
+
+class WrongParameter(BaseModel):
+    """What is wrong with one parameter, or one field of a body."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    where: str = Field(alias="in", description="Where it was sent, such as query or body")
+    name: str
+    detail: str
 
 
 class Problem(BaseModel):
@@ -211,5 +259,5 @@ class Problem(BaseModel):
     status: int
     detail: str
     instance: str
-    errors: list[dict[str, str]] | None = Field(default=None, description="What is wrong with which parameter")
+    errors: list[WrongParameter] | None = Field(default=None, description="What is wrong with which parameter")
     reason: str | None = Field(default=None, description="Why calls wait, as the status names it")

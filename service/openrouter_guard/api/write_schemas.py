@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
@@ -12,7 +12,7 @@ from openrouter_guard.rules.signals import MAX_WAIT_S, ErrorType
 
 from .schemas import BreakerAnswer
 
-__all__ = ["OverrideAnswered", "OverrideBody", "ReportAnswer", "ReportBody", "ResultBody", "Words"]
+__all__ = ["OverrideAnswered", "OverrideBody", "ReportAnswer", "ReportBody", "ResultBody", "Verdict", "Words"]
 
 RESULTS_MAX = 1000
 SEQUENCE_MAX = 2**53 - 1
@@ -123,6 +123,9 @@ _BREAKER: dict[str, Any] = {
 }
 
 
+Verdict = Literal["counted", "late", "repeated"]
+
+
 class ReportAnswer(BaseModel):
     """What became of a report."""
 
@@ -136,7 +139,7 @@ class ReportAnswer(BaseModel):
     )
 
     results: int
-    verdict: str = Field(
+    verdict: Verdict = Field(
         description="counted; late: of an earlier epoch, or the breaker is not closed, so that it is in the metrics "
         "alone; repeated: this sequence, or a later one, was here before"
     )

@@ -3,10 +3,11 @@
 board    what it shows, as pure functions
 gather   reads what it shows
 render   from that to HTML, and the files that the page loads
-templates, static   its form; uPlot (MIT), which draws the plots, is in static/uplot
+templates, static   its form; uPlot (MIT), which draws the plots, is in static/uplot, and Swagger UI (Apache-2.0),
+                    which shows the API under /docs, in static/swagger
 """
 
 from .gather import beside, gather
-from .render import FILES, render
+from .render import FILES, document_file, render, render_docs, render_error
 
-__all__ = ["FILES", "beside", "gather", "render"]
+__all__ = ["FILES", "beside", "document_file", "gather", "render", "render_docs", "render_error"]

@@ -12,7 +12,7 @@ from openrouter_guard.api.prometheus import package_version
 
 from .board import Beside, Board, Tone, duration
 
-__all__ = ["FILES", "File", "render"]
+__all__ = ["FILES", "File", "document_file", "render", "render_docs", "render_error"]
 
 
 class File(NamedTuple):
@@ -29,6 +29,11 @@ _STATIC = {
     "uplot/uPlot.iife.min.js": _SCRIPT,
     "uplot/uPlot.min.css": _STYLE,
 }
+_OF_DOCUMENTS = {
+    "swagger/swagger-ui-bundle.js": _SCRIPT,
+    "swagger/docs.js": _SCRIPT,
+    "swagger/swagger-ui.css": _STYLE,
+}
 _COLOURS = {Tone.GOOD: "#2fa36b", Tone.WARN: "#e0a030", Tone.BAD: "#d9534a", Tone.UNKNOWN: "#8a94a0"}
 _ICON = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><circle cx="8" cy="8" r="7" fill="{}"/></svg>'
 
@@ -38,6 +43,13 @@ FILES: dict[str, File] = {
     **{f"{tone}.svg": File(_ICON.format(colour).encode(), _PICTURE) for tone, colour in _COLOURS.items()},
 }
 """By their path below ``page/``."""
+
+
+def document_file(name: str) -> File | None:
+    """What the page of the API loads. It is large and seldom asked for, so it is not kept in memory."""
+    kind = _OF_DOCUMENTS.get(name)
+    return None if kind is None else File(_folder.joinpath(name).read_bytes(), kind)
+
 
 _environment = Environment(
     loader=PackageLoader(__package__ or "", "templates"),
@@ -51,3 +63,13 @@ _environment.filters["duration"] = duration
 def render(board: Board, scopes: Sequence[Beside]) -> str:
     """The page of one scope, which leads to those beside it."""
     return _environment.get_template("page.html").render(board=board, scopes=scopes, version=package_version())
+
+
+def render_error(title: str, detail: str, scopes: Sequence[str]) -> str:
+    """What a browser is shown instead of a page that cannot be; *scopes* are those that there are."""
+    return _environment.get_template("error.html").render(title=title, detail=detail, scopes=scopes)
+
+
+def render_docs(title: str) -> str:
+    """The API as a page to try it out."""
+    return _environment.get_template("docs.html").render(title=title)

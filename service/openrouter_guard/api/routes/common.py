@@ -1,18 +1,32 @@
-"""What the routes share: whose state is asked for."""
+"""What the routes share: whose state is asked for, and that every parameter is one that they know."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Annotated, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Set
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Query, Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
 
 from openrouter_guard.api.answers import XCache
-from openrouter_guard.api.problems import UnknownScope
+from openrouter_guard.api.problems import UnknownParameters, UnknownScope
 from openrouter_guard.api.scopes import Scopes
 from openrouter_guard.api.service import Service
+from openrouter_guard.variables import nearest
 
-__all__ = ["PREFIX", "Scope", "of_app", "of_scope", "read"]
+__all__ = [
+    "PREFIX",
+    "Lenient",
+    "Route",
+    "Scope",
+    "UnknownParameters",
+    "of_app",
+    "of_scope",
+    "read",
+    "unknown_parameters",
+    "unknown_scope",
+]
 
 T = TypeVar("T")
 
@@ -40,5 +54,46 @@ def of_scope(request: Request, scope: str | None) -> Service:
     scopes = of_app(request)
     service = scopes.find(scope)
     if service is None:
-        raise UnknownScope(f"This service does not look after that scope: choose one of {', '.join(scopes.names)}")
+        raise UnknownScope(unknown_scope(scopes))
     return service
+
+
+def unknown_scope(scopes: Scopes) -> str:
+    return f"This service does not look after that scope: choose one of {', '.join(scopes.names)}"
+
+
+class Route(APIRoute):
+    """Refuses a query parameter that it does not know: ``?scop=team-a`` must not answer for another scope."""
+
+    is_lenient = False
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        known = frozenset(str(field.alias) for field in self.dependant.query_params)
+
+        async def checked(request: Request) -> Response:
+            if request.scope["query_string"]:
+                mistyped = unknown_parameters(request, known, lenient=self.is_lenient)
+                if mistyped:
+                    raise UnknownParameters(mistyped)
+            return await handle(request)
+
+        return checked
+
+
+class Lenient(Route):
+    """Lets foreign parameters be where they have always been sent along, such as ``?_=1772366400``; but no typo."""
+
+    is_lenient = True
+
+
+def unknown_parameters(request: Request, known: Set[str], *, lenient: bool) -> dict[str, str]:
+    """The parameters that are none of *known*, and what was meant by each, or nothing.
+
+    Args:
+        request: Whose query is looked at.
+        known: What there is.
+        lenient: Pass over those that look like none of *known*.
+    """
+    found = {name: nearest(name.lower().replace("-", "_"), known) for name in request.query_params.keys() - known}
+    return {name: meant for name, meant in found.items() if meant or not lenient}

@@ -13,11 +13,11 @@ from openrouter_guard.api.events import MEDIA_TYPE, Client, Events, TooManyClien
 from openrouter_guard.api.headers import is_head
 from openrouter_guard.api.problems import documented, problem
 
-from .common import PREFIX, Scope, of_scope
+from .common import PREFIX, Lenient, Scope, of_scope
 
 __all__ = ["router"]
 
-router = APIRouter(prefix=PREFIX, tags=["state"])
+router = APIRouter(prefix=PREFIX, tags=["state"], route_class=Lenient)
 
 RETRY_S = 10
 _EXAMPLE = (

@@ -14,11 +14,12 @@ from openrouter_guard.api.gating import whole_s
 from openrouter_guard.api.problems import documented, problem
 from openrouter_guard.api.record_schemas import GateAnswer
 
-from .common import PREFIX, Scope, of_scope
+from .common import PREFIX, Lenient, Route, Scope, of_scope
 
 __all__ = ["router"]
 
-router = APIRouter(prefix=PREFIX, tags=["state"])
+router = APIRouter(prefix=PREFIX, tags=["state"], route_class=Route)
+pictures = APIRouter(route_class=Lenient)
 
 _SVG = "image/svg+xml"
 Model = Annotated[
@@ -50,7 +51,7 @@ async def gate(request: Request, model: Model = "", scope: Scope = None) -> Resp
     return problem(request, 503, detail, {"Retry-After": str(whole_s(verdict.retry_after_s))}, reason=verdict.reason)
 
 
-@router.get(
+@pictures.get(
     "/badge",
     summary="The state as a picture",
     response_class=Response,
@@ -66,3 +67,6 @@ async def badge(request: Request, scope: Scope = None) -> Response:
     words, colour = badges.words(service.view)
     svg = badges.svg("OpenRouter", words, colour).encode()
     return answer(request, svg, _SVG, cache_control=f"max-age={badges.KEEP_S}")
+
+
+router.include_router(pictures)

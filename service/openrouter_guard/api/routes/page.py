@@ -1,36 +1,64 @@
-"""The status page for people, and the files that it loads."""
+"""The pages for people, and the files that they load. What goes wrong there is a page too."""
 
 from __future__ import annotations
+
+from http import HTTPStatus
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from openrouter_guard.api.page import FILES, beside, gather, render
+from openrouter_guard.api.page import FILES, beside, document_file, gather, render, render_docs, render_error
 from openrouter_guard.api.problems import problem
 
-from .common import Scope, of_app, of_scope
+from .common import UnknownParameters, of_app, unknown_parameters, unknown_scope
 
 __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False)
 
 _KEPT_S = 300
+_HTML = "text/html; charset=utf-8"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+# Swagger UI has its pictures in its style sheet, and sets styles in the page.
+_DOCS_POLICY = _POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'").replace(
+    "img-src 'self'", "img-src 'self' data:"
+)
 
 
 @router.get("/")
-async def page(request: Request, scope: Scope = None) -> Response:
-    body = render(await gather(of_scope(request, scope)), await beside(of_app(request)))
-    return Response(body, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _POLICY})
+async def page(request: Request) -> Response:
+    """The state of ``?scope=``, which is read here: what is wrong with it is said as a page."""
+    mistyped = unknown_parameters(request, {"scope"}, lenient=True)
+    if mistyped:
+        return _error(request, 422, UnknownParameters(mistyped).detail)
+    scopes = of_app(request)
+    service = scopes.find(request.query_params.get("scope"))
+    if service is None:
+        return _error(request, 404, unknown_scope(scopes))
+    return _page(render(await gather(service), await beside(scopes)))
+
+
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    return _page(render_docs(request.app.title), policy=_DOCS_POLICY)
 
 
 @router.get("/page/{path:path}")
 async def file(request: Request, path: str) -> Response:
-    found = FILES.get(path)
+    found = FILES.get(path) or document_file(path)
     if found is None:
         return problem(request, 404, "The status page has no such file")
     headers = {"Cache-Control": f"public, max-age={_KEPT_S}"}
     return Response(found.body, media_type=found.media_type, headers=headers)
+
+
+def _error(request: Request, status_code: int, detail: str) -> Response:
+    body = render_error(HTTPStatus(status_code).phrase, detail, of_app(request).names)
+    return _page(body, status_code)
+
+
+def _page(body: str, status_code: int = 200, policy: str = _POLICY) -> Response:
+    return Response(body, status_code, media_type=_HTML, headers={"Content-Security-Policy": policy})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import Response
 
 from openrouter_guard.api.answers import JSON
@@ -15,11 +14,6 @@ from .common import of_app
 __all__ = ["router"]
 
 router = APIRouter(tags=["process"])
-
-_DOCS_POLICY = (
-    "default-src 'none'; frame-ancestors 'none'; connect-src 'self'; img-src data: https://fastapi.tiangolo.com; "
-    "script-src 'unsafe-inline' https://cdn.jsdelivr.net; style-src 'unsafe-inline' https://cdn.jsdelivr.net"
-)
 
 
 @router.get(
@@ -60,12 +54,3 @@ async def readyz(request: Request) -> Response:
 async def prometheus(request: Request) -> Response:
     body, content_type = of_app(request).telemetry.render(request.headers.get("accept", ""))
     return Response(body, headers={"Content-Type": content_type})
-
-
-@router.get("/docs", include_in_schema=False)
-async def docs(request: Request) -> Response:
-    """The API as a page to try it out; the only one that loads anything from elsewhere."""
-    address = f"{request.scope.get('root_path', '')}/openapi.json"
-    page = get_swagger_ui_html(openapi_url=address, title=request.app.title)
-    page.headers["Content-Security-Policy"] = _DOCS_POLICY
-    return page

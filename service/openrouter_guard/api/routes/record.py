@@ -14,11 +14,11 @@ from openrouter_guard.api.record_schemas import HistoryAnswer, ModelsAnswer, Pau
 from openrouter_guard.store import Store
 from openrouter_guard.store.ledger import About
 
-from .common import PREFIX, Scope, of_scope, read
+from .common import PREFIX, Route, Scope, of_scope, read
 
 __all__ = ["router"]
 
-router = APIRouter(prefix=PREFIX, tags=["record"])
+router = APIRouter(prefix=PREFIX, tags=["record"], route_class=Route)
 
 ERRORS_READ = 1000
 WORKERS_READ = 100_000

@@ -14,11 +14,11 @@ from openrouter_guard.api.problems import documented
 from openrouter_guard.api.schemas import MetricsAnswer, StatusAnswer
 from openrouter_guard.api.serving import Source
 
-from .common import PREFIX, Scope, of_scope, read
+from .common import PREFIX, Lenient, Scope, of_scope, read
 
 __all__ = ["router"]
 
-router = APIRouter(prefix=PREFIX, tags=["state"])
+router = APIRouter(prefix=PREFIX, tags=["state"], route_class=Lenient)
 
 _X_CACHE = {Source.CACHE: XCache.HIT, Source.STALE: XCache.STALE, Source.LIVE: XCache.MISS}
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
 from starlette.types import Message
 
 from openrouter_guard.api.answers import JSON
@@ -17,11 +16,18 @@ from openrouter_guard.api.auth import Access
 from openrouter_guard.api.problems import documented
 from openrouter_guard.api.service import Service
 from openrouter_guard.api.status import status_answer
-from openrouter_guard.api.write_schemas import OverrideAnswered, OverrideBody, ReportAnswer, ReportBody, Words
+from openrouter_guard.api.write_schemas import (
+    OverrideAnswered,
+    OverrideBody,
+    ReportAnswer,
+    ReportBody,
+    Verdict,
+    Words,
+)
 from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.record import Record, overridden, released
 
-from .common import PREFIX, Scope, of_scope
+from .common import PREFIX, Route, Scope, of_scope
 
 __all__ = ["router"]
 
@@ -31,7 +37,7 @@ BODY_MAX_BYTES = 1_048_576
 OVERRIDE_MAX_S = 30 * 86_400.0
 
 
-class _ForWriters(APIRoute):
+class _ForWriters(Route):
     """Asks for the token before it reads anything, and reads no more than it can use."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -88,7 +94,7 @@ async def report(request: Request, body: ReportBody, scope: Scope = None) -> Res
     blocked = service.blocked
     answer = ReportAnswer(
         results=len(body.results),
-        verdict=verdict,
+        verdict=cast("Verdict", verdict),
         retry_after_seconds=blocked and round(blocked[0], 3),
         circuit_breaker=_breaker(service),
     )
