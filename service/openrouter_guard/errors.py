@@ -7,6 +7,7 @@ OpenRouterGuardError
     ├── StoreUnavailable  wait: Redis does not answer
     ├── StoreRefused      fix it: Redis answers, and will not do what was asked
     ├── ForeignValue      fix it: something else lives under a key of ours
+    ├── StateUnreadable   fix it: what is stored cannot be understood, and we have not thought of it
     └── StoreContended    a bug or an overload: others changed the record faster than we could
 """
 
@@ -17,6 +18,7 @@ __all__ = [
     "ConfigurationError",
     "ForeignValue",
     "OpenRouterGuardError",
+    "StateUnreadable",
     "StoreContended",
     "StoreError",
     "StoreRefused",
@@ -72,6 +74,10 @@ class ForeignValue(StoreError):
     def __init__(self, message: str, key: str = "") -> None:
         super().__init__(message)
         self.key = key
+
+
+class StateUnreadable(StoreError):
+    """What is stored cannot be understood; who meets it acts as if Redis were away."""
 
 
 class StoreContended(StoreError):

@@ -18,6 +18,7 @@ from .errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavail
 from .keys import Keys
 from .rules.record import Record
 from .rules.wire import FIELDS, parse
+from .understanding import understood
 
 __all__ = ["read"]
 
@@ -42,6 +43,7 @@ def read(url: str, scope: str, timeout_s: float) -> tuple[Record | None, float]:
         ConfigurationError: If the address cannot be one of Redis.
         StoreUnavailable: If Redis does not answer in ``timeout_s`` seconds, whatever it takes to find it.
         StoreRefused: If it answers with an error.
+        StateUnreadable: If what is stored cannot be understood.
         ForeignValue: If something else lives under the key.
     """
     address = checked(url, scope)
@@ -50,12 +52,13 @@ def read(url: str, scope: str, timeout_s: float) -> tuple[Record | None, float]:
         values, now = _answers(address, Keys(scope).state, deadline_s)
     except (OSError, EOFError) as error:
         raise StoreUnavailable(f"Redis at {address} does not answer: {error}") from error
-    except ValueError as error:
+    except (ValueError, ArithmeticError, MemoryError, RecursionError) as error:
         raise StoreRefused(f"what answers at {address} is not Redis: look at REDIS_URL") from error
-    seconds, micros = _list(now)
-    found = {name: str(value) for name, value in zip(FIELDS, _list(values), strict=True) if value is not None}
-    now_s = float(str(seconds)) + float(str(micros)) / 1e6
-    return (parse(found, now_s) if found else None), now_s
+    with understood(str(address)):
+        seconds, micros = _list(now)
+        found = {name: str(value) for name, value in zip(FIELDS, _list(values), strict=True) if value is not None}
+        now_s = float(str(seconds)) + float(str(micros)) / 1e6
+        return (parse(found, now_s) if found else None), now_s
 
 
 def _answers(address: Address, key: str, deadline_s: float) -> tuple[Reply, Reply]:

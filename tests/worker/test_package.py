@@ -25,6 +25,7 @@ NAMES = {
     "OpenRouterStateData",
     "OpenRouterStateManager",
     "Settings",
+    "StateUnreadable",
     "StoreContended",
     "StoreError",
     "StoreRefused",

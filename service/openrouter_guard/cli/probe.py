@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
+from openrouter_guard.address import checked
 from openrouter_guard.errors import OpenRouterGuardError
 from openrouter_guard.probe import read
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.record import Record, block_s, settled
 from openrouter_guard.settings import Settings
+from openrouter_guard.understanding import understood
 
 __all__ = ["run"]
 
@@ -21,14 +23,20 @@ def run(environ: Mapping[str, str], *, timeout_s: float, passes_unknown: bool) -
     try:
         settings = Settings.from_env(environ)
         record, now_s = read(settings.redis_url, settings.scope, timeout_s)
+        with understood(str(checked(settings.redis_url, settings.scope))):
+            # A fleet about which nothing is known yet is not one that is down.
+            current = settled(record or Record(), now_s=now_s, policy=settings.policy, by="probe")
+            waiting = _waiting(current, now_s)
     except OpenRouterGuardError as error:
         print(f"unknown: {error}", file=sys.stderr)
         return GO if passes_unknown else UNKNOWN
-    # A fleet about which nothing is known yet is not one that is down.
-    current = settled(record or Record(), now_s=now_s, policy=settings.policy, by="probe")
-    waiting = _waiting(current, now_s)
-    print(waiting or "closed")
+    print(_line(waiting or "closed"))
     return WAIT if waiting else GO
+
+
+def _line(text: str) -> str:
+    """One line, whatever somebody stored as the reason, and on whatever terminal."""
+    return "".join(each if each.isascii() and each.isprintable() else "?" for each in text)
 
 
 def _waiting(record: Record, now_s: float) -> str:

@@ -240,6 +240,7 @@ def with_clock(breaker: Breaker, *, now_s: float, policy: Policy) -> Breaker:
     """
     # Others may be set to wait longer than we are, but not for longer than anybody is unless told to.
     longest_s = max(policy.max_reset_timeout_s, LONGEST_S) * (1 + policy.jitter) + CLOCK_S
+    longest_lease_s = max(policy.permit_lease_s, LONGEST_S) + CLOCK_S
     match breaker:
         case Open() if breaker.opened_at_s > now_s + CLOCK_S:
             until_s = _end_s(breaker.trips, now_s=now_s, policy=policy, share=0.0)
@@ -248,6 +249,9 @@ def with_clock(breaker: Breaker, *, now_s: float, policy: Policy) -> Breaker:
             return replace(breaker, until_s=_end_s(breaker.trips, now_s=now_s, policy=policy, share=0.0))
         case HalfOpen() if breaker.opened_at_s > now_s + CLOCK_S:
             return replace(breaker, opened_at_s=now_s, permits={}, tried_at_s=now_s)
+        case HalfOpen(permits=permits) if any(end_s > now_s + longest_lease_s for end_s in permits.values()):
+            kept = {owner: end_s for owner, end_s in permits.items() if end_s <= now_s + longest_lease_s}
+            return replace(breaker, permits=kept)
         case _:
             return breaker
 

@@ -37,6 +37,8 @@ GUARDS = ("breaker", "epoch", "circuit_breaker_open", "open_until", "permits", "
 EPOCH_AHEAD_S = 86_400.0
 SLOT_MOST_S = 3600.0
 LEASE_MOST_S = 3600.0
+OPEN_MOST_S = 27 * 3600.0
+"""A day and its jitter; by the settings of the rules, the breaker itself is stricter."""
 WORKERS_MOST = 10_000
 COUNT_MOST = 10**9
 CALLS_MOST = 1e7
@@ -126,7 +128,7 @@ def _breaker(fields: Mapping[str, str], now_s: float) -> Breaker:
     opened_at_s = moment_s(fields.get("opened_at"), END_OF_TIME_S, 0.0)
     match fields.get("breaker"):
         case Phase.OPEN:
-            until_s = moment_s(fields.get("open_until"), max(now_s, opened_at_s), MAX_WAIT_S)
+            until_s = moment_s(fields.get("open_until"), max(now_s, opened_at_s), OPEN_MOST_S)
             return Open(reason, opened_at_s, until_s, trips, failures)
         case Phase.HALF_OPEN:
             tried_at_s = moment_s(fields.get("tried_at"), now_s)

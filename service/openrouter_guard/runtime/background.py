@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ STALL_S = 30.0
 """Every round is bounded by timeouts that are much shorter."""
 _PAUSE_S = 1.0
 _AGAIN_S = 0.1
+_MISTAKES_MOST = 100
 
 
 @dataclass(slots=True)
@@ -30,6 +32,7 @@ class Background:
 
     def __init__(self) -> None:
         self._loops: dict[str, _Loop] = {}
+        self._mistakes: set[tuple[str, str, str]] = set()
 
     def start(self, name: str, work: Callable[[], Awaitable[object]], *, waits: bool = False) -> None:
         """Run *work* again and again; ``waits`` says that one round may rightly take for ever."""
@@ -54,12 +57,19 @@ class Background:
         while True:
             try:
                 await work()
-            except Exception:
-                # Nothing that is expected comes here. The loop goes on, and if it keeps failing it counts as stalled.
-                logger.exception("background work failed", extra={"work": name})
+            except Exception as error:  # noqa: BLE001  a loop that ends would be missed by nobody
+                # Nothing that is expected comes here. To be started again would mend nothing that somebody stored.
+                self._failed(name, error)
                 await asyncio.sleep(_PAUSE_S)
-            else:
-                self._came_round(name)
+            self._came_round(name)
+
+    def _failed(self, name: str, error: Exception) -> None:
+        """Say it once for each type and place, with the traceback."""
+        frames = traceback.extract_tb(error.__traceback__)
+        mistake = (name, type(error).__name__, f"{frames[-1].filename}:{frames[-1].lineno}")
+        if mistake not in self._mistakes and len(self._mistakes) < _MISTAKES_MOST:
+            self._mistakes.add(mistake)
+            logger.error("background work failed", exc_info=error, extra={"work": name})
 
     def _came_round(self, name: str) -> None:
         if name in self._loops:

@@ -9,13 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from openrouter_guard.edge import Edge
-from openrouter_guard.errors import StoreError, StoreUnavailable
+from openrouter_guard.errors import StateUnreadable, StoreError, StoreUnavailable
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.models import Models
 from openrouter_guard.rules.record import Record
 from openrouter_guard.store import Batch, Seen, Store
 from openrouter_guard.store.store import Decide
+from openrouter_guard.understanding import understood
 
 __all__ = ["Cache", "View"]
 
@@ -115,12 +116,13 @@ class Cache:
         async with self._turn:
             try:
                 seen = await self._store.read()
+                self._adopt(seen)
             except StoreError as error:
                 self.away(error)
                 return
             self._reading.worked()
             with suppress(StoreError):
-                await self._settle(seen)
+                await self._commit_what_follows(seen)
 
     # -- changing it --------------------------------------------------------------------------------------------
 
@@ -142,10 +144,11 @@ class Cache:
         async with self._turn:
             try:
                 counted = await self._store.count(batch, at_s=self.now_s)
+                self._adopt(counted.seen)
             except StoreError as error:
                 self._not_written(error)
                 raise
-            await self._settle(counted.seen)
+            await self._commit_what_follows(counted.seen)
         return counted.verdict
 
     def base(self, record: Record | None, now_s: float) -> Record:
@@ -160,24 +163,23 @@ class Cache:
         self._reading.failed(error)
         self._tell()
 
-    async def _settle(self, seen: Seen) -> None:
-        """Commit what follows from what was read; whoever sees it first does it."""
-        self._adopt(seen)
+    async def _commit_what_follows(self, seen: Seen) -> None:
+        """Whoever sees first what follows from what was read does it."""
         if self._current(seen.record, seen.now_s) not in (None, seen.record):
             await self._change(self._current)
 
     async def _change(self, decide: Decide) -> Seen:
         try:
             seen = await self._store.change(decide)
+            self._adopt(seen)
         except StoreError as error:
             self._not_written(error)
             raise
         self._writing.worked()
-        self._adopt(seen)
         return seen
 
     def _not_written(self, error: StoreError) -> None:
-        if isinstance(error, StoreUnavailable):
+        if isinstance(error, StoreUnavailable | StateUnreadable):
             self.away(error)
         else:
             self._writing.failed(error)
@@ -193,12 +195,13 @@ class Cache:
         return records.settled(record, now_s=now_s, policy=self.policy, by=self.by)
 
     def _adopt(self, seen: Seen) -> None:
+        with understood(self._store.address):
+            # What Redis lost stays known as it was: only a commit may give it a new epoch.
+            is_lost = self._restored(seen.record, seen.now_s) is not None
+            known = self._known if is_lost else seen.record or self._without_count()
+            shown = known and self._settled(known, seen.now_s)
+        self._known, self._shown, self._models = known, shown, seen.models
         self._offset_s = seen.now_s - time.monotonic()
-        # What Redis lost stays known as it was: only a commit may give it a new epoch.
-        if self._restored(seen.record, seen.now_s) is None:
-            self._known = seen.record or self._without_count()
-        self._shown = self._known and self._settled(self._known, seen.now_s)
-        self._models = seen.models
         self._tell()
 
     def _without_count(self) -> Record | None:

@@ -19,6 +19,7 @@ from redis import exceptions as failures
 from redis.asyncio.client import PubSub
 
 from openrouter_guard.address import Address, Topology
+from openrouter_guard.understanding import understood
 
 from .failures import translated
 from .finding import Finder, Timeouts
@@ -78,7 +79,7 @@ class Connection:
         Raises:
             StoreError: If one of them was refused or not answered.
         """
-        with translated(self._where):
+        with understood(self._where), translated(self._where):
             answers = await self._answers(commands)
         for command, answer in zip(commands, answers, strict=True):
             with translated(self._where, key="".join(map(str, command[1:2]))):
@@ -92,7 +93,7 @@ class Connection:
             StoreError: If it was refused or not answered.
         """
         # Of the other keys the scripts themselves see to it.
-        with translated(self._where, key=keys[0]):
+        with understood(self._where), translated(self._where, key=keys[0]):
             (answer,) = await self._answers([("EVALSHA", script.sha, len(keys), *keys, *args)])
             if isinstance(answer, failures.NoScriptError):
                 # Sent as a whole, it cannot be forgotten again before it runs.
@@ -104,7 +105,7 @@ class Connection:
 
         In a Cluster every node passes them on.
         """
-        with translated(self._where):
+        with understood(self._where), translated(self._where):
             client = await self._found()
             try:
                 async with client.pubsub() as messages:

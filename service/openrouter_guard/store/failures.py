@@ -12,6 +12,7 @@ from openrouter_guard.errors import ForeignValue, StoreError, StoreRefused, Stor
 
 __all__ = ["explained", "foreign_key", "translated"]
 
+
 _FIX = {
     "OOM": "is full (maxmemory is reached, and nothing may be evicted): give it memory, or remove what nobody needs",
     "READONLY": "is a read-only replica: let REDIS_URL lead to the primary, or name its Sentinels (redis+sentinel://)",

@@ -21,6 +21,7 @@ from openrouter_guard.rules.parsing import moment_s, object_of, text_of, whole
 from openrouter_guard.rules.text import json_text
 from openrouter_guard.rules.times import DAY_S, KEPT_DAYS
 from openrouter_guard.rules.wire import FIELDS, iso, parse
+from openrouter_guard.understanding import understands
 
 from .connection import Connection, Script
 from .failures import explained, foreign_key
@@ -56,6 +57,7 @@ class Ledger:
     Every method raises:
         StoreUnavailable: If Redis is away or slow.
         StoreRefused: If Redis answers and will not do it.
+        StateUnreadable: If what is stored cannot be understood.
         ForeignValue: If something else lives under the key.
     """
 
@@ -98,6 +100,7 @@ class Ledger:
 
     # -- by day -------------------------------------------------------------------------------------------------
 
+    @understands
     async def metrics(self, days: int, now_s: float) -> dict[str, dict[str, str]]:
         """The counters of the last *days* UTC days that have any, newest first, by date.
 
@@ -109,12 +112,14 @@ class Ledger:
         counted = [{name: n for name, n in day.items() if name not in _TIMES.values()} for day in found]
         return {_date(day_s): counters for day_s, counters in zip(days_s, counted, strict=True) if counters}
 
+    @understands
     async def add_metrics(self, counters: Mapping[str, int], *, at_s: float) -> None:
         key = self.keys.metrics(at_s)
         await self._connection.say(*(("HINCRBY", key, name, amount) for name, amount in counters.items()))
         # Only now: if the key is not ours, it must not expire either.
         await self._connection.say(("EXPIRE", key, int(KEPT_DAYS * DAY_S)))
 
+    @understands
     async def time_in_state(self, days: int, now_s: float) -> dict[str, dict[Phase, float]]:
         """Seconds that the breaker was in each state, up to this moment, newest day first, by date.
 
@@ -145,6 +150,7 @@ class Ledger:
 
     # -- what happened ------------------------------------------------------------------------------------------
 
+    @understands
     async def history(self, limit: int = 100, *, before: str = "") -> list[dict[str, str]]:
         """The newest entries, newest first: ``epoch``, ``from``, ``to``, ``reason``, ``by``, ``at``, ``seq``.
 
@@ -163,6 +169,7 @@ class Ledger:
             for (epoch, seq), (_, fields) in zip(ids, entries, strict=True)
         ]
 
+    @understands
     async def note(self, entry: Mapping[str, str], *, epoch: int, seq: int) -> bool:
         """Put something into the history that is no transition.
 
@@ -185,10 +192,12 @@ class Ledger:
             return False
         return True
 
+    @understands
     async def claim(self, name: str, number: int) -> bool:
         """Whether *number* is ours: of all who claim it, or a lower one, under *name*, one gets it."""
         return bool(await self._connection.run(CLAIM, [self.keys.state], [name, number]))
 
+    @understands
     async def worker_errors(self, limit: int = 100, *, now_s: float) -> list[About]:
         """The newest errors that workers reported in the last seven days, newest first.
 
@@ -205,18 +214,22 @@ class Ledger:
 
     # -- who is there -------------------------------------------------------------------------------------------
 
+    @understands
     async def heartbeat(self, worker: str, about: Mapping[str, Any]) -> None:
         """Say that *worker* is alive; ``about`` holds its version and when it was last seen."""
         await self._say(self.keys.workers, worker, about, WORKER_LIFE_S)
 
+    @understands
     async def workers(self, limit: int = 1000) -> dict[str, About]:
         """The workers that were alive in the last ten minutes, the last seen first."""
         return await self._heard(self.keys.workers, WORKER_LIFE_S, limit)
 
+    @understands
     async def tell_paused(self, cluster: str, about: Mapping[str, Any]) -> None:
         """Say what the operator of *cluster* has paused; ``about`` holds ``last_seen``, and the rest as it likes."""
         await self._say(self.keys.paused, cluster, about, PAUSED_LIFE_S)
 
+    @understands
     async def paused(self, limit: int = 100) -> dict[str, About]:
         """What operators said they have paused, by cluster, the last said first."""
         return await self._heard(self.keys.paused, PAUSED_LIFE_S, limit)

@@ -20,6 +20,7 @@ from openrouter_guard.rules.parsing import CLOCK_S, DAMAGED, JSON_MOST, YEAR_200
 from openrouter_guard.rules.record import Record, Transition
 from openrouter_guard.rules.text import json_text
 from openrouter_guard.rules.wire import COUNT_MOST, EPOCH_AHEAD_S, FIELDS, GUARDS, encode, iso, parse
+from openrouter_guard.understanding import understands
 
 from .connection import Command, Connection, Timeouts
 from .ledger import Ledger, time_counters
@@ -134,6 +135,7 @@ class Store(Ledger):
     Every method raises:
         StoreUnavailable: If Redis is away or slow.
         StoreRefused: If Redis answers and will not do it.
+        StateUnreadable: If what is stored cannot be understood.
         ForeignValue: If something else lives under the key.
     """
 
@@ -152,6 +154,7 @@ class Store(Ledger):
     async def ping(self) -> None:
         await self._connection.say(("PING",))
 
+    @understands
     async def read(self) -> Seen:
         models = self.keys.models
         state: tuple[Command, ...] = (("TIME",), ("HMGET", self.keys.state, *FIELDS))
@@ -166,6 +169,7 @@ class Store(Ledger):
             self._note_foreign([models], [models])
         return _seen(time, values, found)
 
+    @understands
     async def count(self, batch: Batch, *, at_s: float) -> Counted:
         """Count a batch, once; ``at_s`` chooses the day of the metrics."""
         keys = self.keys
@@ -204,6 +208,7 @@ class Store(Ledger):
             "limits": LIMITS,
         }
 
+    @understands
     async def commit(self, seen: Seen, new: Record) -> Record | None:
         """Replace the record if nobody changed it since it was read, and put down the time in the state before.
 
@@ -232,6 +237,7 @@ class Store(Ledger):
         )
         return new if done else None
 
+    @understands
     async def permit(
         self, owner: str, known: Seen, policy: Policy, *, renews: bool = False
     ) -> tuple[bool | None, Seen]:
@@ -262,6 +268,7 @@ class Store(Ledger):
         seen = replace(_seen((seconds, micros), values, {}), models=known.models)
         return {"taken": True, "refused": False}.get(verdict), seen
 
+    @understands
     async def change(self, decide: Decide, seen: Seen | None = None) -> Seen:
         """Read, decide, try to write; the loser reads and decides again.
 

@@ -29,6 +29,7 @@ from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch, Seen, Store
 from openrouter_guard.store.store import Decide
+from openrouter_guard.understanding import understood
 
 from .alone import Alone
 from .pending import Pending, last_of, result_of
@@ -328,11 +329,13 @@ class Agent:
         return records.settled(record, now_s=now_s, policy=self._policy, by=self._worker_id)
 
     def _adopt(self, seen: Seen) -> None:
-        # What Redis lost stays known as it was: only a commit may give it a new epoch.
-        if self._restored(seen.record, seen.now_s) is None:
-            self._shared = seen.record
+        with understood(self._store.address):
+            # What Redis lost stays known as it was: only a commit may give it a new epoch.
+            is_lost = self._restored(seen.record, seen.now_s) is not None
+            shared = self._shared if is_lost else seen.record
+            record = self._settled(shared or Record(), seen.now_s)
+        self._shared = shared
         self._seen = seen
-        record = self._settled(self._shared or Record(), seen.now_s)
         self.view = View(record, monotonic_offset(seen.now_s), self._policy, seen.models)
         self._seen_s = time.monotonic()
         if not self.view.is_quiet or self._policy.watches_rates:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from openrouter_guard.errors import StoreError, StoreUnavailable
+from openrouter_guard.errors import StateUnreadable, StoreError, StoreUnavailable
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.rules.record import Record, Upstream
@@ -67,7 +67,8 @@ class Alone:
             self._refused_until_s = time.monotonic() + REFUSED_S
         if not self.is_so:
             self.is_so = True
-            logger.warning("Redis is away, deciding alone: %s", error, extra={"redis": address})
+            why = "The state cannot be read" if isinstance(error, StateUnreadable) else "Redis is away"
+            logger.warning("%s, deciding alone: %s", why, error, extra={"redis": address})
             for batch in waiting:
                 self.count(batch)
 
