@@ -13,9 +13,10 @@ from openrouter_guard.worker.thread import LoopThread, ended
 
 @pytest.fixture
 def thread() -> Iterator[LoopThread]:
-    thread = LoopThread("a test's")
+    thread = LoopThread("a test's", nothing, nothing)
     yield thread
-    thread.stop(nothing, 5)
+    thread.end(1)
+    thread.join(5)
 
 
 async def nothing() -> None: ...
@@ -42,9 +43,10 @@ async def test_what_fails_is_told_to_who_asks_and_to_nobody_else(
 
 
 async def test_what_comes_too_late_is_cancelled() -> None:
-    thread = LoopThread("a test's")
+    thread = LoopThread("a test's", nothing, nothing)
     waiting = thread.submit(asyncio.sleep(60))
-    thread.stop(nothing, 5)
+    thread.end(1)
+    thread.join(5)
     assert not await ended(waiting, 5)
     assert waiting.cancelled()
     late = thread.submit(fails())

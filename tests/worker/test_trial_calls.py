@@ -63,18 +63,19 @@ def test_a_permit_is_worth_nothing_once_the_verdict_has_fallen(redis_url: str, i
     with Guard(settings(redis_url, reset_timeout_s=0.3)) as slow, Guard(settings(redis_url)) as other:
         half_open(slow)
         until(lambda: other.state.phase is Phase.HALF_OPEN)
-        owner, asked = slow._core.ask_permit()
-        assert asked.result(5)
+        call = slow.call()
+        claim = slow._core.claim(call)
+        assert claim.asked.result(5)
         if is_up:
             with other.call():
                 pass
             until(lambda: slow.state.phase is Phase.CLOSED)
-            assert slow._core.with_permit(owner, granted=True) == (slow.state.epoch, "")
+            assert slow._core.with_permit(claim, granted=True) == (slow.state.epoch, "")
         else:
             fail(other, 1)
             until(lambda: slow.state.phase is Phase.OPEN)
             with pytest.raises(CallNotPermitted, match="timeout"):
-                slow._core.with_permit(owner, granted=True)
+                slow._core.with_permit(claim, granted=True)
 
 
 def test_the_permit_of_a_killed_worker_comes_back(redis_url: str) -> None:

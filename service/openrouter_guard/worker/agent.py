@@ -11,6 +11,7 @@ import math
 import random
 import time
 import uuid
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import aclosing, suppress
@@ -62,8 +63,9 @@ class Agent:
     """One reporter: a worker process' share in the state of one scope."""
 
     def __init__(self, store: Store, policy: Policy, worker_id: str, desk: Desk | None = None) -> None:
-        self._desk = desk or Desk()
-        self._has_left = False
+        desk = desk or Desk()
+        self._desk = weakref.ref(desk)
+        self._results, self._refused = desk.results, desk.refused
         self.view = View(Record(), monotonic_offset(time.time()), is_known=False)
         self.looked = asyncio.Event()
         self.known = asyncio.Event()
@@ -99,13 +101,13 @@ class Agent:
     @view.setter
     def view(self, view: View) -> None:
         self._view = view
-        if not self._has_left:
-            self._desk.view = view
+        self.show()
 
-    async def leave(self) -> None:
-        """Show callers nothing any more; what they have noted is still reported."""
-        self._has_left = True
-        self._desk.forget()
+    def show(self) -> None:
+        """Show callers what is known."""
+        desk = self._desk()
+        if desk is not None:
+            desk.show(self._view, self)
 
     def start(self) -> None:
         listen = partial(self._optional, self._listen, Edge("Redis pushes no changes, looking every second", ""))
@@ -129,6 +131,16 @@ class Agent:
         await self._errands_done()
         await self.flush()
         await self._errands_done()
+
+    async def farewell(self) -> None:
+        """Report what is left: show callers nothing any more, and take what they have noted."""
+        desk = self._desk()
+        if desk is not None:
+            desk.hide(self)
+        # Or this would keep it for as long as it takes.
+        del desk
+        with suppress(StoreError):
+            await self.finish()
 
     async def _errands_done(self) -> None:
         if self._errands:
@@ -168,6 +180,10 @@ class Agent:
         except StoreError as error:
             self._note_away(error)
             return self._alone.acquire(owner)
+
+    def holds(self, owner: str) -> bool:
+        """Whether the lease of that permit is kept alive here."""
+        return self._permits.holds(owner)
 
     @property
     def permit_s(self) -> float:
@@ -250,7 +266,7 @@ class Agent:
         offset_s = self.view.offset_s
         doubts: dict[ErrorType | None, Signal] = {}
         seen, notes = deque[Pending](), models.Notes(self.view.models, self.view.now_s)
-        for signal, (epoch, _), began_s, ended_s, named in _taken(self._desk.results):
+        for signal, (epoch, _), began_s, ended_s, named in _taken(self._results):
             model = models.clean(named) if named else ""
             at_s, took_s = ended_s + offset_s, ended_s - began_s if began_s else None
             pending = last_of(self._pending, epoch, at_s, self._worker_id, self._policy)
@@ -272,8 +288,8 @@ class Agent:
             self._alone.count(batch)
 
     def _gather_refused(self) -> None:
-        if self._desk.refused:
-            refused, self._desk.refused = self._desk.refused, 0
+        if self._refused.number:
+            refused, self._refused.number = self._refused.number, 0
             pending = last_of(self._pending, self.view.record.epoch, self.view.now_s, self._worker_id, self._policy)
             pending.counters["not_permitted_calls"] += refused
 

@@ -6,16 +6,16 @@ import itertools
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
 from openrouter_guard.edge import Edge
-from openrouter_guard.errors import CallNotPermitted, OpenRouterGuardError
+from openrouter_guard.errors import CallNotPermitted
 from openrouter_guard.rules.breaker import HalfOpen, Open, Phase
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, Signal
@@ -24,17 +24,20 @@ from openrouter_guard.store import Store, Timeouts
 
 from . import process
 from .agent import FIRST_VIEW_S, Agent
+from .mistakes import Mistakes
 from .thread import LoopThread
 from .view import Desk, Ticket, View
 from .watch import Listeners, Watch
 
-__all__ = ["FIRST_VIEW_S", "Core", "GuardState"]
+__all__ = ["FIRST_VIEW_S", "Claim", "Core", "GuardState"]
 
 NO_PERMIT_RETRY_S = 1.0
 
 
 FLUSH_SHARE = 0.8
 """Of the time that closing may take: what reporting the rest may use up."""
+TURN_S = 0.5
+"""How long who starts the background lets another one finish who has begun to."""
 
 
 class _Live(NamedTuple):
@@ -43,6 +46,20 @@ class _Live(NamedTuple):
     agent: Agent
     thread: LoopThread
     watch: Watch
+
+
+class Claim(NamedTuple):
+    """What a call has of a permit.
+
+    Attributes:
+        owner: The name that the permit has.
+        asked: True once there is one.
+        drop: Gives it back, once, also one that is still on its way. What drops the call does the same.
+    """
+
+    owner: str
+    asked: Future[bool]
+    drop: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +82,13 @@ class GuardState:
 
 
 class Core(Desk):
-    """One guard's machinery. Starts on first use, and anew in a forked child."""
+    """One guard's machinery. Starts on first use, and anew in a forked child; ends once nobody refers to it.
+
+    Signal handlers and finalizers may come in the middle of any line, and fork too: what runs is put into place, and
+    taken out of it, in one atomic step of a dictionary, and no lock is held while something is waited for.
+    """
+
+    _live: _Live | None = None
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -73,8 +96,8 @@ class Core(Desk):
         # Bad addresses fail here, where they were given, and not in the background.
         self._new_store()
         self._calls = itertools.count(1)
-        self._lock = threading.Lock()
-        self._live: _Live | None = None
+        self._new_locks()
+        self.mistakes = Mistakes()
         self._listeners: Listeners[GuardState] = Listeners()
         self._threads = Edge("No thread can be started, calls go unguarded", "Calls are guarded again")
         self._told = _state(View(Record(), 0.0))
@@ -97,46 +120,54 @@ class Core(Desk):
         view = self.known()
         blocked = view.refusal(model)
         if blocked is not None:
-            self.refused += 1
+            self.refused.number += 1
             raise CallNotPermitted(*blocked)
         return view.ticket if view.phase is Phase.CLOSED else None
 
-    def ask_permit(self) -> tuple[str, Future[bool]]:
-        """Ask for a permit; who does not wait for the answer must :meth:`abandon` it."""
+    def claim(self, caller: object) -> Claim:
+        """Ask for a permit for *caller*: it is kept no longer than the caller lives, whatever strikes it."""
         agent, thread, _ = self._live or self._start()
         owner = agent.owner(next(self._calls))
-        return owner, thread.submit(agent.acquire(owner))
+        drop = weakref.finalize(caller, thread.call, partial(_give_back, agent, owner))
+        drop.atexit = False
+        return Claim(owner, thread.submit(self._granted(agent, owner, drop)), drop)
 
     @property
     def permit_s(self) -> float:
         """How long to wait for a permit, in seconds."""
         return (self._live or self._start()).agent.permit_s
 
-    def with_permit(self, owner: str, *, granted: bool) -> Ticket:
-        agent, thread, watch = self._live or self._start()
+    def with_permit(self, claim: Claim, *, granted: bool) -> Ticket:
+        """Leave for the call that asked for it.
+
+        Raises:
+            CallNotPermitted: Where it got none, and needs one.
+        """
+        _, thread, watch = self._live or self._start()
         view = self.view
-        if granted:
-            if owner in getattr(view.record.breaker, "permits", ()):
-                return Ticket(view.record.epoch, owner)
-            # The others' verdict fell before this call was made.
-            thread.call(partial(agent.release, owner, NEUTRAL))
+        if granted and claim.owner in getattr(view.record.breaker, "permits", ()):
+            return Ticket(view.record.epoch, claim.owner)
+        # Where one was granted all the same, the others' verdict fell before this call was made.
+        claim.drop()
         blocked = view.refusal()
         if view.phase is Phase.CLOSED and blocked is None:
             # Somebody's trial call succeeded meanwhile.
             return view.ticket
-        self.refused += 1
+        self.refused.number += 1
         thread.call(partial(watch.refused, NO_PERMIT_RETRY_S))
         raise CallNotPermitted(*(blocked or (NO_PERMIT_RETRY_S, _reason(view.record))))
 
-    def abandon(self, owner: str, asked: Future[bool]) -> None:
-        """Give back a permit that may still come after its caller stopped waiting."""
-        agent, thread, _ = self._live or self._start()
-
-        def give_back(answer: Future[bool]) -> None:
-            if not answer.cancelled() and answer.exception() is None and answer.result():
-                thread.call(partial(agent.release, owner, NEUTRAL))
-
-        asked.add_done_callback(give_back)
+    async def _granted(self, agent: Agent, owner: str, drop: weakref.finalize[..., object]) -> bool:
+        try:
+            granted = await agent.acquire(owner)
+        except Exception as error:  # noqa: BLE001  a caller waits, who has nothing to do with it
+            self.mistakes.note(error)
+            granted = False
+        if granted and not drop.alive:
+            # Nobody is there any more who could use it.
+            agent.release(owner, NEUTRAL)
+            return False
+        return granted
 
     # -- outcomes -------------------------------------------------------------------------------------------------
 
@@ -145,7 +176,25 @@ class Core(Desk):
         if ticket is self.view.quiet_ticket:
             self.results.append((SUCCESS, ticket, began_s, monotonic(), model))
         else:
-            self.finish(ticket, SUCCESS, model, began_s)
+            self.end(ticket, SUCCESS, model, began_s)
+
+    def end(self, ticket: Ticket, signal: Signal, model: str = "", began_s: float = 0.0) -> None:
+        """:meth:`finish` for a caller, who has nothing to do with our mistakes."""
+        try:
+            self.finish(ticket, signal, model, began_s)
+        except Exception as error:
+            if not self.mistakes.took(error):
+                raise
+
+    def said(self, *ways: Callable[[], Signal]) -> Signal:
+        """What came back, by the first of these *ways* that does not fail; by none of them: nothing is known."""
+        for way in ways:
+            try:
+                return way()
+            except Exception as error:
+                if not self.mistakes.took(error, of_foreign_code=True):
+                    raise
+        return NEUTRAL
 
     def finish(self, ticket: Ticket, signal: Signal, model: str = "", began_s: float = 0.0) -> None:
         """Report the end of a call; never waits.
@@ -192,7 +241,8 @@ class Core(Desk):
             self._start()
         return remove
 
-    def _tell(self, view: View) -> None:
+    def tell(self, view: View) -> None:
+        """Tell the listeners of a transition."""
         before, self._told = self._told, _state(view)
         self._listeners.tell(before, self._told)
 
@@ -206,6 +256,11 @@ class Core(Desk):
         agent, thread, _ = self._live or self._start()
         return thread.submit(agent.finish())
 
+    def flush_if_started(self) -> Future[None] | None:
+        """:meth:`flush`; None if nothing runs, and so nothing is left."""
+        live = self._live
+        return None if live is None else live.thread.submit(live.agent.finish())
+
     # -- life -----------------------------------------------------------------------------------------------------
 
     @property
@@ -215,61 +270,110 @@ class Core(Desk):
 
     def close(self, timeout_s: float) -> None:
         """Report what is left and stop, both within *timeout_s*."""
-        began_s = monotonic()
-        with self._lock:
-            live, self._live = self._live, None
-            if live is None:
-                return
-            # Whoever comes now starts anew, and leaves the one that ends in peace.
-            with suppress(TimeoutError, CancelledError):
-                live.thread.submit(live.agent.leave()).result(timeout_s)
-        with suppress(TimeoutError, OpenRouterGuardError):
-            live.thread.submit(live.agent.finish()).result(timeout_s * FLUSH_SHARE)
-        live.thread.stop(live.agent.close, timeout_s - (monotonic() - began_s))
+        thread = self.begin_close(timeout_s)
+        if thread is not None:
+            thread.join(timeout_s)
+        self.end_close()
+
+    def begin_close(self, timeout_s: float) -> LoopThread | None:
+        """Begin to report what is left and to stop, both within *timeout_s*.
+
+        Returns:
+            What ends now; None if nothing ran.
+        """
+        live: _Live | None = vars(self).pop("_live", None)
+        if live is None:
+            return None
+        live.thread.end(timeout_s * FLUSH_SHARE)
+        # Whoever comes now starts anew, and leaves the one that ends in peace.
+        self.hide(live.agent)
+        return live.thread
+
+    def end_close(self) -> None:
+        """Nothing more is coming that listeners are to be told."""
         self._listeners.stop()
 
-    def _start(self) -> _Live:
-        with self._lock:
-            if self._live is not None:
-                return self._live
-            thread = LoopThread("openrouter-guard")
-            if thread.error is not None:
-                # Calls go all the same, and whoever makes the next one tries again.
-                self._threads.failed(thread.error)
-                live = self._made(thread)
-                self.forget()
-                return live
-            self._threads.worked()
-            self._live = thread.submit(self._begin(thread)).result()
-            process.started()
-            return self._live
+    def show(self, view: View, by: object) -> None:
+        with self._showing:
+            if self._live is not None and self._live.agent is by:
+                self.view = view
 
-    async def _begin(self, thread: LoopThread) -> _Live:
-        live = self._made(thread)
+    def hide(self, by: object) -> None:
+        with self._showing:
+            if self._live is not None and self._live.agent is by:
+                # It ended by itself.
+                vars(self).pop("_live", None)
+            if self._live is None:
+                self.forget()
+
+    def _start(self) -> _Live:
+        # One at a time, to spare work. But where that takes long, and where a signal handler comes in the middle of
+        # it, it is done twice, and the first to have done it wins.
+        is_my_turn = self._turn.acquire(timeout=TURN_S)
+        try:
+            return self._live or self._started()
+        finally:
+            if is_my_turn:
+                self._turn.release()
+
+    def _started(self) -> _Live:
+        live = self._made()
+        error = live.thread.error
+        if error is not None:
+            # Calls go all the same, and whoever makes the next one tries again.
+            self._threads.failed(error)
+            return live
+        self._threads.worked()
+        live.thread.submit(self._begin(live))
+        first: _Live = vars(self).setdefault("_live", live)
+        if first is live:
+            live.thread.call(live.agent.show)
+            process.started()
+        return first
+
+    async def _begin(self, live: _Live) -> None:
         live.watch.start()
         live.agent.start()
-        return live
 
-    def _made(self, thread: LoopThread) -> _Live:
+    def _made(self) -> _Live:
         worker_id = self._settings.worker_id or default_worker_id()
         agent = Agent(self._new_store(), self._settings.policy, worker_id, self)
-        watch = Watch(lambda: agent.view, self._told.phase, self._tell)
+        watch = Watch(lambda: agent.view, self._told.phase, partial(_tell, weakref.ref(self)))
         agent.on_view = watch.look
-        return _Live(agent, thread, watch)
+        return _Live(agent, LoopThread("openrouter-guard", agent.farewell, agent.close), watch)
 
     def _new_store(self) -> Store:
         timeout_s = self._settings.redis_timeout_s
         return Store(self._settings.redis_url, self._settings.scope, Timeouts(timeout_s, timeout_s))
 
     def reset(self) -> None:
-        """Forget the background thread: it does not exist (yet, or in this forked child)."""
-        self._lock = threading.Lock()
-        self._live = None
+        """Forget the background thread: in this forked child it does not exist."""
+        live = vars(self).pop("_live", None)
+        if live is not None:
+            live.thread.disown()
+        self._new_locks()
         # What the parent saw, the parent reports.
         self.forget()
         self.results.clear()
-        self.refused = 0
+        self.refused.number = 0
         self._listeners.reset()
+
+    def _new_locks(self) -> None:
+        # Both are held for moments alone, and let in again the thread that holds them, wherever it was interrupted.
+        self._turn = threading.RLock()
+        self._showing = threading.RLock()
+
+
+def _tell(core: weakref.ref[Core], view: View) -> None:
+    there = core()
+    if there is not None:
+        there.tell(view)
+
+
+def _give_back(agent: Agent, owner: str) -> None:
+    """Give back a permit whose call is gone; one that is still on its way is given back when it comes."""
+    if agent.holds(owner):
+        agent.release(owner, NEUTRAL)
 
 
 def default_worker_id() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from openrouter_guard.rules.signals import NEUTRAL, Signal
@@ -151,24 +152,24 @@ class Exchange:
 
     def failed(self, error: BaseException) -> None:
         """No answer came."""
-        self._end(of_exception(error))
+        self._end(partial(of_exception, error))
 
     def ended(self, reading: Reading) -> None:
         """The answer is there as a whole."""
-        self._end(reading.signal())
+        self._end(reading.signal)
 
     def broke(self, reading: Reading, error: BaseException) -> None:
         """The answer ended in the middle."""
-        self._end(reading.signal() if reading.is_decided else of_exception(error))
+        self._end(reading.signal if reading.is_decided else partial(of_exception, error))
 
     def closed(self, reading: Reading) -> None:
         """The caller wants no more of it: unless all was said, that is no success and no failure."""
-        self._end(reading.signal() if reading.is_decided else NEUTRAL)
+        self._end(reading.signal if reading.is_decided else lambda: NEUTRAL)
 
-    def _end(self, signal: Signal) -> None:
+    def _end(self, says: Callable[[], Signal]) -> None:
         call, self._call = self._call, None
         if call is not None:
-            call.end(signal)
+            call.end(says)
 
 
 class _Body:

@@ -6,23 +6,23 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import inspect
 import os
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from time import monotonic
 from types import TracebackType
 from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
+from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.signals import SUCCESS, Signal
 from openrouter_guard.settings import Settings
 
-from .core import FIRST_VIEW_S, Core, GuardState
+from . import process
+from .core import FIRST_VIEW_S, Claim, Core, GuardState
 from .observe import of_answer, of_exception
-from .thread import ended
+from .thread import ended, waited
 from .view import Ticket
 
 __all__ = ["AsyncCall", "AsyncGuard", "Call", "Guard", "SyncCall"]
@@ -32,12 +32,18 @@ CLOSE_S = 2.0
 P = ParamSpec("P")
 T = TypeVar("T")
 _NOT_FLUSHED = "not every result is in Redis: it took too long, or the guard was closed"
+_NO_ASYNCIO = (
+    "an AsyncGuard needs a running asyncio event loop, and there is none here (is this trio?): call a Guard in a "
+    "thread, as with trio.to_thread.run_sync(), or run under asyncio, as with anyio.run(main, backend='asyncio')"
+)
+_UNKNOWN = Ticket(0, "")
 
 
 class Call:
     """One call: what both forms of it share. A guard fills it in, for an ``__init__`` would cost the caller more."""
 
-    __slots__ = ("_began_s", "_core", "_model", "_signal", "_ticket")
+    __slots__ = ("__weakref__", "_began_s", "_claim", "_core", "_model", "_signal", "_ticket")
+    _claim: Claim
     _core: Core
     _model: str | None
     _signal: Signal
@@ -52,24 +58,50 @@ class Call:
             body: Parsed JSON or text: an ``error`` inside a 200 counts as that error.
             headers: For the time that a rate limit asks to wait.
         """
-        self._signal = of_answer(status_code, body=body, headers=headers)
+        whole = partial(of_answer, status_code, body=body, headers=headers)
+        self._signal = self._core.said(whole, partial(of_answer, status_code))
         # Not the one that a success is noted under without more ado.
         self._ticket = Ticket(*self._ticket)
 
-    def end(self, signal: Signal) -> None:
-        """Report what the call came to, where no block's end does; see :mod:`.exchange`."""
-        self._core.finish(self._ticket, signal, self._model or "", self._began_s)
+    def end(self, says: Callable[[], Signal]) -> None:
+        """Report what the call came to, where no block's end does; see :mod:`.exchange`.
+
+        Args:
+            says: Tells it. A mistake in there, as any of ours, is kept from the caller.
+        """
+        try:
+            self._core.end(self._ticket, self._core.said(says), self._model or "", self._began_s)
+        finally:
+            self._give_back()
 
     def _end(self, error: BaseException | None) -> None:
-        self.end(of_exception(error) if error is not None else getattr(self, "_signal", SUCCESS))
+        self.end(partial(of_exception, error) if error is not None else lambda: getattr(self, "_signal", SUCCESS))
+
+    def _goes_all_the_same(self, error: BaseException) -> bool:
+        """Whether the call is let go though entering failed, for by a mistake of ours it did. A permit goes back."""
+        self._give_back()
+        if not self._core.mistakes.took(error):
+            return False
+        self._ticket, self._began_s = _UNKNOWN, monotonic()
+        return True
+
+    def _give_back(self) -> None:
+        """Give back a permit, if there is one: what became of it may have been reported already."""
+        claim = getattr(self, "_claim", None)
+        if claim is not None:
+            claim.drop()
 
 
 class SyncCall(Call):
     __slots__ = ()
 
     def __enter__(self) -> Self:
-        self._ticket = self._core.view.free_ticket or self._admitted()
-        self._began_s = monotonic()
+        try:
+            self._ticket = self._core.view.free_ticket or self._admitted()
+            self._began_s = monotonic()
+        except BaseException as error:
+            if not self._goes_all_the_same(error):
+                raise
         return self
 
     def __exit__(
@@ -85,26 +117,25 @@ class SyncCall(Call):
     def _admitted(self) -> Ticket:
         core = self._core
         if core.is_fresh:
-            with suppress(TimeoutError, concurrent.futures.CancelledError):
-                core.first_view().result(FIRST_VIEW_S)
+            waited(core.first_view(), FIRST_VIEW_S)
         return core.admit(self._model or "") or self._permitted()
 
     def _permitted(self) -> Ticket:
-        owner, asked = self._core.ask_permit()
-        try:
-            granted = asked.result(self._core.permit_s)
-        except (TimeoutError, concurrent.futures.CancelledError):
-            self._core.abandon(owner, asked)
-            granted = False
-        return self._core.with_permit(owner, granted=granted)
+        self._claim = claim = self._core.claim(self)
+        granted = waited(claim.asked, self._core.permit_s) and claim.asked.result()
+        return self._core.with_permit(claim, granted=granted)
 
 
 class AsyncCall(Call):
     __slots__ = ()
 
     async def __aenter__(self) -> Self:
-        self._ticket = self._core.view.free_ticket or await self._admitted()
-        self._began_s = monotonic()
+        try:
+            self._ticket = self._core.view.free_ticket or await self._admitted()
+            self._began_s = monotonic()
+        except BaseException as error:
+            if not self._goes_all_the_same(error):
+                raise
         return self
 
     async def __aexit__(
@@ -118,44 +149,56 @@ class AsyncCall(Call):
             self._end(error)
 
     async def _admitted(self) -> Ticket:
+        _require_asyncio()
         core = self._core
         if core.is_fresh:
             await ended(core.first_view(), FIRST_VIEW_S)
         return core.admit(self._model or "") or await self._permitted()
 
     async def _permitted(self) -> Ticket:
-        owner, asked = self._core.ask_permit()
-        granted = False
-        try:
-            if await ended(asked, self._core.permit_s, cancel=False):
-                granted = asked.result()
-        finally:
-            if not granted:
-                self._core.abandon(owner, asked)
-        return self._core.with_permit(owner, granted=granted)
+        self._claim = claim = self._core.claim(self)
+        granted = await ended(claim.asked, self._core.permit_s, cancel=False) and claim.asked.result()
+        return self._core.with_permit(claim, granted=granted)
 
 
 class _Guard:
-    def __init__(self, settings: Settings) -> None:
+    """What both guards share.
+
+    Args:
+        settings: Of this process.
+        flush_on_sigterm: Whether SIGTERM makes this process report what is left, within two seconds, before it does
+            what it would have done without this. For the main thread.
+
+    Raises:
+        ConfigurationError: If ``flush_on_sigterm`` is asked for in another thread.
+    """
+
+    def __init__(self, settings: Settings, *, flush_on_sigterm: bool = False) -> None:
         self._core = Core(settings)
+        if flush_on_sigterm:
+            process.flush_on_sigterm(self._core)
 
     @classmethod
-    def from_url(cls, redis_url: str, scope: str = DEFAULT_SCOPE) -> Self:
+    def from_url(cls, redis_url: str, scope: str = DEFAULT_SCOPE, *, flush_on_sigterm: bool = False) -> Self:
         """A guard on the state at *redis_url*; connects in the background on first use.
 
         Raises:
             ConfigurationError: If the address or the scope cannot be used.
         """
-        return cls(Settings(redis_url=redis_url, scope=scope))
+        return cls(Settings(redis_url=redis_url, scope=scope), flush_on_sigterm=flush_on_sigterm)
 
     @classmethod
-    def from_env(cls) -> Self:
+    def from_env(cls, *, flush_on_sigterm: bool = False) -> Self:
         """A guard set up by ``REDIS_URL`` and ``OPENROUTER_GUARD_*``.
+
+        Args:
+            flush_on_sigterm: Whether SIGTERM makes this process report what is left before it does what it would have
+                done without this. Python's default reports nothing.
 
         Raises:
             ConfigurationError: If a variable is missing or cannot be used; the message names it.
         """
-        return cls(Settings.from_env(os.environ))
+        return cls(Settings.from_env(os.environ), flush_on_sigterm=flush_on_sigterm)
 
     def __reduce__(self) -> NoReturn:
         # A copy would carry the password of REDIS_URL into whatever queue or file it goes through.
@@ -220,7 +263,7 @@ class Guard(_Guard):
             try:
                 answer = function(*args, **kwargs)
             except BaseException as error:
-                core.finish(ticket, of_exception(error), began_s=began_s)
+                core.end(ticket, core.said(partial(of_exception, error)), began_s=began_s)
                 raise
             core.succeed(ticket, "", began_s)
             return answer
@@ -237,8 +280,7 @@ class Guard(_Guard):
         """
         permitted = self._core.permitted()
         try:
-            concurrent.futures.wait((permitted,), timeout_s)
-            return permitted.done() and not permitted.cancelled()
+            return waited(permitted, timeout_s)
         finally:
             permitted.cancel()
 
@@ -249,10 +291,10 @@ class Guard(_Guard):
             TimeoutError: If that takes longer, or the guard was closed meanwhile.
             StoreError: If Redis is away; nothing is lost, it is tried again in the background.
         """
-        try:
-            self._core.flush().result(timeout_s)
-        except (TimeoutError, concurrent.futures.CancelledError):
-            raise TimeoutError(_NOT_FLUSHED) from None
+        flushed = self._core.flush()
+        if not waited(flushed, timeout_s):
+            raise TimeoutError(_NOT_FLUSHED)
+        flushed.result()
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Report what is left and stop, within *timeout_s* seconds."""
@@ -299,7 +341,7 @@ class AsyncGuard(_Guard):
             try:
                 answer = await function(*args, **kwargs)
             except BaseException as error:
-                core.finish(ticket, of_exception(error), began_s=began_s)
+                core.end(ticket, core.said(partial(of_exception, error)), began_s=began_s)
                 raise
             core.succeed(ticket, "", began_s)
             return answer
@@ -308,10 +350,12 @@ class AsyncGuard(_Guard):
 
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until calls may go, or while half-open may be tried; see :meth:`Guard.wait`."""
+        _require_asyncio()
         return await ended(self._core.permitted(), timeout_s)
 
     async def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Wait until every result so far is in Redis; see :meth:`Guard.flush`."""
+        _require_asyncio()
         flushed = self._core.flush()
         if not await ended(flushed, timeout_s):
             raise TimeoutError(_NOT_FLUSHED)
@@ -319,7 +363,14 @@ class AsyncGuard(_Guard):
 
     async def close(self, timeout_s: float = CLOSE_S) -> None:
         """Report what is left and stop, within *timeout_s* seconds."""
-        await asyncio.to_thread(self._core.close, timeout_s)
+        if not _has_asyncio():
+            self._core.close(timeout_s)
+            return
+        thread = self._core.begin_close(timeout_s)
+        if thread is not None and await ended(thread.gone, timeout_s, cancel=False):
+            # It has come to its last line.
+            thread.join(timeout_s)
+        self._core.end_close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -328,6 +379,19 @@ class AsyncGuard(_Guard):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _has_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _require_asyncio() -> None:
+    if not _has_asyncio():
+        raise ConfigurationError(_NO_ASYNCIO)
 
 
 def _refuse_generators(function: Callable[..., object]) -> None:

@@ -82,6 +82,10 @@ class Permits:
         """Renew its lease until it is dropped."""
         self._renewals[owner] = asyncio.create_task(self._renew(owner))
 
+    def holds(self, owner: str) -> bool:
+        """Whether its lease is renewed."""
+        return owner in self._renewals
+
     def drop(self, owner: str) -> None:
         """Renew it no longer."""
         renewal = self._renewals.pop(owner, None)

@@ -14,7 +14,7 @@ from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.record import Record, admitted_share, block_s
 from openrouter_guard.rules.signals import OpenRouterState, Signal
 
-__all__ = ["Desk", "Ended", "Ticket", "View", "monotonic_offset"]
+__all__ = ["Desk", "Ended", "Refused", "Ticket", "View", "monotonic_offset"]
 
 RECOVERING = "recovering"
 RETRY_S = (0.5, 1.5)
@@ -100,21 +100,43 @@ clock, and its model. A plain tuple, for the caller makes it."""
 _NOTHING = View(Record(), 0.0, is_known=False)
 
 
+@dataclass(slots=True)
+class Refused:
+    """How many calls were refused since the background last looked."""
+
+    number: int = 0
+
+
 class Desk:
     """What the callers and the background share: most calls need no more than a look at it and a note on it.
+
+    The background keeps what was noted on it, and not the desk: so the desk goes with the last who could come to it.
 
     Attributes:
         view: What is known; the background replaces it.
         results: Calls that ended, for the background to take.
-        refused: How many were refused since it last looked.
+        refused: Those that were not let go, likewise.
     """
 
-    __slots__ = ("refused", "results", "view")
+    __slots__ = ("__weakref__", "refused", "results", "view")
 
     def __init__(self) -> None:
         self.view = _NOTHING
         self.results: deque[Ended] = deque()
-        self.refused = 0
+        self.refused = Refused()
+
+    def show(self, view: View, by: object) -> None:
+        """What is known by now.
+
+        Args:
+            view: It.
+            by: Whose view it is.
+        """
+        self.view = view
+
+    def hide(self, by: object) -> None:
+        """Show nothing of *by*'s any more."""
+        self.forget()
 
     def forget(self) -> None:
         """Nobody looks at it from now on: who has something to tell finds nothing known, and starts anew."""

@@ -10,10 +10,11 @@ import logging
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from openrouter_guard.rules.breaker import Phase
 
@@ -88,22 +89,27 @@ class Watch:
 class _Listener(Generic[T]):
     callback: Callable[[T, T], object]
     has_failed: bool = False
+    is_removed: bool = False
 
     def hear(self, before: T, after: T) -> None:
         try:
-            self.callback(before, after)
+            if not self.is_removed:
+                self.callback(before, after)
         except Exception:
             if not self.has_failed:
                 self.has_failed = True
                 logger.exception("a listener to the breaker failed; said once", extra={"listener": self.callback})
 
 
+_News: TypeAlias = queue.SimpleQueue[tuple[T, T, tuple[_Listener[T], ...]] | None]
+
+
 class Listeners(Generic[T]):
-    """Calls back in a thread of its own, in the order of what happened."""
+    """Calls back in a thread of its own, in the order of what happened; it ends with this object at the latest."""
 
     def __init__(self) -> None:
         self._listeners: list[_Listener[T]] = []
-        self._news: queue.SimpleQueue[tuple[T, T] | None] | None = None
+        self._news: _News[T] | None = None
 
     def add(self, callback: Callable[[T, T], object]) -> Callable[[], None]:
         """Returns what removes it again."""
@@ -111,6 +117,7 @@ class Listeners(Generic[T]):
         self._listeners.append(listener)
 
         def remove() -> None:
+            listener.is_removed = True
             with suppress(ValueError):
                 self._listeners.remove(listener)
 
@@ -121,11 +128,12 @@ class Listeners(Generic[T]):
         if not self._listeners:
             return
         if self._news is None:
-            self._news = queue.SimpleQueue()
-            threading.Thread(
-                target=self._run, args=(self._news,), name="openrouter-guard-listeners", daemon=True
-            ).start()
-        self._news.put((before, after))
+            news: _News[T] = queue.SimpleQueue()
+            self._news = news
+            # The thread holds the queue alone: a listener may hold the guard, and with it everything.
+            weakref.finalize(self, news.put, None).atexit = False
+            threading.Thread(target=_hear, args=(news,), name="openrouter-guard-listeners", daemon=True).start()
+        self._news.put((before, after, tuple(self._listeners)))
 
     def stop(self) -> None:
         """End the thread once it has told what there was; a later :meth:`tell` starts anew."""
@@ -137,7 +145,11 @@ class Listeners(Generic[T]):
         """Forget the thread: in a forked child it does not exist."""
         self._news = None
 
-    def _run(self, news: queue.SimpleQueue[tuple[T, T] | None]) -> None:
-        while (told := news.get()) is not None:
-            for listener in list(self._listeners):
-                listener.hear(*told)
+
+def _hear(news: _News[T]) -> None:
+    while (told := news.get()) is not None:
+        before, after, listeners = told
+        for listener in listeners:
+            listener.hear(before, after)
+        # Not kept while it waits for the next.
+        del told, before, after, listeners, listener
