@@ -114,6 +114,48 @@ def test_what_is_worth_telling(known: Models, run: Run, news: bool) -> None:
     assert Notes(known, NOW_S).is_news("a", run, NOW_S) is news
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        pytest.param("openai/gpt-4o:free", "openai/gpt-4o:free", id="a name as it should be"),
+        pytest.param("openai/gpt-4o\ud83d", "openai/gpt-4o\ufffd", id="half an emoji is another name"),
+        pytest.param("a\x00\nb\u202e", "a\ufffd\ufffdb\ufffd", id="nothing that cannot be printed"),
+        pytest.param("caf\u0065\u0301", "caf\u00e9", id="one form of Unicode"),
+        pytest.param("a/" + "b" * 9_999, "a/" + "b" * 126, id="cut where no name goes"),
+        pytest.param("  :free ", "free", id="what begins with a colon is ours"),
+        pytest.param(None, "", id="no name"),
+        pytest.param(b"openai/gpt-4o", "", id="no text"),
+    ],
+)
+def test_a_name_that_a_user_typed(name: object, kept: str) -> None:
+    assert models.clean(name) == kept
+
+
+@given(st.text(st.characters()))
+def test_any_name_is_one_that_can_be_kept(name: str) -> None:
+    kept = models.clean(name)
+    assert kept.isprintable()
+    assert len(kept.encode()) <= 4 * models.NAME_MOST
+    assert models.clean(kept) == kept
+    found = parse({kept: '{"seen_s": 1767225600}'}, 1_767_225_600)
+    assert list(found) == ([kept] if kept else [])
+
+
+def test_a_caller_may_write_the_name_as_users_do() -> None:
+    found = {models.clean("cafe\u0301:free"): Model(until_s=NOW_S + 9), FREE: Model(until_s=NOW_S + 5)}
+    assert cooling_s(found, " caf\u00e9:free", now_s=NOW_S, policy=POLICY) == (9, "error")
+    assert cooling_s(found, "b:free", now_s=NOW_S, policy=POLICY) == (5, "error")
+    assert cooling_s(found, FREE, now_s=NOW_S, policy=POLICY) == (5, "error")
+
+
+def test_no_more_are_known_than_are_kept_however_many_fail() -> None:
+    notes = Notes({}, NOW_S)
+    for number in range(20_000):
+        notes.note(str(number), Run(failures=1), NOW_S + number / 1000)
+    assert len(notes.models) <= 2 * models.KEPT
+    assert "19999" in notes.models
+
+
 signals = st.sampled_from([SUCCESS, NEUTRAL, DOWN, FULL, TIMEOUT])
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
 from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.rules.models import Model
+from openrouter_guard.rules.models import FINE_KEPT, Model
 from tests.waiting import until
 
 DOWN = {"error": {"code": 502, "message": "down", "metadata": {"provider_name": "Acme"}}}
@@ -100,3 +101,35 @@ def test_without_redis_it_waits_too() -> None:
         until(lambda: failures(alone, "broken") == 5)
         assert is_refused(alone, "broken")
         assert not is_refused(alone, "works")
+
+
+HALF = "openai/gpt-4o\ud83d"
+"""As half an emoji in a client's request, cut off by a limit of characters, makes it."""
+
+
+def test_a_name_with_half_a_character_is_reported_like_any_other(guard: Guard, other: Guard) -> None:
+    call(guard, "works")
+    half = {"error": {"code": 502, "message": "down \ud83d", "metadata": {"provider_name": "Acme \ud83d"}}}
+    for _ in range(5):
+        call(guard, HALF, 502, half)
+    guard.flush()
+    until(lambda: is_refused(other, HALF))
+    assert not is_refused(other, "openai/gpt-4o")
+
+
+def test_names_of_users_who_mistyped_are_not_kept(guard: Guard, redis_url: str) -> None:
+    for number in range(3_000):
+        call(guard, f"user/typed-this-{number}", 404)
+    guard.flush()
+    assert redis.Redis.from_url(redis_url).hgetall("openrouter:models") == {}
+
+
+def test_ten_thousand_names_keep_nobody_from_noticing_an_outage(guard: Guard, other: Guard, redis_url: str) -> None:
+    for number in range(10_000):
+        call(guard, f"user-{number}/model")
+    for _ in range(5):
+        call(guard, "openai/gpt-4o", 503)
+    guard.flush()
+    assert guard.state.phase is Phase.OPEN
+    until(lambda: other.state.phase is Phase.OPEN)
+    assert redis.Redis.from_url(redis_url).hlen("openrouter:models") <= FINE_KEPT

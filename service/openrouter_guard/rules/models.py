@@ -220,7 +220,7 @@ def _until_s(model: Model, policy: Policy) -> float:
 
 def parse(hash_: Mapping[str, str], now_s: float) -> Models:
     """The models in the hash at *now_s* by Redis' clock, without those that are not worth keeping."""
-    read = {name: model_of(text, now_s) for name, text in hash_.items() if name in (FREE, clean(name))}
+    read = {name: model_of(text, now_s) for name, text in hash_.items() if name and name in (FREE, clean(name))}
     return _kept(read, now_s)
 
 

@@ -183,20 +183,19 @@ local function ring_without_gone(ring)
   return string.sub(ring, from), live
 end
 
--- Whether a person has disabled the breaker: then nothing counts.
-local function is_disabled()
+-- Whether a person decides: then nothing counts, unless for closed.
+local function is_overridden()
   if known.override == "" or #known.override > limits.json then return false end
   local ok, row = pcall(cjson.decode, known.override)
-  if not ok or type(row) ~= "table" or row.kind ~= "disabled" then return false end
-  local until_s = number(tostring(row["until"]), limits.year_2000_s, now_s + limits.override_s)
-  return until_s ~= nil and until_s > now_s
+  if not ok or type(row) ~= "table" or (row.kind ~= "disabled" and row.kind ~= "forced_open") then return false end
+  return number(tostring(row["until"]), limits.year_2000_s, now_s + limits.override_s) ~= nil
 end
 
 -- Whether the results decide anything: while the breaker is closed, and in the epoch in which they began.
 local function decides(epoch)
   -- An older writer opens by this flag alone: what comes after it must not take it back.
   local is_open = known.breaker == "open" or known.breaker == "half_open"
-  if is_open or string.lower(known.circuit_breaker_open) == "true" or is_disabled() then return false end
+  if is_open or string.lower(known.circuit_breaker_open) == "true" or is_overridden() then return false end
   return batch.epoch == 0 or (batch.epoch > 0 and (epoch == 0 or batch.epoch == epoch))
 end
 
