@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 
-from openrouter_guard.api.server import listening
+from openrouter_guard.api.server import Server, configured, listening
 
 from .fleet import Connection, Fleet
 
@@ -66,7 +66,8 @@ def _serve(parent: Connection, cores: set[int], make_app: Callable[..., Any], ar
 
 
 async def _until_told(parent: Connection, app: Any) -> None:
-    config = uvicorn.Config(app, lifespan="auto", ws="none", log_config=None, access_log=False, server_header=False)
+    config = configured(app)
+    config.lifespan = "auto"  # some have none
     with listening("127.0.0.1", 0) as listener:
         server = _Server(config, lambda: parent.send((listener.getsockname()[1], os.getpid())))
         running = asyncio.create_task(server.serve([listener]))
@@ -75,9 +76,9 @@ async def _until_told(parent: Connection, app: Any) -> None:
         await running
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     def __init__(self, config: uvicorn.Config, tell: Callable[[], None]) -> None:
-        super().__init__(config)
+        super().__init__(config, on_stop=lambda: None)
         self._tell = tell
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

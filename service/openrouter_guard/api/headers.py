@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +23,7 @@ UNLESS_SET = (
 )
 _RAW = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS]
 _RAW_UNLESS_SET = [(name.lower().encode(), value.encode()) for name, value in UNLESS_SET]
+_ASCII = bytes(range(128))
 _IS_HEAD = "openrouter_guard.is_head"
 
 
@@ -42,6 +44,9 @@ class Observed:
             await self._app(scope, receive, send)
             return
         began_s, has_begun = time.perf_counter(), False
+        if not scope["query_string"].isascii():
+            # Starlette would fail at it where it builds an address.
+            scope = {**scope, "query_string": quote(scope["query_string"], safe=_ASCII).encode()}
         if wants_head := scope["method"] == "HEAD":
             scope = {**scope, "method": "GET", _IS_HEAD: True}
 

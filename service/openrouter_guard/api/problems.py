@@ -86,7 +86,7 @@ def problem(
 ) -> Response:
     """An error answer; *detail* says what is wrong and what to do."""
     title = HTTPStatus(status_code).phrase
-    body = Problem(title=title, status=status_code, detail=detail, instance=request.url.path, **more)
+    body = Problem(title=title, status=status_code, detail=detail, instance=request.scope["path"], **more)
     return Response(body.model_dump_json(by_alias=True, exclude_none=True), status_code, headers, MEDIA_TYPE)
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import prometheus_client
 import uvicorn
+from starlette.types import ASGIApp
 
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.settings import Settings, api_key_variable
 
 from .app import create_app
+from .connection import Connection
+from .crowd import CONNECTIONS_MAX, RESERVE, Crowd
 
-__all__ = ["Server", "listening", "serve"]
+__all__ = ["Server", "configured", "listening", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +28,11 @@ STOP_S = 5
 BACKLOG = 2048
 DEAF_MS = 30_000
 """A client that takes nothing of what was sent for so long is cut off by the system."""
+BUFFER_BYTES = 128 * 1024
+"""What the system keeps of one connection in each direction: more is memory of ours that clients could fill."""
+OTHER_FILES = 128
+"""What is open besides the clients' connections."""
+_TICKS = 10
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
 
 
@@ -31,7 +41,13 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
         super().__init__(config)
+        self.server_state = self.crowd = Crowd(min(CONNECTIONS_MAX, _files_max() - RESERVE - OTHER_FILES))
         self._on_stop = on_stop
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS == 0:  # it comes ten times a second
+            self.crowd.look(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._on_stop()
@@ -47,17 +63,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
     # A second series for each counter, which nobody charts.
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        lifespan="on",
-        ws="none",
-        # Logging is set up by whoever starts us; a line per request is what /metrics is for.
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=STOP_S,
-    )
-    server = Server(config, on_stop=app.state.scopes.drain)
+    server = Server(configured(app), on_stop=app.state.scopes.drain)
     with listening(host, port) as listener:
         logger.info("running on %s", _url(listener))
         for each in settings.for_each_scope():
@@ -68,11 +74,28 @@ def serve(settings: Settings, host: str, port: int) -> int:
     return 0 if server.started else 1
 
 
+def configured(app: ASGIApp) -> uvicorn.Config:
+    """How *app* is served."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        lifespan="on",
+        ws="none",
+        # Logging is set up by whoever starts us; a line per request is what /metrics is for.
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_S,
+    )
+
+
 def listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named, asyncio sends small pieces at once; else each answer would wait 40 ms for the client.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        listener.setsockopt(socket.SOL_SOCKET, buffer, BUFFER_BYTES)
     if _USER_TIMEOUT is not None:
         # Its connections inherit it: one whose client takes nothing would stay half-closed for ever.
         listener.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, DEAF_MS)
@@ -83,6 +106,22 @@ def listening(host: str, port: int) -> socket.socket:
         listener.close()
         raise ConfigurationError(f"cannot listen on {host}, port {port}: {error}; choose --host and --port") from None
     return listener
+
+
+def _files_max() -> int:
+    """How many files this process may have open, after it has asked for more where it has few."""
+    wanted = CONNECTIONS_MAX + RESERVE + OTHER_FILES
+    try:
+        import resource
+    except ImportError:  # not on Unix
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return max(resource.getrlimit(resource.RLIMIT_NOFILE)[0], RESERVE + 2 * OTHER_FILES)
 
 
 def _url(listener: socket.socket) -> str:

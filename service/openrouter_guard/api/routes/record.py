@@ -23,7 +23,7 @@ router = APIRouter(prefix=PREFIX, tags=["record"], route_class=Route)
 ERRORS_READ = 1000
 WORKERS_READ = 100_000
 """All that are alive, to count them."""
-ENTRY_ID = r"^(\d{1,18}-\d{1,18})?$"
+ENTRY_ID = r"^([0-9]{1,18}-[0-9]{1,18})?$"
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
 
