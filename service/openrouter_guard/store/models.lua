@@ -11,8 +11,9 @@ local function model_of(text, now_s, limits)
   local model = { seen_s = 0, failures = 0, failed_s = 0, until_s = 0, reason = "" }
   if #text > limits.entry then return model end
   for name, quote, value in string.gmatch(text, '"([%a_]+)"%s*:%s*("?)([^",{}%[%]]*)') do
+    value = string.match(value, "^%s*(.-)%s*$")
     if name == "failures" then
-      model.failures = whole(string.match(value, "^(.-)%s*$"), limits.failures)
+      model.failures = whole(value, limits.failures)
     elseif name == "seen_s" or name == "failed_s" then
       model[name] = number(value, limits.year_2000_s, now_s + limits.clock_s) or 0
     elseif name == "until_s" then
