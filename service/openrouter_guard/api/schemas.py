@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict  # pydantic takes no other one before Python 3.12
 
 from openrouter_guard.rules.breaker import Phase
@@ -239,6 +240,11 @@ class Readiness(BaseModel):
     redis: Literal["up", "away"]
 
 
+def _left_out(schema: dict[str, Any]) -> None:
+    """Of a field that is not sent where there is nothing to say: with a default, clients would rely on it."""
+    del schema["default"]
+
+
 class WrongParameter(BaseModel):
     """What is wrong with one parameter, or one field of a body."""
 
@@ -259,5 +265,9 @@ class Problem(BaseModel):
     status: int
     detail: str
     instance: str
-    errors: list[WrongParameter] | None = Field(default=None, description="What is wrong with which parameter")
-    reason: str | None = Field(default=None, description="Why calls wait, as the status names it")
+    errors: list[WrongParameter] | SkipJsonSchema[None] = Field(
+        default=None, description="What is wrong with which parameter", json_schema_extra=_left_out
+    )
+    reason: str | SkipJsonSchema[None] = Field(
+        default=None, description="Why calls wait, as the status names it", json_schema_extra=_left_out
+    )
