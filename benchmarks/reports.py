@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from openrouter_guard import Guard, Settings
-from tests.existing_worker import ExistingWorker
+from tests.existing import ExistingWorker
 
 from .calling import FLUSH_S
 from .fleet import Connection, Fleet

@@ -19,7 +19,7 @@ from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.store import Batch, Store
 from tests.cli.commands import NOBODY, run
-from tests.existing_worker import ExistingWorker
+from tests.existing import ExistingWorker
 
 CLOSED, WAITING, UNKNOWN = 0, 1, 2
 

@@ -8,7 +8,7 @@ from openrouter_guard.rules import record as records
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.store import Store
-from tests.existing_worker import ExistingWorker
+from tests.existing import ExistingWorker
 from tests.store.batches import report, settle
 
 LIMIT = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=60)

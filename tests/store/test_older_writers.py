@@ -19,7 +19,7 @@ from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.rules.signals import ErrorType, OpenRouterState
 from openrouter_guard.store import Store
-from tests.existing_worker import ExistingWorker
+from tests.existing import ExistingWorker
 
 NOW_S = round(time.time(), 3)
 POLICY = Policy(jitter=0)

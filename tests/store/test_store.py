@@ -23,7 +23,7 @@ from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.window import Window
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch, Counted, Store, Timeouts
-from tests.existing_worker import ExistingWorker
+from tests.existing import ExistingWorker
 
 POLICY = Policy(reset_timeout_s=60)
 _seqs = itertools.count(1)

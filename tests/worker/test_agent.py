@@ -24,7 +24,7 @@ from openrouter_guard.store import Batch, Seen, Store
 from openrouter_guard.worker import agent as agents
 from openrouter_guard.worker.agent import Agent
 from openrouter_guard.worker.view import Ended, Ticket
-from tests.existing_worker import STATE
+from tests.existing import STATE
 from tests.waiting import until
 
 POLICY = Policy(reset_timeout_s=0.05, jitter=0)

@@ -12,7 +12,7 @@ import redis
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
 from openrouter_guard.rules.breaker import Phase, Policy
-from tests.existing_worker import FIELDS, STATE, ExistingWorker
+from tests.existing import FIELDS, STATE, ExistingWorker
 from tests.waiting import until
 
 

@@ -13,7 +13,7 @@ from openrouter_guard import CallNotPermitted, Guard, OpenRouterStateManager, Se
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.store import Store
-from tests.existing_worker import ExistingWorker
+from tests.existing import ExistingWorker
 from tests.service.apps import FakeUpstream, ask, eventually, running
 
 

@@ -20,7 +20,7 @@ from openrouter_guard import (
 )
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.worker import reporter as reporters
-from tests.existing_worker import STATE, ExistingWorker
+from tests.existing import STATE, ExistingWorker
 
 
 @pytest.fixture
