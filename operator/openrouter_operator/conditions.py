@@ -128,8 +128,8 @@ def _upstream(reading: Reading) -> dict[str, Any]:
     if reading.record is None:
         return {"state": UNKNOWN}
     upstream = reading.record.upstream
-    limited = upstream.rate_limit_reset_s > reading.now_s
-    reset = {"rateLimitReset": iso(upstream.rate_limit_reset_s)} if limited else {}
+    limited = upstream.limited_until_s > reading.now_s
+    reset = {"rateLimitReset": iso(upstream.limited_until_s)} if limited else {}
     return {"state": upstream.state.value, "message": upstream.message} | reset
 
 
@@ -293,8 +293,8 @@ def _upstream_available(now: Round) -> _Said:
     if reading.phase is not Phase.CLOSED:
         reason = "BreakerOpen" if reading.phase is Phase.OPEN else "BreakerHalfOpen"
         return "False", reason, f"{_why(now)}: {upstream.message}"
-    if upstream.rate_limit_reset_s > reading.now_s:
-        return "False", "RateLimited", f"Calls are not permitted before {_second(upstream.rate_limit_reset_s)}"
+    if upstream.limited_until_s > reading.now_s:
+        return "False", "RateLimited", f"Calls are not permitted before {_second(upstream.limited_until_s)}"
     return "True", "BreakerClosed", "Calls go through"
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from openrouter_guard.errors import StoreError, StoreUnavailable
+from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Closed, Open, Phase
 from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.record import Record
@@ -31,6 +32,8 @@ TOLD = 50
 TELL_S = 0.1
 """Many resources pause at once: the page is told of all of them together."""
 TELL_AGAIN_S = 5.0
+KEEP_ALIVE_S = 60.0
+"""Workers and service renew a state that keeps calls waiting twice a minute."""
 
 
 class Feed:
@@ -144,6 +147,16 @@ class Feed:
     async def _follow(self) -> None:
         await self._cache.follow()
         self._notice()
+        await self._keep_alive()
+
+    async def _keep_alive(self) -> None:
+        """Where workers and service are away, an outage must not expire while workloads are paused because of it."""
+        view = self._cache.view
+        if view.record is None or view.is_degraded or view.record.phase(view.now_s) is Phase.CLOSED:
+            return
+        if times.is_due(view.record, view.now_s, KEEP_ALIVE_S):
+            with suppress(StoreError):
+                await self._store.keep_time()
 
     def _notice(self) -> None:
         view = self._cache.view
@@ -181,7 +194,7 @@ def _news(view: View) -> object:
         return view.is_degraded
     on_probation = getattr(record.breaker, "on_probation", False)
     state = (record.epoch, record.phase(view.now_s), on_probation)
-    return (view.is_degraded, *state, record.upstream.state, record.upstream.rate_limit_reset_s)
+    return (view.is_degraded, *state, record.upstream.state, record.upstream.limited_until_s)
 
 
 class Unreadable:

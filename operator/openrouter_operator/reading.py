@@ -56,7 +56,7 @@ class Reading:
     @property
     def limited_until_s(self) -> float:
         """Until when calls are rate limited; 0 if they are not."""
-        until_s = self.record.upstream.rate_limit_reset_s if self.record else 0.0
+        until_s = self.record.upstream.limited_until_s if self.record else 0.0
         return until_s if until_s > self.now_s else 0.0
 
     @property

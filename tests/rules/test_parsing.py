@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_guard.rules.parsing import json_of, moment_s, number, object_of, text_of, whole
+from openrouter_guard.rules.parsing import json_of, moment_s, number, object_of, row_of, text_of, whole
 
 NOW_S = 1_800_000_000.0
 ANYTHING = st.one_of(
@@ -29,6 +29,7 @@ def test_no_reader_raises_and_each_stays_within_its_bounds(raw: object) -> None:
     at_s = moment_s(raw, NOW_S)
     assert at_s == 0.0 or 946_684_800 <= at_s <= NOW_S + 60
     assert isinstance(object_of(raw), dict)
+    assert isinstance(row_of(raw), dict)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,14 @@ def test_no_reader_raises_and_each_stays_within_its_bounds(raw: object) -> None:
         pytest.param(lambda: json_of('{"a": NaN}'), {"a": None}, id="JSON that is almost JSON"),
         pytest.param(lambda: json_of("[" * 5000), None, id="JSON that is too deep"),
         pytest.param(lambda: json_of(json.dumps("[" * 5000)), "[" * 5000, id="brackets in a text are not deep"),
+        pytest.param(lambda: row_of('{"a": 1}'), {"a": 1}, id="a row in JSON"),
+        pytest.param(lambda: row_of("{'a': None, 'b': \"it's\"}"), {"a": None, "b": "it's"}, id="a row in Python"),
+        pytest.param(lambda: row_of("{'a': exit()}"), {}, id="a row that would do something"),
+        pytest.param(lambda: row_of("{'a': " + "[" * 5000 + "]" * 5000 + "}"), {}, id="a row that is too deep"),
+        pytest.param(lambda: row_of("{'a': " + "-" * 15_000 + "1}"), {}, id="a row that is deep without brackets"),
+        pytest.param(lambda: row_of("{'a': '" + "x" * 20_000 + "'}"), {}, id="a row that is too long"),
+        pytest.param(lambda: row_of("{'a': 1}x"), {}, id="a row that was cut"),
+        pytest.param(lambda: row_of("{[]: 1}"), {}, id="a row without a name"),
         pytest.param(lambda: json_of("[1]", most=2), None, id="JSON that is too long"),
         pytest.param(lambda: object_of("[1]"), {}, id="no object"),
     ],

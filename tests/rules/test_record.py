@@ -8,6 +8,7 @@ import pytest
 from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.older import News
 from openrouter_guard.rules.record import Record, Upstream, settled
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
@@ -110,9 +111,32 @@ class TestOlderWriters:
         assert after.upstream.state is OpenRouterState.RATE_LIMITED
 
     @pytest.mark.parametrize("breaker", [Open("error", 90, 99), HalfOpen("error", 90)])
-    def test_after_that_it_counts_as_a_good_test_call(self, breaker: Breaker) -> None:
-        after = settle(Record(breaker, epoch=7, legacy_open=False))
+    def test_after_that_a_call_of_theirs_that_succeeded_closes_it(self, breaker: Breaker) -> None:
+        after = settle(Record(breaker, epoch=7, legacy_open=False, legacy_news=News.CALL))
         assert (after.phase(NOW_S), after.epoch) == (Phase.CLOSED, 8)
+
+    @pytest.mark.parametrize("breaker", [Open("error", 90, 99), HalfOpen("error", 90)])
+    def test_whatever_else_they_write_closes_nothing(self, breaker: Breaker) -> None:
+        after = settle(Record(breaker, epoch=7, legacy_open=False))
+        assert (after.breaker, after.epoch, after.legacy_open) == (breaker, 7, None)
+
+    def test_two_good_checks_of_theirs_close_it_on_probation_as_two_of_ours_would(self) -> None:
+        checked = Record(HalfOpen("error", 20, tried_at_s=30), epoch=7, legacy_open=False, legacy_news=News.CHECK)
+        once = settle(checked)
+        assert (once.phase(NOW_S), once.good_checks) == (Phase.HALF_OPEN, 1)
+        twice = settle(replace(once, legacy_open=False, legacy_news=News.CHECK))
+        assert twice.breaker == Closed(trips=1, since_s=NOW_S, on_probation=True)
+
+    def test_their_checks_tell_nothing_of_an_empty_account(self) -> None:
+        breaker = HalfOpen("credits_exhausted", 20, tried_at_s=30)
+        checked = Record(breaker, epoch=7, legacy_open=False, legacy_news=News.CHECK, good_checks=5)
+        assert settle(checked).breaker == breaker
+
+    def test_what_they_say_is_well_is_put_right_in_one_piece(self) -> None:
+        said = Upstream(OpenRouterState.ACTIVE, "Service active", last_success_s=99)
+        after = settle(Record(Open("timeout", 90, 101, failures=5), epoch=7, legacy_open=False, upstream=said))
+        assert (after.upstream.state, after.upstream.message) == (OpenRouterState.ERROR, "Worker reported: timeout")
+        assert (after.breaker.failures, after.upstream.last_success_s) == (5, 99)
 
 
 class TestTrialCalls:

@@ -111,7 +111,11 @@ def test_existing_readers_find_their_fields_in_every_state() -> None:
 
 
 def limit(ahead_s: float) -> dict[str, str]:
-    return {"rate_limit_reset": iso(NOW_S + ahead_s)}
+    return {"limited_until": iso(NOW_S + ahead_s)}
+
+
+def older_limit(ahead_s: float) -> dict[str, str]:
+    return {"state": "rate_limited", "rate_limit_reset": iso(NOW_S + ahead_s)}
 
 
 def override(ahead_s: float) -> dict[str, str]:
@@ -127,6 +131,7 @@ def opened(ahead_s: float) -> dict[str, str]:
     ("fields", "longest_s"),
     [
         pytest.param(limit, 25 * 3600, id="a rate limit"),
+        pytest.param(older_limit, 25 * 3600, id="a rate limit of an older writer"),
         pytest.param(override, 30 * DAY_S, id="an override"),
         pytest.param(opened, 960 * 1.1, id="an open breaker"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import redis.asyncio as aioredis
 
 from openrouter_guard.rules import record as records
@@ -66,4 +68,4 @@ async def test_what_existing_workers_have_written_is_what_it_begins_with(
     now = await read(store)
     assert (now.breaker.failures, now.upstream.state) == (5, "service_unavailable")
     assert [change.after for change in now.transitions] == ["open"]
-    assert await client.hget(store.keys.state, "balance") is not None
+    assert json.loads(await client.hget(store.keys.state, "transitions") or "[]")[0]["by"] == "legacy worker"

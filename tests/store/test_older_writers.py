@@ -9,9 +9,10 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
+import redis.asyncio as aioredis
 
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
@@ -19,7 +20,8 @@ from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.rules.signals import ErrorType, OpenRouterState
 from openrouter_guard.store import Store
-from tests.existing import ExistingWorker
+from tests.existing import STATE, Checked, ExistingApi, ExistingWorker
+from tests.store.batches import report
 
 NOW_S = round(time.time(), 3)
 POLICY = Policy(jitter=0)
@@ -106,6 +108,11 @@ async def settled(store: Store) -> Record:
     return seen.record
 
 
+async def wait_s(store: Store) -> float:
+    """How long calls must wait."""
+    return (records.block_s(await settled(store), time.time()) or (0.0, ""))[0]
+
+
 @pytest.mark.parametrize("case", CASES)
 async def test_they_read_every_field_of_ours_by_the_types_they_know(
     store: Store, existing: ExistingWorker, case: Case
@@ -132,10 +139,10 @@ async def test_they_read_every_state_of_the_upstream(
     assert (existing.read()["state"], existing.read()["message"]) == (state.value, "Said by a check")
 
 
-@pytest.mark.parametrize("error_type", ErrorType)
+@pytest.mark.parametrize("error_type", [kind for kind in ErrorType if kind is not ErrorType.UNKNOWN_ERROR])
 async def test_we_read_every_error_of_theirs(store: Store, existing: ExistingWorker, error_type: ErrorType) -> None:
     for _ in range(5):
-        assert existing.report_api_error(error_type)
+        assert existing.report_api_error(error_type.value)
     after = await settled(store)
     assert (after.upstream.state, getattr(after.breaker, "reason", None)) == (error_type.state, error_type.value)
 
@@ -165,3 +172,181 @@ async def holds(store: Store, existing: ExistingWorker, case: Case, phase: Phase
         assert after.breaker == replace(case.before.breaker, failures=after.breaker.failures)
     if phase is Phase.CLOSED and case.before.override is None:
         assert after.breaker.failures in {0, case.before.breaker.failures + 1}
+
+
+class TestWhileOursIsNotClosed:
+    """A job of theirs checks once and then makes many calls: what it reports may come minutes later."""
+
+    @pytest.mark.parametrize("error_type", ErrorType)
+    async def test_their_late_failure_closes_nothing(
+        self, store: Store, existing: ExistingWorker, client: aioredis.Redis, error_type: ErrorType
+    ) -> None:
+        await written(store, record(HALF_OPEN))
+        await client.hset(STATE, "consecutive_failures", "0")
+        assert existing.report_api_error(error_type.value)
+        assert existing.read()["circuit_breaker_open"] == "false"
+        after = await settled(store)
+        assert after.breaker == HALF_OPEN
+        assert existing.should_skip_api_call()
+        assert existing.read()["consecutive_failures"] == "5"
+
+    async def test_what_they_say_is_well_and_what_stays_open_are_one_story(
+        self, store: Store, existing: ExistingWorker
+    ) -> None:
+        await written(store, record(OPEN))
+        assert existing.report_api_success()
+        after = await settled(store)
+        said = (after.upstream.state, after.upstream.message, after.breaker.failures)
+        assert said == ("service_unavailable", "Worker reported: service_unavailable", 5)
+        theirs = existing.manager.get_state()
+        assert theirs is not None
+        assert (theirs.state, theirs.message, theirs.consecutive_failures) == said
+        assert theirs.circuit_breaker_open
+
+    async def test_a_success_from_before_the_wait_was_over_does_not_close_it_after(
+        self, store: Store, existing: ExistingWorker, client: aioredis.Redis
+    ) -> None:
+        await written(store, record(OPEN))
+        assert existing.report_api_success()
+        await settled(store)
+        await store.change(lambda found, _now_s: found and replace(found, breaker=HALF_OPEN))
+        assert existing.report_api_error("timeout")
+        await client.hset(STATE, mapping={"state": "active", "circuit_breaker_open": "false"})
+        assert (await settled(store)).breaker == HALF_OPEN
+
+    @pytest.mark.parametrize("usage", [0.0, 12.5])
+    async def test_a_check_of_theirs_closes_nothing_that_was_empty(
+        self, store: Store, existing: ExistingWorker, usage: float
+    ) -> None:
+        empty = replace(HALF_OPEN, reason="credits_exhausted", permits={})
+        await written(store, record(empty))
+        theirs = ExistingApi(existing.manager, lambda: Checked(usage=usage))
+        for _ in range(3):
+            assert theirs.status(force_refresh=True)["status"] == "active"
+            after = await settled(store)
+            assert (after.breaker, after.upstream.state) == (empty, "credits_exhausted")
+            assert existing.should_skip_api_call()
+
+    async def test_nor_if_it_also_says_that_a_call_succeeded(
+        self, store: Store, existing: ExistingWorker, client: aioredis.Redis
+    ) -> None:
+        empty = replace(HALF_OPEN, reason="credits_exhausted", permits={})
+        await written(store, record(empty))
+        ExistingApi(existing.manager, lambda: Checked(usage=7.0)).status(force_refresh=True)
+        at = existing.read()["last_check"]
+        await client.hset(STATE, mapping={"last_success": at, "last_api_call": at})
+        assert (await settled(store)).breaker == empty
+
+    async def test_two_checks_of_theirs_bring_a_fleet_back_that_nobody_else_would(
+        self, store: Store, existing: ExistingWorker
+    ) -> None:
+        waited = replace(HALF_OPEN, permits={}, tried_at_s=NOW_S - 100)
+        await written(store, record(waited))
+        theirs = ExistingApi(existing.manager, lambda: Checked(usage=7.0))
+        theirs.status(force_refresh=True)
+        assert (await settled(store)).breaker == waited
+        theirs.status(force_refresh=True)
+        after = await settled(store)
+        assert (after.phase(time.time()), getattr(after.breaker, "on_probation", False)) == (Phase.CLOSED, True)
+        assert not existing.should_skip_api_call()
+
+    async def test_a_call_of_theirs_that_succeeded_closes_it(self, store: Store, existing: ExistingWorker) -> None:
+        await written(store, record(replace(HALF_OPEN, reason="credits_exhausted")))
+        assert existing.report_api_success()
+        assert (await settled(store)).phase(time.time()) is Phase.CLOSED
+
+
+class TestRateLimits:
+    async def test_a_guess_of_theirs_holds_for_ten_seconds_and_ends_with_their_next_success(
+        self, store: Store, existing: ExistingWorker
+    ) -> None:
+        await written(store, record(Closed()))
+        assert existing.report_api_error("rate_limited")
+        assert 5 < await wait_s(store) <= 10
+        assert existing.manager.should_skip_api_call() == (True, "Rate limited")
+        assert existing.report_api_success()
+        assert await wait_s(store) == 0
+
+    async def test_one_that_their_manager_names_holds_while_the_state_says_so(
+        self, store: Store, existing: ExistingWorker
+    ) -> None:
+        reset = datetime.fromtimestamp(NOW_S + 600, UTC)
+        assert existing.manager.update_state("rate_limited", "HTTP 429", rate_limit_reset=reset)
+        assert await wait_s(store) > 500
+        assert existing.report_api_success()
+        assert await wait_s(store) == 0
+
+    async def test_ours_is_kept_where_they_cannot_overwrite_it(self, store: Store, existing: ExistingWorker) -> None:
+        await written(store, record(Closed(), rate_limit_reset_s=NOW_S + 600))
+        assert existing.report_api_error("rate_limited")
+        assert existing.report_api_success()
+        assert await wait_s(store) > 500
+
+    async def test_one_a_year_ahead_is_none(self, store: Store, client: aioredis.Redis) -> None:
+        ahead = datetime.fromtimestamp(NOW_S + 365 * 86_400, UTC).isoformat()
+        await client.hset(STATE, mapping={"state": "rate_limited", "rate_limit_reset": ahead})
+        assert await wait_s(store) == 0
+
+
+async def test_their_errors_are_read_though_they_are_python(store: Store, existing: ExistingWorker) -> None:
+    existing.reporter.report_api_error('it\'s "down"', 503)
+    (row,) = await store.worker_errors(now_s=time.time())
+    assert (row["error_type"], row["error_message"], row["status_code"]) == (
+        "service_unavailable",
+        'it\'s "down"',
+        503,
+    )
+
+
+class TestAFleetOfOursThatIsTakenAway:
+    async def test_does_not_keep_theirs_waiting_for_ever(
+        self, store: Store, existing: ExistingWorker, client: aioredis.Redis
+    ) -> None:
+        await written(store, record(OPEN))
+        assert existing.should_skip_api_call()
+        assert await client.ttl(STATE) == pytest.approx(FOR_LONG_S + 3600, abs=5)
+
+    async def test_keeps_them_waiting_while_any_of_it_is_there(
+        self, store: Store, existing: ExistingWorker, client: aioredis.Redis
+    ) -> None:
+        before = record(OPEN)
+        await written(store, replace(before, timed_until_s=NOW_S - 31))
+        await client.expire(STATE, 60)
+        await client.hset(STATE, "last_check", datetime.fromtimestamp(NOW_S - 301, UTC).isoformat())
+        assert not existing.should_skip_api_call()
+        await store.keep_time()
+        assert existing.should_skip_api_call()
+        assert await client.ttl(STATE) > FOR_LONG_S
+
+
+class TestTheFirstSignOfThem:
+    async def test_is_remembered_through_a_quiet_weekend(
+        self, store: Store, existing: ExistingWorker, client: aioredis.Redis
+    ) -> None:
+        await written(store, record(Closed()))
+        assert existing.report_api_success()
+        await report(store)
+        assert float(await client.hget(STATE, "older_writer") or 0) == pytest.approx(time.time(), abs=5)
+        await client.hset(STATE, "older_writer", str(int(NOW_S - 3 * 86_400)))
+        await report(store)
+        seen = await store.read()
+        assert seen.record is not None
+        assert seen.record.older_writer_s == int(NOW_S - 3 * 86_400)
+
+    async def test_is_seen_by_whoever_reads(self, store: Store, existing: ExistingWorker) -> None:
+        await written(store, record(Closed()))
+        seen = await store.read()
+        assert seen.record is not None
+        assert seen.record.older_writer_s == 0
+        assert existing.report_api_error()
+        seen = await store.read()
+        assert seen.record is not None
+        assert seen.record.older_writer_s == seen.now_s
+
+    async def test_what_ours_write_is_none(self, store: Store) -> None:
+        await report(store)
+        await written(store, record(OPEN))
+        await store.keep_time()
+        seen = await store.read()
+        assert seen.record is not None
+        assert seen.record.older_writer_s == 0

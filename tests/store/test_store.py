@@ -49,6 +49,14 @@ async def opened(store: Store) -> Record:
     return record
 
 
+async def expires_an_hour_after_its_end(store: Store, client: aioredis.Redis) -> None:
+    seen = await store.read()
+    assert seen.record is not None
+    assert isinstance(seen.record.breaker, Open)
+    left_s = await client.ttl(store.keys.state)
+    assert left_s == pytest.approx(3600 + seen.record.breaker.until_s - seen.now_s, abs=2)
+
+
 async def failed_calls(store: Store) -> int:
     days = await store.metrics(1, time.time())
     return sum(int(day["failed_calls"]) for day in days.values())
@@ -147,13 +155,13 @@ class TestCounting:
         assert len(kept) == 1000
         assert json.loads(kept[0]) == {"n": 1199}
 
-    async def test_a_closed_state_expires_and_an_open_one_does_not(
+    async def test_a_closed_state_expires_soon_and_an_open_one_an_hour_after_its_end(
         self, store: Store, client: aioredis.Redis
     ) -> None:
         await count(store, "F1")
         assert 0 < await client.ttl(store.keys.state) <= 600
         await opened(store)
-        assert await client.ttl(store.keys.state) == -1
+        await expires_an_hour_after_its_end(store, client)
 
 
 class TestSuccessesThatAreToldLate:
@@ -526,7 +534,7 @@ class TestExistingWriters:
         assert isinstance(record.breaker, Open)
         assert after.breaker.until_s == record.breaker.until_s
         assert existing.should_skip_api_call()
-        assert await client.ttl(store.keys.state) == -1
+        await expires_an_hour_after_its_end(store, client)
 
 
 class TestWhatCanGoWrong:

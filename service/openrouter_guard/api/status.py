@@ -105,4 +105,4 @@ def _reason(breaker: Breaker) -> str | None:
 
 
 def _limit(upstream: Upstream, now_s: float) -> str | None:
-    return iso(upstream.rate_limit_reset_s) if upstream.rate_limit_reset_s > now_s else None
+    return iso(upstream.limited_until_s) if upstream.limited_until_s > now_s else None

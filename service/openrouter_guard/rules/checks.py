@@ -67,6 +67,7 @@ def after_check(
         last_api_call_s=seen.last_api_call_s,
         last_success_s=seen.last_success_s,
         rate_limit_reset_s=max(seen.rate_limit_reset_s, found.rate_limit_reset_s),
+        claimed_reset_s=seen.claimed_reset_s,
     )
     is_outdated = is_good and began_s < record.doubted_s
     if is_good and _workers_disagree(record):
@@ -128,7 +129,7 @@ def is_recheck_due(record: Record, *, now_s: float, policy: Policy) -> bool:
     So a recovery that the check disproves costs no worker a call. One check does, and only if the slot is free.
     """
     breaker = record.breaker
-    if not isinstance(breaker, Open) or record.override is not None or record.upstream.rate_limit_reset_s > now_s:
+    if not isinstance(breaker, Open) or record.override is not None or record.upstream.limited_until_s > now_s:
         return False
     begins_s = breaker.until_s - min(policy.recheck_s, policy.reset_timeout_s / 2)
     is_untold = record.check_slot_s <= now_s and record.upstream.checked_s < begins_s

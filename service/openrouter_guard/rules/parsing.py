@@ -6,13 +6,25 @@ field costs that field and nothing else. All that comes from Redis, and all that
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["CLOCK_S", "DAMAGED", "YEAR_2000_S", "json_of", "moment_s", "number", "object_of", "text_of", "whole"]
+__all__ = [
+    "CLOCK_S",
+    "DAMAGED",
+    "YEAR_2000_S",
+    "json_of",
+    "moment_s",
+    "number",
+    "object_of",
+    "row_of",
+    "text_of",
+    "whole",
+]
 
 CLOCK_S = 60.0
 """So far two clocks may be apart. A time that should lie in the past, and is further ahead, says nothing."""
@@ -21,6 +33,7 @@ DAMAGED = "\ufffd"
 TEXT_MOST = 4096
 JSON_MOST = 65_536
 JSON_DEPTH = 64
+PYTHON_MOST = 16_384
 YEAR_2000_S = 946_684_800.0
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _NUMBER_MOST = 400
@@ -101,6 +114,23 @@ def object_of(raw: object, most: int = JSON_MOST) -> dict[str, Any]:
     """A JSON object; empty if it is none."""
     found = json_of(raw, most)
     return found if isinstance(found, dict) else {}
+
+
+def row_of(raw: object) -> dict[str, Any]:
+    """An error as it was written down: a JSON object, or a dict as older writers print it; else empty."""
+    found = object_of(raw)
+    text = "" if found else text_of(raw, PYTHON_MOST + 1)
+    return found or _python_dict(text)
+
+
+def _python_dict(text: str) -> dict[str, Any]:
+    if not text.startswith("{") or len(text) > PYTHON_MOST or _is_deeper(text, JSON_DEPTH):
+        return {}
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return {}
+    return {str(name): value for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _float(value: float | str) -> float:

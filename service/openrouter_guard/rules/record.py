@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from . import breaker as breakers
+from . import older
 from . import window as windows
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from .override import Override, OverrideKind
-from .parsing import object_of, text_of
+from .parsing import row_of, text_of
 from .signals import Effect, ErrorType, OpenRouterState, Signal
 
 __all__ = [
@@ -58,7 +59,8 @@ class Upstream:
             open state alive. Earlier systems take an older state for none.
         checked_s: The last check by the health service; 0 if there was none. Only this says how old the balance is.
         error_details: JSON about the last error, or empty.
-        rate_limit_reset_s: Calls are not permitted before; 0 if not rate limited.
+        rate_limit_reset_s: Calls are not permitted before, as the upstream said; 0 if it did not.
+        claimed_reset_s: The same as an older writer says; see :attr:`limited_until_s`.
     """
 
     state: OpenRouterState = OpenRouterState.ACTIVE
@@ -72,6 +74,12 @@ class Upstream:
     error_details: str = ""
     rate_limit_reset_s: float = 0.0
     checked_s: float = 0.0
+    claimed_reset_s: float = 0.0
+
+    @property
+    def limited_until_s(self) -> float:
+        """Calls are not permitted before, whoever says so; 0 if nobody does."""
+        return max(self.rate_limit_reset_s, older.claim_s(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +106,9 @@ class Record:
         fleet: The workers that were live when the breaker opened: so many wait for it to close.
         calls_per_minute: Of the whole fleet, when it was last measured; 0 in the first minute.
         legacy_open: What an older writer says of the breaker in ``circuit_breaker_open``, where that
-            contradicts the breaker; else None.
+            contradicts the breaker, and False where ``state`` is active over one that is not closed; else None.
+        legacy_news: What it says of the upstream then.
+        older_writer_s: When one was last noticed; 0 if none was.
         check_slot_s: The health check is taken by somebody until then.
         good_checks: Health checks in a row that found nothing wrong while the breaker was half-open.
         check_found: What the last health check found, whatever calls said since; None if there was none.
@@ -122,6 +132,8 @@ class Record:
     override: Override | None = None
     timed_until_s: float = 0.0
     doubted_s: float = 0.0
+    legacy_news: older.News = older.News.NOTHING
+    older_writer_s: float = 0.0
 
     def phase(self, now_s: float) -> Phase:
         """The effective state: what a person decided, else what is stored and the time."""
@@ -129,6 +141,12 @@ class Record:
         if standing is not None:
             return Phase.OPEN if standing.is_open else Phase.CLOSED
         return breakers.phase(self.breaker, now_s)
+
+    def kept_until_s(self, now_s: float) -> float:
+        """The latest end of what keeps calls waiting, known by now; 0 if nothing does."""
+        limit_s = self.upstream.limited_until_s if self.upstream.limited_until_s > now_s else 0.0
+        open_s = self.breaker.until_s if isinstance(self.breaker, Open) else 0.0
+        return max(limit_s, open_s, self.override.until_s if self.override else 0.0)
 
     def standing(self, now_s: float) -> Override | None:
         """The override, unless it has ended."""
@@ -145,8 +163,8 @@ def block_s(record: Record, now_s: float) -> tuple[float, str] | None:
     match record.breaker:
         case Open() as breaker if breaker.until_s > now_s and standing is None:
             return breaker.until_s - now_s, breaker.reason
-        case _ if record.upstream.rate_limit_reset_s > now_s:
-            return record.upstream.rate_limit_reset_s - now_s, OpenRouterState.RATE_LIMITED
+        case _ if (until_s := record.upstream.limited_until_s) > now_s:
+            return until_s - now_s, OpenRouterState.RATE_LIMITED
         case _:
             return None
 
@@ -190,10 +208,8 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
             return now_open(_unwell(record, found[1]), found[0], by, now_s, policy)
         case Closed(on_probation=True) as breaker if record.upstream.last_success_s > breaker.since_s:
             return replace(record, breaker=replace(breaker, on_probation=False, since_s=now_s))
-        case Open() | HalfOpen() if record.legacy_open is False and record.phase(now_s) is Phase.HALF_OPEN:
-            return now_closed(record, LEGACY, now_s)
         case Open() | HalfOpen() if record.legacy_open is False:
-            return _insist(record)
+            return _after_older_writer(record, now_s, policy)
         case _:
             return record
 
@@ -255,11 +271,18 @@ def counted(record: Record, signal: Signal, reporter: str) -> Record:
     return replace(record, breaker=after)
 
 
-def _insist(record: Record) -> Record:
-    """Write back what an older writer's early success overwrote: it closes nothing while the time lies ahead."""
-    reason = getattr(record.breaker, "reason", "")
-    state = OpenRouterState(reason) if reason in set(OpenRouterState) else OpenRouterState.ERROR
-    return replace(record, legacy_open=None, upstream=replace(record.upstream, state=state))
+def _after_older_writer(record: Record, now_s: float, policy: Policy) -> Record:
+    """A call that succeeded closes a half-open breaker, a check counts as one of ours, all else is put right."""
+    if record.legacy_news is older.News.CALL and record.phase(now_s) is Phase.HALF_OPEN:
+        return now_closed(record, LEGACY, now_s)
+    after = older.insisted(record)
+    if not older.tells_of_recovery(record, now_s):
+        return after
+    after = replace(after, good_checks=record.good_checks + 1)
+    is_waited_for = breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy)
+    if after.good_checks < policy.good_checks or not is_waited_for:
+        return after
+    return now_closed(after, LEGACY, now_s, on_probation=True)
 
 
 def _excess(record: Record, now_s: float, policy: Policy) -> tuple[str, str] | None:
@@ -305,9 +328,10 @@ def _may_be_local(breaker: Closed, record: Record, now_s: float, policy: Policy)
 
 
 def _reported(record: Record) -> str:
-    """The error type in ``error_details``, or the state where an older writer left no JSON there."""
-    told = object_of(record.upstream.error_details).get("error_type")
-    return text_of(told, WORD_MOST) or record.upstream.state.value
+    """The error type in ``error_details``, or the state where nothing that can be read is there."""
+    told = row_of(record.upstream.error_details).get("error_type")
+    state = record.upstream.state
+    return text_of(told, WORD_MOST) or (OpenRouterState.ERROR if state is OpenRouterState.ACTIVE else state).value
 
 
 def kept_visible(record: Record, now_s: float) -> Record:
@@ -329,7 +353,7 @@ def with_permit(record: Record, owner: str, *, now_s: float, policy: Policy) -> 
     if breaker is None or record.override is not None:
         return None
     is_held = isinstance(record.breaker, HalfOpen) and owner in record.breaker.permits
-    if record.upstream.rate_limit_reset_s > now_s and not is_held:
+    if record.upstream.limited_until_s > now_s and not is_held:
         return None
     if isinstance(record.breaker, HalfOpen):
         return replace(record, breaker=breaker)
@@ -413,7 +437,8 @@ def now_open(record: Record, reason: str, by: str, now_s: float, policy: Policy)
         record = replace(record, fleet=record.live_reporters)
     seen = record.upstream
     if seen.state is OpenRouterState.API_KEY_INVALID and reason == OpenRouterState.SERVICE_UNAVAILABLE:
-        record = replace(record, upstream=replace(seen, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS))
+        seen = replace(seen, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS)
+    record = replace(record, upstream=older.unwell(seen, reason))
     return _moved(record, breaker, reason, by, now_s)
 
 
@@ -446,7 +471,7 @@ def now_closed(record: Record, by: str, now_s: float, *, on_probation: bool = Fa
 def _moved(record: Record, breaker: Breaker, reason: str, by: str, now_s: float) -> Record:
     # What readers saw: an open breaker whose time has passed was half-open already, but nobody wrote that down.
     before = Phase.OPEN if isinstance(record.breaker, Open) else record.phase(now_s)
-    after = replace(record, breaker=breaker, legacy_open=None, good_checks=0)
+    after = replace(record, breaker=breaker, legacy_open=None, legacy_news=older.News.NOTHING, good_checks=0)
     return _told(after, before, breakers.phase(breaker, now_s), reason, by, now_s)
 
 

@@ -40,9 +40,9 @@ def passed(record: Record, now_s: float) -> Times:
     return _times(record, max(since_s, now_s - KEPT_DAYS * DAY_S), now_s) if since_s else {}
 
 
-def is_due(record: Record, now_s: float) -> bool:
+def is_due(record: Record, now_s: float, every_s: float = EVERY_S) -> bool:
     """Whether the time is to be put down although nothing happens."""
-    return 0 < timed_until_s(record) <= now_s - EVERY_S
+    return 0 < timed_until_s(record) <= now_s - every_s
 
 
 def put_down(record: Record, now_s: float) -> Record:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from . import older
 from . import window as windows
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase
 from .hiding import without_keys
@@ -28,6 +29,7 @@ FIELDS = (
     "live_reporters", "permits", "tried_at", "probation", "good_checks", "transitions", "check_slot",
     "override", "fleet", "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
     "timed_until", "window", "checked_at", "doubted_at",
+    "failures", "limited_until", "known", "older_writer",
 )  # fmt: skip
 """All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
 and ``calls_since`` are the minute that is being measured."""
@@ -65,7 +67,9 @@ def parse(fields: Mapping[str, str], now_s: float) -> Record:
         upstream=_upstream(fields, now_s),
         transitions=_transitions(fields.get("transitions"), now_s),
         live_reporters=whole(fields.get("live_reporters"), WORKERS_MOST),
-        legacy_open=_contradiction(fields.get("circuit_breaker_open"), _is_open(breaker, override)),
+        legacy_open=_legacy_open(fields, breaker, override),
+        legacy_news=older.News.NOTHING if isinstance(breaker, Closed) else older.news_of(fields),
+        older_writer_s=now_s if older.is_here(fields) else moment_s(fields.get("older_writer"), now_s),
         check_slot_s=moment_s(fields.get("check_slot"), now_s, SLOT_MOST_S),
         good_checks=whole(fields.get("good_checks"), COUNT_MOST),
         fleet=whole(fields.get("fleet"), WORKERS_MOST),
@@ -92,7 +96,8 @@ def encode(record: Record) -> dict[str, str]:
         "last_api_call": iso(upstream.last_api_call_s),
         "last_success": iso(upstream.last_success_s),
         "error_details": upstream.error_details,
-        "rate_limit_reset": iso(upstream.rate_limit_reset_s),
+        "rate_limit_reset": iso(max(upstream.rate_limit_reset_s, upstream.claimed_reset_s)),
+        "limited_until": iso(upstream.rate_limit_reset_s),
         "epoch": str(record.epoch),
         "transitions": json_text([_row(t) for t in record.transitions]) if record.transitions else "",
         "check_slot": iso(record.check_slot_s),
@@ -122,7 +127,9 @@ def unix_s(text: str | None) -> float:
 
 
 def _breaker(fields: Mapping[str, str], now_s: float) -> Breaker:
-    failures = whole(fields.get("consecutive_failures"), COUNT_MOST)
+    # Older writers write the other count anew.
+    own = fields.get("failures") if fields.get("breaker") in (Phase.OPEN, Phase.HALF_OPEN) else None
+    failures = whole(own or fields.get("consecutive_failures"), COUNT_MOST)
     trips, reason = whole(fields.get("trips"), COUNT_MOST), text_of(fields.get("reason"), WORD_MOST)
     # One that is yet to come says that the clock was set back: the breaker itself sees to that.
     opened_at_s = moment_s(fields.get("opened_at"), END_OF_TIME_S, 0.0)
@@ -149,7 +156,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
         "consecutive_failures": str(breaker.failures),
         "trips": str(breaker.trips),
         "closed_at": "", "opened_at": "", "open_until": "", "reason": "", "permits": "", "run": "",
-        "tried_at": "", "probation": "", "credit_refusals": "", "window": "",
+        "tried_at": "", "probation": "", "credit_refusals": "", "window": "", "failures": "",
     }  # fmt: skip
     match breaker:
         case Closed():
@@ -164,6 +171,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
         case Open():
             own = {
                 "breaker": Phase.OPEN.value,
+                "failures": str(breaker.failures),
                 "reason": breaker.reason,
                 "opened_at": iso(breaker.opened_at_s),
                 "open_until": iso(breaker.until_s),
@@ -171,6 +179,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
         case HalfOpen():
             own = {
                 "breaker": Phase.HALF_OPEN.value,
+                "failures": str(breaker.failures),
                 "reason": breaker.reason,
                 "opened_at": iso(breaker.opened_at_s),
                 "permits": json_text(dict(sorted(breaker.permits.items()))),
@@ -203,8 +212,12 @@ def _override_text(override: Override | None) -> str:
     return json_text(row)
 
 
-def _contradiction(flag: str | None, is_open: bool) -> bool | None:
+def _legacy_open(fields: Mapping[str, str], breaker: Breaker, override: Override | None) -> bool | None:
+    """What an older writer says that contradicts the breaker."""
+    flag, is_open = fields.get("circuit_breaker_open"), _is_open(breaker, override)
     says_open = (flag or "").lower() == "true"
+    if override is None and not isinstance(breaker, Closed) and fields.get("state") == OpenRouterState.ACTIVE:
+        return False
     return None if flag is None or says_open == is_open else says_open
 
 
@@ -212,9 +225,13 @@ def _upstream(fields: Mapping[str, str], now_s: float) -> Upstream:
     def past_s(name: str) -> float:
         return moment_s(fields.get(name), now_s)
 
+    def reset_s(name: str) -> float:
+        return moment_s(fields.get(name), now_s, MAX_WAIT_S + CLOCK_S)
+
     def amount(name: str) -> float | None:
         return number(fields.get(name), -AMOUNT_MOST, AMOUNT_MOST)
 
+    named_s, shown_s = reset_s("limited_until"), reset_s("rate_limit_reset")
     return Upstream(
         state=_state(fields.get("state"), OpenRouterState.ERROR),
         # Older writers repeat what the upstream said, and that may be the key.
@@ -227,7 +244,8 @@ def _upstream(fields: Mapping[str, str], now_s: float) -> Upstream:
         last_api_call_s=past_s("last_api_call"),
         last_success_s=past_s("last_success"),
         error_details=without_keys(text_of(fields.get("error_details"), DETAILS_MOST)),
-        rate_limit_reset_s=moment_s(fields.get("rate_limit_reset"), now_s, MAX_WAIT_S + CLOCK_S),
+        rate_limit_reset_s=named_s,
+        claimed_reset_s=0.0 if shown_s == named_s else shown_s,
     )
 
 

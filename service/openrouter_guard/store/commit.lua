@@ -4,7 +4,7 @@
 -- KEYS[3]… the metrics hash of each day whose time is to be put down
 -- ARGV[1]  JSON object of the fields as read; "" means: no such field
 -- ARGV[2]  JSON object of the fields to set; "" means: delete the field
--- ARGV[3]  lifetime in seconds; "0" means: none
+-- ARGV[3]  lifetime in seconds
 -- ARGV[4]  channel to wake those who listen
 -- ARGV[5]  the message for them; "" means: nothing that they need to know changed
 -- ARGV[6]  JSON list with one object for each of those days: what to add to which counter
@@ -14,6 +14,23 @@
 local HISTORY_KEPT = 10000
 local STATE_LIFE_S = 600
 local METRICS_LIFE_S = 30 * 24 * 3600
+-- What is written down of these in "known" is what our scripts left: where it differs, somebody else wrote.
+local MARKED = { "last_check", "last_success", "balance", "usage_today", "usage_month" }
+
+local function mark()
+  local values = redis.call("HMGET", KEYS[1], unpack(MARKED))
+  for i, value in ipairs(values) do values[i] = string.gsub(value or "", "|", "") end
+  return table.concat(values, "|")
+end
+
+-- An older writer wakes nobody: from now on all look for themselves.
+local function note_older_writer()
+  local known, last_check = redis.call("HGET", KEYS[1], "known"), redis.call("HGET", KEYS[1], "last_check") or ""
+  local left = string.match(known or "", "^[^|]*")
+  if known and left ~= last_check or not known and last_check ~= "" then
+    redis.call("HSET", KEYS[1], "older_writer", redis.call("TIME")[1])
+  end
+end
 
 local fields_read = cjson.decode(ARGV[1])
 if fields_read.epoch == "" and redis.call("HGET", KEYS[1], "epoch") == false then
@@ -25,12 +42,15 @@ if fields_read.epoch == "" and redis.call("HGET", KEYS[1], "epoch") == false the
   for field, value in pairs(begun) do
     if not redis.call("HGET", KEYS[1], field) then redis.call("HSET", KEYS[1], field, value) end
   end
+  note_older_writer()
+  redis.call("HSET", KEYS[1], "known", mark())
   redis.call("EXPIRE", KEYS[1], STATE_LIFE_S)
   return { 0, foreign, optional }
 end
 for field, value in pairs(fields_read) do
   if (redis.call("HGET", KEYS[1], field) or "") ~= value then return { 0, foreign, optional } end
 end
+note_older_writer()
 for field, value in pairs(cjson.decode(ARGV[2])) do
   if value == "" then
     redis.call("HDEL", KEYS[1], field)
@@ -38,12 +58,9 @@ for field, value in pairs(cjson.decode(ARGV[2])) do
     redis.call("HSET", KEYS[1], field, value)
   end
 end
+redis.call("HSET", KEYS[1], "known", mark())
 redis.call("HINCRBY", KEYS[1], "version", 1)
-if ARGV[3] == "0" then
-  redis.call("PERSIST", KEYS[1])
-else
-  redis.call("EXPIRE", KEYS[1], ARGV[3])
-end
+redis.call("EXPIRE", KEYS[1], ARGV[3])
 for day, counters in ipairs(cjson.decode(ARGV[6])) do
   -- What is wrong with the metrics must not keep the breaker from changing.
   if try("HMGET", KEYS[2 + day], "total_calls") then

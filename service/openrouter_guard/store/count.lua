@@ -48,7 +48,9 @@ local SUSPECT = 2
 local LATE_S = 1
 -- Up to here whole numbers are exact; no batch has a higher one.
 local EXACT = 2 ^ 53 - 1
-local OWN = { "reporters", "calls_counted", "calls_since", "run_since", "counted_call", "older_writer" }
+local OWN = { "reporters", "calls_counted", "calls_since", "run_since" }
+-- What is written down of these in "known" is what our scripts left: where it differs, somebody else wrote.
+local MARKED = { "last_check", "last_success", "balance", "usage_today", "usage_month" }
 
 local state, batch = KEYS[1], cjson.decode(ARGV[1])
 local limits, reporter = batch.limits, batch.reporter
@@ -74,6 +76,18 @@ local function set(field, value)
     changed[#changed + 1] = field
     changed[#changed + 1] = value
   end
+end
+
+local function mark()
+  local values = {}
+  for i, field in ipairs(MARKED) do values[i] = string.gsub(known[field], "|", "") end
+  return table.concat(values, "|")
+end
+
+-- Whether somebody wrote since who wakes nobody.
+local function is_written_over(epoch)
+  if known.known == "" then return epoch == 0 and known.last_check ~= "" end
+  return string.match(known.known, "^[^|]*") ~= known.last_check
 end
 
 -- Milliseconds of our clock, counted on from there; 0 for what is none.
@@ -270,16 +284,21 @@ else
   local live
   ring, live = ring_without_gone(ring .. string.format("%s:%.0f:%s ", reporter, batch.seq, time[1]))
   local epoch = epoch_of(known.epoch)
-  if known.counted_call ~= "" and known.last_api_call ~= known.counted_call then set("older_writer", now_s) end
+  if is_written_over(epoch) then set("older_writer", now_s) end
   local is_counted = decides(epoch)
   if is_counted then is_news = count(epoch) else verdict = "late" end
-  set("counted_call", known.last_api_call)
+  -- While the breaker is not closed, what they wrote is still to be drawn conclusions from.
+  if is_counted then set("known", mark()) end
   set("reporters", ring)
   set("live_reporters", live)
   local begins = measure() or epoch == 0
   in_chunks(changed, function(...) return redis.call("HSET", state, ...) end)
   -- Once a minute is enough for what lives ten.
-  if is_counted and known.override == "" and begins then redis.call("EXPIRE", state, batch.life_s) end
+  if is_counted and known.override == "" and begins then
+    -- Never shorter than a rate limit needs it.
+    redis.call("EXPIRE", state, batch.life_s, "GT")
+    redis.call("EXPIRE", state, batch.life_s, "NX")
+  end
 
   add(KEYS[2], batch.counters)
   local runs = batch.epoch >= 0 and batch.models or {}

@@ -17,7 +17,7 @@ from openrouter_guard.keys import Keys
 from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.hiding import without_keys
-from openrouter_guard.rules.parsing import moment_s, object_of, text_of, whole
+from openrouter_guard.rules.parsing import moment_s, object_of, row_of, text_of, whole
 from openrouter_guard.rules.text import json_text
 from openrouter_guard.rules.times import DAY_S, KEPT_DAYS
 from openrouter_guard.rules.wire import FIELDS, iso, parse
@@ -209,7 +209,7 @@ class Ledger:
                 break
             key = self.keys.worker_errors(day_s)
             (entries,) = await self._connection.say(("LRANGE", key, 0, limit - len(found) - 1))
-            found += [row for row in map(_object, map(without_keys, entries)) if row]
+            found += [row for row in map(row_of, map(without_keys, entries)) if row]
         return found
 
     # -- who is there -------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@
 -- ARGV[3]  how many there are
 -- ARGV[4]  the epoch that the owner knows
 -- ARGV[5]  "1" to take one, "0" to renew the one that the owner holds, if it still does
--- ARGV[6]  lifetime of the hash in seconds; "0" means: none
+-- ARGV[6]  lifetime of the hash in seconds
 -- ARGV[7]  JSON list of the fields to return
 -- Returns  "taken", "refused", or "undecided" where that is for the rule to say; TIME as two strings, the values of
 --          ARGV[7], and what own.lua tells of
@@ -50,12 +50,12 @@ local function held(text)
 end
 
 local function decided()
-  local names = { "breaker", "epoch", "transitions", "override", "rate_limit_reset", "permits" }
+  local names = { "breaker", "epoch", "transitions", "override", "rate_limit_reset", "limited_until", "permits" }
   local known = {}
   for i, value in ipairs(redis.call("HMGET", KEYS[1], unpack(names))) do known[names[i]] = value or "" end
   if known.breaker ~= "half_open" or known.epoch ~= ARGV[4] then return "undecided" end
   if string.sub(known.transitions, 1, 2) ~= "[{" or string.find(owner, "[^ -~]") then return "undecided" end
-  if known.override ~= "" or known.rate_limit_reset ~= "" then return "undecided" end
+  if known.override .. known.rate_limit_reset .. known.limited_until ~= "" then return "undecided" end
   local all = held(known.permits)
   if not all then return "undecided" end
   if ARGV[5] == "0" and not all[owner] then return "refused" end
@@ -73,11 +73,7 @@ local function decided()
   table.sort(rows)
   redis.call("HSET", KEYS[1], "permits", "{" .. table.concat(rows, ", ") .. "}", "tried_at", iso())
   redis.call("HINCRBY", KEYS[1], "version", 1)
-  if ARGV[6] == "0" then
-    redis.call("PERSIST", KEYS[1])
-  else
-    redis.call("EXPIRE", KEYS[1], ARGV[6])
-  end
+  redis.call("EXPIRE", KEYS[1], ARGV[6])
   return "taken"
 end
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
@@ -30,10 +31,15 @@ __all__ = ["Batch", "Counted", "Seen", "Store"]
 
 STATE_LIFE_S = 600
 """``DEFAULT_TTL`` x 2: how long a closed state outlives its last write."""
+WAITING_LIFE_S = 3600
+"""How long a state that keeps calls waiting outlives the end of the wait, should all of us be taken away: earlier
+systems would wait for ever."""
 _TRIES = 20
 _BEGUN = json_text({name: value for name, value in encode(Record()).items() if value and name != "epoch"})
 """What a state begins with, but for its epoch."""
-_NEWS = frozenset({"state", "rate_limit_reset", "checked_at", "circuit_breaker_open", "check_wanted"})
+_NEWS = frozenset(
+    {"state", "rate_limit_reset", "limited_until", "checked_at", "circuit_breaker_open", "check_wanted"}
+)
 """The fields whose change those who listen need to see at once."""
 
 LATE_MOST_S = 300.0
@@ -225,7 +231,7 @@ class Store(Ledger):
             [
                 json_text({name: seen.raw.get(name, "") for name in _guards(changes, seen.raw)}),
                 json_text(changes),
-                _life_s(new),
+                _life_s(new, seen.now_s),
                 self.keys.events,
                 self._event(new) if fresh or _is_news(changes) else "",
                 json_text([time_counters(day) for day in passed.values()]),
@@ -261,7 +267,7 @@ class Store(Ledger):
                 policy.permits,
                 known.record.epoch if known.record else 0,
                 0 if renews else 1,
-                _life_s(known.record) if known.record else STATE_LIFE_S,
+                _life_s(known.record, known.now_s) if known.record else STATE_LIFE_S,
                 json_text(FIELDS),
             ],
         )
@@ -310,8 +316,11 @@ class Store(Ledger):
         return json_text({"scope": self.keys.scope, **{name: fields[name] for name in names}})
 
 
-def _life_s(record: Record) -> int:
-    return STATE_LIFE_S if isinstance(record.breaker, Closed) and record.override is None else 0
+def _life_s(record: Record, now_s: float) -> int:
+    """The lifetime of the hash; each commit begins it anew, and while calls wait somebody commits every minute."""
+    waits, breaker = record.kept_until_s(now_s), record.breaker
+    is_calm = isinstance(breaker, Closed) and record.override is None and waits <= now_s
+    return STATE_LIFE_S if is_calm else math.ceil(max(waits - now_s, 0.0)) + WAITING_LIFE_S
 
 
 def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Mapping[str, str]) -> Seen:

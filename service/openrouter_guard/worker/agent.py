@@ -51,8 +51,9 @@ FLUSH_S = 1.0
 CALM_S = 20.0
 """How long a success, and a look at the state, may wait at last while all is well and pushes come. The breaker does
 not suffer: failures are told at once, the second in a row is pushed to all, and then nothing waits any more."""
-MIXED_S = 600.0
-"""So long after a writer of the existing format was noticed, which pushes nothing, there are looks every second."""
+MIXED_S = 7 * 86_400.0
+"""So long after a writer of the existing format was noticed, which pushes nothing, there are looks every second: a
+migration has quiet nights and weekends."""
 RETRY_S = (0.1, 1.0)
 REFUSED_RETRY_S = 60.0
 HEARTBEAT_S = 60.0
@@ -81,7 +82,7 @@ class Agent:
         self._work = asyncio.Event()
         self._told_s = self._seen_s = self._sent_s = -math.inf
         self._patience_s = FLUSH_S
-        self._is_pushed = self._is_mixed = False
+        self._is_pushed = False
         self._errands: set[asyncio.Task[None]] = set()
         self._alone = Alone(lambda: self.view, self._show, policy, worker_id, self._reporter)
         self._shared: Record | None = None
@@ -256,7 +257,6 @@ class Agent:
             self._sent_s = time.monotonic()
             counted = await self._store.count(batch, at_s=self._uncertain.since_s)
             self._uncertain = None
-            self._is_mixed = counted.older_writer_s is not None and counted.older_writer_s < MIXED_S
             self._told_s, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
             self._alone.is_heard()
             await self._settle(counted.seen)
@@ -415,7 +415,8 @@ class Agent:
     @property
     def _is_calm(self) -> bool:
         """Whether nothing can change here but by a push."""
-        return self._is_pushed and self.view.is_quiet and self.view.free_ticket is not None and not self._is_mixed
+        is_mixed = self.view.record.older_writer_s > self.view.now_s - MIXED_S
+        return self._is_pushed and self.view.is_quiet and self.view.free_ticket is not None and not is_mixed
 
     async def _report(self) -> None:
         with suppress(TimeoutError):

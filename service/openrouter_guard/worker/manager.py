@@ -156,7 +156,7 @@ def _data(seen: Seen) -> OpenRouterStateData:
         consecutive_failures=record.breaker.failures,
         last_success=_moment(upstream.last_success_s),
         circuit_breaker_open=record.phase(seen.now_s) is not Phase.CLOSED,
-        rate_limit_reset=_moment(upstream.rate_limit_reset_s),
+        rate_limit_reset=_moment(upstream.limited_until_s),
     )
 
 

@@ -53,7 +53,7 @@ class View:
     quiet_ticket: Ticket | None = field(init=False)
 
     def __post_init__(self) -> None:
-        limited = self.record.upstream.rate_limit_reset_s > self.now_s
+        limited = self.record.upstream.limited_until_s > self.now_s
         held_back = limited or self._share < 1 or cooling(self.models, now_s=self.now_s, policy=self.policy)
         is_closed = isinstance(self.record.breaker, Closed) and self.record.override is None
         ticket = Ticket(self.record.epoch, "")

@@ -1,0 +1,117 @@
+"""What writers of the existing format make of the state, and what follows from it.
+
+They know none of our fields, and write the flag, the state and the count anew with each report, whatever stood there.
+While the breaker is not closed, only a call of theirs that succeeded says that it may close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from .breaker import Closed, Phase
+from .signals import OpenRouterState
+
+if TYPE_CHECKING:
+    from .record import Record, Upstream
+
+__all__ = ["KNOWN", "News", "claim_s", "insisted", "is_here", "news_of", "tells_of_recovery", "unwell"]
+
+KNOWN = ("last_check", "last_success", "balance", "usage_today", "usage_month")
+"""Fields whose values our scripts write down together, in ``known``: where one differs, somebody else wrote it."""
+GUESSED = "Worker reported: rate_limited"
+"""Their reporter's words for a rate limit; its reset is a guess, of a minute."""
+GUESS_S, GUESS_HOLDS_S = 60.0, 10.0
+
+
+class News(StrEnum):
+    """What they say of the upstream while the breaker is not closed."""
+
+    NOTHING = ""
+    CALL = "call"
+    """A worker's call succeeded."""
+    CHECK = "check"
+    """The key works."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    last_check: str = ""
+    last_success: str = ""
+    balance: str = ""
+    usage_today: str = ""
+    usage_month: str = ""
+
+
+def news_of(fields: Mapping[str, str]) -> News:
+    """What a hash tells whose breaker is not closed.
+
+    Their reporter writes one time as the last check, the last call and the last success, and no amounts.
+    """
+    now = _Known(*(fields.get(name, "").replace("|", "") for name in KNOWN))
+    known = _known(fields) or _before(fields, now)
+    if fields.get("state") != OpenRouterState.ACTIVE:
+        return News.NOTHING
+    if now.last_check == known.last_check:
+        return News.NOTHING
+    is_success = now.last_success not in ("", known.last_success)
+    is_of_a_call = now.last_success == fields.get("last_api_call", "")
+    has_amounts = replace(now, last_check="", last_success="") != replace(known, last_check="", last_success="")
+    return News.CALL if is_success and is_of_a_call and not has_amounts else News.CHECK
+
+
+def is_here(fields: Mapping[str, str]) -> bool:
+    """Whether somebody wrote to the hash who knows none of our fields, and nobody has noticed yet."""
+    known = _known(fields)
+    if known is None:
+        return "epoch" not in fields and bool(fields.get("last_check"))
+    return fields.get("last_check", "") != known.last_check
+
+
+def claim_s(upstream: Upstream) -> float:
+    """Until when calls wait because they say so, Unix seconds; 0 if they do not.
+
+    It holds while the state says so too: the next success ends it. The reporter's reset is a guess, and a 429 without
+    a time is otherwise one failure, so that one holds for ten seconds.
+    """
+    if upstream.state is not OpenRouterState.RATE_LIMITED or not upstream.claimed_reset_s:
+        return 0.0
+    is_guess = upstream.message == GUESSED
+    return upstream.claimed_reset_s - (GUESS_S - GUESS_HOLDS_S if is_guess else 0.0)
+
+
+def tells_of_recovery(record: Record, now_s: float) -> bool:
+    """Whether a check of theirs counts as a good one: a key that works tells nothing of an empty account.
+
+    Nor does their ``balance``, which is what has been used.
+    """
+    is_empty = getattr(record.breaker, "reason", "") == OpenRouterState.CREDITS_EXHAUSTED
+    return record.legacy_news is News.CHECK and record.phase(now_s) is Phase.HALF_OPEN and not is_empty
+
+
+def insisted(record: Record) -> Record:
+    """The record with what they wrote over it put right: the flag, the count, and a state that says all is well."""
+    record = replace(record, legacy_open=None, legacy_news=News.NOTHING)
+    reason = "" if isinstance(record.breaker, Closed) else record.breaker.reason
+    return replace(record, upstream=unwell(record.upstream, reason)) if reason else record
+
+
+def unwell(upstream: Upstream, reason: str) -> Upstream:
+    """What is known of the upstream while the breaker is not closed because of *reason*: not that all is well."""
+    if upstream.state is not OpenRouterState.ACTIVE:
+        return upstream
+    state = OpenRouterState(reason) if reason in set(OpenRouterState) else OpenRouterState.ERROR
+    return replace(upstream, state=state, message=f"Worker reported: {reason}")
+
+
+def _before(fields: Mapping[str, str], now: _Known) -> _Known:
+    """What was known when the breaker opened, where no script of ours has written it down."""
+    is_of_before = now.last_success <= fields.get("opened_at", "")
+    return replace(now, last_check="", last_success=now.last_success if is_of_before else "")
+
+
+def _known(fields: Mapping[str, str]) -> _Known | None:
+    parts = fields.get("known", "").split("|")
+    return _Known(*parts) if len(parts) == len(KNOWN) else None
