@@ -1,7 +1,8 @@
 """Every Redis key we own. Nothing else may build one.
 
     key (default scope)                 type     lives                    written by
-    openrouter:state                    hash     600 s while closed       workers, service, operator
+    openrouter:state                    hash     600 s; while calls wait  workers, service, operator
+                                                 an hour longer than that
     openrouter:metrics:{YYYY-MM-DD}     hash     30 days                  workers, service
     openrouter:worker_errors:{date}     list     7 days, newest 1,000     workers
     openrouter:history                  stream   newest 10,000            whoever commits a transition
