@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         OpenRouterStateManager,
         WorkerOpenRouterReporter,
         get_openrouter_reporter,
+        refusal_in,
         report_openrouter_error,
         report_openrouter_success,
     )
@@ -58,6 +59,7 @@ __all__ = [
     "OpenRouterStateManager",
     "WorkerOpenRouterReporter",
     "get_openrouter_reporter",
+    "refusal_in",
     "report_openrouter_error",
     "report_openrouter_success",
 ]

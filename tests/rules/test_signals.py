@@ -4,8 +4,10 @@ import pytest
 
 from openrouter_guard.rules.signals import About, Effect, ErrorType, OpenRouterState, of_error_type, of_status
 
-NOW_S = 1_000_000.0
-UNTIL_MIDNIGHT_S = 86_400 - 1_000_000 % 86_400
+NOW_S = 1_800_000_000.0
+"""15 January 2027, 08:00:00 UTC."""
+UNTIL_MIDNIGHT_S = 16 * 3600.0
+MINUTE_AHEAD = {"x-ratelimit-reset": "1800000060000"}
 
 
 @pytest.mark.parametrize(
@@ -55,12 +57,11 @@ def test_a_402_about_a_request_is_not_an_empty_account(metadata: dict[str, str])
     [
         pytest.param({"retry-after": "30"}, 30.0, id="seconds"),
         pytest.param({"retry-after-ms": "1500"}, 1.5, id="milliseconds"),
-        pytest.param({"retry-after": "Mon, 12 Jan 1970 13:47:00 GMT"}, 20.0, id="an HTTP date"),
-        pytest.param({"x-ratelimit-reset": "1000060000"}, 60.0, id="a reset time in epoch milliseconds"),
+        pytest.param({"retry-after": "Fri, 15 Jan 2027 08:00:20 GMT"}, 20.0, id="an HTTP date"),
+        pytest.param(MINUTE_AHEAD, 60.0, id="a reset time in epoch milliseconds"),
         pytest.param({"retry-after": "999999"}, 25 * 3600.0, id="longer than any limit lasts"),
-        pytest.param({"retry-after": "-5"}, 0.0, id="in the past"),
-        pytest.param({"retry-after": "1", "x-ratelimit-reset": "1000060000"}, 60.0, id="the longer of two"),
-        pytest.param({"retry-after": "90", "x-ratelimit-reset": "1000060000"}, 90.0, id="whichever that is"),
+        pytest.param({"retry-after": "1", **MINUTE_AHEAD}, 60.0, id="the longer of two"),
+        pytest.param({"retry-after": "90", **MINUTE_AHEAD}, 90.0, id="whichever that is"),
     ],
 )
 def test_a_rate_limit_is_waited_for(headers: dict[str, str], wait_s: float) -> None:
@@ -90,13 +91,12 @@ def test_a_provider_that_is_named_fails_for_its_model(status_code: int) -> None:
 @pytest.mark.parametrize(
     ("headers", "wait_s"),
     [
-        pytest.param({"x-ratelimit-reset": "1000060000"}, 60.0, id="until the reset"),
+        pytest.param(MINUTE_AHEAD, 60.0, id="until the reset"),
         pytest.param({"x-ratelimit-reset": "9999999999999"}, 25 * 3600.0, id="no cap lasts longer than a day"),
-        # Noon and a bit on 12 January 1970.
         pytest.param({}, UNTIL_MIDNIGHT_S, id="else until midnight UTC"),
         pytest.param({"retry-after": "5"}, UNTIL_MIDNIGHT_S, id="not only for as long as a retry would take"),
         pytest.param(
-            {"retry-after": "5", "x-ratelimit-reset": "1036800000"}, UNTIL_MIDNIGHT_S, id="if both are said"
+            {"retry-after": "5", "x-ratelimit-reset": "1800057600000"}, UNTIL_MIDNIGHT_S, id="if both are said"
         ),
         pytest.param({"x-ratelimit-reset": "soon"}, UNTIL_MIDNIGHT_S, id="nor for no time, if it cannot be read"),
     ],

@@ -37,8 +37,16 @@ def found(*pieces: bytes) -> list[bytes]:
         pytest.param(b"\n\n\ndata: a\n\n\n\n", [b"a"], id="empty lines"),
         pytest.param(b"data: a", [b"a"], id="cut short by the end"),
         pytest.param("data: ü\n\n".encode(), ["ü".encode()], id="UTF-8"),
-        pytest.param(b"data: " + b"x" * LIMIT_BYTES + b"\n\ndata: a\n\n", [b"a"], id="a line that is too long"),
-        pytest.param(b"data: xxxxxxxxxxx\n" * 6 + b"\ndata: a\n\n", [b"a"], id="too many lines"),
+        pytest.param(
+            b"data: " + b"x" * LIMIT_BYTES + b"\n\ndata: a\n\n",
+            [b"x" * (LIMIT_BYTES - 6), b"a"],
+            id="a line that is cut",
+        ),
+        pytest.param(
+            b"data: xxxxxxxxxxx\n" * 6 + b"\ndata: a\n\n",
+            [b"\n".join([b"x" * 11] * 6)[:LIMIT_BYTES], b"a"],
+            id="too many lines",
+        ),
         pytest.param(b":" + b"x" * LIMIT_BYTES + b"\ndata: a\n\n", [b"a"], id="a comment that is too long"),
         pytest.param(b"", [], id="nothing"),
     ],
@@ -77,12 +85,8 @@ def as_one_text(stream: bytes) -> list[bytes]:
         elif not line and lines:
             events.append(lines)
             lines = []
-    values = [[line.partition(b":")[2].removeprefix(b" ") for line in event] for event in events]
-    return [
-        b"\n".join(data)
-        for data, event in zip(values, events, strict=True)
-        if max(map(len, event)) <= LIMIT_BYTES and sum(len(value) + 1 for value in data) <= LIMIT_BYTES
-    ]
+    values = [[line[:LIMIT_BYTES].partition(b":")[2].removeprefix(b" ") for line in event] for event in events]
+    return [b"\n".join(data)[:LIMIT_BYTES] for data in values]
 
 
 @given(st.lists(st.binary(max_size=200)))

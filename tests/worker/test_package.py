@@ -32,6 +32,7 @@ NAMES = {
     "StoreUnavailable",
     "WorkerOpenRouterReporter",
     "get_openrouter_reporter",
+    "refusal_in",
     "report_openrouter_error",
     "report_openrouter_success",
 }

@@ -266,7 +266,7 @@ def counted(record: Record, signal: Signal, reporter: str) -> Record:
     if signal.effect is Effect.SUCCESS:
         return replace(record, breaker=replace(breaker, failures=0, run=frozenset(), refusals=0))
     run = breaker.run | {reporter} if breaker.failures else frozenset({reporter})
-    refusals = breaker.refusals + (signal.error_type is ErrorType.CREDITS_EXHAUSTED)
+    refusals = breaker.refusals + signal.refuses_credit
     after = replace(breaker, failures=breaker.failures + 1, run=run, refusals=refusals)
     return replace(record, breaker=after)
 
@@ -380,7 +380,7 @@ def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, pol
         case Effect.NEUTRAL | Effect.MODEL | Effect.RATE_LIMIT:
             return without_permit(record, owner)
         case _:
-            reason = signal.error_type.value if signal.error_type else OpenRouterState.ERROR.value
+            reason = signal.reported.value if signal.reported else OpenRouterState.ERROR.value
             return now_open(record, reason, owner, now_s, policy)
 
 

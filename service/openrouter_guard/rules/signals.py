@@ -6,19 +6,18 @@ Sources: the documented statuses of chat completions and the error bodies
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
 from enum import StrEnum
 from typing import Any
 
+from . import waits
 from .hiding import without_keys
+from .parsing import text_of
+from .waits import MAX_WAIT_S
 
-__all__ = ["About", "Effect", "ErrorType", "OpenRouterState", "Signal", "of_error_type", "of_status"]
-
-MAX_WAIT_S = 25 * 3600.0
-"""No upstream limit lasts longer than a day; a later time is a clock or a unit gone wrong."""
+__all__ = ["MAX_WAIT_S", "About", "Effect", "ErrorType", "OpenRouterState", "Signal", "of_error_type", "of_status"]
 
 
 class OpenRouterState(StrEnum):
@@ -86,6 +85,7 @@ class Signal:
         status_code: HTTP status, where there was an answer.
         wait_s: How long the upstream asked to wait, where it did.
         about: Whom it is about.
+        is_vague: Whether its error type is a guess, for lack of a body: then only a health check can tell.
     """
 
     effect: Effect
@@ -94,18 +94,28 @@ class Signal:
     status_code: int | None = None
     wait_s: float | None = None
     about: About = About.ACCOUNT
+    is_vague: bool = False
 
     @property
     def doubts_account(self) -> bool:
         """Whether it says that the key or the credit is gone, which a health check can tell better than a call."""
         return self.effect is Effect.FAILURE and self.error_type in _OF_THE_ACCOUNT
 
+    @property
+    def reported(self) -> ErrorType | None:
+        """The error type as it is counted and shown: what is only a guess is unknown."""
+        return ErrorType.UNKNOWN_ERROR if self.is_vague else self.error_type
+
+    @property
+    def refuses_credit(self) -> bool:
+        """Whether it says for sure that the credit is gone: a few of these open the breaker."""
+        return self.reported is ErrorType.CREDITS_EXHAUSTED
+
 
 SUCCESS = Signal(Effect.SUCCESS)
 NEUTRAL = Signal(Effect.NEUTRAL)
 
 _FAILURES: Mapping[int, ErrorType] = {
-    401: ErrorType.API_KEY_INVALID,
     408: ErrorType.TIMEOUT,
     500: ErrorType.SERVICE_UNAVAILABLE,
     502: ErrorType.SERVICE_UNAVAILABLE,
@@ -117,14 +127,18 @@ _FAILURES: Mapping[int, ErrorType] = {
 _OF_THE_ACCOUNT = frozenset({ErrorType.API_KEY_INVALID, ErrorType.CREDITS_EXHAUSTED})
 _MESSAGE_LENGTH = 200
 _DAY_S, _MINUTE_S = 86_400.0, 60.0
-RESET = "x-ratelimit-reset"
+_AFFORDABLE = re.compile(
+    r"can only afford\s{1,4}\$?([0-9][0-9.,_]{0,30})"
+    r"|tokens limit exceeded:\s{0,4}[0-9]{1,15}\s{0,4}>\s{0,4}([0-9]{1,15})",
+    re.IGNORECASE,
+)
 
 
 def of_status(
     status_code: int,
     *,
     error: Mapping[str, Any] | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, Any] | None = None,
     now_s: float,
 ) -> Signal:
     """What an HTTP answer says.
@@ -133,20 +147,28 @@ def of_status(
         status_code: Of the answer, or the ``code`` of an error inside a 200.
         error: The object under ``error`` in the body, where there is one.
         headers: With lower-case names.
-        now_s: Unix seconds, to turn a reset time into a wait.
+        now_s: Unix seconds, to turn a reset time into a wait where the answer has no ``Date``.
     """
-    error = error or {}
-    metadata = _mapping(error.get("metadata"))
-    message = _shown(str(error.get("message") or f"HTTP {status_code}"))
     if status_code < 400:
         return SUCCESS
+    error = error or {}
+    metadata = _mapping(error.get("metadata"))
+    message = text_of(error.get("message"))
+    shown = _shown(message or f"HTTP {status_code}")
+    told = waits.told(headers or {}, metadata)
+    at_s = waits.answered_at_s(told, now_s)
     if status_code == 429:
-        return _rate_limit(message, metadata, headers or {}, now_s)
-    error_type = _error_type(status_code, message, metadata)
-    effect = Effect.NEUTRAL if error_type is None else Effect.FAILURE
-    if status_code >= 500 and metadata.get("provider_name"):
-        return Signal(effect, error_type, message, status_code, _wait_s(headers or {}, metadata, now_s), About.MODEL)
-    return Signal(effect, error_type, message, status_code)
+        return _rate_limit(message, shown, metadata, told, at_s)
+    provider = bool(metadata.get("provider_name"))
+    if status_code in (401, 402, 403):
+        return _refused(status_code, message, shown, error, provider=provider)
+    error_type = _FAILURES.get(status_code, ErrorType.SERVICE_UNAVAILABLE if status_code >= 500 else None)
+    if error_type is None:
+        return Signal(Effect.NEUTRAL, None, shown, status_code)
+    if provider:
+        wait_s = waits.wait_s(told, metadata, at_s)
+        return Signal(Effect.FAILURE, error_type, shown, status_code, wait_s, About.MODEL)
+    return Signal(Effect.FAILURE, error_type, shown, status_code)
 
 
 def of_error_type(error_type: str, message: str = "", status_code: int | None = None) -> Signal:
@@ -163,36 +185,47 @@ def _shown(message: str) -> str:
     return without_keys(message)[:_MESSAGE_LENGTH]
 
 
-def _error_type(status_code: int, message: str, metadata: Mapping[str, Any]) -> ErrorType | None:
-    match status_code:
-        case 402:
-            return None if _is_about_one_request(metadata) else ErrorType.CREDITS_EXHAUSTED
-        case 403:
-            # The only 403 that is about the account: the others are about what was asked for.
-            return ErrorType.CREDITS_EXHAUSTED if "limit exceeded" in message.lower() else None
-        case _ if status_code >= 500:
-            return _FAILURES.get(status_code, ErrorType.SERVICE_UNAVAILABLE)
-        case _:
-            return _FAILURES.get(status_code)
+def _refused(status_code: int, message: str, shown: str, error: Mapping[str, Any], *, provider: bool) -> Signal:
+    """What a 401, a 402 or a 403 says: of the account, of one provider's account, or of one request."""
+    error_type = ErrorType.API_KEY_INVALID if status_code == 401 else ErrorType.CREDITS_EXHAUSTED
+    if status_code == 403 and "limit exceeded" not in message.lower():
+        # The others are about what was asked for.
+        return Signal(Effect.NEUTRAL, None, shown, status_code)
+    if provider:
+        # A key or a balance with that provider, whose model waits alone: it is none of OpenRouter's.
+        return Signal(Effect.MODEL, ErrorType.SERVICE_UNAVAILABLE, shown, status_code, about=About.MODEL)
+    if status_code == 402 and _is_about_one_request(message, _mapping(error.get("metadata"))):
+        return Signal(Effect.NEUTRAL, None, shown, status_code)
+    if status_code == 402 and not any(error.values()):
+        # It may be about one request: the body would tell, and was not read, or a library hides it.
+        return Signal(Effect.FAILURE, error_type, shown, status_code, is_vague=True)
+    return Signal(Effect.FAILURE, error_type, shown, status_code)
 
 
-def _is_about_one_request(metadata: Mapping[str, Any]) -> bool:
-    oversized = metadata.get("reason") == "weight_exceeds_budget"
-    return oversized or metadata.get("limit_source") == "openrouter_in_flight_budget"
+def _is_about_one_request(message: str, metadata: Mapping[str, Any]) -> bool:
+    if metadata.get("reason") == "weight_exceeds_budget":
+        return True
+    if metadata.get("limit_source") == "openrouter_in_flight_budget":
+        return True
+    affordable = _AFFORDABLE.search(message)
+    # What is left pays for a smaller request.
+    return affordable is not None and any(digit in "123456789" for digit in affordable[1] or affordable[2])
 
 
-def _rate_limit(message: str, metadata: Mapping[str, Any], headers: Mapping[str, str], now_s: float) -> Signal:
-    wait_s = _wait_s(headers, metadata, now_s)
+def _rate_limit(
+    message: str, shown: str, metadata: Mapping[str, Any], told: Mapping[str, str], now_s: float
+) -> Signal:
+    wait_s = waits.wait_s(told, metadata, now_s)
+    if "free-models-per" in message.lower():
+        # What is paid for goes on. A provider's name beside it says nothing: the cap is the platform's.
+        wait_s = _free_wait_s(message, wait_s, now_s, has_reset=waits.has_reset(told, now_s))
+        return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, shown, 429, wait_s, About.FREE_MODELS)
     if metadata.get("provider_name"):
         # One provider's pool behind one model is full: that says nothing about the account.
-        return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, message, 429, wait_s, About.MODEL)
-    if "free-models-per" in message.lower():
-        # What is paid for goes on.
-        wait_s = _free_wait_s(message, wait_s, now_s, has_reset=_from_epoch_ms(headers.get(RESET), now_s) is not None)
-        return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, message, 429, wait_s, About.FREE_MODELS)
+        return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, shown, 429, wait_s, About.MODEL)
     # Without a time to wait for there is nothing to hold the fleet to: it counts as one failure.
     effect = Effect.FAILURE if wait_s is None else Effect.RATE_LIMIT
-    return Signal(effect, ErrorType.RATE_LIMITED, message, 429, wait_s)
+    return Signal(effect, ErrorType.RATE_LIMITED, shown, 429, wait_s)
 
 
 def _free_wait_s(message: str, wait_s: float | None, now_s: float, *, has_reset: bool) -> float:
@@ -202,43 +235,6 @@ def _free_wait_s(message: str, wait_s: float | None, now_s: float, *, has_reset:
     until_midnight_s = _DAY_S - now_s % _DAY_S
     # To try again sooner, as Retry-After may say, would be refused all day.
     return max(wait_s or 0.0, 0.0 if has_reset else until_midnight_s)
-
-
-def _wait_s(headers: Mapping[str, str], metadata: Mapping[str, Any], now_s: float) -> float | None:
-    """The longest wait that upstream asks for, in seconds, clamped to 0 … 25 h."""
-    candidates = (
-        _number(headers.get("retry-after-ms"), scale=1e-3),
-        _number(headers.get("retry-after")),
-        _from_date(headers.get("retry-after"), now_s),
-        _number(metadata.get("retry_after_seconds")),
-        _from_epoch_ms(headers.get(RESET), now_s),
-    )
-    waits = [wait for wait in candidates if wait is not None]
-    return min(max(*waits, 0.0), MAX_WAIT_S) if waits else None
-
-
-def _from_epoch_ms(text: Any, now_s: float) -> float | None:
-    reset_s = _number(text, scale=1e-3)
-    return None if reset_s is None else reset_s - now_s
-
-
-def _from_date(text: Any, now_s: float) -> float | None:
-    # Rare, and a probe that starts every few seconds should not pay for it.
-    from email.utils import parsedate_to_datetime
-
-    try:
-        at = parsedate_to_datetime(str(text))
-    except ValueError:
-        return None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now_s
-
-
-def _number(value: Any, *, scale: float = 1.0) -> float | None:
-    try:
-        number = float(value) * scale
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

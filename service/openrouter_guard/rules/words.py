@@ -5,12 +5,14 @@ Source: ``APIErrorType`` and the errors of the Responses API in OpenRouter's Pyt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["status_of"]
+__all__ = ["known_status", "status_of"]
 
 _UNKNOWN = 500
+_CODE = re.compile(r"[45][0-9]{2}")
 _STATUSES: Mapping[str, int] = {
     "authentication": 401,
     "authentication_error": 401,
@@ -75,16 +77,21 @@ _OF_THE_REQUEST = frozenset(
 
 def status_of(error: Mapping[str, Any]) -> int:
     """The HTTP status that an error inside a 200 stands for; one that cannot be told is the upstream's own, 500."""
+    return known_status(error) or _UNKNOWN
+
+
+def known_status(error: Mapping[str, Any]) -> int | None:
+    """The HTTP status that an error names, by number or by a word of ours; None if it names none."""
     code = error.get("code")
-    if isinstance(code, int) and code >= 400:
-        return code
+    if isinstance(code, int | float) and 400 <= code < 600:
+        return int(code)
     metadata = error.get("metadata")
     canonical = metadata.get("error_type") if isinstance(metadata, Mapping) else None
     words = [word for word in (canonical, code, error.get("type")) if isinstance(word, str)]
-    return next((status for word in words if (status := _status(word))), _UNKNOWN)
+    return next((status for word in words if (status := _status(word))), None)
 
 
 def _status(word: str) -> int | None:
-    if word.isdecimal() and len(word) == 3:
+    if _CODE.fullmatch(word):
         return int(word)
     return 400 if word in _OF_THE_REQUEST else _STATUSES.get(word)

@@ -14,7 +14,7 @@ class Events:
     """The data of the events of one stream; comments and other fields are left out.
 
     Args:
-        limit_bytes: An event with more data than this is left out, and a line is kept up to here.
+        limit_bytes: The data of an event, and a line, are cut here.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -22,8 +22,6 @@ class Events:
         self._line = bytearray()
         self._data: list[bytes] = []
         self._data_bytes = 0
-        self._is_cut = False
-        self._is_too_long = False
         self._is_first_line = True
         self._follows_cr = False
 
@@ -53,9 +51,7 @@ class Events:
         return self.feed(b"\n\n")
 
     def _add(self, text: bytes) -> None:
-        room = self._limit_bytes - len(self._line)
-        self._is_cut = self._is_cut or len(text) > room
-        self._line += text[:room]
+        self._line += text[: self._limit_bytes - len(self._line)]
 
     def _whole(self, text: bytes) -> bytes:
         """The line that ends in *text*: most come in one piece, and need not be put together."""
@@ -70,23 +66,19 @@ class Events:
         return line
 
     def _field(self, line: bytes) -> None:
-        is_cut, self._is_cut = self._is_cut, False
         if not line.startswith(b"data:"):
             if line != b"data":
                 return
             line = b"data:"
         value = line[6:] if line.startswith(b"data: ") else line[5:]
-        self._data_bytes += len(value) + 1
-        self._is_too_long = self._is_too_long or is_cut or self._data_bytes > self._limit_bytes
-        if self._is_too_long:
-            self._data.clear()
-            self._data_bytes = 0
-        else:
-            self._data.append(value)
+        # The line end that joins it to the one before counts too.
+        room = self._limit_bytes - self._data_bytes
+        if room >= 0:
+            self._data.append(value[:room])
+            self._data_bytes += len(self._data[-1]) + 1
 
     def _end_event(self, found: list[bytes]) -> None:
         if self._data:
             found.append(b"\n".join(self._data))
             self._data.clear()
         self._data_bytes = 0
-        self._is_too_long = False

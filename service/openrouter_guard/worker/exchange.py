@@ -7,8 +7,8 @@ leave such an answer unread, and some never close it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from openrouter_guard.rules.signals import NEUTRAL, Signal
@@ -20,21 +20,12 @@ from .reading import READABLE_ENCODING, Reading
 __all__ = ["AsyncBody", "Body", "send", "send_async"]
 
 _JSON = "application/json"
-_CALLS = (
-    "/chat/completions",
-    "/completions",
-    "/responses",
-    "/messages",
-    "/embeddings",
-    "/rerank",
-    "/images",
-    "/images/generations",
-    "/videos",
-    "/audio/speech",
-    "/audio/transcriptions",
+_CALL = re.compile(
+    r"/(?:chat/completions|completions|responses|messages|embeddings|rerank|moderations|classifications|decisions|systemone"
+    r"|images(?:/(?:generations|edits|variations))?|videos|audio/(?:speech|transcriptions|translations))/*$",
+    re.IGNORECASE,
 )
-
-
+"""What asks a model for something, below any base path: ``/api/v1``, a preset, a gateway's own."""
 _READ_BYTES = 1_048_576
 """A larger request is not searched for its model."""
 
@@ -121,12 +112,12 @@ async def send_async(
 
 def _is_call(request: _Request) -> bool:
     """Whether it asks a model for something; lists of models, keys and credits say nothing about that."""
-    return request.method == "POST" and request.url.path.endswith(_CALLS)
+    return request.method == "POST" and _CALL.search(request.url.path) is not None
 
 
 def _model_of(request: _Request) -> str | None:
     """The model that it names; None where that is not to be seen."""
-    if not request.headers.get("content-type", "").startswith(_JSON):
+    if not request.headers.get("content-type", "").lower().startswith(_JSON):
         return None
     try:
         content = request.content
@@ -152,7 +143,7 @@ class Exchange:
 
     def failed(self, error: BaseException) -> None:
         """No answer came."""
-        self._end(partial(of_exception, error))
+        self._end(lambda now_s: of_exception(error, now_s=now_s))
 
     def ended(self, reading: Reading) -> None:
         """The answer is there as a whole."""
@@ -160,16 +151,16 @@ class Exchange:
 
     def broke(self, reading: Reading, error: BaseException) -> None:
         """The answer ended in the middle."""
-        self._end(reading.signal if reading.is_decided else partial(of_exception, error))
+        self._end(reading.signal if reading.is_decided else lambda now_s: of_exception(error, now_s=now_s))
 
     def closed(self, reading: Reading) -> None:
         """The caller wants no more of it: unless all was said, that is no success and no failure."""
-        self._end(reading.signal if reading.is_decided else lambda: NEUTRAL)
+        self._end(reading.signal if reading.is_decided else lambda _: NEUTRAL)
 
-    def _end(self, says: Callable[[], Signal]) -> None:
+    def _end(self, says: Callable[[float], Signal]) -> None:
         call, self._call = self._call, None
         if call is not None:
-            call.end(says)
+            call.end(lambda: says(call.now_s))
 
 
 class _Body:

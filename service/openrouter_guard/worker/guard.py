@@ -21,7 +21,7 @@ from openrouter_guard.settings import Settings
 
 from . import process
 from .core import FIRST_VIEW_S, Claim, Core, GuardState
-from .observe import of_answer, of_exception
+from .observe import clock_s, of_answer, of_exception
 from .thread import ended, waited
 from .view import Ticket
 
@@ -58,7 +58,7 @@ class Call:
             body: Parsed JSON or text: an ``error`` inside a 200 counts as that error.
             headers: For the time that a rate limit asks to wait.
         """
-        whole = partial(of_answer, status_code, body=body, headers=headers)
+        whole = partial(of_answer, status_code, body=body, headers=headers, now_s=self.now_s)
         self._signal = self._core.said(whole, partial(of_answer, status_code))
         # Not the one that a success is noted under without more ado.
         self._ticket = Ticket(*self._ticket)
@@ -74,8 +74,16 @@ class Call:
         finally:
             self._give_back()
 
+    @property
+    def now_s(self) -> float:
+        """Unix seconds, by Redis' clock where it is known."""
+        return clock_s(self._core.view)
+
     def _end(self, error: BaseException | None) -> None:
-        self.end(partial(of_exception, error) if error is not None else lambda: getattr(self, "_signal", SUCCESS))
+        if error is None:
+            self.end(lambda: getattr(self, "_signal", SUCCESS))
+        else:
+            self.end(partial(of_exception, error, now_s=self.now_s))
 
     def _goes_all_the_same(self, error: BaseException) -> bool:
         """Whether the call is let go though entering failed, for by a mistake of ours it did. A permit goes back."""
@@ -263,7 +271,7 @@ class Guard(_Guard):
             try:
                 answer = function(*args, **kwargs)
             except BaseException as error:
-                core.end(ticket, core.said(partial(of_exception, error)), began_s=began_s)
+                core.end(ticket, core.said(partial(of_exception, error, now_s=clock_s(core.view))), began_s=began_s)
                 raise
             core.succeed(ticket, "", began_s)
             return answer
@@ -341,7 +349,7 @@ class AsyncGuard(_Guard):
             try:
                 answer = await function(*args, **kwargs)
             except BaseException as error:
-                core.end(ticket, core.said(partial(of_exception, error)), began_s=began_s)
+                core.end(ticket, core.said(partial(of_exception, error, now_s=clock_s(core.view))), began_s=began_s)
                 raise
             core.succeed(ticket, "", began_s)
             return answer

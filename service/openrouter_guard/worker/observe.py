@@ -1,146 +1,154 @@
-"""What an exception of a client library says about the upstream.
+"""What an exception of a client library, or an answer, says about the upstream.
 
-Nothing is imported to find out: exceptions of httpx, requests, aiohttp, the ``openai`` and the ``openrouter`` SDK
-are known by what they carry (a status, headers, a body) and by the names of their classes.
+Nothing is imported to find out, nothing is read that was not read already, and nothing raises: what cannot be known
+is no evidence, and the caller has an exception of its own to see.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
+import re
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from openrouter_guard.rules.parsing import text_of
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal, of_status
-from openrouter_guard.rules.words import status_of
+from openrouter_guard.rules.words import status_of as status_of_words
 
-__all__ = ["UNREADABLE", "of_answer", "of_exception"]
+from .causes import attribute, branches, package
+from .evidence import body_of, error_in, headers_in, headers_of, http_status, parsed, status_of
+from .libraries import FOREIGN, Meaning, meaning_of
+from .view import View
+
+__all__ = ["NOTHING_CAME", "UNREADABLE", "clock_s", "of_answer", "of_exception"]
 
 UNREADABLE = Signal(Effect.FAILURE, ErrorType.UNKNOWN_ERROR, "the answer is not what the API documents")
 """Something answered, and it was not the API: a page, a redirect, half a body."""
-
-_TIMEOUTS = frozenset({"TimeoutException", "APITimeoutError", "Timeout", "ReadTimeout", "ServerTimeoutError"})
-_NETWORK = frozenset(
-    {
-        "TransportError",
-        "APIConnectionError",
-        "ClientConnectionError",
-        "NoResponseError",
-        "ChunkedEncodingError",
-        # These names are others' too: a Redis client's ConnectionError is not the upstream's.
-        "requests.ConnectionError",
-        "socket.gaierror",
-        "urllib.URLError",
-    }
-)
-_OWN = frozenset({"PoolTimeout"})
-"""The caller's own pool of connections was full."""
-_IN_STREAM = frozenset({"openai.APIError"})
-"""It comes without a status for an error inside a stream that had begun well."""
-_BODY_BYTES = 65_536
+NOTHING_CAME = Signal(Effect.FAILURE, ErrorType.UNKNOWN_ERROR, "the stream ended before its answer did")
+_RETRIED = re.compile(r"too many ([45][0-9]{2}) error responses")
+_NO_ANSWER = (Meaning.TIMEOUT, Meaning.NETWORK)
+_WRAPPERS = (Meaning.WRAPPER, Meaning.UNREADABLE, Meaning.RETRIES)
+_RANKS = (Effect.NEUTRAL, Effect.MODEL, Effect.FAILURE, Effect.RATE_LIMIT)
 
 
-def of_exception(error: BaseException | None) -> Signal:
-    """The signal in what a guarded block raised; None is a success, the caller's own mistakes are neutral."""
+def clock_s(view: View) -> float:
+    """The time in Unix seconds: by Redis' clock, or this machine's where that one is not known yet."""
+    return view.now_s if view.is_known else time.time()
+
+
+def of_exception(error: BaseException | None, *, now_s: float | None = None) -> Signal:
+    """The signal in what a guarded block raised; None is a success, the caller's own mistakes are neutral.
+
+    Causes (``raise … from``) and the members of groups are looked at, within bounds: libraries wrap what happened.
+
+    Args:
+        error: Anything at all; never raises.
+        now_s: Unix seconds by Redis' clock, for answers without a ``Date``; None: this machine's.
+    """
     if error is None:
         return SUCCESS
-    if isinstance(error, asyncio.CancelledError) or not isinstance(error, Exception):
+    if not isinstance(error, Exception | BaseExceptionGroup):
         return NEUTRAL
-    names = _names(error)
-    status = _status(error)
-    if status is None and names & _IN_STREAM and _error(_body(error)):
-        status = 200
-    if status is not None:
-        return _refused(status, error)
-    if names & _OWN:
+    try:
+        found = [_of_branch(branch, now_s) for branch in branches(error)]
+    except Exception:  # noqa: BLE001  they are somebody else's objects: then nothing can be known
         return NEUTRAL
-    if isinstance(error, TimeoutError) or names & _TIMEOUTS:
-        return Signal(Effect.FAILURE, ErrorType.TIMEOUT, type(error).__name__)
-    if isinstance(error, ConnectionError) or names & _NETWORK:
-        return Signal(Effect.FAILURE, ErrorType.NETWORK_ERROR, type(error).__name__)
-    return NEUTRAL
+    return max(found, key=lambda signal: (_RANKS.index(signal.effect), signal.wait_s or 0.0), default=NEUTRAL)
 
 
-def of_answer(status_code: int, *, body: object = None, headers: Mapping[str, str] | None = None) -> Signal:
+def of_answer(status_code: int, *, body: object = None, headers: object = None, now_s: float | None = None) -> Signal:
     """The signal in an answer; a 200 whose body carries ``error`` is that error.
 
     Args:
         status_code: Of the HTTP answer.
-        body: As parsed from JSON, or its text.
-        headers: Of the answer, any case.
+        body: As parsed from JSON, its text or bytes, or an SDK's object for it.
+        headers: Of the answer, any case: a mapping, or pairs.
+        now_s: Unix seconds by Redis' clock, for answers without a ``Date``; None: this machine's.
 
-    A redirect says nothing: whoever follows it will know.
+    A redirect says nothing: whoever follows it will know. Never raises.
     """
-    error = _error(body)
-    if status_code < 400 and error:
-        status_code = status_of(error)
-    if 300 <= status_code < 400:
-        return NEUTRAL
-    lower = {name.lower(): value for name, value in (headers or {}).items()}
-    return of_status(status_code, error=error, headers=lower, now_s=time.time())
-
-
-def _refused(status: int, error: Exception) -> Signal:
-    """The signal in an answer that a client would not take; never a success."""
-    body = _body(error)
-    if status >= 400 or _error(body):
-        return of_answer(status, body=body, headers=_headers(error))
-    # A body that can be read may be one that the client is too old for: no reason to stop a fleet.
-    return NEUTRAL if status < 300 and _parsed(body) is not None else UNREADABLE
-
-
-def _names(error: Exception) -> set[str]:
-    """The names of its classes, alone and with the package that they come from."""
-    kinds = type(error).__mro__
-    return {name for kind in kinds for name in (kind.__name__, f"{_package(kind)}.{kind.__name__}")}
-
-
-def _package(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
-
-
-def _status(error: Exception) -> int | None:
-    carriers = (error, getattr(error, "response", None), getattr(error, "raw_response", None))
-    found = (getattr(carrier, name, None) for carrier in carriers for name in ("status_code", "status"))
-    return next((status for status in found if isinstance(status, int)), None)
-
-
-def _headers(error: Exception) -> Mapping[str, str]:
-    for carrier in (error, getattr(error, "response", None), getattr(error, "raw_response", None)):
-        headers = getattr(carrier, "headers", None)
-        if headers is not None and hasattr(headers, "items"):
-            return dict(headers.items())
-    return {}
-
-
-def _body(error: Exception) -> object:
-    body = getattr(error, "body", None)
-    if body is None:
-        try:
-            # httpx raises here for a stream that was not read: then there is no body to look at.
-            body = getattr(getattr(error, "response", None), "text", None)
-        except Exception:  # noqa: BLE001  whatever a foreign object raises, the status alone must do
-            return None
-    return body
-
-
-def _error(body: object) -> Mapping[str, Any]:
-    """The object under ``error``; the ``openai`` SDK hands out what is under it, without the wrapper."""
-    body = _parsed(body)
-    if not isinstance(body, Mapping):
-        return {}
-    inner = body.get("error", body if "message" in body and "code" in body else None)
-    if isinstance(inner, str) and inner:
-        return {"message": inner}
-    return inner if isinstance(inner, Mapping) else {}
-
-
-def _parsed(body: object) -> object:
-    """What the JSON in a text says; None if it is none."""
-    if not isinstance(body, str | bytes):
-        return body
+    status = http_status(status_code)
+    if status is None:
+        return UNREADABLE if isinstance(status_code, int) and status_code >= 600 else NEUTRAL
     try:
-        return json.loads(body[:_BODY_BYTES])
-    except ValueError:
-        return None
+        error = error_in(parsed(body), is_refusal=status >= 400)
+    except Exception:  # noqa: BLE001  the status alone must do
+        error = {}
+    return _of_status(status, error, headers_in(headers), now_s)
+
+
+def _of_status(status: int, error: Mapping[str, object], headers: Mapping[str, str], now_s: float | None) -> Signal:
+    now_s = time.time() if now_s is None else now_s
+    try:
+        status = status_of_words(error) if status < 400 and error else status
+        return (
+            NEUTRAL
+            if status < 200 or 300 <= status < 400
+            else of_status(status, error=error, headers=headers, now_s=now_s)
+        )
+    except Exception:  # noqa: BLE001  the status alone must do
+        return of_status(status, now_s=now_s)
+
+
+def _of_branch(branch: Sequence[BaseException], now_s: float | None) -> Signal:
+    """What an exception and those behind it say; the first is the one that the caller sees, the last began it."""
+    links = [(each, meaning_of(type(each))) for each in branch if isinstance(each, Exception | BaseExceptionGroup)]
+    if any(meaning is Meaning.OWN or _is_foreign(each) for each, meaning in links):
+        return NEUTRAL
+    answers = [number for number, link in enumerate(links) if _is_answer(*link)]
+    # A wrapper may have a status for want of an answer: what is nearer to the wire is believed.
+    if answers and not any(meaning in _NO_ANSWER for _, meaning in links[answers[-1] + 1 :]):
+        return _refused([links[number][0] for number in answers], now_s)
+    for each, meaning in links:
+        found = _without_status(each, meaning, now_s)
+        if found is not None:
+            return found
+    known = [link for link in links if link[1] in _NO_ANSWER] or [link for link in links if link[1] in _WRAPPERS]
+    return _no_answer(*known[0]) if known else NEUTRAL
+
+
+def _is_answer(error: BaseException, meaning: Meaning | None) -> bool:
+    is_made_up = meaning is Meaning.WRAPPER and package(type(error)) == "litellm"
+    return meaning is not Meaning.SERVER and not is_made_up and status_of(error) is not None
+
+
+def _without_status(error: BaseException, meaning: Meaning | None, now_s: float | None) -> Signal | None:
+    """What an exception says of an answer although it has no status; None if it says nothing."""
+    if meaning is Meaning.IN_STREAM or type(error) is ValueError:
+        found = error_in(parsed(body_of(error)), is_refusal=meaning is Meaning.IN_STREAM)
+        return _of_status(200, found, headers_of(error), now_s) if found else None
+    retried = _RETRIED.search(_text(error)) if meaning is Meaning.RETRIES else None
+    return _of_status(int(retried[1]), {}, {}, now_s) if retried else None
+
+
+def _no_answer(error: BaseException, meaning: Meaning | None) -> Signal:
+    if meaning in (Meaning.UNREADABLE, Meaning.RETRIES):
+        return UNREADABLE
+    error_type = ErrorType.TIMEOUT if meaning is Meaning.TIMEOUT else ErrorType.NETWORK_ERROR
+    return Signal(Effect.FAILURE, error_type, text_of(type(error).__name__, 100))
+
+
+def _refused(answers: Sequence[BaseException], now_s: float | None) -> Signal:
+    """The signal in an answer that a client would not take; never a success.
+
+    The one nearest to the wire is believed: a wrapper may have a status of its own. What it lacks, others may have.
+    """
+    nearest = list(reversed(answers))
+    status = next((found for each in nearest if (found := status_of(each) or 0) >= 400), status_of(nearest[0]) or 0)
+    bodies = [parsed(body_of(each)) for each in nearest]
+    errors = (error_in(body, is_refusal=status >= 400) for body in bodies)
+    error = next(filter(None, errors), {})
+    headers: dict[str, str] = {}
+    for each in nearest:
+        headers = headers_of(each) | headers
+    if status >= 400 or error:
+        return _of_status(status, error, headers, now_s)
+    # A body that can be read may be one that the client is too old for: no reason to stop a fleet.
+    return NEUTRAL if status < 300 and any(body is not None for body in bodies) else UNREADABLE
+
+
+def _is_foreign(error: BaseException) -> bool:
+    return any(package(kind) in FOREIGN for kind in type(error).__mro__)
+
+
+def _text(error: BaseException) -> str:
+    return text_of(next(iter(attribute(error, "args") or ()), ""))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from openrouter_guard.rules import latency
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.models import KEPT, Notes, Run, name_of, of_fleet, run_of
-from openrouter_guard.rules.signals import Effect, ErrorType, Signal
+from openrouter_guard.rules.signals import Effect, Signal
 from openrouter_guard.rules.text import json_text
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch
@@ -130,8 +130,8 @@ class Pending:
 
     def _failed(self, result: Result) -> None:
         signal = result.signal
-        error_type = signal.error_type or "unknown_error"
-        state = signal.error_type.state if signal.error_type else "error"
+        error_type = signal.reported or "unknown_error"
+        state = signal.reported.state if signal.reported else "error"
         self.counters["failed_calls"] += 1
         self.counters[f"state_{state}"] += 1
         if result.took_s is not None:
@@ -141,7 +141,7 @@ class Pending:
         if signal.effect is Effect.FAILURE:
             self.failed += 1
             self.slow += (result.took_s or 0.0) >= self.policy.slow_s
-            self.failures["C" if signal.error_type is ErrorType.CREDITS_EXHAUSTED else "F"] += 1
+            self.failures["C" if signal.refuses_credit else "F"] += 1
             self.first_failure_s = self.first_failure_s or result.at_s
             self.fields = {
                 "state": str(state),
@@ -170,7 +170,7 @@ def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
         {
             "timestamp": iso(at_s),
             "worker_id": worker_id,
-            "error_type": signal.error_type or "unknown_error",
+            "error_type": signal.reported or "unknown_error",
             "error_message": signal.message,
             "status_code": signal.status_code,
         }

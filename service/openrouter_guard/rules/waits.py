@@ -1,0 +1,99 @@
+"""How long an answer of the upstream asks to wait, in whatever form it says so.
+
+A wait of nothing, or one that is over, is no information. Times count by the answer's own ``Date``, else by the clock
+that the caller passes in: two readings of one clock differ by the wait, whatever that clock shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC
+from typing import Any
+
+from .parsing import moment_s, number, text_of
+
+__all__ = ["DATE", "MAX_WAIT_S", "RESET", "TOLD", "answered_at_s", "has_reset", "told", "wait_s"]
+
+MAX_WAIT_S = 25 * 3600.0
+"""No upstream limit lasts longer than a day; a later time is a clock or a unit gone wrong."""
+RESET, DATE = "x-ratelimit-reset", "date"
+TOLD = ("retry-after", "retry-after-ms", RESET, DATE)
+"""The headers that tell times."""
+_DURATION_MOST_S = 1e8
+"""A larger number is no duration but a time since 1970."""
+_NUMBER_MOST = 1e20
+_UNITS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (0.0, 1.0))
+"""From how large a number on it counts since 1970 in which part of a second."""
+_HEADER_MOST = 100
+
+
+def told(headers: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The headers that tell times: those of the answer, and beneath them those that its body repeats.
+
+    Args:
+        headers: Of the answer, with lower-case names.
+        metadata: Of the error in its body.
+    """
+    repeated = metadata.get("headers")
+    named = list(repeated.items())[:_HEADER_MOST] if isinstance(repeated, Mapping) else ()
+    found = {text_of(name, 64).strip().lower(): text_of(value, 100).strip() for name, value in named}
+    found.pop(DATE, None)
+    own = {name: text_of(headers.get(name), 100).strip() for name in TOLD}
+    return {name: value for name, value in {**found, **{k: v for k, v in own.items() if v}}.items() if name in TOLD}
+
+
+def answered_at_s(headers: Mapping[str, str], now_s: float) -> float:
+    """When the answer was given, in Unix seconds: as it says itself, where that is within a day of *now_s*."""
+    at_s = _http_date_s(headers.get(DATE, ""))
+    return at_s if at_s is not None and abs(at_s - now_s) <= MAX_WAIT_S else now_s
+
+
+def wait_s(headers: Mapping[str, str], metadata: Mapping[str, Any], now_s: float) -> float | None:
+    """The longest wait that is asked for, in seconds, at most 25 h; None where none is asked for.
+
+    Args:
+        headers: As :func:`told` gives them.
+        metadata: Of the error in the body.
+        now_s: When the answer was given, see :func:`answered_at_s`.
+    """
+    milliseconds = number(headers.get("retry-after-ms"), 0, _NUMBER_MOST)
+    asked = (
+        None if milliseconds is None else milliseconds / 1000,
+        _ahead_s(headers.get("retry-after"), now_s),
+        _ahead_s(metadata.get("retry_after_seconds"), now_s),
+        _ahead_s(headers.get(RESET), now_s),
+    )
+    ahead = [each for each in asked if each is not None and each > 0]
+    return min(max(ahead), MAX_WAIT_S) if ahead else None
+
+
+def has_reset(headers: Mapping[str, str], now_s: float) -> bool:
+    """Whether the end of a limit is named that lies ahead."""
+    return (_ahead_s(headers.get(RESET), now_s) or 0.0) > 0
+
+
+def _ahead_s(raw: object, now_s: float) -> float | None:
+    """A duration, or a time in any unit or form, as seconds from now; negative where it is over."""
+    found = number(raw, 0, _NUMBER_MOST)
+    if found is None:
+        at_s = _http_date_s(raw) or moment_s(raw, now_s, math.inf)
+        return at_s - now_s if at_s else None
+    if found < _DURATION_MOST_S:
+        return found
+    # Upstreams and gateways differ; but seconds are no milliseconds for the next 3,000 years.
+    return found * next(unit for least, unit in _UNITS if found >= least) - now_s
+
+
+def _http_date_s(raw: object) -> float | None:
+    text = text_of(raw, 64)
+    if not text or text[0].isdigit():
+        return None
+    # Rare, and a probe that starts every few seconds should not pay for it.
+    from email.utils import parsedate_to_datetime
+
+    try:
+        at = parsedate_to_datetime(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, LookupError):
+        return None

@@ -1,0 +1,95 @@
+"""What lies behind an exception: those that caused it, and the members of groups, within bounds.
+
+Libraries wrap what happened: ``raise … from error`` says so, and so does a group. An exception that was merely raised
+while another was handled is no wrapper; but litellm wraps in no other way, and requests and urllib by an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from openrouter_guard.errors import CallNotPermitted
+
+__all__ = ["attribute", "branches", "package", "refusal_in"]
+
+_IN_ARGUMENTS = frozenset({"requests", "niquests", "urllib"})
+LEVELS = 16
+MOST = 64
+"""So many exceptions are looked at in all, and no chain is followed further than the levels."""
+
+
+def refusal_in(exception: BaseException | None) -> CallNotPermitted | None:
+    """The guard's refusal behind *exception*, or *exception* itself; None if it is about something else.
+
+    Client libraries and frameworks may wrap a refusal of a guarded transport in an error of their own. Causes
+    (``raise … from``) and exception groups are followed, within bounds and in circles too.
+
+    >>> try:
+    ...     try:
+    ...         raise CallNotPermitted(5.0, "timeout")
+    ...     except CallNotPermitted as refused:
+    ...         raise RuntimeError("no answer") from refused
+    ... except RuntimeError as error:
+    ...     refusal_in(error).retry_after_s
+    5.0
+    """
+    try:
+        links = [each for branch in branches(exception) for each in branch]
+        return next((each for each in links if isinstance(each, CallNotPermitted)), None)
+    except Exception:  # noqa: BLE001  who asks has an error already, and it is the one that matters
+        return None
+
+
+def branches(exception: BaseException | None) -> Iterator[list[BaseException]]:
+    """Each way from *exception* down to what began it: one, or one for each member of a group in it.
+
+    The first of a branch is *exception*. None of them is longer than the levels, and no exception is visited twice
+    but those above a group.
+    """
+    seen: set[int] = set()
+    waiting: list[tuple[BaseException | None, list[BaseException]]] = [(exception, [])]
+    while waiting:
+        link, branch = waiting.pop()
+        while link is not None and id(link) not in seen and len(seen) < MOST and len(branch) < LEVELS:
+            seen.add(id(link))
+            branch = [*branch, link]
+            waiting += ((member, branch) for member in reversed(_members(link)))
+            link = None if _members(link) else _cause(link)
+        if branch and not _members(branch[-1]):
+            yield branch
+
+
+def package(kind: type) -> str:
+    """The package that a class comes from; the standard library's modules count as such."""
+    module = attribute(kind, "__module__")
+    return module.partition(".")[0] if isinstance(module, str) else ""
+
+
+def attribute(thing: object, name: str) -> Any:
+    """An attribute of an object that others made; None if it has none, or if reading it fails."""
+    try:
+        return getattr(thing, name, None)
+    except Exception:  # noqa: BLE001  a property may raise anything, and the caller has an error already
+        return None
+
+
+def _members(link: BaseException) -> tuple[BaseException, ...]:
+    members = attribute(link, "exceptions") if isinstance(link, BaseExceptionGroup) else ()
+    return tuple(each for each in members if isinstance(each, BaseException)) if isinstance(members, tuple) else ()
+
+
+def _cause(link: BaseException) -> BaseException | None:
+    cause = attribute(link, "__cause__")
+    if cause is None:
+        cause = _wrapped(link, package(type(link)))
+    return cause if isinstance(cause, BaseException) else None
+
+
+def _wrapped(link: BaseException, library: str) -> object:
+    """What a library wraps without ``from``."""
+    if library == "litellm":
+        return attribute(link, "__context__")
+    if library in _IN_ARGUMENTS:
+        return next(iter(attribute(link, "args") or ()), None)
+    return None

@@ -1,0 +1,198 @@
+"""Finds the error in a JSON text too large to be kept: in pieces, in little space, and without recursion.
+
+Looked for are ``error`` at the top and in each of ``choices``, and a ``finish_reason`` that is ``error``. What stands
+there is copied, its long texts cut.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from openrouter_guard.rules.parsing import json_of
+
+__all__ = ["ErrorSearch"]
+
+_TEXT_BYTES = 2_048
+_COPY_BYTES = 32_768
+_KEY_BYTES = 64
+_MARKS_MOST = 200_000
+"""So many brackets and texts are looked at: some tenths of a second."""
+_TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_UNITS = re.compile(rb'(?:[^"\\]++|\\[^u]|\\u[0-9A-Fa-f]{4})*+', re.DOTALL)
+_NAMED = re.compile(rb'[^"{}\[\],:]*+')
+_SKIPPED = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+_CLOSING = {0x7B: b"}", 0x5B: b"]"}
+_QUOTE, _COLON, _COMMA, _BACKSLASH = b'":,\\'
+_OPEN, _CLOSE = b"{[", b"}]"
+_UNREAD: Mapping[str, Any] = {"message": "the error is too long to be read"}
+_ENDED_IN_ERROR: Mapping[str, Any] = {"choices": [{"finish_reason": "error"}]}
+
+
+class ErrorSearch:
+    """One text.
+
+    Attributes:
+        is_whole: Whether its outermost bracket was closed.
+        is_given_up: Whether there was too much to look at: then nothing is known of the rest.
+    """
+
+    def __init__(self) -> None:
+        self.is_whole = self.is_given_up = False
+        self._found: Mapping[str, Any] | None = None
+        self._ended_in_error = False
+        self._marks = 0
+        self._depth = 0
+        # Of the three outermost levels: the bracket that opened each, and the last name in it.
+        self._brackets = bytearray(3)
+        self._names = [b"", b"", b""]
+        self._in_text = self._is_escaped = self._is_name = False
+        self._name = bytearray()
+        self._copy: bytearray | None = None
+        self._copy_depth = 0
+        self._copied_text = 0
+        self._copied_brackets = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Look at the next bytes."""
+        at = 0
+        while at < len(data) and self._found is None and not self.is_given_up:
+            at = self._through_text(data, at) if self._in_text else self._through_marks(data, at)
+
+    def end(self) -> Mapping[str, Any] | None:
+        """The error, as a body that carries it; None if there is none. One that the end cut short is completed."""
+        if self._found is None and self._copy is not None:
+            closing = b"".join(_CLOSING[each] for each in reversed(self._copied_brackets))
+            self._copy_ended(b'"' * self._in_text + closing)
+        return self._found or (_ENDED_IN_ERROR if self._ended_in_error else None)
+
+    # -- within a text --------------------------------------------------------------------------------------------
+
+    def _through_text(self, data: bytes, at: int) -> int:
+        if self._is_escaped:
+            self._is_escaped = False
+            self._take(data[at : at + 1])
+            return at + 1
+        match = _TEXT.match(data, at)
+        end = match.end() if match else at
+        self._take(data[at:end])
+        if end == len(data):
+            return end
+        if data[end] == _BACKSLASH:
+            self._is_escaped = True
+            self._take(b"\\")
+        else:
+            self._in_text = False
+            self._text_ended()
+        return end + 1
+
+    def _take(self, text: bytes) -> None:
+        if self._copy is None:
+            if self._is_name:
+                self._name += text[: _KEY_BYTES - len(self._name)]
+            return
+        room = _TEXT_BYTES - self._copied_text
+        if len(text) <= room:
+            self._copied_text += len(text)
+            self._add(text)
+        else:
+            # Once cut, no more of this text is taken: it would not fit together.
+            self._copied_text = _TEXT_BYTES
+            self._add(_units(text[:room]))
+
+    def _text_ended(self) -> None:
+        self._add(b'"')
+        if self._copy is None and self._is_name:
+            self._names[self._depth - 1] = bytes(self._name)
+
+    # -- between texts --------------------------------------------------------------------------------------------
+
+    def _through_marks(self, data: bytes, at: int) -> int:
+        needs_all = self._copy is not None or self._is_of_interest
+        match = (_NAMED if needs_all else _SKIPPED).match(data, at)
+        end = match.end() if match else at
+        self._add(data[at:end])
+        if end == len(data):
+            return end
+        self._marks += 1
+        self.is_given_up = self._marks > _MARKS_MOST
+        self._mark(data[end])
+        return end + 1
+
+    @property
+    def _is_of_interest(self) -> bool:
+        """Whether what stands here are the members of an object that may hold an error."""
+        if self._depth == 3:
+            return self._names[0] == b"choices" and self._brackets == b"{[{"
+        return self._depth == 1 and self._brackets[0] in b"{"
+
+    def _mark(self, mark: int) -> None:
+        if mark == _QUOTE:
+            self._in_text, self._copied_text = True, 0
+            self._name.clear()
+            self._add(b'"')
+        elif mark in _OPEN:
+            self._opened(mark)
+        elif mark in _CLOSE:
+            self._closed(mark)
+        elif mark == _COMMA:
+            self._value_ended()
+            self._add(b",")
+            self._is_name = self._is_of_interest
+        elif self._copy is not None:
+            self._add(b":")
+        else:
+            self._is_name = False
+            self._value_begins()
+
+    def _opened(self, mark: int) -> None:
+        self._add(bytes((mark,)))
+        if self._copy is not None:
+            self._copied_brackets.append(mark)
+        self._depth += 1
+        if self._depth <= 3:
+            self._brackets[self._depth - 1] = mark
+            self._names[self._depth - 1] = b""
+        self._is_name = self._is_of_interest
+
+    def _closed(self, mark: int) -> None:
+        self._value_ended()
+        if self._copied_brackets:
+            self._add(bytes((mark,)))
+            self._copied_brackets.pop()
+        self._depth = max(self._depth - 1, 0)
+        self._is_name = False
+        self.is_whole = self._depth == 0
+
+    # -- copies ---------------------------------------------------------------------------------------------------
+
+    def _value_begins(self) -> None:
+        wanted = (b"error",) if self._depth == 1 else (b"error", b"finish_reason")
+        if self._is_of_interest and self._names[self._depth - 1] in wanted:
+            self._copy, self._copy_depth = bytearray(), self._depth
+            self._copied_brackets.clear()
+
+    def _value_ended(self) -> None:
+        if self._copy is not None and self._depth == self._copy_depth:
+            self._copy_ended(b"")
+
+    def _copy_ended(self, closing: bytes) -> None:
+        read = json_of(b"[" + bytes(self._copy or b"") + closing + b"]")
+        value = read[0] if isinstance(read, list) and read else None
+        self._copy = None
+        self._copied_brackets.clear()
+        if self._copy_depth == 3 and self._names[2] == b"finish_reason":
+            self._ended_in_error = self._ended_in_error or value == "error"
+        elif value or read is None:
+            self._found = {"error": value or _UNREAD}
+
+    def _add(self, data: bytes) -> None:
+        if self._copy is not None and len(self._copy) <= _COPY_BYTES:
+            self._copy += data[: _COPY_BYTES + 1]
+
+
+def _units(text: bytes) -> bytes:
+    """As much of a text as does not end within an escape."""
+    match = _UNITS.match(text)
+    return match[0] if match else b""
