@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from openrouter_guard.rules.breaker import Phase
+
 from .kinds import Trait
+from .reading import Reading
 from .spec import Options
 from .workload import OPT, Workload
 
@@ -74,10 +77,15 @@ class Skip:
     message: str = ""
 
 
-def paused_since_s(candidates: Iterable[Candidate], owner: Owner) -> float | None:
-    """When the present pause began; None if nothing is paused."""
+def paused_since_s(candidates: Iterable[Candidate], owner: Owner, reading: Reading) -> float | None:
+    """When the present pause began; None if nothing is paused.
+
+    One of before the breaker last closed is over, whatever an annotation says that came back since: while the breaker
+    is open again, what it left counts from that closing.
+    """
     pauses = [c.workload.pause for c in candidates if c.is_paused_by(owner)]
-    return min((pause.at_s for pause in pauses if pause), default=None)
+    since_s = min((pause.at_s for pause in pauses if pause), default=None)
+    return since_s if since_s is None or reading.phase is Phase.CLOSED else max(since_s, reading.closed_at_s)
 
 
 def skip(candidate: Candidate, owner: Owner, outage: str) -> Skip | None:

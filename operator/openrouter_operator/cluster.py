@@ -30,7 +30,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 
 from .spec import DEFAULT_CLASS
-from .workload import FIELD_MANAGER, GROUP, Change, Workload
+from .workload import FIELD_MANAGER, GROUP, PAUSED, RELEASED, Change, Workload
 
 __all__ = [
     "AUTOSCALERS",
@@ -68,6 +68,8 @@ WATCH_S = 240
 SILENT_S = 70.0
 """The API server sends a bookmark every minute: a watch that is silent for longer hangs."""
 _MERGE = "application/merge-patch+json"
+_JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _BODY_SHOWN = 300
 
 
@@ -182,6 +184,18 @@ class Cluster:
         self._note(workload.kind.plural, workload.namespace, workload.version, made.version)
         return made
 
+    async def forget(self, kind: Path, namespace: str, name: str, version: str) -> None:
+        """Take our annotations from an object that only carries copies of them, if it is as it was seen.
+
+        Raises:
+            ClusterError: If that was not done.
+        """
+        notes = {"resourceVersion": version, "annotations": {PAUSED: None, RELEASED: None}}
+        async with self._turns:
+            self.fence()
+            path = f"{_every(kind, namespace)}/{name}?fieldManager={FIELD_MANAGER}"
+            await self._request("PATCH", path, body={"metadata": notes})
+
     async def workload(self, seen: Workload) -> Workload:
         """The workload as it is now, whatever has become of it."""
         async with self._turns:
@@ -230,6 +244,12 @@ class Cluster:
             for found in page["items"]:
                 yield found
 
+    async def metadata(self, kind: Path, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
+        """The metadata alone of all objects of a kind, in one namespace or (empty) everywhere, page by page."""
+        async for page in self._pages(kind, namespace, accept=_METADATA):
+            for found in page["items"]:
+                yield found
+
     async def snapshot(self, kind: Path, namespace: str) -> tuple[Sequence[Mapping[str, Any]], str]:
         """The same as a whole, and the version to watch from."""
         pages = [page async for page in self._pages(kind, namespace)]
@@ -258,10 +278,11 @@ class Cluster:
                         raise _error(event["object"].get("code", 500), json.dumps(event["object"]).encode(), {})
                     yield event["type"], event["object"]
 
-    async def _pages(self, kind: Path, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
+    async def _pages(self, kind: Path, namespace: str, accept: str = _JSON) -> AsyncIterator[Mapping[str, Any]]:
         next_page = ""
         while True:
-            page = await self._request("GET", f"{_every(kind, namespace)}?limit={PAGE}&continue={quote(next_page)}")
+            where = f"{_every(kind, namespace)}?limit={PAGE}&continue={quote(next_page)}"
+            page = await self._request("GET", where, accept=accept)
             yield page
             next_page = page["metadata"].get("continue") or ""
             if not next_page:
@@ -319,8 +340,10 @@ class Cluster:
         if after != before:  # else nothing was to be changed, and no watch will tell of it
             self.wrote(plural, namespace, after)
 
-    async def _request(self, method: str, path: str, *, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        method, url, headers, _, _ = await self._call(method, path)
+    async def _request(
+        self, method: str, path: str, *, body: Mapping[str, Any] | None = None, accept: str = _JSON
+    ) -> dict[str, Any]:
+        method, url, headers, _, _ = await self._call(method, path, accept)
         try:
             answer = await self._api.call_api(method, url, headers, body, _request_timeout=TIMEOUT_S)
             text = await answer.read()
@@ -337,9 +360,9 @@ class Cluster:
             raise Unavailable(f"what answers at {self.host} is no API server: its answer is not JSON") from None
         return found
 
-    async def _call(self, method: str, path: str) -> tuple[str, str, dict[str, str], Any, Any]:
+    async def _call(self, method: str, path: str, accept: str = _JSON) -> tuple[str, str, dict[str, str], Any, Any]:
         """What makes a request, with our credentials as of now."""
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": accept}
         if method == "PATCH":
             headers["Content-Type"] = _MERGE
         # The body is plain JSON already: the client need not look through it for its own models.

@@ -25,6 +25,7 @@ from .cluster import AUTOSCALERS, RESOURCE, Cluster, ClusterError, NotLeading, f
 from .connections import Connections
 from .discovery import Arrivals
 from .feed import Feeds
+from .handed_down import HandedDown
 from .inventory import Inventory
 from .kinds import Kind
 from .metrics import Histogram
@@ -98,7 +99,8 @@ class Operator:
         self.feeds = feeds
         self.resources: dict[str, _Watched] = {}
         self.others: set[str] = set()
-        self.orphans = Orphans(cluster, inventory, self.knows, self.wake_namespace)
+        self.orphans = Orphans(cluster, inventory, self.knows, self.holds, self.lets_go)
+        self.handed_down = HandedDown(cluster, inventory)
         self.census = Census(cluster, inventory, self.claims, self.wake_namespace, namespaces)
         self.ending = asyncio.Event()
         self.streams = Streams()
@@ -129,12 +131,16 @@ class Operator:
         elif not self.inventory.put(workload):
             return
         self.wake_namespace(workload.namespace)
-        if workload.pause is not None and not self.knows(workload.pause.owner_uid):
+        if workload.copied is not None or (workload.pause and not self.knows(workload.pause.owner_uid)):
             self.orphans.hint()
 
     def knows(self, uid: str) -> bool:
         """Whether the resource is there, and somebody looks after it."""
         return uid in self.resources or uid in self.others
+
+    def holds(self, uid: str) -> bool:
+        """Whether a resource has paused the workload, whatever is written on it by now."""
+        return any(watched.reconciler.holds(uid) for watched in self.resources.values())
 
     def wake_scope(self, scope: str) -> None:
         for watched in self.resources.values():
@@ -145,6 +151,11 @@ class Operator:
         for watched in self.resources.values():
             if watched.namespace == namespace:
                 watched.wake.set()
+
+    def lets_go(self, namespace: str) -> None:
+        """Workloads there have been let go of: others may want them, and copies of their annotations mean nothing."""
+        self.handed_down.hint(namespace)
+        self.wake_namespace(namespace)
 
     def stalled(self) -> list[str]:
         """What makes no progress."""
@@ -157,9 +168,7 @@ class Operator:
         return (
             watched.reconciler
             if watched
-            else Reconciler(
-                self._cluster, self.inventory, self.connections, self.claims, self._access, self.wake_namespace
-            )
+            else Reconciler(self._cluster, self.inventory, self.connections, self.claims, self._access, self.lets_go)
         )
 
     @contextmanager

@@ -84,6 +84,10 @@ class Inventory:
         """Every workload, in all namespaces, that remembers a pause."""
         return tuple(w for found in self._workloads.values() for w in found.values() if w.pause is not None)
 
+    def copies(self) -> Iterable[Workload]:
+        """Every workload, in all namespaces, that is a copy of a paused one."""
+        return tuple(w for found in self._workloads.values() for w in found.values() if w.copied is not None)
+
     # -- autoscalers --------------------------------------------------------------------------------------------
 
     def put_autoscaler(self, body: Mapping[str, Any]) -> None:

@@ -1,8 +1,9 @@
-"""What one resource has paused, in case that a workload forgets it.
+"""What one resource has paused, in case that a workload forgets it, or remembers something else.
 
 Who replaces a whole object (``kubectl replace``, Argo CD with ``Replace=true``) takes its annotations away, and it
-looks like one that was never paused. This is kept by the process alone, since it only tells whose change that was:
-what a workload needs to come back is on the workload itself.
+looks like one that was never paused. ``kubectl rollout undo`` puts the annotations of an older ReplicaSet in their
+place, which may tell of an outage that is long over. This is kept by the process alone, since it only tells whose
+change that was: what a workload needs to come back is on the workload itself.
 """
 
 from __future__ import annotations
@@ -26,40 +27,77 @@ class Memory:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._owner_uid = ""
         self._pauses: dict[str, Pause] = {}
+        self._asked: dict[str, Pause] = {}
+        self._running_at_s: dict[str, float] = {}
         self._released: dict[str, str] = {}
         self._mended_s: dict[str, float] = {}
 
     def recall(self, workload: Workload) -> Workload:
-        """The workload with what it has forgotten."""
-        if workload.pause is not None or workload.damage or workload.released or workload.is_controlled:
+        """The workload with what it has forgotten, and without what was not ours to remember."""
+        if workload.is_controlled:
+            return workload
+        if workload.pause is not None:
+            return self._corrected(workload, workload.pause)
+        if workload.damage or workload.released:
             return workload
         if workload.uid in self._released:
             return replace(workload, released=self._released[workload.uid])
         pause = self._pauses.get(workload.uid)
-        if pause is None:
-            return workload
+        return workload if pause is None else self._reminded(workload, pause)
+
+    def _corrected(self, workload: Workload, written: Pause) -> Workload:
+        """What is written counts, unless it is older than what we know."""
+        known, asked = self._pauses.get(workload.uid), self._asked.get(workload.uid)
+        if any(ours is not None and written.is_same(ours) for ours in (known, asked)):
+            return workload  # asked: it was made, though its answer was lost
+        if known is not None:
+            return self._reminded(workload, known) if written.at_s < known.at_s else workload
+        is_over = written.at_s < self._running_at_s.get(workload.uid, 0.0) and written.owner_uid == self._owner_uid
+        return replace(workload, pause=None, has_litter=True) if is_over else workload
+
+    def _reminded(self, workload: Workload, pause: Pause) -> Workload:
         is_due = self._clock() - self._mended_s.get(workload.uid, float("-inf")) >= MEND_S
         return replace(workload, pause=pause, is_stripped=is_due)
+
+    def holds(self, uid: str) -> bool:
+        """Whether the workload is known to be paused, whatever is written on it."""
+        return uid in self._pauses
 
     def begin(self, reading: Reading) -> None:
         """A round begins: what was let go in another outage may be paused in this one."""
         if reading.is_fresh:
             self._released = {uid: outage for uid, outage in self._released.items() if outage == reading.outage}
 
+    def asks(self, changes: Iterable[Change]) -> None:
+        """These changes are about to be asked for; the answer may be lost."""
+        self._asked |= {change.workload.uid: change.pause for change in changes if change.pause}
+
     def made(self, changes: Iterable[Change]) -> None:
         """These changes were made by ourselves."""
         for change in changes:
             uid = change.workload.uid
+            self._asked.pop(uid, None)
             if change.released:
                 self._released[uid] = change.released
             if change.pause is None:
                 self._pauses.pop(uid, None)
-            elif change.workload.is_stripped:
+                continue
+            self._pauses[uid] = change.pause
+            if change.workload.is_stripped:
                 self._mended_s[uid] = self._clock()
 
-    def note(self, candidates: Iterable[Candidate], owner: Owner) -> None:
-        """Keep in mind what is paused now."""
-        ours = (c.workload for c in candidates if c.is_paused_by(owner))
-        self._pauses = {workload.uid: workload.pause for workload in ours if workload.pause}
-        self._mended_s = {uid: at_s for uid, at_s in self._mended_s.items() if uid in self._pauses}
+    def note(self, candidates: Iterable[Candidate], owner: Owner, now_s: float) -> None:
+        """Keep in mind what is paused now, and what runs; *now_s* is Redis' clock, as in a pause."""
+        self._owner_uid = owner.uid
+        pauses, running = dict[str, Pause](), dict[str, float]()
+        for candidate in candidates:
+            workload = candidate.workload
+            if workload.pause is None:
+                running[workload.uid] = now_s
+            elif candidate.is_paused_by(owner):
+                pauses[workload.uid] = workload.pause
+        self._pauses, self._running_at_s = pauses, running
+        self._asked = {uid: pause for uid, pause in self._asked.items() if uid in pauses or uid in running}
+        self._mended_s = {uid: at_s for uid, at_s in self._mended_s.items() if uid in pauses}

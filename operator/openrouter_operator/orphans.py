@@ -1,4 +1,8 @@
-"""What was paused by a resource that is gone comes back, whoever paused it and whenever that was."""
+"""What was paused by a resource that is gone comes back, whoever paused it and whenever that was.
+
+So does a copy of a paused workload, made by hand or by a backup tool in another namespace or cluster: whoever paused
+the original knows nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ class Orphans:
 
     Args:
         is_looked_after: Whether somebody looks after a resource, by its UID.
+        is_held: Whether a resource has paused a workload, by its UID, whatever is written on it by now.
         let_go: Told the namespace where something was restored: others may want it.
     """
 
@@ -31,11 +36,13 @@ class Orphans:
         cluster: Cluster,
         inventory: Inventory,
         is_looked_after: Callable[[str], bool],
+        is_held: Callable[[str], bool],
         let_go: Callable[[str], None],
     ) -> None:
         self._cluster = cluster
         self._inventory = inventory
         self._is_looked_after = is_looked_after
+        self._is_held = is_held
         self._let_go = let_go
         self._changes = Changes(cluster, inventory)
         self._hint = asyncio.Event()
@@ -48,7 +55,8 @@ class Orphans:
         await self._hint.wait()
         self._hint.clear()
         try:
-            left = await self._restore(await self._ownerless(self._inventory.paused()))
+            ownerless = await self._ownerless(self._inventory.paused())
+            left = await self._restore([*ownerless, *self._inventory.copies()])
         except ClusterError as error:
             logger.warning("workloads of a vanished OpenRouterStatus wait: %s", error)
             left = True
@@ -59,10 +67,11 @@ class Orphans:
     async def _restore(self, found: Sequence[Workload]) -> bool:
         """Whether something is still to be restored."""
         await self._changes.make([change for change in map(restored, found) if change])
-        paused = {workload.uid for workload in self._inventory.paused()}
-        done = [workload for workload in found if workload.uid not in paused]
+        left = {workload.uid for workload in (*self._inventory.paused(), *self._inventory.copies())}
+        done = [workload for workload in found if workload.uid not in left]
         for workload in done:
-            logger.info("restored %s in %s: its OpenRouterStatus is gone", workload, workload.namespace)
+            why = "it is a copy of a paused one" if workload.copied else "its OpenRouterStatus is gone"
+            logger.info("restored %s in %s: %s", workload, workload.namespace, why)
         for namespace in {workload.namespace for workload in done}:
             self._let_go(namespace)
         return len(done) < len(found)
@@ -74,6 +83,8 @@ class Orphans:
         for workload in paused:
             pause = workload.pause
             if pause is None or pause.is_orphaned or self._is_looked_after(pause.owner_uid):
+                continue
+            if self._is_held(workload.uid):
                 continue
             owner = (workload.namespace, pause.owner)
             if owner not in owners:

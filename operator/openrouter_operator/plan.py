@@ -244,7 +244,10 @@ def changes(goal: Goal, owner: Owner, reading: Reading, candidates: Sequence[Can
         found += [_paused(c, owner, reading) for c in candidates if _is_pausable(c, owner, reading.outage)]
     elif goal.reason == "BreakerClosed":
         found += [forgets(c.workload) for c in candidates if _is_over(c, owner, reading)]
-    return sorted((change for change in found if change is not None), key=lambda change: change.rank)
+    made = [change for change in found if change is not None]
+    changed = {change.workload.uid for change in made}
+    made += [forgets(c.workload) for c in candidates if c.workload.has_litter and c.workload.uid not in changed]
+    return sorted(made, key=lambda change: change.rank)
 
 
 def _is_pausable(candidate: Candidate, owner: Owner, outage: str) -> bool:
@@ -262,7 +265,8 @@ def _paused(candidate: Candidate, owner: Owner, reading: Reading) -> Change:
     workload = candidate.workload
     value = _value(candidate, candidate.paused_pods)
     pods = candidate.pods_behind
-    pause = Pause(owner.uid, owner.name, reading.epoch, workload.value, value, at_s=reading.now_s, pods=pods)
+    at_s, uid = reading.now_s, workload.uid
+    pause = Pause(owner.uid, owner.name, reading.epoch, workload.value, value, at_s=at_s, pods=pods, uid=uid)
     return Change(workload, value, pause, rank=candidate.options.priority)
 
 

@@ -54,6 +54,13 @@ class Reading:
         return f"{self.scope}/{iso(at_s)}"
 
     @property
+    def closed_at_s(self) -> float:
+        """When the breaker last closed; 0 if that is not known, or lies ahead for a clock that was set back."""
+        moves = self.record.transitions if self.record else ()
+        closings = (move.at_s for move in moves if move.after is Phase.CLOSED and move.at_s <= self.now_s)
+        return max(closings, default=0.0)
+
+    @property
     def limited_until_s(self) -> float:
         """Until when calls are rate limited; 0 if they are not."""
         until_s = self.record.upstream.limited_until_s if self.record else 0.0

@@ -96,6 +96,10 @@ class Reconciler:
         # A deletion must not restore what a round that is still under way pauses.
         self._turn = asyncio.Lock()
 
+    def holds(self, uid: str) -> bool:
+        """Whether we have paused the workload, whatever is written on it by now."""
+        return self._memory.holds(uid)
+
     @property
     def progressed_s(self) -> float:
         """When the last change of a workload was answered, monotonic clock."""
@@ -172,12 +176,12 @@ class Reconciler:
         reading = _since_before(feed.read(), old)
         self._memory.begin(reading)
         before = self._candidates(namespace, owner, spec)
-        goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner))
+        goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner, reading))
         self.is_flapping = goal.reason == plan.FLAPPING
         wanted = plan.changes(goal, owner, reading, before)
         await self._make([] if spec.dry_run else wanted)
         after = self._candidates(namespace, owner, spec) if wanted else before
-        self._memory.note(after, owner)
+        self._memory.note(after, owner, reading.now_s)
         now = Round(
             generation=generation,
             spec=spec,
@@ -207,6 +211,7 @@ class Reconciler:
         await self._make(plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, found))
 
     async def _make(self, wanted: Sequence[Change]) -> None:
+        self._memory.asks(wanted)
         made = await self._changes.make(wanted)
         self._memory.made(made)
         for namespace in {change.workload.namespace for change in made if change.pause is None}:
@@ -251,10 +256,8 @@ class Reconciler:
         found = []
         for workload in map(self._memory.recall, self._inventory.of(namespace)):
             options = spec.options(workload) if spec is not None else None
-            if options is None and workload.pause is None:
-                continue
             candidate = Candidate(workload, is_matched=options is not None, options=options or Options())
-            if candidate.is_matched or candidate.is_paused_by(owner):
+            if candidate.is_matched or candidate.is_paused_by(owner) or workload.has_litter:
                 found.append(candidate)
         return self._with_surroundings(namespace, owner, found)
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from .cluster import CRDS, RESOURCE, Cluster, ClusterError, Conflict, NotFound, is_finalizer
+from .handed_down import EVERYWHERE, REPLICA_SETS, Copy, newest
 from .kinds import BY_NAME, Kind, UnusableKind, from_crd
 from .spec import DEFAULT_CLASS
 from .workload import Workload, restored
@@ -17,8 +18,9 @@ from .workload import Workload, restored
 __all__ = ["EVERYWHERE", "Fate", "Finding", "Only", "rescue"]
 
 Others: TypeAlias = frozenset[str] | None
-EVERYWHERE = ""
 _TRIES = 5
+_WITHOUT_COPIES = frozenset(kind for name, kind in BY_NAME.items() if name != "Deployment")
+"""The kinds that hand no annotations down; of a custom kind nobody knows."""
 _AT_ONCE = 200
 
 
@@ -131,16 +133,25 @@ async def _workloads(
     try:
         async for body in cluster.list(kind.path, namespace):
             workload = Workload.of(kind, body)
-            if (workload.damage or workload.pause) and _is_ours(workload, others):
+            if (workload.damage or workload.pause or workload.copied) and _is_ours(workload, others):
                 workloads.append(workload)
     except NotFound:
         return  # this cluster does not know the kind
     except ClusterError as error:
         yield _unlisted(kind.plural, namespace, error)
+    copies = await _copies(cluster, namespace) if workloads and kind not in _WITHOUT_COPIES else []
     for first in range(0, len(workloads), _AT_ONCE):
         some = workloads[first : first + _AT_ONCE]
-        for finding in await asyncio.gather(*(_restore(cluster, workload, dry_run) for workload in some)):
+        for finding in await asyncio.gather(*(_restore(cluster, workload, copies, dry_run) for workload in some)):
             yield finding
+
+
+async def _copies(cluster: Cluster, namespace: str) -> list[Copy]:
+    """What is left on ReplicaSets: an undone rollout may have put an earlier annotation onto the workload itself."""
+    with suppress(ClusterError):
+        found = [Copy.of(body) async for body in cluster.metadata(REPLICA_SETS.path, namespace)]
+        return [copy for copy in found if copy]
+    return []
 
 
 def _is_ours(workload: Workload, others: Others) -> bool:
@@ -150,11 +161,11 @@ def _is_ours(workload: Workload, others: Others) -> bool:
     return workload.pause.owner_uid not in others and not workload.pause.is_orphaned
 
 
-async def _restore(cluster: Cluster, workload: Workload, dry_run: bool) -> Finding:
+async def _restore(cluster: Cluster, workload: Workload, copies: Sequence[Copy], dry_run: bool) -> Finding:
     what = f"{workload} in {workload.namespace}"
     try:
         for _ in range(_TRIES):
-            change = restored(workload)
+            change = restored(newest(workload, copies))
             if change is None:
                 return _unpaused(what, workload)
             fate = Fate.KEPT if not change.is_written else Fate.RESTORED

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from openrouter_guard.rules.wire import iso, unix_s
@@ -38,6 +38,8 @@ OPT = f"{GROUP}/pause"
 """The word of the workload's owner: ``"true"`` for targets by annotation, ``"false"`` keeps it running."""
 FIELD_MANAGER = "openrouter-guard"
 """As whom we write, and so are known to the API server's field management."""
+_SAME_S = 0.001
+"""Times are written to the microsecond."""
 CONTEST_S = (5.0, 300.0)
 """The first and the longest wait before a pause that somebody undoes is put back."""
 _TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
@@ -65,6 +67,7 @@ class Pause:
     """What a paused workload remembers.
 
     Attributes:
+        uid: The workload that was paused. Another one that carries the annotation is a copy of it.
         owner_uid: The ``OpenRouterStatus`` that paused it.
         owner: Its name, in the namespace of the workload.
         epoch: The breaker's, when it was paused.
@@ -85,6 +88,11 @@ class Pause:
     pods: int | None = None
     contest: Contest | None = None
     is_orphaned: bool = False
+    uid: str = ""
+
+    def is_same(self, other: Pause) -> bool:
+        """Whether both tell of the same pause, whatever has been written about it since."""
+        return (self.uid, self.epoch) == (other.uid, other.epoch) and abs(self.at_s - other.at_s) < _SAME_S
 
     @classmethod
     def parse(cls, text: str, lever: Lever) -> Pause:
@@ -106,6 +114,7 @@ class Pause:
                 pods=None if found.get("pods") is None else int(found["pods"]),
                 contest=_contest(found.get("contested")),
                 is_orphaned=found.get("orphaned") is True,
+                uid=str(found.get("uid") or ""),
             )
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"annotation {PAUSED} cannot be read: {error}") from error
@@ -122,6 +131,8 @@ class Pause:
             more["contested"] = {"times": self.contest.times, "at": iso(self.contest.at_s), "by": self.contest.by}
         if self.is_orphaned:
             more["orphaned"] = True
+        if self.uid:
+            more["uid"] = self.uid
         return json.dumps(
             {
                 "owner": {"name": self.owner, "uid": self.owner_uid},
@@ -142,6 +153,8 @@ class Workload:
         version: Its ``resourceVersion``: a change is refused once anybody has made another.
         value: What is written where its kind keeps how much is to run.
         pause: What it remembers; None if it is not paused.
+        copied: What another workload remembers, where this one is a copy of it, made by hand or by a backup tool.
+        has_litter: Whether its annotation tells of a pause that is over, as an undone rollout brings back.
         damage: Why its annotation cannot be read; empty if it can.
         released: The outage during which it is left alone; empty if none.
         opt: What its owner says to being paused, ``"true"`` or ``"false"``; empty for nothing, and the text as it is
@@ -160,6 +173,8 @@ class Workload:
     value: Value
     labels: Mapping[str, str]
     pause: Pause | None = None
+    copied: Pause | None = None
+    has_litter: bool = False
     damage: str = ""
     released: str = ""
     opt: str = ""
@@ -178,6 +193,7 @@ class Workload:
         is_controlled = any(owner.get("controller") for owner in metadata.get("ownerReferences") or ())
         # A Deployment hands its annotations down to its ReplicaSets, and so does a Rollout: theirs are not their own.
         pause, damage = _pause(None if is_controlled else annotations.get(PAUSED), kind.lever)
+        is_copy = pause is not None and pause.uid not in ("", metadata["uid"])
         value = kind.lever.read(body)
         is_ours = pause is not None and value == pause.set_to
         return cls(
@@ -188,7 +204,8 @@ class Workload:
             version=metadata["resourceVersion"],
             value=value,
             labels=dict(metadata.get("labels") or {}),
-            pause=pause,
+            pause=None if is_copy else pause,
+            copied=pause if is_copy else None,
             damage=damage,
             released=annotations.get(RELEASED, ""),
             opt=_truth(annotations[OPT]) if OPT in annotations else "",
@@ -283,11 +300,13 @@ def forgets(workload: Workload, *, released: str = "") -> Change:
 
 
 def restored(workload: Workload) -> Change | None:
-    """The change that undoes a pause whose owner is gone; what somebody has set since stands."""
-    pause = workload.pause
+    """The change that undoes a pause whose owner is gone, or is none here; what somebody has set since stands."""
+    pause = workload.pause or workload.copied
     if pause is None:
         return None
-    return Change(workload, pause.original, pause=None) if workload.is_as_we_set_it else forgets(workload)
+    if workload.value != pause.set_to:
+        return forgets(workload)
+    return Change(replace(workload, pause=pause), pause.original, pause=None)
 
 
 def _truth(text: str) -> str:

@@ -36,6 +36,7 @@ RIGHTS = {
         for kind in ("apps/deployments", "apps/statefulsets", "batch/cronjobs", "batch/jobs")
         for verb in ("get", "list", "watch", "patch")
     ),
+    *((verb, "apps/replicasets") for verb in ("list", "patch")),
     *((verb, "autoscaling/horizontalpodautoscalers") for verb in ("list", "watch")),
     ("create", "/events"),
 }
@@ -45,7 +46,7 @@ NO_RIGHTS = {
     ("list", "/pods"),
     ("delete", "apps/deployments"),
     ("update", "apps/deployments/scale"),
-    ("patch", "apps/replicasets"),
+    ("get", "apps/replicasets"),
     ("delete", "batch/jobs"),
     ("patch", "autoscaling/horizontalpodautoscalers"),
     ("create", f"{GUARD}/openrouterstatuses"),

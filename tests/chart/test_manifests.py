@@ -56,6 +56,7 @@ RIGHTS = {
     *(("openrouter-guard.io", "openrouterstatuses", verb) for verb in ("get", "list", "watch", "patch")),
     ("openrouter-guard.io", "openrouterstatuses/status", "update"),
     *((group, plural, verb) for group, plural in DEFAULT_KINDS for verb in ("get", "list", "watch", "patch")),
+    *(("apps", "replicasets", verb) for verb in ("list", "patch")),
     *(("autoscaling", "horizontalpodautoscalers", verb) for verb in ("list", "watch")),
     ("", "events", "create"),
 }
@@ -317,6 +318,7 @@ class TestRights:
         changed = {(group, resource) for group, resource, verb in held if verb == "patch"}
         assert changed == {
             ("", "replicationcontrollers"), ("keda.sh", "scaledjobs"), ("argoproj.io", "rollouts"),
+            ("apps", "replicasets"),  # to which a Rollout hands the annotation down
             ("openrouter-guard.io", "openrouterstatuses"),
         }  # fmt: skip
         assert operator_settings(manifests).kinds == tuple(kinds)

@@ -7,14 +7,16 @@ from dataclasses import replace
 import pytest
 
 from openrouter_operator import plan
-from openrouter_operator.candidates import Candidate
+from openrouter_operator.candidates import Candidate, Owner
 from openrouter_operator.memory import MEND_S, Memory
 from openrouter_operator.plan import Goal, Step
-from openrouter_operator.workload import Change, forgets
-from tests.operator.samples import OTHER, OWNER, Clock, closed, opened, paused, unknown, workload
+from openrouter_operator.workload import Change, Pause, Workload, forgets
+from tests.operator.samples import NOW_S, OTHER, OWNER, Clock, closed, opened, paused, unknown, workload
 
 PAUSE = Goal(Step.PAUSE, "BreakerOpen")
+ALL_BACK = Goal(Step.RESUME, "BreakerClosed", share=1.0)
 PAUSED = paused("a", original=3)
+RUNNING = workload("c", 5)
 STRIPPED = replace(PAUSED, pause=None)
 """The same, once somebody has taken the annotation away."""
 
@@ -22,7 +24,7 @@ STRIPPED = replace(PAUSED, pause=None)
 @pytest.fixture
 def memory(clock: Clock) -> Memory:
     memory = Memory(clock)
-    memory.note([Candidate(PAUSED), Candidate(paused("b", owner=OTHER))], OWNER)
+    memory.note([Candidate(PAUSED), Candidate(paused("b", owner=OTHER)), Candidate(RUNNING)], OWNER, NOW_S)
     return memory
 
 
@@ -36,6 +38,55 @@ def test_what_is_there_counts_more_than_what_was(memory: Memory) -> None:
     other = paused("a", original=9)
     for seen in (other, replace(STRIPPED, damage="no JSON"), replace(STRIPPED, released="default/1")):
         assert memory.recall(seen) == seen
+
+
+def undone(name: str, at_s: float, *, owner: Owner = OWNER) -> Workload:
+    """The workload once ``kubectl rollout undo`` has put back the annotation of an earlier outage."""
+    return paused(name, original=9, at_s=at_s, owner=owner)
+
+
+@pytest.mark.parametrize("owner", [OWNER, OTHER], ids=["our own", "one of a resource that is gone"])
+def test_an_annotation_of_an_earlier_outage_is_put_right(memory: Memory, owner: Owner) -> None:
+    seen = memory.recall(undone("a", at_s=100.0, owner=owner))
+    assert (seen.pause, seen.is_stripped) == (PAUSED.pause, True)
+    (again,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(seen)])
+    assert (again.value, again.pause) == (0, PAUSED.pause)
+    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(seen)])
+    assert back.value == 3
+
+
+def test_one_of_an_earlier_outage_on_what_runs_means_nothing(memory: Memory) -> None:
+    seen = memory.recall(replace(undone("c", at_s=100.0), value=5))
+    assert (seen.pause, seen.has_litter) == (None, True)
+
+
+def test_one_that_scales_to_zero_and_undoes_a_rollout_is_not_taken_for_paused(memory: Memory) -> None:
+    seen = memory.recall(undone("c", at_s=100.0))
+    assert (seen.pause, seen.has_litter) == (None, True)
+
+
+def test_our_own_pause_is_known_though_its_answer_was_lost(memory: Memory) -> None:
+    (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(RUNNING)])
+    memory.asks([change])
+    memory.note([Candidate(RUNNING)], OWNER, NOW_S + 5)
+    assert change.pause is not None
+    made = replace(RUNNING, value=0, pause=Pause.parse(change.pause.text(), RUNNING.kind.lever))
+    assert memory.recall(made) == made
+
+
+def test_a_pause_that_we_made_and_ended_is_over_for_good(memory: Memory) -> None:
+    (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(RUNNING)])
+    memory.asks([change])
+    memory.made([change])
+    made = replace(RUNNING, value=0, pause=change.pause)
+    memory.made(plan.changes(ALL_BACK, OWNER, closed(), [Candidate(made)]))
+    memory.note([Candidate(RUNNING)], OWNER, NOW_S + 5)
+    assert memory.recall(made).has_litter
+
+
+def test_a_later_pause_of_another_resource_is_its_own(memory: Memory) -> None:
+    theirs = undone("a", at_s=NOW_S + 10, owner=OTHER)
+    assert memory.recall(theirs) == theirs
 
 
 def test_an_annotation_is_written_again_once_a_minute_at_the_most(memory: Memory, clock: Clock) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.wire import unix_s
-from tests.controlplane import KubectlFailed
+from openrouter_operator.workload import PAUSED
+from tests.cli.commands import run
+from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.conftest import Fleet, Operator, deployment
 from tests.waiting import until
 
@@ -161,3 +163,123 @@ def test_of_two_resources_that_match_a_workload_the_older_has_it_and_the_younger
     assert fleet.replicas() == {"one": 3}
     fleet.unwatch("first", "--timeout=15s")
     fleet.until_replicas(one=0)
+
+
+# -- a rollout that is undone ---------------------------------------------------------------------------------------
+
+
+def an_earlier_outage_is_over(fleet: Fleet, **replicas: int) -> str:
+    """What ``one`` remembered of it, as its ReplicaSet still does until the operator has cleared that."""
+    fleet.force("forced_open")
+    fleet.until_replicas(**dict.fromkeys(replicas, 0))
+    note = json.dumps(remembered(fleet, "one"))
+    fleet.force("forced_closed")
+    fleet.until_replicas(**replicas)
+    until(lambda: not copies(fleet), seconds=20)
+    return note
+
+
+def replica_sets(fleet: Fleet) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(fleet.kubectl("get", "replicasets", "--output=json"))["items"]
+    return [item for item in found if item["metadata"]["labels"]["app"] == "one"]
+
+
+def copies(fleet: Fleet) -> list[str]:
+    """The ReplicaSets that carry our annotation."""
+    sets = (item["metadata"] for item in replica_sets(fleet))
+    return [metadata["name"] for metadata in sets if PAUSED in (metadata.get("annotations") or {})]
+
+
+def roll_out(fleet: Fleet) -> str:
+    """Give ``one`` another revision; returns the ReplicaSet of the one before."""
+    (before,) = replica_sets(fleet)
+    fleet.kubectl("set", "image", "deployment/one", "worker=worker:2")
+    until(lambda: len(replica_sets(fleet)) == 2)
+    return str(before["metadata"]["name"])
+
+
+def undo(fleet: Fleet, replica_set: str, note: str) -> None:
+    """Undo the rollout, while the ReplicaSet before it still remembers the earlier outage."""
+    fleet.kubectl("annotate", f"replicaset/{replica_set}", f"{PAUSED}={note}", "--overwrite")
+    fleet.kubectl("rollout", "undo", "deployment/one")
+
+
+def test_an_undone_rollout_brings_back_neither_an_old_number_nor_an_old_pause(
+    fleet: Fleet, operator: Operator
+) -> None:
+    fleet.deploy(one=3, two=2)
+    fleet.watch(maxPauseSeconds=3600)
+    note = an_earlier_outage_is_over(fleet, one=3, two=2)
+    first = roll_out(fleet)
+    fleet.scale("one", 10)
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0, two=0)
+    now = remembered(fleet, "one")
+    undo(fleet, first, note)
+    until(lambda: remembered(fleet, "one") == now, seconds=15)
+    assert fleet.replicas() == {"one": 0, "two": 0}
+    fleet.force("forced_closed")
+    fleet.until_replicas(one=10, two=2)
+    until(lambda: not remembered(fleet, "one"))
+
+
+@pytest.mark.parametrize("by", ["an operator that has just started", "rescue"])
+def test_an_undone_rollout_misleads_nobody_who_comes_later(
+    fleet: Fleet, operator: Operator, control_plane: ControlPlane, by: str
+) -> None:
+    fleet.deploy(one=3)
+    fleet.watch()
+    note = an_earlier_outage_is_over(fleet, one=3)
+    first = roll_out(fleet)
+    fleet.scale("one", 10)
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0)
+    until(lambda: copies(fleet))
+    operator.kill()
+    undo(fleet, first, note)
+    if by == "rescue":
+        done = run("rescue", "--namespace", fleet.namespace, KUBECONFIG=str(control_plane.kubeconfig))
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        fleet.force("forced_closed")
+        operator.restart()
+    fleet.until_replicas(one=10, seconds=20)
+
+
+def test_a_rollout_that_is_undone_in_peace_pauses_nothing(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(one=3)
+    fleet.watch()
+    note = an_earlier_outage_is_over(fleet, one=3)
+    first = roll_out(fleet)
+    fleet.scale("one", 0)
+    until(lambda: fleet.status()["targets"]["skipped"] == 1, seconds=15)
+    undo(fleet, first, note)
+    until(lambda: not remembered(fleet, "one"), seconds=15)
+    assert fleet.replicas() == {"one": 0}
+
+
+# -- copies ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_of_a_paused_workload_is_no_paused_workload(
+    fleet: Fleet, start: Any, control_plane: ControlPlane
+) -> None:
+    elsewhere = f"{fleet.namespace}-copy"
+    control_plane.kubectl("create", "namespace", elsewhere)
+    start(OPENROUTER_GUARD_NAMESPACES=f"{fleet.namespace},{elsewhere}")
+    fleet.deploy(one=3)
+    fleet.watch()
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0)
+    copy = fleet.deployments()["one"]
+    copy["metadata"] = {name: copy["metadata"][name] for name in ("name", "labels", "annotations")}
+    control_plane.kubectl("apply", f"--namespace={elsewhere}", "--filename=-", input=json.dumps(copy))
+
+    def found() -> tuple[int, bool]:
+        text = control_plane.kubectl("get", "deployment/one", f"--namespace={elsewhere}", "--output=json")
+        body = json.loads(text)
+        return body["spec"]["replicas"], PAUSED in (body["metadata"].get("annotations") or {})
+
+    until(lambda: found() == (3, False), seconds=15)
+    assert fleet.replicas() == {"one": 0}
+    control_plane.kubectl("delete", "namespace", elsewhere, "--wait=false")

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from openrouter_guard.rules.breaker import Closed, HalfOpen, Open
+from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
+from openrouter_guard.rules.record import Transition
 from openrouter_guard.rules.wire import iso
 from openrouter_operator import plan
 from openrouter_operator.candidates import Candidate, Owner, paused_since_s
@@ -14,7 +15,7 @@ from openrouter_operator.candidates import skip as skip_of
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.reading import Reading
 from openrouter_operator.spec import Options
-from openrouter_operator.workload import Change, Contest, Workload
+from openrouter_operator.workload import Change, Contest, Workload, forgets
 from tests.operator.samples import (
     NOW_S,
     OPENED_S,
@@ -26,6 +27,7 @@ from tests.operator.samples import (
     opened,
     paused,
     reading,
+    spec,
     workload,
 )
 
@@ -278,8 +280,35 @@ def test_outside_an_outage_no_release_counts() -> None:
 
 def test_a_pause_began_with_the_first_workload_of_ours() -> None:
     found = candidates(paused("a", at_s=930), paused("b", at_s=920), paused("c", at_s=10, owner=OTHER), workload("d"))
-    assert paused_since_s(found, OWNER) == 920
-    assert paused_since_s(candidates(workload(), paused(owner=OTHER)), OWNER) is None
+    assert paused_since_s(found, OWNER, opened()) == 920
+    assert paused_since_s(candidates(workload(), paused(owner=OTHER)), OWNER, opened()) is None
+
+
+def test_what_is_left_of_an_earlier_outage_ends_nobodys_pause() -> None:
+    """As the annotation of an outage that is over, which an undone rollout has brought back."""
+    found = candidates(paused("a", at_s=100), paused("b", at_s=930))
+    closing = Transition(5, Phase.HALF_OPEN, Phase.CLOSED, "trial_succeeded", "w", 800)
+    again = opened()
+    assert again.record is not None
+    again = replace(again, record=replace(again.record, transitions=(closing,)))
+    assert paused_since_s(found, OWNER, again) == 800
+    asked = spec(maxPauseSeconds=300)
+    assert plan.goal(asked, again, paused_since_s(found, OWNER, again)).step is Step.PAUSE
+    assert paused_since_s(found, OWNER, closed()) == 100, "what is on its way back counts from where it began"
+
+
+def test_a_pause_names_the_workload_that_it_is_of() -> None:
+    pause = made(PAUSE, workload("a"))["a"].pause
+    assert pause is not None
+    assert pause.uid == "uid-of-a"
+
+
+def test_what_a_workload_carries_of_a_pause_that_is_over_is_taken_away() -> None:
+    littered = workload("a", has_litter=True)
+    assert made(ALL_BACK, littered, seen=closed()) == {"a": forgets(littered)}
+    change = made(PAUSE, littered)["a"]
+    assert (change.pods, change.pause is not None) == (0, True)
+    assert made(KEEP, littered) == {}
 
 
 @pytest.mark.parametrize(

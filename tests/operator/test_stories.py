@@ -327,7 +327,7 @@ class Story(RuleBasedStateMachine):
     def _round(self, owner: Owner, order: random.Random, dies_after: int | None) -> Goal:
         asked, reading = self.specs[owner], self._reading()
         found = self._of(owner, asked)
-        goal = plan.goal(asked, reading, paused_since_s(found, owner))
+        goal = plan.goal(asked, reading, paused_since_s(found, owner, reading))
         changes = self._ordered(plan.changes(goal, owner, reading, found), order)
         if not self.is_known and self.now_s < self.last_known_s + asked.max_unknown_seconds:
             assert not changes or asked.mode is Mode.OBSERVE

@@ -1,0 +1,139 @@
+"""The copies of our annotation on ReplicaSets.
+
+A Deployment hands its annotations down to its ReplicaSets, and a Rollout does too. They stay there when the pause is
+over, and ``kubectl rollout undo`` puts those of an older ReplicaSet back onto the Deployment. So copies are taken
+away once what they tell of is over; and where an operator has just started, they tell which annotation is the newest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from openrouter_guard.edge import Edge
+
+from .cluster import Cluster, ClusterError, NotFound
+from .inventory import Inventory
+from .kinds import BY_NAME
+from .workload import PAUSED, Pause, Workload
+
+__all__ = ["Copy", "HandedDown", "newest"]
+
+logger = logging.getLogger(__name__)
+
+REPLICA_SETS = BY_NAME["ReplicaSet"]
+SETTLE_S = 5.0
+"""So long the controllers may need to see that a pause is over; until then they would hand it down again."""
+_AT_ONCE = 8
+EVERYWHERE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A ReplicaSet that carries our annotation.
+
+    Attributes:
+        version: Its ``resourceVersion``.
+        controller: The UID of what it belongs to.
+        pause: What the annotation says; None if it cannot be read.
+    """
+
+    namespace: str
+    name: str
+    version: str
+    controller: str
+    pause: Pause | None
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Copy | None:
+        """The copy in the metadata of a ReplicaSet; None if it carries none, or belongs to nobody."""
+        metadata = body["metadata"]
+        text = (metadata.get("annotations") or {}).get(PAUSED)
+        owners = [owner["uid"] for owner in metadata.get("ownerReferences") or () if owner.get("controller")]
+        if not text or not owners:
+            return None
+        pause: Pause | None = None
+        with suppress(ValueError):
+            pause = Pause.parse(text, REPLICA_SETS.lever)
+        return cls(metadata["namespace"], metadata["name"], metadata["resourceVersion"], owners[0], pause)
+
+
+def newest(workload: Workload, copies: Iterable[Copy]) -> Workload:
+    """The workload with the latest of its own pauses, where a copy tells of a later one than it remembers itself."""
+    pauses = (copy.pause for copy in copies if copy.controller == workload.uid)
+    own = [pause for pause in pauses if pause is not None and pause.uid == workload.uid]
+    latest = max(own, key=lambda pause: pause.at_s, default=None)
+    if latest is None or workload.pause is None or latest.at_s <= workload.pause.at_s:
+        return workload
+    return replace(workload, pause=latest, is_stripped=True)
+
+
+class HandedDown:
+    """Looks for copies that are left over, some seconds after a pause has ended."""
+
+    def __init__(self, cluster: Cluster, inventory: Inventory) -> None:
+        self._cluster = cluster
+        self._inventory = inventory
+        self._hinted: set[str] = set()
+        self._hint = asyncio.Event()
+        self._looking = Edge(
+            "Annotations stay on ReplicaSets, where an undone rollout finds them", "They are gone again"
+        )
+
+    def hint(self, namespace: str) -> None:
+        """A pause is over there, or may be; *namespace* may be :data:`EVERYWHERE`."""
+        self._hinted.add(namespace)
+        self._hint.set()
+
+    async def correct(self) -> None:
+        """Put right what an undone rollout has brought back while no operator was there."""
+        paused = defaultdict[str, list[Workload]](list)
+        for workload in self._inventory.paused():
+            paused[workload.namespace].append(workload)
+        for namespace, workloads in paused.items():
+            copies = await self._copies(namespace)
+            for workload in workloads:
+                found = newest(workload, copies)
+                if found is not workload:
+                    logger.warning("%s in %s remembers an earlier pause: put right", workload, namespace)
+                    self._inventory.replace(found)
+
+    async def sweep(self) -> None:
+        """Wait for a hint, then take away the copies of what is no longer paused."""
+        await self._hint.wait()
+        await asyncio.sleep(SETTLE_S)
+        self._hint.clear()
+        hinted, self._hinted = self._hinted, set()
+        paused = {workload.uid for workload in self._inventory.paused()}
+        for namespace in {EVERYWHERE} if EVERYWHERE in hinted else hinted:
+            stale = [copy for copy in await self._copies(namespace) if copy.controller not in paused]
+            await self._take_away(stale)
+
+    async def _copies(self, namespace: str) -> Sequence[Copy]:
+        try:
+            bodies = [body async for body in self._cluster.metadata(REPLICA_SETS.path, namespace)]
+        except ClusterError as error:
+            self._looking.failed(error)
+            return ()
+        self._looking.worked()
+        return [copy for copy in map(Copy.of, bodies) if copy]
+
+    async def _take_away(self, copies: Sequence[Copy]) -> None:
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def take_away(copy: Copy) -> None:
+            async with turns:
+                try:
+                    await self._cluster.forget(REPLICA_SETS.path, copy.namespace, copy.name, copy.version)
+                except NotFound:
+                    return
+                except ClusterError as error:
+                    self._looking.failed(error)
+                    self.hint(copy.namespace)
+
+        await asyncio.gather(*map(take_away, copies))
