@@ -209,6 +209,14 @@ class Cluster:
         """
         return await self._request("GET", f"{_every(CRDS, '')}/{name}")
 
+    async def namespace(self, name: str) -> dict[str, Any]:
+        """A Namespace.
+
+        Raises:
+            NotFound: If there is none of that name.
+        """
+        return await self._request("GET", f"/api/v1/namespaces/{quote(name, safe='')}")
+
     async def secret(self, namespace: str, name: str) -> dict[str, Any]:
         """A Secret, its data still in Base64."""
         async with self._turns:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+from openrouter_guard.errors import ConfigurationError
+from openrouter_guard.variables import nearest
+
 from .cluster import CRDS, RESOURCE, Cluster, ClusterError, Conflict, NotFound, is_finalizer
 from .handed_down import EVERYWHERE, REPLICA_SETS, Copy, newest
 from .kinds import BY_NAME, Kind, UnusableKind, from_crd
@@ -53,10 +56,22 @@ class Only:
         kinds: Kinds of workloads, as in the operator's settings; none means every kind that there is.
         resource_class: Whose operator is gone for good: only what its resources, or vanished ones, have paused, and
             all of its resources are let go; empty for what any operator has paused.
+        ignores_missing: Pass over kinds and namespaces that are named and not there, instead of failing.
+
+    Raises:
+        ConfigurationError: On creation, if a kind is none that there could be.
     """
 
     kinds: Sequence[str] = ()
     resource_class: str = ""
+    ignores_missing: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.kinds:
+            if name not in BY_NAME and "." not in name:
+                meant = nearest(name.capitalize(), BY_NAME) or nearest(name.removesuffix("s").capitalize(), BY_NAME)
+                hint = f"did you mean {meant}?" if meant else f"write {', '.join(BY_NAME)}, or the name of a CRD"
+                raise ConfigurationError(f"--kind {name} is no kind of workloads: {hint}")
 
 
 async def rescue(
@@ -65,17 +80,27 @@ async def rescue(
     """Restore all that is paused in these namespaces, or :data:`EVERYWHERE`, and tell of each.
 
     What a person has changed since stands, and only forgets that it was paused. A resource whose deletion waits for
-    an operator is let go afterwards.
+    an operator is let go afterwards. A namespace or kind that is named and not there has failed, like one that may
+    not be looked at.
     """
-    kinds = [*_known(only), *await _custom(cluster, only)]
+    kinds = _known(only)
+    for found in await _custom(cluster, only):
+        if isinstance(found, Finding):
+            yield found
+        else:
+            kinds.append(found)
     for namespace in namespaces:
+        if await _is_missing(cluster, namespace):
+            if not only.ignores_missing:
+                yield Finding(Fate.FAILED, f"namespace {namespace}", "there is no such namespace")
+            continue
         try:
             others = await _of_others(cluster, namespace, only)
         except ClusterError as error:
             yield _unlisted(RESOURCE[2], namespace, error)
             continue
         for kind in kinds:
-            async for finding in _workloads(cluster, kind, namespace, dry_run, others):
+            async for finding in _workloads(cluster, kind, namespace, dry_run, others, only):
                 yield finding
         async for finding in _resources(cluster, namespace, dry_run, only):
             yield finding
@@ -85,23 +110,42 @@ def _known(only: Only) -> list[Kind]:
     return [kind for name, kind in BY_NAME.items() if name in (only.kinds or BY_NAME)]
 
 
-async def _custom(cluster: Cluster, only: Only) -> list[Kind]:
-    """The other kinds that have a ``scale`` subresource; none where we may not look at CRDs."""
-    found = []
+async def _is_missing(cluster: Cluster, namespace: str) -> bool:
+    """Whether there is no such namespace, as far as we may look."""
+    if namespace == EVERYWHERE:
+        return False
+    try:
+        await cluster.namespace(namespace)
+    except NotFound:
+        return True
+    except ClusterError:
+        return False
+    return False
+
+
+async def _custom(cluster: Cluster, only: Only) -> list[Kind | Finding]:
+    """The other kinds that have a ``scale`` subresource, and what is wrong with those that were named.
+
+    Where none was named, and we may not look at CRDs, there are none.
+    """
+    if only.kinds:
+        named = [await _named(cluster, name, only) for name in only.kinds if name not in BY_NAME]
+        return [found for found in named if found is not None]
+    kinds: list[Kind | Finding] = []
     with suppress(ClusterError):
-        async for crd in _crds(cluster, only):
-            with suppress(UnusableKind):
-                found.append(from_crd(crd))
-    return found
-
-
-async def _crds(cluster: Cluster, only: Only) -> AsyncIterator[Mapping[str, Any]]:
-    if not only.kinds:
         async for crd in cluster.list(CRDS, EVERYWHERE):
-            yield crd
-    for name in (name for name in only.kinds if name not in BY_NAME):
-        with suppress(NotFound):
-            yield await cluster.crd(name)
+            with suppress(UnusableKind):
+                kinds.append(from_crd(crd))
+    return kinds
+
+
+async def _named(cluster: Cluster, name: str, only: Only) -> Kind | Finding | None:
+    try:
+        return from_crd(await cluster.crd(name))
+    except NotFound:
+        return None if only.ignores_missing else Finding(Fate.FAILED, f"kind {name}", "there is no such CRD")
+    except (ClusterError, UnusableKind) as error:
+        return Finding(Fate.FAILED, f"kind {name}", str(error))
 
 
 async def _of_others(cluster: Cluster, namespace: str, only: Only) -> Others:
@@ -127,7 +171,7 @@ def _unlisted(plural: str, namespace: str, error: ClusterError) -> Finding:
 
 
 async def _workloads(
-    cluster: Cluster, kind: Kind, namespace: str, dry_run: bool, others: Others
+    cluster: Cluster, kind: Kind, namespace: str, dry_run: bool, others: Others, only: Only
 ) -> AsyncIterator[Finding]:
     workloads: list[Workload] = []
     try:
@@ -136,7 +180,10 @@ async def _workloads(
             if (workload.damage or workload.pause or workload.copied) and _is_ours(workload, others):
                 workloads.append(workload)
     except NotFound:
-        return  # this cluster does not know the kind
+        # It matters to who has asked for it.
+        if only.kinds and not only.ignores_missing:
+            yield Finding(Fate.FAILED, f"kind {kind.name}", "this cluster does not know it")
+        return
     except ClusterError as error:
         yield _unlisted(kind.plural, namespace, error)
     copies = await _copies(cluster, namespace) if workloads and kind not in _WITHOUT_COPIES else []

@@ -209,3 +209,36 @@ def documented(command: str) -> list[list[str]]:
     """The words after *command* of each line in the consoles of the documentation."""
     lines = (line.removeprefix(f"$ {command} ") for line in SAFETY.splitlines() if line.startswith(f"$ {command} "))
     return [shlex.split(line) for line in lines]
+
+
+def test_a_namespace_that_is_not_there_is_an_error_and_the_others_are_restored(fleet: Fleet, command: Rescue) -> None:
+    fleet.deploy(one=1)
+    pause(fleet, "one", original=4)
+    done = command("--namespace", "nosuch", "--namespace", fleet.namespace)
+    assert done.returncode == 1
+    assert "failed: namespace nosuch: there is no such namespace\n" in done.stdout
+    assert fleet.replicas() == {"one": 4}
+    assert command("--namespace", "nosuch", "--ignore-not-found").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("rolouts.argoproj.io", "failed: kind rolouts.argoproj.io: there is no such CRD\n"),
+        ("openrouterstatuses.openrouter-guard.io", "failed: kind openrouterstatuses.openrouter-guard.io: "),
+        ("ScaledJob", "failed: kind ScaledJob: this cluster does not know it\n"),
+    ],
+)
+def test_a_kind_that_is_not_there_is_an_error_and_the_others_are_restored(
+    fleet: Fleet, command: Rescue, kind: str, line: str
+) -> None:
+    fleet.deploy(one=1)
+    pause(fleet, "one", original=4)
+    done = command("--namespace", fleet.namespace, f"--kind={kind}", "--kind=Deployment")
+    assert (done.returncode, fleet.replicas()) == (1, {"one": 4})
+    assert line in done.stdout
+
+
+def test_what_an_uninstall_passes_over_is_no_error(fleet: Fleet, command: Rescue) -> None:
+    kinds = ("--kind=rollouts.argoproj.io", "--kind=ScaledJob")
+    assert command("--namespace", fleet.namespace, *kinds, "--ignore-not-found").returncode == 0

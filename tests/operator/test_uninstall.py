@@ -128,4 +128,10 @@ def test_for_the_whole_cluster_and_custom_kinds_it_may_do_as_much_and_no_more(he
     }
     (job,) = (each for each in hooks if each["kind"] == "Job")
     words = job["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert words == ["rescue", "--class=default", *(f"--kind={kind}" for kind in kinds), "--all-namespaces"]
+    assert words == [
+        "rescue",
+        "--ignore-not-found",
+        "--class=default",
+        *(f"--kind={kind}" for kind in kinds),
+        "--all-namespaces",
+    ]

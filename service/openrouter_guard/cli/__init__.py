@@ -65,10 +65,13 @@ def _parser() -> argparse.ArgumentParser:
         help="restore everything that an operator left paused",
         description="Restore every paused workload from its own annotation, with the rights of your kubeconfig; "
         "neither an operator nor Redis is needed. What somebody has changed since stands. Stop the operator first: "
-        "one that still runs may pause again. Exit status: 0 nothing is left paused; 1 something is.",
+        "one that still runs may pause again. Exit status: 0 nothing is left paused; 1 something is, or a "
+        "namespace or kind that you name is not there.",
     )
     where = rescue.add_mutually_exclusive_group(required=True)
-    where.add_argument("-n", "--namespace", action="append", metavar="NAME", help="may be given more than once")
+    where.add_argument(
+        "-n", "--namespace", action="append", type=_name, metavar="NAME", help="may be given more than once"
+    )
     where.add_argument("-A", "--all-namespaces", action="store_true")
     rescue.add_argument(
         "--kind", action="append", metavar="NAME", help="as in operator.kinds of the chart; default all"
@@ -79,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         metavar="NAME",
         help="only what resources of this spec.class, whose operator is gone for good, have paused; they are let go",
+    )
+    rescue.add_argument(
+        "--ignore-not-found", action="store_true", help="pass over a named kind or namespace that is not there"
     )
     rescue.add_argument("--dry-run", action="store_true", help="only tell what would be done")
     rescue.set_defaults(run=_rescue)
@@ -116,6 +122,12 @@ def _add_probe_options(probe: argparse.ArgumentParser) -> None:
     probe.add_argument("--on-unknown", choices=("fail", "pass"), default="fail", help="pass: exit 0 instead of 2")
     probe.add_argument("--timeout", type=_seconds, default=0.5, metavar="SECONDS", help="for Redis (default 0.5)")
     probe.set_defaults(run=_probe)
+
+
+def _name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: write a name, or -A for all namespaces")
+    return text
 
 
 def _seconds(text: str) -> float:
@@ -158,14 +170,10 @@ def _operate(_arguments: argparse.Namespace) -> None:
 
 
 def _rescue(arguments: argparse.Namespace) -> int:
-    from .rescue import run
+    from .rescue import Only, run
 
-    return run(
-        arguments.namespace,
-        dry_run=arguments.dry_run,
-        kinds=arguments.kind or (),
-        resource_class=arguments.resource_class,
-    )
+    only = Only(arguments.kind or (), arguments.resource_class, arguments.ignore_not_found)
+    return run(arguments.namespace, dry_run=arguments.dry_run, only=only)
 
 
 def _simulate(arguments: argparse.Namespace) -> None:

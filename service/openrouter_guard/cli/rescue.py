@@ -8,20 +8,18 @@ from collections.abc import Sequence
 from openrouter_operator.cluster import Cluster
 from openrouter_operator.rescue import EVERYWHERE, Fate, Only, rescue
 
-__all__ = ["run"]
+__all__ = ["Only", "run"]
 
 DONE, LEFT = 0, 1
 
 
-def run(
-    namespaces: Sequence[str] | None, *, dry_run: bool, kinds: Sequence[str] = (), resource_class: str = ""
-) -> int:
+def run(namespaces: Sequence[str] | None, *, dry_run: bool, only: Only) -> int:
     """Rescue in these namespaces, or everywhere; returns 0 if nothing is left paused, else 1.
 
     Raises:
         ConfigurationError: If there is no cluster.
     """
-    return asyncio.run(_run(namespaces or [EVERYWHERE], dry_run, Only(kinds, resource_class)))
+    return asyncio.run(_run(namespaces or [EVERYWHERE], dry_run, only))
 
 
 async def _run(namespaces: Sequence[str], dry_run: bool, only: Only) -> int:

@@ -1,0 +1,29 @@
+"""``openrouter-guard rescue`` before it asks a cluster: what can be no name is said at once, and nothing is done."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.commands import run
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("Deploymnet", "did you mean Deployment?"),
+        ("deployments", "did you mean Deployment?"),
+        ("statefulset", "did you mean StatefulSet?"),
+        ("Widget", "write Deployment, "),
+    ],
+)
+def test_a_kind_that_cannot_be_is_refused_with_what_was_meant(kind: str, advice: str) -> None:
+    done = run("rescue", "--all-namespaces", f"--kind={kind}", KUBECONFIG="/nowhere")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"openrouter-guard: --kind {kind} is no kind of workloads: {advice}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_empty_namespace_is_not_all_of_them() -> None:
+    done = run("rescue", "--namespace", "", KUBECONFIG="/nowhere")
+    assert done.returncode == 2
+    assert "argument -n/--namespace: it is empty: write a name, or -A for all namespaces" in done.stderr
