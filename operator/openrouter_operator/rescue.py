@@ -90,9 +90,8 @@ async def rescue(
         else:
             kinds.append(found)
     for namespace in namespaces:
-        if await _is_missing(cluster, namespace):
-            if not only.ignores_missing:
-                yield Finding(Fate.FAILED, f"namespace {namespace}", "there is no such namespace")
+        if not only.ignores_missing and await _is_missing(cluster, namespace):
+            yield Finding(Fate.FAILED, f"namespace {namespace}", "there is no such namespace")
             continue
         try:
             others = await _of_others(cluster, namespace, only)
