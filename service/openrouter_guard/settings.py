@@ -12,6 +12,7 @@ from .address import checked
 from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE, Keys
 from .rules.breaker import Policy
+from .rules.hiding import remember, secrets_in, without_keys
 from .variables import PREFIX as _PREFIX
 from .variables import unknown
 
@@ -136,6 +137,12 @@ class Settings:
     webhook_format: WebhookFormat = "json"
     further: tuple[FurtherScope, ...] = ()
 
+    def __post_init__(self) -> None:
+        addresses = {str(number): url for number, url in enumerate((self.redis_url, *self.health_urls))}
+        further = (key for each in self.further for key in (each.api_key, each.management_key))
+        own = (self.api_key, self.management_key, self.tokens.read, self.tokens.write, self.webhook_url, *further)
+        remember((*own, *secrets_in(addresses)))
+
     def for_each_scope(self) -> tuple[Settings, ...]:
         """The settings of each scope that one service looks after, these first."""
         others = (
@@ -153,6 +160,7 @@ class Settings:
         """
         for sentence in unknown(environ):
             _warn_once(sentence)
+        remember(secrets_in(environ))
         redis_url = environ.get("REDIS_URL", "").strip()
         if not redis_url:
             raise ConfigurationError("REDIS_URL is not set: write where Redis is, such as redis://redis:6379/0")
@@ -359,6 +367,15 @@ def _webhook_format(environ: Mapping[str, str]) -> WebhookFormat:
 
 
 def _base_url(text: str) -> str:
+    _, _, rest = text.partition("://")
+    if "@" in re.split(r"[/?#\\]", rest, maxsplit=1)[0]:
+        # Not repeated: it holds a password.
+        raise ConfigurationError(
+            "OPENROUTER_BASE_URL has a user or a password in it: remove what stands before the @, and give the key "
+            "as OPENROUTER_API_KEY"
+        )
     if not text.startswith(("http://", "https://")):
-        raise ConfigurationError(f"OPENROUTER_BASE_URL is {text!r}: write an address such as {DEFAULT_BASE_URL}")
+        raise ConfigurationError(
+            f"OPENROUTER_BASE_URL is {without_keys(text)!r}: write an address such as {DEFAULT_BASE_URL}"
+        )
     return text.rstrip("/")

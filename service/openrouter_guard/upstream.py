@@ -25,7 +25,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from openrouter_guard.errors import ConfigurationError
-from openrouter_guard.rules.hiding import HIDDEN, without_keys
+from openrouter_guard.rules.hiding import remember, without_keys
+from openrouter_guard.rules.parsing import text_of
 from openrouter_guard.rules.record import Upstream
 from openrouter_guard.rules.signals import (
     Effect,
@@ -36,6 +37,7 @@ from openrouter_guard.rules.signals import (
     of_status,
 )
 from openrouter_guard.rules.wire import iso
+from openrouter_guard.rules.words import status_of
 from openrouter_guard.settings import DEFAULT_BASE_URL
 
 __all__ = ["NO_KEY", "Finding", "OpenRouter", "Transport", "without_request_lines"]
@@ -175,6 +177,7 @@ class OpenRouter:
     ) -> None:
         self._key_url, self._credits_url = (_url(f"{base_url}{path}") for path in ("/key", "/credits"))
         without_request_lines()
+        remember((api_key, management_key))
         self._health_urls = [httpx.URL(url) for url in health_urls]
         self._api_key = api_key
         self._management_key = management_key
@@ -235,7 +238,7 @@ class OpenRouter:
 
     def _finding(self, who: str, answer: _Answer, now_s: float, read: Read | None) -> Finding:
         error = self._error(answer.body)
-        status_code = _code(error) if answer.status_code == 200 and error else answer.status_code
+        status_code = status_of(error) if answer.status_code == 200 and error else answer.status_code
         if status_code >= 400:
             return _of_signal(of_status(status_code, error=error, headers=answer.headers, now_s=now_s))
         if 300 <= status_code < 400:
@@ -258,16 +261,13 @@ class OpenRouter:
         except ValueError:
             return {}
         error = found.get("error") if isinstance(found, dict) else None
-        if isinstance(error, str):
-            error = {"message": error}
         if not isinstance(error, dict):
-            return {}
-        return {**error, "message": self._cleaned(str(error.get("message") or ""))}
+            error = {"message": error} if error else {}
+        return {**error, "message": self._cleaned(text_of(error.get("message")))} if error else {}
 
     def _cleaned(self, text: str) -> str:
         """The text in one line, without the key even where the other side repeats it."""
-        hidden = without_keys(text.replace(self._api_key, HIDDEN))
-        return " ".join(hidden.split())
+        return " ".join(without_keys(text).split())
 
 
 def without_request_lines() -> None:
@@ -295,12 +295,6 @@ def _is_compressed(headers: Mapping[str, str]) -> bool:
 def _is_sendable(api_key: str) -> bool:
     # What a header cannot carry ends in an exception that quotes the header.
     return api_key.isascii() and api_key.isprintable() and " " not in api_key
-
-
-def _code(error: dict[str, Any]) -> int:
-    """The status in an error that came with a 200."""
-    code = error.get("code")
-    return code if isinstance(code, int) and 400 <= code < 600 else 500
 
 
 def _of_key(body: bytes) -> Finding:

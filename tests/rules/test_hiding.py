@@ -1,0 +1,188 @@
+"""No secret goes further, whatever text it stands in, and prose stays as it is."""
+
+from __future__ import annotations
+
+import json
+import time
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from openrouter_guard.errors import ConfigurationError
+from openrouter_guard.rules import hiding
+from openrouter_guard.rules.hiding import HIDDEN, remember, secrets_in, without_keys
+from openrouter_guard.rules.signals import of_error_type, of_status
+from openrouter_guard.settings import FurtherScope, Settings, Tokens
+
+REDIS = "redis://127.0.0.1:6379/0"
+BODY = "Q7wE4rT9yU2iO5pA8sD3"
+
+
+@pytest.fixture(autouse=True)
+def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hiding, "_own", ())
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        f"sk-or-v1-{BODY}",
+        "sk-or-any",
+        f"sk-{BODY}",
+        f"sk-proj-{BODY}_{BODY}",
+        f"sk-ant-api03-{BODY}",
+        f"AIzaSy{BODY}{BODY}",
+        f"gsk_{BODY}",
+        f"xai-{BODY}",
+        f"hf_{BODY}",
+        f"r8_{BODY}",
+        f"pplx-{BODY}",
+        "AKIAQ7WE4RT9YU2IO5PA",
+        "ASIAQ7WE4RT9YU2IO5PA",
+        f"ghp_{BODY}",
+        f"github_pat_{BODY}",
+        f"glpat-{BODY}",
+        f"xoxb-{BODY}",
+        f"nvapi-{BODY}",
+        f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx{BODY}.{BODY}-_x",
+    ],
+)
+@pytest.mark.parametrize(
+    "text", ["{}", "Incorrect key provided: {}.", "({})", "'{}'", "key={}&x=1", "\n{}\n", "ü{}ü"]
+)
+def test_keys_of_any_vendor(secret: str, text: str) -> None:
+    shown = without_keys(text.format(secret))
+    assert HIDDEN in shown
+    assert BODY not in shown
+    assert secret not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("redis://user:pa:ss@host:6379/0", "redis://[key]@host:6379/0"),
+        ("amqp://:secret@host", "amqp://[key]@host"),
+        ("https://token@host/a", "https://[key]@host/a"),
+        ("see https://host/a?api_key=abc&x=1", "see https://host/a?api_key=[key]&x=1"),
+        ("https://host/?x=1&token=abc#y", "https://host/?x=1&token=[key]#y"),
+        ("Authorization: Bearer abc.def-123", "Authorization: Bearer [key]"),
+        ("authorization: bearer supersecretvalue", "authorization: bearer [key]"),
+        ("Basic dXNlcjpwYXNz", "Basic [key]"),
+        ("x-api-key: abcdef-123456", "x-api-key: [key]"),
+        ('{"api_key": "abcdef123456"}', '{"api_key": "[key]"}'),
+    ],
+)
+def test_passwords_in_addresses_and_headers(text: str, expected: str) -> None:
+    assert without_keys(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The upstream is overloaded, try again later.",
+        "Bearer authentication is required",
+        "No auth credentials found: Basic auth is not supported",
+        "task-force-management and risk-assessment-of-everything",
+        "pip install hf_transfer",
+        "To increase, visit https://openrouter.ai/settings/credits",
+        "mail support@openrouter.ai, see https://openrouter.ai",
+        "https://host/people/@somebody",
+        "Invalid API key: api_key is missing",
+        "",
+    ],
+)
+def test_prose_stays(text: str) -> None:
+    assert without_keys(text) == text
+
+
+def test_json_stays_json() -> None:
+    said = {"error_message": f'{BODY} "Bearer {BODY}" redis://u:{BODY}@h sk-or-v1-{BODY}', "n": [1, "sk-" + BODY]}
+    assert json.loads(without_keys(json.dumps(said)))["n"] == [1, HIDDEN]
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=8, max_size=60).filter(str.strip))
+@example('p@ss/word&1 + "quoted" \\ back%41')
+def test_the_process_own_secrets_in_each_form(secret: str) -> None:
+    secret = secret.strip()
+    if len(secret) < 8:
+        return
+    remember([secret])
+    for form in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]):
+        assert secret not in without_keys(f"<{form}>") or secret in HIDDEN
+
+
+def test_a_short_value_is_no_secret_to_look_for() -> None:
+    remember(["x", "redis", ""])
+    assert without_keys("the next redis") == "the next redis"
+
+
+def test_settings_remember_what_they_hold() -> None:
+    Settings(
+        redis_url="redis://me:redis-password-1@127.0.0.1:6379/0",
+        api_key="plain-api-key-1",
+        management_key="management-key-1",
+        tokens=Tokens("reading-token-1", "writing-token-1"),
+        webhook_url="https://hooks.example/T0/B0/webhook-path-1",
+        health_urls=("https://me:health-password-1@internal.example/live",),
+        further=(FurtherScope("team-a", "further-key-1", "further-management-1"),),
+    )
+    said = (
+        "redis-password-1 plain-api-key-1 management-key-1 reading-token-1 writing-token-1 "
+        "https://hooks.example/T0/B0/webhook-path-1 health-password-1 further-key-1 further-management-1"
+    )
+    assert set(without_keys(said).split()) == {HIDDEN}
+
+
+def test_the_environment_is_remembered_by_the_names_in_it() -> None:
+    environ = {
+        "REDIS_URL": REDIS,
+        "OPENAI_API_KEY": "an-openai-key-1",
+        "AWS_SECRET_ACCESS_KEY": "an-aws-secret-1",
+        "GITHUB_TOKEN": "a-github-token-1",
+        "PGPASSWORD": "a-database-password",
+        "CELERY_BROKER_URL": "amqp://me:broker-password-1@broker",
+        "SSL_KEY": "/etc/ssl/private/key.pem",
+        "MODEL": "openai/gpt-4o-mini",
+    }
+    Settings.from_env(environ)
+    secret = "an-openai-key-1 an-aws-secret-1 a-github-token-1 a-database-password broker-password-1"
+    assert set(without_keys(secret).split()) == {HIDDEN}
+    assert "openai/gpt-4o-mini" not in secrets_in(environ)
+    assert (
+        without_keys("openai/gpt-4o-mini /etc/ssl/private/key.pem") == "openai/gpt-4o-mini /etc/ssl/private/key.pem"
+    )
+
+
+@pytest.mark.parametrize("before", [0, 190, 195], ids=["whole", "across the end", "at the end"])
+@pytest.mark.parametrize("secret", [f"AIza{BODY}", f"hf_{BODY}", f"redis://u:{BODY}@h"])
+def test_a_message_is_clean_before_it_is_kept(secret: str, before: int) -> None:
+    message = "x" * before + " " + secret
+    for signal in (of_status(401, error={"message": message}, now_s=0.0), of_error_type("timeout", message)):
+        assert BODY[:4] not in signal.message
+
+
+@pytest.mark.parametrize(
+    "address", ["https://me:secret-1@openrouter.ai/api/v1", "https://secret-1@host", "http://:secret-1@host/x@y"]
+)
+def test_an_address_with_a_password_is_refused_without_repeating_it(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="OPENROUTER_BASE_URL") as refused:
+        Settings.from_env({"REDIS_URL": REDIS, "OPENROUTER_BASE_URL": address})
+    assert "secret-1" not in str(refused.value)
+
+
+FRAGMENTS = """
+    sk- sk-or- eyJ eyJa. :// ://a @ a@ bearer basic api-key api_key: ?key= &token= hf_ AKIA x- _ . A 1 " \\
+"""
+
+
+@given(st.lists(st.sampled_from([*FRAGMENTS.split(), " ", "\n", "\t"]), min_size=1, max_size=4))
+@example(["eyJ"])
+@example(["sk-"])
+def test_the_time_grows_with_the_text_and_no_faster(pieces: list[str]) -> None:
+    text = "".join(pieces) * (100_000 // len("".join(pieces)))
+    began_s = time.thread_time()
+    without_keys(text)
+    # What backtracks takes minutes for this.
+    assert time.thread_time() - began_s < 2.0
