@@ -22,19 +22,23 @@ def thread() -> Iterator[LoopThread]:
 async def nothing() -> None: ...
 
 
+async def sleeps() -> None:
+    await asyncio.sleep(60)
+
+
 async def fails() -> None:
     raise LookupError("mine")
 
 
 async def test_what_came_to_an_end_is_known_from_what_did_not(thread: LoopThread) -> None:
-    assert await ended(thread.submit(nothing()), 5)
-    assert not await ended(thread.submit(asyncio.sleep(60)), 0.01)
+    assert await ended(thread.submit(nothing), 5)
+    assert not await ended(thread.submit(sleeps), 0.01)
 
 
 async def test_what_fails_is_told_to_who_asks_and_to_nobody_else(
     thread: LoopThread, caplog: pytest.LogCaptureFixture
 ) -> None:
-    failing = thread.submit(fails())
+    failing = thread.submit(fails)
     assert await ended(failing, 5)
     assert isinstance(failing.exception(), LookupError)
     del failing
@@ -44,11 +48,11 @@ async def test_what_fails_is_told_to_who_asks_and_to_nobody_else(
 
 async def test_what_comes_too_late_is_cancelled() -> None:
     thread = LoopThread("a test's", nothing, nothing)
-    waiting = thread.submit(asyncio.sleep(60))
+    waiting = thread.submit(sleeps)
     thread.end(1)
     thread.join(5)
     assert not await ended(waiting, 5)
     assert waiting.cancelled()
-    late = thread.submit(fails())
+    late = thread.submit(fails)
     assert not await ended(late, 5)
     assert late.cancelled()

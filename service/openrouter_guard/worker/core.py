@@ -53,13 +53,11 @@ class Claim(NamedTuple):
 
     Attributes:
         owner: The name that the permit has.
-        asked: True once there is one.
         drop: Gives it back, once, also one that is still on its way. What drops the call does the same.
     """
 
     owner: str
-    asked: Future[bool]
-    drop: Callable[[], object]
+    drop: weakref.finalize[..., object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +123,17 @@ class Core(Desk):
         return view.ticket if view.phase is Phase.CLOSED else None
 
     def claim(self, caller: object) -> Claim:
-        """Ask for a permit for *caller*: it is kept no longer than the caller lives, whatever strikes it."""
+        """Prepare to :meth:`ask`: the permit is kept no longer than *caller* lives, whatever strikes it."""
         agent, thread, _ = self._live or self._start()
         owner = agent.owner(next(self._calls))
         drop = weakref.finalize(caller, thread.call, partial(_give_back, agent, owner))
         drop.atexit = False
-        return Claim(owner, thread.submit(self._granted(agent, owner, drop)), drop)
+        return Claim(owner, drop)
+
+    def ask(self, claim: Claim) -> Future[bool]:
+        """Ask for the permit; whoever is struck from here on must drop the claim."""
+        agent, thread, _ = self._live or self._start()
+        return thread.submit(partial(self._granted, agent, claim))
 
     @property
     def permit_s(self) -> float:
@@ -157,15 +160,15 @@ class Core(Desk):
         thread.call(partial(watch.refused, NO_PERMIT_RETRY_S))
         raise CallNotPermitted(*(blocked or (NO_PERMIT_RETRY_S, _reason(view.record))))
 
-    async def _granted(self, agent: Agent, owner: str, drop: weakref.finalize[..., object]) -> bool:
+    async def _granted(self, agent: Agent, claim: Claim) -> bool:
         try:
-            granted = await agent.acquire(owner)
+            granted = await agent.acquire(claim.owner)
         except Exception as error:  # noqa: BLE001  a caller waits, who has nothing to do with it
             self.mistakes.note(error)
             granted = False
-        if granted and not drop.alive:
+        if granted and not claim.drop.alive:
             # Nobody is there any more who could use it.
-            agent.release(owner, NEUTRAL)
+            agent.release(claim.owner, NEUTRAL)
             return False
         return granted
 
@@ -231,7 +234,7 @@ class Core(Desk):
             await agent.looked.wait()
             await watch.permitted()
 
-        return thread.submit(permitted())
+        return thread.submit(permitted)
 
     def on_transition(self, callback: Callable[[GuardState, GuardState], object]) -> Callable[[], None]:
         """Call back with the state before and after each transition; returns what removes it."""
@@ -249,17 +252,17 @@ class Core(Desk):
     def first_view(self) -> Future[bool]:
         """Done once the state was read from Redis, or could not be."""
         agent, thread, _ = self._live or self._start()
-        return thread.submit(agent.looked.wait())
+        return thread.submit(agent.looked.wait)
 
     def flush(self) -> Future[None]:
         """Done once everything that ended by now is in Redis; fails with a StoreError otherwise."""
         agent, thread, _ = self._live or self._start()
-        return thread.submit(agent.finish())
+        return thread.submit(agent.finish)
 
     def flush_if_started(self) -> Future[None] | None:
         """:meth:`flush`; None if nothing runs, and so nothing is left."""
         live = self._live
-        return None if live is None else live.thread.submit(live.agent.finish())
+        return None if live is None else live.thread.submit(live.agent.finish)
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -324,7 +327,7 @@ class Core(Desk):
             self._threads.failed(error)
             return live
         self._threads.worked()
-        live.thread.submit(self._begin(live))
+        live.thread.submit(partial(self._begin, live))
         first: _Live = vars(self).setdefault("_live", live)
         if first is live:
             live.thread.call(live.agent.show)

@@ -107,6 +107,7 @@ class SyncCall(Call):
         try:
             self._ticket = self._core.view.free_ticket or self._admitted()
             self._began_s = monotonic()
+            return self  # noqa: TRY300  up to its last line
         except BaseException as error:
             if not self._goes_all_the_same(error):
                 raise
@@ -115,12 +116,16 @@ class SyncCall(Call):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        core = self._core
-        ticket = self._ticket
-        if ticket is core.view.quiet_ticket and error is None:
-            core.results.append((SUCCESS, ticket, self._began_s, monotonic(), self._model))
-        else:
-            self._end(error)
+        try:
+            core = self._core
+            ticket = self._ticket
+            if ticket is core.view.quiet_ticket and error is None:
+                core.results.append((SUCCESS, ticket, self._began_s, monotonic(), self._model))
+            else:
+                self._end(error)
+        except BaseException:
+            self._give_back()
+            raise
 
     def _admitted(self) -> Ticket:
         core = self._core
@@ -130,7 +135,8 @@ class SyncCall(Call):
 
     def _permitted(self) -> Ticket:
         self._claim = claim = self._core.claim(self)
-        granted = waited(claim.asked, self._core.permit_s) and claim.asked.result()
+        asked = self._core.ask(claim)
+        granted = waited(asked, self._core.permit_s) and asked.result()
         return self._core.with_permit(claim, granted=granted)
 
 
@@ -141,6 +147,7 @@ class AsyncCall(Call):
         try:
             self._ticket = self._core.view.free_ticket or await self._admitted()
             self._began_s = monotonic()
+            return self  # noqa: TRY300  up to its last line
         except BaseException as error:
             if not self._goes_all_the_same(error):
                 raise
@@ -149,12 +156,16 @@ class AsyncCall(Call):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        core = self._core
-        ticket = self._ticket
-        if ticket is core.view.quiet_ticket and error is None:
-            core.results.append((SUCCESS, ticket, self._began_s, monotonic(), self._model))
-        else:
-            self._end(error)
+        try:
+            core = self._core
+            ticket = self._ticket
+            if ticket is core.view.quiet_ticket and error is None:
+                core.results.append((SUCCESS, ticket, self._began_s, monotonic(), self._model))
+            else:
+                self._end(error)
+        except BaseException:
+            self._give_back()
+            raise
 
     async def _admitted(self) -> Ticket:
         _require_asyncio()
@@ -165,7 +176,8 @@ class AsyncCall(Call):
 
     async def _permitted(self) -> Ticket:
         self._claim = claim = self._core.claim(self)
-        granted = await ended(claim.asked, self._core.permit_s, cancel=False) and claim.asked.result()
+        asked = self._core.ask(claim)
+        granted = await ended(asked, self._core.permit_s, cancel=False) and asked.result()
         return self._core.with_permit(claim, granted=granted)
 
 

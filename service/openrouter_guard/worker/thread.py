@@ -62,7 +62,7 @@ class LoopThread:
             self.error = error
             life.drop()
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+    def submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
         """Start *work* in the loop; its future is cancelled if the loop ends first, or has ended already."""
         return self._life.submit(work)
 
@@ -90,30 +90,26 @@ class _Life:
     def __init__(self, farewell: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.gone: Future[None] = Future()
-        self.waiting: dict[Future[Any], Coroutine[Any, Any, Any]] = {}
+        self.waiting: set[Future[Any]] = set()
         self._farewell = farewell
         self._close = close
         self._within_s: float | None = None
         self._mistakes = Mistakes()
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        loop = self.loop
-        with suppress(RuntimeError):
-            if loop is not None:
-                return self._kept(asyncio.run_coroutine_threadsafe(work, loop), work, loop)
-        # It is closed.
-        work.close()
+    def submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
         future: Future[T] = Future()
-        _cancel(future)
-        return future
-
-    def _kept(self, future: Future[T], work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> Future[T]:
-        self.waiting[future] = work
-        future.add_done_callback(self.forget)
-        if loop.is_closed():
+        self.waiting.add(future)
+        future.add_done_callback(self.waiting.discard)
+        self.call(partial(self._start, work, future))
+        if self.loop is None or self.loop.is_closed():
             # By now; and whoever closed it may have looked at what waits before this did.
             self.cancel_waiting()
         return future
+
+    def _start(self, work: Callable[[], Coroutine[Any, Any, T]], future: Future[T]) -> None:
+        task = asyncio.create_task(work())
+        task.add_done_callback(partial(_pass_on, future))
+        future.add_done_callback(lambda future: self.call(task.cancel) if future.cancelled() else None)
 
     def call(self, function: Callable[[], object]) -> None:
         loop = self.loop
@@ -167,16 +163,11 @@ class _Life:
         async with asyncio.timeout(STEP_S):
             await cancelled(*(asyncio.all_tasks() - {asyncio.current_task()}))
 
-    def forget(self, future: Future[Any]) -> None:
-        self.waiting.pop(future, None)
-
     def cancel_waiting(self) -> None:
-        """Cancel what came too late to be started."""
-        for future in list(self.waiting):
-            work = self.waiting.pop(future, None)
-            if work is not None:
-                work.close()
-                _cancel(future)
+        """Cancel what came too late, and what would not end."""
+        with suppress(KeyError):
+            while True:
+                _cancel(self.waiting.pop())
 
 
 async def _within(work: Callable[[], Awaitable[None]], timeout_s: float) -> None:
@@ -192,6 +183,19 @@ async def _within(work: Callable[[], Awaitable[None]], timeout_s: float) -> None
     await asyncio.wait((task,), timeout=timeout_s)
     if task.done():
         task.result()
+
+
+def _pass_on(future: Future[T], task: asyncio.Task[T]) -> None:
+    if task.cancelled():
+        _cancel(future)
+        return
+    error = task.exception()
+    if not future.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())
 
 
 def _cancel(future: Future[Any]) -> None:
