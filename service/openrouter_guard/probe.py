@@ -20,12 +20,13 @@ from .rules.record import Record
 from .rules.wire import FIELDS, parse
 from .understanding import understood
 
-__all__ = ["read"]
+__all__ = ["is_known", "read"]
 
 Reply: TypeAlias = "str | int | _Error | list[Reply] | None"
 Command: TypeAlias = "list[str]"
 Host: TypeAlias = tuple[str, int]
 
+_DAYS, _DAY_S = 30, 86_400.0
 _MOVES = 3
 """How often a Cluster may send us elsewhere."""
 
@@ -49,7 +50,9 @@ def read(url: str, scope: str, timeout_s: float) -> tuple[Record | None, float]:
     address = checked(url, scope)
     deadline_s = time.monotonic() + timeout_s
     try:
-        values, now = _answers(address, Keys(scope).state, deadline_s)
+        key = Keys(scope).state
+        replies = _answers(address, [["HMGET", key, *FIELDS], ["TIME"]], deadline_s)
+        values, now = (_checked(reply, address, key) for reply in replies)
     except (OSError, EOFError) as error:
         raise StoreUnavailable(f"Redis at {address} does not answer: {error}") from error
     except (ValueError, ArithmeticError, MemoryError, RecursionError) as error:
@@ -61,22 +64,40 @@ def read(url: str, scope: str, timeout_s: float) -> tuple[Record | None, float]:
         return (parse(found, now_s) if found else None), now_s
 
 
-def _answers(address: Address, key: str, deadline_s: float) -> tuple[Reply, Reply]:
-    """The fields and the time, from wherever they are."""
-    question = [["HMGET", key, *FIELDS], ["TIME"]]
+def is_known(url: str, scope: str, now_s: float, timeout_s: float) -> bool:
+    """Whether anybody has ever used that scope, as far as we may look: its counters are kept for 30 days.
+
+    Args:
+        url: Where Redis is, which has just answered.
+        scope: Whose state there is none of, for it expires where nobody calls.
+        now_s: Redis' clock, Unix seconds.
+        timeout_s: How long Redis may take.
+    """
+    keys = Keys(scope)
+    traces = [keys.history, keys.workers, *(keys.metrics(now_s - _DAY_S * back) for back in range(_DAYS))]
+    try:
+        (found,) = _answers(checked(url, scope), [["EXISTS", *traces]], time.monotonic() + timeout_s)
+    except (OSError, EOFError, ValueError, StoreRefused):
+        return False
+    return isinstance(found, int) and found > 0
+
+
+def _answers(address: Address, question: Sequence[Command], deadline_s: float) -> list[Reply]:
+    """What is asked, from wherever the key of the first command is."""
     if address.topology is Topology.SENTINEL:
-        values, now = _ask(address, _primary(address, deadline_s), question, deadline_s)
+        replies = _ask(address, _primary(address, deadline_s), question, deadline_s)
     else:
-        values, now = _first(address.hosts or (("", 0),), lambda host: _ask(address, host, question, deadline_s))
+        replies = _first(address.hosts or (("", 0),), lambda host: _ask(address, host, question, deadline_s))
     for _ in range(_MOVES):
-        word, _, where = values.partition(" ") if isinstance(values, _Error) else ("", "", "")
+        first = replies[0]
+        word, _, where = first.partition(" ") if isinstance(first, _Error) else ("", "", "")
         if address.topology is not Topology.CLUSTER or word not in ("MOVED", "ASK"):
             break
         host, _, port = where.split()[1].rpartition(":")
         # It holds for the next command alone.
         asking = [["ASKING"]] if word == "ASK" else []
-        values, now = _ask(address, (host, int(port)), asking + question, deadline_s)[-2:]
-    return _checked(values, address, key), _checked(now, address, key)
+        replies = _ask(address, (host, int(port)), [*asking, *question], deadline_s)[len(asking) :]
+    return replies
 
 
 def _primary(address: Address, deadline_s: float) -> Host:

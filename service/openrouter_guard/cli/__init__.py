@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 _PROBE = (
     "Exit status: 0 calls may go; 1 the breaker is not closed, or the account is rate limited; "
-    "2 unknown: Redis does not answer, or a setting is wrong."
+    "2 unknown: Redis does not answer, nobody has used the scope, or a setting is wrong."
 )
 
 

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Mapping
 
 from openrouter_guard.address import checked
-from openrouter_guard.errors import OpenRouterGuardError
-from openrouter_guard.probe import read
+from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
+from openrouter_guard.keys import DEFAULT_SCOPE
+from openrouter_guard.probe import is_known, read
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.record import Record, block_s, settled
 from openrouter_guard.settings import Settings
@@ -23,8 +24,10 @@ def run(environ: Mapping[str, str], *, timeout_s: float, passes_unknown: bool) -
     try:
         settings = Settings.from_env(environ)
         record, now_s = read(settings.redis_url, settings.scope, timeout_s)
+        if record is None and settings.scope != DEFAULT_SCOPE:
+            _require_known(settings, now_s, timeout_s)
         with understood(str(checked(settings.redis_url, settings.scope))):
-            # A fleet about which nothing is known yet is not one that is down.
+            # A fleet that makes no calls, or has made none yet, is not one that is down.
             current = settled(record or Record(), now_s=now_s, policy=settings.policy, by="probe")
             waiting = _waiting(current, now_s)
     except OpenRouterGuardError as error:
@@ -32,6 +35,16 @@ def run(environ: Mapping[str, str], *, timeout_s: float, passes_unknown: bool) -
         return GO if passes_unknown else UNKNOWN
     print(_line(waiting or "closed"))
     return WAIT if waiting else GO
+
+
+def _require_known(settings: Settings, now_s: float, timeout_s: float) -> None:
+    """Tell a fleet that is quiet from one that there is not."""
+    if not is_known(settings.redis_url, settings.scope, now_s, timeout_s):
+        where = checked(settings.redis_url, settings.scope)
+        raise ConfigurationError(
+            f"nobody has used the scope {settings.scope!r} in Redis at {where}: look at OPENROUTER_GUARD_SCOPE; "
+            "a new scope is known once a worker or the health service has reported"
+        )
 
 
 def _line(text: str) -> str:
