@@ -20,6 +20,7 @@ from . import (
     half_open,
     imports,
     late_reports,
+    many_models,
     operator_crashes,
     operator_pauses,
     propagation,
@@ -36,6 +37,7 @@ from .measuring import FULL, QUICK, WIDTH, Effort, Row, line
 BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "closed_path": closed_path.run,
     "reports": reports.run,
+    "many_models": many_models.run,
     "propagation": propagation.run,
     "half_open": half_open.run,
     "redis_away": redis_away.run,

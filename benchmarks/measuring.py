@@ -20,6 +20,8 @@ class Effort:
         samples: How often each form of a call is timed; the least counts.
         calls: Calls in one sample.
         reporters: Sizes of the fleets that report.
+        names: How many models a fleet calls.
+        batches: Reports of each such fleet that are timed.
         reporting_s: How long such a fleet works without a pause,
         paced_s: and how long with one: longer than results may wait.
         processes: Of a fleet whose reaction is timed; there are ten workers in each.
@@ -42,6 +44,8 @@ class Effort:
     samples: int
     calls: int
     reporters: tuple[int, ...]
+    names: tuple[int, ...]
+    batches: int
     reporting_s: float
     paced_s: float
     processes: int
@@ -65,6 +69,8 @@ QUICK = Effort(
     samples=21,
     calls=1000,
     reporters=(1, 5, 20, 100),
+    names=(10, 500, 20_000),
+    batches=100,
     reporting_s=1.5,
     paced_s=40.0,
     processes=20,
@@ -87,6 +93,8 @@ FULL = Effort(
     samples=101,
     calls=5000,
     reporters=(1, 5, 20, 100),
+    names=(10, 500, 20_000, 100_000),
+    batches=1000,
     reporting_s=10.0,
     paced_s=120.0,
     processes=20,
@@ -109,6 +117,8 @@ TINY = Effort(
     samples=3,
     calls=20,
     reporters=(2,),
+    names=(2, 100),
+    batches=2,
     reporting_s=0.3,
     paced_s=0.3,
     processes=2,
