@@ -21,7 +21,7 @@ from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.signals import SUCCESS
 from openrouter_guard.rules.wire import iso, parse
 from openrouter_guard.store import Batch, Counted, Store
-from openrouter_guard.store.store import LIMITS
+from openrouter_guard.store.scripts import LIMITS
 from tests.rules.memory import FAILURE, REFUSAL
 
 SIGNALS = {"S": SUCCESS, "F": FAILURE, "C": REFUSAL}
@@ -291,12 +291,12 @@ class TestManyModels:
         await self.write(client, 100, ago_s=20, until_s=now_s + 60)
         await self.write(client, 600, ago_s=10, failures=1, failed_s=int(now_s) - 10)
         await self.write(client, 300, ago_s=4)
-        await self.write(client, 20, ago_s=3)
+        await self.write(client, 10, ago_s=3)
         seen = (await count(store, models={"new": Run(ended=True)})).seen
         assert await client.hlen(store.keys.models) == models.KEPT
         assert (await store.read()).models == seen.models
         kept = [sum(name.startswith(f"user-{ago_s}-") for name in seen.models) for ago_s in (20, 10, 4, 3)]
-        assert kept == [100, models.KEPT - models.FINE_KEPT - 100, models.FINE_KEPT - 21, 20]
+        assert kept == [100, models.KEPT - models.FINE_KEPT - 100, models.FINE_KEPT - 11, 10]
         assert "new" in seen.models
 
     async def test_all_fail_in_one_batch(self, store: Store, client: aioredis.Redis) -> None:

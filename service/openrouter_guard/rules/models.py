@@ -6,10 +6,12 @@ times are Unix seconds of the Redis server's clock.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeAlias
 
 from .breaker import Policy
@@ -46,7 +48,7 @@ NAME_MOST = 128
 """Characters of a name; the longest at OpenRouter have 70."""
 KEPT = 500
 """So many models are kept: those that wait, then those that fail, the latest seen first, and"""
-FINE_KEPT = 50
+FINE_KEPT = 20
 """of these so many that work. Whether any works is all that the rules ask for."""
 MODEL_MOST = 2048
 FAILURES_MOST = 10**6
@@ -230,14 +232,29 @@ def model_of(entry: str, now_s: float) -> Model:
     The script in Redis reads it too, and must see the same. JSON readers differ over ``nan``, ``0x10`` and 1e400, so
     an entry is taken as the flat list of fields that it is.
     """
+    read = _read(entry)
+    latest_s = now_s + CLOCK_S
+    if read.seen_s <= latest_s and read.failed_s <= latest_s and read.until_s <= now_s + WAIT_MOST_S:
+        return read
+    return replace(
+        read,
+        seen_s=read.seen_s if read.seen_s <= latest_s else 0.0,
+        failed_s=read.failed_s if read.failed_s <= latest_s else 0.0,
+        until_s=read.until_s if read.until_s <= now_s + WAIT_MOST_S else 0.0,
+    )
+
+
+@lru_cache(maxsize=2 * KEPT)
+def _read(entry: str) -> Model:
+    """An entry without regard to what time it is."""
     found = {name: (quote, value.strip(_SPACE)) for name, quote, value in _fields_of(entry)}
     text = {name: value for name, (_, value) in found.items()}
     quote, reason = found.get("reason", ("", ""))
     return Model(
-        seen_s=number(text.get("seen_s"), YEAR_2000_S, now_s + CLOCK_S) or 0.0,
+        seen_s=number(text.get("seen_s"), YEAR_2000_S, math.inf) or 0.0,
         failures=whole(text.get("failures"), FAILURES_MOST),
-        failed_s=number(text.get("failed_s"), YEAR_2000_S, now_s + CLOCK_S) or 0.0,
-        until_s=number(text.get("until_s"), YEAR_2000_S, now_s + WAIT_MOST_S) or 0.0,
+        failed_s=number(text.get("failed_s"), YEAR_2000_S, math.inf) or 0.0,
+        until_s=number(text.get("until_s"), YEAR_2000_S, math.inf) or 0.0,
         reason=reason if quote and _WORD.fullmatch(reason) else "",
     )
 

@@ -22,9 +22,9 @@
 --   window           for the window of all calls: how many ended, failed and were slow, and how many seconds it reaches
 --                    back; empty if nobody watches it
 --   life_s           of a closed state
---   returned         the fields to return
 --   scope, channel   to wake those who listen
---   limits           bounds of what is read, and of what is kept of single models
+-- LIMITS   bounds of what is read, and of what is kept of single models
+-- FIELDS   those to return
 -- Returns  what became of it ("counted", "late": of another epoch or a breaker that is not closed,
 --          "repeated": this batch was here before), TIME as two strings, the values of the fields, the models, and
 --          how many seconds ago somebody was last noticed who writes and wakes nobody; "" if nobody was; and what
@@ -53,21 +53,16 @@ local OWN = { "reporters", "calls_counted", "calls_since", "run_since" }
 local MARKED = { "last_check", "last_success", "balance", "usage_today", "usage_month" }
 
 local state, batch = KEYS[1], cjson.decode(ARGV[1])
-local limits, reporter = batch.limits, batch.reporter
+local reporter = batch.reporter
 local time = redis.call("TIME")
 local now_s = tonumber(time[1])
-local latest_s = now_s + limits.clock_s
+local latest_s = now_s + LIMITS.clock_s
 local now_ms = now_s * 1000 + math.floor(tonumber(time[2]) / 1000)
 
 -- The hash as it is, with what is set meanwhile; written once, at the end.
-local known, changed = {}, {}
-do
-  local names = {}
-  for _, name in ipairs(batch.returned) do names[#names + 1] = name end
-  for _, name in ipairs(OWN) do names[#names + 1] = name end
-  local values = redis.call("HMGET", state, unpack(names))
-  for i, name in ipairs(names) do known[name] = values[i] or "" end
-end
+local known, changed, returned = {}, {}, #FIELDS
+for _, name in ipairs(OWN) do FIELDS[#FIELDS + 1] = name end
+for i, value in ipairs(redis.call("HMGET", state, unpack(FIELDS))) do known[FIELDS[i]] = value or "" end
 
 local function set(field, value)
   value = type(value) == "number" and string.format("%.0f", value) or tostring(value)
@@ -92,7 +87,7 @@ end
 
 -- Milliseconds of our clock, counted on from there; 0 for what is none.
 local function epoch_of(value)
-  return whole(value, now_ms + limits.epoch_ahead_s * 1000)
+  return whole(value, now_ms + LIMITS.epoch_ahead_s * 1000)
 end
 
 -- Times are told apart by their text: all of ours are of one form, in UTC.
@@ -121,7 +116,7 @@ local function count_runs(failures)
   local success_s, failure_s = batch.last_success_s, batch.first_failure_s
   local run, has = names_in(failures > 0 and known.run or "", RUN_KEPT)
   local run_since = failures > 0 and number(known.run_since, 0, latest_s) or 0
-  local refusals = math.min(whole(known.credit_refusals, limits.count), failures)
+  local refusals = math.min(whole(known.credit_refusals, LIMITS.count), failures)
   -- A success that ended before the run began, and was only told later, does not end it.
   local ends_run = success_s == 0 or success_s >= run_since - LATE_S
   local is_told = ends_run
@@ -130,7 +125,7 @@ local function count_runs(failures)
     if kind ~= "S" then
       is_told = true
       if failures == 0 then run_since = failure_s > 0 and math.min(failure_s, latest_s) or now_s end
-      failures = math.min(failures + count, limits.count)
+      failures = math.min(failures + count, LIMITS.count)
       if kind == "C" then refusals = math.min(refusals + count, failures) end
       if #run < RUN_KEPT and not has[reporter] then
         run[#run + 1], has[reporter] = reporter, true
@@ -154,7 +149,7 @@ local function window_with(calls, failures, slow, reach_s)
     from = whole(from or "", step)
     if from == step then
       names, has = names_in(members, RUN_KEPT)
-      calls, failures, slow = calls + whole(c, limits.count), failures + whole(f, limits.count), slow + whole(s, limits.count)
+      calls, failures, slow = calls + whole(c, LIMITS.count), failures + whole(f, LIMITS.count), slow + whole(s, LIMITS.count)
     elseif from > now_s - reach_s then
       kept[#kept + 1] = entry
     end
@@ -199,10 +194,10 @@ end
 
 -- Whether a person decides: then nothing counts, unless for closed.
 local function is_overridden()
-  if known.override == "" or #known.override > limits.json then return false end
+  if known.override == "" or #known.override > LIMITS.json then return false end
   local ok, row = pcall(cjson.decode, known.override)
   if not ok or type(row) ~= "table" or (row.kind ~= "disabled" and row.kind ~= "forced_open") then return false end
-  return number(tostring(row["until"]), limits.year_2000_s, now_s + limits.override_s) ~= nil
+  return number(tostring(row["until"]), LIMITS.year_2000_s, now_s + LIMITS.override_s) ~= nil
 end
 
 -- Whether the results decide anything: while the breaker is closed, and in the epoch in which they began.
@@ -215,7 +210,7 @@ end
 
 -- Count what decides; returns whether all need to know of it.
 local function count(epoch)
-  local failed_before = whole(known.consecutive_failures, limits.count)
+  local failed_before = whole(known.consecutive_failures, LIMITS.count)
   local failures, is_told = count_runs(failed_before)
   if epoch == 0 then
     -- Of our clock: an epoch that was lost with the data is never used again.
@@ -237,7 +232,7 @@ end
 -- The rate of calls, measured over a minute, or over the pause that followed it: a fleet that slept begins anew.
 -- Returns whether a minute begins.
 local function measure()
-  local calls = whole(known.calls_counted, limits.count) + (batch.counters.total_calls or 0)
+  local calls = whole(known.calls_counted, LIMITS.count) + (batch.counters.total_calls or 0)
   local since_s = whole(known.calls_since, latest_s)
   local begins = since_s == 0
   if begins then since_s = now_s end
@@ -256,14 +251,14 @@ local function models_with(found, runs)
   local entries, told, is_news = {}, {}, false
   for i = 1, #found, 2 do entries[found[i]] = found[i + 1] end
   for name, run in pairs(runs) do
-    local model = model_with(model_of(entries[name] or "", now_s, limits), run, now_s, limits)
+    local model = model_with(model_of(entries[name] or "", now_s), run, now_s)
     is_news = is_news or run.until_s > now_s or (run.failures > 0 and model.failures >= SUSPECT)
     entries[name] = entry_of(model)
     told[#told + 1] = name
     told[#told + 1] = entries[name]
   end
   in_chunks(told, function(...) return redis.call("HSET", KEYS[4], ...) end)
-  in_chunks(forgotten(entries, now_s, limits), function(...) return redis.call("HDEL", KEYS[4], ...) end)
+  in_chunks(forgotten(entries, now_s), function(...) return redis.call("HDEL", KEYS[4], ...) end)
   if #told > 0 then redis.call("EXPIRE", KEYS[4], MODELS_LIFE_S) end
   local kept = {}
   for name, entry in pairs(entries) do
@@ -302,7 +297,7 @@ else
 
   add(KEYS[2], batch.counters)
   local runs = batch.epoch >= 0 and batch.models or {}
-  if models and (next(runs) or #models > 2 * limits.kept) then
+  if models and (next(runs) or #models > 2 * LIMITS.kept) then
     local of_models
     models, of_models = models_with(models, runs)
     is_news = is_news or of_models
@@ -318,6 +313,6 @@ else
 end
 
 local values = {}
-for i, name in ipairs(batch.returned) do values[i] = known[name] ~= "" and known[name] end
+for i = 1, returned do values[i] = known[FIELDS[i]] ~= "" and known[FIELDS[i]] end
 local older_s = whole(known.older_writer, latest_s)
 return { verdict, time[1], time[2], values, models or {}, older_s > 0 and tostring(now_s - older_s) or "", foreign, optional }

@@ -7,17 +7,17 @@ local function word(text)
 end
 
 -- A model as its entry has it. An entry is flat, so that both languages read the same, whatever is in it.
-local function model_of(text, now_s, limits)
+local function model_of(text, now_s)
   local model = { seen_s = 0, failures = 0, failed_s = 0, until_s = 0, reason = "" }
-  if #text > limits.entry then return model end
+  if #text > LIMITS.entry then return model end
   for name, quote, value in string.gmatch(text, '"([%a_]+)"%s*:%s*("?)([^",{}%[%]]*)') do
     value = string.match(value, "^%s*(.-)%s*$")
     if name == "failures" then
-      model.failures = whole(value, limits.failures)
+      model.failures = whole(value, LIMITS.failures)
     elseif name == "seen_s" or name == "failed_s" then
-      model[name] = number(value, limits.year_2000_s, now_s + limits.clock_s) or 0
+      model[name] = number(value, LIMITS.year_2000_s, now_s + LIMITS.clock_s) or 0
     elseif name == "until_s" then
-      model.until_s = number(value, limits.year_2000_s, now_s + limits.wait_s) or 0
+      model.until_s = number(value, LIMITS.year_2000_s, now_s + LIMITS.wait_s) or 0
     elseif name == "reason" and quote ~= "" then
       model.reason = word(value) or ""
     end
@@ -36,12 +36,12 @@ local function entry_of(model)
 end
 
 -- A model after the results of a batch.
-local function model_with(model, run, now_s, limits)
+local function model_with(model, run, now_s)
   model.seen_s = now_s
-  model.failures = math.min(run.failures + (run.ended and 0 or model.failures), limits.failures)
+  model.failures = math.min(run.failures + (run.ended and 0 or model.failures), LIMITS.failures)
   if run.failures > 0 then model.failed_s = now_s end
   -- The later time wins: a shorter wait never takes back a longer one.
-  model.until_s = math.max(model.until_s, math.min(run.until_s, now_s + limits.wait_s))
+  model.until_s = math.max(model.until_s, math.min(run.until_s, now_s + LIMITS.wait_s))
   model.reason = word(run.reason) or model.reason
   return model
 end
@@ -54,15 +54,15 @@ local function cut(names, most, ranks, gone)
 end
 
 -- Take out of *entries*, by name, what is not worth keeping; returns the names.
-local function forgotten(entries, now_s, limits)
+local function forgotten(entries, now_s)
   local troubled, fine, ranks, gone, looked_at = {}, {}, {}, {}, 0
   for name, text in pairs(entries) do
     looked_at = looked_at + 1
     if looked_at > LOOKED_AT then break end
-    local model = model_of(text, now_s, limits)
+    local model = model_of(text, now_s)
     local waits = model.until_s > now_s
     ranks[name] = model.seen_s + (waits and now_s or 0)
-    if #name > limits.name or not (waits or model.seen_s > now_s - limits.seen_s) then
+    if #name > LIMITS.name or not (waits or model.seen_s > now_s - LIMITS.seen_s) then
       gone[#gone + 1] = name
     elseif waits or model.failures > 0 then
       troubled[#troubled + 1] = name
@@ -70,8 +70,8 @@ local function forgotten(entries, now_s, limits)
       fine[#fine + 1] = name
     end
   end
-  cut(fine, limits.fine, ranks, gone)
-  cut(troubled, limits.kept - limits.fine, ranks, gone)
+  cut(fine, LIMITS.fine, ranks, gone)
+  cut(troubled, LIMITS.kept - LIMITS.fine, ranks, gone)
   for _, name in ipairs(gone) do entries[name] = nil end
   return gone
 end

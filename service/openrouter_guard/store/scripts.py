@@ -4,15 +4,44 @@ from __future__ import annotations
 
 from importlib import resources
 
+from openrouter_guard.rules import models
+from openrouter_guard.rules.override import OVERRIDE_MOST_S
+from openrouter_guard.rules.parsing import CLOCK_S, JSON_MOST, YEAR_2000_S
+from openrouter_guard.rules.wire import COUNT_MOST, EPOCH_AHEAD_S, FIELDS
+
 from .connection import Script
 
-__all__ = ["CLAIM", "COMMIT", "COUNT", "PERMIT", "TIMES"]
+__all__ = ["CLAIM", "COMMIT", "COUNT", "LIMITS", "PERMIT", "TIMES"]
+
+LIMITS = {
+    "year_2000_s": YEAR_2000_S,
+    "clock_s": CLOCK_S,
+    "epoch_ahead_s": EPOCH_AHEAD_S,
+    "override_s": OVERRIDE_MOST_S + CLOCK_S,
+    "wait_s": models.WAIT_MOST_S,
+    "seen_s": models.SEEN_S,
+    "json": JSON_MOST,
+    "count": COUNT_MOST,
+    "failures": models.FAILURES_MOST,
+    "entry": models.MODEL_MOST,
+    "name": 4 * models.NAME_MOST,
+    "kept": models.KEPT,
+    "fine": models.FINE_KEPT,
+}
+"""The bounds of what the counting script reads and keeps: those of the rules in Python."""
 
 
-def _script(*names: str) -> Script:
+def _script(*names: str, before: str = "") -> Script:
     files = (resources.files(__package__).joinpath(f"{name}.lua") for name in ("own", *names))
-    return Script("".join(file.read_text() for file in files))
+    return Script("".join((before, *(file.read_text() for file in files))))
 
 
-COUNT = _script("reading", "models", "count")
+def _constants() -> str:
+    """Lua tables, which cost a script less than arguments do."""
+    limits = ", ".join(f"{name} = {value!r}" for name, value in LIMITS.items())
+    fields = ", ".join(f'"{name}"' for name in FIELDS)
+    return f"local LIMITS = {{ {limits} }}\nlocal FIELDS = {{ {fields} }}\n"
+
+
+COUNT = _script("reading", "models", "count", before=_constants())
 COMMIT, PERMIT, TIMES, CLAIM = map(_script, ("commit", "permit", "times", "claim"))

@@ -11,16 +11,14 @@ from typing import TypeAlias
 from openrouter_guard.address import checked
 from openrouter_guard.errors import ForeignValue, StoreContended
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
-from openrouter_guard.rules import models as of_models
 from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.models import parse as parse_models
-from openrouter_guard.rules.override import OVERRIDE_MOST_S
-from openrouter_guard.rules.parsing import CLOCK_S, DAMAGED, JSON_MOST, YEAR_2000_S
+from openrouter_guard.rules.parsing import DAMAGED
 from openrouter_guard.rules.record import Record, Transition
 from openrouter_guard.rules.text import json_text
-from openrouter_guard.rules.wire import COUNT_MOST, EPOCH_AHEAD_S, FIELDS, GUARDS, encode, iso, parse
+from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, iso, parse
 from openrouter_guard.understanding import understands
 
 from .connection import Command, Connection, Timeouts
@@ -44,23 +42,6 @@ _NEWS = frozenset(
 
 LATE_MOST_S = 300.0
 """A time of a call is never so much later than the batch that tells of it: what is, is none of ours."""
-LIMITS = {
-    "year_2000_s": YEAR_2000_S,
-    "clock_s": CLOCK_S,
-    "epoch_ahead_s": EPOCH_AHEAD_S,
-    "override_s": OVERRIDE_MOST_S + CLOCK_S,
-    "wait_s": of_models.WAIT_MOST_S,
-    "seen_s": of_models.SEEN_S,
-    "json": JSON_MOST,
-    "count": COUNT_MOST,
-    "failures": of_models.FAILURES_MOST,
-    "entry": of_models.MODEL_MOST,
-    "name": 4 * of_models.NAME_MOST,
-    "kept": of_models.KEPT,
-    "fine": of_models.FINE_KEPT,
-}
-"""The bounds of what the counting script reads and keeps: those of the rules in Python."""
-
 Decide: TypeAlias = Callable[[Record | None, float], Record | None]
 """From the record (None: no key) and the time to the record that should follow (None: leave it)."""
 
@@ -208,10 +189,8 @@ class Store(Ledger):
             "first_failure_s": batch.first_failure_s,
             "window": batch.window or (),
             "life_s": STATE_LIFE_S,
-            "returned": FIELDS,
             "scope": self.keys.scope,
             "channel": self.keys.events,
-            "limits": LIMITS,
         }
 
     @understands
