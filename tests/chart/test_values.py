@@ -77,6 +77,14 @@ class TestHygiene:
         }
         assert SCHEMA["properties"]["thresholds"]["properties"].keys() == read - NOT_THRESHOLDS
 
+    @pytest.mark.parametrize("name", sorted(SCHEMA["properties"]["thresholds"]["properties"]))
+    def test_the_schema_has_the_bound_of_each_threshold(self, name: str) -> None:
+        schema = SCHEMA["properties"]["thresholds"]["properties"][name]
+        most = (SCHEMA["definitions"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema)["maximum"]
+        bound = rf"^{PREFIX}{name} is '\S+': write .*, at most {most}\b"
+        with pytest.raises(ConfigurationError, match=bound):
+            Settings.from_env({"REDIS_URL": "redis://redis", PREFIX + name: str(2 * most)})
+
     def test_every_value_is_in_the_schema_and_the_other_way_round(self) -> None:
         values = yaml.safe_load((CHART / "values.yaml").read_text())
         assert differences(values, SCHEMA) == {".global", ".enabled"}
@@ -128,7 +136,7 @@ class TestRefusals:
     def test_two_thresholds_that_contradict_each_other_are_refused_as_a_process_would(
         self, helm: Helm, low: str, high: str
     ) -> None:
-        thresholds = {low: 2_000_000, high: 1_000_000}
+        thresholds = {low: 800, high: 400}
         with pytest.raises(ConfigurationError) as refused:
             Settings.from_env({"REDIS_URL": "redis://r"} | {PREFIX + name: str(n) for name, n in thresholds.items()})
         with pytest.raises(HelmFailed) as failure:

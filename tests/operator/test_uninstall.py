@@ -125,6 +125,7 @@ def test_for_the_whole_cluster_and_custom_kinds_it_may_do_as_much_and_no_more(he
         *((group, plural, verb) for group, plural in workloads for verb in ("get", "list", "patch")),
         *(("openrouter-guard.io", "openrouterstatuses", verb) for verb in ("list", "patch")),
         ("apiextensions.k8s.io", "customresourcedefinitions", "get"),
+        ("apps", "replicasets", "list"),
     }
     (job,) = (each for each in hooks if each["kind"] == "Job")
     words = job["spec"]["template"]["spec"]["containers"][0]["args"]
