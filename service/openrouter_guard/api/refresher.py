@@ -114,7 +114,7 @@ class Refresher:
         found = finding.upstream(now_s)
         seen = _kept(base.upstream, found) if _knows_less(finding, base.upstream) else found
         policy, by = self._cache.policy, self._cache.by
-        return after_check(base, seen, now_s=now_s, policy=policy, by=by, began_s=began_s)
+        return after_check(base, seen, now_s=now_s, policy=policy, by=by, began_s=began_s, reporter=self._reporter)
 
 
 def _knows_less(finding: Finding, seen: Upstream) -> bool:

@@ -41,7 +41,7 @@ class Reports:
         """
         now_s, policy = self._cache.now_s, self._cache.policy
         signals = [signal_of(result, now_s) for result in report.results]
-        decide = _Decision(signals, policy, report.worker_id)
+        decide = _Decision(signals, policy, report.worker_id, _reporter("i", report.worker_id))
         if decide.is_needed:
             # First, for it may be done twice: a report that failed between the two comes again, and is repeated.
             await self._cache.change(decide)
@@ -98,11 +98,12 @@ def pending_of(
 class _Decision:
     """What rate limits, and doubts about the key or the credit, change at once."""
 
-    def __init__(self, signals: Sequence[Signal], policy: Policy, worker_id: str) -> None:
+    def __init__(self, signals: Sequence[Signal], policy: Policy, worker_id: str, reporter: str) -> None:
         self._limits = [signal for signal in signals if signal.effect is Effect.RATE_LIMIT]
         self._doubts = {signal.error_type: signal for signal in signals if signal.doubts_account}
         self._policy = policy
         self._by = worker_id
+        self._reporter = reporter
 
     @property
     def is_needed(self) -> bool:
@@ -111,7 +112,7 @@ class _Decision:
     def __call__(self, record: Record | None, now_s: float) -> Record:
         after = record or records.fresh(now_s)
         for signal in self._limits:
-            after = records.limited(after, signal, now_s)
+            after = records.limited(after, signal, now_s, by=self._reporter)
         for signal in self._doubts.values():
             after = checks.doubted(after, signal, now_s=now_s, policy=self._policy, by=self._by)
         return after

@@ -14,7 +14,7 @@ from functools import partial
 
 from openrouter_guard.edge import Edge
 from openrouter_guard.errors import OpenRouterGuardError, StoreError
-from openrouter_guard.rules import times
+from openrouter_guard.rules import limits, times
 from openrouter_guard.rules.checks import is_recheck_due, wants_check
 from openrouter_guard.rules.record import Record, block_s
 from openrouter_guard.rules.signals import OpenRouterState
@@ -238,7 +238,8 @@ class Service:
         how = self._mood
         thresholds = adapted(how, thresholds=self._thresholds)
         is_old = is_due(self._age_s, record.phase(now_s), alive_s, thresholds=thresholds, mood=how)
-        is_wanted = is_old or wants_check(record, now_s=now_s, policy=policy)
+        is_asked = wants_check(record, now_s=now_s, policy=policy) or limits.wants_check(record, now_s)
+        is_wanted = is_old or is_asked
         return is_wanted and self._refresher.chance is Chance.FREE
 
     async def _flush(self) -> None:

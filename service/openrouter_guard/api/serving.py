@@ -6,6 +6,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.limits import wants_check
 from openrouter_guard.rules.record import Record, block_s
 from openrouter_guard.settings import Thresholds
 
@@ -110,7 +111,7 @@ def chance(record: Record | None, now_s: float, *, is_away: bool, thresholds: Th
         return Chance.NONE
     if record is None:
         return Chance.FREE
-    if block_s(record, now_s) is not None:
+    if block_s(record, now_s) is not None and not wants_check(record, now_s):
         return Chance.NONE
     if _is_out(record, now_s, thresholds):
         return Chance.OUT

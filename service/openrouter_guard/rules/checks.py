@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from . import breaker as breakers
+from . import limits
 from .breaker import Breaker, Closed, Open, Phase, Policy
 from .record import KEY_WORKS, Record, Upstream, block_s, extended, found_lately, fresh, now_closed, now_open
 from .signals import OpenRouterState, Signal
@@ -54,9 +55,16 @@ def _is_in_doubt(record: Record, now_s: float, policy: Policy) -> bool:
 
 
 def after_check(
-    record: Record, found: Upstream, *, now_s: float, policy: Policy, by: str, began_s: float = math.inf
+    record: Record,
+    found: Upstream,
+    *,
+    now_s: float,
+    policy: Policy,
+    by: str,
+    began_s: float = math.inf,
+    reporter: str = "",
 ) -> Record:
-    """The record after a health check that began at ``began_s``, if that is known.
+    """The record after a health check that began at ``began_s``, if that is known; *reporter* is who counts.
 
     A good check tells that the key works, not that calls do: it does not overrule what workers saw in a breaker
     that is not closed. Only where none of them is there to try, good checks in a row close it, on probation.
@@ -66,7 +74,7 @@ def after_check(
         found,
         last_api_call_s=seen.last_api_call_s,
         last_success_s=seen.last_success_s,
-        rate_limit_reset_s=max(seen.rate_limit_reset_s, found.rate_limit_reset_s),
+        rate_limit_reset_s=seen.rate_limit_reset_s,
         claimed_reset_s=seen.claimed_reset_s,
     )
     is_outdated = is_good and began_s < record.doubted_s
@@ -79,6 +87,8 @@ def after_check(
         check_found=None if is_outdated else found.state,
         good_checks=record.good_checks + 1 if counts else 0,
     )
+    if found.state is OpenRouterState.RATE_LIMITED or found.rate_limit_reset_s > now_s:
+        checked = _limited(checked, found, reporter, now_s)
     if record.override is not None:
         return replace(checked, good_checks=0)
     if found.state in _OF_THE_ACCOUNT and _is_in_doubt(record, now_s, policy):
@@ -90,6 +100,13 @@ def after_check(
     if not breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy):
         return checked
     return now_closed(checked, by, now_s, on_probation=True)
+
+
+def _limited(record: Record, found: Upstream, reporter: str, now_s: float) -> Record:
+    """The check met a rate limit, as a worker may have said before."""
+    if found.rate_limit_reset_s <= now_s:
+        return limits.confirmed(record, now_s)
+    return limits.claimed(record, found.rate_limit_reset_s - now_s, by=reporter, now_s=now_s)
 
 
 def _as_workers_saw_it(found: Upstream, seen: Upstream, *, is_outdated: bool) -> Upstream:
@@ -150,10 +167,10 @@ def with_check_slot(record: Record | None, *, now_s: float, slot_s: float, polic
     """The record once the next health check is ours, None if somebody has it already.
 
     No check is made while calls are known to be refused, for it would tell nothing that may change that: but for the
-    one that is due just before the wait is over.
+    one that is due just before the wait is over, and those that watch a long rate limit.
     """
     known = record or fresh(now_s)
-    tells_nothing = block_s(known, now_s) is not None and not is_recheck_due(known, now_s=now_s, policy=policy)
-    if known.check_slot_s > now_s or tells_nothing:
+    is_told = is_recheck_due(known, now_s=now_s, policy=policy) or limits.wants_check(known, now_s)
+    if known.check_slot_s > now_s or (block_s(known, now_s) is not None and not is_told):
         return None
     return replace(known, check_slot_s=now_s + slot_s)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from . import breaker as breakers
-from . import older
+from . import limits, older
 from . import window as windows
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from .limits import Limit
 from .override import Override, OverrideKind
 from .parsing import row_of, text_of
 from .signals import Effect, ErrorType, OpenRouterState, Signal
@@ -27,6 +28,7 @@ __all__ = [
     "extended",
     "found_lately",
     "fresh",
+    "holds_permit",
     "kept_visible",
     "limited",
     "next_epoch",
@@ -113,6 +115,7 @@ class Record:
         good_checks: Health checks in a row that found nothing wrong while the breaker was half-open.
         check_found: What the last health check found, whatever calls said since; None if there was none.
         check_wanted_s: When a call last gave reason to doubt the key or the credit, so that a check is wanted.
+        limit: What stands behind a long rate limit.
         doubted_s: When the first call of this run of failures did; what was checked before says nothing about it.
         timed_until_s: Until when the time in each state is in the daily metrics; 0 if none has been put there.
     """
@@ -134,6 +137,7 @@ class Record:
     doubted_s: float = 0.0
     legacy_news: older.News = older.News.NOTHING
     older_writer_s: float = 0.0
+    limit: Limit = Limit()
 
     def phase(self, now_s: float) -> Phase:
         """The effective state: what a person decided, else what is stored and the time."""
@@ -190,6 +194,8 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
     """
     if record.override is not None:
         return _under_override(record, record.override, now_s)
+    if (watched := limits.watched(record, now_s)) is not record:
+        return watched
     breaker = breakers.with_clock(record.breaker, now_s=now_s, policy=policy)
     if breaker is not record.breaker:
         return replace(record, breaker=breaker)
@@ -347,17 +353,30 @@ def kept_visible(record: Record, now_s: float) -> Record:
 def with_permit(record: Record, owner: str, *, now_s: float, policy: Policy) -> Record | None:
     """The record once *owner* holds one of the fleet's permits, None if it cannot have one.
 
-    While a rate limit lasts nobody gets one: the call would be refused and tell nothing. Who has one may renew it.
+    While a rate limit lasts nobody gets one: the call would be refused and tell nothing. But who has one may renew
+    it, and where the limit is a long one somebody looks every few minutes whether it still stands.
     """
+    if record.override is not None:
+        return None
+    is_look = limits.is_look_due(record, now_s)
+    if is_look and isinstance(record.breaker, Closed):
+        return limits.looked(record, owner, now_s)
     breaker = breakers.with_permit(record.breaker, owner, now_s=now_s, policy=policy)
-    if breaker is None or record.override is not None:
+    if breaker is None:
         return None
     is_held = isinstance(record.breaker, HalfOpen) and owner in record.breaker.permits
-    if record.upstream.limited_until_s > now_s and not is_held:
+    if record.upstream.limited_until_s > now_s and not is_held and not is_look:
         return None
+    if is_look and not is_held:
+        record = limits.looked(record, owner, now_s)
     if isinstance(record.breaker, HalfOpen):
         return replace(record, breaker=breaker)
     return _moved(record, breaker, "reset_timeout", owner, now_s)
+
+
+def holds_permit(record: Record, owner: str) -> bool:
+    """Whether *owner* has leave to try one call."""
+    return owner == record.limit.looker or owner in getattr(record.breaker, "permits", ())
 
 
 def without_permit(record: Record, owner: str) -> Record:
@@ -368,8 +387,10 @@ def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, pol
     """The record after the trial call of *owner* ended; a call whose permit is gone decides nothing.
 
     Nor does one that met a rate limit: somebody answered, but not the question. Its permit goes back, and calls wait
-    until the limit is over.
+    until the limit is over. One that succeeds although a long limit stood ends that too.
     """
+    is_success, is_void = signal.effect is Effect.SUCCESS, signal.effect in (Effect.NEUTRAL, Effect.MODEL)
+    record = limits.after_look(record, owner, is_success=is_success, is_void=is_void, now_s=now_s)
     if not isinstance(record.breaker, HalfOpen) or owner not in record.breaker.permits:
         return record
     match signal.effect:
@@ -384,16 +405,13 @@ def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, pol
             return now_open(record, reason, owner, now_s, policy)
 
 
-def limited(record: Record, signal: Signal, now_s: float) -> Record:
-    """The record after the platform's rate limit said how long to wait; the later time wins."""
-    reset_s = max(record.upstream.rate_limit_reset_s, now_s + (signal.wait_s or 0.0))
-    upstream = replace(
-        record.upstream,
-        state=OpenRouterState.RATE_LIMITED,
-        message=signal.message,
-        rate_limit_reset_s=reset_s,
-    )
-    return replace(record, upstream=upstream)
+def limited(record: Record, signal: Signal, now_s: float, *, by: str = "") -> Record:
+    """The record after the platform's rate limit told the reporter *by* how long to wait; the later time wins."""
+    upstream = replace(record.upstream, state=OpenRouterState.RATE_LIMITED, message=signal.message)
+    after = limits.claimed(record, signal.wait_s or 0.0, by=by, now_s=now_s)
+    if after is record:
+        return record  # nobody is held for it
+    return replace(after, upstream=replace(upstream, rate_limit_reset_s=after.upstream.rate_limit_reset_s))
 
 
 def fresh(now_s: float) -> Record:

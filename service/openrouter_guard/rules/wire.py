@@ -7,6 +7,7 @@ The first fields are the ones that earlier systems read and write; they stay wha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from . import older
 from . import window as windows
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase
 from .hiding import without_keys
+from .limits import LOOK_S, Limit
 from .override import OVERRIDE_MOST_S, Override, OverrideKind
 from .parsing import CLOCK_S, json_of, moment_s, number, object_of, text_of, whole
 from .record import KEPT_TRANSITIONS, Record, Transition, Upstream
@@ -29,12 +31,12 @@ FIELDS = (
     "live_reporters", "permits", "tried_at", "probation", "good_checks", "transitions", "check_slot",
     "override", "fleet", "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
     "timed_until", "window", "checked_at", "doubted_at",
-    "failures", "limited_until", "known", "older_writer",
+    "failures", "limited_until", "known", "older_writer", "limit",
 )  # fmt: skip
 """All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
 and ``calls_since`` are the minute that is being measured."""
 
-GUARDS = ("breaker", "epoch", "circuit_breaker_open", "open_until", "permits", "check_slot", "override")
+GUARDS = ("breaker", "epoch", "circuit_breaker_open", "open_until", "permits", "check_slot", "override", "limit")
 """A commit is made only if these are as they were read. A count that happens meanwhile is no conflict."""
 EPOCH_AHEAD_S = 86_400.0
 SLOT_MOST_S = 3600.0
@@ -78,6 +80,7 @@ def parse(fields: Mapping[str, str], now_s: float) -> Record:
         check_found=_state(fields["check_found"], None) if fields.get("check_found") else None,
         check_wanted_s=moment_s(fields.get("check_wanted"), now_s),
         doubted_s=moment_s(fields.get("doubted_at"), now_s),
+        limit=_limit(fields.get("limit"), now_s),
         timed_until_s=_timed_until_s(fields.get("timed_until"), now_s),
     )
 
@@ -106,6 +109,7 @@ def encode(record: Record) -> dict[str, str]:
         "check_found": record.check_found.value if record.check_found else "",
         "check_wanted": iso(record.check_wanted_s),
         "doubted_at": iso(record.doubted_s),
+        "limit": "" if record.limit == Limit() else json_text(asdict(record.limit)),
         "timed_until": iso(record.timed_until_s),
         **_breaker_fields(record.breaker),
         "circuit_breaker_open": str(_is_open(record.breaker, record.override)).lower(),
@@ -191,6 +195,17 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
 def _is_open(breaker: Breaker, override: Override | None) -> bool:
     """What existing readers are told: whether calls are to be skipped."""
     return not isinstance(breaker, Closed) if override is None else override.is_open
+
+
+def _limit(text: str | None, now_s: float) -> Limit:
+    row = object_of(text)
+    return Limit(
+        by=text_of(row.get("by"), WORD_MOST),
+        at_s=moment_s(row.get("at_s"), now_s),
+        until_s=moment_s(row.get("until_s"), now_s, MAX_WAIT_S + CLOCK_S),
+        look_s=moment_s(row.get("look_s"), now_s, LOOK_S + CLOCK_S),
+        looker=text_of(row.get("looker"), WHO_MOST),
+    )
 
 
 def _override(text: str | None, now_s: float) -> Override | None:

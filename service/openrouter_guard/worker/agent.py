@@ -305,7 +305,8 @@ class Agent:
         """Hold the fleet back soon, until the platform's rate limit is over."""
 
         def decide(record: Record | None, now_s: float) -> Record:
-            return records.limited(self._known(record, now_s) or records.fresh(now_s), signal, now_s)
+            known = self._known(record, now_s) or records.fresh(now_s)
+            return records.limited(known, signal, now_s, by=self._reporter)
 
         self._soon(decide)
 

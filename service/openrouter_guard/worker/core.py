@@ -17,8 +17,8 @@ from typing import NamedTuple
 from openrouter_guard.edge import Edge
 from openrouter_guard.errors import CallNotPermitted
 from openrouter_guard.rules.breaker import HalfOpen, Open, Phase
-from openrouter_guard.rules.record import Record
-from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, Signal
+from openrouter_guard.rules.record import Record, holds_permit
+from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, OpenRouterState, Signal
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 
@@ -120,7 +120,7 @@ class Core(Desk):
         if blocked is not None:
             self.refused.number += 1
             raise CallNotPermitted(*blocked)
-        return view.ticket if view.phase is Phase.CLOSED else None
+        return None if view.needs_permit else view.ticket
 
     def claim(self, caller: object) -> Claim:
         """Prepare to :meth:`ask`: the permit is kept no longer than *caller* lives, whatever strikes it."""
@@ -148,17 +148,19 @@ class Core(Desk):
         """
         _, thread, watch = self._live or self._start()
         view = self.view
-        if granted and claim.owner in getattr(view.record.breaker, "permits", ()):
+        if granted and holds_permit(view.record, claim.owner):
             return Ticket(view.record.epoch, claim.owner)
         # Where one was granted all the same, the others' verdict fell before this call was made.
         claim.drop()
         blocked = view.refusal()
-        if view.phase is Phase.CLOSED and blocked is None:
+        if blocked is None and not view.needs_permit:
             # Somebody's trial call succeeded meanwhile.
             return view.ticket
         self.refused.number += 1
         thread.call(partial(watch.refused, NO_PERMIT_RETRY_S))
-        raise CallNotPermitted(*(blocked or (NO_PERMIT_RETRY_S, _reason(view.record))))
+        raise CallNotPermitted(
+            *(blocked or (NO_PERMIT_RETRY_S, _reason(view.record) or OpenRouterState.RATE_LIMITED))
+        )
 
     async def _granted(self, agent: Agent, claim: Claim) -> bool:
         try:

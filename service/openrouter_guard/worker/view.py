@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from openrouter_guard.rules.breaker import Closed, Phase, Policy
+from openrouter_guard.rules.limits import is_look_due
 from openrouter_guard.rules.models import Models, cooling, cooling_s
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.record import Record, admitted_share, block_s
@@ -76,6 +77,17 @@ class View:
     def block_s(self) -> tuple[float, str] | None:
         return block_s(self.record, self.now_s)
 
+    @property
+    def is_look_due(self) -> bool:
+        """Whether one call of the fleet may try if a long rate limit still stands."""
+        now_s = self.now_s
+        return is_look_due(self.record, now_s) and self.record.phase(now_s) is not Phase.OPEN
+
+    @property
+    def needs_permit(self) -> bool:
+        """Whether a call that is not refused may go only under one of the fleet's permits."""
+        return self.phase is not Phase.CLOSED or self.is_look_due
+
     def refusal(self, model: str = "") -> tuple[float, str] | None:
         """How long a call to *model* must wait and why; None if it may go, half-open with a permit.
 
@@ -84,7 +96,8 @@ class View:
         standing = self.record.standing(self.now_s)
         if standing is not None and standing.kind is OverrideKind.DISABLED:
             return None
-        waits = self.block_s() or cooling_s(self.models, model, now_s=self.now_s, policy=self.policy)
+        blocked = None if self.is_look_due else self.block_s()
+        waits = blocked or cooling_s(self.models, model, now_s=self.now_s, policy=self.policy)
         if waits is None and random.random() >= self._share:  # noqa: S311  a lot, not a secret
             return random.uniform(*RETRY_S), RECOVERING  # noqa: S311
         return waits

@@ -75,9 +75,12 @@ class Watch:
     def _blocked_s(self) -> float:
         view = self._view()
         blocked = view.block_s()
-        if blocked is not None:
-            return blocked[0]
-        return 0.0 if view.phase is Phase.CLOSED else self._not_before_s - time.monotonic()
+        if view.is_look_due or (blocked is None and view.phase is not Phase.CLOSED):
+            return self._not_before_s - time.monotonic()
+        if blocked is None:
+            return 0.0
+        look_in_s = view.record.limit.look_s - view.now_s
+        return min(blocked[0], look_in_s) if look_in_s > 0 else blocked[0]
 
     async def _next(self, timeout_s: float | None) -> None:
         with suppress(TimeoutError):

@@ -1,0 +1,137 @@
+"""Long rate limits: one answer to one of many workers must not stop the fleet for hours, and no limit goes unwatched.
+
+A proxy that is broken, or a unit that somebody got wrong, says "wait a day" as easily as the platform does. So a wait
+of more than five minutes is a claim. Alone it holds the fleet for five minutes; it stands for its whole length once a
+second reporter makes it too. And while a long limit stands, one call of the whole fleet may try every few minutes
+whether it still does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from .signals import OpenRouterState
+
+if TYPE_CHECKING:
+    from .record import Record
+
+__all__ = [
+    "LONG_S",
+    "LOOK_S",
+    "Limit",
+    "after_look",
+    "claimed",
+    "confirmed",
+    "is_look_due",
+    "looked",
+    "wants_check",
+    "watched",
+]
+
+LONG_S = 300.0
+"""A wait that is longer is a claim, which holds this long by itself."""
+LOOK_S = 300.0
+"""So often one call may try, and one health check is made, while a long limit stands."""
+AGAIN_S = 10.0
+"""When another call may try, where the one that did told nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What stands behind a long rate limit.
+
+    Attributes:
+        by: The reporter that claimed a long wait, and nobody else has confirmed all of it; empty if there is none.
+        at_s: When it did.
+        until_s: Until when calls must wait, as it claims.
+        look_s: From when on one call may try whether the limit still stands; 0 where none is long.
+        looker: Whose call tries.
+    """
+
+    by: str = ""
+    at_s: float = 0.0
+    until_s: float = 0.0
+    look_s: float = 0.0
+    looker: str = ""
+
+
+def claimed(record: Record, wait_s: float, *, by: str, now_s: float) -> Record:
+    """The record after the reporter *by* was told to wait; the later of all times wins.
+
+    Who claimed a long wait, and others' calls succeeded after that had held the fleet, does not hold it again alone.
+    """
+    until_s = now_s + wait_s
+    if wait_s <= LONG_S:
+        return _held(record, until_s, now_s)
+    limit, is_disproved = record.limit, _is_disproved(record)
+    others_s = 0.0 if limit.by in ("", by) or is_disproved or limit.until_s <= now_s else limit.until_s
+    if is_disproved and limit.by == by and limit.until_s > now_s and record.live_reporters > 1:
+        return record
+    claim = limit if others_s > until_s else replace(limit, by=by, at_s=now_s, until_s=until_s)
+    return watched(_held(replace(record, limit=claim), max(now_s + LONG_S, min(until_s, others_s)), now_s), now_s)
+
+
+def confirmed(record: Record, now_s: float) -> Record:
+    """The record after a health check met a rate limit of which it said no end: what a worker claimed stands."""
+    limit = record.limit
+    if not limit.by or limit.until_s <= now_s or _is_disproved(record):
+        return record
+    return watched(_held(record, limit.until_s, now_s), now_s)
+
+
+def watched(record: Record, now_s: float) -> Record:
+    """The record with a time to look again, where its limit is a long one."""
+    limit, is_long = record.limit, record.upstream.limited_until_s > now_s + LONG_S
+    if not is_long or limit.look_s:
+        return record
+    return replace(record, limit=replace(limit, look_s=now_s + LOOK_S))
+
+
+def is_look_due(record: Record, now_s: float) -> bool:
+    """Whether one call of the whole fleet may go, under a permit, although a limit says to wait."""
+    is_long = 0 < record.limit.look_s <= now_s < record.upstream.limited_until_s
+    return is_long and record.override is None
+
+
+def looked(record: Record, owner: str, now_s: float) -> Record:
+    """The record once the call of *owner* is the one that looks."""
+    return replace(record, limit=replace(record.limit, look_s=now_s + LOOK_S, looker=owner))
+
+
+def after_look(record: Record, owner: str, *, is_success: bool, is_void: bool, now_s: float) -> Record:
+    """The record after the call of *owner* looked.
+
+    One that succeeds ends the limit; after one that told nothing, another may soon try.
+    """
+    if not owner or record.limit.looker != owner:
+        return record
+    if is_success:
+        upstream = replace(record.upstream, rate_limit_reset_s=0.0, claimed_reset_s=0.0, last_success_s=now_s)
+        if upstream.state is OpenRouterState.RATE_LIMITED:
+            upstream = replace(upstream, state=OpenRouterState.ACTIVE, message="Service active", error_details="")
+        return replace(record, upstream=upstream, limit=Limit())
+    look_s = now_s + AGAIN_S if is_void else record.limit.look_s
+    return replace(record, limit=replace(record.limit, looker="", look_s=look_s))
+
+
+def wants_check(record: Record, now_s: float) -> bool:
+    """Whether a health check may say more of the limit that stands: of a new claim, and then every few minutes."""
+    upstream, limit = record.upstream, record.limit
+    if upstream.limited_until_s <= now_s:
+        return False
+    is_new_claim = limit.until_s > upstream.rate_limit_reset_s and upstream.checked_s < limit.at_s
+    return is_new_claim or (limit.look_s > 0 and now_s - upstream.checked_s >= LOOK_S)
+
+
+def _held(record: Record, until_s: float, now_s: float) -> Record:
+    upstream, limit = record.upstream, record.limit
+    if upstream.limited_until_s <= now_s and limit.look_s:
+        limit = replace(limit, look_s=0.0, looker="")  # of a limit that is over
+    held = replace(upstream, rate_limit_reset_s=max(upstream.rate_limit_reset_s, until_s))
+    return replace(record, upstream=held, limit=limit)
+
+
+def _is_disproved(record: Record) -> bool:
+    """Whether a call succeeded that began, as calls go, once the claim had held the fleet."""
+    return record.limit.by != "" and record.upstream.last_success_s > record.limit.at_s + LONG_S
