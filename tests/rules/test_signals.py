@@ -1,6 +1,10 @@
 """What an answer of the upstream says."""
 
+from typing import Any
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from openrouter_guard.rules.signals import About, Effect, ErrorType, OpenRouterState, of_error_type, of_status
 
@@ -47,9 +51,48 @@ def test_a_key_over_its_limit_is_out_of_credit_and_not_a_bad_key() -> None:
         pytest.param({"limit_source": "openrouter_in_flight_budget"}, id="requests in flight"),
     ],
 )
-def test_a_402_about_a_request_is_not_an_empty_account(metadata: dict[str, str]) -> None:
+def test_a_402_about_a_request_is_no_empty_account(metadata: dict[str, str]) -> None:
     error = {"code": 402, "message": "no", "metadata": metadata}
     assert of_status(402, error=error, now_s=NOW_S).effect is Effect.NEUTRAL
+
+
+@pytest.mark.parametrize(
+    ("message", "effect"),
+    [
+        ("You requested up to 65536 tokens, but can only afford 30104. To increase, visit …", Effect.NEUTRAL),
+        ("You requested up to 65,536 tokens, but can only afford 1,024.", Effect.NEUTRAL),
+        ("Prompt tokens limit exceeded: 23517 > 1204.", Effect.NEUTRAL),
+        ("You requested up to 64 tokens, but can only afford 0.", Effect.FAILURE),
+        ("Prompt tokens limit exceeded: 64 > 0", Effect.FAILURE),
+        ("You can only afford -5", Effect.FAILURE),
+        ("Insufficient credits", Effect.FAILURE),
+    ],
+)
+def test_what_is_left_may_pay_for_a_smaller_request(message: str, effect: Effect) -> None:
+    signal = of_status(402, error={"code": 402, "message": message, "metadata": {"provider_name": None}}, now_s=NOW_S)
+    assert signal.effect is effect
+    assert signal.refuses_credit is (effect is Effect.FAILURE)
+
+
+@pytest.mark.parametrize(
+    ("status_code", "message"), [(401, "Incorrect key"), (402, "Insufficient Balance"), (403, "Key limit exceeded")]
+)
+def test_a_refusal_of_a_named_provider_is_about_its_model(status_code: int, message: str) -> None:
+    error = {"code": status_code, "message": message, "metadata": {"provider_name": "Acme", "is_byok": True}}
+    signal = of_status(status_code, error=error, now_s=NOW_S)
+    assert (signal.effect, signal.about, signal.doubts_account) == (Effect.MODEL, About.MODEL, False)
+
+
+@pytest.mark.parametrize("error", [None, {}, {"message": "", "metadata": {}}])
+def test_a_402_of_which_no_more_is_known_asks_for_a_check_and_is_one_failure(error: dict[str, Any] | None) -> None:
+    signal = of_status(402, error=error, now_s=NOW_S)
+    assert (signal.effect, signal.doubts_account, signal.refuses_credit) == (Effect.FAILURE, True, False)
+    assert signal.reported is ErrorType.UNKNOWN_ERROR
+
+
+@pytest.mark.parametrize("message", [None, 5, ["x"], {"a": 1}, "\ud800", pytest.param(10**5000, id="long")])
+def test_a_message_may_be_anything(message: Any) -> None:
+    of_status(500, error={"message": message}, now_s=NOW_S).message.encode()
 
 
 @pytest.mark.parametrize(
@@ -69,7 +112,71 @@ def test_a_rate_limit_is_waited_for(headers: dict[str, str], wait_s: float) -> N
     assert (signal.effect, signal.wait_s) == (Effect.RATE_LIMIT, wait_s)
 
 
-@pytest.mark.parametrize("headers", [{}, {"retry-after": "soon"}, {"retry-after": "nan"}])
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        pytest.param({"x-ratelimit-reset": "1800000060"}, 60.0, id="epoch seconds"),
+        pytest.param({"x-ratelimit-reset": "1800000060000000"}, 60.0, id="epoch microseconds"),
+        pytest.param({"x-ratelimit-reset": "60"}, 60.0, id="a duration"),
+        pytest.param({"x-ratelimit-reset": "2027-01-15T08:01:00Z"}, 60.0, id="ISO 8601"),
+        pytest.param({"retry-after": "1800000060"}, 60.0, id="a time where a duration is due"),
+        pytest.param({"retry-after": "0", **MINUTE_AHEAD}, 60.0, id="one of two that is over"),
+        pytest.param({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, 25 * 3600.0, id="a date far away"),
+        pytest.param({"x-ratelimit-reset": "9999999999999"}, 25 * 3600.0, id="a time far away"),
+        pytest.param({**MINUTE_AHEAD, "date": "Fri, 15 Jan 2027 10:00:30 GMT"}, None, id="over by its own clock"),
+        pytest.param({**MINUTE_AHEAD, "date": "Fri, 15 Jan 2027 06:00:30 GMT"}, 7230.0, id="by its own clock"),
+        pytest.param({**MINUTE_AHEAD, "date": "Thu, 01 Jan 1970 00:00:00 GMT"}, 60.0, id="a clock that stands"),
+        pytest.param({**MINUTE_AHEAD, "date": "noon"}, 60.0, id="a date that is none"),
+    ],
+)
+def test_a_time_is_understood_in_each_form(headers: dict[str, str], wait_s: float | None) -> None:
+    assert of_status(429, headers=headers, now_s=NOW_S).wait_s == wait_s
+
+
+@pytest.mark.parametrize("where", ["x-ratelimit-reset", "X-RateLimit-Reset", "X-RATELIMIT-RESET"])
+def test_a_reset_may_stand_in_the_body(where: str) -> None:
+    error = {
+        "message": "Rate limit exceeded",
+        "metadata": {"headers": {where: "1800000060000", "Date": "no", "n": None}},
+    }
+    signal = of_status(429, error=error, now_s=NOW_S)
+    assert (signal.effect, signal.wait_s) == (Effect.RATE_LIMIT, 60.0)
+    assert of_status(429, error=error, headers={"retry-after": "90"}, now_s=NOW_S).wait_s == 90.0
+
+
+@given(
+    name=st.sampled_from(["retry-after", "retry-after-ms", "x-ratelimit-reset"]),
+    value=st.one_of(st.text(), st.floats().map(str), st.integers().map(str), st.datetimes().map(str)),
+    date=st.text(),
+)
+@example("retry-after", "1e400", "")
+@example("x-ratelimit-reset", "٣٠", "")
+@example("retry-after", "Mon, 99 Jan 99999 99:99:99 GMT", "Mon, 99 Jan 99999 99:99:99 GMT")
+def test_a_wait_is_within_bounds_or_none_whatever_is_said(name: str, value: str, date: str) -> None:
+    for headers, metadata in (({name: value, "date": date}, {}), ({}, {"headers": {name: value}})):
+        wait_s = of_status(429, headers=headers, error={"metadata": metadata}, now_s=NOW_S).wait_s
+        assert wait_s is None or 0 < wait_s <= 25 * 3600.0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"retry-after": "soon"},
+        {"retry-after": "nan"},
+        {"retry-after": "inf"},
+        {"retry-after": "1e400"},
+        {"retry-after": "-5"},
+        {"retry-after": "0"},
+        {"retry-after": "0.0"},
+        {"retry-after-ms": "0"},
+        {"retry-after": "٣٠"},
+        {"x-ratelimit-reset": "1799999999000"},
+        {"x-ratelimit-reset": "1799999999"},
+        {"x-ratelimit-reset": "0"},
+        {"retry-after": "Fri, 15 Jan 2027 07:59:59 GMT"},
+    ],
+)
 def test_a_rate_limit_without_a_time_is_one_failure(headers: dict[str, str]) -> None:
     assert of_status(429, headers=headers, now_s=NOW_S).effect is Effect.FAILURE
 
@@ -102,7 +209,7 @@ def test_a_provider_that_is_named_fails_for_its_model(status_code: int) -> None:
     ],
 )
 def test_the_cap_of_the_free_models_stops_only_them(headers: dict[str, str], wait_s: float) -> None:
-    error = {"message": "Rate limit exceeded: free-models-per-day"}
+    error = {"message": "Rate limit exceeded: free-models-per-day", "metadata": {"provider_name": "Acme"}}
     signal = of_status(429, error=error, headers=headers, now_s=NOW_S)
     assert (signal.effect, signal.wait_s, signal.about) == (Effect.NEUTRAL, wait_s, About.FREE_MODELS)
 

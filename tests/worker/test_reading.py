@@ -19,6 +19,11 @@ GZIP = {"content-encoding": "gzip"}
 
 GOOD = json.dumps({"choices": [{"message": {"content": 'the word "error"'}, "finish_reason": "stop"}]}).encode()
 BAD = json.dumps({"error": {"code": 502, "message": "cut"}}).encode()
+CHOICE = json.dumps(
+    {"choices": [{"error": {"code": 502, "message": "cut"}, "finish_reason": "error", "message": {"content": ""}}]}
+).encode()
+LONG = {"error": {"code": 502, "message": "cut", "metadata": {"raw": "y" * 100_000, "provider_name": "Acme"}}}
+TEXT = {"content-type": "text/plain"}
 COMMENT = b': OPENROUTER PROCESSING {"error": 1}\n\n'
 CHUNK = b'data: {"choices": [{"delta": {"content": "\\"error\\""}, "finish_reason": null}]}\n\n'
 DONE = b"data: [DONE]\n\n"
@@ -87,6 +92,57 @@ CASES = [
         id="an error below a comment without end",
     ),
     pytest.param(b'data: {"error": {\n\n' + DONE, STREAM, SUCCESS, id="an event that is no JSON"),
+    pytest.param(CHOICE, JSON, UNAVAILABLE, id="an error in a choice"),
+    pytest.param(json.dumps(LONG).encode(), JSON, UNAVAILABLE, id="an error in a large body"),
+    pytest.param(
+        json.dumps({"id": "x" * 100_000} | LONG).encode(), JSON, UNAVAILABLE, id="an error behind much of a body"
+    ),
+    pytest.param(
+        json.dumps({"padding": [[{"error": "x"}] * 9_000], **json.loads(CHOICE)}).encode(),
+        JSON,
+        UNAVAILABLE,
+        id="an error in a choice of a large body",
+    ),
+    pytest.param(
+        json.dumps(
+            {"choices": [{"message": {"content": '{"error": {"code": 502}} ' * 9_000}}], "error": None}
+        ).encode(),
+        JSON,
+        SUCCESS,
+        id="a large answer about errors",
+    ),
+    pytest.param(b"[" + b"1," * KEPT_BYTES, JSON, UNKNOWN, id="half a large answer"),
+    pytest.param(BAD, TEXT, UNAVAILABLE, id="an error as plain text"),
+    pytest.param(BAD, {}, UNAVAILABLE, id="an error of no type"),
+    pytest.param(b"\n " + CHOICE, {"content-type": "text/json"}, UNAVAILABLE, id="an error of another type"),
+    pytest.param(b"words", TEXT, SUCCESS, id="a text"),
+    pytest.param(b"<!DOCTYPE html><html>", TEXT, UNKNOWN, id="a page as plain text"),
+    pytest.param(b"[" * 60_000, JSON, UNKNOWN, id="nested without end"),
+    pytest.param(b'{"a":' * 60_000, JSON, UNKNOWN, id="nested without end, and large"),
+    pytest.param(b"", STREAM, UNKNOWN, id="an empty stream"),
+    pytest.param(COMMENT * 5, STREAM, UNKNOWN, id="a stream of comments only"),
+    pytest.param(
+        CHUNK + event(choices=[{"delta": {"content": "."}, "finish_reason": "stop"}]),
+        STREAM,
+        SUCCESS,
+        id="a stream that says why it ends",
+    ),
+    pytest.param(
+        CHUNK + event(choices=[{"error": {"code": 429, "message": "busy"}}]),
+        STREAM,
+        (Effect.FAILURE, ErrorType.RATE_LIMITED),
+        id="an error in a choice of a stream",
+    ),
+    pytest.param(
+        CHUNK + b"data: " + json.dumps(LONG).encode() + b"\n\n", STREAM, UNAVAILABLE, id="a large error in a stream"
+    ),
+    pytest.param(event(type="message_start", message={}), STREAM, UNKNOWN, id="half a message"),
+    pytest.param(
+        event(type="message_start", message={}) + event(type="message_stop"), STREAM, SUCCESS, id="a message"
+    ),
+    pytest.param(event(type="response.created"), STREAM, UNKNOWN, id="half a response"),
+    pytest.param(event(type="response.created") + event(type="response.completed"), STREAM, SUCCESS, id="a response"),
+    pytest.param(event(type="speech.audio.delta", audio="x"), STREAM, SUCCESS, id="a stream whose end is not known"),
 ]
 
 
@@ -121,6 +177,17 @@ def test_of_a_200_that_is_compressed(
             id="one provider",
         ),
         pytest.param(307, JSON, b"", NEUTRAL, id="a redirect"),
+        pytest.param(503, JSON, b"[" * 60_000, UNAVAILABLE, id="a body nested without end"),
+        pytest.param(
+            502, JSON, json.dumps(LONG).encode(), (Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE), id="a large body"
+        ),
+        pytest.param(
+            402,
+            JSON,
+            json.dumps({"error": {"metadata": {"reason": "weight_exceeds_budget"}, "raw": "y" * 100_000}}).encode(),
+            NEUTRAL,
+            id="a large body that is cut",
+        ),
     ],
 )
 def test_of_another_status(
@@ -139,6 +206,8 @@ def test_an_encoding_that_it_cannot_read_leaves_the_status() -> None:
     [
         pytest.param(CHUNK, STREAM, 200, False, id="a stream that goes on"),
         pytest.param(CHUNK + DONE, STREAM, 200, True, id="a stream that says it is done"),
+        pytest.param(event(type="message_stop"), STREAM, 200, True, id="a message that says it is done"),
+        pytest.param(event(choices=[{"finish_reason": "stop"}]), STREAM, 200, True, id="a stream that says why"),
         pytest.param(event(error={"code": 502}), STREAM, 200, True, id="a stream with an error"),
         pytest.param(GOOD, JSON, 200, False, id="a body of which more may come"),
         pytest.param(b"", JSON, 500, True, id="an error"),

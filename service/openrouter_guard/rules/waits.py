@@ -77,7 +77,7 @@ def _ahead_s(raw: object, now_s: float) -> float | None:
     """A duration, or a time in any unit or form, as seconds from now; negative where it is over."""
     found = number(raw, 0, _NUMBER_MOST)
     if found is None:
-        at_s = _http_date_s(raw) or moment_s(raw, now_s, math.inf)
+        at_s = _http_date_s(raw) or (moment_s(raw, now_s, math.inf) if ":" in text_of(raw, 64) else None)
         return at_s - now_s if at_s else None
     if found < _DURATION_MOST_S:
         return found

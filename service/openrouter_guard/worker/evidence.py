@@ -94,7 +94,11 @@ def parsed(body: object) -> object:
     if not isinstance(body, bytes):
         return body
     text = body.removeprefix(b"\xef\xbb\xbf").strip()
-    return json_of(text) if len(text) <= WHOLE_BYTES else searched(text)
+    if len(text) > WHOLE_BYTES:
+        return searched(text)
+    found = json_of(text)
+    # What is no JSON may be the beginning of it.
+    return (searched(text) or None) if found is None else found
 
 
 def error_in(body: object, *, is_refusal: bool = False) -> Mapping[str, Any]:

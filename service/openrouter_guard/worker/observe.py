@@ -102,7 +102,8 @@ def _of_branch(branch: Sequence[BaseException], now_s: float | None) -> Signal:
         found = _without_status(each, meaning, now_s)
         if found is not None:
             return found
-    known = [link for link in links if link[1] in _NO_ANSWER] or [link for link in links if link[1] in _WRAPPERS]
+    firm = [link for link in links if link[1] in _NO_ANSWER]
+    known = firm[:1] or [link for link in links if link[1] in _WRAPPERS][-1:]
     return _no_answer(*known[0]) if known else NEUTRAL
 
 

@@ -52,6 +52,7 @@ class ErrorSearch:
         self._copy: bytearray | None = None
         self._copy_depth = 0
         self._copied_text = 0
+        self._is_cut = False
         self._copied_brackets = bytearray()
 
     def feed(self, data: bytes) -> None:
@@ -92,14 +93,19 @@ class ErrorSearch:
             if self._is_name:
                 self._name += text[: _KEY_BYTES - len(self._name)]
             return
+        if self._is_cut:
+            return
         room = _TEXT_BYTES - self._copied_text
         if len(text) <= room:
             self._copied_text += len(text)
             self._add(text)
         else:
             # Once cut, no more of this text is taken: it would not fit together.
-            self._copied_text = _TEXT_BYTES
-            self._add(_units(text[:room]))
+            self._is_cut = True
+            begun = max(len(self._copy) - self._copied_text, 0)
+            whole = _units(bytes(self._copy[begun:]) + text[:room])
+            del self._copy[begun:]
+            self._add(whole)
 
     def _text_ended(self) -> None:
         self._add(b'"')
@@ -129,7 +135,7 @@ class ErrorSearch:
 
     def _mark(self, mark: int) -> None:
         if mark == _QUOTE:
-            self._in_text, self._copied_text = True, 0
+            self._in_text, self._is_cut, self._copied_text = True, False, 0
             self._name.clear()
             self._add(b'"')
         elif mark in _OPEN:
