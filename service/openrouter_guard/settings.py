@@ -14,7 +14,7 @@ from .keys import DEFAULT_SCOPE, Keys
 from .rules.breaker import Policy
 from .rules.hiding import remember, secrets_in, without_keys
 from .variables import PREFIX as _PREFIX
-from .variables import unknown
+from .variables import unknown, unused_keys
 
 __all__ = [
     "DEFAULT_BASE_URL",
@@ -340,6 +340,9 @@ def _further(environ: Mapping[str, str], redis_url: str, first: str) -> tuple[Fu
         )
     for name in names:
         checked(redis_url, Keys(name).scope)
+    # Who names no further scopes may have such variables for something else.
+    for sentence in unused_keys(environ, [_suffix(name)[1:] for name in names]) if names else ():
+        _warn_once(sentence)
     return tuple(
         FurtherScope(
             name,

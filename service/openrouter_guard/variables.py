@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-__all__ = ["NAMES", "PREFIX", "nearest", "unknown"]
+__all__ = ["NAMES", "PREFIX", "nearest", "unknown", "unused_keys"]
 
 PREFIX = "OPENROUTER_GUARD_"
 NAMES = frozenset(
@@ -64,11 +64,28 @@ NAMES = frozenset(
     }
 )
 """Without the prefix; those of every part, for one environment often serves several."""
+_OF_A_SCOPE = ("OPENROUTER_API_KEY", "OPENROUTER_MANAGEMENT_KEY")
 _ELSEWHERE = ("OPENROUTER_API_KEY", "OPENROUTER_BASE_URL", "OPENROUTER_MANAGEMENT_KEY", "REDIS_URL")
 # Kubernetes puts these into every pod beside a Service that is called openrouter-guard or begins so.
 _SERVICE_LINK = re.compile(
     r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)"
 )
+
+
+def unused_keys(environ: Mapping[str, str], suffixes: Iterable[str]) -> list[str]:
+    """A sentence on each API key of a scope that there is not; *suffixes* are those of the further scopes."""
+    known = {f"{name}_{suffix}" for name in _OF_A_SCOPE for suffix in suffixes}
+    found = sorted(
+        name for name in environ if name.startswith(tuple(f"{n}_" for n in _OF_A_SCOPE)) and name not in known
+    )
+    return [
+        f"{name} is of no scope in {PREFIX}FURTHER_SCOPES and changes nothing{_hint(name, known)}" for name in found
+    ]
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    meant = nearest(name, known)
+    return f": did you mean {meant}?" if meant else ""
 
 
 def unknown(environ: Mapping[str, str]) -> list[str]:

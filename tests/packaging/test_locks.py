@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tomllib
@@ -80,3 +81,10 @@ def test_make_run_installs_what_it_needs_and_not_the_development_lock() -> None:
     command = ["make", "--dry-run", "--always-make", "run"]
     told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert set(re.findall(r"requirements/(\w+)\.txt", told)) == {"all", "build"}
+
+
+def test_the_lock_of_the_typescript_tools_has_hashes_and_names_no_index() -> None:
+    lock = json.loads((ROOT / "tests" / "clients" / "typescript" / "package-lock.json").read_text())
+    packages = [package for name, package in lock["packages"].items() if name]
+    assert packages
+    assert all(package["integrity"].startswith("sha512-") and "resolved" not in package for package in packages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from datetime import datetime
 
@@ -10,6 +11,7 @@ import redis.asyncio as aioredis
 
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import Settings
+from tests.existing import ExistingWorker
 from tests.service.apps import (
     FORCED,
     STATE,
@@ -81,3 +83,16 @@ async def test_a_clock_that_runs_ahead_does_not_keep_us_from_asking(
     await write(client, age_s=-86_400)
     async with running(settings, upstream) as service:
         assert (await ask(service))["source"] == "live"
+
+
+async def test_the_errors_of_existing_workers_are_told_as_ours_are(
+    settings: Settings, upstream: FakeUpstream
+) -> None:
+    with ExistingWorker(settings.redis_url) as existing:
+        existing.report_api_error("timeout")
+    async with running(settings, upstream) as service:
+        status, workers = await ask(service), await ask(service, "/api/v1/openrouter/workers")
+    details = json.loads(status["error_details"])
+    (worker,) = workers["workers"]
+    assert (details["error_type"], worker["last_error"]["error_type"]) == ("timeout", "timeout")
+    assert (worker["worker_id"], worker["version"]) == (details["worker_id"], None)

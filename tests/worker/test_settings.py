@@ -179,3 +179,13 @@ class TestTypos:
     @pytest.mark.parametrize("name", sorted(NAMES))
     def test_a_setting_of_any_part_is_known_to_all(self, name: str) -> None:
         assert unknown({f"OPENROUTER_GUARD_{name}": "1"}) == []
+
+    def test_a_key_of_a_scope_that_there_is_not_is_told(self, caplog: pytest.LogCaptureFixture) -> None:
+        keys = {"OPENROUTER_API_KEY_TEAMA": "sk-or-v1-secret", "OPENROUTER_MANAGEMENT_KEY_TEAM_B": "sk-or-v1-secret"}
+        Settings.from_env(given({"FURTHER_SCOPES": "team-a,team-b"}) | keys)
+        Settings.from_env({"REDIS_URL": "redis://localhost", "OPENROUTER_API_KEY_OF_SOMETHING_ELSE": "x"})
+        (told,) = [record.getMessage() for record in caplog.records]
+        assert told.startswith(
+            "OPENROUTER_API_KEY_TEAMA is of no scope in OPENROUTER_GUARD_FURTHER_SCOPES and changes"
+        )
+        assert told.endswith("nothing: did you mean OPENROUTER_API_KEY_TEAM_A?")

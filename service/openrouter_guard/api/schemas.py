@@ -123,7 +123,9 @@ class StatusAnswer(BaseModel):
     last_check: Moment | None = Field(
         description="The last health check of OpenRouter; null if there was none: a worker's report is none"
     )
-    error_details: str | None = Field(description="JSON text about the last error")
+    error_details: str | None = Field(
+        description="JSON text about the last error; plain text where an earlier system wrote that"
+    )
     consecutive_failures: int = Field(description="Of the whole fleet")
     circuit_breaker_open: bool = Field(description="Whether the breaker is not closed")
     cache_hit: bool = Field(description="Whether the answer was there already")

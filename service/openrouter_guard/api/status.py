@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from openrouter_guard.errors import StoreUnavailable
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase
 from openrouter_guard.rules.models import cooling
 from openrouter_guard.rules.override import Override
+from openrouter_guard.rules.parsing import row_of
 from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.rules.wire import iso
@@ -34,7 +36,7 @@ def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAns
         usage_today=upstream.usage_today,
         usage_month=upstream.usage_month,
         last_check=iso(upstream.checked_s) or None,
-        error_details=upstream.error_details or None,
+        error_details=_details(upstream.error_details),
         consecutive_failures=record.breaker.failures,
         circuit_breaker_open=phase is not Phase.CLOSED,
         cache_hit=_is_known(view.record) and not is_live,
@@ -46,6 +48,12 @@ def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAns
         scope=settings.scope,
         models=_models(view, settings),
     )
+
+
+def _details(text: str) -> str | None:
+    """What workers of an earlier system write is a dict as Python prints it, and clients read JSON."""
+    row = row_of(text) if text.startswith("{'") else {}
+    return json.dumps(row, default=str) if row else text or None
 
 
 def _models(view: View, settings: Settings) -> dict[str, ModelAnswer]:
