@@ -34,10 +34,13 @@ if TYPE_CHECKING:
         OpenRouterStateData,
         OpenRouterStateManager,
         WorkerOpenRouterReporter,
+        get_circuit_breaker_status,
         get_openrouter_reporter,
+        open_circuit_breaker,
         refusal_in,
         report_openrouter_error,
         report_openrouter_success,
+        reset_circuit_breaker,
     )
 
 __all__ = [
@@ -62,6 +65,9 @@ __all__ = [
     "refusal_in",
     "report_openrouter_error",
     "report_openrouter_success",
+    "get_circuit_breaker_status",
+    "open_circuit_breaker",
+    "reset_circuit_breaker",
 ]
 
 _HOMES = {

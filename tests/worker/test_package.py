@@ -31,10 +31,13 @@ NAMES = {
     "StoreRefused",
     "StoreUnavailable",
     "WorkerOpenRouterReporter",
+    "get_circuit_breaker_status",
     "get_openrouter_reporter",
     "refusal_in",
+    "open_circuit_breaker",
     "report_openrouter_error",
     "report_openrouter_success",
+    "reset_circuit_breaker",
 }
 MODULES = sorted(
     module.name

@@ -131,10 +131,15 @@ class TestTheReporterOfTheProcess:
         assert reporter is openrouter_guard.get_openrouter_reporter()
         await reporter.close()
 
-    async def test_without_an_address_it_says_what_to_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_without_an_address_it_says_what_to_set_and_nothing_raises(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
         monkeypatch.delenv("REDIS_URL", raising=False)
+        for _ in range(3):
+            assert not await report_openrouter_success()
+        assert caplog.text.count("REDIS_URL is not set: write") == 1
         with pytest.raises(ConfigurationError, match="REDIS_URL is not set: write"):
-            await report_openrouter_success()
+            openrouter_guard.get_openrouter_reporter()
 
 
 class TestReading:

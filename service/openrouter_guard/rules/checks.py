@@ -14,6 +14,7 @@ from .signals import OpenRouterState, Signal
 __all__ = [
     "CHECKER_PREFIX",
     "after_check",
+    "after_update",
     "doubted",
     "is_checks_only",
     "is_recheck_due",
@@ -107,6 +108,25 @@ def _limited(record: Record, found: Upstream, reporter: str, now_s: float) -> Re
     if found.rate_limit_reset_s <= now_s:
         return limits.confirmed(record, now_s)
     return limits.claimed(record, found.rate_limit_reset_s - now_s, by=reporter, now_s=now_s)
+
+
+def after_update(record: Record, told: Upstream, *, now_s: float, policy: Policy, by: str) -> Record:
+    """The record after an application that keeps the state itself told what it found.
+
+    It is a health check, but not the service's: no balance becomes younger by it, and nobody's doubt is answered.
+    """
+    seen = record.upstream
+    found = replace(
+        told,
+        balance=seen.balance if told.balance is None else told.balance,
+        usage_today=seen.usage_today if told.usage_today is None else told.usage_today,
+        usage_month=seen.usage_month if told.usage_month is None else told.usage_month,
+        error_details=told.error_details or seen.error_details,
+        last_check_s=now_s,
+        checked_s=seen.checked_s,
+    )
+    after = after_check(record, found, now_s=now_s, policy=policy, by=by, reporter=by)
+    return replace(after, check_found=record.check_found)
 
 
 def _as_workers_saw_it(found: Upstream, seen: Upstream, *, is_outdated: bool) -> Upstream:

@@ -37,6 +37,7 @@ __all__ = [
     "overridden",
     "recovered",
     "released",
+    "reset",
     "settled",
     "with_permit",
     "without_permit",
@@ -237,6 +238,16 @@ def released(record: Record, *, by: str, now_s: float) -> Record:
     before = Phase.OPEN if record.override.is_open else Phase.CLOSED
     after = replace(record, breaker=breaker, override=None, legacy_open=None)
     return _told(after, before, after.phase(now_s), "override_ended", by, now_s)
+
+
+def reset(record: Record, *, by: str, now_s: float) -> Record:
+    """The record once a person has closed the breaker and ended the override; a rate limit stands."""
+    record = released(record, by=by, now_s=now_s)
+    if isinstance(record.breaker, Closed):
+        return replace(record, breaker=replace(record.breaker, failures=0, run=frozenset(), refusals=0))
+    breaker = Closed(trips=record.breaker.trips, since_s=now_s)
+    upstream = replace(record.upstream, state=OpenRouterState.ACTIVE, message=f"Reset by {by}", error_details="")
+    return _moved(replace(record, upstream=upstream), breaker, "reset", by, now_s)
 
 
 def _under_override(record: Record, override: Override, now_s: float) -> Record:

@@ -16,19 +16,30 @@ search     the error in a body too large to be kept
 events     server-sent events in bytes that come in any pieces
 exchange   a guarded call as an HTTP exchange, for the transports
 reporter   the names that existing workers use
-manager    the state as existing readers know it
+manager    the state as existing readers and writers know it
+state_data what it holds, with or without pydantic
+panel      the breaker for the panel of a worker process
+connecting what these are given: a client, an address, or nothing
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from .causes import refusal_in
 from .core import GuardState
 from .guard import AsyncGuard, Guard
-from .manager import OpenRouterStateData, OpenRouterStateManager
+from .manager import OpenRouterStateManager
+from .panel import get_circuit_breaker_status, open_circuit_breaker, reset_circuit_breaker
 from .reporter import (
     WorkerOpenRouterReporter,
     get_openrouter_reporter,
     report_openrouter_error,
     report_openrouter_success,
 )
+
+if TYPE_CHECKING:
+    from .state_data import OpenRouterStateData
 
 __all__ = [
     "AsyncGuard",
@@ -37,8 +48,20 @@ __all__ = [
     "OpenRouterStateData",
     "OpenRouterStateManager",
     "WorkerOpenRouterReporter",
+    "get_circuit_breaker_status",
     "get_openrouter_reporter",
     "refusal_in",
+    "open_circuit_breaker",
     "report_openrouter_error",
     "report_openrouter_success",
+    "reset_circuit_breaker",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The data model is made when it is first asked for: where pydantic is installed, importing it takes long."""
+    if name != "OpenRouterStateData":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import state_data
+
+    return state_data.OpenRouterStateData

@@ -7,14 +7,17 @@ taken as begun now.
 from __future__ import annotations
 
 import asyncio
-import os
-from typing import Self
+from collections.abc import Callable, Coroutine
+from typing import Any, Self
 
+from openrouter_guard.edge import Edge
+from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal, of_error_type, of_status
-from openrouter_guard.settings import Settings
+from openrouter_guard.store import client_of
 
-from .core import Core
+from .connecting import settings_of
+from .core import Core, default_worker_id
 from .thread import ended
 from .view import Ticket
 
@@ -41,18 +44,40 @@ _PHRASES: tuple[tuple[ErrorType, tuple[str, ...]], ...] = (
 class WorkerOpenRouterReporter:
     """Reports what a worker saw of OpenRouter to the shared state.
 
-    Raises:
-        ConfigurationError: On creation, if the address or the scope cannot be used.
+    Attributes:
+        redis: The client that was given, or one for the address; None for Sentinels and Clusters.
     """
 
-    def __init__(self, redis_url: str | None = None, *, scope: str = DEFAULT_SCOPE, worker_id: str = "") -> None:
-        """Without ``redis_url`` everything comes from the environment, as for ``Guard.from_env()``."""
-        settings = (
-            Settings.from_env(os.environ)
-            if redis_url is None
-            else Settings(redis_url=redis_url, scope=scope, worker_id=worker_id)
-        )
-        self._core = Core(settings)
+    def __init__(
+        self,
+        redis_client: Any = None,
+        *,
+        scope: str = DEFAULT_SCOPE,
+        worker_id: str = "",
+        redis_url: str | None = None,
+    ) -> None:
+        """Without a client or an address everything comes from the environment, as for ``Guard.from_env()``.
+
+        Args:
+            redis_client: A client of redis-py, whether it decodes its answers or not, or an address. Of a client only
+                the address and the login are used.
+            scope: Whose state it is.
+            worker_id: Who reports; empty: host name and process.
+            redis_url: The same as an address, by keyword.
+
+        Raises:
+            ConfigurationError: If it is neither, or the scope cannot be used.
+        """
+        given = redis_client if redis_client is not None else redis_url
+        self._settings = settings_of(given, scope, worker_id)
+        self._client = None if isinstance(given, str) else given
+        self._core = Core(self._settings)
+
+    @property
+    def redis(self) -> Any:
+        if self._client is None:
+            self._client = client_of(self._settings.redis_url)
+        return self._client
 
     async def report_api_error(
         self, error_message: str, status_code: int | None = None, error_type: str | None = None
@@ -72,6 +97,13 @@ class WorkerOpenRouterReporter:
     async def report_api_success(self) -> bool:
         """Report a call that succeeded; returns as :meth:`report_api_error` does."""
         return await self._report(SUCCESS)
+
+    def _classify_error(self, error_message: str, status_code: int | None = None) -> str:
+        """The error type that a report with these is counted as."""
+        return (_signal(error_message, status_code, None).error_type or ErrorType.UNKNOWN_ERROR).value
+
+    def _get_worker_id(self) -> str:
+        return self._settings.worker_id or default_worker_id()
 
     async def close(self) -> None:
         await asyncio.to_thread(self._core.close, _REPORT_S)
@@ -99,6 +131,7 @@ def _signal(message: str, status_code: int | None, error_type: str | None) -> Si
 
 
 _reporter: WorkerOpenRouterReporter | None = None
+_settings = Edge("nothing can be reported to the shared state", "reports reach the shared state")
 
 
 def get_openrouter_reporter() -> WorkerOpenRouterReporter:
@@ -112,8 +145,21 @@ def get_openrouter_reporter() -> WorkerOpenRouterReporter:
 async def report_openrouter_error(
     error_message: str, status_code: int | None = None, error_type: str | None = None
 ) -> bool:
-    return await get_openrouter_reporter().report_api_error(error_message, status_code, error_type)
+    """Report a failed call with the reporter of this process; False, and one line, where there can be none."""
+    return await _tried(lambda: get_openrouter_reporter().report_api_error(error_message, status_code, error_type))
 
 
 async def report_openrouter_success() -> bool:
-    return await get_openrouter_reporter().report_api_success()
+    """Report a call that succeeded; returns as :func:`report_openrouter_error` does."""
+    return await _tried(lambda: get_openrouter_reporter().report_api_success())
+
+
+async def _tried(report: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
+    """Whoever reports has an error of their own to handle: a missing setting is one line, and no other error."""
+    try:
+        found = await report()
+    except ConfigurationError as error:
+        _settings.failed(error)
+        return False
+    _settings.worked()
+    return found

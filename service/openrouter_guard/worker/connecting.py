@@ -1,0 +1,30 @@
+"""What the classes of existing users are given: a client of redis-py, an address, or nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from openrouter_guard.keys import DEFAULT_SCOPE
+from openrouter_guard.settings import Settings
+from openrouter_guard.store import url_of
+
+__all__ = ["settings_of"]
+
+
+def settings_of(given: Any, scope: str, worker_id: str = "") -> Settings:
+    """The settings for what was given.
+
+    An address stands for itself. Where a client was given, or nothing, the rest comes from the environment, as for
+    ``Guard.from_env()``.
+
+    Raises:
+        ConfigurationError: If it is no client and no address, or the environment says what cannot be.
+    """
+    if isinstance(given, str):
+        return Settings(redis_url=given, scope=scope, worker_id=worker_id)
+    environ = os.environ if given is None else {**os.environ, "REDIS_URL": url_of(given)}
+    settings = Settings.from_env(environ)
+    scope = settings.scope if scope == DEFAULT_SCOPE else scope
+    return replace(settings, scope=scope, worker_id=worker_id or settings.worker_id)
