@@ -20,13 +20,14 @@ from openrouter_guard.edge import Edge
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules import checks
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import HalfOpen, Open, Phase
 from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.models import Notes
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.parsing import number
 from openrouter_guard.rules.record import Record, Upstream, block_s, fresh, overridden, released, reset, settled
 from openrouter_guard.rules.signals import MAX_WAIT_S, OpenRouterState, of_error_type
+from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch, Seen, Store, Timeouts, client_of
 
 from . import state_data
@@ -39,6 +40,7 @@ __all__ = ["OpenRouterStateManager"]
 Method = TypeVar("Method", bound=Callable[..., Coroutine[Any, Any, Any]])
 COUNTER_MOST = 1e15
 OPEN, LIMITED = "Circuit breaker is open", "Rate limited"
+_UNKNOWN = {"state": "unknown", "success_count": 0, "fail_count": 0, "note": "Nothing is known of the breaker"}
 _FAILURES = frozenset({OpenRouterState.ERROR, OpenRouterState.SERVICE_UNAVAILABLE, OpenRouterState.RATE_LIMITED})
 
 
@@ -135,11 +137,25 @@ class OpenRouterStateManager:
         age_s = seen.now_s - seen.record.upstream.last_check_s
         return self._data(seen) if force_refresh or age_s <= self.STALE_THRESHOLD else None
 
-    @_or(lambda: None)
-    async def record(self) -> Record | None:
-        """The state with what follows from it, for whoever shows it; None if there is none."""
+    @_or(lambda: dict(_UNKNOWN))
+    async def breaker_status(self) -> dict[str, Any]:
+        """The breaker as a panel shows it.
+
+        Returns:
+            ``state`` (closed, open, half_open or unknown), ``success_count`` (of the fleet, today), ``fail_count``
+            (in a row) and ``note``.
+        """
         seen = await self._store.read()
-        return seen.record and self._current(seen.record, seen.now_s)
+        if seen.record is None:
+            return dict(_UNKNOWN)
+        record = self._current(seen.record, seen.now_s)
+        (today,) = (await self._store.metrics(1, seen.now_s)).values() or ({},)
+        return {
+            "state": record.phase(seen.now_s).value,
+            "success_count": _count(today.get("successful_calls", "0")),
+            "fail_count": record.breaker.failures,
+            "note": _note(record, seen.now_s),
+        }
 
     @_or(lambda: False)
     async def is_fresh(self, max_age_seconds: float | None = None) -> bool:
@@ -336,6 +352,19 @@ def _told(
         usage_month=usage_month,
         error_details=without_keys(str(details or "")),
     )
+
+
+def _note(record: Record, now_s: float) -> str:
+    standing = record.standing(now_s)
+    if standing is not None:
+        return f"{standing.kind} by {standing.who} until {iso(standing.until_s)}: {standing.why}"
+    match record.breaker:
+        case Open(reason=reason, until_s=until_s):
+            return f"Shared by the fleet: {reason}, trial calls from {iso(until_s)}"
+        case HalfOpen(reason=reason):
+            return f"Shared by the fleet: {reason}, trial calls may go"
+        case _:
+            return "Shared by the fleet"
 
 
 def _moment(at_s: float) -> datetime | None:

@@ -6,13 +6,9 @@ Each is a question of its own to Redis, from any thread, whether an event loop r
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-
-from openrouter_guard.rules.record import Record
-from openrouter_guard.rules.wire import iso
 
 from .manager import OpenRouterStateManager
 
@@ -32,7 +28,7 @@ def get_circuit_breaker_status(redis_client: Any = None) -> dict[str, Any]:
         ``state`` (closed, open, half_open or unknown), ``success_count`` (of the fleet, today), ``fail_count`` (in a
         row) and ``note``.
     """
-    return _asked(redis_client, _status)
+    return _asked(redis_client, OpenRouterStateManager.breaker_status)
 
 
 def open_circuit_breaker(redis_client: Any = None, *, for_s: float = OPEN_S, who: str = WHO) -> dict[str, Any]:
@@ -44,7 +40,7 @@ def open_circuit_breaker(redis_client: Any = None, *, for_s: float = OPEN_S, who
 
     async def opened(manager: OpenRouterStateManager) -> dict[str, Any]:
         await manager.set_override("forced_open", who=who, why="opened by hand", for_s=for_s)
-        return await _status(manager)
+        return await manager.breaker_status()
 
     return _asked(redis_client, opened)
 
@@ -58,7 +54,7 @@ def reset_circuit_breaker(redis_client: Any = None, *, who: str = WHO) -> dict[s
 
     async def reset(manager: OpenRouterStateManager) -> dict[str, Any]:
         await manager.reset(who=who)
-        return await _status(manager)
+        return await manager.breaker_status()
 
     return _asked(redis_client, reset)
 
@@ -72,26 +68,3 @@ def _asked(
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, ask()).result()
-
-
-async def _status(manager: OpenRouterStateManager) -> dict[str, Any]:
-    record = await manager.record()
-    if record is None:
-        return {"state": "unknown", "success_count": 0, "fail_count": 0, "note": "Nothing is known of the breaker"}
-    (today,) = (await manager.get_metrics(1)).values() or ({},)
-    return {
-        "state": record.phase(time.time()).value,
-        "success_count": today.get("successful_calls", 0),
-        "fail_count": record.breaker.failures,
-        "note": _note(record),
-    }
-
-
-def _note(record: Record) -> str:
-    standing = record.standing(time.time())
-    if standing is not None:
-        return f"{standing.kind} by {standing.who} until {iso(standing.until_s)}: {standing.why}"
-    reason, until_s = getattr(record.breaker, "reason", ""), getattr(record.breaker, "until_s", 0.0)
-    if not reason:
-        return "Shared by the fleet"
-    return f"Shared by the fleet: {reason}" + (f", trial calls from {iso(until_s)}" if until_s else "")

@@ -13,6 +13,7 @@ from openrouter_guard.api.gating import whole_s
 from openrouter_guard.api.problems import documented
 from openrouter_guard.api.schemas import MetricsAnswer, StatusAnswer
 from openrouter_guard.api.serving import Source
+from openrouter_guard.rules.times import KEPT_DAYS
 
 from .common import PREFIX, Lenient, Scope, of_scope, read
 
@@ -64,9 +65,12 @@ async def status(
 )
 async def metrics(
     request: Request,
-    days: Annotated[int, Query(ge=1, le=30, description="How many UTC days, today included")] = 7,
+    days: Annotated[int, Query(ge=1, description="How many UTC days, today included; 31 are kept")] = 7,
     scope: Scope = None,
 ) -> Response:
     service = of_scope(request, scope)
-    answer, cached = await read(service, ("metrics", days), lambda: service.metrics(days))
+    # What is not kept need not be asked for, and many numbers of days are one question.
+    kept = min(days, KEPT_DAYS + 1)
+    found, cached = await read(service, ("metrics", kept), lambda: service.metrics(kept))
+    answer = found.model_copy(update={"days": days})
     return json_answer(request, answer.model_dump_json(), stable=news(answer), Age=0, X_Cache=cached)
