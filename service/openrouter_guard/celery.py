@@ -4,7 +4,8 @@
     pause_while_open(app, guard)
 
 A task that was already taken when the pause began is refused like any other call: it goes back to the queue with the
-time that it has to wait, and that counts as no retry.
+time that it has to wait, and that counts as no retry. So it does where a client has wrapped the refusal in an error
+of its own.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 
 import celery
 from celery import bootsteps, signals
+from celery.exceptions import TaskPredicate
 from celery.utils.log import get_logger
 
 from .errors import CallNotPermitted
+from .worker.causes import refusal_in
 from .worker.guard import Guard
 
 __all__ = ["GuardedTask", "pause_while_open"]
@@ -28,6 +31,9 @@ LOOK_S = 0.5
 """Between two looks at the guard, which ask nobody."""
 HOLD_S = 1.5
 """Up to here a wait is sat out in the pool: while half-open the queue would run in circles else."""
+MIN_COUNTDOWN_S = 1.0
+"""A task never goes back for less. Celery notes that it is retried only once it is back in the queue: whoever takes
+it from there at once may be done before, and the task would be noted as retried for ever, its result lost."""
 MAX_COUNTDOWN_S = 300.0
 """A longer wait is taken in parts, shorter than a broker's visibility timeout, after which a task would run twice."""
 
@@ -36,16 +42,19 @@ class GuardedTask(celery.Task):
     """A task that goes back to the queue where its call to OpenRouter was not permitted.
 
     What it does until then it does again: make the call early, or let the task be repeatable. ``max_retries`` and
-    ``autoretry_for`` are left for what really fails. Called directly or eagerly it raises ``CallNotPermitted``.
+    ``autoretry_for`` are left for what really fails. Called directly or eagerly it raises what the call did.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().__call__(*args, **kwargs)
-        except CallNotPermitted as refused:
-            if not self._is_of_a_queue:
+        except TaskPredicate:
+            # It has been retried, ignored or rejected: that is settled.
+            raise
+        except Exception as error:
+            if self._refusal(error) is None:
                 raise
-            raise self.retry(exc=refused) from refused
+            raise self.retry(exc=error) from error
 
     def retry(
         self,
@@ -59,19 +68,20 @@ class GuardedTask(celery.Task):
         **options: Any,
     ) -> Any:
         """Celery's own, but that a refusal is no retry: not of those that ``max_retries`` allows."""
-        refused = exc or sys.exc_info()[1]
-        if not (isinstance(refused, CallNotPermitted) and self._is_of_a_queue):
+        refused = self._refusal(exc or sys.exc_info()[1])
+        if refused is None:
             return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
-        wait_s = min(_held_back_s(refused), MAX_COUNTDOWN_S)
+        wait_s = max(MIN_COUNTDOWN_S, min(_held_back_s(refused), MAX_COUNTDOWN_S))
         self.request.retries -= 1
         try:
             return super().retry(args, kwargs, refused, throw, None, wait_s, max_retries, **options)
         finally:
             self.request.retries += 1
 
-    @property
-    def _is_of_a_queue(self) -> bool:
-        return not (self.request.called_directly or self.request.is_eager)
+    def _refusal(self, error: BaseException | None) -> CallNotPermitted | None:
+        """The refusal behind *error*, for a task that has a queue to go back to."""
+        has_queue = not (self.request.called_directly or self.request.is_eager)
+        return refusal_in(error) if has_queue else None
 
 
 def _held_back_s(refused: CallNotPermitted) -> float:

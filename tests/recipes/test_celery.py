@@ -49,11 +49,11 @@ def reset_s() -> float:
 
 
 @pytest.fixture
-def worker(redis_url: str, base_url: str, tmp_path: Path) -> Worker:
+def worker(redis_url: str, base_url: str, tmp_path: Path, reset_s: float) -> Worker:
     """Starts a worker of the recipe, which besides keeps how often each task was retried."""
     (recipe,) = code_under("Celery")
     (tmp_path / "tasks.py").write_text(recipe + MORE)
-    environ = environment(redis_url, base_url, reset_timeout_seconds=str(RESET_S), ramp_seconds="0.5")
+    environ = environment(redis_url, base_url, reset_timeout_seconds=str(reset_s), ramp_seconds="0.5")
 
     def start(*options: str) -> AbstractContextManager[Path]:
         command = ("celery", "-A", "tasks", "worker", "--loglevel=INFO", "--without-mingle", "--without-gossip")
@@ -129,7 +129,7 @@ def test_while_the_breaker_is_open_tasks_stay_in_the_queue(
         queue.ask(1)
         until(lambda: queue.answers == [ANSWER], seconds=20)
         stop()
-        until(lambda: PAUSED in output.read_text())
+        until(lambda: PAUSED in output.read_text(), seconds=20)
         # The last time that it asked for a task it may have waited for a second.
         until(lambda: queue.askers == 0)
         queue.ask(10)
@@ -142,20 +142,23 @@ def test_while_the_breaker_is_open_tasks_stay_in_the_queue(
     assert simulated.requests[CHAT] == queue.reported == 11
 
 
+@pytest.mark.parametrize("reset_s", [10.0])
 def test_what_was_taken_when_the_breaker_opened_goes_back_and_outlives_the_worker(
     worker: Worker, queue: Queue, stop: Callable[[], None], simulated: SimulatedOpenRouter
 ) -> None:
-    simulated.switch("slow", delay_s=1)
+    # So long that the worker has paused before its next task is refused: else it would take that one again.
+    simulated.switch("slow", delay_s=4)
     with worker(*PREFORK) as output:
         queue.ask(4)
         queue.ask(4, "once")
         until(lambda: simulated.requests.get(CHAT) == 2, seconds=20)
         stop()
-        until(lambda: (queue.length, queue.taken) == (6, 0))
+        until(lambda: PAUSED in output.read_text(), seconds=3)
+        until(lambda: (queue.length, queue.taken) == (6, 0), seconds=20)
         assert "Traceback" not in output.read_text()
     simulated.switch("healthy")
     with worker(*PREFORK):
-        until(lambda: queue.answers == [ANSWER] * 8, seconds=20)
+        until(lambda: queue.answers == [ANSWER] * 8, seconds=40)
     assert queue.retries == 0
     assert simulated.requests[CHAT] == 8
 
@@ -168,7 +171,7 @@ def test_an_outage_costs_a_task_no_more_than_its_own_failed_calls(
     with worker(*pool) as output:
         queue.ask(20)
         until(lambda: guard.state.phase is Phase.OPEN, seconds=20)
-        until(lambda: PAUSED in output.read_text())
+        until(lambda: PAUSED in output.read_text(), seconds=20)
         simulated.switch("healthy")
         until(lambda: queue.answers == [ANSWER] * 20, seconds=20)
     assert queue.retries == simulated.requests[CHAT] - 20
