@@ -66,11 +66,15 @@ def without_keys(text: str) -> str:
 def remember(secrets: Iterable[str]) -> None:
     """Hide these too from now on, wherever they appear: as they are, in an address or in JSON. Short ones are not."""
     global _own
+    given = [secret for secret in map(str.strip, secrets) if secret]
+    if not given:
+        return
+    # A probe of a Redis without a password has none, and can do without these.
     from json import dumps
     from urllib.parse import quote, quote_plus, unquote
 
     found = set(_own)
-    for secret in filter(None, map(str.strip, secrets)):
+    for secret in given:
         plain = unquote(secret)
         forms = (secret, plain, quote(plain, safe=""), quote_plus(plain), dumps(plain)[1:-1])
         found.update(form for form in forms if len(form) >= _LEAST)
