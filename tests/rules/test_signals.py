@@ -117,7 +117,6 @@ def test_a_rate_limit_is_waited_for(headers: dict[str, str], wait_s: float) -> N
     [
         pytest.param({"x-ratelimit-reset": "1800000060"}, 60.0, id="epoch seconds"),
         pytest.param({"x-ratelimit-reset": "1800000060000000"}, 60.0, id="epoch microseconds"),
-        pytest.param({"x-ratelimit-reset": "60"}, 60.0, id="a duration"),
         pytest.param({"x-ratelimit-reset": "2027-01-15T08:01:00Z"}, 60.0, id="ISO 8601"),
         pytest.param({"retry-after": "1800000060"}, 60.0, id="a time where a duration is due"),
         pytest.param({"retry-after": "0", **MINUTE_AHEAD}, 60.0, id="one of two that is over"),
@@ -174,6 +173,7 @@ def test_a_wait_is_within_bounds_or_none_whatever_is_said(name: str, value: str,
         {"x-ratelimit-reset": "1799999999000"},
         {"x-ratelimit-reset": "1799999999"},
         {"x-ratelimit-reset": "0"},
+        {"x-ratelimit-reset": "1000"},
         {"retry-after": "Fri, 15 Jan 2027 07:59:59 GMT"},
     ],
 )

@@ -305,14 +305,49 @@ class TestStreams:
             assert len(response.read()) == 16_384_000
 
 
-@pytest.mark.parametrize("path", ["/completions", "/embeddings", "/responses", "/messages"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/chat/completions/",
+        "//chat/completions//",
+        "/Chat/Completions",
+        "/chat/completions?x=1",
+        "/completions",
+        "/embeddings",
+        "/responses",
+        "/responses/",
+        "/messages",
+        "/rerank",
+        "/moderations",
+        "/images",
+        "/images/generations",
+        "/images/edits",
+        "/images/variations",
+        "/videos",
+        "/audio/speech",
+        "/audio/transcriptions",
+        "/audio/translations",
+        "/presets/mine/chat/completions",
+        "/presets/mine/responses/",
+    ],
+)
 def test_other_paths_that_make_calls_are_guarded(library: Library, guard: Guard, counted: Counted, path: str) -> None:
     respond = library.http.MockTransport(lambda _request: library.http.Response(200, json={}))
     with library.client(guard, "http://openrouter.test/api/v1", respond) as client:
         client.post(path, json={})
         client.get(path)
-        client.post("/api/v1/auth/keys", json={})
     assert counted() == {"successful": 1}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/auth/keys", "/keys", "/files", "/generation/feedback", "/batches", "/responses/r-1/cancel", "/workspaces"],
+)
+def test_paths_that_call_no_model_are_let_through(library: Library, guard: Guard, path: str) -> None:
+    respond = library.http.MockTransport(lambda _request: library.http.Response(200, json={}))
+    fail(guard, 5)
+    with library.client(guard, "http://openrouter.test/api/v1", respond) as client:
+        assert client.post(path, json={}).is_success
 
 
 def test_it_asks_for_no_compression_that_hides_errors(library: Library, guard: Guard) -> None:

@@ -62,7 +62,7 @@ def wait_s(headers: Mapping[str, str], metadata: Mapping[str, Any], now_s: float
         None if milliseconds is None else milliseconds / 1000,
         _ahead_s(headers.get("retry-after"), now_s),
         _ahead_s(metadata.get("retry_after_seconds"), now_s),
-        _ahead_s(headers.get(RESET), now_s),
+        _reset_s(headers, now_s),
     )
     ahead = [each for each in asked if each is not None and each > 0]
     return min(max(ahead), MAX_WAIT_S) if ahead else None
@@ -70,7 +70,13 @@ def wait_s(headers: Mapping[str, str], metadata: Mapping[str, Any], now_s: float
 
 def has_reset(headers: Mapping[str, str], now_s: float) -> bool:
     """Whether the end of a limit is named that lies ahead."""
-    return (_ahead_s(headers.get(RESET), now_s) or 0.0) > 0
+    return (_reset_s(headers, now_s) or 0.0) > 0
+
+
+def _reset_s(headers: Mapping[str, str], now_s: float) -> float | None:
+    """Until the end of a limit, which is a time: a small number is one that was over long ago, and no duration."""
+    raw = headers.get(RESET)
+    return None if number(raw, 0, _DURATION_MOST_S) is not None else _ahead_s(raw, now_s)
 
 
 def _ahead_s(raw: object, now_s: float) -> float | None:
