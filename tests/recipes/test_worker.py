@@ -54,7 +54,7 @@ async def test_its_code_runs_from_top_to_bottom(redis_url: str, base_url: str, t
         "closed",
     ]
     found = await counters(store)
-    assert (found["successful_calls"], found["failed_calls"]) == (10, 2)
+    assert (found["successful_calls"], found["failed_calls"]) == (11, 2)
 
 
 def public(kind: type[Any]) -> set[str]:
