@@ -54,6 +54,7 @@ class Feed:
         self._cluster = cluster
         self._paused: dict[str, tuple[str, ...]] = {}
         self._untold = asyncio.Event()
+        self._begun = 0
 
     async def start(self) -> None:
         """Look once, bounded, so that the first decision finds the state; then keep looking."""
@@ -162,6 +163,7 @@ class Feed:
         view = self._cache.view
         if _is_fresh(view):
             self._last_known_s = view.now_s
+        self._tell_again(view.record)
         is_closed = view.record is not None and view.record.phase(view.now_s) is Phase.CLOSED
         # Redis' clock may be set back, as when another server takes over.
         self._closed_s = min(self._closed_s or view.now_s, view.now_s) if is_closed else 0.0
@@ -169,6 +171,12 @@ class Feed:
         if news != self._told:
             self._told = news
             self._on_news(self._scope)
+
+    def _tell_again(self, record: Record | None) -> None:
+        """Where Redis has lost the state, it has lost what is paused as well."""
+        begun, self._begun = self._begun, record.begun if record else self._begun
+        if begun and begun != self._begun and self._paused:
+            self._untold.set()
 
     def _since_s(self, record: Record, now_s: float) -> float:
         """When the breaker came into its state, as far as anybody knows."""

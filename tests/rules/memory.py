@@ -6,7 +6,7 @@ Held to the real ones by ``tests/store/test_memory.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed
@@ -20,6 +20,7 @@ FAILURE = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)
 REFUSAL = Signal(Effect.FAILURE, ErrorType.CREDITS_EXHAUSTED)
 SIGNALS: Mapping[str, Signal] = {"S": SUCCESS, "F": FAILURE, "C": REFUSAL}
 REPORTER_LIFE_S = 60.0
+DECISION_LIFE_S = 2.0
 BATCH_LIFE_S = 600.0
 """So long a batch that comes again is known."""
 COUNTED = ("consecutive_failures", "run", "credit_refusals", "breaker", "circuit_breaker_open")
@@ -58,15 +59,19 @@ class Memory:
         """All data, as a flush or a failover to an empty replica does."""
         self.fields, self.reporters, self.calls = {}, {}, 0
 
-    def commit(self, seen: Seen, new: Record) -> bool:
-        """Replace the record if nobody changed it since it was read; where there is none, only begin one."""
-        if not seen.raw.get("epoch") and not self.fields.get("epoch"):
-            self._set({"breaker": "closed", "epoch": str(next_epoch(0, self.now_s))})
-            return False
+    def commit(self, seen: Seen, new: Record) -> Record | None:
+        """Replace the record if nobody changed it since it was read; where there is none, it begins as decided."""
         if any(self.fields.get(name, "") != seen.raw.get(name, "") for name in GUARDS):
-            return False
-        self._set({name: value for name, value in encode(new).items() if seen.raw.get(name, "") != value})
-        return True
+            return None
+        if not seen.raw.get("epoch"):
+            if self.now_s - seen.now_s > DECISION_LIFE_S:
+                return None
+            epoch = max(new.epoch, next_epoch(0, self.now_s))
+            new = replace(new, epoch=epoch, begun=epoch)
+        new = replace(new, version=int(self.fields.get("version", "0")) + 1)
+        changes = {name: value for name, value in encode(new).items() if seen.raw.get(name, "") != value}
+        self._set(changes | {"version": str(new.version)})
+        return new
 
     def count(self, reporter: str, seq: int, epoch: int, runs: Sequence[tuple[str, int]]) -> str:
         """Count a batch, once: ``counted``, ``late`` or ``repeated``."""
@@ -92,7 +97,7 @@ class Memory:
         written = encode(record)
         self._set({name: written[name] for name in COUNTED})
         if not record.epoch:
-            self.fields["epoch"] = str(next_epoch(epoch, self.now_s))
+            self.fields["epoch"] = self.fields["begun"] = str(next_epoch(epoch, self.now_s))
 
     def _set(self, changes: Mapping[str, str]) -> None:
         self.fields |= changes

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, Policy
+from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
@@ -99,7 +100,7 @@ def seen_lately(failures: int, slow: int) -> Event:
 
 
 def lose(record: Record, now_s: float) -> Record | None:
-    return records.recovered(record, None, now_s)
+    return recovered(record, None, now_s, POLICY)
 
 
 signals = st.sampled_from([SUCCESS, NEUTRAL, *(Signal(Effect.FAILURE, kind) for kind in ErrorType)])

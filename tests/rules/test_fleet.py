@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal
 from tests.rules.memory import BATCH_LIFE_S, FAILURE, REFUSAL, Memory, Seen
@@ -327,12 +328,13 @@ class Fleet(RuleBasedStateMachine):
             self.adopt(worker, seen)
             return
         before = self.known(worker, seen.record, seen.now_s) or Record()
-        is_done = self.memory.commit(seen, new)
-        if is_done:
+        done = self.memory.commit(seen, new)
+        if done:
+            new = done
             self.a_breaker_opens_for_a_reason(before, new)
             self.what_is_open_stays_so_until_its_time(before, new, seen.now_s)
             assert type(new.breaker) is type(before.breaker) or new.epoch > before.epoch
-        if is_done and not is_lost:
+        if done and not is_lost:
             self.adopt(worker, Seen(new, seen.now_s, self.memory.read().raw))
             self.granted(worker, new, seen.now_s)
         else:
@@ -354,14 +356,14 @@ class Fleet(RuleBasedStateMachine):
             assert after.breaker.until_s >= before.breaker.until_s
 
     def adopt(self, worker: Worker, seen: Seen) -> None:
-        if records.recovered(worker.shared or Record(), seen.record, seen.now_s) is None:
+        if recovered(worker.shared or Record(), seen.record, seen.now_s, POLICY) is None:
             assert seen.record is None or worker.shared is None or seen.record.epoch >= worker.shared.epoch
             worker.shared = seen.record
         worker.view = self.settled(worker, worker.shared or Record(), seen.now_s)
         worker.seen_s = seen.now_s
 
     def current(self, worker: Worker, record: Record | None, now_s: float) -> Record | None:
-        again = records.recovered(worker.shared or Record(), record, now_s)
+        again = recovered(worker.shared or Record(), record, now_s, POLICY)
         return again or (record and self.settled(worker, record, now_s))
 
     def settled(self, worker: Worker, record: Record, now_s: float) -> Record:
@@ -374,7 +376,7 @@ class Fleet(RuleBasedStateMachine):
         return known and records.with_permit(known, owner, now_s=now_s, policy=POLICY)
 
     def known(self, worker: Worker, record: Record | None, now_s: float) -> Record | None:
-        return records.recovered(worker.shared or Record(), record, now_s) or record
+        return recovered(worker.shared or Record(), record, now_s, POLICY) or record
 
     def renewal(self, worker: Worker, call: Call, record: Record | None, now_s: float) -> Record | None:
         held = getattr(record.breaker, "permits", {}) if record else {}

@@ -13,6 +13,7 @@ from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.checks import after_check, with_check_slot
 from openrouter_guard.rules.limits import AGAIN_S, LONG_S, LOOK_S, Limit
+from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.record import Record, Upstream, after_trial, block_s, holds_permit, with_permit
 from openrouter_guard.rules.signals import MAX_WAIT_S, NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
@@ -225,9 +226,9 @@ class TestALongLimitIsLookedAt:
 def test_what_stands_behind_it_survives_redis_and_a_loss() -> None:
     looked = TestALongLimitIsLookedAt.LOOKED
     assert parse(encode(looked), NOW_S + LOOK_S).limit == looked.limit
-    recovered = records.recovered(looked, None, NOW_S + LOOK_S)
-    assert recovered is not None
-    assert (recovered.limit, waits_s(recovered)) == (looked.limit, DAY_S)
+    again = recovered(looked, None, NOW_S + LOOK_S, POLICY)
+    assert again is not None
+    assert (again.limit, waits_s(again)) == (looked.limit, DAY_S)
 
 
 @pytest.mark.parametrize(

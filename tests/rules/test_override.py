@@ -9,6 +9,7 @@ import pytest
 from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.record import Record, Transition, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
@@ -116,8 +117,8 @@ def test_what_an_older_writer_makes_of_the_flag_is_written_back(
 
 def test_what_redis_lost_is_committed_again_until_it_ends() -> None:
     known = forced(FORCED_OPEN)
-    assert records.recovered(known, None, NOW_S) == replace(known, epoch=int(NOW_S * 1000))
-    assert records.recovered(known, None, END_S) is None
+    assert recovered(known, None, NOW_S, POLICY) == replace(known, epoch=int(NOW_S * 1000))
+    assert recovered(known, None, END_S, POLICY) is None
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.older import News
 from openrouter_guard.rules.record import Record, Upstream, settled
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
@@ -214,32 +215,32 @@ class TestLoss:
     OPEN = Record(Open("error", 90, 200), epoch=7)
 
     def test_an_open_breaker_that_redis_lost_is_committed_again(self) -> None:
-        assert records.recovered(self.OPEN, None, NOW_S) == replace(self.OPEN, epoch=100_000)
+        assert recovered(self.OPEN, None, NOW_S, POLICY) == replace(self.OPEN, epoch=100_000)
 
     def test_so_it_is_over_an_older_epoch(self) -> None:
-        assert records.recovered(self.OPEN, Record(epoch=6), NOW_S) is not None
+        assert recovered(self.OPEN, Record(epoch=6), NOW_S, POLICY) is not None
 
     def test_a_closed_one_that_a_failover_took_back_is_committed_again(self) -> None:
         closed = Record(Closed(2, ONE), epoch=9)
-        assert records.recovered(closed, replace(self.OPEN, epoch=8), NOW_S) == replace(closed, epoch=100_000)
-        assert records.recovered(closed, replace(self.OPEN, epoch=9), NOW_S) is None
+        assert recovered(closed, replace(self.OPEN, epoch=8), NOW_S, POLICY) == replace(closed, epoch=100_000)
+        assert recovered(closed, replace(self.OPEN, epoch=9), NOW_S, POLICY) is None
 
     def test_a_newer_record_stands(self) -> None:
-        assert records.recovered(self.OPEN, Record(epoch=8), NOW_S) is None
+        assert recovered(self.OPEN, Record(epoch=8), NOW_S, POLICY) is None
 
     def test_so_it_is_over_a_record_that_somebody_began_anew_whatever_its_epoch(self) -> None:
         opened = records.now_open(Record(epoch=7), "error", "me", NOW_S, POLICY)
-        assert records.recovered(opened, records.fresh(NOW_S + 1), NOW_S + 2) == replace(opened, epoch=102_000)
+        assert recovered(opened, records.fresh(NOW_S + 1), NOW_S + 2, POLICY) == replace(opened, epoch=102_000)
         closed = records.now_closed(opened, "me", NOW_S + 1)
-        assert records.recovered(opened, closed, NOW_S + 2) is None
+        assert recovered(opened, closed, NOW_S + 2, POLICY) is None
 
     def test_a_rate_limit_that_redis_lost_stands_until_it_is_over(self) -> None:
         limited = Record(Closed(3), epoch=7, upstream=Upstream(rate_limit_reset_s=NOW_S + 30))
-        assert records.recovered(limited, None, NOW_S) == replace(limited, epoch=100_000)
-        assert records.recovered(limited, None, NOW_S + 30) is None
+        assert recovered(limited, None, NOW_S, POLICY) == replace(limited, epoch=100_000)
+        assert recovered(limited, None, NOW_S + 30, POLICY) is None
 
     def test_a_closed_breaker_that_expired_is_no_loss(self) -> None:
-        assert records.recovered(Record(Closed(3), epoch=7), None, NOW_S) is None
+        assert recovered(Record(Closed(3), epoch=7), None, NOW_S, POLICY) is None
 
 
 class TestRateLimit:

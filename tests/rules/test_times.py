@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.times import DAY_S, Times, kept, passed, put_down, timed_until_s
@@ -118,7 +119,7 @@ class TestWhenRedisLostTheState:
     known = record(OPEN, timed_until_s=MIDNIGHT_S - 100)
 
     def test_the_time_goes_on_where_it_was_known(self) -> None:
-        again = records.recovered(self.known, None, MIDNIGHT_S)
+        again = recovered(self.known, None, MIDNIGHT_S, Policy())
         assert again is not None
         after, times = kept(None, again, MIDNIGHT_S)
         assert times == {}
@@ -126,7 +127,7 @@ class TestWhenRedisLostTheState:
 
     def test_an_older_state_that_came_back_lasts_until_what_is_known_began(self) -> None:
         older = replace(record(Closed(), timed_until_s=MIDNIGHT_S - 110), epoch=0)
-        again = records.recovered(self.known, older, MIDNIGHT_S)
+        again = recovered(self.known, older, MIDNIGHT_S, Policy())
         assert again is not None
         after, times = kept(older, again, MIDNIGHT_S)
         assert seconds(times) == {TODAY_S: {"closed": 10}}

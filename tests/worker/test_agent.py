@@ -16,7 +16,7 @@ import redis.asyncio as aioredis
 
 from openrouter_guard import Guard, Settings
 from openrouter_guard.rules import record as records
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import Open, Phase, Policy
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import iso, unix_s
@@ -112,7 +112,11 @@ async def test_of_many_who_know_what_was_lost_one_restores_it(
     await client.flushall()
     await asyncio.gather(*(agent.refresh() for agent in agents))
     restored = await read(store)
-    assert restored.breaker == lost.breaker
+    # Nobody makes a trial call until all who were making one have told of it.
+    assert isinstance(restored.breaker, Open)
+    assert isinstance(lost.breaker, Open)
+    assert restored.breaker == replace(lost.breaker, until_s=restored.breaker.until_s)
+    assert 0 < restored.breaker.until_s - (await store.read()).now_s <= 3
     assert restored.epoch > lost.epoch
     await asyncio.gather(*(agent.refresh() for agent in agents))
     assert {agent.view.record.epoch for agent in agents} == {restored.epoch}

@@ -90,17 +90,18 @@ class Refresher:
 
     async def _reserve(self) -> Record | None:
         """The record with the fleet's slot in it, None if the slot is somebody else's."""
-        reserved: Record | None = None
+        is_ours = False
 
         def decide(record: Record | None, now_s: float) -> Record | None:
-            nonlocal reserved
+            nonlocal is_ours
             base = self._cache.base(record, now_s)
             slot_s, policy = self._thresholds.check_slot_s, self._cache.policy
             reserved = with_check_slot(base, now_s=now_s, slot_s=slot_s, policy=policy)
+            is_ours = reserved is not None
             return reserved
 
-        await self._cache.change(decide)
-        return reserved
+        seen = await self._cache.change(decide)
+        return seen.record if is_ours else None
 
     async def _commit(self, finding: Finding, epoch: int, began_s: float) -> None:
         seen = await self._cache.change(partial(self._after, finding, began_s))

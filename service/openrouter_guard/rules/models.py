@@ -28,6 +28,7 @@ __all__ = [
     "cooling",
     "cooling_s",
     "model_of",
+    "lost",
     "name_of",
     "of_fleet",
     "parse",
@@ -209,6 +210,14 @@ def cooling(models: Models, *, now_s: float, policy: Policy) -> dict[str, tuple[
     """The models whose calls must wait, until when and why."""
     found = {name: (_until_s(model, policy), model.reason) for name, model in models.items()}
     return {name: end for name, end in found.items() if end[0] > now_s}
+
+
+def lost(known: Models, seen: Models, *, now_s: float, policy: Policy) -> Models:
+    """The models that are known to cool down, and that are missing from what is there; not how often they failed."""
+    if known is seen or len(seen) >= KEPT:
+        return {}
+    ends = cooling(known, now_s=now_s, policy=policy)
+    return {name: Model(now_s, until_s=end[0], reason=end[1]) for name, end in ends.items() if name not in seen}
 
 
 def _until_s(model: Model, policy: Policy) -> float:

@@ -35,7 +35,6 @@ __all__ = [
     "now_closed",
     "now_open",
     "overridden",
-    "recovered",
     "released",
     "reset",
     "settled",
@@ -48,6 +47,7 @@ WORD_MOST = 64
 CHECK_HOLDS_S = 60.0
 """For so long nobody may check again (the slot), so what the last health check found is taken to hold."""
 KEY_WORKS = "Calls were refused as if the API key were invalid, but the key works"
+OVERRIDE_ENDED = "override_ended"
 LEGACY = "legacy worker"
 """Who changed the state, where an older writer did it without leaving a name."""
 
@@ -119,6 +119,8 @@ class Record:
         limit: What stands behind a long rate limit.
         doubted_s: When the first call of this run of failures did; what was checked before says nothing about it.
         timed_until_s: Until when the time in each state is in the daily metrics; 0 if none has been put there.
+        begun: In which epoch this state began in an empty Redis; 0 if an older version has begun it.
+        version: Grows with each commit of the state, which adds it.
     """
 
     breaker: Breaker = Closed()
@@ -135,6 +137,8 @@ class Record:
     fleet: int = 0
     override: Override | None = None
     timed_until_s: float = 0.0
+    begun: int = 0
+    version: int = 0
     doubted_s: float = 0.0
     legacy_news: older.News = older.News.NOTHING
     older_writer_s: float = 0.0
@@ -237,7 +241,7 @@ def released(record: Record, *, by: str, now_s: float) -> Record:
         breaker = Closed(trips=breaker.trips, since_s=now_s, on_probation=breaker.on_probation)
     before = Phase.OPEN if record.override.is_open else Phase.CLOSED
     after = replace(record, breaker=breaker, override=None, legacy_open=None)
-    return _told(after, before, after.phase(now_s), "override_ended", by, now_s)
+    return _told(after, before, after.phase(now_s), OVERRIDE_ENDED, by, now_s)
 
 
 def reset(record: Record, *, by: str, now_s: float) -> Record:
@@ -428,30 +432,6 @@ def limited(record: Record, signal: Signal, now_s: float, *, by: str = "") -> Re
 def fresh(now_s: float) -> Record:
     """The record of a fleet about which nothing is known yet."""
     return Record(epoch=next_epoch(0, now_s))
-
-
-def recovered(known: Record, seen: Record | None, now_s: float) -> Record | None:
-    """What to commit when Redis lost what we know: a missing key means lost, not closed.
-
-    Returns:
-        None where the shared record is as new as ours, or where what we know is over anyway.
-    """
-    if seen is not None and _follows(seen, known):
-        return None
-    is_limited = known.upstream.rate_limit_reset_s > now_s
-    is_over = isinstance(known.breaker, Closed) and known.standing(now_s) is None and not is_limited
-    if is_over and (seen is None or seen.epoch >= known.epoch):
-        return None
-    return replace(known, epoch=next_epoch(known.epoch, now_s))
-
-
-def _follows(seen: Record, known: Record) -> bool:
-    """Whether *known* or what came of it is what is shared now.
-
-    A higher epoch alone does not say so: who knows nothing begins anew with one. But what follows a record that has
-    been through transitions has some itself.
-    """
-    return seen.epoch >= known.epoch and bool(seen.transitions or not known.transitions)
 
 
 def next_epoch(epoch: int, now_s: float) -> int:

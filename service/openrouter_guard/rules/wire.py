@@ -30,7 +30,7 @@ FIELDS = (
     "breaker", "reason", "epoch", "version", "opened_at", "open_until", "closed_at", "trips", "run",
     "live_reporters", "permits", "tried_at", "probation", "good_checks", "transitions", "check_slot",
     "override", "fleet", "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
-    "timed_until", "window", "checked_at", "doubted_at",
+    "timed_until", "window", "begun", "checked_at", "doubted_at",
     "failures", "limited_until", "known", "older_writer", "limit",
 )  # fmt: skip
 """All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
@@ -45,6 +45,7 @@ OPEN_MOST_S = 27 * 3600.0
 """A day and its jitter; by the settings of the rules, the breaker itself is stricter."""
 WORKERS_MOST = 10_000
 COUNT_MOST = 10**9
+VERSION_MOST = 10**15
 CALLS_MOST = 1e7
 AMOUNT_MOST = 1e12
 WORD_MOST = 64
@@ -82,6 +83,8 @@ def parse(fields: Mapping[str, str], now_s: float) -> Record:
         doubted_s=moment_s(fields.get("doubted_at"), now_s),
         limit=_limit(fields.get("limit"), now_s),
         timed_until_s=_timed_until_s(fields.get("timed_until"), now_s),
+        begun=_epoch(fields.get("begun"), now_s),
+        version=whole(fields.get("version"), VERSION_MOST),
     )
 
 
@@ -111,6 +114,7 @@ def encode(record: Record) -> dict[str, str]:
         "doubted_at": iso(record.doubted_s),
         "limit": "" if record.limit == Limit() else json_text(asdict(record.limit)),
         "timed_until": iso(record.timed_until_s),
+        "begun": str(record.begun or ""),
         **_breaker_fields(record.breaker),
         "circuit_breaker_open": str(_is_open(record.breaker, record.override)).lower(),
         "override": _override_text(record.override),

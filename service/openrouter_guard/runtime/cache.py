@@ -12,6 +12,7 @@ from openrouter_guard.edge import Edge
 from openrouter_guard.errors import StateUnreadable, StoreError, StoreUnavailable
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Closed, Policy
+from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.models import Models
 from openrouter_guard.rules.record import Record
 from openrouter_guard.store import Batch, Seen, Store
@@ -143,7 +144,8 @@ class Cache:
         """
         async with self._turn:
             try:
-                counted = await self._store.count(batch, at_s=self.now_s)
+                lost = self._current if self._restored(None, self.now_s) else None
+                counted = await self._store.count(batch, at_s=self.now_s, lost=lost)
                 self._adopt(counted.seen)
             except StoreError as error:
                 self._not_written(error)
@@ -189,7 +191,7 @@ class Cache:
         return restored or (record and self._settled(record, now_s))
 
     def _restored(self, record: Record | None, now_s: float) -> Record | None:
-        return records.recovered(self._known or Record(), record, now_s)
+        return recovered(self._known or Record(), record, now_s, self.policy)
 
     def _settled(self, record: Record, now_s: float) -> Record:
         return records.settled(record, now_s=now_s, policy=self.policy, by=self.by)

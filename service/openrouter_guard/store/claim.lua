@@ -3,10 +3,14 @@
 -- ARGV[1]  the field that remembers the highest number claimed
 -- ARGV[2]  the number
 -- Returns  1 if it is the caller's, 0 if it or a higher one was claimed before, or nothing is known
+local AHEAD_MOST = 2 * 24 * 3600 * 1000
 if not redis.call("HGET", KEYS[1], "epoch") then
   return 0
 end
-if tonumber(redis.call("HGET", KEYS[1], ARGV[1]) or 0) >= tonumber(ARGV[2]) then
+-- Nobody claims what is no number, or one that is far ahead of those that are claimed.
+local claimed, number = redis.call("HGET", KEYS[1], ARGV[1]) or "", tonumber(ARGV[2])
+claimed = #claimed <= 15 and string.find(claimed, "^%d+$") and tonumber(claimed) or 0
+if claimed >= number and claimed <= number + AHEAD_MOST then
   return 0
 end
 redis.call("HSET", KEYS[1], ARGV[1], ARGV[2])

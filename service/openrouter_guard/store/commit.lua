@@ -8,11 +8,12 @@
 -- ARGV[4]  channel to wake those who listen
 -- ARGV[5]  the message for them; "" means: nothing that they need to know changed
 -- ARGV[6]  JSON list with one object for each of those days: what to add to which counter
--- ARGV[7]  JSON object of the fields of a state that begins, but for its epoch
+-- ARGV[7]  when what the decision rests on was read, in seconds
 -- ARGV[8]  number of transitions to write into the history, then for each its epoch and its fields as JSON
--- Returns  1 if changed, 0 if somebody was faster; and what own.lua tells of
+-- Returns  1 if changed, 0 if somebody was faster; the epoch of a state that began, else ""; and what own.lua tells of
 local HISTORY_KEPT = 10000
-local STATE_LIFE_S = 600
+-- After so many seconds, who decided looks again.
+local DECISION_LIFE_S = 2
 local METRICS_LIFE_S = 30 * 24 * 3600
 -- What is written down of these in "known" is what our scripts left: where it differs, somebody else wrote.
 local MARKED = { "last_check", "last_success", "balance", "usage_today", "usage_month" }
@@ -32,26 +33,21 @@ local function note_older_writer()
   end
 end
 
-local fields_read = cjson.decode(ARGV[1])
-if fields_read.epoch == "" and redis.call("HGET", KEYS[1], "epoch") == false then
-  -- Nothing to compare with: a decision that took long may be of before a loss, and its epoch lower than one that was
-  -- lost. So a state begins here, and who decided does so again on that.
-  local time = redis.call("TIME")
-  local begun = cjson.decode(ARGV[7])
-  begun.epoch = string.format("%.0f", time[1] * 1000 + math.floor(time[2] / 1000))
-  for field, value in pairs(begun) do
-    if not redis.call("HGET", KEYS[1], field) then redis.call("HSET", KEYS[1], field, value) end
-  end
-  note_older_writer()
-  redis.call("HSET", KEYS[1], "known", mark())
-  redis.call("EXPIRE", KEYS[1], STATE_LIFE_S)
-  return { 0, foreign, optional }
+local fields_read, changes = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
+local time = redis.call("TIME")
+local began = ""
+if fields_read.epoch == "" then
+  -- Nothing to compare with: a decision that took long may be of before a loss. One that did not begins a state, in an
+  -- epoch that was not used before, and nobody sees another one meanwhile.
+  if time[1] - ARGV[7] > DECISION_LIFE_S then return { 0, "", foreign, optional } end
+  began = string.format("%.0f", math.max(changes.epoch, time[1] * 1000 + math.floor(time[2] / 1000)))
+  changes.epoch, changes.begun = began, began
 end
 for field, value in pairs(fields_read) do
-  if (redis.call("HGET", KEYS[1], field) or "") ~= value then return { 0, foreign, optional } end
+  if (redis.call("HGET", KEYS[1], field) or "") ~= value then return { 0, "", foreign, optional } end
 end
 note_older_writer()
-for field, value in pairs(cjson.decode(ARGV[2])) do
+for field, value in pairs(changes) do
   if value == "" then
     redis.call("HDEL", KEYS[1], field)
   else
@@ -59,7 +55,9 @@ for field, value in pairs(cjson.decode(ARGV[2])) do
   end
 end
 redis.call("HSET", KEYS[1], "known", mark())
-redis.call("HINCRBY", KEYS[1], "version", 1)
+-- What is no number, or too large for one, begins anew, later than all that was counted before.
+local version = redis.pcall("HINCRBY", KEYS[1], "version", 1)
+if type(version) == "table" then redis.call("HSET", KEYS[1], "version", time[1]) end
 redis.call("EXPIRE", KEYS[1], ARGV[3])
 for day, counters in ipairs(cjson.decode(ARGV[6])) do
   -- What is wrong with the metrics must not keep the breaker from changing.
@@ -76,6 +74,6 @@ for i = 1, tonumber(ARGV[8]) do
 end
 -- A user without the right to publish commits all the same, and others see it when they look: from now on often.
 if ARGV[5] ~= "" and not may("PUBLISH", ARGV[4], ARGV[5]) then
-  redis.call("HSET", KEYS[1], "older_writer", redis.call("TIME")[1])
+  redis.call("HSET", KEYS[1], "older_writer", time[1])
 end
-return { 1, foreign, optional }
+return { 1, began, foreign, optional }

@@ -21,12 +21,13 @@
 --   first_failure_s  and the first of the failures after it; 0 for now
 --   window           for the window of all calls: how many ended, failed and were slow, and how many seconds it reaches
 --                    back; empty if nobody watches it
+--   knows_more       whether the reporter knows what a lost state is to begin with, and begins it before it counts
 --   life_s           of a closed state
 --   scope, channel   to wake those who listen
 -- LIMITS   bounds of what is read, and of what is kept of single models
 -- FIELDS   those to return
 -- Returns  what became of it ("counted", "late": of another epoch or a breaker that is not closed,
---          "repeated": this batch was here before), TIME as two strings, the values of the fields, the models, and
+--          "repeated": this batch was here before, "lost": the state is to begin first), TIME as two strings, the values of the fields, the models, and
 --          how many seconds ago somebody was last noticed who writes and wakes nobody; "" if nobody was; and what
 --          own.lua tells of
 local METRICS_LIFE_S = 30 * 24 * 3600
@@ -215,6 +216,7 @@ local function count(epoch)
   if epoch == 0 then
     -- Of our clock: an epoch that was lost with the data is never used again.
     set("epoch", math.max(now_ms, epoch_of(string.format("%.0f", batch.epoch)) + 1))
+    set("begun", known.epoch)
   end
   set("breaker", "closed")
   set("circuit_breaker_open", "false")
@@ -270,15 +272,17 @@ end
 
 local models = try("HGETALL", KEYS[4])
 local verdict, is_news = "counted", false
+local epoch = epoch_of(known.epoch)
 local from, to, last_seq = string.find(known.reporters, reporter .. ":(%d+):%d+ ")
-if from and (tonumber(last_seq) <= EXACT and tonumber(last_seq) or 0) >= batch.seq then
+if epoch == 0 and batch.knows_more then
+  verdict = "lost"
+elseif from and (tonumber(last_seq) <= EXACT and tonumber(last_seq) or 0) >= batch.seq then
   verdict = "repeated"
 else
   local ring = known.reporters
   if from then ring = string.sub(ring, 1, from - 1) .. string.sub(ring, to + 1) end
   local live
   ring, live = ring_without_gone(ring .. string.format("%s:%.0f:%s ", reporter, batch.seq, time[1]))
-  local epoch = epoch_of(known.epoch)
   if is_written_over(epoch) then set("older_writer", now_s) end
   local is_counted = decides(epoch)
   if is_counted then is_news = count(epoch) else verdict = "late" end

@@ -33,8 +33,7 @@ WAITING_LIFE_S = 3600
 """How long a state that keeps calls waiting outlives the end of the wait, should all of us be taken away: earlier
 systems would wait for ever."""
 _TRIES = 20
-_BEGUN = json_text({name: value for name, value in encode(Record()).items() if value and name != "epoch"})
-"""What a state begins with, but for its epoch."""
+LOST = "lost"
 _NEWS = frozenset(
     {"state", "rate_limit_reset", "limited_until", "checked_at", "circuit_breaker_open", "check_wanted"}
 )
@@ -157,8 +156,21 @@ class Store(Ledger):
         return _seen(time, values, found)
 
     @understands
-    async def count(self, batch: Batch, *, at_s: float) -> Counted:
-        """Count a batch, once; ``at_s`` chooses the day of the metrics."""
+    async def count(self, batch: Batch, *, at_s: float, lost: Decide | None = None) -> Counted:
+        """Count a batch, once.
+
+        Args:
+            batch: The results.
+            at_s: Chooses the day of the metrics.
+            lost: Where Redis has lost the state, what it is to begin with before they are counted, if anything.
+        """
+        counted = await self._count(batch, at_s, knows_more=lost is not None)
+        if lost is not None and counted.verdict == LOST:
+            await self.change(lost, counted.seen)
+            counted = await self._count(batch, at_s, knows_more=False)
+        return counted
+
+    async def _count(self, batch: Batch, at_s: float, *, knows_more: bool) -> Counted:
         keys = self.keys
         verdict, seconds, micros, values, models, older_s = await self._run(
             COUNT,
@@ -168,7 +180,7 @@ class Store(Ledger):
                 keys.worker_errors(at_s): batch.errors,
                 keys.models: True,
             },
-            [json_text(self._counting(batch, at_s))],
+            [json_text(self._counting(batch, at_s) | {"knows_more": knows_more})],
         )
         found = dict(zip(models[::2], models[1::2], strict=True))
         return Counted(verdict, _seen((seconds, micros), values, found), float(older_s) if older_s else None)
@@ -204,7 +216,7 @@ class Store(Ledger):
         changes = _changes(seen.raw, encode(new))
         fresh = new.transitions[-1:] if seen.record is None or new.epoch != seen.record.epoch else ()
         history = [text for change in fresh for text in (str(change.epoch), json_text(_entry(change)))]
-        (done,) = await self._run(
+        done, began = await self._run(
             COMMIT,
             {self.keys.state: True, self.keys.history: fresh},
             [
@@ -214,13 +226,16 @@ class Store(Ledger):
                 self.keys.events,
                 self._event(new) if fresh or _is_news(changes) else "",
                 json_text([time_counters(day) for day in passed.values()]),
-                _BEGUN,
+                int(seen.now_s),
                 len(fresh),
                 *history,
             ],
             [self.keys.metrics(day_s) for day_s in passed],
         )
-        return new if done else None
+        if not done:
+            return None
+        new = replace(new, version=new.version + 1)
+        return replace(new, epoch=int(began), begun=int(began)) if began else new
 
     @understands
     async def permit(

@@ -25,6 +25,7 @@ from openrouter_guard.errors import ForeignValue, StoreContended, StoreError, St
 from openrouter_guard.rules import checks, models, times
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
@@ -255,7 +256,7 @@ class Agent:
         batch = self._uncertain.batch(self._reporter, self._seq, now_s=self.view.now_s)
         async with self._turn:
             self._sent_s = time.monotonic()
-            counted = await self._store.count(batch, at_s=self._uncertain.since_s)
+            counted = await self._store.count(batch, at_s=self._uncertain.since_s, lost=self._lost)
             self._uncertain = None
             self._told_s, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
             self._alone.is_heard()
@@ -336,7 +337,12 @@ class Agent:
         return self._restored(record, now_s) or (record and self._settled(record, now_s))
 
     def _restored(self, record: Record | None, now_s: float) -> Record | None:
-        return records.recovered(self._shared or Record(), record, now_s)
+        return recovered(self._shared or Record(), record, now_s, self._policy)
+
+    @property
+    def _lost(self) -> Decide | None:
+        """What a state that Redis has lost is to begin with, if we know of anything."""
+        return self._current if self._restored(None, self.view.now_s) else None
 
     def _known(self, record: Record | None, now_s: float) -> Record | None:
         """What to decide on: the record, or the one that Redis has lost."""
@@ -351,9 +357,10 @@ class Agent:
             is_lost = self._restored(seen.record, seen.now_s) is not None
             shared = self._shared if is_lost else seen.record
             record = self._settled(shared or Record(), seen.now_s)
+        known = {**seen.models, **self._put_back(seen)}
         self._shared = shared
         self._seen = seen
-        self.view = View(record, monotonic_offset(seen.now_s), self._policy, seen.models)
+        self.view = View(record, monotonic_offset(seen.now_s), self._policy, known)
         self._seen_s = time.monotonic()
         if not self.view.is_quiet or self._policy.watches_rates:
             # A success that has waited may end this run of failures, here or in any other worker; and a rate is
@@ -363,6 +370,16 @@ class Agent:
         self.known.set()
         self.looked.set()
         self._alone.ends(self._store.address)
+
+    def _put_back(self, seen: Seen) -> models.Models:
+        """The models that cool down and that Redis has lost: the fleet is told of them again."""
+        lost = models.lost(self._seen.models, seen.models, now_s=seen.now_s, policy=self._policy)
+        for name, model in lost.items():
+            epoch = seen.record.epoch if seen.record else 0
+            pending = last_of(self._pending, epoch, seen.now_s, self._worker_id, self._policy)
+            pending.models.setdefault(name, models.Run()).add(models.Run(until_s=model.until_s, reason=model.reason))
+            self._work.set()
+        return lost
 
     def _show(self, view: View) -> None:
         self.view = view

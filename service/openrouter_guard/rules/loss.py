@@ -1,0 +1,190 @@
+"""What to commit where Redis has lost what somebody knows: by a flush, an expiry, a failover, or somebody's mistake.
+
+A missing state means lost, not closed. Each state that begins in an empty Redis has a number of its own, ``begun``:
+who knows another one joins to it what has not ended yet. To join a second time changes nothing, so all who know
+something may do so, in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from . import breaker as breakers
+from .breaker import Breaker, Closed, HalfOpen, Open, Policy
+from .limits import Limit
+from .older import News
+from .override import Override
+from .record import OVERRIDE_ENDED, Record, Upstream, next_epoch
+
+__all__ = ["recovered"]
+
+REJOIN_S = 3.0
+"""After a loss nobody is given a permit for so long: who holds one of before tells of it meanwhile."""
+LOST = "lost/"
+"""Holds such a permit until then."""
+
+
+def recovered(known: Record, seen: Record | None, now_s: float, policy: Policy) -> Record | None:
+    """What to commit when Redis lost what we know.
+
+    Returns:
+        None where the shared record has all that has not ended yet.
+    """
+    if seen is not None and _came_of(seen, known):
+        return None
+    if seen is None:
+        return _again(known, now_s, policy) if _lasts(known, now_s, policy) else None
+    joined = _joined(known, seen, now_s, policy)
+    is_behind = seen.epoch < known.epoch
+    if joined == seen and not is_behind:
+        return None
+    if is_behind or joined.breaker != seen.breaker or joined.override != seen.override:
+        return replace(joined, epoch=next_epoch(max(known.epoch, seen.epoch), now_s))
+    return joined
+
+
+def _came_of(seen: Record, known: Record) -> bool:
+    """Whether *seen* is *known* after a change. Equal is not: a field may have been damaged since."""
+    if seen.begun != known.begun:
+        return False
+    # Older writers give a state that begins anew no number; but what has been through transitions has some itself.
+    goes_on = bool(seen.begun or seen.transitions or not known.transitions)
+    return goes_on and (seen.epoch, seen.version) > (known.epoch, known.version)
+
+
+def _lasts(known: Record, now_s: float, policy: Policy) -> bool:
+    """Whether anything of it has not ended by itself."""
+    is_limited = known.upstream.rate_limit_reset_s > now_s
+    return not _is_over(known.breaker, now_s, policy) or known.standing(now_s) is not None or is_limited
+
+
+def _is_over(breaker: Breaker, now_s: float, policy: Policy) -> bool:
+    """A breaker that has closed a short time ago has a ramp, and opens for longer if it opens again."""
+    return isinstance(breaker, Closed) and not (breaker.since_s and now_s - breaker.since_s < policy.stable_s)
+
+
+def _again(known: Record, now_s: float, policy: Policy) -> Record:
+    """All of it, as it is to begin in an empty Redis."""
+    breaker = breakers.with_clock(known.breaker, now_s=now_s, policy=policy)
+    rejoin_s = round(now_s + REJOIN_S, 6)
+    match breaker:
+        case Open():
+            breaker = replace(breaker, until_s=max(breaker.until_s, rejoin_s))
+        case HalfOpen():
+            live = {owner: max(end_s, rejoin_s) for owner, end_s in _live(breaker.permits, now_s).items()}
+            unknown = {f"{LOST}{number}": rejoin_s for number in range(len(live), policy.permits)}
+            breaker = replace(breaker, permits=live | unknown)
+    return replace(known, breaker=breaker, epoch=next_epoch(known.epoch, now_s))
+
+
+def _joined(known: Record, seen: Record, now_s: float, policy: Policy) -> Record:
+    is_ours = _knows_later(known, seen)
+    base = known if is_ours else seen
+    is_damaged = (seen.begun, seen.epoch, seen.version) == (known.begun, known.epoch, known.version)
+    joined = replace(
+        base,
+        breaker=_breaker(base.breaker, known, seen, now_s, policy),
+        override=_override(known, seen, now_s),
+        begun=seen.begun,
+        version=seen.version,
+        live_reporters=seen.live_reporters,
+        timed_until_s=max(known.timed_until_s, seen.timed_until_s) if is_ours else seen.timed_until_s,
+        legacy_open=None if is_ours else seen.legacy_open,
+        legacy_news=News.NOTHING if is_ours else seen.legacy_news,
+        older_writer_s=seen.older_writer_s,
+    )
+    if is_damaged:
+        return joined
+    return replace(
+        joined,
+        upstream=_limited(base.upstream, max(seen.upstream, known.upstream, key=_reset_s), now_s),
+        limit=max(seen.limit, known.limit, key=_of_limit),
+        check_slot_s=_later(known.check_slot_s, seen.check_slot_s, now_s),
+        check_wanted_s=max(known.check_wanted_s, seen.check_wanted_s),
+        doubted_s=max(known.doubted_s, seen.doubted_s),
+    )
+
+
+def _knows_later(known: Record, seen: Record) -> bool:
+    """Whether the breaker that we know is of a later transition than the one that is there."""
+    if seen.begun == known.begun and (seen.epoch < known.epoch or (seen.begun and seen.epoch > known.epoch)):
+        return seen.epoch < known.epoch
+    if _last(known) != _last(seen):
+        return _last(known) > _last(seen)
+    return isinstance(seen.breaker, Closed) and not isinstance(known.breaker, Closed)
+
+
+def _last(record: Record) -> int:
+    return record.transitions[-1].epoch if record.transitions else 0
+
+
+def _breaker(base: Breaker, known: Record, seen: Record, now_s: float, policy: Policy) -> Breaker:
+    """Of two of the same kind, what lasts longer, and the permits of both."""
+    ours = breakers.with_clock(known.breaker, now_s=now_s, policy=policy)
+    match base, ours, seen.breaker:
+        case Open(), Open(), Open() if _last(known) == _last(seen):
+            return replace(base, until_s=max(ours.until_s, seen.breaker.until_s))
+        case HalfOpen(), HalfOpen(), HalfOpen():
+            return replace(base, permits=_permits(ours.permits, seen.breaker.permits, now_s, policy))
+        case Closed(), Closed(), Closed() if ours.since_s > seen.breaker.since_s and not _is_over(
+            ours, now_s, policy
+        ):
+            # What was counted meanwhile stays counted.
+            trips, on_probation = ours.trips, ours.on_probation
+            return replace(seen.breaker, since_s=ours.since_s, trips=trips, on_probation=on_probation)
+        case _:
+            return base
+
+
+def _permits(
+    ours: Mapping[str, float], theirs: Mapping[str, float], now_s: float, policy: Policy
+) -> dict[str, float]:
+    """Those of both. Who tells of one takes the place of one that nobody knew of."""
+    missing = {owner: end_s for owner, end_s in _live(ours, now_s).items() if end_s > theirs.get(owner, 0.0)}
+    if not missing:
+        return dict(theirs)
+    joined = _live(theirs, now_s) | missing
+    held = {owner: end_s for owner, end_s in joined.items() if not owner.startswith(LOST)}
+    unknown = [owner for owner in joined if owner.startswith(LOST)][: max(policy.permits - len(held), 0)]
+    return held | {owner: joined[owner] for owner in unknown}
+
+
+def _live(permits: Mapping[str, float], now_s: float) -> dict[str, float]:
+    return {owner: end_s for owner, end_s in permits.items() if end_s > now_s}
+
+
+def _override(known: Record, seen: Record, now_s: float) -> Override | None:
+    ours, theirs = known.standing(now_s), seen.standing(now_s)
+    if ours is None or theirs == ours:
+        return seen.override
+    later = [change for change in seen.transitions if change.epoch > _last(known)]
+    is_ended = any(change.reason == OVERRIDE_ENDED for change in later)
+    is_replaced = theirs is not None and any(change.reason == theirs.kind for change in later)
+    if is_ended or is_replaced:
+        return seen.override
+    # Which came first nobody knows: all who know two of them come to the same one.
+    return ours if theirs is None else max(ours, theirs, key=_order)
+
+
+def _order(override: Override) -> tuple[float, str, str, str]:
+    return override.until_s, override.kind, override.who, override.why
+
+
+def _limited(upstream: Upstream, later: Upstream, now_s: float) -> Upstream:
+    if later.rate_limit_reset_s <= max(now_s, upstream.rate_limit_reset_s):
+        return upstream
+    reset_s = later.rate_limit_reset_s
+    return replace(upstream, state=later.state, message=later.message, rate_limit_reset_s=reset_s)
+
+
+def _reset_s(upstream: Upstream) -> float:
+    return upstream.rate_limit_reset_s
+
+
+def _of_limit(limit: Limit) -> tuple[float, float, float, str, str]:
+    return limit.until_s, limit.look_s, limit.at_s, limit.by, limit.looker
+
+
+def _later(ours_s: float, theirs_s: float, now_s: float) -> float:
+    return ours_s if ours_s > max(now_s, theirs_s) else theirs_s
