@@ -133,6 +133,8 @@ def _skip_traits(candidate: Candidate, _outage: str) -> Skip | None:
         return Skip("WouldDeleteVolumes", words)
     if Trait.FROZEN in traits:
         return Skip("OwnerPaused", "its spec.paused is true, so it ignores its replicas")
+    if candidate.workload.is_cron_run and not options.takes_cron_runs:
+        return Skip("StartedByCronJob")
     if Trait.ACTIVE in traits and options.holds:
         return Skip("HasActivePods")
     return None

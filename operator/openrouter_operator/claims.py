@@ -40,7 +40,7 @@ class Claims:
         metadata, claims = resource["metadata"], self._claims[resource["metadata"]["namespace"]]
         before = claims.pop(metadata["uid"], None)
         try:
-            spec = specs.parse(resource.get("spec") or {})
+            spec = specs.parse(resource.get("spec"))
         except InvalidSpec:
             return before is not None
         if spec.acts and not metadata.get("deletionTimestamp") and self._can_act(resource, spec):

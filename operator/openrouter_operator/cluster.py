@@ -249,13 +249,13 @@ class Cluster:
     async def list(self, kind: Path, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
         """All objects of a kind, in one namespace or (empty) everywhere, page by page."""
         async for page in self._pages(kind, namespace):
-            for found in page["items"]:
+            for found in page["items"] or ():  # null where there is none
                 yield found
 
     async def metadata(self, kind: Path, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
         """The metadata alone of all objects of a kind, in one namespace or (empty) everywhere, page by page."""
         async for page in self._pages(kind, namespace, accept=_METADATA):
-            for found in page["items"]:
+            for found in page["items"] or ():  # null where there is none
                 yield found
 
     async def snapshot(self, kind: Path, namespace: str) -> tuple[Sequence[Mapping[str, Any]], str]:

@@ -133,12 +133,20 @@ class Arrivals:
             if place.name in BY_NAME:
                 kind = BY_NAME[place.name]
                 return kind if await self._cluster.serves(kind.path) else None
-            return from_crd(await self._cluster.crd(place.name))
+            kind = await self._of_crd(place.name)
         except NotFound:
             return None
         except UnusableKind as error:
+            self._inventory.unusable[place.name] = str(error)
             self._tell(place, f"OPENROUTER_GUARD_KINDS: {error}; the others go on")
             return None
+        self._inventory.unusable.pop(place.name, None)
+        return kind
+
+    async def _of_crd(self, name: str) -> Kind:
+        if "." not in name.partition(".")[2]:
+            raise UnusableKind(f"{name} is a kind of Kubernetes' own that has no number of replicas")
+        return from_crd(await self._cluster.crd(name))
 
     def _note(self, place: _Place, kind: Kind | None) -> None:
         if kind is None and place.kind is None and not place.told:

@@ -31,7 +31,7 @@ from .kinds import Kind
 from .metrics import Histogram
 from .orphans import Orphans
 from .reconcile import Reconciler, Vanished
-from .spec import DEFAULT_CLASS, Spec
+from .spec import DEFAULT_CLASS, Spec, class_of
 from .streams import Streams
 from .workload import GROUP, Workload
 
@@ -202,9 +202,9 @@ async def look_after(
     operator.orphans.hint()
 
 
-def is_of_our_class(spec: kopf.Spec, memo: kopf.Memo, **_: Any) -> bool:
+def is_of_our_class(body: kopf.Body, memo: kopf.Memo, **_: Any) -> bool:
     """Whether the resource is ours to look after; those of other classes are other operators'."""
-    return bool(spec.get("class", DEFAULT_CLASS) == memo.operator.resource_class)
+    return bool(class_of(body) == memo.operator.resource_class)
 
 
 async def _look(operator: Operator, reconciler: Reconciler, body: kopf.Body) -> float:
@@ -254,7 +254,7 @@ async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo
     if event["type"] == "DELETED":
         operator.orphans.hint()
         await operator.connections.drop(uid)
-    elif not is_of_our_class(body.spec, memo):
+    elif not is_of_our_class(body, memo):
         await operator.connections.drop(uid)
         operator.others.add(uid)
     elif body.metadata.get("deletionTimestamp") and operator.finalizer in body.metadata.get("finalizers", ()):

@@ -42,11 +42,13 @@ class Inventory:
 
     Attributes:
         absent: Those that are to be, by their names in the settings, and that the cluster does not have.
+        unusable: Why those cannot be paused that have no number of replicas, by the same names.
     """
 
     def __init__(self, kinds: Sequence[Kind] = (DEPLOYMENT,)) -> None:
         self.kinds = tuple(kinds)
         self.absent: frozenset[str] = frozenset()
+        self.unusable: dict[str, str] = {}
         self._workloads: defaultdict[str, dict[tuple[Kind, str], Workload]] = defaultdict(dict)
         self._autoscalers: defaultdict[str, dict[str, Autoscaler]] = defaultdict(dict)
 

@@ -287,6 +287,9 @@ def _of_paused(goal: Goal, owner: Owner, reading: Reading, candidate: Candidate,
         # Somebody else's decision stands: we let go of it, and of what it was.
         return forgets(workload, released=reading.outage)
     if wanted is None:
+        if not workload.is_as_we_set_it and pause.set_to == pause.original:
+            # It is back already, and its autoscaler has gone on since.
+            return forgets(workload, released=goal.release)
         return Change(workload, pause.original, pause=None, released=goal.release, rank=-options.priority)
     value = _value(candidate, wanted)
     if value == pause.set_to and not workload.is_stripped:
@@ -351,20 +354,34 @@ def _canary(paused: Sequence[Candidate]) -> str | None:
 
 
 def _shares(paused: Sequence[Candidate], share: float) -> Mapping[str, int]:
-    """A share of all original pods together, rounded up, to the most important first; never fewer than run now."""
+    """A share of all original pods together, rounded up, to the most important first; never fewer than run now.
+
+    A workload with an autoscaler cannot come back in part. It comes back whole as long as anything is left of the
+    share, so that the steps are no larger than they have to be.
+    """
     if share >= 1.0:
         return {}
     # In whole percent, as the spec says it: 7 % of 100 pods are 7, and not 8 because of a binary fraction.
     percent = round(share * 100)
-    able = [c for c in paused if not c.comes_back_whole]
-    left = -(-sum(c.workload.original_pods for c in able) * percent // 100)
+    in_part = [c for c in paused if not c.comes_back_whole]
+    whole = [c for c in paused if c.has_autoscaler and not c.options.holds]
+    left = -(-sum(c.workload.original_pods for c in (*in_part, *whole)) * percent // 100)
     wanted: dict[str, int] = {c.workload.uid: c.workload.set_pods for c in paused}
-    for priority in sorted({c.options.priority for c in able}, reverse=True):
-        tier = sorted((c for c in able if c.options.priority == priority), key=lambda c: c.workload.name)
-        spread = _spread(left, [c.workload.original_pods for c in tier])
+    for priority in sorted({c.options.priority for c in (*in_part, *whole)}, reverse=True):
+        tier = _tier(in_part, priority)
+        spread = _spread(max(left, 0), [c.workload.original_pods for c in tier])
         left -= sum(spread)
         wanted |= {c.workload.uid: max(n, c.workload.set_pods) for c, n in zip(tier, spread, strict=True)}
+        for candidate in _tier(whole, priority):
+            if left > 0:
+                wanted[candidate.workload.uid] = candidate.workload.original_pods
+                left -= candidate.workload.original_pods
     return wanted
+
+
+def _tier(candidates: Sequence[Candidate], priority: int) -> list[Candidate]:
+    """Those of one priority, by name."""
+    return sorted((c for c in candidates if c.options.priority == priority), key=lambda c: c.workload.name)
 
 
 def _spread(pods: int, originals: Sequence[int]) -> list[int]:

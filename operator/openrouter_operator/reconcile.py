@@ -24,11 +24,12 @@ from .connections import Connections
 from .events import Event, events
 from .feed import Feed, Unreadable
 from .inventory import Inventory
+from .kinds import BY_NAME
 from .memory import Memory
 from .plan import Goal, Step
 from .reading import Reading
-from .spec import DeletionPolicy, InvalidSpec, Mode, NotAllowed, Options, Spec, Which
-from .tally import Failure, Problem, no_match, not_installed, not_watched, tally
+from .spec import InvalidSpec, Mode, NotAllowed, Options, Spec, Which
+from .tally import Failure, Problem, no_match, not_installed, not_pausable, not_watched, tally
 from .workload import Change
 
 __all__ = ["Outcome", "Reconciler", "Vanished"]
@@ -139,7 +140,7 @@ class Reconciler:
         async with self._turn:
             await self._withdraw(resource)
             owner, namespace = _owner(resource), resource["metadata"]["namespace"]
-            orphans = (resource.get("spec") or {}).get("deletionPolicy") == DeletionPolicy.ORPHAN
+            orphans = specs.is_left_paused(resource)
             if orphans:
                 await self._make(plan.orphaned(self._candidates(namespace, owner, None), owner))
             else:
@@ -160,7 +161,7 @@ class Reconciler:
         namespace, generation = resource["metadata"]["namespace"], resource["metadata"]["generation"]
         owner = _owner(resource)
         try:
-            spec = self._allowed(specs.parse(resource.get("spec") or {}), namespace)
+            spec = self._allowed(specs.parse(resource.get("spec")), namespace)
         except NotAllowed as error:
             # What it paused while it was allowed to must not wait for somebody to notice.
             await self._restore(namespace, owner)
@@ -245,7 +246,7 @@ class Reconciler:
         if not ((resource.get("status") or {}).get("override") or {}).get("appliedGeneration"):
             return
         try:
-            spec = specs.parse(resource.get("spec") or {})
+            spec = specs.parse(resource.get("spec"))
             feed = await self._connections.of(resource["metadata"]["uid"], resource["metadata"]["namespace"], spec)
             await feed.override(None, _who(resource))
         except (StoreError, InvalidSpec) as error:
@@ -285,11 +286,16 @@ class Reconciler:
 
     def _unwatched(self, spec: Spec) -> list[Problem]:
         """The kinds in the spec that nobody watches."""
-        lacking = [target for target in spec.targets if not any(map(target.is_of, self._inventory.kinds))]
-        absent = {str(t) for t in lacking if any(map(t.may_be_of, self._inventory.absent))}
-        return [
-            not_installed(kind) if kind in absent else not_watched(kind) for kind in sorted(set(map(str, lacking)))
-        ]
+        lacking = {str(t): t for t in spec.targets if not any(map(t.is_of, self._inventory.kinds))}
+        return [self._why_unwatched(kind, lacking[kind]) for kind in sorted(lacking)]
+
+    def _why_unwatched(self, kind: str, target: Which) -> Problem:
+        if target.is_plain and target.kind not in BY_NAME:
+            return not_pausable(kind)
+        unusable = [why for name, why in self._inventory.unusable.items() if target.may_be_of(name)]
+        if unusable:
+            return not_pausable(kind, unusable[0])
+        return not_installed(kind) if any(map(target.may_be_of, self._inventory.absent)) else not_watched(kind)
 
     def _unmatched(self, namespace: str, spec: Spec) -> list[Problem]:
         """The targets and exclusions, of kinds that are watched, that name no workload of the namespace."""

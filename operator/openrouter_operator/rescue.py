@@ -15,7 +15,7 @@ from openrouter_guard.variables import nearest
 from .cluster import CRDS, RESOURCE, Cluster, ClusterError, Conflict, NotFound, is_finalizer
 from .handed_down import EVERYWHERE, REPLICA_SETS, Copy, newest
 from .kinds import BY_NAME, Kind, UnusableKind, from_crd
-from .spec import DEFAULT_CLASS
+from .spec import class_of
 from .workload import Workload, restored
 
 __all__ = ["EVERYWHERE", "Fate", "Finding", "Only", "rescue"]
@@ -159,7 +159,7 @@ async def _of_others(cluster: Cluster, namespace: str, only: Only) -> Others:
 
 
 def _is_of(resource_class: str, body: Mapping[str, Any]) -> bool:
-    return bool((body.get("spec") or {}).get("class", DEFAULT_CLASS) == resource_class)
+    return class_of(body) == resource_class
 
 
 def _unlisted(plural: str, namespace: str, error: ClusterError) -> Finding:

@@ -39,11 +39,14 @@ __all__ = [
     "Strategy",
     "Target",
     "Which",
+    "class_of",
+    "is_left_paused",
     "parse",
 ]
 
 
 DEFAULT_CLASS = "default"
+_PLAIN = frozenset({"v1", "apps/v1", "batch/v1"})
 
 
 class InvalidSpec(OpenRouterGuardError):
@@ -169,6 +172,11 @@ class Which(_Model):
         return self._is_of_group(group) and plural.startswith(self.kind.lower()[:3])
 
     @property
+    def is_plain(self) -> bool:
+        """Whether its apiVersion is one of Kubernetes' own groups, none of which comes with a CRD."""
+        return self.api_version in _PLAIN
+
+    @property
     def words(self) -> str:
         """What it names, for a message: the kind, and the name or the labels."""
         if self.name is not None:
@@ -193,6 +201,7 @@ class Options:
         priority: Those with a smaller one are paused first and come back last.
         paused_replicas: Pods that run on while it is paused.
         allow_volume_deletion: Whether it may be paused though that deletes its volumes.
+        takes_cron_runs: Whether a Job that a CronJob has started is suspended too.
         enforces: Whether a pause is put back when somebody undoes it.
     """
 
@@ -200,6 +209,7 @@ class Options:
     priority: int = 0
     paused_replicas: int = 0
     allow_volume_deletion: bool = False
+    takes_cron_runs: bool = False
     enforces: bool = False
 
 
@@ -209,6 +219,7 @@ class Target(Which):
     priority: int = 0
     paused_replicas: int = Field(default=0, ge=0)
     allow_volume_deletion: bool = False
+    cron_job_runs: bool = False
 
 
 class Flapping(_Model):
@@ -292,6 +303,7 @@ class Spec(_Model):
             priority=target.priority,
             paused_replicas=target.paused_replicas,
             allow_volume_deletion=target.allow_volume_deletion,
+            takes_cron_runs=target.cron_job_runs,
             enforces=self.on_manual_change is OnManualChange.ENFORCE,
         )
 
@@ -301,19 +313,34 @@ class Spec(_Model):
         return self.mode is not Mode.OBSERVE and not self.dry_run and not self.suspend
 
 
-def parse(spec: Mapping[str, Any]) -> Spec:
-    """The spec of a resource.
+def class_of(resource: Mapping[str, Any]) -> str:
+    """Which operator is to look after a resource, whatever else is in its spec."""
+    spec = resource.get("spec")
+    found = spec.get("class", DEFAULT_CLASS) if isinstance(spec, Mapping) else DEFAULT_CLASS
+    return found if isinstance(found, str) else DEFAULT_CLASS
+
+
+def is_left_paused(resource: Mapping[str, Any]) -> bool:
+    """Whether what the resource has paused is to stay so when it is deleted."""
+    spec = resource.get("spec")
+    return isinstance(spec, Mapping) and spec.get("deletionPolicy") == DeletionPolicy.ORPHAN
+
+
+def parse(spec: object) -> Spec:
+    """The spec of a resource; None is an empty one.
 
     Raises:
         InvalidSpec: If it cannot be used, which the API server should not have let in.
     """
+    if spec is None:
+        spec = {}
     try:
         parsed = Spec.model_validate(spec)
         Keys(parsed.scope)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidSpec(f"spec.{where}: {first['msg']}") from error
+        where = ".".join(("spec", *(str(part) for part in first["loc"])))
+        raise InvalidSpec(f"{where}: {first['msg']}") from error
     except ConfigurationError as error:
         raise InvalidSpec(f"spec.scope: {error}") from error
     return parsed

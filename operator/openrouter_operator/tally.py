@@ -10,7 +10,17 @@ from typing import NamedTuple
 from .candidates import Candidate, Owner, skip
 from .workload import Pause, Workload
 
-__all__ = ["PROBLEMS_SHOWN", "Failure", "Problem", "Tally", "no_match", "not_installed", "not_watched", "tally"]
+__all__ = [
+    "PROBLEMS_SHOWN",
+    "Failure",
+    "Problem",
+    "Tally",
+    "no_match",
+    "not_installed",
+    "not_pausable",
+    "not_watched",
+    "tally",
+]
 
 PROBLEMS_SHOWN = 10
 
@@ -44,6 +54,12 @@ def not_installed(kind: str) -> Problem:
     """The spec names a kind that the operator is to look after, and the cluster does not have."""
     words = "the cluster does not have this kind: install its CRD, and within a minute it is looked after"
     return Problem(kind, "KindNotInstalled", words)
+
+
+def not_pausable(kind: str, why: str = "") -> Problem:
+    """The spec names a kind that has no number of replicas; *why* is what its CRD lacks."""
+    reason = why or f"Kubernetes gives a {kind.rpartition(' ')[2]} no number of replicas"
+    return Problem(kind, "KindNotPausable", f"{reason}, so it cannot be paused: take it out of spec.targets")
 
 
 def no_match(field: str, words: str) -> Problem:

@@ -160,6 +160,7 @@ class Workload:
         opt: What its owner says to being paused, ``"true"`` or ``"false"``; empty for nothing, and the text as it is
             where that is no truth value.
         is_controlled: Whether another object owns it and would put its replicas back.
+        is_cron_run: Whether it is a Job that a CronJob has started.
         scales: Kind and name of the workload behind it; None for what is none of KEDA's.
         changed_by: The field manager that wrote the value last; empty if we did, or if it left no name.
         is_stripped: Whether somebody has taken its annotation away, so that only we know what it was.
@@ -180,6 +181,7 @@ class Workload:
     opt: str = ""
     traits: frozenset[Trait] = frozenset()
     is_controlled: bool = False
+    is_cron_run: bool = False
     is_going: bool = False
     scales: tuple[str, str] | None = None
     changed_by: str = ""
@@ -190,7 +192,10 @@ class Workload:
         """The workload in an object of the API."""
         metadata = body["metadata"]
         annotations = metadata.get("annotations") or {}
-        is_controlled = any(owner.get("controller") for owner in metadata.get("ownerReferences") or ())
+        controllers = [owner for owner in metadata.get("ownerReferences") or () if owner.get("controller")]
+        is_cron_run = kind.name == "Job" and any(owner.get("kind") == "CronJob" for owner in controllers)
+        # A CronJob starts its Jobs and leaves them alone from then on.
+        is_controlled = bool(controllers) and not is_cron_run
         # A Deployment hands its annotations down to its ReplicaSets, and so does a Rollout: theirs are not their own.
         pause, damage = _pause(None if is_controlled else annotations.get(PAUSED), kind.lever)
         is_copy = pause is not None and pause.uid not in ("", metadata["uid"])
@@ -211,6 +216,7 @@ class Workload:
             opt=_truth(annotations[OPT]) if OPT in annotations else "",
             traits=kind.traits(body),
             is_controlled=is_controlled,
+            is_cron_run=is_cron_run,
             is_going=metadata.get("deletionTimestamp") is not None,
             scales=_scales(body),
             changed_by="" if is_ours else _last_manager(metadata, kind.lever),

@@ -15,7 +15,16 @@ from openrouter_operator.conditions import COUNTERS_S, UPSTREAM_S, Overriding, R
 from openrouter_operator.events import Event, events
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.reading import Reading
-from openrouter_operator.tally import PROBLEMS_SHOWN, Failure, Problem, Tally, no_match, not_watched, tally
+from openrouter_operator.tally import (
+    PROBLEMS_SHOWN,
+    Failure,
+    Problem,
+    Tally,
+    no_match,
+    not_pausable,
+    not_watched,
+    tally,
+)
 from openrouter_operator.workload import Contest, Workload
 from tests.operator.samples import (
     NOW_S,
@@ -122,6 +131,22 @@ def test_a_target_that_matches_nothing_is_a_problem_an_event_and_makes_the_resou
     assert (ready, reason) == ("False", "NoMatch")
     assert message.startswith("spec.targets[0]: there is no Deployment 'wroker' in namespace jobs: mend")
     assert [(e.type, e.reason) for e in events({}, status(a_round(tally=found)))] == [("Warning", "NoMatch")]
+
+
+@pytest.mark.parametrize(
+    ("problem", "expected"),
+    [
+        (
+            not_pausable("apps/v1 DaemonSet"),
+            "gives a DaemonSet no number of replicas, so it cannot be paused",
+        ),
+        (not_pausable("a.b/v1 Thing", "Thing.a.b has no scale"), "Thing.a.b has no scale, so it cannot be paused"),
+    ],
+)
+def test_a_kind_without_replicas_is_told_from_one_that_is_not_there(problem: Problem, expected: str) -> None:
+    ready = said(a_round(tally=tally([], OWNER, "", {}, unwatched=[problem])), "Ready")
+    assert ready[:2] == ("False", "KindNotPausable")
+    assert expected in ready[2]
 
 
 def test_a_resource_without_targets_says_that_it_only_shows_the_state() -> None:

@@ -230,6 +230,7 @@ RETAIN = {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Retain", "when
 DELETE = {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}}
 RUNNING = {"active": 1}
 COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
+CRON_RUN = found(BY_NAME["Job"], ownerReferences=[{"kind": "CronJob", "controller": True}])
 QUEUED = {"kueue.x-k8s.io/queue-name": "gpu"}
 
 
@@ -247,11 +248,11 @@ QUEUED = {"kueue.x-k8s.io/queue-name": "gpu"}
             Candidate(found(BY_NAME["Job"], status=RUNNING), options=HOLD), "HasActivePods", id="but not in Hold"
         ),
         pytest.param(Candidate(found(BY_NAME["Job"], status=COMPLETE)), "Finished", id="a Job that is done"),
+        pytest.param(Candidate(CRON_RUN), "StartedByCronJob", id="a Job of a CronJob"),
+        pytest.param(Candidate(CRON_RUN, options=Options(takes_cron_runs=True)), "", id="unless the target takes it"),
         pytest.param(
-            Candidate(
-                found(BY_NAME["Job"], ownerReferences=[{"kind": "CronJob", "controller": True}])
-            ),
-            "ControlledByOwner", id="a Job of a CronJob",
+            Candidate(found(BY_NAME["Job"], ownerReferences=[{"kind": "Workflow", "controller": True}])),
+            "ControlledByOwner", id="a Job of another controller",
         ),
         pytest.param(Candidate(found(BY_NAME["Job"], labels=QUEUED)), "ManagedByKueue", id="a Job in a queue"),
         pytest.param(Candidate(found(BY_NAME["Deployment"], labels=QUEUED)), "ManagedByKueue", id="or a Deployment"),
@@ -381,3 +382,11 @@ def test_a_kind_without_a_scale_subresource_is_refused() -> None:
     body["spec"]["versions"][0].pop("subresources")
     with pytest.raises(UnusableKind, match=r"Rollout\.argoproj\.io has no scale subresource"):
         from_crd(body)
+
+
+def test_a_job_of_a_cron_job_is_no_problem_and_one_that_is_suspended_remembers_it() -> None:
+    why = skip(Candidate(CRON_RUN), OWNER, "")
+    assert why is not None
+    assert not why.message
+    (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(CRON_RUN, options=Options(takes_cron_runs=True))])
+    assert patched(CRON_RUN, change.patch()).is_as_we_set_it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -205,10 +206,35 @@ def test_a_step_that_is_reached_needs_no_change() -> None:
     assert made(share(0.5), paused("a", 4, set_to=2), seen=closed()) == {}
 
 
-def test_an_autoscaled_workload_comes_back_whole_and_last() -> None:
-    scaled = Candidate(paused("a", 10), has_autoscaler=True)
-    assert replicas(share(0.75), scaled, paused("b", 4), seen=closed()) == {"b": 3}
-    assert replicas(ALL_BACK, scaled, paused("b", 4, set_to=3), seen=closed()) == {"a": 10, "b": 4}
+def scaled(name: str, original: int, **other: Any) -> Candidate:
+    return Candidate(paused(name, original, **other), has_autoscaler=True)
+
+
+def test_an_autoscaled_workload_comes_back_whole_after_those_that_come_back_in_part() -> None:
+    found = (scaled("a", 10), paused("b", 4))
+    assert replicas(share(0.25), *found, seen=closed()) == {"b": 4}
+    assert replicas(share(0.5), *found, seen=closed()) == {"a": 10, "b": 4}
+
+
+@pytest.mark.parametrize(("part", "expected"), [(0.25, 2), (0.5, 4), (0.75, 6)])
+def test_an_autoscaled_fleet_comes_back_some_workloads_a_step(part: float, expected: int) -> None:
+    fleet = [scaled(f"w{nth}", 10) for nth in range(8)]
+    assert replicas(share(part), *fleet, seen=closed()) == {f"w{nth}": 10 for nth in range(expected)}
+
+
+def test_one_large_autoscaled_workload_is_a_step_of_its_own() -> None:
+    fleet = [scaled("a", 70), scaled("b", 10), scaled("c", 10), scaled("d", 10)]
+    assert replicas(share(0.25), *fleet, seen=closed()) == {"a": 70}
+    back = scaled("a", 70, set_to=70)
+    assert replicas(share(0.75), back, *fleet[1:], seen=closed()) == {"b": 10}
+
+
+def test_what_its_autoscaler_has_made_of_it_since_it_came_back_stands() -> None:
+    back = scaled("a", 10, set_to=10, replicas=14)
+    assert made(share(0.5), back, scaled("b", 10), seen=closed()) == {}
+    change = made(ALL_BACK, back, seen=closed())["a"]
+    assert (change.pods, change.pause) == (None, None)
+    assert replicas(PAUSE, back) == {"a": 0}
 
 
 # -- the changes: the canary ----------------------------------------------------------------------------------------

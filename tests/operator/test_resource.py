@@ -23,6 +23,9 @@ def put(control_plane: ControlPlane, **spec: Any) -> dict[str, Any]:
     return found
 
 
+OF_A_TARGET = {"priority": 0, "pausedReplicas": 0, "allowVolumeDeletion": False, "cronJobRuns": False}
+
+
 def test_what_is_left_out_gets_the_documented_defaults(control_plane: ControlPlane) -> None:
     assert put(control_plane, targets=[WORKER])["spec"] == {
         "scope": "default",
@@ -30,7 +33,7 @@ def test_what_is_left_out_gets_the_documented_defaults(control_plane: ControlPla
         "mode": "ScaleDown",
         "suspend": False,
         "dryRun": False,
-        "targets": [WORKER | {"priority": 0, "pausedReplicas": 0, "allowVolumeDeletion": False}],
+        "targets": [WORKER | OF_A_TARGET],
         "pauseOn": ["BreakerOpen"],
         "onManualChange": "Respect",
         "deletionPolicy": "Restore",

@@ -10,7 +10,17 @@ import yaml
 
 from openrouter_operator.candidates import Candidate, skip
 from openrouter_operator.kinds import DEPLOYMENT
-from openrouter_operator.spec import InvalidSpec, Mode, Options, Resume, Spec, Strategy, parse
+from openrouter_operator.spec import (
+    InvalidSpec,
+    Mode,
+    Options,
+    Resume,
+    Spec,
+    Strategy,
+    class_of,
+    is_left_paused,
+    parse,
+)
 from openrouter_operator.workload import OPT, Workload
 from tests.operator.samples import OWNER, WORKERS, spec, workload
 
@@ -42,6 +52,18 @@ def test_the_defaults_are_those_that_the_api_server_fills_in() -> None:
 
     filled_in = defaults(fields) | {"resume": defaults(fields["resume"]["properties"])}
     assert parse(filled_in) == parse({})
+
+
+@pytest.mark.parametrize("stored", [[1], "Observe", 3, True, {"class": 5}, {"targets": None}, {"targets": {"a": 1}}])
+def test_what_an_older_schema_let_in_is_one_resources_mistake(stored: object) -> None:
+    with pytest.raises(InvalidSpec, match=r"^spec"):
+        parse(stored)
+    assert class_of({"spec": stored}) == "default"
+    assert not is_left_paused({"spec": stored})
+
+
+def test_no_spec_at_all_is_an_empty_one() -> None:
+    assert parse(None) == parse({})
 
 
 def test_fields_of_a_newer_schema_are_no_mistake() -> None:
