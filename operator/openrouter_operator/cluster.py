@@ -17,9 +17,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any, Self, TypeAlias
 from urllib.parse import quote
 
@@ -137,6 +139,7 @@ class Cluster:
         self._watching = ApiClient(configuration)
         configuration.connection_pool_maxsize = CONNECTIONS
         self.host = str(configuration.host)
+        self._offset_s = time.time() - time.monotonic()
         self.fence = lambda: None
         self.wrote = lambda _plural, _namespace, _version: None
         self.answers = Counter[tuple[str, str]]()
@@ -344,6 +347,15 @@ class Cluster:
 
     # -- how ----------------------------------------------------------------------------------------------------
 
+    def _note_time(self, headers: Mapping[str, str]) -> None:
+        with suppress(TypeError, ValueError):
+            self._offset_s = parsedate_to_datetime(headers.get("Date", "")).timestamp() - time.monotonic()
+
+    @property
+    def now_s(self) -> float:
+        """The API server's clock, Unix seconds to about a second; this machine's may be an hour off."""
+        return time.monotonic() + self._offset_s
+
     def _note(self, plural: str, namespace: str, before: str, after: str) -> None:
         if after != before:  # else nothing was to be changed, and no watch will tell of it
             self.wrote(plural, namespace, after)
@@ -360,6 +372,7 @@ class Cluster:
             reason = str(error) or type(error).__name__
             raise Unavailable(f"the API server at {self.host} does not answer: {reason}") from error
         self.answers[method, str(answer.status)] += 1
+        self._note_time(answer.headers or {})
         if answer.status >= 400:
             raise _error(answer.status, text, answer.headers or {})
         try:

@@ -58,10 +58,11 @@ class Connections:
             self._uses[uid] = (url, spec.scope)
             feed = await self._feeds.of(spec.scope, url)
         except ConfigurationError as error:
-            return Unreadable(spec.scope, f"spec.redis.urlSecretRef: {error}")
+            return Unreadable(spec.scope, f"spec.redis.urlSecretRef: {error}", self._feeds.clock)
         except ClusterError as error:
             name = secret.name if secret else ""
-            return Unreadable(spec.scope, f"spec.redis.urlSecretRef: Secret {name!r} cannot be read: {error}")
+            why = f"spec.redis.urlSecretRef: Secret {name!r} cannot be read: {error}"
+            return Unreadable(spec.scope, why, self._feeds.clock)
         if secret:
             self._known[namespace, secret] = replace(self._known[namespace, secret], works=feed.read().is_fresh)
         await self._close_unused()

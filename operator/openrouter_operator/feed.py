@@ -25,6 +25,7 @@ from .reading import Reading
 __all__ = ["CLUSTER", "Feed", "FeedKey", "Feeds", "Unreadable"]
 
 CLUSTER = "kubernetes"
+Clock: TypeAlias = Callable[[], float]
 FeedKey: TypeAlias = tuple[str, str]
 """The address of a Redis, empty for the operator's own, and the scope."""
 TOLD = 50
@@ -40,12 +41,18 @@ class Feed:
     """One scope. Calls *on_news* whenever there is something new to decide on."""
 
     def __init__(
-        self, settings: Settings, scope: str, by: str, on_news: Callable[[str], None], cluster: str = CLUSTER
+        self,
+        settings: Settings,
+        scope: str,
+        by: str,
+        on_news: Callable[[str], None],
+        cluster: str = CLUSTER,
+        clock: Clock = time.time,
     ) -> None:
         timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
         self._scope = scope
         self._store = Store(settings.redis_url, scope, timeouts)
-        self._cache = Cache(self._store, settings.policy, by)
+        self._cache = Cache(self._store, settings.policy, by, clock)
         self._on_news = on_news
         self._background = Background()
         self._told: object = None
@@ -208,14 +215,14 @@ def _news(view: View) -> object:
 class Unreadable:
     """Stands for a feed whose Redis nobody can name: what it says is unknown, and why."""
 
-    def __init__(self, scope: str, why: str) -> None:
+    def __init__(self, scope: str, why: str, clock: Clock = time.time) -> None:
         self._scope = scope
         self._why = why
+        self._clock = clock
 
     @property
     def now_s(self) -> float:
-        """Of this machine: no other clock can be asked."""
-        return time.time()
+        return self._clock()
 
     def read(self) -> Reading:
         return Reading(None, self.now_s, is_fresh=False, last_known_s=self.now_s, error=self._why, scope=self._scope)
@@ -228,9 +235,21 @@ class Unreadable:
 
 
 class Feeds:
-    """A feed for each scope of each Redis, started when it is first asked for."""
+    """A feed for each scope of each Redis, started when it is first asked for.
 
-    def __init__(self, settings: Settings, by: str, on_news: Callable[[str], None], cluster: str = CLUSTER) -> None:
+    Attributes:
+        clock: Unix seconds, for as long as nobody knows the clock of a Redis.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        by: str,
+        on_news: Callable[[str], None],
+        cluster: str = CLUSTER,
+        clock: Clock = time.time,
+    ) -> None:
+        self.clock = clock
         self._cluster = cluster
         self._settings = settings
         self._by = by
@@ -247,7 +266,7 @@ class Feeds:
         key = (redis_url, scope)
         if key not in self._feeds:
             settings = replace(self._settings, redis_url=redis_url or self._settings.redis_url)
-            self._feeds[key] = Feed(settings, scope, self._by, self._on_news, self._cluster)
+            self._feeds[key] = Feed(settings, scope, self._by, self._on_news, self._cluster, self.clock)
             self._starts[key] = asyncio.create_task(self._feeds[key].start())
         await asyncio.shield(self._starts[key])
         return self._feeds[key]

@@ -108,7 +108,14 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
 
 @asynccontextmanager
 async def _operator(settings: OperatorSettings, cluster: Cluster) -> AsyncIterator[Operator]:
-    feeds = Feeds(settings.guard, settings.identity, lambda scope: operator.wake_scope(scope), settings.cluster)
+    feeds = Feeds(
+        settings.guard,
+        settings.identity,
+        lambda scope: operator.wake_scope(scope),
+        settings.cluster,
+        # As pauses and conditions are dated: by a server's clock, not by that of the node that we happen to be on.
+        clock=lambda: cluster.now_s,
+    )
     operator = Operator(
         cluster,
         Inventory(),

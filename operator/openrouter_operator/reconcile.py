@@ -165,9 +165,9 @@ class Reconciler:
         except NotAllowed as error:
             # What it paused while it was allowed to must not wait for somebody to notice.
             await self._restore(namespace, owner)
-            return _invalid(generation, str(error), self._candidates(namespace, owner, None), owner), RETRY_S
+            return self._invalid(generation, error, self._candidates(namespace, owner, None), owner), RETRY_S
         except InvalidSpec as error:
-            return _invalid(generation, str(error), self._candidates(namespace, owner, None), owner), IDLE_S
+            return self._invalid(generation, error, self._candidates(namespace, owner, None), owner), IDLE_S
         self.scope = spec.scope
         feed = await self._connections.of(owner.uid, namespace, spec)
         if self._feed is not None and self._feed is not feed:
@@ -206,6 +206,16 @@ class Reconciler:
         next_at_s = min(goal.next_at_s or math.inf, plan.next_contest_s(after, owner))
         due_s = max(next_at_s - feed.now_s, 0.0)
         return now, min(due_s, self._changes.due_in_s(), RETRY_S if override.failure else IDLE_S)
+
+    def _invalid(self, generation: int, why: InvalidSpec, candidates: Sequence[Candidate], owner: Owner) -> Round:
+        return Round(
+            generation=generation,
+            spec=Spec(mode=Mode.OBSERVE),
+            reading=replace(_NOTHING_KNOWN, now_s=self._cluster.now_s, error=str(why)),
+            goal=Goal(Step.KEEP, "InvalidSpec"),
+            tally=tally(candidates, owner, "", {}),
+            invalid=str(why),
+        )
 
     async def _restore(self, namespace: str, owner: Owner) -> None:
         found = self._candidates(namespace, owner, None)
@@ -345,17 +355,6 @@ def _since_before(reading: Reading, old: Mapping[str, Any]) -> Reading:
     if reading.is_fresh or before_s is None:
         return reading
     return replace(reading, last_known_s=min(reading.last_known_s, before_s))
-
-
-def _invalid(generation: int, why: str, candidates: Sequence[Candidate], owner: Owner) -> Round:
-    return Round(
-        generation=generation,
-        spec=Spec(mode=Mode.OBSERVE),
-        reading=Reading(record=None, now_s=time.time(), is_fresh=False, last_known_s=0.0, error=why),
-        goal=Goal(Step.KEEP, "InvalidSpec"),
-        tally=tally(candidates, owner, "", {}),
-        invalid=why,
-    )
 
 
 def _who(resource: Mapping[str, Any]) -> str:

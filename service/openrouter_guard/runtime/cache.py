@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -54,13 +55,19 @@ class View:
 class Cache:
     """The last known state of one scope, and the only way of this process to change it.
 
+    Args:
+        store: Where the state is.
+        policy: The settings of the rules.
+        by: Who this process is in the history.
+        clock: Unix seconds, for as long as nobody knows Redis' clock.
+
     Attributes:
         policy: The settings of the rules.
         by: Who this process is in the history.
         version: Changes with each look at the state, whatever it finds.
     """
 
-    def __init__(self, store: Store, policy: Policy, by: str) -> None:
+    def __init__(self, store: Store, policy: Policy, by: str, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self.policy = policy
         self.by = by
@@ -68,7 +75,8 @@ class Cache:
         self._known: Record | None = None
         self._shown: Record | None = None
         self._models: Models = {}
-        self._offset_s = time.time() - time.monotonic()
+        self._clock = clock
+        self._offset_s: float | None = None
         self._wake = asyncio.Event()
         self._news = asyncio.Event()
         # One conversation at a time, so that an older answer never replaces a newer one.
@@ -80,7 +88,7 @@ class Cache:
     @property
     def now_s(self) -> float:
         """Redis' clock by this process' monotonic one: no jump of the wall clock moves a deadline."""
-        return time.monotonic() + self._offset_s
+        return self._clock() if self._offset_s is None else time.monotonic() + self._offset_s
 
     @property
     def view(self) -> View:
