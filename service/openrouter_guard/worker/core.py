@@ -25,7 +25,7 @@ from openrouter_guard.store import Store, Timeouts
 from . import process
 from .agent import FIRST_VIEW_S, Agent
 from .mistakes import Mistakes
-from .thread import LoopThread
+from .thread import LoopThread, ended, has_asyncio
 from .view import Desk, Ticket, View
 from .watch import Listeners, Watch
 
@@ -278,7 +278,18 @@ class Core(Desk):
         thread = self.begin_close(timeout_s)
         if thread is not None:
             thread.join(timeout_s)
-        self.end_close()
+        self._listeners.stop()
+
+    async def aclose(self, timeout_s: float) -> None:
+        """:meth:`close` without holding up the event loop."""
+        if not has_asyncio():
+            self.close(timeout_s)
+            return
+        thread = self.begin_close(timeout_s)
+        if thread is not None and await ended(thread.gone, timeout_s, cancel=False):
+            # It has come to its last line.
+            thread.join(timeout_s)
+        self._listeners.stop()
 
     def begin_close(self, timeout_s: float) -> LoopThread | None:
         """Begin to report what is left and to stop, both within *timeout_s*.
@@ -293,10 +304,6 @@ class Core(Desk):
         # Whoever comes now starts anew, and leaves the one that ends in peace.
         self.hide(live.agent)
         return live.thread
-
-    def end_close(self) -> None:
-        """Nothing more is coming that listeners are to be told."""
-        self._listeners.stop()
 
     def show(self, view: View, by: object) -> None:
         with self._showing:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 from collections.abc import Callable, Coroutine, Mapping
@@ -22,7 +21,7 @@ from openrouter_guard.settings import Settings
 from . import process
 from .core import FIRST_VIEW_S, Claim, Core, GuardState
 from .observe import clock_s, of_answer, of_exception
-from .thread import ended, waited
+from .thread import ended, has_asyncio, waited
 from .view import Ticket
 
 __all__ = ["AsyncCall", "AsyncGuard", "Call", "Guard", "SyncCall"]
@@ -383,14 +382,7 @@ class AsyncGuard(_Guard):
 
     async def close(self, timeout_s: float = CLOSE_S) -> None:
         """Report what is left and stop, within *timeout_s* seconds."""
-        if not _has_asyncio():
-            self._core.close(timeout_s)
-            return
-        thread = self._core.begin_close(timeout_s)
-        if thread is not None and await ended(thread.gone, timeout_s, cancel=False):
-            # It has come to its last line.
-            thread.join(timeout_s)
-        self._core.end_close()
+        await self._core.aclose(timeout_s)
 
     async def __aenter__(self) -> Self:
         return self
@@ -401,16 +393,8 @@ class AsyncGuard(_Guard):
         await self.close()
 
 
-def _has_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 def _require_asyncio() -> None:
-    if not _has_asyncio():
+    if not has_asyncio():
         raise ConfigurationError(_NO_ASYNCIO)
 
 

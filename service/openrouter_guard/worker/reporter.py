@@ -6,7 +6,6 @@ taken as begun now.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
@@ -106,7 +105,7 @@ class WorkerOpenRouterReporter:
         return self._settings.worker_id or default_worker_id()
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._core.close, _REPORT_S)
+        await self._core.aclose(_REPORT_S)
 
     async def __aenter__(self) -> Self:
         return self

@@ -19,7 +19,7 @@ from openrouter_guard.runtime import cancelled
 
 from .mistakes import Mistakes
 
-__all__ = ["LoopThread", "ended", "waited"]
+__all__ = ["LoopThread", "ended", "has_asyncio", "waited"]
 
 LOST_S = 1.6
 """How long the farewell may take of a thread that nobody refers to any more."""
@@ -211,6 +211,15 @@ def waited(future: Future[Any], timeout_s: float | None) -> bool:
     """
     concurrent.futures.wait((future,), timeout_s)
     return future.done() and not future.cancelled()
+
+
+def has_asyncio() -> bool:
+    """Whether an event loop of asyncio runs here: not in a plain thread, and not under trio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def ended(future: Future[Any], timeout_s: float | None, *, cancel: bool = True) -> bool:
