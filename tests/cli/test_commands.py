@@ -39,3 +39,11 @@ def test_an_extra_that_is_not_installed_is_named(command: str, missing: str) -> 
     assert done.returncode == 1
     assert done.stderr.startswith(f"openrouter-guard: {missing} is not installed: in a checkout, pip install '.[")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["up", "serve", "simulate"])
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_a_port_that_cannot_be_is_a_usage_error(command: str, port: str) -> None:
+    done = run(command, f"--port={port}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"argument --port: '{port}': write a port from 0 to 65535" in done.stderr

@@ -36,3 +36,12 @@ def test_what_cannot_be_used_is_one_line(environ: dict[str, str], words: str) ->
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
     assert "hunter2" not in done.stderr
+
+
+def test_a_variable_that_is_no_setting_is_told_once() -> None:
+    done = run("operate", REDIS_URL=NOBODY, KUBECONFIG="/nonexistent", OPENROUTER_GUARD_NAMESPACE="team-a")
+    typo, error = done.stderr.splitlines()
+    assert typo.endswith(
+        "OPENROUTER_GUARD_NAMESPACE is no setting and changes nothing: did you mean OPENROUTER_GUARD_NAMESPACES?"
+    )
+    assert error.startswith("openrouter-guard: no Kubernetes cluster")

@@ -37,6 +37,11 @@ STATUS = "/api/v1/openrouter/status"
         pytest.param(
             {"REDIS_URL": NOBODY, "OPENROUTER_GUARD_LOG_LEVEL": "loud"}, "OPENROUTER_GUARD_LOG_LEVEL is", id="a level"
         ),
+        pytest.param(
+            {"REDIS_URL": NOBODY, "OPENROUTER_GUARD_FRESH_SECONDS": "400"},
+            "OPENROUTER_GUARD_FRESH_SECONDS is 400, above OPENROUTER_GUARD_STALE_SECONDS, which is 300 by default",
+            id="two that contradict each other",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_one_line(environ: dict[str, str], words: str) -> None:
@@ -46,6 +51,13 @@ def test_a_setting_that_cannot_be_used_is_one_line(environ: dict[str, str], word
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
     assert "hunter2" not in done.stderr
+
+
+def test_a_variable_that_is_no_setting_is_told_once(tmp_path: Path, redis_url: str) -> None:
+    typo = {"OPENROUTER_GUARD_FRESH": "20"}
+    with serving(tmp_path / "log", REDIS_URL=redis_url, OPENROUTER_GUARD_FURTHER_SCOPES="team-a", **typo) as service:
+        sentence = "OPENROUTER_GUARD_FRESH is no setting and changes nothing: did you mean "
+        assert service.log.count(f"{sentence}OPENROUTER_GUARD_FRESH_SECONDS?") == 1
 
 
 def test_a_port_that_is_taken_is_one_line(redis_url: str) -> None:

@@ -49,12 +49,12 @@ def _parser() -> argparse.ArgumentParser:
 
     up = commands.add_parser("up", help="everything at once on embedded defaults, to try it out")
     up.add_argument("--host", default="127.0.0.1")
-    up.add_argument("--port", type=int, default=8080, help="of the health service; another one when it is taken")
+    up.add_argument("--port", type=_port, default=8080, help="of the health service; another one when it is taken")
     up.set_defaults(run=_up)
 
     serve = commands.add_parser("serve", help="the health service")
     serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=8080)
+    serve.add_argument("--port", type=_port, default=8080)
     serve.set_defaults(run=_serve)
 
     operate = commands.add_parser("operate", help="the Kubernetes operator")
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
     simulate = commands.add_parser("simulate", help="a simulated OpenRouter that fails on demand")
     simulate.add_argument("--host", default="127.0.0.1")
-    simulate.add_argument("--port", type=int, default=8787)
+    simulate.add_argument("--port", type=_port, default=8787)
     simulate.set_defaults(run=_simulate)
 
     probe = commands.add_parser("probe", help="whether calls may go, for exec probes", description=_PROBE)
@@ -122,6 +122,12 @@ def _add_probe_options(probe: argparse.ArgumentParser) -> None:
     probe.add_argument("--on-unknown", choices=("fail", "pass"), default="fail", help="pass: exit 0 instead of 2")
     probe.add_argument("--timeout", type=_seconds, default=0.5, metavar="SECONDS", help="for Redis (default 0.5)")
     probe.set_defaults(run=_probe)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text!r}: write a port from 0 to 65535")
+    return int(text)
 
 
 def _name(text: str) -> str:
