@@ -122,6 +122,7 @@ class Finding:
             usage_month=self.usage_month,
             last_check_s=now_s,
             checked_s=now_s,
+            amounts_s=now_s,
             error_details="" if self.state is OpenRouterState.ACTIVE else self._details(now_s),
             rate_limit_reset_s=now_s + (self.signal.wait_s or 0.0) if limited else 0.0,
         )

@@ -102,8 +102,10 @@ async def test_the_last_known_state_is_served_with_its_age(
         valkey.start()
         back = await eventually(lambda: asked(service, degraded=False))
     assert 'openrouter_guard_store_up{scope="default"} 0.0' in scraped
-    assert 'openrouter_guard_breaker_state{scope="default",state="closed"} NaN' in scraped
-    assert 'openrouter_guard_balance_usd{scope="default"} NaN' in scraped
+    # What somebody is alarmed by stays as it was known; what the store alone tells is no number.
+    assert 'openrouter_guard_breaker_state{scope="default",state="closed"} 1.0' in scraped
+    assert 'openrouter_guard_balance_usd{scope="default"} 87.5' in scraped
+    assert 'openrouter_guard_live_workers{scope="default"} NaN' in scraped
     # The data went with the server; what the upstream said is known all the same, and is not asked for again.
     assert (back["balance"], upstream.calls) == (87.5, 1)
     assert (lines(caplog, AWAY), lines(caplog, BACK)) == (1, 1)

@@ -112,16 +112,15 @@ def test_source(age: float | None, is_live: bool, expected: Source) -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "alive_s", "due"),
+    ("age", "due"),
     [
-        pytest.param(299.0, 9999.0, False, id="not yet"),
-        pytest.param(300.0, 1.0, True, id="stale, however young the process"),
-        pytest.param(None, 1.0, False, id="the first request is to be the one that asks"),
-        pytest.param(None, 300.0, True, id="nobody asked"),
+        pytest.param(299.0, False, id="not yet"),
+        pytest.param(300.0, True, id="stale"),
+        pytest.param(None, True, id="nobody ever asked"),
     ],
 )
-def test_is_due(age: float | None, alive_s: float, due: bool) -> None:
-    assert is_due(age, Phase.CLOSED, alive_s, thresholds=T) is due
+def test_is_due(age: float | None, due: bool) -> None:
+    assert is_due(age, Phase.CLOSED, thresholds=T) is due
 
 
 @pytest.mark.parametrize(
@@ -161,10 +160,14 @@ def test_what_is_not_set_follows_from_the_usual_time() -> None:
 
 
 def test_in_trouble_a_check_is_due_as_soon_as_the_last_is_not_fresh() -> None:
-    assert is_due(60.0, Phase.CLOSED, 0.0, thresholds=T, mood=Mood.TROUBLED)
-    assert not is_due(59.0, Phase.CLOSED, 0.0, thresholds=T, mood=Mood.TROUBLED)
-    assert not is_due(None, Phase.CLOSED, 60.0, thresholds=T, mood=Mood.TROUBLED)
+    assert is_due(60.0, Phase.CLOSED, thresholds=T, mood=Mood.TROUBLED)
+    assert not is_due(59.0, Phase.CLOSED, thresholds=T, mood=Mood.TROUBLED)
+
+
+@pytest.mark.parametrize("mood", Mood)
+def test_where_nobody_ever_asked_a_check_is_due_at_once(mood: Mood) -> None:
+    assert is_due(None, Phase.CLOSED, thresholds=T, mood=mood)
 
 
 def test_half_open_a_check_is_always_due() -> None:
-    assert is_due(0.0, Phase.HALF_OPEN, 0.0, thresholds=T)
+    assert is_due(0.0, Phase.HALF_OPEN, thresholds=T)

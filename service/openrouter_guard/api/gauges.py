@@ -22,6 +22,7 @@ from openrouter_guard.settings import Settings
 
 from .figures import Figures
 from .serving import age_s
+from .status import is_known
 
 __all__ = ["PREFIX", "SharedState", "Source"]
 
@@ -43,7 +44,12 @@ class Source:
 
 
 class SharedState(Collector):
-    """What all replicas tell alike: NaN, or left out where it is a counter, while the store cannot be read."""
+    """What all replicas tell alike.
+
+    While the store cannot be read, counters are left out, and gauges are NaN, but for those that somebody may be
+    alarmed by: of the breaker, the upstream and the balance the last known value stays, beside ``store_up`` 0. What
+    was never known is NaN.
+    """
 
     def __init__(self) -> None:
         self.sources: list[Source] = []
@@ -71,7 +77,12 @@ class SharedState(Collector):
 
 
 def _if_known(value: Callable[[Source, View, Record], float | None]) -> Callable[[Source, View], float | None]:
-    return lambda source, view: None if view.is_degraded else value(source, view, view.record or Record())
+    return lambda source, view: None if view.is_degraded else _if_ever_known(value)(source, view)
+
+
+def _if_ever_known(value: Callable[[Source, View, Record], float | None]) -> Callable[[Source, View], float | None]:
+    """As it was last known: who is alarmed by it must not be told that all is well because Redis is away."""
+    return lambda source, view: None if view.record is None else value(source, view, view.record)
 
 
 _GAUGES: Sequence[tuple[str, str, Callable[[Source, View], float | None]]] = (
@@ -85,13 +96,18 @@ _GAUGES: Sequence[tuple[str, str, Callable[[Source, View], float | None]]] = (
     (
         "balance_usd",
         "What is left of the key's limit, or of the account where that is less",
-        _if_known(lambda _s, _v, record: record.upstream.balance),
+        _if_ever_known(lambda _s, _v, record: record.upstream.balance),
+    ),
+    (
+        "balance_age_seconds",
+        "Since the balance was last known",
+        _if_ever_known(lambda _s, view, record: _age_s(record.upstream.amounts_s, view.now_s)),
     ),
     ("epoch", "Number of the breaker's current state", _if_known(lambda _s, _v, record: record.epoch)),
     (
         "blocked_seconds",
         "How long calls are still refused, as far as that is known; 0 where they may go",
-        _if_known(lambda _s, view, record: (block_s(record, view.now_s) or (0.0,))[0]),
+        _if_ever_known(lambda _s, view, record: (block_s(record, view.now_s) or (0.0,))[0]),
     ),
     (
         "live_workers",
@@ -109,11 +125,16 @@ _GAUGES: Sequence[tuple[str, str, Callable[[Source, View], float | None]]] = (
 
 
 def _phase(source: Source, view: View) -> tuple[str, str | None]:
-    return source.scope, None if view.is_degraded else (view.record or Record()).phase(view.now_s).value
+    return source.scope, None if view.record is None else view.record.phase(view.now_s).value
 
 
 def _state(source: Source, view: View) -> tuple[str, str | None]:
-    return source.scope, None if view.is_degraded else (view.record or Record()).upstream.state.value
+    found = view.record.upstream.state.value if view.record is not None and is_known(view.record) else None
+    return source.scope, found
+
+
+def _age_s(at_s: float, now_s: float) -> float | None:
+    return max(now_s - at_s, 0.0) if at_s else None
 
 
 def _enum(

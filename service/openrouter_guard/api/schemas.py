@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
@@ -29,6 +29,9 @@ __all__ = [
     "WrongParameter",
 ]
 
+UNKNOWN: Literal["unknown"] = "unknown"
+"""Nobody has asked OpenRouter yet: neither a worker nor a health check."""
+Status: TypeAlias = OpenRouterState | Literal["unknown"]
 # Text and not datetime: pydantic writes "Z" for UTC, which older clients of this API cannot read.
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
@@ -36,6 +39,7 @@ _ACTIVE: dict[str, Any] = {
     "status": "active",
     "message": "Service active",
     "balance": 87.5,
+    "balance_at": "2026-03-01T12:00:00+00:00",
     "usage_today": 1.25,
     "usage_month": 12.5,
     "last_check": "2026-03-01T12:00:00+00:00",
@@ -115,9 +119,12 @@ class StatusAnswer(BaseModel):
 
     model_config = ConfigDict(frozen=True, json_schema_extra={"examples": STATUS_EXAMPLES})
 
-    status: OpenRouterState
+    status: Status = Field(description="unknown: neither a worker nor a health check has asked OpenRouter yet")
     message: str
     balance: float | None = Field(description="What is left of the key's limit; null if it has none")
+    balance_at: Moment | None = Field(
+        description="When the balance and the usage were last known: a check that fails keeps them"
+    )
     usage_today: float | None
     usage_month: float | None
     last_check: Moment | None = Field(

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import socket
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -86,7 +85,6 @@ class Service:
         )
         self._background = Background()
         self._is_stopping = False
-        self._began_s = time.monotonic()
         self.last_answer: StatusAnswer | None = None
 
     # -- what is asked ------------------------------------------------------------------------------------------
@@ -234,10 +232,9 @@ class Service:
         record, now_s, policy = view.record or Record(), view.now_s, self.settings.policy
         if is_recheck_due(record, now_s=now_s, policy=policy):
             return not view.is_degraded
-        alive_s = time.monotonic() - self._began_s
         how = self._mood
         thresholds = adapted(how, thresholds=self._thresholds)
-        is_old = is_due(self._age_s, record.phase(now_s), alive_s, thresholds=thresholds, mood=how)
+        is_old = is_due(self._age_s, record.phase(now_s), thresholds=thresholds, mood=how)
         is_asked = wants_check(record, now_s=now_s, policy=policy) or limits.wants_check(record, now_s)
         is_wanted = is_old or is_asked
         return is_wanted and self._refresher.chance is Chance.FREE

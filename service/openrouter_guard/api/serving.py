@@ -149,14 +149,11 @@ def source(age_s: float | None, *, is_live: bool, thresholds: Thresholds) -> Sou
     return Source.CACHE if age_s is not None and age_s < thresholds.fresh_s else Source.STALE
 
 
-def is_due(
-    age_s: float | None, phase: Phase, alive_s: float, *, thresholds: Thresholds, mood: Mood = Mood.PLAIN
-) -> bool:
-    """Whether to check although nobody asks; a process that found nothing starts to count at its own start.
+def is_due(age_s: float | None, phase: Phase, *, thresholds: Thresholds, mood: Mood = Mood.PLAIN) -> bool:
+    """Whether to check although nobody asks: at once, where nobody ever has.
 
     While half-open always: where no worker is there to make a trial call, only checks can close the breaker. In
     trouble as soon as the last check is no longer fresh: then it matters, whoever asks.
     """
-    known_s = alive_s if age_s is None else age_s
-    limit_s = thresholds.fresh_s if mood is Mood.TROUBLED and age_s is not None else thresholds.stale_s
-    return phase is Phase.HALF_OPEN or known_s >= limit_s
+    limit_s = thresholds.fresh_s if mood is Mood.TROUBLED else thresholds.stale_s
+    return age_s is None or phase is Phase.HALF_OPEN or age_s >= limit_s

@@ -17,10 +17,10 @@ from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import NO_KEY
 
-from .schemas import BreakerAnswer, ModelAnswer, OverrideAnswer, StatusAnswer
+from .schemas import UNKNOWN, BreakerAnswer, ModelAnswer, OverrideAnswer, Status, StatusAnswer
 from .serving import age_s, source
 
-__all__ = ["status_answer"]
+__all__ = ["is_known", "status_answer"]
 
 
 def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAnswer:
@@ -33,13 +33,14 @@ def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAns
         status=status,
         message=message,
         balance=upstream.balance,
+        balance_at=iso(upstream.amounts_s) or None,
         usage_today=upstream.usage_today,
         usage_month=upstream.usage_month,
         last_check=iso(upstream.checked_s) or None,
         error_details=_details(upstream.error_details),
         consecutive_failures=record.breaker.failures,
         circuit_breaker_open=phase is not Phase.CLOSED,
-        cache_hit=_is_known(view.record) and not is_live,
+        cache_hit=is_known(view.record) and not is_live,
         circuit_breaker=_breaker(record, phase if view.record or not view.is_degraded else None, now_s),
         age_seconds=None if age is None else round(age, 3),
         source=source(age, is_live=is_live, thresholds=settings.thresholds),
@@ -61,10 +62,10 @@ def _models(view: View, settings: Settings) -> dict[str, ModelAnswer]:
     return {name: ModelAnswer(reason=reason, retry_at=iso(until_s)) for name, (until_s, reason) in found.items()}
 
 
-def _said(view: View, *, has_key: bool) -> tuple[OpenRouterState, str]:
+def _said(view: View, *, has_key: bool) -> tuple[Status, str]:
     """The state and the words for it."""
-    if view.record is None or not _is_known(view.record):
-        return OpenRouterState.ERROR, _unknown(view)
+    if view.record is None or not is_known(view.record):
+        return (UNKNOWN if view.error is None else OpenRouterState.ERROR), _unknown(view)
     upstream, is_closed = view.record.upstream, isinstance(view.record.breaker, Closed)
     if not has_key and is_closed:
         return NO_KEY.state, NO_KEY.signal.message
@@ -81,7 +82,7 @@ def _unknown(view: View) -> str:
     return "Redis is not reachable" if away else "Redis answers, but the shared state cannot be read"
 
 
-def _is_known(record: Record | None) -> bool:
+def is_known(record: Record | None) -> bool:
     """Whether anybody has seen anything of the upstream: a reserved check alone says nothing yet."""
     if record is None:
         return False

@@ -78,9 +78,14 @@ def after_check(
         rate_limit_reset_s=seen.rate_limit_reset_s,
         claimed_reset_s=seen.claimed_reset_s,
     )
+    if not is_good and (found.balance, found.usage_today, found.usage_month) == (None, None, None):
+        known = _with_amounts(known, seen)
     is_outdated = is_good and began_s < record.doubted_s
     if is_good and _workers_disagree(record):
         known = _as_workers_saw_it(known, seen, is_outdated=is_outdated)
+    elif is_good and seen.limited_until_s > now_s:
+        # The key is not what waits.
+        known = replace(known, state=seen.state, message=seen.message, error_details=seen.error_details)
     counts = is_good and record.phase(now_s) is Phase.HALF_OPEN and _tells_of_recovery(record.breaker, found)
     checked = replace(
         record,
@@ -101,6 +106,17 @@ def after_check(
     if not breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy):
         return checked
     return now_closed(checked, by, now_s, on_probation=True)
+
+
+def _with_amounts(found: Upstream, seen: Upstream) -> Upstream:
+    """What was last known of the account, with its age: a check that failed says nothing new of it."""
+    return replace(
+        found,
+        balance=seen.balance,
+        usage_today=seen.usage_today,
+        usage_month=seen.usage_month,
+        amounts_s=seen.amounts_s,
+    )
 
 
 def _limited(record: Record, found: Upstream, reporter: str, now_s: float) -> Record:

@@ -60,7 +60,8 @@ class Upstream:
         balance: What is left, or None where the key has no limit of its own.
         last_check_s: When anybody last wrote what it knows: a call of any worker, a health check, or whoever keeps an
             open state alive. Earlier systems take an older state for none.
-        checked_s: The last check by the health service; 0 if there was none. Only this says how old the balance is.
+        checked_s: The last check by the health service; 0 if there was none.
+        amounts_s: When the balance and the usage were last known; 0 if they never were.
         error_details: JSON about the last error, or empty.
         rate_limit_reset_s: Calls are not permitted before, as the upstream said; 0 if it did not.
         claimed_reset_s: The same as an older writer says; see :attr:`limited_until_s`.
@@ -77,6 +78,7 @@ class Upstream:
     error_details: str = ""
     rate_limit_reset_s: float = 0.0
     checked_s: float = 0.0
+    amounts_s: float = 0.0
     claimed_reset_s: float = 0.0
 
     @property

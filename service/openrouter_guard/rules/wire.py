@@ -31,7 +31,7 @@ FIELDS = (
     "live_reporters", "permits", "tried_at", "probation", "good_checks", "transitions", "check_slot",
     "override", "fleet", "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
     "timed_until", "window", "begun", "checked_at", "doubted_at",
-    "failures", "limited_until", "known", "older_writer", "limit",
+    "failures", "limited_until", "known", "older_writer", "limit", "balance_at",
 )  # fmt: skip
 """All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
 and ``calls_since`` are the minute that is being measured."""
@@ -99,6 +99,7 @@ def encode(record: Record) -> dict[str, str]:
         "usage_month": _text(upstream.usage_month),
         "last_check": iso(upstream.last_check_s),
         "checked_at": iso(upstream.checked_s),
+        "balance_at": iso(upstream.amounts_s),
         "last_api_call": iso(upstream.last_api_call_s),
         "last_success": iso(upstream.last_success_s),
         "error_details": upstream.error_details,
@@ -260,6 +261,7 @@ def _upstream(fields: Mapping[str, str], now_s: float) -> Upstream:
         usage_month=amount("usage_month"),
         last_check_s=past_s("last_check"),
         checked_s=past_s("checked_at"),
+        amounts_s=past_s("balance_at"),
         last_api_call_s=past_s("last_api_call"),
         last_success_s=past_s("last_success"),
         error_details=without_keys(text_of(fields.get("error_details"), DETAILS_MOST)),

@@ -164,7 +164,7 @@ class Board:
         return series_of(self.days)
 
 
-_CAUSES: Mapping[OpenRouterState, str] = {
+_CAUSES: Mapping[str, str] = {
     OpenRouterState.CREDITS_EXHAUSTED: "the account is out of credit",
     OpenRouterState.API_KEY_INVALID: "the API key is refused",
     OpenRouterState.API_KEY_MISSING: "there is no API key",
