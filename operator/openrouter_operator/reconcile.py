@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from openrouter_guard.errors import StoreError
+from openrouter_guard.rules.override import OVERRIDE_MOST_S
 
 from . import candidates, conditions, overrides, plan
 from . import spec as specs
@@ -42,6 +43,10 @@ RETRY_S = 5.0
 _NOT_ALLOWED = Failure(
     "OverrideNotAllowed",
     "this namespace may not override this scope: the operator's configuration (operator.access) has to say so",
+)
+_TOO_LONG = Failure(
+    "OverrideFailed",
+    "the override does not stand: spec.override.until is more than 30 days ahead; name an earlier time",
 )
 _GIVE_BACK = Goal(Step.RESUME, "Deleted", share=1.0)
 _NOTHING_KNOWN = Reading(record=None, now_s=0.0, is_fresh=False, last_known_s=0.0)
@@ -245,6 +250,8 @@ class Reconciler:
             return Overriding(applied)
         if not self._access.may_override(metadata["namespace"], spec.scope):
             return Overriding(None, _NOT_ALLOWED if wish else None)
+        if wish and wish.until_s > feed.now_s + OVERRIDE_MOST_S:
+            return Overriding(applied, _TOO_LONG)
         try:
             await feed.override(wish, _who(resource))
         except StoreError as error:

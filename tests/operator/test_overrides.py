@@ -131,6 +131,18 @@ def test_an_override_reaches_the_workers_and_goes_when_it_is_taken_out(
 
 
 @pytest.mark.cluster
+def test_one_that_would_hold_for_more_than_30_days_does_not_stand_and_that_is_said(fleet: Fleet, start: Any) -> None:
+    start(OPENROUTER_GUARD_ACCESS=MAY)
+    fleet.deploy(one=1)
+    fleet.watch(mode="Observe", override=asked(minutes=31 * 24 * 60))
+    fleet.until_condition("Ready", "False OverrideFailed")
+    assert "override" not in fleet.status()
+    fleet.watch(mode="Observe", override=asked())
+    fleet.until_phase(Phase.OPEN)
+    fleet.until_condition("Ready", "True")
+
+
+@pytest.mark.cluster
 def test_it_is_applied_once_so_that_a_person_may_end_it_and_a_deleted_resource_withdraws_it(
     fleet: Fleet, start: Any, redis_url: str
 ) -> None:

@@ -183,6 +183,16 @@ class TestCounting:
         assert {answer["verdict"] for answer in found} == {"counted"}
         assert (await today(store))["total_calls"] == "60"
 
+    @pytest.mark.parametrize("epoch", [2**53 - 1, 2**52, 4_000_000_000_000])
+    async def test_no_report_moves_the_epoch_ahead_of_the_clock(
+        self, service: httpx.AsyncClient, store: Store, epoch: int
+    ) -> None:
+        assert (await send(service, DOWN, epoch=epoch))["verdict"] in {"counted", "late"}
+        seen = await store.read()
+        assert seen.record is not None
+        assert 0 < seen.record.epoch <= seen.now_s * 1000
+        assert (await send(service, DOWN, epoch=seen.record.epoch))["verdict"] == "counted"
+
     async def test_what_began_in_an_earlier_epoch_decides_nothing(self, service: httpx.AsyncClient) -> None:
         await send(service, OK)
         epoch = (await ask(service))["circuit_breaker"]["epoch"]

@@ -110,6 +110,7 @@ async def test_the_status_shows_it(redis_url: str, manager: OpenRouterStateManag
         ("disabled", "ann", "maintenance", 0, "who, why and an end"),
         ("disabled", "ann", "maintenance", float("inf"), "who, why and an end"),
         ("disabled", "ann", "maintenance", float("nan"), "who, why and an end"),
+        ("disabled", "ann", "maintenance", 31 * 86_400, "an end within 30 days"),
     ],
 )
 async def test_what_is_missing_is_said(

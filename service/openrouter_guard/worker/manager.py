@@ -23,7 +23,7 @@ from openrouter_guard.rules import checks
 from openrouter_guard.rules.breaker import HalfOpen, Open, Phase
 from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.models import Notes
-from openrouter_guard.rules.override import Override, OverrideKind
+from openrouter_guard.rules.override import OVERRIDE_MOST_S, Override, OverrideKind
 from openrouter_guard.rules.parsing import number
 from openrouter_guard.rules.record import Record, Upstream, block_s, fresh, overridden, released, reset, settled
 from openrouter_guard.rules.signals import MAX_WAIT_S, OpenRouterState, of_error_type
@@ -260,15 +260,17 @@ class OpenRouterStateManager:
                 goes and none counts.
             who: Who decided it, for the history.
             why: The reason, for whoever looks at the status.
-            for_s: Seconds until it ends.
+            for_s: Seconds until it ends, 30 days at the most.
 
         Raises:
-            ConfigurationError: If a word is missing or unknown, or there is no end.
+            ConfigurationError: If a word is missing or unknown, or there is no end within 30 days.
             StoreError: If Redis does not take it.
         """
         chosen = _kind(kind)
-        if not (who and why and 0 < for_s < float("inf")):
-            raise ConfigurationError("an override needs who, why and an end: write for_s=600 for ten minutes")
+        if not (who and why and 0 < for_s <= OVERRIDE_MOST_S):
+            raise ConfigurationError(
+                "an override needs who, why and an end within 30 days: write for_s=600 for ten minutes"
+            )
 
         def decide(record: Record | None, now_s: float) -> Record:
             override = Override(chosen, who, why, round(now_s + for_s, 6))
