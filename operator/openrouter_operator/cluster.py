@@ -199,6 +199,26 @@ class Cluster:
             path = f"{_every(kind, namespace)}/{name}?fieldManager={FIELD_MANAGER}"
             await self._request("PATCH", path, body={"metadata": notes})
 
+    async def disown(self, seen: Workload) -> Workload:
+        """Let the API server know us no longer as the owner of any field of a workload that we are done with.
+
+        Raises:
+            ClusterError: If that was not done; :class:`Conflict` if somebody changed it meanwhile.
+        """
+        async with self._turns:
+            self.fence()
+            body = await self._request("GET", _path(seen))
+            owners = body["metadata"].get("managedFields") or []
+            others = [owner for owner in owners if owner.get("manager") != FIELD_MANAGER]
+            if len(others) == len(owners):
+                return Workload.of(seen.kind, body)
+            # A list without entries would be taken for none, and the one that there is would stay.
+            version = body["metadata"]["resourceVersion"]
+            patch = {"metadata": {"resourceVersion": version, "managedFields": others or [{}]}}
+            made = Workload.of(seen.kind, await self._request("PATCH", _as_us(seen), body=patch))
+        self._note(seen.kind.plural, seen.namespace, version, made.version)
+        return made
+
     async def workload(self, seen: Workload) -> Workload:
         """The workload as it is now, whatever has become of it."""
         async with self._turns:

@@ -25,9 +25,9 @@ from .cluster import AUTOSCALERS, RESOURCE, Cluster, ClusterError, NotLeading, f
 from .connections import Connections
 from .discovery import Arrivals
 from .feed import Feeds
-from .handed_down import HandedDown
 from .inventory import Inventory
 from .kinds import Kind
+from .leftovers import Leftovers
 from .metrics import Histogram
 from .orphans import Orphans
 from .reconcile import Reconciler, Vanished
@@ -100,7 +100,7 @@ class Operator:
         self.resources: dict[str, _Watched] = {}
         self.others: set[str] = set()
         self.orphans = Orphans(cluster, inventory, self.knows, self.holds, self.lets_go)
-        self.handed_down = HandedDown(cluster, inventory)
+        self.leftovers = Leftovers(cluster, inventory)
         self.census = Census(cluster, inventory, self.claims, self.wake_namespace, namespaces)
         self.ending = asyncio.Event()
         self.streams = Streams()
@@ -154,7 +154,7 @@ class Operator:
 
     def lets_go(self, namespace: str) -> None:
         """Workloads there have been let go of: others may want them, and copies of their annotations mean nothing."""
-        self.handed_down.hint(namespace)
+        self.leftovers.hint(namespace)
         self.wake_namespace(namespace)
 
     def stalled(self) -> list[str]:

@@ -19,11 +19,11 @@ from . import handlers
 from .cluster import AUTOSCALERS, RESOURCE, Cluster, ClusterError, Path, Refused
 from .discovery import comes_with_a_crd
 from .feed import Feeds
-from .handed_down import EVERYWHERE
 from .handlers import Operator
 from .inventory import Inventory
 from .kinds import BY_NAME, Kind
 from .lease import Lease
+from .leftovers import EVERYWHERE
 from .probes import serving
 from .settings import OperatorSettings
 from .telemetry import families
@@ -149,16 +149,16 @@ async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator
     background = Background()
     background.start("orphans", operator.orphans.sweep, waits=True)
     background.start("census", operator.census.sweep, waits=True)
-    background.start("copies", operator.handed_down.sweep, waits=True)
+    background.start("copies", operator.leftovers.sweep, waits=True)
     if operator.left_out:
         background.start("rights", lambda: _let_in(cluster, operator), waits=True)
     keeping = asyncio.create_task(_keep(lease, operator))
     try:
         await _fill(operator, cluster, settings.namespaces)
-        await operator.handed_down.correct()
+        await operator.leftovers.correct()
         operator.orphans.hint()
         for namespace in settings.namespaces or (EVERYWHERE,):
-            operator.handed_down.hint(namespace)
+            operator.leftovers.hint(namespace)
         for name, work in operator.arrivals.watches():
             background.start(name, work, waits=True)
         await _watch(settings, operator)

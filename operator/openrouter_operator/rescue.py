@@ -13,10 +13,10 @@ from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.variables import nearest
 
 from .cluster import CRDS, RESOURCE, Cluster, ClusterError, Conflict, NotFound, is_finalizer
-from .handed_down import EVERYWHERE, REPLICA_SETS, Copy, newest
 from .kinds import BY_NAME, Kind, UnusableKind, from_crd
+from .leftovers import EVERYWHERE, REPLICA_SETS, Copy, newest
 from .spec import class_of
-from .workload import Workload, restored
+from .workload import Change, Workload, restored
 
 __all__ = ["EVERYWHERE", "Fate", "Finding", "Only", "rescue"]
 
@@ -217,7 +217,7 @@ async def _restore(cluster: Cluster, workload: Workload, copies: Sequence[Copy],
             fate = Fate.KEPT if not change.is_written else Fate.RESTORED
             try:
                 if not dry_run:
-                    await cluster.change(change)
+                    await _make(cluster, change)
             except Conflict:
                 workload = await cluster.workload(workload)
             else:
@@ -227,6 +227,14 @@ async def _restore(cluster: Cluster, workload: Workload, copies: Sequence[Copy],
     except ClusterError as error:
         return Finding(Fate.FAILED, what, str(error))
     return Finding(Fate.FAILED, what, "somebody keeps changing it; run this again")
+
+
+async def _make(cluster: Cluster, change: Change) -> None:
+    made = await cluster.change(change)
+    with suppress(
+        ClusterError
+    ):  # it is restored: that somebody may have to force their next apply is the lesser evil
+        await cluster.disown(made)
 
 
 def _unpaused(what: str, workload: Workload) -> Finding:

@@ -163,6 +163,7 @@ class Workload:
         is_cron_run: Whether it is a Job that a CronJob has started.
         scales: Kind and name of the workload behind it; None for what is none of KEDA's.
         changed_by: The field manager that wrote the value last; empty if we did, or if it left no name.
+        is_owned: Whether the API server knows us as the owner of some of its fields.
         is_stripped: Whether somebody has taken its annotation away, so that only we know what it was.
     """
 
@@ -185,6 +186,7 @@ class Workload:
     is_going: bool = False
     scales: tuple[str, str] | None = None
     changed_by: str = ""
+    is_owned: bool = False
     is_stripped: bool = False
 
     @classmethod
@@ -220,6 +222,7 @@ class Workload:
             is_going=metadata.get("deletionTimestamp") is not None,
             scales=_scales(body),
             changed_by="" if is_ours else _last_manager(metadata, kind.lever),
+            is_owned=any(entry.get("manager") == FIELD_MANAGER for entry in metadata.get("managedFields") or ()),
         )
 
     @property

@@ -283,3 +283,65 @@ def test_a_copy_of_a_paused_workload_is_no_paused_workload(
     until(lambda: found() == (3, False), seconds=15)
     assert fleet.replicas() == {"one": 0}
     control_plane.kubectl("delete", "namespace", elsewhere, "--wait=false")
+
+
+# -- tools that apply server-side -----------------------------------------------------------------------------------
+
+
+def owners(fleet: Fleet, kind: str = "deployment", name: str = "one") -> list[str]:
+    """Who owns fields of the workload, by the API server's books."""
+    found = json.loads(fleet.kubectl("get", kind, name, "--output=json", "--show-managed-fields"))
+    return [entry["manager"] for entry in found["metadata"]["managedFields"]]
+
+
+def apply_as_ci(fleet: Fleet, *, image: str = "worker", replicas: int | None = 3) -> None:
+    """Apply server-side, and force nothing."""
+    manifest = deployment("one", 0)
+    manifest["spec"]["template"]["spec"]["containers"][0]["image"] = image
+    manifest["spec"] |= {"replicas": replicas}
+    if replicas is None:
+        del manifest["spec"]["replicas"]
+    fleet.kubectl("apply", "--server-side", "--field-manager=ci", "--filename=-", stdin=json.dumps(manifest))
+
+
+def test_a_tool_that_applies_server_side_is_refused_nothing_once_a_pause_is_over(
+    fleet: Fleet, operator: Operator
+) -> None:
+    apply_as_ci(fleet)
+    fleet.watch()
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0)
+    apply_as_ci(fleet, image="worker:2", replicas=None)
+    assert fleet.replicas() == {"one": 0}, "what does not touch the replicas may be applied during the pause"
+    with pytest.raises(KubectlFailed, match='conflict with "openrouter-guard"'):
+        apply_as_ci(fleet, image="worker:3")
+    fleet.force("forced_closed")
+    fleet.until_replicas(one=3)
+    until(lambda: "openrouter-guard" not in owners(fleet), seconds=20)
+    apply_as_ci(fleet, image="worker:3")
+    apply_as_ci(fleet, image="worker:3", replicas=5)
+    assert fleet.replicas() == {"one": 5}
+
+
+def test_fields_of_what_an_operator_restored_before_it_died_are_given_back(fleet: Fleet, operator: Operator) -> None:
+    apply_as_ci(fleet)
+    fleet.watch()
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0)
+    fleet.force("forced_closed")
+    fleet.until_replicas(one=3)
+    operator.restart()
+    until(lambda: "openrouter-guard" not in owners(fleet), seconds=30)
+
+
+def test_rescue_gives_fields_back_too(fleet: Fleet, operator: Operator, control_plane: ControlPlane) -> None:
+    apply_as_ci(fleet)
+    fleet.watch()
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0)
+    operator.kill()
+    done = run("rescue", "--namespace", fleet.namespace, KUBECONFIG=str(control_plane.kubeconfig))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "openrouter-guard" not in owners(fleet)
+    apply_as_ci(fleet, replicas=5)
+    assert fleet.replicas() == {"one": 5}

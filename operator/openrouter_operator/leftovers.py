@@ -1,8 +1,11 @@
-"""The copies of our annotation on ReplicaSets.
+"""What a pause leaves behind, which is taken away once it is over.
 
-A Deployment hands its annotations down to its ReplicaSets, and a Rollout does too. They stay there when the pause is
-over, and ``kubectl rollout undo`` puts those of an older ReplicaSet back onto the Deployment. So copies are taken
-away once what they tell of is over; and where an operator has just started, they tell which annotation is the newest.
+Copies of our annotation: a Deployment hands its annotations down to its ReplicaSets, and a Rollout does too. They
+stay there, and ``kubectl rollout undo`` puts those of an older ReplicaSet back onto the Deployment. Where an operator
+has just started, they tell which annotation is the newest.
+
+The ownership of fields: the API server knows us as who wrote the replicas last, and would refuse them to the next
+tool that applies server-side (Helm 4, Flux, ``kubectl apply --server-side``).
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ from typing import Any
 
 from openrouter_guard.edge import Edge
 
-from .cluster import Cluster, ClusterError, NotFound
+from .cluster import Cluster, ClusterError, Conflict, NotFound
 from .inventory import Inventory
 from .kinds import BY_NAME
 from .workload import PAUSED, Pause, Workload
 
-__all__ = ["Copy", "HandedDown", "newest"]
+__all__ = ["Copy", "Leftovers", "newest"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,17 +76,17 @@ def newest(workload: Workload, copies: Iterable[Copy]) -> Workload:
     return replace(workload, pause=latest, is_stripped=True)
 
 
-class HandedDown:
-    """Looks for copies that are left over, some seconds after a pause has ended."""
+class Leftovers:
+    """Looks for what is left over, some seconds after a pause has ended."""
 
     def __init__(self, cluster: Cluster, inventory: Inventory) -> None:
         self._cluster = cluster
         self._inventory = inventory
         self._hinted: set[str] = set()
         self._hint = asyncio.Event()
-        self._looking = Edge(
-            "Annotations stay on ReplicaSets, where an undone rollout finds them", "They are gone again"
-        )
+        self._looking = Edge("Annotations stay on ReplicaSets, where an undone rollout finds them", "They are gone")
+        self._disowning = Edge("Fields of workloads stay ours, and others may not apply them", "They are given back")
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     def hint(self, namespace: str) -> None:
         """A pause is over there, or may be; *namespace* may be :data:`EVERYWHERE`."""
@@ -104,7 +107,7 @@ class HandedDown:
                     self._inventory.replace(found)
 
     async def sweep(self) -> None:
-        """Wait for a hint, then take away the copies of what is no longer paused."""
+        """Wait for a hint, then take away the copies of what is no longer paused, and give its fields back."""
         await self._hint.wait()
         await asyncio.sleep(SETTLE_S)
         self._hint.clear()
@@ -112,7 +115,8 @@ class HandedDown:
         paused = {workload.uid for workload in self._inventory.paused()}
         for namespace in {EVERYWHERE} if EVERYWHERE in hinted else hinted:
             stale = [copy for copy in await self._copies(namespace) if copy.controller not in paused]
-            await self._take_away(stale)
+            await asyncio.gather(*map(self._take_away, stale))
+        await asyncio.gather(*map(self._disown, self._inventory.owned()))
 
     async def _copies(self, namespace: str) -> Sequence[Copy]:
         try:
@@ -123,17 +127,25 @@ class HandedDown:
         self._looking.worked()
         return [copy for copy in map(Copy.of, bodies) if copy]
 
-    async def _take_away(self, copies: Sequence[Copy]) -> None:
-        turns = asyncio.Semaphore(_AT_ONCE)
+    async def _take_away(self, copy: Copy) -> None:
+        async with self._turns:
+            try:
+                await self._cluster.forget(REPLICA_SETS.path, copy.namespace, copy.name, copy.version)
+            except NotFound:
+                return
+            except ClusterError as error:
+                self._looking.failed(error)
+                self.hint(copy.namespace)
 
-        async def take_away(copy: Copy) -> None:
-            async with turns:
-                try:
-                    await self._cluster.forget(REPLICA_SETS.path, copy.namespace, copy.name, copy.version)
-                except NotFound:
-                    return
-                except ClusterError as error:
-                    self._looking.failed(error)
-                    self.hint(copy.namespace)
-
-        await asyncio.gather(*map(take_away, copies))
+    async def _disown(self, workload: Workload) -> None:
+        async with self._turns:
+            try:
+                self._inventory.put(await self._cluster.disown(workload))
+                self._disowning.worked()
+            except NotFound:
+                return
+            except Conflict:
+                self.hint(workload.namespace)
+            except ClusterError as error:
+                self._disowning.failed(error)
+                self.hint(workload.namespace)
