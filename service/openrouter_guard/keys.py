@@ -6,7 +6,7 @@
     openrouter:metrics:{YYYY-MM-DD}     hash     30 days                  workers, service
     openrouter:worker_errors:{date}     list     7 days, newest 1,000     workers
     openrouter:history                  stream   newest 10,000            whoever commits a transition
-    openrouter:models                   hash     fields expire by age     workers
+    openrouter:models                   hash     26 h, at most 500        workers, service
     openrouter:workers                  hash     fields expire by age     workers
     openrouter:paused                   hash     fields expire by age     operators
     openrouter:events                   channel  --                       whoever changes the state

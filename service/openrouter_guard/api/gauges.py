@@ -111,7 +111,7 @@ _GAUGES: Sequence[tuple[str, str, Callable[[Source, View], float | None]]] = (
     ),
     (
         "live_workers",
-        "Workers that reported in the last minute",
+        "Workers whose calls were reported in the minute before the last report",
         _if_known(lambda _s, _v, record: record.live_reporters),
     ),
     (

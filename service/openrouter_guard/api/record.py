@@ -27,7 +27,7 @@ from .record_schemas import (
 __all__ = ["history", "models", "paused", "workers"]
 
 LIVE_S = 90.0
-"""Three heartbeats."""
+"""A worker sends a heartbeat every minute, and one may be late."""
 _DAY_S = 86_400.0
 
 

@@ -187,7 +187,7 @@ class ModelState(BaseModel):
 
 
 class ModelsAnswer(BaseModel):
-    """The models that were called in the last ten minutes, those that cool down first."""
+    """The models that cool down or fail, and the latest called that work; those that cool down first."""
 
     model_config = shown(
         models=[

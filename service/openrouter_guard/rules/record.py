@@ -106,10 +106,10 @@ class Record:
     Attributes:
         epoch: Grows with every transition and never repeats; a result of an earlier epoch changes nothing.
         transitions: The last few, newest last.
-        live_reporters: Workers that reported in the last minute.
+        live_reporters: Workers that reported in the minute before the last report.
         override: What a person decided; it may have ended.
         fleet: The workers that were live when the breaker opened: so many wait for it to close.
-        calls_per_minute: Of the whole fleet, when it was last measured; 0 in the first minute.
+        calls_per_minute: Of the whole fleet, as last measured, over a minute or longer; 0 in the first minute.
         legacy_open: What an older writer says of the breaker in ``circuit_breaker_open``, where that
             contradicts the breaker, and False where ``state`` is active over one that is not closed; else None.
         legacy_news: What it says of the upstream then.
