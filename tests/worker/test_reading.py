@@ -7,8 +7,11 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
+from openrouter_guard.worker.observe import of_answer, of_exception
 from openrouter_guard.worker.reading import KEPT_BYTES, Reading
 
 JSON = {"content-type": "application/json; charset=utf-8"}
@@ -228,3 +231,52 @@ def test_little_is_kept_of_much() -> None:
 def test_a_small_body_that_unpacks_to_a_huge_one_is_not_unpacked_to_its_end() -> None:
     reading = read(gzip.compress(b"x" * 1000 * KEPT_BYTES), JSON | GZIP)
     assert len(reading._kept) == KEPT_BYTES
+
+
+TYPES = st.sampled_from(["application/json", "text/event-stream", "text/plain", "text/html", "audio/mpeg", "", "x/é"])
+MARKS = [b"data: ", b"\n\n", b": x\n", b'{"error":', b'{"choices":[{"error":', b"}", b"]", b'"', b"\\", b"[" * 2_000]
+ANSWERS = [GOOD, BAD, CHOICE, CHUNK, DONE, b"\xff\xfe", b"y" * 70_000, gzip.compress(BAD), b"5e999", b"null"]
+PIECES = st.sampled_from([*MARKS, *ANSWERS])
+HEADERS = st.dictionaries(
+    st.sampled_from(["content-encoding", "retry-after", "x-ratelimit-reset", "date"]),
+    st.one_of(st.sampled_from(["gzip", "br", "1e400", "-1"]), st.text(max_size=20)),
+)
+
+
+@given(st.integers(200, 599), TYPES, HEADERS, st.lists(st.one_of(PIECES, st.binary(max_size=50)), max_size=12))
+def test_nothing_that_anybody_answers_makes_it_raise(
+    status_code: int, kind: str, headers: dict[str, str], pieces: list[bytes]
+) -> None:
+    reading = Reading(status_code, {"content-type": kind, **headers})
+    for piece in pieces:
+        reading.feed(piece)
+    signal = reading.signal(1.8e9)
+    assert signal.wait_s is None or 0 < signal.wait_s <= 25 * 3600
+    assert signal.effect is not Effect.SUCCESS or status_code < 300
+
+
+JSON_VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=10)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["error", "choices", "code", "message", "metadata", "provider_name", "headers", "type"]),
+            inner,
+            max_size=4,
+        ),
+    ),
+    max_leaves=15,
+)
+
+
+@given(st.integers(-1, 700), st.one_of(JSON_VALUES, st.binary(), st.text()), st.one_of(JSON_VALUES, HEADERS))
+def test_nor_does_anything_that_a_worker_says_of_it(status_code: int, body: object, headers: Any) -> None:
+    of_answer(status_code, body=body, headers=headers, now_s=1.8e9).message.encode()
+
+
+@given(JSON_VALUES, JSON_VALUES, JSON_VALUES, st.sampled_from([None, 402, "503", 1e9, True]))
+def test_nor_does_any_exception(body: object, headers: object, said: object, status_code: object) -> None:
+    error = ValueError(said)
+    for name, value in {"body": body, "headers": headers, "response": said, "status_code": status_code}.items():
+        setattr(error, name, value)
+    of_exception(error, now_s=1.8e9).message.encode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 __all__ = ["HIDDEN", "remember", "secrets_in", "without_keys"]
 
@@ -39,7 +40,6 @@ _PATTERNS = (
     r"(?i:(?<=[?&])(?:api[-_]?key|access[-_]?token|key|token|auth|secret|password|sig|signature)=)[^&\s\"'<>#\\]+",
     rf"(?i:(?<![a-z])(?:x-)?api[-_]?key[\"']?[ \t]{{0,4}}[:=][ \t]{{0,4}}[\"']?)(?!{_PROSE})[\w.~+/=-]{{8,}}",
 )
-_ANY = re.compile("|".join(f"(?:{pattern})" for pattern in _PATTERNS))
 _KEEPS = re.compile(r"(?i:bearer|basic)[ \t]+|[\w-]+=|(?i:(?:x-)?api[-_]?key)[\"']?[ \t]*[:=][ \t]*[\"']?")
 _FRAGMENTS = """
     sk- :// eyj aiza akia asia aroa aida bearer basic key token= auth= secret= password= sig= signature= gsk_ xai- hf_
@@ -60,7 +60,7 @@ def without_keys(text: str) -> str:
         if secret in text:
             text = text.replace(secret, HIDDEN)
     small = text.lower()
-    return _ANY.sub(_hidden, text) if any(mark in small for mark in _MARKS) else text
+    return _any().sub(_hidden, text) if any(mark in small for mark in _MARKS) else text
 
 
 def remember(secrets: Iterable[str]) -> None:
@@ -88,6 +88,12 @@ def secrets_in(environ: Mapping[str, str]) -> list[str]:
     found = [value for value in named if len(value) >= _LEAST_BY_NAME and not value.startswith(("/", "."))]
     passwords = [match[1] for value in environ.values() for match in _PASSWORD.finditer(value)]
     return [*found, *passwords]
+
+
+@cache
+def _any() -> re.Pattern[str]:
+    # Not compiled before it is needed: a probe that starts every few seconds should not pay for it.
+    return re.compile("|".join(f"(?:{pattern})" for pattern in _PATTERNS))
 
 
 def _hidden(match: re.Match[str]) -> str:

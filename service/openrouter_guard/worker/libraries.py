@@ -35,7 +35,8 @@ class Meaning(Enum):
 
 _MEANINGS = {
     Meaning.OWN: (
-        "PoolTimeout LocalProtocolError UnsupportedProtocol InvalidURL CookieConflict StreamError "
+        "PoolTimeout LocalProtocolError UnsupportedProtocol InvalidURL CookieConflict httpx.StreamError "
+        "httpx2.StreamError "
         "MissingSchema InvalidSchema InvalidHeader InvalidProxyURL NonHttpUrlClientError UnrewindableBodyError "
         "urllib3.PoolError urllib3.LocationValueError urllib3.ProxySchemeUnknown urllib3.ProxySchemeUnsupported "
         "openrouter_guard.OpenRouterGuardError http.CannotSendRequest http.CannotSendHeader http.NotConnected "
@@ -47,7 +48,8 @@ _MEANINGS = {
         "urllib3.TimeoutError"
     ),
     Meaning.NETWORK: (
-        "TransportError NetworkError RemoteProtocolError ClientConnectionError ClientPayloadError NoResponseError "
+        "TransportError httpcore.NetworkError httpcore2.NetworkError "
+        "RemoteProtocolError ClientConnectionError ClientPayloadError NoResponseError "
         "ChunkedEncodingError IncompleteRead builtins.ConnectionError socket.gaierror ssl.SSLError "
         "http.BadStatusLine http.LineTooLong asyncio.IncompleteReadError anyio.EndOfStream "
         "anyio.BrokenResourceError urllib3.ProtocolError urllib3.NewConnectionError urllib3.ProxyError "

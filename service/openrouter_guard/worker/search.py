@@ -22,7 +22,13 @@ _MARKS_MOST = 200_000
 _TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _UNITS = re.compile(rb'(?:[^"\\]++|\\[^u]|\\u[0-9A-Fa-f]{4})*+', re.DOTALL)
 _NAMED = re.compile(rb'[^"{}\[\],:]*+')
-_SKIPPED = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+_FLAT = rb'[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"'
+_DEEP = _FLAT
+for _ in range(3):
+    _DEEP = _FLAT + rb"|[{\[](?:" + _DEEP + rb")*+[}\]]"
+_BETWEEN = re.compile(rb"(?:" + _FLAT + rb")*+", re.DOTALL)
+_SKIPPED = re.compile(rb"(?:" + _DEEP + rb")*+", re.DOTALL)
+"""Values that matter to nobody, with what is in them, some brackets deep: most of a body is skipped so."""
 _CLOSING = {0x7B: b"}", 0x5B: b"]"}
 _QUOTE, _COLON, _COMMA, _BACKSLASH = b'":,\\'
 _OPEN, _CLOSE = b"{[", b"}]"
@@ -115,8 +121,7 @@ class ErrorSearch:
     # -- between texts --------------------------------------------------------------------------------------------
 
     def _through_marks(self, data: bytes, at: int) -> int:
-        needs_all = self._copy is not None or self._is_of_interest
-        match = (_NAMED if needs_all else _SKIPPED).match(data, at)
+        match = self._passed.match(data, at)
         end = match.end() if match else at
         self._add(data[at:end])
         if end == len(data):
@@ -125,6 +130,14 @@ class ErrorSearch:
         self.is_given_up = self._marks > _MARKS_MOST
         self._mark(data[end])
         return end + 1
+
+    @property
+    def _passed(self) -> re.Pattern[bytes]:
+        """What may be passed over from here to the next mark."""
+        if self._copy is not None or self._is_of_interest:
+            return _NAMED
+        holds_more = self._depth == 0 or (self._depth == 2 and self._names[0] == b"choices")
+        return _BETWEEN if holds_more else _SKIPPED
 
     @property
     def _is_of_interest(self) -> bool:
