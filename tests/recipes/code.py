@@ -43,6 +43,8 @@ def environment(redis_url: str, base_url: str, **settings: str) -> dict[str, str
 def end(client: Any) -> None:
     """End the wait of the open breaker, as time would."""
     client.hset("openrouter:state", "open_until", client.hget("openrouter:state", "opened_at"))
+    # Without a new version it would be a field that was damaged, and be put right.
+    client.hincrby("openrouter:state", "version", 1)
     client.publish("openrouter:events", "{}")
 
 

@@ -283,6 +283,8 @@ else
   if from then ring = string.sub(ring, 1, from - 1) .. string.sub(ring, to + 1) end
   local live
   ring, live = ring_without_gone(ring .. string.format("%s:%.0f:%s ", reporter, batch.seq, time[1]))
+  -- The first sign of somebody who wakes nobody is news to all: from now on they look for themselves.
+  local is_first = is_written_over(epoch) and known.older_writer == ""
   if is_written_over(epoch) then set("older_writer", now_s) end
   local is_counted = decides(epoch)
   if is_counted then is_news = count(epoch) else verdict = "late" end
@@ -310,7 +312,7 @@ else
     redis.call("LTRIM", KEYS[3], 0, ERRORS_KEPT - 1)
     redis.call("EXPIRE", KEYS[3], ERRORS_LIFE_S)
   end
-  if is_news then
+  if is_news or is_first then
     local news = { scope = batch.scope, epoch = known.epoch, breaker = "closed", open_until = "" }
     if not may("PUBLISH", batch.channel, cjson.encode(news)) then redis.call("HSET", state, "older_writer", now_s) end
   end
