@@ -14,7 +14,7 @@ import pytest
 from openrouter_guard.rules.wire import iso, unix_s
 from openrouter_guard.settings import Settings, Tokens
 from openrouter_guard.store import Store
-from tests.service.apps import WRITE_TOKEN, FakeUpstream, ask, bearer, open_breaker, running
+from tests.service.apps import WRITE_TOKEN, FakeUpstream, ask, bearer, eventually, open_breaker, running
 
 OVERRIDE = "/api/v1/openrouter/override"
 GATE = "/api/v1/openrouter/gate"
@@ -57,7 +57,7 @@ async def test_all_calls_stop_at_once_and_everybody_sees_who_why_and_until_when(
     assert (await service.get(GATE)).json()["reason"] == "forced_open"
     (change,) = await store.history()
     assert (change["to"], change["reason"], change["by"]) == ("open", "forced_open", "ada@example.com")
-    assert caplog.text.count("the breaker is overridden") == 1
+    await eventually(lambda: caplog.text.count("the breaker is overridden: open, was closed (forced_open)") == 1)
 
 
 @pytest.mark.parametrize("kind", ["forced_closed", "disabled"])

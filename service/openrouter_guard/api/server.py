@@ -65,13 +65,23 @@ def serve(settings: Settings, host: str, port: int) -> int:
     app = create_app(settings)
     server = Server(configured(app), on_stop=app.state.scopes.drain)
     with listening(host, port) as listener:
-        logger.info("running on %s", _url(listener))
+        logger.info("running on %s, %s", _url(listener), _about(settings, app.state.scopes.default.store.address))
         for each in settings.for_each_scope():
             if not each.api_key:
                 name = api_key_variable(each.scope, is_further=each.scope != settings.scope)
                 logger.warning("%s is not set: of scope %s only what workers report is known", name, each.scope)
         server.run(sockets=[listener])
     return 0 if server.started else 1
+
+
+def _about(settings: Settings, redis: str) -> str:
+    """What somebody wants to see first when it does not do what was meant; holds no secret."""
+    scopes = ", ".join(
+        f"scope {each.scope} with{'' if each.api_key else 'out'} an API key" for each in settings.for_each_scope()
+    )
+    reading = "with a token" if settings.tokens.read else "open to all"
+    writing = "with a token" if settings.tokens.write else "off"
+    return f"for {scopes}; Redis at {redis}; reading is {reading}, writing is {writing}"
 
 
 def configured(app: ASGIApp) -> uvicorn.Config:

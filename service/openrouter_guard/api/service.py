@@ -27,6 +27,7 @@ from .counters import DayCounters
 from .events import Events
 from .figures import WINDOWS, metrics_answer
 from .gauges import Source
+from .journal import Journal
 from .prometheus import Telemetry
 from .recent import Recent
 from .reckoning import Reckoning
@@ -71,8 +72,10 @@ class Service:
         self._cache = Cache(self._store, settings.policy, by=settings.worker_id or _name())
         self._refresher = Refresher(self._cache, self._upstream, self._thresholds, self._checked)
         self._counters = DayCounters()
-        self._account = Edge("The account's credit is not known", "The account's credit is known again")
-        self._counting = Edge("Redis takes no metrics, they wait", "Redis takes metrics again")
+        scope = settings.scope
+        self._account = Edge("The account's credit is not known", "The account's credit is known again", scope=scope)
+        self._counting = Edge("Redis takes no metrics, they wait", "Redis takes metrics again", scope=scope)
+        self._journal = Journal(scope)
         self._reckoning = Reckoning(self._store)
         self._webhook = Webhook(settings, self._store, lambda: self._cache.view) if settings.webhook_url else None
         self._alarm = Alarm(self._store, self._thresholds, self._cache.by, self._alarmed)
@@ -191,7 +194,9 @@ class Service:
         """Look at the state once, bounded, so that the first request finds it; then keep looking."""
         await self._cache.refresh()
         if self._cache.view.is_degraded:
-            logger.warning("waiting for Redis: until it answers, nothing is known and the gate lets calls go")
+            words = "scope %s: waiting for Redis: until it answers, nothing is known and the gate lets calls go"
+            logger.warning(words, self.settings.scope)
+        self._journal.look(self._cache.view)
         self._background.start("cache", self._follow)
         self._background.start("pushes", self._cache.listen, waits=True)
         self._background.start("counters", self._flush)
@@ -224,6 +229,7 @@ class Service:
 
     async def _follow(self) -> None:
         await self._cache.follow()
+        self._journal.look(self._cache.view)
         if self._is_due(self._cache.view):
             self._refresher.start()
 

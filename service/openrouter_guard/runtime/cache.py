@@ -81,9 +81,14 @@ class Cache:
         self._news = asyncio.Event()
         # One conversation at a time, so that an older answer never replaces a newer one.
         self._turn = asyncio.Lock()
-        self._reading = Edge("Redis is away, serving the last known state", "Redis is back")
-        self._writing = Edge("Redis takes no changes of the state", "Redis takes changes of the state again")
-        self._pushing = Edge("Redis pushes no changes, looking every second", "Redis pushes changes again")
+        scope = store.keys.scope
+        self._reading = Edge("Redis is away, serving the last known state", "Redis is back", scope=scope)
+        self._writing = Edge(
+            "Redis takes no changes of the state", "Redis takes changes of the state again", scope=scope
+        )
+        self._pushing = Edge(
+            "Redis pushes no changes, looking every second", "Redis pushes changes again", scope=scope
+        )
 
     @property
     def now_s(self) -> float:

@@ -64,7 +64,7 @@ class Ledger:
     def __init__(self, connection: Connection, keys: Keys, address: str) -> None:
         self._connection = connection
         self._foreign: frozenset[str] = frozenset()
-        self._optional = {command: Edge(*said) for command, said in _OPTIONAL.items()}
+        self._optional = {command: Edge(*said, scope=keys.scope) for command, said in _OPTIONAL.items()}
         self.keys = keys
         self.address = address
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, cast
 
@@ -30,8 +29,6 @@ from openrouter_guard.rules.record import Record, overridden, released
 from .common import PREFIX, Route, Scope, of_scope
 
 __all__ = ["router"]
-
-logger = logging.getLogger(__name__)
 
 BODY_MAX_BYTES = 1_048_576
 OVERRIDE_MAX_S = 30 * 86_400.0
@@ -117,8 +114,6 @@ async def override(request: Request, body: OverrideBody, scope: Scope = None) ->
         return overridden(service.cache.base(record, now_s), decided, now_s)
 
     await service.cache.change(decide)
-    told = {"kind": body.kind.value, "who": body.who, "why": body.why, "until": body.until.isoformat()}
-    logger.info("the breaker is overridden", extra=told)
     return _after(service)
 
 
@@ -135,7 +130,6 @@ async def end_override(
     """Ends the override; where there is none, nothing changes."""
     service = of_scope(request, scope)
     await service.cache.change(lambda record, now_s: record and released(record, by=who, now_s=now_s))
-    logger.info("the breaker decides again", extra={"who": who})
     return _after(service)
 
 
