@@ -72,7 +72,9 @@ local function decided()
   end
   table.sort(rows)
   redis.call("HSET", KEYS[1], "permits", "{" .. table.concat(rows, ", ") .. "}", "tried_at", iso())
-  redis.call("HINCRBY", KEYS[1], "version", 1)
+  -- As in commit.lua: what is no number begins anew.
+  local version = redis.pcall("HINCRBY", KEYS[1], "version", 1)
+  if type(version) == "table" then redis.call("HSET", KEYS[1], "version", time[1]) end
   redis.call("EXPIRE", KEYS[1], ARGV[6])
   return "taken"
 end
