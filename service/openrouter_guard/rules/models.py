@@ -51,6 +51,8 @@ KEPT = 500
 """So many models are kept: those that wait, then those that fail, the latest seen first, and"""
 FINE_KEPT = 20
 """of these so many that work. Whether any works is all that the rules ask for."""
+TOLD_MOST = 100
+"""Of so many models a batch tells at most: where more fail at once, it is not theirs."""
 MODEL_MOST = 2048
 FAILURES_MOST = 10**6
 WAIT_MOST_S = MAX_WAIT_S + CLOCK_S

@@ -250,9 +250,11 @@ end
 -- Note what the batch has to tell of single models, and forget what is not worth keeping any more.
 -- Returns those that are kept, as the hash has them, and whether all need to know of one.
 local function models_with(found, runs)
-  local entries, told, is_news = {}, {}, false
+  local entries, told, is_news, is_full = {}, {}, false, #found > 2 * LIMITS.kept
   for i = 1, #found, 2 do entries[found[i]] = found[i + 1] end
   for name, run in pairs(runs) do
+    -- What was forgotten long ago does no harm until there is one more.
+    is_full = is_full or not entries[name]
     local model = model_with(model_of(entries[name] or "", now_s), run, now_s)
     is_news = is_news or run.until_s > now_s or (run.failures > 0 and model.failures >= SUSPECT)
     entries[name] = entry_of(model)
@@ -260,7 +262,8 @@ local function models_with(found, runs)
     told[#told + 1] = entries[name]
   end
   in_chunks(told, function(...) return redis.call("HSET", KEYS[4], ...) end)
-  in_chunks(forgotten(entries, now_s), function(...) return redis.call("HDEL", KEYS[4], ...) end)
+  local gone = is_full and forgotten(entries, now_s) or {}
+  in_chunks(gone, function(...) return redis.call("HDEL", KEYS[4], ...) end)
   if #told > 0 then redis.call("EXPIRE", KEYS[4], MODELS_LIFE_S) end
   local kept = {}
   for name, entry in pairs(entries) do

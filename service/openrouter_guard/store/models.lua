@@ -46,11 +46,11 @@ local function model_with(model, run, now_s)
   return model
 end
 
--- Move those beyond the first *most*, in the order of what they have to tell, to *gone*.
-local function cut(names, most, ranks, gone)
+-- Where there are more than *most*, move those beyond the first *left*, in the order of what they have to tell, to *gone*.
+local function cut(names, most, left, ranks, gone)
   if #names <= most then return end
   table.sort(names, function(a, b) return ranks[a] > ranks[b] or (ranks[a] == ranks[b] and a < b) end)
-  for i = most + 1, #names do gone[#gone + 1] = names[i] end
+  for i = left + 1, #names do gone[#gone + 1] = names[i] end
 end
 
 -- Take out of *entries*, by name, what is not worth keeping; returns the names.
@@ -70,8 +70,10 @@ local function forgotten(entries, now_s)
       fine[#fine + 1] = name
     end
   end
-  cut(fine, LIMITS.fine, ranks, gone)
-  cut(troubled, LIMITS.kept - LIMITS.fine, ranks, gone)
+  cut(fine, LIMITS.fine, LIMITS.fine, ranks, gone)
+  -- Some room, so that they need not be sorted for each that is new.
+  local most = LIMITS.kept - LIMITS.fine
+  cut(troubled, most, math.floor(0.9 * most), ranks, gone)
   for _, name in ipairs(gone) do entries[name] = nil end
   return gone
 end

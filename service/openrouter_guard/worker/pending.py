@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from openrouter_guard.rules import latency
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.models import KEPT, Notes, Run, name_of, of_fleet, run_of
+from openrouter_guard.rules.models import TOLD_MOST, Notes, Run, name_of, of_fleet, run_of
 from openrouter_guard.rules.signals import Effect, Signal
 from openrouter_guard.rules.text import json_text
 from openrouter_guard.rules.wire import iso
@@ -98,7 +98,7 @@ class Pending:
 
     def add(self, result: Result) -> None:
         signal = result.signal
-        if result.run is not None and (result.model in self.models or len(self.models) < KEPT):
+        if result.run is not None and (result.model in self.models or len(self.models) < TOLD_MOST):
             self.models.setdefault(result.model, Run()).add(result.run)
         if signal.effect is Effect.SUCCESS:
             self.succeed(result.at_s, result.took_s)
