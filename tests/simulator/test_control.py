@@ -38,6 +38,11 @@ def test_a_mode_is_switched_and_shown(simulated: SimulatedOpenRouter, control: h
     assert control.get("/api/v1/models").status_code == 200
 
 
+def test_the_older_path_of_the_key_is_struck_with_it(simulated: SimulatedOpenRouter, control: httpx.Client) -> None:
+    simulated.switch("outage", paths=["/auth/key"])
+    assert control.get("/api/v1/auth/key").status_code == control.get("/api/v1/key").status_code == 503
+
+
 def test_each_switch_begins_anew(simulated: SimulatedOpenRouter, control: httpx.Client) -> None:
     simulated.switch("outage", paths=["/key"], delay_s=60)
     simulated.switch("outage")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from openrouter_guard.errors import ConfigurationError
 
 from . import failures
-from .answers import CHAT, PATHS, PROVIDER, Account
+from .answers import CHAT, KEY, PATHS, PROVIDER, Account
 from .failures import Announce, Answer
 
 __all__ = ["HEALTHY", "MODES", "Mode", "Setting", "setting"]
@@ -62,6 +62,8 @@ def setting(
     mode = MODES.get(name)
     if mode is None:
         raise ConfigurationError(f"there is no mode {name!r}: choose one of {', '.join(MODES)}")
+    # The older address of the same.
+    paths = None if paths is None else [KEY if path == "/auth/key" else path for path in paths]
     unknown = sorted(set(paths or ()) - set(PATHS))
     if unknown or (paths is not None and not paths):
         raise ConfigurationError(f"paths is {sorted(paths or ())}: name one or more of {', '.join(PATHS)}")
