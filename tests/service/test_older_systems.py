@@ -6,18 +6,24 @@ import asyncio
 import json
 import time
 from datetime import datetime
+from functools import partial
 
 import redis.asyncio as aioredis
 
+from openrouter_guard.rules.breaker import HalfOpen
+from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import Settings
-from tests.existing import ExistingWorker
+from openrouter_guard.store import Store
+from tests.existing import Checked, ExistingApi, ExistingWorker
 from tests.service.apps import (
     FORCED,
     STATE,
     FakeUpstream,
     ask,
     eventually,
+    open_breaker,
     running,
     write,
     write_as_before,
@@ -96,3 +102,41 @@ async def test_the_errors_of_existing_workers_are_told_as_ours_are(
     (worker,) = workers["workers"]
     assert (details["error_type"], worker["last_error"]["error_type"]) == ("timeout", "timeout")
     assert (worker["worker_id"], worker["version"]) == (details["worker_id"], None)
+
+
+async def test_no_answer_contradicts_itself_while_they_write_over_an_outage(
+    settings: Settings, upstream: FakeUpstream, client: aioredis.Redis, store: Store, redis_url: str
+) -> None:
+    await open_breaker(store, settings)
+    with ExistingWorker(redis_url) as existing:
+        theirs = ExistingApi(existing.manager, lambda: Checked(usage=3.0))
+        async with running(settings, upstream) as service:
+            for write in (existing.report_api_success, existing.report_api_error, partial(theirs.status, True)):
+                for _ in range(3):
+                    write()
+
+                    async def is_put_right() -> bool:
+                        answer = await ask(service)
+                        breaker = answer["circuit_breaker"]
+                        assert (answer["circuit_breaker_open"], breaker["state"]) == (True, "open")
+                        assert answer["status"] != "active"
+                        assert answer["message"] != "Service active"
+                        assert answer["consecutive_failures"] == 5
+                        return existing.should_skip_api_call()
+
+                    await eventually(is_put_right)
+
+
+async def test_a_late_failure_of_theirs_does_not_close_over_a_revoked_key(
+    settings: Settings, upstream: FakeUpstream, client: aioredis.Redis, store: Store, redis_url: str
+) -> None:
+    breaker = HalfOpen("api_key_invalid", time.time() - 900, failures=1, tried_at_s=time.time() - 10)
+    seen = Upstream(OpenRouterState.API_KEY_INVALID, "User not found")
+    await store.change(lambda _record, now_s: Record(breaker, epoch=int(now_s * 1000), upstream=seen))
+    with ExistingWorker(redis_url) as existing:
+        async with running(settings, upstream) as service:
+            assert existing.report_api_error("timeout")
+            await eventually(existing.should_skip_api_call)
+            answer = await ask(service)
+    assert answer["circuit_breaker"]["state"] == "half_open"
+    assert answer["circuit_breaker"]["reason"] == "api_key_invalid"
