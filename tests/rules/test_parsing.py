@@ -56,6 +56,12 @@ def test_no_reader_raises_and_each_stays_within_its_bounds(raw: object) -> None:
         pytest.param(lambda: moment_s("9999-12-31T23:59:59-23:59", NOW_S), 0.0, id="a time beyond all calendars"),
         pytest.param(lambda: moment_s("1999-12-31T23:59:59+00:00", NOW_S), 0.0, id="a time before 2000"),
         pytest.param(lambda: json_of('{"a": NaN}'), {"a": None}, id="JSON that is almost JSON"),
+        pytest.param(
+            lambda: json_of(r'{"a\ud83d": [{"b": "c\uDE00"}], "whole": "\ud83d\ude00"}'),
+            {"a?": [{"b": "c?"}], "whole": "\U0001f600"},
+            id="JSON with half a character",
+        ),
+        pytest.param(lambda: row_of(r"{'a\ud83d': ('b\udcff', 1)}"), {"a?": ["b?", 1]}, id="a row with half of one"),
         pytest.param(lambda: json_of("[" * 5000), None, id="JSON that is too deep"),
         pytest.param(lambda: json_of(json.dumps("[" * 5000)), "[" * 5000, id="brackets in a text are not deep"),
         pytest.param(lambda: row_of('{"a": 1}'), {"a": 1}, id="a row in JSON"),

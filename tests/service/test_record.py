@@ -216,6 +216,18 @@ async def test_what_redis_will_not_do_is_said_once_and_not_at_each_request(
     assert caplog.text.count("left as it is") == 1
 
 
+async def test_half_a_character_that_somebody_left_in_redis_hides_nobody(
+    settings: Settings, upstream: FakeUpstream, client: aioredis.Redis, store: Store
+) -> None:
+    now_s = time.time()
+    error = {"timestamp": iso(now_s), "worker_id": "w\ud83d", "error_type": "timeout", "error_message": "\udcff"}
+    await client.lpush(store.keys.worker_errors(now_s), json.dumps(error))
+    await client.hset(store.keys.workers, "fine", json.dumps({"version": "\ud83d", "last_seen": iso(now_s)}))
+    async with running(settings, upstream) as service:
+        answer = await ask(service, WORKERS)
+    assert {worker["worker_id"]: worker["version"] for worker in answer["workers"]} == {"w?": None, "fine": "?"}
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [

@@ -39,6 +39,7 @@ _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.
 _NUMBER_MOST = 400
 _COUNT = re.compile(r"[0-9]{1,15}")
 """What a count looks like, to the scripts in Redis too: 15 digits are exact in their numbers."""
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -105,9 +106,10 @@ def json_of(raw: object, most: int = JSON_MOST, depth: int = JSON_DEPTH) -> Any:
     if _is_deeper(text, depth):
         return None
     try:
-        return json.loads(text, parse_constant=lambda _: None)
+        found = json.loads(text, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
+    return _writable(found) if _HALF.search(text) else found
 
 
 def object_of(raw: object, most: int = JSON_MOST) -> dict[str, Any]:
@@ -130,7 +132,19 @@ def _python_dict(text: str) -> dict[str, Any]:
         found = ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return {}
+    found = _writable(found) if _HALF.search(text) else found
     return {str(name): value for name, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _writable(found: Any) -> Any:
+    """The same with all text as UTF-8 has it: an escape may stand for half a character, which nobody can write."""
+    if isinstance(found, str):
+        return found.encode(errors="replace").decode()
+    if isinstance(found, dict):
+        return {_writable(name): _writable(value) for name, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_writable(value) for value in found]
+    return found
 
 
 def _float(value: float | str) -> float:
