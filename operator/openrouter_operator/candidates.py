@@ -12,7 +12,10 @@ from .reading import Reading
 from .spec import Options
 from .workload import OPT, Workload
 
-__all__ = ["Candidate", "Owner", "Skip", "paused_since_s", "skip"]
+__all__ = ["ROLLOUT", "Candidate", "Owner", "Skip", "paused_since_s", "skip"]
+
+
+ROLLOUT = "RolloutInProgress"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Candidate:
         autoscaler_min: The fewest pods that this one leaves.
         is_kedas: Whether a ScaledObject looks after its replicas.
         pods_behind: How many pods the workload has that it looks after; None if that is unknown.
+        traits_behind: What matters about that workload.
         claimed_by: An older ``OpenRouterStatus`` that names it too; empty if there is none.
     """
 
@@ -44,6 +48,7 @@ class Candidate:
     options: Options = field(default_factory=Options)
     is_kedas: bool = False
     pods_behind: int | None = None
+    traits_behind: frozenset[Trait] = frozenset()
     claimed_by: str = ""
 
     def is_paused_by(self, owner: Owner) -> bool:
@@ -131,6 +136,12 @@ def _skip_traits(candidate: Candidate, _outage: str) -> Skip | None:
             " there, or allowVolumeDeletion: true in its target"
         )
         return Skip("WouldDeleteVolumes", words)
+    if _is_half_way(candidate):
+        words = (
+            "a rollout of it is under way, and would be over at 0 replicas: finish or undo it, or write"
+            " pauseDuringRollout: true in its target (docs/operator.md says where pausedReplicas helps)"
+        )
+        return Skip(ROLLOUT, words)
     if Trait.FROZEN in traits:
         return Skip("OwnerPaused", "its spec.paused is true, so it ignores its replicas")
     if candidate.workload.is_cron_run and not options.takes_cron_runs:
@@ -138,6 +149,14 @@ def _skip_traits(candidate: Candidate, _outage: str) -> Skip | None:
     if Trait.ACTIVE in traits and options.holds:
         return Skip("HasActivePods")
     return None
+
+
+def _is_half_way(candidate: Candidate) -> bool:
+    """Whether pausing would lose which pods had the old revision, and which the new one."""
+    traits = candidate.workload.traits | candidate.traits_behind
+    if candidate.options.pauses_rollouts or candidate.options.holds:
+        return False
+    return Trait.HALF_ROLLED in traits or (Trait.ROLLING in traits and candidate.paused_pods == 0)
 
 
 def _skip_floor(candidate: Candidate, _outage: str) -> Skip | None:

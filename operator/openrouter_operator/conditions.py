@@ -14,6 +14,7 @@ from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.wire import iso, unix_s
 
+from .candidates import ROLLOUT
 from .overrides import ACTIONS
 from .plan import FLAPPING, Goal, Step
 from .reading import Reading
@@ -182,14 +183,15 @@ def _progress(now: Round) -> dict[str, Any]:
 
 def _targets(now: Round) -> dict[str, Any]:
     tally = now.tally
-    flaps = " Flapping" if now.goal.reason == FLAPPING else ""
+    words = [FLAPPING] if now.goal.reason == FLAPPING else []
+    words += [ROLLOUT] if tally.reasons.get(ROLLOUT) else []
     return {
         "matched": tally.matched,
         "paused": tally.paused,
         "resuming": tally.resuming,
         "skipped": tally.matched - tally.able,
         "failed": tally.failed,
-        "summary": f"{tally.paused}/{tally.able}{flaps}",
+        "summary": " ".join((f"{tally.paused}/{tally.able}", *words)),
     } | ({"contested": len(tally.contested)} if tally.contested else {})
 
 

@@ -125,10 +125,10 @@ class Inventory:
         by_autoscalers = (each.target for each in self._autoscalers[namespace].values() if each.is_kedas)
         return frozenset((*by_objects, *by_autoscalers))
 
-    def pods_of(self, namespace: str, place: Place) -> int | None:
-        """How many pods a workload should have; None if it is not known."""
-        found = (w for w in self._workloads[namespace].values() if (w.kind.name, w.name) == place)
-        return next((workload.pods for workload in found), None)
+    def at(self, namespace: str, place: Place) -> Workload | None:
+        """The workload of that kind and name; None if it is not known."""
+        found = self._workloads[namespace].values()
+        return next((w for w in found if (w.kind.name, w.name) == place), None)
 
 
 def _version(workload: Workload) -> int:

@@ -242,11 +242,36 @@ class Trait(StrEnum):
     """A StatefulSet whose volumes are deleted when it is scaled down."""
     FROZEN = "frozen"
     """A Rollout that its owner has paused: it ignores its replicas."""
+    ROLLING = "rolling"
+    """Pods of two revisions run: at 0 replicas the rollout would be over, and come back with the new one alone."""
+    HALF_ROLLED = "half rolled"
+    """The same, held half way by its owner, in a way that fewer replicas lose as well."""
+
+
+def _of_deployment(body: Body) -> Iterable[Trait]:
+    status = body.get("status") or {}
+    if _count(status, "replicas") <= _count(status, "updatedReplicas"):
+        return []
+    # Fewer replicas are shared out anew between the revisions; only one that goes on by itself recovers from that.
+    return [Trait.HALF_ROLLED if (body.get("spec") or {}).get("paused") else Trait.ROLLING]
 
 
 def _of_stateful_set(body: Body) -> Iterable[Trait]:
-    policy = (body.get("spec") or {}).get("persistentVolumeClaimRetentionPolicy") or {}
-    return [Trait.LOSES_VOLUMES] if policy.get("whenScaled") == "Delete" else []
+    spec, status = body.get("spec") or {}, body.get("status") or {}
+    policy = spec.get("persistentVolumeClaimRetentionPolicy") or {}
+    if policy.get("whenScaled") == "Delete":
+        yield Trait.LOSES_VOLUMES
+    is_even = status.get("currentRevision") == status.get("updateRevision")
+    if is_even or _count(status, "replicas") <= _count(status, "updatedReplicas"):
+        return
+    # What is created anew has the new revision, but for the ordinals below a partition.
+    strategy = (spec.get("updateStrategy") or {}).get("type")
+    yield Trait.HALF_ROLLED if strategy == "OnDelete" else Trait.ROLLING
+
+
+def _count(status: Body, name: str) -> int:
+    found = status.get(name)
+    return found if isinstance(found, int) else 0
 
 
 def _of_job(body: Body) -> Iterable[Trait]:
@@ -258,7 +283,12 @@ def _of_job(body: Body) -> Iterable[Trait]:
 
 
 def _of_rollout(body: Body) -> Iterable[Trait]:
-    return [Trait.FROZEN] if (body.get("spec") or {}).get("paused") else []
+    if (body.get("spec") or {}).get("paused"):
+        yield Trait.FROZEN
+    status = body.get("status") or {}
+    stable, current = status.get("stableRS"), status.get("currentPodHash")
+    if stable and current and stable != current and _count(status, "replicas"):
+        yield Trait.HALF_ROLLED
 
 
 def _of_any(_body: Body) -> Iterable[Trait]:
@@ -305,7 +335,7 @@ class Kind:
         return self.name
 
 
-DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment", Replicas())
+DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment", Replicas(), _of_deployment)
 SCALED_OBJECT = Kind("keda.sh", "v1alpha1", "scaledobjects", "ScaledObject", KedaReplicas())
 
 BY_NAME: Mapping[str, Kind] = {

@@ -289,13 +289,15 @@ class Reconciler:
         def whole(candidate: Candidate) -> Candidate:
             workload = candidate.workload
             place = (workload.kind.name, workload.name)
-            autoscaler, scales = autoscaled.get(place), workload.scales
+            autoscaler = autoscaled.get(place)
+            behind = self._inventory.at(namespace, workload.scales) if workload.scales else None
             return replace(
                 candidate,
                 has_autoscaler=autoscaler is not None,
                 autoscaler_min=autoscaler.least if autoscaler else 1,
                 is_kedas=place in kedas,
-                pods_behind=self._inventory.pods_of(namespace, scales) if scales else None,
+                pods_behind=behind.pods if behind else None,
+                traits_behind=behind.traits if behind else frozenset(),
                 claimed_by=next((claim.name for claim in older if claim.spec.matches(workload)), ""),
             )
 

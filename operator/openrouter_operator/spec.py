@@ -201,6 +201,7 @@ class Options:
         priority: Those with a smaller one are paused first and come back last.
         paused_replicas: Pods that run on while it is paused.
         allow_volume_deletion: Whether it may be paused though that deletes its volumes.
+        pauses_rollouts: Whether it may be paused in the middle of a rollout, which is over then.
         takes_cron_runs: Whether a Job that a CronJob has started is suspended too.
         enforces: Whether a pause is put back when somebody undoes it.
     """
@@ -209,6 +210,7 @@ class Options:
     priority: int = 0
     paused_replicas: int = 0
     allow_volume_deletion: bool = False
+    pauses_rollouts: bool = False
     takes_cron_runs: bool = False
     enforces: bool = False
 
@@ -220,6 +222,7 @@ class Target(Which):
     paused_replicas: int = Field(default=0, ge=0)
     allow_volume_deletion: bool = False
     cron_job_runs: bool = False
+    pause_during_rollout: bool = False
 
 
 class Flapping(_Model):
@@ -304,6 +307,7 @@ class Spec(_Model):
             paused_replicas=target.paused_replicas,
             allow_volume_deletion=target.allow_volume_deletion,
             takes_cron_runs=target.cron_job_runs,
+            pauses_rollouts=target.pause_during_rollout,
             enforces=self.on_manual_change is OnManualChange.ENFORCE,
         )
 

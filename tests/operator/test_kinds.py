@@ -9,7 +9,7 @@ import pytest
 
 from openrouter_operator import plan
 from openrouter_operator.candidates import Candidate, skip
-from openrouter_operator.kinds import BY_NAME, Kind, UnusableKind, Value, from_crd
+from openrouter_operator.kinds import BY_NAME, Kind, Trait, UnusableKind, Value, from_crd
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.spec import Options
 from openrouter_operator.workload import PAUSED, RELEASED, Workload, restored
@@ -390,3 +390,66 @@ def test_a_job_of_a_cron_job_is_no_problem_and_one_that_is_suspended_remembers_i
     assert not why.message
     (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(CRON_RUN, options=Options(takes_cron_runs=True))])
     assert patched(CRON_RUN, change.patch()).is_as_we_set_it
+
+
+# -- rollouts -------------------------------------------------------------------------------------------------------
+
+MIXED = {"replicas": 13, "updatedReplicas": 5}
+EVEN = {"replicas": 10, "updatedReplicas": 10}
+REVISIONS = {"replicas": 3, "updatedReplicas": 1, "currentRevision": "s-1", "updateRevision": "s-2"}
+ON_DELETE = {"updateStrategy": {"type": "OnDelete"}}
+PARTITION = {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}}
+CANARY_OF_ARGO = {"replicas": 5, "stableRS": "a", "currentPodHash": "b"}
+
+
+@pytest.mark.parametrize(
+    ("workload", "at_zero", "at_a_floor"),
+    [
+        pytest.param(found(BY_NAME["Deployment"], status=EVEN), False, False, id="all of one revision"),
+        pytest.param(found(BY_NAME["Deployment"]), False, False, id="one that the controller has not seen yet"),
+        pytest.param(found(BY_NAME["Deployment"], status={"replicas": 3}), True, False, id="no new pod yet"),
+        pytest.param(found(BY_NAME["Deployment"], status=MIXED), True, False, id="a rollout under way"),
+        pytest.param(
+            found(BY_NAME["Deployment"], {"paused": True}, status=MIXED), True, True, id="a rollout that is paused"
+        ),
+        pytest.param(
+            found(BY_NAME["Deployment"], {"paused": True}, status=EVEN), False, False, id="paused before it began"
+        ),
+        pytest.param(
+            found(BY_NAME["StatefulSet"], PARTITION, status=REVISIONS), True, False, id="a partition"
+        ),
+        pytest.param(
+            found(BY_NAME["StatefulSet"], ON_DELETE, status=REVISIONS), True, True, id="OnDelete"
+        ),
+        pytest.param(
+            found(BY_NAME["StatefulSet"], ON_DELETE, status=REVISIONS | {"updatedReplicas": 3}), False, False,
+            id="once all of its pods are new",
+        ),
+        pytest.param(found(ROLLOUT, status=CANARY_OF_ARGO), True, True, id="a canary of Argo"),
+        pytest.param(
+            found(ROLLOUT, status=CANARY_OF_ARGO | {"currentPodHash": "a"}), False, False, id="once it is promoted"
+        ),
+    ],
+)  # fmt: skip
+def test_a_rollout_under_way_is_left_alone_unless_the_target_says_otherwise(
+    workload: Workload, *, at_zero: bool, at_a_floor: bool
+) -> None:
+    def is_left_alone(**options: Any) -> bool:
+        why = skip(Candidate(workload, options=Options(**options)), OWNER, "")
+        return why is not None and why.reason == "RolloutInProgress" and bool(why.message)
+
+    assert (is_left_alone(), is_left_alone(paused_replicas=1)) == (at_zero, at_a_floor)
+    assert not is_left_alone(pauses_rollouts=True)
+
+
+def test_what_keda_scales_is_left_alone_in_a_rollout_too() -> None:
+    behind = found(BY_NAME["Deployment"], status=MIXED).traits
+    why = skip(Candidate(found(BY_NAME["ScaledObject"]), traits_behind=behind), OWNER, "")
+    assert why is not None
+    assert why.reason == "RolloutInProgress"
+
+
+def test_what_is_paused_comes_back_whatever_was_rolled_out_meanwhile() -> None:
+    (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(found(BY_NAME["Deployment"]))])
+    after = replace(patched(found(BY_NAME["Deployment"]), change.patch()), traits=frozenset({Trait.ROLLING}))
+    assert len(plan.changes(ALL_BACK, OWNER, closed(), [Candidate(after)])) == 1

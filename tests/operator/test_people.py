@@ -20,6 +20,8 @@ from tests.waiting import until
 pytestmark = pytest.mark.cluster
 
 ONE = [{"kind": "Deployment", "name": "one"}]
+ROLLED_OUT = [{"kind": "Deployment", "selector": {"matchLabels": {"fleet": "workers"}}, "pauseDuringRollout": True}]
+"""Without a node no pod gets ready, and no rollout ends."""
 
 
 def remembered(fleet: Fleet, name: str) -> dict[str, Any]:
@@ -198,6 +200,24 @@ def roll_out(fleet: Fleet) -> str:
     return str(before["metadata"]["name"])
 
 
+def get_ready(fleet: Fleet) -> None:
+    """Let every pod be ready, as a node would, until the rollout has ended."""
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    status = json.dumps({"status": {"phase": "Running", "conditions": [ready]}})
+
+    def is_even() -> bool:
+        if fleet.replicas()["one"] == 0:
+            return True  # paused, and so it had ended
+        for pod in fleet.kubectl("get", "pods", "--output=name").split():
+            with suppress(KubectlFailed):  # it may go meanwhile
+                fleet.kubectl("patch", pod, "--subresource=status", "--type=merge", f"--patch={status}")
+        found = fleet.deployments()["one"]
+        counts = (found["status"].get("replicas"), found["status"].get("updatedReplicas"))
+        return counts == (found["spec"]["replicas"],) * 2
+
+    until(is_even, seconds=60)
+
+
 def undo(fleet: Fleet, replica_set: str, note: str) -> None:
     """Undo the rollout, while the ReplicaSet before it still remembers the earlier outage."""
     fleet.kubectl("annotate", f"replicaset/{replica_set}", f"{PAUSED}={note}", "--overwrite")
@@ -208,7 +228,7 @@ def test_an_undone_rollout_brings_back_neither_an_old_number_nor_an_old_pause(
     fleet: Fleet, operator: Operator
 ) -> None:
     fleet.deploy(one=3, two=2)
-    fleet.watch(maxPauseSeconds=3600)
+    fleet.watch(maxPauseSeconds=3600, targets=ROLLED_OUT)
     note = an_earlier_outage_is_over(fleet, one=3, two=2)
     first = roll_out(fleet)
     fleet.scale("one", 10)
@@ -228,7 +248,7 @@ def test_an_undone_rollout_misleads_nobody_who_comes_later(
     fleet: Fleet, operator: Operator, control_plane: ControlPlane, by: str
 ) -> None:
     fleet.deploy(one=3)
-    fleet.watch()
+    fleet.watch(targets=ROLLED_OUT)
     note = an_earlier_outage_is_over(fleet, one=3)
     first = roll_out(fleet)
     fleet.scale("one", 10)
@@ -345,3 +365,44 @@ def test_rescue_gives_fields_back_too(fleet: Fleet, operator: Operator, control_
     assert "openrouter-guard" not in owners(fleet)
     apply_as_ci(fleet, replicas=5)
     assert fleet.replicas() == {"one": 5}
+
+
+# -- rollouts under way ---------------------------------------------------------------------------------------------
+
+
+def revisions(fleet: Fleet) -> dict[str, int]:
+    """How many pods of each image ``one`` is to have."""
+    pairs = ((item["spec"]["template"]["spec"]["containers"][0]["image"], item) for item in replica_sets(fleet))
+    return {image: item["spec"]["replicas"] for image, item in pairs}
+
+
+def test_a_rollout_that_is_under_way_is_left_alone_and_paused_once_it_has_ended(
+    fleet: Fleet, operator: Operator
+) -> None:
+    fleet.deploy(one=4, two=2)
+    until(lambda: revisions(fleet) == {"worker": 4})
+    fleet.watch()
+    roll_out(fleet)
+    until(lambda: fleet.deployments()["one"]["status"].get("updatedReplicas", 0) > 0)
+    before = revisions(fleet)
+    fleet.force("forced_open")
+    fleet.until_replicas(one=4, two=0)
+    until(lambda: fleet.status()["targets"]["summary"] == "1/1 RolloutInProgress")
+    (problem,) = fleet.status()["problems"]
+    assert (problem["target"], problem["reason"]) == ("Deployment/one", "RolloutInProgress")
+    assert revisions(fleet) == before
+    assert "RolloutInProgress" in fleet.kubectl("describe", "ors", "default")
+    get_ready(fleet)
+    fleet.until_replicas(one=0, two=0, seconds=20)
+    fleet.force("forced_closed")
+    fleet.until_replicas(one=4, two=2)
+    until(lambda: revisions(fleet) == {"worker": 0, "worker:2": 4})
+
+
+def test_a_target_may_say_that_its_rollouts_are_paused(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(one=8)
+    until(lambda: revisions(fleet) == {"worker": 8})
+    fleet.watch(targets=ROLLED_OUT)
+    roll_out(fleet)
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0)

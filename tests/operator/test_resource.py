@@ -23,7 +23,13 @@ def put(control_plane: ControlPlane, **spec: Any) -> dict[str, Any]:
     return found
 
 
-OF_A_TARGET = {"priority": 0, "pausedReplicas": 0, "allowVolumeDeletion": False, "cronJobRuns": False}
+OF_A_TARGET = {
+    "priority": 0,
+    "pausedReplicas": 0,
+    "allowVolumeDeletion": False,
+    "cronJobRuns": False,
+    "pauseDuringRollout": False,
+}
 
 
 def test_what_is_left_out_gets_the_documented_defaults(control_plane: ControlPlane) -> None:
