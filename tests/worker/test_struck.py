@@ -10,6 +10,7 @@ import gc
 import json
 import linecache
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -226,3 +227,42 @@ def test_a_permit_is_kept_as_long_as_its_call_runs(redis_url: str, permits: Perm
                 assert permits()
             raise NEUTRAL
         until(lambda: not permits())
+
+
+GREENLETS = """
+from gevent import monkey
+
+monkey.patch_all()
+import sys
+import gevent, redis
+from openrouter_guard import CallNotPermitted, Guard, Settings
+from openrouter_guard.rules.breaker import Phase
+
+guard = Guard(Settings(sys.argv[1], redis_timeout_s=10))
+client = redis.Redis.from_url(sys.argv[1])
+while guard.state.phase is not Phase.HALF_OPEN:
+    gevent.sleep(0.01)
+for _ in range(4):
+    client.execute_command("CLIENT", "PAUSE", "150", "ALL")
+    try:
+        with gevent.Timeout(0.05), guard.call():
+            print("went")
+    except gevent.Timeout:
+        print("timed out")
+    except CallNotPermitted:
+        print("refused")
+until = gevent.Timeout.start_new(10)
+while client.hget("openrouter:state", "permits") not in (None, b"{}"):
+    gevent.sleep(0.01)
+until.cancel()
+guard.close()
+"""
+
+
+@pytest.mark.usefixtures("trials")
+def test_nor_does_a_timeout_of_gevent_keep_one(redis_url: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", GREENLETS, redis_url], capture_output=True, text=True, timeout=40, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "timed out" in ended.stdout

@@ -3,6 +3,7 @@
 guard      the public door: ``Guard`` and ``AsyncGuard``
 core       what both share: admission, outcomes, and the life of the background agent
 process    the background of a process that is forked, or ends
+mistakes   those of our own: logged, and kept from the caller
 agent      the background: keeps the view current, reports, holds permits
 pending    results that wait to be reported
 view       the local copy of the shared state
