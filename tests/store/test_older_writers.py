@@ -350,3 +350,22 @@ class TestTheFirstSignOfThem:
         seen = await store.read()
         assert seen.record is not None
         assert seen.record.older_writer_s == 0
+
+
+class TestADecisionOfOursThatKnowsNothingOfThem:
+    """It may be made between their write and our next look."""
+
+    async def test_does_not_take_back_their_opening(self, store: Store, existing: ExistingWorker) -> None:
+        await written(store, replace(record(Closed()), timed_until_s=NOW_S - 100))
+        for _ in range(5):
+            assert existing.report_api_error()
+        await store.change(lambda found, now_s: found and replace(found, check_slot_s=now_s + 60))
+        await store.keep_time()
+        assert existing.should_skip_api_call()
+        assert (await settled(store)).phase(time.time()) is Phase.OPEN
+
+    async def test_nor_their_success(self, store: Store, existing: ExistingWorker) -> None:
+        await written(store, replace(record(HALF_OPEN), timed_until_s=NOW_S - 100))
+        assert existing.report_api_success()
+        await store.keep_time()
+        assert (await settled(store)).phase(time.time()) is Phase.CLOSED

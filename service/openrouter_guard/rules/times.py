@@ -46,8 +46,13 @@ def is_due(record: Record, now_s: float, every_s: float = EVERY_S) -> bool:
 
 
 def put_down(record: Record, now_s: float) -> Record:
-    """The record whose time is to be put down, if it is long enough ago that it was."""
-    return replace(kept_visible(record, now_s), timed_until_s=now_s) if is_due(record, now_s) else record
+    """The record whose time is to be put down, if it is long enough ago that it was.
+
+    Not where an older writer wrote over it: first that is to have its consequences.
+    """
+    if record.legacy_open is not None or not is_due(record, now_s):
+        return record
+    return replace(kept_visible(record, now_s), timed_until_s=now_s)
 
 
 def kept(old: Record | None, new: Record, now_s: float) -> tuple[Record, Times]:

@@ -214,6 +214,9 @@ class Store(Ledger):
         """
         new, passed = times.kept(seen.record, new, seen.now_s)
         changes = _changes(seen.raw, encode(new))
+        if new.legacy_open is not None:
+            # What an older writer says of the breaker is not decided here: it stays for whoever draws conclusions.
+            changes.pop("circuit_breaker_open", None)
         fresh = new.transitions[-1:] if seen.record is None or new.epoch != seen.record.epoch else ()
         history = [text for change in fresh for text in (str(change.epoch), json_text(_entry(change)))]
         done, began = await self._run(

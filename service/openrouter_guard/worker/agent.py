@@ -346,7 +346,9 @@ class Agent:
 
     def _known(self, record: Record | None, now_s: float) -> Record | None:
         """What to decide on: the record, or the one that Redis has lost."""
-        return self._restored(record, now_s) or record
+        known = self._restored(record, now_s) or record
+        # What an older writer wrote over it comes first.
+        return known if known is None or known.legacy_open is None else self._settled(known, now_s)
 
     def _settled(self, record: Record, now_s: float) -> Record:
         return records.settled(record, now_s=now_s, policy=self._policy, by=self._worker_id)
