@@ -57,7 +57,15 @@ class StoreError(OpenRouterGuardError):
 
 
 class StoreUnavailable(StoreError):
-    """Redis is away, or slower than the time we give it."""
+    """Redis is away, or slower than the time we give it.
+
+    Attributes:
+        is_silent: Whether nothing came back in time, neither an answer nor a refusal: it may merely be slow.
+    """
+
+    def __init__(self, message: str, *, is_silent: bool = False) -> None:
+        super().__init__(message)
+        self.is_silent = is_silent
 
 
 class StoreRefused(StoreError):

@@ -56,7 +56,8 @@ def other(redis_url: str) -> Iterator[Guard]:
 
 def commands(server: ValkeyServer) -> int:
     stats: Any = server.client().info("commandstats")
-    seen = ("hmget", "hgetall", "evalsha", "time")
+    # A worker that shows itself may come in between.
+    seen = ("hmget", "evalsha")
     return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in seen)
 
 

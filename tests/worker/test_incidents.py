@@ -19,8 +19,7 @@ from openrouter_guard import CallNotPermitted, Guard, Settings
 from openrouter_guard.httpx import GuardedTransport
 from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.testing import SimulatedOpenRouter
-from openrouter_guard.worker import agent
-from openrouter_guard.worker import agent as agents
+from openrouter_guard.worker import agent, permits
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
 
@@ -124,7 +123,7 @@ class TestHalfOpen:
     def test_of_20_workers_that_try_at_once_two_reach_upstream(
         self, redis_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(agents, "PERMIT_S", (10.0, 10.0))
+        monkeypatch.setattr(permits, "PERMIT_S", (10.0, 10.0))
         out, all_have_tried = Counter[bool](), threading.Event()
 
         def is_out(worker: Guard) -> bool:

@@ -85,7 +85,8 @@ def _by_class(error: Exception, where: str) -> StoreError:
         tls = _tls_error(error)
         if tls:
             return StoreRefused(f"Redis at {where}: TLS failed ({tls}): look at the ssl_… options of REDIS_URL")
-        return StoreUnavailable(f"Redis at {where} does not answer: {_plain(error)}")
+        is_silent = isinstance(error, failures.TimeoutError | TimeoutError)
+        return StoreUnavailable(f"Redis at {where} does not answer: {_plain(error)}", is_silent=is_silent)
     if isinstance(error, failures.InvalidResponse):
         return StoreRefused(f"what answers at {where} is not Redis: look at REDIS_URL")
     return StoreRefused(f"Redis at {where} will not do it: {error}")

@@ -102,7 +102,9 @@ class Finder:
                 f"the Sentinels of {self._address} do not tell where Redis is ({refusal}): look at the name after "
                 "their addresses, and at sentinel_username and sentinel_password in REDIS_URL"
             ) from refusal
-        raise StoreUnavailable(f"none of the Sentinels of {self._address} answers: {silence}") from silence
+        raise StoreUnavailable(
+            f"none of the Sentinels of {self._address} answers: {silence}", is_silent=_is_timeout(silence)
+        ) from silence
 
     async def _ask_sentinel(self, host: Host) -> Host | None:
         question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.service)
@@ -127,7 +129,7 @@ class Finder:
             else:
                 self._prefer(host)
                 return client
-        raise StoreUnavailable(f"no node of {self._address} answers: {last}") from last
+        raise StoreUnavailable(f"no node of {self._address} answers: {last}", is_silent=_is_timeout(last)) from last
 
     def _prefer(self, host: Host) -> None:
         self._hosts.remove(host)
@@ -148,6 +150,10 @@ class Finder:
             retry=Retry(NoBackoff(), 0),
         )
         return aioredis.Redis.from_pool(pool)
+
+
+def _is_timeout(error: Exception | None) -> bool:
+    return isinstance(error, failures.TimeoutError | TimeoutError)
 
 
 def _keepalive() -> dict[str, Any]:

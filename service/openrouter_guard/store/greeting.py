@@ -40,9 +40,17 @@ class Distance:
 
     def __init__(self) -> None:
         self._took_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self._in_vain_s = 0.0
 
     def note(self, took_s: float) -> None:
+        """An answer came."""
         self._took_s.append(took_s)
+        self._in_vain_s = 0.0
+
+    def note_silence(self, waited_s: float) -> None:
+        """None came: where none ever did, the next one is waited for longer."""
+        if not self._took_s:
+            self._in_vain_s = waited_s
 
     @property
     def round_trip_s(self) -> float:
@@ -51,7 +59,7 @@ class Distance:
 
     def patience_s(self, timeout_s: float) -> float:
         """How long to wait for an answer where *timeout_s* was set."""
-        return max(timeout_s, min(_PATIENCE * self.round_trip_s, MOST_S))
+        return max(timeout_s, min(_PATIENCE * max(self.round_trip_s, self._in_vain_s), MOST_S))
 
 
 class Greeting:
@@ -111,6 +119,13 @@ class _Eager(AbstractConnection):
     def socket_connect_timeout(self, timeout_s: float) -> None:
         self._connect_s = timeout_s
 
+    async def connect(self) -> None:
+        try:
+            await super().connect()  # type: ignore[no-untyped-call]
+        except failures.TimeoutError:
+            self._distance.note_silence(self.socket_connect_timeout)
+            raise
+
     # -- the greeting -------------------------------------------------------------------------------------------
 
     async def greet(self, steps: list[_Step]) -> None:
@@ -148,9 +163,13 @@ class _Eager(AbstractConnection):
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         timeout = {"timeout": options["timeout"]} if options.get("timeout") is not None else {}
-        if not await self._is_greeted(**timeout):
-            return None
-        answer = await super().read_response(*args, **options)
+        try:
+            if not await self._is_greeted(**timeout):
+                return None
+            answer = await super().read_response(*args, **options)
+        except failures.TimeoutError:
+            self._distance.note_silence(self.socket_timeout)
+            raise
         if answer is not None and self._asked_s is not None:
             self._distance.note(time.monotonic() - self._asked_s)
             self._asked_s = None
@@ -170,7 +189,11 @@ class ByNetwork(_Eager, aioredis.Connection):
 
 
 class ByNetworkTLS(_Eager, aioredis.SSLConnection):
-    pass
+    async def disconnect(self, *args: Any, **options: Any) -> None:
+        """Close it at once: with TLS a farewell would be waited for, by then in a loop that has ended."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        await super().disconnect(*args, **options)
 
 
 class BySocket(_Eager, aioredis.UnixDomainSocketConnection):

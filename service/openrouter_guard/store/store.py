@@ -309,7 +309,7 @@ class Store(Ledger):
 
     def _event(self, record: Record) -> str:
         fields = encode(record)
-        names = ("epoch", "breaker", "open_until")
+        names = ("epoch", "breaker", "open_until", "reason")
         return json_text({"scope": self.keys.scope, **{name: fields[name] for name in names}})
 
 

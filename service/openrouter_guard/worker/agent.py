@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import time
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from openrouter_guard.edge import Edge
-from openrouter_guard.errors import ForeignValue, StoreContended, StoreError, StoreRefused
-from openrouter_guard.rules import checks, models, times
+from openrouter_guard.errors import StoreContended, StoreError, StoreUnavailable
+from openrouter_guard.rules import checks, models, news, times
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.loss import recovered
@@ -34,17 +31,18 @@ from openrouter_guard.store.store import Decide
 from openrouter_guard.understanding import understood
 
 from .alone import Alone
+from .loops import HEARTBEAT_S, RETRY_S, forever, optional, own_version, pause
 from .pending import Pending, last_of, result_of
 from .permits import Fleet, Permits
 from .view import Desk, Ended, View, monotonic_offset
 
-__all__ = ["FIRST_VIEW_S", "PERMIT_S", "Agent"]
+__all__ = ["FIRST_VIEW_S", "Agent"]
 
-FIRST_VIEW_S = 2.0
-"""How long a process' calls may wait at the most until the state was looked at for the first time, while that look is
-under way; where it fails, they go at once."""
-PERMIT_S = (0.25, 1.0)
-"""How long a call may wait for a permit: as long as four round trips take, within these bounds."""
+FIRST_VIEW_S = (3.0, 10.0)
+"""How long a process' calls wait at the most until the state was looked at for the first time, while Redis is silent:
+it may be far away, or the machine busy. Of the first, only time counts in which the process could run; the second is
+the end in any case. Where Redis refuses, or nobody is there, calls go at once."""
+_STEP_S = 0.1
 POLL_S = (0.5, 1.0)
 """Between two looks at the state, in case a push was lost; jittered, so that a fleet does not ask in step."""
 FLUSH_S = 1.0
@@ -55,9 +53,6 @@ not suffer: failures are told at once, the second in a row is pushed to all, and
 MIXED_S = 7 * 86_400.0
 """So long after a writer of the existing format was noticed, which pushes nothing, there are looks every second: a
 migration has quiet nights and weekends."""
-RETRY_S = (0.1, 1.0)
-REFUSED_RETRY_S = 60.0
-HEARTBEAT_S = 60.0
 _ENDED = models.Run(ended=True)
 
 
@@ -87,12 +82,11 @@ class Agent:
         self._errands: set[asyncio.Task[None]] = set()
         self._alone = Alone(lambda: self.view, self._show, policy, worker_id, self._reporter)
         self._shared: Record | None = None
-        self._faults = Edge("OpenRouter Guard has made a mistake, and goes on; please report it", "")
+        self._heard: Record | None = None
         # One conversation at a time, so that an older answer never replaces a newer one.
         self._turn = asyncio.Lock()
-        self._permits = Permits(
-            store, self._turn, Fleet(self._latest, self._known, self._adopt, self._decided), policy
-        )
+        fleet = Fleet(self._latest, lambda: self._seen_s, self._known, self._adopt, self._decided)
+        self._permits = Permits(store, self._turn, fleet, policy)
         self._flushing = asyncio.Lock()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -112,11 +106,18 @@ class Agent:
             desk.show(self._view, self)
 
     def start(self) -> None:
-        listen = partial(self._optional, self._listen, Edge("Redis pushes no changes, looking every second", ""))
-        beat = partial(self._optional, self._beat, Edge("Redis takes no heartbeats", ""))
+        listen = optional(self._listen, "Redis pushes no changes, looking every second")
+        beat = optional(self._beat, "Redis takes no heartbeats")
         loops = (listen, self._poll, self._report, beat)
-        self._loops = [asyncio.create_task(self._forever(work)) for work in loops]
-        asyncio.get_running_loop().call_later(FIRST_VIEW_S, self._go_on)
+        mistakes = Edge("OpenRouter Guard has made a mistake, and goes on; please report it", "")
+        self._loops = [asyncio.create_task(forever(work, self._note_away, mistakes)) for work in loops]
+        self._loops.append(asyncio.create_task(self._look_no_longer()))
+
+    async def _look_no_longer(self) -> None:
+        # In steps: what comes late to one of them would have come late to an answer too.
+        for _ in range(round(FIRST_VIEW_S[0] / _STEP_S)):
+            await asyncio.sleep(_STEP_S)
+        self._go_on()
 
     def _go_on(self) -> None:
         """What is known is what to go by, be it nothing: nobody waits for the first look any more."""
@@ -181,7 +182,8 @@ class Agent:
             return False
         except StoreError as error:
             self._note_away(error)
-            return self._alone.acquire(owner)
+            # Silence may still turn into a permit of the fleet: then this call would be one too many.
+            return not _is_silent(error) and self._alone.acquire(owner)
 
     def holds(self, owner: str) -> bool:
         """Whether the lease of that permit is kept alive here."""
@@ -189,9 +191,8 @@ class Agent:
 
     @property
     def permit_s(self) -> float:
-        """How long to wait for a permit, in seconds, by how far away Redis is."""
-        least_s, most_s = PERMIT_S
-        return max(least_s, min(4 * self._store.round_trip_s, most_s))
+        """How long to wait for a permit, in seconds."""
+        return self._permits.wait_s
 
     def release(self, owner: str, signal: Signal, model: str = "") -> None:
         """Give the permit back soon, with what its call found."""
@@ -252,6 +253,8 @@ class Agent:
         if self._uncertain is None:
             # From here on the batch is closed: should its fate stay unknown, it goes again as it is.
             self._uncertain = self._pending.popleft()
+            # Until it is sent, no look shows it.
+            self._sent_s = math.inf
             self._seq += 1
         batch = self._uncertain.batch(self._reporter, self._seq, now_s=self.view.now_s)
         async with self._turn:
@@ -315,10 +318,13 @@ class Agent:
 
     async def refresh(self) -> None:
         async with self._turn:
+            # What was heard before this look, it knows of.
+            self._heard = None
             try:
                 seen = await self._store.read()
-            except Exception:
-                self._go_on()
+            except Exception as error:
+                if not _is_silent(error):
+                    self._go_on()
                 raise
             if not self._alone.stands(seen):
                 await self._settle(seen)
@@ -362,6 +368,8 @@ class Agent:
         known = {**seen.models, **self._put_back(seen)}
         self._shared = shared
         self._seen = seen
+        if self._heard is not None and self._heard.epoch > record.epoch:
+            record = self._heard
         self.view = View(record, monotonic_offset(seen.now_s), self._policy, known)
         self._seen_s = time.monotonic()
         if not self.view.is_quiet or self._policy.watches_rates:
@@ -388,6 +396,9 @@ class Agent:
         self.on_view()
 
     def _note_away(self, error: StoreError) -> None:
+        if _is_silent(error) and not self.view.is_known:
+            # Calls still wait for the first look: perhaps Redis is only far away.
+            return
         # What was sent may have been counted; then a look since has shown it.
         sent = [self._uncertain] if self._uncertain is not None and self._seen_s < self._sent_s else []
         self._alone.begins(error, self._store.address, self._batches([*sent, *self._pending]))
@@ -398,39 +409,33 @@ class Agent:
 
     # -- the loops ----------------------------------------------------------------------------------------------
 
-    async def _forever(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        while True:
-            try:
-                await work()
-            except StoreError as error:
-                self._note_away(error)
-                await asyncio.sleep(random.uniform(*RETRY_S))  # noqa: S311  jitter, not a secret
-            except Exception as error:  # noqa: BLE001  nobody would hear of it, nor of any call from then on
-                self._faults.failed(error)
-                await asyncio.sleep(RETRY_S[1])
-
-    async def _optional(self, work: Callable[[], Coroutine[Any, Any, None]], edge: Edge) -> None:
-        """What Redis may refuse without harm, such as to a user without the right; it is asked again later."""
-        try:
-            await work()
-        except (StoreRefused, ForeignValue) as error:
-            edge.failed(error)
-            await asyncio.sleep(REFUSED_RETRY_S)
-
     async def _listen(self) -> None:
         try:
             async with aclosing(self._store.listen()) as wakes:
-                async for _ in wakes:
+                async for message in wakes:
                     self._is_pushed = True
+                    self._hear(message)
                     await self.refresh()
+        except StoreUnavailable:
+            # Where Redis still tells the state, only the pushes are gone.
+            self._is_pushed = False
+            await self.refresh()
+            await pause(RETRY_S)
         finally:
             self._is_pushed = False
+
+    def _hear(self, message: str) -> None:
+        """Show an opening that was pushed: how it came about, the look that follows tells."""
+        opened = news.opening(message, self.view.record, self.view.now_s)
+        if opened is not None and self.view.is_known and not self._alone.is_so:
+            self._heard = opened
+            self._show(replace(self.view, record=opened))
 
     async def _poll(self) -> None:
         # Where results wait, telling them will be the look.
         if not self._is_calm or (time.monotonic() - self._seen_s >= CALM_S and not self._pending):
             await self.refresh()
-        await asyncio.sleep(random.uniform(*POLL_S))  # noqa: S311  jitter, not a secret
+        await pause(POLL_S)
 
     @property
     def _is_calm(self) -> bool:
@@ -456,13 +461,19 @@ class Agent:
             raise
 
     async def _beat(self) -> None:
-        # The first look comes first: it is what calls wait for.
-        await self.known.wait()
-        about = {"version": _version(), "last_seen": iso(self.view.now_s)}
+        if not self.known.is_set():
+            # The first looks come first, for calls wait for them; and it would need a connection of its own.
+            await self.known.wait()
+            await pause(POLL_S)
+        about = {"version": own_version(), "last_seen": iso(self.view.now_s)}
         await self._store.heartbeat(self._worker_id, about)
         if times.is_due(self.view.record, self.view.now_s):
             await self._store.keep_time()
         await asyncio.sleep(HEARTBEAT_S)
+
+
+def _is_silent(error: Exception) -> bool:
+    return isinstance(error, StoreUnavailable) and error.is_silent
 
 
 def _taken(results: deque[Ended]) -> Iterator[Ended]:
@@ -470,10 +481,3 @@ def _taken(results: deque[Ended]) -> Iterator[Ended]:
     with suppress(IndexError):
         for _ in range(len(results)):
             yield results.popleft()
-
-
-def _version() -> str:
-    try:
-        return version("openrouter-guard")
-    except PackageNotFoundError:
-        return "0"

@@ -129,7 +129,7 @@ class SyncCall(Call):
     def _admitted(self) -> Ticket:
         core = self._core
         if core.is_fresh:
-            waited(core.first_view(), FIRST_VIEW_S)
+            waited(core.first_view(), FIRST_VIEW_S[1])
         return core.admit(self._model or "") or self._permitted()
 
     def _permitted(self) -> Ticket:
@@ -170,7 +170,7 @@ class AsyncCall(Call):
         _require_asyncio()
         core = self._core
         if core.is_fresh:
-            await ended(core.first_view(), FIRST_VIEW_S)
+            await ended(core.first_view(), FIRST_VIEW_S[1])
         return core.admit(self._model or "") or await self._permitted()
 
     async def _permitted(self) -> Ticket:

@@ -16,7 +16,11 @@ from openrouter_guard.rules.record import Record
 from openrouter_guard.store import Seen, Store
 from openrouter_guard.store.store import Decide
 
-__all__ = ["Fleet", "Permits"]
+__all__ = ["PERMIT_S", "Fleet", "Permits"]
+
+PERMIT_S = (0.25, 1.5)
+"""How long a call may wait for a permit: as long as five round trips take, within these bounds."""
+_ROUND_TRIPS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +29,14 @@ class Fleet:
 
     Attributes:
         latest: The state as last read, by the clock as it is now.
+        seen_s: When that was, by this process' monotonic clock.
         known: What to decide on: a record, or the one that Redis has lost.
         adopt: Takes what was read.
         decided: Commits a decision, first on what was read a moment ago; True if there was one.
     """
 
     latest: Callable[[], Seen]
+    seen_s: Callable[[], float]
     known: Decide
     adopt: Callable[[Seen], None]
     decided: Callable[[Decide, Seen | None], Awaitable[bool]]
@@ -59,8 +65,13 @@ class Permits:
         Raises:
             StoreError: If Redis does not say.
         """
+        asks_s, permit = time.monotonic(), partial(self._permit, owner)
         async with self._turn:
-            return await self._turned(owner) or await self._asked(owner, partial(self._permit, owner))
+            seen = self._fleet.latest()
+            if self._fleet.seen_s() > asks_s and permit(seen.record, seen.now_s) is None:
+                # Another thread was told so since.
+                return False
+            return await self._turned(owner) or await self._asked(owner, permit)
 
     async def _turned(self, owner: str) -> bool:
         """Take the first one of all, where nobody has written down yet that the breaker is half-open."""
@@ -77,6 +88,12 @@ class Permits:
         got, seen = await self._store.permit(owner, self._fleet.latest(), self._policy, renews=renews)
         self._fleet.adopt(seen)
         return await self._fleet.decided(decide, seen) if got is None else got
+
+    @property
+    def wait_s(self) -> float:
+        """How long to wait for one, in seconds, by how far away Redis is."""
+        least_s, most_s = PERMIT_S
+        return max(least_s, min(_ROUND_TRIPS * self._store.round_trip_s, most_s))
 
     def keep(self, owner: str) -> None:
         """Renew its lease until it is dropped."""
