@@ -132,6 +132,21 @@ def test_what_came_of_a_state_stands(known: Record) -> None:
         assert recovered(known, same, NOW_S, POLICY) is None
 
 
+@given(states(BEGUN), st.floats(1e-9, 4e-7))
+def test_what_is_written_is_no_loss_though_times_are_known_more_exactly(known: Record, more_s: float) -> None:
+    breaker = known.breaker
+    if isinstance(breaker, Closed):
+        breaker = replace(breaker, since_s=breaker.since_s and breaker.since_s + more_s)
+    elif isinstance(breaker, Open):
+        breaker = replace(breaker, until_s=breaker.until_s + more_s)
+    else:
+        breaker = replace(breaker, permits={owner: at_s + more_s for owner, at_s in breaker.permits.items()})
+    exact = replace(known, breaker=breaker, check_slot_s=known.check_slot_s and known.check_slot_s + more_s)
+    seen = replace(written(exact), version=exact.version)
+    assert recovered(exact, seen, NOW_S, POLICY) is None
+    assert recovered(exact, replace(seen, begun=BEGUN - 7), NOW_S, POLICY) is None
+
+
 @given(states(BEGUN))
 def test_nobody_is_given_a_permit_until_all_who_hold_one_have_told(known: Record) -> None:
     again = recovered(known, None, NOW_S, POLICY)

@@ -16,6 +16,7 @@ from .limits import Limit
 from .older import News
 from .override import Override
 from .record import OVERRIDE_ENDED, Record, Upstream, next_epoch
+from .wire import encode
 
 __all__ = ["recovered"]
 
@@ -37,7 +38,8 @@ def recovered(known: Record, seen: Record | None, now_s: float, policy: Policy) 
         return _again(known, now_s, policy) if _lasts(known, now_s, policy) else None
     joined = _joined(known, seen, now_s, policy)
     is_behind = seen.epoch < known.epoch
-    if joined == seen and not is_behind:
+    # What is written has microseconds, what is known may have more: as long as it reads the same, it is the same.
+    if not is_behind and (joined == seen or encode(joined) == encode(seen)):
         return None
     if is_behind or joined.breaker != seen.breaker or joined.override != seen.override:
         return replace(joined, epoch=next_epoch(max(known.epoch, seen.epoch), now_s))
