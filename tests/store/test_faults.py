@@ -85,7 +85,7 @@ class TestRightsThatAreMissing:
             assert await opens(store)
             assert [entry["to"] for entry in await store.history()] == ["open"]
         (line,) = caplog.messages
-        assert "Redis passes nothing on, others must look for it: " in line
+        assert "Redis passes nothing on, others must look for it (scope default): " in line
         assert "lacks a right" in line
         # Who hears of that looks every second from now on.
         assert (await report(own_store, reporter="wb")).older_writer_s in (0, 1)
@@ -100,13 +100,13 @@ class TestRightsThatAreMissing:
             await store.change(lambda record, now_s: record and now_closed(record, "ann", now_s))
             assert await store.history() == []
             (line,) = caplog.messages
-            assert "Redis takes nothing into the history: " in line
+            assert "Redis takes nothing into the history (scope default): " in line
             assert "lacks a right (" in line
             assert "xadd" in line
             grant(server, "mute", "+xadd")
             assert await opens(store)
             assert [entry["to"] for entry in await store.history()] == ["open"]
-            assert caplog.messages[1:] == ["Redis takes the history again"]
+            assert caplog.messages[1:] == ["Redis takes the history again (scope default)"]
 
     async def test_a_password_that_somebody_changed(self, server: ValkeyServer, admin: aioredis.Redis) -> None:
         grant(server, "turned", "on", ">old", "~*", "&*", "+@all")

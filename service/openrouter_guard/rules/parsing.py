@@ -130,7 +130,8 @@ def _python_dict(text: str) -> dict[str, Any]:
         return {}
     try:
         found = ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, SystemError, MemoryError, RecursionError):
+        # SystemError: Python 3.11 may miscount how deep it is, on text that is all right.
         return {}
     found = _writable(found) if _HALF.search(text) else found
     return {str(name): value for name, value in found.items()} if isinstance(found, dict) else {}
