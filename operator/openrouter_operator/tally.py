@@ -124,9 +124,10 @@ def tally(
         if c.workload.uid in failures
     )
     left_alone = sorted(Problem(str(c.workload), why.reason, why.message) for c, why in skips if why and why.message)
+    altered = sorted(_altered(c.workload) for c in ours if c.workload.is_altered)
     fights = (_contested(c.workload, c.workload.pause) for c in ours if c.workload.pause)
     contested = tuple(problem for problem in fights if problem)
-    problems = [*failed, *contested, *unwatched, *unmatched, *left_alone]
+    problems = [*failed, *altered, *contested, *unwatched, *unmatched, *left_alone]
     return Tally(
         matched=len(matched),
         able=sum(why is None for _, why in skips),
@@ -141,6 +142,15 @@ def tally(
         pods=sum(c.workload.set_pods for c in ours),
         original_pods=sum(c.workload.original_pods for c in ours),
     )
+
+
+def _altered(workload: Workload) -> Problem:
+    words = (
+        f"an admission policy or webhook made {workload.pods} of the {workload.set_pods} pods that were asked for; at"
+        f" the end of the pause it comes back with {workload.original_pods}: let the policy pass what"
+        " openrouter-guard writes"
+    )
+    return Problem(str(workload), "ChangedByAdmission", words)
 
 
 def _contested(workload: Workload, pause: Pause) -> Problem | None:

@@ -163,6 +163,8 @@ class Workload:
         is_cron_run: Whether it is a Job that a CronJob has started.
         scales: Kind and name of the workload behind it; None for what is none of KEDA's.
         changed_by: The field manager that wrote the value last; empty if we did, or if it left no name.
+        is_altered: Whether something on the way, such as a mutating admission policy, made another value of what we
+            wrote last.
         is_owned: Whether the API server knows us as the owner of some of its fields.
         is_stripped: Whether somebody has taken its annotation away, so that only we know what it was.
     """
@@ -186,6 +188,7 @@ class Workload:
     is_going: bool = False
     scales: tuple[str, str] | None = None
     changed_by: str = ""
+    is_altered: bool = False
     is_owned: bool = False
     is_stripped: bool = False
 
@@ -202,7 +205,9 @@ class Workload:
         pause, damage = _pause(None if is_controlled else annotations.get(PAUSED), kind.lever)
         is_copy = pause is not None and pause.uid not in ("", metadata["uid"])
         value = kind.lever.read(body)
-        is_ours = pause is not None and value == pause.set_to
+        is_as_set = pause is not None and value == pause.set_to
+        entries = [e for e in metadata.get("managedFields") or () if e.get("manager") == FIELD_MANAGER]
+        is_ours = any(_owns(entry, path) for entry in entries for path in kind.lever.paths)
         return cls(
             kind=kind,
             namespace=metadata["namespace"],
@@ -221,8 +226,10 @@ class Workload:
             is_cron_run=is_cron_run,
             is_going=metadata.get("deletionTimestamp") is not None,
             scales=_scales(body),
-            changed_by="" if is_ours else _last_manager(metadata, kind.lever),
-            is_owned=any(entry.get("manager") == FIELD_MANAGER for entry in metadata.get("managedFields") or ()),
+            changed_by="" if is_as_set else _last_manager(metadata, kind.lever),
+            # Whoever changes a value becomes its owner, and we no longer are.
+            is_altered=pause is not None and not is_copy and not is_as_set and is_ours,
+            is_owned=bool(entries),
         )
 
     @property
@@ -244,7 +251,8 @@ class Workload:
 
     @property
     def is_as_we_set_it(self) -> bool:
-        return self.pause is not None and self.value == self.pause.set_to
+        """Whether nobody has changed it since, though it may not be what we asked for."""
+        return self.pause is not None and (self.value == self.pause.set_to or self.is_altered)
 
     @property
     def has_unclear_opt(self) -> bool:
@@ -313,7 +321,7 @@ def restored(workload: Workload) -> Change | None:
     pause = workload.pause or workload.copied
     if pause is None:
         return None
-    if workload.value != pause.set_to:
+    if workload.value != pause.set_to and not workload.is_altered:
         return forgets(workload)
     return Change(replace(workload, pause=pause), pause.original, pause=None)
 

@@ -120,6 +120,13 @@ def test_what_could_not_be_changed_is_named_before_what_is_left_alone() -> None:
     assert status(a_round(tally=found))["problemCounts"] == {"ControlledByOwner": PROBLEMS_SHOWN + 5, "Refused": 1}
 
 
+def test_what_admission_made_of_a_pause_is_told_with_what_comes_back() -> None:
+    (problem,) = count(paused("a", 5, replicas=2, is_altered=True)).problems
+    assert (problem.target, problem.reason) == ("Deployment/a", "ChangedByAdmission")
+    assert "made 2 of the 0 pods" in problem.message
+    assert "comes back with 5" in problem.message
+
+
 def test_few_problems_need_no_count() -> None:
     assert "problemCounts" not in status(a_round(tally=count(workload("a", is_controlled=True))))
 

@@ -406,3 +406,59 @@ def test_a_target_may_say_that_its_rollouts_are_paused(fleet: Fleet, operator: O
     roll_out(fleet)
     fleet.force("forced_open")
     fleet.until_replicas(one=0)
+
+
+# -- admission ------------------------------------------------------------------------------------------------------
+
+
+def keeping_two(fleet: Fleet, name: str) -> list[dict[str, Any]]:
+    """A policy that lets no Deployment of the namespace have fewer than two pods."""
+    group = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
+    rules = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments"]}
+    policy = {
+        "reinvocationPolicy": "Never",
+        "failurePolicy": "Fail",
+        "matchConstraints": {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": fleet.namespace}},
+            "resourceRules": [rules],
+        },
+        "matchConditions": [{"name": "low", "expression": "object.spec.replicas < 2"}],
+        "mutations": [
+            {
+                "patchType": "ApplyConfiguration",
+                "applyConfiguration": {"expression": "Object{spec: Object.spec{replicas: 2}}"},
+            }
+        ],
+    }
+    return [
+        group | {"kind": "MutatingAdmissionPolicy", "spec": policy},
+        group | {"kind": "MutatingAdmissionPolicyBinding", "spec": {"policyName": name}},
+    ]
+
+
+@pytest.mark.parametrize("on_change", ["Respect", "Enforce"])
+def test_admission_that_raises_what_we_write_costs_nobody_the_original(
+    fleet: Fleet, operator: Operator, control_plane: ControlPlane, on_change: str
+) -> None:
+    name = f"keep-two-{fleet.namespace}"
+    fleet.deploy(one=5)
+    fleet.apply(*keeping_two(fleet, name))
+    try:
+        until(lambda: written(fleet, 1) == 2, seconds=20)  # the API server takes a moment to know a policy
+        fleet.scale("one", 5)
+        fleet.watch(onManualChange=on_change)
+        fleet.force("forced_open")
+        fleet.until_replicas(one=2)
+        until(lambda: [p["reason"] for p in fleet.status()["problems"]] == ["ChangedByAdmission"])
+        assert fleet.condition("Paused").startswith("True")
+        operator.restart()
+        fleet.force("forced_closed")
+        fleet.until_replicas(one=5, seconds=20)
+    finally:
+        control_plane.kubectl("delete", "mutatingadmissionpolicybinding,mutatingadmissionpolicy", name)
+
+
+def written(fleet: Fleet, replicas: int) -> int:
+    """What comes of it when somebody writes that number."""
+    fleet.kubectl("patch", "deployment/one", "--type=merge", f'--patch={{"spec": {{"replicas": {replicas}}}}}')
+    return fleet.replicas()["one"]

@@ -16,7 +16,7 @@ from openrouter_operator.candidates import skip as skip_of
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.reading import Reading
 from openrouter_operator.spec import Options
-from openrouter_operator.workload import Change, Contest, Workload, forgets
+from openrouter_operator.workload import Change, Contest, Workload, forgets, restored
 from tests.operator.samples import (
     NOW_S,
     OPENED_S,
@@ -235,6 +235,17 @@ def test_what_its_autoscaler_has_made_of_it_since_it_came_back_stands() -> None:
     change = made(ALL_BACK, back, seen=closed())["a"]
     assert (change.pods, change.pause) == (None, None)
     assert replicas(PAUSE, back) == {"a": 0}
+
+
+# -- the changes: admission -----------------------------------------------------------------------------------------
+
+
+def test_what_admission_made_of_a_pause_is_no_persons_change() -> None:
+    raised = paused("a", 5, replicas=2, is_altered=True)
+    assert made(PAUSE, raised) == {}
+    change = made(ALL_BACK, raised, seen=closed())["a"]
+    assert (change.pods, change.pause) == (5, None)
+    assert restored(raised) == Change(raised, 5, pause=None)
 
 
 # -- the changes: the canary ----------------------------------------------------------------------------------------
