@@ -17,6 +17,7 @@ from pathlib import Path
 from . import (
     closed_path,
     false_trips,
+    garbage,
     half_open,
     imports,
     late_reports,
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "imports": imports.run,
     "false_trips": false_trips.run,
     "late_reports": late_reports.run,
+    "garbage": garbage.run,
     "status": status.run,
     "replicas": replicas.run,
     "start_up": start_up.run,

@@ -33,6 +33,7 @@ class Effort:
         serving_s: For how long each time.
         soak_s: How long the service is asked while its store comes and goes.
         period_s: How long an answer of OpenRouter counts as fresh, where that is shortened.
+        damaged_s: For how long values under our keys are damaged.
         simulated_h: Hours in the life of a simulated fleet.
         pauses: How often ten Deployments are paused and restored.
         targets: How many Deployments are paused and restored at once, each number by an operator of its own.
@@ -57,6 +58,7 @@ class Effort:
     serving_s: float
     period_s: float
     soak_s: float
+    damaged_s: float
     simulated_h: float
     pauses: int
     targets: tuple[int, ...]
@@ -82,6 +84,7 @@ QUICK = Effort(
     serving_s=0.3,
     period_s=6.0,
     soak_s=20.0,
+    damaged_s=20.0,
     simulated_h=2.0,
     pauses=20,
     targets=(0, 1000),
@@ -106,6 +109,7 @@ FULL = Effort(
     serving_s=2.0,
     period_s=30.0,
     soak_s=600.0,
+    damaged_s=600.0,
     simulated_h=24.0,
     pauses=60,
     targets=(0, 1000, 5000),
@@ -130,6 +134,7 @@ TINY = Effort(
     serving_s=0.1,
     period_s=0.6,
     soak_s=2.0,
+    damaged_s=1.0,
     simulated_h=0.01,
     pauses=1,
     targets=(0, 5),

@@ -20,7 +20,7 @@ from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.parsing import moment_s, object_of, row_of, text_of, whole
 from openrouter_guard.rules.text import json_text
 from openrouter_guard.rules.times import DAY_S, KEPT_DAYS
-from openrouter_guard.rules.wire import FIELDS, iso, parse
+from openrouter_guard.rules.wire import FIELDS, iso, parse, unix_s
 from openrouter_guard.understanding import understands
 
 from .connection import Connection, Script
@@ -39,6 +39,9 @@ ERROR_DAYS = 7
 HISTORY_KEPT = 10_000
 COUNTER_MOST = 10**15
 ENTRY_MOST = 1000
+ENTRY = ("from", "to", "reason", "by", "at")
+HISTORY_READS = 10
+"""So often it is read on where entries are not ours, before what was found must do."""
 
 About: TypeAlias = dict[str, Any]
 """What somebody says of itself: a JSON object with ``last_seen``, ISO 8601."""
@@ -160,14 +163,15 @@ class Ledger:
             limit: How many at the most.
             before: Only those before ``<epoch>-<seq>``, to read on where the last answer ended; empty: all.
         """
-        newest = f"({before}" if before else "+"
-        key = self.keys.history
-        (entries,) = await self._connection.say(("XREVRANGE", key, newest, "-", "COUNT", limit))
-        ids = [name.split("-") for name, _ in entries]
-        return [
-            {**_entry(fields), "epoch": epoch, "seq": seq}
-            for (epoch, seq), (_, fields) in zip(ids, entries, strict=True)
-        ]
+        found: list[dict[str, str]] = []
+        for _ in range(HISTORY_READS):
+            newest = f"({before}" if before else "+"
+            (entries,) = await self._connection.say(("XREVRANGE", self.keys.history, newest, "-", "COUNT", limit))
+            found += [entry for name, fields in entries if (entry := _entry(name, fields))]
+            if len(found) >= limit or len(entries) < limit:
+                break
+            before = entries[-1][0]
+        return found[:limit]
 
     @understands
     async def note(self, entry: Mapping[str, str], *, epoch: int, seq: int) -> bool:
@@ -277,8 +281,12 @@ def _seen_s(about: About, now_s: float) -> float:
     return moment_s(about.get("last_seen"), now_s)
 
 
-def _entry(fields: Mapping[str, str]) -> dict[str, str]:
-    return {name: text_of(value, ENTRY_MOST) for name, value in fields.items()}
+def _entry(name: str, fields: Mapping[str, str]) -> dict[str, str] | None:
+    """An entry of the history; None for what somebody else has put there."""
+    entry = {each: text_of(fields.get(each), ENTRY_MOST) for each in ENTRY}
+    epoch, _, seq = name.partition("-")
+    is_ours = {entry["from"], entry["to"]} <= set(Phase) and unix_s(entry["at"])
+    return {**entry, "epoch": epoch, "seq": seq} if is_ours else None
 
 
 def _object(text: str) -> About:

