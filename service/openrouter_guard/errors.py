@@ -13,7 +13,11 @@ OpenRouterGuardError
 
 from __future__ import annotations
 
+import math
+import re
+
 __all__ = [
+    "REFUSAL_HEADER",
     "CallNotPermitted",
     "ConfigurationError",
     "ForeignValue",
@@ -23,7 +27,21 @@ __all__ = [
     "StoreError",
     "StoreRefused",
     "StoreUnavailable",
+    "refusal_headers",
 ]
+
+
+REFUSAL_HEADER = "openrouter-guard"
+"""The header of an answer that a guard gave in the upstream's place."""
+_NO_TOKEN = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+def refusal_headers(retry_after_s: float, reason: str) -> dict[str, str]:
+    """What an answer that refuses a call says in its headers: when to come back, and that it is a guard's own."""
+    return {
+        "Retry-After": str(max(math.ceil(retry_after_s), 1)),
+        "OpenRouter-Guard": f"refused; reason={_NO_TOKEN.sub('_', reason)[:64]}",
+    }
 
 
 class OpenRouterGuardError(Exception):
@@ -42,6 +60,11 @@ class CallNotPermitted(OpenRouterGuardError):
         super().__init__(f"calls to OpenRouter are paused ({reason}); try again in {retry_after_s:.1f} s")
         self.retry_after_s = retry_after_s
         self.reason = reason
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """For the 503 that tells it over HTTP: by them the next guard knows that the upstream did not say so."""
+        return refusal_headers(self.retry_after_s, self.reason)
 
     def __reduce__(self) -> tuple[type[CallNotPermitted], tuple[float, str]]:
         # Task queues pickle exceptions, and the default would call us with the message alone.

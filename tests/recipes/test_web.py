@@ -62,6 +62,7 @@ def test_fastapi(
         asked = simulated.requests[CHAT]
         refused = client.post("/answers", params=ask)
         assert guard.state.retry_after_s <= int(refused.headers["retry-after"]) <= guard.state.retry_after_s + 2
+        assert refused.headers["openrouter-guard"] == "refused; reason=timeout"
         assert refused.json()["detail"].startswith("calls to OpenRouter are paused (timeout)")
         assert simulated.requests[CHAT] == asked
 

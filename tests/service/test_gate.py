@@ -96,6 +96,7 @@ async def test_200_while_calls_go_and_503_with_a_time_while_they_do_not(
     assert (free.status_code, free.json()) == (200, {"permitted": True, "degraded": False, "scope": "default"})
     assert refused.headers["content-type"] == "application/problem+json"
     assert 100 < int(refused.headers["retry-after"]) <= 133
+    assert refused.headers["openrouter-guard"] == f"refused; reason={known.transitions[-1].reason}"
     assert refused.json()["reason"] == known.transitions[-1].reason
     assert {answer.headers["cache-control"] for answer in (free, refused)} == {"no-store"}
     assert upstream.calls == 0

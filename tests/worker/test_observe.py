@@ -12,6 +12,7 @@ import openai
 import pytest
 import redis
 
+from openrouter_guard.errors import CallNotPermitted
 from openrouter_guard.rules.signals import Effect, ErrorType
 from openrouter_guard.worker.observe import of_answer, of_exception
 
@@ -149,3 +150,28 @@ def test_a_stream_that_was_not_read_has_its_status_all_the_same() -> None:
 )
 def test_a_200_is_what_its_body_says(body: object, effect: Effect) -> None:
     assert of_answer(200, body=body).effect is effect
+
+
+@pytest.mark.parametrize("raised", LIBRARIES)
+@pytest.mark.parametrize("status_code", [429, 500, 503])
+def test_a_refusal_by_another_guard_on_the_way_says_nothing_of_the_upstream(raised: Any, status_code: int) -> None:
+    headers = CallNotPermitted(12.5, "service_unavailable").headers
+    refused = answer(status_code, headers, code=status_code, message="calls to OpenRouter are paused")
+    assert of_exception(raised(refused)).effect is Effect.NEUTRAL
+    assert of_answer(status_code, headers=headers).effect is Effect.NEUTRAL
+    assert of_answer(status_code, headers=list(headers.items())).effect is Effect.NEUTRAL
+
+
+def test_a_refusal_is_told_in_two_headers_whatever_its_reason_is() -> None:
+    assert CallNotPermitted(12.5, "service_unavailable").headers == {
+        "Retry-After": "13",
+        "OpenRouter-Guard": "refused; reason=service_unavailable",
+    }
+    assert CallNotPermitted(0.0, "a\r\nb ü").headers == {
+        "Retry-After": "1",
+        "OpenRouter-Guard": "refused; reason=a__b__",
+    }
+
+
+def test_another_header_of_that_name_makes_no_failure_disappear() -> None:
+    assert of_answer(503, headers={"openrouter-guard": "passed"}).effect is Effect.FAILURE

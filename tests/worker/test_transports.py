@@ -138,13 +138,27 @@ def test_a_model_that_its_provider_fails_waits_alone(
     assert guard.state.phase is Phase.CLOSED
 
 
+def test_so_does_that_of_a_request_with_an_image(
+    simulated: SimulatedOpenRouter, client: Any, guard: Guard, counted: Counted
+) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_500_000}}
+    question = {"messages": [{"role": "user", "content": [image]}], "model": "simulated/model"}
+    assert client.post(CHAT, json=QUESTION | {"model": "simulated/other"}).is_success
+    simulated.switch("provider_down")
+    for _ in range(5):
+        client.post(CHAT, json=question)
+    assert counted()["failed"] == 5
+    with pytest.raises(CallNotPermitted):
+        client.post(CHAT, json=question)
+    assert guard.state.phase is Phase.CLOSED
+
+
 @pytest.mark.parametrize(
     "content",
     [
         pytest.param(b'{"model": ', id="no JSON"),
         pytest.param(b'["model"]', id="a list"),
         pytest.param(b'{"model": 5}', id="a number"),
-        pytest.param(b'{"model": "m", "messages": "' + b"x" * 2_000_000 + b'"}', id="too large to be searched"),
         pytest.param(b"\xff", id="no text"),
         pytest.param((piece for piece in (b'{"model": ', b'"m"}')), id="a stream"),
     ],
@@ -430,3 +444,24 @@ class TestAsync:
                 await chat(client)
         await async_guard.flush()
         assert counted() == {"neutral": 1}
+
+
+def test_a_trial_call_that_another_guard_refuses_gives_its_permit_back_and_decides_nothing(
+    redis_url: str, library: Library
+) -> None:
+    refused = CallNotPermitted(30, "service_unavailable")
+    answers = [
+        library.http.Response(503, headers=refused.headers, json={"error": {"code": 503, "message": "paused"}}),
+        library.http.Response(200, json={"choices": []}),
+    ]
+    hop = library.http.MockTransport(lambda request: answers.pop(0))
+    with (
+        Guard(settings(redis_url, reset_timeout_s=0.3)) as guard,
+        library.client(guard, "http://hop.test/api/v1", hop) as client,
+    ):
+        half_open(guard)
+        assert client.post(CHAT, json=QUESTION).status_code == 503
+        guard.flush()
+        assert guard.state.phase is Phase.HALF_OPEN
+        assert client.post(CHAT, json=QUESTION).is_success
+        until(lambda: guard.state.phase is Phase.CLOSED)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from openrouter_guard.errors import REFUSAL_HEADER
+
 from . import waits
 from .hiding import without_keys
 from .parsing import text_of
@@ -148,6 +150,8 @@ def of_status(
         error: The object under ``error`` in the body, where there is one.
         headers: With lower-case names.
         now_s: Unix seconds, to turn a reset time into a wait where the answer has no ``Date``.
+
+    An answer that another guard gave in the upstream's place is neutral: the upstream was not asked.
     """
     if status_code < 400:
         return SUCCESS
@@ -155,6 +159,8 @@ def of_status(
     metadata = _mapping(error.get("metadata"))
     message = text_of(error.get("message"))
     shown = _shown(message or f"HTTP {status_code}")
+    if _is_a_guards(headers or {}):
+        return Signal(Effect.NEUTRAL, None, shown, status_code)
     told = waits.told(headers or {}, metadata)
     at_s = waits.answered_at_s(told, now_s)
     if status_code == 429:
@@ -235,6 +241,10 @@ def _free_wait_s(message: str, wait_s: float | None, now_s: float, *, has_reset:
     until_midnight_s = _DAY_S - now_s % _DAY_S
     # To try again sooner, as Retry-After may say, would be refused all day.
     return max(wait_s or 0.0, 0.0 if has_reset else until_midnight_s)
+
+
+def _is_a_guards(headers: Mapping[str, Any]) -> bool:
+    return text_of(headers.get(REFUSAL_HEADER), 64).partition(";")[0].strip().lower() == "refused"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

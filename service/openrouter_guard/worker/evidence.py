@@ -11,6 +11,7 @@ from itertools import islice
 from types import MemberDescriptorType
 from typing import Any
 
+from openrouter_guard.errors import REFUSAL_HEADER
 from openrouter_guard.rules.parsing import json_of, text_of
 from openrouter_guard.rules.waits import TOLD
 from openrouter_guard.rules.words import known_status
@@ -25,6 +26,7 @@ WHOLE_BYTES = 65_536
 SEARCHED_BYTES = 16_777_216
 _STORED = ("_content", "_body", "content", "body", "text", "data")
 """Where responses keep what was read of them: httpx and requests, urllib3 and aiohttp, and others."""
+_TELLING = frozenset({*TOLD, REFUSAL_HEADER})
 _STATUS = re.compile(r"[1-5][0-9]{2}")
 _HEADERS_MOST = 500
 _CHOICES_MOST = 16
@@ -55,7 +57,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def headers_of(error: BaseException) -> dict[str, str]:
-    """The headers that tell times: the first of each name, wherever they are kept."""
+    """The headers that matter: the first of each name, wherever they are kept."""
     found: dict[str, str] = {}
     kept = [attribute(error, "litellm_response_headers"), *(attribute(each, "headers") for each in _carriers(error))]
     for headers in kept:
@@ -64,10 +66,14 @@ def headers_of(error: BaseException) -> dict[str, str]:
 
 
 def headers_in(raw: object) -> dict[str, str]:
-    """Those of *raw* that tell times, by lower-case names; from a mapping or from pairs, of text or of bytes."""
+    """Those of *raw* that tell times, or that a guard refused, by lower-case names.
+
+    Args:
+        raw: A mapping, or pairs; of text or of bytes.
+    """
     try:
         named = ((text_of(pair[0], 64).strip().lower(), pair[1]) for pair in islice(_pairs(raw), _HEADERS_MOST))
-        return {name: value for name, raw in named if name in TOLD and (value := _header(raw))}
+        return {name: value for name, raw in named if name in _TELLING and (value := _header(raw))}
     except Exception:  # noqa: BLE001  they are somebody else's objects, and no reason to lose the status
         return {}
 

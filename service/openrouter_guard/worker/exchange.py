@@ -6,13 +6,13 @@ leave such an answer unread, and some never close it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from openrouter_guard.rules.signals import NEUTRAL, Signal
 
+from .asked import model_in
 from .guard import AsyncGuard, Call, Guard
 from .observe import of_exception
 from .reading import READABLE_ENCODING, Reading
@@ -26,8 +26,6 @@ _CALL = re.compile(
     re.IGNORECASE,
 )
 """What asks a model for something, below any base path: ``/api/v1``, a preset, a gateway's own."""
-_READ_BYTES = 1_048_576
-"""A larger request is not searched for its model."""
 
 
 class _Stream(Protocol):
@@ -120,13 +118,10 @@ def _model_of(request: _Request) -> str | None:
     if not request.headers.get("content-type", "").lower().startswith(_JSON):
         return None
     try:
-        content = request.content
-        asked = json.loads(content) if len(content) <= _READ_BYTES else None
-    except (ValueError, RuntimeError):
-        # No JSON, or a stream: that is read by who sends it.
+        return model_in(request.content)
+    except RuntimeError:
+        # A stream: that is read by who sends it.
         return None
-    model = asked.get("model") if isinstance(asked, dict) else None
-    return model if isinstance(model, str) else None
 
 
 def _with_readable_encoding(request: _Request) -> None:

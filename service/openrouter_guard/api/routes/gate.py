@@ -10,9 +10,9 @@ from fastapi.responses import Response
 from openrouter_guard.api import badge as badges
 from openrouter_guard.api.answers import JSON, KEPT, answer
 from openrouter_guard.api.gating import gate as decide
-from openrouter_guard.api.gating import whole_s
 from openrouter_guard.api.problems import documented, problem
 from openrouter_guard.api.record_schemas import GateAnswer
+from openrouter_guard.errors import refusal_headers
 
 from .common import PREFIX, Lenient, Route, Scope, of_scope
 
@@ -48,7 +48,9 @@ async def gate(request: Request, model: Model = "", scope: Scope = None) -> Resp
         body = GateAnswer(permitted=True, degraded=view.is_degraded, scope=service.settings.scope)
         return Response(body.model_dump_json(), media_type=JSON)
     detail = f"Calls to OpenRouter are paused ({verdict.reason})"
-    return problem(request, 503, detail, {"Retry-After": str(whole_s(verdict.retry_after_s))}, reason=verdict.reason)
+    return problem(
+        request, 503, detail, refusal_headers(verdict.retry_after_s, verdict.reason), reason=verdict.reason
+    )
 
 
 @pictures.get(
