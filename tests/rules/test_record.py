@@ -39,6 +39,45 @@ def test_enough_failures_from_enough_reporters_open_the_breaker(breaker: Closed,
     assert settle(Record(breaker, epoch=7, live_reporters=live)).phase(NOW_S) is expected
 
 
+@pytest.mark.parametrize(
+    ("shares", "live", "calls_per_minute", "expected"),
+    [
+        pytest.param({"wa": 100, "wb": 1, "wc": 1}, 200, 0.0, Phase.CLOSED, id="one that loops, and two by chance"),
+        pytest.param({"wa": 2, "wb": 2, "wc": 1}, 200, 0.0, Phase.OPEN, id="three that fail"),
+        pytest.param(
+            {"wa": 100, "wb": 2, "wc": 1}, 3, 0.0, Phase.OPEN, id="one that loops, and others that fail too"
+        ),
+        pytest.param({"wa": 3, "wb": 3, "wc": 1}, 200, 400.0, Phase.CLOSED, id="a busy fleet: three of each count"),
+        pytest.param({"wa": 3, "wb": 3, "wc": 2}, 200, 400.0, Phase.OPEN, id="a busy fleet: eight count"),
+        pytest.param({"wa": 9, "wb": 1}, 2, 0.0, Phase.CLOSED, id="two live: one of them is half of it and no more"),
+        pytest.param({"wa": 9, "wb": 2}, 2, 0.0, Phase.OPEN, id="two live, and both fail"),
+        pytest.param({"wa": 5}, 1, 0.0, Phase.OPEN, id="one lives: its failures are all there are"),
+        pytest.param({f"w{n}": 1 for n in range(5)}, 200, 0.0, Phase.OPEN, id="one each of five"),
+    ],
+)
+def test_no_reporter_counts_for_more_than_its_share(
+    shares: dict[str, int], live: int, calls_per_minute: float, expected: Phase
+) -> None:
+    breaker = Closed(sum(shares.values()), frozenset(list(shares)[:3]), shares=shares)
+    record = Record(breaker, epoch=7, live_reporters=live, calls_per_minute=calls_per_minute)
+    assert settle(record).phase(NOW_S) is expected
+
+
+def test_failures_that_nobody_signed_count_each() -> None:
+    assert settle(Record(Closed(5, THREE, shares={"wa": 1}), epoch=7, live_reporters=3)).phase(NOW_S) is Phase.OPEN
+
+
+def test_a_success_ends_all_shares() -> None:
+    record = Record(epoch=7, live_reporters=3)
+    for reporter in ("wa", "wa", "wb"):
+        record = records.counted(record, TIMEOUT, reporter)
+    assert isinstance(record.breaker, Closed)
+    assert record.breaker.shares == {"wa": 2, "wb": 1}
+    after = records.counted(record, SUCCESS, "wa").breaker
+    assert isinstance(after, Closed)
+    assert (after.failures, after.shares) == (0, {})
+
+
 class TestANetworkThatMayBeOneWorkersOwn:
     UNREACHABLE = Upstream(OpenRouterState.ERROR, error_details=json.dumps({"error_type": "network_error"}))
 

@@ -68,6 +68,10 @@ class TestOneDamagedField:
                 for text in ("nan", "1e400", "-1000000", "0x10", "inf", "9" * 400, "1.5")
             ),
             *({"run": text, "consecutive_failures": "0"} for text in ("\x00", "a b c d", "a " * 9_999)),
+            *(
+                {"run_shares": text}
+                for text in ("nan", "wa:nan", "wa:1e400", "wa:-5", "wb:9" * 9_999, "wb:999999999999", "wa:9 wa:9")
+            ),
             *({"reporters": text} for text in ("w1:xx:yy ", "x", " " * 999, ":: :: ", "w1:1:1e400 ", "w1:1 ")),
             {"reporters": ring(*(f"w{n}:{n}:99999999999" for n in range(3_000)))},
             {"reporters": ring(f"wa:{'9' * 300}:1")},

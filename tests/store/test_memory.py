@@ -44,6 +44,7 @@ def about(record: Record | None) -> dict[str, object]:
         "failures": breaker.failures,
         # The script keeps three names, which is all that is asked for.
         "reporters": min(len(getattr(breaker, "run", ())), 3),
+        "shares": getattr(breaker, "shares", {}),
         "refusals": getattr(breaker, "refusals", 0),
         "live": record.live_reporters,
         "is of the first epoch": record.epoch == 1,

@@ -312,6 +312,32 @@ class TestTheRateOfCalls:
         # The next minute begins.
         assert await self.calls_per_minute(store, 10_000) == pytest.approx(rate, rel=0.05)
 
+    async def after(self, store: Store, client: aioredis.Redis, passed_s: float, calls: int) -> float:
+        """The rate that is measured once so many calls have ended since its minute began, and that is so long ago."""
+        await self.calls_per_minute(store, 0)
+        began = await client.hget(store.keys.state, "calls_since")
+        await client.hset(store.keys.state, "calls_since", f"{int(began or 0) - passed_s:.0f}")
+        return await self.calls_per_minute(store, calls)
+
+    async def test_outlasts_an_outage_in_which_no_call_goes(self, store: Store, client: aioredis.Redis) -> None:
+        assert await self.after(store, client, 60, 600) == pytest.approx(600, rel=0.05)
+        await count(store, "F9")
+        seen = await store.change(settle)
+        assert seen.record is not None
+        assert isinstance(seen.record.breaker, Open)
+        assert await client.hmget(store.keys.state, "calls_since", "calls_counted") == [None, None]
+        # A call that was under way ends; then there is a recovery, an hour later by all that was written down.
+        assert await self.calls_per_minute(store, 1) == pytest.approx(600, rel=0.05)
+        await store.change(lambda record, now_s: record and records.reset(record, by="me", now_s=now_s))
+        assert await self.calls_per_minute(store, 1) == pytest.approx(600, rel=0.05)
+        assert await client.hget(store.keys.state, "calls_counted") == "1"
+
+    async def test_falls_by_half_a_minute_at_the_most(self, store: Store, client: aioredis.Redis) -> None:
+        await self.after(store, client, 60, 800)
+        assert await self.after(store, client, 60, 10) == pytest.approx(400, rel=0.05)
+        assert await self.after(store, client, 120, 10) == pytest.approx(100, rel=0.05)
+        assert await self.after(store, client, 60, 900) == pytest.approx(900, rel=0.05)
+
 
 class TestTheWindow:
     """The calls of the last time, in steps of ten seconds."""

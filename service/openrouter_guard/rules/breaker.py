@@ -136,6 +136,8 @@ class Closed:
         on_probation: Health checks closed it and no call has succeeded since: the first failure opens it again.
         refusals: How many of the failures said that the account is out of credit.
         window: The calls of the last time, where somebody wants to know.
+        shares: How many of the failures came from which reporter; of those beyond, nobody knows from whom. Two states
+            that differ in nothing else are the same.
     """
 
     failures: int = 0
@@ -145,6 +147,7 @@ class Closed:
     on_probation: bool = False
     refusals: int = 0
     window: Window = ()
+    shares: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from . import breaker as breakers
 from . import limits, older
+from . import run as runs
 from . import window as windows
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from .limits import Limit
@@ -250,7 +251,7 @@ def reset(record: Record, *, by: str, now_s: float) -> Record:
     """The record once a person has closed the breaker and ended the override; a rate limit stands."""
     record = released(record, by=by, now_s=now_s)
     if isinstance(record.breaker, Closed):
-        return replace(record, breaker=replace(record.breaker, failures=0, run=frozenset(), refusals=0))
+        return replace(record, breaker=runs.without(record.breaker))
     breaker = Closed(trips=record.breaker.trips, since_s=now_s)
     upstream = replace(record.upstream, state=OpenRouterState.ACTIVE, message=f"Reset by {by}", error_details="")
     return _moved(replace(record, upstream=upstream), breaker, "reset", by, now_s)
@@ -287,11 +288,8 @@ def counted(record: Record, signal: Signal, reporter: str) -> Record:
     if record.override is not None and record.override.kind is not OverrideKind.FORCED_CLOSED:
         return record
     if signal.effect is Effect.SUCCESS:
-        return replace(record, breaker=replace(breaker, failures=0, run=frozenset(), refusals=0))
-    run = breaker.run | {reporter} if breaker.failures else frozenset({reporter})
-    refusals = breaker.refusals + signal.refuses_credit
-    after = replace(breaker, failures=breaker.failures + 1, run=run, refusals=refusals)
-    return replace(record, breaker=after)
+        return replace(record, breaker=runs.without(breaker))
+    return replace(record, breaker=runs.longer(breaker, reporter, refuses_credit=signal.refuses_credit))
 
 
 def _after_older_writer(record: Record, now_s: float, policy: Policy) -> Record:
@@ -333,7 +331,7 @@ def _is_tripped(breaker: Closed, record: Record, policy: Policy) -> bool:
 
 
 def _are_enough(breaker: Closed, record: Record, policy: Policy) -> bool:
-    return breaker.failures >= breakers.threshold(record.calls_per_minute, policy)
+    return runs.are_enough(breaker, record.live_reporters, record.calls_per_minute, policy)
 
 
 def _is_unreachable(record: Record) -> bool:

@@ -6,9 +6,11 @@ The first fields are the ones that earlier systems read and write; they stay wha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, TypeVar
 
 from . import older
@@ -19,6 +21,7 @@ from .limits import LOOK_S, Limit
 from .override import OVERRIDE_MOST_S, Override, OverrideKind
 from .parsing import CLOCK_S, json_of, moment_s, number, object_of, text_of, whole
 from .record import KEPT_TRANSITIONS, Record, Transition, Upstream
+from .run import SHARES_KEPT
 from .signals import MAX_WAIT_S, OpenRouterState
 from .text import json_text
 
@@ -32,6 +35,7 @@ FIELDS = (
     "override", "fleet", "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
     "timed_until", "window", "begun", "checked_at", "doubted_at",
     "failures", "limited_until", "known", "older_writer", "limit", "balance_at",
+    "run_shares",
 )  # fmt: skip
 """All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
 and ``calls_since`` are the minute that is being measured."""
@@ -51,9 +55,11 @@ AMOUNT_MOST = 1e12
 WORD_MOST = 64
 WHO_MOST = 500
 RUN_MOST = 500
+SHARES_MOST = 4096
 DETAILS_MOST = 16_384
 END_OF_TIME_S = 253_402_214_400.0
 """The last day of the year 9999: later times cannot be written."""
+_SHARE = re.compile(r"([A-Za-z0-9]+):([0-9]+)")
 
 T = TypeVar("T")
 
@@ -156,7 +162,15 @@ def _breaker(fields: Mapping[str, str], now_s: float) -> Breaker:
             # An older writer's success resets the failures and knows of nothing else.
             refusals = min(whole(fields.get("credit_refusals"), COUNT_MOST), failures)
             closed_at_s, window = moment_s(fields.get("closed_at"), now_s), windows.parse(fields.get("window"))
-            return Closed(failures, run, trips, closed_at_s, on_probation, refusals, window)
+            shares = _shares(fields.get("run_shares"), failures)
+            return Closed(failures, run, trips, closed_at_s, on_probation, refusals, window, shares)
+
+
+def _shares(text: str | None, failures: int) -> dict[str, int]:
+    """How many of the failures came from whom; nothing where they are not as many: an older writer counted anew."""
+    found = {name: whole(share, COUNT_MOST) for name, share in _SHARE.findall(text_of(text, SHARES_MOST))}
+    shares = dict(islice(found.items(), SHARES_KEPT))
+    return shares if sum(shares.values()) <= failures else {}
 
 
 def _breaker_fields(breaker: Breaker) -> dict[str, str]:
@@ -166,6 +180,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
         "trips": str(breaker.trips),
         "closed_at": "", "opened_at": "", "open_until": "", "reason": "", "permits": "", "run": "",
         "tried_at": "", "probation": "", "credit_refusals": "", "window": "", "failures": "",
+        "run_shares": "",
     }  # fmt: skip
     match breaker:
         case Closed():
@@ -173,6 +188,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
                 "breaker": Phase.CLOSED.value,
                 "closed_at": iso(breaker.since_s),
                 "run": " ".join(sorted(breaker.run)),
+                "run_shares": " ".join(f"{name}:{share}" for name, share in sorted(breaker.shares.items())),
                 "probation": "true" if breaker.on_probation else "",
                 "credit_refusals": str(breaker.refusals or ""),
                 "window": windows.text_of(breaker.window),

@@ -54,6 +54,10 @@ for field, value in pairs(changes) do
     redis.call("HSET", KEYS[1], field, value)
   end
 end
+-- The minute in which calls were counted ends where they must wait, and begins anew where they may go.
+if changes.breaker or changes.override or changes.limited_until then
+  redis.call("HDEL", KEYS[1], "calls_counted", "calls_since")
+end
 redis.call("HSET", KEYS[1], "known", mark())
 -- What is no number, or too large for one, begins anew, later than all that was counted before.
 local version = redis.pcall("HINCRBY", KEYS[1], "version", 1)

@@ -112,10 +112,34 @@ local function add(key, counters)
   if is_new then redis.call("EXPIRE", key, METRICS_LIFE_S) end
 end
 
+-- How many of so many failures came from which reporter, and of how many reporters that is known.
+local function shares_of(failures)
+  local shares, kept, sum = {}, 0, 0
+  for name, share in string.gmatch(string.sub(known.run_shares, 1, LIMITS.shares), "(%w+):(%d+)") do
+    if shares[name] or kept < LIMITS.share_kept then
+      if not shares[name] then kept = kept + 1 end
+      sum = sum - (shares[name] or 0)
+      shares[name] = whole(share, LIMITS.count)
+      sum = sum + shares[name]
+    end
+  end
+  -- Where they are more than all, an older writer has counted anew.
+  if sum > failures then return {}, 0 end
+  return shares, kept
+end
+
+local function text_of(shares)
+  local entries = {}
+  for name, share in pairs(shares) do entries[#entries + 1] = string.format("%s:%.0f", name, share) end
+  table.sort(entries)
+  return table.concat(entries, " ")
+end
+
 -- Count the runs after so many failures in a row, and return how many there are now.
 local function count_runs(failures)
   local success_s, failure_s = batch.last_success_s, batch.first_failure_s
   local run, has = names_in(failures > 0 and known.run or "", RUN_KEPT)
+  local shares, kept = shares_of(failures)
   local run_since = failures > 0 and number(known.run_since, 0, latest_s) or 0
   local refusals = math.min(whole(known.credit_refusals, LIMITS.count), failures)
   -- A success that ended before the run began, and was only told later, does not end it.
@@ -127,16 +151,21 @@ local function count_runs(failures)
       is_told = true
       if failures == 0 then run_since = failure_s > 0 and math.min(failure_s, latest_s) or now_s end
       failures = math.min(failures + count, LIMITS.count)
+      if shares[reporter] or kept < LIMITS.share_kept then
+        if not shares[reporter] then kept = kept + 1 end
+        shares[reporter] = math.min((shares[reporter] or 0) + count, failures)
+      end
       if kind == "C" then refusals = math.min(refusals + count, failures) end
       if #run < RUN_KEPT and not has[reporter] then
         run[#run + 1], has[reporter] = reporter, true
       end
     elseif ends_run then
-      failures, run, has, refusals = 0, {}, {}, 0
+      failures, run, has, refusals, shares, kept = 0, {}, {}, 0, {}, 0
     end
   end
   set("consecutive_failures", failures)
   set("run", table.concat(run, " "))
+  set("run_shares", text_of(shares))
   set("run_since", failures > 0 and string.format("%.6f", run_since) or "")
   set("credit_refusals", refusals)
   return failures, is_told
@@ -201,11 +230,15 @@ local function is_overridden()
   return number(tostring(row["until"]), LIMITS.year_2000_s, now_s + LIMITS.override_s) ~= nil
 end
 
--- Whether the results decide anything: while the breaker is closed, and in the epoch in which they began.
-local function decides(epoch)
+-- Whether calls go and count, as while the breaker is closed.
+local function are_calls_counted()
   -- An older writer opens by this flag alone: what comes after it must not take it back.
   local is_open = known.breaker == "open" or known.breaker == "half_open"
-  if is_open or string.lower(known.circuit_breaker_open) == "true" or is_overridden() then return false end
+  return not (is_open or string.lower(known.circuit_breaker_open) == "true" or is_overridden())
+end
+
+-- Whether the results decide anything: those of calls that began in the present epoch do.
+local function decides(epoch)
   return batch.epoch == 0 or (batch.epoch > 0 and (epoch == 0 or batch.epoch == epoch))
 end
 
@@ -231,15 +264,23 @@ local function count(epoch)
   return failures >= SUSPECT and failed_before < SUSPECT
 end
 
--- The rate of calls, measured over a minute, or over the pause that followed it: a fleet that slept begins anew.
+-- The rate of calls, measured over a minute, or over the pause that followed it: a fleet that slept begins anew. An
+-- outage is no such pause: the rate before it is kept, and after it not taken for smaller than half of that a minute.
 -- Returns whether a minute begins.
 local function measure()
+  if not are_calls_counted() then
+    set("calls_counted", "")
+    set("calls_since", "")
+    return false
+  end
   local calls = whole(known.calls_counted, LIMITS.count) + (batch.counters.total_calls or 0)
   local since_s = whole(known.calls_since, latest_s)
   local begins = since_s == 0
   if begins then since_s = now_s end
   if now_s - since_s >= MINUTE_S then
-    set("calls_per_minute", string.format("%.1f", calls * MINUTE_S / (now_s - since_s)))
+    local minutes = (now_s - since_s) / MINUTE_S
+    local before = number(known.calls_per_minute, 0, LIMITS.calls) or 0
+    set("calls_per_minute", string.format("%.1f", math.max(calls / minutes, before / 2 ^ minutes)))
     calls, since_s, begins = 0, now_s, true
   end
   set("calls_counted", calls)
@@ -289,7 +330,7 @@ else
   -- The first sign of somebody who wakes nobody is news to all: from now on they look for themselves.
   local is_first = is_written_over(epoch) and known.older_writer == ""
   if is_written_over(epoch) then set("older_writer", now_s) end
-  local is_counted = decides(epoch)
+  local is_counted = are_calls_counted() and decides(epoch)
   if is_counted then is_news = count(epoch) else verdict = "late" end
   -- While the breaker is not closed, what they wrote is still to be drawn conclusions from.
   if is_counted then set("known", mark()) end

@@ -7,7 +7,8 @@ from importlib import resources
 from openrouter_guard.rules import models
 from openrouter_guard.rules.override import OVERRIDE_MOST_S
 from openrouter_guard.rules.parsing import CLOCK_S, JSON_MOST, YEAR_2000_S
-from openrouter_guard.rules.wire import COUNT_MOST, EPOCH_AHEAD_S, FIELDS
+from openrouter_guard.rules.run import SHARES_KEPT
+from openrouter_guard.rules.wire import CALLS_MOST, COUNT_MOST, EPOCH_AHEAD_S, FIELDS, SHARES_MOST
 
 from .connection import Script
 
@@ -22,11 +23,14 @@ LIMITS = {
     "seen_s": models.SEEN_S,
     "json": JSON_MOST,
     "count": COUNT_MOST,
+    "calls": CALLS_MOST,
     "failures": models.FAILURES_MOST,
     "entry": models.MODEL_MOST,
     "name": 4 * models.NAME_MOST,
     "kept": models.KEPT,
     "fine": models.FINE_KEPT,
+    "share_kept": SHARES_KEPT,
+    "shares": SHARES_MOST,
 }
 """The bounds of what the counting script reads and keeps: those of the rules in Python."""
 

@@ -328,9 +328,10 @@ def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Mappi
 
 def _changes(raw: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
     changes = {name: value for name, value in wanted.items() if raw.get(name, "") != value}
-    if set(changes.get("run", "").split()) == set(raw.get("run", "").split()):
-        # The same names in another order: to write them would take back who was added meanwhile.
-        changes.pop("run", None)
+    for name in ("run", "run_shares"):
+        if set(changes.get(name, "").split()) == set(raw.get(name, "").split()):
+            # The same names in another order: to write them would take back who was added meanwhile.
+            changes.pop(name, None)
     return changes
 
 
