@@ -215,9 +215,10 @@ class System:
                     self.wrong.append(f"{page} answered {answer.status_code}")
                 answer.json()
         for page in ("/", "/metrics", "/readyz", "/livez"):
-            answer = await self.service.get(page)
-            if answer.status_code >= 500 and page != "/readyz":
-                self.wrong.append(f"{page} answered {answer.status_code}")
+            with self.noting(page):
+                answer = await self.service.get(page)
+                if answer.status_code >= 500 and page != "/readyz":
+                    self.wrong.append(f"{page} answered {answer.status_code}")
 
     async def _probed(self) -> int:
         said, code = io.StringIO(), -1

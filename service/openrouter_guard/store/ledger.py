@@ -283,7 +283,7 @@ def _seen_s(about: About, now_s: float) -> float:
 
 def _entry(name: str, fields: Mapping[str, str]) -> dict[str, str] | None:
     """An entry of the history; None for what somebody else has put there."""
-    entry = {each: text_of(fields.get(each), ENTRY_MOST) for each in ENTRY}
+    entry = dict.fromkeys(ENTRY, "") | {each: text_of(value, ENTRY_MOST) for each, value in fields.items()}
     epoch, _, seq = name.partition("-")
     is_ours = {entry["from"], entry["to"]} <= set(Phase) and unix_s(entry["at"])
     return {**entry, "epoch": epoch, "seq": seq} if is_ours else None

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from openrouter_guard.api.figures import WINDOWS, availability
+from openrouter_guard.api.figures import COUNTER_MOST, WINDOWS, availability
 from openrouter_guard.api.schemas import StatusAnswer
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.latency import of_counters
 from openrouter_guard.rules.override import OverrideKind
+from openrouter_guard.rules.parsing import whole
 from openrouter_guard.rules.signals import OpenRouterState
 
 __all__ = [
@@ -252,7 +253,7 @@ def days_of(
 
 
 def _day(date: str, counters: Mapping[str, Any], times: Mapping[Phase, float]) -> Day:
-    calls, failed = (int(counters.get(name, 0)) for name in ("total_calls", "failed_calls"))
+    calls, failed = (whole(counters.get(name), COUNTER_MOST) for name in ("total_calls", "failed_calls"))
     latency = of_counters(counters)
     p50, p95, p99 = (_ms(latency.percentile_s(percent)) for percent in (50, 95, 99))
     return Day(
