@@ -255,7 +255,7 @@ class TestTheEnd:
         async with listening(settings, upstream) as service, watching(service.client) as stream:
             await anext(stream)
             waiting = asyncio.create_task(service.client.get(STATUS))
-            await eventually(lambda: upstream.calls)
+            await eventually(lambda: upstream.calls and len(service.server.server_state.tasks) == 2)
             service.server.should_exit = True
             rest = [event async for event in stream]
             assert not service.task.done()

@@ -54,6 +54,14 @@ def ask_plainly(service: Serving, path: str) -> bytes:
         return b"".join(iter(lambda: client.recv(65536), b""))
 
 
+def probe_s(service: Serving) -> float:
+    """How long a probe waits for its answer, in seconds."""
+    began_s = time.monotonic()
+    for probe in ("/livez", "/readyz"):
+        assert ask_plainly(service, probe).startswith(b"HTTP/1.1 200 "), probe
+    return (time.monotonic() - began_s) / 2
+
+
 def memory(service: Serving) -> int:
     status = Path(f"/proc/{service.process.pid}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
@@ -142,13 +150,29 @@ def empty_lines(client: socket.socket) -> None:
     sent(client, b"\r\n" * 500_000)
 
 
+def a_large_body_without_a_token(client: socket.socket) -> None:
+    head = b"POST /api/v1/openrouter/reports HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    sent(client, head + b"Content-Length: 900000\r\n\r\n" + b"[" * 300_000)
+
+
+def a_stream_that_nobody_reads(client: socket.socket) -> None:
+    sent(client, b"GET /api/v1/openrouter/events HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
+def a_forced_check(client: socket.socket) -> None:
+    sent(client, b"GET %s?force_refresh=true HTTP/1.1\r\nHost: x\r\n\r\n" % STATUS)
+
+
 def no_http(client: socket.socket) -> None:
     sent(client, bytes(range(256)) * 100)
 
 
 ONE = (many_small_headers, one_endless_header, one_endless_path, an_endless_trailer, many_trailers)
 FEW = (a_pipeline_that_nobody_reads, a_pipeline_behind_a_body, a_trickle_of_chunks, empty_lines)
-MANY = (nothing, half_a_head, almost_too_large_a_head, a_body_that_nobody_asked_for, a_slow_body, no_http)
+MANY = (
+    nothing, half_a_head, almost_too_large_a_head, a_body_that_nobody_asked_for, a_slow_body, no_http,
+    a_large_body_without_a_token, a_stream_that_nobody_reads, a_forced_check,
+)  # fmt: skip
 ATTACKS = [(each, count) for attacks, count in ((ONE, 1), (FEW, 100), (MANY, CLIENTS)) for each in attacks]
 
 
@@ -159,19 +183,18 @@ def test_probes_are_answered_and_memory_stays(
     service: Serving, attack: Callable[[socket.socket], None], count: int
 ) -> None:
     before = most = memory(service)
+    # On a machine that does much else, nobody is answered at once.
+    usual_s = max(probe_s(service) for _ in range(10))
     with clients(service, count) as attackers:
         attacking = threading.Thread(target=lambda: deque(map(attack, attackers), maxlen=0))
         attacking.start()
         slowest_s, rounds = 0.0, 0
         while attacking.is_alive() or rounds < 3:
-            began_s = time.monotonic()
-            for probe in ("/livez", "/readyz"):
-                assert ask_plainly(service, probe).startswith(b"HTTP/1.1 200 "), probe
-            slowest_s = max(slowest_s, (time.monotonic() - began_s) / 2)
+            slowest_s = max(slowest_s, probe_s(service))
             most = max(most, memory(service))
             rounds += 1
         attacking.join()
-    assert slowest_s < ANSWER_S
+    assert slowest_s < ANSWER_S + 10 * usual_s
     assert most - before < GROWTH_MAX
     until(lambda: ask(f"{service.url}{STATUS.decode()}"))
 

@@ -14,17 +14,21 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import Transport
 
 from . import problems
-from .auth import Access, ReadersOnly
+from .auth import OPEN_PATHS, Access, ReadersOnly
 from .headers import Observed
 from .openapi import completed
 from .prepared import Prepared
 from .prometheus import package_version
 from .routes import ROUTERS
+from .routes.common import PREFIX
 from .scopes import Scopes
+from .turns import Turns
 
 __all__ = ["create_app"]
 
-STATUS_PATH = "/api/v1/openrouter/status"
+STATUS_PATH = f"{PREFIX}/status"
+_QUICK = OPEN_PATHS | {STATUS_PATH, f"{PREFIX}/gate", f"{PREFIX}/events", f"{PREFIX}/reports", f"{PREFIX}/override"}
+"""They take no time to make, or read a body first, for which the client may take its time."""
 _DESCRIPTION = """\
 The state of OpenRouter as a whole fleet sees it, answered from memory.
 
@@ -90,7 +94,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     )
     app.state.scopes = scopes
     app.state.service = scopes.default
-    app.prepared = Prepared(super(_App, app).__call__, scopes.default, STATUS_PATH)
+    app.prepared = Prepared(Turns(super(_App, app).__call__, _QUICK), scopes.default, STATUS_PATH)
     for router in ROUTERS:
         app.include_router(router)
     access = app.state.access = Access(settings.tokens)

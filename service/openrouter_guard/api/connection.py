@@ -18,6 +18,7 @@ from typing import Any, cast
 import httptools
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .auth import OPEN_PATHS
@@ -60,6 +61,18 @@ class _TooMany(Exception):
     """More requests came at once than are taken."""
 
 
+class _Flow(FlowControl):
+    """Tells when more of a body is wanted."""
+
+    def __init__(self, transport: Transport, on_resume: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._on_resume = on_resume
+
+    def resume_reading(self) -> None:
+        super().resume_reading()
+        self._on_resume()
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol for HTTP/1.1, within bounds.
 
@@ -88,6 +101,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = _Flow(transport, self._wanted)
         transport.set_write_buffer_limits(high=WRITE_BYTES)
         self.server_state.enter(self)
 
@@ -123,7 +137,7 @@ class Connection(HttpToolsProtocol):
     def _feed(self, data: bytes, at: int) -> None:
         """Give the parser one request; what follows waits until that one is answered."""
         was_idle = self._stage == _IDLE
-        while at < len(data) and not self._is_deaf and self._stage != _WHOLE:
+        while at < len(data) and not self._is_deaf and self._takes_more:
             at = self._fed(data, at)
         if at < len(data) and not self._is_deaf:
             self._unfed, self._at = data, at
@@ -133,6 +147,16 @@ class Connection(HttpToolsProtocol):
         if was_idle and self._stage != _IDLE:
             self._since_s = self.loop.time()
         self._account()
+
+    @property
+    def _takes_more(self) -> bool:
+        """Not while a request waits for its answer, or a part of a body for whoever reads it."""
+        is_unread = self._stage == _BODY and not self.cycle.response_complete and len(self.cycle.body) >= _PIECE_BYTES
+        return self._stage != _WHOLE and not is_unread
+
+    def _wanted(self) -> None:
+        if self._unfed and self._stage == _BODY and not self._is_deaf and self._takes_more:
+            self._feed(self._unfed, self._at)
 
     def _fed(self, data: bytes, at: int) -> int:
         """Feed the head of a request, or a part of its body; returns where that ends."""
@@ -218,7 +242,12 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._stage != _WHOLE or not self.cycle.response_complete:
+        if not self.cycle.response_complete:
+            return
+        if self.cycle.body:
+            self.cycle.body.clear()  # nobody reads it any more
+        if self._stage != _WHOLE:
+            self._account()
             return
         self._stage = _IDLE
         self.server_state.answering.discard(self)
@@ -227,6 +256,13 @@ class Connection(HttpToolsProtocol):
             self._since_s = self.loop.time()
         elif self._unfed:
             self._unset_keepalive_if_required()
+            self.server_state.queue(self)
+        if self.held_bytes:
+            self._account()
+
+    def go_on(self) -> None:
+        """Take the next of the requests that came at once."""
+        if self._unfed and self._stage == _IDLE and not self._is_deaf and not self.transport.is_closing():
             self._feed(self._unfed, self._at)
 
     def _account(self) -> None:
@@ -235,6 +271,8 @@ class Connection(HttpToolsProtocol):
             held_bytes += self._head_bytes
         elif self._stage == _BODY:
             held_bytes += self._untold_bytes
+        if self._stage >= _BODY and not self.cycle.response_complete:
+            held_bytes += len(self.cycle.body)
         if held_bytes != self.held_bytes:
             more_bytes, self.held_bytes = held_bytes - self.held_bytes, held_bytes
             self.server_state.hold(more_bytes)
@@ -268,6 +306,8 @@ class Connection(HttpToolsProtocol):
     def _gone(self) -> None:
         # Before the transport says so: a thousand others may be heard before that.
         self._unfed, self.headers, self.url = b"", [], b""
+        if self.cycle is not None:
+            self.cycle.body.clear()
         self.parser = None  # type: ignore[assignment]  # as the base class does
         self.server_state.leave(self)
         if self.held_bytes:

@@ -7,7 +7,7 @@ waiting the longest makes room for it: a probe of Kubernetes gets through whoeve
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from uvicorn.server import ServerState
@@ -22,8 +22,10 @@ logger = logging.getLogger(__name__)
 CONNECTIONS_MAX = 1000
 RESERVE = 64
 """So many more are let in, for the probes alone, while all others are being answered."""
-HELD_MAX_BYTES = 4 * 1024 * 1024
-"""What all requests that are not whole yet may take together."""
+HELD_MAX_BYTES = 8 * 1024 * 1024
+"""What all requests that nobody has read yet may take together."""
+A_ROUND = 16
+"""So many requests that came behind others begin in one round of the event loop."""
 STUCK_MAX = 64
 """So many clients at a time may leave their answers untaken."""
 SAY_AGAIN_S = 60.0
@@ -36,7 +38,7 @@ class Crowd(ServerState):
         waiting: Those whose client has the next word, the longest waiting first.
         answering: Those with a request that is whole and not answered yet.
         stuck: Those whose client does not take its answer, the oldest first.
-        held_bytes: What requests that are not whole take.
+        held_bytes: What requests take that nobody has read yet.
     """
 
     def __init__(self, connections_max: int = CONNECTIONS_MAX) -> None:
@@ -48,6 +50,7 @@ class Crowd(ServerState):
         self._max = connections_max
         self._cut_off: Counter[str] = Counter()
         self._said_s = float("-inf")
+        self._behind: deque[Connection] = deque()
 
     @property
     def is_full(self) -> bool:
@@ -83,6 +86,18 @@ class Crowd(ServerState):
         self.stuck[client] = None
         if len(self.stuck) > STUCK_MAX:
             next(iter(self.stuck)).cut_off("did not take their answers")
+
+    def queue(self, client: Connection) -> None:
+        """Let a connection go on with its next request, a few in each round: first those who wait for their first."""
+        if not self._behind:
+            client.loop.call_soon(self._go_on)
+        self._behind.append(client)
+
+    def _go_on(self) -> None:
+        for _ in range(min(A_ROUND, len(self._behind))):
+            self._behind.popleft().go_on()
+        if self._behind:
+            self._behind[0].loop.call_soon(self._go_on)
 
     def look(self, now_s: float) -> None:
         """Part with those that let their time pass; to be called every second, with the loop's time."""

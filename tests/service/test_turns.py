@@ -1,0 +1,90 @@
+"""A flood of requests is worked on a few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from openrouter_guard.api.turns import AT_A_TIME, Turns
+
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+
+
+class Work:
+    """An app whose requests take until they are told."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.begun, self.ended = 0, 0
+        self.go, self.end = asyncio.Event(), asyncio.Event()
+        self._fails = fails
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.begun += 1
+        await self.go.wait()
+        if self._fails:
+            raise KeyError("a mistake")
+        await send(START)
+        await self.end.wait()
+        self.ended += 1
+
+
+async def receive() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def send(_message: Message) -> None:
+    pass
+
+
+def ask(turns: Turns, path: str, count: int) -> list[asyncio.Task[None]]:
+    async def one() -> None:
+        await turns({"type": "http", "path": path}, receive, send)
+
+    return [asyncio.create_task(one()) for _ in range(count)]
+
+
+async def settled() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def work() -> Work:
+    return Work()
+
+
+async def test_until_their_answer_begins(work: Work) -> None:
+    tasks = ask(Turns(work, ()), "/slow", 20)
+    await settled()
+    assert work.begun == AT_A_TIME
+    work.go.set()
+    await settled()
+    # To send may take as long as the client likes: that holds up nobody.
+    assert (work.begun, work.ended) == (20, 0)
+    work.end.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_what_is_quick_is_not_held_up(work: Work) -> None:
+    turns = Turns(work, {"/livez"})
+    tasks = ask(turns, "/slow", 20) + ask(turns, "/livez", 5)
+    await settled()
+    assert work.begun == AT_A_TIME + 5
+    work.go.set()
+    work.end.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_one_that_fails_or_is_cancelled_gives_its_turn_back() -> None:
+    work = Work(fails=True)
+    turns = Turns(work, ())
+    cancelled, failing = ask(turns, "/slow", AT_A_TIME), ask(turns, "/slow", 20)
+    await settled()
+    for task in cancelled:
+        task.cancel()
+    work.go.set()
+    found = await asyncio.gather(*cancelled, *failing, return_exceptions=True)
+    assert [type(each) for each in found] == [asyncio.CancelledError] * AT_A_TIME + [KeyError] * 20
+    assert work.begun == AT_A_TIME + 20
