@@ -1,0 +1,123 @@
+"""The script that gives permits does what the rule does, or leaves it to the rule."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+import redis.asyncio as aioredis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Policy
+from openrouter_guard.rules.override import Override, OverrideKind
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.wire import encode
+from openrouter_guard.store import Seen, Store
+
+OWNERS = ["worker-a/w1-1", 'quo"ted/\\w2-1', "worker-c/w3-7", "worker-d/w4-1"]
+FOREIGN = "wörker/w5-1"
+
+
+def _half_open(lease_s: dict[str, float] | None = None) -> HalfOpen:
+    now_s = time.time()
+    permits = {owner: now_s + seconds for owner, seconds in (lease_s or {}).items()}
+    return HalfOpen("timeout", now_s - 60, failures=5, permits=permits)
+
+
+def _open(ends_in_s: float) -> Open:
+    return Open("timeout", time.time() - 60, time.time() + ends_in_s, failures=5)
+
+
+# Not about now: the script runs a moment later.
+seconds = st.one_of(st.floats(-20, -0.5), st.floats(0.5, 15))
+owners = st.sampled_from([*OWNERS * 3, FOREIGN])
+half_open = st.dictionaries(owners, seconds, max_size=4).map(_half_open)
+is_open = seconds.map(_open)
+breakers = st.one_of(*[half_open] * 8, is_open, st.just(Closed()))
+overrides = st.sampled_from([*[None] * 12, *OverrideKind])
+
+
+def _record(breaker: Breaker, override: OverrideKind | None, limited_s: float) -> Record:
+    now_s = time.time()
+    record = records.now_open(records.fresh(now_s - 90), "timeout", "ann", now_s - 60, Policy())
+    upstream = replace(record.upstream, rate_limit_reset_s=now_s + limited_s if limited_s else 0.0)
+    kept = Override(override, "ann", "a test", now_s + 60) if override else None
+    return replace(record, breaker=breaker, upstream=upstream, override=kept)
+
+
+@pytest.fixture
+async def client(redis_url: str) -> aioredis.Redis:
+    return aioredis.Redis.from_url(redis_url, decode_responses=True)
+
+
+@given(
+    breaker=breakers,
+    override=overrides,
+    limited_s=st.sampled_from([*[0.0] * 10, -30.0, 30.0]),
+    owner=owners,
+    permits=st.integers(1, 4),
+    renews=st.booleans(),
+)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_it_decides_as_the_rule_does(
+    store: Store,
+    client: aioredis.Redis,
+    breaker: Breaker,
+    override: OverrideKind | None,
+    limited_s: float,
+    owner: str,
+    permits: int,
+    renews: bool,
+) -> None:
+    record, policy = _record(breaker, override, limited_s), Policy(permits=permits)
+    await client.flushall()
+    await client.hset(store.keys.state, mapping={name: text for name, text in encode(record).items() if text})
+    before = await store.read()
+    got, after = await store.permit(owner, before, policy, renews=renews)
+    wanted = _by_rule(before, owner, policy, after.now_s, renews=renews)
+    if got is None:
+        assert _is_rare(breaker, override, limited_s, owner)
+        assert after.raw == before.raw
+    else:
+        assert got == (wanted is not None)
+        _is_same(after, wanted or before.record)
+    await client.aclose()
+
+
+def _by_rule(before: Seen, owner: str, policy: Policy, now_s: float, *, renews: bool) -> Record | None:
+    assert before.record is not None
+    if renews and owner not in getattr(before.record.breaker, "permits", {}):
+        return None
+    return records.with_permit(before.record, owner, now_s=now_s, policy=policy)
+
+
+def _is_rare(breaker: Breaker, override: OverrideKind | None, limited_s: float, owner: str) -> bool:
+    names = [owner, *getattr(breaker, "permits", {})]
+    is_plain = isinstance(breaker, HalfOpen) and all(name.isascii() for name in names)
+    return not is_plain or override is not None or bool(limited_s)
+
+
+def _is_same(after: Seen, wanted: Record | None) -> None:
+    assert after.record is not None
+    assert wanted is not None
+    breaker, expected = after.record.breaker, wanted.breaker
+    assert isinstance(breaker, HalfOpen)
+    assert isinstance(expected, HalfOpen)
+    assert dict(breaker.permits) == pytest.approx(dict(expected.permits), abs=1e-4)
+    assert breaker.tried_at_s == pytest.approx(expected.tried_at_s, abs=1e-4)
+    same = replace(expected, permits=breaker.permits, tried_at_s=breaker.tried_at_s)
+    assert replace(after.record, version=0) == replace(wanted, breaker=same, version=0)
+
+
+async def test_of_a_state_of_another_epoch_it_says_nothing(store: Store, client: aioredis.Redis) -> None:
+    record = _record(_half_open(), None, 0.0)
+    await client.hset(store.keys.state, mapping={name: text for name, text in encode(record).items() if text})
+    seen = await store.read()
+    older = replace(seen, record=replace(record, epoch=record.epoch - 1))
+    got, after = await store.permit(OWNERS[0], older, Policy())
+    assert got is None
+    assert after.raw == seen.raw
+    await client.aclose()
