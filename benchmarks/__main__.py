@@ -16,6 +16,7 @@ from pathlib import Path
 
 from . import (
     closed_path,
+    distant_redis,
     false_trips,
     garbage,
     half_open,
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "propagation": propagation.run,
     "half_open": half_open.run,
     "redis_away": redis_away.run,
+    "distant_redis": distant_redis.run,
     "imports": imports.run,
     "false_trips": false_trips.run,
     "late_reports": late_reports.run,
