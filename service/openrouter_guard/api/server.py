@@ -95,6 +95,8 @@ def configured(app: ASGIApp) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        # Nothing here depends on who asks, or how a proxy was asked.
+        proxy_headers=False,
         timeout_graceful_shutdown=STOP_S,
     )
 
