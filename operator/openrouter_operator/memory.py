@@ -59,7 +59,7 @@ class Memory:
 
     def _reminded(self, workload: Workload, pause: Pause) -> Workload:
         is_due = self._clock() - self._mended_s.get(workload.uid, float("-inf")) >= MEND_S
-        return replace(workload, pause=pause, is_stripped=is_due)
+        return replace(workload, pause=pause, is_stripped=True, is_mendable=is_due)
 
     def holds(self, uid: str) -> bool:
         """Whether the workload is known to be paused, whatever is written on it."""

@@ -286,13 +286,16 @@ def _of_paused(goal: Goal, owner: Owner, reading: Reading, candidate: Candidate,
             return _put_back(candidate, pause, wanted, reading.now_s)
         # Somebody else's decision stands: we let go of it, and of what it was.
         return forgets(workload, released=reading.outage)
+    if wanted is None and workload.is_stripped:
+        # What it comes back to has to be written on it first: the admission policy lets us write no other replicas.
+        return Change(workload, workload.value, pause, is_written=False, rank=-options.priority)
     if wanted is None:
         if not workload.is_as_we_set_it and pause.set_to == pause.original:
             # It is back already, and its autoscaler has gone on since.
             return forgets(workload, released=goal.release)
         return Change(workload, pause.original, pause=None, released=goal.release, rank=-options.priority)
     value = _value(candidate, wanted)
-    if value == pause.set_to and not workload.is_stripped:
+    if value == pause.set_to and not (workload.is_stripped and workload.is_mendable):
         return None
     rank = options.priority * (1 if wanted < workload.set_pods else -1)
     pause = replace(pause, set_to=value, owner_uid=owner.uid, is_orphaned=False)

@@ -166,7 +166,8 @@ class Workload:
         is_altered: Whether something on the way, such as a mutating admission policy, made another value of what we
             wrote last.
         is_owned: Whether the API server knows us as the owner of some of its fields.
-        is_stripped: Whether somebody has taken its annotation away, so that only we know what it was.
+        is_stripped: Whether its annotation is not what we wrote, so that only we know what it was.
+        is_mendable: Whether it is time to write that annotation again.
     """
 
     kind: Kind
@@ -191,6 +192,7 @@ class Workload:
     is_altered: bool = False
     is_owned: bool = False
     is_stripped: bool = False
+    is_mendable: bool = True
 
     @classmethod
     def of(cls, kind: Kind, body: Mapping[str, Any]) -> Workload:

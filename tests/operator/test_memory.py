@@ -51,8 +51,11 @@ def test_an_annotation_of_an_earlier_outage_is_put_right(memory: Memory, owner: 
     assert (seen.pause, seen.is_stripped) == (PAUSED.pause, True)
     (again,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(seen)])
     assert (again.value, again.pause) == (0, PAUSED.pause)
-    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(seen)])
-    assert back.value == 3
+    (first,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(seen)])
+    assert (first.value, first.pause) == (0, PAUSED.pause), "what it comes back to is written on it first"
+    memory.made([first])
+    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(memory.recall(PAUSED))])
+    assert (back.value, back.pause) == (3, None)
 
 
 def test_one_of_an_earlier_outage_on_what_runs_means_nothing(memory: Memory) -> None:

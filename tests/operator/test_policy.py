@@ -54,7 +54,7 @@ class Account:
         try:
             self.patch("deployment/one", {"metadata": {"labels": {"tried": "yes"}}}, "--dry-run=server")
         except KubectlFailed as error:
-            return "may change no label" in str(error)
+            return "ValidatingAdmissionPolicy" in str(error)
         return False
 
 
@@ -150,6 +150,12 @@ TOO_MUCH = {
         {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u"}]}},
         "neither owners nor finalizers",
     ),
+    "more replicas than there were": ("deployment/one", PAUSE | {"spec": {"replicas": 9}}, "than there were before"),
+    "a finalizer of somebody else's on our resource": (
+        "ors/default",
+        {"metadata": {"finalizers": ["example.com/mine"]}},
+        "finalizers, but for its own",
+    ),
     "what a resource asks for": ("ors/default", {"spec": {"suspend": True}}, "no field of spec"),
     "the data of anything": ("configmap/kube-root-ca.crt", {"data": {"more": "data"}}, "but metadata and spec"),
 }
@@ -163,6 +169,41 @@ def test_whatever_goes_beyond_a_pause_is_refused(account: Account, fleet: Fleet)
         assert words in str(refused.value), tried
     after = fleet.deployments()["one"]
     assert (after["spec"], after["metadata"]["labels"]) == (before["spec"], before["metadata"]["labels"])
+
+
+def test_what_was_paused_comes_back_with_no_more_than_it_had(account: Account, fleet: Fleet) -> None:
+    account.patch("deployment/one", PAUSE)
+    with pytest.raises(KubectlFailed, match="no more replicas than there were before the pause"):
+        account.patch("deployment/one", {"spec": {"replicas": 4}})
+    account.patch("deployment/one", {"spec": {"replicas": 2}})
+    account.patch("deployment/one", {"spec": {"replicas": 3}, "metadata": {"annotations": {PAUSED: None}}})
+    assert fleet.replicas()["one"] == 3
+
+
+def test_finalizers_of_others_on_our_resource_stay(account: Account, fleet: Fleet) -> None:
+    theirs = {"metadata": {"finalizers": ["example.com/mine"]}}
+    fleet.kubectl("patch", "ors", "default", "--type=merge", f"--patch={json.dumps(theirs)}")
+    try:
+        account.patch("ors/default", {"metadata": {"finalizers": ["example.com/mine", FINALIZER]}})
+        account.patch("ors/default", theirs)
+        with pytest.raises(KubectlFailed, match="neither owners nor finalizers"):
+            account.patch("ors/default", {"metadata": {"finalizers": [FINALIZER]}})
+    finally:
+        fleet.kubectl("patch", "ors", "default", "--type=merge", '--patch={"metadata": {"finalizers": null}}')
+
+
+class TestProtectedNamespaces:
+    """The operator looks after the namespace, and its policy keeps it out."""
+
+    @pytest.fixture
+    def values(self, namespace: str) -> dict[str, Any]:
+        return {"namespaces": [namespace], "protectedNamespaces": [namespace]}
+
+    def test_nothing_is_paused_there(self, account: Account, fleet: Fleet) -> None:
+        with pytest.raises(KubectlFailed, match="nothing in kube-system, nor in"):
+            account.patch("deployment/one", PAUSE)
+        account.patch("ors/default", {"metadata": {"finalizers": [FINALIZER]}})
+        account.patch("ors/default", {"metadata": {"finalizers": None}})
 
 
 @pytest.mark.parametrize("part", ["scale", "status"])
