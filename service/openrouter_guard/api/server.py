@@ -65,7 +65,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
     app = create_app(settings)
     server = Server(configured(app), on_stop=app.state.scopes.drain)
     with listening(host, port) as listener:
-        logger.info("running on %s, %s", _url(listener), _about(settings, app.state.scopes.default.store.address))
+        logger.info("running on %s %s", _url(listener), _about(settings, app.state.scopes.default.store.address))
         for each in settings.for_each_scope():
             if not each.api_key:
                 name = api_key_variable(each.scope, is_further=each.scope != settings.scope)
