@@ -207,3 +207,19 @@ def test_an_override_that_a_person_ended_after_the_loss_stays_ended() -> None:
     assert began.override == forced
     ended = records.released(replace(began, begun=began.epoch), by="ann", now_s=NOW_S)
     assert (recovered(known, written(ended), NOW_S, POLICY) or ended).override is None
+
+
+def test_who_joins_a_half_open_breaker_to_an_older_one_keeps_room_for_the_permits_of_others() -> None:
+    halved = Transition(BEGUN + 2, Phase.OPEN, Phase.HALF_OPEN, "reset_timeout", "wa/1", NOW_S - 5)
+    waiting = Open("timeout", NOW_S - 60, NOW_S + 3)
+    trying = HalfOpen("timeout", NOW_S - 60, permits={"wa/1": NOW_S + 10})
+    # A worker that had not seen the first trial call has written back that it waits; then the caller tells of it.
+    seen = Record(waiting, BEGUN + 80_000, transitions=(OPENED,), begun=BEGUN + 80_000, version=1)
+    known = Record(trying, BEGUN + 2, transitions=(OPENED, halved), begun=BEGUN, version=4)
+    joined = recovered(known, seen, NOW_S, POLICY)
+    assert joined is not None
+    assert records.with_permit(joined, "wc/1", now_s=NOW_S + 1, policy=POLICY) is None
+    another = replace(known, breaker=replace(trying, permits={"wa/1": NOW_S + 10, "wb/1": NOW_S + 10}), version=5)
+    told = recovered(another, replace(joined, version=2), NOW_S + 1, POLICY)
+    assert told is not None
+    assert getattr(told.breaker, "permits", {}).keys() == {"wa/1", "wb/1"}

@@ -69,15 +69,24 @@ def _is_over(breaker: Breaker, now_s: float, policy: Policy) -> bool:
 def _again(known: Record, now_s: float, policy: Policy) -> Record:
     """All of it, as it is to begin in an empty Redis."""
     breaker = breakers.with_clock(known.breaker, now_s=now_s, policy=policy)
-    rejoin_s = round(now_s + REJOIN_S, 6)
     match breaker:
         case Open():
-            breaker = replace(breaker, until_s=max(breaker.until_s, rejoin_s))
+            breaker = replace(breaker, until_s=max(breaker.until_s, _rejoin_s(now_s)))
         case HalfOpen():
-            live = {owner: max(end_s, rejoin_s) for owner, end_s in _live(breaker.permits, now_s).items()}
-            unknown = {f"{LOST}{number}": rejoin_s for number in range(len(live), policy.permits)}
-            breaker = replace(breaker, permits=live | unknown)
+            breaker = _with_unknown(breaker, now_s, policy)
     return replace(known, breaker=breaker, epoch=next_epoch(known.epoch, now_s))
+
+
+def _with_unknown(breaker: HalfOpen, now_s: float, policy: Policy) -> HalfOpen:
+    """The breaker whose free permits are held for those who have yet to tell of theirs."""
+    rejoin_s = _rejoin_s(now_s)
+    live = {owner: max(end_s, rejoin_s) for owner, end_s in _live(breaker.permits, now_s).items()}
+    unknown = {f"{LOST}{number}": rejoin_s for number in range(len(live), policy.permits)}
+    return replace(breaker, permits=live | unknown)
+
+
+def _rejoin_s(now_s: float) -> float:
+    return round(now_s + REJOIN_S, 6)
 
 
 def _joined(known: Record, seen: Record, now_s: float, policy: Policy) -> Record:
@@ -129,6 +138,9 @@ def _breaker(base: Breaker, known: Record, seen: Record, now_s: float, policy: P
             return replace(base, until_s=max(ours.until_s, seen.breaker.until_s))
         case HalfOpen(), HalfOpen(), HalfOpen():
             return replace(base, permits=_permits(ours.permits, seen.breaker.permits, now_s, policy))
+        case HalfOpen(), HalfOpen(), _:
+            # Others may have had permits since; what they found instead came of what was known before that.
+            return _with_unknown(ours, now_s, policy)
         case Closed(), Closed(), Closed() if ours.since_s > seen.breaker.since_s and not _is_over(
             ours, now_s, policy
         ):
