@@ -40,6 +40,7 @@ class Effort:
         resources: How many ``OpenRouterStatus`` one operator looks after.
         idle_s: For how long an operator with nothing to do is looked at.
         crashes: Stories in which the operator is killed.
+        exploring_s: For how long the interleavings of a small fleet are tried.
     """
 
     samples: int
@@ -65,6 +66,7 @@ class Effort:
     resources: int
     idle_s: float
     crashes: int
+    exploring_s: float
 
 
 QUICK = Effort(
@@ -91,6 +93,7 @@ QUICK = Effort(
     resources=500,
     idle_s=20.0,
     crashes=200,
+    exploring_s=600.0,
 )
 FULL = Effort(
     samples=101,
@@ -116,6 +119,7 @@ FULL = Effort(
     resources=500,
     idle_s=240.0,
     crashes=200,
+    exploring_s=3600.0,
 )
 TINY = Effort(
     samples=3,
@@ -141,6 +145,7 @@ TINY = Effort(
     resources=2,
     idle_s=0.5,
     crashes=1,
+    exploring_s=1.0,
 )
 
 

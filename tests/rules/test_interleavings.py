@@ -1,0 +1,107 @@
+"""What three workers, two permits and a handful of faults can come to: all of it, so many steps deep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from openrouter_guard.rules import breaker as breakers
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import HalfOpen, Policy
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.signals import Signal
+from tests.rules.exploring import explore, roots
+from tests.rules.protocol import Violation, World
+
+
+def worlds(*, crashes: int = 0, losses: int = 0, older: int = 0) -> list[World]:
+    return [replace(world, crashes=crashes, losses=losses, older=older) for world in roots()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("faults", "depth"),
+    [
+        pytest.param({"crashes": 1}, 5, id="a worker crashes"),
+        pytest.param({"losses": 1}, 5, id="Redis loses the state"),
+        pytest.param({"older": 1}, 5, id="an older writer writes"),
+        pytest.param({"crashes": 1, "losses": 1, "older": 1}, 4, id="all of these"),
+    ],
+)
+def test_no_interleaving_breaks_a_promise(faults: dict[str, int], depth: int) -> None:
+    found = explore(worlds(**faults), depth=depth)
+    print(f"{found.states:,} states, {found.moves:,} moves, {found.depth} steps deep")
+    assert found.depth == depth
+    assert found.states > 10_000
+
+
+# -- the search finds what is broken: each promise, by a rule that does not keep it ---------------------------------
+
+
+def three_permits(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = breakers.with_permit
+
+    def with_permit(breaker: Any, owner: str, *, now_s: float, policy: Policy) -> HalfOpen | None:
+        return real(breaker, owner, now_s=now_s, policy=replace(policy, permits=3))
+
+    monkeypatch.setattr(breakers, "with_permit", with_permit)
+
+
+def leases_that_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = breakers.with_permit
+
+    def with_permit(breaker: Any, owner: str, *, now_s: float, policy: Policy) -> HalfOpen | None:
+        held = getattr(breaker, "permits", {})
+        return None if len(held) >= policy.permits else real(breaker, owner, now_s=now_s, policy=policy)
+
+    monkeypatch.setattr(breakers, "with_permit", with_permit)
+
+
+def whoever_comes_late_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = records.after_trial
+
+    def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, policy: Policy) -> Record:
+        if isinstance(record.breaker, HalfOpen):
+            record = replace(record, breaker=replace(record.breaker, permits={owner: now_s}))
+        return real(record, signal, owner, now_s=now_s, policy=policy)
+
+    monkeypatch.setattr(records, "after_trial", after_trial)
+
+
+def epochs_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = records._told
+    monkeypatch.setattr(records, "_told", lambda record, *told: replace(real(record, *told), epoch=record.epoch))
+
+
+def an_older_writer_closes_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        records, "_after_older_writer", lambda record, now_s, _policy: records.now_closed(record, "old", now_s)
+    )
+
+
+def one_failure_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breakers, "threshold", lambda _calls_per_minute, _policy: 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("broken", "depth", "told"),
+    [
+        (three_permits, 4, "3 trial calls are out"),
+        (leases_that_never_end, 3, "gets no permit though all is long over"),
+        (whoever_comes_late_decides, 7, "the late result of"),
+        (epochs_that_stay, 4, "repeats the epoch"),
+        (an_older_writer_closes_what_is_open, 3, "an open breaker ends before its time"),
+        (one_failure_is_enough, 5, "1 failures open the breaker"),
+    ],
+)
+def test_a_broken_rule_is_found(
+    broken: Callable[[pytest.MonkeyPatch], None], depth: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = worlds(older=1)
+    broken(monkeypatch)
+    with pytest.raises(Violation, match=told):
+        explore(begin, depth=depth)
