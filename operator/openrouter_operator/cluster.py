@@ -1,15 +1,7 @@
 """The only file that talks to Kubernetes.
 
 Everything is asked and answered as plain JSON, whatever the kind; every call is bounded, and every failure is one of
-ours:
-
-ClusterError
-├── Unavailable   wait: no answer, or the API server asks to come later
-├── Conflict      look again: somebody has changed it meanwhile
-├── NotFound      it is gone
-├── Expired       list anew: a watch cannot go on from where it was
-├── Refused       fix it: no permission, or something does not admit the change
-└── NotLeading    stop: another operator may be acting
+:mod:`.cluster_errors`.
 """
 
 from __future__ import annotations
@@ -29,8 +21,9 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
+from openrouter_guard.errors import ConfigurationError
 
+from .cluster_errors import ClusterError, Conflict, Expired, NotFound, NotLeading, Refused, Unavailable, error_of
 from .spec import DEFAULT_CLASS
 from .workload import FIELD_MANAGER, GROUP, PAUSED, RELEASED, Change, Workload
 
@@ -72,7 +65,6 @@ SILENT_S = 70.0
 _MERGE = "application/merge-patch+json"
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-_BODY_SHOWN = 300
 
 
 def finalizer_of(resource_class: str) -> str:
@@ -83,40 +75,6 @@ def finalizer_of(resource_class: str) -> str:
 def is_finalizer(name: str) -> bool:
     """Whether it is ours, of whatever class."""
     return name == FINALIZER or name.startswith(f"{FINALIZER}-")
-
-
-class ClusterError(OpenRouterGuardError):
-    """The root of the tree."""
-
-
-class Unavailable(ClusterError):
-    """The API server does not answer, or not now.
-
-    Attributes:
-        after_s: In how many seconds it asks to be tried again; 0 if it does not say.
-    """
-
-    after_s = 0.0
-
-
-class Conflict(ClusterError):
-    """What was to be changed is no longer as it was seen."""
-
-
-class NotFound(ClusterError):
-    """There is no such object."""
-
-
-class Expired(ClusterError):
-    """What happened since that version is no longer known."""
-
-
-class Refused(ClusterError):
-    """The API server answers, and will not do it."""
-
-
-class NotLeading(ClusterError):
-    """The lease is not known to be held, so nothing may be written."""
 
 
 class Cluster:
@@ -302,11 +260,11 @@ class Cluster:
             answer = await self._watching.call_api(*call, _request_timeout=timeout)
             async with answer.response:
                 if answer.status >= 400:
-                    raise _error(answer.status, await answer.read(), answer.headers)
+                    raise error_of(answer.status, await answer.read(), answer.headers)
                 async for line in answer.response.content:
                     event = json.loads(line)
                     if event["type"] == "ERROR":
-                        raise _error(event["object"].get("code", 500), json.dumps(event["object"]).encode(), {})
+                        raise error_of(event["object"].get("code", 500), json.dumps(event["object"]).encode(), {})
                     yield event["type"], event["object"]
 
     async def _pages(self, kind: Path, namespace: str, accept: str = _JSON) -> AsyncIterator[Mapping[str, Any]]:
@@ -394,7 +352,7 @@ class Cluster:
         self.answers[method, str(answer.status)] += 1
         self._note_time(answer.headers or {})
         if answer.status >= 400:
-            raise _error(answer.status, text, answer.headers or {})
+            raise error_of(answer.status, text, answer.headers or {})
         try:
             found: dict[str, Any] = json.loads(text)
         except ValueError:
@@ -434,24 +392,3 @@ def _resource(namespace: str, name: str) -> str:
 
 def _leases(namespace: str) -> str:
     return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-
-
-def _error(status: int, text: bytes, headers: Mapping[str, str]) -> ClusterError:
-    try:
-        message = str(json.loads(text)["message"])
-    except (KeyError, TypeError, ValueError):
-        message = " ".join(text[:_BODY_SHOWN].decode(errors="replace").split()) or f"HTTP {status}"
-    match status:
-        case 404:
-            return NotFound(message)
-        case 409:
-            return Conflict(message)
-        case 410:
-            return Expired(message)
-        case _ if status == 429 or status >= 500:
-            error = Unavailable(message)
-            after = headers.get("Retry-After", "")
-            error.after_s = float(after) if after.isdecimal() else 0.0
-            return error
-        case _:
-            return Refused(message)
