@@ -52,6 +52,8 @@ def test_enough_failures_from_enough_reporters_open_the_breaker(breaker: Closed,
         pytest.param({"wa": 9, "wb": 1}, 2, 0.0, Phase.CLOSED, id="two live: one of them is half of it and no more"),
         pytest.param({"wa": 9, "wb": 2}, 2, 0.0, Phase.OPEN, id="two live, and both fail"),
         pytest.param({"wa": 5}, 1, 0.0, Phase.OPEN, id="one lives: its failures are all there are"),
+        pytest.param({"wa": 5, "c1": 1}, 2, 0.0, Phase.OPEN, id="one lives, and a health check agrees with it"),
+        pytest.param({"wa": 9, "wb": 1, "c1": 1}, 200, 0.0, Phase.CLOSED, id="a check by chance, as any other"),
         pytest.param({f"w{n}": 1 for n in range(5)}, 200, 0.0, Phase.OPEN, id="one each of five"),
     ],
 )

@@ -9,6 +9,7 @@ from . import breaker as breakers
 from . import limits
 from .breaker import Breaker, Closed, Open, Phase, Policy
 from .record import KEY_WORKS, Record, Upstream, block_s, extended, found_lately, fresh, now_closed, now_open
+from .run import CHECKER_PREFIX
 from .signals import OpenRouterState, Signal
 
 __all__ = [
@@ -22,8 +23,6 @@ __all__ = [
     "with_check_slot",
 ]
 
-CHECKER_PREFIX = "c"
-"""The reporters' names that start so are health services, whose own checks count too."""
 _OF_THE_ACCOUNT = frozenset({OpenRouterState.API_KEY_INVALID, OpenRouterState.CREDITS_EXHAUSTED})
 
 

@@ -9,8 +9,10 @@ from dataclasses import replace
 
 from .breaker import Closed, Policy, threshold
 
-__all__ = ["SHARES_KEPT", "are_enough", "longer", "without"]
+__all__ = ["CHECKER_PREFIX", "SHARES_KEPT", "are_enough", "longer", "without"]
 
+CHECKER_PREFIX = "c"
+"""The reporters' names that start so are health services, whose own checks count too."""
 SHARES_KEPT = 32
 """Of so many reporters it is known how many failures of a run came from each. Where more failed in a row, it is no
 single one that fails."""
@@ -39,7 +41,9 @@ def without(breaker: Closed) -> Closed:
 def are_enough(breaker: Closed, live_reporters: int, calls_per_minute: float, policy: Policy) -> bool:
     """Whether the failures reach the threshold, where no reporter counts for more than its share of it."""
     wanted = threshold(calls_per_minute, policy)
-    reporters = max(min(policy.reporters_wanted, live_reporters), 1)
+    # A health check that fails too agrees with the workers, and takes nothing of what they count for.
+    workers = live_reporters - sum(name.startswith(CHECKER_PREFIX) for name in breaker.run)
+    reporters = max(min(policy.reporters_wanted, workers), 1)
     return _counting(breaker, -(-wanted // reporters)) >= wanted
 
 
