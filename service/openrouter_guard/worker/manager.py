@@ -292,7 +292,12 @@ class OpenRouterStateManager:
         Raises:
             StoreError: If Redis does not take it.
         """
-        await self._store.change(lambda record, now_s: record and reset(record, by=who, now_s=now_s))
+
+        def decide(record: Record | None, now_s: float) -> Record | None:
+            # What is shown as open is closed, also where nobody has written that down yet.
+            return record and reset(self._current(record, now_s), by=who, now_s=now_s)
+
+        await self._store.change(decide)
 
     async def close(self) -> None:
         """Close the connections of our own; a client that was given stays open."""
