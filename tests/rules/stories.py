@@ -18,7 +18,7 @@ from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, 
 from openrouter_guard.rules.window import Tally
 from openrouter_guard.rules.wire import encode, parse
 
-__all__ = ["POLICY", "Event", "Story", "steps"]
+__all__ = ["POLICY", "Event", "Story", "lose", "steps"]
 
 POLICY = Policy(
     failure_threshold=2,

@@ -137,7 +137,7 @@ class TestTheAccount:
                 answer = await ask(service, FORCED)
                 await asyncio.sleep(0.02)
         assert (answer["status"], answer["balance"]) == ("active", 87.5)
-        assert caplog.text.count("The account's credit is not known: Only management keys") == 1
+        assert caplog.text.count("The account's credit is not known (scope default): Only management keys") == 1
 
 
 class TestAnEmptyAccount:

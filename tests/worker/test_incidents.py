@@ -85,7 +85,7 @@ class TestTheBreakerIsTheFleets:
                 # Its good call has ended the run.
                 fail_to_connect(alone, 4)
                 assert alone.state.phase is Phase.CLOSED
-                fail_to_connect(another, 1)
+                fail_to_connect(another, 2)
                 until(lambda: {alone.state.phase, another.state.phase} == {Phase.OPEN})
 
     def test_a_worker_that_starts_finds_the_breaker_open_and_leaves_it_as_it_is(

@@ -58,7 +58,8 @@ def put_down(record: Record, now_s: float) -> Record:
 def kept(old: Record | None, new: Record, now_s: float) -> tuple[Record, Times]:
     """The record to commit in the place of *old*, and the time to put down with it, none of it twice.
 
-    Where Redis lost the state, the record that is committed again says itself until when its time was put down.
+    Where Redis lost the state, the record that is committed again says itself until when its time was put down. What
+    has passed since counts for the state that it begins in.
     """
     if _is_moved(old, new):
         # Never earlier than it was: after a failover the server's clock may be behind.
