@@ -12,7 +12,7 @@ import pytest
 
 from openrouter_guard.api import connection
 from openrouter_guard.api.connection import BODY_MAX_BYTES, HEAD_MAX_BYTES, HEAD_S, HEADERS_MAX, LINGER_S, REQUEST_S
-from openrouter_guard.api.crowd import Crowd
+from openrouter_guard.api.crowd import HELD_MAX_BYTES, Crowd
 from openrouter_guard.settings import Settings, Tokens
 from tests.service.apps import STATUS, WRITE_TOKEN, FakeUpstream, eventually
 from tests.service.listening import Listening, listening
@@ -115,6 +115,22 @@ async def test_a_body_that_never_ends_is_413(served: Listening) -> None:
         for _ in range(BODY_MAX_BYTES // 65_536 + 1):
             await client.send(b" " * 65_536)
         assert await client.status() == 413
+
+
+async def test_bodies_that_are_read_and_never_end_have_a_bound_together(served: Listening) -> None:
+    # Also of those who may write: what a route has taken of a body is kept until the body is whole.
+    large = f"{TO_WRITE}Content-Length: 1000000\r\n\r\n[".encode() + b" " * 900_000
+    crowd = served.server.crowd
+    async with AsyncExitStack() as stack:
+        writers = [await stack.enter_async_context(wire(served)) for _ in range(20)]
+        for each in writers:
+            await each.send(large)
+        await eventually(lambda: len(crowd.waiting) <= HELD_MAX_BYTES // 900_000 + 1)
+        assert 900_000 < crowd.held_bytes <= HELD_MAX_BYTES
+        async with wire(served) as client:
+            await client.send(f"{TO_WRITE}Content-Length: {len(REPORT)}\r\n\r\n{REPORT}")
+            assert await client.status() == 200
+    await eventually(lambda: crowd.held_bytes == 0)
 
 
 async def test_what_is_no_http_is_400_with_the_problem_said(served: Listening) -> None:

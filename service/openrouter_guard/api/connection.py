@@ -77,7 +77,7 @@ class Connection(HttpToolsProtocol):
     """uvicorn's protocol for HTTP/1.1, within bounds.
 
     Attributes:
-        held_bytes: What the request that is not whole yet takes.
+        held_bytes: What the request takes that is not answered yet.
     """
 
     server_state: Crowd
@@ -269,10 +269,10 @@ class Connection(HttpToolsProtocol):
         held_bytes = len(self._unfed)
         if self._stage == _HEAD:
             held_bytes += self._head_bytes
+        elif self._stage >= _BODY and not self.cycle.response_complete and self.scope["method"] in _WITH_BODY:
+            held_bytes += self._body_bytes  # whoever takes it from here keeps it until the answer
         elif self._stage == _BODY:
             held_bytes += self._untold_bytes
-        if self._stage >= _BODY and not self.cycle.response_complete:
-            held_bytes += len(self.cycle.body)
         if held_bytes != self.held_bytes:
             more_bytes, self.held_bytes = held_bytes - self.held_bytes, held_bytes
             self.server_state.hold(more_bytes)

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["CONNECTIONS_MAX", "Crowd"]
+__all__ = ["CONNECTIONS_MAX", "HELD_MAX_BYTES", "Crowd"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ CONNECTIONS_MAX = 1000
 RESERVE = 64
 """So many more are let in, for the probes alone, while all others are being answered."""
 HELD_MAX_BYTES = 8 * 1024 * 1024
-"""What all requests that nobody has read yet may take together."""
+"""What all requests that are not answered yet may take together."""
 A_ROUND = 16
 """So many requests that came behind others begin in one round of the event loop."""
 STUCK_MAX = 64
@@ -38,7 +38,7 @@ class Crowd(ServerState):
         waiting: Those whose client has the next word, the longest waiting first.
         answering: Those with a request that is whole and not answered yet.
         stuck: Those whose client does not take its answer, the oldest first.
-        held_bytes: What requests take that nobody has read yet.
+        held_bytes: What requests take that are not answered yet.
     """
 
     def __init__(self, connections_max: int = CONNECTIONS_MAX) -> None:
