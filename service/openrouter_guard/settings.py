@@ -13,6 +13,7 @@ from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE, Keys
 from .rules.breaker import Policy
 from .rules.hiding import remember, secrets_in, without_keys
+from .tokens import Tokens, tokens_in
 from .variables import PREFIX as _PREFIX
 from .variables import unknown, unused_keys
 
@@ -29,8 +30,6 @@ __all__ = [
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
 LONGEST_S = 30 * 86_400.0
 MOST = 1_000_000
-TOKEN_MIN = 16
-_TOKEN = re.compile(rf"[!-~]{{{TOKEN_MIN},}}")
 _ADDRESS = re.compile(r"https?://[^\s/?#]+(:\d{1,5})?([/?]\S*)?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?")
 
@@ -81,19 +80,6 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
-    """What those must send who read or write over HTTP. Left out of every representation.
-
-    Attributes:
-        read: Empty: everybody may read.
-        write: Empty: nobody may write. Who writes may read.
-    """
-
-    read: str = field(default="", repr=False)
-    write: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class FurtherScope:
     """Another scope beside the first, with keys of its own; empty if there is none."""
 
@@ -140,7 +126,7 @@ class Settings:
     def __post_init__(self) -> None:
         addresses = {str(number): url for number, url in enumerate((self.redis_url, *self.health_urls))}
         further = (key for each in self.further for key in (each.api_key, each.management_key))
-        own = (self.api_key, self.management_key, self.tokens.read, self.tokens.write, self.webhook_url, *further)
+        own = (self.api_key, self.management_key, *self.tokens.all, self.webhook_url, *further)
         remember((*own, *secrets_in(addresses)))
 
     def for_each_scope(self) -> tuple[Settings, ...]:
@@ -168,6 +154,7 @@ class Settings:
         checked(redis_url, scope)
         read = _Reader(environ)
         policy, thresholds = Policy(), Thresholds()
+        further = _further(environ, redis_url, scope)
         settings = cls(
             redis_url=redis_url,
             scope=scope,
@@ -210,12 +197,12 @@ class Settings:
             ),
             redis_timeout_s=read.seconds("REDIS_TIMEOUT_SECONDS", 1.0),
             worker_id=environ.get(f"{_PREFIX}WORKER_ID", ""),
-            tokens=_tokens(environ),
+            tokens=tokens_in(environ, {scope, *(each.scope for each in further)}),
             cors_origins=_origins(environ.get(f"{_PREFIX}CORS_ORIGINS", "")),
             management_key=environ.get("OPENROUTER_MANAGEMENT_KEY", "").strip(),
             health_urls=_addresses(f"{_PREFIX}HEALTH_URLS", environ),
             webhook_url=_webhook_url(environ),
-            further=_further(environ, redis_url, scope),
+            further=further,
             webhook_format=_webhook_format(environ),
         )
         read.refuse_contradictions()
@@ -280,26 +267,6 @@ def _warn_once(sentence: str) -> None:
     import logging
 
     logging.getLogger(__name__).warning("%s", sentence)
-
-
-def _tokens(environ: Mapping[str, str]) -> Tokens:
-    """The tokens; what is wrong with one is said without it."""
-    read, write = (_token(environ, f"{_PREFIX}{name}_TOKEN") for name in ("READ", "WRITE"))
-    if read and read == write:
-        raise ConfigurationError(
-            f"{_PREFIX}READ_TOKEN and {_PREFIX}WRITE_TOKEN are the same: choose two, or everybody who reads may write"
-        )
-    return Tokens(read, write)
-
-
-def _token(environ: Mapping[str, str], name: str) -> str:
-    token = environ.get(name, "").strip()
-    if token and not _TOKEN.fullmatch(token):
-        raise ConfigurationError(
-            f"{name} cannot be used: write {TOKEN_MIN} or more of ASCII's letters, digits and signs, without spaces, "
-            "such as what `openssl rand -hex 32` prints"
-        )
-    return token
 
 
 def _origins(text: str) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ NAMES = frozenset(
         "RECHECK_SECONDS",
         "REDIS_TIMEOUT_SECONDS",
         "REFUSALS_WANTED",
+        "REPORT_TOKEN",
         "RESET_TIMEOUT_SECONDS",
         "SCOPE",
         "SLOW_RATE",

@@ -39,6 +39,7 @@ EVERYTHING: dict[str, Any] = {
     "healthService": {
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example"}],
         "writeToken": {"existingSecret": {"name": "tokens"}},
+        "reportToken": {"existingSecret": {"name": "tokens"}},
         "webhook": {"existingSecret": {"name": "chat"}, "format": "slack"},
         "readToken": {"existingSecret": {"name": "tokens", "key": "reader"}},
     },
@@ -265,6 +266,7 @@ class TestEnvironment:
     def test_only_the_health_service_gets_the_tokens(self, everything: Manifests, minimal: Manifests) -> None:
         found = environ(everything, HEALTH_SERVICE)
         assert found["OPENROUTER_GUARD_WRITE_TOKEN"] == {"secretKeyRef": {"name": "tokens", "key": "write-token"}}
+        assert found["OPENROUTER_GUARD_REPORT_TOKEN"] == {"secretKeyRef": {"name": "tokens", "key": "report-token"}}
         assert found["OPENROUTER_GUARD_READ_TOKEN"] == {"secretKeyRef": {"name": "tokens", "key": "reader"}}
         others = environ(everything, OPERATOR).keys() | environ(minimal, HEALTH_SERVICE).keys()
         assert not [name for name in others if name.endswith("_TOKEN")]

@@ -22,6 +22,7 @@ NOT_THRESHOLDS = {
     "SCOPE",
     "WORKER_ID",
     "READ_TOKEN",
+    "REPORT_TOKEN",
     "WRITE_TOKEN",
     "CORS_ORIGINS",
     "HEALTH_URLS",

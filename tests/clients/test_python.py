@@ -61,6 +61,12 @@ def call(generated: ModuleType, document: dict[str, Any], answer: Answer) -> Any
     given: dict[str, Any] = {}
     if answer.operation == "report":
         given["body"] = models.ReportBody.from_dict(report)
+    if answer.operation == "take_permit":
+        given["body"] = models.PermitBody.from_dict({"worker_id": "w"})
+    if answer.operation in ("renew_permit", "end_permit"):
+        given["permit"] = "x.y"
+    if answer.operation == "end_permit":
+        given["body"] = models.ResultBody.from_dict({"success": True})
     if answer.operation == "override":
         given["body"] = models.OverrideBody.from_dict(override)
     if answer.operation == "end_override":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from openrouter_guard.api import create_app
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import Settings, Tokens
 from openrouter_guard.store import Store
-from tests.service.apps import READ_TOKEN, WRITE_TOKEN, FakeUpstream, bearer, running
+from tests.service.apps import READ_TOKEN, WRITE_TOKEN, FakeUpstream, bearer, eventually, fail, running
 from tests.service.outages import outage
 
 __all__ = ["JSON", "Answer", "tour"]
@@ -25,6 +26,8 @@ PREFIX = "/api/v1/openrouter"
 SCOPED = ("status", "metrics", "gate", "badge", "history", "workers", "models", "paused")
 JSON = frozenset({"application/json", "application/problem+json"})
 AWAY = "redis://127.0.0.1:1/0"
+PERMIT = "WyJnby0xIiwiIiwwLDQ1MDM1OTk2MjczNzA0OTZd.x"
+"""In the form of one, which nobody holds."""
 REPORT = {"worker_id": "go-1", "results": [{"success": False, "status_code": 429, "retry_after_seconds": 1}]}
 
 
@@ -61,6 +64,10 @@ def _writing(query: str = "", headers: dict[str, str] | None = None) -> list[Req
     mark = "&" if query else "?"
     return [
         Request("report", "POST", f"{PREFIX}/reports{query}", {"json": REPORT, "headers": own}),
+        Request("take_permit", "POST", f"{PREFIX}/permits{query}", {"json": {"worker_id": "go-1"}, "headers": own}),
+        Request("renew_permit", "PUT", f"{PREFIX}/permits/{PERMIT}{query}", {"headers": own}),
+        Request("end_permit", "DELETE", f"{PREFIX}/permits/{PERMIT}{query}", {"headers": own}),
+        Request("end_permit", "DELETE", f"{PREFIX}/permits/x{query}", {"headers": own}),
         Request("override", "POST", f"{PREFIX}/override{query}", {"json": _override(), "headers": own}),
         Request("end_override", "DELETE", f"{PREFIX}/override{query}{mark}who=ada", {"headers": own}),
     ]
@@ -78,13 +85,18 @@ def _refused() -> list[Request]:
     """What is wrong with a body, in each way that is described."""
     writer = bearer(WRITE_TOKEN)
     found = []
-    for operation, path in (("report", f"{PREFIX}/reports"), ("override", f"{PREFIX}/override")):
+    for operation, method, path in (
+        ("report", "POST", f"{PREFIX}/reports"),
+        ("take_permit", "POST", f"{PREFIX}/permits"),
+        ("end_permit", "DELETE", f"{PREFIX}/permits/{PERMIT}"),
+        ("override", "POST", f"{PREFIX}/override"),
+    ):
         as_json = writer | {"Content-Type": "application/json"}
         found += [
-            Request(operation, "POST", path, {"content": b"\xff\xfe{", "headers": as_json}),
-            Request(operation, "POST", path, {"content": b" " * 1_100_000, "headers": as_json}),
-            Request(operation, "POST", path, {"content": b"a=1", "headers": writer}),
-            Request(operation, "POST", path, {"json": {"scop": "team-a"}, "headers": writer}),
+            Request(operation, method, path, {"content": b"\xff\xfe{", "headers": as_json}),
+            Request(operation, method, path, {"content": b" " * 1_100_000, "headers": as_json}),
+            Request(operation, method, path, {"content": b"a=1", "headers": writer}),
+            Request(operation, method, path, {"json": {"scop": "team-a"}, "headers": writer}),
         ]
     return found
 
@@ -94,6 +106,27 @@ async def _asked(service: httpx.AsyncClient, requests: Iterable[Request]) -> Asy
         answer = await service.request(request.method, request.path, **request.more)
         media_type = answer.headers.get("content-type", "").partition(";")[0]
         yield Answer(request.operation, answer.status_code, media_type, answer.content)
+
+
+async def _trial(settings: Settings, upstream: FakeUpstream, store: Store) -> AsyncIterator[Answer]:
+    """A trial call, from its permit to what it came to."""
+    own = {"headers": bearer(WRITE_TOKEN)}
+    asks = Request("take_permit", "POST", f"{PREFIX}/permits", own | {"json": {"worker_id": "go-1"}})
+    soon = replace(settings, policy=replace(settings.policy, reset_timeout_s=0.2))
+    async with running(soon, upstream) as service:
+        await fail(store, 5)
+
+        async def permitted() -> Answer | None:
+            (answer,) = [each async for each in _asked(service, [asks])]
+            return answer if answer.status == 201 else None
+
+        answer = await eventually(permitted)
+        yield answer
+        path = f"{PREFIX}/permits/{json.loads(answer.content)['permit']}"
+        renews = Request("renew_permit", "PUT", path, own)
+        ends = Request("end_permit", "DELETE", path, own | {"json": {"success": True}})
+        async for each in _asked(service, [renews, ends]):
+            yield each
 
 
 @asynccontextmanager
@@ -137,6 +170,8 @@ async def tour(
         await client.flushall()
         async with opened as service:
             found += [answer async for answer in _asked(service, requests)]
+    await client.flushall()
+    found += [answer async for answer in _trial(writable, upstream, store)]
     monkeypatch.setattr("openrouter_guard.runtime.background.STALL_S", -1.0)
     async with running(settings, upstream) as service:
         found += [answer async for answer in _asked(service, PROCESS[:1])]

@@ -12,11 +12,19 @@ import pytest
 
 from openrouter_guard.api import auth
 from openrouter_guard.errors import ConfigurationError
-from openrouter_guard.settings import Settings, Tokens
+from openrouter_guard.settings import FurtherScope, Settings
+from openrouter_guard.tokens import ReportToken, Tokens
 from tests.service.apps import READ_TOKEN, STATUS, WRITE_TOKEN, FakeUpstream, bearer, running
 
 PREFIX = "/api/v1/openrouter"
-WRITES = [("POST", f"{PREFIX}/reports"), ("POST", f"{PREFIX}/override"), ("DELETE", f"{PREFIX}/override?who=ops")]
+REPORTS = [
+    ("POST", f"{PREFIX}/reports"),
+    ("POST", f"{PREFIX}/permits"),
+    ("PUT", f"{PREFIX}/permits/x"),
+    ("DELETE", f"{PREFIX}/permits/x"),
+]
+DECIDES = [("POST", f"{PREFIX}/override"), ("DELETE", f"{PREFIX}/override?who=ops")]
+WRITES = REPORTS + DECIDES
 WRITING = pytest.mark.parametrize(("method", "path"), WRITES)
 READS = [
     STATUS,
@@ -28,6 +36,10 @@ READS = [
     "/docs",
     "/nowhere",
 ]
+
+
+REPORT_TOKEN = "report-00112233445566778899aabbcc"
+BOUND_TOKEN = "bound-ffeeddccbbaa99887766554433"
 
 
 def basic(password: str) -> Mapping[str, str]:
@@ -50,7 +62,8 @@ class TestWriting:
                 for headers in ({}, bearer(""), bearer(WRITE_TOKEN))
             ]
         assert {answer.status_code for answer in answers} == {403}
-        assert "set OPENROUTER_GUARD_WRITE_TOKEN" in answers[0].json()["detail"]
+        variable = "REPORT" if (method, path) in REPORTS else "WRITE"
+        assert f"set OPENROUTER_GUARD_{variable}_TOKEN" in answers[0].json()["detail"]
 
     @WRITING
     @pytest.mark.parametrize(
@@ -141,9 +154,75 @@ class TestReading:
         async with running(guarded, upstream) as service:
             document = (await service.get("/openapi.json", headers=bearer(READ_TOKEN))).json()
         assert document["paths"][STATUS]["get"]["security"] == [{"readToken": []}]
-        assert document["paths"][f"{PREFIX}/reports"]["post"]["security"] == [{"writeToken": []}]
+        assert document["paths"][f"{PREFIX}/reports"]["post"]["security"] == [
+            {"reportToken": []},
+            {"writeToken": []},
+        ]
+        assert document["paths"][f"{PREFIX}/override"]["post"]["security"] == [{"writeToken": []}]
+        assert set(document["components"]["securitySchemes"]) == {"readToken", "reportToken", "writeToken"}
         assert "401" in document["paths"][STATUS]["get"]["responses"]
         assert "security" not in document["paths"]["/livez"]["get"]
+
+
+class TestReporting:
+    """A token that may report and take permits, and nothing else."""
+
+    @pytest.fixture
+    def guarded(self, settings: Settings) -> Settings:
+        bound = ReportToken(BOUND_TOKEN, frozenset({"team-a"}))
+        report = (ReportToken(REPORT_TOKEN), bound)
+        further = (FurtherScope("team-a"),)
+        return replace(settings, tokens=Tokens(READ_TOKEN, WRITE_TOKEN, report), further=further)
+
+    @pytest.mark.parametrize(("method", "path"), REPORTS)
+    @pytest.mark.parametrize("token", [REPORT_TOKEN, WRITE_TOKEN])
+    async def test_it_may_report_and_take_permits_and_so_may_who_writes(
+        self, guarded: Settings, upstream: FakeUpstream, method: str, path: str, token: str
+    ) -> None:
+        body = {"worker_id": "go-1", "results": [{"success": True}]} if method == "POST" else None
+        async with running(guarded, upstream) as service:
+            answer = await service.request(method, path, json=body, headers=bearer(token))
+        assert answer.status_code == (200 if body else 410)
+
+    @pytest.mark.parametrize(("method", "path"), [*DECIDES, *(("GET", path) for path in READS)])
+    async def test_it_may_do_nothing_else(
+        self, guarded: Settings, upstream: FakeUpstream, method: str, path: str
+    ) -> None:
+        async with running(guarded, upstream) as service:
+            answer = await service.request(method, path, headers=bearer(REPORT_TOKEN))
+        assert (answer.status_code, answer.json()["detail"][:21]) == (403, "This token may only r")
+
+    @pytest.mark.parametrize(("method", "path"), REPORTS)
+    async def test_nor_may_it_without_a_token_to_read_with(
+        self, settings: Settings, upstream: FakeUpstream, method: str, path: str
+    ) -> None:
+        only = replace(settings, tokens=Tokens(report=(ReportToken(REPORT_TOKEN),)))
+        async with running(only, upstream) as service:
+            refused = await service.request(method, path)
+            taken = await service.request(method, path, headers=bearer(REPORT_TOKEN))
+            stops = await service.post(f"{PREFIX}/override", headers=bearer(REPORT_TOKEN))
+            reads = await service.get(STATUS, headers=bearer(REPORT_TOKEN))
+        assert refused.status_code == 401
+        assert taken.status_code in (410, 415)
+        assert (stops.status_code, reads.status_code) == (403, 200)
+
+    @pytest.mark.parametrize(
+        ("token", "scope", "status_code"),
+        [
+            (BOUND_TOKEN, "?scope=team-a", 410),
+            (BOUND_TOKEN, "", 403),
+            (BOUND_TOKEN, "?scope=default", 403),
+            (BOUND_TOKEN, "?scope=team-b", 403),
+            (REPORT_TOKEN, "?scope=team-a", 410),
+            (REPORT_TOKEN, "?scope=team-b", 404),
+        ],
+    )
+    async def test_one_that_is_for_a_scope_may_report_of_no_other(
+        self, guarded: Settings, upstream: FakeUpstream, token: str, scope: str, status_code: int
+    ) -> None:
+        async with running(guarded, upstream) as service:
+            answer = await service.put(f"{PREFIX}/permits/x{scope}", headers=bearer(token))
+        assert answer.status_code == status_code
 
 
 async def test_a_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +257,36 @@ class TestSettings:
         with pytest.raises(ConfigurationError, match="OPENROUTER_GUARD_WRITE_TOKEN cannot be used") as caught:
             self.read(OPENROUTER_GUARD_WRITE_TOKEN=token)
         assert token not in str(caught.value)
+
+    def test_tokens_to_report_with_may_be_for_some_scopes_alone(self) -> None:
+        text = f"{REPORT_TOKEN}\n default+team-a={BOUND_TOKEN}  {'a' * 20}==\n"
+        settings = self.read(
+            OPENROUTER_GUARD_REPORT_TOKEN=text,
+            OPENROUTER_GUARD_FURTHER_SCOPES="team-a",
+            OPENROUTER_API_KEY_TEAM_A="sk-or-v1-team-a-0123456789",
+        )
+        assert [(each.token, set(each.scopes)) for each in settings.tokens.report] == [
+            (REPORT_TOKEN, set()),
+            (BOUND_TOKEN, {"default", "team-a"}),
+            ("a" * 20 + "==", set()),
+        ]
+        assert REPORT_TOKEN not in repr(settings)
+        assert BOUND_TOKEN not in repr(settings)
+
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("short", "cannot be used"),
+            ("team-a=short", "cannot be used"),
+            (f"team-b={REPORT_TOKEN}", "names the scope 'team-b'"),
+            (f"{REPORT_TOKEN} default={REPORT_TOKEN}", "has a token twice"),
+            (WRITE_TOKEN, "is that of"),
+        ],
+    )
+    def test_those_that_cannot_be_used_are_refused_without_being_shown(self, text: str, why: str) -> None:
+        with pytest.raises(ConfigurationError, match=f"OPENROUTER_GUARD_REPORT_TOKEN.*{why}") as caught:
+            self.read(OPENROUTER_GUARD_REPORT_TOKEN=text, OPENROUTER_GUARD_WRITE_TOKEN=WRITE_TOKEN)
+        assert not any(token in str(caught.value) for token in (REPORT_TOKEN, WRITE_TOKEN, "short"))
 
     def test_one_token_for_both_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="are the same"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Set
 from enum import StrEnum
 
 from fastapi import Request
@@ -24,6 +25,12 @@ HOW_TO_WRITE = (
     "Writing is off: set OPENROUTER_GUARD_WRITE_TOKEN for the service, and send the same as "
     "'Authorization: Bearer <token>'"
 )
+HOW_TO_REPORT = (
+    "Reporting is off: set OPENROUTER_GUARD_REPORT_TOKEN for the service, and send the same as "
+    "'Authorization: Bearer <token>'"
+)
+_ONLY_REPORTS = "This token may only report and take permits"
+_REPORTED_TO = re.compile(r"/api/v1/openrouter/(?:reports|permits)(?:/[^/]*)?")
 _REALM = 'realm="openrouter-guard"'
 
 
@@ -31,6 +38,8 @@ class Right(StrEnum):
     """What a token gives the right to."""
 
     NOTHING = "nothing"
+    REPORT = "report"
+    """To report and to take permits, of some scopes perhaps; nothing else, not even to read."""
     READ = "read"
     WRITE = "write"
 
@@ -41,6 +50,7 @@ class Access:
     def __init__(self, tokens: Tokens) -> None:
         self._read = _digest(tokens.read) if tokens.read else None
         self._write = _digest(tokens.write) if tokens.write else None
+        self._report = [(_digest(each.token), each.scopes) for each in tokens.report]
 
     @property
     def is_needed_to_read(self) -> bool:
@@ -75,18 +85,39 @@ class Access:
             raise HTTPException(403, HOW_TO_WRITE)
         authorization = request.headers.get("authorization", "")
         right = self.of_bearer(authorization)
-        if right is Right.READ:
-            raise HTTPException(403, "This token may only read: send the one of OPENROUTER_GUARD_WRITE_TOKEN")
-        if right is Right.NOTHING:
-            error = ', error="invalid_token"' if authorization else ""
-            detail = "Send the token of OPENROUTER_GUARD_WRITE_TOKEN as 'Authorization: Bearer <token>'"
-            raise HTTPException(401, detail, {"WWW-Authenticate": f"Bearer {_REALM}{error}"})
+        if right is Right.REPORT:
+            raise HTTPException(403, f"{_ONLY_REPORTS}: send the one of OPENROUTER_GUARD_WRITE_TOKEN")
+        _require_more(right, authorization, "OPENROUTER_GUARD_WRITE_TOKEN")
+
+    def require_report(self, request: Request, scope: str) -> None:
+        """Let only those through who may report of that scope: by a token for it, or who may write.
+
+        Raises:
+            HTTPException: 403 where reporting is off, or the token may only read, or is for other scopes; 401 without
+                a good token.
+        """
+        if self._write is None and not self._report:
+            raise HTTPException(403, HOW_TO_REPORT)
+        authorization = request.headers.get("authorization", "")
+        right = self.of_bearer(authorization)
+        if right is Right.REPORT and (bound := self._scopes_of(authorization)) and scope not in bound:
+            raise HTTPException(403, "This token is for other scopes")
+        _require_more(right, authorization, "OPENROUTER_GUARD_REPORT_TOKEN")
+
+    def _scopes_of(self, authorization: str) -> Set[str]:
+        """The scopes that a token is for; empty: all."""
+        given = _digest(authorization.partition(" ")[2].strip())
+        scopes = [names for known, names in self._report if hmac.compare_digest(given, known)]
+        return scopes[0] if scopes else frozenset()
 
     def _of_token(self, token: str) -> Right:
-        # Both are compared in full, and digests have one length: the time says nothing about the token.
+        # All are compared in full, and digests have one length: the time says nothing about the token.
         given = _digest(token)
         may_write = self._write is not None and hmac.compare_digest(given, self._write)
         may_read = self._read is not None and hmac.compare_digest(given, self._read)
+        may_report = sum(hmac.compare_digest(given, known) for known, _ in self._report) > 0
+        if may_report and not (may_write or may_read):
+            return Right.REPORT
         return Right.WRITE if may_write else Right.READ if may_read else Right.NOTHING
 
 
@@ -102,11 +133,25 @@ class ReadersOnly:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        if self._access.of_reader(request.headers.get("authorization", "")) is not Right.NOTHING:
+        right = self._access.of_reader(request.headers.get("authorization", ""))
+        if right in (Right.READ, Right.WRITE) or (right is Right.REPORT and _REPORTED_TO.fullmatch(scope["path"])):
             await self._app(scope, receive, send)
+            return
+        if right is Right.REPORT:
+            await problem(request, 403, _ONLY_REPORTS)(scope, receive, send)
             return
         detail = "Send the token of OPENROUTER_GUARD_READ_TOKEN as 'Authorization: Bearer <token>'"
         await problem(request, 401, detail, _challenge(request.headers))(scope, receive, send)
+
+
+def _require_more(right: Right, authorization: str, variable: str) -> None:
+    """Refuse who may only read, and who may nothing."""
+    if right is Right.READ:
+        raise HTTPException(403, f"This token may only read: send the one of {variable}")
+    if right is Right.NOTHING:
+        error = ', error="invalid_token"' if authorization else ""
+        detail = f"Send the token of {variable} as 'Authorization: Bearer <token>'"
+        raise HTTPException(401, detail, {"WWW-Authenticate": f"Bearer {_REALM}{error}"})
 
 
 def _challenge(headers: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,11 @@ __all__ = ["completed"]
 
 _SCHEMES = {
     "writeToken": {"type": "http", "scheme": "bearer", "description": "OPENROUTER_GUARD_WRITE_TOKEN of the service"},
+    "reportToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "OPENROUTER_GUARD_REPORT_TOKEN of the service: reports and permits alone",
+    },
     "readToken": {"type": "http", "scheme": "bearer", "description": "OPENROUTER_GUARD_READ_TOKEN of the service"},
 }
 
@@ -25,7 +30,8 @@ def completed(document: dict[str, Any], *, needs_token: bool) -> dict[str, Any]:
     document["components"]["schemas"] |= _problems()
     for model, examples in _examples():
         document["components"]["schemas"][model]["examples"] = examples
-    document["components"]["securitySchemes"] = _SCHEMES if needs_token else {"writeToken": _SCHEMES["writeToken"]}
+    shown = _SCHEMES if needs_token else {name: said for name, said in _SCHEMES.items() if name != "readToken"}
+    document["components"]["securitySchemes"] = shown
     if needs_token:
         for operation in _readable(document):
             operation.setdefault("security", [{"readToken": []}])

@@ -28,6 +28,7 @@ from .events import Events
 from .figures import WINDOWS, metrics_answer
 from .gauges import Source
 from .journal import Journal
+from .permits import Permits
 from .prometheus import Telemetry
 from .recent import Recent
 from .reckoning import Reckoning
@@ -82,6 +83,7 @@ class Service:
         self.telemetry = telemetry or Telemetry()
         self._told = self.telemetry.of(Source(settings, lambda: self._cache.view, lambda: self._reckoning.figures))
         self.reports = Reports(self._cache, self._store)
+        self.permits = Permits(self._cache, self.reports)
         self.recent = Recent()
         self.events = Events(
             self._cache.news, lambda: self._cache.view, self._as_event, settings.thresholds.max_streams

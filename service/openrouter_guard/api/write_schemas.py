@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
+from openrouter_guard.rules.models import clean
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.signals import MAX_WAIT_S, ErrorType
 
 from .schemas import BreakerAnswer
 
-__all__ = ["OverrideAnswered", "OverrideBody", "ReportAnswer", "ReportBody", "ResultBody", "Verdict", "Words"]
+__all__ = [
+    "SEQUENCE_MAX",
+    "OverrideAnswered",
+    "OverrideBody",
+    "PermitAnswer",
+    "PermitBody",
+    "ReportAnswer",
+    "ReportBody",
+    "ResultBody",
+    "Settled",
+    "SettledAnswer",
+    "Verdict",
+    "Words",
+]
 
 RESULTS_MAX = 1000
 SEQUENCE_MAX = 2**53 - 1
@@ -23,6 +38,8 @@ Words = Annotated[
 ]
 """One line, for the history."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[!-~]+$")]
+Model = Annotated[str, BeforeValidator(clean), WithJsonSchema({"type": "string"})]
+"""As users type it: cleaned and cut, never refused."""
 
 
 def _moment(value: Any) -> datetime:
@@ -142,6 +159,69 @@ class ReportAnswer(BaseModel):
     verdict: Verdict = Field(
         description="counted; late: of an earlier epoch, or the breaker is not closed, so that it is in the metrics "
         "alone; repeated: this sequence, or a later one, was here before"
+    )
+    retry_after_seconds: float | None = Field(description="How long calls must wait; null while they may go")
+    circuit_breaker: BreakerAnswer
+
+
+class PermitBody(BaseModel):
+    """Who asks to make one call."""
+
+    model_config = ConfigDict(
+        frozen=True, json_schema_extra={"examples": [{"worker_id": "go-worker-1", "model": "openai/gpt-4o"}]}
+    )
+
+    worker_id: Name = Field(description="As in its reports")
+    model: Model = Field(default="", description="Which model it wants to call: one that cools down waits alone")
+
+
+class PermitAnswer(BaseModel):
+    """Leave to make one call."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "permit": "WyJnby13b3JrZXItMSIsIiIsMTc3MjM2NjQwMDAwMSwxNzcyMzY2NDAwXQ.4zVgkmBqf0r1bN0hMn1PzTqe",
+                    "lease_seconds": 15.0,
+                    "ramp": None,
+                    "epoch": 1772366400002,
+                },
+                {"permit": None, "lease_seconds": None, "ramp": 1.0, "epoch": 1772366400003},
+            ]
+        },
+    )
+
+    permit: str | None = Field(description="To renew it and to give it back; null where calls need none")
+    lease_seconds: float | None = Field(description="It is lost unless it is renewed within; null without one")
+    ramp: float | None = Field(
+        description="Which share of all calls may go, from 0 to 1: just after an outage not all; null beside a permit"
+    )
+    epoch: int = Field(description="In which the call begins, to be reported with its result")
+
+
+class Settled(StrEnum):
+    """What giving a permit back did."""
+
+    SETTLED = "settled"
+    RETURNED = "returned"
+    LATE = "late"
+
+
+class SettledAnswer(BaseModel):
+    """What became of a permit."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [{"verdict": "settled", "retry_after_seconds": None, "circuit_breaker": _BREAKER}]
+        },
+    )
+
+    verdict: Settled = Field(
+        description="settled: the result closed or opened the breaker; returned: another call may take the permit; "
+        "late: it was held no longer, so that the result is in the metrics alone"
     )
     retry_after_seconds: float | None = Field(description="How long calls must wait; null while they may go")
     circuit_breaker: BreakerAnswer

@@ -166,6 +166,32 @@ class Cache:
             await self._commit_what_follows(counted.seen)
         return counted.verdict
 
+    async def permit(self, owner: str, *, renews: bool = False) -> bool:
+        """Take one of the fleet's permits for *owner*, or renew its own; False if it has none then.
+
+        Raises:
+            StoreError: If Redis does not say; it has been logged.
+        """
+
+        def permitted(record: Record | None, now_s: float) -> Record | None:
+            known = self._current(record, now_s)
+            if known is None or (renews and not records.holds_permit(known, owner)):
+                return None
+            return records.with_permit(known, owner, now_s=now_s, policy=self.policy)
+
+        async with self._turn:
+            known = Seen(self._known, self.now_s, {}, self._models)
+            try:
+                got, seen = await self._store.permit(owner, known, self.policy, renews=renews)
+                self._adopt(seen)
+            except StoreError as error:
+                self._not_written(error)
+                raise
+            if got is None:
+                after = await self._change(permitted)
+                got = after.record is not None and records.holds_permit(after.record, owner)
+            return got
+
     def base(self, record: Record | None, now_s: float) -> Record:
         """What to decide on: the record with what follows from it, what was known of a lost one, or a fresh one."""
         current = self._current(record, now_s)

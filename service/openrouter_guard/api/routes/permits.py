@@ -1,0 +1,94 @@
+"""Leave for single calls, for workers in other languages."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from fastapi.exceptions import HTTPException
+from fastapi.responses import Response
+
+from openrouter_guard.api.answers import JSON
+from openrouter_guard.api.permits import Granted, PermitGone
+from openrouter_guard.api.problems import documented, problem
+from openrouter_guard.api.service import Service
+from openrouter_guard.api.write_schemas import PermitAnswer, PermitBody, ResultBody, SettledAnswer
+from openrouter_guard.errors import CallNotPermitted
+
+from .common import PREFIX, Scope, of_scope
+from .writing import OF_REPORTERS, ForReporters, breaker, wait_s
+
+__all__ = ["router"]
+
+router = APIRouter(prefix=f"{PREFIX}/permits", tags=["write"], route_class=ForReporters)
+
+PermitId = Annotated[str, Path(description="As it was given", max_length=2000)]
+_WRONG = (400, 401, 403, 404, 410, 413, 415, 422, 503)
+
+
+@router.post(
+    "",
+    summary="Ask for leave to make one call",
+    status_code=201,
+    response_model=PermitAnswer,
+    responses={**documented(400, 401, 403, 404, 413, 415, 422, 503), 200: {"model": PermitAnswer}},
+    openapi_extra=OF_REPORTERS,
+)
+async def take_permit(request: Request, body: PermitBody, scope: Scope = None) -> Response:
+    """201 with a permit while the breaker is half-open; 200 without one while calls go.
+
+    503 with `Retry-After` while calls must wait, or all permits are out. The whole fleet has two, of workers in any
+    language. One that is neither renewed nor given back within its lease is free again.
+    """
+    service = of_scope(request, scope)
+    try:
+        granted = await service.permits.take(body)
+    except CallNotPermitted as refused:
+        detail = f"Calls to OpenRouter are paused ({refused.reason})"
+        return problem(request, 503, detail, refused.headers, reason=refused.reason)
+    return _granted(service, granted, 201 if granted.permit else 200)
+
+
+@router.put(
+    "/{permit}",
+    summary="Hold a permit for one more lease",
+    response_model=PermitAnswer,
+    responses=documented(401, 403, 404, 410, 422, 503),
+    openapi_extra=OF_REPORTERS,
+)
+async def renew_permit(request: Request, permit: PermitId, scope: Scope = None) -> Response:
+    """410 where it is not held any more: what its call comes to decides nothing."""
+    service = of_scope(request, scope)
+    try:
+        return _granted(service, await service.permits.renew(permit), 200)
+    except PermitGone:
+        raise HTTPException(410, "This permit is gone: its call decides nothing any more") from None
+
+
+@router.delete(
+    "/{permit}",
+    summary="Give a permit back, with what its call came to",
+    response_model=SettledAnswer,
+    responses=documented(*_WRONG),
+    openapi_extra=OF_REPORTERS,
+)
+async def end_permit(
+    request: Request, permit: PermitId, body: ResultBody | None = None, scope: Scope = None
+) -> Response:
+    """With a result it settles whether calls go again, and is counted as a report is; without one it is free again.
+
+    A result that comes too late is in the metrics alone.
+    """
+    service = of_scope(request, scope)
+    try:
+        verdict = await service.permits.end(permit, body)
+    except PermitGone:
+        raise HTTPException(410, "This is no permit of ours") from None
+    answer = SettledAnswer(verdict=verdict, retry_after_seconds=wait_s(service), circuit_breaker=breaker(service))
+    return Response(answer.model_dump_json(), media_type=JSON)
+
+
+def _granted(service: Service, granted: Granted, status_code: int) -> Response:
+    lease_s = service.settings.policy.permit_lease_s if granted.permit else None
+    answer = PermitAnswer(permit=granted.permit, lease_seconds=lease_s, ramp=granted.ramp, epoch=granted.epoch)
+    return Response(answer.model_dump_json(), status_code, media_type=JSON)

@@ -1,0 +1,42 @@
+"""What workers in other languages say of their calls."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from openrouter_guard.api.answers import JSON
+from openrouter_guard.api.problems import documented
+from openrouter_guard.api.write_schemas import ReportAnswer, ReportBody, Verdict
+
+from .common import PREFIX, Scope, of_scope
+from .writing import OF_REPORTERS, ForReporters, breaker, wait_s
+
+__all__ = ["router"]
+
+router = APIRouter(prefix=PREFIX, tags=["write"], route_class=ForReporters)
+
+
+@router.post(
+    "/reports",
+    summary="Report what calls came to",
+    response_model=ReportAnswer,
+    responses=documented(400, 401, 403, 404, 413, 415, 422, 503),
+    openapi_extra=OF_REPORTERS,
+)
+async def report(request: Request, body: ReportBody, scope: Scope = None) -> Response:
+    """For workers in other languages; counted as the worker library's own results are.
+
+    With a `sequence`, a report whose fate is uncertain can be sent again.
+    """
+    service = of_scope(request, scope)
+    verdict = await service.reports.take(body)
+    answer = ReportAnswer(
+        results=len(body.results),
+        verdict=cast("Verdict", verdict),
+        retry_after_seconds=wait_s(service),
+        circuit_breaker=breaker(service),
+    )
+    return Response(answer.model_dump_json(), media_type=JSON)
