@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Self, TypeAlias
 from urllib.parse import quote
@@ -53,6 +54,7 @@ FINALIZER = f"{GROUP}/restore"
 AUTOSCALERS: Path = ("autoscaling", "v2", "horizontalpodautoscalers")
 CRDS: Path = ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 SECRETS: Path = ("", "v1", "secrets")
+EVENTS: Path = ("", "v1", "events")
 PAGE = 500
 TIMEOUT_S = 10.0
 AT_ONCE = 32
@@ -176,6 +178,35 @@ class Cluster:
             made = Workload.of(seen.kind, await self._request("PATCH", _as_us(seen), body=patch))
         self._note(seen.kind.plural, seen.namespace, version, made.version)
         return made
+
+    async def create_event(self, workload: Workload, type_: str, reason: str, message: str, at_s: float) -> None:
+        """Post an event on a workload, as of *at_s*, Unix seconds.
+
+        Raises:
+            ClusterError: If that was not done.
+        """
+        kind, at = workload.kind, datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        body = {
+            "metadata": {"generateName": "openrouter-guard-", "namespace": workload.namespace},
+            "involvedObject": {
+                "apiVersion": f"{kind.group}/{kind.version}".strip("/"),
+                "kind": kind.name,
+                "namespace": workload.namespace,
+                "name": workload.name,
+                "uid": workload.uid,
+            },
+            "type": type_,
+            "reason": reason,
+            "message": message,
+            "count": 1,
+            "source": {"component": FIELD_MANAGER},
+            "reportingComponent": FIELD_MANAGER,
+            "firstTimestamp": at,
+            "lastTimestamp": at,
+        }
+        async with self._turns:
+            self.fence()
+            await self._request("POST", _every(EVENTS, workload.namespace), body=body)
 
     async def workload(self, seen: Workload) -> Workload:
         """The workload as it is now, whatever has become of it."""

@@ -218,11 +218,7 @@ def _lasted_s(span: Mapping[str, Any], now_s: float) -> float:
 
 
 def _why(now: Round) -> str:
-    forced = now.reading.override
-    if forced is not None:
-        return f"{forced.kind} by {forced.who} ({forced.why})"
-    breaker = now.reading.record.breaker if now.reading.record else Closed()
-    return str(getattr(breaker, "reason", "")) or now.goal.reason
+    return now.reading.cause or now.goal.reason
 
 
 def _second(at_s: float) -> str:

@@ -30,6 +30,7 @@ from .kinds import Kind
 from .leftovers import Leftovers
 from .metrics import Histogram
 from .orphans import Orphans
+from .posting import Poster
 from .reconcile import Reconciler, Vanished
 from .spec import DEFAULT_CLASS, Spec, class_of
 from .streams import Streams
@@ -73,6 +74,7 @@ class Operator:
         finalizer: On these resources.
         ending: Ends kopf when it is set.
         arrivals: The kinds that come and go with their CRDs.
+        poster: Posts events on workloads.
         streams: Whether the watches show what happens.
         rounds: How long each reconcile took.
         failed_rounds: How many came to nothing.
@@ -99,7 +101,8 @@ class Operator:
         self.feeds = feeds
         self.resources: dict[str, _Watched] = {}
         self.others: set[str] = set()
-        self.orphans = Orphans(cluster, inventory, self.knows, self.holds, self.lets_go)
+        self.poster = Poster(cluster)
+        self.orphans = Orphans(cluster, inventory, self.knows, self.holds, self.lets_go, self.poster.put)
         self.leftovers = Leftovers(cluster, inventory)
         self.census = Census(cluster, inventory, self.claims, self.wake_namespace, namespaces)
         self.ending = asyncio.Event()
@@ -165,10 +168,16 @@ class Operator:
     def reconciler(self, uid: str) -> Reconciler:
         """The one that looks after the resource, or a new one."""
         watched = self.resources.get(uid)
-        return (
-            watched.reconciler
-            if watched
-            else Reconciler(self._cluster, self.inventory, self.connections, self.claims, self._access, self.lets_go)
+        if watched:
+            return watched.reconciler
+        return Reconciler(
+            self._cluster,
+            self.inventory,
+            self.connections,
+            self.claims,
+            self._access,
+            self.lets_go,
+            self.poster.put,
         )
 
     @contextmanager

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 REPLICA_SETS = BY_NAME["ReplicaSet"]
 SETTLE_S = 5.0
 """So long the controllers may need to see that a pause is over; until then they would hand it down again."""
+GIVE_BACK_S = 0.3
+"""Who applies right after an outage is to find no field of ours; those of many pauses are given back together."""
 _AT_ONCE = 8
 EVERYWHERE = ""
 
@@ -84,6 +86,7 @@ class Leftovers:
         self._inventory = inventory
         self._hinted: set[str] = set()
         self._hint = asyncio.Event()
+        self._ended = asyncio.Event()
         self._looking = Edge("Annotations stay on ReplicaSets, where an undone rollout finds them", "They are gone")
         self._disowning = Edge("Fields of workloads stay ours, and others may not apply them", "They are given back")
         self._turns = asyncio.Semaphore(_AT_ONCE)
@@ -92,6 +95,7 @@ class Leftovers:
         """A pause is over there, or may be; *namespace* may be :data:`EVERYWHERE`."""
         self._hinted.add(namespace)
         self._hint.set()
+        self._ended.set()
 
     async def correct(self) -> None:
         """Put right what an undone rollout has brought back while no operator was there."""
@@ -107,7 +111,7 @@ class Leftovers:
                     self._inventory.replace(found)
 
     async def sweep(self) -> None:
-        """Wait for a hint, then take away the copies of what is no longer paused, and give its fields back."""
+        """Wait for a hint, then take away the copies of what is no longer paused."""
         await self._hint.wait()
         await asyncio.sleep(SETTLE_S)
         self._hint.clear()
@@ -116,7 +120,16 @@ class Leftovers:
         for namespace in {EVERYWHERE} if EVERYWHERE in hinted else hinted:
             stale = [copy for copy in await self._copies(namespace) if copy.controller not in paused]
             await asyncio.gather(*map(self._take_away, stale))
-        await asyncio.gather(*map(self._disown, self._inventory.owned()))
+
+    async def give_back(self) -> None:
+        """Wait for a hint, then give back the fields of what is no longer paused."""
+        await self._ended.wait()
+        await asyncio.sleep(GIVE_BACK_S)
+        self._ended.clear()
+        owned = self._inventory.owned()
+        if not all(await asyncio.gather(*map(self._disown, owned))):
+            self._ended.set()
+            await asyncio.sleep(GIVE_BACK_S)
 
     async def _copies(self, namespace: str) -> Sequence[Copy]:
         try:
@@ -137,15 +150,18 @@ class Leftovers:
                 self._looking.failed(error)
                 self.hint(copy.namespace)
 
-    async def _disown(self, workload: Workload) -> None:
+    async def _disown(self, workload: Workload) -> bool:
+        """Whether that is done, or there is nothing left to do; if not it is tried again."""
         async with self._turns:
             try:
                 self._inventory.put(await self._cluster.disown(workload))
                 self._disowning.worked()
             except NotFound:
-                return
+                return True
             except Conflict:
-                self.hint(workload.namespace)
+                return False
             except ClusterError as error:
                 self._disowning.failed(error)
-                self.hint(workload.namespace)
+                await asyncio.sleep(SETTLE_S)
+                return False
+        return True

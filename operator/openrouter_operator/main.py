@@ -149,7 +149,9 @@ async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator
     background = Background()
     background.start("orphans", operator.orphans.sweep, waits=True)
     background.start("census", operator.census.sweep, waits=True)
+    background.start("events", operator.poster.post, waits=True)
     background.start("copies", operator.leftovers.sweep, waits=True)
+    background.start("fields", operator.leftovers.give_back, waits=True)
     if operator.left_out:
         background.start("rights", lambda: _let_in(cluster, operator), waits=True)
     keeping = asyncio.create_task(_keep(lease, operator))

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from .changes import Changes
 from .cluster import Cluster, ClusterError, NotFound
+from .events import Event
 from .inventory import Inventory
+from .notices import notice
 from .workload import Workload, restored
 
 __all__ = ["Orphans"]
@@ -29,6 +31,7 @@ class Orphans:
         is_looked_after: Whether somebody looks after a resource, by its UID.
         is_held: Whether a resource has paused a workload, by its UID, whatever is written on it by now.
         let_go: Told the namespace where something was restored: others may want it.
+        tell: Told the event that is worth posting on a workload.
     """
 
     def __init__(
@@ -38,12 +41,14 @@ class Orphans:
         is_looked_after: Callable[[str], bool],
         is_held: Callable[[str], bool],
         let_go: Callable[[str], None],
+        tell: Callable[[Workload, Event], None],
     ) -> None:
         self._cluster = cluster
         self._inventory = inventory
         self._is_looked_after = is_looked_after
         self._is_held = is_held
         self._let_go = let_go
+        self._tell = tell
         self._changes = Changes(cluster, inventory)
         self._hint = asyncio.Event()
 
@@ -66,12 +71,13 @@ class Orphans:
 
     async def _restore(self, found: Sequence[Workload]) -> bool:
         """Whether something is still to be restored."""
-        await self._changes.make([change for change in map(restored, found) if change])
+        for change in await self._changes.make([change for change in map(restored, found) if change]):
+            if event := notice(change, "The operator", _why(change.workload)):
+                self._tell(change.workload, event)
         left = {workload.uid for workload in (*self._inventory.paused(), *self._inventory.copies())}
         done = [workload for workload in found if workload.uid not in left]
         for workload in done:
-            why = "it is a copy of a paused one" if workload.copied else "its OpenRouterStatus is gone"
-            logger.info("restored %s in %s: %s", workload, workload.namespace, why)
+            logger.info("restored %s in %s: %s", workload, workload.namespace, _why(workload))
         for namespace in {workload.namespace for workload in done}:
             self._let_go(namespace)
         return len(done) < len(found)
@@ -99,3 +105,7 @@ class Orphans:
         except NotFound:
             return ""
         return str(found["metadata"]["uid"])
+
+
+def _why(workload: Workload) -> str:
+    return "it is a copy of a paused one" if workload.copied else "its OpenRouterStatus is gone"

@@ -72,6 +72,14 @@ class Reading:
         return self.record.standing(self.now_s) if self.record else None
 
     @property
+    def cause(self) -> str:
+        """Why calls may not go, in a word or as a person said it; empty while they may."""
+        forced = self.override
+        if forced is not None:
+            return f"{forced.kind} by {forced.who} ({forced.why})"
+        return str(getattr(self.record.breaker, "reason", "")) if self.record else ""
+
+    @property
     def is_on_probation(self) -> bool:
         """Whether only health checks have closed the breaker."""
         return self.record is not None and getattr(self.record.breaker, "on_probation", False)

@@ -13,7 +13,7 @@ from typing import Any
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules.override import OVERRIDE_MOST_S
 
-from . import candidates, conditions, overrides, plan
+from . import candidates, conditions, notices, overrides, plan
 from . import spec as specs
 from .access import Access
 from .candidates import Candidate, Owner
@@ -31,7 +31,7 @@ from .plan import Goal, Step
 from .reading import Reading
 from .spec import InvalidSpec, Mode, NotAllowed, Options, Spec, Which
 from .tally import Failure, Problem, no_match, not_installed, not_pausable, not_watched, tally
-from .workload import Change
+from .workload import Change, Workload
 
 __all__ = ["Outcome", "Reconciler", "Vanished"]
 
@@ -84,6 +84,7 @@ class Reconciler:
         claims: Claims,
         access: Access,
         let_go: Callable[[str], None] = lambda _namespace: None,
+        tell: Callable[[Workload, Event], None] = lambda _workload, _event: None,
     ) -> None:
         self.scope = ""
         self.is_flapping = False
@@ -93,6 +94,7 @@ class Reconciler:
         self._inventory = inventory
         self._connections = connections
         self._let_go = let_go
+        self._tell = tell
         self._changes = Changes(cluster, inventory)
         self._memory = Memory()
         self._feed: Feed | Unreadable | None = None
@@ -147,9 +149,9 @@ class Reconciler:
             owner, namespace = _owner(resource), resource["metadata"]["namespace"]
             orphans = specs.is_left_paused(resource)
             if orphans:
-                await self._make(plan.orphaned(self._candidates(namespace, owner, None), owner))
+                await self._make(plan.orphaned(self._candidates(namespace, owner, None), owner), owner, "Orphaned")
             else:
-                await self._restore(namespace, owner)
+                await self._restore(namespace, owner, "it is deleted")
             left = [c.workload for c in self._candidates(namespace, owner, None) if c.is_paused_by(owner)]
             if orphans:
                 left = [workload for workload in left if workload.pause and not workload.pause.is_orphaned]
@@ -169,7 +171,7 @@ class Reconciler:
             spec = self._allowed(specs.parse(resource.get("spec")), namespace)
         except NotAllowed as error:
             # What it paused while it was allowed to must not wait for somebody to notice.
-            await self._restore(namespace, owner)
+            await self._restore(namespace, owner, "its scope is no longer allowed here")
             return self._invalid(generation, error, self._candidates(namespace, owner, None), owner), RETRY_S
         except InvalidSpec as error:
             return self._invalid(generation, error, self._candidates(namespace, owner, None), owner), IDLE_S
@@ -185,7 +187,8 @@ class Reconciler:
         goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner, reading))
         self.is_flapping = goal.reason == plan.FLAPPING
         wanted = plan.changes(goal, owner, reading, before)
-        await self._make([] if spec.dry_run else wanted)
+        why = reading.cause if goal.step is Step.PAUSE and reading.cause else goal.reason
+        await self._make([] if spec.dry_run else wanted, owner, why, notices.until(spec, goal, reading))
         after = self._candidates(namespace, owner, spec) if wanted else before
         self._memory.note(after, owner, reading.now_s)
         now = Round(
@@ -222,14 +225,17 @@ class Reconciler:
             invalid=str(why),
         )
 
-    async def _restore(self, namespace: str, owner: Owner) -> None:
+    async def _restore(self, namespace: str, owner: Owner, why: str) -> None:
         found = self._candidates(namespace, owner, None)
-        await self._make(plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, found))
+        await self._make(plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, found), owner, why)
 
-    async def _make(self, wanted: Sequence[Change]) -> None:
+    async def _make(self, wanted: Sequence[Change], owner: Owner, why: str, until: str = "") -> None:
         self._memory.asks(wanted)
         made = await self._changes.make(wanted)
         self._memory.made(made)
+        for change in made:
+            if event := notices.notice(change, f"OpenRouterStatus {owner.name}", why, until):
+                self._tell(change.workload, event)
         for namespace in {change.workload.namespace for change in made if change.pause is None}:
             self._let_go(namespace)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from openrouter_operator import candidates, events
+from openrouter_operator import candidates, events, notices
 from openrouter_operator.kinds import BY_NAME, DEFAULT
 from openrouter_operator.spec import parse
 
@@ -48,9 +48,9 @@ def test_every_reason_to_leave_a_workload_alone_is_in_the_documentation() -> Non
 
 
 def test_every_event_is_in_the_documentation() -> None:
-    source = Path(events.__file__).read_text()
+    source = Path(events.__file__).read_text() + Path(notices.__file__).read_text()
     told = set(re.findall(r'Event\("\w+", "(\w+)"', source))
-    assert told >= {"BreakerOpened", "Resuming", "StateKnown"}
+    assert told >= {"BreakerOpened", "Resuming", "StateKnown", "LetGo"}
     assert {reason for reason in told if f"`{reason}`" not in DOCUMENT} == set()
 
 

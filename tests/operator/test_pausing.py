@@ -411,6 +411,27 @@ class TestKubectl:
         ):
             until(partial(tells, line))
 
+    def test_describe_says_why_a_workload_is_at_0_and_that_it_is_back(self, fleet: Fleet, operator: Operator) -> None:
+        fleet.deploy(one=3)
+        fleet.watch(maxPauseSeconds=3600)
+        fleet.fail()
+        fleet.until_replicas(one=0)
+
+        def told(line: str) -> bool:
+            said = fleet.kubectl("describe", "deployment", "one").partition("\nEvents:")[2]
+            return len(re.findall(line, said)) == 1
+
+        who = r"openrouter-guard\s+OpenRouterStatus default"
+        until(
+            partial(
+                told, rf"Normal\s+Paused .* {who} paused it \(timeout\): 0 of 3 pods run .* by 20.*Z at the latest"
+            )
+        )
+        assert told(r'annotate it with openrouter-guard.io/pause: "false"')
+        recover(fleet)
+        fleet.until_replicas(one=3)
+        until(partial(told, rf"Normal\s+Resumed .* {who} let it come back \(BreakerClosed\): 3 pods run"))
+
 
 class TestBadSurroundings:
     def test_an_operator_without_its_resource_waits_for_it_and_says_what_to_do(

@@ -1,0 +1,54 @@
+"""What is told on a workload about its own pause: one event as it begins, one as it ends; pure."""
+
+from __future__ import annotations
+
+from openrouter_guard.rules.wire import iso
+
+from .events import Event
+from .plan import Goal
+from .reading import Reading
+from .spec import Spec
+from .workload import OPT, Change
+
+__all__ = ["notice", "until"]
+
+
+def notice(change: Change, who: str, why: str, until: str = "") -> Event | None:
+    """The event that a change is worth; None for a step, and for what only changes what is remembered.
+
+    Args:
+        change: One that was made.
+        who: As whom we act, such as ``OpenRouterStatus default``.
+        why: In a few words, why it is paused or comes back.
+        until: When the pause ends at the latest, in words.
+    """
+    workload, now = change.workload, change.pause
+    was = workload.pause or workload.copied
+    if was is None and now is not None:
+        end = f" until the breaker closes, {until}" if until else " until the breaker closes"
+        how = f'To keep it running in outages, annotate it with {OPT}: "false"'
+        return Event("Normal", "Paused", f"{who} paused it ({why}): {_pods(change)} run{end}. {how}")
+    if was is None or now is not None:
+        return None
+    if change.is_written:
+        return Event("Normal", "Resumed", f"{who} let it come back ({why}): {_pods(change)} run")
+    words = f"{who} forgets its pause and leaves it as somebody has set it ({workload.value})"
+    return Event("Normal", "LetGo", words)
+
+
+def until(spec: Spec, goal: Goal, reading: Reading) -> str:
+    """When a pause that begins now ends at the latest, in words; empty where only the breaker says so."""
+    ends_s = [reading.now_s + spec.max_pause_seconds] if spec.max_pause_seconds is not None else []
+    if reading.override is not None:
+        ends_s.append(reading.override.until_s)
+    elif goal.reason == "RateLimited":
+        ends_s.append(reading.limited_until_s)
+    return f"by {iso(float(int(min(ends_s)))).replace('+00:00', 'Z')} at the latest" if ends_s else ""
+
+
+def _pods(change: Change) -> str:
+    lever = change.workload.kind.lever
+    if not lever.moves_pods:
+        return "no new pods" if lever.is_pause(change.value) else "its pods"
+    original = change.workload.original_pods
+    return f"{original} pods" if change.pause is None else f"{lever.pods(change.value)} of {original} pods"

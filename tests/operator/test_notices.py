@@ -1,0 +1,134 @@
+"""What a paused workload says about itself, and that nobody waits for it to be posted."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from openrouter_guard.rules.breaker import Closed
+from openrouter_operator import posting
+from openrouter_operator.cluster import Cluster, Unavailable
+from openrouter_operator.events import Event
+from openrouter_operator.kinds import BY_NAME
+from openrouter_operator.notices import notice, until
+from openrouter_operator.plan import Goal, Step
+from openrouter_operator.posting import Poster
+from openrouter_operator.workload import Change, Pause, Workload, forgets
+from tests.operator.samples import NOW_S, closed, opened, paused, reading, spec, workload
+
+WHO = "OpenRouterStatus default"
+PAUSED = paused("a", original=3)
+PAUSE_OF_A = Pause("uid-of-default", "default", epoch=7, original=3, set_to=0, at_s=NOW_S)
+PAUSE = Goal(Step.PAUSE, "BreakerOpen")
+
+
+def test_the_first_pause_says_who_why_how_far_until_when_and_how_to_opt_out() -> None:
+    change = Change(workload("a", 3), 1, paused("a", original=3, set_to=1).pause)
+    assert notice(change, WHO, "timeout", "by 2026-01-01T00:00:00Z at the latest") == Event(
+        "Normal",
+        "Paused",
+        "OpenRouterStatus default paused it (timeout): 1 of 3 pods run until the breaker closes, by"
+        " 2026-01-01T00:00:00Z at the latest. To keep it running in outages, annotate it with"
+        ' openrouter-guard.io/pause: "false"',
+    )
+
+
+def test_what_is_suspended_starts_no_new_pods() -> None:
+    cron_job = replace(workload("a"), kind=BY_NAME["CronJob"], value=False)
+    told = notice(Change(cron_job, True, replace(PAUSE_OF_A, set_to=True)), WHO, "timeout")
+    assert told
+    assert "no new pods run until the breaker closes." in told.message
+
+
+def test_the_end_says_why_and_with_how_many_pods() -> None:
+    told = notice(Change(PAUSED, 3, pause=None), WHO, "BreakerClosed")
+    assert told == Event("Normal", "Resumed", f"{WHO} let it come back (BreakerClosed): 3 pods run")
+
+
+def test_what_somebody_has_set_is_let_go() -> None:
+    told = notice(forgets(replace(PAUSED, value=5)), WHO, "BreakerOpen")
+    assert told == Event("Normal", "LetGo", f"{WHO} forgets its pause and leaves it as somebody has set it (5)")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Change(PAUSED, 1, replace(PAUSE_OF_A, set_to=1)),
+        Change(replace(PAUSED, is_stripped=True), 0, PAUSED.pause, is_written=False),
+        forgets(replace(workload("a", 0), has_litter=True)),
+    ],
+    ids=["a step", "an annotation that is mended", "litter"],
+)
+def test_nothing_else_is_told(change: Change) -> None:
+    assert notice(change, WHO, "timeout") is None
+
+
+def test_a_copy_that_comes_back_is_told() -> None:
+    told = notice(Change(replace(PAUSED, pause=None, copied=PAUSED.pause), 3, pause=None), WHO, "it is a copy")
+    assert told
+    assert told.reason == "Resumed"
+
+
+def test_the_latest_end_is_that_of_the_longest_pause_or_of_the_rate_limit() -> None:
+    assert until(spec(), PAUSE, opened()) == ""
+    assert until(spec(maxPauseSeconds=600), PAUSE, opened()) == "by 1970-01-01T00:26:40Z at the latest"
+    limited = reading(Closed(), rate_limit_reset_s=NOW_S + 400)
+    assert until(spec(), Goal(Step.PAUSE, "RateLimited"), limited) == "by 1970-01-01T00:23:20Z at the latest"
+    assert until(spec(), PAUSE, closed()) == ""
+
+
+class Api:
+    """Takes events, or does not."""
+
+    now_s = NOW_S
+
+    def __init__(self) -> None:
+        self.posted: list[tuple[str, str, float]] = []
+        self.is_away = False
+
+    async def create_event(self, seen: Workload, _type: str, reason: str, _message: str, at_s: float) -> None:
+        if self.is_away:
+            raise Unavailable("it is away")
+        self.posted.append((seen.name, reason, at_s))
+
+
+def test_events_are_dated_when_they_happened_and_dropped_where_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(posting, "WAITING_MOST", 2)
+
+    async def post() -> list[tuple[str, str, float]]:
+        poster = Poster(cast("Cluster", api))
+        for name in ("a", "b", "c"):
+            poster.put(workload(name), Event("Normal", "Paused", ""))
+        api.now_s = NOW_S + 60
+        await poster.post()
+        await poster.post()
+        return api.posted
+
+    api = Api()
+    assert asyncio.run(post()) == [("a", "Paused", NOW_S), ("b", "Paused", NOW_S)]
+
+
+def test_an_api_server_that_takes_no_events_is_told_of_once(caplog: Any) -> None:
+    async def post() -> None:
+        poster = Poster(cast("Cluster", api))
+        for _ in range(3):
+            poster.put(workload(), Event("Normal", "Paused", ""))
+            await poster.post()
+        api.is_away = False
+        poster.put(workload(), Event("Normal", "Resumed", ""))
+        await poster.post()
+
+    api = Api()
+    api.is_away = True
+    with caplog.at_level("INFO"):
+        asyncio.run(post())
+    assert [record.message for record in caplog.records] == [
+        "Events on workloads cannot be posted: it is away",
+        "Events on workloads are posted again",
+    ]
+    assert [reason for _, reason, _ in api.posted] == ["Resumed"]
