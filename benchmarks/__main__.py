@@ -33,6 +33,7 @@ from . import (
     soak,
     start_up,
     status,
+    waits,
 )
 from .forms import PeersMissing
 from .measuring import FULL, QUICK, WIDTH, Effort, Row, line
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "imports": imports.run,
     "false_trips": false_trips.run,
     "interleavings": interleavings.run,
+    "waits": waits.run,
     "late_reports": late_reports.run,
     "garbage": garbage.run,
     "status": status.run,

@@ -38,6 +38,9 @@ T = TypeVar("T", int, float)
 # In each pair the first may not be above the second. Those with a True are looked at only where the first is set: a
 # default that is out of reach still does something useful.
 _ORDER = (
+    ("FIRST_WAIT_SECONDS", "LONGEST_WAIT_SECONDS", False),
+    ("FIRST_WAIT_SECONDS", "RESET_TIMEOUT_SECONDS", True),
+    ("LONGEST_WAIT_SECONDS", "RESET_TIMEOUT_SECONDS", True),
     ("RESET_TIMEOUT_SECONDS", "MAX_RESET_TIMEOUT_SECONDS", False),
     ("COOLDOWN_SECONDS", "MAX_COOLDOWN_SECONDS", False),
     ("PERMIT_LEASE_SECONDS", "TRIAL_CALL_SECONDS", False),
@@ -164,6 +167,8 @@ class Settings:
                 failure_threshold=read.count("FAILURE_THRESHOLD", policy.failure_threshold),
                 refusals_wanted=read.count("REFUSALS_WANTED", policy.refusals_wanted),
                 confirm_s=read.seconds("CONFIRM_SECONDS", policy.confirm_s),
+                first_wait_s=read.seconds("FIRST_WAIT_SECONDS", policy.first_wait_s, at_most=86_400),
+                longest_wait_s=read.seconds("LONGEST_WAIT_SECONDS", policy.longest_wait_s, at_most=86_400),
                 reset_timeout_s=read.seconds("RESET_TIMEOUT_SECONDS", policy.reset_timeout_s, at_most=86_400),
                 max_reset_timeout_s=read.seconds(
                     "MAX_RESET_TIMEOUT_SECONDS", policy.max_reset_timeout_s, at_most=86_400

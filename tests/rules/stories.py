@@ -66,9 +66,14 @@ def limit(wait_s: float) -> Event:
     return lambda record, now_s: records.limited(record, signal, now_s)
 
 
-def check(state: OpenRouterState) -> Event:
+def check(state: OpenRouterState, balance: float | None = None) -> Event:
     return lambda record, now_s: checks.after_check(
-        record, Upstream(state, checked_s=now_s), now_s=now_s, policy=POLICY, by="checker"
+        record,
+        Upstream(state, checked_s=now_s, balance=balance),
+        now_s=now_s,
+        policy=POLICY,
+        by="checker",
+        began_s=now_s,
     )
 
 
@@ -111,7 +116,7 @@ events: st.SearchStrategy[Event] = (
     | st.builds(trial, signals, owners)
     | st.builds(lambda says_open: older_writer(says_open=says_open), st.booleans())
     | st.builds(limit, st.floats(0, 100))
-    | st.builds(check, st.sampled_from(OpenRouterState))
+    | st.builds(check, st.sampled_from(OpenRouterState), st.sampled_from([None, 1.0]))
     | st.builds(doubt, signals)
     | st.builds(seen_lately, st.integers(0, 2), st.integers(0, 2))
     | st.just(slot)

@@ -1,5 +1,8 @@
 """The breaker's own rules, at 100 s on the Redis clock."""
 
+from dataclasses import replace
+from itertools import accumulate
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from openrouter_guard.rules.breaker import (
     opened,
     phase,
     threshold,
+    wait_s,
     with_clock,
     with_permit,
     without_permit,
@@ -21,7 +25,10 @@ from openrouter_guard.rules.breaker import (
 from openrouter_guard.rules.record import Record, settled
 
 NOW_S = 100.0
-POLICY = Policy(reset_timeout_s=10, max_reset_timeout_s=60, stable_s=50, permits=2, permit_lease_s=15)
+POLICY = Policy(
+    first_wait_s=10, longest_wait_s=30, max_reset_timeout_s=60, stable_s=50, permits=2, permit_lease_s=15, jitter=0
+)
+REVOKED = "api_key_invalid"
 
 
 @pytest.mark.parametrize(
@@ -43,7 +50,7 @@ def test_the_effective_state_is_what_is_stored_and_the_time(breaker: Breaker, ex
     [
         pytest.param(
             Open("error", 90_000, 90_040, trips=3),
-            Open("error", 100, 140, trips=3),
+            Open("error", 100, 122.5, trips=3),
             id="open: waits as at last, from now",
         ),
         pytest.param(
@@ -53,7 +60,7 @@ def test_the_effective_state_is_what_is_stored_and_the_time(breaker: Breaker, ex
         ),
         pytest.param(Open("error", 159, 170), Open("error", 159, 170), id="clocks are a little apart"),
         pytest.param(Open("error", 90, 1_000), Open("error", 90, 1_000), id="others may wait longer than we would"),
-        pytest.param(Open("error", 90, 9_000, 3), Open("error", 90, 140, 3), id="nobody waits for so long"),
+        pytest.param(Open("error", 90, 9_000, 3), Open("error", 90, 122.5, 3), id="nobody waits for so long"),
     ],
 )
 def test_a_clock_that_was_set_back_makes_nobody_wait_for_it_to_catch_up(before: Breaker, after: Breaker) -> None:
@@ -62,19 +69,64 @@ def test_a_clock_that_was_set_back_makes_nobody_wait_for_it_to_catch_up(before: 
 
 
 @pytest.mark.parametrize(
-    ("before", "until_s", "trips"),
+    ("before", "reason", "waits_s", "trips"),
     [
-        pytest.param(Closed(since_s=0), 110, 1, id="the first opening waits the reset timeout"),
-        pytest.param(Closed(trips=1, since_s=60), 120, 2, id="soon after closing it waits double"),
-        pytest.param(Closed(trips=4, since_s=50), 110, 1, id="after a stable time it starts over"),
-        pytest.param(HalfOpen("error", 80, trips=1), 120, 2, id="a failed trial doubles"),
-        pytest.param(HalfOpen("error", 80, trips=9), 160, 10, id="up to the longest wait"),
-        pytest.param(HalfOpen("error", 80, trips=10**6), 160, 10**6 + 1, id="however often"),
+        pytest.param(Closed(since_s=0), "timeout", 10, 1, id="the first opening waits the first wait"),
+        pytest.param(Closed(trips=1, since_s=60), "timeout", 15, 2, id="soon after closing half as long again"),
+        pytest.param(Closed(trips=4, since_s=50), "timeout", 10, 1, id="after a stable time it starts over"),
+        pytest.param(HalfOpen("error", 80, trips=1), "timeout", 15, 2, id="a failed trial: half as long again"),
+        pytest.param(HalfOpen("error", 80, trips=2), "timeout", 22.5, 3, id="and again"),
+        pytest.param(HalfOpen("error", 80, trips=3), "timeout", 30, 4, id="up to the longest wait"),
+        pytest.param(HalfOpen("error", 80, trips=10**6), "timeout", 30, 10**6 + 1, id="however often"),
+        pytest.param(Closed(since_s=0), REVOKED, 10, 1, id="a refused key waits as long at first"),
+        pytest.param(HalfOpen(REVOKED, 80, trips=2), REVOKED, 40, 3, id="and then twice as long each time"),
+        pytest.param(HalfOpen(REVOKED, 80, trips=9), "credits_exhausted", 60, 10, id="up to a bound of its own"),
+        pytest.param(Closed(trips=7, since_s=60), REVOKED, 10, 1, id="what closed has a key that worked"),
+        pytest.param(HalfOpen("error", 80, trips=9), REVOKED, 10, 1, id="another trouble begins its own count"),
+        pytest.param(HalfOpen(REVOKED, 80, trips=9), "error", 10, 1, id="and the other way round"),
     ],
 )
-def test_the_wait_grows_with_each_opening(before: Breaker, until_s: float, trips: int) -> None:
-    after = opened(before, reason="timeout", now_s=NOW_S, policy=POLICY)
+def test_the_wait_grows_with_each_opening(before: Breaker, reason: str, waits_s: float, trips: int) -> None:
+    after = opened(before, reason=reason, now_s=NOW_S, policy=POLICY)
+    assert (after.until_s - NOW_S, after.trips) == (waits_s, trips)
+
+
+@pytest.mark.parametrize("trips", [1, 2, 3, 50])
+def test_the_reset_timeout_is_the_longest_that_anybody_waits(trips: int) -> None:
+    assert wait_s(trips, replace(POLICY, reset_timeout_s=2), "timeout") == 2
+
+
+def test_by_default_an_outage_of_an_hour_costs_some_240_trial_calls() -> None:
+    waits_s = [wait_s(trips, Policy(), "service_unavailable") for trips in range(1, 1_000)]
+    within_an_hour = sum(end_s <= 3_600 for end_s in accumulate(waits_s))
+    assert waits_s[:5] == [10, 15, 22.5, 30, 30]
+    assert 2 * within_an_hour <= 242
+
+
+@pytest.mark.parametrize(
+    ("now_s", "until_s", "trips"),
+    [
+        pytest.param(100.0, 150, 3, id="the wait goes on as if nobody had tried"),
+        pytest.param(151.0, 150, 3, id="a call that took until after its end: the next one goes at once"),
+    ],
+)
+def test_a_call_that_a_check_had_go_early_costs_no_time_if_it_fails(now_s: float, until_s: float, trips: int) -> None:
+    early = HalfOpen(REVOKED, 80, trips=3, until_s=150)
+    after = opened(early, reason=REVOKED, now_s=now_s, policy=POLICY)
     assert (after.until_s, after.trips) == (until_s, trips)
+
+
+def test_one_that_went_after_the_end_of_the_wait_is_a_trial_like_any_other() -> None:
+    tried = with_permit(HalfOpen(REVOKED, 80, trips=3, until_s=99), "me", now_s=NOW_S, policy=POLICY)
+    assert tried is not None
+    assert opened(tried, reason=REVOKED, now_s=NOW_S + 1, policy=POLICY).trips == 4
+
+
+def test_one_that_only_goes_on_after_it_is_not() -> None:
+    early = HalfOpen(REVOKED, 80, trips=3, permits={"me": 101}, until_s=99)
+    renewed = with_permit(early, "me", now_s=NOW_S, policy=POLICY)
+    assert renewed is not None
+    assert opened(renewed, reason=REVOKED, now_s=NOW_S + 1, policy=POLICY).trips == 3
 
 
 def test_the_outage_began_with_the_first_opening() -> None:

@@ -1,81 +1,121 @@
-"""The check that is made just before the wait of an open breaker is over, at 100 s on the Redis clock."""
+"""Health checks of an open breaker, at 100 s on the Redis clock: they end its wait, or change nothing."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 
 from openrouter_guard.rules import checks
-from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Policy
+from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 
 NOW_S = 100.0
-POLICY = Policy(reset_timeout_s=120, recheck_s=10, jitter=0)
-OPEN = Open("service_unavailable", -15, until_s=105, trips=2, failures=5)
-DOWN = OpenRouterState.SERVICE_UNAVAILABLE
+POLICY = Policy(jitter=0)
+OPEN = Open("service_unavailable", 70, until_s=130, trips=2, failures=5)
+DOWN, ALONE = OpenRouterState.SERVICE_UNAVAILABLE, OpenRouterState.ERROR
 INVALID, EMPTY = OpenRouterState.API_KEY_INVALID, OpenRouterState.CREDITS_EXHAUSTED
+GOOD = OpenRouterState.ACTIVE
 
 
 @pytest.mark.parametrize(
     ("record", "due"),
     [
-        pytest.param(Record(OPEN), True, id="the last ten seconds"),
-        pytest.param(Record(Open("error", -15, 110.1)), False, id="earlier it would tell nothing"),
-        pytest.param(Record(Open("error", -15, 100)), False, id="later trial calls tell more"),
-        pytest.param(Record(OPEN, check_slot_s=100.1), False, id="somebody has the slot"),
-        pytest.param(Record(OPEN, upstream=Upstream(checked_s=96)), False, id="it was made: once is enough"),
-        pytest.param(Record(OPEN, upstream=Upstream(checked_s=94)), True, id="another one, before that"),
+        pytest.param(Record(OPEN), True, id="open"),
+        pytest.param(Record(Open("error", 70, 100)), False, id="once its time is over trial calls tell more"),
+        pytest.param(Record(OPEN, check_slot_s=100.1), False, id="somebody has the slot: one a minute"),
         pytest.param(Record(OPEN, upstream=Upstream(rate_limit_reset_s=101)), False, id="we are rate limited"),
-        pytest.param(Record(HalfOpen("error", -15)), False, id="half-open"),
+        pytest.param(Record(HalfOpen("error", 70)), False, id="half-open"),
         pytest.param(Record(Closed()), False, id="closed"),
     ],
 )
 def test_it_is_due(record: Record, due: bool) -> None:
     assert checks.is_recheck_due(record, now_s=NOW_S, policy=POLICY) is due
-    if not isinstance(record.breaker, Open) or record.breaker.until_s <= NOW_S:
-        return
-    reserved = checks.with_check_slot(record, now_s=NOW_S, slot_s=60, policy=POLICY)
-    assert (reserved is not None) is due
-
-
-def test_a_short_wait_is_not_spent_on_checks() -> None:
-    short = Policy(reset_timeout_s=8, recheck_s=10)
-    assert not checks.is_recheck_due(Record(Open("error", 96, 104.1)), now_s=NOW_S, policy=short)
-    assert checks.is_recheck_due(Record(Open("error", 95, 103.9)), now_s=NOW_S, policy=short)
-
-
-def after(breaker: Breaker, found: OpenRouterState, now_s: float = NOW_S) -> Breaker:
-    seen = Upstream(found, checked_s=now_s)
-    return checks.after_check(Record(breaker, epoch=7), seen, now_s=now_s, policy=POLICY, by="service").breaker
-
-
-def test_a_service_that_is_still_down_extends_the_wait_by_itself() -> None:
-    # Its second opening waited for 240 s, and it waits so once more. Nothing else changes.
-    assert after(OPEN, DOWN) == Open("service_unavailable", -15, until_s=340, trips=2, failures=5)
+    if record.phase(NOW_S) is Phase.OPEN:
+        reserved = checks.with_check_slot(record, now_s=NOW_S, slot_s=60, policy=POLICY)
+        assert (reserved is not None) is due
 
 
 @pytest.mark.parametrize(
-    ("reason", "found", "extends"),
-    [
-        pytest.param("timeout", DOWN, True, id="still in trouble, in other words"),
-        pytest.param("timeout", OpenRouterState.ERROR, False, id="no answer: the service may be alone with that"),
-        pytest.param("timeout", OpenRouterState.ACTIVE, False, id="it works: a trial call will tell"),
-        pytest.param("timeout", OpenRouterState.API_KEY_MISSING, False, id="nobody asked"),
-        pytest.param("timeout", INVALID, False, id="the service's own key is wrong"),
-        pytest.param("api_key_invalid", INVALID, True, id="the key is still refused"),
-        pytest.param("credits_exhausted", EMPTY, True, id="the account is still empty"),
-        pytest.param("credits_exhausted", INVALID, False, id="refused for something else"),
-    ],
+    ("began_s", "due"),
+    [pytest.param(90.0, True, id="ten seconds ago"), pytest.param(90.1, False, id="not quite")],
 )
-def test_what_disproves_a_recovery(reason: str, found: OpenRouterState, extends: bool) -> None:
-    breaker = Open(reason, -15, until_s=105)
-    assert (after(breaker, found) != breaker) is extends
+def test_a_setting_allows_more_while_open_and_only_then(began_s: float, due: bool) -> None:
+    often = Policy(recheck_s=10)
+    taken = Record(OPEN, check_slot_s=began_s + 60)
+    assert (checks.with_check_slot(taken, now_s=NOW_S, slot_s=60, policy=often) is not None) is due
+    closed = Record(Closed(), check_slot_s=began_s + 60)
+    assert checks.with_check_slot(closed, now_s=NOW_S, slot_s=60, policy=often) is None
 
 
-def test_once_the_time_has_passed_it_extends_nothing() -> None:
-    assert after(OPEN, DOWN, now_s=105.0) == OPEN
+def after(
+    breaker: Breaker,
+    found: OpenRouterState,
+    *,
+    before: OpenRouterState | None = DOWN,
+    before_s: float = 80,
+    began_s: float = NOW_S - 1,
+    balance: float | None = None,
+) -> Breaker:
+    known = Record(breaker, epoch=7, upstream=Upstream(DOWN, checked_s=before_s), check_found=before)
+    seen = Upstream(found, checked_s=NOW_S, balance=balance)
+    return checks.after_check(known, seen, now_s=NOW_S, policy=POLICY, by="service", began_s=began_s).breaker
 
 
-def test_it_never_ends_earlier() -> None:
-    far = Open("service_unavailable", -15, until_s=9_000)
-    assert after(far, DOWN) == far
+def test_a_good_check_after_a_bad_one_lets_calls_try_now_and_closes_nothing() -> None:
+    assert after(OPEN, GOOD) == HalfOpen("service_unavailable", 70, 2, 5, tried_at_s=NOW_S, until_s=130)
+
+
+@pytest.mark.parametrize("before", [DOWN, ALONE])
+def test_whatever_way_it_failed(before: OpenRouterState) -> None:
+    assert isinstance(after(OPEN, GOOD, before=before), HalfOpen)
+
+
+@pytest.mark.parametrize("before", [GOOD, None, INVALID, EMPTY, OpenRouterState.API_KEY_MISSING])
+def test_where_the_key_did_not_fail_with_the_calls_a_good_check_says_nothing(before: OpenRouterState | None) -> None:
+    assert after(OPEN, GOOD, before=before) == OPEN
+
+
+def test_nor_where_it_failed_in_an_outage_before() -> None:
+    assert after(OPEN, GOOD, before_s=70 - 61) == OPEN
+
+
+def test_it_may_have_failed_just_before_the_breaker_opened() -> None:
+    assert isinstance(after(OPEN, GOOD, before_s=70 - 59), HalfOpen)
+
+
+@pytest.mark.parametrize("began_s", [79.0, math.inf])
+def test_one_that_began_before_it_failed_or_nobody_knows_when_says_nothing(began_s: float) -> None:
+    assert after(OPEN, GOOD, began_s=began_s) == OPEN
+
+
+@pytest.mark.parametrize("found", [DOWN, ALONE, INVALID, EMPTY, OpenRouterState.API_KEY_MISSING])
+@pytest.mark.parametrize("reason", ["timeout", "service_unavailable", INVALID.value, EMPTY.value])
+def test_a_bad_one_changes_nothing(reason: str, found: OpenRouterState) -> None:
+    breaker = Open(reason, 70, until_s=130)
+    assert after(breaker, found) == breaker
+
+
+class TestWhereAPersonMustAct:
+    REVOKED = Open("api_key_invalid", 70, until_s=900, trips=7)
+    SPENT = Open("credits_exhausted", 70, until_s=900, trips=7)
+
+    def test_a_key_that_works_ends_the_wait_at_once(self) -> None:
+        assert after(self.REVOKED, GOOD, before=None) == HalfOpen(
+            "api_key_invalid", 70, 7, tried_at_s=NOW_S, until_s=900
+        )
+
+    @pytest.mark.parametrize(("balance", "ends"), [(3.0, True), (0.0, False), (None, False)])
+    def test_an_empty_account_waits_for_a_balance(self, balance: float | None, ends: bool) -> None:
+        found = after(self.SPENT, GOOD, before=EMPTY, balance=balance)
+        assert isinstance(found, HalfOpen) is ends
+
+    def test_not_what_was_asked_before_it_opened(self) -> None:
+        assert after(self.REVOKED, GOOD, before=None, began_s=69) == self.REVOKED
+
+
+def test_a_wait_that_is_nearly_over_ends_by_itself() -> None:
+    # A trial call that fails would take until after its end, and the next one would go later than without a check.
+    nearly = Open("service_unavailable", 70, until_s=104)
+    assert after(nearly, GOOD) == nearly

@@ -14,7 +14,7 @@ from openrouter_guard.rules.record import Record, Upstream, settled
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
 NOW_S = 100.0
-POLICY = Policy(reset_timeout_s=10, jitter=0, permit_lease_s=15)
+POLICY = Policy(first_wait_s=10, jitter=0, permit_lease_s=15)
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
 LIMIT = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=30)
 ONE = frozenset({"wa"})
@@ -194,7 +194,7 @@ class TestTrialCalls:
 
     def test_a_failure_opens_again_for_longer(self) -> None:
         after = self.after(TIMEOUT)
-        assert after.breaker == Open("timeout", 90, NOW_S + 20, 2)
+        assert after.breaker == Open("timeout", 90, NOW_S + 15, 2)
         assert after.epoch == 8
 
     def test_the_callers_own_mistake_gives_the_permit_back(self) -> None:
@@ -347,7 +347,7 @@ class TestProbation:
         assert settle(Record(on_probation, epoch=8)).breaker == on_probation
         after = settle(Record(replace(on_probation, failures=1), epoch=8, live_reporters=50))
         assert isinstance(after.breaker, Open)
-        assert (after.breaker.trips, after.breaker.until_s) == (3, NOW_S + 40)
+        assert (after.breaker.trips, after.breaker.until_s) == (3, NOW_S + 22.5)
 
     def test_the_first_success_ends_it(self) -> None:
         record = Record(Closed(trips=2, since_s=90, on_probation=True), upstream=Upstream(last_success_s=95), epoch=8)
@@ -389,7 +389,7 @@ class TestChecks:
             pytest.param(None, True, id="nothing known yet"),
             pytest.param(Record(check_slot_s=NOW_S), True, id="the slot is over"),
             pytest.param(Record(check_slot_s=NOW_S + 1), False, id="somebody has it"),
-            pytest.param(Record(Open("error", 90, 105.1)), False, id="not while open"),
+            pytest.param(Record(Open("error", 90, 105.1)), True, id="while open too"),
             pytest.param(Record(upstream=Upstream(rate_limit_reset_s=101)), False, id="nor while rate limited"),
         ],
     )

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
+from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.record import Record
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
-from tests.service.apps import FakeUpstream, eventually, fail, failing, open_breaker, running
+from tests.service.apps import FakeUpstream, eventually, fail, failing, healthy, open_breaker, running
 
 
 @pytest.fixture
@@ -22,14 +22,6 @@ def quick(settings: Settings) -> Settings:
 async def breaker_is(store: Store, phase: Phase) -> Record | None:
     seen = await store.read()
     return seen.record if seen.record and seen.record.phase(seen.now_s) is phase else None
-
-
-async def waits_longer(store: Store, opened: Record) -> Record | None:
-    record = (await store.read()).record
-    assert record is not None
-    assert isinstance(record.breaker, Open)
-    assert isinstance(opened.breaker, Open)
-    return record if record.breaker.until_s > opened.breaker.until_s else None
 
 
 async def test_good_checks_close_it_on_probation(quick: Settings, upstream: FakeUpstream, store: Store) -> None:
@@ -59,37 +51,53 @@ async def test_while_checks_fail_it_stays_as_it_is(quick: Settings, upstream: Fa
         assert await breaker_is(store, Phase.HALF_OPEN)
 
 
-async def almost_half_open(store: Store, settings: Settings) -> Record:
-    """An open breaker with five seconds to go: within the last ten, a check may be made."""
+async def open_for_long(store: Store, settings: Settings) -> Record:
+    """An open breaker with a minute to go."""
     await open_breaker(store, settings)
 
     def decide(record: Record | None, now_s: float) -> Record:
         assert record is not None
         assert isinstance(record.breaker, Open)
-        return replace(record, breaker=replace(record.breaker, until_s=round(now_s + 5, 6)))
+        return replace(record, breaker=replace(record.breaker, until_s=round(now_s + 60, 6)))
 
     record = (await store.change(decide)).record
     assert record is not None
     return record
 
 
-async def test_just_before_its_time_a_check_that_fails_extends_the_wait(
+async def test_while_open_a_check_is_made_and_if_it_fails_changes_nothing(
     settings: Settings, upstream: FakeUpstream, store: Store
 ) -> None:
     upstream.answer = failing(503)
-    opened = await almost_half_open(store, settings)
+    opened = await open_for_long(store, settings)
     async with running(settings, upstream):
-        record = await eventually(lambda: waits_longer(store, opened))
-    assert (record.epoch, record.breaker.trips, upstream.calls) == (opened.epoch, 1, 1)
+        record = await eventually(lambda: found(store))
+    assert (record.breaker, record.epoch, upstream.calls) == (opened.breaker, opened.epoch, 1)
 
 
-async def test_if_it_succeeds_trial_calls_decide_as_ever(
+async def test_one_that_succeeds_where_none_failed_says_nothing(
     settings: Settings, upstream: FakeUpstream, store: Store
 ) -> None:
-    opened = await almost_half_open(store, settings)
+    opened = await open_for_long(store, settings)
     async with running(settings, upstream):
         record = await eventually(lambda: found(store))
     assert (record.breaker, upstream.calls) == (opened.breaker, 1)
+
+
+async def test_one_that_succeeds_after_one_that_failed_lets_calls_try_at_once(
+    settings: Settings, upstream: FakeUpstream, store: Store
+) -> None:
+    often = replace(settings, policy=replace(settings.policy, recheck_s=0.05))
+    upstream.answer = failing(503)
+    opened = await open_for_long(store, often)
+    async with running(often, upstream):
+        await eventually(lambda: found(store))
+        upstream.answer = healthy()
+        record = await eventually(lambda: breaker_is(store, Phase.HALF_OPEN))
+    assert isinstance(record.breaker, HalfOpen)
+    assert isinstance(opened.breaker, Open)
+    assert record.breaker.until_s == opened.breaker.until_s
+    assert (await store.history(1))[0]["reason"] == "check_succeeded"
 
 
 async def found(store: Store) -> Record | None:

@@ -22,6 +22,8 @@ class TestRules:
             ("FAILURE_THRESHOLD", "7", Policy(failure_threshold=7)),
             ("REFUSALS_WANTED", "3", Policy(refusals_wanted=3)),
             ("CONFIRM_SECONDS", "2.5", Policy(confirm_s=2.5)),
+            ("FIRST_WAIT_SECONDS", "20", Policy(first_wait_s=20)),
+            ("LONGEST_WAIT_SECONDS", "60", Policy(longest_wait_s=60)),
             ("RESET_TIMEOUT_SECONDS", "30", Policy(reset_timeout_s=30)),
             ("MAX_RESET_TIMEOUT_SECONDS", "240", Policy(max_reset_timeout_s=240)),
             ("RECHECK_SECONDS", "5", Policy(recheck_s=5)),
@@ -103,7 +105,23 @@ class TestBadSettings:
             pytest.param({"COOLDOWN_SECONDS": "61"}, "COOLDOWN_SECONDS is 61, above", id="a first pause"),
             pytest.param({"PERMIT_LEASE_SECONDS": "601"}, "PERMIT_LEASE_SECONDS is 601, above", id="a lease"),
             pytest.param({"TRIAL_CALL_SECONDS": "10"}, "PERMIT_LEASE_SECONDS is 15 by default, above", id="a call"),
-            pytest.param({"RECHECK_SECONDS": "121"}, "RECHECK_SECONDS is 121, above", id="before the wait began"),
+            pytest.param({"RECHECK_SECONDS": "121"}, "RECHECK_SECONDS is 121, above", id="checked after the wait"),
+            pytest.param(
+                {"FIRST_WAIT_SECONDS": "31"}, "FIRST_WAIT_SECONDS is 31, above", id="the first is the longest"
+            ),
+            pytest.param(
+                {"LONGEST_WAIT_SECONDS": "9"},
+                "FIRST_WAIT_SECONDS is 10 by default, above",
+                id="shorter than the first",
+            ),
+            pytest.param(
+                {"LONGEST_WAIT_SECONDS": "121"}, "LONGEST_WAIT_SECONDS is 121, above", id="longer than the promise"
+            ),
+            pytest.param(
+                {"FIRST_WAIT_SECONDS": "20", "RESET_TIMEOUT_SECONDS": "15"},
+                "FIRST_WAIT_SECONDS is 20, above OPENROUTER_GUARD_RESET_TIMEOUT_SECONDS, which is 15",
+                id="the first, longer than the promise",
+            ),
             pytest.param({"CHECK_SLOT_SECONDS": "301"}, "CHECK_SLOT_SECONDS is 301, above", id="checked too seldom"),
             pytest.param({"CHECK_TIMEOUT_SECONDS": "61"}, "CHECK_TIMEOUT_SECONDS is 61, above", id="two at a time"),
             pytest.param({"REDIS_TIMEOUT_SECONDS": "16"}, "REDIS_TIMEOUT_SECONDS is 16, above", id="a lease lapses"),

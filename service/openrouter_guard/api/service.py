@@ -238,7 +238,7 @@ class Service:
     def _is_due(self, view: View) -> bool:
         """Whether to check although no request asks for it."""
         record, now_s, policy = view.record or Record(), view.now_s, self.settings.policy
-        if is_recheck_due(record, now_s=now_s, policy=policy):
+        if is_recheck_due(record, now_s=now_s, policy=policy, slot_s=self._thresholds.check_slot_s):
             return not view.is_degraded
         how = self._mood
         thresholds = adapted(how, thresholds=self._thresholds)

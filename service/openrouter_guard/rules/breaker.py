@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from .parsing import CLOCK_S
+from .signals import OpenRouterState
 from .window import Limits, Window
 
 __all__ = [
@@ -29,10 +30,12 @@ __all__ = [
     "Open",
     "Phase",
     "Policy",
-    "extended",
+    "needs_person",
     "opened",
     "phase",
     "threshold",
+    "try_early_s",
+    "wait_s",
     "waits_for_trial",
     "with_clock",
     "with_permit",
@@ -43,6 +46,8 @@ __all__ = [
 TOLERATED_ERROR_RATE = 0.1
 """One call in ten may fail without anything being wrong with the upstream as a whole."""
 LONGEST_S = 960.0
+_FAILS_WITHIN_S = 5.0
+_UNTIL_SOMEBODY_ACTS = frozenset({OpenRouterState.API_KEY_INVALID.value, OpenRouterState.CREDITS_EXHAUSTED.value})
 _MINUTES_IN_30_DAYS = 30 * 24 * 60
 
 
@@ -63,10 +68,12 @@ class Policy:
         reporters_wanted: How many of the live reporters a run of failures must come from.
         network_reporters: The same for failures to get through at all, even where fewer live: one worker's network
             may be broken.
-        reset_timeout_s: The first wait of an open breaker.
-        max_reset_timeout_s: The longest wait; each re-opening doubles it up to here.
+        first_wait_s: How long an open breaker waits before trial calls may go; half as much again at each re-opening,
+        longest_wait_s: up to here. Two calls then cost the fleet little, whatever its size.
+        reset_timeout_s: No wait is longer, but where a person has to act.
+        max_reset_timeout_s: The longest wait while the key or the account is refused: that one doubles, up to here.
         jitter: By how much of itself a wait may be longer, so that scopes that opened together do not try together.
-        recheck_s: So long before an open breaker's time is over, a health check may find that it would be too early.
+        recheck_s: So often the service may check an open breaker, where that is more often than its slot allows.
         stable_s: Closed for this long, the next wait is the first one again.
         permits: Trial calls at a time for the whole fleet while half-open.
         permit_lease_s: A permit whose holder is silent for this long is free again.
@@ -88,10 +95,12 @@ class Policy:
     failure_threshold: int = 5
     reporters_wanted: int = 3
     network_reporters: int = 2
+    first_wait_s: float = 10.0
+    longest_wait_s: float = 30.0
     reset_timeout_s: float = 120.0
     max_reset_timeout_s: float = LONGEST_S
     jitter: float = 0.1
-    recheck_s: float = 10.0
+    recheck_s: float = 60.0
     stable_s: float = 600.0
     permits: int = 2
     permit_lease_s: float = 15.0
@@ -176,6 +185,7 @@ class HalfOpen:
     Attributes:
         permits: Owner of each trial call that is out, and when its lease ends.
         tried_at_s: When the last one went out, or was still under way.
+        until_s: When its wait would have been over, where a health check has ended it before; else 0.
     """
 
     reason: str
@@ -184,6 +194,7 @@ class HalfOpen:
     failures: int = 0
     permits: Mapping[str, float] = field(default_factory=dict)
     tried_at_s: float = 0.0
+    until_s: float = 0.0
 
 
 Breaker: TypeAlias = Closed | Open | HalfOpen
@@ -213,26 +224,34 @@ def threshold(calls_per_minute: float, policy: Policy) -> int:
 
 
 def opened(breaker: Breaker, *, reason: str, now_s: float, policy: Policy, share: float = 0.0) -> Open:
-    """The breaker after it opened, or opened again; ``share`` (0 to 1) says how much of the jitter it gets."""
+    """The breaker after it opened, or opened again; ``share`` (0 to 1) says how much of the jitter it gets.
+
+    A trial call that went early, for a health check was good, and that failed costs no time: the wait goes on as if
+    nobody had tried.
+    """
     match breaker:
         case Closed():
-            stable = now_s - breaker.since_s >= policy.stable_s
-            trips, since_s = 1 if stable else breaker.trips + 1, now_s
+            is_new = now_s - breaker.since_s >= policy.stable_s or needs_person(reason)
+            return _opened(breaker, 1 if is_new else breaker.trips + 1, reason, now_s, now_s, policy, share)
+        case _ if needs_person(reason) is not needs_person(breaker.reason):
+            after = _opened(breaker, 1, reason, breaker.opened_at_s, now_s, policy, share)
         case _:
-            trips, since_s = breaker.trips + 1, breaker.opened_at_s
-    until_s = _end_s(trips, now_s=now_s, policy=policy, share=share)
+            after = _opened(breaker, breaker.trips + 1, reason, breaker.opened_at_s, now_s, policy, share)
+    if not isinstance(breaker, HalfOpen) or not breaker.until_s:
+        return after
+    return replace(after, until_s=min(breaker.until_s, after.until_s), trips=min(after.trips, breaker.trips))
+
+
+def _opened(
+    breaker: Breaker, trips: int, reason: str, since_s: float, now_s: float, policy: Policy, share: float
+) -> Open:
+    until_s = _end_s(trips, reason, now_s=now_s, policy=policy, share=share)
     return Open(reason, since_s, until_s, trips, breaker.failures)
 
 
-def extended(breaker: Open, *, now_s: float, policy: Policy, share: float = 0.0) -> Open:
-    """The breaker after it waits once more for as long as it did; never for less than it would anyway."""
-    until_s = _end_s(breaker.trips, now_s=now_s, policy=policy, share=share)
-    return replace(breaker, until_s=max(breaker.until_s, until_s))
-
-
-def _end_s(trips: int, *, now_s: float, policy: Policy, share: float) -> float:
+def _end_s(trips: int, reason: str, *, now_s: float, policy: Policy, share: float) -> float:
     # Whole microseconds: what is written as a time of day is read as the same.
-    return round(now_s + wait_s(trips, policy) * (1 + policy.jitter * share), 6)
+    return round(now_s + wait_s(trips, policy, reason) * (1 + policy.jitter * share), 6)
 
 
 def with_clock(breaker: Breaker, *, now_s: float, policy: Policy) -> Breaker:
@@ -246,12 +265,13 @@ def with_clock(breaker: Breaker, *, now_s: float, policy: Policy) -> Breaker:
     longest_lease_s = max(policy.permit_lease_s, LONGEST_S) + CLOCK_S
     match breaker:
         case Open() if breaker.opened_at_s > now_s + CLOCK_S:
-            until_s = _end_s(breaker.trips, now_s=now_s, policy=policy, share=0.0)
+            until_s = _end_s(breaker.trips, breaker.reason, now_s=now_s, policy=policy, share=0.0)
             return replace(breaker, opened_at_s=now_s, until_s=min(breaker.until_s, until_s))
         case Open() if breaker.until_s > now_s + longest_s:
-            return replace(breaker, until_s=_end_s(breaker.trips, now_s=now_s, policy=policy, share=0.0))
+            until_s = _end_s(breaker.trips, breaker.reason, now_s=now_s, policy=policy, share=0.0)
+            return replace(breaker, until_s=until_s)
         case HalfOpen() if breaker.opened_at_s > now_s + CLOCK_S:
-            return replace(breaker, opened_at_s=now_s, permits={}, tried_at_s=now_s)
+            return replace(breaker, opened_at_s=now_s, permits={}, tried_at_s=now_s, until_s=0.0)
         case HalfOpen(permits=permits) if any(end_s > now_s + longest_lease_s for end_s in permits.values()):
             kept = {owner: end_s for owner, end_s in permits.items() if end_s <= now_s + longest_lease_s}
             return replace(breaker, permits=kept)
@@ -259,10 +279,23 @@ def with_clock(breaker: Breaker, *, now_s: float, policy: Policy) -> Breaker:
             return breaker
 
 
-def wait_s(trips: int, policy: Policy) -> float:
+def wait_s(trips: int, policy: Policy, reason: str = "") -> float:
     """How long the breaker stays open at its ``trips``-th opening in a row."""
-    doublings = min(max(trips, 1) - 1, 30)  # beyond, the power is large and the cap has long decided
-    return float(min(policy.reset_timeout_s * 2**doublings, policy.max_reset_timeout_s))
+    grown = min(max(trips, 1) - 1, 30)  # beyond, the power is large and the cap has long decided
+    first_s = min(policy.first_wait_s, policy.reset_timeout_s)
+    if needs_person(reason):
+        return float(min(first_s * 2**grown, policy.max_reset_timeout_s))
+    return float(min(first_s * 1.5**grown, max(policy.longest_wait_s, policy.first_wait_s), policy.reset_timeout_s))
+
+
+def try_early_s(policy: Policy) -> float:
+    """So much of a wait must be left for a health check to end it: a trial call that fails should end within it."""
+    return min(_FAILS_WITHIN_S, policy.first_wait_s / 2, policy.reset_timeout_s / 2)
+
+
+def needs_person(reason: str) -> bool:
+    """Whether what opened it lasts until somebody acts: it takes a new key, or money."""
+    return reason in _UNTIL_SOMEBODY_ACTS
 
 
 def with_permit(breaker: Breaker, owner: str, *, now_s: float, policy: Policy) -> HalfOpen | None:
@@ -273,6 +306,10 @@ def with_permit(breaker: Breaker, owner: str, *, now_s: float, policy: Policy) -
     if owner not in live and len(live) >= policy.permits:
         return None
     permits = live | {owner: now_s + policy.permit_lease_s}
+    if isinstance(breaker, HalfOpen):
+        # A call that goes once the wait is over is a trial like any other.
+        until_s = breaker.until_s if owner in live or now_s < breaker.until_s else 0.0
+        return replace(breaker, permits=permits, tried_at_s=now_s, until_s=until_s)
     return HalfOpen(breaker.reason, breaker.opened_at_s, breaker.trips, breaker.failures, permits, tried_at_s=now_s)
 
 

@@ -7,8 +7,19 @@ from dataclasses import replace
 
 from . import breaker as breakers
 from . import limits
-from .breaker import Breaker, Closed, Open, Phase, Policy
-from .record import KEY_WORKS, Record, Upstream, block_s, extended, found_lately, fresh, now_closed, now_open
+from .breaker import Breaker, Closed, Open, Phase, Policy, needs_person
+from .record import (
+    CHECK_HOLDS_S,
+    KEY_WORKS,
+    Record,
+    Upstream,
+    block_s,
+    found_lately,
+    fresh,
+    now_closed,
+    now_half_open,
+    now_open,
+)
 from .run import CHECKER_PREFIX
 from .signals import OpenRouterState, Signal
 
@@ -23,6 +34,9 @@ __all__ = [
     "with_check_slot",
 ]
 
+SLOT_S = 60.0
+"""One health check in this time, for the whole fleet."""
+_TROUBLE = frozenset({OpenRouterState.SERVICE_UNAVAILABLE, OpenRouterState.ERROR})
 _OF_THE_ACCOUNT = frozenset({OpenRouterState.API_KEY_INVALID, OpenRouterState.CREDITS_EXHAUSTED})
 
 
@@ -67,7 +81,8 @@ def after_check(
     """The record after a health check that began at ``began_s``, if that is known; *reporter* is who counts.
 
     A good check tells that the key works, not that calls do: it does not overrule what workers saw in a breaker
-    that is not closed. Only where none of them is there to try, good checks in a row close it, on probation.
+    that is not closed. It may end an open breaker's wait, so that a call tries; only where no worker is there to try,
+    good checks in a row close it, on probation. A bad one changes nothing there: no recovery comes later by it.
     """
     seen, is_good = record.upstream, found.state is OpenRouterState.ACTIVE
     known = replace(
@@ -98,8 +113,9 @@ def after_check(
         return replace(checked, good_checks=0)
     if found.state in _OF_THE_ACCOUNT and _is_in_doubt(record, now_s, policy):
         return now_open(checked, found.state.value, by, now_s, policy)
-    if isinstance(record.breaker, Open) and now_s < record.breaker.until_s and _disproves(record.breaker, found):
-        return extended(checked, record.breaker, now_s=now_s, policy=policy)
+    if isinstance(record.breaker, Open) and now_s < record.breaker.until_s - breakers.try_early_s(policy):
+        ends = is_good and not is_outdated and _ends_wait(record, record.breaker, found, began_s)
+        return now_half_open(checked, record.breaker, by, now_s) if ends else checked
     if checked.good_checks < policy.good_checks:
         return checked
     if not breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy):
@@ -175,37 +191,40 @@ def is_checks_only(breaker: Closed) -> bool:
     return bool(breaker.run) and all(reporter.startswith(CHECKER_PREFIX) for reporter in breaker.run)
 
 
-def is_recheck_due(record: Record, *, now_s: float, policy: Policy) -> bool:
-    """Whether a check may tell, just before the wait is over, that it would be over too early.
+def _ends_wait(record: Record, breaker: Open, found: Upstream, began_s: float) -> bool:
+    """Whether a good check, which began at ``began_s``, says that calls may be tried now.
 
-    So a recovery that the check disproves costs no worker a call. One check does, and only if the slot is free.
+    Where the key is asked for an upstream whose calls fail, it mostly works all the while: that says nothing. It does
+    where it failed too, and no longer does. Of the key and the account nothing knows more than a check. Who keeps the
+    state by other means says nothing of what it asked before.
     """
+    if not math.isfinite(began_s) or not _tells_of_recovery(breaker, found):
+        return False
+    if needs_person(breaker.reason):
+        return began_s >= breaker.opened_at_s
+    checked_s = record.upstream.checked_s
+    return record.check_found in _TROUBLE and breaker.opened_at_s - CHECK_HOLDS_S <= checked_s <= began_s
+
+
+def is_recheck_due(record: Record, *, now_s: float, policy: Policy, slot_s: float = SLOT_S) -> bool:
+    """Whether to check an open breaker: as often as the fleet's slot allows, or as the policy does."""
     breaker = record.breaker
     if not isinstance(breaker, Open) or record.override is not None or record.upstream.limited_until_s > now_s:
         return False
-    begins_s = breaker.until_s - min(policy.recheck_s, policy.reset_timeout_s / 2)
-    is_untold = record.check_slot_s <= now_s and record.upstream.checked_s < begins_s
-    return is_untold and begins_s <= now_s < breaker.until_s
-
-
-def _disproves(breaker: Open, found: Upstream) -> bool:
-    """Whether the check found what keeps the breaker open.
-
-    A check without an answer says nothing: the service may be alone with that, and would hold the fleet for ever. So
-    it is with a key or an account that only the service is refused for.
-    """
-    same = found.state in _OF_THE_ACCOUNT and found.state == breaker.reason
-    return same or found.state is OpenRouterState.SERVICE_UNAVAILABLE
+    sooner_s = max(slot_s - policy.recheck_s, 0.0)
+    return now_s < breaker.until_s and record.check_slot_s - sooner_s <= now_s
 
 
 def with_check_slot(record: Record | None, *, now_s: float, slot_s: float, policy: Policy) -> Record | None:
     """The record once the next health check is ours, None if somebody has it already.
 
-    No check is made while calls are known to be refused, for it would tell nothing that may change that: but for the
-    one that is due just before the wait is over, and those that watch a long rate limit.
+    No check is made while calls are known to wait for a rate limit, for it would tell nothing that may change that:
+    but for those that watch a long one. Nor while a person keeps them waiting.
     """
     known = record or fresh(now_s)
-    is_told = is_recheck_due(known, now_s=now_s, policy=policy) or limits.wants_check(known, now_s)
-    if known.check_slot_s > now_s or (block_s(known, now_s) is not None and not is_told):
+    taken = replace(known, check_slot_s=now_s + slot_s)
+    if is_recheck_due(known, now_s=now_s, policy=policy, slot_s=slot_s):
+        return taken
+    if known.check_slot_s > now_s or (block_s(known, now_s) is not None and not limits.wants_check(known, now_s)):
         return None
-    return replace(known, check_slot_s=now_s + slot_s)
+    return taken

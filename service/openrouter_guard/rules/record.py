@@ -26,7 +26,6 @@ __all__ = [
     "after_trial",
     "block_s",
     "counted",
-    "extended",
     "found_lately",
     "fresh",
     "holds_permit",
@@ -34,6 +33,7 @@ __all__ = [
     "limited",
     "next_epoch",
     "now_closed",
+    "now_half_open",
     "now_open",
     "overridden",
     "released",
@@ -451,10 +451,12 @@ def now_open(record: Record, reason: str, by: str, now_s: float, policy: Policy)
     return _moved(record, breaker, reason, by, now_s)
 
 
-def extended(record: Record, breaker: Open, *, now_s: float, policy: Policy) -> Record:
-    """The record whose open breaker waits once more: no transition, for readers saw no other state."""
-    longer = breakers.extended(breaker, now_s=now_s, policy=policy, share=_share(record.epoch))
-    return replace(record, breaker=longer)
+def now_half_open(record: Record, breaker: Open, by: str, now_s: float) -> Record:
+    """The record whose open breaker may be tried before its wait is over, for a health check found it well."""
+    after = HalfOpen(
+        breaker.reason, breaker.opened_at_s, breaker.trips, breaker.failures, {}, now_s, until_s=breaker.until_s
+    )
+    return _moved(record, after, "check_succeeded", by, now_s)
 
 
 def _share(number: int) -> float:

@@ -155,7 +155,8 @@ def _breaker(fields: Mapping[str, str], now_s: float) -> Breaker:
         case Phase.HALF_OPEN:
             tried_at_s = moment_s(fields.get("tried_at"), now_s)
             permits = _permits(fields.get("permits"), now_s)
-            return HalfOpen(reason, opened_at_s, trips, failures, permits, tried_at_s)
+            until_s = moment_s(fields.get("open_until"), max(now_s, opened_at_s), OPEN_MOST_S)
+            return HalfOpen(reason, opened_at_s, trips, failures, permits, tried_at_s, until_s)
         case _:
             run = frozenset(text_of(fields.get("run"), RUN_MOST).split())
             on_probation = fields.get("probation") == "true"
@@ -209,6 +210,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
                 "opened_at": iso(breaker.opened_at_s),
                 "permits": json_text(dict(sorted(breaker.permits.items()))),
                 "tried_at": iso(breaker.tried_at_s),
+                "open_until": iso(breaker.until_s),
             }
     return common | own
 

@@ -1,6 +1,6 @@
 -- Take or renew a permit where nothing else has to be decided: the rule of with_permit in rules/breaker.py and
 -- rules/record.py, in one round trip and without lost races.
--- What is rare, or looks odd, is left to that rule: an override, a rate limit, the turn to half-open, a lost state.
+-- What is rare, or looks odd, is left to that rule: an override, a rate limit, a wait cut short, the turn to half-open, a lost state.
 -- KEYS[1]  the state hash
 -- ARGV[1]  the owner of the permit
 -- ARGV[2]  how long it holds, in seconds
@@ -50,12 +50,13 @@ local function held(text)
 end
 
 local function decided()
-  local names = { "breaker", "epoch", "transitions", "override", "rate_limit_reset", "limited_until", "permits" }
+  local names = { "breaker", "epoch", "transitions", "override", "rate_limit_reset", "limited_until", "permits",
+    "open_until" }
   local known = {}
   for i, value in ipairs(redis.call("HMGET", KEYS[1], unpack(names))) do known[names[i]] = value or "" end
   if known.breaker ~= "half_open" or known.epoch ~= ARGV[4] then return "undecided" end
   if string.sub(known.transitions, 1, 2) ~= "[{" or string.find(owner, "[^ -~]") then return "undecided" end
-  if known.override .. known.rate_limit_reset .. known.limited_until ~= "" then return "undecided" end
+  if known.override .. known.rate_limit_reset .. known.limited_until .. known.open_until ~= "" then return "undecided" end
   local all = held(known.permits)
   if not all then return "undecided" end
   if ARGV[5] == "0" and not all[owner] then return "refused" end
