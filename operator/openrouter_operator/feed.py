@@ -13,6 +13,7 @@ from openrouter_guard.errors import StoreError, StoreUnavailable
 from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Closed, Open, Phase
 from openrouter_guard.rules.override import Override
+from openrouter_guard.rules.parsing import line_of
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import Background, Cache, View, cancelled
@@ -20,7 +21,7 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 
 from . import overrides
-from .reading import Reading
+from .reading import Reading, readable
 
 __all__ = ["CLUSTER", "Feed", "FeedKey", "Feeds", "Unreadable"]
 
@@ -124,12 +125,12 @@ class Feed:
         """What is known now; asks nobody."""
         view = self._cache.view
         return Reading(
-            record=view.record,
+            record=readable(view.record) if view.record else None,
             now_s=view.now_s,
             is_fresh=_is_fresh(view),
             last_known_s=view.now_s if _is_fresh(view) else self._last_known_s,
             since_s=self._since_s(view.record, view.now_s) if view.record else 0.0,
-            error=str(view.error) if view.error else "",
+            error=line_of(str(view.error)) if view.error else "",
             scope=self._scope,
         )
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from openrouter_guard.keys import DEFAULT_SCOPE
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import Closed, Phase
 from openrouter_guard.rules.override import Override
+from openrouter_guard.rules.parsing import line_of
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.wire import iso
 
-__all__ = ["Reading"]
+__all__ = ["Reading", "readable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +88,17 @@ class Reading:
     @property
     def epoch(self) -> int:
         return self.record.epoch if self.record else 0
+
+
+def readable(record: Record) -> Record:
+    """The record with each text as one short line: it goes into conditions, events and logs.
+
+    Anybody who can write to Redis, and any upstream, may have put anything into it.
+    """
+    forced, breaker = record.override, record.breaker
+    if forced is not None:
+        forced = replace(forced, who=line_of(forced.who), why=line_of(forced.why))
+    if not isinstance(breaker, Closed):
+        breaker = replace(breaker, reason=line_of(breaker.reason))
+    upstream = replace(record.upstream, message=line_of(record.upstream.message))
+    return replace(record, upstream=upstream, breaker=breaker, override=forced)

@@ -18,6 +18,7 @@ __all__ = [
     "DAMAGED",
     "YEAR_2000_S",
     "json_of",
+    "line_of",
     "moment_s",
     "number",
     "object_of",
@@ -31,6 +32,7 @@ CLOCK_S = 60.0
 DAMAGED = "\ufffd"
 """What stands for a byte that is no text."""
 TEXT_MOST = 4096
+LINE_MOST = 400
 JSON_MOST = 65_536
 JSON_DEPTH = 64
 PYTHON_MOST = 16_384
@@ -57,6 +59,20 @@ def text_of(raw: object, most: int = TEXT_MOST) -> str:
         # A number of many thousand digits cannot be written as text.
         return str(raw)[:most] if isinstance(raw, float) or abs(raw) < 10**TEXT_MOST else ""
     return ""
+
+
+def line_of(raw: object, most: int = LINE_MOST) -> str:
+    r"""The same as one line for people to read, of no more than *most* characters.
+
+    What cannot be seen, such as line ends, terminal escapes and marks that turn the direction of text, is a space.
+
+    >>> line_of("paid\x1b[31m\n  in full\u202e")
+    'paid [31m in full'
+    """
+    text = text_of(raw)
+    line = text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)
+    line = " ".join(line.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def number(raw: object, least: float, most: float) -> float | None:
