@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.models import Model
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
@@ -24,6 +26,13 @@ NOW_S = 10_000.0
 AWAY = StoreUnavailable("away")
 OPEN, OVER, HALF_OPEN = Open("timeout", 1.0, NOW_S + 30), Open("timeout", 1.0, NOW_S - 1), HalfOpen("timeout", 1.0)
 LIMITED = Upstream(rate_limit_reset_s=NOW_S + 90)
+
+
+WELL = Upstream(message="Service active", checked_s=NOW_S - 5)
+
+
+def seen(state: str) -> Upstream:
+    return replace(WELL, state=OpenRouterState(state))
 
 
 def override(kind: OverrideKind, ends_in_s: float = 60.0) -> Override:
@@ -108,8 +117,12 @@ class TestTheBadge:
         [
             pytest.param(View(None, NOW_S), "unknown", id="nothing is known"),
             pytest.param(View(Record(), NOW_S, AWAY), "unknown", id="Redis is away"),
-            pytest.param(View(Record(), NOW_S), "up", id="closed"),
+            pytest.param(View(Record(), NOW_S), "unknown", id="nobody has asked yet"),
+            pytest.param(View(Record(upstream=WELL), NOW_S), "up", id="closed"),
             pytest.param(View(Record(Closed(2)), NOW_S), "failing", id="failing"),
+            pytest.param(View(Record(upstream=seen("api_key_missing")), NOW_S), "unknown", id="nobody can ask"),
+            pytest.param(View(Record(upstream=seen("api_key_invalid")), NOW_S), "failing", id="the key is refused"),
+            pytest.param(View(Record(upstream=seen("credits_exhausted")), NOW_S), "failing", id="no money is left"),
             pytest.param(View(Record(upstream=LIMITED), NOW_S), "rate limited", id="rate limited"),
             pytest.param(View(Record(OPEN), NOW_S), "timeout", id="open"),
             pytest.param(View(Record(HALF_OPEN), NOW_S), "recovering", id="half-open"),

@@ -125,4 +125,5 @@ async def test_without_a_key_nothing_is_asked_and_that_is_said(
     async with running(settings if has_key else replace(settings, api_key=""), upstream) as service:
         answer = await ask(service)
     assert answer["status"] == ("active" if has_key else "api_key_missing")
+    assert (answer["last_check"] is not None, answer["age_seconds"] is not None) == (has_key, has_key)
     assert upstream.calls == int(has_key)

@@ -6,12 +6,16 @@ from html import escape
 
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.record import Record, block_s
+from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.runtime import View
+
+from .status import is_known
 
 __all__ = ["KEEP_S", "svg", "words"]
 
 KEEP_S = 30
 _GREEN, _YELLOW, _RED, _GREY = "#2e7d32", "#8f5600", "#c62828", "#5f6368"
+_OF_THE_ACCOUNT = frozenset({OpenRouterState.API_KEY_INVALID, OpenRouterState.CREDITS_EXHAUSTED})
 _CHARACTER_PX = 7
 _PADDING_PX = 6
 _HEIGHT_PX = 20
@@ -29,7 +33,9 @@ def words(view: View) -> tuple[str, str]:
             return "recovering", _YELLOW
         case _ if block_s(record, now_s):
             return "rate limited", _YELLOW
-        case _ if record.breaker.failures:
+        case _ if not is_known(record) or record.upstream.state is OpenRouterState.API_KEY_MISSING:
+            return "unknown", _GREY
+        case _ if record.breaker.failures or record.upstream.state in _OF_THE_ACCOUNT:
             return "failing", _YELLOW
         case _:
             return "up", _GREEN

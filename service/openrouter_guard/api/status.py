@@ -29,6 +29,7 @@ def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAns
     upstream, phase = record.upstream, record.phase(now_s)
     age = age_s(record, now_s, thresholds=settings.thresholds)
     status, message = _said(view, has_key=bool(settings.api_key))
+    was_asked = status is not NO_KEY.state
     return StatusAnswer(
         status=status,
         message=message,
@@ -36,13 +37,13 @@ def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAns
         balance_at=iso(upstream.amounts_s) or None,
         usage_today=upstream.usage_today,
         usage_month=upstream.usage_month,
-        last_check=iso(upstream.checked_s) or None,
+        last_check=iso(upstream.checked_s) or None if was_asked else None,
         error_details=_details(upstream.error_details),
         consecutive_failures=record.breaker.failures,
         circuit_breaker_open=phase is not Phase.CLOSED,
         cache_hit=is_known(view.record) and not is_live,
         circuit_breaker=_breaker(record, phase if view.record or not view.is_degraded else None, now_s),
-        age_seconds=None if age is None else round(age, 3),
+        age_seconds=None if age is None or not was_asked else round(age, 3),
         source=source(age, is_live=is_live, thresholds=settings.thresholds),
         degraded=view.is_degraded,
         rate_limit_reset=_limit(upstream, now_s),
