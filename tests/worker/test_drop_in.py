@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import AsyncMock, MagicMock
 
 import httpx
 import pydantic
@@ -254,6 +255,19 @@ def test_a_client_of_sentinels_has_one_too() -> None:
 def test_what_is_no_client_is_said() -> None:
     with pytest.raises(ConfigurationError, match="int is no client of redis-py: give one, or the address of Redis"):
         OpenRouterStateManager(7)
+    for double in (MagicMock(), AsyncMock()):  # that have whatever one asks them for
+        with pytest.raises(ConfigurationError, match="Mock is no client of redis-py"):
+            WorkerOpenRouterReporter(double)
+
+
+@pytest.mark.parametrize("known", [OpenRouterStateManager, WorkerOpenRouterReporter])
+async def test_the_client_that_it_makes_for_an_address_ends_with_it(known: Any, redis_url: str) -> None:
+    async with known(redis_url) as it:
+        made = it.redis
+        assert it.redis is made
+        assert await made.ping()
+        (connection,) = made.connection_pool._available_connections
+    assert not connection.is_connected
 
 
 DATA: dict[str, Any] = {

@@ -27,10 +27,11 @@ def url_of(redis_client: Any) -> str:
     """
     if isinstance(redis_client, str):
         return redis_client
-    if nodes := getattr(redis_client, "nodes_manager", None):
-        return _cluster(redis_client, nodes)
     pool = getattr(redis_client, "connection_pool", None)
     known = getattr(pool, "connection_kwargs", None)
+    nodes = getattr(redis_client, "nodes_manager", None)
+    if isinstance(getattr(nodes, "startup_nodes", None), Mapping):
+        return _cluster(redis_client, nodes)
     if not isinstance(known, Mapping):
         raise ConfigurationError(
             f"{type(redis_client).__name__} is no client of redis-py: give one, or the address of Redis"

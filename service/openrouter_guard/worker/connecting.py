@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.settings import Settings
-from openrouter_guard.store import url_of
+from openrouter_guard.store import client_of, url_of
 
-__all__ = ["settings_of"]
+__all__ = ["Handed", "settings_of"]
+
+
+class Handed:
+    """The client that was given, which stays open; or one for the address, made when it is first asked for."""
+
+    def __init__(self, given: Any, redis_url: str) -> None:
+        self._given = None if isinstance(given, str) else given
+        self._made: Any = None
+        self._url = redis_url
+
+    @property
+    def client(self) -> Any:
+        if self._given is None and self._made is None:
+            self._made = client_of(self._url)
+        return self._made if self._given is None else self._given
+
+    async def close(self) -> None:
+        made, self._made = self._made, None
+        if made is not None:
+            with suppress(Exception):  # it may have belonged to an event loop that has ended
+                await made.aclose()
 
 
 def settings_of(given: Any, scope: str, worker_id: str = "") -> Settings:

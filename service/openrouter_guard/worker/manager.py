@@ -28,10 +28,10 @@ from openrouter_guard.rules.parsing import number
 from openrouter_guard.rules.record import Record, Upstream, block_s, fresh, overridden, released, reset, settled
 from openrouter_guard.rules.signals import MAX_WAIT_S, OpenRouterState, of_error_type
 from openrouter_guard.rules.wire import iso
-from openrouter_guard.store import Batch, Seen, Store, Timeouts, client_of
+from openrouter_guard.store import Batch, Seen, Store, Timeouts
 
 from . import state_data
-from .connecting import settings_of
+from .connecting import Handed, settings_of
 from .core import default_worker_id
 from .pending import Pending, last_of, result_of
 
@@ -95,7 +95,7 @@ class OpenRouterStateManager:
         """
         given = redis_client if redis_client is not None else redis_url
         self._settings = settings_of(given, scope)
-        self._client = None if isinstance(given, str) else given
+        self._handed = Handed(given, self._settings.redis_url)
         self._worker_id = self._settings.worker_id or default_worker_id()
         self._reporter = checks.CHECKER_PREFIX + secrets.token_hex(4)
         self._seq = 0
@@ -105,9 +105,7 @@ class OpenRouterStateManager:
 
     @property
     def redis(self) -> Any:
-        if self._client is None:
-            self._client = client_of(self._settings.redis_url)
-        return self._client
+        return self._handed.client
 
     @property
     def _store(self) -> Store:
@@ -301,6 +299,7 @@ class OpenRouterStateManager:
 
     async def close(self) -> None:
         """Close the connections of our own; a client that was given stays open."""
+        await self._handed.close()
         await self._store.close()
 
     async def __aenter__(self) -> Self:

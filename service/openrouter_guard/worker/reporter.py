@@ -13,9 +13,8 @@ from openrouter_guard.edge import Edge
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal, of_error_type, of_status
-from openrouter_guard.store import client_of
 
-from .connecting import settings_of
+from .connecting import Handed, settings_of
 from .core import Core, default_worker_id
 from .thread import ended
 from .view import Ticket
@@ -69,14 +68,12 @@ class WorkerOpenRouterReporter:
         """
         given = redis_client if redis_client is not None else redis_url
         self._settings = settings_of(given, scope, worker_id)
-        self._client = None if isinstance(given, str) else given
+        self._handed = Handed(given, self._settings.redis_url)
         self._core = Core(self._settings)
 
     @property
     def redis(self) -> Any:
-        if self._client is None:
-            self._client = client_of(self._settings.redis_url)
-        return self._client
+        return self._handed.client
 
     async def report_api_error(
         self, error_message: str, status_code: int | None = None, error_type: str | None = None
@@ -105,6 +102,7 @@ class WorkerOpenRouterReporter:
         return self._settings.worker_id or default_worker_id()
 
     async def close(self) -> None:
+        await self._handed.close()
         await self._core.aclose(_REPORT_S)
 
     async def __aenter__(self) -> Self:
