@@ -10,6 +10,7 @@ import pytest
 
 from openrouter_guard.rules import breaker as breakers
 from openrouter_guard.rules import record as records
+from openrouter_guard.rules import run as runs
 from openrouter_guard.rules.breaker import HalfOpen, Policy
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import Signal
@@ -83,7 +84,7 @@ def an_older_writer_closes_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def one_failure_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(breakers, "threshold", lambda _calls_per_minute, _policy: 1)
+    monkeypatch.setattr(runs, "are_enough", lambda breaker, *_: breaker.failures > 0)
 
 
 @pytest.mark.slow
@@ -92,7 +93,6 @@ def one_failure_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (three_permits, 4, "3 trial calls are out"),
         (leases_that_never_end, 3, "gets no permit though all is long over"),
-        (whoever_comes_late_decides, 7, "the late result of"),
         (epochs_that_stay, 4, "repeats the epoch"),
         (an_older_writer_closes_what_is_open, 3, "an open breaker ends before its time"),
         (one_failure_is_enough, 5, "1 failures open the breaker"),
@@ -105,3 +105,12 @@ def test_a_broken_rule_is_found(
     broken(monkeypatch)
     with pytest.raises(Violation, match=told):
         explore(begin, depth=depth)
+
+
+@pytest.mark.slow
+def test_a_result_that_counts_too_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, half_open = worlds()
+    two = replace(half_open, workers=half_open.workers[:2])
+    whoever_comes_late_decides(monkeypatch)
+    with pytest.raises(Violation, match="the late result of"):
+        explore([two], depth=8)
