@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         report_openrouter_error,
         report_openrouter_success,
         reset_circuit_breaker,
+        was_upstreams_fault,
     )
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "get_circuit_breaker_status",
     "open_circuit_breaker",
     "reset_circuit_breaker",
+    "was_upstreams_fault",
 ]
 
 _HOMES = {

@@ -46,3 +46,17 @@ def test_while_the_breaker_is_open_questions_stay_in_the_queue(
     until(lambda: queue.llen("answers") == 40, seconds=20)
     until(lambda: queue.llen("in progress") == 0)
     assert simulated.requests[CHAT] == 40
+
+
+def test_what_the_upstream_broke_is_asked_again_and_no_question_is_given_up(
+    queue: Any, simulated: SimulatedOpenRouter
+) -> None:
+    simulated.switch("outage")
+    queue.rpush("questions", *range(20))
+    until(lambda: queue.hget("openrouter:state", "breaker") == "open", seconds=20)
+    until(lambda: queue.llen("in progress") == 0, seconds=20)
+    assert (queue.llen("questions"), queue.llen("failed")) == (20, 0)
+    simulated.switch("healthy")
+    end(queue)
+    until(lambda: queue.llen("answers") == 20, seconds=20)
+    assert queue.llen("failed") == 0

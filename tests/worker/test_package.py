@@ -38,6 +38,7 @@ NAMES = {
     "report_openrouter_error",
     "report_openrouter_success",
     "reset_circuit_breaker",
+    "was_upstreams_fault",
 }
 MODULES = sorted(
     module.name

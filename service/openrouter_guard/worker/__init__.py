@@ -31,6 +31,7 @@ from .causes import refusal_in
 from .core import GuardState
 from .guard import AsyncGuard, Guard
 from .manager import OpenRouterStateManager
+from .observe import was_upstreams_fault
 from .panel import get_circuit_breaker_status, open_circuit_breaker, reset_circuit_breaker
 from .reporter import (
     WorkerOpenRouterReporter,
@@ -56,6 +57,7 @@ __all__ = [
     "report_openrouter_error",
     "report_openrouter_success",
     "reset_circuit_breaker",
+    "was_upstreams_fault",
 ]
 
 

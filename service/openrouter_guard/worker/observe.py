@@ -14,12 +14,12 @@ from openrouter_guard.rules.parsing import text_of
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal, of_status
 from openrouter_guard.rules.words import status_of as status_of_words
 
-from .causes import attribute, branches, package
+from .causes import attribute, branches, package, refusal_in
 from .evidence import body_of, error_in, headers_in, headers_of, http_status, parsed, status_of
 from .libraries import FOREIGN, Meaning, meaning_of
 from .view import View
 
-__all__ = ["NOTHING_CAME", "UNREADABLE", "clock_s", "of_answer", "of_exception"]
+__all__ = ["NOTHING_CAME", "UNREADABLE", "clock_s", "of_answer", "of_exception", "was_upstreams_fault"]
 
 UNREADABLE = Signal(Effect.FAILURE, ErrorType.UNKNOWN_ERROR, "the answer is not what the API documents")
 """Something answered, and it was not the API: a page, a redirect, half a body."""
@@ -53,6 +53,25 @@ def of_exception(error: BaseException | None, *, now_s: float | None = None) -> 
     except Exception:  # noqa: BLE001  they are somebody else's objects: then nothing can be known
         return NEUTRAL
     return max(found, key=lambda signal: (_RANKS.index(signal.effect), signal.wait_s or 0.0), default=NEUTRAL)
+
+
+def was_upstreams_fault(error: BaseException | None) -> bool:
+    """Whether the same request may succeed later, for OpenRouter or the way to it was at fault, and not the request.
+
+    So it is for refusals of the guard, outages, timeouts, rate limits, a provider that fails, and a key or an account
+    that is refused; not for a request that cannot be answered, nor for an error that is not about OpenRouter.
+
+    Args:
+        error: What a guarded call raised, in whatever it is wrapped; never raises.
+
+    >>> was_upstreams_fault(TimeoutError()), was_upstreams_fault(KeyError("choices"))
+    (True, False)
+    """
+    if refusal_in(error) is not None:
+        return True
+    signal = of_exception(error)
+    is_neutral = signal.effect in (Effect.NEUTRAL, Effect.SUCCESS)
+    return not is_neutral or signal.error_type is ErrorType.RATE_LIMITED
 
 
 def of_answer(status_code: int, *, body: object = None, headers: object = None, now_s: float | None = None) -> Signal:
