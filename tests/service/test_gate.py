@@ -104,7 +104,7 @@ async def test_200_while_calls_go_and_503_with_a_time_while_they_do_not(
         refused = await eventually(is_closed)
     assert (free.status_code, free.json()) == (200, {"permitted": True, "degraded": False, "scope": "default"})
     assert refused.headers["content-type"] == "application/problem+json"
-    assert 100 < int(refused.headers["retry-after"]) <= 133
+    assert 8 < int(refused.headers["retry-after"]) <= 12
     assert refused.headers["openrouter-guard"] == f"refused; reason={known.transitions[-1].reason}"
     assert refused.json()["reason"] == known.transitions[-1].reason
     assert {answer.headers["cache-control"] for answer in (free, refused)} == {"no-store"}

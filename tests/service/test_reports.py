@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from openrouter_guard.api.reports import pending_of, signal_of
 from openrouter_guard.api.write_schemas import ReportBody, ResultBody
+from openrouter_guard.errors import CallNotPermitted
 from openrouter_guard.rules.signals import About, Effect, ErrorType
 from openrouter_guard.settings import Settings, Tokens
 from openrouter_guard.store import Store
@@ -39,7 +40,7 @@ async def service(writable: Settings, upstream: FakeUpstream) -> AsyncIterator[h
         yield service
 
 
-async def send(service: httpx.AsyncClient, *results: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+async def send(service: httpx.AsyncClient, *results: Any, **more: Any) -> dict[str, Any]:
     body = {"worker_id": "go-1", "results": results, **more}
     answer = await service.post(REPORTS, json=body, headers=bearer(WRITE_TOKEN))
     assert answer.status_code == 200, answer.text
@@ -117,21 +118,46 @@ class TestWhatAResultSays:
             {"success": False, "status_code": 200},
             {"success": True, "status_code": 503},
             {"success": True, "error_type": "timeout"},
+            {"success": True, "error": {"code": 502}},
             {"success": True, "retry_after_seconds": 3},
-            {"success": False, "status_code": "503"},
-            {"success": False, "status_code": 600},
-            {"success": False, "error_type": "bad luck"},
-            {**DOWN, "retry_after_seconds": -1},
-            {**DOWN, "retry_after_seconds": float("inf")},
-            {**DOWN, "retry_after_seconds": 1e9},
-            {**DOWN, "model": "a b"},
-            {**DOWN, "message": "x" * 1001},
-            {**DOWN, "colour": "red"},
+            {"success": False, "status_code": True},
         ],
     )
     def test_what_says_nothing_or_two_things_is_refused(self, result: Mapping[str, Any]) -> None:
         with pytest.raises(ValidationError):
             ResultBody.model_validate(result)
+
+    @pytest.mark.parametrize(
+        ("odd", "effect", "error_type", "wait_s"),
+        [
+            ({"status_code": "503"}, Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE, None),
+            ({"status_code": 999}, Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE, None),
+            ({"error_type": "bad luck"}, Effect.FAILURE, ErrorType.UNKNOWN_ERROR, None),
+            ({"error_type": "x" * 10_000}, Effect.FAILURE, ErrorType.UNKNOWN_ERROR, None),
+            ({**DOWN, "retry_after_seconds": -1}, Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE, None),
+            ({"status_code": 429, "retry_after_seconds": 1e9}, Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, 90_000),
+            ({"status_code": 429, "retry_after_seconds": "30"}, Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, 30),
+            ({"status_code": 429, "headers": {"Retry-After": "30"}}, Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, 30),
+            ({**DOWN, "took_seconds": float("inf"), "model": "a b " * 900}, Effect.FAILURE, None, None),
+            ({**DOWN, "message": "x" * 100_000, "colour": "red"}, Effect.FAILURE, None, None),
+            ({**DOWN, "message": None, "error": "no"}, Effect.FAILURE, None, None),
+            ({"status_code": 200, "error": {"code": 502, "message": "no"}}, Effect.FAILURE, None, None),
+            ({"error": {"code": "server_error"}}, Effect.FAILURE, None, None),
+            ({"status_code": 200, "error": {"code": 400}}, Effect.NEUTRAL, None, None),
+        ],
+    )
+    def test_what_is_odd_is_understood_as_far_as_it_goes(
+        self, odd: Mapping[str, Any], effect: Effect, error_type: ErrorType | None, wait_s: float | None
+    ) -> None:
+        signal = signal_of(ResultBody.model_validate({"success": False, **odd}), NOW_S)
+        assert (signal.effect, signal.wait_s) == (effect, wait_s)
+        assert error_type in (None, signal.error_type)
+
+    @pytest.mark.parametrize("result", [DOWN, {"success": False, "error_type": "service_unavailable"}])
+    def test_a_refusal_by_another_guard_says_nothing_of_the_upstream(self, result: Mapping[str, Any]) -> None:
+        headers = CallNotPermitted(30, "timeout").headers
+        signal = signal_of(ResultBody.model_validate({**result, "headers": headers}), NOW_S)
+        assert signal.effect is Effect.NEUTRAL
 
 
 class TestCounting:
@@ -149,7 +175,7 @@ class TestCounting:
             "open",
             "service_unavailable",
         )
-        assert 100 < answer["retry_after_seconds"] < 133
+        assert 8 < answer["retry_after_seconds"] < 12
         assert [entry["to"] for entry in await store.history()] == ["open"]
         assert (await send(service, OK))["verdict"] == "late"
 
@@ -159,7 +185,7 @@ class TestCounting:
         answer = await send(service, *[DOWN] * 9)
         assert answer["circuit_breaker"]["state"] == "closed"
         for name in ("go-2", "go-3"):
-            answer = await send(service, DOWN, worker_id=name)
+            answer = await send(service, DOWN, DOWN, worker_id=name)
         assert answer["circuit_breaker"]["state"] == "open"
 
     async def test_a_report_that_is_sent_again_counts_once(self, service: httpx.AsyncClient, store: Store) -> None:
@@ -192,6 +218,31 @@ class TestCounting:
         assert seen.record is not None
         assert 0 < seen.record.epoch <= seen.now_s * 1000
         assert (await send(service, DOWN, epoch=seen.record.epoch))["verdict"] == "counted"
+
+    async def test_each_result_may_have_an_epoch_of_its_own(self, service: httpx.AsyncClient, store: Store) -> None:
+        await send(service, OK)
+        epoch = (await ask(service))["circuit_breaker"]["epoch"]
+        answer = await send(
+            service, DOWN, {**OK, "epoch": epoch - 1}, {**DOWN, "epoch": epoch - 1}, DOWN, epoch=epoch
+        )
+        assert (answer["results"], answer["verdict"]) == (4, "counted")
+        assert (await ask(service))["consecutive_failures"] == 2
+        assert await today(store) == {"total_calls": "5", "successful_calls": "2", "failed_calls": "3"}
+
+    async def test_one_odd_result_does_not_take_the_others_with_it(
+        self, service: httpx.AsyncClient, store: Store
+    ) -> None:
+        odd = [{"success": "maybe"}, {"success": False}, "nothing", {"success": True, "status_code": 500}]
+        answer = await send(service, DOWN, odd[0], DOWN, odd[1], odd[2], DOWN, odd[3], colour="red", version="x" * 99)
+        assert (answer["results"], answer["verdict"]) == (3, "counted")
+        assert [(each["index"], each["name"]) for each in answer["refused"]] == [
+            (1, "success"),
+            (3, ""),
+            (4, ""),
+            (6, ""),
+        ]
+        assert all(each["detail"] for each in answer["refused"])
+        assert (await today(store))["total_calls"] == "3"
 
     async def test_what_began_in_an_earlier_epoch_decides_nothing(self, service: httpx.AsyncClient) -> None:
         await send(service, OK)
@@ -245,8 +296,7 @@ class TestBodies:
             pytest.param({"worker_id": "a", "results": [OK] * 1001}, "results", id="too much"),
             pytest.param({"worker_id": "a", "results": [OK], "sequence": 0}, "sequence", id="a sequence of 0"),
             pytest.param({"worker_id": "a", "results": [OK], "sequence": 2**53}, "sequence", id="a large sequence"),
-            pytest.param({"worker_id": "a", "results": [OK, {"success": 1}]}, "results.1.success", id="one of them"),
-            pytest.param({"worker_id": "a", "results": [OK], "extra": 1}, "extra", id="what nobody knows"),
+            pytest.param({"worker_id": "a", "results": [{"success": 1}]}, "results.0.success", id="all of them"),
         ],
     )
     async def test_what_is_wrong_is_named_and_not_repeated(
@@ -264,7 +314,7 @@ class TestBodies:
             {
                 "in": "body",
                 "name": "results.0",
-                "detail": "a failure needs an error_type, or a status_code of 400 or more",
+                "detail": "a failure needs an error_type, an error, or a status_code of 400 or more",
             }
         ]
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 
-from openrouter_guard.errors import StoreContended, StoreError
+from openrouter_guard.errors import REFUSAL_HEADER, StoreContended, StoreError
 from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
@@ -45,7 +45,10 @@ class Reports:
         if decide.is_needed:
             # First, for it may be done twice: a report that failed between the two comes again, and is repeated.
             await self._cache.change(decide)
-        verdict = await self._count(pending_of(report, signals, self._cache.view.models, now_s, policy), report)
+        view = self._cache.view
+        epoch = view.record.epoch if view.record else 0
+        pending = pending_of(report, signals, view.models, now_s, policy, epoch)
+        verdict = await self._count(pending, report)
         with suppress(StoreError):
             about = {"version": report.version, "last_seen": iso(now_s)}
             await self._store.heartbeat(report.worker_id, about)
@@ -75,23 +78,42 @@ def signal_of(result: ResultBody, now_s: float) -> Signal:
     """What one result says of the upstream."""
     if result.success:
         return SUCCESS
-    if result.error_type is not None:
+    if result.error_type is not None and REFUSAL_HEADER not in result.headers:
         return of_error_type(result.error_type, result.message, result.status_code)
     error = dict(result.error or {})
     error["message"] = error.get("message") or result.message
     wait_s = result.retry_after_seconds
-    headers = {} if wait_s is None else {"retry-after": str(wait_s)}
-    return of_status(result.status_code or 0, error=error, headers=headers, now_s=now_s)
+    headers = result.headers if wait_s is None else {**result.headers, "retry-after": str(wait_s)}
+    return of_status(result.status or 503, error=error, headers=headers, now_s=now_s)
 
 
 def pending_of(
-    report: ReportBody, signals: Sequence[Signal], models: Models, now_s: float, policy: Policy = Policy()
+    report: ReportBody,
+    signals: Sequence[Signal],
+    models: Models,
+    now_s: float,
+    policy: Policy = Policy(),
+    epoch: int = 0,
 ) -> Pending:
-    """The results as what waits to be counted; *models* is what is known of single ones."""
-    pending, notes = Pending(report.epoch, report.worker_id, now_s, policy), Notes(models, now_s)
-    for result, signal in zip(report.results, signals, strict=True):
+    """The results as what waits to be counted: those of other epochs than *epoch* count in the metrics alone.
+
+    Args:
+        report: Whose results.
+        signals: What they say.
+        models: What is known of single ones.
+        now_s: When they ended, for want of a better time.
+        policy: The settings of the rules.
+        epoch: The fleet's, as last seen.
+    """
+    began = [report.epoch if result.epoch is None else result.epoch for result in report.results]
+    deciding = epoch if epoch in began else 0 if 0 in began else max(began)
+    pending, late = (Pending(deciding, report.worker_id, now_s, policy) for _ in range(2))
+    notes = Notes(models, now_s)
+    for result, signal, in_epoch in zip(report.results, signals, began, strict=True):
         took_s, model = result.took_seconds, result.model
-        pending.add(result_of(signal, report.epoch, now_s, took_s=took_s, model=model, notes=notes))
+        into = pending if in_epoch in (0, deciding) else late
+        into.add(result_of(signal, in_epoch, now_s, took_s=took_s, model=model, notes=notes))
+    pending.absorb(late)
     return pending
 
 

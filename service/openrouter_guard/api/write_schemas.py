@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from openrouter_guard.rules.models import clean
 from openrouter_guard.rules.override import OverrideKind
+from openrouter_guard.rules.parsing import number, text_of
 from openrouter_guard.rules.signals import MAX_WAIT_S, ErrorType
+from openrouter_guard.rules.words import status_of
+from openrouter_guard.worker.evidence import headers_in
 
 from .schemas import BreakerAnswer
 
@@ -20,6 +35,7 @@ __all__ = [
     "OverrideBody",
     "PermitAnswer",
     "PermitBody",
+    "RefusedResult",
     "ReportAnswer",
     "ReportBody",
     "ResultBody",
@@ -30,6 +46,8 @@ __all__ = [
 ]
 
 RESULTS_MAX = 1000
+MESSAGE_MOST = 1000
+_ERROR_TYPE = {"anyOf": [{"type": "string", "examples": [*ErrorType]}, {"type": "null"}]}
 SEQUENCE_MAX = 2**53 - 1
 """The largest whole number that every JSON reader, and Redis' scripts, can tell from the next one."""
 
@@ -56,34 +74,89 @@ def _moment(value: Any) -> datetime:
 When = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
-class ResultBody(BaseModel):
-    """The end of one call to OpenRouter."""
+def _code(value: Any) -> int | None:
+    """The status of an answer; of what is none, nothing is known."""
+    found = number(value, 100, 1e6)
+    return None if found is None else min(int(found), 599)
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+def _seconds(most: float) -> Any:
+    def clamped(value: Any) -> float | None:
+        found = number(value, 0.0, math.inf)
+        return None if found is None else min(found, most)
+
+    schema = {"anyOf": [{"type": "number", "minimum": 0}, {"type": "null"}]}
+    return Annotated[float | None, BeforeValidator(clamped), WithJsonSchema(schema)]
+
+
+def _object(value: Any) -> dict[str, Any] | None:
+    """What stands under ``error``: some clients make a text of it."""
+    if isinstance(value, str) and value:
+        return {"message": text_of(value, MESSAGE_MOST)}
+    return value if isinstance(value, dict) and value else None
+
+
+class ResultBody(BaseModel):
+    """The end of one call to OpenRouter. What is too long is cut, what is too large is the most that there is."""
+
+    model_config = ConfigDict(frozen=True)
 
     success: bool = Field(strict=True, description="Whether it ended well, a stream at its end")
-    status_code: int | None = Field(
-        default=None, strict=True, ge=100, le=599, description="Of the answer, or of the error inside a 200"
+    status_code: Annotated[int | None, BeforeValidator(_code)] = Field(
+        default=None, description="Of the answer, or of the error inside a 200"
     )
-    error_type: ErrorType | None = Field(default=None, description="What went wrong, where there was no answer")
-    message: str = Field(default="", max_length=1000, description="What the API or the client said")
-    error: dict[str, Any] | None = Field(default=None, description="The object under `error` in OpenRouter's answer")
-    retry_after_seconds: float | None = Field(
-        default=None, strict=True, ge=0, le=MAX_WAIT_S, description="How long the answer asked to wait"
+    error_type: Annotated[
+        str | None, BeforeValidator(lambda value: text_of(value, 100) or None), WithJsonSchema(_ERROR_TYPE)
+    ] = Field(
+        default=None,
+        description="What went wrong, where there was no answer; a word that is none of these counts "
+        "as unknown_error",
     )
-    model: Annotated[str, StringConstraints(max_length=200, pattern=r"^[!-~]*$")] = Field(
-        default="", description="Which model was called"
+    message: Annotated[str, BeforeValidator(lambda value: text_of(value, MESSAGE_MOST))] = Field(
+        default="", description="What the API or the client said"
     )
-    took_seconds: float | None = Field(default=None, strict=True, ge=0, le=86_400, description="How long it took")
+    error: Annotated[dict[str, Any] | None, BeforeValidator(_object)] = Field(
+        default=None,
+        description="The object under `error` in OpenRouter's answer; inside a 200, its `code` is the status",
+    )
+    headers: Annotated[dict[str, str], BeforeValidator(headers_in)] = Field(
+        default={},
+        description="Of the answer: the times that it names, and a refusal by another guard, are looked at",
+    )
+    retry_after_seconds: _seconds(MAX_WAIT_S) = Field(  # type: ignore[valid-type]
+        default=None, description="How long the answer asked to wait"
+    )
+    model: Model = Field(default="", description="Which model was called")
+    took_seconds: _seconds(86_400.0) = Field(default=None, description="How long it took")  # type: ignore[valid-type]
+    epoch: Annotated[int | None, BeforeValidator(lambda value: number(value, 0, SEQUENCE_MAX))] = Field(
+        default=None, description="In which the call began, where that differs from the report's"
+    )
+
+    @property
+    def status(self) -> int | None:
+        """The status of the call: inside an answer that began well, that of its error."""
+        if self.error and (self.status_code or 0) < 400 and (self.status_code or not self.error_type):
+            return status_of(self.error)
+        return self.status_code
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
-        failed = self.error_type is not None or (self.status_code is not None and self.status_code >= 400)
-        if self.success and (failed or self.error or self.retry_after_seconds is not None):
+        failed = self.error_type is not None or (self.status or 0) >= 400
+        if self.success and (failed or self.retry_after_seconds is not None):
             raise ValueError("a success has no error_type, no error, no wait and no status_code of 400 or more")
         if not self.success and not failed:
-            raise ValueError("a failure needs an error_type, or a status_code of 400 or more")
+            raise ValueError("a failure needs an error_type, an error, or a status_code of 400 or more")
         return self
+
+
+class RefusedResult(BaseModel):
+    """A result that was left out of its report."""
+
+    model_config = ConfigDict(frozen=True)
+
+    index: int = Field(description="Which one, from 0")
+    name: str = Field(description="Which of its fields; empty: all together")
+    detail: str
 
 
 class ReportBody(BaseModel):
@@ -91,7 +164,6 @@ class ReportBody(BaseModel):
 
     model_config = ConfigDict(
         frozen=True,
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {
@@ -108,7 +180,7 @@ class ReportBody(BaseModel):
     )
 
     worker_id: Name = Field(description="The same in every report of one worker, and of no other")
-    version: Annotated[str, StringConstraints(max_length=50, pattern=r"^[!-~]*$")] = Field(
+    version: Annotated[str, BeforeValidator(lambda value: text_of(value, 50))] = Field(
         default="", description="Of the worker, for the list of workers"
     )
     sequence: int | None = Field(
@@ -128,6 +200,38 @@ class ReportBody(BaseModel):
         "changed decides nothing; 0 if unknown",
     )
     results: list[ResultBody] = Field(min_length=1, max_length=RESULTS_MAX)
+    _refused: tuple[RefusedResult, ...] = PrivateAttr(default=())
+
+    @property
+    def refused(self) -> tuple[RefusedResult, ...]:
+        """The results that cannot be used, and are left out."""
+        return self._refused
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _without_odd_ones(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """One result that cannot be used does not take the others with it."""
+        results = data.get("results") if isinstance(data, dict) else None
+        if not isinstance(results, list) or len(results) > RESULTS_MAX:
+            return validate(data)
+        kept, refused = _sorted_out(results)
+        # Where none is left, what is wrong with each is said as of any other body.
+        report = validate({**data, "results": kept} if kept else data)
+        report._refused = tuple(refused)  # noqa: SLF001  its own
+        return report
+
+
+def _sorted_out(results: list[Any]) -> tuple[list[ResultBody], list[RefusedResult]]:
+    kept, refused = [], []
+    for index, result in enumerate(results):
+        try:
+            kept.append(ResultBody.model_validate(result))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            name = ".".join(map(str, first["loc"]))
+            detail = first["msg"].removeprefix("Value error, ")
+            refused.append(RefusedResult(index=index, name=name, detail=detail))
+    return kept, refused
 
 
 _BREAKER: dict[str, Any] = {
@@ -150,12 +254,19 @@ class ReportAnswer(BaseModel):
         frozen=True,
         json_schema_extra={
             "examples": [
-                {"results": 3, "verdict": "counted", "retry_after_seconds": None, "circuit_breaker": _BREAKER}
+                {
+                    "results": 3,
+                    "refused": [],
+                    "verdict": "counted",
+                    "retry_after_seconds": None,
+                    "circuit_breaker": _BREAKER,
+                }
             ]
         },
     )
 
-    results: int
+    results: int = Field(description="How many were taken")
+    refused: list[RefusedResult] = Field(description="Those that were not, and why")
     verdict: Verdict = Field(
         description="counted; late: of an earlier epoch, or the breaker is not closed, so that it is in the metrics "
         "alone; repeated: this sequence, or a later one, was here before"

@@ -109,6 +109,13 @@ class Pending:
         else:
             self._failed(result)
 
+    def absorb(self, late: Pending) -> None:
+        """Take over what *late* has counted in the metrics and of single models, and nothing that decides."""
+        self.counters += late.counters + Counter(dict.fromkeys(_COUNTED_AS, late.successes))
+        self.errors.extend(late.errors)
+        for name, run in late.models.items():
+            self.models.setdefault(name, Run()).add(run)
+
     def batch(self, reporter: str, seq: int, *, now_s: float) -> Batch:
         runs = (("S", self.successes), *self.failures.items())
         return Batch(

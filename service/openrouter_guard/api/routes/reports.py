@@ -29,12 +29,14 @@ router = APIRouter(prefix=PREFIX, tags=["write"], route_class=ForReporters)
 async def report(request: Request, body: ReportBody, scope: Scope = None) -> Response:
     """For workers in other languages; counted as the worker library's own results are.
 
-    With a `sequence`, a report whose fate is uncertain can be sent again.
+    A result that cannot be used is left out and named in `refused`; the others count. With a `sequence`, a report
+    whose fate is uncertain can be sent again.
     """
     service = of_scope(request, scope)
     verdict = await service.reports.take(body)
     answer = ReportAnswer(
         results=len(body.results),
+        refused=list(body.refused),
         verdict=cast("Verdict", verdict),
         retry_after_seconds=wait_s(service),
         circuit_breaker=breaker(service),
