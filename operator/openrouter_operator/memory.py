@@ -55,7 +55,9 @@ class Memory:
         if known is not None:
             return self._reminded(workload, known) if written.at_s < known.at_s else workload
         is_over = written.at_s < self._running_at_s.get(workload.uid, 0.0) and written.owner_uid == self._owner_uid
-        return replace(workload, pause=None, has_litter=True) if is_over else workload
+        if is_over and not workload.is_our_value:
+            return replace(workload, pause=None, has_litter=True)
+        return workload  # a late write of an operator that led before us is a pause like any other
 
     def _reminded(self, workload: Workload, pause: Pause) -> Workload:
         is_due = self._clock() - self._mended_s.get(workload.uid, float("-inf")) >= MEND_S

@@ -165,6 +165,7 @@ class Workload:
         changed_by: The field manager that wrote the value last; empty if we did, or if it left no name.
         is_altered: Whether something on the way, such as a mutating admission policy, made another value of what we
             wrote last.
+        is_our_value: Whether the API server knows us as who wrote the value last.
         is_owned: Whether the API server knows us as the owner of some of its fields.
         is_stripped: Whether its annotation is not what we wrote, so that only we know what it was.
         is_mendable: Whether it is time to write that annotation again.
@@ -190,6 +191,7 @@ class Workload:
     scales: tuple[str, str] | None = None
     changed_by: str = ""
     is_altered: bool = False
+    is_our_value: bool = False
     is_owned: bool = False
     is_stripped: bool = False
     is_mendable: bool = True
@@ -231,6 +233,7 @@ class Workload:
             changed_by="" if is_as_set else _last_manager(metadata, kind.lever),
             # Whoever changes a value becomes its owner, and we no longer are.
             is_altered=pause is not None and not is_copy and not is_as_set and is_ours,
+            is_our_value=is_ours,
             is_owned=bool(entries),
         )
 

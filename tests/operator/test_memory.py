@@ -68,6 +68,11 @@ def test_one_that_scales_to_zero_and_undoes_a_rollout_is_not_taken_for_paused(me
     assert (seen.pause, seen.has_litter) == (None, True)
 
 
+def test_a_late_write_of_an_earlier_leader_is_a_pause_like_any_other(memory: Memory) -> None:
+    late = replace(undone("c", at_s=100.0), is_our_value=True)
+    assert memory.recall(late) == late
+
+
 def test_our_own_pause_is_known_though_its_answer_was_lost(memory: Memory) -> None:
     (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(RUNNING)])
     memory.asks([change])
