@@ -36,6 +36,7 @@ class Candidate:
         has_autoscaler: Whether a HorizontalPodAutoscaler takes over as soon as one pod runs.
         autoscaler_min: The fewest pods that this one leaves.
         is_kedas: Whether a ScaledObject looks after its replicas.
+        is_rollouts: Whether a Rollout of Argo runs instead of it, and scales it to 0.
         pods_behind: How many pods the workload has that it looks after; None if that is unknown.
         traits_behind: What matters about that workload.
         claimed_by: An older ``OpenRouterStatus`` that names it too; empty if there is none.
@@ -47,6 +48,7 @@ class Candidate:
     autoscaler_min: int = 1
     options: Options = field(default_factory=Options)
     is_kedas: bool = False
+    is_rollouts: bool = False
     pods_behind: int | None = None
     traits_behind: frozenset[Trait] = frozenset()
     claimed_by: str = ""
@@ -119,6 +121,9 @@ def _skip_others(candidate: Candidate, _outage: str) -> Skip | None:
         return Skip("ControlledByOwner", "another object controls its replicas: name that object instead")
     if candidate.is_kedas:
         return Skip("ScaledByKeda", "a ScaledObject of KEDA scales it: name the ScaledObject instead")
+    if candidate.is_rollouts:
+        words = "a Rollout of Argo runs instead of it (spec.workloadRef) and scales it to 0: name the Rollout instead"
+        return Skip("ScaledByRollout", words)
     if workload.is_our_own:
         return Skip("OwnComponent", "it is part of OpenRouter Guard, which does not pause itself")
     return None

@@ -125,6 +125,10 @@ class Inventory:
         by_autoscalers = (each.target for each in self._autoscalers[namespace].values() if each.is_kedas)
         return frozenset((*by_objects, *by_autoscalers))
 
+    def emptied_by_rollouts(self, namespace: str) -> frozenset[Place]:
+        """Each workload there instead of which a Rollout runs, and which that scales to 0."""
+        return frozenset(w.empties for w in self._workloads[namespace].values() if w.empties is not None)
+
     def at(self, namespace: str, place: Place) -> Workload | None:
         """The workload of that kind and name; None if it is not known."""
         found = self._workloads[namespace].values()

@@ -15,7 +15,7 @@ from .cluster import Cluster, ClusterError, NotFound
 from .events import Event
 from .inventory import Inventory
 from .notices import notice
-from .workload import Workload, restored
+from .workload import Workload, raised, restored
 
 __all__ = ["Orphans"]
 
@@ -71,7 +71,8 @@ class Orphans:
 
     async def _restore(self, found: Sequence[Workload]) -> bool:
         """Whether something is still to be restored."""
-        for change in await self._changes.make([change for change in map(restored, found) if change]):
+        wanted = [raised(workload) or restored(workload) for workload in found]
+        for change in await self._changes.make([change for change in wanted if change]):
             if event := notice(change, "The operator", _why(change.workload)):
                 self._tell(change.workload, event)
         left = {workload.uid for workload in (*self._inventory.paused(), *self._inventory.copies())}

@@ -19,7 +19,7 @@ from .candidates import Candidate, Owner, skip
 from .kinds import Value
 from .reading import Reading
 from .spec import Mode, PauseOn, Spec, Strategy
-from .workload import Change, Contest, Pause, forgets
+from .workload import Change, Contest, Pause, forgets, raised, returns
 
 __all__ = ["FLAPPING", "Goal", "Step", "changes", "goal", "next_contest_s", "orphaned"]
 
@@ -281,11 +281,15 @@ def _of_paused(goal: Goal, owner: Owner, reading: Reading, candidate: Candidate,
     workload, pause, options = candidate.workload, candidate.workload.pause, candidate.options
     if pause is None or workload.is_going:
         return None
+    if candidate.is_rollouts:
+        return forgets(workload)
     if not workload.is_as_we_set_it and not _is_autoscalers_doing(candidate):
         if options.enforces and wanted is not None and workload.pods > wanted:
             return _put_back(candidate, pause, wanted, reading.now_s)
         # Somebody else's decision stands: we let go of it, and of what it was.
         return forgets(workload, released=reading.outage)
+    if change := raised(workload):
+        return change
     if wanted is None and workload.is_stripped:
         # What it comes back to has to be written on it first: the admission policy lets us write no other replicas.
         return Change(workload, workload.value, pause, is_written=False, rank=-options.priority)
@@ -293,7 +297,7 @@ def _of_paused(goal: Goal, owner: Owner, reading: Reading, candidate: Candidate,
         if not workload.is_as_we_set_it and pause.set_to == pause.original:
             # It is back already, and its autoscaler has gone on since.
             return forgets(workload, released=goal.release)
-        return Change(workload, pause.original, pause=None, released=goal.release, rank=-options.priority)
+        return replace(returns(workload, released=goal.release), rank=-options.priority)
     value = _value(candidate, wanted)
     if value == pause.set_to and not (workload.is_stripped and workload.is_mendable):
         return None
@@ -350,7 +354,12 @@ def _floor(candidate: Candidate) -> int:
 def _canary(paused: Sequence[Candidate]) -> str | None:
     """The workload of which one pod may run: the one that runs already, else the most important, first by name."""
     able = [
-        c for c in paused if c.workload.kind.lever.moves_pods and not c.comes_back_whole and not c.workload.is_going
+        c
+        for c in paused
+        if c.workload.kind.lever.moves_pods
+        and not c.comes_back_whole
+        and not c.workload.is_going
+        and c.workload.original_pods > 0
     ]
     first = min(able, key=lambda c: (c.workload.set_pods == 0, -c.options.priority, c.workload.name), default=None)
     return first.workload.uid if first else None

@@ -288,8 +288,8 @@ class Reconciler:
     def _with_surroundings(self, namespace: str, owner: Owner, found: Sequence[Candidate]) -> list[Candidate]:
         """With what others have to do with them: autoscalers, KEDA, and older resources."""
         autoscaled, kedas = self._inventory.autoscaled(namespace), self._inventory.scaled_by_keda(namespace)
-        older = self._claims.before(namespace, owner.uid)
-        if not (autoscaled or kedas or older):
+        rollouts, older = self._inventory.emptied_by_rollouts(namespace), self._claims.before(namespace, owner.uid)
+        if not (autoscaled or kedas or rollouts or older):
             return list(found)
 
         def whole(candidate: Candidate) -> Candidate:
@@ -302,6 +302,7 @@ class Reconciler:
                 has_autoscaler=autoscaler is not None,
                 autoscaler_min=autoscaler.least if autoscaler else 1,
                 is_kedas=place in kedas,
+                is_rollouts=place in rollouts,
                 pods_behind=behind.pods if behind else None,
                 traits_behind=behind.traits if behind else frozenset(),
                 claimed_by=next((claim.name for claim in older if claim.spec.matches(workload)), ""),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .candidates import Candidate, Owner, skip
-from .workload import Pause, Workload
+from .workload import RESUME_TO, STAY, Pause, Workload
 
 __all__ = [
     "PROBLEMS_SHOWN",
@@ -127,7 +127,8 @@ def tally(
     altered = sorted(_altered(c.workload) for c in ours if c.workload.is_altered)
     fights = (_contested(c.workload, c.workload.pause) for c in ours if c.workload.pause)
     contested = tuple(problem for problem in fights if problem)
-    problems = [*failed, *altered, *contested, *unwatched, *unmatched, *left_alone]
+    unclear = sorted(_unclear(c.workload) for c in candidates if c.workload.has_unclear_return)
+    problems = [*failed, *altered, *contested, *unclear, *unwatched, *unmatched, *left_alone]
     return Tally(
         matched=len(matched),
         able=sum(why is None for _, why in skips),
@@ -151,6 +152,14 @@ def _altered(workload: Workload) -> Problem:
         " openrouter-guard writes"
     )
     return Problem(str(workload), "ChangedByAdmission", words)
+
+
+def _unclear(workload: Workload) -> Problem:
+    words = (
+        f"its annotation {RESUME_TO} is {workload.resume_to!r}: write a number of pods or {STAY!r} (of what is"
+        ' suspended, "0" or "stay"); until then it comes back as it was'
+    )
+    return Problem(str(workload), "ResumeUnclear", words)
 
 
 def _contested(workload: Workload, pause: Pause) -> Problem | None:

@@ -7,13 +7,14 @@ dies between two steps, nothing else is needed to restore it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from openrouter_guard.rules.wire import iso, unix_s
 
-from .kinds import Kind, Lever, Trait, Value
+from .bodies import FIELD_MANAGER, empties, is_kept, last_manager, owns, scales, truth, word
+from .kinds import Kind, Lever, Replicas, Trait, Value
 
 __all__ = [
     "FIELD_MANAGER",
@@ -21,12 +22,15 @@ __all__ = [
     "OPT",
     "PAUSED",
     "RELEASED",
+    "RESUME_TO",
     "Change",
     "Contest",
     "Pause",
     "Workload",
     "forgets",
+    "raised",
     "restored",
+    "returns",
 ]
 
 GROUP = "openrouter-guard.io"
@@ -36,15 +40,14 @@ RELEASED = f"{GROUP}/released"
 """The outage (the scope, and the time it began) during which the workload is not paused again."""
 OPT = f"{GROUP}/pause"
 """The word of the workload's owner: ``"true"`` for targets by annotation, ``"false"`` keeps it running."""
-FIELD_MANAGER = "openrouter-guard"
-"""As whom we write, and so are known to the API server's field management."""
+RESUME_TO = f"{GROUP}/resume-to"
+"""The word of its owner, too: how many pods run after the pause, or :data:`STAY`. It counts once."""
+STAY = "stay"
 _SAME_S = 0.001
 """Times are written to the microsecond."""
 CONTEST_S = (5.0, 300.0)
 """The first and the longest wait before a pause that somebody undoes is put back."""
-_TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
-_FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
-_WORD_SHOWN = 40
+_DIGITS_MOST = 9
 _OWN = ("app.kubernetes.io/part-of", "openrouter-guard")
 
 
@@ -159,9 +162,12 @@ class Workload:
         released: The outage during which it is left alone; empty if none.
         opt: What its owner says to being paused, ``"true"`` or ``"false"``; empty for nothing, and the text as it is
             where that is no truth value.
+        resume_to: What its owner wants after the pause, as they wrote it, shortened; empty for nothing.
+        is_kept: Whether somebody has asked for 0 pods while we held it there, as ``kubectl scale`` does.
         is_controlled: Whether another object owns it and would put its replicas back.
         is_cron_run: Whether it is a Job that a CronJob has started.
         scales: Kind and name of the workload behind it; None for what is none of KEDA's.
+        empties: Kind and name of the workload that a Rollout of Argo has taken over and scales to 0; None for others.
         changed_by: The field manager that wrote the value last; empty if we did, or if it left no name.
         is_altered: Whether something on the way, such as a mutating admission policy, made another value of what we
             wrote last.
@@ -184,11 +190,14 @@ class Workload:
     damage: str = ""
     released: str = ""
     opt: str = ""
+    resume_to: str = ""
+    is_kept: bool = False
     traits: frozenset[Trait] = frozenset()
     is_controlled: bool = False
     is_cron_run: bool = False
     is_going: bool = False
     scales: tuple[str, str] | None = None
+    empties: tuple[str, str] | None = None
     changed_by: str = ""
     is_altered: bool = False
     is_our_value: bool = False
@@ -211,7 +220,7 @@ class Workload:
         value = kind.lever.read(body)
         is_as_set = pause is not None and value == pause.set_to
         entries = [e for e in metadata.get("managedFields") or () if e.get("manager") == FIELD_MANAGER]
-        is_ours = any(_owns(entry, path) for entry in entries for path in kind.lever.paths)
+        is_ours = any(owns(entry, path) for entry in entries for path in kind.lever.paths)
         return cls(
             kind=kind,
             namespace=metadata["namespace"],
@@ -224,13 +233,16 @@ class Workload:
             copied=pause if is_copy else None,
             damage=damage,
             released=annotations.get(RELEASED, ""),
-            opt=_truth(annotations[OPT]) if OPT in annotations else "",
+            opt=truth(annotations[OPT]) if OPT in annotations else "",
+            resume_to=word(annotations[RESUME_TO]) if RESUME_TO in annotations else "",
+            is_kept=is_as_set and not is_copy and is_kept(kind.lever, value, entries),
             traits=kind.traits(body),
             is_controlled=is_controlled,
             is_cron_run=is_cron_run,
             is_going=metadata.get("deletionTimestamp") is not None,
-            scales=_scales(body),
-            changed_by="" if is_as_set else _last_manager(metadata, kind.lever),
+            scales=scales(body),
+            empties=empties(body),
+            changed_by="" if is_as_set else last_manager(metadata, kind.lever),
             # Whoever changes a value becomes its owner, and we no longer are.
             is_altered=pause is not None and not is_copy and not is_as_set and is_ours,
             is_our_value=is_ours,
@@ -244,9 +256,11 @@ class Workload:
 
     @property
     def original_pods(self) -> int:
-        """How many it had before we paused it; as many as now if we have not."""
+        """How many it had before we paused it, or its owner wants back; as many as now if we have not."""
         if self.pause is None:
             return self.pods
+        if self.asked_pods is not None:
+            return self.asked_pods
         return self.kind.lever.pods(self.pause.original) if self.pause.pods is None else self.pause.pods
 
     @property
@@ -257,7 +271,22 @@ class Workload:
     @property
     def is_as_we_set_it(self) -> bool:
         """Whether nobody has changed it since, though it may not be what we asked for."""
-        return self.pause is not None and (self.value == self.pause.set_to or self.is_altered)
+        is_same = self.pause is not None and (self.value == self.pause.set_to or self.is_altered)
+        return is_same and not self.is_kept
+
+    @property
+    def asked_pods(self) -> int | None:
+        """How many pods its owner wants after the pause; None where they have said nothing that can be read."""
+        if self.resume_to.lower() == STAY:
+            return self.pods
+        is_number = self.resume_to.isascii() and self.resume_to.isdecimal() and len(self.resume_to) <= _DIGITS_MOST
+        pods = int(self.resume_to) if is_number else None
+        return None if pods and not isinstance(self.kind.lever, Replicas) else pods
+
+    @property
+    def has_unclear_return(self) -> bool:
+        """Whether its owner has said something about the time after the pause that nobody can read."""
+        return bool(self.resume_to) and self.asked_pods is None
 
     @property
     def has_unclear_opt(self) -> bool:
@@ -310,6 +339,8 @@ class Change:
             PAUSED: self.pause.text() if self.pause else None,
             RELEASED: self.released or None,
         }
+        if self.pause is None and self.workload.asked_pods is not None:
+            annotations[RESUME_TO] = None
         written = self.workload.kind.lever.write(self.value) if self.is_written else {}
         metadata = written.pop("metadata", {})
         annotations |= metadata.get("annotations", {})
@@ -326,17 +357,26 @@ def restored(workload: Workload) -> Change | None:
     pause = workload.pause or workload.copied
     if pause is None:
         return None
-    if workload.value != pause.set_to and not workload.is_altered:
+    if workload.is_kept or (workload.value != pause.set_to and not workload.is_altered):
         return forgets(workload)
-    return Change(replace(workload, pause=pause), pause.original, pause=None)
+    return returns(replace(workload, pause=pause))
 
 
-def _truth(text: str) -> str:
-    """``"true"`` or ``"false"`` for what people write for it in YAML, Go and Helm; any other text, shortened."""
-    word = text.strip().lower()
-    if word in _TRUE:
-        return "true"
-    return "false" if word in _FALSE else (text.strip()[:_WORD_SHOWN] or "empty")
+def returns(workload: Workload, *, released: str = "") -> Change:
+    """The change that ends a pause: it comes back as it was, or as its owner has asked for meanwhile."""
+    if workload.resume_to.lower() == STAY:
+        return forgets(workload, released=released)
+    original = workload.pause.original if workload.pause else workload.value
+    value = original if workload.asked_pods is None else workload.kind.lever.at(workload.asked_pods)
+    return Change(workload, value, pause=None, released=released)
+
+
+def raised(workload: Workload) -> Change | None:
+    """What to remember first where more pods are to come back than there were: the admission policy asks for it."""
+    pause, asked = workload.pause, workload.asked_pods
+    if pause is None or asked is None or asked <= workload.kind.lever.pods(pause.original):
+        return None
+    return Change(workload, workload.value, replace(pause, original=asked), is_written=False)
 
 
 def _pause(text: str | None, lever: Lever) -> tuple[Pause | None, str]:
@@ -350,30 +390,3 @@ def _pause(text: str | None, lever: Lever) -> tuple[Pause | None, str]:
 
 def _contest(found: Any) -> Contest | None:
     return None if found is None else Contest(int(found["times"]), unix_s(str(found["at"])), str(found["by"]))
-
-
-def _last_manager(metadata: Mapping[str, Any], lever: Lever) -> str:
-    """Who else wrote the lever's field last."""
-    owners = [
-        (str(entry.get("time")), str(entry.get("manager")))
-        for entry in metadata.get("managedFields") or ()
-        if entry.get("manager") != FIELD_MANAGER and any(_owns(entry, path) for path in lever.paths)
-    ]
-    return max(owners, default=("", ""))[1]
-
-
-def _owns(entry: Mapping[str, Any], path: Iterable[str]) -> bool:
-    found: Any = entry.get("fieldsV1") or {}
-    for name in path:
-        found = found.get(f"f:{name}")
-        if found is None:
-            return False
-    return True
-
-
-def _scales(body: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What a ScaledObject looks after, as an autoscaler names its target."""
-    target = (body.get("spec") or {}).get("scaleTargetRef")
-    if not isinstance(target, Mapping):
-        return None
-    return str(target.get("kind") or "Deployment"), str(target.get("name"))

@@ -1,0 +1,75 @@
+"""What stands in the objects of the API beside the lever: what people wrote, and who wrote what; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .kinds import Lever, Replicas, Value
+
+__all__ = ["FIELD_MANAGER", "empties", "is_kept", "last_manager", "owns", "scales", "truth", "word"]
+
+FIELD_MANAGER = "openrouter-guard"
+"""As whom we write, and so are known to the API server's field management."""
+_TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
+_FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
+_WORD_SHOWN = 40
+
+
+def truth(text: str) -> str:
+    """``"true"`` or ``"false"`` for what people write for it in YAML, Go and Helm; any other text, shortened."""
+    said = text.strip().lower()
+    if said in _TRUE:
+        return "true"
+    return "false" if said in _FALSE else word(text)
+
+
+def word(text: str) -> str:
+    """As somebody wrote it, shortened."""
+    return text.strip()[:_WORD_SHOWN] or "empty"
+
+
+def is_kept(lever: Lever, value: Value, ours: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether somebody has written the same 0 through the ``scale`` subresource.
+
+    Nothing else is to be seen of that: the entry that says that we wrote the replicas has lost its time, or is gone,
+    and the one about our annotation is still there.
+    """
+    if not isinstance(lever, Replicas) or lever.pods(value) > 0 or not ours:
+        return False
+    return not any(entry.get("time") and owns(entry, lever.path) for entry in ours)
+
+
+def last_manager(metadata: Mapping[str, Any], lever: Lever) -> str:
+    """Who else wrote the lever's field last."""
+    owners = [
+        (str(entry.get("time")), str(entry.get("manager")))
+        for entry in metadata.get("managedFields") or ()
+        if entry.get("manager") != FIELD_MANAGER and any(owns(entry, path) for path in lever.paths)
+    ]
+    return max(owners, default=("", ""))[1]
+
+
+def owns(entry: Mapping[str, Any], path: Iterable[str]) -> bool:
+    found: Any = entry.get("fieldsV1") or {}
+    for name in path:
+        found = found.get(f"f:{name}")
+        if found is None:
+            return False
+    return True
+
+
+def scales(body: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What a ScaledObject looks after, as an autoscaler names its target."""
+    target = (body.get("spec") or {}).get("scaleTargetRef")
+    if not isinstance(target, Mapping):
+        return None
+    return str(target.get("kind") or "Deployment"), str(target.get("name"))
+
+
+def empties(body: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What a Rollout of Argo runs instead of, where it scales that to 0."""
+    found = (body.get("spec") or {}).get("workloadRef")
+    if not isinstance(found, Mapping) or str(found.get("scaleDown") or "never") == "never":
+        return None
+    return str(found.get("kind") or "Deployment"), str(found.get("name"))
