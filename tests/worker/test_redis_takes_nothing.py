@@ -40,6 +40,7 @@ async def test_a_full_one_costs_no_protection_and_no_report(
     with guard.call():
         pass
     guard.flush()
+    until(lambda: server.client().exists("openrouter:workers"))
     server.client().config_set("maxmemory", "1")
     failures = 0
 

@@ -465,6 +465,10 @@ class Agent:
             # The first looks come first, for calls wait for them; and it would need a connection of its own.
             await self.known.wait()
             await pause(POLL_S)
+        if self._alone.is_so:
+            # That Redis takes nothing has been said.
+            await pause(POLL_S)
+            return
         about = {"version": own_version(), "last_seen": iso(self.view.now_s)}
         await self._store.heartbeat(self._worker_id, about)
         if times.is_due(self.view.record, self.view.now_s):
