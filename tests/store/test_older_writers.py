@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache, partial
 
 import pytest
 import redis.asyncio as aioredis
@@ -23,68 +24,90 @@ from openrouter_guard.store import Store
 from tests.existing import STATE, Checked, ExistingApi, ExistingWorker
 from tests.store.batches import report
 
-NOW_S = round(time.time(), 3)
 POLICY = Policy(jitter=0)
 FOR_LONG_S = 900.0
-SEEN = Upstream(
-    OpenRouterState.SERVICE_UNAVAILABLE,
-    "Worker reported: service_unavailable",
-    balance=12.5,
-    usage_today=1.25,
-    usage_month=30.0,
-    last_check_s=NOW_S - 50,
-    last_api_call_s=NOW_S - 40,
-    last_success_s=NOW_S - 100,
-    error_details=json.dumps({"error_type": "service_unavailable"}),
-)
+
+
+@cache
+def now() -> float:
+    """When the test began."""
+    return round(time.time(), 3)
+
+
+@pytest.fixture(autouse=True)
+def _begun() -> None:
+    now.cache_clear()
 
 
 def record(breaker: Breaker, override: OverrideKind | None = None, rate_limit_reset_s: float = 0.0) -> Record:
-    upstream = replace(SEEN, rate_limit_reset_s=rate_limit_reset_s)
-    decision = Override(override, "ann", "a test", NOW_S + FOR_LONG_S) if override else None
-    return Record(breaker, epoch=int(NOW_S * 1000), upstream=upstream, override=decision)
+    upstream = Upstream(
+        OpenRouterState.SERVICE_UNAVAILABLE,
+        "Worker reported: service_unavailable",
+        balance=12.5,
+        usage_today=1.25,
+        usage_month=30.0,
+        last_check_s=now() - 50,
+        last_api_call_s=now() - 40,
+        last_success_s=now() - 100,
+        rate_limit_reset_s=rate_limit_reset_s,
+        error_details=json.dumps({"error_type": "service_unavailable"}),
+    )
+    decision = Override(override, "ann", "a test", now() + FOR_LONG_S) if override else None
+    return Record(breaker, epoch=int(now() * 1000), upstream=upstream, override=decision)
 
 
-OPEN = Open("service_unavailable", NOW_S - 60, NOW_S + FOR_LONG_S, failures=5)
-HALF_OPEN = HalfOpen("service_unavailable", NOW_S - 200, failures=5, permits={"wa/1": NOW_S + FOR_LONG_S})
+def opened() -> Open:
+    return Open("service_unavailable", now() - 60, now() + FOR_LONG_S, failures=5)
+
+
+def half_open() -> HalfOpen:
+    return HalfOpen("service_unavailable", now() - 200, failures=5, permits={"wa/1": now() + FOR_LONG_S})
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """A state of ours, whether it tells them to skip their calls, and what ours is after each of their reports."""
 
-    before: Record
+    before: Callable[[], Record]
     skip: bool
     after_success: Phase
     after_failure: Phase
 
 
+def of(kind: OverrideKind, breaker: Callable[[], Breaker]) -> Record:
+    return record(breaker(), kind)
+
+
 CASES = [
-    pytest.param(Case(record(Closed()), False, Phase.CLOSED, Phase.CLOSED), id="closed"),
-    pytest.param(Case(record(Closed(3)), False, Phase.CLOSED, Phase.CLOSED), id="closed with failures"),
-    pytest.param(Case(record(Closed(4)), False, Phase.CLOSED, Phase.OPEN), id="closed before the last failure"),
+    pytest.param(Case(lambda: record(Closed()), False, Phase.CLOSED, Phase.CLOSED), id="closed"),
+    pytest.param(Case(lambda: record(Closed(3)), False, Phase.CLOSED, Phase.CLOSED), id="closed with failures"),
     pytest.param(
-        Case(record(Closed(0, trips=1, since_s=NOW_S - 30, on_probation=True)), False, Phase.CLOSED, Phase.OPEN),
+        Case(lambda: record(Closed(4)), False, Phase.CLOSED, Phase.OPEN), id="closed before the last failure"
+    ),
+    pytest.param(
+        Case(
+            lambda: record(Closed(0, trips=1, since_s=now() - 30, on_probation=True)), False, Phase.CLOSED, Phase.OPEN
+        ),
         id="on probation",
     ),
     pytest.param(
-        Case(record(Closed(), rate_limit_reset_s=NOW_S + FOR_LONG_S), False, Phase.CLOSED, Phase.CLOSED),
+        Case(lambda: record(Closed(), rate_limit_reset_s=now() + FOR_LONG_S), False, Phase.CLOSED, Phase.CLOSED),
         id="rate limited",
     ),
-    pytest.param(Case(record(OPEN), True, Phase.OPEN, Phase.OPEN), id="open"),
+    pytest.param(Case(lambda: record(opened()), True, Phase.OPEN, Phase.OPEN), id="open"),
     pytest.param(
-        Case(record(replace(OPEN, until_s=NOW_S - 1)), True, Phase.CLOSED, Phase.HALF_OPEN),
+        Case(lambda: record(replace(opened(), until_s=now() - 1)), True, Phase.CLOSED, Phase.HALF_OPEN),
         id="open and its time over",
     ),
-    pytest.param(Case(record(HALF_OPEN), True, Phase.CLOSED, Phase.HALF_OPEN), id="half-open"),
+    pytest.param(Case(lambda: record(half_open()), True, Phase.CLOSED, Phase.HALF_OPEN), id="half-open"),
     *(
-        pytest.param(Case(record(breaker, kind), is_open, shown, shown), id=f"{kind} over {name}")
+        pytest.param(Case(partial(of, kind, breaker), is_open, shown, shown), id=f"{kind} over {name}")
         for kind, is_open, shown in (
             (OverrideKind.FORCED_OPEN, True, Phase.OPEN),
             (OverrideKind.FORCED_CLOSED, False, Phase.CLOSED),
             (OverrideKind.DISABLED, False, Phase.CLOSED),
         )
-        for name, breaker in (("closed", Closed(4)), ("open", OPEN), ("half-open", HALF_OPEN))
+        for name, breaker in (("closed", lambda: Closed(4)), ("open", opened), ("half-open", half_open))
     ),
 ]
 
@@ -117,17 +140,17 @@ async def wait_s(store: Store) -> float:
 async def test_they_read_every_field_of_ours_by_the_types_they_know(
     store: Store, existing: ExistingWorker, case: Case
 ) -> None:
-    await written(store, case.before)
+    await written(store, case.before())
     fields = existing.read()
-    assert OpenRouterState(fields["state"]) is case.before.upstream.state
+    assert OpenRouterState(fields["state"]) is case.before().upstream.state
     assert [float(fields[name]) for name in ("balance", "usage_today", "usage_month")] == [12.5, 1.25, 30.0]
     for name in ("last_check", "last_api_call", "last_success"):
         assert datetime.fromisoformat(fields[name]).utcoffset() is not None
     assert json.loads(fields["error_details"]) == {"error_type": "service_unavailable"}
-    assert int(fields["consecutive_failures"]) == case.before.breaker.failures
+    assert int(fields["consecutive_failures"]) == case.before().breaker.failures
     assert fields["circuit_breaker_open"] in {"true", "false"}
     assert existing.should_skip_api_call() is case.skip
-    reset_s = case.before.upstream.rate_limit_reset_s
+    reset_s = case.before().upstream.rate_limit_reset_s
     assert (datetime.fromisoformat(fields["rate_limit_reset"]).timestamp() if reset_s else 0.0) == reset_s
 
 
@@ -149,14 +172,14 @@ async def test_we_read_every_error_of_theirs(store: Store, existing: ExistingWor
 
 @pytest.mark.parametrize("case", CASES)
 async def test_their_success_means_to_us_what_it_should(store: Store, existing: ExistingWorker, case: Case) -> None:
-    await written(store, case.before)
+    await written(store, case.before())
     assert existing.report_api_success()
     await holds(store, existing, case, case.after_success)
 
 
 @pytest.mark.parametrize("case", CASES)
 async def test_their_failure_means_to_us_what_it_should(store: Store, existing: ExistingWorker, case: Case) -> None:
-    await written(store, case.before)
+    await written(store, case.before())
     assert existing.report_api_error()
     await holds(store, existing, case, case.after_failure)
 
@@ -166,12 +189,12 @@ async def holds(store: Store, existing: ExistingWorker, case: Case, phase: Phase
     after = await settled(store)
     assert after.phase(time.time()) is phase
     assert existing.should_skip_api_call() is (phase is not Phase.CLOSED)
-    assert (after.override, after.upstream.balance) == (case.before.override, 12.5)
-    assert after.upstream.rate_limit_reset_s == case.before.upstream.rate_limit_reset_s
-    if phase is Phase.OPEN and isinstance(case.before.breaker, Open) and case.before.override is None:
-        assert after.breaker == replace(case.before.breaker, failures=after.breaker.failures)
-    if phase is Phase.CLOSED and case.before.override is None:
-        assert after.breaker.failures in {0, case.before.breaker.failures + 1}
+    assert (after.override, after.upstream.balance) == (case.before().override, 12.5)
+    assert after.upstream.rate_limit_reset_s == case.before().upstream.rate_limit_reset_s
+    if phase is Phase.OPEN and isinstance(case.before().breaker, Open) and case.before().override is None:
+        assert after.breaker == replace(case.before().breaker, failures=after.breaker.failures)
+    if phase is Phase.CLOSED and case.before().override is None:
+        assert after.breaker.failures in {0, case.before().breaker.failures + 1}
 
 
 class TestWhileOursIsNotClosed:
@@ -181,19 +204,19 @@ class TestWhileOursIsNotClosed:
     async def test_their_late_failure_closes_nothing(
         self, store: Store, existing: ExistingWorker, client: aioredis.Redis, error_type: ErrorType
     ) -> None:
-        await written(store, record(HALF_OPEN))
+        await written(store, record(half_open()))
         await client.hset(STATE, "consecutive_failures", "0")
         assert existing.report_api_error(error_type.value)
         assert existing.read()["circuit_breaker_open"] == "false"
         after = await settled(store)
-        assert after.breaker == HALF_OPEN
+        assert after.breaker == half_open()
         assert existing.should_skip_api_call()
         assert existing.read()["consecutive_failures"] == "5"
 
     async def test_what_they_say_is_well_and_what_stays_open_are_one_story(
         self, store: Store, existing: ExistingWorker
     ) -> None:
-        await written(store, record(OPEN))
+        await written(store, record(opened()))
         assert existing.report_api_success()
         after = await settled(store)
         said = (after.upstream.state, after.upstream.message, after.breaker.failures)
@@ -206,19 +229,19 @@ class TestWhileOursIsNotClosed:
     async def test_a_success_from_before_the_wait_was_over_does_not_close_it_after(
         self, store: Store, existing: ExistingWorker, client: aioredis.Redis
     ) -> None:
-        await written(store, record(OPEN))
+        await written(store, record(opened()))
         assert existing.report_api_success()
         await settled(store)
-        await store.change(lambda found, _now_s: found and replace(found, breaker=HALF_OPEN))
+        await store.change(lambda found, _now_s: found and replace(found, breaker=half_open()))
         assert existing.report_api_error("timeout")
         await client.hset(STATE, mapping={"state": "active", "circuit_breaker_open": "false"})
-        assert (await settled(store)).breaker == HALF_OPEN
+        assert (await settled(store)).breaker == half_open()
 
     @pytest.mark.parametrize("usage", [0.0, 12.5])
     async def test_a_check_of_theirs_closes_nothing_that_was_empty(
         self, store: Store, existing: ExistingWorker, usage: float
     ) -> None:
-        empty = replace(HALF_OPEN, reason="credits_exhausted", permits={})
+        empty = replace(half_open(), reason="credits_exhausted", permits={})
         await written(store, record(empty))
         theirs = ExistingApi(existing.manager, lambda: Checked(usage=usage))
         for _ in range(3):
@@ -230,7 +253,7 @@ class TestWhileOursIsNotClosed:
     async def test_nor_if_it_also_says_that_a_call_succeeded(
         self, store: Store, existing: ExistingWorker, client: aioredis.Redis
     ) -> None:
-        empty = replace(HALF_OPEN, reason="credits_exhausted", permits={})
+        empty = replace(half_open(), reason="credits_exhausted", permits={})
         await written(store, record(empty))
         ExistingApi(existing.manager, lambda: Checked(usage=7.0)).status(force_refresh=True)
         at = existing.read()["last_check"]
@@ -240,7 +263,7 @@ class TestWhileOursIsNotClosed:
     async def test_two_checks_of_theirs_bring_a_fleet_back_that_nobody_else_would(
         self, store: Store, existing: ExistingWorker
     ) -> None:
-        waited = replace(HALF_OPEN, permits={}, tried_at_s=NOW_S - 100)
+        waited = replace(half_open(), permits={}, tried_at_s=now() - 100)
         await written(store, record(waited))
         theirs = ExistingApi(existing.manager, lambda: Checked(usage=7.0))
         theirs.status(force_refresh=True)
@@ -251,7 +274,7 @@ class TestWhileOursIsNotClosed:
         assert not existing.should_skip_api_call()
 
     async def test_a_call_of_theirs_that_succeeded_closes_it(self, store: Store, existing: ExistingWorker) -> None:
-        await written(store, record(replace(HALF_OPEN, reason="credits_exhausted")))
+        await written(store, record(replace(half_open(), reason="credits_exhausted")))
         assert existing.report_api_success()
         assert (await settled(store)).phase(time.time()) is Phase.CLOSED
 
@@ -270,20 +293,20 @@ class TestRateLimits:
     async def test_one_that_their_manager_names_holds_while_the_state_says_so(
         self, store: Store, existing: ExistingWorker
     ) -> None:
-        reset = datetime.fromtimestamp(NOW_S + 600, UTC)
+        reset = datetime.fromtimestamp(now() + 600, UTC)
         assert existing.manager.update_state("rate_limited", "HTTP 429", rate_limit_reset=reset)
         assert await wait_s(store) > 500
         assert existing.report_api_success()
         assert await wait_s(store) == 0
 
     async def test_ours_is_kept_where_they_cannot_overwrite_it(self, store: Store, existing: ExistingWorker) -> None:
-        await written(store, record(Closed(), rate_limit_reset_s=NOW_S + 600))
+        await written(store, record(Closed(), rate_limit_reset_s=now() + 600))
         assert existing.report_api_error("rate_limited")
         assert existing.report_api_success()
         assert await wait_s(store) > 500
 
     async def test_one_a_year_ahead_is_none(self, store: Store, client: aioredis.Redis) -> None:
-        ahead = datetime.fromtimestamp(NOW_S + 365 * 86_400, UTC).isoformat()
+        ahead = datetime.fromtimestamp(now() + 365 * 86_400, UTC).isoformat()
         await client.hset(STATE, mapping={"state": "rate_limited", "rate_limit_reset": ahead})
         assert await wait_s(store) == 0
 
@@ -302,17 +325,17 @@ class TestAFleetOfOursThatIsTakenAway:
     async def test_does_not_keep_theirs_waiting_for_ever(
         self, store: Store, existing: ExistingWorker, client: aioredis.Redis
     ) -> None:
-        await written(store, record(OPEN))
+        await written(store, record(opened()))
         assert existing.should_skip_api_call()
         assert 3600 < await client.ttl(STATE) <= FOR_LONG_S + 3600
 
     async def test_keeps_them_waiting_while_any_of_it_is_there(
         self, store: Store, existing: ExistingWorker, client: aioredis.Redis
     ) -> None:
-        before = record(OPEN)
-        await written(store, replace(before, timed_until_s=NOW_S - 31))
+        before = record(opened())
+        await written(store, replace(before, timed_until_s=now() - 31))
         await client.expire(STATE, 60)
-        await client.hset(STATE, "last_check", datetime.fromtimestamp(NOW_S - 301, UTC).isoformat())
+        await client.hset(STATE, "last_check", datetime.fromtimestamp(now() - 301, UTC).isoformat())
         assert not existing.should_skip_api_call()
         await store.keep_time()
         assert existing.should_skip_api_call()
@@ -327,11 +350,11 @@ class TestTheFirstSignOfThem:
         assert existing.report_api_success()
         await report(store)
         assert float(await client.hget(STATE, "older_writer") or 0) == pytest.approx(time.time(), abs=5)
-        await client.hset(STATE, "older_writer", str(int(NOW_S - 3 * 86_400)))
+        await client.hset(STATE, "older_writer", str(int(now() - 3 * 86_400)))
         await report(store)
         seen = await store.read()
         assert seen.record is not None
-        assert seen.record.older_writer_s == int(NOW_S - 3 * 86_400)
+        assert seen.record.older_writer_s == int(now() - 3 * 86_400)
 
     async def test_is_seen_by_whoever_reads(self, store: Store, existing: ExistingWorker) -> None:
         await written(store, record(Closed()))
@@ -345,7 +368,7 @@ class TestTheFirstSignOfThem:
 
     async def test_what_ours_write_is_none(self, store: Store) -> None:
         await report(store)
-        await written(store, record(OPEN))
+        await written(store, record(opened()))
         await store.keep_time()
         seen = await store.read()
         assert seen.record is not None
@@ -356,7 +379,7 @@ class TestADecisionOfOursThatKnowsNothingOfThem:
     """It may be made between their write and our next look."""
 
     async def test_does_not_take_back_their_opening(self, store: Store, existing: ExistingWorker) -> None:
-        await written(store, replace(record(Closed()), timed_until_s=NOW_S - 100))
+        await written(store, replace(record(Closed()), timed_until_s=now() - 100))
         for _ in range(5):
             assert existing.report_api_error()
         await store.change(lambda found, now_s: found and replace(found, check_slot_s=now_s + 60))
@@ -365,7 +388,7 @@ class TestADecisionOfOursThatKnowsNothingOfThem:
         assert (await settled(store)).phase(time.time()) is Phase.OPEN
 
     async def test_nor_their_success(self, store: Store, existing: ExistingWorker) -> None:
-        await written(store, replace(record(HALF_OPEN), timed_until_s=NOW_S - 100))
+        await written(store, replace(record(half_open()), timed_until_s=now() - 100))
         assert existing.report_api_success()
         await store.keep_time()
         assert (await settled(store)).phase(time.time()) is Phase.CLOSED
