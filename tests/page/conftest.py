@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
@@ -14,12 +14,13 @@ from tests.page.browsing import IS_REQUIRED, MISSING, browsing, find_chromium, s
 from tests.service.apps import KEY, FakeUpstream
 
 # One event loop for the module, for the browser, which takes seconds to start, lives in it.
+expect.set_options(timeout=30_000)
 fixture = pytest_asyncio.fixture(loop_scope="module")
 
 
 @pytest.fixture
 def settings(redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, api_key=KEY)
+    return Settings(redis_url=redis_url, api_key=KEY, redis_timeout_s=10.0)
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ def nothing_leaks() -> Iterator[Ears]:
 
 @pytest.fixture
 def settings(redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, api_key=KEY)
+    """They take no busy machine for a Redis that is away."""
+    return Settings(redis_url=redis_url, api_key=KEY, redis_timeout_s=10.0)
 
 
 @pytest.fixture

@@ -194,6 +194,7 @@ def test_probes_are_answered_and_memory_stays(
             most = max(most, memory(service))
             rounds += 1
         attacking.join()
+    usual_s = max(usual_s, *(probe_s(service) for _ in range(10)))
     assert slowest_s < ANSWER_S + 10 * usual_s
     assert most - before < GROWTH_MAX
     until(lambda: ask(f"{service.url}{STATUS.decode()}"))

@@ -91,7 +91,7 @@ async def test_each_change_is_told_on_the_channel(store: Store, client: aioredis
 
 
 async def message(channel: PubSub) -> dict[str, str]:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         while (found := await channel.get_message(ignore_subscribe_messages=True, timeout=1)) is None:
             pass
     event: dict[str, str] = json.loads(found["data"])
