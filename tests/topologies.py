@@ -93,7 +93,7 @@ def _sentinel(primary: ValkeyServer, password: str) -> Iterator[int]:
         config.write_text(
             f"port {port}\ndir {folder}\n"
             f"sentinel monitor {NAME} {primary.host} {primary.port} 1\n"
-            f"sentinel down-after-milliseconds {NAME} 300\n"
+            f"sentinel down-after-milliseconds {NAME} 2000\n"
             f"sentinel failover-timeout {NAME} 2000\n" + (f"requirepass {password}\n" if password else "")
         )
         command = [str(primary._binary_path), str(config), "--sentinel"]

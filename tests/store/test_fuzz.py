@@ -24,6 +24,9 @@ from openrouter_guard.store import Batch, Store
 from tests.garbage import Damage, Foreign, System, damages, write
 from tests.valkeys import url_of, valkey
 
+# The system's own jitter draws lots while an example does.
+pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ValkeyServer]:

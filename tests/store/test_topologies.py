@@ -112,6 +112,9 @@ class TestSentinels:
     async def test_one_that_is_demoted_while_it_lives_is_left(self, them: Watched) -> None:
         fleet = Fleet(them.url(), "default")
         async with fleet.at_work():
+            for option in ("down-after-milliseconds", "failover-timeout"):
+                # Nor is it taken for dead meanwhile, because the machine is busy.
+                them.sentinel().execute_command("SENTINEL", "SET", "main", option, 60_000)
             them.sentinel().execute_command("SENTINEL", "FAILOVER", "main", "COORDINATED")
             await eventually(lambda: them.primary.client().role()[0] == b"slave", seconds=60)
         async with store_at(them.url()) as store:
