@@ -54,7 +54,7 @@ def override(kind: str) -> dict[str, Any]:
             Tone.WARN,
             "Calls wait: OpenRouter limits the rate",
         ),
-        ({"status": "api_key_missing"}, Tone.WARN, "Calls go, but there is no API key"),
+        ({"status": "api_key_missing", "last_check": None}, Tone.WARN, "Calls go, but there is no API key"),
         ({"circuit_breaker": breaker(None), "status": "error"}, Tone.UNKNOWN, "Nothing is known yet"),
         ({"status": "error", "last_check": None}, Tone.UNKNOWN, "Nothing is known yet"),
         ({"status": "error", "consecutive_failures": 2}, Tone.WARN, "Calls go, but calls to OpenRouter fail"),

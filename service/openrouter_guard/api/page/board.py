@@ -199,7 +199,8 @@ def headline(status: StatusAnswer) -> Headline:
     if status.status is OpenRouterState.ACTIVE:
         detail = "Some models wait, see below" if status.models else status.message
         return Headline(Tone.GOOD, "Calls go through", detail)
-    if status.last_check is None and not status.consecutive_failures:
+    nobody_asked = status.last_check is None and not status.consecutive_failures
+    if nobody_asked and status.status is not OpenRouterState.API_KEY_MISSING:  # workers may well have asked
         return Headline(Tone.UNKNOWN, "Nothing is known yet", status.message)
     return Headline(Tone.WARN, f"Calls go, but {cause}", status.message)
 
