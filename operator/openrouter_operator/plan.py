@@ -187,8 +187,21 @@ def _open(spec: Spec, reading: Reading, paused_s: float | None) -> Goal:
     pause_s = _past(opened_s, reading.now_s) + spec.pause_after_seconds
     if paused_s is None and reading.now_s < pause_s:
         return Goal(Step.KEEP, "BreakerOpen", next_at_s=min(pause_s, until_s))
+    if (
+        paused_s is None
+        and reading.override is None
+        and until_s <= pause_s + _trial_s(spec)
+        and reading.now_s < until_s
+    ):
+        # The first trial call tells in a moment whether the outage is over.
+        return Goal(Step.KEEP, "BreakerOpen", next_at_s=until_s)
     next_at_s = _first(until_s, _end_s(spec, paused_s or reading.now_s), after_s=reading.now_s)
     return Goal(Step.PAUSE, "BreakerOpen", next_at_s=next_at_s)
+
+
+def _trial_s(spec: Spec) -> float:
+    """How much later than the grace the first trial call may go, and still be waited for: by jitter, it is."""
+    return 0.1 * spec.pause_after_seconds + 1 if spec.pause_after_seconds else 0.0
 
 
 def _open_from_to_s(reading: Reading) -> tuple[float, float]:

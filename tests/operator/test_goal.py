@@ -61,6 +61,15 @@ def test_a_suspended_resource_does_not_even_give_back() -> None:
             Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_020), id="at the end of the grace everything is",
         ),
         pytest.param(
+            {"pauseAfterSeconds": 100}, opened(until_s=1_011), None,
+            Goal(Step.KEEP, "BreakerOpen", next_at_s=1_011),
+            id="unless a trial call is about to tell whether the outage is over",
+        ),
+        pytest.param(
+            {"pauseAfterSeconds": 0}, opened(NOW_S, until_s=NOW_S + 1), None,
+            Goal(Step.PAUSE, "BreakerOpen", next_at_s=NOW_S + 1), id="without a grace nobody waits for one",
+        ),
+        pytest.param(
             {"pauseAfterSeconds": 0}, opened(NOW_S, until_s=1_120), None,
             Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_120), id="without a grace at once",
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +41,16 @@ def test_a_breaker_that_never_was_open_has_no_ramp() -> None:
 @pytest.mark.parametrize("now_s", [100.0, 1_000.0])
 def test_on_probation_it_does_not_grow(now_s: float) -> None:
     assert share(Record(Closed(since_s=100, on_probation=True), fleet=100), now_s) == 0.02
+
+
+def test_a_failure_stops_it_until_a_call_has_succeeded_again() -> None:
+    closed = Closed(since_s=100)
+    assert share(Record(replace(closed, failures=1), fleet=100), 120.0) == 0.02
+    assert share(Record(closed, fleet=100), 120.0) > 0.6
+
+
+def test_once_it_is_over_a_failure_holds_nobody_back() -> None:
+    assert share(Record(Closed(1, since_s=100), fleet=100), 130.0) == 1.0
 
 
 @pytest.mark.parametrize("breaker", [Open("error", 90, 110), HalfOpen("error", 90)])

@@ -184,14 +184,17 @@ def block_s(record: Record, now_s: float) -> tuple[float, str] | None:
 def admitted_share(record: Record, *, now_s: float, policy: Policy) -> float:
     """Which share of the calls may go, from 0 to 1, while the breaker is closed.
 
-    Just closed, as many as half-open; within the ramp it grows to all. Where health checks closed it on probation, no
+    Just closed, as many as half-open; within the ramp it grows to all. While the last result is a failure it is back
+    at its beginning: what fails is not met by more and more calls. Where health checks closed it on probation, no
     call has shown yet that it works: the ramp begins with the first success.
     """
     breaker = record.breaker
     if not isinstance(breaker, Closed) or not breaker.since_s or record.standing(now_s):
         return 1.0
     first = min(policy.permits / max(record.fleet, 1), 1.0)
-    passed_s = 0.0 if breaker.on_probation else now_s - breaker.since_s
+    passed_s = now_s - breaker.since_s
+    if breaker.on_probation or (breaker.failures and passed_s < policy.ramp_s):
+        return first
     return min(first + (1 - first) * max(passed_s, 0.0) / policy.ramp_s, 1.0)
 
 
