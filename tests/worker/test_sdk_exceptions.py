@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 import httpx
+import httpx2
 import openai
 import openrouter
 import pytest
@@ -123,3 +124,9 @@ def test_a_redirect_that_may_still_be_followed_says_nothing() -> None:
 
 def test_an_error_may_be_a_text() -> None:
     assert of_answer(200, body={"error": "overloaded"}).error_type is ErrorType.SERVICE_UNAVAILABLE
+
+
+@pytest.mark.parametrize("error", [{"type": "server_error", "message": "x"}, {"message": "overloaded"}, "overloaded"])
+def test_an_error_in_a_stream_counts_in_each_form(error: object) -> None:
+    raised = openai.APIError("x", httpx2.Request("POST", "https://openrouter.ai/api/v1/chat/completions"), body=error)
+    assert of_exception(raised).effect is Effect.FAILURE

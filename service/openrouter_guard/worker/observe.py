@@ -134,7 +134,9 @@ def _is_answer(error: BaseException, meaning: Meaning | None) -> bool:
 def _without_status(error: BaseException, meaning: Meaning | None, now_s: float | None) -> Signal | None:
     """What an exception says of an answer although it has no status; None if it says nothing."""
     if meaning is Meaning.IN_STREAM or type(error) is ValueError:
-        found = error_in(parsed(body_of(error)), is_refusal=meaning is Meaning.IN_STREAM)
+        body = body_of(error)
+        # Of an error in a stream the body is what stood under ``error``, in whatever form.
+        found = error_in(parsed(body)) or (error_in({"error": body}) if meaning is Meaning.IN_STREAM else {})
         return _of_status(200, found, headers_of(error), now_s) if found else None
     retried = _RETRIED.search(_text(error)) if meaning is Meaning.RETRIES else None
     return _of_status(int(retried[1]), {}, {}, now_s) if retried else None

@@ -26,6 +26,7 @@ SEARCHED_BYTES = 16_777_216
 """Of so much the error is looked for: more than that is taken for an answer."""
 READABLE_ENCODING = "gzip"
 _DONE = b"[DONE]"
+_WITHOUT_BODY = (204, 205)
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 _DATA = ("audio/", "video/", "image/", "font/", "application/octet-stream", "application/pdf", "application/zip")
 _ENDS = re.compile(
@@ -60,7 +61,7 @@ class Reading:
         self._searched = 0
         self._events = Events(KEPT_BYTES)
         self._error: Mapping[str, Any] | None = None
-        self._is_begun = self._has_data = self._is_done = False
+        self._is_begun = self._has_data = self._is_done = self._is_garbage = False
 
     @property
     def is_refusal(self) -> bool:
@@ -74,7 +75,7 @@ class Reading:
     @property
     def is_decided(self) -> bool:
         """Whether nothing that may still come changes what it says."""
-        return self.is_refusal or self._error is not None or self._is_done
+        return self.is_refusal or self._error is not None or self._is_done or self._is_garbage
 
     def feed(self, data: bytes) -> None:
         """Look at the next bytes, as they came."""
@@ -88,6 +89,10 @@ class Reading:
 
     def signal(self, now_s: float | None = None) -> Signal:
         """What the answer says, now that it has ended; *now_s* is the time by Redis' clock, in Unix seconds."""
+        if self._status_code in _WITHOUT_BODY:
+            return SUCCESS
+        if self._is_garbage and self._error is None and not self._is_done and self._status_code < 300:
+            return UNREADABLE
         if self._is_stream and self._status_code < 300:
             self._read(self._events.end())
             return self._of_stream(now_s)
@@ -159,8 +164,8 @@ class Reading:
                 yield self._unzip.decompress(data, KEPT_BYTES)
                 data = self._unzip.unconsumed_tail
         except zlib.error:
-            # The client will say so; there is no more to learn from these bytes.
-            self._is_readable = False
+            # No client can read it either; and there is no more to learn from these bytes.
+            self._is_readable, self._is_garbage = False, True
 
 
 def _error_in(event: object) -> Mapping[str, Any] | None:
