@@ -7,7 +7,7 @@ import time
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openrouter_guard.errors import ConfigurationError
@@ -23,6 +23,7 @@ BODY = "Q7wE4rT9yU2iO5pA8sD3"
 @pytest.fixture(autouse=True)
 def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hiding, "_own", ())
+    hiding._hidden_before.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,16 @@ def test_keys_of_any_vendor(secret: str, text: str) -> None:
         ("Basic dXNlcjpwYXNz", "Basic [key]"),
         ("x-api-key: abcdef-123456", "x-api-key: [key]"),
         ('{"api_key": "abcdef123456"}', '{"api_key": "[key]"}'),
+        ('{"access_token": "abcdef123456"}', '{"access_token": "[key]"}'),
+        (r"{\"client_secret\": \"abcdef123456\"}", r"{\"client_secret\": \"[key]\"}"),
+        ("{'password': 'correct-horse'}", "{'password': '[key]'}"),
+        ("[(b'x-api-key', b'abcdef123456')]", "[(b'x-api-key', b'[key]')]"),
+        ("HF_TOKEN=abcdef123456", "HF_TOKEN=[key]"),
+        ("aws_secret_access_key=abcdef123456", "aws_secret_access_key=[key]"),
+        ("Bearer%20abcdef123456", "Bearer%20[key]"),
+        ("redis%3A%2F%2F%3Apass-word-1%40host", "redis%3A%2F%2F[key]%40host"),
+        ("Incorrect API key provided: 0123456789abcdef0123", "Incorrect API key provided: [key]"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIEvQ\n-----END RSA", "[key]-----END RSA"),
     ],
 )
 def test_passwords_in_addresses_and_headers(text: str, expected: str) -> None:
@@ -90,11 +101,21 @@ def test_passwords_in_addresses_and_headers(text: str, expected: str) -> None:
         "mail support@openrouter.ai, see https://openrouter.ai",
         "https://host/people/@somebody",
         "Invalid API key: api_key is missing",
+        "password: incorrect; token: expired, secret=undefined",
+        "max_tokens: 100000000, prompt_tokens=123456789",
+        "the key openai/gpt-4o-mini-2024-07-18 and its token",
         "",
     ],
 )
 def test_prose_stays(text: str) -> None:
     assert without_keys(text) == text
+
+
+@pytest.mark.parametrize("dash", ["%2D", "%2d", "%252D", r"\u002d"])
+@pytest.mark.parametrize("before", ["", "key%3D", "key%20", r"a line\n", r"\u0022"])
+def test_a_key_is_one_in_an_address_and_in_quoted_text_too(dash: str, before: str) -> None:
+    for key in (f"sk{dash}or{dash}v1{dash}{BODY}", f"sk{dash}{BODY}", f"hf_{BODY}"):
+        assert without_keys(f"{before}{key}") == f"{before}{HIDDEN}"
 
 
 def test_json_stays_json() -> None:
@@ -111,6 +132,12 @@ def test_the_process_own_secrets_in_each_form(secret: str) -> None:
     remember([secret])
     for form in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]):
         assert secret not in without_keys(f"<{form}>") or secret in HIDDEN
+
+
+def test_what_was_shown_before_it_was_known_for_a_secret_is_hidden_from_then_on() -> None:
+    assert without_keys("worker correct-horse") == "worker correct-horse"
+    remember(["correct-horse"])
+    assert without_keys("worker correct-horse") == f"worker {HIDDEN}"
 
 
 def test_a_short_value_is_no_secret_to_look_for() -> None:
@@ -173,10 +200,12 @@ def test_an_address_with_a_password_is_refused_without_repeating_it(address: str
 
 
 FRAGMENTS = """
+    sk%2D sk\\u002d Bearer%20 token: 'token', password= ://%40 %3A%2F%2F key: -----BEGIN PRIVATE KEY-----
     sk- sk-or- eyJ eyJa. :// ://a @ a@ bearer basic api-key api_key: ?key= &token= hf_ AKIA x- _ . A 1 " \\
 """
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([*FRAGMENTS.split(), " ", "\n", "\t"]), min_size=1, max_size=4))
 @example(["eyJ"])
 @example(["sk-"])

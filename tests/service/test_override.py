@@ -135,3 +135,14 @@ async def test_the_offset_of_the_end_counts(service: httpx.AsyncClient) -> None:
 async def test_what_is_not_taken_says_all_that_is(service: httpx.AsyncClient) -> None:
     answer = await service.put(OVERRIDE, headers=bearer(WRITE_TOKEN))
     assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, POST")
+
+
+async def test_a_secret_in_the_words_of_who_decides_is_not_kept(service: httpx.AsyncClient, store: Store) -> None:
+    key = "sk-or-v1-Q7wE4rT9yU2iO5pA8sD3"
+    told = (await decide(service, who=f"ci {key}", why=f"rotate {key}")).json()["circuit_breaker"]["override"]
+    assert (told["who"], told["why"]) == ("ci [key]", "rotate [key]")
+    (change,) = await store.history()
+    record = (await store.read()).record
+    assert change["by"] == "ci [key]"
+    assert record is not None
+    assert key not in repr(record)

@@ -367,3 +367,10 @@ class TestBodies:
         assert (answer.status_code, answer.json()["detail"]) == (503, "Redis is not reachable")
         assert answer.headers["retry-after"] == "1"
         assert status.status_code == 200
+
+
+async def test_a_secret_in_the_name_of_a_worker_is_not_kept(service: httpx.AsyncClient, store: Store) -> None:
+    await send(service, DOWN, worker_id="go-sk-or-v1-Q7wE4rT9yU2iO5pA8sD3")
+    assert list(await store.workers()) == ["go-[key]"]
+    (error,) = await store.worker_errors(now_s=time.time())
+    assert error["worker_id"] == "go-[key]"

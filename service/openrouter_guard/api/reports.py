@@ -10,6 +10,7 @@ from openrouter_guard.errors import REFUSAL_HEADER, StoreContended, StoreError
 from openrouter_guard.rules import checks
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.models import Models, Notes
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import SUCCESS, Effect, Signal, of_error_type, of_status
@@ -41,7 +42,7 @@ class Reports:
         """
         now_s, policy = self._cache.now_s, self._cache.policy
         signals = [signal_of(result, now_s) for result in report.results]
-        decide = _Decision(signals, policy, report.worker_id, _reporter("i", report.worker_id))
+        decide = _Decision(signals, policy, without_keys(report.worker_id), _reporter("i", report.worker_id))
         if decide.is_needed:
             # First, for it may be done twice: a report that failed between the two comes again, and is repeated.
             await self._cache.change(decide)
@@ -51,7 +52,7 @@ class Reports:
         verdict = await self._count(pending, report)
         with suppress(StoreError):
             about = {"version": report.version, "last_seen": iso(now_s)}
-            await self._store.heartbeat(report.worker_id, about)
+            await self._store.heartbeat(without_keys(report.worker_id), about)
         return verdict
 
     async def _count(self, pending: Pending, report: ReportBody) -> str:
@@ -66,7 +67,9 @@ class Reports:
                 return verdict
             # Another replica, whose clock is a little ahead, counted for this worker: nothing was repeated.
             self._last_sequence += 1_000_000
-        raise StoreContended(f"worker {report.worker_id} reports in more ways at once than can be told apart")
+        raise StoreContended(
+            f"worker {without_keys(report.worker_id)} reports in more ways at once than can be told apart"
+        )
 
     def _next_sequence(self) -> int:
         """Microseconds of Redis' clock: another process goes on from there."""
@@ -107,7 +110,7 @@ def pending_of(
     """
     began = [report.epoch if result.epoch is None else result.epoch for result in report.results]
     deciding = epoch if epoch in began else 0 if 0 in began else max(began)
-    pending, late = (Pending(deciding, report.worker_id, now_s, policy) for _ in range(2))
+    pending, late = (Pending(deciding, without_keys(report.worker_id), now_s, policy) for _ in range(2))
     notes = Notes(models, now_s)
     for result, signal, in_epoch in zip(report.results, signals, began, strict=True):
         took_s, model = result.took_seconds, result.model

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 
 __all__ = ["HIDDEN", "remember", "secrets_in", "without_keys"]
 
@@ -17,34 +17,49 @@ _LEAST = 8
 """A shorter secret would be found in every other word."""
 _LEAST_BY_NAME = 12
 _OWN_MOST = 1_000
+_REMEMBERED_MOST = 128
 
-_WORD = r"(?<![A-Za-z0-9])"
+_WORD = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt])|(?<=\\u[0-9A-Fa-f]{4}))"
+"""Where a word begins, in an address and in quoted text too."""
+_DASH = r"(?:-|%(?:25)?2[dD]|\\u002[dD])"
 _PREFIXES = (
     "gsk_|xai-|hf_|r8_|pplx-|csk-|nvapi-|fw_|tgp_v1_|gh[opsu]_|github_pat_|glpat-|xox[abeprs]-|dop_v1_|"
-    "[rs]k_(?:live|test)_|fc-|tvly-|ls__|lsv2_|lin_api_|npm_|pypi-|SG\\."
+    "[rs]k_(?:live|test)_|fc-|tvly-|ls__|lsv2_|lin_api_|npm_|pypi-|SG\\.|ya29\\."
 )
 _PROSE = (
     r"(?i:auth|token|realm|header|scheme|credential|key|error|is|was|and|or|not|access|required|missing|invalid|format"
-    r"|type)[a-z]*\b"
+    r"|type|incorrect|expired|must|should|does|has|for|provided|undefined|null|none)[a-z]*\b"
 )
+_QUOTE = r"(?:\\?[\"'])"
+_SCHEME = r"(?i:(?<![a-z])(?:bearer|basic)(?:[ \t\xa0]|%20|\+){1,8})"
+_NAME = (
+    r"(?i:(?<![a-z])(?:x-)?(?:(?:api|access|account|secret|private)[-_]?key|(?:access|refresh|auth|id|session)?[-_]?token"
+    r"|(?:client)?[-_]?secret|password|passwd))"
+    rf"(?:{_QUOTE}?[ \t]{{0,4}}[:=][ \t]{{0,4}}b?{_QUOTE}?|{_QUOTE}[ \t]{{0,4}},[ \t]{{0,4}}b?{_QUOTE})"
+)
+"""Of a field, a header or an argument, up to where its value begins."""
+_TOLD = r"(?i:\bkey(?: provided)?[\"']?[: ]{1,3}[\"']?)"
 _PATTERNS = (
-    r"sk-or-[\w-]+",
-    _WORD + r"sk-[\w-]{10,}",
+    rf"sk{_DASH}or{_DASH}(?:[\w-]|{_DASH})+",
+    _WORD + rf"sk{_DASH}(?:[\w-]|{_DASH}){{10,}}",
     _WORD + rf"(?:{_PREFIXES})[\w-]{{10,}}",
     _WORD + r"AIza[\w-]{16,}",
     _WORD + r"A(?:KI|SI|RO|ID)A[0-9A-Z]{12,}",
     r"(?<![\w-])eyJ[\w-]{5,}+\.[\w-]{5,}+(?:\.[\w-]*+)?",
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*+",
     # What stands between :// and @: a password may hold anything but these.
     r"(?<=://)[^\s/?#\"'<>\\]{1,512}@",
-    rf"(?i:(?<![a-z])(?:bearer|basic)[ \t]{{1,8}})(?!{_PROSE})[\w.~+/=-]{{6,}}",
+    r"(?i:(?<=%3a%2f%2f)[\w.~%+-]{1,512}?%40)",
+    rf"{_SCHEME}(?!{_PROSE})[\w.~+/=-]{{6,}}",
     r"(?i:(?<=[?&])(?:api[-_]?key|access[-_]?token|key|token|auth|secret|password|sig|signature)=)[^&\s\"'<>#\\]+",
-    rf"(?i:(?<![a-z])(?:x-)?api[-_]?key[\"']?[ \t]{{0,4}}[:=][ \t]{{0,4}}[\"']?)(?!{_PROSE})[\w.~+/=-]{{8,}}",
+    rf"{_NAME}(?!{_PROSE})[\w.~+/=-]{{8,}}",
+    rf"{_TOLD}(?=[a-z_-]{{0,64}}[0-9])[\w.~+/=-]{{16,}}",
 )
-_KEEPS = re.compile(r"(?i:bearer|basic)[ \t]+|[\w-]+=|(?i:(?:x-)?api[-_]?key)[\"']?[ \t]*[:=][ \t]*[\"']?")
+_KEEPS = re.compile(rf"{_SCHEME}|[\w-]+=|{_NAME}|{_TOLD}")
 _FRAGMENTS = """
-    sk- :// eyj aiza akia asia aroa aida bearer basic key token= auth= secret= password= sig= signature= gsk_ xai- hf_
-    r8_ pplx- nvapi- fw_ tgp_ ghp_ gho_ ghs_ ghu_ github_pat_ glpat- xox dop_v1_ k_live_ k_test_ fc- tvly- ls__ lsv2_
-    lin_api_ npm_ pypi- sg.
+    sk- sk%2 sk\\u002d :// %3a%2f%2f eyj aiza akia asia aroa aida bearer basic key token auth= secret password
+    passwd sig= signature= ya29. gsk_ xai- hf_ r8_ pplx- nvapi- fw_ tgp_ ghp_ gho_ ghs_ ghu_ github_pat_
+    glpat- xox dop_v1_ k_live_ k_test_ fc- tvly- ls__ lsv2_ lin_api_ npm_ pypi- sg.
 """
 _MARKS = tuple(_FRAGMENTS.split())
 """What a text has in it that is worth a closer look, in small letters: most texts have none of these."""
@@ -56,11 +71,19 @@ _own: tuple[str, ...] = ()
 
 def without_keys(text: str) -> str:
     """The text with ``[key]`` in place of each secret."""
+    # Names come again and again, in each look at the history.
+    return _hidden_before(text) if len(text) <= _REMEMBERED_MOST else _without_keys(text)
+
+
+def _without_keys(text: str) -> str:
     for secret in _own:
         if secret in text:
             text = text.replace(secret, HIDDEN)
     small = text.lower()
     return _any().sub(_hidden, text) if any(mark in small for mark in _MARKS) else text
+
+
+_hidden_before = lru_cache(maxsize=1_024)(_without_keys)
 
 
 def remember(secrets: Iterable[str]) -> None:
@@ -80,6 +103,7 @@ def remember(secrets: Iterable[str]) -> None:
         found.update(form for form in forms if len(form) >= _LEAST)
     # The longest first: one may be part of another.
     _own = tuple(sorted(found, key=len, reverse=True)[:_OWN_MOST])
+    _hidden_before.cache_clear()
 
 
 def secrets_in(environ: Mapping[str, str]) -> list[str]:
@@ -102,4 +126,6 @@ def _hidden(match: re.Match[str]) -> str:
     kept = _KEEPS.match(text)
     if text.endswith("@"):
         return f"{HIDDEN}@"
+    if text.endswith("%40"):
+        return f"{HIDDEN}%40"
     return f"{kept[0]}{HIDDEN}" if kept and not text.startswith("sk-") else HIDDEN

@@ -13,6 +13,7 @@ from . import limits, older
 from . import run as runs
 from . import window as windows
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from .hiding import without_keys
 from .limits import Limit
 from .override import Override, OverrideKind
 from .parsing import row_of, text_of
@@ -98,6 +99,10 @@ class Transition:
     reason: str
     by: str
     at_s: float
+
+    def __post_init__(self) -> None:
+        # The name of a worker or a person: either may have put anything into it.
+        object.__setattr__(self, "by", without_keys(self.by))
 
 
 @dataclass(frozen=True, slots=True)

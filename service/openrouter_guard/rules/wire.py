@@ -239,7 +239,7 @@ def _override(text: str | None, now_s: float) -> Override | None:
         kind = OverrideKind(text_of(row.get("kind"), WORD_MOST))
     except ValueError:
         return None
-    who, why = text_of(row.get("who"), WHO_MOST), text_of(row.get("why"), WHO_MOST)
+    who, why = _words(row.get("who")), _words(row.get("why"))
     return Override(kind, who, why, until_s) if until_s else None
 
 
@@ -317,8 +317,13 @@ def _transition(row: Mapping[str, Any], now_s: float) -> Transition | None:
         before, after = Phase(text_of(row.get("from"), WORD_MOST)), Phase(text_of(row.get("to"), WORD_MOST))
     except ValueError:
         return None
-    reason, by = text_of(row.get("reason"), WORD_MOST), text_of(row.get("by"), WHO_MOST)
+    reason, by = text_of(row.get("reason"), WORD_MOST), _words(row.get("by"))
     return Transition(epoch, before, after, reason, by, at_s) if epoch else None
+
+
+def _words(raw: object) -> str:
+    """Hidden before it is cut: half a key is a key too."""
+    return without_keys(text_of(raw))[:WHO_MOST]
 
 
 def _row(change: Transition) -> dict[str, str | int]:

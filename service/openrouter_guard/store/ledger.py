@@ -253,7 +253,7 @@ class Ledger:
 
     async def _heard(self, key: str, life_s: float, limit: int) -> dict[str, About]:
         now_s, found = await self._all(key)
-        rows = {name: _object(text) for name, text in found.items()}
+        rows = {without_keys(name): _object(without_keys(text)) for name, text in found.items()}
         alive = {name: about for name, about in rows.items() if _seen_s(about, now_s) >= now_s - life_s}
         return dict(sorted(alive.items(), key=lambda row: -_seen_s(row[1], now_s))[:limit])
 

@@ -17,6 +17,8 @@ from typing import NamedTuple
 from openrouter_guard.edge import Edge
 from openrouter_guard.errors import CallNotPermitted
 from openrouter_guard.rules.breaker import HalfOpen, Open, Phase
+from openrouter_guard.rules.hiding import without_keys
+from openrouter_guard.rules.parsing import text_of
 from openrouter_guard.rules.record import Record, holds_permit
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, OpenRouterState, Signal
 from openrouter_guard.settings import Settings
@@ -29,10 +31,11 @@ from .thread import LoopThread, ended, has_asyncio
 from .view import Desk, Ticket, View
 from .watch import Listeners, Watch
 
-__all__ = ["FIRST_VIEW_S", "Claim", "Core", "GuardState"]
+__all__ = ["FIRST_VIEW_S", "Claim", "Core", "GuardState", "worker_name"]
 
 NO_PERMIT_RETRY_S = 1.0
-
+NAME_MOST = 200
+"""A permit is named after its worker, and a longer name than can be read again is nobody's."""
 
 FLUSH_SHARE = 0.8
 """Of the time that closing may take: what reporting the rest may use up."""
@@ -348,7 +351,7 @@ class Core(Desk):
         live.agent.start()
 
     def _made(self) -> _Live:
-        worker_id = self._settings.worker_id or default_worker_id()
+        worker_id = worker_name(self._settings.worker_id)
         agent = Agent(self._new_store(), self._settings.policy, worker_id, self)
         watch = Watch(lambda: agent.view, self._told.phase, partial(_tell, weakref.ref(self)))
         agent.on_view = watch.look
@@ -386,6 +389,11 @@ def _give_back(agent: Agent, owner: str) -> None:
     """Give back a permit whose call is gone; one that is still on its way is given back when it comes."""
     if agent.holds(owner):
         agent.release(owner, NEUTRAL)
+
+
+def worker_name(given: str) -> str:
+    """What a worker is called wherever that is shown: as it says, without secrets, or by its process."""
+    return without_keys(text_of(given))[:NAME_MOST] or default_worker_id()
 
 
 def default_worker_id() -> str:

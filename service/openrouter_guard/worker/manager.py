@@ -32,7 +32,7 @@ from openrouter_guard.store import Batch, Seen, Store, Timeouts
 
 from . import state_data
 from .connecting import Handed, settings_of
-from .core import default_worker_id
+from .core import worker_name
 from .pending import Pending, last_of, result_of
 
 __all__ = ["OpenRouterStateManager"]
@@ -96,7 +96,7 @@ class OpenRouterStateManager:
         given = redis_client if redis_client is not None else redis_url
         self._settings = settings_of(given, scope)
         self._handed = Handed(given, self._settings.redis_url)
-        self._worker_id = self._settings.worker_id or default_worker_id()
+        self._worker_id = worker_name(self._settings.worker_id)
         self._reporter = checks.CHECKER_PREFIX + secrets.token_hex(4)
         self._seq = 0
         self._trouble = Edge("the shared state cannot be used, calls go on without it", "the shared state is back")
@@ -233,7 +233,7 @@ class OpenRouterStateManager:
         """Tell that a worker's call failed; returns whether it is in Redis."""
         signal = of_error_type(error_type, error_message, status_code)
         at_s = (await self._store.read()).now_s
-        pending = last_of(deque[Pending](), 0, at_s, worker_id or self._worker_id, self._settings.policy)
+        pending = last_of(deque[Pending](), 0, at_s, worker_name(worker_id or self._worker_id), self._settings.policy)
         pending.add(result_of(signal, 0, at_s, took_s=None, model="", notes=Notes({}, at_s)))
         self._seq += 1
         await self._store.count(pending.batch(f"w{self._reporter}", self._seq, now_s=at_s), at_s=at_s)

@@ -15,7 +15,7 @@ from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal, of_error_type, of_status
 
 from .connecting import Handed, settings_of
-from .core import Core, default_worker_id
+from .core import Core, worker_name
 from .thread import ended
 from .view import Ticket
 
@@ -99,7 +99,7 @@ class WorkerOpenRouterReporter:
         return (_signal(error_message, status_code, None).error_type or ErrorType.UNKNOWN_ERROR).value
 
     def _get_worker_id(self) -> str:
-        return self._settings.worker_id or default_worker_id()
+        return worker_name(self._settings.worker_id)
 
     async def close(self) -> None:
         await self._handed.close()

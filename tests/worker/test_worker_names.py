@@ -1,0 +1,33 @@
+"""The name of a worker may be anything: it is told without secrets, and its calls are guarded all the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from openrouter_guard import Guard
+from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.store import Store
+from tests.waiting import until
+from tests.worker.guards import fail, half_open, settings
+
+KEY = "sk-or-v1-Q7wE4rT9yU2iO5pA8sD3"
+
+
+@pytest.mark.parametrize("name", ["w" * 490, "w" * 20_000, "caf\udce9", f"worker {KEY}"])
+def test_its_trial_call_gets_its_permit_and_closes_the_breaker(redis_url: str, name: str) -> None:
+    with Guard(replace(settings(redis_url, reset_timeout_s=0.3), worker_id=name)) as guard:
+        half_open(guard)
+        with guard.call():
+            pass
+        until(lambda: guard.state.phase is Phase.CLOSED)
+
+
+async def test_a_key_in_it_is_not_stored(redis_url: str, store: Store) -> None:
+    with Guard(replace(settings(redis_url), worker_id=f"worker {KEY}")) as guard:
+        fail(guard, 5)
+        until(lambda: guard.state.phase is Phase.OPEN)
+    (error, *_) = await store.worker_errors(now_s=(await store.read()).now_s)
+    (change,) = await store.history()
+    assert error["worker_id"] == change["by"] == "worker [key]"
