@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from . import (
@@ -26,6 +27,7 @@ from . import (
     many_models,
     operator_crashes,
     operator_pauses,
+    operator_states,
     propagation,
     redis_away,
     replicas,
@@ -58,6 +60,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "soak": soak.run,
     "operator_pauses": operator_pauses.run,
     "operator_crashes": operator_crashes.run,
+    "operator_states": operator_states.run,
 }
 RESULTS = Path("bench-results")
 
@@ -67,11 +70,14 @@ def main() -> None:
     logging.disable(logging.ERROR)
     RESULTS.mkdir(exist_ok=True)
     kept = RESULTS / time.strftime("%Y%m%d-%H%M%S.jsonl", time.gmtime())
+    effort = FULL if arguments.full else QUICK
+    if arguments.stories:
+        effort = replace(effort, stories=arguments.stories)
     print("columns: name, ours, peer, ours / peer, unit")
     for name in arguments.names or BENCHMARKS:
         print(f"\n{name}  (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)", flush=True)
         began_s = time.monotonic()
-        for row in BENCHMARKS[name](FULL if arguments.full else QUICK):
+        for row in BENCHMARKS[name](effort):
             print(line(row), flush=True)
             with kept.open("a") as file:
                 file.write(json.dumps(row.fields()) + "\n")
@@ -85,6 +91,7 @@ def _arguments() -> argparse.Namespace:
         "names", nargs="*", metavar="NAME", help=f"which of them (default: all): {', '.join(BENCHMARKS)}"
     )
     parser.add_argument("--full", action="store_true", help="longer and steadier")
+    parser.add_argument("--stories", type=int, help="how many operator_states plays; a few hundred take hours")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - BENCHMARKS.keys()
     if unknown:

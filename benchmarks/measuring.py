@@ -40,6 +40,7 @@ class Effort:
         resources: How many ``OpenRouterStatus`` one operator looks after.
         idle_s: For how long an operator with nothing to do is looked at.
         crashes: Stories in which the operator is killed.
+        stories: Stories in which people, specs and the breaker do anything.
         exploring_s: For how long the interleavings of a small fleet are tried.
     """
 
@@ -67,6 +68,7 @@ class Effort:
     idle_s: float
     crashes: int
     exploring_s: float
+    stories: int
 
 
 QUICK = Effort(
@@ -94,6 +96,7 @@ QUICK = Effort(
     idle_s=20.0,
     crashes=200,
     exploring_s=600.0,
+    stories=20,
 )
 FULL = Effort(
     samples=101,
@@ -120,6 +123,7 @@ FULL = Effort(
     idle_s=240.0,
     crashes=200,
     exploring_s=3600.0,
+    stories=400,
 )
 TINY = Effort(
     samples=3,
@@ -146,6 +150,7 @@ TINY = Effort(
     idle_s=0.5,
     crashes=1,
     exploring_s=1.0,
+    stories=1,
 )
 
 

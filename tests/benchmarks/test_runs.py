@@ -21,7 +21,7 @@ HAS_PEERS = all(
 )
 
 
-ON_A_CLUSTER = {"operator_pauses", "operator_crashes"}
+ON_A_CLUSTER = {"operator_pauses", "operator_crashes", "operator_states"}
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,10 +27,23 @@ from yarl import URL
 from tests.controlplane import ControlPlane
 from tests.controlplane.kubeconfig import write_kubeconfig
 
-__all__ = ["ADMIN", "Answer", "Do", "Fault", "Hold", "Proxy", "Reset", "Seen", "Swallow", "SyncProxy"]
+__all__ = [
+    "ADMIN",
+    "Answer",
+    "Do",
+    "Fault",
+    "Hold",
+    "Late",
+    "Proxy",
+    "Reset",
+    "Seen",
+    "Swallow",
+    "SyncProxy",
+    "context_of",
+]
 
 ADMIN = "admin"
-_COLLECTIONS = ("deployments", "openrouterstatuses", "horizontalpodautoscalers")
+_COLLECTIONS = ("deployments", "statefulsets", "cronjobs", "openrouterstatuses", "horizontalpodautoscalers")
 _TURNS = 10
 _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}
 
@@ -97,6 +110,14 @@ class Swallow(Fault):
 
 
 @dataclass(frozen=True, slots=True)
+class Late(Fault):
+    """A watch shows all so late, as a cache that lags; or of each object only the newest of that time."""
+
+    seconds: float
+    is_coalesced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Do(Fault):
     """Something happens once the API server has answered, and before the answer goes on."""
 
@@ -117,6 +138,7 @@ class Proxy:
         seen: All requests, oldest first.
         is_serial: Whether writes go one by one.
         lists: The first answer to each list, by its URL.
+        past: What :meth:`travel_back` answers each list with, once.
         is_cut: Whether nothing passes any more, in neither direction, as when a cable is pulled.
     """
 
@@ -128,6 +150,7 @@ class Proxy:
         self.rule = None
         self.seen: list[Seen] = []
         self.lists: dict[str, bytes] = {}
+        self.past: dict[str, bytes] = {}
         self.is_cut = self.is_serial = False
         self.kubeconfig = kubeconfig
         self._control_plane = control_plane
@@ -143,7 +166,7 @@ class Proxy:
         connector = aiohttp.TCPConnector(limit=0)
         session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
         self._session = await self._stack.enter_async_context(session)
-        self._contexts = {is_admin: _context(self._control_plane, is_admin) for is_admin in (False, True)}
+        self._contexts = {is_admin: context_of(self._control_plane, is_admin) for is_admin in (False, True)}
         app = web.Application(client_max_size=64 * 1024**2)
         app.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -171,6 +194,19 @@ class Proxy:
         """End every watch that is under way, as a load balancer does."""
         for request in tuple(self._watches.values()):
             _abort(request)
+
+    async def remember(self) -> None:
+        """Keep what each list that was ever asked for says now."""
+        headers = {"User-Agent": self._name}
+        for url in self.lists:
+            where = URL(self._control_plane.url + url, encoded=True)
+            async with self._session.get(where, headers=headers, ssl=self._contexts[True]) as answer:
+                self.past[url] = await answer.read()
+
+    def travel_back(self, seen: Seen) -> Fault | None:
+        """A rule: each list is once as it was remembered, as from an API server whose cache is behind."""
+        told = self.past.pop(seen.url, None) if seen.is_list else None
+        return Answer(200, body=told) if told else None
 
     async def _end_all(self) -> None:
         """End what is still under way: the server forgets a request whose connection was lost, and lets it run on."""
@@ -222,7 +258,7 @@ class Proxy:
         ) as answer:
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
             if seen.is_watch:
-                return await self._stream(request, seen, answer, kept, is_silent=isinstance(fault, Swallow))
+                return await self._stream(request, seen, answer, kept, fault)
             told = await answer.read()
             if seen.is_list and answer.status == 200:
                 self.lists.setdefault(seen.url, told)
@@ -237,16 +273,16 @@ class Proxy:
         seen: Seen,
         answer: aiohttp.ClientResponse,
         headers: Mapping[str, str],
-        *,
-        is_silent: bool,
+        fault: Fault | None,
     ) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, headers=headers)
         self._watches[seen.number] = request
         try:
             await response.prepare(request)
-            async for chunk in answer.content.iter_any():
+            chunks = _late(answer, fault) if isinstance(fault, Late) else answer.content.iter_any()
+            async for chunk in chunks:
                 await self._while_cut()
-                if not is_silent:
+                if not isinstance(fault, Swallow):
                     await response.write(chunk)
             await response.write_eof()
         except (ConnectionError, aiohttp.ClientError):
@@ -260,7 +296,7 @@ class Proxy:
             await asyncio.sleep(0.02)
 
 
-def _context(control_plane: ControlPlane, is_admin: bool) -> ssl.SSLContext:
+def context_of(control_plane: ControlPlane, is_admin: bool) -> ssl.SSLContext:
     config = json.loads(control_plane.kubeconfig.read_text())
     user, cluster = config["users"][0]["user"], config["clusters"][0]["cluster"]
     context = ssl.create_default_context(cadata=b64decode(cluster["certificate-authority-data"]).decode())
@@ -270,6 +306,45 @@ def _context(control_plane: ControlPlane, is_admin: bool) -> ssl.SSLContext:
             pem.flush()
             context.load_cert_chain(pem.name)
     return context
+
+
+async def _late(answer: aiohttp.ClientResponse, late: Late) -> AsyncIterator[bytes]:
+    """The lines of a watch, when their time has come."""
+    loop, lines = asyncio.get_running_loop(), asyncio.Queue[tuple[float, bytes]]()
+
+    async def read() -> None:
+        rest = b""
+        async for chunk in answer.content.iter_any():
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                lines.put_nowait((loop.time() + late.seconds, line))
+        lines.put_nowait((0.0, b""))
+
+    reading = asyncio.create_task(read())
+    try:
+        while not reading.done() or not lines.empty():
+            due_s, line = await lines.get()
+            await asyncio.sleep(max(due_s - loop.time(), 0.0))
+            found = [line]
+            while late.is_coalesced and not lines.empty():
+                found.append(lines.get_nowait()[1])
+            yield b"".join(each + b"\n" for each in _newest(found) if each)
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+def _newest(lines: Sequence[bytes]) -> list[bytes]:
+    """Of each object the last event; one that came and went was never there."""
+    newest: dict[str, dict[str, Any]] = {}
+    for event in (json.loads(line) for line in lines if line):
+        key = event["object"].get("metadata", {}).get("uid", event["type"])
+        before = newest.pop(key, None)
+        is_new = before is not None and before["type"] == "ADDED"
+        if is_new and event["type"] == "DELETED":
+            continue
+        newest[key] = event | {"type": "ADDED"} if is_new else event
+    return [json.dumps(event).encode() for event in newest.values()]
 
 
 async def _set(event: threading.Event | None) -> None:
@@ -302,6 +377,9 @@ class SyncProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def remember(self) -> None:
+        self._run(self.proxy.remember())
 
     def _run(self, work: Any) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
