@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.existing import LOCK, STATE, Checked, ExistingApi, ExistingManager, ExistingReporter
 
@@ -102,7 +104,7 @@ class TestItsApi:
 
 
 def test_a_redis_that_is_away_is_its_nothing() -> None:
-    nowhere = redis.Redis(port=1, decode_responses=True)
+    nowhere = redis.Redis(port=1, decode_responses=True, retry=Retry(NoBackoff(), 0))
     assert reporter(nowhere).report_api_error("no", 503) is False
     assert reporter(nowhere).report_api_success() is False
     assert manager(nowhere).update_state("active", "Service active") is False

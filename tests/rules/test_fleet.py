@@ -13,6 +13,7 @@ from functools import partial
 from itertools import count
 from typing import TypeAlias
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import Phase as Trying
 from hypothesis import strategies as st
@@ -445,4 +446,4 @@ Fleet.TestCase.settings = settings(
     # Making a failure shorter takes minutes: for that, run it with `phases=tuple(Trying)` once.
     phases=(Trying.explicit, Trying.reuse, Trying.generate),
 )
-TestFleet = Fleet.TestCase
+TestFleet = pytest.mark.slow(Fleet.TestCase)

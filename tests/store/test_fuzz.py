@@ -20,12 +20,12 @@ from openrouter_guard.probe import read as probed
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.record import Record
-from openrouter_guard.store import Batch, Store
+from openrouter_guard.store import Batch, Store, Timeouts
 from tests.garbage import Damage, Foreign, System, damages, write
 from tests.valkeys import url_of, valkey
 
 # The system's own jitter draws lots while an example does.
-pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def closed(record: Record | None, now_s: float) -> Record | None:
 
 async def used(url: str, *, is_foreign: bool) -> None:
     """All that reads the state or changes it, once."""
-    store, manager, now_s = Store(url), OpenRouterStateManager(url), time.time()
+    store, manager, now_s = Store(url, timeouts=Timeouts(10.0, 10.0)), OpenRouterStateManager(url), time.time()
     batch = Batch(0, "wa", next(_seqs), [("F", 2)], counters={"total_calls": 1})
     uses: list[Callable[[], Coroutine[Any, Any, object]]] = [
         store.read,

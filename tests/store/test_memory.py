@@ -55,6 +55,7 @@ def settled(record: Record | None, now_s: float) -> Record | None:
     return record and records.settled(record, now_s=now_s, policy=POLICY, by="me")
 
 
+@pytest.mark.slow
 @given(story=st.lists(batches, max_size=12), settles=st.booleans())
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_counts_and_commits_as_the_scripts_do(

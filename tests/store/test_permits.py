@@ -53,6 +53,7 @@ async def client(redis_url: str) -> aioredis.Redis:
     return aioredis.Redis.from_url(redis_url, decode_responses=True)
 
 
+@pytest.mark.slow
 @given(
     breaker=breakers,
     override=overrides,
