@@ -108,7 +108,7 @@ async def test_200_while_calls_go_and_503_with_a_time_while_they_do_not(
     assert refused.headers["openrouter-guard"] == f"refused; reason={known.transitions[-1].reason}"
     assert refused.json()["reason"] == known.transitions[-1].reason
     assert {answer.headers["cache-control"] for answer in (free, refused)} == {"no-store"}
-    assert upstream.calls == 0
+    assert upstream.calls <= 1  # the service's own check, and none for those who asked
 
 
 class TestTheBadge:
