@@ -13,7 +13,7 @@ import pytest
 
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard, reset_circuit_breaker
 from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.worker import agent
+from openrouter_guard.worker import agent, watch
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
 
@@ -89,6 +89,20 @@ def test_after_a_refused_trial_call_it_does_not_spin(redis_url: str) -> None:
         assert took_s(guard.wait) < 0.7
 
 
+def test_half_open_as_many_go_as_there_are_permits_and_the_others_wait_for_the_verdict(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "TURN_S", 60.0)
+    with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard:
+        half_open(guard)
+        waiting = [Waiting(guard) for _ in range(10)]
+        until(lambda: sum(each.result(within_s=0) is True for each in waiting) == 2)
+        with guard.call():
+            assert sum(each.result(within_s=0.02) is True for each in waiting) == 2
+        # Its success closes the breaker.
+        until(lambda: all(each.result(within_s=0) for each in waiting))
+
+
 def test_closing_the_guard_ends_it(redis_url: str) -> None:
     guard = Guard(settings(redis_url))
     fail(guard, 5)
@@ -112,7 +126,7 @@ class Waiting:
         return self._answer
 
     def _run(self) -> None:
-        self._answer = self._guard.wait(timeout_s=5)
+        self._answer = self._guard.wait(timeout_s=20)
 
 
 class TestAsync:

@@ -24,6 +24,9 @@ __all__ = ["Listeners", "Watch"]
 
 logger = logging.getLogger(__name__)
 
+TURN_S = 1.0
+"""Half-open, so often as many of those who wait in this process may try as the fleet has permits."""
+
 T = TypeVar("T")
 
 
@@ -43,6 +46,8 @@ class Watch:
         self._telling: asyncio.Task[None] | None = None
         self._replaced = asyncio.Event()
         self._not_before_s = 0.0
+        self._turn_ends_s = 0.0
+        self._let = 0
 
     def start(self) -> None:
         self._telling = asyncio.create_task(self._tell_for_ever())
@@ -57,9 +62,21 @@ class Watch:
         self._not_before_s = time.monotonic() + retry_after_s
 
     async def permitted(self) -> None:
-        """Return once calls may go, or may be tried."""
-        while (blocked_s := self._blocked_s()) > 0:
+        """Return once calls may go, or may be tried: then for as many of those who wait as there may be permits."""
+        while (blocked_s := max(self._blocked_s(), 0.0) or self._held_s()) > 0:
             await self._next(blocked_s)
+
+    def _held_s(self) -> float:
+        """How long one more must wait for its turn to try; 0 if it is its turn, or none is needed."""
+        view, now_s = self._view(), time.monotonic()
+        if not view.needs_permit:
+            return 0.0
+        if now_s >= self._turn_ends_s:
+            self._turn_ends_s, self._let = now_s + TURN_S, 0
+        if self._let >= view.policy.permits:
+            return self._turn_ends_s - now_s
+        self._let += 1
+        return 0.0
 
     async def _tell_for_ever(self) -> None:
         # Until the first view comes, nothing is known that could differ.
