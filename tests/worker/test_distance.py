@@ -205,7 +205,7 @@ workers = [fork.Process(target=call, args=(start, said, end)) for _ in range(int
 for worker in workers:
     worker.start()
 start.set()
-answers = [said.get(timeout=30) for _ in workers]
+answers = [said.get(timeout=120) for _ in workers]
 end.set()
 for worker in workers:
     worker.join()
