@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from openrouter_guard import CallNotPermitted, Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import Phase, Policy
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings, start
 
@@ -27,11 +27,11 @@ def test_a_trial_call_that_succeeds_brings_everybody_back(redis_url: str) -> Non
 
 
 def test_a_trial_call_that_fails_opens_again_for_longer(redis_url: str) -> None:
-    with Guard(settings(redis_url, reset_timeout_s=0.3)) as guard:
+    with Guard(replace(settings(redis_url), policy=Policy(first_wait_s=2.0))) as guard:
         half_open(guard)
         fail(guard, 1)
         until(lambda: guard.state.phase is Phase.OPEN)
-        assert 0.3 < guard.state.retry_after_s <= 0.66
+        assert 2.2 < guard.state.retry_after_s <= 3.3
 
 
 def test_a_trial_call_that_meets_a_rate_limit_makes_all_wait_and_decides_nothing(redis_url: str) -> None:
