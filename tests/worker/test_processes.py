@@ -62,7 +62,8 @@ class TestProcesses:
         assert (await counters(store))["failed_calls"] == 2000
         record = (await store.read()).record
         assert record is not None
-        assert record.phase(time.time()) is Phase.OPEN
+        # On a busy machine its wait may be over by now.
+        assert record.phase(time.time()) in (Phase.OPEN, Phase.HALF_OPEN)
         assert [entry["to"] for entry in await store.history()] == ["open"]
 
     def test_a_worker_that_ends_reports_before_it_goes(self, redis_url: str, guard: Guard) -> None:
