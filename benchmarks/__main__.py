@@ -17,6 +17,7 @@ from pathlib import Path
 
 from . import (
     closed_path,
+    cold_starts,
     distant_redis,
     false_trips,
     garbage,
@@ -52,6 +53,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "false_trips": false_trips.run,
     "interleavings": interleavings.run,
     "waits": waits.run,
+    "cold_starts": cold_starts.run,
     "late_reports": late_reports.run,
     "garbage": garbage.run,
     "status": status.run,

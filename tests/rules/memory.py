@@ -23,7 +23,17 @@ REPORTER_LIFE_S = 60.0
 DECISION_LIFE_S = 2.0
 BATCH_LIFE_S = 600.0
 """So long a batch that comes again is known."""
-COUNTED = ("consecutive_failures", "run", "run_shares", "credit_refusals", "breaker", "circuit_breaker_open")
+COUNTED = (
+    "consecutive_failures",
+    "run",
+    "run_shares",
+    "run_evidence",
+    "run_want",
+    "question",
+    "credit_refusals",
+    "breaker",
+    "circuit_breaker_open",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from .parsing import CLOCK_S
+from .question import NOTHING, Evidence, Question
 from .signals import OpenRouterState
 from .window import Limits, Window
 
@@ -147,6 +148,9 @@ class Closed:
         window: The calls of the last time, where somebody wants to know.
         shares: How many of the failures came from which reporter; of those beyond, nobody knows from whom. Two states
             that differ in nothing else are the same.
+        evidence: What is known of the calls that failed.
+        want: With fewer failures the fleet is not asked again.
+        question: What the fleet is asked at present.
     """
 
     failures: int = 0
@@ -157,6 +161,9 @@ class Closed:
     refusals: int = 0
     window: Window = ()
     shares: Mapping[str, int] = field(default_factory=dict, compare=False)
+    evidence: Evidence = field(default=NOTHING, compare=False)
+    want: int = 0
+    question: Question | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from . import breaker as breakers
 from . import limits, older
+from . import question as questions
 from . import run as runs
 from . import window as windows
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
@@ -17,6 +18,7 @@ from .hiding import without_keys
 from .limits import Limit
 from .override import Override, OverrideKind
 from .parsing import row_of, text_of
+from .question import ANSWER_S, NEVER, Acquittal, Verdict
 from .signals import Effect, ErrorType, OpenRouterState, Signal
 
 __all__ = [
@@ -25,12 +27,14 @@ __all__ = [
     "Upstream",
     "admitted_share",
     "after_trial",
+    "answered",
     "block_s",
     "counted",
     "found_lately",
     "fresh",
     "holds_permit",
     "kept_visible",
+    "knowing",
     "limited",
     "next_epoch",
     "now_closed",
@@ -129,6 +133,7 @@ class Record:
         timed_until_s: Until when the time in each state is in the daily metrics; 0 if none has been put there.
         begun: In which epoch this state began in an empty Redis; 0 if an older version has begun it.
         version: Grows with each commit of the state, which adds it.
+        acquittal: The last time that the fleet was asked, and enough of its calls were well.
     """
 
     breaker: Breaker = Closed()
@@ -151,6 +156,7 @@ class Record:
     legacy_news: older.News = older.News.NOTHING
     older_writer_s: float = 0.0
     limit: Limit = Limit()
+    acquittal: Acquittal = NEVER
 
     def phase(self, now_s: float) -> Phase:
         """The effective state: what a person decided, else what is stored and the time."""
@@ -221,7 +227,7 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
         case Closed() as breaker if breaker.refusals >= policy.refusals_wanted:
             return now_open(record, OpenRouterState.CREDITS_EXHAUSTED.value, by, now_s, policy)
         case Closed() as breaker if _is_tripped(breaker, record, policy):
-            return now_open(record, _last_error(record, now_s), by, now_s, policy)
+            return _judged(record, breaker, now_s, policy, by)
         case Closed() as breaker if _may_be_local(breaker, record, now_s, policy):
             return replace(record, check_wanted_s=now_s)
         case Closed() as breaker if (
@@ -288,16 +294,44 @@ def found_lately(record: Record, state: OpenRouterState, now_s: float) -> bool:
     return record.check_found is state and now_s - checked_s <= CHECK_HOLDS_S and not is_outdated
 
 
-def counted(record: Record, signal: Signal, reporter: str) -> Record:
-    """The record after one result, counted as the store's script counts it, for when the store is away."""
+def counted(record: Record, signal: Signal, reporter: str, *, began_s: float = 0.0, ended_s: float = 0.0) -> Record:
+    """The record after one result, counted as the store's script counts it, for when the store is away.
+
+    Args:
+        record: Before it.
+        signal: What it said.
+        reporter: Whose it was.
+        began_s: When the call began; 0 if nobody knows.
+        ended_s: When it ended, likewise.
+    """
     breaker = record.breaker
     if not isinstance(breaker, Closed) or signal.effect in (Effect.NEUTRAL, Effect.MODEL):
         return record
     if record.override is not None and record.override.kind is not OverrideKind.FORCED_CLOSED:
         return record
     if signal.effect is Effect.SUCCESS:
-        return replace(record, breaker=runs.without(breaker))
-    return replace(record, breaker=runs.longer(breaker, reporter, refuses_credit=signal.refuses_credit))
+        after = runs.after_success(breaker, began_s=began_s, ended_s=ended_s)
+        return record if after is breaker else replace(record, breaker=after)
+    refuses = signal.refuses_credit
+    after = runs.longer(breaker, reporter, refuses_credit=refuses, began_s=began_s, ended_s=ended_s)
+    return replace(record, breaker=after)
+
+
+def knowing(record: Record, told: tuple[int, float, float, float] | None) -> Record:
+    """The record with what a batch has *told* of the failures just counted, as ``store.Batch`` has it."""
+    breaker = record.breaker
+    if told is None or not isinstance(breaker, Closed) or not breaker.failures:
+        return record
+    return replace(record, breaker=replace(breaker, evidence=breaker.evidence.joined(*told)))
+
+
+def answered(record: Record, calls: int, now_s: float) -> Record:
+    """The record once so many calls have answered the question that is out, where there are none but these to ask."""
+    breaker = record.breaker
+    if not isinstance(breaker, Closed) or breaker.question is None:
+        return record
+    question = replace(breaker.question, answers=breaker.question.answers + calls, at_s=now_s - ANSWER_S)
+    return replace(record, breaker=replace(breaker, question=question))
 
 
 def _after_older_writer(record: Record, now_s: float, policy: Policy) -> Record:
@@ -336,6 +370,27 @@ def _is_tripped(breaker: Closed, record: Record, policy: Policy) -> bool:
     if _is_unreachable(record):
         wanted = max(wanted, policy.network_reporters)
     return _are_enough(breaker, record, policy) and len(breaker.run) >= wanted
+
+
+def _judged(record: Record, breaker: Closed, now_s: float, policy: Policy, by: str) -> Record:
+    """What follows from enough failures: the fleet is asked, where there is anything to ask of, and that decides."""
+    question = breaker.question
+    failures = runs.counting(breaker, record.live_reporters, record.calls_per_minute, policy)
+    if breaker.on_probation or not breaker.evidence.began_s:
+        return now_open(record, _last_error(record, now_s), by, now_s, policy)
+    if question is None:
+        question = questions.asked(breaker.evidence, record.acquittal, now_s)
+        return replace(record, breaker=replace(breaker, question=question)) if failures >= breaker.want else record
+    if not question.is_due(now_s):
+        return record
+    match questions.verdict(failures, question.answers):
+        case Verdict.OPEN:
+            return now_open(record, _last_error(record, now_s), by, now_s, policy)
+        case Verdict.ACQUITTED:
+            acquittal = Acquittal(now_s, question.began_s)
+            return replace(record, breaker=runs.without(breaker), acquittal=acquittal)
+        case want:
+            return replace(record, breaker=replace(breaker, question=None, want=want))
 
 
 def _are_enough(breaker: Closed, record: Record, policy: Policy) -> bool:

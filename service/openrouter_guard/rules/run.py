@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .breaker import Closed, Policy, threshold
+from . import breaker as breakers
+from .breaker import Closed, Policy
+from .question import NOTHING
 
-__all__ = ["CHECKER_PREFIX", "SHARES_KEPT", "are_enough", "longer", "without"]
+__all__ = ["CHECKER_PREFIX", "SHARES_KEPT", "after_success", "are_enough", "counting", "longer", "without"]
 
 CHECKER_PREFIX = "c"
 """The reporters' names that start so are health services, whose own checks count too."""
@@ -18,8 +20,8 @@ SHARES_KEPT = 32
 single one that fails."""
 
 
-def longer(breaker: Closed, reporter: str, *, refuses_credit: bool) -> Closed:
-    """The breaker after one more failure."""
+def longer(breaker: Closed, reporter: str, *, refuses_credit: bool, began_s: float, ended_s: float) -> Closed:
+    """The breaker after one more failure; ``began_s`` is 0 if nobody knows."""
     breaker = breaker if breaker.failures else without(breaker)
     shares = breaker.shares
     if reporter in shares or len(shares) < SHARES_KEPT:
@@ -30,27 +32,47 @@ def longer(breaker: Closed, reporter: str, *, refuses_credit: bool) -> Closed:
         run=breaker.run | {reporter},
         refusals=breaker.refusals + refuses_credit,
         shares=shares,
+        evidence=breaker.evidence.after(began_s, ended_s),
     )
 
 
 def without(breaker: Closed) -> Closed:
     """The breaker after a success."""
-    return replace(breaker, failures=0, run=frozenset(), refusals=0, shares={})
+    return replace(
+        breaker,
+        failures=0,
+        run=frozenset(),
+        refusals=0,
+        shares={},
+        evidence=NOTHING,
+        want=0,
+        question=None,
+    )
 
 
-def are_enough(breaker: Closed, live_reporters: int, calls_per_minute: float, policy: Policy) -> bool:
-    """Whether the failures reach the threshold, where no reporter counts for more than its share of it."""
-    wanted = threshold(calls_per_minute, policy)
-    # A health check that fails too agrees with the workers, and takes nothing of what they count for.
-    workers = live_reporters - sum(name.startswith(CHECKER_PREFIX) for name in breaker.run)
-    reporters = max(min(policy.reporters_wanted, workers), 1)
-    return _counting(breaker, -(-wanted // reporters)) >= wanted
+def after_success(breaker: Closed, *, began_s: float, ended_s: float) -> Closed:
+    """The breaker after a call that ended well; while the fleet is asked, it speaks in the answers.
+
+    A call of which nobody knows when it began is in no answer: it ends the run in any case.
+    """
+    is_held = breaker.question is not None and breaker.question.holds(ended_s)
+    return breaker if is_held and began_s else without(breaker)
 
 
-def _counting(breaker: Closed, most: int) -> int:
-    """How many failures count, where no reporter counts for more than *most* of them.
+def counting(breaker: Closed, live_reporters: int, calls_per_minute: float, policy: Policy) -> int:
+    """How many of the failures count, where no reporter counts for more than its share of the threshold.
 
     Of whom the others came, nobody knows: older writers do not say.
     """
+    # A health check that fails too agrees with the workers, and takes nothing of what they count for.
+    workers = live_reporters - sum(name.startswith(CHECKER_PREFIX) for name in breaker.run)
+    reporters = max(min(policy.reporters_wanted, workers), 1)
+    most = -(-breakers.threshold(calls_per_minute, policy) // reporters)
     known = sum(breaker.shares.values())
     return max(breaker.failures - known, 0) + sum(min(share, most) for share in breaker.shares.values())
+
+
+def are_enough(breaker: Closed, live_reporters: int, calls_per_minute: float, policy: Policy) -> bool:
+    """Whether the failures that count reach the threshold."""
+    wanted = breakers.threshold(calls_per_minute, policy)
+    return counting(breaker, live_reporters, calls_per_minute, policy) >= wanted

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
 
-from . import older
+from . import asking, older
 from . import window as windows
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase
 from .hiding import without_keys
 from .limits import LOOK_S, Limit
 from .override import OVERRIDE_MOST_S, Override, OverrideKind
 from .parsing import CLOCK_S, json_of, moment_s, number, object_of, text_of, whole
+from .question import NEVER
 from .record import KEPT_TRANSITIONS, Record, Transition, Upstream
 from .run import SHARES_KEPT
 from .signals import MAX_WAIT_S, OpenRouterState
@@ -35,12 +36,22 @@ FIELDS = (
     "override", "fleet", "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
     "timed_until", "window", "begun", "checked_at", "doubted_at",
     "failures", "limited_until", "known", "older_writer", "limit", "balance_at",
-    "run_shares",
+    "run_shares", "run_evidence", "run_want", "question", "answers", "acquitted",
 )  # fmt: skip
 """All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
 and ``calls_since`` are the minute that is being measured."""
 
-GUARDS = ("breaker", "epoch", "circuit_breaker_open", "open_until", "permits", "check_slot", "override", "limit")
+GUARDS = (
+    "breaker",
+    "epoch",
+    "circuit_breaker_open",
+    "open_until",
+    "permits",
+    "check_slot",
+    "override",
+    "limit",
+    "question",
+)
 """A commit is made only if these are as they were read. A count that happens meanwhile is no conflict."""
 EPOCH_AHEAD_S = 86_400.0
 SLOT_MOST_S = 3600.0
@@ -91,6 +102,7 @@ def parse(fields: Mapping[str, str], now_s: float) -> Record:
         timed_until_s=_timed_until_s(fields.get("timed_until"), now_s),
         begun=_epoch(fields.get("begun"), now_s),
         version=whole(fields.get("version"), VERSION_MOST),
+        acquittal=asking.acquittal_of(fields.get("acquitted"), now_s),
     )
 
 
@@ -122,6 +134,9 @@ def encode(record: Record) -> dict[str, str]:
         "limit": "" if record.limit == Limit() else json_text(asdict(record.limit)),
         "timed_until": iso(record.timed_until_s),
         "begun": str(record.begun or ""),
+        "acquitted": asking.words(record.acquittal.at_s, record.acquittal.began_s)
+        if record.acquittal != NEVER
+        else "",
         **_breaker_fields(record.breaker),
         "circuit_breaker_open": str(_is_open(record.breaker, record.override)).lower(),
         "override": _override_text(record.override),
@@ -158,13 +173,29 @@ def _breaker(fields: Mapping[str, str], now_s: float) -> Breaker:
             until_s = moment_s(fields.get("open_until"), max(now_s, opened_at_s), OPEN_MOST_S)
             return HalfOpen(reason, opened_at_s, trips, failures, permits, tried_at_s, until_s)
         case _:
-            run = frozenset(text_of(fields.get("run"), RUN_MOST).split())
-            on_probation = fields.get("probation") == "true"
-            # An older writer's success resets the failures and knows of nothing else.
-            refusals = min(whole(fields.get("credit_refusals"), COUNT_MOST), failures)
-            closed_at_s, window = moment_s(fields.get("closed_at"), now_s), windows.parse(fields.get("window"))
-            shares = _shares(fields.get("run_shares"), failures)
-            return Closed(failures, run, trips, closed_at_s, on_probation, refusals, window, shares)
+            return _closed(fields, failures, trips, now_s)
+
+
+def _closed(fields: Mapping[str, str], failures: int, trips: int, now_s: float) -> Closed:
+    breaker = Closed(
+        trips=trips,
+        since_s=moment_s(fields.get("closed_at"), now_s),
+        on_probation=fields.get("probation") == "true",
+        window=windows.parse(fields.get("window")),
+        failures=failures,
+        run=frozenset(text_of(fields.get("run"), RUN_MOST).split()),
+        # An older writer's success resets the failures and knows of nothing else.
+        refusals=min(whole(fields.get("credit_refusals"), COUNT_MOST), failures),
+    )
+    if not failures:
+        return breaker
+    return replace(
+        breaker,
+        shares=_shares(fields.get("run_shares"), failures),
+        evidence=asking.evidence_of(fields.get("run_evidence"), now_s),
+        want=whole(fields.get("run_want"), COUNT_MOST),
+        question=asking.question_of(fields.get("question"), fields.get("answers"), now_s),
+    )
 
 
 def _shares(text: str | None, failures: int) -> dict[str, int]:
@@ -181,11 +212,13 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
         "trips": str(breaker.trips),
         "closed_at": "", "opened_at": "", "open_until": "", "reason": "", "permits": "", "run": "",
         "tried_at": "", "probation": "", "credit_refusals": "", "window": "", "failures": "",
-        "run_shares": "",
+        "run_shares": "", "run_evidence": "", "run_want": "", "question": "",
     }  # fmt: skip
     match breaker:
         case Closed():
             own = {
+                **asking.fields_of(breaker.evidence, breaker.question),
+                "run_want": str(breaker.want or ""),
                 "breaker": Phase.CLOSED.value,
                 "closed_at": iso(breaker.since_s),
                 "run": " ".join(sorted(breaker.run)),

@@ -19,6 +19,9 @@
 --                    it, until when the upstream wants calls to wait, and why
 --   last_success_s   when the last of the successes ended,
 --   first_failure_s  and the first of the failures after it; 0 for now
+--   evidence         of the failures whose beginning is known: how many they are, when the earliest began, how long they
+--                    took together, and how long the longest; empty if there are none
+--   are_timed        whether it is known of all successes when they began
 --   window           for the window of all calls: how many ended, failed and were slow, and how many seconds it reaches
 --                    back; empty if nobody watches it
 --   knows_more       whether the reporter knows what a lost state is to begin with, and begins it before it counts
@@ -135,6 +138,42 @@ local function text_of(shares)
   return table.concat(entries, " ")
 end
 
+-- Numbers with a space between, each within its bounds; nil where one is not.
+local function numbers_in(text, bounds)
+  local found = {}
+  for word in string.gmatch(#text <= LIMITS.text and text or "", "[^ ]+") do
+    local between = bounds[#found + 1]
+    found[#found + 1] = between and number(word, between[1], between[2])
+    if not between or not found[#found] then return nil end
+  end
+  return #found == #bounds and found or nil
+end
+
+local MOMENT, SPAN = { LIMITS.year_2000_s, latest_s }, { 0, LIMITS.took_s }
+
+-- What is known of the calls of a run: since when, and with what the batch has to tell of them.
+local function evidence_after(text, run_since)
+  local known = numbers_in(text, { MOMENT, MOMENT, SPAN, SPAN, SPAN })
+  if known and known[3] < 1 then known = nil end
+  local timed, began_s, took_s, longest_s = unpack(batch.evidence)
+  if timed then
+    began_s = math.min(began_s, latest_s)
+    known = known or { began_s, run_since, 0, 0, 0 }
+    known = {
+      math.min(known[1], began_s), known[2], known[3] + timed,
+      math.min(known[4] + took_s, LIMITS.took_s), math.min(math.max(known[5], longest_s), LIMITS.took_s),
+    }
+  end
+  return known and string.format("%.6f %.6f %.6f %.6f %.6f", unpack(known)) or ""
+end
+
+-- Whether the fleet is being asked about so many failures: then calls that end well speak in the answers.
+local function is_asked(failures)
+  local from, to = string.find(known.question, "^%d+ ")
+  local asked = from and failures > 0 and numbers_in(string.sub(known.question, to + 1), { MOMENT, MOMENT, MOMENT, SPAN })
+  return asked and now_ms / 1000 > asked[1] - 1 and now_ms / 1000 < asked[1] + LIMITS.held_s
+end
+
 -- Count the runs after so many failures in a row, and return how many there are now.
 local function count_runs(failures)
   local success_s, failure_s = batch.last_success_s, batch.first_failure_s
@@ -143,12 +182,14 @@ local function count_runs(failures)
   local run_since = failures > 0 and number(known.run_since, 0, latest_s) or 0
   local refusals = math.min(whole(known.credit_refusals, LIMITS.count), failures)
   -- A success that ended before the run began, and was only told later, does not end it.
-  local ends_run = success_s == 0 or success_s >= run_since - LATE_S
+  local is_late = success_s ~= 0 and success_s < run_since - LATE_S
+  local ends_run = not is_late and not (batch.are_timed and is_asked(failures))
+  local evidence, failed, is_new = failures > 0 and known.run_evidence or "", false, failures == 0
   local is_told = ends_run
   for _, each in ipairs(batch.runs) do
     local kind, count = each[1], each[2]
     if kind ~= "S" then
-      is_told = true
+      is_told, failed = true, true
       if failures == 0 then run_since = failure_s > 0 and math.min(failure_s, latest_s) or now_s end
       failures = math.min(failures + count, LIMITS.count)
       if shares[reporter] or kept < LIMITS.share_kept then
@@ -160,12 +201,16 @@ local function count_runs(failures)
         run[#run + 1], has[reporter] = reporter, true
       end
     elseif ends_run then
-      failures, run, has, refusals, shares, kept = 0, {}, {}, 0, {}, 0
+      failures, run, has, refusals, shares, kept, evidence, is_new = 0, {}, {}, 0, {}, 0, "", true
     end
   end
   set("consecutive_failures", failures)
   set("run", table.concat(run, " "))
   set("run_shares", text_of(shares))
+  set("run_evidence", failures == 0 and "" or failed and evidence_after(evidence, run_since) or evidence)
+  if is_new then
+    for _, field in ipairs({ "run_want", "question", "answers" }) do set(field, "") end
+  end
   set("run_since", failures > 0 and string.format("%.6f", run_since) or "")
   set("credit_refusals", refusals)
   return failures, is_told

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from importlib import resources
 
-from openrouter_guard.rules import models
+from openrouter_guard.rules import asking, models
 from openrouter_guard.rules.override import OVERRIDE_MOST_S
 from openrouter_guard.rules.parsing import CLOCK_S, JSON_MOST, YEAR_2000_S
+from openrouter_guard.rules.question import HELD_S
 from openrouter_guard.rules.run import SHARES_KEPT
 from openrouter_guard.rules.wire import CALLS_MOST, COUNT_MOST, EPOCH_AHEAD_S, FIELDS, SHARES_MOST
 
 from .connection import Script
 
-__all__ = ["CLAIM", "COMMIT", "COUNT", "LIMITS", "PERMIT", "TIMES"]
+__all__ = ["ANSWER", "CLAIM", "COMMIT", "COUNT", "LIMITS", "PERMIT", "TIMES"]
 
 LIMITS = {
     "year_2000_s": YEAR_2000_S,
@@ -31,6 +32,9 @@ LIMITS = {
     "fine": models.FINE_KEPT,
     "share_kept": SHARES_KEPT,
     "shares": SHARES_MOST,
+    "took_s": asking.TOOK_MOST_S,
+    "text": asking.TEXT_MOST,
+    "held_s": HELD_S,
 }
 """The bounds of what the counting script reads and keeps: those of the rules in Python."""
 
@@ -48,4 +52,4 @@ def _constants() -> str:
 
 
 COUNT = _script("reading", "models", "count", before=_constants())
-COMMIT, PERMIT, TIMES, CLAIM = map(_script, ("commit", "permit", "times", "claim"))
+COMMIT, PERMIT, TIMES, CLAIM, ANSWER = map(_script, ("commit", "permit", "times", "claim", "answer"))

@@ -16,6 +16,7 @@ from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.models import parse as parse_models
 from openrouter_guard.rules.parsing import DAMAGED
+from openrouter_guard.rules.question import Question
 from openrouter_guard.rules.record import Record, Transition
 from openrouter_guard.rules.text import json_text
 from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, iso, parse
@@ -23,7 +24,7 @@ from openrouter_guard.understanding import understands
 
 from .connection import Command, Connection, Timeouts
 from .ledger import Ledger, time_counters
-from .scripts import COMMIT, COUNT, PERMIT
+from .scripts import ANSWER, COMMIT, COUNT, PERMIT
 
 __all__ = ["Batch", "Counted", "Seen", "Store"]
 
@@ -35,7 +36,7 @@ systems would wait for ever."""
 _TRIES = 20
 LOST = "lost"
 _NEWS = frozenset(
-    {"state", "rate_limit_reset", "limited_until", "checked_at", "circuit_breaker_open", "check_wanted"}
+    {"state", "rate_limit_reset", "limited_until", "checked_at", "circuit_breaker_open", "check_wanted", "question"}
 )
 """The fields whose change those who listen need to see at once."""
 
@@ -82,6 +83,9 @@ class Batch:
         last_success_s: When the last success ended, and
         first_failure_s: the first failure after it, by the server's clock; 0 for now. A success that is told late
             does not end a run of failures that began after it.
+        evidence: Of the failures whose beginning is known: how many they are, when the earliest began, how long they
+            took together, and how long the longest.
+        are_timed: Whether it is known of all successes when they began, by who answers where the fleet is asked.
         window: Calls that ended, that failed and that were slow, and how many seconds back they are to be kept; None
             where nobody watches that.
     """
@@ -97,6 +101,8 @@ class Batch:
     last_success_s: float = 0.0
     first_failure_s: float = 0.0
     window: tuple[int, int, int, int] | None = None
+    evidence: tuple[int, float, float, float] | None = None
+    are_timed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +206,8 @@ class Store(Ledger):
             "last_success_s": batch.last_success_s,
             "first_failure_s": batch.first_failure_s,
             "window": batch.window or (),
+            "evidence": batch.evidence or (),
+            "are_timed": batch.are_timed,
             "life_s": STATE_LIFE_S,
             "scope": self.keys.scope,
             "channel": self.keys.events,
@@ -271,6 +279,10 @@ class Store(Ledger):
         seen = replace(_seen((seconds, micros), values, {}), models=known.models)
         return {"taken": True, "refused": False}.get(verdict), seen
 
+    async def answer(self, question: Question, reporter: str, calls: int) -> None:
+        """Tell how many calls of *reporter* speak against the failures, once."""
+        await self._run(ANSWER, {self.keys.state: True}, [question.number, reporter, calls])
+
     @understands
     async def change(self, decide: Decide, seen: Seen | None = None) -> Seen:
         """Read, decide, try to write; the loser reads and decides again.
@@ -309,7 +321,7 @@ class Store(Ledger):
 
     def _event(self, record: Record) -> str:
         fields = encode(record)
-        names = ("epoch", "breaker", "open_until", "reason")
+        names = ["epoch", "breaker", "open_until", "reason", *(["question"] if fields.get("question") else [])]
         return json_text({"scope": self.keys.scope, **{name: fields[name] for name in names}})
 
 
@@ -328,10 +340,10 @@ def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Mappi
 
 def _changes(raw: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
     changes = {name: value for name, value in wanted.items() if raw.get(name, "") != value}
-    for name in ("run", "run_shares"):
-        if set(changes.get(name, "").split()) == set(raw.get(name, "").split()):
-            # The same names in another order: to write them would take back who was added meanwhile.
-            changes.pop(name, None)
+    for name in ("run", "run_shares", "run_evidence"):
+        # Counted by the script alone: but to end a run, to write them would take back what was counted meanwhile.
+        if raw.get(name) and changes.get(name):
+            del changes[name]
     return changes
 
 

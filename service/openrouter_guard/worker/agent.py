@@ -23,6 +23,7 @@ from openrouter_guard.rules import checks, models, news, times
 from openrouter_guard.rules import record as records
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.loss import recovered
+from openrouter_guard.rules.question import Question
 from openrouter_guard.rules.record import Record
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
@@ -31,6 +32,8 @@ from openrouter_guard.store.store import Decide
 from openrouter_guard.understanding import understood
 
 from .alone import Alone
+from .answers import Answers
+from .flight import Flight, question_in
 from .loops import HEARTBEAT_S, RETRY_S, forever, optional, own_version, pause
 from .pending import Pending, last_of, result_of
 from .permits import Fleet, Permits
@@ -63,6 +66,7 @@ class Agent:
         desk = desk or Desk()
         self._desk = weakref.ref(desk)
         self._results, self._refused = desk.results, desk.refused
+        self._flight = Flight(desk.begun)
         self.view = View(Record(), monotonic_offset(time.time()), is_known=False)
         self.looked = asyncio.Event()
         self.known = asyncio.Event()
@@ -80,7 +84,8 @@ class Agent:
         self._patience_s = FLUSH_S
         self._is_pushed = False
         self._errands: set[asyncio.Task[None]] = set()
-        self._alone = Alone(lambda: self.view, self._show, policy, worker_id, self._reporter)
+        self._alone = Alone(lambda: self.view, self._show, policy, worker_id, self._reporter, self._flight)
+        self._answers = Answers(store, self._reporter, self._answer, lambda: self.view.now_s, self.refresh)
         self._shared: Record | None = None
         self._heard: Record | None = None
         # One conversation at a time, so that an older answer never replaces a newer one.
@@ -133,6 +138,8 @@ class Agent:
         """
         await self._errands_done()
         await self.flush()
+        # What follows from the results belongs to them.
+        await self._answers.decided()
         await self._errands_done()
 
     async def farewell(self) -> None:
@@ -256,7 +263,7 @@ class Agent:
             # Until it is sent, no look shows it.
             self._sent_s = math.inf
             self._seq += 1
-        batch = self._uncertain.batch(self._reporter, self._seq, now_s=self.view.now_s)
+        batch = self._uncertain.batch(self._reporter, self._seq, now_s=self.view.now_s, answers=True)
         async with self._turn:
             self._sent_s = time.monotonic()
             counted = await self._store.count(batch, at_s=self._uncertain.since_s, lost=self._lost)
@@ -267,10 +274,12 @@ class Agent:
 
     def _gather(self) -> None:
         """Merge what has ended by now into the batches that wait."""
-        offset_s = self.view.offset_s
         doubts: dict[ErrorType | None, Signal] = {}
         seen, notes = deque[Pending](), models.Notes(self.view.models, self.view.now_s)
-        for signal, (epoch, _), began_s, ended_s, named in _taken(self._results):
+        taken = list(_taken(self._results))
+        self._flight.note(taken)
+        offset_s = self._flight.offset_s(self.view.offset_s)
+        for signal, (epoch, _), began_s, ended_s, named in taken:
             model = models.clean(named) if named else ""
             at_s, took_s = ended_s + offset_s, ended_s - began_s if began_s else None
             pending = last_of(self._pending, epoch, at_s, self._worker_id, self._policy)
@@ -290,6 +299,10 @@ class Agent:
         self._gather_refused()
         for batch in self._batches(seen):
             self._alone.count(batch)
+
+    def _answer(self, question: Question) -> int:
+        self._gather()
+        return self._flight.answer(question, self.view.now_s, self._flight.offset_s(self.view.offset_s))
 
     def _gather_refused(self) -> None:
         if self._refused.number:
@@ -357,7 +370,15 @@ class Agent:
         return known if known is None or known.legacy_open is None else self._settled(known, now_s)
 
     def _settled(self, record: Record, now_s: float) -> Record:
-        return records.settled(record, now_s=now_s, policy=self._policy, by=self._worker_id)
+        after = records.settled(record, now_s=now_s, policy=self._policy, by=self._worker_id)
+        question = question_in(after)
+        if question is None or not self._answers.is_only(after):
+            return after
+        # Nobody waits for what only we could say.
+        answered = records.answered(
+            after, self._flight.answer(question, now_s, self._flight.offset_s(self.view.offset_s)), now_s
+        )
+        return records.settled(answered, now_s=now_s, policy=self._policy, by=self._worker_id)
 
     def _adopt(self, seen: Seen) -> None:
         with understood(self._store.address):
@@ -367,6 +388,7 @@ class Agent:
             record = self._settled(shared or Record(), seen.now_s)
         known = {**seen.models, **self._put_back(seen)}
         self._shared = shared
+        self._answers.see(shared)
         self._seen = seen
         if self._heard is not None and self._heard.epoch > record.epoch:
             record = self._heard
@@ -405,7 +427,7 @@ class Agent:
 
     def _batches(self, waiting: Iterable[Pending]) -> Iterator[Batch]:
         now_s = self.view.now_s
-        return (each.batch(self._reporter, self._seq, now_s=now_s) for each in waiting)
+        return (each.batch(self._reporter, self._seq, now_s=now_s, answers=True) for each in waiting)
 
     # -- the loops ----------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from openrouter_guard.rules.record import Record, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.store import Batch, Seen
 
+from .flight import Flight, question_in
 from .pending import METRICS_ONLY
 from .view import View
 
@@ -42,13 +44,20 @@ class Alone:
         policy: The settings of the rules, of the fleet.
         worker_id: Who decides.
         reporter: Who counts.
+        flight: The calls that are under way: where nobody else can be asked, they alone speak against the failures.
 
     Attributes:
         is_so: Whether Redis is away.
     """
 
     def __init__(
-        self, view: Callable[[], View], show: Callable[[View], None], policy: Policy, worker_id: str, reporter: str
+        self,
+        view: Callable[[], View],
+        show: Callable[[View], None],
+        policy: Policy,
+        worker_id: str,
+        reporter: str,
+        flight: Flight | None = None,
     ) -> None:
         self.is_so = False
         self._view = view
@@ -57,6 +66,7 @@ class Alone:
         self._policy = policy.alone
         self._worker_id = worker_id
         self._reporter = reporter
+        self._flight = flight or Flight(deque())
         self._refused_until_s = 0.0
 
     # -- since when, and until when -----------------------------------------------------------------------------
@@ -109,6 +119,11 @@ class Alone:
         if new is None or new == view.record:
             return False
         after = records.settled(new, now_s=view.now_s, policy=self._policy, by=self._worker_id)
+        if (question := question_in(after)) is not None:
+            # It goes to nobody else: it is answered and decided at once.
+            calls = self._flight.answer(question, view.now_s, self._flight.offset_s(view.offset_s))
+            answered = records.answered(after, calls, view.now_s)
+            after = records.settled(answered, now_s=view.now_s, policy=self._policy, by=self._worker_id)
         self._show(replace(view, record=after))
         return True
 
@@ -117,7 +132,8 @@ def _counted(record: Record, batch: Batch, reporter: str) -> Record:
     for kind, number in batch.runs:
         # The first success ends the run of failures; more of them change nothing.
         for _ in range(1 if kind == "S" else number):
-            record = records.counted(record, _SIGNALS[kind], reporter)
+            record = records.counted(record, _SIGNALS[kind], reporter, ended_s=batch.first_failure_s)
+    record = records.knowing(record, batch.evidence)
     return replace(record, upstream=_shown(record.upstream, batch))
 
 

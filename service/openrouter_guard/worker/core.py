@@ -369,6 +369,7 @@ class Core(Desk):
         self._new_locks()
         # What the parent saw, the parent reports.
         self.forget()
+        self.begun.clear()
         self.results.clear()
         self.refused.number = 0
         self._listeners.reset()

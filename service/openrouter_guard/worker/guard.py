@@ -104,8 +104,10 @@ class SyncCall(Call):
 
     def __enter__(self) -> Self:
         try:
-            self._ticket = self._core.view.free_ticket or self._admitted()
-            self._began_s = monotonic()
+            core = self._core
+            self._ticket = core.view.free_ticket or self._admitted()
+            self._began_s = began_s = monotonic()
+            core.begun.append(began_s)
             return self  # noqa: TRY300  up to its last line
         except BaseException as error:
             if not self._goes_all_the_same(error):
@@ -144,8 +146,10 @@ class AsyncCall(Call):
 
     async def __aenter__(self) -> Self:
         try:
-            self._ticket = self._core.view.free_ticket or await self._admitted()
-            self._began_s = monotonic()
+            core = self._core
+            self._ticket = core.view.free_ticket or await self._admitted()
+            self._began_s = began_s = monotonic()
+            core.begun.append(began_s)
             return self  # noqa: TRY300  up to its last line
         except BaseException as error:
             if not self._goes_all_the_same(error):
@@ -279,6 +283,7 @@ class Guard(_Guard):
                     return function(*args, **kwargs)
             # The same once more without an object for the call, which would cost as much again.
             began_s = monotonic()
+            core.begun.append(began_s)
             try:
                 answer = function(*args, **kwargs)
             except BaseException as error:
@@ -357,6 +362,7 @@ class AsyncGuard(_Guard):
                     return await function(*args, **kwargs)
             # As above: an object for each call would cost as much again.
             began_s = monotonic()
+            core.begun.append(began_s)
             try:
                 answer = await function(*args, **kwargs)
             except BaseException as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from openrouter_guard.rules import latency
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.models import TOLD_MOST, Notes, Run, name_of, of_fleet, run_of
+from openrouter_guard.rules.question import NOTHING, Evidence
 from openrouter_guard.rules.signals import Effect, Signal
 from openrouter_guard.rules.text import json_text
 from openrouter_guard.rules.wire import iso
@@ -72,6 +73,8 @@ class Pending:
     last_api_call_s: float = 0.0
     last_success_s: float = 0.0
     first_failure_s: float = 0.0
+    evidence: Evidence = NOTHING
+    untimed: int = 0
     failed: int = 0
     slow: int = 0
 
@@ -91,10 +94,12 @@ class Pending:
         self.last_api_call_s = self.last_success_s = at_s
         self.fields = _ACTIVE
         if self.first_failure_s:
-            self.failures, self.first_failure_s = Counter(), 0.0
+            self.failures, self.first_failure_s, self.evidence = Counter(), 0.0, NOTHING
         if took_s is not None:
             self._took(took_s)
             self.slow += took_s >= self.policy.slow_s
+        else:
+            self.untimed += 1
 
     def add(self, result: Result) -> None:
         signal = result.signal
@@ -116,7 +121,17 @@ class Pending:
         for name, run in late.models.items():
             self.models.setdefault(name, Run()).add(run)
 
-    def batch(self, reporter: str, seq: int, *, now_s: float) -> Batch:
+    def batch(self, reporter: str, seq: int, *, now_s: float, answers: bool = False) -> Batch:
+        """What is to be counted.
+
+        Args:
+            reporter: Who reports.
+            seq: Of the batch.
+            now_s: The time.
+            answers: Whether the reporter answers where the fleet is asked of calls that began at some time: then it
+                says when the failed ones did.
+        """
+        told = self.evidence if answers and self.evidence.timed else None
         runs = (("S", self.successes), *self.failures.items())
         return Batch(
             epoch=METRICS_ONLY if now_s - self.decides_since_s > TOO_OLD_S else self.epoch,
@@ -130,6 +145,8 @@ class Pending:
             last_success_s=self.last_success_s,
             first_failure_s=self.first_failure_s,
             window=self._window() if self.policy.watches_rates else None,
+            evidence=(told.timed, told.began_s, told.took_s, told.longest_s) if told else None,
+            are_timed=answers and not self.untimed,
         )
 
     def _window(self) -> tuple[int, int, int, int]:
@@ -150,6 +167,8 @@ class Pending:
             self.slow += (result.took_s or 0.0) >= self.policy.slow_s
             self.failures["C" if signal.refuses_credit else "F"] += 1
             self.first_failure_s = self.first_failure_s or result.at_s
+            began_s = 0.0 if result.took_s is None else result.at_s - result.took_s
+            self.evidence = self.evidence.after(began_s, result.at_s)
             self.fields = {
                 "state": str(state),
                 "message": f"Worker reported: {error_type}",

@@ -127,14 +127,16 @@ class Desk:
 
     Attributes:
         view: What is known; the background replaces it.
-        results: Calls that ended, for the background to take.
+        begun: When each call began, by this process' monotonic clock, for the background to take.
+        results: Calls that ended, likewise.
         refused: Those that were not let go, likewise.
     """
 
-    __slots__ = ("__weakref__", "refused", "results", "view")
+    __slots__ = ("__weakref__", "begun", "refused", "results", "view")
 
     def __init__(self) -> None:
         self.view = _NOTHING
+        self.begun: deque[float] = deque()
         self.results: deque[Ended] = deque()
         self.refused = Refused()
 

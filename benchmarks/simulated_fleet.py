@@ -1,0 +1,250 @@
+"""A fleet in virtual time, judged by the product's own rules: its workers call, fail, retry, and are asked.
+
+Every worker calls without a pause. What a call that ends well, and one that fails, takes is drawn anew for each. The
+results reach the shared state at once; a question is answered while it is out, and decided when its time is over.
+Every figure is the same in every run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Closed, Policy
+from openrouter_guard.rules.question import ANSWER_S
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
+
+__all__ = ["Breaker", "Fleet", "Outage", "constant", "judged", "mixed"]
+
+FAILURE = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)
+MINUTE_S = 60.0
+EPOCH_S = 1e9
+"""Where time begins: no time that the rules take for one lies near 0."""
+ANSWERED_S = 0.1
+"""So long after a question the answers are there."""
+RETRY_S = (0.5, 1.5)
+"""When a worker that the ramp refused tries again."""
+SUCCESSES_KEPT = 64
+NONE = -1
+"""Answers that are there, and speak for nothing."""
+
+Lot = random.Random
+Took = Callable[[Lot], float]
+
+
+def constant(took_s: float) -> Took:
+    return lambda _lot: took_s
+
+
+def mixed(least_s: float, most_s: float) -> Took:
+    """As many calls between one and two seconds as between ten and twenty."""
+    return lambda lot: float(least_s * (most_s / least_s) ** lot.random())
+
+
+ONE_SECOND, HALF_A_MINUTE = constant(1.0), constant(30.0)
+
+
+class Outage(NamedTuple):
+    """From ``at_s`` on every call that begins fails after ``took_s``; those under way end well, or break within
+    ``breaks_s`` (None: they end well)."""
+
+    at_s: float
+    took_s: float = 1.0
+    breaks_s: float | None = None
+
+
+class Call(NamedTuple):
+    """One that is under way, by its end."""
+
+    end_s: float
+    worker: int
+    began_s: float
+    fails: bool
+
+
+@dataclass(slots=True)
+class Fleet:
+    """Workers that call without a pause; so many of their calls fail, each by chance.
+
+    Attributes:
+        starts: ``steady``: at it for long; ``cold``: all begin within ``spread_s``; ``ramp``: admitted over 30 s.
+        retries: So many more calls does a failed one make at once, which fail too.
+        loops: The first worker's calls all fail.
+    """
+
+    workers: int
+    error_rate: float
+    good: Took = HALF_A_MINUTE
+    failed: Took = ONE_SECOND
+    starts: str = "steady"
+    spread_s: float = 0.2
+    ramp_s: float = 30.0
+    retries: int = 0
+    loops: bool = False
+    outage: Outage | None = None
+    seed: int = 0
+    lot: Lot = field(init=False)
+    under_way: dict[int, Call] = field(init=False, default_factory=dict)
+    _due: list[tuple[float, int, int]] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.lot = Lot(self.seed)
+
+    def calls(self, until_s: float) -> Iterator[Call]:
+        """The calls in the order of their ends."""
+        for worker in range(self.workers):
+            if self.starts == "steady":
+                # It is somewhere in the middle of its call.
+                self._begin(worker, 0.0, passed=self.lot.random())
+            else:
+                heapq.heappush(self._due, (self.lot.random() * self.spread_s, worker, -1))
+        breaks_s = self.outage.at_s if self.outage and self.outage.breaks_s is not None else float("inf")
+        while self._due and self._due[0][0] < until_s:
+            at_s, worker, retries = heapq.heappop(self._due)
+            if at_s >= breaks_s:
+                heapq.heappush(self._due, (at_s, worker, retries))
+                self._break()
+                breaks_s = float("inf")
+                continue
+            if retries < 0:
+                self._begin(worker, at_s)
+                continue
+            call = self.under_way.pop(worker)
+            yield call
+            if call.fails and retries > 0:
+                self._put(Call(at_s + self.failed(self.lot), worker, at_s, True), retries - 1)
+            else:
+                self._begin(worker, at_s)
+
+    def _begin(self, worker: int, at_s: float, *, passed: float = 0.0) -> None:
+        if self.starts == "ramp" and self.lot.random() >= 2 / self.workers + at_s / self.ramp_s:
+            heapq.heappush(self._due, (at_s + self.lot.uniform(*RETRY_S), worker, -1))
+            return
+        if self.outage and at_s >= self.outage.at_s:
+            self._put(Call(at_s + self.outage.took_s, worker, at_s, True), 0)
+            return
+        # Of those that are in the middle of a call, few are in one that fails: it is short.
+        fails = not passed and (self.lot.random() < self.error_rate or (self.loops and not worker))
+        took_s = (self.failed if fails else self.good)(self.lot)
+        began_s = at_s - passed * took_s
+        self._put(Call(began_s + took_s, worker, began_s, fails), self.retries if fails else 0)
+
+    def _put(self, call: Call, retries: int) -> None:
+        self.under_way[call.worker] = call
+        heapq.heappush(self._due, (call.end_s, call.worker, retries))
+
+    def _break(self) -> None:
+        assert self.outage is not None
+        self._due = [due for due in self._due if due[2] < 0]
+        for call in self.under_way.values():
+            end_s = self.outage.at_s + self.lot.random() * (self.outage.breaks_s or 0.0)
+            self.under_way[call.worker] = call._replace(end_s=end_s, fails=True)
+            self._due.append((end_s, call.worker, 0))
+        heapq.heapify(self._due)
+
+
+@dataclass(slots=True)
+class Breaker:
+    """The shared breaker of a simulated fleet.
+
+    Attributes:
+        asks: Whether the fleet is asked before it opens; else a run of failures opens it.
+        is_scaled: Whether its threshold grows with the calls; else it is the first one for ever.
+        answers: The share of the workers that answer.
+    """
+
+    fleet: Fleet
+    asks: bool = True
+    is_scaled: bool = True
+    rate: float = 0.0
+    answers: float = 1.0
+    policy: Policy = Policy()
+    questions: int = 0
+    answered: int = 0
+    opened_s: float = 0.0
+    record: Record = field(init=False)
+    _ended_well: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=4 * SUCCESSES_KEPT))
+    _calls: int = 0
+    _since_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.record = Record(epoch=1, live_reporters=self.fleet.workers, calls_per_minute=self.rate)
+
+    def takes(self, call: Call) -> bool:
+        """Count the end of a call; whether it opened the breaker, or the question that was out before it did."""
+        at_s = call.end_s
+        self._measure(at_s)
+        if self._is_decided(at_s):
+            return True
+        if not call.fails:
+            self._ended_well.append((call.began_s, at_s))
+            if not self.record.breaker.failures:
+                return False
+        signal = FAILURE if call.fails else SUCCESS
+        began_s = call.began_s + EPOCH_S if self.asks else 0.0
+        counted = records.counted(
+            self.record, signal, f"w{call.worker}", began_s=began_s, ended_s=at_s + EPOCH_S if self.asks else 0.0
+        )
+        self.record = records.settled(counted, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
+        self.opened_s = at_s
+        if self.fleet.workers == 1 and isinstance(self.record.breaker, Closed) and self.record.breaker.question:
+            # It answers itself, at once.
+            self._answer(at_s + EPOCH_S)
+            answered = records.answered(self.record, 0, at_s + EPOCH_S)
+            self.record = records.settled(answered, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
+        return not isinstance(self.record.breaker, Closed)
+
+    def _is_decided(self, at_s: float) -> bool:
+        """Whether the question that was out has opened the breaker by now."""
+        breaker = self.record.breaker
+        if not isinstance(breaker, Closed) or breaker.question is None:
+            return False
+        question, due_s = breaker.question, breaker.question.at_s + ANSWER_S
+        if not question.answers and at_s + EPOCH_S >= question.at_s + ANSWERED_S:
+            self._answer(question.at_s + ANSWERED_S)
+        if at_s + EPOCH_S < due_s:
+            return False
+        self.questions += 1
+        self.record = records.settled(self.record, now_s=due_s, policy=self.policy, by="simulation")
+        self.opened_s = due_s - EPOCH_S
+        return not isinstance(self.record.breaker, Closed)
+
+    def _answer(self, at_s: float) -> None:
+        breaker = self.record.breaker
+        assert isinstance(breaker, Closed)
+        assert breaker.question is not None
+        shown = int(self.fleet.workers * self.answers)
+        calls = [call for call in self.fleet.under_way.values() if call.worker < shown]
+        well = [(began_s + EPOCH_S, ended_s + EPOCH_S) for began_s, ended_s in self._ended_well]
+        found = breaker.question.answer(at_s, [call.began_s + EPOCH_S for call in calls], well)
+        self.answered += found
+        self.record = replace(
+            self.record, breaker=replace(breaker, question=replace(breaker.question, answers=found or NONE))
+        )
+
+    def close(self) -> None:
+        """Begin anew, as after a false alarm."""
+        self.record = replace(self.record, breaker=Closed())
+
+    def _measure(self, at_s: float) -> None:
+        """The calls per minute, as the store's script measures them."""
+        self._calls += 1
+        if self.is_scaled and at_s - self._since_s >= MINUTE_S:
+            minutes = (at_s - self._since_s) / MINUTE_S
+            rate = max(self._calls / minutes, self.record.calls_per_minute / 2**minutes)
+            self.record = replace(self.record, calls_per_minute=rate)
+            self._calls, self._since_s = 0, at_s
+
+
+def judged(breaker: Breaker, until_s: float) -> float | None:
+    """When the breaker opens first; None if it does not until then."""
+    for call in breaker.fleet.calls(until_s):
+        if breaker.takes(call):
+            return breaker.opened_s
+    return None

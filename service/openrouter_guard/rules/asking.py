@@ -1,0 +1,84 @@
+"""What the fleet is asked, and what is known of a run of failures, as fields of the hash.
+
+Each is a few numbers with a space between: the scripts in Redis read and write them too. Times are Unix seconds.
+Where one number cannot be read, or is out of its bounds, there is nothing.
+"""
+
+from __future__ import annotations
+
+from .parsing import CLOCK_S, YEAR_2000_S, number, text_of, whole
+from .question import NEVER, NOTHING, Acquittal, Evidence, Question
+
+__all__ = [
+    "ANSWERS_MOST",
+    "TEXT_MOST",
+    "TOOK_MOST_S",
+    "acquittal_of",
+    "evidence_of",
+    "fields_of",
+    "question_of",
+    "words",
+]
+
+TOOK_MOST_S = 1e9
+"""No calls of a run take longer, together."""
+COUNT_MOST = 10**9
+NUMBER_MOST = 10**15
+TEXT_MOST = 200
+ANSWERS_MOST = 16_384
+
+
+def evidence_of(text: str | None, now_s: float) -> Evidence:
+    """What is known of the calls of a run."""
+    found = _numbers(text, (YEAR_2000_S, now_s + CLOCK_S), 2, (0.0, TOOK_MOST_S), 3)
+    if found is None:
+        return NOTHING
+    began_s, since_s, timed, took_s, longest_s = found
+    return Evidence(began_s, since_s, int(timed), took_s, longest_s) if timed >= 1 else NOTHING
+
+
+def question_of(text: str | None, answers: str | None, now_s: float) -> Question | None:
+    """The question that is out, with what was answered by now; None where there is none."""
+    name, _, rest = text_of(text, TEXT_MOST).partition(" ")
+    found = _numbers(rest, (YEAR_2000_S, now_s + CLOCK_S), 3, (0.0, TOOK_MOST_S), 1)
+    asked = whole(name, NUMBER_MOST)
+    if found is None or not asked:
+        return None
+    at_s, began_s, since_s, usual_s = found
+    told = text_of(answers, ANSWERS_MOST).split(" ", 2)
+    is_answered = len(told) >= 2 and told[0] == name
+    return Question(asked, at_s, began_s, usual_s, since_s, whole(told[1], COUNT_MOST) if is_answered else 0)
+
+
+def acquittal_of(text: str | None, now_s: float) -> Acquittal:
+    """The last one."""
+    found = _numbers(text, (YEAR_2000_S, now_s + CLOCK_S), 2, (0.0, 0.0), 0)
+    return Acquittal(found[0], found[1]) if found else NEVER
+
+
+def fields_of(evidence: Evidence, question: Question | None) -> dict[str, str]:
+    """Those of a run of failures. The answers are written by who gives them: here they are only taken away."""
+    known = (evidence.began_s, evidence.since_s, evidence.timed, evidence.took_s, evidence.longest_s)
+    evidence_text = words(*known) if evidence.timed else ""
+    if question is None:
+        return {"run_evidence": evidence_text, "question": "", "answers": ""}
+    about = words(question.at_s, question.began_s, question.since_s, question.usual_s)
+    return {"run_evidence": evidence_text, "question": f"{question.number} {about}"}
+
+
+def words(*numbers: float) -> str:
+    """Numbers as they are written down."""
+    return " ".join(f"{each:.6f}" for each in numbers)
+
+
+def _numbers(
+    text: str | None, times: tuple[float, float], how_many: int, spans: tuple[float, float], then: int
+) -> list[float] | None:
+    """So many times, and then so many spans; None where they are not all there."""
+    told = text_of(text, TEXT_MOST).split(" ")
+    if len(told) != how_many + then:
+        return None
+    bounds = [times] * how_many + [spans] * then
+    found = [number(each, *between) for each, between in zip(told, bounds, strict=True)]
+    known = [each for each in found if each is not None]
+    return known if len(known) == len(found) else None

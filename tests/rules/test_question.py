@@ -1,0 +1,294 @@
+"""The question to the fleet before the breaker opens, at 1,000,000,000 s on the Redis clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
+from openrouter_guard.rules.question import ANSWER_S, NEVER, NOTHING, Acquittal, Evidence, Question, Verdict, verdict
+from openrouter_guard.rules.record import Record, settled
+from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
+from openrouter_guard.rules.wire import encode, parse
+
+NOW_S = 1e9
+FAILURE = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)
+POLICY = Policy(jitter=0)
+
+
+def settle(record: Record, at_s: float = NOW_S) -> Record:
+    return settled(record, now_s=at_s, policy=POLICY, by="me")
+
+
+def failed(
+    times: int, *, at_s: float = NOW_S, took_s: float = 1.0, record: Record | None = None, live: int = 200
+) -> Record:
+    """The record after so many failures of as many reporters."""
+    record = record or Record(epoch=7, live_reporters=live)
+    for number in range(times):
+        record = records.counted(record, FAILURE, f"w{number}", began_s=at_s - took_s, ended_s=at_s)
+    return record
+
+
+def asked(record: Record) -> Question:
+    assert isinstance(record.breaker, Closed)
+    assert record.breaker.question is not None
+    return record.breaker.question
+
+
+def answered(record: Record, answers: int) -> Record:
+    """The record whose question has so many answers."""
+    assert isinstance(record.breaker, Closed)
+    question = replace(asked(record), answers=answers)
+    return replace(record, breaker=replace(record.breaker, question=question))
+
+
+@pytest.mark.parametrize(
+    ("failures", "answers", "expected"),
+    [
+        pytest.param(5, 0, Verdict.OPEN, id="nobody answers"),
+        pytest.param(5, 5, Verdict.OPEN, id="no more of them are well than failed"),
+        pytest.param(5, 6, 6, id="a little more: ask again at the next failure"),
+        pytest.param(5, 10, 8, id="half way between the two"),
+        pytest.param(5, 19, 12, id="nearly four to one"),
+        pytest.param(5, 20, Verdict.ACQUITTED, id="four to one"),
+        pytest.param(9, 5_000, Verdict.ACQUITTED, id="a large fleet that is well"),
+        pytest.param(0, 0, Verdict.OPEN, id="nothing at all"),
+    ],
+)
+def test_what_follows_from_failures_and_answers(failures: int, answers: int, expected: Verdict | int) -> None:
+    assert verdict(failures, answers) == expected
+
+
+@given(st.integers(1, 10_000), st.integers(0, 100_000))
+def test_more_answers_never_speak_for_opening(failures: int, answers: int) -> None:
+    found, with_more = verdict(failures, answers), verdict(failures, answers + 1)
+    if isinstance(found, int):
+        assert found > failures
+        assert with_more is Verdict.ACQUITTED or (isinstance(with_more, int) and with_more >= found)
+    if found is Verdict.ACQUITTED:
+        assert with_more is found
+
+
+class TestEvidence:
+    calls = st.tuples(st.floats(NOW_S, NOW_S + 100), st.floats(0, 600))
+
+    @given(st.lists(calls, min_size=1), st.randoms())
+    def test_is_the_same_in_whatever_order_it_comes(self, calls: list[tuple[float, float]], lot: object) -> None:
+        known = NOTHING
+        for began_s, took_s in calls:
+            known = known.after(began_s, began_s + took_s)
+        assert known.began_s == min(began_s for began_s, _ in calls)
+        assert known.timed == len(calls)
+        shuffled = NOTHING
+        for began_s, took_s in sorted(calls, key=lambda call: -call[0]):
+            shuffled = shuffled.after(began_s, began_s + took_s)
+        assert (shuffled.began_s, shuffled.longest_s) == (known.began_s, known.longest_s)
+
+    @given(st.lists(calls, min_size=1))
+    def test_what_failures_usually_take_lies_between_their_mean_and_the_longest(
+        self, calls: list[tuple[float, float]]
+    ) -> None:
+        known = NOTHING
+        for began_s, took_s in calls:
+            known = known.after(began_s, began_s + took_s)
+        mean_s = known.took_s / known.timed
+        assert mean_s - 1e-6 <= known.usual_s <= known.longest_s + 1e-6
+
+    def test_of_calls_whose_beginning_nobody_knows_is_only_their_end(self) -> None:
+        assert NOTHING.after(0.0, NOW_S) == Evidence(since_s=NOW_S)
+
+    @pytest.mark.parametrize("known", [NOTHING, Evidence(NOW_S - 9, NOW_S - 8, 1, 1.0, 1.0)])
+    def test_of_a_batch_is_the_same_as_of_each(self, known: Evidence) -> None:
+        each = known.after(NOW_S - 3, NOW_S - 1).after(NOW_S - 5, NOW_S)
+        assert known.after(0.0, NOW_S - 1).joined(2, NOW_S - 5, 7.0, 5.0) == each
+
+
+class TestAsking:
+    def test_comes_before_opening(self) -> None:
+        assert settle(failed(4)) == failed(4)
+        question = asked(settle(failed(5)))
+        assert question == Question(round(NOW_S * 1e3), NOW_S, NOW_S - 1, 1.0, NOW_S)
+
+    def test_nobody_is_asked_where_nobody_says_when_the_calls_began(self) -> None:
+        record = Record(epoch=7, live_reporters=3)
+        for number in range(5):
+            record = records.counted(record, FAILURE, f"w{number}")
+        assert settle(record).phase(NOW_S) is Phase.OPEN
+
+    def test_nor_on_probation_nor_about_an_account_that_is_empty(self) -> None:
+        refused = Signal(Effect.FAILURE, ErrorType.CREDITS_EXHAUSTED)
+        record = Record(Closed(on_probation=True), epoch=7, live_reporters=3)
+        assert settle(failed(1, record=record)).phase(NOW_S) is Phase.OPEN
+        for number in range(2):
+            record = records.counted(
+                Record(epoch=7, live_reporters=1) if not number else record, refused, "wa", began_s=1, ended_s=2
+            )
+        assert settle(record).phase(NOW_S) is Phase.OPEN
+
+    def test_is_about_the_calls_of_the_last_acquittal_too(self) -> None:
+        recent = replace(failed(5), acquittal=Acquittal(NOW_S - 4.9, NOW_S - 4.9))
+        assert asked(settle(recent)).began_s == NOW_S - 4.9
+        past = replace(failed(5), acquittal=Acquittal(NOW_S - 5.1, NOW_S - 4.9))
+        assert asked(settle(past)).began_s == NOW_S - 1
+        far_back = replace(failed(5), acquittal=Acquittal(NOW_S - 1, NOW_S - 5.1))
+        assert asked(settle(far_back)).began_s == NOW_S - 1
+        later = replace(failed(5), acquittal=Acquittal(NOW_S - 0.1, NOW_S - 0.5))
+        assert asked(settle(later)).began_s == NOW_S - 1
+
+
+class TestAQuestionThatIsOut:
+    asked = settle(failed(5))
+
+    @pytest.mark.parametrize(
+        ("passed_s", "expected"), [(0.0, Phase.CLOSED), (0.24, Phase.CLOSED), (0.25, Phase.OPEN)]
+    )
+    def test_is_decided_after_a_quarter_of_a_second(self, passed_s: float, expected: Phase) -> None:
+        assert settle(self.asked, NOW_S + passed_s).phase(NOW_S + passed_s) is expected
+
+    def test_opens_for_what_the_calls_failed_of_and_no_later_than_a_run_alone_would_by_that(self) -> None:
+        after = settle(self.asked, NOW_S + 0.3)
+        assert isinstance(after.breaker, Open)
+        assert (after.breaker.failures, after.breaker.opened_at_s) == (5, NOW_S + 0.3)
+
+    def test_waits_for_no_clock_that_was_set_back(self) -> None:
+        assert settle(self.asked, NOW_S - 30).phase(NOW_S - 30) is Phase.OPEN
+
+    def test_acquits(self) -> None:
+        after = settle(answered(self.asked, 20), NOW_S + 0.3)
+        assert after.breaker == Closed()
+        assert after.acquittal == Acquittal(NOW_S + 0.3, NOW_S - 1)
+
+    def test_lets_the_run_go_on_where_it_is_not_clear(self) -> None:
+        after = settle(answered(self.asked, 10), NOW_S + 0.3)
+        assert isinstance(after.breaker, Closed)
+        assert (after.breaker.failures, after.breaker.want, after.breaker.question) == (5, 8, None)
+        assert settle(after, NOW_S + 0.4) is after
+        seven = failed(2, at_s=NOW_S + 1, record=after)
+        assert settle(seven, NOW_S + 1) is seven
+        assert asked(settle(failed(3, at_s=NOW_S + 1, record=after), NOW_S + 1)).began_s == NOW_S - 1
+
+    def test_is_not_ended_by_a_success_for_that_is_in_the_answers(self) -> None:
+        after = records.counted(self.asked, SUCCESS, "wz", began_s=NOW_S - 20, ended_s=NOW_S + 0.1)
+        assert after is self.asked
+
+    def test_is_ended_by_one_of_whoever_cannot_answer(self) -> None:
+        after = records.counted(self.asked, SUCCESS, "wz")
+        assert after.breaker == Closed()
+
+    def test_that_nobody_decides_on_does_not_hold_the_run_for_ever(self) -> None:
+        after = records.counted(self.asked, SUCCESS, "wz", began_s=NOW_S - 20, ended_s=NOW_S + 2.1)
+        assert after.breaker == Closed()
+
+    def test_counts_no_more_of_one_reporter_than_its_share(self) -> None:
+        looping = self.asked
+        for _ in range(100):
+            looping = records.counted(looping, FAILURE, "w0", began_s=NOW_S, ended_s=NOW_S + 0.1)
+        # One more of that reporter counts: six.
+        assert settle(answered(looping, 24), NOW_S + 0.3).breaker == Closed()
+        assert settle(answered(looping, 6), NOW_S + 0.3).phase(NOW_S + 0.3) is Phase.OPEN
+
+    def test_is_read_as_it_was_written(self) -> None:
+        record = answered(replace(self.asked, acquittal=Acquittal(NOW_S - 9, NOW_S - 10.5)), 12)
+        fields = encode(record)
+        assert "answers" not in fields
+        read = parse({**fields, "answers": f"{asked(record).number} 12 wa wb"}, NOW_S)
+        assert read.breaker == record.breaker
+        assert isinstance(read.breaker, Closed)
+        assert isinstance(record.breaker, Closed)
+        assert read.breaker.evidence == record.breaker.evidence
+        assert read.acquittal == record.acquittal
+        # Answers to another question are none.
+        assert asked(parse({**fields, "answers": "17 12 wa wb"}, NOW_S)).answers == 0
+        # A run that somebody ended takes its question along.
+        ended = parse({**fields, "consecutive_failures": "0", "run": ""}, NOW_S)
+        assert ended.breaker == Closed()
+        assert encode(replace(record, breaker=Closed()))["answers"] == ""
+
+    @pytest.mark.parametrize("field", ["question", "run_evidence", "acquitted", "run_want", "answers"])
+    @pytest.mark.parametrize(
+        "text", ["", "x", "nan nan nan nan nan", "1 2 3 4 5", "1e400 " * 5, "7 " * 9_999, f"9 {NOW_S * 9} 1 1 1"]
+    )
+    def test_that_cannot_be_read_is_none(self, field: str, text: str) -> None:
+        fields = {**encode(self.asked), field: text}
+        read = parse(fields, NOW_S)
+        assert isinstance(read.breaker, Closed)
+        expected = {"question": read.breaker.question is None, "run_evidence": read.breaker.evidence == NOTHING}
+        assert expected.get(field, True)
+        assert read.acquittal == NEVER
+        assert read.breaker.failures == 5
+
+
+class TestAnAnswer:
+    question = Question(1, NOW_S, began_s=NOW_S - 5, usual_s=2.0, since_s=NOW_S - 3)
+
+    @pytest.mark.parametrize(
+        ("began_s", "expected"),
+        [
+            pytest.param(NOW_S - 5.1, 0, id="began before the first that failed"),
+            pytest.param(NOW_S - 5, 1, id="began with it"),
+            pytest.param(NOW_S - 2.1, 1, id="is out for longer than failures take"),
+            pytest.param(NOW_S - 2, 0, id="may yet fail as they did"),
+        ],
+    )
+    def test_has_the_calls_that_are_still_under_way(self, began_s: float, expected: int) -> None:
+        assert self.question.answer(NOW_S, [began_s], []) == expected
+
+    @pytest.mark.parametrize(
+        ("began_s", "ended_s", "expected"),
+        [
+            pytest.param(NOW_S - 5, NOW_S - 1, 1, id="began with the first that failed"),
+            pytest.param(NOW_S - 5.1, NOW_S - 1, 0, id="began before"),
+            pytest.param(NOW_S - 5, NOW_S - 4, 1, id="ended a moment before the first failed"),
+            pytest.param(NOW_S - 5, NOW_S - 4.1, 0, id="ended before that"),
+        ],
+    )
+    def test_has_the_calls_that_ended_well(self, began_s: float, ended_s: float, expected: int) -> None:
+        assert self.question.answer(NOW_S, [], [(began_s, ended_s)]) == expected
+
+
+ends = st.lists(
+    st.tuples(st.booleans(), st.sampled_from(["w0", "w1", "w2", "w3"]), st.floats(0, 0.4), st.floats(0, 20)),
+    max_size=60,
+)
+
+
+@given(ends, st.lists(st.integers(0, 30), min_size=60, max_size=60), st.sampled_from([0.0, 400.0]))
+def test_nothing_opens_before_a_run_of_failures_alone_would(
+    story: list[tuple[bool, str, float, float]], answers: list[int], rate: float
+) -> None:
+    ours = plain = Record(epoch=7, live_reporters=4, calls_per_minute=rate)
+    at_s, has_opened = NOW_S, False
+    for (fails, reporter, pause_s, took_s), answer in zip(story, answers, strict=False):
+        at_s += pause_s
+        ours = settle(answered(ours, answer) if getattr(ours.breaker, "question", None) else ours, at_s)
+        if isinstance(ours.breaker, Open):
+            break
+        signal = FAILURE if fails else SUCCESS
+        ours = settle(records.counted(ours, signal, reporter, began_s=at_s - took_s, ended_s=at_s), at_s)
+        plain = settle(records.counted(plain, signal, reporter), at_s)
+        has_opened = has_opened or isinstance(plain.breaker, Open)
+        plain = plain if isinstance(plain.breaker, Closed) else replace(plain, breaker=Closed())
+    assert has_opened or isinstance(ours.breaker, Closed)
+
+
+@given(ends)
+def test_where_nobody_answers_it_opens_a_quarter_of_a_second_later(
+    story: list[tuple[bool, str, float, float]],
+) -> None:
+    ours = plain = Record(epoch=7, live_reporters=4)
+    at_s = NOW_S
+    for fails, reporter, pause_s, took_s in story:
+        at_s += pause_s
+        ours = settle(ours, at_s)
+        if not isinstance(plain.breaker, Closed) or not isinstance(ours.breaker, Closed):
+            break
+        signal = FAILURE if fails else SUCCESS
+        ours = settle(records.counted(ours, signal, reporter, began_s=at_s - took_s, ended_s=at_s), at_s)
+        plain = settle(records.counted(plain, signal, reporter), at_s)
+    if isinstance(plain.breaker, Open):
+        assert isinstance(settle(ours, at_s + ANSWER_S).breaker, Open)

@@ -1,0 +1,185 @@
+"""The question to the fleet, on a real Valkey: asked once, answered once by each, decided once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+import redis.asyncio as aioredis
+
+from openrouter_guard.rules import record as records
+from openrouter_guard.rules.breaker import Closed, Open
+from openrouter_guard.rules.question import Question
+from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.signals import Effect, ErrorType, Signal
+from openrouter_guard.store import Batch, Store
+from tests.store.batches import settle
+
+FAILURE = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)
+_seqs = itertools.count(1)
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
+    """Redis without our eyes."""
+    async with aioredis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+async def fail(store: Store, reporter: str, *took_s: float, ended_s: float = 0.0) -> Record:
+    """Report failures that ended now, and took so long."""
+    ended_s = ended_s or time.time()
+    evidence = (len(took_s), ended_s - max(took_s), sum(took_s), max(took_s))
+    runs = [("F", len(took_s))]
+    batch = Batch(0, reporter, next(_seqs), runs, first_failure_s=ended_s, evidence=evidence, are_timed=True)
+    counted = await store.count(batch, at_s=ended_s)
+    assert counted.seen.record is not None
+    return counted.seen.record
+
+
+async def succeed(store: Store, *, are_timed: bool = True) -> Record:
+    batch = Batch(0, "wz", next(_seqs), [("S", 1)], last_success_s=time.time(), are_timed=are_timed)
+    seen = (await store.count(batch, at_s=time.time())).seen
+    assert seen.record is not None
+    return seen.record
+
+
+def closed(record: Record | None) -> Closed:
+    assert record is not None
+    assert isinstance(record.breaker, Closed)
+    return record.breaker
+
+
+def question(record: Record | None) -> Question:
+    found = closed(record).question
+    assert found is not None
+    return found
+
+
+async def asked(store: Store) -> Question:
+    """A question that is out: five failures of three reporters."""
+    for reporter, took_s in (("wa", (1.0, 2.0)), ("wb", (1.0, 1.0)), ("wc", (1.0,))):
+        await fail(store, reporter, *took_s)
+    return question((await store.change(settle)).record)
+
+
+async def test_the_script_knows_of_the_calls_what_the_rules_do(store: Store) -> None:
+    ended_s, known = time.time(), Record(epoch=7)
+    for reporter, took_s in (("wa", (1.0, 2.5)), ("wb", (0.25,)), ("wc", (4.0, 1.0))):
+        counted = await fail(store, reporter, *took_s, ended_s=ended_s)
+        for each_s in took_s:
+            known = records.counted(known, FAILURE, reporter, began_s=ended_s - each_s, ended_s=ended_s)
+    found, expected = closed(counted).evidence, closed(known).evidence
+    assert (
+        (found.timed, found.took_s, found.longest_s)
+        == (5, 8.75, 4.0)
+        == (
+            expected.timed,
+            expected.took_s,
+            expected.longest_s,
+        )
+    )
+    assert found.began_s == pytest.approx(expected.began_s, abs=1e-5)
+    assert found.since_s == pytest.approx(expected.since_s, abs=1e-5)
+    assert closed(await succeed(store)).evidence.timed == 0
+
+
+async def test_is_asked_once_and_pushed(store: Store) -> None:
+    for reporter in ("wa", "wb", "wc"):
+        await fail(store, reporter, 1.0, 1.0)
+    at_s = (await store.read()).now_s
+    async with aclosing(store.listen()) as wakes:
+        assert await anext(wakes) == ""
+        # However slow this machine is: all decide at the same moment.
+        asked = await asyncio.gather(*(store.change(lambda record, _: settle(record, at_s)) for _ in range(5)))
+        number = question((await store.read()).record).number
+        assert {question(each.record).number for each in asked} == {number}
+        async with asyncio.timeout(20):
+            assert json.loads(await anext(wakes))["question"].startswith(f"{number} ")
+
+
+async def test_each_answers_once_and_only_what_is_asked(store: Store) -> None:
+    out = await asked(store)
+    for reporter, calls in (("wa", 3), ("wb", 4), ("wa", 3), ("w", 1)):
+        await store.answer(out, reporter, calls)
+    await store.answer(replace(out, number=out.number - 1), "wd", 50)
+    assert question((await store.read()).record).answers == 8
+
+
+async def test_an_answer_after_the_decision_changes_nothing(store: Store) -> None:
+    out = await asked(store)
+    await store.change(lambda record, now_s: settle(record, now_s + 0.3))
+    before = await store.read()
+    assert isinstance(before.record and before.record.breaker, Open)
+    await store.answer(out, "wa", 50)
+    assert (await store.read()).raw == before.raw
+
+
+async def test_is_decided_once_whoever_looks_first(store: Store) -> None:
+    out = await asked(store)
+    await store.answer(out, "wa", 50)
+    decided = [store.change(lambda record, now_s: settle(record, now_s + 0.3)) for _ in range(5)]
+    for seen in await asyncio.gather(*decided):
+        assert closed(seen.record) == Closed()
+    record = (await store.read()).record
+    assert record is not None
+    assert record.acquittal.began_s == out.began_s
+    assert record.version == 2
+
+
+async def test_what_was_counted_meanwhile_is_not_lost_where_the_run_goes_on(store: Store) -> None:
+    out = await asked(store)
+    await store.answer(out, "wa", 10)
+    before = await store.read()
+    await fail(store, "wd", 1.0)
+    assert before.record is not None
+    after = settle(before.record, before.now_s + 0.3)
+    assert after is not None
+    assert await store.commit(before, after)
+    found = closed((await store.read()).record)
+    assert (found.failures, found.want, found.question, found.evidence.timed) == (6, 8, None, 6)
+    assert found.shares == {"wa": 2, "wb": 2, "wc": 1, "wd": 1}
+
+
+class TestASuccessMeanwhile:
+    async def test_does_not_end_the_run(self, store: Store) -> None:
+        out = await asked(store)
+        assert question(await succeed(store)) == out
+
+    async def test_ends_it_where_nobody_knows_when_the_call_began(self, store: Store, client: aioredis.Redis) -> None:
+        await asked(store)
+        assert closed(await succeed(store, are_timed=False)) == Closed()
+        left = await client.hmget(store.keys.state, "question", "answers", "run_want", "run_evidence")
+        assert left == ["", "", "", ""] or left == ["", None, None, ""]
+
+    async def test_ends_it_where_nobody_decides(self, store: Store, client: aioredis.Redis) -> None:
+        await asked(store)
+        number, at, rest = str(await client.hget(store.keys.state, "question")).split(" ", 2)
+        await client.hset(store.keys.state, "question", f"{number} {float(at) - 2.1:.6f} {rest}")
+        assert closed(await succeed(store)) == Closed()
+
+
+async def test_a_new_run_begins_with_nothing_of_the_last(store: Store) -> None:
+    out = await asked(store)
+    await store.answer(out, "wa", 10)
+    await store.change(lambda record, now_s: settle(record, now_s + 0.3))
+    assert closed((await store.read()).record).want == 8
+    await succeed(store)
+    again = closed(await fail(store, "wa", 1.0))
+    assert (again.failures, again.want, again.evidence.timed, again.shares) == (1, 0, 1, {"wa": 1})
+
+
+@pytest.mark.parametrize("text", ["nan", "1 2 3", "9" * 5_000, "1e400 1 1 1 1", "x y z u v"])
+async def test_what_cannot_be_read_of_it_is_nothing(store: Store, client: aioredis.Redis, text: str) -> None:
+    await asked(store)
+    await client.hset(
+        store.keys.state, mapping=dict.fromkeys(("question", "answers", "run_evidence", "run_want"), text)
+    )
+    assert closed(await fail(store, "wa", 1.0)).evidence.timed == 1
+    assert closed(await succeed(store)).failures == 0
