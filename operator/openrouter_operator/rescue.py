@@ -234,7 +234,10 @@ async def _make(cluster: Cluster, change: Change) -> None:
     with suppress(
         ClusterError
     ):  # it is restored: that somebody may have to force their next apply is the lesser evil
-        await cluster.disown(made)
+        for _ in range(_TRIES):
+            with suppress(Conflict):  # its controller has begun to bring it back, and says so in its status
+                await cluster.disown(made)
+                return
 
 
 def _unpaused(what: str, workload: Workload) -> Finding:
