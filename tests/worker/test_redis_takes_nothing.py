@@ -14,7 +14,7 @@ from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.store import Store
 from tests.valkeys import grant, url_of, valkey
 from tests.waiting import until
-from tests.worker.guards import counters, fail, flushed, settings
+from tests.worker.guards import counters, fail, flushed, half_open, settings
 
 
 @pytest.fixture
@@ -98,3 +98,23 @@ def test_a_foreign_value_under_a_lesser_key_is_said_once(
     (line,) = messages(caplog, "a value of another type")
     assert f"under the key {key} in Redis at" in line
     assert server.client().get(key) == b"mine"
+
+
+def test_a_trial_call_that_fails_opens_again_though_redis_goes_on_telling_of_half_open(server: ValkeyServer) -> None:
+    with Guard(settings(url_of(server), reset_timeout_s=2.0)) as guard:
+        half_open(guard)
+        server.client().config_set("maxmemory", "1")
+        sent = 0
+
+        def opens() -> bool:
+            nonlocal sent
+            with suppress(TimeoutError, CallNotPermitted), guard.call():
+                sent += 1
+                raise TimeoutError
+            return guard.state.phase is Phase.OPEN
+
+        until(opens)
+        assert sent <= 2
+        seen = reads(server)
+        until(lambda: reads(server) >= seen + 2)
+        assert guard.state.phase is Phase.OPEN

@@ -210,6 +210,9 @@ class Agent:
             known = self._known(record, now_s)
             return known and records.after_trial(known, signal, owner, now_s=now_s, policy=self._policy)
 
+        if self._alone.is_so and self._alone.decide(verdict):
+            # A permit that was taken here: Redis may be able to tell, and knows of none.
+            return
         # The permit guards it: what was read last of the fleet will do, where the permit is in it.
         held = getattr(self._seen.record.breaker, "permits", ()) if self._seen.record else ()
         self._soon(verdict, is_direct=owner in held)

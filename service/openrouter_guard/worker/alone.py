@@ -94,8 +94,12 @@ class Alone:
 
     def stands(self, seen: Seen) -> bool:
         """Whether Redis tells, but takes nothing: what was counted here stands, unless the fleet knows of worse."""
-        knows_worse = seen.record is not None and seen.record.phase(seen.now_s) is not Phase.CLOSED
-        return time.monotonic() < self._refused_until_s and not knows_worse
+        if time.monotonic() >= self._refused_until_s:
+            return False
+        told = seen.record.phase(seen.now_s) if seen.record else Phase.CLOSED
+        # The same half-open state is told for as long as nothing is taken, whatever the trial calls here found.
+        least = self._view().phase if self.is_so else Phase.CLOSED
+        return _ORDER.index(told) <= _ORDER.index(least)
 
     # -- deciding -----------------------------------------------------------------------------------------------
 
@@ -126,6 +130,9 @@ class Alone:
             after = records.settled(answered, now_s=view.now_s, policy=self._policy, by=self._worker_id)
         self._show(replace(view, record=after))
         return True
+
+
+_ORDER = (Phase.CLOSED, Phase.HALF_OPEN, Phase.OPEN)
 
 
 def _counted(record: Record, batch: Batch, reporter: str) -> Record:
