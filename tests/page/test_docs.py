@@ -13,7 +13,7 @@ async def test_it_shows_every_operation_and_asks_no_other_host(service_url: str,
     page.on("request", lambda request: asked.append(request.url))
     await page.goto(f"{service_url}/docs")
 
-    await expect(page.locator(".opblock")).to_have_count(15)
+    await expect(page.locator(".opblock")).to_have_count(18)
     assert [url for url in asked if not url.startswith((service_url, "data:"))] == []
 
 

@@ -99,7 +99,10 @@ def _object(value: Any) -> dict[str, Any] | None:
 class ResultBody(BaseModel):
     """The end of one call to OpenRouter. What is too long is cut, what is too large is the most that there is."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={"examples": [{"success": True, "model": "openai/gpt-4o", "took_seconds": 1.4}]},
+    )
 
     success: bool = Field(strict=True, description="Whether it ended well, a stream at its end")
     status_code: Annotated[int | None, BeforeValidator(_code)] = Field(
