@@ -7,7 +7,7 @@ from typing import Any
 
 from .kinds import Lever, Replicas, Value
 
-__all__ = ["FIELD_MANAGER", "empties", "is_kept", "last_manager", "owns", "scales", "truth", "word"]
+__all__ = ["FIELD_MANAGER", "empties", "has_ready_pods", "is_kept", "last_manager", "owns", "scales", "truth", "word"]
 
 FIELD_MANAGER = "openrouter-guard"
 """As whom we write, and so are known to the API server's field management."""
@@ -27,6 +27,12 @@ def truth(text: str) -> str:
 def word(text: str) -> str:
     """As somebody wrote it, shortened."""
     return text.strip()[:_WORD_SHOWN] or "empty"
+
+
+def has_ready_pods(body: Mapping[str, Any]) -> bool:
+    """Whether its controller says that a pod is ready."""
+    status = body.get("status") or {}
+    return any(bool(status.get(name)) for name in ("readyReplicas", "availableReplicas"))
 
 
 def is_kept(lever: Lever, value: Value, ours: Iterable[Mapping[str, Any]]) -> bool:

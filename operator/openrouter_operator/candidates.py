@@ -39,6 +39,7 @@ class Candidate:
         is_rollouts: Whether a Rollout of Argo runs instead of it, and scales it to 0.
         pods_behind: How many pods the workload has that it looks after; None if that is unknown.
         traits_behind: What matters about that workload.
+        has_worked: Whether a pod of it has been ready: where none ever was, a rollout has no good revision to lose.
         claimed_by: An older ``OpenRouterStatus`` that names it too; empty if there is none.
     """
 
@@ -51,6 +52,7 @@ class Candidate:
     is_rollouts: bool = False
     pods_behind: int | None = None
     traits_behind: frozenset[Trait] = frozenset()
+    has_worked: bool = True
     claimed_by: str = ""
 
     def is_paused_by(self, owner: Owner) -> bool:
@@ -159,7 +161,7 @@ def _skip_traits(candidate: Candidate, _outage: str) -> Skip | None:
 def _is_half_way(candidate: Candidate) -> bool:
     """Whether pausing would lose which pods had the old revision, and which the new one."""
     traits = candidate.workload.traits | candidate.traits_behind
-    if candidate.options.pauses_rollouts or candidate.options.holds:
+    if candidate.options.pauses_rollouts or candidate.options.holds or not candidate.has_worked:
         return False
     return Trait.HALF_ROLLED in traits or (Trait.ROLLING in traits and candidate.paused_pods == 0)
 

@@ -50,6 +50,7 @@ class Inventory:
         self.absent: frozenset[str] = frozenset()
         self.unusable: dict[str, str] = {}
         self._workloads: defaultdict[str, dict[tuple[Kind, str], Workload]] = defaultdict(dict)
+        self._worked: set[str] = set()
         self._autoscalers: defaultdict[str, dict[str, Autoscaler]] = defaultdict(dict)
 
     @property
@@ -67,6 +68,10 @@ class Inventory:
 
     def replace(self, workload: Workload) -> None:
         """Note what the API server has just said, whatever its version: after a restore they begin anew."""
+        if workload.pods == 0:
+            self._worked.discard(workload.uid)
+        elif workload.is_ready:
+            self._worked.add(workload.uid)
         self._workloads[workload.namespace][workload.kind, workload.name] = workload
 
     def drop(self, workload: Workload) -> None:
@@ -74,6 +79,11 @@ class Inventory:
         found, place = self._workloads[workload.namespace], (workload.kind, workload.name)
         if place in found and found[place].uid == workload.uid:
             del found[place]
+            self._worked.discard(workload.uid)
+
+    def has_worked(self, workload: Workload) -> bool:
+        """Whether a pod of it has been ready since we know it, and since it last was at 0."""
+        return workload.uid in self._worked
 
     def of(self, namespace: str) -> Iterable[Workload]:
         return tuple(self._workloads[namespace].values())

@@ -280,7 +280,12 @@ class Reconciler:
         found = []
         for workload in map(self._memory.recall, self._inventory.of(namespace)):
             options = spec.options(workload) if spec is not None else None
-            candidate = Candidate(workload, is_matched=options is not None, options=options or Options())
+            candidate = Candidate(
+                workload,
+                is_matched=options is not None,
+                options=options or Options(),
+                has_worked=self._inventory.has_worked(workload),
+            )
             if candidate.is_matched or candidate.is_paused_by(owner) or workload.has_litter:
                 found.append(candidate)
         return self._with_surroundings(namespace, owner, found)
@@ -305,6 +310,7 @@ class Reconciler:
                 is_rollouts=place in rollouts,
                 pods_behind=behind.pods if behind else None,
                 traits_behind=behind.traits if behind else frozenset(),
+                has_worked=self._inventory.has_worked(behind) if behind else candidate.has_worked,
                 claimed_by=next((claim.name for claim in older if claim.spec.matches(workload)), ""),
             )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from openrouter_guard.rules.wire import iso, unix_s
 
-from .bodies import FIELD_MANAGER, empties, is_kept, last_manager, owns, scales, truth, word
+from .bodies import FIELD_MANAGER, empties, has_ready_pods, is_kept, last_manager, owns, scales, truth, word
 from .kinds import Kind, Lever, Replicas, Trait, Value
 
 __all__ = [
@@ -166,6 +166,7 @@ class Workload:
         is_kept: Whether somebody has asked for 0 pods while we held it there, as ``kubectl scale`` does.
         is_controlled: Whether another object owns it and would put its replicas back.
         is_cron_run: Whether it is a Job that a CronJob has started.
+        is_ready: Whether a pod of it is ready.
         scales: Kind and name of the workload behind it; None for what is none of KEDA's.
         empties: Kind and name of the workload that a Rollout of Argo has taken over and scales to 0; None for others.
         changed_by: The field manager that wrote the value last; empty if we did, or if it left no name.
@@ -195,6 +196,7 @@ class Workload:
     traits: frozenset[Trait] = frozenset()
     is_controlled: bool = False
     is_cron_run: bool = False
+    is_ready: bool = False
     is_going: bool = False
     scales: tuple[str, str] | None = None
     empties: tuple[str, str] | None = None
@@ -239,6 +241,7 @@ class Workload:
             traits=kind.traits(body),
             is_controlled=is_controlled,
             is_cron_run=is_cron_run,
+            is_ready=has_ready_pods(body),
             is_going=metadata.get("deletionTimestamp") is not None,
             scales=scales(body),
             empties=empties(body),

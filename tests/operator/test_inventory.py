@@ -101,3 +101,14 @@ def test_the_end_of_one_is_not_the_end_of_another_that_has_its_name() -> None:
     inventory.put(anew)
     inventory.drop(version(11))
     assert list(inventory.of("jobs")) == [anew]
+
+
+def test_a_workload_has_worked_from_its_first_ready_pod_until_it_stands_at_zero() -> None:
+    inventory = Inventory()
+    for version, replicas, is_ready, expected in (
+        ("1", 3, False, False), ("2", 3, True, True), ("3", 3, False, True), ("4", 0, False, False),
+        ("5", 3, False, False),
+    ):  # fmt: skip
+        seen = replace(workload("a", replicas), version=version, is_ready=is_ready)
+        inventory.put(seen)
+        assert inventory.has_worked(seen) is expected, version

@@ -440,6 +440,7 @@ def test_a_rollout_under_way_is_left_alone_unless_the_target_says_otherwise(
 
     assert (is_left_alone(), is_left_alone(paused_replicas=1)) == (at_zero, at_a_floor)
     assert not is_left_alone(pauses_rollouts=True)
+    assert skip(Candidate(workload, has_worked=False), OWNER, "") is None, "no revision of it has ever worked"
 
 
 def test_what_keda_scales_is_left_alone_in_a_rollout_too() -> None:

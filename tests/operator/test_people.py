@@ -228,7 +228,7 @@ def test_an_undone_rollout_brings_back_neither_an_old_number_nor_an_old_pause(
     fleet: Fleet, operator: Operator
 ) -> None:
     fleet.deploy(one=3, two=2)
-    fleet.watch(maxPauseSeconds=3600, targets=ROLLED_OUT)
+    fleet.watch(maxPauseSeconds=3600)
     note = an_earlier_outage_is_over(fleet, one=3, two=2)
     first = roll_out(fleet)
     fleet.scale("one", 10)
@@ -248,7 +248,7 @@ def test_an_undone_rollout_misleads_nobody_who_comes_later(
     fleet: Fleet, operator: Operator, control_plane: ControlPlane, by: str
 ) -> None:
     fleet.deploy(one=3)
-    fleet.watch(targets=ROLLED_OUT)
+    fleet.watch()
     note = an_earlier_outage_is_over(fleet, one=3)
     first = roll_out(fleet)
     fleet.scale("one", 10)
@@ -381,7 +381,9 @@ def test_a_rollout_that_is_under_way_is_left_alone_and_paused_once_it_has_ended(
 ) -> None:
     fleet.deploy(one=4, two=2)
     until(lambda: revisions(fleet) == {"worker": 4})
+    get_ready(fleet)
     fleet.watch()
+    until(lambda: fleet.deployments()["one"]["status"].get("readyReplicas", 0) > 0)
     roll_out(fleet)
     until(lambda: fleet.deployments()["one"]["status"].get("updatedReplicas", 0) > 0)
     before = revisions(fleet)
@@ -400,9 +402,11 @@ def test_a_rollout_that_is_under_way_is_left_alone_and_paused_once_it_has_ended(
 
 
 def test_a_target_may_say_that_its_rollouts_are_paused(fleet: Fleet, operator: Operator) -> None:
-    fleet.deploy(one=8)
-    until(lambda: revisions(fleet) == {"worker": 8})
+    fleet.deploy(one=4)
+    until(lambda: revisions(fleet) == {"worker": 4})
+    get_ready(fleet)
     fleet.watch(targets=ROLLED_OUT)
+    until(lambda: fleet.deployments()["one"]["status"].get("readyReplicas", 0) > 0)
     roll_out(fleet)
     fleet.force("forced_open")
     fleet.until_replicas(one=0)

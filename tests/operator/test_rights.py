@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from openrouter_guard.rules.breaker import Phase
 from openrouter_operator.kinds import DEFAULT
+from openrouter_operator.workload import PAUSED
 from tests.chart.helm import MINIMAL, Helm, installed
 from tests.chart.test_manifests import rules
 from tests.controlplane import ControlPlane
@@ -58,10 +60,18 @@ def test_every_right_that_the_chart_gives_is_used(
             fleet.watch(targets=[{"kind": kind, "name": "worker"} for kind in DEFAULT])
             fleet.force("forced_open")
             fleet.until_condition("Paused", "True", seconds=20)
+            until(lambda: has_copies(fleet), seconds=20)
             fleet.unwatch("default", "--timeout=15s")
+            until(lambda: not has_copies(fleet), seconds=30)
             assert operator.stop() == 0
         granted = set().union(*(rules(role) for role in roles(control_plane, fleet.namespace)))
     assert used(control_plane, fleet.namespace, account) == granted
+
+
+def has_copies(fleet: Fleet) -> bool:
+    """Whether the Deployment's annotation is on its ReplicaSet too."""
+    found = json.loads(fleet.kubectl("get", "replicasets", "--output=json"))["items"]
+    return any(PAUSED in (item["metadata"].get("annotations") or {}) for item in found)
 
 
 def each_meets_a_conflict() -> Callable[[Seen], Fault | None]:
