@@ -22,7 +22,7 @@ from kubernetes.aio.config import load_kube_config
 
 from openrouter_guard import OpenRouterStateManager, StoreUnavailable
 from openrouter_operator.cluster import Cluster
-from openrouter_operator.kinds import BY_NAME, DEFAULT
+from openrouter_operator.kinds import BY_NAME
 from openrouter_operator.workload import Workload
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import deployment, resource
@@ -278,7 +278,8 @@ class Story:
         await create(self.cluster, "/api/v1/namespaces", {"metadata": {"name": self.name}})
         for made in await asyncio.gather(*map(self._make, self.fleet)):
             self._were[str(made)] = made
-        targets = [{"kind": kind, "selector": {"matchLabels": {"fleet": "workers"}}} for kind in DEFAULT]
+        kinds = sorted({body["kind"] for body in self.fleet})
+        targets = [{"kind": kind, "selector": {"matchLabels": {"fleet": "workers"}}} for kind in kinds]
         quick: dict[str, Any] = {"pauseAfterSeconds": 0, "minPausedSeconds": 0, "resume": dict(self.resume)}
         body = resource(**quick, scope=self.name, targets=targets)
         await create(self.cluster, _RESOURCES.format(self.name), body)
