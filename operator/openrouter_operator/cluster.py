@@ -175,7 +175,8 @@ class Cluster:
             # A list without entries would be taken for none, and the one that there is would stay.
             version = body["metadata"]["resourceVersion"]
             patch = {"metadata": {"resourceVersion": version, "managedFields": others or [{}]}}
-            made = Workload.of(seen.kind, await self._request("PATCH", _as_us(seen), body=patch))
+            # Nothing is written as us here: that is what it is about.
+            made = Workload.of(seen.kind, await self._request("PATCH", _path(seen), body=patch))
         self._note(seen.kind.plural, seen.namespace, version, made.version)
         return made
 

@@ -15,7 +15,7 @@ from openrouter_operator.workload import PAUSED
 from tests.chart.helm import MINIMAL, Helm, installed
 from tests.chart.test_manifests import rules
 from tests.controlplane import ControlPlane
-from tests.operator.conftest import Fleet
+from tests.operator.conftest import Fleet, deployment
 from tests.operator.crashes import one_of
 from tests.operator.proxy import Answer, Fault, Proxy, Seen, SyncProxy
 from tests.waiting import until
@@ -56,7 +56,10 @@ def test_every_right_that_the_chart_gives_is_used(
         with SyncProxy(Proxy(control_plane, tmp_path / "proxy.kubeconfig", token=token)) as proxy:
             proxy.rule = each_meets_a_conflict()
             operator = start(proxy.kubeconfig, OPENROUTER_GUARD_LEASE_NAME=release.operator)
-            fleet.apply(*(one_of(kind, "worker") for kind in DEFAULT))
+            # One that is rolled out: its annotation is handed down to its ReplicaSet.
+            fleet.apply(
+                deployment("worker", 1), *(one_of(kind, "worker") for kind in DEFAULT if kind != "Deployment")
+            )
             fleet.watch(targets=[{"kind": kind, "name": "worker"} for kind in DEFAULT])
             fleet.force("forced_open")
             fleet.until_condition("Paused", "True", seconds=20)
