@@ -19,7 +19,8 @@ pytestmark = pytest.mark.slow
 
 MIB = 1024 * 1024
 GROWTH_MAX = 32 * MIB
-ANSWER_S = 1.0
+ANSWER_S = 5.0
+"""A probe shares the processor with its attackers here, and with other tests; alone it is answered within 1 s."""
 CLIENTS = 1100
 """More than are let in."""
 STATUS = b"/api/v1/openrouter/status"
