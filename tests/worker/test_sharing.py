@@ -19,6 +19,7 @@ import pytest
 
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
 from openrouter_guard.store import Store
+from openrouter_guard.worker import agent
 from tests.waiting import until
 from tests.worker.guards import counters, half_open, settings
 
@@ -204,7 +205,11 @@ class TestClosedElsewhere:
             await flushing
 
 
-async def test_a_guard_that_is_closed_while_threads_use_it_loses_no_call(redis_url: str, store: Store) -> None:
+@pytest.mark.parametrize("rest_s", [agent.FLUSH_S, 0.0], ids=["rests", "restless"])
+async def test_a_guard_that_is_closed_while_threads_use_it_loses_no_call(
+    redis_url: str, store: Store, rest_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "FLUSH_S", rest_s)
     shared, has_ended, made = (
         Guard(replace(settings(redis_url), redis_timeout_s=10.0)),
         threading.Event(),
@@ -222,7 +227,7 @@ async def test_a_guard_that_is_closed_while_threads_use_it_loses_no_call(redis_u
     for thread in threads:
         thread.start()
     for _ in range(20):
-        await asyncio.to_thread(shared.close)
+        await asyncio.to_thread(shared.close, 20.0)
     has_ended.set()
     for thread in threads:
         thread.join()

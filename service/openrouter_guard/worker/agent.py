@@ -80,6 +80,7 @@ class Agent:
         self._pending: deque[Pending] = deque()
         self._uncertain: Pending | None = None
         self._work = asyncio.Event()
+        self._has_gathered_all = False
         self._told_s = self._seen_s = self._sent_s = -math.inf
         self._patience_s = FLUSH_S
         self._is_pushed = False
@@ -150,6 +151,10 @@ class Agent:
         # Or this would keep it for as long as it takes.
         del desk
         with suppress(StoreError):
+            await self._errands_done()
+            self._gather()
+            # What ends from here on is the next agent's: nothing would tell of what this one takes from the desk.
+            self._has_gathered_all = True
             await self.finish()
 
     async def _errands_done(self) -> None:
@@ -277,6 +282,8 @@ class Agent:
 
     def _gather(self) -> None:
         """Merge what has ended by now into the batches that wait."""
+        if self._has_gathered_all:
+            return
         doubts: dict[ErrorType | None, Signal] = {}
         seen, notes = deque[Pending](), models.Notes(self.view.models, self.view.now_s)
         taken = list(_taken(self._results))
