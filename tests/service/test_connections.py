@@ -79,6 +79,18 @@ async def later(served: Listening, seconds: float) -> None:
     served.server.crowd.look(asyncio.get_running_loop().time() + seconds)
 
 
+async def test_a_body_reaches_every_route_that_takes_one(served: Listening) -> None:
+    document = (await served.client.get("/openapi.json")).json()
+    methods = {
+        method.upper()
+        for path in document["paths"].values()
+        for method, operation in path.items()
+        if "requestBody" in operation
+    }
+    assert methods == {"POST", "DELETE"}
+    assert methods <= connection._WITH_BODY
+
+
 # -- the size of a request ----------------------------------------------------------------------------------------
 
 

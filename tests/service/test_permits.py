@@ -22,6 +22,7 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from openrouter_guard.tokens import Tokens
 from tests.service.apps import STATE, WRITE_TOKEN, FakeUpstream, ask, bearer, eventually, fail, running
+from tests.service.listening import listening
 
 PREFIX = "/api/v1/openrouter"
 PERMITS = f"{PREFIX}/permits"
@@ -229,6 +230,14 @@ class TestWhileHalfOpen:
                 return (await renew(service, permit)).status_code == 410
 
             await eventually(is_gone)
+
+    async def test_the_result_reaches_a_server_on_a_port_as_well(
+        self, writable: Settings, upstream: FakeUpstream, store: Store
+    ) -> None:
+        async with listening(writable, upstream) as served:
+            await half_open(served.client, store)
+            done = await end(served.client, await taken(served.client), OK)
+        assert (done["verdict"], done["circuit_breaker"]["state"]) == ("settled", "closed")
 
     async def test_any_replica_takes_it_back(self, writable: Settings, upstream: FakeUpstream, store: Store) -> None:
         async with AsyncExitStack() as stack:

@@ -47,7 +47,8 @@ _LINES_MAX = HEADERS_MAX + 2
 _END = b"\r\n\r\n"
 _blank_lines = cast("Callable[[bytes, int], re.Match[bytes]]", re.compile(rb"[\r\n]*").match)
 _OPEN_PATHS = frozenset(path.encode() for path in OPEN_PATHS)
-_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+"""Of any other request nobody reads it."""
 _HEADERS = b"".join(f"{name}: {value}\r\n".lower().encode() for name, value in SECURITY_HEADERS + UNLESS_SET)
 _BUSY = "Too many requests are being answered; try again"
 
@@ -228,7 +229,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._untold_bytes = 0
-        if self.scope["method"] in _WITH_BODY:  # else nobody would read it
+        if self.scope["method"] in _WITH_BODY:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
