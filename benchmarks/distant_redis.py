@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from openrouter_guard import Guard, Settings
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import shared_state, transitions
 from openrouter_guard.rules.breaker import Open, Phase, Policy
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.store import Store
 from tests.controlplane.certificates import Authority
 from tests.relay import distant, relaying
@@ -49,7 +49,7 @@ def run(effort: Effort) -> Iterator[Row]:
 
 
 def _rows(where: str, place: _Place, samples: int) -> Iterator[Row]:
-    _change(place.near, lambda record, now_s: record or records.fresh(now_s))
+    _change(place.near, lambda record, now_s: record or shared_state.fresh(now_s))
     for what, measured in (
         ("until a new process knows the state", _first_view_s),
         ("a permit, while half-open", _permit_s),
@@ -86,13 +86,13 @@ def _propagation_s(place: _Place) -> float:
         began_s = time.perf_counter()
         until(lambda: guard.state.phase is Phase.OPEN, seconds=WAIT_S)
         took_s = time.perf_counter() - began_s
-    _change(place.near, lambda record, now_s: record and records.now_closed(record, "bench", now_s))
+    _change(place.near, lambda record, now_s: record and transitions.now_closed(record, "bench", now_s))
     return took_s
 
 
 def _open(url: str, *, wait_s: float) -> None:
     def opened(record: Record | None, now_s: float) -> Record:
-        after = records.now_open(record or records.fresh(now_s), "timeout", "bench", now_s, Policy())
+        after = transitions.now_open(record or shared_state.fresh(now_s), "timeout", "bench", now_s, Policy())
         return replace(after, breaker=Open("timeout", now_s, now_s + wait_s))
 
     _change(url, opened)

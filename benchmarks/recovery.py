@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from openrouter_guard.rules import checks
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import checks, shared_state, transitions, trial_calls
 from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
-from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
 __all__ = ["Outage", "Recovery", "Service", "recovery"]
@@ -80,12 +79,12 @@ class _Play:
         self._tried_s = math.inf
         self._trials: dict[str, float] = {}
         self._check: tuple[float, float] | None = None
-        self._record = replace(records.fresh(BEGIN_S), epoch=1 + outage.seed)
+        self._record = replace(shared_state.fresh(BEGIN_S), epoch=1 + outage.seed)
         if service is not None:
             self._found(BEGIN_S + service.last_check_s)
             slot_s = BEGIN_S + service.last_check_s + SLOT_S
             self._record = replace(self._record, check_slot_s=slot_s)
-        self._record = records.now_open(self._record, outage.error_type.value, "w", BEGIN_S, policy)
+        self._record = transitions.now_open(self._record, outage.error_type.value, "w", BEGIN_S, policy)
 
     def played(self) -> Recovery:
         well_s = BEGIN_S + self._outage.lasts_s
@@ -99,7 +98,7 @@ class _Play:
         """What everybody does who may do something now."""
         while self._record.phase(self._now_s) is Phase.HALF_OPEN:
             owner = f"w/{self._calls}"
-            taken = records.with_permit(self._record, owner, now_s=self._now_s, policy=self._policy)
+            taken = trial_calls.with_permit(self._record, owner, now_s=self._now_s, policy=self._policy)
             if taken is None:
                 break
             self._record, self._trials[owner] = taken, self._now_s
@@ -142,12 +141,14 @@ class _Play:
             del self._trials[owner]
             is_well = began_s >= BEGIN_S + self._outage.lasts_s
             signal = SUCCESS if is_well else Signal(Effect.FAILURE, self._outage.error_type)
-            self._record = records.after_trial(self._record, signal, owner, now_s=self._now_s, policy=self._policy)
+            self._record = trial_calls.after_trial(
+                self._record, signal, owner, now_s=self._now_s, policy=self._policy
+            )
 
     def _renewed(self, owner: str) -> Record:
-        if not records.holds_permit(self._record, owner):
+        if not trial_calls.holds_permit(self._record, owner):
             return self._record
-        renewed = records.with_permit(self._record, owner, now_s=self._now_s, policy=self._policy)
+        renewed = trial_calls.with_permit(self._record, owner, now_s=self._now_s, policy=self._policy)
         return renewed or self._record
 
     def _found(self, at_s: float, began_s: float = 0.0) -> None:

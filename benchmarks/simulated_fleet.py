@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import settling
 from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.question import ANSWER_S
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 
 __all__ = ["Breaker", "Fleet", "Outage", "constant", "judged", "mixed"]
@@ -188,16 +188,16 @@ class Breaker:
                 return False
         signal = FAILURE if call.fails else SUCCESS
         began_s = call.began_s + EPOCH_S if self.asks else 0.0
-        counted = records.counted(
+        counted = settling.counted(
             self.record, signal, f"w{call.worker}", began_s=began_s, ended_s=at_s + EPOCH_S if self.asks else 0.0
         )
-        self.record = records.settled(counted, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
+        self.record = settling.settled(counted, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
         self.opened_s = at_s
         if self.fleet.workers == 1 and isinstance(self.record.breaker, Closed) and self.record.breaker.question:
             # It answers itself, at once.
             self._answer(at_s + EPOCH_S)
-            answered = records.answered(self.record, 0, at_s + EPOCH_S)
-            self.record = records.settled(answered, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
+            answered = settling.answered(self.record, 0, at_s + EPOCH_S)
+            self.record = settling.settled(answered, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
         return not isinstance(self.record.breaker, Closed)
 
     def _is_decided(self, at_s: float) -> bool:
@@ -211,7 +211,7 @@ class Breaker:
         if at_s + EPOCH_S < due_s:
             return False
         self.questions += 1
-        self.record = records.settled(self.record, now_s=due_s, policy=self.policy, by="simulation")
+        self.record = settling.settled(self.record, now_s=due_s, policy=self.policy, by="simulation")
         self.opened_s = due_s - EPOCH_S
         return not isinstance(self.record.breaker, Closed)
 

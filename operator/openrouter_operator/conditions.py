@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.wire import iso, unix_s
 
 from .candidates import ROLLOUT

@@ -14,7 +14,7 @@ from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Closed, Open, Phase
 from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.parsing import line_of
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import Background, Cache, View, cancelled
 from openrouter_guard.settings import Settings

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record, fresh, overridden, released
+from openrouter_guard.rules.shared_state import Record, fresh
+from openrouter_guard.rules.transitions import overridden, released
 from openrouter_guard.rules.wire import unix_s
 
 from .spec import Action, OverrideSpec

@@ -8,7 +8,7 @@ from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.breaker import Closed, Phase
 from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.parsing import line_of
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.wire import iso
 
 __all__ = ["Reading", "readable"]

@@ -16,7 +16,7 @@ from typing import IO, Any, TypeAlias
 from .address import Address, Tls, Topology, checked
 from .errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
 from .keys import Keys
-from .rules.record import Record
+from .rules.shared_state import Record
 from .rules.wire import FIELDS, parse
 from .understanding import understood
 

@@ -27,7 +27,7 @@ from pydantic_core import from_json
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.rules.hiding import remember, without_keys
 from openrouter_guard.rules.parsing import text_of
-from openrouter_guard.rules.record import Upstream
+from openrouter_guard.rules.shared_state import Upstream
 from openrouter_guard.rules.signals import (
     Effect,
     ErrorType,

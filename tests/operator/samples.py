@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open
-from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_operator.candidates import Candidate, Owner
 from openrouter_operator.kinds import DEPLOYMENT
 from openrouter_operator.reading import Reading

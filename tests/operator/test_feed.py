@@ -10,7 +10,7 @@ import pytest
 from openrouter_guard import Settings
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.runtime import View
 from openrouter_operator import conditions
 from openrouter_operator.conditions import Round

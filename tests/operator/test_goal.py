@@ -9,7 +9,7 @@ import pytest
 
 from openrouter_guard.rules.breaker import Breaker, Closed, Open, Phase
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record, Transition
+from openrouter_guard.rules.shared_state import Record, Transition
 from openrouter_guard.rules.wire import iso
 from openrouter_operator import plan
 from openrouter_operator.plan import Goal, Step

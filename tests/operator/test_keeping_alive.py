@@ -11,7 +11,7 @@ import redis.asyncio as aioredis
 
 from openrouter_guard import Settings
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen
-from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Store

@@ -13,7 +13,7 @@ from openrouter_guard import OpenRouterStateManager
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_operator.access import Access
 from openrouter_operator.overrides import decided, wished
 from openrouter_operator.spec import InvalidSpec, parse

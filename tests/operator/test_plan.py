@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
-from openrouter_guard.rules.record import Transition
+from openrouter_guard.rules.shared_state import Transition
 from openrouter_guard.rules.wire import iso
 from openrouter_operator import plan
 from openrouter_operator.candidates import Candidate, Owner, paused_since_s

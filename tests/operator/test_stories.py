@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_operator import plan
 from openrouter_operator.candidates import Candidate, Owner, paused_since_s
 from openrouter_operator.kinds import DEPLOYMENT

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from openrouter_guard.rules import loss
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import admission, loss, settling, trial_calls
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from tests.rules.protocol import LONGEST_S, POLICY, Call, Violation, Worker, World, steps, usable
 
 __all__ = ["Explored", "explore", "roots"]
@@ -136,14 +135,14 @@ def _no_wedge(world: World, worker: Worker) -> None:
     now_s, server = world.now_s + LONGEST_S, world.server
     for _ in range(3):
         known = loss.recovered(worker.shared or Record(), server, now_s, POLICY) or server
-        server = known and records.settled(known, now_s=now_s, policy=POLICY, by="z")
+        server = known and settling.settled(known, now_s=now_s, policy=POLICY, by="z")
         now_s += POLICY.permit_lease_s + 1
     record = server or Record()
-    if records.block_s(record, now_s) is not None:
+    if admission.block_s(record, now_s) is not None:
         raise Violation(f"{worker.name} may not call though all is long over: {record.breaker}")
     if record.phase(now_s) is Phase.CLOSED:
         return
-    given = records.with_permit(record, "z/1", now_s=now_s, policy=POLICY)
+    given = trial_calls.with_permit(record, "z/1", now_s=now_s, policy=POLICY)
     if given is None:
         raise Violation(f"{worker.name} gets no permit though all is long over: {record.breaker}")
 

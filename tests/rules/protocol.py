@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
-from openrouter_guard.rules import loss
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import admission, loss, settling, trial_calls
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
-from openrouter_guard.rules.record import Record, next_epoch
+from openrouter_guard.rules.shared_state import Record, next_epoch
 from openrouter_guard.rules.signals import SUCCESS
 from openrouter_guard.rules.wire import encode, iso, parse
 from tests.rules.memory import DECISION_LIFE_S, FAILURE
@@ -175,7 +174,7 @@ def _current(world: World, worker: Worker) -> Record | None:
 
 
 def _settled(record: Record, now_s: float) -> Record:
-    return records.settled(record, now_s=now_s, policy=POLICY, by="w")
+    return settling.settled(record, now_s=now_s, policy=POLICY, by="w")
 
 
 def _adopted(world: World, who: int) -> World:
@@ -191,14 +190,14 @@ def _adopted(world: World, who: int) -> World:
 
 def _begins(world: World, who: int, worker: Worker) -> Steps:
     view, now_s = _settled(worker.shared or Record(), world.now_s), world.now_s
-    if records.block_s(view, now_s) is not None:
+    if admission.block_s(view, now_s) is not None:
         return
     if view.phase(now_s) is Phase.CLOSED:
         yield f"{worker.name}: begins a call", _with(world, who, worker._replace(call=Call(view.epoch)))
         return
     owner = f"{worker.name}/{world.trial}.{round((now_s - START_S) / STEP_S)}"
     known = _known(world, worker)
-    new = known and records.with_permit(known, owner, now_s=now_s, policy=POLICY)
+    new = known and trial_calls.with_permit(known, owner, now_s=now_s, policy=POLICY)
     if new is None:
         return
     yield f"{worker.name}: begins a trial", _granted(_committed(world, who, world.server, new), who, owner)
@@ -227,7 +226,7 @@ def _renews(world: World, who: int, worker: Worker, call: Call) -> Steps:
     if call.owner not in held or call.lease_s - world.now_s > POLICY.permit_lease_s / 2:
         return
     known = _known(world, worker)
-    new = known and records.with_permit(known, call.owner, now_s=world.now_s, policy=POLICY)
+    new = known and trial_calls.with_permit(known, call.owner, now_s=world.now_s, policy=POLICY)
     if new is not None:
         after = _committed(world, who, server, new)
         renewed = call._replace(lease_s=world.now_s + POLICY.permit_lease_s)
@@ -245,7 +244,7 @@ def _settles(world: World, who: int, worker: Worker, verdict: Verdict) -> Steps:
     if known is None:
         yield f"{worker.name}: has nothing to settle", told
         return
-    new = records.after_trial(known, SIGNALS[verdict.kind], verdict.owner, now_s=world.now_s, policy=POLICY)
+    new = trial_calls.after_trial(known, SIGNALS[verdict.kind], verdict.owner, now_s=world.now_s, policy=POLICY)
     if type(new.breaker) is not type(known.breaker) and world.lost_trial < verdict.trial != world.trial:
         raise Violation(f"the late result of {verdict.owner} makes the breaker {new.phase(world.now_s)}")
     if new == world.server:
@@ -278,7 +277,7 @@ def _counted(world: World, worker: Worker, report: Report) -> World:
     is_late = not isinstance(record.breaker, Closed) or record.legacy_open
     if report.is_counted or is_late or (report.epoch and record.epoch not in (0, report.epoch)):
         return world
-    after = records.counted(record, SIGNALS[report.kind], worker.name)
+    after = settling.counted(record, SIGNALS[report.kind], worker.name)
     if not record.epoch:
         epoch = next_epoch(report.epoch, world.now_s)
         after = replace(after, epoch=epoch, begun=epoch, live_reporters=1)

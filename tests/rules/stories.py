@@ -8,12 +8,11 @@ from typing import TypeAlias
 
 from hypothesis import strategies as st
 
-from openrouter_guard.rules import checks
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import checks, settling, transitions, trial_calls
 from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.rules.window import Tally
 from openrouter_guard.rules.wire import encode, parse
@@ -39,19 +38,19 @@ Story: TypeAlias = list[tuple[Event, float]]
 
 
 def settle(record: Record, now_s: float) -> Record:
-    return records.settled(record, now_s=now_s, policy=POLICY, by="me")
+    return settling.settled(record, now_s=now_s, policy=POLICY, by="me")
 
 
 def result(signal: Signal, reporter: str) -> Event:
-    return lambda record, _now_s: records.counted(record, signal, reporter)
+    return lambda record, _now_s: settling.counted(record, signal, reporter)
 
 
 def permit(owner: str) -> Event:
-    return lambda record, now_s: records.with_permit(record, owner, now_s=now_s, policy=POLICY)
+    return lambda record, now_s: trial_calls.with_permit(record, owner, now_s=now_s, policy=POLICY)
 
 
 def trial(signal: Signal, owner: str) -> Event:
-    return lambda record, now_s: records.after_trial(record, signal, owner, now_s=now_s, policy=POLICY)
+    return lambda record, now_s: trial_calls.after_trial(record, signal, owner, now_s=now_s, policy=POLICY)
 
 
 def older_writer(*, says_open: bool) -> Event:
@@ -63,7 +62,7 @@ def older_writer(*, says_open: bool) -> Event:
 
 def limit(wait_s: float) -> Event:
     signal = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=wait_s)
-    return lambda record, now_s: records.limited(record, signal, now_s)
+    return lambda record, now_s: trial_calls.limited(record, signal, now_s)
 
 
 def check(state: OpenRouterState, balance: float | None = None) -> Event:
@@ -86,11 +85,11 @@ def doubt(signal: Signal) -> Event:
 
 
 def override(kind: OverrideKind, for_s: float) -> Event:
-    return lambda record, now_s: records.overridden(record, Override(kind, "ann", "a test", now_s + for_s), now_s)
+    return lambda record, now_s: transitions.overridden(record, Override(kind, "ann", "a test", now_s + for_s), now_s)
 
 
 def release(record: Record, now_s: float) -> Record:
-    return records.released(record, by="ann", now_s=now_s)
+    return transitions.released(record, by="ann", now_s=now_s)
 
 
 def seen_lately(failures: int, slow: int) -> Event:

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from openrouter_guard.rules import checks
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import checks, settling
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
-from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
 NOW_S = 100.0
@@ -34,7 +33,7 @@ def checked(record: Record, found: OpenRouterState) -> Record:
 
 
 def settled(record: Record) -> Record:
-    return records.settled(record, now_s=NOW_S, policy=POLICY, by="me")
+    return settling.settled(record, now_s=NOW_S, policy=POLICY, by="me")
 
 
 def test_one_refused_key_stops_nobody_and_asks_for_a_check() -> None:
@@ -130,7 +129,7 @@ def test_a_recent_check_confirms_as_well(found: OpenRouterState, age_s: float, o
 def test_two_calls_without_credit_open_for_all(signals: list[Signal], expected: Phase) -> None:
     record = Record(epoch=7, live_reporters=50)
     for signal in signals:
-        record = records.counted(record, signal, "wa")
+        record = settling.counted(record, signal, "wa")
     after = settled(record)
     assert after.phase(NOW_S) is expected
     assert expected is Phase.CLOSED or getattr(after.breaker, "reason", "") == "credits_exhausted"

@@ -22,7 +22,8 @@ from openrouter_guard.rules.breaker import (
     with_permit,
     without_permit,
 )
-from openrouter_guard.rules.record import Record, settled
+from openrouter_guard.rules.settling import settled
+from openrouter_guard.rules.shared_state import Record
 
 NOW_S = 100.0
 POLICY = Policy(

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from openrouter_guard.rules import breaker as breakers
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import shared_state
 from openrouter_guard.rules.breaker import Closed, Phase
 from openrouter_guard.rules.override import OverrideKind
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from tests.rules.stories import (
     POLICY,
@@ -85,7 +85,7 @@ def test_the_table_shows_what_a_person_can_do() -> None:
 @cache
 def made() -> frozenset[Edge]:
     """Every edge that some story of the events leads over."""
-    start = replace(records.fresh(START_S), live_reporters=1)
+    start = replace(shared_state.fresh(START_S), live_reporters=1)
     found: set[Edge] = set()
     known: set[Hashable] = {kind_of(start, START_S)}
     ahead = deque([(start, START_S)])

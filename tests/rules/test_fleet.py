@@ -19,10 +19,10 @@ from hypothesis import Phase as Trying
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import admission, settling, shared_state, trial_calls
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.loss import recovered
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal
 from tests.rules.memory import BATCH_LIFE_S, FAILURE, REFUSAL, Memory, Seen
 
@@ -124,7 +124,7 @@ class Fleet(RuleBasedStateMachine):
     def begins_a_call(self, who: int) -> None:
         worker = self.workers[who]
         now_s = worker.now_s(self.now().now_s)
-        if records.block_s(worker.view, now_s) is not None:
+        if admission.block_s(worker.view, now_s) is not None:
             return
         if worker.view.phase(now_s) is Phase.CLOSED:
             worker.calls.append(Call(worker.view.epoch))
@@ -307,11 +307,11 @@ class Fleet(RuleBasedStateMachine):
         for _ in range(2):
             self.commit(new, partial(self.current, new), self.now(), is_lost=False)
         record, now_s = new.view, self.memory.now_s
-        assert records.block_s(record, now_s) is None or isinstance(record.breaker, Open)
+        assert admission.block_s(record, now_s) is None or isinstance(record.breaker, Open)
         if isinstance(record.breaker, Open) and now_s < record.breaker.until_s:
             self.memory.now_s = now_s = record.breaker.until_s
         if record.phase(now_s) is not Phase.CLOSED:
-            assert records.with_permit(record, "new/1", now_s=now_s, policy=POLICY) is not None
+            assert trial_calls.with_permit(record, "new/1", now_s=now_s, policy=POLICY) is not None
 
     # -- how a worker works -------------------------------------------------------------------------------------
 
@@ -368,13 +368,13 @@ class Fleet(RuleBasedStateMachine):
         return again or (record and self.settled(worker, record, now_s))
 
     def settled(self, worker: Worker, record: Record, now_s: float) -> Record:
-        return records.settled(record, now_s=now_s, policy=POLICY, by=worker.name)
+        return settling.settled(record, now_s=now_s, policy=POLICY, by=worker.name)
 
     def permit(self, worker: Worker, owner: str, record: Record | None, now_s: float) -> Record | None:
         known = self.known(worker, record, now_s)
         if known is not None and owner in getattr(known.breaker, "permits", {}):
             return None
-        return known and records.with_permit(known, owner, now_s=now_s, policy=POLICY)
+        return known and trial_calls.with_permit(known, owner, now_s=now_s, policy=POLICY)
 
     def known(self, worker: Worker, record: Record | None, now_s: float) -> Record | None:
         return recovered(worker.shared or Record(), record, now_s, POLICY) or record
@@ -384,7 +384,7 @@ class Fleet(RuleBasedStateMachine):
         known = self.known(worker, record, now_s)
         if known is None or call.owner not in held:
             return None
-        return records.with_permit(known, call.owner, now_s=now_s, policy=POLICY)
+        return trial_calls.with_permit(known, call.owner, now_s=now_s, policy=POLICY)
 
     def granted(self, worker: Worker, record: Record, now_s: float) -> None:
         """The calls that begin, or go on, with the permits that the worker has just been given."""
@@ -405,7 +405,7 @@ class Fleet(RuleBasedStateMachine):
             self.plan(worker, partial(self.verdict, worker, call.owner, signal))
 
     def limited(self, worker: Worker, record: Record | None, now_s: float) -> Record:
-        return records.limited(self.known(worker, record, now_s) or records.fresh(now_s), LIMIT, now_s)
+        return trial_calls.limited(self.known(worker, record, now_s) or shared_state.fresh(now_s), LIMIT, now_s)
 
     def verdict(
         self, worker: Worker, owner: str, signal: Signal, record: Record | None, now_s: float
@@ -413,7 +413,7 @@ class Fleet(RuleBasedStateMachine):
         known = self.known(worker, record, now_s)
         if known is None:
             return None
-        after = records.after_trial(known, signal, owner, now_s=now_s, policy=POLICY)
+        after = trial_calls.after_trial(known, signal, owner, now_s=now_s, policy=POLICY)
         # Who holds no permit (any more) decides nothing, who does decides all.
         is_held = owner in getattr(known.breaker, "permits", {})
         verdict = {FAILURE: Open, REFUSAL: Open, SUCCESS: Closed}.get(signal, HalfOpen)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from openrouter_guard.rules import breaker as breakers
-from openrouter_guard.rules import record as records
 from openrouter_guard.rules import run as runs
+from openrouter_guard.rules import settling, transitions, trial_calls
 from openrouter_guard.rules.breaker import HalfOpen, Policy
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import Signal
 from tests.rules.exploring import explore, roots
 from tests.rules.protocol import Violation, World
@@ -62,24 +62,24 @@ def leases_that_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def whoever_comes_late_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = records.after_trial
+    real = trial_calls.after_trial
 
     def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, policy: Policy) -> Record:
         if isinstance(record.breaker, HalfOpen):
             record = replace(record, breaker=replace(record.breaker, permits={owner: now_s}))
         return real(record, signal, owner, now_s=now_s, policy=policy)
 
-    monkeypatch.setattr(records, "after_trial", after_trial)
+    monkeypatch.setattr(trial_calls, "after_trial", after_trial)
 
 
 def epochs_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = records._told
-    monkeypatch.setattr(records, "_told", lambda record, *told: replace(real(record, *told), epoch=record.epoch))
+    real = transitions.told
+    monkeypatch.setattr(transitions, "told", lambda record, *told: replace(real(record, *told), epoch=record.epoch))
 
 
 def an_older_writer_closes_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        records, "_after_older_writer", lambda record, now_s, _policy: records.now_closed(record, "old", now_s)
+        settling, "_after_older_writer", lambda record, now_s, _policy: transitions.now_closed(record, "old", now_s)
     )
 
 

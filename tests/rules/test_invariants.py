@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from hypothesis import given
 
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import admission, shared_state
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.wire import encode, parse
 from tests.rules.stories import POLICY, Story, steps
 
@@ -17,7 +17,7 @@ START_S = 1_800_000_000.0
 
 @given(steps)
 def test_of_any_story(story: Story) -> None:
-    record, now_s = replace(records.fresh(START_S), live_reporters=1), START_S
+    record, now_s = replace(shared_state.fresh(START_S), live_reporters=1), START_S
     for event, pause_s in story:
         now_s += pause_s
         after = event(record, now_s) or record
@@ -82,10 +82,10 @@ def it_is_the_same_once_written_and_read(record: Record, now_s: float) -> None:
 def test_a_closed_breaker_lets_calls_go_unless_a_limit_or_a_person_stands_against_it(
     story: Story,
 ) -> None:
-    record, now_s = records.fresh(START_S), START_S
+    record, now_s = shared_state.fresh(START_S), START_S
     for event, pause_s in story:
         now_s += pause_s
         record = event(record, now_s) or record
         is_free = record.upstream.rate_limit_reset_s <= now_s and record.standing(now_s) is None
         if isinstance(record.breaker, Closed) and is_free:
-            assert records.block_s(record, now_s) is None
+            assert admission.block_s(record, now_s) is None

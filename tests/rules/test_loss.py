@@ -10,12 +10,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from openrouter_guard.rules import breaker as breakers
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import shared_state, transitions, trial_calls
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.limits import Limit
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record, Transition, Upstream
+from openrouter_guard.rules.shared_state import Record, Transition, Upstream
 from openrouter_guard.rules.signals import SUCCESS, OpenRouterState
 from openrouter_guard.rules.wire import encode, parse
 
@@ -44,12 +44,12 @@ upstreams = st.builds(
 @st.composite
 def states(draw: st.DrawFn, begun: int) -> Record:
     breaker = draw(breakers_)
-    transitions = () if draw(st.booleans()) and isinstance(breaker, Closed) else (replace(OPENED, epoch=begun + 1),)
+    told = () if draw(st.booleans()) and isinstance(breaker, Closed) else (replace(OPENED, epoch=begun + 1),)
     return Record(
         breaker,
         begun + draw(st.integers(1, 5)),
         draw(upstreams),
-        transitions,
+        told,
         override=draw(st.none() | overrides),
         limit=draw(st.just(Limit()) | st.builds(Limit, st.just("wa"), lately, soon, soon_look)),
         check_slot_s=draw(st.just(0.0) | soon),
@@ -97,7 +97,7 @@ def test_every_deadline_that_is_known_comes_back_after_a_loss(known: Record) -> 
 
 @given(states(BEGUN))
 def test_so_it_does_where_somebody_who_knew_nothing_was_faster(known: Record) -> None:
-    began = replace(records.fresh(NOW_S), begun=int(NOW_S * 1000), version=1)
+    began = replace(shared_state.fresh(NOW_S), begun=int(NOW_S * 1000), version=1)
     joined = recovered(known, began, NOW_S, POLICY)
     back = deadlines(written(joined)) if joined else {}
     assert all(back.get(path, 0.0) >= at_s for path, at_s in deadlines(known).items() if at_s)
@@ -153,9 +153,9 @@ def test_nobody_is_given_a_permit_until_all_who_hold_one_have_told(known: Record
     assume(again is not None and not isinstance(again.breaker, Closed) and again.override is None)
     assert again is not None
     again = replace(again, upstream=Upstream())
-    assert records.with_permit(again, "new/1", now_s=NOW_S + 2.9, policy=POLICY) is None
+    assert trial_calls.with_permit(again, "new/1", now_s=NOW_S + 2.9, policy=POLICY) is None
     if isinstance(again.breaker, Open) and again.breaker.until_s < NOW_S + 3.1:
-        assert records.with_permit(again, "new/1", now_s=NOW_S + 3.1, policy=POLICY) is not None
+        assert trial_calls.with_permit(again, "new/1", now_s=NOW_S + 3.1, policy=POLICY) is not None
 
 
 UNTIL_S = NOW_S + 60
@@ -172,7 +172,7 @@ def test_a_permit_of_before_the_loss_takes_the_place_that_was_kept_for_it() -> N
     assert joined is not None
     assert isinstance(joined.breaker, HalfOpen)
     assert joined.breaker.permits.keys() == {"wa/1", "lost/0"}
-    assert records.after_trial(joined, SUCCESS, "wa/1", now_s=NOW_S + 2, policy=POLICY).breaker == Closed(
+    assert trial_calls.after_trial(joined, SUCCESS, "wa/1", now_s=NOW_S + 2, policy=POLICY).breaker == Closed(
         since_s=NOW_S + 2, trips=1
     )
 
@@ -201,11 +201,11 @@ def test_what_somebody_damaged_is_mended_by_who_knows_it(damage: Callable[[Recor
 
 def test_an_override_that_a_person_ended_after_the_loss_stays_ended() -> None:
     forced = Override(OverrideKind.FORCED_OPEN, "ann", "a test", NOW_S + 60)
-    known = replace(records.overridden(OPEN, forced, NOW_S - 5), begun=BEGUN)
+    known = replace(transitions.overridden(OPEN, forced, NOW_S - 5), begun=BEGUN)
     began = recovered(known, None, NOW_S, POLICY)
     assert began is not None
     assert began.override == forced
-    ended = records.released(replace(began, begun=began.epoch), by="ann", now_s=NOW_S)
+    ended = transitions.released(replace(began, begun=began.epoch), by="ann", now_s=NOW_S)
     assert (recovered(known, written(ended), NOW_S, POLICY) or ended).override is None
 
 
@@ -218,7 +218,7 @@ def test_who_joins_a_half_open_breaker_to_an_older_one_keeps_room_for_the_permit
     known = Record(trying, BEGUN + 2, transitions=(OPENED, halved), begun=BEGUN, version=4)
     joined = recovered(known, seen, NOW_S, POLICY)
     assert joined is not None
-    assert records.with_permit(joined, "wc/1", now_s=NOW_S + 1, policy=POLICY) is None
+    assert trial_calls.with_permit(joined, "wc/1", now_s=NOW_S + 1, policy=POLICY) is None
     another = replace(known, breaker=replace(trying, permits={"wa/1": NOW_S + 10, "wb/1": NOW_S + 10}), version=5)
     told = recovered(another, replace(joined, version=2), NOW_S + 1, POLICY)
     assert told is not None

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from openrouter_guard.rules import checks
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import admission, checks, settling, transitions, trial_calls
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record, Transition, Upstream
+from openrouter_guard.rules.shared_state import Record, Transition, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.rules.wire import encode, parse
 
@@ -25,11 +24,11 @@ OPEN = Open("timeout", SINCE_S, until_s=UNTIL_S)
 
 def forced(kind: OverrideKind, breaker: Breaker = Closed(), **changes: object) -> Record:
     record = Record(breaker, epoch=7, live_reporters=1, **changes)  # type: ignore[arg-type]
-    return records.overridden(record, Override(kind, "ann", "maintenance", END_S), NOW_S)
+    return transitions.overridden(record, Override(kind, "ann", "maintenance", END_S), NOW_S)
 
 
 def settled(record: Record, now_s: float = NOW_S) -> Record:
-    return records.settled(record, now_s=now_s, policy=POLICY, by="me")
+    return settling.settled(record, now_s=now_s, policy=POLICY, by="me")
 
 
 @pytest.mark.parametrize("breaker", [Closed(), OPEN, HalfOpen("timeout", SINCE_S)])
@@ -41,7 +40,7 @@ def test_it_holds_whatever_the_breaker_says(breaker: Breaker, kind: OverrideKind
     assert settled(record) == record
     assert record.phase(END_S - 0.1) is phase
     expected = (60.0, "forced_open") if kind is FORCED_OPEN else None
-    assert records.block_s(record, NOW_S) == expected
+    assert admission.block_s(record, NOW_S) == expected
     # Existing readers see it as well.
     assert encode(record)["circuit_breaker_open"] == str(kind is FORCED_OPEN).lower()
 
@@ -51,7 +50,7 @@ def test_the_history_says_who_and_why_not() -> None:
 
 
 def test_the_newest_wins() -> None:
-    again = records.overridden(forced(FORCED_OPEN), Override(DISABLED, "bob", "a test", NOW_S + 100), NOW_S)
+    again = transitions.overridden(forced(FORCED_OPEN), Override(DISABLED, "bob", "a test", NOW_S + 100), NOW_S)
     assert (again.override, again.epoch) == (Override(DISABLED, "bob", "a test", NOW_S + 100), 9)
 
 
@@ -70,22 +69,22 @@ def test_it_ends_by_itself_and_the_breaker_goes_on(kind: OverrideKind, breaker: 
 def test_those_who_were_refused_come_back_little_by_little() -> None:
     waiting = replace(forced(FORCED_OPEN), fleet=100)
     ended = settled(waiting, now_s=END_S)
-    assert records.admitted_share(ended, now_s=END_S, policy=POLICY) == 0.02
+    assert admission.admitted_share(ended, now_s=END_S, policy=POLICY) == 0.02
 
 
 def test_a_person_may_end_it_earlier() -> None:
-    ended = records.released(forced(FORCED_OPEN), by="bob", now_s=NOW_S)
+    ended = transitions.released(forced(FORCED_OPEN), by="bob", now_s=NOW_S)
     assert (ended.phase(NOW_S), ended.transitions[-1].by) == (Phase.CLOSED, "bob")
-    assert records.released(Record(), by="bob", now_s=NOW_S) == Record()
+    assert transitions.released(Record(), by="bob", now_s=NOW_S) == Record()
 
 
 @pytest.mark.parametrize("kind", OverrideKind)
 def test_meanwhile_nothing_moves_the_breaker(kind: OverrideKind) -> None:
     half_open = forced(kind, HalfOpen("timeout", SINCE_S, permits={"me": NOW_S + 15}))
-    after = records.after_trial(half_open, SUCCESS, "me", now_s=NOW_S, policy=POLICY)
+    after = trial_calls.after_trial(half_open, SUCCESS, "me", now_s=NOW_S, policy=POLICY)
     assert isinstance(after.breaker, HalfOpen)
     assert not after.breaker.permits
-    assert records.with_permit(half_open, "you", now_s=NOW_S, policy=POLICY) is None
+    assert trial_calls.with_permit(half_open, "you", now_s=NOW_S, policy=POLICY) is None
     found = Upstream(OpenRouterState.SERVICE_UNAVAILABLE, checked_s=NOW_S)
     checked = checks.after_check(forced(kind, OPEN), found, now_s=NOW_S, policy=POLICY, by="service")
     assert (checked.breaker, checked.upstream.state) == (OPEN, found.state)
@@ -95,13 +94,13 @@ def test_meanwhile_nothing_moves_the_breaker(kind: OverrideKind) -> None:
 
 @pytest.mark.parametrize(("kind", "counts"), [(FORCED_OPEN, False), (FORCED_CLOSED, True), (DISABLED, False)])
 def test_what_counts_meanwhile(kind: OverrideKind, counts: bool) -> None:
-    assert records.counted(forced(kind), TIMEOUT, "wa").breaker.failures == int(counts)
+    assert settling.counted(forced(kind), TIMEOUT, "wa").breaker.failures == int(counts)
 
 
 @pytest.mark.parametrize(("kind", "waits"), [(FORCED_CLOSED, True), (DISABLED, False)])
 def test_a_rate_limit_holds_back_unless_all_is_disabled(kind: OverrideKind, waits: bool) -> None:
     limited = forced(kind, upstream=Upstream(rate_limit_reset_s=NOW_S + 10))
-    assert (records.block_s(limited, NOW_S) is not None) is waits
+    assert (admission.block_s(limited, NOW_S) is not None) is waits
 
 
 @pytest.mark.parametrize("kind", OverrideKind)

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openrouter_guard.rules.admission import admitted_share
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Policy
-from openrouter_guard.rules.record import Record, admitted_share, settled
+from openrouter_guard.rules.settling import settled
+from openrouter_guard.rules.shared_state import Record
 
 POLICY = Policy(permits=2, ramp_s=30)
 

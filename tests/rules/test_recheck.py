@@ -8,7 +8,7 @@ import pytest
 
 from openrouter_guard.rules import checks
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
-from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 
 NOW_S = 100.0

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from openrouter_guard.rules import checks
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import admission, checks, settling, shared_state, transitions, trial_calls
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.older import News
-from openrouter_guard.rules.record import Record, Upstream, settled
+from openrouter_guard.rules.settling import settled
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
 NOW_S = 100.0
@@ -72,10 +72,10 @@ def test_failures_that_nobody_signed_count_each() -> None:
 def test_a_success_ends_all_shares() -> None:
     record = Record(epoch=7, live_reporters=3)
     for reporter in ("wa", "wa", "wb"):
-        record = records.counted(record, TIMEOUT, reporter)
+        record = settling.counted(record, TIMEOUT, reporter)
     assert isinstance(record.breaker, Closed)
     assert record.breaker.shares == {"wa": 2, "wb": 1}
-    after = records.counted(record, SUCCESS, "wa").breaker
+    after = settling.counted(record, SUCCESS, "wa").breaker
     assert isinstance(after, Closed)
     assert (after.failures, after.shares) == (0, {})
 
@@ -120,7 +120,7 @@ def test_the_opening_says_why_who_and_when() -> None:
     after = settle(Record(Closed(5, ONE), epoch=7, upstream=upstream))
     assert after.breaker == Open("timeout", NOW_S, NOW_S + 10, 1, 5)
     assert after.epoch == 8
-    assert after.transitions == (records.Transition(8, Phase.CLOSED, Phase.OPEN, "timeout", "me", NOW_S),)
+    assert after.transitions == (shared_state.Transition(8, Phase.CLOSED, Phase.OPEN, "timeout", "me", NOW_S),)
 
 
 def test_a_first_epoch_is_the_servers_clock_so_that_it_never_repeats() -> None:
@@ -185,7 +185,7 @@ class TestTrialCalls:
     HALF_OPEN = Record(HalfOpen("error", 90, permits={"me": 110.0}), epoch=7)
 
     def after(self, signal: Signal, owner: str = "me") -> Record:
-        return records.after_trial(self.HALF_OPEN, signal, owner, now_s=NOW_S, policy=POLICY)
+        return trial_calls.after_trial(self.HALF_OPEN, signal, owner, now_s=NOW_S, policy=POLICY)
 
     def test_a_success_closes(self) -> None:
         after = self.after(SUCCESS)
@@ -214,29 +214,29 @@ class TestTrialCalls:
         assert after.phase(NOW_S) is Phase.OPEN
 
     def test_while_a_rate_limit_lasts_none_begins(self) -> None:
-        limited = records.limited(self.HALF_OPEN, LIMIT, NOW_S)
-        assert records.with_permit(limited, "you", now_s=NOW_S + 29, policy=POLICY) is None
-        assert records.with_permit(limited, "you", now_s=NOW_S + 30, policy=POLICY) is not None
+        limited = trial_calls.limited(self.HALF_OPEN, LIMIT, NOW_S)
+        assert trial_calls.with_permit(limited, "you", now_s=NOW_S + 29, policy=POLICY) is None
+        assert trial_calls.with_permit(limited, "you", now_s=NOW_S + 30, policy=POLICY) is not None
 
     def test_one_that_was_out_before_the_limit_keeps_its_permit(self) -> None:
-        limited = records.limited(self.HALF_OPEN, LIMIT, NOW_S)
-        renewed = records.with_permit(limited, "me", now_s=NOW_S + 5, policy=POLICY)
+        limited = trial_calls.limited(self.HALF_OPEN, LIMIT, NOW_S)
+        renewed = trial_calls.with_permit(limited, "me", now_s=NOW_S + 5, policy=POLICY)
         assert renewed is not None
         assert renewed.breaker == HalfOpen("error", 90, permits={"me": NOW_S + 20}, tried_at_s=NOW_S + 5)
 
     def test_one_that_succeeds_does_not_end_the_rate_limit_of_another(self) -> None:
-        limited = records.limited(self.HALF_OPEN, LIMIT, NOW_S)
-        after = records.after_trial(limited, SUCCESS, "me", now_s=NOW_S, policy=POLICY)
+        limited = trial_calls.limited(self.HALF_OPEN, LIMIT, NOW_S)
+        after = trial_calls.after_trial(limited, SUCCESS, "me", now_s=NOW_S, policy=POLICY)
         assert after.phase(NOW_S) is Phase.CLOSED
-        assert records.block_s(after, NOW_S) == (30, "rate_limited")
+        assert admission.block_s(after, NOW_S) == (30, "rate_limited")
 
     def test_a_late_trial_does_not_touch_a_closed_breaker(self) -> None:
         closed = Record(Closed(2, ONE), epoch=8)
-        assert records.after_trial(closed, TIMEOUT, "me", now_s=NOW_S, policy=POLICY) == closed
+        assert trial_calls.after_trial(closed, TIMEOUT, "me", now_s=NOW_S, policy=POLICY) == closed
 
     def test_the_first_permit_turns_open_into_half_open(self) -> None:
         record = Record(Open("error", 90, 99), epoch=7)
-        after = records.with_permit(record, "me", now_s=NOW_S, policy=POLICY)
+        after = trial_calls.with_permit(record, "me", now_s=NOW_S, policy=POLICY)
         assert after is not None
         assert (after.epoch, after.transitions[-1].before, after.transitions[-1].after) == (
             8,
@@ -245,7 +245,7 @@ class TestTrialCalls:
         )
 
     def test_the_next_permit_is_no_transition(self) -> None:
-        after = records.with_permit(self.HALF_OPEN, "you", now_s=NOW_S, policy=POLICY)
+        after = trial_calls.with_permit(self.HALF_OPEN, "you", now_s=NOW_S, policy=POLICY)
         assert after is not None
         assert after.epoch == 7
 
@@ -270,9 +270,9 @@ class TestLoss:
         assert recovered(self.OPEN, Record(epoch=8), NOW_S, POLICY) is None
 
     def test_so_it_is_over_a_record_that_somebody_began_anew_whatever_its_epoch(self) -> None:
-        opened = records.now_open(Record(epoch=7), "error", "me", NOW_S, POLICY)
-        assert recovered(opened, records.fresh(NOW_S + 1), NOW_S + 2, POLICY) == replace(opened, epoch=102_000)
-        closed = records.now_closed(opened, "me", NOW_S + 1)
+        opened = transitions.now_open(Record(epoch=7), "error", "me", NOW_S, POLICY)
+        assert recovered(opened, shared_state.fresh(NOW_S + 1), NOW_S + 2, POLICY) == replace(opened, epoch=102_000)
+        closed = transitions.now_closed(opened, "me", NOW_S + 1)
         assert recovered(opened, closed, NOW_S + 2, POLICY) is None
 
     def test_a_rate_limit_that_redis_lost_stands_until_it_is_over(self) -> None:
@@ -286,14 +286,14 @@ class TestLoss:
 
 class TestRateLimit:
     def test_calls_wait_and_the_breaker_stays_closed(self) -> None:
-        after = records.limited(Record(), Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=30), NOW_S)
-        assert records.block_s(after, NOW_S) == (30, "rate_limited")
-        assert records.block_s(after, NOW_S + 30) is None
+        after = trial_calls.limited(Record(), Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=30), NOW_S)
+        assert admission.block_s(after, NOW_S) == (30, "rate_limited")
+        assert admission.block_s(after, NOW_S + 30) is None
         assert after.phase(NOW_S) is Phase.CLOSED
 
     def test_the_longer_wait_wins(self) -> None:
         record = Record(upstream=Upstream(rate_limit_reset_s=150))
-        after = records.limited(record, Signal(Effect.RATE_LIMIT, wait_s=1), NOW_S)
+        after = trial_calls.limited(record, Signal(Effect.RATE_LIMIT, wait_s=1), NOW_S)
         assert after.upstream.rate_limit_reset_s == 150
 
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import shared_state, transitions, trial_calls
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.times import DAY_S, Times, kept, passed, put_down, timed_until_s
 from tests.rules.stories import Story, lose, steps
 
@@ -87,11 +87,11 @@ def test_a_long_time_is_cut_to_the_days_that_are_kept() -> None:
 
 
 def test_a_fresh_state_begins_with_its_epoch() -> None:
-    assert timed_until_s(records.fresh(MIDNIGHT_S)) == MIDNIGHT_S
+    assert timed_until_s(shared_state.fresh(MIDNIGHT_S)) == MIDNIGHT_S
 
 
 def test_a_state_without_a_mark_begins_with_its_last_transition() -> None:
-    opened = records.now_open(records.fresh(MIDNIGHT_S), "timeout", "wa", MIDNIGHT_S + 7, Policy())
+    opened = transitions.now_open(shared_state.fresh(MIDNIGHT_S), "timeout", "wa", MIDNIGHT_S + 7, Policy())
     assert timed_until_s(opened) == MIDNIGHT_S + 7
 
 
@@ -102,15 +102,17 @@ def test_between_transitions_it_is_put_down_twice_a_minute() -> None:
 
 
 def test_a_transition_puts_down_the_time_in_the_state_before() -> None:
-    before = replace(records.fresh(MIDNIGHT_S), breaker=Closed(failures=5))
-    after, times = kept(before, records.now_open(before, "timeout", "wa", MIDNIGHT_S + 9, Policy()), MIDNIGHT_S + 9)
+    before = replace(shared_state.fresh(MIDNIGHT_S), breaker=Closed(failures=5))
+    after, times = kept(
+        before, transitions.now_open(before, "timeout", "wa", MIDNIGHT_S + 9, Policy()), MIDNIGHT_S + 9
+    )
     assert seconds(times) == {MIDNIGHT_S: {"closed": 9}}
     assert after.timed_until_s == MIDNIGHT_S + 9
 
 
 def test_a_permit_and_a_check_put_nothing_down() -> None:
     before = record(HalfOpen("timeout", MIDNIGHT_S), timed_until_s=MIDNIGHT_S)
-    asked = records.with_permit(before, "wa/1", now_s=MIDNIGHT_S + 5, policy=Policy())
+    asked = trial_calls.with_permit(before, "wa/1", now_s=MIDNIGHT_S + 5, policy=Policy())
     assert asked is not None
     assert kept(before, asked, MIDNIGHT_S + 5) == (asked, {})
 
@@ -134,7 +136,7 @@ class TestWhenRedisLostTheState:
         assert seconds(passed(after, MIDNIGHT_S)) == {TODAY_S: {"open": 100}}
 
     def test_a_transition_at_that_moment_begins_anew(self) -> None:
-        moved = records.now_open(records.fresh(MIDNIGHT_S), "timeout", "wa", MIDNIGHT_S, Policy())
+        moved = transitions.now_open(shared_state.fresh(MIDNIGHT_S), "timeout", "wa", MIDNIGHT_S, Policy())
         after, times = kept(None, moved, MIDNIGHT_S)
         assert (after.timed_until_s, times) == (MIDNIGHT_S, {})
 
@@ -144,7 +146,7 @@ def test_of_any_story_every_millisecond_is_in_the_state_that_readers_saw(
     story: Story, before_midnight_s: float
 ) -> None:
     start_s = now_s = MIDNIGHT_S - before_midnight_s
-    current = replace(records.fresh(start_s), live_reporters=1, timed_until_s=start_s)
+    current = replace(shared_state.fresh(start_s), live_reporters=1, timed_until_s=start_s)
     put: Counter[tuple[float, Phase]] = Counter()
     seen: Counter[tuple[float, Phase]] = Counter()
     unknown_ms = 0

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import settling, transitions
 from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.rules.window import Tally, Window, parse, text_of
 
@@ -19,7 +19,7 @@ THREE = ("wa", "wb", "wc")
 
 def settled(window: Window, policy: Policy = POLICY, *, live: int = 3) -> Record:
     record = Record(Closed(window=window), epoch=1, live_reporters=live)
-    return records.settled(record, now_s=NOW_S, policy=policy, by="me")
+    return settling.settled(record, now_s=NOW_S, policy=policy, by="me")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_who_looks_is_told_what_was_wrong_though_the_last_call_was_a_good_one() 
 def test_the_window_begins_anew_once_it_has_opened_the_breaker() -> None:
     opened = settled((Tally(990, 40, 40, 0, THREE),))
     assert isinstance(opened.breaker, Open)
-    closed = records.now_closed(opened, "wa", NOW_S + 200)
+    closed = transitions.now_closed(opened, "wa", NOW_S + 200)
     assert isinstance(closed.breaker, Closed)
     assert closed.breaker.window == ()
 

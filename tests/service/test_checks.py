@@ -15,7 +15,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard import Guard
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import admission
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import Settings, Thresholds
@@ -113,7 +113,7 @@ class TestChecksCount:
         assert (answer["status"], answer["consecutive_failures"]) == ("rate_limited", 0)
         seen = await store.read()
         assert seen.record is not None
-        blocked = records.block_s(seen.record, seen.now_s)
+        blocked = admission.block_s(seen.record, seen.now_s)
         assert blocked is not None
         assert blocked[0] == pytest.approx(90, abs=2)
 

@@ -15,7 +15,8 @@ from openrouter_guard.api import events, server
 from openrouter_guard.api.events import Client, Events, TooManyClients
 from openrouter_guard.errors import StoreUnavailable
 from openrouter_guard.rules.breaker import Closed, Open
-from openrouter_guard.rules.record import Record, now_open
+from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.transitions import now_open
 from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store

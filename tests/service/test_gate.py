@@ -14,7 +14,7 @@ from openrouter_guard.errors import StoreUnavailable
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.models import Model
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings

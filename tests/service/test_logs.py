@@ -12,10 +12,10 @@ import pytest
 from openrouter_guard.api.journal import Journal
 from openrouter_guard.edge import CAUSES_MOST, Edge
 from openrouter_guard.errors import StoreRefused, StoreUnavailable
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import transitions, trial_calls
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.runtime import Background, View
 from openrouter_guard.settings import FurtherScope, Settings
 from openrouter_guard.store import Store
@@ -39,7 +39,7 @@ def lines(caplog: pytest.LogCaptureFixture, *words: str) -> list[str]:
 
 class TestChangesOfTheBreaker:
     CLOSED = Record(epoch=1)
-    OPEN = records.now_open(CLOSED, "timeout", "worker-a", NOW_S, POLICY)
+    OPEN = transitions.now_open(CLOSED, "timeout", "worker-a", NOW_S, POLICY)
 
     def told(self, caplog: pytest.LogCaptureFixture, *views: tuple[Record | None, float]) -> list[str]:
         """What is told of these states; None is one that cannot be read."""
@@ -55,9 +55,9 @@ class TestChangesOfTheBreaker:
         assert [record.levelname for record in caplog.records] == ["WARNING"]
 
     def test_by_time_alone_are_told_once_too(self, caplog: pytest.LogCaptureFixture) -> None:
-        half_open = records.with_permit(self.OPEN, "w1", now_s=NOW_S + 130, policy=POLICY)
+        half_open = trial_calls.with_permit(self.OPEN, "w1", now_s=NOW_S + 130, policy=POLICY)
         assert half_open
-        closed = records.now_closed(half_open, "w1", NOW_S + 140)
+        closed = transitions.now_closed(half_open, "w1", NOW_S + 140)
         views = [(self.OPEN, 0.0), (self.OPEN, 121.0), (self.OPEN, 125.0), (closed, 140.0)]
         assert self.told(caplog, *views) == [
             "scope team-a: the breaker is half_open, was open (reset_timeout): trial calls may go",
@@ -70,8 +70,8 @@ class TestChangesOfTheBreaker:
 
     def test_by_a_person_say_who_and_why(self, caplog: pytest.LogCaptureFixture) -> None:
         decided = Override(OverrideKind.FORCED_OPEN, "ada", f"Pay {KEY}", NOW_S + 600)
-        forced = records.overridden(self.OPEN, decided, NOW_S)
-        ended = records.released(forced, by="ada", now_s=NOW_S + 5)
+        forced = transitions.overridden(self.OPEN, decided, NOW_S)
+        ended = transitions.released(forced, by="ada", now_s=NOW_S + 5)
         decided_line, ended_line = self.told(caplog, (self.OPEN, 0), (forced, 1), (ended, 6))
         assert decided_line.startswith(
             "scope team-a: the breaker is overridden: open, was open (forced_open), by ada,"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import shared_state, trial_calls
 from openrouter_guard.rules.limits import LONG_S, LOOK_S
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
@@ -19,7 +19,7 @@ SHORT = Thresholds(check_slot_s=0.1)
 
 def claim(record: Record | None, now_s: float) -> Record:
     told = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, "slow down", 429, DAY_S)
-    return records.limited(record or records.fresh(now_s), told, now_s, by="w1")
+    return trial_calls.limited(record or shared_state.fresh(now_s), told, now_s, by="w1")
 
 
 async def limit_s(store: Store) -> float:
@@ -58,7 +58,7 @@ async def test_while_a_long_limit_stands_a_check_is_made_every_few_minutes(
     settings: Settings, upstream: FakeUpstream, store: Store
 ) -> None:
     def minutes_ago(record: Record | None, now_s: float) -> Record:
-        agreed = records.limited(
+        agreed = trial_calls.limited(
             claim(record, now_s - LOOK_S), Signal(Effect.RATE_LIMIT, wait_s=DAY_S), now_s - LOOK_S, by="w2"
         )
         return replace(agreed, upstream=replace(agreed.upstream, checked_s=now_s - LOOK_S + 1))

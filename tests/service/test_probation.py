@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import FakeUpstream, eventually, fail, failing, healthy, open_breaker, running

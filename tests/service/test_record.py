@@ -15,7 +15,8 @@ from openrouter_guard.api.record_schemas import WorkersAnswer
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.models import Model, Run
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import fresh, overridden, released
+from openrouter_guard.rules.shared_state import fresh
+from openrouter_guard.rules.transitions import overridden, released
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings

@@ -18,7 +18,7 @@ from openrouter_guard.api.serving import (
     source,
 )
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
-from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.settings import Thresholds
 
 T = Thresholds(fresh_s=60, stale_s=300, check_slot_s=60, check_timeout_s=10)

@@ -7,10 +7,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import settling
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.models import Run
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.store import Batch, Counted, Store
 
 __all__ = ["failed_calls", "failures", "report", "settle", "store_at"]
@@ -53,4 +53,4 @@ async def failed_calls(store: Store) -> int:
 
 def settle(record: Record | None, now_s: float) -> Record | None:
     """What follows from what is stored."""
-    return record and records.settled(record, now_s=now_s, policy=Policy(), by="somebody")
+    return record and settling.settled(record, now_s=now_s, policy=Policy(), by="somebody")

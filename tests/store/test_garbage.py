@@ -14,12 +14,11 @@ import redis.asyncio as aioredis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from openrouter_guard.rules import models
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import models, settling, transitions, trial_calls
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Policy
 from openrouter_guard.rules.models import Model, Notes, Run, model_of
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import SUCCESS
 from openrouter_guard.rules.wire import iso, parse
 from openrouter_guard.store import Batch, Counted, Store
@@ -181,7 +180,7 @@ def expected_of(fields: Mapping[str, str], runs: list[tuple[str, int]], epoch: i
         return "late", record.breaker.failures, getattr(record.breaker, "refusals", 0)
     for kind, number in runs:
         for _ in range(number):
-            record = records.counted(record, SIGNALS[kind], "wa")
+            record = settling.counted(record, SIGNALS[kind], "wa")
     assert isinstance(record.breaker, Closed)
     return "counted", record.breaker.failures, record.breaker.refusals
 
@@ -252,7 +251,7 @@ class TestTextThatIsNone:
         assert (await store.count(batch, at_s=time.time())).verdict == "counted"
         until_s = time.time() + 60
         override = Override(OverrideKind.FORCED_CLOSED, self.HALF, self.HALF, until_s)
-        await store.change(lambda record, _: record and records.overridden(record, override, time.time()))
+        await store.change(lambda record, _: record and transitions.overridden(record, override, time.time()))
         await store.heartbeat(self.HALF, {"version": self.HALF, "last_seen": iso(time.time())})
         await store.tell_paused(self.HALF, {"last_seen": iso(time.time())})
         seen = await store.read()
@@ -332,11 +331,11 @@ class TestManyModels:
 async def test_a_permit_is_given_whatever_the_version_is(store: Store, client: aioredis.Redis, version: str) -> None:
     policy = Policy(reset_timeout_s=0.001)
     await count(store, ("F", 5))
-    await store.change(lambda record, now_s: record and records.settled(record, now_s=now_s, policy=policy, by="me"))
+    await store.change(lambda record, now_s: record and settling.settled(record, now_s=now_s, policy=policy, by="me"))
     await asyncio.sleep(0.01)
 
     def tried(record: Record | None, now_s: float) -> Record | None:
-        return record and records.with_permit(record, "first", now_s=now_s, policy=policy)
+        return record and trial_calls.with_permit(record, "first", now_s=now_s, policy=policy)
 
     known = await store.change(tried)
     await client.hset(store.keys.state, "version", version)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import redis.asyncio as aioredis
 
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import shared_state, transitions
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.times import DAY_S
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch, Store
@@ -25,16 +25,16 @@ STATE, HISTORY = "openrouter:state", "openrouter:history"
 
 def force_open(record: Record | None, now_s: float, *, for_s: float = 60.0) -> Record:
     override = Override(OverrideKind.FORCED_OPEN, "ann", "a test", now_s + for_s)
-    return records.overridden(record or records.fresh(now_s), override, now_s)
+    return transitions.overridden(record or shared_state.fresh(now_s), override, now_s)
 
 
 def release(record: Record | None, now_s: float) -> Record | None:
-    return record and records.released(record, by="ann", now_s=now_s)
+    return record and transitions.released(record, by="ann", now_s=now_s)
 
 
 async def began(store: Store, client: aioredis.Redis, ago_s: float) -> float:
     """A closed state whose time was last put down *ago_s* before; returns since when."""
-    await store.change(lambda record, now_s: record or records.fresh(now_s))
+    await store.change(lambda record, now_s: record or shared_state.fresh(now_s))
     since_s = round(time.time() - ago_s, 3)
     await client.hset(STATE, "timed_until", iso(since_s))
     return since_s

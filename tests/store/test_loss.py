@@ -12,9 +12,9 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard import CallNotPermitted, Guard, OpenRouterStateManager, Settings
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import shared_state, trial_calls
 from openrouter_guard.rules.breaker import Open
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.store import Store
 from tests.existing import ExistingWorker
@@ -27,7 +27,7 @@ LIMIT = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=60)
 
 
 def limited(record: Record | None, now_s: float) -> Record:
-    return records.limited(record or records.fresh(now_s), LIMIT, now_s)
+    return trial_calls.limited(record or shared_state.fresh(now_s), LIMIT, now_s)
 
 
 async def read(store: Store) -> Record:

@@ -11,9 +11,9 @@ import redis.asyncio as aioredis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import settling
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.store import Batch, Store
 from tests.rules.memory import Memory
 
@@ -52,7 +52,7 @@ def about(record: Record | None) -> dict[str, object]:
 
 
 def settled(record: Record | None, now_s: float) -> Record | None:
-    return record and records.settled(record, now_s=now_s, policy=POLICY, by="me")
+    return record and settling.settled(record, now_s=now_s, policy=POLICY, by="me")
 
 
 @pytest.mark.slow

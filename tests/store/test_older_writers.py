@@ -15,10 +15,10 @@ from functools import cache, partial
 import pytest
 import redis.asyncio as aioredis
 
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import admission, settling
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import ErrorType, OpenRouterState
 from openrouter_guard.store import Store
 from tests.existing import STATE, Checked, ExistingApi, ExistingWorker
@@ -125,7 +125,7 @@ async def written(store: Store, before: Record) -> None:
 async def settled(store: Store) -> Record:
     """Ours, after one of us has looked."""
     seen = await store.change(
-        lambda found, now_s: found and records.settled(found, now_s=now_s, policy=POLICY, by="wa")
+        lambda found, now_s: found and settling.settled(found, now_s=now_s, policy=POLICY, by="wa")
     )
     assert seen.record is not None
     return seen.record
@@ -133,7 +133,7 @@ async def settled(store: Store) -> Record:
 
 async def wait_s(store: Store) -> float:
     """How long calls must wait."""
-    return (records.block_s(await settled(store), time.time()) or (0.0, ""))[0]
+    return (admission.block_s(await settled(store), time.time()) or (0.0, ""))[0]
 
 
 @pytest.mark.parametrize("case", CASES)

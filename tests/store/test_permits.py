@@ -10,10 +10,10 @@ import redis.asyncio as aioredis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import shared_state, transitions, trial_calls
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.wire import encode
 from openrouter_guard.store import Seen, Store
 
@@ -42,7 +42,7 @@ overrides = st.sampled_from([*[None] * 12, *OverrideKind])
 
 def _record(breaker: Breaker, override: OverrideKind | None, limited_s: float) -> Record:
     now_s = time.time()
-    record = records.now_open(records.fresh(now_s - 90), "timeout", "ann", now_s - 60, Policy())
+    record = transitions.now_open(shared_state.fresh(now_s - 90), "timeout", "ann", now_s - 60, Policy())
     upstream = replace(record.upstream, rate_limit_reset_s=now_s + limited_s if limited_s else 0.0)
     kept = Override(override, "ann", "a test", now_s + 60) if override else None
     return replace(record, breaker=breaker, upstream=upstream, override=kept)
@@ -92,7 +92,7 @@ def _by_rule(before: Seen, owner: str, policy: Policy, now_s: float, *, renews: 
     assert before.record is not None
     if renews and owner not in getattr(before.record.breaker, "permits", {}):
         return None
-    return records.with_permit(before.record, owner, now_s=now_s, policy=policy)
+    return trial_calls.with_permit(before.record, owner, now_s=now_s, policy=policy)
 
 
 def _is_rare(breaker: Breaker, override: OverrideKind | None, limited_s: float, owner: str) -> bool:

@@ -12,8 +12,10 @@ import redis.asyncio as aioredis
 from openrouter_guard.rules import latency
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.models import KEPT, Run
-from openrouter_guard.rules.record import Record, now_closed, settled
+from openrouter_guard.rules.settling import settled
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import ErrorType, OpenRouterState, of_status
+from openrouter_guard.rules.transitions import now_closed
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch, Store
 from openrouter_guard.worker.pending import error_details

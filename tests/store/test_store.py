@@ -15,11 +15,10 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
-from openrouter_guard.rules import checks, latency, models
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import checks, latency, models, settling, transitions, trial_calls
 from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
 from openrouter_guard.rules.models import Models, Run
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.window import Window
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch, Counted, Store, Timeouts
@@ -30,7 +29,7 @@ _seqs = itertools.count(1)
 
 
 def settle(record: Record | None, now_s: float) -> Record | None:
-    return record and records.settled(record, now_s=now_s, policy=POLICY, by="me")
+    return record and settling.settled(record, now_s=now_s, policy=POLICY, by="me")
 
 
 async def count(store: Store, runs: str, *, epoch: int = 0, reporter: str = "wa", seq: int | None = None) -> Counted:
@@ -328,7 +327,7 @@ class TestTheRateOfCalls:
         assert await client.hmget(store.keys.state, "calls_since", "calls_counted") == [None, None]
         # A call that was under way ends; then there is a recovery, an hour later by all that was written down.
         assert await self.calls_per_minute(store, 1) == pytest.approx(600, rel=0.05)
-        await store.change(lambda record, now_s: record and records.reset(record, by="me", now_s=now_s))
+        await store.change(lambda record, now_s: record and transitions.reset(record, by="me", now_s=now_s))
         assert await self.calls_per_minute(store, 1) == pytest.approx(600, rel=0.05)
         assert await client.hget(store.keys.state, "calls_counted") == "1"
 
@@ -442,13 +441,13 @@ class TestCommitting:
         quick = Policy(reset_timeout_s=0.001)
         await count(store, "F5")
         await store.change(
-            lambda record, now_s: record and records.settled(record, now_s=now_s, policy=quick, by="me")
+            lambda record, now_s: record and settling.settled(record, now_s=now_s, policy=quick, by="me")
         )
         await asyncio.sleep(0.01)
         others = [Store(redis_url) for _ in range(20)]
 
         def take(owner: str, record: Record | None, now_s: float) -> Record | None:
-            return record and records.with_permit(record, owner, now_s=now_s, policy=quick)
+            return record and trial_calls.with_permit(record, owner, now_s=now_s, policy=quick)
 
         took = [other.change(partial(take, f"owner-{number}")) for number, other in enumerate(others)]
         await asyncio.gather(*took)

@@ -14,7 +14,7 @@ from openrouter_guard import CallNotPermitted, Guard, OpenRouterStateManager, St
 from openrouter_guard.cli import probe
 from openrouter_guard.rules import wire
 from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from openrouter_guard.store import store as stores

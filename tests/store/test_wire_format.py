@@ -16,7 +16,7 @@ from redis.asyncio.client import PubSub
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
 from openrouter_guard.rules.breaker import Phase, Policy
-from openrouter_guard.rules.record import now_closed
+from openrouter_guard.rules.transitions import now_closed
 from openrouter_guard.store import Store
 from tests.service.apps import eventually
 from tests.store.batches import report, settle

@@ -15,9 +15,9 @@ import redis
 import redis.asyncio as aioredis
 
 from openrouter_guard import Guard, Settings
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import settling, trial_calls
 from openrouter_guard.rules.breaker import Open, Phase, Policy
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import iso, unix_s
 from openrouter_guard.store import Batch, Seen, Store
@@ -57,7 +57,7 @@ async def slow(redis_url: str) -> AsyncIterator[SlowFirstRead]:
 async def half_open(store: Store) -> None:
     await store.count(Batch(0, "wa", next(_seqs), [("F", 5)]), at_s=time.time())
     await store.change(
-        lambda record, now_s: record and records.settled(record, now_s=now_s, policy=POLICY, by="somebody")
+        lambda record, now_s: record and settling.settled(record, now_s=now_s, policy=POLICY, by="somebody")
     )
     await asyncio.sleep(POLICY.reset_timeout_s)
 
@@ -91,7 +91,7 @@ async def test_a_permit_that_was_lost_is_not_taken_again(store: Store) -> None:
     await half_open(store)
     agent = Agent(store, replace(POLICY, permit_lease_s=0.15), "worker")
     assert await agent.acquire("me")
-    await store.change(lambda record, _now_s: record and records.without_permit(record, "me"))
+    await store.change(lambda record, _now_s: record and trial_calls.without_permit(record, "me"))
     # It is renewed three times in a lease.
     await asyncio.sleep(0.15)
     assert getattr((await read(store)).breaker, "permits", None) == {}

@@ -8,7 +8,7 @@ import pytest
 
 from openrouter_guard import Guard
 from openrouter_guard.rules.breaker import Open, Phase
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.store import Store
 from tests.valkeys import url_of, valkey
 from tests.waiting import until

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import shared_state, transitions
 from openrouter_guard.rules.breaker import HalfOpen, Open, Phase, Policy
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.store import Store
 from openrouter_guard.worker.permits import PERMIT_S
 from tests.controlplane.certificates import Authority
@@ -66,7 +66,7 @@ async def _opened(store: Store, *, ends_in_s: float) -> None:
     """Open the breaker, as if a while ago, so that it may be tried in *ends_in_s*."""
 
     def opened(record: Record | None, now_s: float) -> Record:
-        after = records.now_open(record or records.fresh(now_s), "timeout", "ann", now_s, Policy())
+        after = transitions.now_open(record or shared_state.fresh(now_s), "timeout", "ann", now_s, Policy())
         return replace(after, breaker=Open("timeout", now_s, now_s + ends_in_s))
 
     await store.change(opened)

@@ -10,7 +10,7 @@ import pytest
 
 from openrouter_guard import CallNotPermitted, Guard
 from openrouter_guard.rules.limits import LONG_S
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.store import Store
 from tests.ports import free_port
 from tests.waiting import until

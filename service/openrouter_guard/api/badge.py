@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
+from openrouter_guard.rules.admission import block_s
 from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.rules.record import Record, block_s
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.runtime import View
 

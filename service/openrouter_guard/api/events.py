@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from starlette.types import Receive, Send
 
-from openrouter_guard.rules.record import Record, Transition
+from openrouter_guard.rules.shared_state import Record, Transition
 from openrouter_guard.runtime import View, cancelled
 
 from .answers import without

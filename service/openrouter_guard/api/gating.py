@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from openrouter_guard.rules.admission import block_s
 from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.rules.models import cooling_s
 from openrouter_guard.rules.override import OverrideKind
-from openrouter_guard.rules.record import Record, block_s
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.runtime import View
 
 __all__ = ["Gate", "gate", "whole_s"]

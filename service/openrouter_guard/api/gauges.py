@@ -12,10 +12,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from openrouter_guard.rules.admission import block_s
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.latency import BOUNDS_MS
 from openrouter_guard.rules.models import cooling
-from openrouter_guard.rules.record import Record, block_s
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings

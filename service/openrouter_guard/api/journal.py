@@ -7,7 +7,7 @@ import logging
 from openrouter_guard.rules.breaker import Open, Phase
 from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.override import OverrideKind
-from openrouter_guard.rules.record import Record, Transition
+from openrouter_guard.rules.shared_state import Record, Transition
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import View
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from openrouter_guard.errors import CallNotPermitted, StoreContended
-from openrouter_guard.rules import limits
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import admission, limits, trial_calls
 from openrouter_guard.rules.models import Notes, clean
 from openrouter_guard.rules.parsing import json_of
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import NEUTRAL, Effect, Signal
 from openrouter_guard.runtime import Cache, View
 from openrouter_guard.worker.pending import result_of
@@ -135,10 +134,10 @@ class Permits:
         def verdict(record: Record | None, now_s: float) -> Record | None:
             nonlocal is_held
             known = self._cache.base(record, now_s)
-            is_held = records.holds_permit(known, name.owner)
+            is_held = trial_calls.holds_permit(known, name.owner)
             if not is_held:
                 return None
-            return records.after_trial(known, signal, name.owner, now_s=now_s, policy=self._cache.policy)
+            return trial_calls.after_trial(known, signal, name.owner, now_s=now_s, policy=self._cache.policy)
 
         await self._cache.change(verdict)
         if not is_held:
@@ -168,7 +167,7 @@ class Permits:
 
     def _free(self, view: View) -> Granted:
         record = view.record or Record()
-        share = records.admitted_share(record, now_s=view.now_s, policy=self._cache.policy)
+        share = admission.admitted_share(record, now_s=view.now_s, policy=self._cache.policy)
         return Granted(None, record.epoch, round(share, 6))
 
 

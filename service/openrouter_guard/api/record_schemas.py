@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic takes no other one before Python 3.12
 
 from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.rules.record import Transition
+from openrouter_guard.rules.shared_state import Transition
 from openrouter_guard.rules.wire import iso
 
 from .schemas import Moment

@@ -14,7 +14,7 @@ from functools import partial
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.checks import CHECKER_PREFIX, after_check, is_checks_only, with_check_slot
-from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import Effect, ErrorType, OpenRouterState
 from openrouter_guard.runtime import Cache, cancelled
 from openrouter_guard.settings import Thresholds

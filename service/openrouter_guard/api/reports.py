@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from openrouter_guard.errors import REFUSAL_HEADER, StoreContended, StoreError
-from openrouter_guard.rules import checks
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import checks, shared_state, trial_calls
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.models import Models, Notes
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import SUCCESS, Effect, Signal, of_error_type, of_status
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import Cache
@@ -135,9 +134,9 @@ class _Decision:
         return bool(self._limits or self._doubts)
 
     def __call__(self, record: Record | None, now_s: float) -> Record:
-        after = record or records.fresh(now_s)
+        after = record or shared_state.fresh(now_s)
         for signal in self._limits:
-            after = records.limited(after, signal, now_s, by=self._reporter)
+            after = trial_calls.limited(after, signal, now_s, by=self._reporter)
         for signal in self._doubts.values():
             after = checks.doubted(after, signal, now_s=now_s, policy=self._policy, by=self._by)
         return after

@@ -14,8 +14,9 @@ from functools import partial
 from openrouter_guard.edge import Edge
 from openrouter_guard.errors import OpenRouterGuardError, StoreError
 from openrouter_guard.rules import limits, times
+from openrouter_guard.rules.admission import block_s
 from openrouter_guard.rules.checks import is_recheck_due, wants_check
-from openrouter_guard.rules.record import Record, block_s
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.runtime import Background, Cache, View
 from openrouter_guard.settings import Settings

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 
+from openrouter_guard.rules.admission import block_s
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.limits import wants_check
-from openrouter_guard.rules.record import Record, block_s
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.settings import Thresholds
 
 __all__ = [

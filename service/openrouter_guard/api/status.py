@@ -10,7 +10,7 @@ from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phas
 from openrouter_guard.rules.models import cooling
 from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.parsing import row_of
-from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import View

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from openrouter_guard.errors import ConfigurationError, StoreError
-from openrouter_guard.rules.record import Record, Transition
+from openrouter_guard.rules.shared_state import Record, Transition
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings, WebhookFormat

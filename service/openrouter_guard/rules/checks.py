@@ -7,21 +7,13 @@ from dataclasses import replace
 
 from . import breaker as breakers
 from . import limits
+from .admission import block_s
 from .breaker import Breaker, Closed, Open, Phase, Policy, needs_person
-from .record import (
-    CHECK_HOLDS_S,
-    KEY_WORKS,
-    Record,
-    Upstream,
-    block_s,
-    found_lately,
-    fresh,
-    now_closed,
-    now_half_open,
-    now_open,
-)
 from .run import CHECKER_PREFIX
+from .settling import CHECK_HOLDS_S, found_lately
+from .shared_state import Record, Upstream, fresh
 from .signals import OpenRouterState, Signal
+from .transitions import KEY_WORKS, now_closed, now_half_open, now_open
 
 __all__ = [
     "CHECKER_PREFIX",

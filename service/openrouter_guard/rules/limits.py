@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from .signals import OpenRouterState
 
 if TYPE_CHECKING:
-    from .record import Record
+    from .shared_state import Record
 
 __all__ = [
     "LONG_S",

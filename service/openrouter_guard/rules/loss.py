@@ -15,7 +15,8 @@ from .breaker import Breaker, Closed, HalfOpen, Open, Policy
 from .limits import Limit
 from .older import News
 from .override import Override
-from .record import OVERRIDE_ENDED, Record, Upstream, next_epoch
+from .shared_state import Record, Upstream, next_epoch
+from .transitions import OVERRIDE_ENDED
 from .wire import encode
 
 __all__ = ["recovered"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from .breaker import Open, Phase
 from .parsing import moment_s, object_of, text_of, whole
-from .record import Record
+from .shared_state import Record
 from .signals import MAX_WAIT_S, OpenRouterState
 from .wire import EPOCH_AHEAD_S, WORD_MOST
 

@@ -15,7 +15,7 @@ from .breaker import Closed, Phase
 from .signals import OpenRouterState
 
 if TYPE_CHECKING:
-    from .record import Record, Upstream
+    from .shared_state import Record, Upstream
 
 __all__ = ["KNOWN", "News", "claim_s", "insisted", "is_here", "news_of", "tells_of_recovery", "unwell"]
 

@@ -12,8 +12,9 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TypeAlias
 
+from .admission import kept_visible
 from .breaker import Open, Phase
-from .record import Record, kept_visible
+from .shared_state import Record
 
 __all__ = ["DAY_S", "KEPT_DAYS", "Times", "is_due", "kept", "passed", "put_down", "timed_until_s"]
 

@@ -21,8 +21,8 @@ from .limits import LOOK_S, Limit
 from .override import OVERRIDE_MOST_S, Override, OverrideKind
 from .parsing import CLOCK_S, json_of, moment_s, number, object_of, text_of, whole
 from .question import NEVER
-from .record import KEPT_TRANSITIONS, Record, Transition, Upstream
 from .run import SHARES_KEPT
+from .shared_state import KEPT_TRANSITIONS, Record, Transition, Upstream
 from .signals import MAX_WAIT_S, OpenRouterState
 from .text import json_text
 

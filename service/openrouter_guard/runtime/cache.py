@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 
 from openrouter_guard.edge import Edge
 from openrouter_guard.errors import StateUnreadable, StoreError, StoreUnavailable
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import settling, shared_state, trial_calls
 from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.models import Models
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.store import Batch, Seen, Store
 from openrouter_guard.store.store import Decide
 from openrouter_guard.understanding import understood
@@ -175,9 +175,9 @@ class Cache:
 
         def permitted(record: Record | None, now_s: float) -> Record | None:
             known = self._current(record, now_s)
-            if known is None or (renews and not records.holds_permit(known, owner)):
+            if known is None or (renews and not trial_calls.holds_permit(known, owner)):
                 return None
-            return records.with_permit(known, owner, now_s=now_s, policy=self.policy)
+            return trial_calls.with_permit(known, owner, now_s=now_s, policy=self.policy)
 
         async with self._turn:
             known = Seen(self._known, self.now_s, {}, self._models)
@@ -189,7 +189,7 @@ class Cache:
                 raise
             if got is None:
                 after = await self._change(permitted)
-                got = after.record is not None and records.holds_permit(after.record, owner)
+                got = after.record is not None and trial_calls.holds_permit(after.record, owner)
             return got
 
     def base(self, record: Record | None, now_s: float) -> Record:
@@ -198,7 +198,9 @@ class Cache:
         if current is not None:
             return current
         known = self._without_count()
-        return replace(known, epoch=records.next_epoch(known.epoch, now_s)) if known else records.fresh(now_s)
+        return (
+            replace(known, epoch=shared_state.next_epoch(known.epoch, now_s)) if known else shared_state.fresh(now_s)
+        )
 
     def away(self, error: StoreError) -> None:
         self._reading.failed(error)
@@ -233,7 +235,7 @@ class Cache:
         return recovered(self._known or Record(), record, now_s, self.policy)
 
     def _settled(self, record: Record, now_s: float) -> Record:
-        return records.settled(record, now_s=now_s, policy=self.policy, by=self.by)
+        return settling.settled(record, now_s=now_s, policy=self.policy, by=self.by)
 
     def _adopt(self, seen: Seen) -> None:
         with understood(self._store.address):

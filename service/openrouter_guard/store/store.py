@@ -17,7 +17,7 @@ from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.models import parse as parse_models
 from openrouter_guard.rules.parsing import DAMAGED
 from openrouter_guard.rules.question import Question
-from openrouter_guard.rules.record import Record, Transition
+from openrouter_guard.rules.shared_state import Record, Transition
 from openrouter_guard.rules.text import json_text
 from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, iso, parse
 from openrouter_guard.understanding import understands

@@ -19,12 +19,11 @@ from functools import partial
 
 from openrouter_guard.edge import Edge
 from openrouter_guard.errors import StoreContended, StoreError, StoreUnavailable
-from openrouter_guard.rules import checks, models, news, times
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import checks, models, news, settling, shared_state, times, trial_calls
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.question import Question
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch, Seen, Store
@@ -213,7 +212,7 @@ class Agent:
 
         def verdict(record: Record | None, now_s: float) -> Record | None:
             known = self._known(record, now_s)
-            return known and records.after_trial(known, signal, owner, now_s=now_s, policy=self._policy)
+            return known and trial_calls.after_trial(known, signal, owner, now_s=now_s, policy=self._policy)
 
         if self._alone.is_so and self._alone.decide(verdict):
             # A permit that was taken here: Redis may be able to tell, and knows of none.
@@ -332,8 +331,8 @@ class Agent:
         """Hold the fleet back soon, until the platform's rate limit is over."""
 
         def decide(record: Record | None, now_s: float) -> Record:
-            known = self._known(record, now_s) or records.fresh(now_s)
-            return records.limited(known, signal, now_s, by=self._reporter)
+            known = self._known(record, now_s) or shared_state.fresh(now_s)
+            return trial_calls.limited(known, signal, now_s, by=self._reporter)
 
         self._soon(decide)
 
@@ -380,15 +379,15 @@ class Agent:
         return known if known is None or known.legacy_open is None else self._settled(known, now_s)
 
     def _settled(self, record: Record, now_s: float) -> Record:
-        after = records.settled(record, now_s=now_s, policy=self._policy, by=self._worker_id)
+        after = settling.settled(record, now_s=now_s, policy=self._policy, by=self._worker_id)
         question = question_in(after)
         if question is None or not self._answers.is_only(after):
             return after
         # Nobody waits for what only we could say.
-        answered = records.answered(
+        answered = settling.answered(
             after, self._flight.answer(question, now_s, self._flight.offset_s(self.view.offset_s)), now_s
         )
-        return records.settled(answered, now_s=now_s, policy=self._policy, by=self._worker_id)
+        return settling.settled(answered, now_s=now_s, policy=self._policy, by=self._worker_id)
 
     def _adopt(self, seen: Seen) -> None:
         with understood(self._store.address):

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from openrouter_guard.errors import StateUnreadable, StoreError, StoreUnavailable
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import settling, trial_calls
 from openrouter_guard.rules.breaker import Phase, Policy
-from openrouter_guard.rules.record import Record, Upstream
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.store import Batch, Seen
 
@@ -105,7 +105,9 @@ class Alone:
 
     def acquire(self, owner: str) -> bool:
         """Take the only permit for *owner*."""
-        return self.decide(lambda record, now_s: records.with_permit(record, owner, now_s=now_s, policy=self._policy))
+        return self.decide(
+            lambda record, now_s: trial_calls.with_permit(record, owner, now_s=now_s, policy=self._policy)
+        )
 
     def count(self, batch: Batch) -> None:
         """Count results here, as the store's script would: not those of an earlier epoch, nor old ones."""
@@ -122,12 +124,12 @@ class Alone:
         new = decide(view.record, view.now_s)
         if new is None or new == view.record:
             return False
-        after = records.settled(new, now_s=view.now_s, policy=self._policy, by=self._worker_id)
+        after = settling.settled(new, now_s=view.now_s, policy=self._policy, by=self._worker_id)
         if (question := question_in(after)) is not None:
             # It goes to nobody else: it is answered and decided at once.
             calls = self._flight.answer(question, view.now_s, self._flight.offset_s(view.offset_s))
-            answered = records.answered(after, calls, view.now_s)
-            after = records.settled(answered, now_s=view.now_s, policy=self._policy, by=self._worker_id)
+            answered = settling.answered(after, calls, view.now_s)
+            after = settling.settled(answered, now_s=view.now_s, policy=self._policy, by=self._worker_id)
         self._show(replace(view, record=after))
         return True
 
@@ -139,8 +141,8 @@ def _counted(record: Record, batch: Batch, reporter: str) -> Record:
     for kind, number in batch.runs:
         # The first success ends the run of failures; more of them change nothing.
         for _ in range(1 if kind == "S" else number):
-            record = records.counted(record, _SIGNALS[kind], reporter, ended_s=batch.first_failure_s)
-    record = records.knowing(record, batch.evidence)
+            record = settling.counted(record, _SIGNALS[kind], reporter, ended_s=batch.first_failure_s)
+    record = settling.knowing(record, batch.evidence)
     return replace(record, upstream=_shown(record.upstream, batch))
 
 

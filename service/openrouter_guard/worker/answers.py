@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules.question import ANSWER_S, Question
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.store import Store
 
 from .flight import question_in

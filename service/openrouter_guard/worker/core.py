@@ -19,8 +19,9 @@ from openrouter_guard.errors import CallNotPermitted
 from openrouter_guard.rules.breaker import HalfOpen, Open, Phase
 from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.parsing import text_of
-from openrouter_guard.rules.record import Record, holds_permit
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, OpenRouterState, Signal
+from openrouter_guard.rules.trial_calls import holds_permit
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 

@@ -9,7 +9,7 @@ from itertools import islice
 
 from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.question import SUCCESSES_KEPT, Question
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import SUCCESS
 
 from .view import Ended

@@ -20,13 +20,16 @@ from openrouter_guard.edge import Edge
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules import checks
+from openrouter_guard.rules.admission import block_s
 from openrouter_guard.rules.breaker import HalfOpen, Open, Phase
 from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.models import Notes
 from openrouter_guard.rules.override import OVERRIDE_MOST_S, Override, OverrideKind
 from openrouter_guard.rules.parsing import number
-from openrouter_guard.rules.record import Record, Upstream, block_s, fresh, overridden, released, reset, settled
+from openrouter_guard.rules.settling import settled
+from openrouter_guard.rules.shared_state import Record, Upstream, fresh
 from openrouter_guard.rules.signals import MAX_WAIT_S, OpenRouterState, of_error_type
+from openrouter_guard.rules.transitions import overridden, released, reset
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch, Seen, Store, Timeouts
 

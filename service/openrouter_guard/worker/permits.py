@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from openrouter_guard.errors import StoreError
-from openrouter_guard.rules import record as records
+from openrouter_guard.rules import trial_calls
 from openrouter_guard.rules.breaker import Open, Policy
-from openrouter_guard.rules.record import Record
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.store import Seen, Store
 from openrouter_guard.store.store import Decide
 
@@ -111,7 +111,7 @@ class Permits:
 
     def _permit(self, owner: str, record: Record | None, now_s: float) -> Record | None:
         known = self._fleet.known(record, now_s)
-        return known and records.with_permit(known, owner, now_s=now_s, policy=self._policy)
+        return known and trial_calls.with_permit(known, owner, now_s=now_s, policy=self._policy)
 
     async def _renew(self, owner: str) -> None:
         until_s = time.monotonic() + self._policy.trial_call_s

@@ -8,11 +8,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
+from openrouter_guard.rules.admission import admitted_share, block_s
 from openrouter_guard.rules.breaker import Closed, Phase, Policy
 from openrouter_guard.rules.limits import is_look_due
 from openrouter_guard.rules.models import Models, cooling, cooling_s
 from openrouter_guard.rules.override import OverrideKind
-from openrouter_guard.rules.record import Record, admitted_share, block_s
+from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import OpenRouterState, Signal
 
 __all__ = ["Desk", "Ended", "Refused", "Ticket", "View", "monotonic_offset"]

@@ -13,7 +13,8 @@ from openrouter_guard.api.problems import documented
 from openrouter_guard.api.service import Service
 from openrouter_guard.api.write_schemas import OverrideAnswered, OverrideBody, Words
 from openrouter_guard.rules.override import Override
-from openrouter_guard.rules.record import Record, overridden, released
+from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.transitions import overridden, released
 
 from .common import PREFIX, Scope, of_scope
 from .writing import OF_WRITERS, ForWriters, breaker

@@ -1,0 +1,118 @@
+"""How the shared state moves from one phase to another, and how each move is told.
+
+Every function takes the record as it was read and returns the one that should follow; the store commits it only if
+nobody changed it in between. A record that needs no change is returned as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import breaker as breakers
+from . import older
+from . import run as runs
+from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from .override import Override
+from .shared_state import KEPT_TRANSITIONS, Record, Transition, next_epoch
+from .signals import OpenRouterState
+
+__all__ = [
+    "OVERRIDE_ENDED",
+    "moved",
+    "now_closed",
+    "now_half_open",
+    "now_open",
+    "overridden",
+    "released",
+    "reset",
+    "told",
+]
+
+KEY_WORKS = "Calls were refused as if the API key were invalid, but the key works"
+OVERRIDE_ENDED = "override_ended"
+
+
+def overridden(record: Record, override: Override, now_s: float) -> Record:
+    """The record once a person's decision stands; it replaces an earlier one."""
+    fleet = record.live_reporters if isinstance(record.breaker, Closed) else record.fleet
+    after = replace(record, override=override, fleet=fleet, legacy_open=None)
+    return told(after, record.phase(now_s), after.phase(now_s), override.kind, override.who, now_s)
+
+
+def released(record: Record, *, by: str, now_s: float) -> Record:
+    """The record once no override stands: the breaker is what it was, with a ramp where calls were refused."""
+    if record.override is None:
+        return record
+    breaker = record.breaker
+    if record.override.is_open and isinstance(breaker, Closed):
+        breaker = Closed(trips=breaker.trips, since_s=now_s, on_probation=breaker.on_probation)
+    before = Phase.OPEN if record.override.is_open else Phase.CLOSED
+    after = replace(record, breaker=breaker, override=None, legacy_open=None)
+    return told(after, before, after.phase(now_s), OVERRIDE_ENDED, by, now_s)
+
+
+def reset(record: Record, *, by: str, now_s: float) -> Record:
+    """The record once a person has closed the breaker and ended the override; a rate limit stands."""
+    record = released(record, by=by, now_s=now_s)
+    if isinstance(record.breaker, Closed):
+        return replace(record, breaker=runs.without(record.breaker))
+    breaker = Closed(trips=record.breaker.trips, since_s=now_s)
+    upstream = replace(record.upstream, state=OpenRouterState.ACTIVE, message=f"Reset by {by}", error_details="")
+    return moved(replace(record, upstream=upstream), breaker, "reset", by, now_s)
+
+
+def now_open(record: Record, reason: str, by: str, now_s: float, policy: Policy) -> Record:
+    share = _share(record.epoch)
+    breaker = breakers.opened(record.breaker, reason=reason, now_s=now_s, policy=policy, share=share)
+    if isinstance(record.breaker, Closed):
+        record = replace(record, fleet=record.live_reporters)
+    seen = record.upstream
+    if seen.state is OpenRouterState.API_KEY_INVALID and reason == OpenRouterState.SERVICE_UNAVAILABLE:
+        seen = replace(seen, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS)
+    record = replace(record, upstream=older.unwell(seen, reason))
+    return moved(record, breaker, reason, by, now_s)
+
+
+def now_half_open(record: Record, breaker: Open, by: str, now_s: float) -> Record:
+    """The record whose open breaker may be tried before its wait is over, for a health check found it well."""
+    after = HalfOpen(
+        breaker.reason, breaker.opened_at_s, breaker.trips, breaker.failures, {}, now_s, until_s=breaker.until_s
+    )
+    return moved(record, after, "check_succeeded", by, now_s)
+
+
+def _share(number: int) -> float:
+    """A number from 0 up to 1 that looks drawn by lot, and is the same for all who decide on the same record."""
+    return number * 0x9E3779B1 % 2**32 / 2**32
+
+
+def now_closed(record: Record, by: str, now_s: float, *, on_probation: bool = False) -> Record:
+    breaker = Closed(trips=getattr(record.breaker, "trips", 0), since_s=now_s, on_probation=on_probation)
+    upstream = replace(
+        record.upstream,
+        state=OpenRouterState.ACTIVE,
+        message="Health checks succeed" if on_probation else "Service active",
+        error_details="",
+        last_success_s=record.upstream.last_success_s if on_probation else now_s,
+        # What one trial call was told to wait stands, though another succeeded.
+        rate_limit_reset_s=record.upstream.rate_limit_reset_s if record.upstream.rate_limit_reset_s > now_s else 0.0,
+    )
+    reason = "checks_succeeded" if on_probation else "trial_succeeded"
+    return moved(replace(record, upstream=upstream), breaker, reason, by, now_s)
+
+
+def moved(record: Record, breaker: Breaker, reason: str, by: str, now_s: float) -> Record:
+    # What readers saw: an open breaker whose time has passed was half-open already, but nobody wrote that down.
+    before = Phase.OPEN if isinstance(record.breaker, Open) else record.phase(now_s)
+    after = replace(record, breaker=breaker, legacy_open=None, legacy_news=older.News.NOTHING, good_checks=0)
+    return told(after, before, breakers.phase(breaker, now_s), reason, by, now_s)
+
+
+def told(record: Record, before: Phase, after: Phase, reason: str, by: str, now_s: float) -> Record:
+    """The record with one more transition, in a new epoch."""
+    # Counted on, so that whoever decides on the same record comes to the same, be it only to show it.
+    epoch = record.epoch + 1 if record.epoch else next_epoch(0, now_s)
+    change = Transition(epoch, before, after, reason, by, now_s)
+    upstream = replace(record.upstream, last_check_s=now_s)
+    kept = (*record.transitions, change)[-KEPT_TRANSITIONS:]
+    return replace(record, epoch=epoch, transitions=kept, upstream=upstream)

@@ -1,0 +1,84 @@
+"""The trial calls of a half-open breaker: who may make one, and what follows from its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import breaker as breakers
+from . import limits
+from .breaker import Closed, HalfOpen, Policy
+from .shared_state import Record
+from .signals import Effect, OpenRouterState, Signal
+from .transitions import moved, now_closed, now_open
+
+__all__ = [
+    "after_trial",
+    "holds_permit",
+    "limited",
+    "with_permit",
+    "without_permit",
+]
+
+
+def with_permit(record: Record, owner: str, *, now_s: float, policy: Policy) -> Record | None:
+    """The record once *owner* holds one of the fleet's permits, None if it cannot have one.
+
+    While a rate limit lasts nobody gets one: the call would be refused and tell nothing. But who has one may renew
+    it, and where the limit is a long one somebody looks every few minutes whether it still stands.
+    """
+    if record.override is not None:
+        return None
+    is_look = limits.is_look_due(record, now_s)
+    if is_look and isinstance(record.breaker, Closed):
+        return limits.looked(record, owner, now_s)
+    breaker = breakers.with_permit(record.breaker, owner, now_s=now_s, policy=policy)
+    if breaker is None:
+        return None
+    is_held = isinstance(record.breaker, HalfOpen) and owner in record.breaker.permits
+    if record.upstream.limited_until_s > now_s and not is_held and not is_look:
+        return None
+    if is_look and not is_held:
+        record = limits.looked(record, owner, now_s)
+    if isinstance(record.breaker, HalfOpen):
+        return replace(record, breaker=breaker)
+    return moved(record, breaker, "reset_timeout", owner, now_s)
+
+
+def holds_permit(record: Record, owner: str) -> bool:
+    """Whether *owner* has leave to try one call."""
+    return owner == record.limit.looker or owner in getattr(record.breaker, "permits", ())
+
+
+def without_permit(record: Record, owner: str) -> Record:
+    return replace(record, breaker=breakers.without_permit(record.breaker, owner))
+
+
+def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, policy: Policy) -> Record:
+    """The record after the trial call of *owner* ended; a call whose permit is gone decides nothing.
+
+    Nor does one that met a rate limit: somebody answered, but not the question. Its permit goes back, and calls wait
+    until the limit is over. One that succeeds although a long limit stood ends that too.
+    """
+    is_success, is_void = signal.effect is Effect.SUCCESS, signal.effect in (Effect.NEUTRAL, Effect.MODEL)
+    record = limits.after_look(record, owner, is_success=is_success, is_void=is_void, now_s=now_s)
+    if not isinstance(record.breaker, HalfOpen) or owner not in record.breaker.permits:
+        return record
+    match signal.effect:
+        case _ if record.override is not None:
+            return without_permit(record, owner)
+        case Effect.SUCCESS:
+            return now_closed(record, owner, now_s)
+        case Effect.NEUTRAL | Effect.MODEL | Effect.RATE_LIMIT:
+            return without_permit(record, owner)
+        case _:
+            reason = signal.reported.value if signal.reported else OpenRouterState.ERROR.value
+            return now_open(record, reason, owner, now_s, policy)
+
+
+def limited(record: Record, signal: Signal, now_s: float, *, by: str = "") -> Record:
+    """The record after the platform's rate limit told the reporter *by* how long to wait; the later time wins."""
+    upstream = replace(record.upstream, state=OpenRouterState.RATE_LIMITED, message=signal.message)
+    after = limits.claimed(record, signal.wait_s or 0.0, by=by, now_s=now_s)
+    if after is record:
+        return record  # nobody is held for it
+    return replace(after, upstream=replace(upstream, rate_limit_reset_s=after.upstream.rate_limit_reset_s))
