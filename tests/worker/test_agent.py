@@ -21,8 +21,8 @@ from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.rules.wire import iso, unix_s
 from openrouter_guard.store import Batch, Seen, Store
-from openrouter_guard.worker import agent as agents
 from openrouter_guard.worker.agent import Agent
+from openrouter_guard.worker.outbox import _taken
 from openrouter_guard.worker.view import Ended, Ticket
 from tests.existing import STATE
 from tests.waiting import until
@@ -184,7 +184,7 @@ def test_what_another_agent_has_taken_meanwhile_ends_nothing() -> None:
             return super().__len__() + 1
 
     note: Ended = (SUCCESS, Ticket(1, ""), 0.0, 1.0, None)
-    assert list(agents._taken(Shared([note, note]))) == [note, note]
+    assert list(_taken(Shared([note, note]))) == [note, note]
 
 
 def test_a_mistake_of_our_own_ends_no_report(

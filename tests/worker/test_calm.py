@@ -45,7 +45,7 @@ def calm(guard: Guard) -> None:
 
 def waits(guard: Guard) -> bool:
     """Whether results were merged and not told."""
-    return bool(agent(guard)._pending)
+    return agent(guard)._outbox.has_waiting
 
 
 @pytest.fixture

@@ -11,32 +11,33 @@ import math
 import time
 import uuid
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 
 from openrouter_guard.edge import Edge
 from openrouter_guard.errors import StoreContended, StoreError, StoreUnavailable
-from openrouter_guard.rules import checks, models, news, settling, shared_state, times, trial_calls
+from openrouter_guard.rules import checks, models, news, shared_state, times, trial_calls
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.question import Question
 from openrouter_guard.rules.shared_state import Record
-from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal
+from openrouter_guard.rules.signals import Signal
 from openrouter_guard.rules.wire import iso
-from openrouter_guard.store import Batch, Seen, Store
+from openrouter_guard.store import Seen, Store
 from openrouter_guard.store.store import Decide
 from openrouter_guard.understanding import understood
 
 from .alone import Alone
 from .answers import Answers
-from .flight import Flight, question_in
+from .decisions import Decisions
+from .flight import Flight
+from .knowledge import Knowledge
 from .loops import HEARTBEAT_S, RETRY_S, forever, optional, own_version, pause
-from .pending import Pending, last_of, result_of
+from .outbox import Outbox
+from .pending import result_of
 from .permits import Fleet, Permits
-from .view import Desk, Ended, View, monotonic_offset
+from .view import Desk, View, monotonic_offset
 
 __all__ = ["FIRST_VIEW_S", "Agent"]
 
@@ -55,7 +56,6 @@ not suffer: failures are told at once, the second in a row is pushed to all, and
 MIXED_S = 7 * 86_400.0
 """So long after a writer of the existing format was noticed, which pushes nothing, there are looks every second: a
 migration has quiet nights and weekends."""
-_ENDED = models.Run(ended=True)
 
 
 class Agent:
@@ -64,7 +64,6 @@ class Agent:
     def __init__(self, store: Store, policy: Policy, worker_id: str, desk: Desk | None = None) -> None:
         desk = desk or Desk()
         self._desk = weakref.ref(desk)
-        self._results, self._refused = desk.results, desk.refused
         self._flight = Flight(desk.begun)
         self.view = View(Record(), monotonic_offset(time.time()), is_known=False)
         self.looked = asyncio.Event()
@@ -75,22 +74,20 @@ class Agent:
         self._policy = policy
         self._worker_id = worker_id
         self._reporter = f"w{uuid.uuid4().hex[:8]}"
-        self._seq = 0
-        self._pending: deque[Pending] = deque()
-        self._uncertain: Pending | None = None
+        self._outbox = Outbox(desk, self._flight, policy, worker_id, self._reporter)
         self._work = asyncio.Event()
-        self._has_gathered_all = False
-        self._told_s = self._seen_s = self._sent_s = -math.inf
+        self._told_s = self._seen_s = -math.inf
         self._patience_s = FLUSH_S
         self._is_pushed = False
-        self._errands: set[asyncio.Task[None]] = set()
         self._alone = Alone(lambda: self.view, self._show, policy, worker_id, self._reporter, self._flight)
         self._answers = Answers(store, self._reporter, self._answer, lambda: self.view.now_s, self.refresh)
-        self._shared: Record | None = None
         self._heard: Record | None = None
         # One conversation at a time, so that an older answer never replaces a newer one.
         self._turn = asyncio.Lock()
-        fleet = Fleet(self._latest, lambda: self._seen_s, self._known, self._adopt, self._decided)
+        self._known = Knowledge(policy, worker_id, self._answers.is_only, self._spoken)
+        self._decisions = Decisions(store, self._turn, self._alone, self._latest, self._adopt, self._note_away)
+        decided = self._decisions.commit
+        fleet = Fleet(self._latest, lambda: self._seen_s, self._known.to_decide_on, self._adopt, decided)
         self._permits = Permits(store, self._turn, fleet, policy)
         self._flushing = asyncio.Lock()
         self._loops: list[asyncio.Task[None]] = []
@@ -136,11 +133,11 @@ class Agent:
         Raises:
             StoreError: If Redis does not take the results.
         """
-        await self._errands_done()
+        await self._decisions.done()
         await self.flush()
         # What follows from the results belongs to them.
         await self._answers.decided()
-        await self._errands_done()
+        await self._decisions.done()
 
     async def farewell(self) -> None:
         """Report what is left: show callers nothing any more, and take what they have noted."""
@@ -150,16 +147,11 @@ class Agent:
         # Or this would keep it for as long as it takes.
         del desk
         with suppress(StoreError):
-            await self._errands_done()
+            await self._decisions.done()
             self._gather()
             # What ends from here on is the next agent's: nothing would tell of what this one takes from the desk.
-            self._has_gathered_all = True
+            self._outbox.is_shut = True
             await self.finish()
-
-    async def _errands_done(self) -> None:
-        if self._errands:
-            # Who stops waiting for them must not stop them.
-            await asyncio.wait(self._errands)
 
     async def close(self) -> None:
         """Let go of Redis, once no work is left that uses it."""
@@ -211,7 +203,7 @@ class Agent:
         signal = self._of_fleet(signal, model, self.view.now_s)
 
         def verdict(record: Record | None, now_s: float) -> Record | None:
-            known = self._known(record, now_s)
+            known = self._known.to_decide_on(record, now_s)
             return known and trial_calls.after_trial(known, signal, owner, now_s=now_s, policy=self._policy)
 
         if self._alone.is_so and self._alone.decide(verdict):
@@ -219,36 +211,7 @@ class Agent:
             return
         # The permit guards it: what was read last of the fleet will do, where the permit is in it.
         held = getattr(self._seen.record.breaker, "permits", ()) if self._seen.record else ()
-        self._soon(verdict, is_direct=owner in held)
-
-    async def _change(self, decide: Decide, *, is_direct: bool = False) -> bool:
-        """Commit a decision, where it *is_direct* first on what was read last; True if there was one to commit."""
-        async with self._turn:
-            return await self._decided(decide, self._latest() if is_direct else None)
-
-    async def _decided(self, decide: Decide, seen: Seen | None) -> bool:
-        decided = False
-
-        def watched(record: Record | None, now_s: float) -> Record | None:
-            nonlocal decided
-            new = decide(record, now_s)
-            decided = new is not None and new != record
-            return new
-
-        self._adopt(await self._store.change(watched, seen))
-        return decided
-
-    def _soon(self, decide: Decide, *, is_direct: bool = False) -> None:
-        errand = asyncio.create_task(self._decide(decide, is_direct=is_direct))
-        self._errands.add(errand)
-        errand.add_done_callback(self._errands.discard)
-
-    async def _decide(self, decide: Decide, *, is_direct: bool) -> None:
-        try:
-            await self._change(decide, is_direct=is_direct)
-        except StoreError as error:
-            self._note_away(error)
-            self._alone.decide(decide)
+        self._decisions.soon(verdict, is_direct=owner in held)
 
     # -- reporting ----------------------------------------------------------------------------------------------
 
@@ -260,67 +223,39 @@ class Agent:
         """
         async with self._flushing:
             self._gather()
-            while self._uncertain or self._pending:
+            while not self._outbox.is_empty:
                 await self._flush_one()
 
     async def _flush_one(self) -> None:
-        if self._uncertain is None:
-            # From here on the batch is closed: should its fate stay unknown, it goes again as it is.
-            self._uncertain = self._pending.popleft()
-            # Until it is sent, no look shows it.
-            self._sent_s = math.inf
-            self._seq += 1
-        batch = self._uncertain.batch(self._reporter, self._seq, now_s=self.view.now_s, answers=True)
+        out = self._outbox.next_out()
+        batch = self._outbox.batch(out, self.view.now_s)
         async with self._turn:
-            self._sent_s = time.monotonic()
-            counted = await self._store.count(batch, at_s=self._uncertain.since_s, lost=self._lost)
-            self._uncertain = None
+            self._outbox.sent_s = time.monotonic()
+            counted = await self._store.count(batch, at_s=out.since_s, lost=self._lost)
+            self._outbox.counted()
             self._told_s, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
             self._alone.is_heard()
             await self._settle(counted.seen)
 
     def _gather(self) -> None:
-        """Merge what has ended by now into the batches that wait."""
-        if self._has_gathered_all:
-            return
-        doubts: dict[ErrorType | None, Signal] = {}
-        seen, notes = deque[Pending](), models.Notes(self.view.models, self.view.now_s)
-        taken = list(_taken(self._results))
-        self._flight.note(taken)
-        offset_s = self._flight.offset_s(self.view.offset_s)
-        for signal, (epoch, _), began_s, ended_s, named in taken:
-            model = models.clean(named) if named else ""
-            at_s, took_s = ended_s + offset_s, ended_s - began_s if began_s else None
-            pending = last_of(self._pending, epoch, at_s, self._worker_id, self._policy)
-            if signal is SUCCESS and not self._alone.is_so and not (model and notes.is_news(model, _ENDED, at_s)):
-                pending.succeed(at_s, took_s)
-                continue
-            result = result_of(signal, epoch, at_s, took_s=took_s, model=model, notes=notes)
-            pending.add(result)
-            if self._alone.is_so:
-                last_of(seen, epoch, at_s, self._worker_id, self._policy).add(result)
-            if result.signal.doubts_account:
-                doubts[result.signal.error_type] = result.signal
-        if notes.models is not self.view.models:
-            self.view = replace(self.view, models=notes.models)
-        for signal in doubts.values():
-            self._soon(partial(self._doubted, signal))
-        self._gather_refused()
-        for batch in self._batches(seen):
+        """Take what has ended by now from the desk, and draw what follows at once."""
+        gathered = self._outbox.gather(self.view, is_alone=self._alone.is_so)
+        if gathered.notes.models is not self.view.models:
+            self.view = replace(self.view, models=gathered.notes.models)
+        for signal in gathered.doubts.values():
+            self._decisions.soon(partial(self._doubted, signal))
+        for batch in self._outbox.batches(gathered.alone, self.view.now_s):
             self._alone.count(batch)
 
     def _answer(self, question: Question) -> int:
         self._gather()
-        return self._flight.answer(question, self.view.now_s, self._flight.offset_s(self.view.offset_s))
+        return self._spoken(question, self.view.now_s)
 
-    def _gather_refused(self) -> None:
-        if self._refused.number:
-            refused, self._refused.number = self._refused.number, 0
-            pending = last_of(self._pending, self.view.record.epoch, self.view.now_s, self._worker_id, self._policy)
-            pending.counters["not_permitted_calls"] += refused
+    def _spoken(self, question: Question, now_s: float) -> int:
+        return self._flight.answer(question, now_s, self._flight.offset_s(self.view.offset_s))
 
     def _doubted(self, signal: Signal, record: Record | None, now_s: float) -> Record | None:
-        known = self._known(record, now_s)
+        known = self._known.to_decide_on(record, now_s)
         return known and checks.doubted(known, signal, now_s=now_s, policy=self._policy, by=self._worker_id)
 
     def _of_fleet(self, signal: Signal, model: str, now_s: float) -> Signal:
@@ -331,10 +266,10 @@ class Agent:
         """Hold the fleet back soon, until the platform's rate limit is over."""
 
         def decide(record: Record | None, now_s: float) -> Record:
-            known = self._known(record, now_s) or shared_state.fresh(now_s)
+            known = self._known.to_decide_on(record, now_s) or shared_state.fresh(now_s)
             return trial_calls.limited(known, signal, now_s, by=self._reporter)
 
-        self._soon(decide)
+        self._decisions.soon(decide)
 
     # -- the shared state ---------------------------------------------------------------------------------------
 
@@ -354,50 +289,23 @@ class Agent:
     async def _settle(self, seen: Seen) -> None:
         """Take what was read, and commit what follows from it; whoever sees it first does it."""
         self._adopt(seen)
-        if self._current(seen.record, seen.now_s) not in (None, seen.record):
-            self._adopt(await self._store.change(self._current, seen))
+        if self._known.current(seen.record, seen.now_s) not in (None, seen.record):
+            self._adopt(await self._store.change(self._known.current, seen))
 
     def _latest(self) -> Seen:
         """What was read last, by the clock as it is now."""
         return replace(self._seen, now_s=self.view.now_s, models=self.view.models)
 
-    def _current(self, record: Record | None, now_s: float) -> Record | None:
-        return self._restored(record, now_s) or (record and self._settled(record, now_s))
-
-    def _restored(self, record: Record | None, now_s: float) -> Record | None:
-        return recovered(self._shared or Record(), record, now_s, self._policy)
-
     @property
     def _lost(self) -> Decide | None:
         """What a state that Redis has lost is to begin with, if we know of anything."""
-        return self._current if self._restored(None, self.view.now_s) else None
-
-    def _known(self, record: Record | None, now_s: float) -> Record | None:
-        """What to decide on: the record, or the one that Redis has lost."""
-        known = self._restored(record, now_s) or record
-        # What an older writer wrote over it comes first.
-        return known if known is None or known.legacy_open is None else self._settled(known, now_s)
-
-    def _settled(self, record: Record, now_s: float) -> Record:
-        after = settling.settled(record, now_s=now_s, policy=self._policy, by=self._worker_id)
-        question = question_in(after)
-        if question is None or not self._answers.is_only(after):
-            return after
-        # Nobody waits for what only we could say.
-        answered = settling.answered(
-            after, self._flight.answer(question, now_s, self._flight.offset_s(self.view.offset_s)), now_s
-        )
-        return settling.settled(answered, now_s=now_s, policy=self._policy, by=self._worker_id)
+        return self._known.current if self._known.restored(None, self.view.now_s) else None
 
     def _adopt(self, seen: Seen) -> None:
         with understood(self._store.address):
-            # What Redis lost stays known as it was: only a commit may give it a new epoch.
-            is_lost = self._restored(seen.record, seen.now_s) is not None
-            shared = self._shared if is_lost else seen.record
-            record = self._settled(shared or Record(), seen.now_s)
+            record = self._known.take(seen.record, seen.now_s)
         known = {**seen.models, **self._put_back(seen)}
-        self._shared = shared
-        self._answers.see(shared)
+        self._answers.see(self._known.shared)
         self._seen = seen
         if self._heard is not None and self._heard.epoch > record.epoch:
             record = self._heard
@@ -417,8 +325,7 @@ class Agent:
         lost = models.lost(self._seen.models, seen.models, now_s=seen.now_s, policy=self._policy)
         for name, model in lost.items():
             epoch = seen.record.epoch if seen.record else 0
-            pending = last_of(self._pending, epoch, seen.now_s, self._worker_id, self._policy)
-            pending.models.setdefault(name, models.Run()).add(models.Run(until_s=model.until_s, reason=model.reason))
+            self._outbox.cooling(name, model, epoch, seen.now_s)
             self._work.set()
         return lost
 
@@ -430,13 +337,8 @@ class Agent:
         if _is_silent(error) and not self.view.is_known:
             # Calls still wait for the first look: perhaps Redis is only far away.
             return
-        # What was sent may have been counted; then a look since has shown it.
-        sent = [self._uncertain] if self._uncertain is not None and self._seen_s < self._sent_s else []
-        self._alone.begins(error, self._store.address, self._batches([*sent, *self._pending]))
-
-    def _batches(self, waiting: Iterable[Pending]) -> Iterator[Batch]:
-        now_s = self.view.now_s
-        return (each.batch(self._reporter, self._seq, now_s=now_s, answers=True) for each in waiting)
+        unseen = self._outbox.unseen(self._seen_s, self.view.now_s)
+        self._alone.begins(error, self._store.address, unseen)
 
     # -- the loops ----------------------------------------------------------------------------------------------
 
@@ -464,7 +366,7 @@ class Agent:
 
     async def _poll(self) -> None:
         # Where results wait, telling them will be the look.
-        if not self._is_calm or (time.monotonic() - self._seen_s >= CALM_S and not self._pending):
+        if not self._is_calm or (time.monotonic() - self._seen_s >= CALM_S and not self._outbox.has_waiting):
             await self.refresh()
         await pause(POLL_S)
 
@@ -509,10 +411,3 @@ class Agent:
 
 def _is_silent(error: Exception) -> bool:
     return isinstance(error, StoreUnavailable) and error.is_silent
-
-
-def _taken(results: deque[Ended]) -> Iterator[Ended]:
-    """Those that are there now; where a guard was closed and used again, two agents take from it for a while."""
-    with suppress(IndexError):
-        for _ in range(len(results)):
-            yield results.popleft()
