@@ -32,7 +32,7 @@ async def outage(settings: Settings, upstream: FakeUpstream, store: Store) -> As
     details = json.dumps(error | {"error_message": "HTTP 503", "status_code": 503})
     fields = {"state": "service_unavailable", "message": "…", "error_details": details}
     run = Run(failures=5, until_s=time.time() + 60, reason="rate_limited")
-    counters = {"total_calls": 5, "successful_calls": 1, "failed_calls": 4, latency.field_of(1.0): 5}
+    counters = {"total_calls": 5, "successful_calls": 1, "failed_calls": 4, latency.FIELDS[latency.index_of(1.0)]: 5}
     async with running(settings, upstream) as service:
         await ask(service)
         await service.post(f"{PREFIX}/override", json=_forced(), headers=bearer(WRITE_TOKEN))

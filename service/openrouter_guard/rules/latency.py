@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from .parsing import whole
 
-__all__ = ["BOUNDS_MS", "FIELDS", "SUM", "Latency", "field_of", "merged", "of_counters"]
+__all__ = ["BOUNDS_MS", "FIELDS", "SUM", "Latency", "index_of", "merged", "of_counters"]
 
 BOUNDS_MS: tuple[int, ...] = tuple(digit * 10**power for power in range(5) for digit in (10, 15, 20, 30, 50, 70))
 """Upper bounds from 10 ms to 700 s, each 1.3 to 1.7 times the one before."""
@@ -25,9 +25,9 @@ _COUNTER_MOST = 10**15
 _BOUNDS_S: tuple[float, ...] = tuple(bound / 1000 for bound in BOUNDS_MS)
 
 
-def field_of(took_s: float) -> str:
-    """The counter of a call that took so many seconds."""
-    return FIELDS[bisect_left(_BOUNDS_S, took_s)]
+def index_of(took_s: float) -> int:
+    """Where in ``FIELDS`` the counter is of a call that took so many seconds."""
+    return bisect_left(_BOUNDS_S, took_s)
 
 
 @dataclass(frozen=True, slots=True)

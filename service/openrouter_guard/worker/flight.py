@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, repeat, starmap
+from operator import itemgetter
+from typing import TypeVar
 
 from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.question import SUCCESSES_KEPT, Question
@@ -14,11 +16,14 @@ from openrouter_guard.rules.signals import SUCCESS
 
 from .view import Ended
 
-__all__ = ["Flight", "question_in"]
+__all__ = ["Flight", "popped", "question_in"]
+
+T = TypeVar("T")
 
 LONGEST_S = 900.0
 """A call that has been out for so long is taken for one whose end was never told."""
 TIDY_AT = 4096
+_BEGAN_S = itemgetter(2)
 STEADY_S = 0.1
 """By so much the clocks may seem to differ from one answer of Redis to the next, which took more or less time."""
 
@@ -52,9 +57,8 @@ class Flight:
     def note(self, ended: Sequence[Ended]) -> None:
         """Take what was noted. The calls that ended must have been taken before: each has begun by then."""
         with suppress(IndexError):
-            for _ in range(len(self._begun)):
-                self._under_way.add(self._begun.popleft())
-        self._under_way.difference_update([began_s for _, _, began_s, _, _ in ended])
+            self._under_way.update(popped(self._begun))
+        self._under_way.difference_update(map(_BEGAN_S, ended))
         well = ((began_s, at_s) for signal, _, began_s, at_s, _ in reversed(ended) if signal is SUCCESS and began_s)
         self._ended_well.extend(reversed(list(islice(well, SUCCESSES_KEPT))))
         if len(self._under_way) > self._tidy_at:
@@ -81,3 +85,13 @@ def question_in(record: Record | None) -> Question | None:
     """The question that is out."""
     breaker = record.breaker if record else None
     return breaker.question if isinstance(breaker, Closed) else None
+
+
+def popped(queue: deque[T]) -> Iterator[T]:
+    """What is in the queue now, from its left end, with no line of Python for each.
+
+    Raises:
+        IndexError: While it is iterated, where another thread takes from the queue too. What came before has been
+            taken: put it into a list that was there already.
+    """
+    return starmap(queue.popleft, repeat((), len(queue)))

@@ -13,7 +13,7 @@ from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal
 from openrouter_guard.store import Batch
 
-from .flight import Flight
+from .flight import Flight, popped
 from .pending import Pending, last_of, result_of
 from .view import Desk, Ended, View
 
@@ -69,14 +69,14 @@ class Outbox:
         gathered = Gathered(models.Notes(view.models, view.now_s))
         if self.is_shut:
             return gathered
-        taken = list(_taken(self._results))
+        taken = _taken(self._results)
         self._flight.note(taken)
         offset_s = self._flight.offset_s(view.offset_s)
         for ended in taken:
             self._note(ended, offset_s, gathered, is_alone=is_alone)
         if self._refused.number:
             refused, self._refused.number = self._refused.number, 0
-            self._last(view.record.epoch, view.now_s).counters["not_permitted_calls"] += refused
+            self._last(view.record.epoch, view.now_s).counted["not_permitted_calls"] += refused
         return gathered
 
     def _note(self, ended: Ended, offset_s: float, gathered: Gathered, *, is_alone: bool) -> None:
@@ -144,8 +144,9 @@ class Outbox:
         return self.batches([*sent, *self._pending], now_s)
 
 
-def _taken(results: deque[Ended]) -> Iterator[Ended]:
+def _taken(results: deque[Ended]) -> list[Ended]:
     """Those that are there now; where a guard was closed and used again, two agents take from it for a while."""
+    taken: list[Ended] = []
     with suppress(IndexError):
-        for _ in range(len(results)):
-            yield results.popleft()
+        taken.extend(popped(results))
+    return taken
