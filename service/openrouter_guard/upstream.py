@@ -191,6 +191,10 @@ class OpenRouter:
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
+    @property
+    def has_key(self) -> bool:
+        return bool(self._api_key)
+
     async def close(self) -> None:
         await self._client.aclose()
 

@@ -10,7 +10,7 @@ from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.runtime import View
 
-from .status import is_known
+from .serving import is_known
 
 __all__ = ["KEEP_S", "svg", "words"]
 

@@ -22,8 +22,7 @@ from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings
 
 from .figures import Figures
-from .serving import age_s
-from .status import is_known
+from .serving import age_s, is_known
 
 __all__ = ["PREFIX", "SharedState", "Source"]
 

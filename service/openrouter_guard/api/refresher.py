@@ -14,14 +14,14 @@ from functools import partial
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.checks import CHECKER_PREFIX, after_check, is_checks_only, with_check_slot
-from openrouter_guard.rules.shared_state import Record, Upstream
-from openrouter_guard.rules.signals import Effect, ErrorType, OpenRouterState
+from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.signals import Effect, ErrorType
 from openrouter_guard.runtime import Cache, cancelled
 from openrouter_guard.settings import Thresholds
 from openrouter_guard.store import Batch
-from openrouter_guard.upstream import Finding, OpenRouter
+from openrouter_guard.upstream import NO_KEY, Finding, OpenRouter
 
-from .serving import GRACE_S, Chance, chance
+from .serving import GRACE_S, Chance, chance, is_known
 
 __all__ = ["Refresher"]
 
@@ -49,7 +49,15 @@ class Refresher:
     @property
     def chance(self) -> Chance:
         view = self._cache.view
-        return chance(view.record, view.now_s, is_away=view.is_degraded, thresholds=self._thresholds)
+        found = chance(view.record, view.now_s, is_away=view.is_degraded, thresholds=self._thresholds)
+        # Without a key there is nothing to ask with, and once that is written down, nothing to add.
+        is_mute = found is Chance.FREE and not self.has_key and is_known(view.record)
+        return Chance.NONE if is_mute else found
+
+    @property
+    def has_key(self) -> bool:
+        """Whether checks can be made; without it no turn of the fleet's is taken, and nobody's finding replaced."""
+        return self._upstream.has_key
 
     def start(self) -> asyncio.Task[None]:
         """Make a check if it is our turn; joins the one that runs already."""
@@ -76,17 +84,28 @@ class Refresher:
 
     async def _refresh(self) -> None:
         try:
-            reserved = await self._reserve()
-            if reserved is not None:
-                began_s, at_s = time.monotonic(), self._cache.now_s
-                finding = await self._upstream.check(at_s)
-                if finding.state is not OpenRouterState.API_KEY_MISSING:
-                    self._on_check(finding, time.monotonic() - began_s)
-                await self._commit(finding, reserved.epoch, at_s)
+            if self.has_key:
+                await self._check()
+            else:
+                await self._cache.change(self._without_key)
         except StoreError:
             return  # the cache has logged it, once; the slot passes
         except Exception:
             logger.exception("a health check failed in a way that nobody thought of")
+
+    async def _check(self) -> None:
+        reserved = await self._reserve()
+        if reserved is not None:
+            began_s, at_s = time.monotonic(), self._cache.now_s
+            finding = await self._upstream.check(at_s)
+            self._on_check(finding, time.monotonic() - began_s)
+            await self._commit(finding, reserved.epoch, at_s)
+
+    def _without_key(self, record: Record | None, now_s: float) -> Record | None:
+        """Say that there is no key, where nobody knows anything."""
+        base = self._cache.base(record, now_s)
+        told = replace(NO_KEY.upstream(now_s), checked_s=0.0, amounts_s=0.0)
+        return None if is_known(base) else replace(base, upstream=told)
 
     async def _reserve(self) -> Record | None:
         """The record with the fleet's slot in it, None if the slot is somebody else's."""
@@ -112,19 +131,9 @@ class Refresher:
 
     def _after(self, finding: Finding, began_s: float, record: Record | None, now_s: float) -> Record:
         base = self._cache.base(record, now_s)
-        found = finding.upstream(now_s)
-        seen = _kept(base.upstream, found) if _knows_less(finding, base.upstream) else found
+        seen = finding.upstream(now_s)
         policy, by = self._cache.policy, self._cache.by
         return after_check(base, seen, now_s=now_s, policy=policy, by=by, began_s=began_s, reporter=self._reporter)
-
-
-def _knows_less(finding: Finding, seen: Upstream) -> bool:
-    """Whether workers, with a key of their own, called since the last look: what they saw is worth more."""
-    return finding.state is OpenRouterState.API_KEY_MISSING and seen.last_api_call_s > seen.checked_s
-
-
-def _kept(seen: Upstream, found: Upstream) -> Upstream:
-    return replace(found, state=seen.state, message=seen.message, error_details=seen.error_details)
 
 
 def _runs(finding: Finding, record: Record | None) -> Sequence[tuple[str, int]]:

@@ -238,6 +238,8 @@ class Service:
 
     def _is_due(self, view: View) -> bool:
         """Whether to check although no request asks for it."""
+        if not self._refresher.has_key:
+            return self._refresher.chance is Chance.FREE
         record, now_s, policy = view.record or Record(), view.now_s, self.settings.policy
         if is_recheck_due(record, now_s=now_s, policy=policy, slot_s=self._thresholds.check_slot_s):
             return not view.is_degraded

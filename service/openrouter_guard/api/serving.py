@@ -6,9 +6,9 @@ from dataclasses import replace
 from enum import StrEnum
 
 from openrouter_guard.rules.admission import block_s
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import Closed, Phase
 from openrouter_guard.rules.limits import wants_check
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.settings import Thresholds
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "age_s",
     "chance",
     "is_due",
+    "is_known",
     "mood",
     "plan",
     "source",
@@ -158,3 +159,10 @@ def is_due(age_s: float | None, phase: Phase, *, thresholds: Thresholds, mood: M
     """
     limit_s = thresholds.fresh_s if mood is Mood.TROUBLED else thresholds.stale_s
     return age_s is None or phase is Phase.HALF_OPEN or age_s >= limit_s
+
+
+def is_known(record: Record | None) -> bool:
+    """Whether anybody has seen anything of the upstream: a reserved check alone says nothing yet."""
+    if record is None:
+        return False
+    return (replace(record.upstream, last_check_s=0.0), record.breaker) != (Upstream(), Closed())

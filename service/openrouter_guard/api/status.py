@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from openrouter_guard.errors import StoreUnavailable
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase
@@ -18,9 +17,9 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import NO_KEY
 
 from .schemas import UNKNOWN, BreakerAnswer, ModelAnswer, OverrideAnswer, Status, StatusAnswer
-from .serving import age_s, source
+from .serving import age_s, is_known, source
 
-__all__ = ["is_known", "status_answer"]
+__all__ = ["status_answer"]
 
 
 def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAnswer:
@@ -28,7 +27,9 @@ def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAns
     record, now_s = view.record or Record(), view.now_s
     upstream, phase = record.upstream, record.phase(now_s)
     age = age_s(record, now_s, thresholds=settings.thresholds)
-    status, message = _said(view, has_key=bool(settings.api_key))
+    # Where others have a key, their last check is known here too; without one for long, this process cannot make it.
+    can_ask = bool(settings.api_key) or (age is not None and age <= settings.thresholds.stale_s)
+    status, message = _said(view, can_ask=can_ask)
     was_asked = status is not NO_KEY.state
     return StatusAnswer(
         status=status,
@@ -63,12 +64,12 @@ def _models(view: View, settings: Settings) -> dict[str, ModelAnswer]:
     return {name: ModelAnswer(reason=reason, retry_at=iso(until_s)) for name, (until_s, reason) in found.items()}
 
 
-def _said(view: View, *, has_key: bool) -> tuple[Status, str]:
+def _said(view: View, *, can_ask: bool) -> tuple[Status, str]:
     """The state and the words for it."""
     if view.record is None or not is_known(view.record):
         return (UNKNOWN if view.error is None else OpenRouterState.ERROR), _unknown(view)
     upstream, is_closed = view.record.upstream, isinstance(view.record.breaker, Closed)
-    if not has_key and is_closed:
+    if not can_ask and is_closed:
         return NO_KEY.state, NO_KEY.signal.message
     if is_closed and upstream.state is OpenRouterState.ACTIVE and _limit(upstream, view.now_s):
         # A call that was under way when the limit came succeeded since; the limit stands all the same.
@@ -81,13 +82,6 @@ def _unknown(view: View) -> str:
         return "OpenRouter has not been checked yet"
     away = isinstance(view.error, StoreUnavailable)
     return "Redis is not reachable" if away else "Redis answers, but the shared state cannot be read"
-
-
-def is_known(record: Record | None) -> bool:
-    """Whether anybody has seen anything of the upstream: a reserved check alone says nothing yet."""
-    if record is None:
-        return False
-    return (replace(record.upstream, last_check_s=0.0), record.breaker) != (Upstream(), Closed())
 
 
 def _breaker(record: Record, phase: Phase | None, now_s: float) -> BreakerAnswer:
