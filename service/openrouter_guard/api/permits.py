@@ -11,12 +11,14 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
 from openrouter_guard.errors import CallNotPermitted, StoreContended
 from openrouter_guard.rules import admission, limits, trial_calls
-from openrouter_guard.rules.models import Notes, clean
+from openrouter_guard.rules.hiding import without_keys
+from openrouter_guard.rules.models import Notes
 from openrouter_guard.rules.parsing import json_of
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import NEUTRAL, Effect, Signal
@@ -91,7 +93,7 @@ class Permits:
             return self._free(view)
         if not _is_trial(view, verdict):
             raise CallNotPermitted(verdict.retry_after_s, verdict.reason)
-        permit = _issued(asks.worker_id, asks.model, self._epoch, view.now_s)
+        permit = _issued(without_keys(asks.worker_id), asks.model, self._epoch, view.now_s)
         if await self._permitted(permit.owner):
             return Granted(permit.permit, self._epoch)
         # What was read to find out may say that calls go again, or that they must wait for longer.
@@ -127,7 +129,8 @@ class Permits:
         model = (result and result.model) or name.model
         if result is not None:
             # A rate limit is known before the permit is free, so that nobody takes it for a call that meets it too.
-            await self._reports.take(_report(name, result.model_copy(update={"model": model})))
+            told = [result.model_copy(update={"model": model})]
+            await self._reports.take(ReportBody(worker_id=name.worker_id, epoch=name.epoch, results=told))
         signal = self._of_fleet(signal, model)
         is_held = False
 
@@ -155,7 +158,7 @@ class Permits:
     def _of_fleet(self, signal: Signal, model: str) -> Signal:
         view = self._cache.view
         notes = Notes(view.models, view.now_s)
-        return result_of(signal, 0, view.now_s, took_s=None, model=clean(model), notes=notes).signal
+        return result_of(signal, 0, view.now_s, took_s=None, model=model, notes=notes).signal
 
     @property
     def _epoch(self) -> int:
@@ -178,14 +181,6 @@ def _is_trial(view: View, verdict: Gate) -> bool:
     return verdict.reason == "half_open" or limits.is_look_due(view.record, view.now_s)
 
 
-def _report(name: _Name, result: ResultBody) -> ReportBody:
-    try:
-        return ReportBody(worker_id=name.worker_id, epoch=name.epoch, results=[result])
-    except ValidationError:
-        # We would not have given such a name.
-        raise PermitGone from None
-
-
 def _issued(worker_id: str, model: str, epoch: int, now_s: float) -> _Name:
     told = json.dumps([worker_id, model, epoch, int(now_s)], ensure_ascii=False, separators=(",", ":")).encode()
     readable = base64.urlsafe_b64encode(told).rstrip(b"=").decode()
@@ -200,7 +195,18 @@ def _read(permit: str) -> _Name:
     except ValueError:
         raise PermitGone from None
     match told:
-        case [str() as worker_id, str() as model, int() as epoch, int() as taken_s] if 0 <= taken_s < SEQUENCE_MAX:
-            return _Name(permit, worker_id, model, epoch, taken_s)
+        case [worker_id, model, int() as epoch, int() as taken_s] if 0 <= taken_s < SEQUENCE_MAX:
+            return _Name(permit, *_checked(worker_id, model, epoch), epoch, taken_s)
         case _:
             raise PermitGone
+
+
+def _checked(worker_id: Any, model: Any, epoch: int) -> tuple[str, str]:
+    """The names in an id, which anybody may have made up: we give none that we would not take."""
+    try:
+        asks = PermitBody(worker_id=worker_id, model=model)
+    except ValidationError:
+        raise PermitGone from None
+    if not 0 <= epoch <= SEQUENCE_MAX or without_keys(worker_id) != worker_id:
+        raise PermitGone
+    return asks.worker_id, asks.model

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,9 +21,10 @@ from pydantic import (
     model_validator,
 )
 
+from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.models import clean
 from openrouter_guard.rules.override import OverrideKind
-from openrouter_guard.rules.parsing import number, text_of
+from openrouter_guard.rules.parsing import line_of, number, text_of
 from openrouter_guard.rules.signals import MAX_WAIT_S, ErrorType
 from openrouter_guard.rules.words import status_of
 from openrouter_guard.worker.evidence import headers_in
@@ -47,12 +49,23 @@ __all__ = [
 
 RESULTS_MAX = 1000
 MESSAGE_MOST = 1000
+VERSION_MOST = 50
 _ERROR_TYPE = {"anyOf": [{"type": "string", "examples": [*ErrorType]}, {"type": "null"}]}
 SEQUENCE_MAX = 2**53 - 1
 """The largest whole number that every JSON reader, and Redis' scripts, can tell from the next one."""
 
+
+def _line(words: str) -> str:
+    """The words as people see them: what turns the direction of text, or cannot be seen, is none of them."""
+    if line := line_of(words):
+        return line
+    raise ValueError("write words that can be seen")
+
+
 Words = Annotated[
-    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$")
+    str,
+    StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"),
+    AfterValidator(_line),
 ]
 """One line, for the history."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[!-~]+$")]
@@ -183,8 +196,8 @@ class ReportBody(BaseModel):
     )
 
     worker_id: Name = Field(description="The same in every report of one worker, and of no other")
-    version: Annotated[str, BeforeValidator(lambda value: text_of(value, 50))] = Field(
-        default="", description="Of the worker, for the list of workers"
+    version: Annotated[str, BeforeValidator(lambda value: line_of(without_keys(text_of(value)), VERSION_MOST))] = (
+        Field(default="", description="Of the worker, for the list of workers")
     )
     sequence: int | None = Field(
         default=None,

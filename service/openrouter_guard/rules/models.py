@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from .breaker import Policy
+from .hiding import without_keys
 from .parsing import CLOCK_S, DAMAGED, YEAR_2000_S, number, whole
 from .signals import MAX_WAIT_S, About, Effect, OpenRouterState, Signal
 
@@ -102,18 +103,21 @@ class Run:
 def clean(name: object) -> str:
     r"""A model's name as it is kept: users type it, so it may be anything.
 
-    In one form of Unicode, without what cannot be printed, cut where no name goes; empty if it is none. A colon at
-    the beginning is ours: see :data:`FREE`.
+    In one form of Unicode, without secrets and without what cannot be printed, cut where no name goes; empty if it
+    is none. A colon at the beginning is ours: see :data:`FREE`.
 
     >>> [clean(name) for name in ("openai/gpt-4o", " a\x00b ", "half \ud83d", ":free", 7)]
     ['openai/gpt-4o', 'a\ufffdb', 'half \ufffd', 'free', '']
     """
-    if not isinstance(name, str):
-        return ""
-    if len(name) > NAME_MOST or not (name.isascii() and name.isprintable()):
-        name = unicodedata.normalize("NFC", name[: 2 * NAME_MOST])
+    return without_keys(_legible(name[: 2 * NAME_MOST]))[:NAME_MOST].rstrip() if isinstance(name, str) else ""
+
+
+@lru_cache(maxsize=2 * KEPT)
+def _legible(name: str) -> str:
+    if not (name.isascii() and name.isprintable()):
+        name = unicodedata.normalize("NFC", name)
         name = "".join(char if char.isprintable() else DAMAGED for char in name)
-    return name.strip().lstrip(": ")[:NAME_MOST].rstrip()
+    return name.strip().lstrip(": ")
 
 
 def name_of(signal: Signal, model: str) -> str:
