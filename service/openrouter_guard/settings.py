@@ -68,7 +68,7 @@ class Thresholds:
         check_timeout_s: How long a health check may take.
         alert_error_rate: From this share of failed calls on, an alarm is put into the history; it ends at half of it.
         alert_calls: Of so many calls in five minutes at least: fewer say little.
-        max_streams: How many clients of one process may listen to events at a time.
+        max_streams: How many clients of one process may listen to events, or wait at the gate, at a time.
     """
 
     fresh_s: float = 60.0

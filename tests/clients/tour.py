@@ -79,6 +79,8 @@ PROCESS = [
     Request("prometheus", "GET", "/metrics"),
 ]
 EVENTS = f"{PREFIX}/events"
+KNOWN = {"headers": {"If-None-Match": "*"}}
+"""Whatever the answer is, the client has it."""
 
 
 def _refused() -> list[Request]:
@@ -162,7 +164,7 @@ async def tour(
         (running(settings, upstream), _writing()),
         (running(readers_only, upstream), [*_reading(), events, PROCESS[-1]]),
         (running(away, upstream), [*_reading(), *_writing(headers=writer), *PROCESS]),
-        (running(no_streams, upstream), [events]),
+        (running(no_streams, upstream), [events, Request("gate", "GET", f"{PREFIX}/gate?wait=30", KNOWN)]),
         (_starting(settings), PROCESS[1:2]),
     )
     found = []

@@ -165,7 +165,7 @@ class TestReading:
 
 
 class TestReporting:
-    """A token that may report and take permits, and nothing else."""
+    """A token that may report, take permits and ask the gate, and nothing else."""
 
     @pytest.fixture
     def guarded(self, settings: Settings) -> Settings:
@@ -184,7 +184,9 @@ class TestReporting:
             answer = await service.request(method, path, json=body, headers=bearer(token))
         assert answer.status_code == (200 if body else 410)
 
-    @pytest.mark.parametrize(("method", "path"), [*DECIDES, *(("GET", path) for path in READS)])
+    @pytest.mark.parametrize(
+        ("method", "path"), [*DECIDES, *(("GET", path) for path in READS if not path.endswith("/gate"))]
+    )
     async def test_it_may_do_nothing_else(
         self, guarded: Settings, upstream: FakeUpstream, method: str, path: str
     ) -> None:
@@ -217,12 +219,14 @@ class TestReporting:
             (REPORT_TOKEN, "?scope=team-b", 404),
         ],
     )
-    async def test_one_that_is_for_a_scope_may_report_of_no_other(
+    async def test_one_that_is_for_a_scope_may_neither_report_nor_ask_of_another(
         self, guarded: Settings, upstream: FakeUpstream, token: str, scope: str, status_code: int
     ) -> None:
         async with running(guarded, upstream) as service:
             answer = await service.put(f"{PREFIX}/permits/x{scope}", headers=bearer(token))
+            asked = await service.get(f"{PREFIX}/gate{scope}", headers=bearer(token))
         assert answer.status_code == status_code
+        assert asked.status_code == (200 if status_code == 410 else status_code)
 
 
 async def test_a_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from openrouter_guard.api import events, server
-from openrouter_guard.api.events import Client, Events, TooManyClients
+from openrouter_guard.api.events import Client, Events
+from openrouter_guard.api.seats import Seats, TooManyClients
 from openrouter_guard.errors import StoreUnavailable
 from openrouter_guard.rules.breaker import Closed, Open
 from openrouter_guard.rules.shared_state import Record
@@ -34,7 +35,7 @@ def hub(record: Record, max_clients: int = 10) -> tuple[Events, list[View]]:
         reason = getattr(view.record and view.record.breaker, "reason", "")
         return f'{{"reason":"{reason}","age_seconds":{view.now_s},"models":{{}}}}'
 
-    return Events(news, lambda: views[-1], status, max_clients), views
+    return Events(news, lambda: views[-1], status, Seats(max_clients)), views
 
 
 def opened(record: Record) -> Record:

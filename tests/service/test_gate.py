@@ -102,7 +102,8 @@ async def test_200_while_calls_go_and_503_with_a_time_while_they_do_not(
             return answer if answer.status_code == 503 else None
 
         refused = await eventually(is_closed)
-    assert (free.status_code, free.json()) == (200, {"permitted": True, "degraded": False, "scope": "default"})
+    told = {"permitted": True, "ramp": 1.0, "epoch": free.json()["epoch"], "degraded": False, "scope": "default"}
+    assert (free.status_code, free.json()) == (200, told)
     assert refused.headers["content-type"] == "application/problem+json"
     assert 8 < int(refused.headers["retry-after"]) <= 12
     assert refused.headers["openrouter-guard"] == f"refused; reason={known.transitions[-1].reason}"

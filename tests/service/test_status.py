@@ -66,7 +66,8 @@ class TestCaching:
         assert {name: type(answer[name]) in types for name, types in CONTRACT.items()} == dict.fromkeys(
             CONTRACT, True
         )
-        assert answer["circuit_breaker"].keys() == {"state", "reason", "opened_at", "retry_at", "epoch", "override"}
+        names = {"state", "reason", "opened_at", "retry_at", "epoch", "override", "ramp"}
+        assert answer["circuit_breaker"].keys() == names
         assert (answer["status"], answer["scope"], answer["models"]) == ("active", "default", {})
         assert datetime.fromisoformat(answer["last_check"]).utcoffset() is not None
         assert answer["last_check"].endswith("+00:00")
@@ -232,6 +233,7 @@ class TestWhileCallsAreRefused:
                 "retry_at": iso(record.breaker.until_s),
                 "epoch": record.epoch,
                 "override": None,
+                "ramp": 0.0,
             }
 
     async def test_an_opening_is_pushed(

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
-__all__ = ["JSON", "KEPT", "XCache", "answer", "etag", "json_answer", "without"]
+__all__ = ["JSON", "KEPT", "XCache", "answer", "etag", "has", "json_answer", "without"]
 
 JSON = "application/json"
 REVALIDATE = "no-cache"
@@ -78,12 +78,14 @@ def _answer(
 ) -> Response:
     tag = etag(stable)
     sent = {"ETag": tag, "Cache-Control": cache_control, **_named(headers)}
-    if _has(request.headers.get("if-none-match"), tag):
+    if has(request, tag):
         return Response(status_code=304, headers=sent)
     return Response(body, headers=sent, media_type=media_type)
 
 
-def _has(if_none_match: str | None, tag: str) -> bool:
+def has(request: Request, tag: str) -> bool:
+    """Whether the client says that it has what *tag* stands for."""
+    if_none_match = request.headers.get("if-none-match")
     if if_none_match is None:
         return False
     known = {each.strip().removeprefix("W/") for each in if_none_match.split(",")}

@@ -99,7 +99,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         app.include_router(router)
     access = app.state.access = Access(settings.tokens)
     if access.is_needed_to_read:
-        app.add_middleware(ReadersOnly, access=access)
+        app.add_middleware(ReadersOnly, access=access, scope=settings.scope)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **_CORS)
     # The last one is the outermost: what the others answer gets its headers too.

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from enum import StrEnum
 
 from fastapi import Request
@@ -29,8 +29,11 @@ HOW_TO_REPORT = (
     "Reporting is off: set OPENROUTER_GUARD_REPORT_TOKEN for the service, and send the same as "
     "'Authorization: Bearer <token>'"
 )
-_ONLY_REPORTS = "This token may only report and take permits"
+_ONLY_REPORTS = "This token may only report, take permits and ask the gate"
 _REPORTED_TO = re.compile(r"/api/v1/openrouter/(?:reports|permits)(?:/[^/]*)?")
+_GATE = "/api/v1/openrouter/gate"
+"""It says no more than a permit does that is refused."""
+_OTHER_SCOPES = "This token is for other scopes"
 _REALM = 'realm="openrouter-guard"'
 
 
@@ -39,7 +42,7 @@ class Right(StrEnum):
 
     NOTHING = "nothing"
     REPORT = "report"
-    """To report and to take permits, of some scopes perhaps; nothing else, not even to read."""
+    """To report, to take permits and to ask the gate, of some scopes perhaps; nothing else."""
     READ = "read"
     WRITE = "write"
 
@@ -100,15 +103,15 @@ class Access:
             raise HTTPException(403, HOW_TO_REPORT)
         authorization = request.headers.get("authorization", "")
         right = self.of_bearer(authorization)
-        if right is Right.REPORT and (bound := self._scopes_of(authorization)) and scope not in bound:
-            raise HTTPException(403, "This token is for other scopes")
+        if right is Right.REPORT and not self.is_for(authorization, scope):
+            raise HTTPException(403, _OTHER_SCOPES)
         _require_more(right, authorization, "OPENROUTER_GUARD_REPORT_TOKEN")
 
-    def _scopes_of(self, authorization: str) -> Set[str]:
-        """The scopes that a token is for; empty: all."""
+    def is_for(self, authorization: str, scope: str) -> bool:
+        """Whether a token to report with is for that scope."""
         given = _digest(authorization.partition(" ")[2].strip())
         scopes = [names for known, names in self._report if hmac.compare_digest(given, known)]
-        return scopes[0] if scopes else frozenset()
+        return bool(scopes) and (not scopes[0] or scope in scopes[0])
 
     def _of_token(self, token: str) -> Right:
         # All are compared in full, and digests have one length: the time says nothing about the token.
@@ -122,26 +125,42 @@ class Access:
 
 
 class ReadersOnly:
-    """ASGI middleware that lets nobody read without a token, but for the probes."""
+    """ASGI middleware that lets nobody read without a token, but for the probes.
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    Args:
+        app: What is behind it.
+        access: Knows the tokens.
+        scope: Of requests that name none.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access, scope: str) -> None:
         self._app = app
         self._access = access
+        self._scope = scope
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        right = self._access.of_reader(request.headers.get("authorization", ""))
-        if right in (Right.READ, Right.WRITE) or (right is Right.REPORT and _REPORTED_TO.fullmatch(scope["path"])):
-            await self._app(scope, receive, send)
+        authorization = request.headers.get("authorization", "")
+        right = self._access.of_reader(authorization)
+        if right is Right.REPORT and (why := self._refused(request, authorization)):
+            await problem(request, 403, why)(scope, receive, send)
             return
-        if right is Right.REPORT:
-            await problem(request, 403, _ONLY_REPORTS)(scope, receive, send)
+        if right is not Right.NOTHING:
+            await self._app(scope, receive, send)
             return
         detail = "Send the token of OPENROUTER_GUARD_READ_TOKEN as 'Authorization: Bearer <token>'"
         await problem(request, 401, detail, _challenge(request.headers))(scope, receive, send)
+
+    def _refused(self, request: Request, authorization: str) -> str:
+        """Why a token to report with may not do that; empty where it may, or where the route itself asks."""
+        path = request.scope["path"]
+        if path != _GATE:
+            return "" if _REPORTED_TO.fullmatch(path) else _ONLY_REPORTS
+        is_for = self._access.is_for(authorization, request.query_params.get("scope") or self._scope)
+        return "" if is_for else _OTHER_SCOPES
 
 
 def _require_more(right: Right, authorization: str, variable: str) -> None:

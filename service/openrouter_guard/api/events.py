@@ -20,8 +20,9 @@ from openrouter_guard.runtime import View, cancelled
 
 from .answers import without
 from .record_schemas import TransitionAnswer
+from .seats import Seats, disconnected
 
-__all__ = ["MEDIA_TYPE", "Client", "Events", "TooManyClients", "deliver"]
+__all__ = ["MEDIA_TYPE", "Client", "Events", "deliver"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +38,6 @@ BACKLOG = 64
 """Frames that may wait for one client."""
 COALESCE_S = 0.1
 """At most ten states a second, however fast the counters move; no transition is left out."""
-
-
-class TooManyClients(Exception):
-    """As many listen as may."""
 
 
 class Client:
@@ -87,7 +84,7 @@ class Events:
         news: Returns when there may be something new.
         view: What is known.
         status: The status as JSON, from a view.
-        max_clients: How many may listen at a time.
+        seats: How many may listen at a time.
     """
 
     def __init__(
@@ -95,16 +92,15 @@ class Events:
         news: Callable[[], Awaitable[None]],
         view: Callable[[], View],
         status: Callable[[View], str],
-        max_clients: int,
+        seats: Seats,
     ) -> None:
         self._news = news
         self._view = view
         self._status = status
-        self._max_clients = max_clients
+        self._seats = seats
         self._clients: set[Client] = set()
         self._told = ""
         self._told_epoch: int | None = None
-        self._is_closed = False
 
     @property
     def clients(self) -> int:
@@ -135,8 +131,6 @@ class Events:
         Raises:
             TooManyClients: If as many listen as may, or the end has come.
         """
-        if self._is_closed or len(self._clients) >= self._max_clients:
-            raise TooManyClients
         view = self._view()
         record, body = view.record or Record(), self._status(view)
         if self._told_epoch is None:
@@ -144,6 +138,7 @@ class Events:
         if not self._told:
             self._told = without(body, "age_seconds")
         missed = _later(record, seen_epoch) if seen_epoch is not None else ()
+        self._seats.take()
         client = Client([RETRY, *map(_of_transition, missed), _frame("state", record.epoch, body)])
         self._clients.add(client)
         return client
@@ -160,17 +155,18 @@ class Events:
 
     def leave(self, client: Client) -> None:
         self._clients.discard(client)
+        self._seats.leave()
 
     def close(self) -> None:
         """End every stream, and take no more."""
-        self._is_closed = True
+        self._seats.close()
         for client in self._clients:
             client.end()
 
 
 async def deliver(client: Client, receive: Receive, send: Send) -> None:
     """Send what comes for *client* until either side ends."""
-    gone = asyncio.create_task(_disconnected(receive))
+    gone = asyncio.create_task(disconnected(receive))
     gone.add_done_callback(lambda _: client.end())
     try:
         while piece := await client.next():
@@ -183,11 +179,6 @@ async def deliver(client: Client, receive: Receive, send: Send) -> None:
         logger.info("an event stream takes nothing, it is dropped")
     finally:
         await cancelled(gone)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _later(record: Record, epoch: int) -> tuple[Transition, ...]:

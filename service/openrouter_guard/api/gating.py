@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from openrouter_guard.rules.admission import block_s
+from openrouter_guard.rules.admission import admitted_share, block_s
 from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.rules.models import cooling_s
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.runtime import View
 
-__all__ = ["Gate", "gate", "whole_s"]
+from .answers import etag
+
+__all__ = ["Gate", "gate", "ramp", "tag", "whole_s"]
 
 HALF_OPEN_RETRY_S = 5.0
 """A trial call may end at any moment: nobody knows when the breaker closes."""
@@ -50,6 +52,26 @@ def gate(view: View, policy: Policy, model: str = "") -> Gate:
     if record.phase(now_s) is Phase.HALF_OPEN and not view.is_degraded:
         return Gate(Phase.HALF_OPEN.value, HALF_OPEN_RETRY_S)
     return Gate()
+
+
+def ramp(view: View, policy: Policy) -> float:
+    """Which share of all calls may go without a permit, from 0 to 1: none while they wait.
+
+    In two digits, so that it is no news at every look, and never 0 where some may go.
+    """
+    if not gate(view, policy).permits:
+        return 0.0
+    return float(f"{admitted_share(view.record or Record(), now_s=view.now_s, policy=policy):.2g}")
+
+
+def tag(view: View, policy: Policy, model: str) -> str:
+    """The ``ETag`` of what the gate says: another one when that changes, the same in every replica.
+
+    How long calls must wait is no part of it: that changes all the time, and what ends it is a change.
+    """
+    epoch = view.record.epoch if view.record else 0
+    shown = (gate(view, policy, model).reason, ramp(view, policy), epoch, view.is_degraded)
+    return etag(repr(shown).encode())
 
 
 def whole_s(seconds: float) -> int:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .prometheus import Telemetry
 
-__all__ = ["SECURITY_HEADERS", "UNLESS_SET", "Observed", "is_head"]
+__all__ = ["SECURITY_HEADERS", "UNLESS_SET", "Observed", "is_head", "waited"]
 
 SECURITY_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -25,11 +25,17 @@ _RAW = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEAD
 _RAW_UNLESS_SET = [(name.lower().encode(), value.encode()) for name, value in UNLESS_SET]
 _ASCII = bytes(range(128))
 _IS_HEAD = "openrouter_guard.is_head"
+_WAITED_S = "openrouter_guard.waited_s"
 
 
 def is_head(scope: Scope) -> bool:
     """Whether the request wants the headers alone; to the routes it is a GET."""
     return bool(scope.get(_IS_HEAD))
+
+
+def waited(scope: Scope, seconds: float) -> None:
+    """Note that an answer waited for so long because its client wished so: that is no time that it took."""
+    scope[_WAITED_S] = seconds
 
 
 class Observed:
@@ -55,7 +61,8 @@ class Observed:
             if message["type"] == "http.response.start":
                 has_begun = True
                 # Not at its end: a stream has none for hours, and every other answer is there as a whole.
-                self._telemetry.requested(_route(scope), message["status"], time.perf_counter() - began_s)
+                took_s = time.perf_counter() - began_s - scope.get(_WAITED_S, 0.0)
+                self._telemetry.requested(_route(scope), message["status"], took_s)
                 message["headers"] = _with_ours(message.get("headers", ()))
             elif wants_head:
                 message["body"] = b""

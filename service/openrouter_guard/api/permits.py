@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from openrouter_guard.errors import CallNotPermitted, StoreContended
-from openrouter_guard.rules import admission, limits, trial_calls
+from openrouter_guard.rules import limits, trial_calls
 from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.models import Notes
 from openrouter_guard.rules.parsing import json_of
@@ -25,7 +25,7 @@ from openrouter_guard.rules.signals import NEUTRAL, Effect, Signal
 from openrouter_guard.runtime import Cache, View
 from openrouter_guard.worker.pending import result_of
 
-from .gating import Gate, gate
+from .gating import Gate, gate, ramp
 from .reports import Reports, signal_of
 from .write_schemas import SEQUENCE_MAX, PermitBody, ReportBody, ResultBody, Settled
 
@@ -170,8 +170,7 @@ class Permits:
 
     def _free(self, view: View) -> Granted:
         record = view.record or Record()
-        share = admission.admitted_share(record, now_s=view.now_s, policy=self._cache.policy)
-        return Granted(None, record.epoch, round(share, 6))
+        return Granted(None, record.epoch, ramp(view, self._cache.policy))
 
 
 def _is_trial(view: View, verdict: Gate) -> bool:

@@ -217,8 +217,10 @@ class ModelsAnswer(BaseModel):
 class GateAnswer(BaseModel):
     """Calls may go."""
 
-    model_config = shown(permitted=True, degraded=False, scope="default")
+    model_config = shown(permitted=True, ramp=1.0, epoch=1772366400000, degraded=False, scope="default")
 
     permitted: bool
+    ramp: float = Field(description="Which share of all calls may go, above 0 to 1: just after an outage not all")
+    epoch: int = Field(description="In which a call begins now, to be reported with its result")
     degraded: bool = Field(description="Redis cannot be read, and no deadline is known: calls go, as workers do too")
     scope: str

@@ -54,6 +54,7 @@ _ACTIVE: dict[str, Any] = {
         "retry_at": None,
         "epoch": 1772366400000,
         "override": None,
+        "ramp": 1.0,
     },
     "age_seconds": 12.034,
     "source": "cache",
@@ -76,6 +77,7 @@ _OPEN: dict[str, Any] = _ACTIVE | {
         "retry_at": "2026-03-01T12:02:30+00:00",
         "epoch": 1772366400001,
         "override": None,
+        "ramp": 0.0,
     },
 }
 STATUS_EXAMPLES: list[Any] = [_ACTIVE, _OPEN]
@@ -103,6 +105,10 @@ class BreakerAnswer(BaseModel):
     retry_at: Moment | None = Field(description="When trial calls may go; null unless open")
     epoch: int = Field(description="Grows with every transition")
     override: OverrideAnswer | None = Field(description="What a person decided instead; null if nobody did")
+    ramp: float = Field(
+        description="Which share of all calls may go without a permit, from 0 to 1: while closed, and not rate "
+        "limited, all but just after an outage"
+    )
 
 
 class ModelAnswer(BaseModel):

@@ -9,6 +9,7 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import Transport
 
 from .prometheus import Telemetry
+from .seats import Seats
 from .service import Service
 
 __all__ = ["Scopes"]
@@ -23,7 +24,10 @@ class Scopes:
 
     def __init__(self, settings: Settings, transport: Transport | None = None) -> None:
         self.telemetry = Telemetry()
-        self._services = {each.scope: Service(each, transport, self.telemetry) for each in settings.for_each_scope()}
+        seats = Seats(settings.thresholds.max_streams)
+        self._services = {
+            each.scope: Service(each, transport, self.telemetry, seats) for each in settings.for_each_scope()
+        }
         self.default = self._services[settings.scope]
 
     @property

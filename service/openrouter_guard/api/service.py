@@ -36,6 +36,7 @@ from .reckoning import Reckoning
 from .refresher import Refresher
 from .reports import Reports
 from .schemas import MetricsAnswer, StatusAnswer
+from .seats import Seats
 from .serving import Chance, Mood, Plan, adapted, age_s, is_due, mood, plan, told_age_s
 from .status import status_answer
 from .webhook import Webhook, alarm_event
@@ -57,7 +58,11 @@ class Service:
     """
 
     def __init__(
-        self, settings: Settings, transport: Transport | None = None, telemetry: Telemetry | None = None
+        self,
+        settings: Settings,
+        transport: Transport | None = None,
+        telemetry: Telemetry | None = None,
+        seats: Seats | None = None,
     ) -> None:
         timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
         self.settings = settings
@@ -86,9 +91,8 @@ class Service:
         self.reports = Reports(self._cache, self._store)
         self.permits = Permits(self._cache, self.reports)
         self.recent = Recent()
-        self.events = Events(
-            self._cache.news, lambda: self._cache.view, self._as_event, settings.thresholds.max_streams
-        )
+        self.seats = seats or Seats(settings.thresholds.max_streams)
+        self.events = Events(self._cache.news, lambda: self._cache.view, self._as_event, self.seats)
         self._background = Background()
         self._is_stopping = False
         self.last_answer: StatusAnswer | None = None
@@ -210,7 +214,7 @@ class Service:
         self._background.start("events", self.events.follow)
 
     def drain(self) -> None:
-        """The end is near: no new requests are wanted, and streams end, for the server waits for them."""
+        """The end is near: no new requests are wanted, and those that stay open end: the server waits for them."""
         self._is_stopping = True
         self.events.close()
 

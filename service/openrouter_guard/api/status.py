@@ -16,6 +16,7 @@ from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import NO_KEY
 
+from .gating import ramp
 from .schemas import UNKNOWN, BreakerAnswer, ModelAnswer, OverrideAnswer, Status, StatusAnswer
 from .serving import age_s, is_known, source
 
@@ -43,7 +44,7 @@ def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAns
         consecutive_failures=record.breaker.failures,
         circuit_breaker_open=phase is not Phase.CLOSED,
         cache_hit=is_known(view.record) and not is_live,
-        circuit_breaker=_breaker(record, phase if view.record or not view.is_degraded else None, now_s),
+        circuit_breaker=_breaker(record, phase if view.record or not view.is_degraded else None, view, settings),
         age_seconds=None if age is None or not was_asked else round(age, 3),
         source=source(age, is_live=is_live, thresholds=settings.thresholds),
         degraded=view.is_degraded,
@@ -84,8 +85,8 @@ def _unknown(view: View) -> str:
     return "Redis is not reachable" if away else "Redis answers, but the shared state cannot be read"
 
 
-def _breaker(record: Record, phase: Phase | None, now_s: float) -> BreakerAnswer:
-    breaker, override = record.breaker, record.standing(now_s)
+def _breaker(record: Record, phase: Phase | None, view: View, settings: Settings) -> BreakerAnswer:
+    breaker, override = record.breaker, record.standing(view.now_s)
     deadline = override if override is not None else breaker
     ends = isinstance(deadline, Open | Override) and phase is Phase.OPEN
     return BreakerAnswer(
@@ -95,6 +96,7 @@ def _breaker(record: Record, phase: Phase | None, now_s: float) -> BreakerAnswer
         retry_at=iso(getattr(deadline, "until_s", 0.0)) if ends else None,
         epoch=record.epoch,
         override=_override(override),
+        ramp=ramp(view, settings.policy),
     )
 
 

@@ -257,6 +257,7 @@ _BREAKER: dict[str, Any] = {
     "retry_at": None,
     "epoch": 1772366400000,
     "override": None,
+    "ramp": 1.0,
 }
 
 
@@ -392,6 +393,7 @@ class OverrideAnswered(BaseModel):
                         **_BREAKER,
                         "state": "open",
                         "reason": "forced_open",
+                        "ramp": 0.0,
                         "retry_at": "2026-03-01T14:00:00+00:00",
                         "override": {
                             "kind": "forced_open",

@@ -16,6 +16,7 @@ from openrouter_guard.api.service import Service
 from openrouter_guard.variables import nearest
 
 __all__ = [
+    "FULL",
     "PREFIX",
     "Lenient",
     "Route",
@@ -31,6 +32,10 @@ __all__ = [
 T = TypeVar("T")
 
 PREFIX = "/api/v1/openrouter"
+FULL = (
+    "As many requests stay open at this process as may, over all scopes (OPENROUTER_GUARD_MAX_STREAMS), or it stops: "
+    "another replica may have room"
+)
 
 Scope = Annotated[
     str | None,

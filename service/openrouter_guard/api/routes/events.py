@@ -9,11 +9,12 @@ from fastapi.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from openrouter_guard.api.events import MEDIA_TYPE, Client, Events, TooManyClients, deliver
+from openrouter_guard.api.events import MEDIA_TYPE, Client, Events, deliver
 from openrouter_guard.api.headers import is_head
 from openrouter_guard.api.problems import documented, problem
+from openrouter_guard.api.seats import TooManyClients
 
-from .common import PREFIX, Lenient, Scope, of_scope
+from .common import FULL, PREFIX, Lenient, Scope, of_scope
 
 __all__ = ["router"]
 
@@ -76,6 +77,5 @@ async def events(
     try:
         client = hub.subscribe(int(last_event_id) if last_event_id else None)
     except TooManyClients:
-        detail = "As many clients listen as may, or the service stops; ask again, or poll /status"
-        return problem(request, 503, detail, {"Retry-After": str(RETRY_S)})
+        return problem(request, 503, f"{FULL}; ask again, or poll /status", {"Retry-After": str(RETRY_S)})
     return _Stream(hub, client)

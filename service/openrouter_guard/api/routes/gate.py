@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from openrouter_guard.api import badge as badges
-from openrouter_guard.api.answers import JSON, KEPT, answer
+from openrouter_guard.api.answers import JSON, KEPT, answer, has
 from openrouter_guard.api.gating import gate as decide
+from openrouter_guard.api.gating import ramp, tag
+from openrouter_guard.api.headers import waited
 from openrouter_guard.api.problems import documented, problem
 from openrouter_guard.api.record_schemas import GateAnswer
+from openrouter_guard.api.seats import TooManyClients
+from openrouter_guard.api.service import Service
 from openrouter_guard.errors import refusal_headers
 
-from .common import PREFIX, Lenient, Route, Scope, of_scope
+from .common import FULL, PREFIX, Lenient, Route, Scope, of_scope
 
 __all__ = ["router"]
 
@@ -22,10 +28,23 @@ router = APIRouter(prefix=PREFIX, tags=["state"], route_class=Route)
 pictures = APIRouter(route_class=Lenient)
 
 _SVG = "image/svg+xml"
+WAIT_MOST_S = 60
+RETRY_S = 5
+"""When to ask again where too many wait: a service that answers all the same tells it within so much."""
 Model = Annotated[
     str,
     Query(
         description="Ask for calls to this model, such as openai/gpt-4o", max_length=200, examples=["openai/gpt-4o"]
+    ),
+]
+Wait = Annotated[
+    int,
+    Query(
+        description="Seconds to wait for another answer than the one whose `ETag` is sent as `If-None-Match`; "
+        "without that, for calls to go",
+        ge=0,
+        le=WAIT_MOST_S,
+        examples=[30],
     ),
 ]
 
@@ -34,23 +53,61 @@ Model = Annotated[
     "/gate",
     summary="Whether calls may go",
     response_model=GateAnswer,
-    responses=documented(404, 422, 503),
+    responses={
+        304: KEPT[304],
+        **documented(404, 422, 429, 503),
+        200: {"headers": {"ETag": {"description": "Send it back as If-None-Match", "schema": {"type": "string"}}}},
+    },
 )
-async def gate(request: Request, model: Model = "", scope: Scope = None) -> Response:
+async def gate(request: Request, model: Model = "", wait: Wait = 0, scope: Scope = None) -> Response:
     """200 while calls may go; 503 with `Retry-After` while the breaker is not closed, or the account is rate limited.
 
-    Without Redis calls go, as workers let them, unless a deadline is known that has not passed.
+    Without Redis calls go, as workers let them, unless a deadline is known that has not passed. With `wait` the
+    answer comes as soon as it is another one than the client has, and after that time at the latest.
     """
     service = of_scope(request, scope)
-    view = service.view
-    verdict = decide(view, service.settings.policy, model)
-    if verdict.permits:
-        body = GateAnswer(permitted=True, degraded=view.is_degraded, scope=service.settings.scope)
-        return Response(body.model_dump_json(), media_type=JSON)
-    detail = f"Calls to OpenRouter are paused ({verdict.reason})"
-    return problem(
-        request, 503, detail, refusal_headers(verdict.retry_after_s, verdict.reason), reason=verdict.reason
+    if wait:
+        try:
+            await _hold(request, service, model, wait)
+        except TooManyClients:
+            return problem(request, 429, f"{FULL}; ask without wait", {"Retry-After": str(RETRY_S)})
+    return _verdict(request, service, model)
+
+
+def _verdict(request: Request, service: Service, model: str) -> Response:
+    view, policy = service.view, service.settings.policy
+    verdict, headers = decide(view, policy, model), {"ETag": tag(view, policy, model)}
+    if not verdict.permits:
+        detail = f"Calls to OpenRouter are paused ({verdict.reason})"
+        headers |= refusal_headers(verdict.retry_after_s, verdict.reason)
+        return problem(request, 503, detail, headers, reason=verdict.reason)
+    if has(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    body = GateAnswer(
+        permitted=True,
+        ramp=ramp(view, policy),
+        epoch=view.record.epoch if view.record else 0,
+        degraded=view.is_degraded,
+        scope=service.settings.scope,
     )
+    return Response(body.model_dump_json(), headers=headers, media_type=JSON)
+
+
+async def _hold(request: Request, service: Service, model: str, wait_s: float) -> None:
+    """Keep the client waiting while it knows the answer; or, where it knows none, while calls may not go."""
+    policy, knows = service.settings.policy, "if-none-match" in request.headers
+    began_s = time.monotonic()
+
+    def goes_on() -> float:
+        view = service.view
+        verdict = decide(view, policy, model)
+        is_same = has(request, tag(view, policy, model)) if knows else not verdict.permits
+        return (verdict.retry_after_s or math.inf) if is_same else 0.0
+
+    if goes_on():
+        with service.seats.one():
+            await service.seats.wait(goes_on, service.cache.news, request.receive, wait_s)
+    waited(request.scope, time.monotonic() - began_s)
 
 
 @pictures.get(
