@@ -23,7 +23,8 @@ BODY = "Q7wE4rT9yU2iO5pA8sD3"
 @pytest.fixture(autouse=True)
 def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hiding, "_own", ())
-    hiding._hidden_before.cache_clear()
+    for forget in hiding._forgotten:
+        forget()
 
 
 @pytest.mark.parametrize(

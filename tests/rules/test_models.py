@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_guard.rules import models
+from openrouter_guard.rules import hiding, models
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.models import FREE, Model, Models, Notes, Run, cooling_s, of_fleet, parse, run_of
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, ErrorType, Signal
@@ -177,3 +177,11 @@ def test_a_batch_comes_to_the_same_as_its_results_one_by_one(results: list[Signa
 )
 def test_no_hash_whatever_is_in_it_stops_a_reader(found: dict[str, str]) -> None:
     models.cooling(parse(found, NOW_S), now_s=NOW_S, policy=POLICY)
+
+
+def test_a_name_holds_no_secret_of_which_this_process_was_told_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hiding, "_own", ())
+    name = "somebody/hunter2-of-mine-1"
+    assert models.clean(name) == name
+    hiding.remember(["hunter2-of-mine-1"])
+    assert models.clean(name) == "somebody/[key]"

@@ -7,10 +7,10 @@ which :func:`remember` is told. Every pattern takes time in proportion to the te
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
 
-__all__ = ["HIDDEN", "remember", "secrets_in", "without_keys"]
+__all__ = ["HIDDEN", "cached", "remember", "secrets_in", "without_keys"]
 
 HIDDEN = "[key]"
 _LEAST = 8
@@ -67,6 +67,14 @@ _SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)\Z"
 _PASSWORD = re.compile(r"://[^\s/?#:@]{0,256}:([^\s/?#]{1,512})@")
 
 _own: tuple[str, ...] = ()
+_forgotten: list[Callable[[], None]] = []
+
+
+def cached(function: Callable[[str], str]) -> Callable[[str], str]:
+    """Keep what became of the last texts, until there are more secrets to hide."""
+    kept = lru_cache(maxsize=1_024)(function)
+    _forgotten.append(kept.cache_clear)
+    return kept
 
 
 def without_keys(text: str) -> str:
@@ -83,7 +91,7 @@ def _without_keys(text: str) -> str:
     return _any().sub(_hidden, text) if any(mark in small for mark in _MARKS) else text
 
 
-_hidden_before = lru_cache(maxsize=1_024)(_without_keys)
+_hidden_before = cached(_without_keys)
 
 
 def remember(secrets: Iterable[str]) -> None:
@@ -103,7 +111,8 @@ def remember(secrets: Iterable[str]) -> None:
         found.update(form for form in forms if len(form) >= _LEAST)
     # The longest first: one may be part of another.
     _own = tuple(sorted(found, key=len, reverse=True)[:_OWN_MOST])
-    _hidden_before.cache_clear()
+    for forget in _forgotten:
+        forget()
 
 
 def secrets_in(environ: Mapping[str, str]) -> list[str]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from .breaker import Policy
-from .hiding import without_keys
+from .hiding import cached, without_keys
 from .parsing import CLOCK_S, DAMAGED, YEAR_2000_S, number, whole
 from .signals import MAX_WAIT_S, About, Effect, OpenRouterState, Signal
 
@@ -109,15 +109,15 @@ def clean(name: object) -> str:
     >>> [clean(name) for name in ("openai/gpt-4o", " a\x00b ", "half \ud83d", ":free", 7)]
     ['openai/gpt-4o', 'a\ufffdb', 'half \ufffd', 'free', '']
     """
-    return without_keys(_legible(name[: 2 * NAME_MOST]))[:NAME_MOST].rstrip() if isinstance(name, str) else ""
+    return _clean(name[: 2 * NAME_MOST]) if isinstance(name, str) else ""
 
 
-@lru_cache(maxsize=2 * KEPT)
-def _legible(name: str) -> str:
+@cached
+def _clean(name: str) -> str:
     if not (name.isascii() and name.isprintable()):
         name = unicodedata.normalize("NFC", name)
         name = "".join(char if char.isprintable() else DAMAGED for char in name)
-    return name.strip().lstrip(": ")
+    return without_keys(name.strip().lstrip(": "))[:NAME_MOST].rstrip()
 
 
 def name_of(signal: Signal, model: str) -> str:
