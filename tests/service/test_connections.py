@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 import pytest
 
 from openrouter_guard.api import connection
-from openrouter_guard.api.connection import BODY_MAX_BYTES, HEAD_MAX_BYTES, HEAD_S, HEADERS_MAX, LINGER_S, REQUEST_S
+from openrouter_guard.api.connection import (
+    BODY_MAX_BYTES,
+    HEAD_MAX_BYTES,
+    HEAD_S,
+    HEADERS_MAX,
+    LINGER_S,
+    REQUEST_S,
+    STOPPING_S,
+)
 from openrouter_guard.api.crowd import HELD_MAX_BYTES, Crowd
 from openrouter_guard.settings import Settings, Tokens
 from tests.service.apps import STATUS, WRITE_TOKEN, FakeUpstream, eventually
@@ -300,3 +309,47 @@ async def test_where_all_are_being_answered_only_probes_are(small: Listening) ->
         await late.send(f"{HEAD}\r\n")
         status, headers, body = await late.answer()
         assert (status, headers["retry-after"], json.loads(body)["status"]) == (503, "1", 503)
+
+
+class TestTheEnd:
+    """The process is to stop: what has been asked is answered, and clients that have the next word wait no longer."""
+
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            pytest.param(f"{TO_WRITE}Content-Length: 900\r\n\r\n{{", id="half a body"),
+            pytest.param(f"{TO_WRITE}Transfer-Encoding: chunked\r\n\r\n5\r\n{{", id="half a chunk"),
+            pytest.param("GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 20, id="answers that nobody takes"),
+        ],
+    )
+    async def test_who_does_not_go_on_holds_it_up_for_a_second_at_the_most(
+        self, served: Listening, sent: str
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        with ExitStack() as stack:
+            for _ in range(20):
+                client = stack.enter_context(socket.socket())
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.setblocking(False)
+                await loop.sock_connect(client, ("127.0.0.1", served.port))
+                await loop.sock_sendall(client, sent.encode())
+            await eventually(lambda: len(served.server.server_state.tasks) == 20 or served.server.crowd.stuck)
+            began_s = loop.time()
+            served.server.should_exit = True
+            await served.task
+            assert loop.time() - began_s < STOPPING_S + 2
+
+    async def test_a_body_that_ends_in_time_is_taken_and_one_that_does_not_is_to_come_again(
+        self, served: Listening
+    ) -> None:
+        head = f"{TO_WRITE}Content-Length: {len(REPORT)}\r\n\r\n"
+        async with wire(served) as quick, wire(served) as slow:
+            for each in (quick, slow):
+                await each.send(head + REPORT[:10])
+            await eventually(lambda: len(served.server.server_state.tasks) == 2)
+            served.server.should_exit = True
+            await asyncio.sleep(0.3)
+            await quick.send(REPORT[10:])
+            assert await quick.status() == 200
+            assert await slow.status() == 503
+            assert await slow.rest() == b""

@@ -37,6 +37,8 @@ REQUEST_S = 30.0
 """To the end of its body."""
 STUCK_S = 10.0
 """A client that takes nothing of its answer for so long is cut off."""
+STOPPING_S = 1.0
+"""What a client has begun to send, or does not take, holds up the end of the process for so long."""
 LINGER_S = 5.0
 """So long what a refused client still sends is read and thrown away, for else it would not get the answer."""
 PIPELINE_MAX = 4
@@ -293,6 +295,20 @@ class Connection(HttpToolsProtocol):
             self._refuse(408, "The request took too long to send", "sent a request too slowly")
         elif self._stage == _IDLE and self.timeout_keep_alive_task is None and waited_s > HEAD_S:
             self.transport.close()
+
+    def hurry(self, now_s: float, stopping_s: float) -> None:
+        """Part with a client that keeps a process waiting that is to stop since ``stopping_s``."""
+        is_stuck = self in self.server_state.stuck
+        if self._stage == _WHOLE and not is_stuck:
+            return
+        since_s = self._stuck_s if is_stuck else self._since_s
+        if now_s - max(since_s, stopping_s) <= STOPPING_S:
+            return
+        if self._stage == _BODY and not self._is_refused:
+            self._refuse(503, "This replica stops: send the request again", "had not sent a request at the end")
+            self.transport.close()
+        else:
+            self._abort()
 
     def cut_off(self, why: str) -> None:
         """End it at once; *why* is one of a few phrases, for the log."""

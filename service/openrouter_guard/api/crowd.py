@@ -109,6 +109,11 @@ class Crowd(ServerState):
             self._cut_off.clear()
             logger.warning("clients were cut off or refused: %s", found)
 
+    def hurry(self, now_s: float, stopping_s: float) -> None:
+        """Part with those that have kept us waiting since ``stopping_s``, when the process was told to stop."""
+        for each in (*self.waiting, *self.answering):
+            each.hurry(now_s, stopping_s)
+
     def note(self, why: str) -> None:
         """Remember, for the log, that a client was cut off; *why* is one of a few phrases."""
         self._cut_off[why] += 1

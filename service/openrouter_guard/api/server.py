@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from openrouter_guard.errors import ConfigurationError
+from openrouter_guard.runtime import cancelled
 from openrouter_guard.settings import Settings, api_key_variable
 
 from .app import create_app
@@ -24,7 +25,7 @@ __all__ = ["Server", "configured", "listening", "serve"]
 logger = logging.getLogger(__name__)
 
 STOP_S = 5
-"""How long requests may take to end after the signal to stop."""
+"""How long answers may take after the signal to stop."""
 BACKLOG = 2048
 DEAF_MS = 30_000
 """A client that takes nothing of what was sent for so long is cut off by the system."""
@@ -33,6 +34,7 @@ BUFFER_BYTES = 128 * 1024
 OTHER_FILES = 128
 """What is open besides the clients' connections."""
 _TICKS = 10
+_HURRY_S = 0.1
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
 
 
@@ -51,7 +53,16 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._on_stop()
+        hurrying = asyncio.create_task(self._hurry())
         await super().shutdown(sockets)
+        await cancelled(hurrying)
+
+    async def _hurry(self) -> None:
+        loop = asyncio.get_running_loop()
+        stopping_s = loop.time()
+        while True:
+            await asyncio.sleep(_HURRY_S)
+            self.crowd.hurry(loop.time(), stopping_s)
 
 
 def serve(settings: Settings, host: str, port: int) -> int:
