@@ -31,6 +31,7 @@ NAMES = frozenset(
         "LEASE_NAME",
         "LEASE_NAMESPACE",
         "LEASE_SECONDS",
+        "LOG_FORMAT",
         "LOG_LEVEL",
         "LONGEST_WAIT_SECONDS",
         "MAX_COOLDOWN_SECONDS",

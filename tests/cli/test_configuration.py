@@ -13,7 +13,7 @@ from openrouter_guard.variables import NAMES, PREFIX
 from openrouter_operator.settings import OperatorSettings
 
 DOCUMENT = Path("docs/configuration.md")
-AT_THE_EDGE = {"OPENROUTER_GUARD_LOG_LEVEL"}
+AT_THE_EDGE = {"OPENROUTER_GUARD_LOG_LEVEL", "OPENROUTER_GUARD_LOG_FORMAT"}
 """Read before there are settings."""
 
 

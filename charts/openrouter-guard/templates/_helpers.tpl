@@ -117,6 +117,8 @@ volumeMounts:
   value: {{ .Values.scope | quote }}
 - name: OPENROUTER_GUARD_LOG_LEVEL
   value: {{ .Values.logLevel }}
+- name: OPENROUTER_GUARD_LOG_FORMAT
+  value: {{ .Values.logFormat }}
 {{- range $name, $value := .Values.thresholds }}
 - name: OPENROUTER_GUARD_{{ $name }}
   value: {{ $value | toJson | quote }}
