@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from . import breaker as breakers
+from . import times
 from .breaker import Breaker, Closed, HalfOpen, Open, Policy
 from .limits import Limit
 from .older import News
@@ -42,6 +43,9 @@ def recovered(known: Record, seen: Record | None, now_s: float, policy: Policy) 
     # What is written has microseconds, what is known may have more: as long as it reads the same, it is the same.
     if not is_behind and (joined == seen or encode(joined) == encode(seen)):
         return None
+    if seen.begun not in (0, known.begun) and not seen.timed_until_s:
+        # What is joined to it first brings the time of before, too.
+        joined = times.owing(joined, known, seen.begun / 1000, now_s)
     if is_behind or joined.breaker != seen.breaker or joined.override != seen.override:
         return replace(joined, epoch=next_epoch(max(known.epoch, seen.epoch), now_s))
     return joined
@@ -75,7 +79,8 @@ def _again(known: Record, now_s: float, policy: Policy) -> Record:
             breaker = replace(breaker, until_s=max(breaker.until_s, _rejoin_s(now_s)))
         case HalfOpen():
             breaker = _with_unknown(breaker, now_s, policy)
-    return replace(known, breaker=breaker, epoch=next_epoch(known.epoch, now_s))
+    again = replace(known, breaker=breaker, epoch=next_epoch(known.epoch, now_s))
+    return times.owing(again, known, now_s, now_s)
 
 
 def _with_unknown(breaker: HalfOpen, now_s: float, policy: Policy) -> HalfOpen:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from . import breaker as breakers
 from . import older
@@ -101,6 +102,7 @@ class Record:
         begun: In which epoch this state began in an empty Redis; 0 if an older version has begun it.
         version: Grows with each commit of the state, which adds it.
         acquittal: The last time that the fleet was asked, and enough of its calls were well.
+        owed: Milliseconds in each state before Redis lost it, by day, that are to be put down with this record.
     """
 
     breaker: Breaker = Closed()
@@ -124,6 +126,7 @@ class Record:
     older_writer_s: float = 0.0
     limit: Limit = Limit()
     acquittal: Acquittal = NEVER
+    owed: Mapping[float, Mapping[Phase, int]] = field(default_factory=dict, compare=False)
 
     def phase(self, now_s: float) -> Phase:
         """The effective state: what a person decided, else what is stored and the time."""

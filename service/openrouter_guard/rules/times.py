@@ -16,7 +16,7 @@ from .admission import kept_visible
 from .breaker import Open, Phase
 from .shared_state import Record
 
-__all__ = ["DAY_S", "KEPT_DAYS", "Times", "is_due", "kept", "passed", "put_down", "timed_until_s"]
+__all__ = ["DAY_S", "KEPT_DAYS", "Times", "is_due", "kept", "owing", "passed", "put_down", "timed_until_s"]
 
 DAY_S = 86_400
 KEPT_DAYS = 30
@@ -59,20 +59,33 @@ def put_down(record: Record, now_s: float) -> Record:
 def kept(old: Record | None, new: Record, now_s: float) -> tuple[Record, Times]:
     """The record to commit in the place of *old*, and the time to put down with it, none of it twice.
 
-    Where Redis lost the state, the record that is committed again says itself until when its time was put down. What
-    has passed since counts for the state that it begins in.
+    Where Redis lost the state, the record that is committed again says itself until when its time was put down, and
+    what it owes for the time before.
     """
+    new, owed = replace(new, owed={}), new.owed
     if _is_moved(old, new):
         # Never earlier than it was: after a failover the server's clock may be behind.
         new = replace(new, timed_until_s=max(now_s, timed_until_s(old) if old else 0.0))
     if old is None or timed_until_s(new) <= timed_until_s(old):
-        return new, {}
-    return new, passed(old, min(timed_until_s(new), now_s))
+        return new, owed
+    return new, _sum(owed, passed(old, min(timed_until_s(new), now_s)))
+
+
+def owing(record: Record, known: Record, until_s: float, now_s: float) -> Record:
+    """The record to commit where Redis lost what is *known*, which lasted until *until_s*, with the time of that."""
+    return replace(record, timed_until_s=max(now_s, known.timed_until_s), owed=passed(known, until_s))
 
 
 def _is_moved(old: Record | None, new: Record) -> bool:
     is_new = old is None or old.epoch != new.epoch
     return is_new and bool(new.transitions) and new.transitions[-1].epoch == new.epoch
+
+
+def _sum(times: Times, more: Times) -> Times:
+    days = {*times, *more}
+    return {
+        day_s: {p: times.get(day_s, {}).get(p, 0) + more.get(day_s, {}).get(p, 0) for p in Phase} for day_s in days
+    }
 
 
 def _times(record: Record, start_s: float, end_s: float) -> Times:
