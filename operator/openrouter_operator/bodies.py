@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from openrouter_guard.rules.wire import unix_s
 
 from .kinds import Lever, Replicas, Value
 
-__all__ = ["FIELD_MANAGER", "empties", "has_ready_pods", "is_kept", "last_manager", "owns", "scales", "truth", "word"]
+__all__ = [
+    "FIELD_MANAGER",
+    "empties",
+    "has_ready_pods",
+    "is_kept",
+    "is_untried",
+    "last_manager",
+    "owns",
+    "scales",
+    "truth",
+    "word",
+]
 
 FIELD_MANAGER = "openrouter-guard"
 """As whom we write, and so are known to the API server's field management."""
 _TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
 _FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
 _WORD_SHOWN = 40
+_FIRST_LOOK_S = 5.0
+"""A controller has looked at what is new by then, and nothing that is worth keeping has come and gone."""
 
 
 def truth(text: str) -> str:
@@ -35,6 +50,17 @@ def has_ready_pods(body: Mapping[str, Any]) -> bool:
     return any(bool(status.get(name)) for name in ("readyReplicas", "availableReplicas"))
 
 
+def is_untried(body: Mapping[str, Any]) -> bool:
+    """Whether its controller has not looked at it yet, or says that it has not been available since it was made."""
+    status = body.get("status") or {}
+    if not status.get("observedGeneration"):
+        return True
+    found = (each for each in status.get("conditions") or () if each.get("type") == "Available")
+    since = next((each.get("lastTransitionTime") for each in found if each.get("status") == "False"), None)
+    made_s = unix_s(str(body["metadata"].get("creationTimestamp")))
+    return since is not None and 0.0 < unix_s(str(since)) <= made_s + _FIRST_LOOK_S
+
+
 def is_kept(lever: Lever, value: Value, ours: Iterable[Mapping[str, Any]]) -> bool:
     """Whether somebody has written the same 0 through the ``scale`` subresource.
 
@@ -46,12 +72,12 @@ def is_kept(lever: Lever, value: Value, ours: Iterable[Mapping[str, Any]]) -> bo
     return not any(entry.get("time") and owns(entry, lever.path) for entry in ours)
 
 
-def last_manager(metadata: Mapping[str, Any], lever: Lever) -> str:
-    """Who else wrote the lever's field last."""
+def last_manager(metadata: Mapping[str, Any], paths: Sequence[Sequence[str]]) -> str:
+    """Who else wrote one of the fields last; empty if nobody did."""
     owners = [
         (str(entry.get("time")), str(entry.get("manager")))
         for entry in metadata.get("managedFields") or ()
-        if entry.get("manager") != FIELD_MANAGER and any(owns(entry, path) for path in lever.paths)
+        if entry.get("manager") != FIELD_MANAGER and any(owns(entry, path) for path in paths)
     ]
     return max(owners, default=("", ""))[1]
 

@@ -39,7 +39,8 @@ class Candidate:
         is_rollouts: Whether a Rollout of Argo runs instead of it, and scales it to 0.
         pods_behind: How many pods the workload has that it looks after; None if that is unknown.
         traits_behind: What matters about that workload.
-        has_worked: Whether a pod of it has been ready: where none ever was, a rollout has no good revision to lose.
+        has_worked: Whether a pod of it may have been ready: where none ever was, a rollout has no good revision to
+            lose.
         claimed_by: An older ``OpenRouterStatus`` that names it too; empty if there is none.
     """
 
@@ -149,6 +150,8 @@ def _skip_traits(candidate: Candidate, _outage: str) -> Skip | None:
             " pauseDuringRollout: true in its target (docs/operator.md says where pausedReplicas helps)"
         )
         return Skip(ROLLOUT, words)
+    if Trait.UNSEEN in traits and _minds_rollouts(candidate):
+        return Skip("NotYetSeen")
     if Trait.FROZEN in traits:
         return Skip("OwnerPaused", "its spec.paused is true, so it ignores its replicas")
     if candidate.workload.is_cron_run and not options.takes_cron_runs:
@@ -161,9 +164,13 @@ def _skip_traits(candidate: Candidate, _outage: str) -> Skip | None:
 def _is_half_way(candidate: Candidate) -> bool:
     """Whether pausing would lose which pods had the old revision, and which the new one."""
     traits = candidate.workload.traits | candidate.traits_behind
-    if candidate.options.pauses_rollouts or candidate.options.holds or not candidate.has_worked:
+    if not _minds_rollouts(candidate):
         return False
     return Trait.HALF_ROLLED in traits or (Trait.ROLLING in traits and candidate.paused_pods == 0)
+
+
+def _minds_rollouts(candidate: Candidate) -> bool:
+    return candidate.has_worked and not (candidate.options.pauses_rollouts or candidate.options.holds)
 
 
 def _skip_floor(candidate: Candidate, _outage: str) -> Skip | None:

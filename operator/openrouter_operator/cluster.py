@@ -168,10 +168,10 @@ class Cluster:
         async with self._turns:
             self.fence()
             body = await self._request("GET", _path(seen))
-            owners = body["metadata"].get("managedFields") or []
-            others = [owner for owner in owners if owner.get("manager") != FIELD_MANAGER]
-            if len(others) == len(owners):
-                return Workload.of(seen.kind, body)
+            found = Workload.of(seen.kind, body)
+            if found.pause or not found.is_owned:
+                return found
+            others = [o for o in body["metadata"]["managedFields"] if o.get("manager") != FIELD_MANAGER]
             # A list without entries would be taken for none, and the one that there is would stay.
             version = body["metadata"]["resourceVersion"]
             patch = {"metadata": {"resourceVersion": version, "managedFields": others or [{}]}}

@@ -366,5 +366,11 @@ def unknown_since_s(status: Mapping[str, Any]) -> float | None:
     return None
 
 
+def rolling(status: Mapping[str, Any]) -> frozenset[str]:
+    """The targets that an earlier round left alone for a rollout under way."""
+    problems = status.get("problems") or ()
+    return frozenset(each["target"] for each in problems if each["reason"] == ROLLOUT)
+
+
 def is_true(status: Mapping[str, Any], kind: str) -> bool:
     return any(c["type"] == kind and c["status"] == "True" for c in status.get("conditions") or ())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from .kinds import DEPLOYMENT, Kind
-from .workload import Workload
+from .workload import Pause, Workload
 
 __all__ = ["Autoscaler", "Inventory", "Place"]
 
@@ -50,7 +50,8 @@ class Inventory:
         self.absent: frozenset[str] = frozenset()
         self.unusable: dict[str, str] = {}
         self._workloads: defaultdict[str, dict[tuple[Kind, str], Workload]] = defaultdict(dict)
-        self._worked: set[str] = set()
+        self._untried: set[str] = set()
+        self._undone: dict[str, Pause] = {}
         self._autoscalers: defaultdict[str, dict[str, Autoscaler]] = defaultdict(dict)
 
     @property
@@ -68,22 +69,35 @@ class Inventory:
 
     def replace(self, workload: Workload) -> None:
         """Note what the API server has just said, whatever its version: after a restore they begin anew."""
-        if workload.pods == 0:
-            self._worked.discard(workload.uid)
-        elif workload.is_ready:
-            self._worked.add(workload.uid)
-        self._workloads[workload.namespace][workload.kind, workload.name] = workload
+        found, place = self._workloads[workload.namespace], (workload.kind, workload.name)
+        is_new = place not in found or found[place].uid != workload.uid
+        if workload.pods == 0 or (is_new and workload.is_untried):
+            self._untried.add(workload.uid)
+        if workload.is_ready and workload.pods > 0:
+            self._untried.discard(workload.uid)
+        if workload.is_foreign and workload.pause:
+            self._undone[workload.uid] = workload.pause
+        found[place] = workload
 
     def drop(self, workload: Workload) -> None:
         """Forget the workload, and not another one that has got its name meanwhile."""
         found, place = self._workloads[workload.namespace], (workload.kind, workload.name)
         if place in found and found[place].uid == workload.uid:
             del found[place]
-            self._worked.discard(workload.uid)
+            self._untried.discard(workload.uid)
+            self._undone.pop(workload.uid, None)
 
     def has_worked(self, workload: Workload) -> bool:
-        """Whether a pod of it has been ready since we know it, and since it last was at 0."""
-        return workload.uid in self._worked
+        """Whether a pod of it may have been ready since it was made, and since we last saw it at 0.
+
+        An operator that has just started saw none of that, and does not lose a good revision for it.
+        """
+        return workload.uid not in self._untried
+
+    def is_over(self, copied: Pause) -> bool:
+        """Whether a copy tells of a pause that was over when it was made: an undone rollout had brought it back."""
+        undone = self._undone.get(copied.uid)
+        return undone is not None and undone.is_same(copied)
 
     def of(self, namespace: str) -> Iterable[Workload]:
         return tuple(self._workloads[namespace].values())

@@ -246,14 +246,24 @@ class Trait(StrEnum):
     """Pods of two revisions run: at 0 replicas the rollout would be over, and come back with the new one alone."""
     HALF_ROLLED = "half rolled"
     """The same, held half way by its owner, in a way that fewer replicas lose as well."""
+    UNSEEN = "unseen"
+    """Its controller has not looked at the newest spec, which may begin a rollout."""
 
 
 def _of_deployment(body: Body) -> Iterable[Trait]:
+    yield from _if_unseen(body)
     status = body.get("status") or {}
-    if _count(status, "replicas") <= _count(status, "updatedReplicas"):
-        return []
-    # Fewer replicas are shared out anew between the revisions; only one that goes on by itself recovers from that.
-    return [Trait.HALF_ROLLED if (body.get("spec") or {}).get("paused") else Trait.ROLLING]
+    if _count(status, "replicas") > _count(status, "updatedReplicas"):
+        # Fewer replicas are shared out anew between the revisions; only what goes on by itself recovers from that.
+        yield Trait.HALF_ROLLED if (body.get("spec") or {}).get("paused") else Trait.ROLLING
+
+
+def _if_unseen(body: Body) -> Iterable[Trait]:
+    """Of what has pods and is to have some: else there is no rollout to be lost."""
+    spec, status = body.get("spec") or {}, body.get("status") or {}
+    has_pods = _count(status, "replicas") > 0 and spec.get("replicas") != 0
+    if has_pods and _count(body["metadata"], "generation") > _count(status, "observedGeneration"):
+        yield Trait.UNSEEN
 
 
 def _of_stateful_set(body: Body) -> Iterable[Trait]:
@@ -261,6 +271,7 @@ def _of_stateful_set(body: Body) -> Iterable[Trait]:
     policy = spec.get("persistentVolumeClaimRetentionPolicy") or {}
     if policy.get("whenScaled") == "Delete":
         yield Trait.LOSES_VOLUMES
+    yield from _if_unseen(body)
     is_even = status.get("currentRevision") == status.get("updateRevision")
     if is_even or _count(status, "replicas") <= _count(status, "updatedReplicas"):
         return

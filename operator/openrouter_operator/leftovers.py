@@ -1,6 +1,6 @@
 """What a pause leaves behind, which is taken away once it is over.
 
-Copies of our annotation: a Deployment hands its annotations down to its ReplicaSets, and a Rollout does too. They
+Copies of our annotations: a Deployment hands its annotations down to its ReplicaSets, and a Rollout does too. They
 stay there, and ``kubectl rollout undo`` puts those of an older ReplicaSet back onto the Deployment. Where an operator
 has just started, they tell which annotation is the newest.
 
@@ -23,7 +23,7 @@ from openrouter_guard.edge import Edge
 from .cluster import Cluster, ClusterError, Conflict, NotFound
 from .inventory import Inventory
 from .kinds import BY_NAME
-from .workload import PAUSED, Pause, Workload
+from .workload import PAUSED, RELEASED, Pause, Workload
 
 __all__ = ["Copy", "Leftovers", "newest"]
 
@@ -40,12 +40,12 @@ EVERYWHERE = ""
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A ReplicaSet that carries our annotation.
+    """A ReplicaSet that carries an annotation of ours.
 
     Attributes:
         version: Its ``resourceVersion``.
         controller: The UID of what it belongs to.
-        pause: What the annotation says; None if it cannot be read.
+        pause: The pause that it tells of; None if of none, or it cannot be read.
     """
 
     namespace: str
@@ -58,13 +58,13 @@ class Copy:
     def of(cls, body: Mapping[str, Any]) -> Copy | None:
         """The copy in the metadata of a ReplicaSet; None if it carries none, or belongs to nobody."""
         metadata = body["metadata"]
-        text = (metadata.get("annotations") or {}).get(PAUSED)
+        notes = metadata.get("annotations") or {}
         owners = [owner["uid"] for owner in metadata.get("ownerReferences") or () if owner.get("controller")]
-        if not text or not owners:
+        if notes.keys().isdisjoint((PAUSED, RELEASED)) or not owners:
             return None
         pause: Pause | None = None
         with suppress(ValueError):
-            pause = Pause.parse(text, REPLICA_SETS.lever)
+            pause = Pause.parse(notes.get(PAUSED, ""), REPLICA_SETS.lever)
         return cls(metadata["namespace"], metadata["name"], metadata["resourceVersion"], owners[0], pause)
 
 

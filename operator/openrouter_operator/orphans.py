@@ -15,7 +15,7 @@ from .cluster import Cluster, ClusterError, NotFound
 from .events import Event
 from .inventory import Inventory
 from .notices import notice
-from .workload import Workload, raised, restored
+from .workload import Change, Workload, forgets, raised, restored
 
 __all__ = ["Orphans"]
 
@@ -71,7 +71,7 @@ class Orphans:
 
     async def _restore(self, found: Sequence[Workload]) -> bool:
         """Whether something is still to be restored."""
-        wanted = [raised(workload) or restored(workload) for workload in found]
+        wanted = list(map(self._change, found))
         for change in await self._changes.make([change for change in wanted if change]):
             if event := notice(change, "The operator", _why(change.workload)):
                 self._tell(change.workload, event)
@@ -82,6 +82,11 @@ class Orphans:
         for namespace in {workload.namespace for workload in done}:
             self._let_go(namespace)
         return len(done) < len(found)
+
+    def _change(self, workload: Workload) -> Change | None:
+        if workload.copied is not None and self._inventory.is_over(workload.copied):
+            return forgets(workload)
+        return raised(workload) or restored(workload)
 
     async def _ownerless(self, paused: Iterable[Workload]) -> list[Workload]:
         """Those whose owner the API server does not know (any more)."""

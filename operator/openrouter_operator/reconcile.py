@@ -99,6 +99,7 @@ class Reconciler:
         self._memory = Memory()
         self._feed: Feed | Unreadable | None = None
         self._latest: Mapping[str, Any] = {}
+        self._rolling: frozenset[str] = frozenset()
         self._wrote_s = -conditions.COUNTERS_S
         self._write_failures = 0
         # A deletion must not restore what a round that is still under way pauses.
@@ -167,6 +168,7 @@ class Reconciler:
         """What the round came to, and in how many seconds the next one is due."""
         namespace, generation = resource["metadata"]["namespace"], resource["metadata"]["generation"]
         owner = _owner(resource)
+        self._rolling = conditions.rolling(old)
         try:
             spec = self._allowed(specs.parse(resource.get("spec")), namespace)
         except NotAllowed as error:
@@ -284,7 +286,7 @@ class Reconciler:
                 workload,
                 is_matched=options is not None,
                 options=options or Options(),
-                has_worked=self._inventory.has_worked(workload),
+                has_worked=self._has_worked(workload),
             )
             if candidate.is_matched or candidate.is_paused_by(owner) or workload.has_litter:
                 found.append(candidate)
@@ -310,11 +312,15 @@ class Reconciler:
                 is_rollouts=place in rollouts,
                 pods_behind=behind.pods if behind else None,
                 traits_behind=behind.traits if behind else frozenset(),
-                has_worked=self._inventory.has_worked(behind) if behind else candidate.has_worked,
+                has_worked=self._has_worked(workload, behind),
                 claimed_by=next((claim.name for claim in older if claim.spec.matches(workload)), ""),
             )
 
         return list(map(whole, found))
+
+    def _has_worked(self, workload: Workload, behind: Workload | None = None) -> bool:
+        """What was told before this process began holds for as long as it is told."""
+        return str(workload) in self._rolling or self._inventory.has_worked(behind or workload)
 
     def _unwatched(self, spec: Spec) -> list[Problem]:
         """The kinds in the spec that nobody watches."""

@@ -13,7 +13,18 @@ from typing import Any
 
 from openrouter_guard.rules.wire import iso, unix_s
 
-from .bodies import FIELD_MANAGER, empties, has_ready_pods, is_kept, last_manager, owns, scales, truth, word
+from .bodies import (
+    FIELD_MANAGER,
+    empties,
+    has_ready_pods,
+    is_kept,
+    is_untried,
+    last_manager,
+    owns,
+    scales,
+    truth,
+    word,
+)
 from .kinds import Kind, Lever, Replicas, Trait, Value
 
 __all__ = [
@@ -48,6 +59,7 @@ _SAME_S = 0.001
 CONTEST_S = (5.0, 300.0)
 """The first and the longest wait before a pause that somebody undoes is put back."""
 _DIGITS_MOST = 9
+_NOTE = ("metadata", "annotations", PAUSED)
 _OWN = ("app.kubernetes.io/part-of", "openrouter-guard")
 
 
@@ -167,12 +179,15 @@ class Workload:
         is_controlled: Whether another object owns it and would put its replicas back.
         is_cron_run: Whether it is a Job that a CronJob has started.
         is_ready: Whether a pod of it is ready.
+        is_untried: Whether its controller says that it has never been available.
         scales: Kind and name of the workload behind it; None for what is none of KEDA's.
         empties: Kind and name of the workload that a Rollout of Argo has taken over and scales to 0; None for others.
         changed_by: The field manager that wrote the value last; empty if we did, or if it left no name.
         is_altered: Whether something on the way, such as a mutating admission policy, made another value of what we
             wrote last.
         is_our_value: Whether the API server knows us as who wrote the value last.
+        is_foreign: Whether it knows others as who wrote the value or the annotation, and not us as who wrote the
+            value: an undone rollout has brought back what we wrote in an earlier pause.
         is_owned: Whether the API server knows us as the owner of some of its fields.
         is_stripped: Whether its annotation is not what we wrote, so that only we know what it was.
         is_mendable: Whether it is time to write that annotation again.
@@ -197,12 +212,14 @@ class Workload:
     is_controlled: bool = False
     is_cron_run: bool = False
     is_ready: bool = False
+    is_untried: bool = False
     is_going: bool = False
     scales: tuple[str, str] | None = None
     empties: tuple[str, str] | None = None
     changed_by: str = ""
     is_altered: bool = False
     is_our_value: bool = False
+    is_foreign: bool = False
     is_owned: bool = False
     is_stripped: bool = False
     is_mendable: bool = True
@@ -242,13 +259,19 @@ class Workload:
             is_controlled=is_controlled,
             is_cron_run=is_cron_run,
             is_ready=has_ready_pods(body),
+            is_untried=is_untried(body),
             is_going=metadata.get("deletionTimestamp") is not None,
             scales=scales(body),
             empties=empties(body),
-            changed_by="" if is_as_set else last_manager(metadata, kind.lever),
+            changed_by="" if is_as_set else last_manager(metadata, kind.lever.paths),
             # Whoever changes a value becomes its owner, and we no longer are.
             is_altered=pause is not None and not is_copy and not is_as_set and is_ours,
             is_our_value=is_ours,
+            # Without a UID it may be a copy, which somebody else has written as a matter of course.
+            is_foreign=pause is not None
+            and pause.uid == metadata["uid"]
+            and not is_ours
+            and bool(last_manager(metadata, (*kind.lever.paths, _NOTE))),
             is_owned=bool(entries),
         )
 
@@ -275,7 +298,7 @@ class Workload:
     def is_as_we_set_it(self) -> bool:
         """Whether nobody has changed it since, though it may not be what we asked for."""
         is_same = self.pause is not None and (self.value == self.pause.set_to or self.is_altered)
-        return is_same and not self.is_kept
+        return is_same and not self.is_kept and not self.is_foreign
 
     @property
     def asked_pods(self) -> int | None:
@@ -360,7 +383,8 @@ def restored(workload: Workload) -> Change | None:
     pause = workload.pause or workload.copied
     if pause is None:
         return None
-    if workload.is_kept or (workload.value != pause.set_to and not workload.is_altered):
+    is_set_by_us = workload.value == pause.set_to or workload.is_altered
+    if workload.is_kept or workload.is_foreign or not is_set_by_us:
         return forgets(workload)
     return returns(replace(workload, pause=pause))
 

@@ -35,6 +35,7 @@ __all__ = ["Ground", "Told", "grounds", "play"]
 DEPLOYMENTS = ("one", "two")
 PLACES = (("Deployment", "one"), ("Deployment", "two"), ("StatefulSet", "set"), ("CronJob", "cron"))
 SPELLINGS = ("false", "False", "no", "off", "0", " true ", "true", "maybe")
+SCALES = "?fieldManager=kubectl-scale"
 PATIENCE_S = 60.0
 QUIET_S = 3.0
 FIRST_PAUSE_S = 5.0
@@ -203,7 +204,7 @@ class Story(RuleBasedStateMachine):
             self.twins.both("PATCH", kind, name, body, "?fieldManager=kubectl-patch")
         else:
             body = {"spec": {"replicas": pods}}
-            self.twins.both("PATCH", kind, f"{name}/scale", body, "?fieldManager=kubectl-scale")
+            self.twins.both("PATCH", kind, f"{name}/scale", body, SCALES)
 
     @rule(name=deployments, pods=counts, image=st.sampled_from(("worker", "worker:2")))
     def applies(self, name: str, pods: int, image: str) -> None:
@@ -241,6 +242,21 @@ class Story(RuleBasedStateMachine):
     @rule(name=deployments)
     def undoes(self, name: str) -> None:
         self.told("undo", name)
+        self.twins.until_controllers_rest()
+        self.twins.kubectl("rollout", "undo", f"deployment/{name}")
+
+    @rule(name=deployments, is_forgotten=st.booleans())
+    def undoes_once_all_have_forgotten(self, name: str, is_forgotten: bool) -> None:
+        """By then it has by chance the pods that the annotation which comes back says were set."""
+        number = self.twins.number_handed_down(name)
+        if number is None:
+            return
+        self.told("undo of a pause that nobody knows", name, is_forgotten)
+        if is_forgotten:
+            for resource in ("default", "other"):
+                self.twins.unwatch(resource)
+            self.operator_dies()
+        self.twins.both("PATCH", "Deployment", f"{name}/scale", {"spec": {"replicas": number}}, SCALES)
         self.twins.until_controllers_rest()
         self.twins.kubectl("rollout", "undo", f"deployment/{name}")
 

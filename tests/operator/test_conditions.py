@@ -13,6 +13,7 @@ from openrouter_operator import conditions
 from openrouter_operator.candidates import Candidate
 from openrouter_operator.conditions import COUNTERS_S, UPSTREAM_S, Overriding, Round
 from openrouter_operator.events import Event, events
+from openrouter_operator.kinds import Trait
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.reading import Reading
 from openrouter_operator.tally import (
@@ -274,6 +275,13 @@ def test_the_state_is_unknown_since_somebody_wrote_that_down() -> None:
 
 
 # -- the rest of the status -----------------------------------------------------------------------------------------
+
+
+def test_what_was_told_of_a_rollout_is_known_to_the_next_process() -> None:
+    rolling = Candidate(replace(workload("a"), traits=frozenset({Trait.ROLLING})))
+    told = status(a_round(opened(), PAUSE, count(rolling, workload("b", 0), paused("c", 5))))
+    assert conditions.rolling(told) == {"Deployment/a"}
+    assert conditions.rolling({}) == frozenset()
 
 
 def test_the_columns_of_kubectl_get() -> None:

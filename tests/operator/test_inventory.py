@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from openrouter_operator.inventory import Inventory
 from openrouter_operator.workload import Workload
 from tests.operator.samples import paused, workload
@@ -103,12 +105,34 @@ def test_the_end_of_one_is_not_the_end_of_another_that_has_its_name() -> None:
     assert list(inventory.of("jobs")) == [anew]
 
 
-def test_a_workload_has_worked_from_its_first_ready_pod_until_it_stands_at_zero() -> None:
+@pytest.mark.parametrize("is_untried", [True, False], ids=["made anew", "there before the operator"])
+def test_a_workload_has_worked_from_its_first_ready_pod_until_it_stands_at_zero(is_untried: bool) -> None:
     inventory = Inventory()
     for version, replicas, is_ready, expected in (
-        ("1", 3, False, False), ("2", 3, True, True), ("3", 3, False, True), ("4", 0, False, False),
-        ("5", 3, False, False),
+        ("1", 3, False, not is_untried), ("2", 3, True, True), ("3", 3, False, True), ("4", 0, True, False),
+        ("5", 3, False, False), ("6", 3, True, True), ("7", 3, False, True),
     ):  # fmt: skip
-        seen = replace(workload("a", replicas), version=version, is_ready=is_ready)
+        seen = replace(workload("a", replicas), version=version, is_ready=is_ready, is_untried=is_untried)
         inventory.put(seen)
         assert inventory.has_worked(seen) is expected, version
+    inventory.drop(seen)
+    assert inventory.has_worked(seen), "it is as little known as what an operator finds when it starts"
+
+
+def test_one_that_was_made_anew_has_not_worked_whatever_its_predecessor_did() -> None:
+    inventory = Inventory()
+    inventory.put(version(10, is_ready=True))
+    anew = version(12, uid="uid-of-the-new-one", is_untried=True)
+    inventory.put(anew)
+    assert not inventory.has_worked(anew)
+
+
+def test_a_copy_of_what_an_undone_rollout_has_brought_back_is_no_copy_of_a_paused_one() -> None:
+    inventory = Inventory()
+    undone = replace(paused("a"), is_foreign=True)
+    pause = replace(undone.pause or pytest.fail("it is paused"), uid=undone.uid)
+    assert not inventory.is_over(pause)
+    inventory.put(replace(undone, pause=pause))
+    inventory.put(replace(workload("a"), version="2"))
+    assert inventory.is_over(pause)
+    assert not inventory.is_over(replace(pause, at_s=pause.at_s + 1)), "that is another pause"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from openrouter_operator import plan
-from openrouter_operator.candidates import Candidate, skip
+from openrouter_operator.candidates import Candidate, Skip, skip
 from openrouter_operator.kinds import BY_NAME, Kind, Trait, UnusableKind, Value, from_crd
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.spec import Options
@@ -441,6 +441,27 @@ def test_a_rollout_under_way_is_left_alone_unless_the_target_says_otherwise(
     assert (is_left_alone(), is_left_alone(paused_replicas=1)) == (at_zero, at_a_floor)
     assert not is_left_alone(pauses_rollouts=True)
     assert skip(Candidate(workload, has_worked=False), OWNER, "") is None, "no revision of it has ever worked"
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "is_left_alone"),
+    [
+        pytest.param({}, EVEN | {"observedGeneration": 1}, True, id="the controller is behind"),
+        pytest.param({}, EVEN | {"observedGeneration": 2}, False, id="it has seen the newest spec"),
+        pytest.param({}, {}, False, id="there are no pods"),
+        pytest.param({"replicas": 0}, EVEN | {"observedGeneration": 1}, False, id="there are to be none"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
+def test_what_may_begin_a_rollout_at_this_moment_is_not_paused_before_its_controller_has_looked(
+    kind: str, spec: dict[str, Any], status: dict[str, Any], is_left_alone: bool
+) -> None:
+    body = {"metadata": {"name": "a", "namespace": "jobs", "uid": "u", "resourceVersion": "1", "generation": 2}}
+    workload = Workload.of(BY_NAME[kind], body | {"spec": spec, "status": status})
+    assert (Trait.UNSEEN in workload.traits) is is_left_alone
+    candidate = Candidate(replace(workload, value=3))
+    assert skip(candidate, OWNER, "") == (Skip("NotYetSeen") if is_left_alone else None)
+    assert skip(replace(candidate, options=Options(pauses_rollouts=True)), OWNER, "") is None
 
 
 def test_what_keda_scales_is_left_alone_in_a_rollout_too() -> None:

@@ -15,6 +15,7 @@ from openrouter_operator.workload import PAUSED
 from tests.cli.commands import run
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.conftest import Fleet, Operator, deployment
+from tests.operator.rollouts import copies, get_ready, remembered, revisions, roll_out, undo
 from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -22,12 +23,6 @@ pytestmark = pytest.mark.cluster
 ONE = [{"kind": "Deployment", "name": "one"}]
 ROLLED_OUT = [{"kind": "Deployment", "selector": {"matchLabels": {"fleet": "workers"}}, "pauseDuringRollout": True}]
 """Without a node no pod gets ready, and no rollout ends."""
-
-
-def remembered(fleet: Fleet, name: str) -> dict[str, Any]:
-    annotations = fleet.deployments()[name]["metadata"].get("annotations") or {}
-    found: dict[str, Any] = json.loads(annotations.get("openrouter-guard.io/paused", "{}"))
-    return found
 
 
 def test_a_pause_that_gitops_undoes_is_put_back_and_the_condition_names_who_undoes_it(
@@ -181,49 +176,6 @@ def an_earlier_outage_is_over(fleet: Fleet, **replicas: int) -> str:
     return note
 
 
-def replica_sets(fleet: Fleet) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(fleet.kubectl("get", "replicasets", "--output=json"))["items"]
-    return [item for item in found if item["metadata"]["labels"]["app"] == "one"]
-
-
-def copies(fleet: Fleet) -> list[str]:
-    """The ReplicaSets that carry our annotation."""
-    sets = (item["metadata"] for item in replica_sets(fleet))
-    return [metadata["name"] for metadata in sets if PAUSED in (metadata.get("annotations") or {})]
-
-
-def roll_out(fleet: Fleet) -> str:
-    """Give ``one`` another revision; returns the ReplicaSet of the one before."""
-    (before,) = replica_sets(fleet)
-    fleet.kubectl("set", "image", "deployment/one", "worker=worker:2")
-    until(lambda: len(replica_sets(fleet)) == 2)
-    return str(before["metadata"]["name"])
-
-
-def get_ready(fleet: Fleet) -> None:
-    """Let every pod be ready, as a node would, until the rollout has ended."""
-    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-    status = json.dumps({"status": {"phase": "Running", "conditions": [ready]}})
-
-    def is_even() -> bool:
-        if fleet.replicas()["one"] == 0:
-            return True  # paused, and so it had ended
-        for pod in fleet.kubectl("get", "pods", "--output=name").split():
-            with suppress(KubectlFailed):  # it may go meanwhile
-                fleet.kubectl("patch", pod, "--subresource=status", "--type=merge", f"--patch={status}")
-        found = fleet.deployments()["one"]
-        counts = (found["status"].get("replicas"), found["status"].get("updatedReplicas"))
-        return counts == (found["spec"]["replicas"],) * 2
-
-    until(is_even, seconds=60)
-
-
-def undo(fleet: Fleet, replica_set: str, note: str) -> None:
-    """Undo the rollout, while the ReplicaSet before it still remembers the earlier outage."""
-    fleet.kubectl("annotate", f"replicaset/{replica_set}", f"{PAUSED}={note}", "--overwrite")
-    fleet.kubectl("rollout", "undo", "deployment/one")
-
-
 def test_an_undone_rollout_brings_back_neither_an_old_number_nor_an_old_pause(
     fleet: Fleet, operator: Operator
 ) -> None:
@@ -368,12 +320,6 @@ def test_rescue_gives_fields_back_too(fleet: Fleet, operator: Operator, control_
 
 
 # -- rollouts under way ---------------------------------------------------------------------------------------------
-
-
-def revisions(fleet: Fleet) -> dict[str, int]:
-    """How many pods of each image ``one`` is to have."""
-    pairs = ((item["spec"]["template"]["spec"]["containers"][0]["image"], item) for item in replica_sets(fleet))
-    return {image: item["spec"]["replicas"] for image, item in pairs}
 
 
 def test_a_rollout_that_is_under_way_is_left_alone_and_paused_once_it_has_ended(

@@ -98,7 +98,7 @@ def body(annotations: dict[str, str] | None = None, spec: dict[str, Any] | None 
 
 def test_a_plain_deployment() -> None:
     found = Workload.of(DEPLOYMENT, body(spec={"replicas": 4}, labels={"fleet": "workers"}))
-    assert found == Workload(DEPLOYMENT, "jobs", "a", "u", "41", 4, {"fleet": "workers"})
+    assert found == Workload(DEPLOYMENT, "jobs", "a", "u", "41", 4, {"fleet": "workers"}, is_untried=True)
     assert str(found) == "Deployment/a"
 
 
@@ -162,6 +162,60 @@ def test_who_undid_a_pause_is_known_by_the_fields_that_they_manage(
     ]
     undone = body({PAUSED: json.dumps(REMEMBERED)}, {"replicas": 4}, managedFields=fields)
     assert Workload.of(DEPLOYMENT, undone).changed_by == expected
+
+
+def available(status: str, at: str) -> dict[str, Any]:
+    since = {"type": "Available", "status": status, "lastTransitionTime": f"2026-01-01T{at}Z"}
+    return {"observedGeneration": 1, "conditions": [{"type": "Progressing", "status": "True"}, since]}
+
+
+@pytest.mark.parametrize(
+    ("status", "is_untried"),
+    [
+        pytest.param(None, True, id="nobody has looked at it"),
+        pytest.param({"conditions": []}, True, id="nor is it said when"),
+        pytest.param(available("False", "10:00:01"), True, id="not available since it was made"),
+        pytest.param(available("False", "10:00:09"), False, id="no longer available"),
+        pytest.param(available("True", "10:00:01"), False, id="available"),
+        pytest.param({"observedGeneration": 1}, False, id="a kind that says nothing of it"),
+        pytest.param(available("False", "some day, "), False, id="a time that is none"),
+    ],
+)
+def test_what_has_never_been_available_is_known_by_its_conditions(status: Any, is_untried: bool) -> None:
+    found = body(creationTimestamp="2026-01-01T10:00:00Z") | {"status": status}
+    assert Workload.of(DEPLOYMENT, found).is_untried is is_untried
+
+
+VALUE: dict[str, Any] = {"f:spec": {"f:replicas": {}}}
+NOTE: dict[str, Any] = {"f:metadata": {"f:annotations": {f"f:{PAUSED}": {}}}}
+US = "openrouter-guard"
+
+
+@pytest.mark.parametrize(
+    ("owners", "uid", "is_foreign"),
+    [
+        pytest.param([(US, VALUE | NOTE)], "u", False, id="as we left it"),
+        pytest.param([("kubectl-scale", VALUE), ("kubectl-rollout", NOTE)], "u", True, id="scaled, then undone"),
+        pytest.param([("kubectl-rollout", NOTE)], "u", True, id="undone after we had given our fields back"),
+        pytest.param([("kubectl-scale", VALUE), (US, NOTE)], "u", True, id="somebody has set it since"),
+        pytest.param([(US, VALUE), ("kubectl-rollout", NOTE)], "u", False, id="undone during the pause"),
+        pytest.param([(US, VALUE), ("helm", VALUE)], "u", False, id="applied as it was"),
+        pytest.param([], "u", False, id="nobody keeps books"),
+        pytest.param([("velero", VALUE | NOTE)], "another", False, id="a copy"),
+        pytest.param([("velero", VALUE | NOTE)], "", False, id="perhaps a copy of one from before there were UIDs"),
+    ],
+)
+def test_a_pause_that_others_have_written_is_none_though_the_numbers_agree(
+    owners: list[tuple[str, dict[str, Any]]], uid: str, is_foreign: bool
+) -> None:
+    fields = [{"manager": who, "time": "2026-01-01T00:00:00Z", "fieldsV1": written} for who, written in owners]
+    note = json.dumps(REMEMBERED | {"uid": uid})
+    found = Workload.of(DEPLOYMENT, body({PAUSED: note}, {"replicas": 0}, managedFields=fields))
+    assert found.is_foreign is is_foreign
+    change = restored(found)
+    assert change is not None
+    assert change.is_written is (not is_foreign), "what somebody has set stands"
+    assert found.copied is not None or found.is_as_we_set_it is (not found.is_kept and not is_foreign)
 
 
 # -- the patch ------------------------------------------------------------------------------------------------------

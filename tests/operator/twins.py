@@ -135,6 +135,15 @@ class Twins:
         self.writes += 1
         return True
 
+    def number_handed_down(self, name: str) -> int | None:
+        """How many pods a ReplicaSet of an earlier revision says that we had set; None if none says so."""
+        deployment = self.get("Deployment", name)
+        if deployment is None or PAUSED in (deployment["metadata"].get("annotations") or {}):
+            return None
+        ours = [item for item in self.all("ReplicaSet", self.real) if _owner(item) == deployment["metadata"]["uid"]]
+        notes = (item["metadata"]["annotations"].get(PAUSED) for item in ours if not item["spec"]["replicas"])
+        return next((int(json.loads(note)["set"]) for note in notes if note), None)
+
     def create(self, body: Body) -> bool:
         return self.both("POST", body["kind"], "", body, "?fieldManager=kubectl-create")
 
@@ -240,6 +249,10 @@ class Twins:
             seen = (body.get("status") or {}).get("observedGeneration")
             return seen == body["metadata"]["generation"] and "deletionTimestamp" not in body["metadata"]
         return False
+
+
+def _owner(body: Body) -> str:
+    return str(next((owner["uid"] for owner in body["metadata"].get("ownerReferences") or ()), ""))
 
 
 def _is_seen(body: Body) -> bool:
