@@ -60,6 +60,10 @@ class Claims:
         """Namespace and name of each that asks for something."""
         return {(namespace, claim.name) for namespace, found in self._claims.items() for claim in found.values()}
 
+    def scopes(self, namespace: str, besides: str) -> set[str]:
+        """Those that are asked for there by others than the resource *besides*, by its UID."""
+        return {claim.spec.scope for claim in self._claims[namespace].values() if claim.uid != besides}
+
     def before(self, namespace: str, uid: str) -> list[Claim]:
         """The claims there that are older than the one of the resource *uid*, oldest first."""
         claims = sorted(self._claims[namespace].values(), key=_age)

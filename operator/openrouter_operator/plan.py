@@ -19,7 +19,7 @@ from .candidates import Candidate, Owner, skip
 from .kinds import Value
 from .reading import Reading
 from .spec import Mode, PauseOn, Spec, Strategy
-from .workload import Change, Contest, Pause, forgets, raised, returns
+from .workload import Change, Contest, Pause, Workload, forgets, raised, returns
 
 __all__ = ["FLAPPING", "Goal", "Step", "changes", "goal", "next_contest_s", "orphaned"]
 
@@ -255,11 +255,10 @@ def changes(goal: Goal, owner: Owner, reading: Reading, candidates: Sequence[Can
     found = [_of_paused(goal, owner, reading, c, wanted.get(c.workload.uid)) for c in ours]
     if goal.step is Step.PAUSE or (goal.step is Step.CANARY and ours):
         found += [_paused(c, owner, reading) for c in candidates if _is_pausable(c, owner, reading.outage)]
-    elif goal.reason == "BreakerClosed":
-        found += [forgets(c.workload) for c in candidates if _is_over(c, owner, reading)]
     made = [change for change in found if change is not None]
     changed = {change.workload.uid for change in made}
-    made += [forgets(c.workload) for c in candidates if c.workload.has_litter and c.workload.uid not in changed]
+    litter = [c.workload for c in candidates if c.workload.has_litter or _is_over(c.workload, reading)]
+    made += [forgets(workload) for workload in litter if workload.uid not in changed]
     return sorted(made, key=lambda change: change.rank)
 
 
@@ -268,10 +267,11 @@ def _is_pausable(candidate: Candidate, owner: Owner, outage: str) -> bool:
     return candidate.stays and not paused and skip(candidate, owner, outage) is None
 
 
-def _is_over(candidate: Candidate, owner: Owner, reading: Reading) -> bool:
-    """Whether the outage is over during which the workload was to be left alone."""
-    is_ours = candidate.workload.released.startswith(f"{reading.scope}/")
-    return is_ours and skip(candidate, owner, "") is None
+def _is_over(workload: Workload, reading: Reading) -> bool:
+    """Whether the outage is over during which the workload was to be left alone, whoever names it by now."""
+    is_ours = workload.released.startswith(f"{reading.scope}/")
+    is_others = workload.pause is not None or workload.damage or workload.is_controlled or workload.is_going
+    return reading.is_fresh and is_ours and not is_others and workload.released != reading.outage
 
 
 def _paused(candidate: Candidate, owner: Owner, reading: Reading) -> Change:

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,7 +153,7 @@ class Reconciler:
             if orphans:
                 await self._make(plan.orphaned(self._candidates(namespace, owner, None), owner), owner, "Orphaned")
             else:
-                await self._restore(namespace, owner, "it is deleted")
+                await self._restore(namespace, owner, "it is deleted", self._last_words(resource))
             left = [c.workload for c in self._candidates(namespace, owner, None) if c.is_paused_by(owner)]
             if orphans:
                 left = [workload for workload in left if workload.pause and not workload.pause.is_orphaned]
@@ -227,9 +228,18 @@ class Reconciler:
             invalid=str(why),
         )
 
-    async def _restore(self, namespace: str, owner: Owner, why: str) -> None:
+    async def _restore(self, namespace: str, owner: Owner, why: str, reading: Reading = _NOTHING_KNOWN) -> None:
         found = self._candidates(namespace, owner, None)
-        await self._make(plan.changes(_GIVE_BACK, owner, _NOTHING_KNOWN, found), owner, why)
+        await self._make(plan.changes(_GIVE_BACK, owner, reading, found), owner, why)
+
+    def _last_words(self, resource: Mapping[str, Any]) -> Reading:
+        """What the last resource of a scope says of it as it goes: that no outage concerns the namespace any more."""
+        metadata = resource["metadata"]
+        with suppress(InvalidSpec):
+            scope = specs.parse(resource.get("spec")).scope
+            if scope not in self._claims.scopes(metadata["namespace"], besides=metadata["uid"]):
+                return replace(_NOTHING_KNOWN, scope=scope, is_fresh=True)
+        return _NOTHING_KNOWN
 
     async def _make(self, wanted: Sequence[Change], owner: Owner, why: str, until: str = "") -> None:
         self._memory.asks(wanted)
@@ -288,7 +298,8 @@ class Reconciler:
                 options=options or Options(),
                 has_worked=self._has_worked(workload),
             )
-            if candidate.is_matched or candidate.is_paused_by(owner) or workload.has_litter:
+            is_marked = workload.has_litter or bool(workload.released)
+            if candidate.is_matched or candidate.is_paused_by(owner) or is_marked:
                 found.append(candidate)
         return self._with_surroundings(namespace, owner, found)
 

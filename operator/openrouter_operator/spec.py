@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
+from openrouter_guard.rules.parsing import line_of
 from openrouter_guard.rules.wire import unix_s
 
 from .kinds import BY_NAME, Kind
@@ -344,7 +345,7 @@ def parse(spec: object) -> Spec:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(("spec", *(str(part) for part in first["loc"])))
-        raise InvalidSpec(f"{where}: {first['msg']}") from error
+        raise InvalidSpec(line_of(f"{where}: {first['msg']}")) from error
     except ConfigurationError as error:
         raise InvalidSpec(f"spec.scope: {error}") from error
     return parsed

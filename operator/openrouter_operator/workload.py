@@ -6,12 +6,12 @@ dies between two steps, nothing else is needed to restore it.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from openrouter_guard.rules.wire import iso, unix_s
+from openrouter_guard.rules.wire import unix_s
 
 from .bodies import (
     FIELD_MANAGER,
@@ -26,6 +26,7 @@ from .bodies import (
     word,
 )
 from .kinds import Kind, Lever, Replicas, Trait, Value
+from .pause import GROUP, PAUSED, Contest, Pause
 
 __all__ = [
     "FIELD_MANAGER",
@@ -44,9 +45,6 @@ __all__ = [
     "returns",
 ]
 
-GROUP = "openrouter-guard.io"
-PAUSED = f"{GROUP}/paused"
-"""What the workload was before, and who paused it; see :class:`Pause`."""
 RELEASED = f"{GROUP}/released"
 """The outage (the scope, and the time it began) during which the workload is not paused again."""
 OPT = f"{GROUP}/pause"
@@ -54,110 +52,9 @@ OPT = f"{GROUP}/pause"
 RESUME_TO = f"{GROUP}/resume-to"
 """The word of its owner, too: how many pods run after the pause, or :data:`STAY`. It counts once."""
 STAY = "stay"
-_SAME_S = 0.001
-"""Times are written to the microsecond."""
-CONTEST_S = (5.0, 300.0)
-"""The first and the longest wait before a pause that somebody undoes is put back."""
 _DIGITS_MOST = 9
 _NOTE = ("metadata", "annotations", PAUSED)
 _OWN = ("app.kubernetes.io/part-of", "openrouter-guard")
-
-
-@dataclass(frozen=True, slots=True)
-class Contest:
-    """Somebody keeps undoing a pause: how often it was put back, when last (Unix seconds), and against whom."""
-
-    times: int
-    at_s: float
-    by: str
-
-    @property
-    def next_s(self) -> float:
-        """When it may be put back again: each time the wait is doubled, up to five minutes."""
-        return self.at_s + min(CONTEST_S[0] * 2.0 ** min(self.times - 1, 10), CONTEST_S[1])
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """What a paused workload remembers.
-
-    Attributes:
-        uid: The workload that was paused. Another one that carries the annotation is a copy of it.
-        owner_uid: The ``OpenRouterStatus`` that paused it.
-        owner: Its name, in the namespace of the workload.
-        epoch: The breaker's, when it was paused.
-        original: What was written there before; None if nothing was.
-        set_to: What we wrote last; anything else is somebody's own change.
-        at_s: When it was paused, Unix seconds of the Redis server's clock.
-        pods: How many ran, where ``original`` does not say it.
-        contest: Who undoes it against the will of the spec; None if nobody does.
-        is_orphaned: Whether its owner was deleted and left it as it is.
-    """
-
-    owner_uid: str
-    owner: str
-    epoch: int
-    original: Value
-    set_to: Value
-    at_s: float
-    pods: int | None = None
-    contest: Contest | None = None
-    is_orphaned: bool = False
-    uid: str = ""
-
-    def is_same(self, other: Pause) -> bool:
-        """Whether both tell of the same pause, whatever has been written about it since."""
-        return (self.uid, self.epoch) == (other.uid, other.epoch) and abs(self.at_s - other.at_s) < _SAME_S
-
-    @classmethod
-    def parse(cls, text: str, lever: Lever) -> Pause:
-        """The pause in an annotation.
-
-        Raises:
-            ValueError: If somebody has edited it so that it cannot be read.
-        """
-        try:
-            found = json.loads(text)
-            owner = found["owner"]
-            pause = cls(
-                owner_uid=str(owner["uid"]),
-                owner=str(owner["name"]),
-                epoch=int(found["epoch"]),
-                original=found["original"],
-                set_to=found["set"],
-                at_s=unix_s(str(found["at"])),
-                pods=None if found.get("pods") is None else int(found["pods"]),
-                contest=_contest(found.get("contested")),
-                is_orphaned=found.get("orphaned") is True,
-                uid=str(found.get("uid") or ""),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise ValueError(f"annotation {PAUSED} cannot be read: {error}") from error
-        if not pause.at_s or not all(map(lever.is_sound, (pause.original, pause.set_to))):
-            when = iso(pause.at_s) or "no time that can be read"
-            raise ValueError(f"annotation {PAUSED} cannot be right: from {found['original']!r} at {when}"[:300])
-        if lever.pods(pause.original) < 1:
-            raise ValueError(f"annotation {PAUSED} cannot be right: {pause.original!r} is never paused")
-        return pause
-
-    def text(self) -> str:
-        more: dict[str, Any] = {} if self.pods is None else {"pods": self.pods}
-        if self.contest is not None:
-            more["contested"] = {"times": self.contest.times, "at": iso(self.contest.at_s), "by": self.contest.by}
-        if self.is_orphaned:
-            more["orphaned"] = True
-        if self.uid:
-            more["uid"] = self.uid
-        return json.dumps(
-            {
-                "owner": {"name": self.owner, "uid": self.owner_uid},
-                "epoch": self.epoch,
-                "original": self.original,
-                "set": self.set_to,
-                "at": iso(self.at_s),
-                **more,
-            }
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,11 +164,7 @@ class Workload:
             # Whoever changes a value becomes its owner, and we no longer are.
             is_altered=pause is not None and not is_copy and not is_as_set and is_ours,
             is_our_value=is_ours,
-            # Without a UID it may be a copy, which somebody else has written as a matter of course.
-            is_foreign=pause is not None
-            and pause.uid == metadata["uid"]
-            and not is_ours
-            and bool(last_manager(metadata, (*kind.lever.paths, _NOTE))),
+            is_foreign=pause is not None and not is_ours and _is_written_by_others(pause, metadata, kind.lever),
             is_owned=bool(entries),
         )
 
@@ -415,5 +308,12 @@ def _pause(text: str | None, lever: Lever) -> tuple[Pause | None, str]:
         return None, str(error)
 
 
-def _contest(found: Any) -> Contest | None:
-    return None if found is None else Contest(int(found["times"]), unix_s(str(found["at"])), str(found["by"]))
+def _is_written_by_others(pause: Pause, metadata: Mapping[str, Any], lever: Lever) -> bool:
+    """Whether others have written the value or the annotation, where we have not written the value."""
+    # Without a UID, one that was made after the pause is a copy, which others have written as a matter of course.
+    is_its_own = pause.uid == metadata["uid"] if pause.uid else _made_s(metadata) <= pause.at_s
+    return is_its_own and bool(last_manager(metadata, (*lever.paths, _NOTE)))
+
+
+def _made_s(metadata: Mapping[str, Any]) -> float:
+    return unix_s(str(metadata.get("creationTimestamp"))) or math.inf

@@ -77,6 +77,14 @@ def test_one_of_another_class_claims_from_when_its_operator_has_taken_it_up() ->
     assert [found.name for found in claims.before("jobs", "uid-of-young")] == ["old"]
 
 
+def test_a_scope_is_asked_for_as_long_as_another_one_does() -> None:
+    claims = Claims()
+    for each in (OLD, YOUNG, claim("third", "2026-01-03T00:00:00Z", scope="team")):
+        claims.put(each)
+    assert claims.scopes("jobs", besides="uid-of-old") == {"default", "team"}
+    assert claims.scopes("jobs", besides="uid-of-third") == {"default"}
+
+
 def test_a_deleted_one_claims_nothing_any_more() -> None:
     claims = Claims()
     assert claims.put(OLD)

@@ -11,7 +11,7 @@ import pytest
 
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.wire import unix_s
-from openrouter_operator.workload import PAUSED
+from openrouter_operator.workload import PAUSED, RELEASED
 from tests.cli.commands import run
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.conftest import Fleet, Operator, deployment
@@ -160,6 +160,19 @@ def test_of_two_resources_that_match_a_workload_the_older_has_it_and_the_younger
     assert fleet.replicas() == {"one": 3}
     fleet.unwatch("first", "--timeout=15s")
     fleet.until_replicas(one=0)
+
+
+def test_a_resource_takes_its_marks_with_it(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(one=3, two=2)
+    fleet.watch()
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0, two=0)
+    fleet.scale("one", 5)
+    until(lambda: RELEASED in (fleet.deployments()["one"]["metadata"].get("annotations") or {}))
+    fleet.unwatch()
+    fleet.until_replicas(one=5, two=2)
+    notes = json.dumps([body["metadata"].get("annotations") for body in fleet.deployments().values()])
+    assert "openrouter-guard.io/" not in notes
 
 
 # -- a rollout that is undone ---------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from tests.operator.samples import (
     paused,
     reading,
     spec,
+    unknown,
     workload,
 )
 
@@ -346,6 +347,25 @@ def test_what_a_workload_carries_of_a_pause_that_is_over_is_taken_away() -> None
     change = made(PAUSE, littered)["a"]
     assert (change.pods, change.pause is not None) == (0, True)
     assert made(KEEP, littered) == {}
+
+
+@pytest.mark.parametrize(
+    ("found", "is_over"),
+    [
+        pytest.param(workload("a", released=OUTAGE), True, id="what the spec names"),
+        pytest.param(Candidate(workload("a", released=OUTAGE), is_matched=False), True, id="what it names no longer"),
+        pytest.param(workload("a", 0, released=OUTAGE), True, id="what stands at 0 by now"),
+        pytest.param(workload("a", released=OUTAGE.replace("default", "other")), False, id="an outage elsewhere"),
+        pytest.param(paused("a", owner=OTHER, released=OUTAGE), False, id="what another resource has paused"),
+        pytest.param(workload("a", released=OUTAGE, is_controlled=True), False, id="a copy on a ReplicaSet"),
+    ],
+)
+def test_the_mark_of_an_outage_goes_with_it_whoever_names_the_workload_by_then(
+    found: Workload | Candidate, *, is_over: bool
+) -> None:
+    assert [change.released for change in made(ALL_BACK, found, seen=closed()).values()] == [""] * is_over
+    assert made(ALL_BACK, found, seen=unknown(900.0)) == {}
+    assert made(replace(ALL_BACK, reason="MaxPause"), found, seen=opened()) == {}, "it is not over"
 
 
 @pytest.mark.parametrize(

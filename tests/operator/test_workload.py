@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openrouter_guard.rules.parsing import LINE_MOST
 from openrouter_operator.kinds import BY_NAME, DEPLOYMENT
 from openrouter_operator.workload import PAUSED, RELEASED, Change, Contest, Pause, Workload, forgets, restored
 from tests.operator.samples import OWNER, paused, workload
@@ -24,6 +25,10 @@ REMEMBERED: dict[str, Any] = {
 DAMAGE: dict[str, dict[str, Any]] = {
     "an owner that is a word": {"owner": "default"},
     "an owner without a UID": {"owner": {"name": "default"}},
+    "an owner with a name that leads elsewhere": {"owner": {"name": "../../secrets/a", "uid": "u"}},
+    "an owner with a name without end": {"owner": {"name": "a" * 100_000, "uid": "u"}},
+    "an owner whose name is a number": {"owner": {"name": 5, "uid": "u"}},
+    "an epoch that is a text without end": {"epoch": "\x1b[31m" * 10_000},
     "an original that is a word": {"original": "three"},
     "an original of zero, which is never paused": {"original": 0},
     "an original below zero": {"original": -1},
@@ -32,6 +37,8 @@ DAMAGE: dict[str, dict[str, Any]] = {
     "set below zero": {"set": -1},
     "a time that is none": {"at": "yesterday"},
 }
+
+MANAGERS = st.text("abc-", max_size=128)
 
 # -- the annotation -------------------------------------------------------------------------------------------------
 
@@ -44,13 +51,13 @@ def test_what_a_paused_workload_remembers_is_readable_by_people() -> None:
     st.builds(
         Pause,
         owner_uid=st.text(),
-        owner=st.text(),
+        owner=st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,100}[a-z0-9])?", fullmatch=True),
         epoch=st.integers(0, 2**63),
         original=st.integers(1, 2**31 - 1),
         set_to=st.integers(0, 2**31 - 1),
         at_s=st.integers(1, 4_000_000_000_000_000).map(lambda micros: micros / 1e6),
         pods=st.none() | st.integers(0, 99),
-        contest=st.none() | st.builds(Contest, st.integers(1, 99), st.integers(1, 10**9).map(float), st.text()),
+        contest=st.none() | st.builds(Contest, st.integers(1, 99), st.integers(1, 10**9).map(float), MANAGERS),
         is_orphaned=st.booleans(),
     )
 )
@@ -76,8 +83,10 @@ def test_it_is_the_same_once_written_and_read(pause: Pause) -> None:
     ],
 )
 def test_an_annotation_that_somebody_has_damaged_is_named(text: str) -> None:
-    with pytest.raises(ValueError, match=f"annotation {PAUSED} cannot be"):
+    with pytest.raises(ValueError, match=f"annotation {PAUSED} cannot be") as raised:
         Pause.parse(text, DEPLOYMENT.lever)
+    words = str(raised.value)
+    assert (len(words) <= LINE_MOST, words.isprintable()) == (True, True), "people read it in a condition"
 
 
 @given(st.text() | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(json.dumps))
@@ -202,7 +211,7 @@ US = "openrouter-guard"
         pytest.param([(US, VALUE), ("helm", VALUE)], "u", False, id="applied as it was"),
         pytest.param([], "u", False, id="nobody keeps books"),
         pytest.param([("velero", VALUE | NOTE)], "another", False, id="a copy"),
-        pytest.param([("velero", VALUE | NOTE)], "", False, id="perhaps a copy of one from before there were UIDs"),
+        pytest.param([("velero", VALUE | NOTE)], "", False, id="a copy of one from before there were UIDs"),
     ],
 )
 def test_a_pause_that_others_have_written_is_none_though_the_numbers_agree(
@@ -216,6 +225,21 @@ def test_a_pause_that_others_have_written_is_none_though_the_numbers_agree(
     assert change is not None
     assert change.is_written is (not is_foreign), "what somebody has set stands"
     assert found.copied is not None or found.is_as_we_set_it is (not found.is_kept and not is_foreign)
+
+
+def test_one_from_before_there_were_uids_is_its_own_where_the_workload_is_older_than_the_pause() -> None:
+    fields = [{"manager": "kubectl-rollout", "time": "2026-01-01T00:00:00Z", "fieldsV1": NOTE}]
+    older = body({PAUSED: json.dumps(REMEMBERED)}, managedFields=fields, creationTimestamp="1970-01-01T00:14:00Z")
+    younger = body({PAUSED: json.dumps(REMEMBERED)}, managedFields=fields, creationTimestamp="1970-01-01T00:16:00Z")
+    assert Workload.of(DEPLOYMENT, older).is_foreign
+    assert not Workload.of(DEPLOYMENT, younger).is_foreign
+
+
+def test_who_undoes_a_pause_is_named_in_one_short_line() -> None:
+    contested = {"contested": {"times": 2, "at": "1970-01-01T00:15:00Z", "by": "ci\x1b[31m\n" + "a" * 10_000}}
+    contest = Pause.parse(json.dumps(REMEMBERED | contested), DEPLOYMENT.lever).contest
+    assert contest is not None
+    assert (len(contest.by), contest.by.isprintable()) == (128, True)
 
 
 # -- the patch ------------------------------------------------------------------------------------------------------
