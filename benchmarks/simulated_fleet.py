@@ -17,8 +17,10 @@ from typing import NamedTuple
 from openrouter_guard.rules import settling
 from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.question import ANSWER_S
+from openrouter_guard.rules.ramp import Ramp
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
+from openrouter_guard.worker.lane import Lane
 
 __all__ = ["Breaker", "Fleet", "Outage", "constant", "judged", "mixed"]
 
@@ -28,8 +30,8 @@ EPOCH_S = 1e9
 """Where time begins: no time that the rules take for one lies near 0."""
 ANSWERED_S = 0.1
 """So long after a question the answers are there."""
-RETRY_S = (0.5, 1.5)
-"""When a worker that the ramp refused tries again."""
+RAMP_CALL_S = 20.0
+"""What the trial call before a ramp took."""
 SUCCESSES_KEPT = 64
 NONE = -1
 """Answers that are there, and speak for nothing."""
@@ -73,7 +75,7 @@ class Fleet:
     """Workers that call without a pause; so many of their calls fail, each by chance.
 
     Attributes:
-        starts: ``steady``: at it for long; ``cold``: all begin within ``spread_s``; ``ramp``: admitted over 30 s.
+        starts: ``steady``: at it for long; ``cold``: all begin within ``spread_s``; ``ramp``: as after a recovery.
         retries: So many more calls does a failed one make at once, which fail too.
         loops: The first worker's calls all fail.
     """
@@ -84,7 +86,6 @@ class Fleet:
     failed: Took = ONE_SECOND
     starts: str = "steady"
     spread_s: float = 0.2
-    ramp_s: float = 30.0
     retries: int = 0
     loops: bool = False
     outage: Outage | None = None
@@ -92,9 +93,14 @@ class Fleet:
     lot: Lot = field(init=False)
     under_way: dict[int, Call] = field(init=False, default_factory=dict)
     _due: list[tuple[float, int, int]] = field(init=False, default_factory=list)
+    _lane: Lane = field(init=False)
+    _ramp: Ramp = field(init=False)
 
     def __post_init__(self) -> None:
         self.lot = Lot(self.seed)
+        self._lane = Lane(self.lot.random)
+        policy = Policy()
+        self._ramp = Ramp(0.0, policy.ramp_s, policy.permits, self.workers, RAMP_CALL_S)
 
     def calls(self, until_s: float) -> Iterator[Call]:
         """The calls in the order of their ends."""
@@ -123,8 +129,9 @@ class Fleet:
                 self._begin(worker, at_s)
 
     def _begin(self, worker: int, at_s: float, *, passed: float = 0.0) -> None:
-        if self.starts == "ramp" and self.lot.random() >= 2 / self.workers + at_s / self.ramp_s:
-            heapq.heappush(self._due, (at_s + self.lot.uniform(*RETRY_S), worker, -1))
+        is_ramp = self.starts == "ramp" and at_s < self._ramp.ends_s
+        if is_ramp and (wait_s := self._lane.enter(self._ramp, at_s)):
+            heapq.heappush(self._due, (at_s + wait_s, worker, -1))
             return
         if self.outage and at_s >= self.outage.at_s:
             self._put(Call(at_s + self.outage.took_s, worker, at_s, True), 0)

@@ -1,4 +1,7 @@
-"""After the breaker has closed, those who waited do not all come back at once. Closed at 100 s."""
+"""After the breaker has closed, or a rate limit is over, those who waited do not all come back at once.
+
+Closed at 100 s, by a trial call that took four seconds; the fleet makes twenty calls at a time.
+"""
 
 from __future__ import annotations
 
@@ -8,51 +11,169 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_guard.rules.admission import admitted_share
+from openrouter_guard.rules.admission import admitted_share, ramp
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Policy
+from openrouter_guard.rules.question import Evidence
+from openrouter_guard.rules.ramp import LASTS_CALLS, Ramp
 from openrouter_guard.rules.settling import settled
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
+from openrouter_guard.rules.trial_calls import after_trial, limited, with_permit
 
 POLICY = Policy(permits=2, ramp_s=30)
+CLOSED = Closed(since_s=100, call_s=4)
+RECORD = Record(CLOSED, epoch=1, live_reporters=5, fleet=5, calls_per_minute=300)
+OVER_S = 100 + LASTS_CALLS * 4
+LIMIT = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=30)
 
 
 def share(record: Record, now_s: float) -> float:
     return admitted_share(record, now_s=now_s, policy=POLICY)
 
 
+def going(record: Record, now_s: float) -> Ramp:
+    found = ramp(record, now_s=now_s, policy=POLICY)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize(
-    ("fleet", "now_s", "expected"),
+    ("now_s", "calls"),
     [
-        pytest.param(100, 100.0, 0.02, id="at first as many as half-open"),
-        pytest.param(100, 115.0, 0.51, id="half of the ramp, half of the rest"),
-        pytest.param(100, 130.0, 1.0, id="then all"),
-        pytest.param(100, 99.0, 0.02, id="a clock that is a little behind"),
-        pytest.param(4, 100.0, 0.5, id="a small fleet waits less"),
-        pytest.param(2, 100.0, 1.0, id="two workers are no stampede"),
-        pytest.param(0, 100.0, 1.0, id="nobody knows of a fleet"),
+        pytest.param(100.0, 2, id="at first as many as half-open"),
+        pytest.param(99.0, 2, id="a clock that is a little behind"),
+        pytest.param(106.0, 20, id="after one and a half call lengths as many as the whole fleet makes at a time"),
     ],
 )
-def test_the_share_grows(fleet: int, now_s: float, expected: float) -> None:
-    assert share(Record(Closed(since_s=100), fleet=fleet), now_s) == pytest.approx(expected)
+def test_so_many_calls_of_the_whole_fleet_may_have_begun(now_s: float, calls: float) -> None:
+    assert going(RECORD, now_s).begun(now_s) == pytest.approx(calls)
+    assert share(RECORD, now_s) == pytest.approx(calls / 20)
 
 
-def test_a_breaker_that_never_was_open_has_no_ramp() -> None:
-    assert share(Record(Closed(), fleet=100), 0.0) == 1.0
+def test_then_it_goes_on_a_little_faster_than_while_all_is_well_and_ends() -> None:
+    steady = going(RECORD, 107.0)
+    assert 5 < steady.begun(108.0) - steady.begun(107.0) < 1.5 * 5
+    assert ramp(RECORD, now_s=OVER_S, policy=POLICY) is None
+    assert share(RECORD, OVER_S) == 1.0
 
 
-@pytest.mark.parametrize("now_s", [100.0, 1_000.0])
-def test_on_probation_it_does_not_grow(now_s: float) -> None:
-    assert share(Record(Closed(since_s=100, on_probation=True), fleet=100), now_s) == 0.02
+def test_it_takes_longer_where_calls_do_and_never_longer_than_it_may() -> None:
+    slow = replace(RECORD, breaker=replace(CLOSED, call_s=8))
+    assert going(slow, 100.0).ends_s == pytest.approx(120)
+    endless = replace(RECORD, breaker=replace(CLOSED, call_s=500))
+    assert going(endless, 100.0).ends_s == pytest.approx(130)
 
 
-def test_a_failure_stops_it_until_a_call_has_succeeded_again() -> None:
-    closed = Closed(since_s=100)
-    assert share(Record(replace(closed, failures=1), fleet=100), 120.0) == 0.02
-    assert share(Record(closed, fleet=100), 120.0) > 0.6
+def test_a_short_trial_call_tells_little_where_the_fleet_is_busy() -> None:
+    busy = replace(RECORD, breaker=replace(CLOSED, call_s=0.5), live_reporters=20, fleet=20)
+    assert going(busy, 100.0).call_s == pytest.approx(4)
+    idle = replace(busy, calls_per_minute=1)
+    assert going(idle, 100.0).call_s == pytest.approx(5)
 
 
-def test_once_it_is_over_a_failure_holds_nobody_back() -> None:
-    assert share(Record(Closed(1, since_s=100), fleet=100), 130.0) == 1.0
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(Record(Closed(), live_reporters=100), id="the breaker never was open"),
+        pytest.param(Record(CLOSED, live_reporters=2, fleet=2), id="two workers are no stampede"),
+        pytest.param(Record(CLOSED), id="nobody knows of a fleet"),
+        pytest.param(Record(Open("error", 90, 110), live_reporters=100), id="open"),
+        pytest.param(Record(HalfOpen("error", 90), live_reporters=100), id="half-open: permits decide"),
+    ],
+)
+def test_where_nobody_is_held_back_there_is_no_ramp(record: Record) -> None:
+    assert ramp(record, now_s=100, policy=POLICY) is None
+    assert share(record, 100) == 1.0
+
+
+def test_of_a_fleet_that_comes_back_in_steps_those_who_are_there_share_it_all() -> None:
+    few = replace(RECORD, live_reporters=1)
+    assert going(few, 103).begun(103) == going(RECORD, 103).begun(103)
+    assert (going(few, 103).processes, going(RECORD, 103).processes) == (1, 5)
+
+
+class TestFailures:
+    failing = replace(RECORD, breaker=replace(CLOSED, failures=1, evidence=Evidence(102, 103)))
+
+    def test_one_stops_the_growth_until_a_call_has_succeeded_again(self) -> None:
+        stopped, free = going(self.failing, 105), going(RECORD, 105)
+        assert stopped.share(105) == pytest.approx(free.share(103))
+        assert stopped.share(105) < free.share(105)
+        pace = stopped.begun(104) - stopped.begun(103)
+        assert stopped.begun(109) - stopped.begun(108) == pytest.approx(pace)
+
+    def test_it_is_not_full_while_they_last_but_for_the_time_that_it_may_take(self) -> None:
+        assert share(self.failing, OVER_S + 5) < 1
+        assert share(self.failing, 130) == 1.0
+
+    def test_once_it_is_over_one_holds_nobody_back(self) -> None:
+        late = replace(CLOSED, failures=1, evidence=Evidence(115, 116))
+        assert share(replace(RECORD, breaker=late), 117) == 1.0
+
+    def test_one_of_which_nobody_knows_when_stops_it_at_its_beginning(self) -> None:
+        assert share(replace(RECORD, breaker=replace(CLOSED, failures=1)), 105) == pytest.approx(0.1)
+
+
+class TestProbation:
+    record = replace(RECORD, breaker=replace(CLOSED, on_probation=True))
+
+    @pytest.mark.parametrize("now_s", [100.0, 1_000.0])
+    def test_it_does_not_grow(self, now_s: float) -> None:
+        assert share(self.record, now_s) == pytest.approx(0.1)
+
+    def test_but_others_may_try_where_nothing_is_heard_of_the_first(self) -> None:
+        assert going(self.record, 110).begun(110) > going(self.record, 110).begun(100)
+
+    def test_the_first_success_begins_it(self) -> None:
+        seen = replace(self.record, upstream=Upstream(last_success_s=104))
+        after = settled(seen, now_s=105, policy=POLICY, by="me")
+        assert share(after, 105) == pytest.approx(0.1)
+        assert share(after, 111) == 1.0
+
+
+class TestRateLimit:
+    at_s = 1_000.0
+    record = replace(RECORD, breaker=Closed())
+    told = limited(record, LIMIT, at_s)
+
+    def test_at_its_end_as_many_may_try_as_while_half_open(self) -> None:
+        assert going(self.told, 1_030.0).begun(1_030.0) == 2
+        assert share(self.told, 1_030.0) == share(self.told, 1_040.0) == pytest.approx(2 / 25)
+
+    def test_the_first_success_begins_the_ramp(self) -> None:
+        seen = replace(self.told, upstream=replace(self.told.upstream, last_success_s=1_033.0))
+        after = settled(seen, now_s=1_034, policy=POLICY, by="me")
+        assert share(after, 1_034.0) < share(after, 1_036.0) < 1
+        assert share(after, 1_034.0 + LASTS_CALLS * 5) == 1.0
+
+    def test_one_of_before_does_not(self) -> None:
+        seen = replace(self.told, upstream=replace(self.told.upstream, last_success_s=1_029.0))
+        assert settled(seen, now_s=1_034, policy=POLICY, by="me") == seen
+
+    def test_where_no_success_is_ever_told_it_begins_by_itself(self) -> None:
+        assert share(self.told, 1_059.9) == pytest.approx(2 / 25)
+        assert share(self.told, 1_065.0) > 0.5
+        assert share(self.told, 1_075.0) == 1.0
+
+    def test_one_long_after_it_holds_nobody_back(self) -> None:
+        seen = replace(self.told, upstream=replace(self.told.upstream, last_success_s=5_000.0))
+        after = settled(seen, now_s=5_001, policy=POLICY, by="me")
+        assert isinstance(after.breaker, Closed)
+        assert after.breaker.held_until_s == 0
+        assert share(after, 5_001) == 1.0
+
+    def test_one_that_a_trial_call_met_stands_though_another_succeeds(self) -> None:
+        half_open = with_permit(replace(RECORD, breaker=HalfOpen("error", 990)), "a", now_s=1_000, policy=POLICY)
+        assert half_open is not None
+        closed = after_trial(limited(half_open, LIMIT, 1_001), SUCCESS, "a", now_s=1_002, policy=POLICY, took_s=2)
+        assert share(closed, 1_031) == share(closed, 1_060) == pytest.approx(2 / 10)
+
+
+def test_the_trial_call_that_closes_the_breaker_says_how_long_a_call_takes() -> None:
+    half_open = with_permit(Record(HalfOpen("error", 90)), "a", now_s=100, policy=POLICY)
+    assert half_open is not None
+    closed = after_trial(half_open, SUCCESS, "a", now_s=107.1, policy=POLICY, took_s=7.1)
+    assert closed.breaker == Closed(since_s=107.1, call_s=7.1, trips=1)
 
 
 @pytest.mark.parametrize("breaker", [Open("error", 90, 110), HalfOpen("error", 90)])
@@ -65,7 +186,45 @@ def test_the_fleet_is_as_large_as_when_it_was_stopped() -> None:
     assert settled(record, now_s=100, policy=POLICY, by="me").fleet == 40
 
 
-@given(st.integers(0, 10_000), st.floats(0, 60), st.floats(0, 60))
-def test_it_never_falls_and_never_stops_all(fleet: int, one: float, other: float) -> None:
-    record, (before, after) = Record(Closed(since_s=100), fleet=fleet), sorted((one, other))
-    assert 0 < share(record, 100 + before) <= share(record, 100 + after) <= 1
+times_s = st.floats(100, 160)
+ramps = st.builds(
+    Ramp,
+    st.just(100.0),
+    st.sampled_from([101.0, 130.0]),
+    st.integers(1, 10),
+    st.floats(1, 20_000),
+    st.floats(0.5, 60),
+    st.integers(1, 1_000),
+    st.just(float("inf")) | times_s,
+    st.booleans(),
+)
+
+
+@given(ramps, times_s, times_s)
+def test_what_may_have_begun_never_falls_and_the_share_neither(found: Ramp, one: float, other: float) -> None:
+    before, after = sorted((one, other))
+    assert found.first <= found.begun(before) <= found.begun(after)
+    assert 0 < found.share(before) <= found.share(after) <= 1
+
+
+@given(ramps, times_s, st.floats(0, 100))
+def test_a_turn_comes_once_so_many_more_may_have_begun(found: Ramp, now_s: float, calls: float) -> None:
+    begins_s = found.begins_s(calls, now_s)
+    assert begins_s >= now_s
+    if begins_s < min(found.ends_s, now_s + 60):
+        assert found.begun(begins_s) - found.begun(now_s) == pytest.approx(calls, abs=found.calls)
+        assert found.begun(begins_s) - found.begun(now_s) >= calls * 0.999999
+
+
+@given(ramps)
+def test_it_ends(found: Ramp) -> None:
+    assert found.ends_s <= found.until_s
+
+
+@given(st.floats(0.5, 12), st.integers(20, 20_000))
+def test_it_is_never_much_faster_than_a_healthy_fleet(call_s: float, calls: int) -> None:
+    found = Ramp(100.0, 130.0, 2, calls, call_s)
+    second_s = min(call_s, 1.0)
+    steps = [100 + step * found.lasts_s / 50 for step in range(50)]
+    fastest = max(found.begun(at_s + second_s) - found.begun(at_s) for at_s in steps)
+    assert fastest <= 1.5 * calls / call_s * second_s

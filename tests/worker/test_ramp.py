@@ -1,33 +1,37 @@
-"""A worker's part in the ramp after a recovery."""
+"""A worker's part in the ramp after a recovery: its share of the calls that may begin, and who of it begins them."""
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
+from collections.abc import Iterator
 
+import pytest
+import redis
+
+from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Policy
+from openrouter_guard.rules.ramp import Ramp
 from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.worker.lane import Lane
 from openrouter_guard.worker.view import View, monotonic_offset
+from tests.waiting import until
+from tests.worker.guards import half_open, settings
 
 POLICY = Policy(permits=2, ramp_s=30)
+RAMP = Ramp(100.0, 130.0, 2, 60, 5.0, processes=6)
 
 
 def view(since_s: float, fleet: int = 20) -> View:
     """A breaker that closed so many seconds ago."""
     now_s = time.time()
-    record = Record(Closed(since_s=now_s - since_s), fleet=fleet)
+    record = Record(Closed(since_s=now_s - since_s, call_s=12), fleet=fleet)
     return View(record, monotonic_offset(now_s), POLICY)
 
 
-def test_of_many_that_waited_a_few_go_at_first() -> None:
-    just_closed = view(since_s=0.0)
-    assert just_closed.free_ticket is None
-    refusals = [refusal for _ in range(1_000) if (refusal := just_closed.refusal())]
-    assert 850 < len(refusals) < 950
-    assert {reason for _, reason in refusals} == {"recovering"}
-    assert all(0.5 <= retry_s <= 1.5 for retry_s, _ in refusals)
-
-
 def test_once_it_is_over_it_costs_nothing() -> None:
+    assert view(since_s=0.0).free_ticket is None
     assert view(since_s=30.1).free_ticket
     assert view(since_s=0.0, fleet=2).free_ticket
 
@@ -39,3 +43,118 @@ def test_while_open_the_deadline_counts_and_half_open_the_permits() -> None:
     assert refusal is not None
     assert refusal[1] == "timeout"
     assert View(Record(HalfOpen("timeout", now_s), fleet=20), offset_s, POLICY).refusal() is None
+
+
+class TestLane:
+    def starts(self, lot: random.Random, tasks: int = 10, ramp: Ramp = RAMP) -> Iterator[float]:
+        """When the tasks of one process begin a call, each coming back when it was told to."""
+        lane, due = Lane(lot.random), [ramp.from_s] * tasks
+        while due:
+            due.sort()
+            now_s = due.pop(0)
+            if now_s >= ramp.ends_s:
+                yield now_s
+            elif wait_s := lane.enter(ramp, now_s):
+                due.append(now_s + wait_s)
+            else:
+                yield now_s
+
+    @pytest.mark.parametrize("processes", [1, 6, 60])
+    def test_together_they_begin_as_many_as_the_whole_fleet_may(self, processes: int) -> None:
+        ramp = Ramp(100.0, 130.0, 2, 60, 5.0, processes)
+        lots = [random.Random(seed) for seed in range(processes)]
+        begun = sorted(start for lot in lots for start in self.starts(lot, 60 // processes, ramp))
+        for at_s in (100.0, 102.0, 105.0):
+            so_far = sum(start <= at_s for start in begun)
+            # Each process is at most one call ahead of its share, or behind.
+            assert abs(so_far - ramp.begun(at_s)) <= min(processes, 3 * processes**0.5)
+        assert begun[-1] < ramp.ends_s
+
+    def test_on_average_the_first_are_as_many_as_while_half_open(self) -> None:
+        lot = random.Random(1)
+        first = [Lane(lot.random).enter(RAMP, 100.0) == 0 for _ in range(6_000)]
+        assert sum(first) == pytest.approx(2_000, rel=0.1)
+
+    def test_nobody_is_told_the_time_of_another(self) -> None:
+        lane = Lane(lambda: 0.0)
+        waits = [lane.enter(RAMP, 100.0) for _ in range(8)]
+        assert waits == sorted(set(waits))
+        assert waits[0] > 0.05
+
+    def test_who_comes_when_it_was_told_to_may_begin(self) -> None:
+        lane = Lane(lambda: 0.0)
+        for wait_s in [lane.enter(RAMP, 100.0) for _ in range(8)]:
+            assert lane.enter(RAMP, 100.0 + wait_s + 0.01) == 0
+
+    def test_a_failure_slows_it_down_for_all_that_follows(self) -> None:
+        lane, told = Lane(lambda: 0.0), Lane(lambda: 0.0)
+        failing = Ramp(100.0, 130.0, 2, 60, 5.0, 6, failing_s=100.5)
+        assert [each.enter(ramp, 106.0) for each, ramp in ((lane, RAMP), (told, failing))] == [0, 0]
+        left = [
+            sum(each.enter(ramp, 107.0) == 0 for _ in range(20)) for each, ramp in ((lane, RAMP), (told, failing))
+        ]
+        assert left[0] > 2 * left[1]
+
+    def test_a_new_ramp_begins_anew(self) -> None:
+        lane, later = Lane(lambda: 0.0), Ramp(200.0, 230.0, 2, 60, 5.0, processes=6)
+        assert lane.enter(RAMP, 111.0) == 0
+        assert lane.enter(later, 200.0) > 0
+
+
+@pytest.fixture
+def busy(redis_url: str) -> Iterator[Guard]:
+    """A process that makes 160 calls at a time, of eight seconds each, and whose breaker has just closed."""
+    with redis.Redis.from_url(redis_url) as client, Guard(settings(redis_url, reset_timeout_s=0.2)) as guard:
+        half_open(guard)
+        client.hset("openrouter:state", "calls_per_minute", "1200")
+        with guard.call():
+            pass
+        guard.flush()
+        client.hset("openrouter:state", "trial_took", "8")
+        until(lambda: (ramp := guard._core.view.ramp) and ramp.call_s == 8)
+        yield guard
+
+
+def test_a_call_that_comes_too_early_is_told_when(busy: Guard) -> None:
+    told, reasons = [], set()
+    for _ in range(10):
+        try:
+            with busy.call():
+                pass
+        except CallNotPermitted as refused:
+            told.append(refused.retry_after_s)
+            reasons.add(refused.reason)
+    assert reasons == {"recovering"}
+    assert len(told) >= 6
+    assert told == sorted(told)
+
+
+def test_who_waits_twice_before_it_calls_takes_one_start(busy: Guard) -> None:
+    assert busy.wait(timeout_s=5)
+    assert all(busy.wait(timeout_s=0.05) for _ in range(20))
+    with busy.call():
+        pass
+    assert not all(busy.wait(timeout_s=0.01) and _went(busy) for _ in range(20))
+
+
+def _went(guard: Guard) -> bool:
+    with guard.call():
+        return True
+
+
+def test_who_waits_is_let_through_in_its_turn_and_is_not_refused_then(busy: Guard) -> None:
+    async def worker(guard: AsyncGuard, started: list[float]) -> None:
+        assert await guard.wait(timeout_s=20)
+        async with guard.call():
+            started.append(time.monotonic())
+
+    async def fleet() -> list[float]:
+        started: list[float] = []
+        async with AsyncGuard(busy._core._settings) as guard, asyncio.timeout(20):
+            await guard.wait()
+            await asyncio.gather(*(worker(guard, started) for _ in range(20)))
+        return started
+
+    started = asyncio.run(fleet())
+    assert len(started) == 20
+    assert max(started) - min(started) > 0.5

@@ -140,7 +140,10 @@ class Permits:
             is_held = trial_calls.holds_permit(known, name.owner)
             if not is_held:
                 return None
-            return trial_calls.after_trial(known, signal, name.owner, now_s=now_s, policy=self._cache.policy)
+            took_s = max(now_s - name.taken_s, 0.0)
+            return trial_calls.after_trial(
+                known, signal, name.owner, now_s=now_s, policy=self._cache.policy, took_s=took_s
+            )
 
         await self._cache.change(verdict)
         if not is_held:

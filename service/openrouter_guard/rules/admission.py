@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from .breaker import Closed, Open, Phase, Policy
 from .override import OverrideKind
+from .ramp import CALL_S, UNKNOWN_CALL_S, Ramp
 from .shared_state import Record
 from .signals import OpenRouterState
 
@@ -13,6 +15,7 @@ __all__ = [
     "admitted_share",
     "block_s",
     "kept_visible",
+    "ramp",
 ]
 
 
@@ -32,21 +35,42 @@ def block_s(record: Record, now_s: float) -> tuple[float, str] | None:
             return None
 
 
-def admitted_share(record: Record, *, now_s: float, policy: Policy) -> float:
-    """Which share of the calls may go, from 0 to 1, while the breaker is closed.
+def ramp(record: Record, *, now_s: float, policy: Policy) -> Ramp | None:
+    """How the fleet comes back at present, None where all may go, or none.
 
-    Just closed, as many as half-open; within the ramp it grows to all. While the last result is a failure it is back
-    at its beginning: what fails is not met by more and more calls. Where health checks closed it on probation, no
-    call has shown yet that it works: the ramp begins with the first success.
+    It begins when the breaker has closed. Where health checks closed it on probation, and after a rate limit, no call
+    has shown yet that it works: then it begins with the first success. One that is never told holds nobody for longer
+    than the ramp may last; on probation, until there is one.
     """
     breaker = record.breaker
-    if not isinstance(breaker, Closed) or not breaker.since_s or record.standing(now_s):
-        return 1.0
-    first = min(policy.permits / max(record.fleet, 1), 1.0)
-    passed_s = now_s - breaker.since_s
-    if breaker.on_probation or (breaker.failures and passed_s < policy.ramp_s):
-        return first
-    return min(first + (1 - first) * max(passed_s, 0.0) / policy.ramp_s, 1.0)
+    if not isinstance(breaker, Closed) or record.standing(now_s) is not None or block_s(record, now_s):
+        return None
+    found = _ramp(breaker, record, now_s, policy)
+    return found if found and found.calls > found.first and now_s < found.ends_s else None
+
+
+def _ramp(breaker: Closed, record: Record, now_s: float, policy: Policy) -> Ramp | None:
+    from_s, held_s = max(breaker.since_s, breaker.ramp_from_s), breaker.held_until_s
+    is_held = breaker.on_probation
+    until_s = math.inf if is_held else from_s + policy.ramp_s
+    if held_s and not is_held:
+        is_held = now_s < held_s + policy.ramp_s
+        from_s = held_s if is_held else held_s + policy.ramp_s
+        until_s = from_s + policy.ramp_s
+    processes, healthy = max(record.live_reporters, 1), record.calls_per_minute / 60
+    call_s = max(CALL_S[0], min(breaker.call_s or UNKNOWN_CALL_S, CALL_S[1]))
+    if healthy:
+        # The trial may have been a short one: at the healthy rate, calls of a fleet that is busy last longer.
+        call_s = max(call_s, min(processes / healthy, UNKNOWN_CALL_S))
+    calls = max(processes, record.fleet, healthy * call_s)
+    failing_s = (breaker.evidence.since_s or from_s) if breaker.failures else math.inf
+    return Ramp(from_s, until_s, policy.permits, calls, call_s, processes, failing_s, is_held) if from_s else None
+
+
+def admitted_share(record: Record, *, now_s: float, policy: Policy) -> float:
+    """Which share of the fleet's calls may be under way while it comes back, from 0 to 1; 1 at all other times."""
+    found = ramp(record, now_s=now_s, policy=policy)
+    return found.share(now_s) if found else 1.0
 
 
 def kept_visible(record: Record, now_s: float) -> Record:

@@ -81,7 +81,7 @@ class Policy:
         trial_call_s: A trial call that takes longer than this loses its permit: one that hangs holds it no longer.
         trial_wait_s: Half-open for this long without a trial call, good health checks may close it instead.
         good_checks: How many of them in a row it takes.
-        ramp_s: After closing, for how long not every worker that waited may go at once.
+        ramp_s: So long after closing, every worker that waited may go at the latest; see :mod:`.ramp`.
         cooldown_s: The first wait of a model that fails as often in a row as opens the breaker, then doubled.
         max_cooldown_s: The longest of these waits.
         refusals_wanted: How many times the upstream must say that the account is out of credit.
@@ -151,6 +151,9 @@ class Closed:
         evidence: What is known of the calls that failed.
         want: With fewer failures the fleet is not asked again.
         question: What the fleet is asked at present.
+        call_s: How long the trial call took that closed it; 0 if nobody knows.
+        ramp_from_s: When the fleet began to come back, where that was later than the closing; else 0.
+        held_until_s: The end of a rate limit, where no call has succeeded since; else 0.
     """
 
     failures: int = 0
@@ -164,6 +167,9 @@ class Closed:
     evidence: Evidence = field(default=NOTHING, compare=False)
     want: int = 0
     question: Question | None = None
+    call_s: float = 0.0
+    ramp_from_s: float = 0.0
+    held_until_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

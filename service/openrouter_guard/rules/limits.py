@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from .breaker import Closed
 from .signals import OpenRouterState
 
 if TYPE_CHECKING:
@@ -110,7 +111,10 @@ def after_look(record: Record, owner: str, *, is_success: bool, is_void: bool, n
         upstream = replace(record.upstream, rate_limit_reset_s=0.0, claimed_reset_s=0.0, last_success_s=now_s)
         if upstream.state is OpenRouterState.RATE_LIMITED:
             upstream = replace(upstream, state=OpenRouterState.ACTIVE, message="Service active", error_details="")
-        return replace(record, upstream=upstream, limit=Limit())
+        breaker = record.breaker
+        if isinstance(breaker, Closed):
+            breaker = replace(breaker, held_until_s=0.0, ramp_from_s=now_s)
+        return replace(record, breaker=breaker, upstream=upstream, limit=Limit())
     look_s = now_s + AGAIN_S if is_void else record.limit.look_s
     return replace(record, limit=replace(record.limit, looker="", look_s=look_s))
 

@@ -151,8 +151,15 @@ def _breaker(base: Breaker, known: Record, seen: Record, now_s: float, policy: P
             ours, now_s, policy
         ):
             # What was counted meanwhile stays counted.
-            trips, on_probation = ours.trips, ours.on_probation
-            return replace(seen.breaker, since_s=ours.since_s, trips=trips, on_probation=on_probation)
+            return replace(
+                seen.breaker,
+                since_s=ours.since_s,
+                trips=ours.trips,
+                on_probation=ours.on_probation,
+                call_s=ours.call_s,
+                ramp_from_s=max(ours.ramp_from_s, seen.breaker.ramp_from_s),
+                held_until_s=max(ours.held_until_s, seen.breaker.held_until_s),
+            )
         case _:
             return base
 

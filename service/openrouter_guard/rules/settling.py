@@ -62,6 +62,8 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
             return now_open(_unwell(record, found[1]), found[0], by, now_s, policy)
         case Closed(on_probation=True) as breaker if record.upstream.last_success_s > breaker.since_s:
             return replace(record, breaker=replace(breaker, on_probation=False, since_s=now_s))
+        case Closed(held_until_s=held_s) as breaker if held_s:
+            return _after_limit(record, breaker, now_s, policy)
         case Open() | HalfOpen() if record.legacy_open is False:
             return _after_older_writer(record, now_s, policy)
         case _:
@@ -73,6 +75,16 @@ def _under_override(record: Record, override: Override, now_s: float) -> Record:
         return released(record, by=override.who, now_s=now_s)
     # An older writer knows of no override: what it made of the flag is written back.
     return record if record.legacy_open is None else replace(record, legacy_open=None)
+
+
+def _after_limit(record: Record, breaker: Closed, now_s: float, policy: Policy) -> Record:
+    """The first call that succeeds after a rate limit begins the ramp; later than it may last, there is none."""
+    held_s = breaker.held_until_s
+    if now_s > held_s + 2 * policy.ramp_s:
+        return replace(record, breaker=replace(breaker, held_until_s=0.0))
+    if not held_s < record.upstream.last_success_s <= now_s:
+        return record
+    return replace(record, breaker=replace(breaker, held_until_s=0.0, ramp_from_s=now_s))
 
 
 def _last_error(record: Record, now_s: float) -> str:

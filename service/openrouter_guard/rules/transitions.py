@@ -86,16 +86,21 @@ def _share(number: int) -> float:
     return number * 0x9E3779B1 % 2**32 / 2**32
 
 
-def now_closed(record: Record, by: str, now_s: float, *, on_probation: bool = False) -> Record:
-    breaker = Closed(trips=getattr(record.breaker, "trips", 0), since_s=now_s, on_probation=on_probation)
+def now_closed(record: Record, by: str, now_s: float, *, on_probation: bool = False, call_s: float = 0.0) -> Record:
+    """The record after recovery: a trial call that took *call_s* succeeded (0: nobody knows), or checks did."""
+    # What one trial call was told to wait stands, though another succeeded.
+    reset_s = record.upstream.rate_limit_reset_s if record.upstream.rate_limit_reset_s > now_s else 0.0
+    trips = getattr(record.breaker, "trips", 0)
+    # As it is written down.
+    call_s = round(call_s, 3)
+    breaker = Closed(trips=trips, since_s=now_s, on_probation=on_probation, call_s=call_s, held_until_s=reset_s)
     upstream = replace(
         record.upstream,
         state=OpenRouterState.ACTIVE,
         message="Health checks succeed" if on_probation else "Service active",
         error_details="",
         last_success_s=record.upstream.last_success_s if on_probation else now_s,
-        # What one trial call was told to wait stands, though another succeeded.
-        rate_limit_reset_s=record.upstream.rate_limit_reset_s if record.upstream.rate_limit_reset_s > now_s else 0.0,
+        rate_limit_reset_s=reset_s,
     )
     reason = "checks_succeeded" if on_probation else "trial_succeeded"
     return moved(replace(record, upstream=upstream), breaker, reason, by, now_s)

@@ -53,11 +53,21 @@ def without_permit(record: Record, owner: str) -> Record:
     return replace(record, breaker=breakers.without_permit(record.breaker, owner))
 
 
-def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, policy: Policy) -> Record:
+def after_trial(
+    record: Record, signal: Signal, owner: str, *, now_s: float, policy: Policy, took_s: float = 0.0
+) -> Record:
     """The record after the trial call of *owner* ended; a call whose permit is gone decides nothing.
 
     Nor does one that met a rate limit: somebody answered, but not the question. Its permit goes back, and calls wait
     until the limit is over. One that succeeds although a long limit stood ends that too.
+
+    Args:
+        record: Before it.
+        signal: What the call said.
+        owner: Of its permit.
+        now_s: The time.
+        policy: The settings of the rules.
+        took_s: How long the call took; 0 if nobody knows.
     """
     is_success, is_void = signal.effect is Effect.SUCCESS, signal.effect in (Effect.NEUTRAL, Effect.MODEL)
     record = limits.after_look(record, owner, is_success=is_success, is_void=is_void, now_s=now_s)
@@ -67,7 +77,7 @@ def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, pol
         case _ if record.override is not None:
             return without_permit(record, owner)
         case Effect.SUCCESS:
-            return now_closed(record, owner, now_s)
+            return now_closed(record, owner, now_s, call_s=took_s)
         case Effect.NEUTRAL | Effect.MODEL | Effect.RATE_LIMIT:
             return without_permit(record, owner)
         case _:
@@ -81,4 +91,8 @@ def limited(record: Record, signal: Signal, now_s: float, *, by: str = "") -> Re
     after = limits.claimed(record, signal.wait_s or 0.0, by=by, now_s=now_s)
     if after is record:
         return record  # nobody is held for it
-    return replace(after, upstream=replace(upstream, rate_limit_reset_s=after.upstream.rate_limit_reset_s))
+    reset_s = after.upstream.rate_limit_reset_s
+    breaker = after.breaker
+    if isinstance(breaker, Closed) and reset_s > now_s:
+        breaker = replace(breaker, held_until_s=reset_s)
+    return replace(after, breaker=breaker, upstream=replace(upstream, rate_limit_reset_s=reset_s))

@@ -37,6 +37,7 @@ FIELDS = (
     "timed_until", "window", "begun", "checked_at", "doubted_at",
     "failures", "limited_until", "known", "older_writer", "limit", "balance_at",
     "run_shares", "run_evidence", "run_want", "question", "answers", "acquitted",
+    "trial_took", "ramp_from", "held_until",
 )  # fmt: skip
 """All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
 and ``calls_since`` are the minute that is being measured."""
@@ -51,6 +52,7 @@ GUARDS = (
     "override",
     "limit",
     "question",
+    "held_until",
 )
 """A commit is made only if these are as they were read. A count that happens meanwhile is no conflict."""
 EPOCH_AHEAD_S = 86_400.0
@@ -63,6 +65,7 @@ COUNT_MOST = 10**9
 VERSION_MOST = 10**15
 CALLS_MOST = 1e7
 AMOUNT_MOST = 1e12
+TOOK_MOST_S = 3600.0
 WORD_MOST = 64
 WHO_MOST = 500
 RUN_MOST = 500
@@ -186,6 +189,9 @@ def _closed(fields: Mapping[str, str], failures: int, trips: int, now_s: float) 
         run=frozenset(text_of(fields.get("run"), RUN_MOST).split()),
         # An older writer's success resets the failures and knows of nothing else.
         refusals=min(whole(fields.get("credit_refusals"), COUNT_MOST), failures),
+        call_s=number(fields.get("trial_took"), 0.0, TOOK_MOST_S) or 0.0,
+        ramp_from_s=moment_s(fields.get("ramp_from"), now_s),
+        held_until_s=moment_s(fields.get("held_until"), now_s, MAX_WAIT_S + CLOCK_S),
     )
     if not failures:
         return breaker
@@ -213,6 +219,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
         "closed_at": "", "opened_at": "", "open_until": "", "reason": "", "permits": "", "run": "",
         "tried_at": "", "probation": "", "credit_refusals": "", "window": "", "failures": "",
         "run_shares": "", "run_evidence": "", "run_want": "", "question": "",
+        "trial_took": "", "ramp_from": "", "held_until": "",
     }  # fmt: skip
     match breaker:
         case Closed():
@@ -226,6 +233,9 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
                 "probation": "true" if breaker.on_probation else "",
                 "credit_refusals": str(breaker.refusals or ""),
                 "window": windows.text_of(breaker.window),
+                "trial_took": f"{breaker.call_s:.3f}" if breaker.call_s else "",
+                "ramp_from": iso(breaker.ramp_from_s),
+                "held_until": iso(breaker.held_until_s),
             }
         case Open():
             own = {

@@ -15,6 +15,8 @@ local HISTORY_KEPT = 10000
 -- After so many seconds, who decided looks again.
 local DECISION_LIFE_S = 2
 local METRICS_LIFE_S = 30 * 24 * 3600
+-- After fewer seconds nothing is known of the rate of calls.
+local RATE_AFTER_S = 5
 -- What is written down of these in "known" is what our scripts left: where it differs, somebody else wrote.
 local MARKED = { "last_check", "last_success", "balance", "usage_today", "usage_month" }
 
@@ -30,6 +32,17 @@ local function note_older_writer()
   local left = string.match(known or "", "^[^|]*")
   if known and left ~= last_check or not known and last_check ~= "" then
     redis.call("HSET", KEYS[1], "older_writer", redis.call("TIME")[1])
+  end
+end
+
+-- A fleet that has not called for a whole minute yet has a rate all the same: it comes back by it.
+local function keep_rate()
+  local known = redis.call("HMGET", KEYS[1], "calls_per_minute", "calls_counted", "calls_since")
+  local counted, since = string.match(known[2] or "", "^%d+$"), string.match(known[3] or "", "^%d+$")
+  if (known[1] or "") ~= "" or not counted or not since or #counted > 9 or #since > 10 then return end
+  local passed_s = redis.call("TIME")[1] - since
+  if passed_s >= RATE_AFTER_S then
+    redis.call("HSET", KEYS[1], "calls_per_minute", string.format("%.1f", counted * 60 / passed_s))
   end
 end
 
@@ -56,6 +69,7 @@ for field, value in pairs(changes) do
 end
 -- The minute in which calls were counted ends where they must wait, and begins anew where they may go.
 if changes.breaker or changes.override or changes.limited_until then
+  keep_rate()
   redis.call("HDEL", KEYS[1], "calls_counted", "calls_since")
 end
 redis.call("HSET", KEYS[1], "known", mark())

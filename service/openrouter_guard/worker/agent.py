@@ -53,6 +53,9 @@ FLUSH_S = 1.0
 CALM_S = 20.0
 """How long a success, and a look at the state, may wait at last while all is well and pushes come. The breaker does
 not suffer: failures are told at once, the second in a row is pushed to all, and then nothing waits any more."""
+SIGN_S = 20.0
+"""So often a process whose calls wait says that it is there, though it has nothing to report: the ramp is shared by
+as many as wait for it."""
 MIXED_S = 7 * 86_400.0
 """So long after a writer of the existing format was noticed, which pushes nothing, there are looks every second: a
 migration has quiet nights and weekends."""
@@ -70,6 +73,7 @@ class Agent:
         self.known = asyncio.Event()
         self._seen = Seen(None, self.view.now_s, {})
         self.on_view: Callable[[], None] = lambda: None
+        self.is_waited_for: Callable[[], bool] = lambda: False
         self._store = store
         self._policy = policy
         self._worker_id = worker_id
@@ -197,14 +201,16 @@ class Agent:
         """How long to wait for a permit, in seconds."""
         return self._permits.wait_s
 
-    def release(self, owner: str, signal: Signal, model: str = "") -> None:
-        """Give the permit back soon, with what its call found."""
+    def release(self, owner: str, signal: Signal, model: str = "", took_s: float = 0.0) -> None:
+        """Give the permit back soon, with what its call found; 0 s: nobody knows how long it took."""
         self._permits.drop(owner)
         signal = self._of_fleet(signal, model, self.view.now_s)
 
         def verdict(record: Record | None, now_s: float) -> Record | None:
             known = self._known.to_decide_on(record, now_s)
-            return known and trial_calls.after_trial(known, signal, owner, now_s=now_s, policy=self._policy)
+            return known and trial_calls.after_trial(
+                known, signal, owner, now_s=now_s, policy=self._policy, took_s=took_s
+            )
 
         if self._alone.is_so and self._alone.decide(verdict):
             # A permit that was taken here: Redis may be able to tell, and knows of none.
@@ -382,6 +388,8 @@ class Agent:
                 await self._work.wait()
         # Merged each time, so that what waits does not grow with the number of calls.
         self._gather()
+        if self.is_waited_for() and time.monotonic() - self._told_s >= SIGN_S:
+            self._outbox.sign(self.view)
         if self._work.is_set() or time.monotonic() - self._told_s >= self._patience_s:
             await self._report_now()
 

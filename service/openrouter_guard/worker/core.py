@@ -25,8 +25,9 @@ from openrouter_guard.rules.trial_calls import holds_permit
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 
-from . import process
+from . import grants, process
 from .agent import FIRST_VIEW_S, Agent
+from .lane import Lane
 from .mistakes import Mistakes
 from .thread import LoopThread, ended, has_asyncio
 from .view import Desk, Ticket, View
@@ -35,6 +36,7 @@ from .watch import Listeners, Watch
 __all__ = ["FIRST_VIEW_S", "Claim", "Core", "GuardState", "worker_name"]
 
 NO_PERMIT_RETRY_S = 1.0
+RECOVERING = "recovering"
 NAME_MOST = 200
 """A permit is named after its worker, and a longer name than can be read again is nobody's."""
 
@@ -124,7 +126,22 @@ class Core(Desk):
         if blocked is not None:
             self.refused.number += 1
             raise CallNotPermitted(*blocked)
-        return None if view.needs_permit else view.ticket
+        return None if view.needs_permit else self._entered(view)
+
+    def _entered(self, view: View) -> Ticket:
+        """Leave for a call that needs no permit: while the fleet comes back, one start of this process.
+
+        Raises:
+            CallNotPermitted: If there is none yet.
+        """
+        ramp = view.ramp
+        if ramp is None or grants.taken(self.lane):
+            return view.ticket
+        wait_s = self.lane.enter(ramp, view.now_s)
+        if wait_s:
+            self.refused.number += 1
+            raise CallNotPermitted(wait_s, RECOVERING)
+        return view.ticket
 
     def claim(self, caller: object) -> Claim:
         """Prepare to :meth:`ask`: the permit is kept no longer than *caller* lives, whatever strikes it."""
@@ -159,7 +176,7 @@ class Core(Desk):
         blocked = view.refusal()
         if blocked is None and not view.needs_permit:
             # Somebody's trial call succeeded meanwhile.
-            return view.ticket
+            return self._entered(view)
         self.refused.number += 1
         thread.call(partial(watch.refused, NO_PERMIT_RETRY_S))
         raise CallNotPermitted(
@@ -220,7 +237,8 @@ class Core(Desk):
             thread.call(partial(agent.limit, signal))
         if ticket.permit:
             # After the limit, so that nobody takes the permit for a call that would meet it too.
-            thread.call(partial(agent.release, ticket.permit, signal, model))
+            took_s = monotonic() - began_s if began_s else 0.0
+            thread.call(partial(agent.release, ticket.permit, signal, model, took_s))
         is_urgent = signal.effect is Effect.FAILURE or signal.about is not About.ACCOUNT
         # A success ends a run of failures: the sooner it is known, the fewer false alarms.
         if is_urgent or not self.view.is_quiet:
@@ -232,13 +250,14 @@ class Core(Desk):
     def state(self) -> GuardState:
         return _state(self.known())
 
-    def permitted(self) -> Future[None]:
-        """Done once calls may go, or may be tried; who stops waiting cancels it."""
+    def permitted(self) -> Future[bool]:
+        """Done once calls may go, or may be tried; true if that took a start. Who stops waiting cancels it."""
         agent, thread, watch = self._live or self._start()
+        has_start = grants.is_held(self.lane)
 
-        async def permitted() -> None:
+        async def permitted() -> bool:
             await agent.looked.wait()
-            await watch.permitted()
+            return await watch.permitted(has_start=has_start)
 
         return thread.submit(permitted)
 
@@ -354,8 +373,9 @@ class Core(Desk):
     def _made(self) -> _Live:
         worker_id = worker_name(self._settings.worker_id)
         agent = Agent(self._new_store(), self._settings.policy, worker_id, self)
-        watch = Watch(lambda: agent.view, self._told.phase, partial(_tell, weakref.ref(self)))
+        watch = Watch(lambda: agent.view, self.lane, self._told.phase, partial(_tell, weakref.ref(self)))
         agent.on_view = watch.look
+        agent.is_waited_for = lambda: watch.waiting > 0
         return _Live(agent, LoopThread("openrouter-guard", agent.farewell, agent.close), watch)
 
     def _new_store(self) -> Store:
@@ -379,6 +399,7 @@ class Core(Desk):
         # Both are held for moments alone, and let in again the thread that holds them, wherever it was interrupted.
         self._turn = threading.RLock()
         self._showing = threading.RLock()
+        self.lane = Lane()
 
 
 def _tell(core: weakref.ref[Core], view: View) -> None:

@@ -18,7 +18,7 @@ from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.signals import SUCCESS, Signal
 from openrouter_guard.settings import Settings
 
-from . import process
+from . import grants, process
 from .core import FIRST_VIEW_S, Claim, Core, GuardState
 from .observe import clock_s, of_answer, of_exception
 from .thread import ended, has_asyncio, waited
@@ -304,7 +304,7 @@ class Guard(_Guard):
         """
         permitted = self._core.permitted()
         try:
-            return waited(permitted, timeout_s)
+            return waited(permitted, timeout_s) and grants.took(self._core.lane, permitted)
         finally:
             permitted.cancel()
 
@@ -376,7 +376,8 @@ class AsyncGuard(_Guard):
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until calls may go, or while half-open may be tried; see :meth:`Guard.wait`."""
         _require_asyncio()
-        return await ended(self._core.permitted(), timeout_s)
+        permitted = self._core.permitted()
+        return await ended(permitted, timeout_s) and grants.took(self._core.lane, permitted)
 
     async def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Wait until every result so far is in Redis; see :meth:`Guard.flush`."""

@@ -94,6 +94,10 @@ class Outbox:
         if result.signal.doubts_account:
             gathered.doubts[result.signal.error_type] = result.signal
 
+    def sign(self, view: View) -> None:
+        """Report, be it nothing."""
+        self._last(view.record.epoch, view.now_s)
+
     def cooling(self, name: str, model: models.Model, epoch: int, now_s: float) -> None:
         """Tell of a model that Redis has lost."""
         runs = self._last(epoch, now_s).models

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from openrouter_guard.rules.admission import admitted_share, block_s
+from openrouter_guard.rules import admission
+from openrouter_guard.rules.admission import block_s
 from openrouter_guard.rules.breaker import Closed, Phase, Policy
 from openrouter_guard.rules.limits import is_look_due
 from openrouter_guard.rules.models import Models, cooling, cooling_s
 from openrouter_guard.rules.override import OverrideKind
+from openrouter_guard.rules.ramp import Ramp
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import OpenRouterState, Signal
 
 __all__ = ["Desk", "Ended", "Refused", "Ticket", "View", "monotonic_offset"]
-
-RECOVERING = "recovering"
-RETRY_S = (0.5, 1.5)
-"""When to try again after a recovery."""
 
 
 class Ticket(NamedTuple):
@@ -56,7 +53,7 @@ class View:
 
     def __post_init__(self) -> None:
         limited = self.record.upstream.limited_until_s > self.now_s
-        held_back = limited or self._share < 1 or cooling(self.models, now_s=self.now_s, policy=self.policy)
+        held_back = limited or self.ramp or cooling(self.models, now_s=self.now_s, policy=self.policy)
         is_closed = isinstance(self.record.breaker, Closed) and self.record.override is None
         ticket = Ticket(self.record.epoch, "")
         object.__setattr__(self, "ticket", ticket)
@@ -92,20 +89,18 @@ class View:
     def refusal(self, model: str = "") -> tuple[float, str] | None:
         """How long a call to *model* must wait and why; None if it may go, half-open with a permit.
 
-        After a recovery the lot decides, so that those who waited do not all come back at once.
+        While the fleet comes back, it takes a start from the process' :class:`~.lane.Lane` besides.
         """
         standing = self.record.standing(self.now_s)
         if standing is not None and standing.kind is OverrideKind.DISABLED:
             return None
         blocked = None if self.is_look_due else self.block_s()
-        waits = blocked or cooling_s(self.models, model, now_s=self.now_s, policy=self.policy)
-        if waits is None and random.random() >= self._share:  # noqa: S311  a lot, not a secret
-            return random.uniform(*RETRY_S), RECOVERING  # noqa: S311
-        return waits
+        return blocked or cooling_s(self.models, model, now_s=self.now_s, policy=self.policy)
 
     @property
-    def _share(self) -> float:
-        return admitted_share(self.record, now_s=self.now_s, policy=self.policy)
+    def ramp(self) -> Ramp | None:
+        """How the fleet comes back at present; None where all may go, or none."""
+        return admission.ramp(self.record, now_s=self.now_s, policy=self.policy)
 
 
 Ended: TypeAlias = tuple[Signal, Ticket, float, float, str | None]
@@ -160,12 +155,13 @@ class Desk:
 
 
 def is_quiet(record: Record) -> bool:
-    """Whether a success would end nothing: no failures in a row, no probation, no status that is not good."""
+    """Whether a success would end nothing: no failures in a row, no probation or hold, no status that is not good."""
     breaker = record.breaker
     if record.override is not None:
         return True
     is_well = record.upstream.state is OpenRouterState.ACTIVE and record.legacy_open is None
-    return isinstance(breaker, Closed) and not breaker.failures and not breaker.on_probation and is_well
+    is_calm = isinstance(breaker, Closed) and not (breaker.failures or breaker.on_probation or breaker.held_until_s)
+    return is_calm and is_well
 
 
 def monotonic_offset(server_now_s: float) -> float:

@@ -18,6 +18,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from openrouter_guard.rules.breaker import Phase
 
+from .lane import Lane
 from .view import View
 
 __all__ = ["Listeners", "Watch"]
@@ -35,12 +36,19 @@ class Watch:
 
     Args:
         view: The present view.
+        lane: This process' starts while the fleet comes back.
         phase: The breaker's effective state, as it was last told.
         on_phase: Called with the view whenever that is another one.
+
+    Attributes:
+        waiting: How many wait to be permitted.
     """
 
-    def __init__(self, view: Callable[[], View], phase: Phase, on_phase: Callable[[View], None]) -> None:
+    def __init__(self, view: Callable[[], View], lane: Lane, phase: Phase, on_phase: Callable[[View], None]) -> None:
         self._view = view
+        self._lane = lane
+        self._queue = asyncio.Lock()
+        self.waiting = 0
         self._phase = phase
         self._on_phase = on_phase
         self._telling: asyncio.Task[None] | None = None
@@ -61,10 +69,34 @@ class Watch:
         """All permits are out: nobody need try again so soon, unless the breaker closes."""
         self._not_before_s = time.monotonic() + retry_after_s
 
-    async def permitted(self) -> None:
-        """Return once calls may go, or may be tried: then for as many of those who wait as there may be permits."""
-        while (blocked_s := max(self._blocked_s(), 0.0) or self._held_s()) > 0:
-            await self._next(blocked_s)
+    async def permitted(self, *, has_start: bool = False) -> bool:
+        """Return once calls may go, or may be tried: then for as many of those who wait as there may be permits.
+
+        They wait in a queue, so that nobody is late for a start that was meant for it.
+
+        Args:
+            has_start: Whether who waits has taken one already.
+
+        Returns:
+            Whether it has taken a start of this process: while the fleet comes back, a call needs one.
+        """
+        self.waiting += 1
+        try:
+            async with self._queue:
+                return await self._permitted(has_start=has_start)
+        finally:
+            self.waiting -= 1
+
+    async def _permitted(self, *, has_start: bool) -> bool:
+        while True:
+            wait_s = max(self._blocked_s(), 0.0) or self._held_s()
+            view = self._view()
+            ramp = None if wait_s else view.ramp
+            if ramp is not None and not has_start:
+                wait_s = self._lane.enter(ramp, view.now_s, queues=True)
+            if wait_s <= 0:
+                return ramp is not None
+            await self._next(wait_s)
 
     def _held_s(self) -> float:
         """How long one more must wait for its turn to try; 0 if it is its turn, or none is needed."""

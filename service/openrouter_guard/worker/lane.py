@@ -1,0 +1,73 @@
+"""This process' share of a ramp: which of its calls may begin now, and when the next ones may. Redis is not asked."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from openrouter_guard.rules.ramp import Ramp
+
+__all__ = ["Lane"]
+
+LEAST_S = 0.01
+"""Nobody is told to wait for less."""
+
+
+class Lane:
+    """Hands out the starts of one process: of so many processes, each has one part in so many of all.
+
+    Args:
+        lot: Draws from 0 to 1: who of all is the first to begin a call.
+    """
+
+    def __init__(self, lot: Callable[[], float] = random.random) -> None:
+        self._lot = lot
+        self._ramp: Ramp | None = None
+        self._left = 0.0
+        self._at_s = 0.0
+        self._promised: deque[float] = deque()
+        self._turn = threading.RLock()
+
+    def enter(self, ramp: Ramp, now_s: float, *, queues: bool = False) -> float:
+        """Begin a call now, if it is its turn.
+
+        Args:
+            ramp: The present one.
+            now_s: The time, by Redis' clock.
+            queues: Whether who is told to wait waits here, and is the first to be asked again. Else it gets a time
+                that nobody else was told.
+
+        Returns:
+            0 if it may begin; else after how many seconds it may.
+        """
+        with self._turn:
+            self._follow(ramp, now_s)
+            if self._left >= 1:
+                self._left -= 1
+                return 0.0
+            while self._promised and self._promised[0] <= now_s:
+                self._promised.popleft()
+            missing = 1 - self._left + (0 if queues else len(self._promised))
+            start_s = max(ramp.begins_s(missing * ramp.processes, now_s), now_s + LEAST_S)
+            if not queues:
+                self._promised.append(start_s)
+            return start_s - now_s
+
+    def give_back(self) -> None:
+        """A start that was taken, and of which nothing came."""
+        with self._turn:
+            self._left += 1
+
+    def _follow(self, ramp: Ramp, now_s: float) -> None:
+        known = self._ramp
+        self._ramp = ramp
+        if known is None or known.from_s != ramp.from_s or known.is_held is not ramp.is_held:
+            self._left = self._lot() + ramp.begun(now_s) / ramp.processes
+            self._promised.clear()
+        elif now_s > self._at_s:
+            self._left += (ramp.begun(now_s) - ramp.begun(self._at_s)) / ramp.processes
+        else:
+            return
+        self._at_s = now_s
