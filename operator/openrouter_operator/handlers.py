@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import kopf
+from prometheus_client import Counter, Histogram
 
 from .access import Access
 from .census import Census
@@ -28,7 +29,6 @@ from .feed import Feeds
 from .inventory import Inventory
 from .kinds import Kind
 from .leftovers import Leftovers
-from .metrics import Histogram
 from .orphans import Orphans
 from .posting import Poster
 from .reconcile import Reconciler, Vanished
@@ -39,6 +39,10 @@ from .workload import GROUP, Workload
 __all__ = ["Operator", "configure", "registry_for"]
 
 logger = logging.getLogger(__name__)
+
+METRICS = "openrouter_guard_operator"
+"""What the names of an operator's metrics begin with."""
+_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 SETTLE_S = 0.05
 """Events come in bursts: one round answers all of a burst."""
@@ -76,8 +80,8 @@ class Operator:
         arrivals: The kinds that come and go with their CRDs.
         poster: Posts events on workloads.
         streams: Whether the watches show what happens.
-        rounds: How long each reconcile took.
-        failed_rounds: How many came to nothing.
+        reconcile_durations: How long each reconcile took.
+        reconcile_errors: How many came to nothing.
         left_out: Namespaces that are not looked after, since a right is missing there.
     """
 
@@ -107,8 +111,15 @@ class Operator:
         self.census = Census(cluster, inventory, self.claims, self.wake_namespace, namespaces)
         self.ending = asyncio.Event()
         self.streams = Streams()
-        self.rounds = Histogram()
-        self.failed_rounds = 0
+        self.reconcile_durations = Histogram(
+            f"{METRICS}_reconcile_duration_seconds",
+            "How long one reconcile of a resource took",
+            registry=None,
+            buckets=_BUCKETS_S,
+        )
+        self.reconcile_errors = Counter(
+            f"{METRICS}_reconcile_errors", "Reconciles that failed as a whole", registry=None
+        )
         self.left_out: tuple[str, ...] = ()
         cluster.wrote = self.streams.wrote
         self.arrivals = Arrivals(cluster, inventory, self.saw, self.streams.forget, self.wake_all)
@@ -228,15 +239,15 @@ async def _look(operator: Operator, reconciler: Reconciler, body: kopf.Body) -> 
         raise
     except NotLeading as error:
         logger.warning("%s", error)
-        operator.failed_rounds += 1
+        operator.reconcile_errors.inc()
         return MISHAP_S
     except Exception:
         # Nothing that is expected comes here. The resource must not be given up all the same.
         logger.exception("a round failed in a way that nobody thought of")
-        operator.failed_rounds += 1
+        operator.reconcile_errors.inc()
         return MISHAP_S
     finally:
-        operator.rounds.observe(time.monotonic() - began_s)
+        operator.reconcile_durations.observe(time.monotonic() - began_s)
     return outcome.again_s
 
 

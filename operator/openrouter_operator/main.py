@@ -26,7 +26,7 @@ from .lease import Lease
 from .leftovers import EVERYWHERE
 from .probes import serving
 from .settings import OperatorSettings
-from .telemetry import families
+from .telemetry import Telemetry
 from .workload import Workload
 
 __all__ = ["run"]
@@ -90,7 +90,7 @@ async def _run(settings: OperatorSettings) -> None:
             settings.port,
             alive=operator.stalled,
             ready=lambda: _waiting(lease),
-            metrics=lambda: families(operator, cluster, lease),
+            metrics=Telemetry(operator, cluster, lease).render,
         )
         port = await stack.enter_async_context(probes)
         logger.info("operating on %s, %s; probes on port %d", cluster.host, _where(settings), port)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
 from openrouter_guard.errors import ConfigurationError
-
-from .metrics import CONTENT_TYPE, Family, text
 
 __all__ = ["serving"]
 
@@ -19,7 +17,7 @@ Faults = Callable[[], Sequence[str]]
 
 @asynccontextmanager
 async def serving(
-    host: str, port: int, *, alive: Faults, ready: Faults, metrics: Callable[[], Iterable[Family]]
+    host: str, port: int, *, alive: Faults, ready: Faults, metrics: Callable[[str], tuple[bytes, str]]
 ) -> AsyncIterator[int]:
     """Answer probes and Prometheus as long as the context lasts; yields the port.
 
@@ -29,8 +27,9 @@ async def serving(
     app = web.Application()
     app.add_routes([web.get("/livez", _answer(alive)), web.get("/readyz", _answer(ready))])
 
-    async def told(_request: web.Request) -> web.Response:
-        return web.Response(body=text(metrics()).encode(), headers={"Content-Type": CONTENT_TYPE})
+    async def told(request: web.Request) -> web.Response:
+        body, content_type = metrics(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     app.add_routes([web.get("/metrics", told)])
     runner = web.AppRunner(app, access_log=None)

@@ -2,60 +2,119 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, GCCollector, Info, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from openrouter_guard.runtime import package_version
 
 from .cluster import Cluster
-from .handlers import Operator
+from .handlers import METRICS, Operator
 from .lease import Lease
-from .metrics import Family, Sample, counter, gauge
+from .reconcile import Reconciler
 
-__all__ = ["families"]
+__all__ = ["Telemetry"]
 
-
-def families(operator: Operator, cluster: Cluster, lease: Lease) -> Iterator[Family]:
-    """All metrics, as of now."""
-    yield gauge("leader", "Whether this operator is the one that acts", int(lease.is_held))
-    yield gauge("resources", "OpenRouterStatus resources that are looked after", len(operator.resources))
-    yield gauge("left_out_namespaces", "Namespaces where a right is missing", len(operator.left_out))
-    yield gauge("paused_targets", "Workloads that are paused", _paused(operator))
-    yield gauge("failing_targets", "Workloads whose last change failed, and is tried again", _failing(operator))
-    yield gauge("flapping_resources", "Resources whose breaker closed too often in vain", _flapping(operator))
-    yield operator.rounds.family("reconcile_duration_seconds", "How long one reconcile of a resource took")
-    yield counter("reconcile_errors_total", "Reconciles that failed as a whole", operator.failed_rounds)
-    yield counter("api_requests_total", "Requests to the API server, by its answer", _answers(cluster))
-    yield gauge("state_age_seconds", "Time since the shared state was last read", _ages(operator))
-    yield gauge("watch_age_seconds", "Time since a watch of these showed something", _watches(operator))
-    yield gauge("watch_lag_seconds", "For how long a write of our own has not been shown", operator.streams.lag_s())
+Samples = Iterable[tuple[tuple[str, ...], float]]
+"""The values of the labels, and the number."""
 
 
-def _paused(operator: Operator) -> Iterator[Sample]:
-    counts = Counter((w.namespace, w.kind.name) for w in operator.inventory.paused())
-    return (Sample(count, {"namespace": where, "kind": kind}) for (where, kind), count in sorted(counts.items()))
+class Telemetry:
+    """The metrics of one operator, in a registry of their own."""
+
+    def __init__(self, operator: Operator, cluster: Cluster, lease: Lease) -> None:
+        self._registry = registry = CollectorRegistry()
+        build = Info(f"{METRICS}_build", "The running version", registry=registry)
+        build.info({"version": package_version(), "python": platform.python_version()})
+        registry.register(operator.reconcile_durations)
+        registry.register(operator.reconcile_errors)
+        registry.register(_AsOfNow(operator, cluster, lease))
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The metrics in the form that the ``Accept`` header asks for, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
 
 
-def _failing(operator: Operator) -> Iterator[Sample]:
+class _AsOfNow(Collector):
+    """What is counted elsewhere, at the moment of the scrape."""
+
+    def __init__(self, operator: Operator, cluster: Cluster, lease: Lease) -> None:
+        self._operator = operator
+        self._cluster = cluster
+        self._lease = lease
+
+    def collect(self) -> Iterator[Metric]:
+        operator = self._operator
+        yield _gauge("leader", "Whether this operator is the one that acts", self._lease.is_held)
+        yield _gauge("resources", "OpenRouterStatus resources that are looked after", len(operator.resources))
+        yield _gauge("left_out_namespaces", "Namespaces where a right is missing", len(operator.left_out))
+        yield _gauges("paused_targets", "Workloads that are paused", ["namespace", "kind"], _paused(operator))
+        yield _gauges(
+            "failing_targets",
+            "Workloads whose last change failed, and is tried again",
+            ["namespace"],
+            _by_namespace(operator, lambda reconciler: reconciler.failing),
+        )
+        yield _gauges(
+            "flapping_resources",
+            "Resources whose breaker closed too often in vain",
+            ["namespace"],
+            _by_namespace(operator, lambda reconciler: reconciler.is_flapping),
+        )
+        yield _answers(self._cluster)
+        yield _gauges("state_age_seconds", "Time since the shared state was last read", ["scope"], _ages(operator))
+        yield _gauges(
+            "watch_age_seconds", "Time since a watch of these showed something", ["resource"], _watches(operator)
+        )
+        yield _gauge(
+            "watch_lag_seconds", "For how long a write of our own has not been shown", operator.streams.lag_s()
+        )
+
+
+def _gauge(name: str, words: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"{METRICS}_{name}", words, value)
+
+
+def _gauges(name: str, words: str, labels: Sequence[str], samples: Samples) -> Metric:
+    family = GaugeMetricFamily(f"{METRICS}_{name}", words, labels=labels)
+    for values, number in samples:
+        family.add_metric(values, number)
+    return family
+
+
+def _paused(operator: Operator) -> Samples:
+    return sorted(Counter((w.namespace, w.kind.name) for w in operator.inventory.paused()).items())
+
+
+def _by_namespace(operator: Operator, count: Callable[[Reconciler], int]) -> Samples:
     counts = Counter[str]()
     for watched in operator.resources.values():
-        counts[watched.namespace] += watched.reconciler.failing
-    return (Sample(count, {"namespace": namespace}) for namespace, count in sorted(counts.items()))
+        counts[watched.namespace] += count(watched.reconciler)
+    return (((namespace,), number) for namespace, number in sorted(counts.items()))
 
 
-def _flapping(operator: Operator) -> Iterator[Sample]:
-    counts = Counter[str]()
-    for watched in operator.resources.values():
-        counts[watched.namespace] += watched.reconciler.is_flapping
-    return (Sample(count, {"namespace": namespace}) for namespace, count in sorted(counts.items()))
+def _answers(cluster: Cluster) -> Metric:
+    family = CounterMetricFamily(
+        f"{METRICS}_api_requests", "Requests to the API server, by its answer", labels=["method", "code"]
+    )
+    for values, number in sorted(cluster.answers.items()):
+        family.add_metric(values, number)
+    return family
 
 
-def _answers(cluster: Cluster) -> Iterator[Sample]:
-    counts = sorted(cluster.answers.items())
-    return (Sample(count, {"method": method, "code": code}) for (method, code), count in counts)
+def _ages(operator: Operator) -> Samples:
+    return (((scope,), age_s) for scope, age_s in operator.feeds.ages_s().items())
 
 
-def _ages(operator: Operator) -> Iterator[Sample]:
-    return (Sample(age_s, {"scope": scope}) for scope, age_s in operator.feeds.ages_s().items())
-
-
-def _watches(operator: Operator) -> Iterator[Sample]:
-    return (Sample(age_s, {"resource": plural}) for plural, age_s in operator.streams.ages_s().items())
+def _watches(operator: Operator) -> Samples:
+    return (((plural,), age_s) for plural, age_s in operator.streams.ages_s().items())

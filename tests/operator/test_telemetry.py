@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -18,7 +20,6 @@ from openrouter_operator import handlers
 from openrouter_operator.cluster import Cluster
 from openrouter_operator.feed import Feeds
 from openrouter_operator.inventory import Inventory
-from openrouter_operator.metrics import Histogram, Sample, counter, gauge, text
 from tests.operator.conftest import Fleet, Operator
 from tests.operator.proxy import Answer, Hold, Proxy, Swallow
 from tests.waiting import until
@@ -34,26 +35,6 @@ def parsed(told: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         for family in families
         for sample in family.samples
     }
-
-
-def test_prometheus_reads_the_text() -> None:
-    labels = {"namespace": 'a "quoted"\\path\nof two lines'}
-    told = text([gauge("leader", "Whether", 1), counter("errors_total", "How many", [Sample(2.5, labels)])])
-    assert parsed(told) == {("leader", frozenset()): 1.0, ("errors_total", frozenset(labels.items())): 2.5}
-
-
-def test_a_histogram_counts_into_every_bucket_that_is_wide_enough() -> None:
-    histogram = Histogram()
-    for seconds in (0.02, 0.05, 99.0):
-        histogram.observe(seconds)
-    found = parsed(text([histogram.family("took_seconds", "How long")]))
-
-    def bucket(bound: str) -> float:
-        return found["took_seconds_bucket", frozenset({("le", bound)})]
-
-    assert [bucket(bound) for bound in ("0.01", "0.025", "0.05", "30.0", "+Inf")] == [0, 1, 2, 2, 3]
-    assert found["took_seconds_count", frozenset()] == 3
-    assert found["took_seconds_sum", frozenset()] == pytest.approx(99.07)
 
 
 async def test_a_reconcile_that_makes_no_progress_is_no_life(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +85,8 @@ class TestOnACluster:
         assert scrape("reconcile_errors_total") == 0
         assert scrape("api_requests_total", method="PATCH", code="200") == 2
         assert scrape("api_requests_total", method="PATCH", code="500")
+        assert scrape("build_info", version=version("openrouter-guard"), python=platform.python_version()) == 1
+        assert scrape("process_resident_memory_bytes")
         assert (scrape("state_age_seconds", scope="default") or 99) < 5
         until(lambda: scrape("watch_lag_seconds") == 0)
         assert scrape("watch_age_seconds", resource="deployments") is not None

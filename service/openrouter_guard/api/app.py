@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
+from openrouter_guard.runtime import package_version
 from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import Transport
 
@@ -18,7 +19,6 @@ from .auth import OPEN_PATHS, Access, ReadersOnly
 from .headers import Observed
 from .openapi import completed
 from .prepared import Prepared
-from .prometheus import package_version
 from .routes import ROUTERS
 from .routes.common import PREFIX
 from .scopes import Scopes

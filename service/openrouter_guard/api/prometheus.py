@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_guard.runtime import package_version
 
 from . import gauges
 from .gauges import PREFIX, SharedState
 from .requests import Requests
 from .serving import Source
 
-__all__ = ["ScopeTelemetry", "Telemetry", "package_version"]
+__all__ = ["ScopeTelemetry", "Telemetry"]
 
 _CHECK_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -79,10 +79,3 @@ class ScopeTelemetry:
 
     def answered(self, source: Source) -> None:
         self._answers[source].inc()
-
-
-def package_version() -> str:
-    try:
-        return version("openrouter-guard")
-    except PackageNotFoundError:
-        return "0"

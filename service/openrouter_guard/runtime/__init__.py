@@ -2,9 +2,11 @@
 
 cache       this process' copy of the shared state, pushed and polled
 background  the loops, and whether they still come round
+version     which one it is
 """
 
 from .background import Background, cancelled
 from .cache import Cache, View
+from .version import package_version
 
-__all__ = ["Background", "Cache", "View", "cancelled"]
+__all__ = ["Background", "Cache", "View", "cancelled", "package_version"]

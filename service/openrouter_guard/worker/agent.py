@@ -24,6 +24,7 @@ from openrouter_guard.rules.question import Question
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import Signal
 from openrouter_guard.rules.wire import iso
+from openrouter_guard.runtime import package_version
 from openrouter_guard.store import Seen, Store
 from openrouter_guard.store.store import Decide
 from openrouter_guard.understanding import understood
@@ -33,7 +34,7 @@ from .answers import Answers
 from .decisions import Decisions
 from .flight import Flight
 from .knowledge import Knowledge
-from .loops import HEARTBEAT_S, RETRY_S, forever, optional, own_version, pause
+from .loops import HEARTBEAT_S, RETRY_S, forever, optional, pause
 from .outbox import Outbox
 from .pending import result_of
 from .permits import Fleet, Permits
@@ -410,7 +411,7 @@ class Agent:
             # That Redis takes nothing has been said.
             await pause(POLL_S)
             return
-        about = {"version": own_version(), "last_seen": iso(self.view.now_s)}
+        about = {"version": package_version(), "last_seen": iso(self.view.now_s)}
         await self._store.heartbeat(self._worker_id, about)
         if times.is_due(self.view.record, self.view.now_s):
             await self._store.keep_time()

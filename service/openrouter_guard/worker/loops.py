@@ -6,13 +6,12 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
 
 from openrouter_guard.edge import Edge
 from openrouter_guard.errors import ForeignValue, StoreError, StoreRefused
 
-__all__ = ["HEARTBEAT_S", "RETRY_S", "Work", "forever", "optional", "own_version", "pause"]
+__all__ = ["HEARTBEAT_S", "RETRY_S", "Work", "forever", "optional", "pause"]
 
 RETRY_S = (0.1, 1.0)
 REFUSED_RETRY_S = 60.0
@@ -49,10 +48,3 @@ async def _tolerant(work: Work, edge: Edge) -> None:
 
 async def pause(between_s: tuple[float, float]) -> None:
     await asyncio.sleep(random.uniform(*between_s))  # noqa: S311  jitter, not a secret
-
-
-def own_version() -> str:
-    try:
-        return version("openrouter-guard")
-    except PackageNotFoundError:
-        return "0"

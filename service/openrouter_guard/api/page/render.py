@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from openrouter_guard.api.prometheus import package_version
+from openrouter_guard.runtime import package_version
 
 from .board import Beside, Board, Tone, duration
 
