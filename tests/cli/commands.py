@@ -17,7 +17,7 @@ from typing import Any
 from tests.ports import free_port
 from tests.waiting import until
 
-__all__ = ["NOBODY", "Answer", "Serving", "ask", "run", "serving"]
+__all__ = ["NOBODY", "Answer", "Serving", "ask", "run", "serving", "serving_on"]
 
 NOBODY = "redis://user:hunter2@127.0.0.1:1/0"
 """An address where nothing listens."""
@@ -51,7 +51,13 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def serving(log_file: Path, **environ: str) -> Iterator[Serving]:
     """``openrouter-guard serve`` on a free port, once it answers."""
-    port = free_port()
+    with serving_on(free_port(), log_file, environ) as serving:
+        yield serving
+
+
+@contextmanager
+def serving_on(port: int, log_file: Path, environ: dict[str, str]) -> Iterator[Serving]:
+    """The same on a port that is known before."""
     with log_file.open("wb") as log:
         command = _command("serve", "--port", str(port))
         process = subprocess.Popen(command, env=_environ(environ), stdout=log, stderr=log)
