@@ -142,6 +142,42 @@ class TestHistory:
         assert [entry["epoch"] for entry in first + rest] == [entry["epoch"] for entry in whole]
         assert (len(first), len(rest)) == (3, 1)
 
+    @pytest.mark.parametrize("is_left", [True, False], ids=["an entry", "an entry that is gone"])
+    @pytest.mark.parametrize(
+        "ids", [["*"], ["9000000000000-3", f"{2**64 - 1}-{2**64 - 1}"]], ids=["now", "far ahead"]
+    )
+    async def test_what_somebody_else_put_there_keeps_nothing_out(
+        self, store: Store, client: aioredis.Redis, is_left: bool, ids: list[str]
+    ) -> None:
+        await client.xadd(HISTORY, {"note": "before"}, id="7-7")
+        await store.change(force_open)
+        others = [await client.xadd(HISTORY, {"note": "mine"}, id=each) for each in ids]
+        if not is_left:
+            await client.xdel(HISTORY, *others)
+        await store.change(release)
+        told = await store.history()
+        epoch = int(told[0]["epoch"])
+        assert [entry["reason"] for entry in told] == ["override_ended", "forced_open"]
+        # What is not ours and in nobody's way stays; what is noted within an epoch is noted once.
+        assert "before" in str(await client.xrange(HISTORY))
+        assert await store.note(told[0], epoch=epoch, seq=5)
+        assert not await store.note(told[0], epoch=epoch, seq=5)
+        assert not await store.note(told[0], epoch=epoch, seq=4)
+        assert [entry["seq"] for entry in await store.history()] == ["5", "0", "0"]
+
+    async def test_what_is_noted_is_not_kept_out_either(self, store: Store, client: aioredis.Redis) -> None:
+        await store.change(force_open)
+        (entry,) = await store.history()
+        await client.xadd(HISTORY, {"note": "mine"}, id="9000000000000-0")
+        assert await store.note(entry, epoch=int(entry["epoch"]), seq=1)
+
+    async def test_who_reads_it_takes_what_is_in_the_way_out(self, store: Store, client: aioredis.Redis) -> None:
+        """Whoever writes may have no right to."""
+        await store.change(force_open)
+        await client.xadd(HISTORY, {"note": "mine"}, id="9000000000000-0")
+        assert len(await store.history()) == 1
+        assert await client.xlen(HISTORY) == 1
+
 
 class TestWorkers:
     async def test_are_those_that_were_alive_lately_the_last_seen_first(self, store: Store) -> None:

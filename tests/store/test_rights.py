@@ -73,6 +73,7 @@ async def test_the_service_needs_these_and_no_others(
         assert (await service.get("/api/v1/openrouter/metrics")).status_code == 200
         until(lambda: server.client().pubsub_numsub("openrouter:events")[0][1])
     async with store_at(url(server, "service")) as store:
+        await admin.xadd("openrouter:history", {"somebody": "else"}, id="9000000000000-0")
         await _opens(store)
         await store.history()
         await store.workers()

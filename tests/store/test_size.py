@@ -55,7 +55,7 @@ async def fill(store: Store, client: aioredis.Redis) -> None:
     entry: dict[Any, Any] = {"from": "half_open", "to": "closed", "reason": "timeout", "by": WORKER, "at": iso(now_s)}
     async with client.pipeline() as pipe:
         for number in range(CHANGES):
-            pipe.xadd(store.keys.history, entry, id=f"{9_000_000_000_000 + number}-0", maxlen=10_000)
+            pipe.xadd(store.keys.history, entry, id=f"{int(now_s * 1000) + number + 60_000}-0", maxlen=10_000)
         await pipe.execute()
 
 

@@ -11,7 +11,6 @@
 -- ARGV[7]  when what the decision rests on was read, in seconds
 -- ARGV[8]  number of transitions to write into the history, then for each its epoch and its fields as JSON
 -- Returns  1 if changed, 0 if somebody was faster; the epoch of a state that began, else ""; and what own.lua tells of
-local HISTORY_KEPT = 10000
 -- After so many seconds, who decided looks again.
 local DECISION_LIFE_S = 2
 local METRICS_LIFE_S = 30 * 24 * 3600
@@ -88,7 +87,7 @@ for day, counters in ipairs(cjson.decode(ARGV[6])) do
 end
 for i = 1, tonumber(ARGV[8]) do
   local id, fields = ARGV[7 + 2 * i] .. "-0", cjson.decode(ARGV[8 + 2 * i])
-  may("XADD", KEYS[2], "MAXLEN", "~", HISTORY_KEPT, id, unpack(fields))
+  told("XADD", KEYS[2], append(KEYS[2], id, fields))
 end
 -- A user without the right to publish commits all the same, and others see it when they look: from now on often.
 if ARGV[5] ~= "" and not may("PUBLISH", ARGV[4], ARGV[5]) then

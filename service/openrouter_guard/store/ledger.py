@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from redis.exceptions import ResponseError
 
 from openrouter_guard.edge import Edge
-from openrouter_guard.errors import StoreRefused
+from openrouter_guard.errors import StoreError
 from openrouter_guard.keys import Keys
 from openrouter_guard.rules import times
 from openrouter_guard.rules.breaker import Phase
@@ -25,7 +26,7 @@ from openrouter_guard.understanding import understands
 
 from .connection import Connection, Script
 from .failures import explained, foreign_key
-from .scripts import CLAIM, TIMES
+from .scripts import CLAIM, MEND, NOTE, TIMES
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,6 @@ WORKER_LIFE_S = 600.0
 PAUSED_LIFE_S = 86_400.0
 """What an operator said it has paused holds for so long unless it says it again."""
 ERROR_DAYS = 7
-HISTORY_KEPT = 10_000
 COUNTER_MOST = 10**15
 ENTRY_MOST = 1000
 ENTRY = ("from", "to", "reason", "by", "at")
@@ -164,10 +164,14 @@ class Ledger:
             before: Only those before ``<epoch>-<seq>``, to read on where the last answer ended; empty: all.
         """
         found: list[dict[str, str]] = []
+        is_newest = not before
         for _ in range(HISTORY_READS):
             newest = f"({before}" if before else "+"
             (entries,) = await self._connection.say(("XREVRANGE", self.keys.history, newest, "-", "COUNT", limit))
             found += [entry for name, fields in entries if (entry := _entry(name, fields))]
+            if is_newest and entries and not _entry(*entries[0]):
+                await self._mend_history()
+            is_newest = False
             if len(found) >= limit or len(entries) < limit:
                 break
             before = entries[-1][0]
@@ -186,15 +190,12 @@ class Ledger:
             Whether it was put there: not where somebody has said so already, or the epoch is over.
         """
         fields = [text for pair in entry.items() for text in pair]
-        try:
-            await self._connection.say(
-                ("XADD", self.keys.history, "MAXLEN", "~", HISTORY_KEPT, f"{epoch}-{seq}", *fields)
-            )
-        except StoreRefused as refused:
-            if "equal or smaller" not in str(refused):
-                raise
-            return False
-        return True
+        return bool(await self._connection.run(NOTE, [self.keys.history], [f"{epoch}-{seq}", json_text(fields)]))
+
+    async def _mend_history(self) -> None:
+        """Something of somebody else stands there as the newest entry, and may keep out what is to come."""
+        with suppress(StoreError):
+            await self._connection.run(MEND, [self.keys.history], [])
 
     @understands
     async def claim(self, name: str, number: int) -> bool:

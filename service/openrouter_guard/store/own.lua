@@ -12,10 +12,9 @@ local function try(command, key, ...)
   return nil
 end
 
--- What must not keep the rest from happening: its answer, or nil. Of each command so tried is told what is wrong with
--- it; "" means: nothing.
-local function may(command, key, ...)
-  local answer = redis.pcall(command, key, ...)
+-- What came of a command on a key that must not keep the rest from happening: its answer, or nil. Of each command so
+-- tried is told what is wrong with it; "" means: nothing.
+local function told(command, key, answer)
   local err = type(answer) == "table" and answer.err
   if err and string.find(err, "WRONGTYPE", 1, true) then
     foreign[#foreign + 1] = key
@@ -28,3 +27,6 @@ local function may(command, key, ...)
   return not err and answer or nil
 end
 
+local function may(command, key, ...)
+  return told(command, key, redis.pcall(command, key, ...))
+end

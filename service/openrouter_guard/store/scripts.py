@@ -13,7 +13,7 @@ from openrouter_guard.rules.wire import CALLS_MOST, COUNT_MOST, EPOCH_AHEAD_S, F
 
 from .connection import Script
 
-__all__ = ["ANSWER", "CLAIM", "COMMIT", "COUNT", "LIMITS", "PERMIT", "TIMES"]
+__all__ = ["ANSWER", "CLAIM", "COMMIT", "COUNT", "LIMITS", "MEND", "NOTE", "PERMIT", "TIMES"]
 
 LIMITS = {
     "year_2000_s": YEAR_2000_S,
@@ -52,4 +52,5 @@ def _constants() -> str:
 
 
 COUNT = _script("reading", "models", "count", before=_constants())
-COMMIT, PERMIT, TIMES, CLAIM, ANSWER = map(_script, ("commit", "permit", "times", "claim", "answer"))
+COMMIT, NOTE, MEND = (_script("history", name) for name in ("commit", "note", "mend"))
+PERMIT, TIMES, CLAIM, ANSWER = map(_script, ("permit", "times", "claim", "answer"))
