@@ -75,7 +75,7 @@ class Inventory:
             self._untried.add(workload.uid)
         if workload.is_ready and workload.pods > 0:
             self._untried.discard(workload.uid)
-        if workload.is_foreign and workload.pause:
+        if workload.is_undone and workload.pause:
             self._undone[workload.uid] = workload.pause
         found[place] = workload
 

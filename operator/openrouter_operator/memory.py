@@ -21,6 +21,9 @@ __all__ = ["Memory"]
 MEND_S = 60.0
 """An annotation that somebody takes away is written again this often at the most."""
 
+NOTED_S = 10.0
+"""So long after it was written for a workload that is to come back, it comes back without it, too."""
+
 
 class Memory:
     """The pauses of one resource, and what it has let go during this outage, by the UIDs of the workloads."""
@@ -33,6 +36,7 @@ class Memory:
         self._running_at_s: dict[str, float] = {}
         self._released: dict[str, str] = {}
         self._mended_s: dict[str, float] = {}
+        self._noted_s: dict[str, float] = {}
 
     def recall(self, workload: Workload) -> Workload:
         """The workload with what it has forgotten, and without what was not ours to remember."""
@@ -61,7 +65,8 @@ class Memory:
 
     def _reminded(self, workload: Workload, pause: Pause) -> Workload:
         is_due = self._clock() - self._mended_s.get(workload.uid, float("-inf")) >= MEND_S
-        return replace(workload, pause=pause, is_stripped=True, is_mendable=is_due)
+        is_unkept = self._clock() - self._noted_s.get(workload.uid, float("-inf")) < NOTED_S
+        return replace(workload, pause=pause, is_stripped=True, is_mendable=is_due, is_unkept=is_unkept)
 
     def holds(self, uid: str) -> bool:
         """Whether the workload is known to be paused, whatever is written on it."""
@@ -87,6 +92,8 @@ class Memory:
                 self._pauses.pop(uid, None)
                 continue
             self._pauses[uid] = change.pause
+            if change.workload.is_stripped and not change.is_written:
+                self._noted_s[uid] = self._clock()
             if change.workload.is_stripped:
                 self._mended_s[uid] = self._clock()
 
@@ -103,3 +110,4 @@ class Memory:
         self._pauses, self._running_at_s = pauses, running
         self._asked = {uid: pause for uid, pause in self._asked.items() if uid in pauses or uid in running}
         self._mended_s = {uid: at_s for uid, at_s in self._mended_s.items() if uid in pauses}
+        self._noted_s = {uid: at_s for uid, at_s in self._noted_s.items() if uid in pauses}

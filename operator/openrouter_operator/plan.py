@@ -303,7 +303,7 @@ def _of_paused(goal: Goal, owner: Owner, reading: Reading, candidate: Candidate,
         return forgets(workload, released=reading.outage)
     if change := raised(workload):
         return change
-    if wanted is None and workload.is_stripped:
+    if wanted is None and workload.is_stripped and not workload.is_unkept:
         # What it comes back to has to be written on it first: the admission policy lets us write no other replicas.
         return Change(workload, workload.value, pause, is_written=False, rank=-options.priority)
     if wanted is None:

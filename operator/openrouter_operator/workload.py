@@ -84,10 +84,12 @@ class Workload:
             wrote last.
         is_our_value: Whether the API server knows us as who wrote the value last.
         is_foreign: Whether it knows others as who wrote the value or the annotation, and not us as who wrote the
-            value: an undone rollout has brought back what we wrote in an earlier pause.
+            value: somebody has set it since, or an undone rollout has brought back what we wrote in an earlier pause.
+        is_undone: Whether it is the latter, for sure: others wrote the annotation.
         is_owned: Whether the API server knows us as the owner of some of its fields.
         is_stripped: Whether its annotation is not what we wrote, so that only we know what it was.
         is_mendable: Whether it is time to write that annotation again.
+        is_unkept: Whether that was done a moment ago, and it is gone again, as where a policy takes it away.
     """
 
     kind: Kind
@@ -117,9 +119,11 @@ class Workload:
     is_altered: bool = False
     is_our_value: bool = False
     is_foreign: bool = False
+    is_undone: bool = False
     is_owned: bool = False
     is_stripped: bool = False
     is_mendable: bool = True
+    is_unkept: bool = False
 
     @classmethod
     def of(cls, kind: Kind, body: Mapping[str, Any]) -> Workload:
@@ -137,6 +141,7 @@ class Workload:
         is_as_set = pause is not None and value == pause.set_to
         entries = [e for e in metadata.get("managedFields") or () if e.get("manager") == FIELD_MANAGER]
         is_ours = any(owns(entry, path) for entry in entries for path in kind.lever.paths)
+        is_foreign = pause is not None and not is_ours and _is_written_by_others(pause, metadata, kind.lever)
         return cls(
             kind=kind,
             namespace=metadata["namespace"],
@@ -164,7 +169,8 @@ class Workload:
             # Whoever changes a value becomes its owner, and we no longer are.
             is_altered=pause is not None and not is_copy and not is_as_set and is_ours,
             is_our_value=is_ours,
-            is_foreign=pause is not None and not is_ours and _is_written_by_others(pause, metadata, kind.lever),
+            is_foreign=is_foreign,
+            is_undone=is_foreign and bool(last_manager(metadata, (_NOTE,))),
             is_owned=bool(entries),
         )
 
@@ -310,9 +316,14 @@ def _pause(text: str | None, lever: Lever) -> tuple[Pause | None, str]:
 
 def _is_written_by_others(pause: Pause, metadata: Mapping[str, Any], lever: Lever) -> bool:
     """Whether others have written the value or the annotation, where we have not written the value."""
-    # Without a UID, one that was made after the pause is a copy, which others have written as a matter of course.
-    is_its_own = pause.uid == metadata["uid"] if pause.uid else _made_s(metadata) <= pause.at_s
-    return is_its_own and bool(last_manager(metadata, (*lever.paths, _NOTE)))
+    if not last_manager(metadata, (*lever.paths, _NOTE)):
+        return False
+    if pause.uid:
+        return bool(pause.uid == metadata["uid"])
+    # Earlier operators wrote no UID, and under another name: value and annotation at once, as a backup tool does it
+    # where what is older than the pause is a copy.
+    at_once = any(owns(e, _NOTE) and any(owns(e, path) for path in lever.paths) for e in metadata["managedFields"])
+    return not at_once and _made_s(metadata) <= pause.at_s
 
 
 def _made_s(metadata: Mapping[str, Any]) -> float:

@@ -129,7 +129,7 @@ def test_one_that_was_made_anew_has_not_worked_whatever_its_predecessor_did() ->
 
 def test_a_copy_of_what_an_undone_rollout_has_brought_back_is_no_copy_of_a_paused_one() -> None:
     inventory = Inventory()
-    undone = replace(paused("a"), is_foreign=True)
+    undone = replace(paused("a"), is_undone=True)
     pause = replace(undone.pause or pytest.fail("it is paused"), uid=undone.uid)
     assert not inventory.is_over(pause)
     inventory.put(replace(undone, pause=pause))

@@ -8,7 +8,7 @@ import pytest
 
 from openrouter_operator import plan
 from openrouter_operator.candidates import Candidate, Owner
-from openrouter_operator.memory import MEND_S, Memory
+from openrouter_operator.memory import MEND_S, NOTED_S, Memory
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.workload import Change, Pause, Workload, forgets
 from tests.operator.samples import NOW_S, OTHER, OWNER, Clock, closed, opened, paused, unknown, workload
@@ -104,6 +104,21 @@ def test_an_annotation_is_written_again_once_a_minute_at_the_most(memory: Memory
     assert plan.changes(PAUSE, OWNER, opened(), [Candidate(memory.recall(STRIPPED))]) == []
     clock.now_s += MEND_S
     assert len(plan.changes(PAUSE, OWNER, opened(), [Candidate(memory.recall(STRIPPED))])) == 1
+
+
+def test_what_comes_back_does_so_without_its_annotation_where_that_is_taken_away_at_once(
+    memory: Memory, clock: Clock
+) -> None:
+    (first,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(memory.recall(STRIPPED))])
+    assert (first.value, first.pause) == (0, PAUSED.pause)
+    memory.made([first])
+    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(memory.recall(STRIPPED))])
+    assert (back.value, back.pause) == (3, None)
+    clock.now_s += NOTED_S
+    (again,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(memory.recall(STRIPPED))])
+    assert (again.value, again.pause) == (0, PAUSED.pause), (
+        "our own admission policy has refused it: perhaps somebody else took it away just then"
+    )
 
 
 def test_what_we_bring_back_ourselves_is_not_taken_for_forgotten(memory: Memory) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from tests.operator.conftest import Fleet, Operator
+from openrouter_operator.workload import PAUSED
+from tests.operator.conftest import Fleet, Operator, resource
 from tests.operator.rollouts import get_ready, get_unready, remembered, revisions, roll_out, undo
 from tests.waiting import until
 
@@ -81,3 +84,21 @@ def test_a_rollout_of_which_no_pod_was_ever_ready_is_paused(fleet: Fleet, start:
     fleet.watch()
     fleet.force("forced_open")
     fleet.until_replicas(one=0)
+
+
+@pytest.mark.parametrize("is_owner_there", [True, False], ids=["its resource is there", "its resource is gone"])
+def test_what_an_earlier_version_has_paused_comes_back(fleet: Fleet, start: Any, is_owner_there: bool) -> None:
+    """It wrote no UID of the workload, and the API server knows it by another name."""
+    fleet.deploy(one=3, other=2)
+    targets, at_once = [{"kind": "Deployment", "name": "one"}], {"strategy": "Immediate"}
+    fleet.apply(resource("default", targets=targets, minPausedSeconds=0, resume=at_once))
+    uid = fleet.kubectl("get", "ors", "default", "--output=jsonpath={.metadata.uid}")
+    owner = {"name": "default", "uid": uid if is_owner_there else "5e0c9a5c-0000-4000-8000-000000000000"}
+    time.sleep(1.1)  # a Deployment's age is told in whole seconds
+    note = {"owner": owner, "epoch": 7, "original": 3, "set": 0, "at": datetime.now(UTC).isoformat()}
+    patch = {"metadata": {"annotations": {PAUSED: json.dumps(note)}}, "spec": {"replicas": 0}}
+    words = ("--type=merge", f"--patch={json.dumps(patch)}", "--field-manager=OpenAPI-Generator")
+    fleet.kubectl("patch", "deployment/one", *words)
+    start()
+    fleet.until_replicas(one=3, other=2, seconds=30)
+    until(lambda: not remembered(fleet, "one"))

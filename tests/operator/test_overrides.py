@@ -17,7 +17,7 @@ from openrouter_guard.rules.shared_state import Record
 from openrouter_operator.access import Access
 from openrouter_operator.overrides import decided, wished
 from openrouter_operator.spec import InvalidSpec, parse
-from tests.operator.conftest import Fleet
+from tests.operator.conftest import Fleet, Operator
 from tests.operator.told import told
 from tests.waiting import until
 
@@ -186,6 +186,46 @@ def test_what_a_namespace_has_paused_comes_back_when_it_may_no_longer_use_the_sc
     start(OPENROUTER_GUARD_ACCESS=json.dumps([{"namespaces": ["another"]}]))
     fleet.until_replicas(one=2)
     fleet.until_condition("Ready", "False InvalidSpec")
+
+
+@pytest.mark.cluster
+def test_a_person_who_lets_calls_go_during_the_steps_holds_none_of_them_back(
+    fleet: Fleet, operator: Operator
+) -> None:
+    fleet.deploy(one=8)
+    fleet.watch(resume={"strategy": "Staged", "stepPercent": 25, "intervalSeconds": 2, "canary": False})
+    fleet.fail()
+    fleet.until_replicas(one=0)
+    fleet.succeed()
+    until(lambda: 0 < fleet.replicas()["one"] < 8)
+    seen = [fleet.replicas()["one"]]
+    fleet.force("forced_closed")
+
+    def is_back() -> bool:
+        seen.append(fleet.replicas()["one"])
+        return seen[-1] == 8
+
+    until(is_back, seconds=20)
+    assert seen == sorted(seen), "it goes on where it was"
+    until(lambda: fleet.condition("Paused").startswith("False"))
+
+
+@pytest.mark.cluster
+def test_what_is_handed_to_a_class_that_nobody_runs_waits_and_keeps_nothing_from_others(
+    fleet: Fleet, operator: Operator
+) -> None:
+    fleet.deploy(one=3, two=2)
+    fleet.watch(name="older", targets=[{"kind": "Deployment", "name": "one"}])
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0, two=2)
+    fleet.kubectl("patch", "ors", "older", "--type=merge", '--patch={"spec": {"class": "nobody"}}')
+    fleet.watch(name="younger")
+    fleet.until_replicas(one=0, two=0)
+    until(lambda: [p["reason"] for p in fleet.status("younger")["problems"]] == ["PausedByOther"])
+    fleet.force("forced_closed")
+    fleet.until_replicas(one=0, two=2)
+    fleet.kubectl("patch", "ors", "older", "--type=merge", '--patch={"spec": {"class": "default"}}')
+    fleet.until_replicas(one=3, two=2, seconds=20)
 
 
 @pytest.mark.cluster

@@ -162,15 +162,18 @@ def test_of_two_resources_that_match_a_workload_the_older_has_it_and_the_younger
     fleet.until_replicas(one=0)
 
 
-def test_a_resource_takes_its_marks_with_it(fleet: Fleet, operator: Operator) -> None:
+@pytest.mark.parametrize("pods", [5, 0])
+def test_a_resource_takes_its_marks_with_it_and_leaves_what_people_have_set(
+    fleet: Fleet, operator: Operator, pods: int
+) -> None:
     fleet.deploy(one=3, two=2)
     fleet.watch()
     fleet.force("forced_open")
     fleet.until_replicas(one=0, two=0)
-    fleet.scale("one", 5)
+    fleet.scale("one", pods)
     until(lambda: RELEASED in (fleet.deployments()["one"]["metadata"].get("annotations") or {}))
     fleet.unwatch()
-    fleet.until_replicas(one=5, two=2)
+    fleet.until_replicas(one=pods, two=2)
     notes = json.dumps([body["metadata"].get("annotations") for body in fleet.deployments().values()])
     assert "openrouter-guard.io/" not in notes
 

@@ -221,6 +221,7 @@ def test_a_pause_that_others_have_written_is_none_though_the_numbers_agree(
     note = json.dumps(REMEMBERED | {"uid": uid})
     found = Workload.of(DEPLOYMENT, body({PAUSED: note}, {"replicas": 0}, managedFields=fields))
     assert found.is_foreign is is_foreign
+    assert found.is_undone is (is_foreign and (US, NOTE) not in owners), "who scales a paused one undoes no rollout"
     change = restored(found)
     assert change is not None
     assert change.is_written is (not is_foreign), "what somebody has set stands"
@@ -233,6 +234,13 @@ def test_one_from_before_there_were_uids_is_its_own_where_the_workload_is_older_
     younger = body({PAUSED: json.dumps(REMEMBERED)}, managedFields=fields, creationTimestamp="1970-01-01T00:16:00Z")
     assert Workload.of(DEPLOYMENT, older).is_foreign
     assert not Workload.of(DEPLOYMENT, younger).is_foreign
+
+
+def test_one_that_an_earlier_operator_wrote_under_another_name_is_a_pause() -> None:
+    fields = [{"manager": "OpenAPI-Generator", "time": "1970-01-01T00:15:00Z", "fieldsV1": VALUE | NOTE}]
+    older = body({PAUSED: json.dumps(REMEMBERED)}, {"replicas": 0}, creationTimestamp="1970-01-01T00:14:00Z")
+    older["metadata"]["managedFields"] = fields
+    assert Workload.of(DEPLOYMENT, older).is_as_we_set_it
 
 
 def test_who_undoes_a_pause_is_named_in_one_short_line() -> None:
