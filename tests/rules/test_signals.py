@@ -105,6 +105,16 @@ def test_a_message_may_be_anything(message: Any) -> None:
         pytest.param({"retry-after": "999999"}, 25 * 3600.0, id="longer than any limit lasts"),
         pytest.param({"retry-after": "1", **MINUTE_AHEAD}, 60.0, id="the longer of two"),
         pytest.param({"retry-after": "90", **MINUTE_AHEAD}, 90.0, id="whichever that is"),
+        pytest.param({"retry-after": "5, 60"}, 60.0, id="the longer of two that a proxy has merged"),
+        pytest.param({"retry-after": "60,5"}, 60.0, id="in any order"),
+        pytest.param({"retry-after": "0, 5"}, 5.0, id="but for one of nothing"),
+        pytest.param({"retry-after": "5, Fri, 15 Jan 2027 08:00:20 GMT"}, 20.0, id="a number and a date"),
+        pytest.param(
+            {"retry-after": "Fri, 15 Jan 2027 08:00:50 GMT, Fri, 15 Jan 2027 08:00:20 GMT"}, 50.0, id="two dates"
+        ),
+        pytest.param({"retry-after": ["5", "60"]}, 60.0, id="two in a list"),
+        pytest.param({"retry-after-ms": "500, 1500"}, 1.5, id="two in milliseconds"),
+        pytest.param({"x-ratelimit-reset": "1800000005000, 1800000060000"}, 60.0, id="two resets"),
     ],
 )
 def test_a_rate_limit_is_waited_for(headers: dict[str, str], wait_s: float) -> None:
@@ -130,6 +140,45 @@ def test_a_rate_limit_is_waited_for(headers: dict[str, str], wait_s: float) -> N
 )
 def test_a_time_is_understood_in_each_form(headers: dict[str, str], wait_s: float | None) -> None:
     assert of_status(429, headers=headers, now_s=NOW_S).wait_s == wait_s
+
+
+@pytest.mark.parametrize(
+    ("value", "wait_s"),
+    [
+        ("30.5", 30.5),
+        ("30s", 30.0),
+        ("30 s", 30.0),
+        ("1m30s", 90.0),
+        ("1 minute, 30 seconds", 60.0),
+        ("250ms", 0.25),
+        ("500 milliseconds", 0.5),
+        ("PT1M30S", 90.0),
+        ("1.5h", 5400.0),
+        ("2 mins", 120.0),
+        ("1 day", 86_400.0),
+        (' "30" ', 30.0),
+        ("+30", 30.0),
+        ("30;w=1", 30.0),
+        (30, 30.0),
+        ("Friday, 15-Jan-27 08:00:20 GMT", 20.0),
+        ("Fri Jan 15 08:00:20 2027", 20.0),
+        ("15 Jan 2027 08:00:20 GMT", 20.0),
+        ("fri, 15 jan 2027 08:00:20 gmt", 20.0),
+        ("Fri, 15 Jan 2027 09:00:20 +0100", 20.0),
+        ("Fri, 15 Jan 2027 08:00:20", 20.0),
+        ("2027-01-15T08:00:20Z", 20.0),
+        ("2027-01-15 08:00:20", 20.0),
+        ("30 sheep", None),
+        ("30x", None),
+        ("-5", None),
+        ("soon", None),
+        (",", None),
+    ],
+)
+def test_a_wait_is_understood_as_lenient_clients_do(value: object, wait_s: float | None) -> None:
+    assert of_status(429, headers={"retry-after": value}, now_s=NOW_S).wait_s == wait_s
+    for metadata in ({"retry_after_seconds": value}, {"headers": {"Retry-After": value}}):
+        assert of_status(429, error={"metadata": metadata}, now_s=NOW_S).wait_s == wait_s
 
 
 @pytest.mark.parametrize("where", ["x-ratelimit-reset", "X-RateLimit-Reset", "X-RATELIMIT-RESET"])

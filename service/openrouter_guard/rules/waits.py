@@ -7,7 +7,8 @@ that the caller passes in: two readings of one clock differ by the wait, whateve
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from datetime import UTC
 from typing import Any
 
@@ -26,6 +27,16 @@ _NUMBER_MOST = 1e20
 _UNITS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (0.0, 1.0))
 """From how large a number on it counts since 1970 in which part of a second."""
 _HEADER_MOST = 100
+_VALUE_LENGTH = 400
+_TIMES_MOST = 8
+_UNIT_S: Mapping[str, float] = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_UNIT = r"(ms(?:ecs?)?|milliseconds?|s(?:ecs?|econds?)?|m(?:ins?|inutes?)?|h(?:rs?|ours?)?|d(?:ays?)?)"
+_PART = rf"([0-9]{{1,15}}(?:\.[0-9]{{0,9}})?)\s?{_UNIT}\.?[\s,]{{0,2}}"
+_PARTS = re.compile(_PART, re.IGNORECASE)
+_DURATION = re.compile(rf"(?:P?T?{_PART}){{1,5}}", re.IGNORECASE)
+"""``30s``, ``1m30s``, ``250 ms``, ``5 minutes``, ``PT30S``."""
+_NEXT = re.compile(r"(?<!mon)(?<!tue)(?<!wed)(?<!thu)(?<!fri)(?<!sat)(?<!sun)(?<!day)\s{0,4}[,;]", re.IGNORECASE)
+"""Between two values; the comma behind the day of a date is none."""
 
 
 def told(headers: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, str]:
@@ -37,9 +48,9 @@ def told(headers: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, s
     """
     repeated = metadata.get("headers")
     named = list(repeated.items())[:_HEADER_MOST] if isinstance(repeated, Mapping) else ()
-    found = {text_of(name, 64).strip().lower(): text_of(value, 100).strip() for name, value in named}
+    found = {text_of(name, 64).strip().lower(): _line(value) for name, value in named}
     found.pop(DATE, None)
-    own = {name: text_of(headers.get(name), 100).strip() for name in TOLD}
+    own = {name: _line(headers.get(name)) for name in TOLD}
     return {name: value for name, value in {**found, **{k: v for k, v in own.items() if v}}.items() if name in TOLD}
 
 
@@ -52,16 +63,18 @@ def answered_at_s(headers: Mapping[str, str], now_s: float) -> float:
 def wait_s(headers: Mapping[str, str], metadata: Mapping[str, Any], now_s: float) -> float | None:
     """The longest wait that is asked for, in seconds, at most 25 h; None where none is asked for.
 
+    Of several values in one header the longest counts too.
+
     Args:
         headers: As :func:`told` gives them.
         metadata: Of the error in the body.
         now_s: When the answer was given, see :func:`answered_at_s`.
     """
-    milliseconds = number(headers.get("retry-after-ms"), 0, _NUMBER_MOST)
+    milliseconds = (number(each, 0, _NUMBER_MOST) for each in _values(headers.get("retry-after-ms")))
+    after = [*_values(headers.get("retry-after")), *_values(metadata.get("retry_after_seconds"))]
     asked = (
-        None if milliseconds is None else milliseconds / 1000,
-        _ahead_s(headers.get("retry-after"), now_s),
-        _ahead_s(metadata.get("retry_after_seconds"), now_s),
+        *(each / 1000 for each in milliseconds if each is not None),
+        *(_ahead_s(each, now_s) for each in after),
         _reset_s(headers, now_s),
     )
     ahead = [each for each in asked if each is not None and each > 0]
@@ -75,15 +88,31 @@ def has_reset(headers: Mapping[str, str], now_s: float) -> bool:
 
 def _reset_s(headers: Mapping[str, str], now_s: float) -> float | None:
     """Until the end of a limit, which is a time: a small number is one that was over long ago, and no duration."""
-    raw = headers.get(RESET)
-    return None if number(raw, 0, _DURATION_MOST_S) is not None else _ahead_s(raw, now_s)
+    times = (each for each in _values(headers.get(RESET)) if number(each, 0, _DURATION_MOST_S) is None)
+    return max((ahead for each in times if (ahead := _ahead_s(each, now_s)) is not None), default=None)
+
+
+def _line(raw: object) -> str:
+    """The values of a header as one text, as they come where it is sent several times."""
+    values = raw[:_TIMES_MOST] if isinstance(raw, list | tuple) else (raw,)
+    return ", ".join(text for value in values if (text := text_of(value, 100).strip()))[:_VALUE_LENGTH]
+
+
+def _values(raw: object) -> Iterator[object]:
+    """Each of the values in a header; a number is one."""
+    if isinstance(raw, int | float):
+        yield raw
+    else:
+        yield from (each.strip(" \t\"'") for each in _NEXT.split(_line(raw), _TIMES_MOST) if each.strip(" \t\"'"))
 
 
 def _ahead_s(raw: object, now_s: float) -> float | None:
     """A duration, or a time in any unit or form, as seconds from now; negative where it is over."""
     found = number(raw, 0, _NUMBER_MOST)
     if found is None:
-        at_s = _http_date_s(raw) or (moment_s(raw, now_s, math.inf) if ":" in text_of(raw, 64) else None)
+        if (duration_s := _duration_s(text_of(raw, 64))) is not None:
+            return duration_s
+        at_s = _iso_or_http_s(raw, now_s)
         return at_s - now_s if at_s else None
     if found < _DURATION_MOST_S:
         return found
@@ -91,9 +120,24 @@ def _ahead_s(raw: object, now_s: float) -> float | None:
     return found * next(unit for least, unit in _UNITS if found >= least) - now_s
 
 
+def _duration_s(text: str) -> float | None:
+    if _DURATION.fullmatch(text) is None:
+        return None
+    return sum(float(amount) * _unit_s(unit.lower()) for amount, unit in _PARTS.findall(text))
+
+
+def _unit_s(unit: str) -> float:
+    return 1e-3 if unit.startswith(("ms", "mil")) else _UNIT_S[unit[0]]
+
+
+def _iso_or_http_s(raw: object, now_s: float) -> float | None:
+    text = text_of(raw, 64)
+    return (moment_s(raw, now_s, math.inf) if ":" in text else None) or _http_date_s(raw)
+
+
 def _http_date_s(raw: object) -> float | None:
     text = text_of(raw, 64)
-    if not text or text[0].isdigit():
+    if ":" not in text:
         return None
     # Rare, and a probe that starts every few seconds should not pay for it.
     from email.utils import parsedate_to_datetime
