@@ -457,7 +457,8 @@ class TestNothingRaises:
             {b"retry-after": b"30"},
             [("Retry-After", "30")],
             [(b"Retry-After", b" 30 ")],
-            {"retry-after": ["30", "60"]},
+            {"retry-after": ["30", "5"]},
+            [("Retry-After", "5"), ("retry-after", "30")],
             httpx.Headers({"Retry-After": "30"}),
         ],
     )

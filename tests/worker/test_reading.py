@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.worker.observe import of_answer, of_exception
-from openrouter_guard.worker.reading import KEPT_BYTES, Reading
+from openrouter_guard.worker.reading import KEPT_BYTES, SEARCHED_BYTES, Reading, of_told
 
 JSON = {"content-type": "application/json; charset=utf-8"}
 STREAM = {"content-type": "text/event-stream"}
@@ -28,6 +28,8 @@ CHOICE = json.dumps(
 LONG = {"error": {"code": 502, "message": "cut", "metadata": {"raw": "y" * 100_000, "provider_name": "Acme"}}}
 TEXT = {"content-type": "text/plain"}
 COMMENT = b': OPENROUTER PROCESSING {"error": 1}\n\n'
+LINE = b'{"choices": [{"delta": {"content": "a"}, "finish_reason": null}]}\n'
+LINE_DONE = b'{"choices": [{"delta": {}, "finish_reason": "stop"}]}\n'
 CHUNK = b'data: {"choices": [{"delta": {"content": "\\"error\\""}, "finish_reason": null}]}\n\n'
 DONE = b"data: [DONE]\n\n"
 
@@ -51,6 +53,7 @@ SUCCESS = (Effect.SUCCESS, None)
 NEUTRAL = (Effect.NEUTRAL, None)
 UNAVAILABLE = (Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)
 UNKNOWN = (Effect.FAILURE, ErrorType.UNKNOWN_ERROR)
+LIMITED = (Effect.FAILURE, ErrorType.RATE_LIMITED)
 
 CASES = [
     pytest.param(GOOD, JSON, SUCCESS, id="an answer"),
@@ -61,7 +64,8 @@ CASES = [
     pytest.param(b"[" + b"1," * KEPT_BYTES + b"1]", JSON, SUCCESS, id="much"),
     pytest.param(b'{"error": null, "output": []}', JSON, SUCCESS, id="no error, said explicitly"),
     pytest.param(b"<html>Log in</html>", PAGE, UNKNOWN, id="a page"),
-    pytest.param(b'{"error": 1}', AUDIO, SUCCESS, id="a sound"),
+    pytest.param(b"ID3\x04" + bytes(range(256)) * 10, AUDIO, SUCCESS, id="a sound"),
+    pytest.param(BAD, AUDIO, UNAVAILABLE, id="an error in place of a sound"),
     pytest.param(COMMENT + CHUNK + DONE, STREAM, SUCCESS, id="a stream"),
     pytest.param(CHUNK, STREAM, UNKNOWN, id="a stream that ends without a word"),
     pytest.param(CHUNK + event(error={"code": 502, "message": "cut"}) + DONE, STREAM, UNAVAILABLE, id="an error"),
@@ -146,7 +150,135 @@ CASES = [
     pytest.param(event(type="response.created"), STREAM, UNKNOWN, id="half a response"),
     pytest.param(event(type="response.created") + event(type="response.completed"), STREAM, SUCCESS, id="a response"),
     pytest.param(event(type="speech.audio.delta", audio="x"), STREAM, SUCCESS, id="a stream whose end is not known"),
+    *(
+        pytest.param(data, {"content-type": kind} if kind else {}, expected, id=f"{name}, labelled {kind}")
+        for kind in ("", "text/plain", "application/json", "application/octet-stream", "text/html", "binary/x")
+        for name, data, expected in (
+            ("a stream", COMMENT + CHUNK + DONE, SUCCESS),
+            ("a stream of a message", b"event: message_start\n" + event(type="message_stop"), SUCCESS),
+            ("a stream with an error", COMMENT + event(error={"code": 502, "message": "cut"}) + DONE, UNAVAILABLE),
+            ("a stream with the caller's own", event(error={"code": 400, "message": "no"}), NEUTRAL),
+            ("half a stream", CHUNK, UNKNOWN),
+            ("a stream of comments", COMMENT * 3, UNKNOWN),
+            ("lines", LINE + LINE_DONE, SUCCESS),
+            ("lines with an error", LINE + BAD + b"\n", UNAVAILABLE),
+        )
+    ),
+    pytest.param(LINE + LINE_DONE[:30], JSON, UNKNOWN, id="half of the last line"),
+    pytest.param(LINE * 2_000 + LINE_DONE, JSON, SUCCESS, id="many lines"),
+    pytest.param(LINE * 2_000 + BAD, JSON, UNAVAILABLE, id="an error behind many lines"),
+    pytest.param(LINE * 2_000 + LINE_DONE[:30], JSON, UNKNOWN, id="many lines, and half of one"),
+    pytest.param(GOOD, STREAM, SUCCESS, id="an answer labelled as a stream"),
+    pytest.param(BAD, STREAM, UNAVAILABLE, id="an error labelled as a stream"),
+    pytest.param(GOOD[:40], STREAM, UNKNOWN, id="half an answer labelled as a stream"),
+    pytest.param(b"<html>Log in</html>", STREAM, UNKNOWN, id="a page labelled as a stream"),
+    pytest.param(GOOD, PAGE, SUCCESS, id="an answer labelled as a page"),
+    pytest.param(b"Log in", PAGE, UNKNOWN, id="words labelled as a page"),
+    pytest.param(b"null", JSON, UNKNOWN, id="null"),
+    pytest.param(b"[Music] {laughs}", TEXT, SUCCESS, id="a text in brackets"),
+    pytest.param(b'<?xml version="1.0"?><Error/>', TEXT, UNKNOWN, id="an error of a gateway's storage"),
 ]
+
+SHAPES = [
+    pytest.param({"code": 502}, UNAVAILABLE, id="a code alone"),
+    pytest.param({"code": 502, "message": "cut"}, UNAVAILABLE, id="a code and a message"),
+    pytest.param({"code": "502", "message": "cut", "id": "gen-1"}, UNAVAILABLE, id="beside an id"),
+    pytest.param({"code": 429, "message": "busy"}, LIMITED, id="a limit"),
+    pytest.param({"code": 400, "message": "no"}, NEUTRAL, id="the caller's own"),
+    pytest.param({"status": 503, "title": "Service Unavailable"}, UNAVAILABLE, id="a problem document"),
+    pytest.param({"statusCode": 500, "message": "Internal server error"}, UNAVAILABLE, id="a gateway's"),
+    pytest.param({"status": "error", "message": "down"}, UNAVAILABLE, id="a status of error"),
+    pytest.param({"object": "error", "message": "down", "code": None}, UNAVAILABLE, id="an object that is an error"),
+    pytest.param({"object": "error", "message": "no", "code": 400}, NEUTRAL, id="and the caller's own"),
+    pytest.param({"type": "overloaded_error", "message": "x"}, UNAVAILABLE, id="a type"),
+    pytest.param({"success": False, "errors": [{"code": 1000, "message": "x"}]}, UNAVAILABLE, id="a list of them"),
+    pytest.param({"errors": ["overloaded"]}, UNAVAILABLE, id="a list of texts"),
+    pytest.param({"object": "response", "status": "failed", "output": []}, UNAVAILABLE, id="a response that failed"),
+    pytest.param(
+        {"status": "failed", "error": {"code": "rate_limit_exceeded", "message": "x"}}, LIMITED, id="and says why"
+    ),
+    pytest.param({"status": "failed", "error": {"code": "invalid_prompt", "message": "x"}}, NEUTRAL, id="of its own"),
+    pytest.param({"status": "incomplete", "incomplete_details": None}, UNAVAILABLE, id="half a response"),
+    pytest.param(
+        {"status": "incomplete", "output": [{}], "incomplete_details": {"reason": "max_output_tokens"}},
+        NEUTRAL,
+        id="as long as it may be",
+    ),
+    pytest.param(
+        {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}, NEUTRAL, id="filtered"
+    ),
+    pytest.param({"status": "cancelled", "output": []}, NEUTRAL, id="cancelled"),
+    pytest.param(
+        {"status": "completed", "output": [{"status": "failed", "error": "x"}]}, SUCCESS, id="a failed tool"
+    ),
+    pytest.param({"status": "queued", "id": "x"}, SUCCESS, id="one that waits for its turn"),
+    pytest.param({"data": [{}], "code": 502}, SUCCESS, id="an answer with a code of another kind"),
+    pytest.param({"choices": [{"finish_reason": "stop"}], "code": "x", "status": 500}, SUCCESS, id="and a status"),
+    pytest.param({"text": "failed", "errors": []}, SUCCESS, id="what somebody said"),
+]
+"""What stands at the top of an answer, and what it is."""
+
+
+@pytest.mark.parametrize(("body", "expected"), SHAPES)
+def test_an_answer_that_is_an_error_needs_no_field_of_that_name(
+    body: dict[str, Any], expected: tuple[Effect, ErrorType | None]
+) -> None:
+    text = json.dumps(body).encode()
+    for headers in (JSON, TEXT, STREAM):
+        assert seen(read(text, headers).signal()) == expected
+    large = json.dumps({**body, "padding": "x" * 100_000}).encode()
+    assert seen(read(large, JSON).signal()) == expected
+    larger = json.dumps({"padding": ["x" * 100_000], **body}).encode()
+    assert seen(read(larger, JSON, size=10_000).signal()) == expected
+    assert seen(of_told(200, body=body)) == seen(of_told(200, body=text)) == expected
+
+
+@pytest.mark.parametrize(("body", "expected"), [shape for shape in SHAPES if shape.values[1] != SUCCESS])
+def test_so_it_is_in_a_stream(body: dict[str, Any], expected: tuple[Effect, ErrorType | None]) -> None:
+    for kind in (STREAM, TEXT, {}):
+        assert seen(read(CHUNK + event(**body) + DONE, kind).signal()) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "response", "expected"),
+    [
+        ("response.failed", {"status": "failed", "error": None}, UNAVAILABLE),
+        ("response.failed", {}, UNAVAILABLE),
+        ("response.failed", {"error": {"code": "rate_limit_exceeded", "message": "x"}}, LIMITED),
+        ("response.incomplete", {"status": "incomplete", "incomplete_details": None}, UNAVAILABLE),
+        (
+            "response.incomplete",
+            {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}},
+            NEUTRAL,
+        ),
+        ("response.completed", {"status": "completed", "error": None}, SUCCESS),
+        ("response.completed", {"status": "completed", "output": ["x" * 100_000], "error": None}, SUCCESS),
+        ("response.failed", {"output": ["x" * 100_000], "status": "failed"}, UNAVAILABLE),
+    ],
+)
+def test_the_last_event_of_a_response(
+    kind: str, response: dict[str, Any], expected: tuple[Effect, ErrorType | None]
+) -> None:
+    data = event(type="response.created") + event(type=kind, response=response)
+    for headers in (STREAM, TEXT, {}):
+        assert seen(read(data, headers).signal()) == expected
+
+
+def test_one_of_several_models_that_fails_is_no_end() -> None:
+    part = event(type="response.fusion_call.panel.failed", error="overloaded", model="x", status_code=503)
+    whole = event(type="response.created") + part + event(type="response.completed")
+    assert seen(read(whole, STREAM).signal()) == SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(b"no healthy upstream", UNKNOWN), (b"", UNKNOWN), (b'"ok"', UNKNOWN), (b" \n" * 50, UNKNOWN), (GOOD, SUCCESS)],
+)
+def test_where_json_is_due_nothing_else_is_an_answer(text: bytes, expected: tuple[Effect, ErrorType | None]) -> None:
+    for kind in ({}, TEXT, AUDIO):
+        reading = Reading(200, kind, is_json_due=True)
+        reading.feed(text)
+        assert seen(reading.signal()) == expected
 
 
 @pytest.mark.parametrize("size", [0, 1, 7])
@@ -240,8 +372,9 @@ def test_little_is_kept_of_much() -> None:
 
 
 def test_a_small_body_that_unpacks_to_a_huge_one_is_not_unpacked_to_its_end() -> None:
-    reading = read(gzip.compress(b"x" * 1000 * KEPT_BYTES), JSON | GZIP)
+    reading = read(gzip.compress(b"[" + b"1," * 1000 * KEPT_BYTES), JSON | GZIP)
     assert len(reading._kept) == KEPT_BYTES
+    assert reading._searched <= SEARCHED_BYTES + KEPT_BYTES
 
 
 TYPES = st.sampled_from(["application/json", "text/event-stream", "text/plain", "text/html", "audio/mpeg", "", "x/é"])

@@ -12,25 +12,23 @@ from types import MemberDescriptorType
 from typing import Any
 
 from openrouter_guard.errors import REFUSAL_HEADER
-from openrouter_guard.rules.parsing import json_of, text_of
+from openrouter_guard.rules.parsing import text_of
 from openrouter_guard.rules.waits import TOLD
 from openrouter_guard.rules.words import known_status
 
+from .bodies import WHOLE_BYTES, searched
 from .causes import attribute, package
-from .search import ErrorSearch
+from .reads import read_by
 
-__all__ = ["body_of", "error_in", "headers_in", "headers_of", "http_status", "parsed", "searched", "status_of"]
+__all__ = ["body_of", "headers_in", "headers_of", "http_status", "status_of"]
 
-WHOLE_BYTES = 65_536
-"""A larger body is searched for its error, and not parsed."""
-SEARCHED_BYTES = 16_777_216
 _STORED = ("_content", "_body", "content", "body", "text", "data")
 """Where responses keep what was read of them: httpx and requests, urllib3 and aiohttp, and others."""
-_TELLING = frozenset({*TOLD, REFUSAL_HEADER})
+_TELLING = frozenset({*TOLD, REFUSAL_HEADER, "content-type"})
 _STATUS = re.compile(r"[1-5][0-9]{2}")
 _HEADERS_MOST = 500
-_CHOICES_MOST = 16
-_ENDED_IN_ERROR: Mapping[str, Any] = {"message": "the answer ended in an error"}
+_VALUES_MOST = 8
+_HEADER_LENGTH = 400
 
 
 def http_status(raw: object) -> int | None:
@@ -66,14 +64,17 @@ def headers_of(error: BaseException) -> dict[str, str]:
 
 
 def headers_in(raw: object) -> dict[str, str]:
-    """Those of *raw* that tell times, or that a guard refused, by lower-case names.
+    """Those of *raw* that tell times, what the body is, or that a guard refused, by lower-case names.
+
+    Of a name that comes several times all values, with a comma between.
 
     Args:
         raw: A mapping, or pairs; of text or of bytes.
     """
     try:
-        named = ((text_of(pair[0], 64).strip().lower(), pair[1]) for pair in islice(_pairs(raw), _HEADERS_MOST))
-        return {name: value for name, raw in named if name in _TELLING and (value := _header(raw))}
+        named = [(text_of(pair[0], 64).strip().lower(), pair[1]) for pair in islice(_pairs(raw), _HEADERS_MOST)]
+        told = [(name, text) for name, value in named if name in _TELLING and (text := _header(value))]
+        return {name: ", ".join(text for other, text in told if other == name)[:_HEADER_LENGTH] for name, _ in told}
     except Exception:  # noqa: BLE001  they are somebody else's objects, and no reason to lose the status
         return {}
 
@@ -91,43 +92,13 @@ def body_of(error: BaseException) -> object:
     return _of_value_error(error)
 
 
-def parsed(body: object) -> object:
-    """What the JSON in a text says; None if it is none. Other values are what they are."""
-    if isinstance(body, str):
-        body = body[:SEARCHED_BYTES].encode(errors="replace")
-    if isinstance(body, bytearray | memoryview):
-        body = bytes(body[:SEARCHED_BYTES])
-    if not isinstance(body, bytes):
-        return body
-    text = body.removeprefix(b"\xef\xbb\xbf").strip()
-    if len(text) > WHOLE_BYTES:
-        return searched(text)
-    found = json_of(text)
-    # What is no JSON may be the beginning of it.
-    return (searched(text) or None) if found is None else found
-
-
-def error_in(body: object, *, is_refusal: bool = False) -> Mapping[str, Any]:
-    """The error that a body carries: at its top, or in one of its choices; empty if it carries none.
-
-    Args:
-        body: As :func:`parsed` gives it; an SDK's object for an answer is taken too.
-        is_refusal: The status says that it is an error: then the body may be what is else under ``error``, as the
-            ``openai`` SDK hands it out.
-    """
-    if isinstance(body, list | tuple):
-        body = body[0] if body else None
-    if body is None or isinstance(body, str | bytes | int | float):
-        return {}
-    return _error(_field(body, "error")) or _bare(body, is_refusal=is_refusal) or _of_choices(_field(body, "choices"))
-
-
 def _carriers(error: BaseException) -> Iterator[Any]:
     yield error
-    for name in ("response", "raw_response"):
-        carrier = attribute(error, name)
-        if carrier is not None:
-            yield carrier
+    carriers = [carrier for name in ("response", "raw_response") if (carrier := attribute(error, name)) is not None]
+    yield from carriers
+    read = None if carriers else read_by(error)
+    if read is not None and read.response is not None:
+        yield read.response
 
 
 def _is_of_http(error: BaseException) -> bool:
@@ -142,8 +113,8 @@ def _pairs(raw: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _header(raw: object) -> str:
-    value = raw[0] if isinstance(raw, list | tuple) and raw else raw
-    return text_of(value, 100).strip()
+    values = raw[:_VALUES_MOST] if isinstance(raw, list | tuple) else (raw,)
+    return ", ".join(text for value in values if (text := text_of(value, 100).strip()))
 
 
 def _stored(response: object) -> object:
@@ -164,55 +135,5 @@ def _of_value_error(error: BaseException) -> object:
     if type(error) is not ValueError or not isinstance(arguments, tuple) or len(arguments) != 1:
         return None
     said = arguments[0]
-    return said if isinstance(said, Mapping) and _bare(said.get("error") or said, is_refusal=False) else None
-
-
-def searched(text: bytes) -> object:
-    """Of JSON that is too long to be parsed, or cut: the error in it, as a body; else ``{}``, None if it is cut."""
-    search = ErrorSearch()
-    search.feed(text[:SEARCHED_BYTES])
-    return search.end() or ({} if search.is_whole else None)
-
-
-def _field(thing: object, name: str) -> Any:
-    return thing.get(name) if isinstance(thing, Mapping) else attribute(thing, name)
-
-
-def _error(value: object) -> Mapping[str, Any]:
-    """What stands under ``error``, in the form that the API documents."""
-    if isinstance(value, list | tuple):
-        value = value[0] if value else None
-    if isinstance(value, str) and value.lstrip().startswith("{"):
-        value = json_of(value) or value
-    match value:
-        case Mapping():
-            return value
-        case str() if value:
-            return {"message": value}
-        case bool():
-            return {"message": ""} if value else {}
-        case int() | float() if value:
-            return {"code": value, "message": ""}
-        case None | str() | bytes() | int() | float():
-            return {}
-        case _:
-            known = {name: attribute(value, name) for name in ("code", "message", "metadata", "type")}
-            return known if isinstance(known["message"], str) else {}
-
-
-def _bare(body: object, *, is_refusal: bool) -> Mapping[str, Any]:
-    if not isinstance(body, Mapping) or "message" not in body:
-        return {}
-    if is_refusal:
-        return body if "code" in body or "metadata" in body else {}
-    return body if "code" in body and known_status(body) else {}
-
-
-def _of_choices(choices: object) -> Mapping[str, Any]:
-    if not isinstance(choices, list | tuple):
-        return {}
-    for choice in choices[:_CHOICES_MOST]:
-        found = _error(_field(choice, "error"))
-        if found or _field(choice, "finish_reason") == "error":
-            return found or _ENDED_IN_ERROR
-    return {}
+    found = (said.get("error") or said) if isinstance(said, Mapping) else None
+    return found if isinstance(found, Mapping) and "message" in found and known_status(found) else None

@@ -6,16 +6,20 @@ leave such an answer unread, and some never close it.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import chain
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 from openrouter_guard.rules.signals import NEUTRAL, Signal
 
+from .ahead import LOOK_S, Ahead
 from .asked import model_in
 from .guard import AsyncGuard, Call, Guard
 from .observe import of_exception
-from .reading import READABLE_ENCODING, Reading
+from .reading import KEPT_BYTES, READABLE_ENCODING, Reading
 
 __all__ = ["AsyncBody", "Body", "send", "send_async"]
 
@@ -26,16 +30,6 @@ _CALL = re.compile(
     re.IGNORECASE,
 )
 """What asks a model for something, below any base path: ``/api/v1``, a preset, a gateway's own."""
-
-
-class _Stream(Protocol):
-    def close(self) -> None: ...
-    def __iter__(self) -> Iterator[bytes]: ...
-
-
-class _AsyncStream(Protocol):
-    async def aclose(self) -> None: ...
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
 class _Request(Protocol):
@@ -85,7 +79,7 @@ def send(guard: Guard, request: Request, through: Callable[[Request], Response],
     except BaseException as error:
         exchange.failed(error)
         raise
-    response.stream = body = body_of(response.stream, exchange, response.status_code, response.headers)
+    response.stream = body = body_of(response, exchange, _reading(request, response))
     body.look_ahead(is_whole=response.is_closed)
     return response
 
@@ -103,7 +97,7 @@ async def send_async(
     except BaseException as error:
         exchange.failed(error)
         raise
-    response.stream = body = body_of(response.stream, exchange, response.status_code, response.headers)
+    response.stream = body = body_of(response, exchange, _reading(request, response))
     await body.look_ahead(is_whole=response.is_closed)
     return response
 
@@ -122,6 +116,12 @@ def _model_of(request: _Request) -> str | None:
     except RuntimeError:
         # A stream: that is read by who sends it.
         return None
+
+
+def _reading(request: _Request, response: _Response) -> Reading:
+    """A sound has no form of its own, and speech is told as text too."""
+    is_json_due = "/audio/" not in request.url.path.lower()
+    return Reading(response.status_code, response.headers, is_json_due=is_json_due)
 
 
 def _with_readable_encoding(request: _Request) -> None:
@@ -159,14 +159,17 @@ class Exchange:
 
 
 class _Body:
-    def __init__(self, exchange: Exchange, status_code: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, response: _Response, exchange: Exchange, reading: Reading) -> None:
+        self._stream = response.stream
+        self._extensions = getattr(response, "extensions", None)
         self._exchange = exchange
-        self._reading = Reading(status_code, headers)
+        self._reading = reading
         self._ahead: list[bytes] = []
         self._broken: Exception | None = None
 
-    def _wants_more(self, *, is_whole: bool) -> bool:
-        return is_whole or (self._reading.is_refusal and not self._reading.is_full)
+    @property
+    def _wants_more(self) -> bool:
+        return self._reading.is_refusal and not self._reading.is_full
 
     def _look_at(self, piece: bytes) -> None:
         self._ahead.append(piece)
@@ -180,19 +183,19 @@ class _Body:
 class Body(_Body):
     """The bytes of an answer, passed on as they come."""
 
-    def __init__(self, stream: _Stream, exchange: Exchange, status_code: int, headers: Mapping[str, str]) -> None:
-        super().__init__(exchange, status_code, headers)
-        self._stream = stream
-        self._pieces = iter(stream)
+    def __init__(self, response: _Response, exchange: Exchange, reading: Reading) -> None:
+        super().__init__(response, exchange, reading)
+        self._pieces = iter(self._stream)
+        self._reader: Ahead | None = None
 
     def look_ahead(self, *, is_whole: bool) -> None:
-        """Read the body of an error at once, up to a bound; of other answers nothing.
+        """Read the body of an error at once, within bounds of size and time; of other answers nothing.
 
         Args:
             is_whole: The answer has been read, as of a cache or a mock: nobody will read it again.
         """
         try:
-            while self._wants_more(is_whole=is_whole) and (piece := next(self._pieces, None)) is not None:
+            for piece in self._pieces if is_whole else self._first_pieces():
                 self._look_at(piece)
         except Exception as error:  # noqa: BLE001  it is raised where the caller reads
             self._broken = error
@@ -206,7 +209,7 @@ class Body(_Body):
         if self._broken is not None:
             raise self._broken
         try:
-            for piece in self._pieces:
+            for piece in chain(self._reader.rest() if self._reader else (), self._pieces):
                 self._reading.feed(piece)
                 yield piece
         except Exception as error:
@@ -216,29 +219,34 @@ class Body(_Body):
 
     def close(self) -> None:
         try:
+            if self._reader is not None:
+                self._reader.close()
             self._stream.close()
         finally:
             self._exchange.closed(self._reading)
+
+    def _first_pieces(self) -> Iterator[bytes]:
+        if self._wants_more:
+            self._reader = Ahead(self._pieces, KEPT_BYTES, self._extensions)
+            yield from self._reader.within(LOOK_S)
 
 
 class AsyncBody(_Body):
     """The bytes of an answer, passed on as they come."""
 
-    def __init__(
-        self, stream: _AsyncStream, exchange: Exchange, status_code: int, headers: Mapping[str, str]
-    ) -> None:
-        super().__init__(exchange, status_code, headers)
-        self._stream = stream
-        self._pieces = aiter(stream)
+    def __init__(self, response: _Response, exchange: Exchange, reading: Reading) -> None:
+        super().__init__(response, exchange, reading)
+        self._pieces = aiter(self._stream)
+        self._next: asyncio.Task[bytes | None] | None = None
 
     async def look_ahead(self, *, is_whole: bool) -> None:
-        """Read the body of an error at once, up to a bound; of other answers nothing.
+        """Read the body of an error at once, within bounds of size and time; of other answers nothing.
 
         Args:
             is_whole: The answer has been read, as of a cache or a mock: nobody will read it again.
         """
         try:
-            while self._wants_more(is_whole=is_whole) and (piece := await anext(self._pieces, None)) is not None:
+            async for piece in self._pieces if is_whole else self._first_pieces():
                 self._look_at(piece)
         except Exception as error:  # noqa: BLE001  it is raised where the caller reads
             self._broken = error
@@ -253,7 +261,7 @@ class AsyncBody(_Body):
         if self._broken is not None:
             raise self._broken
         try:
-            async for piece in self._pieces:
+            async for piece in self._rest():
                 self._reading.feed(piece)
                 yield piece
         except Exception as error:
@@ -263,6 +271,37 @@ class AsyncBody(_Body):
 
     async def aclose(self) -> None:
         try:
+            if self._next is not None and self._next.cancel():
+                await asyncio.wait((self._next,))
             await self._stream.aclose()
         finally:
             self._exchange.closed(self._reading)
+
+    async def _first_pieces(self) -> AsyncIterator[bytes]:
+        until_s = monotonic() + LOOK_S
+        while self._wants_more:
+            # A read that is cancelled would end the connection: it goes on, for who reads the body.
+            self._next = reading = asyncio.create_task(self._piece())
+            reading.add_done_callback(_retrieved)
+            await asyncio.wait((reading,), timeout=max(until_s - monotonic(), 0.0))
+            piece = reading.result() if reading.done() else None
+            if piece is None:
+                return
+            self._next = None
+            yield piece
+
+    async def _rest(self) -> AsyncIterator[bytes]:
+        reading, self._next = self._next, None
+        if reading is not None and (piece := await reading) is not None:
+            yield piece
+        async for piece in self._pieces:
+            yield piece
+
+    async def _piece(self) -> bytes | None:
+        return await anext(self._pieces, None)
+
+
+def _retrieved(reading: asyncio.Task[bytes | None]) -> None:
+    """Whoever reads the body sees what it raised; nobody may read it."""
+    if not reading.cancelled():
+        reading.exception()

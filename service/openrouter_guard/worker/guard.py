@@ -21,6 +21,7 @@ from openrouter_guard.settings import Settings
 from . import grants, process
 from .core import FIRST_VIEW_S, Claim, Core, GuardState
 from .observe import clock_s, of_answer, of_exception
+from .reading import of_told
 from .thread import ended, has_asyncio, waited
 from .view import Ticket
 
@@ -57,7 +58,7 @@ class Call:
             body: Parsed JSON or text: an ``error`` inside a 200 counts as that error.
             headers: For the time that a rate limit asks to wait.
         """
-        whole = partial(of_answer, status_code, body=body, headers=headers, now_s=self.now_s)
+        whole = partial(of_told, status_code, body=body, headers=headers, now_s=self.now_s)
         self._signal = self._core.said(whole, partial(of_answer, status_code))
         # Not the one that a success is noted under without more ado.
         self._ticket = Ticket(*self._ticket)

@@ -14,9 +14,11 @@ from openrouter_guard.rules.parsing import text_of
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal, of_status
 from openrouter_guard.rules.words import status_of as status_of_words
 
+from .bodies import error_in, is_blank, is_page, parsed
 from .causes import attribute, branches, package, refusal_in
-from .evidence import body_of, error_in, headers_in, headers_of, http_status, parsed, status_of
+from .evidence import body_of, headers_in, headers_of, http_status, status_of
 from .libraries import FOREIGN, Meaning, meaning_of
+from .reads import Read, read_by
 from .view import View
 
 __all__ = ["NOTHING_CAME", "UNREADABLE", "clock_s", "of_answer", "of_exception", "was_upstreams_fault"]
@@ -115,12 +117,13 @@ def _of_branch(branch: Sequence[BaseException], now_s: float | None) -> Signal:
         return NEUTRAL
     answers = [number for number, link in enumerate(links) if _is_answer(*link)]
     # A wrapper may have a status for want of an answer: what is nearer to the wire is believed.
-    if answers and not any(meaning in _NO_ANSWER for _, meaning in links[answers[-1] + 1 :]):
-        return _refused([links[number][0] for number in answers], now_s)
-    for each, meaning in links:
+    nearer = links[answers[-1] + 1 :] if answers else links
+    for each, meaning in reversed(nearer):
         found = _without_status(each, meaning, now_s)
         if found is not None:
             return found
+    if answers and not any(meaning in _NO_ANSWER for _, meaning in nearer):
+        return _refused([links[number][0] for number in answers], now_s)
     firm = [link for link in links if link[1] in _NO_ANSWER]
     known = firm[:1] or [link for link in links if link[1] in _WRAPPERS][-1:]
     return _no_answer(*known[0]) if known else NEUTRAL
@@ -128,7 +131,11 @@ def _of_branch(branch: Sequence[BaseException], now_s: float | None) -> Signal:
 
 def _is_answer(error: BaseException, meaning: Meaning | None) -> bool:
     is_made_up = meaning is Meaning.WRAPPER and package(type(error)) == "litellm"
-    return meaning is not Meaning.SERVER and not is_made_up and status_of(error) is not None
+    if meaning is Meaning.SERVER or is_made_up or status_of(error) is None:
+        return False
+    # A plain exception with a status: of a library that takes a body apart, and makes a status up.
+    read = read_by(error) if type(error) is Exception else None
+    return read is None or read.response is not None
 
 
 def _without_status(error: BaseException, meaning: Meaning | None, now_s: float | None) -> Signal | None:
@@ -137,9 +144,24 @@ def _without_status(error: BaseException, meaning: Meaning | None, now_s: float 
         body = body_of(error)
         # Of an error in a stream the body is what stood under ``error``, in whatever form.
         found = error_in(parsed(body)) or (error_in({"error": body}) if meaning is Meaning.IN_STREAM else {})
-        return _of_status(200, found, headers_of(error), now_s) if found else None
+        if found:
+            return _of_status(200, found, headers_of(error), now_s)
+    read = read_by(error)
+    if read is not None and read.response is None:
+        return _of_read(read, now_s)
     retried = _RETRIED.search(_text(error)) if meaning is Meaning.RETRIES else None
     return _of_status(int(retried[1]), {}, {}, now_s) if retried else None
+
+
+def _of_read(read: Read, now_s: float | None) -> Signal | None:
+    """What a body says that a client could not take for an answer; None if it may be something else."""
+    body = parsed(read.body)
+    if error := error_in(body):
+        return _of_status(200, error, {}, now_s)
+    if not read.is_sure:
+        return UNREADABLE if is_page(read.body) or is_blank(read.body) else None
+    # One that can be read may be one that the client is too old for: no reason to stop a fleet.
+    return UNREADABLE if body is None else NEUTRAL
 
 
 def _no_answer(error: BaseException, meaning: Meaning | None) -> Signal:

@@ -1,7 +1,7 @@
-"""Finds the error in a JSON text too large to be kept: in pieces, in little space, and without recursion.
+"""Finds what tells of an error in a JSON text too large to be kept: in pieces, in little space, without recursion.
 
-Looked for are ``error`` at the top and in each of ``choices``, and a ``finish_reason`` that is ``error``. What stands
-there is copied, its long texts cut.
+Looked for are ``error`` at the top, in ``response`` and in each of ``choices``, a ``finish_reason`` that is
+``error``, and what else says that there is no answer. What stands there is copied, its long texts cut.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from typing import Any
 
 from openrouter_guard.rules.parsing import json_of
 
-__all__ = ["ErrorSearch"]
+__all__ = ["ANSWERS", "CODES", "ErrorSearch"]
+
+ANSWERS = ("choices", "output", "data", "content", "results", "embeddings", "images", "text")
+"""Where the answers of the API are: a body with one of these is no error, whatever else is called ``code`` in it."""
+CODES = ("status", "status_code", "statusCode")
+"""Where gateways write what should be ``code``."""
+_TELLING = (b"code", b"message", b"type", b"object", b"metadata", b"errors", b"success", b"incomplete_details")
+_AT_TOP = frozenset((b"error", *_TELLING, *(each.encode() for each in CODES)))
+_IN_RESPONSE = frozenset((b"error", b"status", b"incomplete_details"))
+_IN_CHOICE = frozenset((b"error", b"finish_reason"))
+_ANSWERS = frozenset(each.encode() for each in ANSWERS)
 
 _TEXT_BYTES = 2_048
 _COPY_BYTES = 32_768
@@ -33,21 +43,24 @@ _CLOSING = {0x7B: b"}", 0x5B: b"]"}
 _QUOTE, _COLON, _COMMA, _BACKSLASH = b'":,\\'
 _OPEN, _CLOSE = b"{[", b"}]"
 _UNREAD: Mapping[str, Any] = {"message": "the error is too long to be read"}
-_ENDED_IN_ERROR: Mapping[str, Any] = {"choices": [{"finish_reason": "error"}]}
 
 
 class ErrorSearch:
     """One text.
+
+    Args:
+        marks_most: So many brackets and texts are looked at.
 
     Attributes:
         is_whole: Whether its outermost bracket was closed.
         is_given_up: Whether there was too much to look at: then nothing is known of the rest.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, marks_most: int = _MARKS_MOST) -> None:
+        self._marks_most = marks_most
         self.is_whole = self.is_given_up = False
-        self._found: Mapping[str, Any] | None = None
-        self._ended_in_error = False
+        self._is_found = False
+        self._told: dict[str, Any] = {}
         self._marks = 0
         self._depth = 0
         # Of the three outermost levels: the bracket that opened each, and the last name in it.
@@ -64,15 +77,15 @@ class ErrorSearch:
     def feed(self, data: bytes) -> None:
         """Look at the next bytes."""
         at = 0
-        while at < len(data) and self._found is None and not self.is_given_up:
+        while at < len(data) and not self._is_found and not self.is_given_up:
             at = self._through_text(data, at) if self._in_text else self._through_marks(data, at)
 
-    def end(self) -> Mapping[str, Any] | None:
-        """The error, as a body that carries it; None if there is none. One that the end cut short is completed."""
-        if self._found is None and self._copy is not None:
+    def end(self) -> Mapping[str, Any]:
+        """What tells of an error, where the body has it; what the end cut short is completed."""
+        if not self._is_found and self._copy is not None:
             closing = b"".join(_CLOSING[each] for each in reversed(self._copied_brackets))
             self._copy_ended(b'"' * self._in_text + closing)
-        return self._found or (_ENDED_IN_ERROR if self._ended_in_error else None)
+        return self._told
 
     # -- within a text --------------------------------------------------------------------------------------------
 
@@ -127,7 +140,7 @@ class ErrorSearch:
         if end == len(data):
             return end
         self._marks += 1
-        self.is_given_up = self._marks > _MARKS_MOST
+        self.is_given_up = self._marks > self._marks_most
         self._mark(data[end])
         return end + 1
 
@@ -144,6 +157,8 @@ class ErrorSearch:
         """Whether what stands here are the members of an object that may hold an error."""
         if self._depth == 3:
             return self._names[0] == b"choices" and self._brackets == b"{[{"
+        if self._depth == 2:
+            return self._names[0] == b"response" and self._brackets[:2] == b"{{"
         return self._depth == 1 and self._brackets[0] in b"{"
 
     def _mark(self, mark: int) -> None:
@@ -170,6 +185,7 @@ class ErrorSearch:
         if self._copy is not None:
             self._copied_brackets.append(mark)
         self._depth += 1
+        self.is_whole = False
         if self._depth <= 3:
             self._brackets[self._depth - 1] = mark
             self._names[self._depth - 1] = b""
@@ -187,8 +203,12 @@ class ErrorSearch:
     # -- copies ---------------------------------------------------------------------------------------------------
 
     def _value_begins(self) -> None:
-        wanted = (b"error",) if self._depth == 1 else (b"error", b"finish_reason")
-        if self._is_of_interest and self._names[self._depth - 1] in wanted:
+        if not self._is_of_interest:
+            return
+        name = self._names[self._depth - 1]
+        if self._depth == 1 and name in _ANSWERS:
+            self._told.setdefault(name.decode(), True)
+        if name in (_AT_TOP, _IN_RESPONSE, _IN_CHOICE)[self._depth - 1]:
             self._copy, self._copy_depth = bytearray(), self._depth
             self._copied_brackets.clear()
 
@@ -199,12 +219,19 @@ class ErrorSearch:
     def _copy_ended(self, closing: bytes) -> None:
         read = json_of(b"[" + bytes(self._copy or b"") + closing + b"]")
         value = read[0] if isinstance(read, list) and read else None
+        name = self._names[self._copy_depth - 1].decode(errors="replace")
         self._copy = None
         self._copied_brackets.clear()
-        if self._copy_depth == 3 and self._names[2] == b"finish_reason":
-            self._ended_in_error = self._ended_in_error or value == "error"
-        elif value or read is None:
-            self._found = {"error": value or _UNREAD}
+        if name == "error" and (value or read is None):
+            self._is_found, kind = True, self._told.get("type")
+            self._told = {"type": kind, "error": value or _UNREAD}
+        elif name == "finish_reason":
+            if value == "error":
+                self._told["choices"] = [{"finish_reason": "error"}]
+        elif self._copy_depth == 1:
+            self._told[name] = value
+        elif self._copy_depth == 2:
+            self._told["response"] = {**self._told.get("response", {}), name: value}
 
     def _add(self, data: bytes) -> None:
         if self._copy is not None and len(self._copy) <= _COPY_BYTES:
