@@ -18,6 +18,7 @@ _LEAST = 8
 _LEAST_BY_NAME = 12
 _OWN_MOST = 1_000
 _REMEMBERED_MOST = 128
+_TEXT_MOST = 65_536
 
 _WORD = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt])|(?<=\\u[0-9A-Fa-f]{4}))"
 """Where a word begins, in an address and in quoted text too."""
@@ -78,7 +79,8 @@ def cached(function: Callable[[str], str]) -> Callable[[str], str]:
 
 
 def without_keys(text: str) -> str:
-    """The text with ``[key]`` in place of each secret."""
+    """The text with ``[key]`` in place of each secret; no more than 64 Ki characters of it."""
+    text = text[:_TEXT_MOST]
     # Names come again and again, in each look at the history.
     return _hidden_before(text) if len(text) <= _REMEMBERED_MOST else _without_keys(text)
 

@@ -183,7 +183,7 @@ def of_error_type(error_type: str, message: str = "", status_code: int | None = 
         known = ErrorType(error_type)
     except ValueError:
         known = ErrorType.UNKNOWN_ERROR
-    return Signal(Effect.FAILURE, known, _shown(message), status_code)
+    return Signal(Effect.FAILURE, known, _shown(text_of(message)), status_code)
 
 
 def _shown(message: str) -> str:

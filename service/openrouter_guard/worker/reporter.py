@@ -12,6 +12,7 @@ from typing import Any, Self
 from openrouter_guard.edge import Edge
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.keys import DEFAULT_SCOPE
+from openrouter_guard.rules.parsing import text_of
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal, of_error_type, of_status
 
 from .connecting import Handed, settings_of
@@ -122,7 +123,7 @@ def _signal(message: str, status_code: int | None, error_type: str | None) -> Si
         return of_error_type(error_type, message, status_code)
     if status_code is not None and status_code >= 400:
         return of_status(status_code, error={"message": message}, now_s=0.0)
-    text = message.lower()
+    text = text_of(message).lower()
     named = (kind for kind, phrases in _PHRASES if any(phrase in text for phrase in phrases))
     return of_error_type(next(named, ErrorType.UNKNOWN_ERROR), message, status_code)
 

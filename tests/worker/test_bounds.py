@@ -1,0 +1,82 @@
+"""What is looked at of an answer or an exception is bounded before any work on it: its size costs next to nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from openrouter_guard import refusal_in, was_upstreams_fault
+from openrouter_guard.rules.hiding import without_keys
+from openrouter_guard.rules.signals import of_error_type, of_status
+from openrouter_guard.worker.observe import of_answer, of_exception
+from openrouter_guard.worker.reading import of_told
+from openrouter_guard.worker.reporter import _signal
+
+SIZE = 10_000_000
+AT_MOST_S = 0.5
+"""Unbounded, the work on one text of this size takes from a second on; bounded, some hundredths."""
+
+
+class Failed(Exception):
+    """As clients raise it."""
+
+    def __init__(self, said: str, body: object) -> None:
+        super().__init__(said)
+        self.status_code, self.body, self.message = 503, body, said
+
+
+class LitellmFailed(Failed):
+    """It has its body in its words."""
+
+    __module__ = "litellm.exceptions"
+
+
+LOOKS: list[Callable[[str], object]] = [
+    without_keys,
+    lambda text: of_error_type("timeout", text),
+    lambda text: of_status(402, error={"message": text}, headers={"retry-after": text}, now_s=1.8e9),
+    lambda text: of_status(429, error={"message": text, "metadata": {"headers": {text: text}}}, now_s=1.8e9),
+    lambda text: _signal(text, None, None),
+    lambda text: of_answer(503, body=text, headers={"retry-after": text, text: "5"}),
+    lambda text: of_answer(200, body='{"error": {"message": "' + text),
+    lambda text: of_answer(200, body={"error": {"message": text, "code": text, "type": text}}),
+    lambda text: of_told(200, body=text, headers={"content-type": text}),
+    lambda text: of_exception(ValueError(text)),
+    lambda text: of_exception(Failed(text, text)),
+    lambda text: of_exception(Failed(text, {"error": text})),
+    lambda text: of_exception(LitellmFailed(text, None)),
+    lambda text: was_upstreams_fault(ExceptionGroup(text, [Failed(text, text.encode(errors="replace"))])),
+    lambda text: refusal_in(Failed(text, text)),
+]
+PIECES = [
+    "sk-or-",
+    "Bearer ",
+    "password=",
+    "://",
+    '"a":',
+    "{",
+    "[",
+    '"',
+    "\\",
+    "5, ",
+    "\ud83d",
+    "x",
+    "can only afford",
+]
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@settings(deadline=None, max_examples=6)
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=3))
+@example([" sk-or-"])
+@example(['{"a":"b"},'])
+def test_processor_time_is_bounded_whatever_the_size(look: Callable[[str], object], pieces: list[str]) -> None:
+    piece = "".join(pieces)
+    text = piece * (SIZE // len(piece))
+    began_s = time.thread_time()
+    look(text)
+    assert time.thread_time() - began_s < AT_MOST_S
