@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -17,6 +18,7 @@ from openrouter_guard.testing import SimulatedOpenRouter, running
 from tests.chart.helm import Helm
 from tests.controlplane import ControlPlane, ControlPlaneUnavailable, find_or_build
 from tests.controlplane import helm as build_helm
+from tests.controlplane import helm_3 as build_helm_3
 from tests.ports import free_port
 
 # How long an example takes says how busy the machine is.
@@ -102,8 +104,17 @@ def control_plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="session")
 def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    return _helm(build_helm, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def helm_3(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    return _helm(build_helm_3, tmp_path_factory)
+
+
+def _helm(built: Callable[[], Path], tmp_path_factory: pytest.TempPathFactory) -> Helm:
     try:
-        return Helm(build_helm(), tmp_path_factory.mktemp("helm"))
+        return Helm(built(), tmp_path_factory.mktemp("helm"))
     except ControlPlaneUnavailable as error:
         if _CLUSTER_IS_REQUIRED:
             pytest.fail(str(error))

@@ -13,13 +13,15 @@ __all__ = [
     "FIELD_MANAGER",
     "empties",
     "has_ready_pods",
+    "is_applied",
     "is_kept",
     "is_untried",
-    "last_manager",
+    "last_writer",
     "owns",
     "scales",
     "truth",
     "word",
+    "writes_manifests",
 ]
 
 FIELD_MANAGER = "openrouter-guard"
@@ -72,14 +74,41 @@ def is_kept(lever: Lever, value: Value, ours: Iterable[Mapping[str, Any]]) -> bo
     return not any(entry.get("time") and owns(entry, lever.path) for entry in ours)
 
 
-def last_manager(metadata: Mapping[str, Any], paths: Sequence[Sequence[str]]) -> str:
-    """Who else wrote one of the fields last; empty if nobody did."""
-    owners = [
-        (str(entry.get("time")), str(entry.get("manager")))
+def last_writer(metadata: Mapping[str, Any], paths: Sequence[Sequence[str]]) -> Mapping[str, Any]:
+    """The entry of who else wrote one of the fields last; empty if nobody is known."""
+    entries = (entry for entry in metadata.get("managedFields") or () if entry.get("manager") != FIELD_MANAGER)
+    owners = [entry for entry in entries if any(owns(entry, path) for path in paths)]
+    return max(owners, key=lambda entry: (str(entry.get("time")), str(entry.get("manager"))), default={})
+
+
+def is_applied(metadata: Mapping[str, Any]) -> bool:
+    """Whether another tool applies the object server-side: fields of ours would be refused to it."""
+    return any(
+        entry.get("operation") == "Apply" and entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")
         for entry in metadata.get("managedFields") or ()
-        if entry.get("manager") != FIELD_MANAGER and any(owns(entry, path) for path in paths)
-    ]
-    return max(owners, default=("", ""))[1]
+    )
+
+
+def writes_manifests(entry: Mapping[str, Any], lever: Lever) -> bool:
+    """Whether who wrote the lever's field writes it with all the rest, as Helm does, and not by itself.
+
+    Such a tool owns more of the spec than the lever, where it applies server-side; else what only the creator writes,
+    or what ``kubectl apply`` remembers.
+    """
+    spec = ((entry.get("fieldsV1") or {}).get("f:spec") or {}).keys()
+    if entry.get("operation") == "Apply":
+        return bool(spec - {f"f:{path[1]}" for path in lever.paths if path[0] == "spec"})
+    return any(owns(entry, path) for path in _OF_CREATORS)
+
+
+_POD = ("spec", "template", "spec", "restartPolicy")
+_OF_CREATORS = (
+    ("spec", "selector"),
+    _POD,
+    ("spec", "jobTemplate", *_POD),
+    ("metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"),
+)
+"""Fields that nobody changes by hand: all but the last are written once."""
 
 
 def owns(entry: Mapping[str, Any], path: Iterable[str]) -> bool:

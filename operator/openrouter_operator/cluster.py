@@ -169,7 +169,7 @@ class Cluster:
             self.fence()
             body = await self._request("GET", _path(seen))
             found = Workload.of(seen.kind, body)
-            if found.pause or not found.is_owned:
+            if not found.owes_fields:
                 return found
             others = [o for o in body["metadata"]["managedFields"] if o.get("manager") != FIELD_MANAGER]
             # A list without entries would be taken for none, and the one that there is would stay.

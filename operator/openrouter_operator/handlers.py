@@ -140,6 +140,8 @@ class Operator:
         """Something has become of a workload."""
         workload = Workload.of(kind, body)
         self.streams.saw(kind.plural, workload.namespace, workload.version)
+        if workload.owes_fields:
+            self.leftovers.owe()
         if event == "DELETED":
             self.inventory.drop(workload)
         elif not self.inventory.put(workload):

@@ -114,10 +114,9 @@ class Inventory:
         """Every workload, in all namespaces, that is a copy of a paused one."""
         return tuple(w for found in self._workloads.values() for w in found.values() if w.copied is not None)
 
-    def owned(self) -> Iterable[Workload]:
-        """Every workload that we are done with, and that still has fields of ours."""
-        found = (w for found in self._workloads.values() for w in found.values() if w.is_owned)
-        return tuple(w for w in found if not (w.pause or w.copied or w.released or w.damage or w.is_going))
+    def owing(self) -> Iterable[Workload]:
+        """Every workload that still has fields of ours, to be given back."""
+        return tuple(w for found in self._workloads.values() for w in found.values() if w.owes_fields)
 
     # -- autoscalers --------------------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class Leftovers:
         self._inventory = inventory
         self._hinted: set[str] = set()
         self._hint = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._owing = asyncio.Event()
         self._looking = Edge("Annotations stay on ReplicaSets, where an undone rollout finds them", "They are gone")
         self._disowning = Edge("Fields of workloads stay ours, and others may not apply them", "They are given back")
         self._turns = asyncio.Semaphore(_AT_ONCE)
@@ -95,7 +95,11 @@ class Leftovers:
         """A pause is over there, or may be; *namespace* may be :data:`EVERYWHERE`."""
         self._hinted.add(namespace)
         self._hint.set()
-        self._ended.set()
+        self.owe()
+
+    def owe(self) -> None:
+        """Some workload may have fields of ours that it should not."""
+        self._owing.set()
 
     async def correct(self) -> None:
         """Put right what an undone rollout has brought back while no operator was there."""
@@ -122,13 +126,13 @@ class Leftovers:
             await asyncio.gather(*map(self._take_away, stale))
 
     async def give_back(self) -> None:
-        """Wait for a hint, then give back the fields of what is no longer paused."""
-        await self._ended.wait()
+        """Wait until there is something to give back, and do it: after a pause, or in it where others would mind."""
+        await self._owing.wait()
         await asyncio.sleep(GIVE_BACK_S)
-        self._ended.clear()
-        owned = self._inventory.owned()
-        if not all(await asyncio.gather(*map(self._disown, owned))):
-            self._ended.set()
+        self._owing.clear()
+        owing = self._inventory.owing()
+        if not all(await asyncio.gather(*map(self._disown, owing))):
+            self._owing.set()
             await asyncio.sleep(GIVE_BACK_S)
 
     async def _copies(self, namespace: str) -> Sequence[Copy]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from openrouter_guard.rules.wire import iso
 
 from .events import Event
 from .plan import Goal
 from .reading import Reading
 from .spec import Spec
-from .workload import OPT, Change
+from .workload import OPT, Change, Pause
 
 __all__ = ["notice", "until"]
 
@@ -28,12 +30,20 @@ def notice(change: Change, who: str, why: str, until: str = "") -> Event | None:
         end = f" until the breaker closes, {until}" if until else " until the breaker closes"
         how = f'To keep it running in outages, annotate it with {OPT}: "false"'
         return Event("Normal", "Paused", f"{who} paused it ({why}): {_pods(change)} run{end}. {how}")
+    if was is not None and now is not None and now.contest != was.contest:
+        return Event("Normal", "PutBack", _put_back(change, now))
     if was is None or now is not None:
         return None
     if change.is_written:
         return Event("Normal", "Resumed", f"{who} let it come back ({why}): {_pods(change)} run")
     words = f"{who} forgets its pause and leaves it as somebody has set it ({workload.value})"
     return Event("Normal", "LetGo", words)
+
+
+def _put_back(change: Change, pause: Pause) -> str:
+    who = pause.contest.by if pause.contest and pause.contest.by else "somebody"
+    wrote = replace(change, workload=replace(change.workload, pause=pause))
+    return f"{who} changed it during the pause, which holds: {_pods(replace(wrote, pause=None))} run once it is over"
 
 
 def until(spec: Spec, goal: Goal, reading: Reading) -> str:

@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from openrouter_guard.rules.breaker import CLOCK_S, Open, Phase
+from openrouter_guard.rules.breaker import Open, Phase
 from openrouter_guard.rules.signals import ErrorType, OpenRouterState
 
 from .candidates import Candidate, Owner, skip
+from .contests import is_fought, past, put_back
 from .kinds import Value
 from .reading import Reading
 from .spec import Mode, PauseOn, Spec, Strategy
-from .workload import Change, Contest, Pause, Workload, forgets, raised, returns
+from .workload import Change, Pause, Workload, forgets, raised, returns
 
-__all__ = ["FLAPPING", "Goal", "Step", "changes", "goal", "next_contest_s", "orphaned"]
+__all__ = ["FLAPPING", "Goal", "Step", "changes", "goal", "orphaned"]
 
 
 FLAPPING = "Flapping"
@@ -68,14 +69,9 @@ class Goal:
 def goal(spec: Spec, reading: Reading, paused_s: float | None) -> Goal:
     """What is to hold now; *paused_s* is when the present pause began, None if nothing is paused."""
     if paused_s is not None:
-        paused_s = _past(paused_s, reading.now_s)
+        paused_s = past(paused_s, reading.now_s)
     found = (rule(spec, reading, paused_s) for rule in _RULES)
     return next(goal for goal in found if goal is not None)
-
-
-def _past(at_s: float, now_s: float) -> float:
-    """When something was; long ago if its time lies ahead, so that nothing waits until a clock has caught up."""
-    return at_s if at_s <= now_s + CLOCK_S else 0.0
 
 
 def _suspended(spec: Spec, _reading: Reading, _paused_s: float | None) -> Goal | None:
@@ -135,12 +131,12 @@ def _closed(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None
     if forced is not None:
         # A person has said that calls may go: there is nothing left for a canary to find out.
         return _resumed(
-            spec, reading.now_s, since_s=max(_past(reading.since_s, reading.now_s), may_s), reason="BreakerClosed"
+            spec, reading.now_s, since_s=max(past(reading.since_s, reading.now_s), may_s), reason="BreakerClosed"
         )
     flaps_until_s = _flaps_until_s(spec, reading)
     if reading.now_s < flaps_until_s:
         return Goal(Step.CANARY, FLAPPING, next_at_s=flaps_until_s)
-    closed_s = max(_past(reading.since_s, reading.now_s), flaps_until_s)
+    closed_s = max(past(reading.since_s, reading.now_s), flaps_until_s)
     if reading.is_on_probation and spec.resume.canary:
         closed_s += spec.resume.canary_timeout_seconds
         if reading.now_s < closed_s:
@@ -184,7 +180,7 @@ def _half_open(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | N
 
 def _open(spec: Spec, reading: Reading, paused_s: float | None) -> Goal:
     opened_s, until_s = _open_from_to_s(reading)
-    pause_s = _past(opened_s, reading.now_s) + spec.pause_after_seconds
+    pause_s = past(opened_s, reading.now_s) + spec.pause_after_seconds
     if paused_s is None and reading.now_s < pause_s:
         return Goal(Step.KEEP, "BreakerOpen", next_at_s=min(pause_s, until_s))
     if (
@@ -297,8 +293,8 @@ def _of_paused(goal: Goal, owner: Owner, reading: Reading, candidate: Candidate,
     if candidate.is_rollouts:
         return forgets(workload)
     if not workload.is_as_we_set_it and not _is_autoscalers_doing(candidate):
-        if options.enforces and wanted is not None and workload.pods > wanted:
-            return _put_back(candidate, pause, wanted, reading.now_s)
+        if wanted is not None and workload.pods > wanted and is_fought(candidate, reading.now_s):
+            return put_back(candidate, _value(candidate, wanted), reading.now_s)
         # Somebody else's decision stands: we let go of it, and of what it was.
         return forgets(workload, released=reading.outage)
     if change := raised(workload):
@@ -317,23 +313,6 @@ def _of_paused(goal: Goal, owner: Owner, reading: Reading, candidate: Candidate,
     rank = options.priority * (1 if wanted < workload.set_pods else -1)
     pause = replace(pause, set_to=value, owner_uid=owner.uid, is_orphaned=False)
     return Change(workload, value, pause, rank=rank)
-
-
-def _put_back(candidate: Candidate, pause: Pause, wanted: int, now_s: float) -> Change | None:
-    """Pause again what somebody has undone, if its time has come; what they want is what comes back later."""
-    workload, contest = candidate.workload, pause.contest
-    if contest is not None and _past(contest.at_s, now_s) and now_s < contest.next_s:
-        return None
-    value = _value(candidate, wanted)
-    again = Contest(contest.times + 1 if contest else 1, now_s, workload.changed_by)
-    return Change(workload, value, replace(pause, original=workload.value, set_to=value, contest=again))
-
-
-def next_contest_s(candidates: Iterable[Candidate], owner: Owner) -> float:
-    """When the next pause that somebody has undone may be put back; infinite if none is to be."""
-    ours = (c.workload for c in candidates if c.is_paused_by(owner) and c.options.enforces)
-    waits = (w.pause.contest.next_s for w in ours if w.pause and w.pause.contest and not w.is_as_we_set_it)
-    return min(waits, default=math.inf)
 
 
 def orphaned(candidates: Iterable[Candidate], owner: Owner) -> list[Change]:

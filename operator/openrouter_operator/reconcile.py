@@ -14,7 +14,7 @@ from typing import Any
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules.override import OVERRIDE_MOST_S
 
-from . import candidates, conditions, notices, overrides, plan
+from . import candidates, conditions, contests, notices, overrides, plan
 from . import spec as specs
 from .access import Access
 from .candidates import Candidate, Owner
@@ -214,7 +214,7 @@ class Reconciler:
         )
         paused = [str(c.workload) for c in after if c.is_paused_by(owner)]
         feed.tell(f"{namespace}/{owner.name}", paused)
-        next_at_s = min(goal.next_at_s or math.inf, plan.next_contest_s(after, owner))
+        next_at_s = min(goal.next_at_s or math.inf, contests.next_contest_s(after, owner))
         due_s = max(next_at_s - feed.now_s, 0.0)
         return now, min(due_s, self._changes.due_in_s(), RETRY_S if override.failure else IDLE_S)
 

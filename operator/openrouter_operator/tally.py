@@ -125,7 +125,7 @@ def tally(
     )
     left_alone = sorted(Problem(str(c.workload), why.reason, why.message) for c, why in skips if why and why.message)
     altered = sorted(_altered(c.workload) for c in ours if c.workload.is_altered)
-    fights = (_contested(c.workload, c.workload.pause) for c in ours if c.workload.pause)
+    fights = (_contested(c, c.workload.pause) for c in ours if c.workload.pause)
     contested = tuple(problem for problem in fights if problem)
     unclear = sorted(_unclear(c.workload) for c in candidates if c.workload.has_unclear_return)
     problems = [*failed, *altered, *contested, *unclear, *unwatched, *unmatched, *left_alone]
@@ -162,12 +162,12 @@ def _unclear(workload: Workload) -> Problem:
     return Problem(str(workload), "ResumeUnclear", words)
 
 
-def _contested(workload: Workload, pause: Pause) -> Problem | None:
-    if pause.contest is None:
+def _contested(candidate: Candidate, pause: Pause) -> Problem | None:
+    contest, workload = pause.contest, candidate.workload
+    # A manifest that was applied once is an upgrade, and nobody's fight.
+    if contest is None or (contest.times < 2 and not candidate.options.enforces):
         return None
-    who, times = pause.contest.by or "somebody", pause.contest.times
-    words = (
-        f"{who!r} undoes its pause, put back {times} times: let it leave that field alone (docs/operator.md), or"
-        " write onManualChange: Respect"
-    )
+    who, times = contest.by or "somebody", contest.times
+    words = f"{who!r} undoes its pause, put back {times} times: let it leave that field alone (docs/operator.md)"
+    words += ", or write onManualChange: Respect" if candidate.options.enforces else "; soon it is left to it"
     return Problem(str(workload), "Contested", words)

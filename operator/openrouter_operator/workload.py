@@ -17,13 +17,15 @@ from .bodies import (
     FIELD_MANAGER,
     empties,
     has_ready_pods,
+    is_applied,
     is_kept,
     is_untried,
-    last_manager,
+    last_writer,
     owns,
     scales,
     truth,
     word,
+    writes_manifests,
 )
 from .kinds import Kind, Lever, Replicas, Trait, Value
 from .pause import GROUP, PAUSED, Contest, Pause
@@ -80,6 +82,7 @@ class Workload:
         scales: Kind and name of the workload behind it; None for what is none of KEDA's.
         empties: Kind and name of the workload that a Rollout of Argo has taken over and scales to 0; None for others.
         changed_by: The field manager that wrote the value last; empty if we did, or if it left no name.
+        is_restated: Whether that was a tool that writes whole manifests, and the number with all the rest.
         is_altered: Whether something on the way, such as a mutating admission policy, made another value of what we
             wrote last.
         is_our_value: Whether the API server knows us as who wrote the value last.
@@ -87,6 +90,7 @@ class Workload:
             value: somebody has set it since, or an undone rollout has brought back what we wrote in an earlier pause.
         is_undone: Whether it is the latter, for sure: others wrote the annotation.
         is_owned: Whether the API server knows us as the owner of some of its fields.
+        is_applied: Whether another tool applies it server-side, and would be refused what we own.
         is_stripped: Whether its annotation is not what we wrote, so that only we know what it was.
         is_mendable: Whether it is time to write that annotation again.
         is_unkept: Whether that was done a moment ago, and it is gone again, as where a policy takes it away.
@@ -116,11 +120,13 @@ class Workload:
     scales: tuple[str, str] | None = None
     empties: tuple[str, str] | None = None
     changed_by: str = ""
+    is_restated: bool = False
     is_altered: bool = False
     is_our_value: bool = False
     is_foreign: bool = False
     is_undone: bool = False
     is_owned: bool = False
+    is_applied: bool = False
     is_stripped: bool = False
     is_mendable: bool = True
     is_unkept: bool = False
@@ -142,6 +148,7 @@ class Workload:
         entries = [e for e in metadata.get("managedFields") or () if e.get("manager") == FIELD_MANAGER]
         is_ours = any(owns(entry, path) for entry in entries for path in kind.lever.paths)
         is_foreign = pause is not None and not is_ours and _is_written_by_others(pause, metadata, kind.lever)
+        writer = {} if is_as_set else last_writer(metadata, kind.lever.paths)
         return cls(
             kind=kind,
             namespace=metadata["namespace"],
@@ -165,13 +172,15 @@ class Workload:
             is_going=metadata.get("deletionTimestamp") is not None,
             scales=scales(body),
             empties=empties(body),
-            changed_by="" if is_as_set else last_manager(metadata, kind.lever.paths),
+            changed_by=str(writer.get("manager", "")),
+            is_restated=pause is not None and not is_ours and writes_manifests(writer, kind.lever),
             # Whoever changes a value becomes its owner, and we no longer are.
             is_altered=pause is not None and not is_copy and not is_as_set and is_ours,
             is_our_value=is_ours,
             is_foreign=is_foreign,
-            is_undone=is_foreign and bool(last_manager(metadata, (_NOTE,))),
+            is_undone=is_foreign and bool(last_writer(metadata, (_NOTE,))),
             is_owned=bool(entries),
+            is_applied=is_applied(metadata),
         )
 
     @property
@@ -198,6 +207,17 @@ class Workload:
         """Whether nobody has changed it since, though it may not be what we asked for."""
         is_same = self.pause is not None and (self.value == self.pause.set_to or self.is_altered)
         return is_same and not self.is_kept and not self.is_foreign
+
+    @property
+    def owes_fields(self) -> bool:
+        """Whether fields of ours would be in somebody's way, though there is nothing that we need them for.
+
+        Of what is paused we need them, to see that somebody scales it to 0. But who applies server-side names the
+        replicas in each upgrade, and would be refused the whole of it.
+        """
+        if not self.is_owned or self.is_going or self.damage or self.copied:
+            return False
+        return self.pause is None or (self.is_applied and self.value == self.pause.set_to and not self.is_kept)
 
     @property
     def asked_pods(self) -> int | None:
@@ -316,7 +336,11 @@ def _pause(text: str | None, lever: Lever) -> tuple[Pause | None, str]:
 
 def _is_written_by_others(pause: Pause, metadata: Mapping[str, Any], lever: Lever) -> bool:
     """Whether others have written the value or the annotation, where we have not written the value."""
-    if not last_manager(metadata, (*lever.paths, _NOTE)):
+    writer, noter = last_writer(metadata, lever.paths), last_writer(metadata, (_NOTE,))
+    if is_applied(metadata):
+        # We own nothing there in a pause either. Who applies may state what is in the cluster, as Argo CD does.
+        noter, writer = {}, {} if writer.get("operation") == "Apply" else writer
+    if not (writer or noter):
         return False
     if pause.uid:
         return bool(pause.uid == metadata["uid"])

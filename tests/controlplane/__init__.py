@@ -15,7 +15,7 @@
 """
 
 from .audit import AuditLog
-from .binaries import Binaries, find_or_build, helm, kubectl
+from .binaries import Binaries, find_or_build, helm, helm_3, kubectl
 from .errors import ControlPlaneFailed, ControlPlaneUnavailable, KubectlFailed
 from .server import ControlPlane
 
@@ -28,5 +28,6 @@ __all__ = [
     "Binaries",
     "find_or_build",
     "helm",
+    "helm_3",
     "kubectl",
 ]

@@ -7,7 +7,7 @@ import dataclasses
 import signal
 import sys
 
-from . import ControlPlane, ControlPlaneFailed, ControlPlaneUnavailable, find_or_build, helm, kubectl
+from . import ControlPlane, ControlPlaneFailed, ControlPlaneUnavailable, find_or_build, helm, helm_3, kubectl
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
 
 
 def _build() -> int:
-    programs = {**dataclasses.asdict(find_or_build()), "helm": helm(), "kubectl": kubectl()}
+    programs = {**dataclasses.asdict(find_or_build()), "helm": helm(), "helm 3": helm_3(), "kubectl": kubectl()}
     for name, path in programs.items():
         print(f"{name:<20} {path}")
     return 0

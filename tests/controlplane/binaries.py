@@ -1,6 +1,7 @@
 """Finds the programs, or has them built.
 
-Order: what the environment names (``KUBEBUILDER_ASSETS``, as for envtest; ``HELM``), our cache, a build with Go.
+Order: what the environment names (``KUBEBUILDER_ASSETS``, as for envtest; ``HELM``, ``HELM_3``), our cache, a build
+with Go.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from .build import Program, Report, build, cached_path, progress
 from .errors import ControlPlaneUnavailable
 
-__all__ = ["Binaries", "find_or_build", "helm", "kubectl"]
+__all__ = ["Binaries", "find_or_build", "helm", "helm_3", "kubectl"]
 
 _ASSETS = "KUBEBUILDER_ASSETS"
 _HELM_NEEDED = (3, 14)
@@ -48,6 +49,13 @@ HELM = Program(
     package="helm.sh/helm/v4/cmd/helm",
     release="helm.sh/helm/v4",
     otherwise="install Helm {}.{} or newer, or set HELM to its path".format(*_HELM_NEEDED),
+)
+HELM_3 = Program(
+    name="helm",
+    folder="helm3",
+    package="helm.sh/helm/v3/cmd/helm",
+    release="helm.sh/helm/v3",
+    otherwise="set HELM_3 to the path of a Helm 3",
 )
 
 
@@ -83,7 +91,16 @@ def helm(report: Report = progress) -> Path:
     Raises:
         ControlPlaneUnavailable: If there is none and it cannot be built.
     """
-    return _named_helm() or _cached(HELM) or _recent_helm_on_path() or build(HELM, report)
+    return _named("HELM") or _cached(HELM) or _recent_helm_on_path() or build(HELM, report)
+
+
+def helm_3(report: Report = progress) -> Path:
+    """Helm 3, which many still upgrade with: the one that ``HELM_3`` names, or ours, built now if it never was.
+
+    Raises:
+        ControlPlaneUnavailable: If there is none and it cannot be built.
+    """
+    return _named("HELM_3") or _cached(HELM_3) or build(HELM_3, report)
 
 
 def kubectl() -> Path:
@@ -116,13 +133,13 @@ def _cached(program: Program) -> Path | None:
     return path if path.exists() else None
 
 
-def _named_helm() -> Path | None:
-    named = os.environ.get("HELM")
+def _named(variable: str) -> Path | None:
+    named = os.environ.get(variable)
     if not named:
         return None
     found = shutil.which(named)
     if not found:
-        raise ControlPlaneUnavailable(f"HELM names {named}, which is no program: correct or unset it")
+        raise ControlPlaneUnavailable(f"{variable} names {named}, which is no program: correct or unset it")
     return Path(found)
 
 

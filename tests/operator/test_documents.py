@@ -12,6 +12,7 @@ import yaml
 from openrouter_operator import candidates, events, notices
 from openrouter_operator.kinds import BY_NAME, DEFAULT
 from openrouter_operator.spec import parse
+from tests.operator.test_tools import TOOLS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "operator.md").read_text()
@@ -52,6 +53,11 @@ def test_every_event_is_in_the_documentation() -> None:
     told = set(re.findall(r'Event\("\w+", "(\w+)"', source))
     assert told >= {"BreakerOpened", "Resuming", "StateKnown", "LetGo"}
     assert {reason for reason in told if f"`{reason}`" not in DOCUMENT} == set()
+
+
+def test_the_tools_in_the_documentation_are_those_that_are_tried() -> None:
+    (table,) = re.findall(r"\| tool \|.*\n\|[- |]+\n((?:\|.*\n)+)", DOCUMENT)
+    assert [row.split("`")[1] for row in table.splitlines()] == list(TOOLS)
 
 
 def test_every_kind_is_in_the_documentation_and_the_default_is_true() -> None:

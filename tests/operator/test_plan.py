@@ -15,8 +15,7 @@ from openrouter_operator.candidates import Candidate, Owner, paused_since_s
 from openrouter_operator.candidates import skip as skip_of
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.reading import Reading
-from openrouter_operator.spec import Options
-from openrouter_operator.workload import Change, Contest, Workload, forgets, restored
+from openrouter_operator.workload import Change, Workload, forgets, restored
 from tests.operator.samples import (
     NOW_S,
     OPENED_S,
@@ -379,56 +378,6 @@ def test_the_mark_of_an_outage_goes_with_it_whoever_names_the_workload_by_then(
 )
 def test_an_outage_is_named_by_its_beginning(breaker: Closed | Open | HalfOpen, expected: str) -> None:
     assert reading(breaker).outage == expected
-
-
-# -- a pause that somebody undoes -----------------------------------------------------------------------------------
-
-ENFORCES = Options(enforces=True)
-
-
-def undone(contest: Contest | None = None, *, live: int = 4, by: str = "argocd") -> Candidate:
-    found = paused(original=3, replicas=live, changed_by=by)
-    assert found.pause is not None
-    return Candidate(replace(found, pause=replace(found.pause, contest=contest)), options=ENFORCES)
-
-
-def test_it_is_put_back_and_what_they_want_comes_back_later() -> None:
-    change = made(PAUSE, undone(live=4))["a"]
-    assert change.pause is not None
-    assert (change.pods, change.pause.original, change.pause.contest) == (0, 4, Contest(1, NOW_S, "argocd"))
-
-
-@pytest.mark.parametrize(
-    ("contest", "again_s"),
-    [
-        pytest.param(Contest(1, 998.0, "argocd"), 1_003, id="after 5 s"),
-        pytest.param(Contest(3, 990.0, "argocd"), 1_010, id="doubled each time"),
-        pytest.param(Contest(40, 900.0, "argocd"), 1_200, id="up to five minutes"),
-    ],
-)
-def test_the_next_time_takes_longer(contest: Contest, again_s: float) -> None:
-    assert made(PAUSE, undone(contest)) == {}
-    assert plan.next_contest_s([undone(contest)], OWNER) == again_s
-    later = made(PAUSE, undone(contest), seen=opened(now_s=again_s, until_s=2_000))["a"]
-    assert later.pause is not None
-    assert later.pause.contest == Contest(contest.times + 1, again_s, "argocd")
-
-
-def test_a_contest_from_before_the_clock_was_set_back_makes_nobody_wait() -> None:
-    change = made(PAUSE, undone(Contest(3, NOW_S + 86_400, "argocd")))["a"]
-    assert change.pause is not None
-    assert change.pause.contest == Contest(4, NOW_S, "argocd")
-
-
-def test_at_the_end_of_the_pause_what_they_set_stands_all_the_same() -> None:
-    change = made(ALL_BACK, undone(), seen=closed())["a"]
-    assert (change.pods, change.pause) == (None, None)
-
-
-def test_one_who_wants_fewer_pods_than_a_step_is_respected() -> None:
-    found = Candidate(paused(original=8, set_to=2, replicas=0), options=ENFORCES)
-    change = made(share(0.5), found, seen=closed())["a"]
-    assert (change.pods, change.pause) == (None, None)
 
 
 # -- left as it is when the resource goes ---------------------------------------------------------------------------

@@ -228,6 +228,24 @@ def test_a_pause_that_others_have_written_is_none_though_the_numbers_agree(
     assert found.copied is not None or found.is_as_we_set_it is (not found.is_kept and not is_foreign)
 
 
+@pytest.mark.parametrize(
+    ("owners", "is_foreign"),
+    [
+        pytest.param([("Update", NOTE)], False, id="undone during the pause"),
+        pytest.param([("Apply", VALUE)], False, id="what is ignored is applied as it is"),
+        pytest.param([("Update", VALUE)], True, id="somebody has set it since"),
+    ],
+)
+def test_of_what_others_apply_we_own_nothing_during_a_pause(
+    owners: list[tuple[str, dict[str, Any]]], is_foreign: bool
+) -> None:
+    books = [{"manager": "helm", "operation": "Apply", "fieldsV1": {"f:spec": {"f:selector": {}}}}]
+    books += [{"manager": "m", "operation": how, "fieldsV1": fields} for how, fields in owners]
+    note = json.dumps(REMEMBERED | {"uid": "u"})
+    found = Workload.of(DEPLOYMENT, body({PAUSED: note}, {"replicas": 0}, managedFields=books))
+    assert (found.is_foreign, found.is_as_we_set_it) == (is_foreign, not is_foreign)
+
+
 def test_one_from_before_there_were_uids_is_its_own_where_the_workload_is_older_than_the_pause() -> None:
     fields = [{"manager": "kubectl-rollout", "time": "2026-01-01T00:00:00Z", "fieldsV1": NOTE}]
     older = body({PAUSED: json.dumps(REMEMBERED)}, managedFields=fields, creationTimestamp="1970-01-01T00:14:00Z")
