@@ -12,6 +12,7 @@ from openrouter_guard.rules import checks, settling, transitions, trial_calls
 from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
+from openrouter_guard.rules.reported import Told, reported
 from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.rules.window import Tally
@@ -51,6 +52,16 @@ def permit(owner: str) -> Event:
 
 def trial(signal: Signal, owner: str) -> Event:
     return lambda record, now_s: trial_calls.after_trial(record, signal, owner, now_s=now_s, policy=POLICY)
+
+
+def report(*, is_success: bool) -> Event:
+    """Of a call without a permit that took no time."""
+
+    def tell(record: Record, now_s: float) -> Record:
+        told = [Told(is_success, record.epoch, now_s)]
+        return reported(record, told, now_s=now_s, policy=POLICY, by="http")
+
+    return tell
 
 
 def older_writer(*, says_open: bool) -> Event:
@@ -114,6 +125,7 @@ events: st.SearchStrategy[Event] = (
     | st.builds(permit, owners)
     | st.builds(trial, signals, owners)
     | st.builds(lambda says_open: older_writer(says_open=says_open), st.booleans())
+    | st.builds(lambda is_success: report(is_success=is_success), st.booleans())
     | st.builds(limit, st.floats(0, 100))
     | st.builds(check, st.sampled_from(OpenRouterState), st.sampled_from([None, 1.0]))
     | st.builds(doubt, signals)

@@ -14,6 +14,7 @@ from openrouter_guard.rules import breaker as breakers
 from openrouter_guard.rules import shared_state
 from openrouter_guard.rules.breaker import Closed, Phase
 from openrouter_guard.rules.override import OverrideKind
+from openrouter_guard.rules.reported import SPACED_S
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from tests.rules.stories import (
@@ -26,6 +27,7 @@ from tests.rules.stories import (
     override,
     permit,
     release,
+    report,
     result,
     seen_lately,
     settle,
@@ -55,6 +57,8 @@ EVENTS: tuple[Event, ...] = (
     seen_lately(failures=2, slow=0),
     seen_lately(failures=0, slow=2),
     permit("wa/1"),
+    report(is_success=True),
+    report(is_success=False),
     limit(5),
     slot,
     release,
@@ -139,6 +143,7 @@ def kind_of(record: Record, now_s: float) -> Hashable:
         record.override and (record.override.kind, record.override.until_s > now_s),
         record.legacy_open,
         min(record.good_checks, POLICY.good_checks),
+        record.good_report_s and min(now_s - record.good_report_s, SPACED_S),
         breakers.waits_for_trial(breaker, now_s=now_s, policy=POLICY),
     )
 

@@ -43,7 +43,7 @@ class TestChangesOfTheBreaker:
 
     def told(self, caplog: pytest.LogCaptureFixture, *views: tuple[Record | None, float]) -> list[str]:
         """What is told of these states; None is one that cannot be read."""
-        journal = Journal("team-a")
+        journal = Journal("team-a", Policy())
         for record, at_s in views:
             journal.look(View(record, NOW_S + at_s, error=None if record else OSError()))
         return lines(caplog, "scope team-a")
@@ -55,10 +55,10 @@ class TestChangesOfTheBreaker:
         assert [record.levelname for record in caplog.records] == ["WARNING"]
 
     def test_by_time_alone_are_told_once_too(self, caplog: pytest.LogCaptureFixture) -> None:
-        half_open = trial_calls.with_permit(self.OPEN, "w1", now_s=NOW_S + 130, policy=POLICY)
+        half_open = trial_calls.with_permit(self.OPEN, "w1", now_s=NOW_S + 20, policy=POLICY)
         assert half_open
-        closed = transitions.now_closed(half_open, "w1", NOW_S + 140)
-        views = [(self.OPEN, 0.0), (self.OPEN, 121.0), (self.OPEN, 125.0), (closed, 140.0)]
+        closed = transitions.now_closed(half_open, "w1", NOW_S + 30)
+        views = [(self.OPEN, 0.0), (self.OPEN, 12.0), (self.OPEN, 15.0), (closed, 30.0)]
         assert self.told(caplog, *views) == [
             "scope team-a: the breaker is half_open, was open (reset_timeout): trial calls may go",
             "scope team-a: the breaker is half_open, was open (reset_timeout), by w1",

@@ -66,7 +66,7 @@ class TestCaching:
         assert {name: type(answer[name]) in types for name, types in CONTRACT.items()} == dict.fromkeys(
             CONTRACT, True
         )
-        names = {"state", "reason", "opened_at", "retry_at", "epoch", "override", "ramp"}
+        names = {"state", "reason", "opened_at", "retry_at", "epoch", "override", "ramp", "nobody_tries"}
         assert answer["circuit_breaker"].keys() == names
         assert (answer["status"], answer["scope"], answer["models"]) == ("active", "default", {})
         assert datetime.fromisoformat(answer["last_check"]).utcoffset() is not None
@@ -234,6 +234,7 @@ class TestWhileCallsAreRefused:
                 "epoch": record.epoch,
                 "override": None,
                 "ramp": 0.0,
+                "nobody_tries": False,
             }
 
     async def test_an_opening_is_pushed(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from openrouter_guard.rules.breaker import Open, Phase
+from openrouter_guard.rules.breaker import Open, Phase, Policy
 from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.override import OverrideKind
+from openrouter_guard.rules.reported import nobody_tries
 from openrouter_guard.rules.shared_state import Record, Transition
 from openrouter_guard.rules.wire import iso
 from openrouter_guard.runtime import View
@@ -21,8 +22,10 @@ _OVERRIDES = frozenset(OverrideKind)
 class Journal:
     """What was told of one scope."""
 
-    def __init__(self, scope: str) -> None:
+    def __init__(self, scope: str, policy: Policy) -> None:
         self._scope = scope
+        self._policy = policy
+        self._is_stuck = False
         self._epoch: int | None = None
         self._phase: Phase | None = None
 
@@ -38,6 +41,7 @@ class Journal:
                 if change.epoch > self._epoch:
                     self._tell(change, record, view.now_s)
             self._tell_of_time(record, view.now_s)
+        self._tell_of_nobody(record, view)
         newest = max((change.epoch for change in record.transitions), default=0)
         self._epoch = max(newest, self._epoch or 0)
         self._phase = record.phase(view.now_s)
@@ -57,6 +61,16 @@ class Journal:
         if phase is not self._phase and phase is Phase.HALF_OPEN:
             words = "scope %s: the breaker is %s, was %s (%s): trial calls may go"
             logger.info(words, self._scope, phase, self._phase, "reset_timeout")
+
+    def _tell_of_nobody(self, record: Record, view: View) -> None:
+        """Once for each time that it is half-open and stays so."""
+        was_stuck, self._is_stuck = self._is_stuck, nobody_tries(record, view.now_s, self._policy)
+        if self._is_stuck and not was_stuck:
+            words = (
+                "scope %s: nobody makes a trial call, and no service has an API key to check with: the breaker "
+                "closes once a worker asks for a permit, or two successes without one are reported"
+            )
+            logger.warning(words, self._scope)
 
 
 def _why(change: Transition, record: Record, now_s: float) -> str:

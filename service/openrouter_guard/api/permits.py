@@ -130,7 +130,8 @@ class Permits:
         if result is not None:
             # A rate limit is known before the permit is free, so that nobody takes it for a call that meets it too.
             told = [result.model_copy(update={"model": model})]
-            await self._reports.take(ReportBody(worker_id=name.worker_id, epoch=name.epoch, results=told))
+            body = ReportBody(worker_id=name.worker_id, epoch=name.epoch, results=told)
+            await self._reports.take(body, is_trial=True)
         signal = self._of_fleet(signal, model)
         is_held = False
 

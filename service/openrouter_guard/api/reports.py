@@ -11,6 +11,7 @@ from openrouter_guard.rules import checks, shared_state, trial_calls
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.models import Models, Notes
+from openrouter_guard.rules.reported import Told, reported
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import SUCCESS, Effect, Signal, of_error_type, of_status
 from openrouter_guard.rules.wire import iso
@@ -33,8 +34,10 @@ class Reports:
         self._store = store
         self._last_sequence = 0
 
-    async def take(self, report: ReportBody) -> str:
+    async def take(self, report: ReportBody, *, is_trial: bool = False) -> str:
         """Count a report; returns ``counted``, ``late`` or ``repeated``.
+
+        Of a trial call, its permit decides the rest.
 
         Raises:
             StoreError: If that is not sure; sent again with its sequence, it counts once.
@@ -49,10 +52,24 @@ class Reports:
         epoch = view.record.epoch if view.record else 0
         pending = pending_of(report, signals, view.models, now_s, policy, epoch)
         verdict = await self._count(pending, report)
+        if not is_trial and verdict != "repeated":
+            await self._recover(report, signals)
         with suppress(StoreError):
             about = {"version": report.version, "last_seen": iso(now_s)}
             await self._store.heartbeat(without_keys(report.worker_id), about)
         return verdict
+
+    async def _recover(self, report: ReportBody, signals: Sequence[Signal]) -> None:
+        """Where nobody can try, what was reported may close the breaker."""
+        view, policy, by = self._cache.view, self._cache.policy, without_keys(report.worker_id)
+        told = told_of(report, signals, view.now_s)
+
+        def decide(record: Record | None, now_s: float) -> Record | None:
+            return record and reported(record, told, now_s=now_s, policy=policy, by=by)
+
+        if decide(view.record, view.now_s) is not view.record:
+            with suppress(StoreError):  # the report is counted
+                await self._cache.change(decide)
 
     async def _count(self, pending: Pending, report: ReportBody) -> str:
         now_s = self._cache.now_s
@@ -117,6 +134,19 @@ def pending_of(
         into.add(result_of(signal, in_epoch, now_s, took_s=took_s, model=model, notes=notes))
     pending.absorb(late)
     return pending
+
+
+def told_of(report: ReportBody, signals: Sequence[Signal], now_s: float) -> list[Told]:
+    """What the results say of a breaker that is half-open: those that say nothing of it are left out."""
+    return [
+        Told(
+            signal.effect is Effect.SUCCESS,
+            report.epoch if result.epoch is None else result.epoch,
+            now_s - (result.took_seconds or 0.0),
+        )
+        for result, signal in zip(report.results, signals, strict=True)
+        if signal.effect in (Effect.SUCCESS, Effect.FAILURE)
+    ]
 
 
 class _Decision:

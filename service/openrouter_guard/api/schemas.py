@@ -54,6 +54,7 @@ _ACTIVE: dict[str, Any] = {
         "retry_at": None,
         "epoch": 1772366400000,
         "override": None,
+        "nobody_tries": False,
         "ramp": 1.0,
     },
     "age_seconds": 12.034,
@@ -77,6 +78,7 @@ _OPEN: dict[str, Any] = _ACTIVE | {
         "retry_at": "2026-03-01T12:02:30+00:00",
         "epoch": 1772366400001,
         "override": None,
+        "nobody_tries": False,
         "ramp": 0.0,
     },
 }
@@ -105,6 +107,10 @@ class BreakerAnswer(BaseModel):
     retry_at: Moment | None = Field(description="When trial calls may go; null unless open")
     epoch: int = Field(description="Grows with every transition")
     override: OverrideAnswer | None = Field(description="What a person decided instead; null if nobody did")
+    nobody_tries: bool = Field(
+        description="Half-open for a minute, and nobody makes a trial call: no worker asks for a permit, and no "
+        "service has an API key to check with"
+    )
     ramp: float = Field(
         description="Which share of all calls may go without a permit, from 0 to 1: while closed, and not rate "
         "limited, all but just after an outage"

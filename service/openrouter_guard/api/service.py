@@ -82,7 +82,7 @@ class Service:
         scope = settings.scope
         self._account = Edge("The account's credit is not known", "The account's credit is known again", scope=scope)
         self._counting = Edge("Redis takes no metrics, they wait", "Redis takes metrics again", scope=scope)
-        self._journal = Journal(scope)
+        self._journal = Journal(scope, settings.policy)
         self._reckoning = Reckoning(self._store)
         self._webhook = Webhook(settings, self._store, lambda: self._cache.view) if settings.webhook_url else None
         self._alarm = Alarm(self._store, self._thresholds, self._cache.by, self._alarmed)

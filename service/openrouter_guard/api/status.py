@@ -9,6 +9,7 @@ from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phas
 from openrouter_guard.rules.models import cooling
 from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.parsing import row_of
+from openrouter_guard.rules.reported import nobody_tries
 from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.rules.wire import iso
@@ -96,6 +97,7 @@ def _breaker(record: Record, phase: Phase | None, view: View, settings: Settings
         retry_at=iso(getattr(deadline, "until_s", 0.0)) if ends else None,
         epoch=record.epoch,
         override=_override(override),
+        nobody_tries=nobody_tries(record, view.now_s, settings.policy),
         ramp=ramp(view, settings.policy),
     )
 

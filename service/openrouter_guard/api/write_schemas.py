@@ -257,6 +257,7 @@ _BREAKER: dict[str, Any] = {
     "retry_at": None,
     "epoch": 1772366400000,
     "override": None,
+    "nobody_tries": False,
     "ramp": 1.0,
 }
 

@@ -13,7 +13,7 @@ from .run import CHECKER_PREFIX
 from .settling import CHECK_HOLDS_S, found_lately
 from .shared_state import Record, Upstream, fresh
 from .signals import OpenRouterState, Signal
-from .transitions import KEY_WORKS, now_closed, now_half_open, now_open
+from .transitions import CHECKS_SUCCEEDED, KEY_WORKS, now_closed, now_half_open, now_open
 
 __all__ = [
     "CHECKER_PREFIX",
@@ -112,7 +112,7 @@ def after_check(
         return checked
     if not breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy):
         return checked
-    return now_closed(checked, by, now_s, on_probation=True)
+    return now_closed(checked, by, now_s, reason=CHECKS_SUCCEEDED)
 
 
 def _with_amounts(found: Upstream, seen: Upstream) -> Upstream:

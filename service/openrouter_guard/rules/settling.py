@@ -18,7 +18,7 @@ from .parsing import row_of, text_of
 from .question import ANSWER_S, Acquittal, Verdict
 from .shared_state import Record
 from .signals import Effect, ErrorType, OpenRouterState, Signal
-from .transitions import now_closed, now_open, released
+from .transitions import CHECKS_SUCCEEDED, now_closed, now_open, released
 
 __all__ = [
     "answered",
@@ -154,7 +154,7 @@ def _after_older_writer(record: Record, now_s: float, policy: Policy) -> Record:
     is_waited_for = breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy)
     if after.good_checks < policy.good_checks or not is_waited_for:
         return after
-    return now_closed(after, LEGACY, now_s, on_probation=True)
+    return now_closed(after, LEGACY, now_s, reason=CHECKS_SUCCEEDED)
 
 
 def _excess(record: Record, now_s: float, policy: Policy) -> tuple[str, str] | None:

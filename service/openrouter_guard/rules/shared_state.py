@@ -94,6 +94,8 @@ class Record:
         older_writer_s: When one was last noticed; 0 if none was.
         check_slot_s: The health check is taken by somebody until then.
         good_checks: Health checks in a row that found nothing wrong while the breaker was half-open.
+        good_report_s: When a worker first reported a success without a permit while half-open, and no failure since;
+            0 if none did.
         check_found: What the last health check found, whatever calls said since; None if there was none.
         check_wanted_s: When a call last gave reason to doubt the key or the credit, so that a check is wanted.
         limit: What stands behind a long rate limit.
@@ -126,6 +128,7 @@ class Record:
     older_writer_s: float = 0.0
     limit: Limit = Limit()
     acquittal: Acquittal = NEVER
+    good_report_s: float = 0.0
     owed: Mapping[float, Mapping[Phase, int]] = field(default_factory=dict, compare=False)
 
     def phase(self, now_s: float) -> Phase:

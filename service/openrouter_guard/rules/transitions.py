@@ -17,7 +17,10 @@ from .shared_state import KEPT_TRANSITIONS, Record, Transition, next_epoch
 from .signals import OpenRouterState
 
 __all__ = [
+    "CHECKS_SUCCEEDED",
     "OVERRIDE_ENDED",
+    "REPORTS_SUCCEEDED",
+    "TRIAL_SUCCEEDED",
     "moved",
     "now_closed",
     "now_half_open",
@@ -30,6 +33,12 @@ __all__ = [
 
 KEY_WORKS = "Calls were refused as if the API key were invalid, but the key works"
 OVERRIDE_ENDED = "override_ended"
+TRIAL_SUCCEEDED, CHECKS_SUCCEEDED, REPORTS_SUCCEEDED = "trial_succeeded", "checks_succeeded", "reports_succeeded"
+_WELL = {
+    TRIAL_SUCCEEDED: "Service active",
+    CHECKS_SUCCEEDED: "Health checks succeed",
+    REPORTS_SUCCEEDED: "Reported calls succeed",
+}
 
 
 def overridden(record: Record, override: Override, now_s: float) -> Record:
@@ -86,30 +95,42 @@ def _share(number: int) -> float:
     return number * 0x9E3779B1 % 2**32 / 2**32
 
 
-def now_closed(record: Record, by: str, now_s: float, *, on_probation: bool = False, call_s: float = 0.0) -> Record:
-    """The record after recovery: a trial call that took *call_s* succeeded (0: nobody knows), or checks did."""
+def now_closed(
+    record: Record, by: str, now_s: float, *, reason: str = TRIAL_SUCCEEDED, call_s: float = 0.0
+) -> Record:
+    """The record after recovery: a trial call that took *call_s* succeeded (0: nobody knows).
+
+    For another *reason*, such as health checks that did, it is on probation.
+    """
     # What one trial call was told to wait stands, though another succeeded.
     reset_s = record.upstream.rate_limit_reset_s if record.upstream.rate_limit_reset_s > now_s else 0.0
     trips = getattr(record.breaker, "trips", 0)
+    on_probation = reason != TRIAL_SUCCEEDED
     # As it is written down.
     call_s = round(call_s, 3)
     breaker = Closed(trips=trips, since_s=now_s, on_probation=on_probation, call_s=call_s, held_until_s=reset_s)
     upstream = replace(
         record.upstream,
         state=OpenRouterState.ACTIVE,
-        message="Health checks succeed" if on_probation else "Service active",
+        message=_WELL[reason],
         error_details="",
         last_success_s=record.upstream.last_success_s if on_probation else now_s,
         rate_limit_reset_s=reset_s,
     )
-    reason = "checks_succeeded" if on_probation else "trial_succeeded"
     return moved(replace(record, upstream=upstream), breaker, reason, by, now_s)
 
 
 def moved(record: Record, breaker: Breaker, reason: str, by: str, now_s: float) -> Record:
     # What readers saw: an open breaker whose time has passed was half-open already, but nobody wrote that down.
     before = Phase.OPEN if isinstance(record.breaker, Open) else record.phase(now_s)
-    after = replace(record, breaker=breaker, legacy_open=None, legacy_news=older.News.NOTHING, good_checks=0)
+    after = replace(
+        record,
+        breaker=breaker,
+        legacy_open=None,
+        legacy_news=older.News.NOTHING,
+        good_checks=0,
+        good_report_s=0.0,
+    )
     return told(after, before, breakers.phase(breaker, now_s), reason, by, now_s)
 
 

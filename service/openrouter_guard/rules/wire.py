@@ -37,7 +37,7 @@ FIELDS = (
     "timed_until", "window", "begun", "checked_at", "doubted_at",
     "failures", "limited_until", "known", "older_writer", "limit", "balance_at",
     "run_shares", "run_evidence", "run_want", "question", "answers", "acquitted",
-    "trial_took", "ramp_from", "held_until",
+    "trial_took", "ramp_from", "held_until", "good_report",
 )  # fmt: skip
 """All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
 and ``calls_since`` are the minute that is being measured."""
@@ -95,6 +95,7 @@ def parse(fields: Mapping[str, str], now_s: float) -> Record:
         older_writer_s=now_s if older.is_here(fields) else moment_s(fields.get("older_writer"), now_s),
         check_slot_s=moment_s(fields.get("check_slot"), now_s, SLOT_MOST_S),
         good_checks=whole(fields.get("good_checks"), COUNT_MOST),
+        good_report_s=moment_s(fields.get("good_report"), now_s),
         fleet=whole(fields.get("fleet"), WORKERS_MOST),
         override=override,
         calls_per_minute=number(fields.get("calls_per_minute"), 0.0, CALLS_MOST) or 0.0,
@@ -130,6 +131,7 @@ def encode(record: Record) -> dict[str, str]:
         "transitions": json_text([_row(t) for t in record.transitions]) if record.transitions else "",
         "check_slot": iso(record.check_slot_s),
         "good_checks": str(record.good_checks or ""),
+        "good_report": iso(record.good_report_s),
         "fleet": str(record.fleet or ""),
         "check_found": record.check_found.value if record.check_found else "",
         "check_wanted": iso(record.check_wanted_s),
