@@ -29,6 +29,7 @@ FIELD_MANAGER = "openrouter-guard"
 _TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
 _FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
 _WORD_SHOWN = 40
+_DOWN = ("Available", "False")
 _FIRST_LOOK_S = 5.0
 """A controller has looked at what is new by then, and nothing that is worth keeping has come and gone."""
 
@@ -57,10 +58,15 @@ def is_untried(body: Mapping[str, Any]) -> bool:
     status = body.get("status") or {}
     if not status.get("observedGeneration"):
         return True
-    found = (each for each in status.get("conditions") or () if each.get("type") == "Available")
-    since = next((each.get("lastTransitionTime") for each in found if each.get("status") == "False"), None)
     made_s = unix_s(str(body["metadata"].get("creationTimestamp")))
-    return since is not None and 0.0 < unix_s(str(since)) <= made_s + _FIRST_LOOK_S
+    return 0.0 < _unavailable_since_s(status.get("conditions")) <= made_s + _FIRST_LOOK_S
+
+
+def _unavailable_since_s(conditions: Any) -> float:
+    """0 where nothing says so; of a custom kind they may be anything."""
+    found = (each for each in conditions if isinstance(each, Mapping)) if isinstance(conditions, list) else ()
+    since = (each.get("lastTransitionTime") for each in found if (each.get("type"), each.get("status")) == _DOWN)
+    return unix_s(str(next(since, "")))
 
 
 def is_kept(lever: Lever, value: Value, ours: Iterable[Mapping[str, Any]]) -> bool:

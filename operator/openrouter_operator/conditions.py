@@ -366,6 +366,28 @@ def unknown_since_s(status: Mapping[str, Any]) -> float | None:
     return None
 
 
+_TEXTS: Mapping[str, Sequence[str]] = {
+    "conditions": ("type", "status", "reason", "message", "lastTransitionTime"),
+    "problems": ("target", "reason", "message"),
+}
+_NESTED = frozenset(
+    ("upstream", "breaker", "targets", "progress", "problemCounts", "override", "lastPause", "lastResume")
+)
+
+
+def sound(resource: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The resource with its status as far as that has our shape: an older schema may have let anything in."""
+    status = resource.get("status")
+    known = status if isinstance(status, Mapping) else {}
+    kept = {name: value for name, value in known.items() if name not in _NESTED or isinstance(value, Mapping)}
+    return {**resource, "status": kept | {name: _with_texts(known.get(name), _TEXTS[name]) for name in _TEXTS}}
+
+
+def _with_texts(found: Any, names: Sequence[str]) -> list[Mapping[str, Any]]:
+    items = found if isinstance(found, list) else []
+    return [i for i in items if isinstance(i, Mapping) and all(isinstance(i.get(name), str) for name in names)]
+
+
 def rolling(status: Mapping[str, Any]) -> frozenset[str]:
     """The targets that an earlier round left alone for a rollout under way."""
     problems = status.get("problems") or ()

@@ -128,7 +128,7 @@ class Reconciler:
             Vanished: If the resource is gone.
         """
         async with self._turn:
-            resource = self._newest(resource)
+            resource = conditions.sound(self._newest(resource))
             if resource["metadata"].get("deletionTimestamp"):
                 return Outcome((), IDLE_S)
             old = resource.get("status") or {}
@@ -147,6 +147,7 @@ class Reconciler:
             NotLeading: If it is no longer ours to do.
         """
         async with self._turn:
+            resource = conditions.sound(resource)
             await self._withdraw(resource)
             owner, namespace = _owner(resource), resource["metadata"]["namespace"]
             orphans = specs.is_left_paused(resource)
