@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+import redis
 
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard, reset_circuit_breaker
 from openrouter_guard.rules.breaker import Phase
@@ -89,18 +91,60 @@ def test_after_a_refused_trial_call_it_does_not_spin(redis_url: str) -> None:
         assert took_s(guard.wait) < 0.7
 
 
-def test_half_open_as_many_go_as_there_are_permits_and_the_others_wait_for_the_verdict(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watch, "TURN_S", 60.0)
+def test_half_open_as_many_go_as_there_are_permits_and_none_of_them_is_refused(redis_url: str) -> None:
+    with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard, Guard(settings(redis_url)) as other:
+        half_open(guard)
+        until(lambda: other.state.phase is Phase.HALF_OPEN)
+        go, trials = threading.Event(), [Trial(each) for each in (guard, other) for _ in range(5)]
+        for trial in trials:
+            trial.start(go)
+        until(lambda: sum(trial.is_under_way for trial in trials) == 2)
+        time.sleep(2 * watch.TURN_S)
+        assert sum(trial.is_under_way for trial in trials) == 2
+        # Their success closes the breaker.
+        go.set()
+        until(lambda: all(trial.is_done for trial in trials))
+        assert not any(trial.is_refused for trial in trials)
+
+
+def test_a_permit_for_which_no_call_comes_is_given_to_others(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "HELD_S", 1.0)
+    with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard, Guard(settings(redis_url)) as other:
+        half_open(guard)
+        until(lambda: other.state.phase is Phase.HALF_OPEN)
+        idle = [Waiting(guard) for _ in range(2)]
+        assert all(each.result(within_s=5) for each in idle)
+        with pytest.raises(CallNotPermitted), other.call():
+            pytest.fail("both permits are held")
+        assert other.wait(timeout_s=10)
+        with other.call():
+            pass
+        until(lambda: guard.state.phase is Phase.CLOSED)
+
+
+def test_the_call_may_be_made_by_another_thread_than_the_one_that_waited(redis_url: str) -> None:
     with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard:
         half_open(guard)
-        waiting = [Waiting(guard) for _ in range(10)]
-        until(lambda: sum(each.result(within_s=0) is True for each in waiting) == 2)
-        with guard.call():
-            assert sum(each.result(within_s=0.02) is True for each in waiting) == 2
-        # Its success closes the breaker.
-        until(lambda: all(each.result(within_s=0) for each in waiting))
+        waiting = [Waiting(guard) for _ in range(2)]
+        assert all(each.result(within_s=5) for each in waiting)
+        with guard.call(), guard.call():
+            assert guard.state.phase is Phase.HALF_OPEN
+        until(lambda: guard.state.phase is Phase.CLOSED)
+
+
+def test_who_gives_up_while_it_asks_leaves_no_permit_taken(redis_url: str) -> None:
+    with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard, Guard(settings(redis_url)) as other:
+        half_open(guard)
+        until(lambda: other.state.phase is Phase.HALF_OPEN)
+        for _ in range(20):
+            guard.wait(timeout_s=0.0)
+        # What was held lapses; what was on its way went back.
+        until(lambda: not permits_held(redis_url), seconds=15)
+
+
+def permits_held(redis_url: str) -> bool:
+    with redis.Redis.from_url(redis_url) as client:
+        return bool(json.loads(client.hget("openrouter:state", "permits") or "{}"))
 
 
 def test_closing_the_guard_ends_it(redis_url: str) -> None:
@@ -109,6 +153,27 @@ def test_closing_the_guard_ends_it(redis_url: str) -> None:
     waiting = Waiting(guard)
     guard.close()
     assert not waiting.result(within_s=3)
+
+
+class Trial:
+    """A thread that waits for the guard and then makes a call, which takes until all may go on."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self.is_under_way = self.is_done = self.is_refused = False
+
+    def start(self, go: threading.Event) -> None:
+        threading.Thread(target=self._run, args=(go,), daemon=True).start()
+
+    def _run(self, go: threading.Event) -> None:
+        try:
+            if self._guard.wait(timeout_s=30):
+                with self._guard.call():
+                    self.is_under_way = True
+                    go.wait(30)
+        except CallNotPermitted:
+            self.is_refused = True
+        self.is_done = True
 
 
 class Waiting:

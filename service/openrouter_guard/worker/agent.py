@@ -176,6 +176,9 @@ class Agent:
 
     async def acquire(self, owner: str) -> bool:
         """Take one of the fleet's permits for *owner* and keep its lease alive until :meth:`release`."""
+        if self._permits.holds(owner):
+            # Taken while it waited.
+            return True
         # Who asks waits for less time than Redis is given: where it is known to be away, it is not asked.
         got = self._alone.acquire(owner) if self._alone.is_so else await self._acquire_of_fleet(owner)
         if got:

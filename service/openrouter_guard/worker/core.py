@@ -27,11 +27,12 @@ from openrouter_guard.store import Store, Timeouts
 
 from . import grants, process
 from .agent import FIRST_VIEW_S, Agent
+from .grants import Leave
 from .lane import Lane
 from .mistakes import Mistakes
 from .thread import LoopThread, ended, has_asyncio
 from .view import Desk, Ticket, View
-from .watch import Listeners, Watch
+from .watch import Door, Listeners, Watch
 
 __all__ = ["FIRST_VIEW_S", "Claim", "Core", "GuardState", "worker_name"]
 
@@ -122,11 +123,13 @@ class Core(Desk):
             CallNotPermitted: While open or rate limited, or while *model* is cooling down.
         """
         view = self.known()
-        blocked = view.refusal(model)
+        permit = grants.held(self.lane).permit if self.lane.held else ""
+        has_permit = permit != "" and holds_permit(view.record, permit)
+        blocked = view.cooling_s(model) if has_permit else view.refusal(model)
         if blocked is not None:
             self.refused.number += 1
             raise CallNotPermitted(*blocked)
-        return None if view.needs_permit else self._entered(view)
+        return None if has_permit or view.needs_permit else self._entered(view)
 
     def _entered(self, view: View) -> Ticket:
         """Leave for a call that needs no permit: while the fleet comes back, one start of this process.
@@ -146,7 +149,7 @@ class Core(Desk):
     def claim(self, caller: object) -> Claim:
         """Prepare to :meth:`ask`: the permit is kept no longer than *caller* lives, whatever strikes it."""
         agent, thread, _ = self._live or self._start()
-        owner = agent.owner(next(self._calls))
+        owner = grants.permit(self.lane) or self.lane.claim_any() or agent.owner(next(self._calls))
         drop = weakref.finalize(caller, thread.call, partial(_give_back, agent, owner))
         drop.atexit = False
         return Claim(owner, drop)
@@ -250,14 +253,14 @@ class Core(Desk):
     def state(self) -> GuardState:
         return _state(self.known())
 
-    def permitted(self) -> Future[bool]:
-        """Done once calls may go, or may be tried; true if that took a start. Who stops waiting cancels it."""
+    def permitted(self) -> Future[Leave]:
+        """Done once calls may go, or may be tried, with what that took. Who stops waiting cancels it."""
         agent, thread, watch = self._live or self._start()
-        has_start = grants.is_held(self.lane)
+        has = grants.held(self.lane)
 
-        async def permitted() -> bool:
+        async def permitted() -> Leave:
             await agent.looked.wait()
-            return await watch.permitted(has_start=has_start)
+            return await watch.permitted(has)
 
         return thread.submit(permitted)
 
@@ -373,7 +376,9 @@ class Core(Desk):
     def _made(self) -> _Live:
         worker_id = worker_name(self._settings.worker_id)
         agent = Agent(self._new_store(), self._settings.policy, worker_id, self)
-        watch = Watch(lambda: agent.view, self.lane, self._told.phase, partial(_tell, weakref.ref(self)))
+        calls = self._calls
+        door = Door(lambda: agent.owner(next(calls)), agent.acquire, partial(_give_back, agent))
+        watch = Watch(lambda: agent.view, self.lane, door, self._told.phase, partial(_tell, weakref.ref(self)))
         agent.on_view = watch.look
         agent.is_waited_for = lambda: watch.waiting > 0
         return _Live(agent, LoopThread("openrouter-guard", agent.farewell, agent.close), watch)

@@ -296,9 +296,9 @@ class Guard(_Guard):
         return guarded
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Block until calls may go, or while half-open may be tried; asks Redis nothing.
+        """Block until calls may go, or while half-open this thread's next call may be tried, with the permit for it.
 
-        A refusal is still possible afterwards: somebody else's call may have failed, or have taken the last permit.
+        A refusal is still possible afterwards: somebody else's call may have failed meanwhile.
 
         Returns:
             False if that did not come within *timeout_s* seconds, or if the guard was closed meanwhile.

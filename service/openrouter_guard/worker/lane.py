@@ -6,6 +6,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from openrouter_guard.rules.ramp import Ramp
 
@@ -20,6 +21,9 @@ class Lane:
 
     Args:
         lot: Draws from 0 to 1: who of all is the first to begin a call.
+
+    Attributes:
+        held: Permits of the fleet that were taken for who waited, and that no call has used yet.
     """
 
     def __init__(self, lot: Callable[[], float] = random.random) -> None:
@@ -28,7 +32,9 @@ class Lane:
         self._left = 0.0
         self._at_s = 0.0
         self._promised: deque[float] = deque()
+        self._granted = 0
         self._turn = threading.RLock()
+        self.held: set[str] = set()
 
     def enter(self, ramp: Ramp, now_s: float, *, queues: bool = False) -> float:
         """Begin a call now, if it is its turn.
@@ -46,6 +52,11 @@ class Lane:
             self._follow(ramp, now_s)
             if self._left >= 1:
                 self._left -= 1
+                self._granted += queues
+                return 0.0
+            if self._granted and not queues:
+                # Of a task that waited and has the call made by another one.
+                self._granted -= 1
                 return 0.0
             while self._promised and self._promised[0] <= now_s:
                 self._promised.popleft()
@@ -55,10 +66,21 @@ class Lane:
                 self._promised.append(start_s)
             return start_s - now_s
 
-    def give_back(self) -> None:
-        """A start that was taken, and of which nothing came."""
+    def use(self) -> None:
+        """Begin a call by a start that was taken for who waited."""
         with self._turn:
-            self._left += 1
+            self._granted = max(self._granted - 1, 0)
+
+    def claim(self, permit: str) -> bool:
+        """Take a permit that is :attr:`held` for the call to come; False if it is not any more."""
+        with suppress(KeyError):
+            self.held.remove(permit)
+            return True
+        return False
+
+    def claim_any(self) -> str:
+        """Take one that is held, for a task that makes the call for one that waited; empty if there is none."""
+        return next((permit for permit in tuple(self.held) if self.claim(permit)), "")
 
     def _follow(self, ramp: Ramp, now_s: float) -> None:
         known = self._ramp
@@ -66,6 +88,7 @@ class Lane:
         if known is None or known.from_s != ramp.from_s or known.is_held is not ramp.is_held:
             self._left = self._lot() + ramp.begun(now_s) / ramp.processes
             self._promised.clear()
+            self._granted = 0
         elif now_s > self._at_s:
             self._left += (ramp.begun(now_s) - ramp.begun(self._at_s)) / ramp.processes
         else:

@@ -95,7 +95,11 @@ class View:
         if standing is not None and standing.kind is OverrideKind.DISABLED:
             return None
         blocked = None if self.is_look_due else self.block_s()
-        return blocked or cooling_s(self.models, model, now_s=self.now_s, policy=self.policy)
+        return blocked or self.cooling_s(model)
+
+    def cooling_s(self, model: str) -> tuple[float, str] | None:
+        """How long calls to *model* must wait and why, whatever holds for all; None if they may go."""
+        return cooling_s(self.models, model, now_s=self.now_s, policy=self.policy)
 
     @property
     def ramp(self) -> Ramp | None:

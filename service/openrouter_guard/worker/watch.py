@@ -11,24 +11,42 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from openrouter_guard.rules.breaker import Phase
 
+from .grants import NOTHING, Leave
 from .lane import Lane
 from .view import View
 
-__all__ = ["Listeners", "Watch"]
+__all__ = ["Door", "Listeners", "Watch"]
 
 logger = logging.getLogger(__name__)
 
 TURN_S = 1.0
-"""Half-open, so often as many of those who wait in this process may try as the fleet has permits."""
+"""Half-open, so often the first of those who wait in this process asks for a permit."""
+HELD_S = 5.0
+"""For so long a permit is held for the call of who waited for it."""
+MOMENT_S = 0.01
 
 T = TypeVar("T")
+
+
+class Door(NamedTuple):
+    """Where permits of the fleet are taken, and given back.
+
+    Attributes:
+        name: Names a new one.
+        acquire: Takes it, if it can be had.
+        give_back: Gives it back, if it is held.
+    """
+
+    name: Callable[[], str]
+    acquire: Callable[[str], Awaitable[bool]]
+    give_back: Callable[[str], None]
 
 
 class Watch:
@@ -37,6 +55,7 @@ class Watch:
     Args:
         view: The present view.
         lane: This process' starts while the fleet comes back.
+        door: Where there are permits.
         phase: The breaker's effective state, as it was last told.
         on_phase: Called with the view whenever that is another one.
 
@@ -44,9 +63,17 @@ class Watch:
         waiting: How many wait to be permitted.
     """
 
-    def __init__(self, view: Callable[[], View], lane: Lane, phase: Phase, on_phase: Callable[[View], None]) -> None:
+    def __init__(
+        self,
+        view: Callable[[], View],
+        lane: Lane,
+        door: Door,
+        phase: Phase,
+        on_phase: Callable[[View], None],
+    ) -> None:
         self._view = view
         self._lane = lane
+        self._door = door
         self._queue = asyncio.Lock()
         self.waiting = 0
         self._phase = phase
@@ -54,8 +81,6 @@ class Watch:
         self._telling: asyncio.Task[None] | None = None
         self._replaced = asyncio.Event()
         self._not_before_s = 0.0
-        self._turn_ends_s = 0.0
-        self._let = 0
 
     def start(self) -> None:
         self._telling = asyncio.create_task(self._tell_for_ever())
@@ -69,46 +94,67 @@ class Watch:
         """All permits are out: nobody need try again so soon, unless the breaker closes."""
         self._not_before_s = time.monotonic() + retry_after_s
 
-    async def permitted(self, *, has_start: bool = False) -> bool:
-        """Return once calls may go, or may be tried: then for as many of those who wait as there may be permits.
+    async def permitted(self, has: Leave = NOTHING) -> Leave:
+        """Return once calls may go, or may be tried: then for as many of those who wait as there are permits.
 
-        They wait in a queue, so that nobody is late for a start that was meant for it.
+        They wait in a queue, so that nobody is late for a start that was meant for it, and half-open one at a time
+        asks for a permit.
 
         Args:
-            has_start: Whether who waits has taken one already.
+            has: What who waits has taken already.
 
         Returns:
-            Whether it has taken a start of this process: while the fleet comes back, a call needs one.
+            What it has now for the call to come.
         """
         self.waiting += 1
         try:
             async with self._queue:
-                return await self._permitted(has_start=has_start)
+                while isinstance(leave := await self._leave(has), float):
+                    await self._next(leave)
+                return leave
         finally:
             self.waiting -= 1
 
-    async def _permitted(self, *, has_start: bool) -> bool:
-        while True:
-            wait_s = max(self._blocked_s(), 0.0) or self._held_s()
-            view = self._view()
-            ramp = None if wait_s else view.ramp
-            if ramp is not None and not has_start:
-                wait_s = self._lane.enter(ramp, view.now_s, queues=True)
-            if wait_s <= 0:
-                return ramp is not None
-            await self._next(wait_s)
+    async def _leave(self, has: Leave) -> Leave | float:
+        """What the first of those who wait has for its call, or for how long it must wait yet, in seconds."""
+        blocked_s, view = self._blocked_s(), self._view()
+        if blocked_s > 0:
+            return blocked_s
+        if view.needs_permit:
+            if has.permit in self._lane.held:
+                return has
+            permit = await self._permit()
+            return Leave(permit=permit) if permit else self._again_s()
+        ramp = view.ramp
+        if ramp is None or has.is_start:
+            return has if has.is_start else NOTHING
+        return self._lane.enter(ramp, view.now_s, queues=True) or Leave(is_start=True)
 
-    def _held_s(self) -> float:
-        """How long one more must wait for its turn to try; 0 if it is its turn, or none is needed."""
-        view, now_s = self._view(), time.monotonic()
-        if not view.needs_permit:
-            return 0.0
-        if now_s >= self._turn_ends_s:
-            self._turn_ends_s, self._let = now_s + TURN_S, 0
-        if self._let >= view.policy.permits:
-            return self._turn_ends_s - now_s
-        self._let += 1
-        return 0.0
+    async def _permit(self) -> str:
+        """Take one of the fleet's permits for the call to come; its name, or none."""
+        owner = self._door.name()
+        asking = asyncio.ensure_future(self._door.acquire(owner))
+        try:
+            is_taken = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # Nobody waits any more for what is on its way.
+            asking.add_done_callback(lambda _: self._door.give_back(owner))
+            raise
+        if not is_taken:
+            return ""
+        self._lane.held.add(owner)
+        asyncio.get_running_loop().call_later(HELD_S, self._lapsed, owner)
+        return owner
+
+    def _lapsed(self, owner: str) -> None:
+        """Give a permit back for which no call came: others may have one to make, and are asked first."""
+        if self._lane.claim(owner):
+            self.refused(HELD_S)
+            self._door.give_back(owner)
+
+    def _again_s(self) -> float:
+        """When to ask again for a permit, where nothing happens until then."""
+        return TURN_S if self._view().needs_permit else MOMENT_S
 
     async def _tell_for_ever(self) -> None:
         # Until the first view comes, nothing is known that could differ.
