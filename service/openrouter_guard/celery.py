@@ -5,7 +5,7 @@
 
 A task that was already taken when the pause began is refused like any other call: it goes back to the queue with the
 time that it has to wait, and that counts as no retry. So it does where a client has wrapped the refusal in an error
-of its own.
+of its own, and where its call was made and the upstream broke it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from celery.utils.log import get_logger
 from .errors import CallNotPermitted
 from .worker.causes import refusal_in
 from .worker.guard import Guard
+from .worker.observe import was_upstreams_fault
 
 __all__ = ["GuardedTask", "pause_while_open"]
 
@@ -34,16 +35,25 @@ HOLD_S = 1.5
 MIN_COUNTDOWN_S = 1.0
 """A task never goes back for less. Celery notes that it is retried only once it is back in the queue: whoever takes
 it from there at once may be done before, and the task would be noted as retried for ever, its result lost."""
+ROUNDS = "openrouter_guard_rounds"
+"""The header that counts how often the upstream has broken a task."""
+MAX_ROUND_S = 60.0
 MAX_COUNTDOWN_S = 300.0
 """A longer wait is taken in parts, shorter than a broker's visibility timeout, after which a task would run twice."""
 
 
 class GuardedTask(celery.Task):
-    """A task that goes back to the queue where its call to OpenRouter was not permitted.
+    """A task that goes back to the queue where its call to OpenRouter was not permitted, or the upstream broke it.
 
     What it does until then it does again: make the call early, or let the task be repeatable. ``max_retries`` and
     ``autoretry_for`` are left for what really fails. Called directly or eagerly it raises what the call did.
+
+    Attributes:
+        upstream_rounds: So many times goes a task back that the upstream broke, later each time; then that counts as
+            any other error, for it may be the task that breaks its model. 0: it counts from the first time on.
     """
+
+    upstream_rounds = 5
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -52,7 +62,7 @@ class GuardedTask(celery.Task):
             # It has been retried, ignored or rejected: that is settled.
             raise
         except Exception as error:
-            if self._refusal(error) is None:
+            if self._refusal(error) is None and not self._is_broken(error):
                 raise
             raise self.retry(exc=error) from error
 
@@ -67,16 +77,31 @@ class GuardedTask(celery.Task):
         max_retries: int | None = None,
         **options: Any,
     ) -> Any:
-        """Celery's own, but that a refusal is no retry: not of those that ``max_retries`` allows."""
-        refused = self._refusal(exc or sys.exc_info()[1])
-        if refused is None:
+        """Celery's own, but that what the upstream did is no retry: not of those that ``max_retries`` allows."""
+        error = exc or sys.exc_info()[1]
+        if (refused := self._refusal(error)) is not None:
+            exc, eta = refused, None
+            countdown = max(MIN_COUNTDOWN_S, min(_held_back_s(refused), MAX_COUNTDOWN_S))
+        elif self._is_broken(error):
+            countdown = max(countdown or 0.0, min(MIN_COUNTDOWN_S * 2**self._rounds, MAX_ROUND_S))
+            options["headers"] = (self.request.headers or {}) | {ROUNDS: self._rounds + 1}
+        else:
             return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
-        wait_s = max(MIN_COUNTDOWN_S, min(_held_back_s(refused), MAX_COUNTDOWN_S))
         self.request.retries -= 1
         try:
-            return super().retry(args, kwargs, refused, throw, None, wait_s, max_retries, **options)
+            return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
         finally:
             self.request.retries += 1
+
+    @property
+    def _rounds(self) -> int:
+        rounds = (self.request.headers or {}).get(ROUNDS) or getattr(self.request, ROUNDS, 0)
+        return rounds if isinstance(rounds, int) else 0
+
+    def _is_broken(self, error: BaseException | None) -> bool:
+        """Whether the upstream broke it, and it may go back once more."""
+        has_queue = not (self.request.called_directly or self.request.is_eager)
+        return has_queue and self._rounds < self.upstream_rounds and was_upstreams_fault(error)
 
     def _refusal(self, error: BaseException | None) -> CallNotPermitted | None:
         """The refusal behind *error*, for a task that has a queue to go back to."""

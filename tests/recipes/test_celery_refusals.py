@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import celery
@@ -50,7 +50,7 @@ def app() -> Iterator[celery.Celery]:
         yield app
 
 
-def run(task: Any, retries: int = 0) -> BaseException | None:
+def run(task: Any, retries: int = 0, headers: Mapping[str, Any] | None = None) -> BaseException | None:
     """Run it as a worker does, and return what it raises."""
     task.push_request(
         called_directly=False,
@@ -60,7 +60,7 @@ def run(task: Any, retries: int = 0) -> BaseException | None:
         kwargs={},
         retries=retries,
         delivery_info={"exchange": "", "routing_key": "celery"},
-        headers={},
+        headers=dict(headers or {}),
     )
     try:
         task()
@@ -122,6 +122,32 @@ def test_an_error_of_its_own_is_a_retry_like_any_other(app: celery.Celery) -> No
     (message,) = sent(app)
     assert message.headers["retries"] == 2
     assert isinstance(run(app.task(name="another")(fails)), ClientError)
+
+
+def broken() -> None:
+    raise TimeoutError("no answer")
+
+
+@pytest.mark.parametrize("options", [{}, {"autoretry_for": (Exception,), "retry_backoff": True}], ids=["", "auto"])
+def test_what_the_upstream_broke_goes_back_too_later_each_time_and_then_counts(
+    app: celery.Celery, options: dict[str, Any]
+) -> None:
+    task = app.task(max_retries=0, **options)(broken)
+    headers: dict[str, Any] = {}
+    waits_s = []
+    for _ in range(task.upstream_rounds):
+        raised = run(task, headers=headers)
+        assert isinstance(raised, Retry)
+        waits_s.append(raised.when)
+        (message,) = sent(app)
+        assert message.headers["retries"] == 0
+        headers = message.headers
+    assert waits_s == [1, 2, 4, 8, 16]
+    assert isinstance(run(task, headers=headers), TimeoutError)
+
+
+def test_it_counts_at_once_where_that_is_asked_for(app: celery.Celery) -> None:
+    assert isinstance(run(app.task(upstream_rounds=0)(broken)), TimeoutError)
 
 
 @pytest.mark.parametrize("settled", [Ignore(), Reject("no", requeue=False), Retry(exc=refused())], ids=repr)
