@@ -14,10 +14,11 @@ from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.ramp import Ramp
 from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.worker import agent
 from openrouter_guard.worker.lane import Lane
 from openrouter_guard.worker.view import View, monotonic_offset
 from tests.waiting import until
-from tests.worker.guards import half_open, settings
+from tests.worker.guards import fail, half_open, settings
 
 POLICY = Policy(permits=2, ramp_s=30)
 RAMP = Ramp(100.0, 130.0, 2, 60, 5.0, processes=6)
@@ -158,3 +159,25 @@ def test_who_waits_is_let_through_in_its_turn_and_is_not_refused_then(busy: Guar
     started = asyncio.run(fleet())
     assert len(started) == 20
     assert max(started) - min(started) > 0.5
+
+
+def test_who_waits_is_counted_among_those_who_share_the_ramp(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "SIGN_S", 0.2)
+    with Guard(settings(redis_url)) as failing, Guard(settings(redis_url)) as waiting:
+        fail(failing, 5)
+        until(lambda: waiting.state.phase == "open")
+        assert failing._core.view.record.live_reporters == 1
+        # It has nothing to report.
+        assert not waiting.wait(timeout_s=1.0)
+        until(lambda: failing._core.view.record.live_reporters == 2)
+
+
+def test_a_fleet_that_is_stopped_in_its_first_minute_comes_back_by_the_rate_it_had(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client, Guard(settings(redis_url)) as guard:
+        with guard.call():
+            pass
+        guard.flush()
+        client.hset("openrouter:state", mapping={"calls_counted": "200", "calls_since": str(int(time.time()) - 20)})
+        fail(guard, 5)
+        until(lambda: guard.state.phase == "open")
+        until(lambda: 500 < guard._core.view.record.calls_per_minute < 700)
