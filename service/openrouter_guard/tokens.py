@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from .errors import ConfigurationError
 from .variables import PREFIX as _PREFIX
 
-__all__ = ["ReportToken", "Tokens", "tokens_in"]
+__all__ = ["ReportToken", "Reporters", "Tokens", "tokens_in"]
 
 TOKEN_MIN = 16
+AUDIENCE = "openrouter-guard"
+_NAMESPACE = re.compile(r"([a-z0-9-]{1,63})(?:=([a-z0-9-]{1,40}(?:\+[a-z0-9-]{1,40})*))?")
+_AUDIENCE = re.compile(r"[!-~]{1,200}")
 _TOKEN = re.compile(rf"[!-~]{{{TOKEN_MIN},}}")
 _BOUND = re.compile(r"([a-z0-9-]{1,40}(?:\+[a-z0-9-]{1,40})*)=(.*[^=].*)")
 """Which scopes a token is for; one that ends in ``=``, as base64 may, says nothing of them."""
@@ -31,18 +34,35 @@ class ReportToken:
 
 
 @dataclass(frozen=True, slots=True)
+class Reporters:
+    """ServiceAccounts of the cluster whose tokens may do what a report token may.
+
+    Attributes:
+        namespaces: Where they are, each with the scopes that it is for; no scopes: all. None: no token is looked at.
+        audience: For whom a token must have been issued: one for the API server must not be sent about.
+        server: The address of the API server, which says whose a token is.
+    """
+
+    namespaces: tuple[tuple[str, frozenset[str]], ...] = ()
+    audience: str = AUDIENCE
+    server: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """What those must send who read or write over HTTP. Left out of every representation.
 
     Attributes:
         read: Empty: everybody may read.
         write: Empty: nobody may write. Who writes may read.
-        report: Those who send one of these may report and take permits, and nothing else.
+        report: Those who send one of these may report, take permits and ask the gate, and nothing else.
+        reporters: So may those with a token of these ServiceAccounts.
     """
 
     read: str = field(default="", repr=False)
     write: str = field(default="", repr=False)
     report: tuple[ReportToken, ...] = ()
+    reporters: Reporters = Reporters()
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -64,7 +84,8 @@ def tokens_in(environ: Mapping[str, str], scopes: Set[str]) -> Tokens:
         raise ConfigurationError(
             f"{_PREFIX}READ_TOKEN and {_PREFIX}WRITE_TOKEN are the same: choose two, or everybody who reads may write"
         )
-    tokens = Tokens(read, write, _report_tokens(environ.get(f"{_PREFIX}REPORT_TOKEN", ""), scopes))
+    report = _report_tokens(environ.get(f"{_PREFIX}REPORT_TOKEN", ""), scopes)
+    tokens = Tokens(read, write, report, _reporters(environ, scopes))
     if any(each.token in (read, write) for each in tokens.report):
         raise ConfigurationError(
             f"A token of {_PREFIX}REPORT_TOKEN is that of {_PREFIX}READ_TOKEN or {_PREFIX}WRITE_TOKEN too: choose "
@@ -76,15 +97,45 @@ def tokens_in(environ: Mapping[str, str], scopes: Set[str]) -> Tokens:
 def _report_tokens(text: str, scopes: Set[str]) -> tuple[ReportToken, ...]:
     """Tokens between spaces, each for all scopes or, written ``team-a+team-b=<token>``, for some."""
     found = tuple(map(_report_token, text.split()))
-    unknown = {name for each in found for name in each.scopes} - scopes
-    if unknown:
-        raise ConfigurationError(
-            f"{_PREFIX}REPORT_TOKEN names the scope {min(unknown)!r}, which this service does not look after: "
-            f"choose of {', '.join(sorted(scopes))}"
-        )
+    _refuse_unknown(f"{_PREFIX}REPORT_TOKEN", {name for each in found for name in each.scopes}, scopes)
     if len({each.token for each in found}) < len(found):
         raise ConfigurationError(f"{_PREFIX}REPORT_TOKEN has a token twice: name all of its scopes in one place")
     return found
+
+
+def _reporters(environ: Mapping[str, str], scopes: Set[str]) -> Reporters:
+    """Namespaces between spaces, each for all scopes or, written ``workers=team-a+team-b``, for some."""
+    name = f"{_PREFIX}REPORTER_NAMESPACES"
+    found = [(text, _NAMESPACE.fullmatch(text)) for text in environ.get(name, "").split()]
+    wrong = next((text for text, match in found if match is None), None)
+    if wrong is not None:
+        raise ConfigurationError(f"{name} has {wrong!r}: write namespaces such as workers or workers=team-a+team-b")
+    namespaces = {match[1]: frozenset((match[2] or "").split("+")) - {""} for _, match in found if match}
+    if len(namespaces) < len(found):
+        raise ConfigurationError(f"{name} has a namespace twice: name all of its scopes in one place")
+    _refuse_unknown(name, {scope for each in namespaces.values() for scope in each}, scopes)
+    audience = environ.get(f"{_PREFIX}REPORTER_AUDIENCE", "").strip() or AUDIENCE
+    if not _AUDIENCE.fullmatch(audience):
+        raise ConfigurationError(f"{_PREFIX}REPORTER_AUDIENCE cannot be used: write one word, such as {AUDIENCE}")
+    return Reporters(tuple(namespaces.items()), audience, _api_server(name, environ)) if namespaces else Reporters()
+
+
+def _api_server(name: str, environ: Mapping[str, str]) -> str:
+    host = environ.get("KUBERNETES_SERVICE_HOST", "")
+    if not host:
+        raise ConfigurationError(
+            f"{name} is set, but this process runs in no cluster: KUBERNETES_SERVICE_HOST is not there"
+        )
+    port = environ.get("KUBERNETES_SERVICE_PORT") or "443"
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+def _refuse_unknown(name: str, named: Set[str], scopes: Set[str]) -> None:
+    if unknown := named - scopes:
+        raise ConfigurationError(
+            f"{name} names the scope {min(unknown)!r}, which this service does not look after: "
+            f"choose of {', '.join(sorted(scopes))}"
+        )
 
 
 def _report_token(text: str) -> ReportToken:

@@ -50,6 +50,8 @@ NAMES = frozenset(
         "RECHECK_SECONDS",
         "REDIS_TIMEOUT_SECONDS",
         "REFUSALS_WANTED",
+        "REPORTER_AUDIENCE",
+        "REPORTER_NAMESPACES",
         "REPORT_TOKEN",
         "RESET_TIMEOUT_SECONDS",
         "SCOPE",

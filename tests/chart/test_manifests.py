@@ -37,6 +37,7 @@ EVERYTHING: dict[str, Any] = {
     "imagePullSecrets": [{"name": "pull"}],
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "healthService": {
+        "reporters": {"namespaces": {"workers": [], "chat": ["team-a", "c"]}},
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example"}],
         "writeToken": {"existingSecret": {"name": "tokens"}},
         "reportToken": {"existingSecret": {"name": "tokens"}},
@@ -88,9 +89,9 @@ def environ(manifests: Manifests, name: str) -> dict[str, Any]:
 
 
 def as_the_process_sees(environ: dict[str, Any]) -> dict[str, str]:
-    """The environment without what only a cluster can fill in, but with some Redis."""
+    """The environment without what only a cluster can fill in, but with some Redis and some API server."""
     written = {name: value for name, value in environ.items() if isinstance(value, str)}
-    return {**written, "REDIS_URL": "redis://redis"}
+    return {**written, "REDIS_URL": "redis://redis", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
 
 
 def operator_settings(manifests: Manifests) -> OperatorSettings:
@@ -165,6 +166,17 @@ class TestPods:
     def test_only_the_operator_has_a_token(self, minimal: Manifests) -> None:
         assert pod(minimal, HEALTH_SERVICE)["automountServiceAccountToken"] is False
         assert pod(minimal, OPERATOR)["automountServiceAccountToken"] is True
+
+    def test_the_health_service_has_one_where_it_asks_whose_tokens_are_sent(self, everything: Manifests) -> None:
+        spec = pod(everything, HEALTH_SERVICE)
+        assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == (HEALTH_SERVICE, True)
+        role = everything.one("ClusterRole", "guard-openrouter-guard-reviews")
+        assert rules(role) == {("authentication.k8s.io", "tokenreviews", "create")}
+        (subject,) = everything.one("ClusterRoleBinding", role["metadata"]["name"])["subjects"]
+        assert (subject["kind"], subject["name"]) == ("ServiceAccount", HEALTH_SERVICE)
+        reporters = Settings.from_env(as_the_process_sees(environ(everything, HEALTH_SERVICE))).tokens.reporters
+        assert dict(reporters.namespaces) == {"workers": set(), "chat": {"team-a", "c"}}
+        assert reporters.audience == "openrouter-guard"
 
     @BOTH
     def test_no_service_sets_a_variable_of_ours(self, minimal: Manifests, name: str) -> None:
@@ -309,7 +321,8 @@ class TestRights:
 
     def test_a_role_in_each_listed_namespace_instead(self, everything: Manifests) -> None:
         roles = {each["metadata"]["namespace"]: rules(each) for each in everything.all("Role")}
-        assert not everything.all("ClusterRole", "ClusterRoleBinding")
+        assert all(rules(each).isdisjoint(RIGHTS) for each in everything.all("ClusterRole"))
+        assert OPERATOR not in str([each["subjects"] for each in everything.all("ClusterRoleBinding")])
         assert roles.keys() == {"guard", "team-a", "team-b"}
         assert roles["team-a"] == roles["team-b"] == RIGHTS
 

@@ -16,6 +16,7 @@ DOCUMENT = Path(__file__).parents[2] / ".github" / "SECURITY.md"
 SWITCHED: Mapping[str, Mapping[str, Any]] = {
     "secrets": {"readSecrets": True},
     "customresourcedefinitions": {"kinds": ["rollouts.argoproj.io"]},
+    "tokenreviews": {"reporters": {"namespaces": {"workers": []}}},
 }
 """What an option brings."""
 
@@ -32,8 +33,10 @@ def told() -> set[tuple[str, str, str]]:
 
 
 def given(helm: Helm, values: Mapping[str, Any]) -> set[tuple[str, str, str]]:
-    """The operator's in the chart; what goes with an uninstall is left out."""
-    text = helm.run("template", "guard", str(CHART), values={**MINIMAL, "operator": dict(values)})
+    """Those in the chart; what goes with an uninstall is left out."""
+    service = {"reporters": values.get("reporters", {})}
+    own = {name: value for name, value in values.items() if name != "reporters"}
+    text = helm.run("template", "guard", str(CHART), values={**MINIMAL, "operator": own, "healthService": service})
     roles = [each for each in yaml.safe_load_all(text) if each and each["kind"] in {"Role", "ClusterRole"}]
     return {
         (group, resource, verb)

@@ -19,6 +19,7 @@ from .auth import OPEN_PATHS, Access, ReadersOnly
 from .headers import Observed
 from .openapi import completed
 from .prepared import Prepared
+from .reviews import Reviews
 from .routes import ROUTERS
 from .routes.common import PREFIX
 from .scopes import Scopes
@@ -97,7 +98,8 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     app.prepared = Prepared(Turns(super(_App, app).__call__, _QUICK), scopes.default, STATUS_PATH)
     for router in ROUTERS:
         app.include_router(router)
-    access = app.state.access = Access(settings.tokens)
+    reporters = settings.tokens.reporters
+    access = app.state.access = Access(settings.tokens, Reviews(reporters) if reporters.namespaces else None)
     if access.is_needed_to_read:
         app.add_middleware(ReadersOnly, access=access, scope=settings.scope)
     if settings.cors_origins:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from enum import StrEnum
 
 from fastapi import Request
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from openrouter_guard.settings import Tokens
 
 from .problems import problem
+from .reviews import Reviews, ReviewUnavailable
 
 __all__ = ["HOW_TO_WRITE", "Access", "ReadersOnly", "Right"]
 
@@ -48,9 +49,15 @@ class Right(StrEnum):
 
 
 class Access:
-    """What each request may do."""
+    """What each request may do.
 
-    def __init__(self, tokens: Tokens) -> None:
+    Args:
+        tokens: The ones that are set.
+        reviews: What the cluster says of others; None: nobody is asked.
+    """
+
+    def __init__(self, tokens: Tokens, reviews: Reviews | None = None) -> None:
+        self._reviews = reviews
         self._read = _digest(tokens.read) if tokens.read else None
         self._write = _digest(tokens.write) if tokens.write else None
         self._report = [(_digest(each.token), each.scopes) for each in tokens.report]
@@ -58,6 +65,20 @@ class Access:
     @property
     def is_needed_to_read(self) -> bool:
         return self._read is not None
+
+    async def know(self, authorization: str) -> None:
+        """Ask the cluster whose a token is that is none of those set; first of all where one may report.
+
+        Raises:
+            HTTPException: 503 if it does not say.
+        """
+        scheme, _, token = authorization.partition(" ")
+        if self._reviews is None or scheme.lower() != "bearer" or self.of_bearer(authorization) is not Right.NOTHING:
+            return
+        try:
+            await self._reviews.look(token.strip())
+        except ReviewUnavailable as error:
+            raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
 
     def of_bearer(self, authorization: str) -> Right:
         """The right of a bearer token; who writes may read."""
@@ -99,7 +120,7 @@ class Access:
             HTTPException: 403 where reporting is off, or the token may only read, or is for other scopes; 401 without
                 a good token.
         """
-        if self._write is None and not self._report:
+        if self._write is None and not self._report and self._reviews is None:
             raise HTTPException(403, HOW_TO_REPORT)
         authorization = request.headers.get("authorization", "")
         right = self.of_bearer(authorization)
@@ -109,9 +130,14 @@ class Access:
 
     def is_for(self, authorization: str, scope: str) -> bool:
         """Whether a token to report with is for that scope."""
-        given = _digest(authorization.partition(" ")[2].strip())
-        scopes = [names for known, names in self._report if hmac.compare_digest(given, known)]
-        return bool(scopes) and (not scopes[0] or scope in scopes[0])
+        token = authorization.partition(" ")[2].strip()
+        given = _digest(token)
+        found = [names for known, names in self._report if hmac.compare_digest(given, known)]
+        scopes = found[0] if found else self._reviewed(token)
+        return scopes is not None and (not scopes or scope in scopes)
+
+    def _reviewed(self, token: str) -> Set[str] | None:
+        return None if self._reviews is None else self._reviews.scopes_of(token)
 
     def _of_token(self, token: str) -> Right:
         # All are compared in full, and digests have one length: the time says nothing about the token.
@@ -119,6 +145,7 @@ class Access:
         may_write = self._write is not None and hmac.compare_digest(given, self._write)
         may_read = self._read is not None and hmac.compare_digest(given, self._read)
         may_report = sum(hmac.compare_digest(given, known) for known, _ in self._report) > 0
+        may_report = may_report or self._reviewed(token) is not None
         if may_report and not (may_write or may_read):
             return Right.REPORT
         return Right.WRITE if may_write else Right.READ if may_read else Right.NOTHING
@@ -144,6 +171,12 @@ class ReadersOnly:
             return
         request = Request(scope)
         authorization = request.headers.get("authorization", "")
+        if request.scope["path"] == _GATE or _REPORTED_TO.fullmatch(request.scope["path"]):
+            try:
+                await self._access.know(authorization)
+            except HTTPException as error:
+                await problem(request, error.status_code, error.detail, error.headers)(scope, receive, send)
+                return
         right = self._access.of_reader(authorization)
         if right is Right.REPORT and (why := self._refused(request, authorization)):
             await problem(request, 403, why)(scope, receive, send)

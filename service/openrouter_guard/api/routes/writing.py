@@ -33,16 +33,17 @@ class ForWriters(Route):
         handle = super().get_route_handler()
 
         async def checked(request: Request) -> Response:
-            self._let_in(request)
+            await self._let_in(request)
             if _has_body(request) and not _is_json(request.headers.get("content-type", "")):
                 raise HTTPException(415, "Send JSON, with 'Content-Type: application/json'")
             return await handle(Request(request.scope, _bounded(request.receive)))
 
         return checked
 
-    def _let_in(self, request: Request) -> None:
+    async def _let_in(self, request: Request) -> None:
         access: Access = request.app.state.access
         if self.is_for_reporters:
+            await access.know(request.headers.get("authorization", ""))
             access.require_report(
                 request, request.query_params.get("scope") or of_app(request).default.settings.scope
             )
