@@ -8,6 +8,8 @@ on this machine, on a Valkey of its own. The figures are shown and never asserte
     reports        how much of what workers report arrives, and what it costs Redis, beside the existing scheme
     propagation    from the failure that opens until every worker of a fleet refuses
     half_open      how many calls reach an upstream that is just coming back; what a killed trial call leaves behind
+    outage_cost    calls, tasks and work that an outage costs a fleet, beside what others do
+    waits          what the longest wait of an open breaker costs, and outages of up to an hour (simulated)
     redis_away     what a call costs while Redis is frozen or gone
     imports        what importing the library costs
     false_trips    how often chance alone opens the breaker, and how soon an outage does (simulated)
@@ -18,5 +20,6 @@ on this machine, on a Valkey of its own. The figures are shown and never asserte
     soak           a steady load while the store is killed twice: answers that fail, memory that grows
 
 and the rest is what they share: measuring (rows, samples), forms (how each library guards a call), calling, fleet
-(processes), serving and load (HTTP servers and clients), existing_status, upstream, valkey.
+(processes), serving and load (HTTP servers and clients), existing_status, upstream, valkey, simulated_fleet,
+recovery, outage_fleet, outage_upstream, outage_strategies, outage_figures.
 """

@@ -42,6 +42,8 @@ class Effort:
         crashes: Stories in which the operator is killed.
         stories: Stories in which people, specs and the breaker do anything.
         exploring_s: For how long the interleavings of a small fleet are tried.
+        outages: How often each kind of outage strikes the fleets that are compared.
+        outage_s: For how long at least.
     """
 
     samples: int
@@ -69,6 +71,8 @@ class Effort:
     crashes: int
     exploring_s: float
     stories: int
+    outages: int
+    outage_s: float
 
 
 QUICK = Effort(
@@ -97,6 +101,8 @@ QUICK = Effort(
     crashes=200,
     exploring_s=600.0,
     stories=20,
+    outages=1,
+    outage_s=60.0,
 )
 FULL = Effort(
     samples=101,
@@ -124,6 +130,8 @@ FULL = Effort(
     crashes=200,
     exploring_s=3600.0,
     stories=400,
+    outages=5,
+    outage_s=60.0,
 )
 TINY = Effort(
     samples=3,
@@ -151,6 +159,8 @@ TINY = Effort(
     crashes=1,
     exploring_s=1.0,
     stories=1,
+    outages=1,
+    outage_s=3.0,
 )
 
 

@@ -15,10 +15,9 @@ import pytest
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.measuring import FULL, QUICK, TINY, WIDTH, Row, interleaved, line, percentile
 
-NEED_PEERS = {"closed_path", "half_open", "redis_away", "status"}
-HAS_PEERS = all(
-    importlib.util.find_spec(name) for name in ("aiobreaker", "cashews", "circuitbreaker", "purgatory", "pybreaker")
-)
+NEED_PEERS = {"closed_path", "half_open", "outage_cost", "redis_away", "status"}
+PEERS = ("aiobreaker", "cashews", "circuitbreaker", "litellm", "purgatory", "pybreaker", "stamina")
+HAS_PEERS = all(importlib.util.find_spec(name) for name in PEERS)
 
 
 ON_A_CLUSTER = {"operator_pauses", "operator_crashes", "operator_states"}
