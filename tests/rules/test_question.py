@@ -294,3 +294,21 @@ def test_where_nobody_answers_it_opens_a_quarter_of_a_second_later(
     if isinstance(plain.breaker, Open):
         # Times are written down to the microsecond.
         assert isinstance(settle(ours, at_s + ANSWER_S + 1e-5).breaker, Open)
+
+
+@pytest.mark.parametrize(
+    ("round_trip_s", "within_s"),
+    [
+        pytest.param(0.0, 0.25, id="next door"),
+        pytest.param(0.03, 0.25, id="in the next country"),
+        pytest.param(0.08, 0.42, id="over an ocean"),
+        pytest.param(0.15, 0.7, id="at the other end of the world"),
+        pytest.param(60.0, 1.0, id="on the moon"),
+    ],
+)
+def test_a_question_from_afar_leaves_time_for_its_answers(round_trip_s: float, within_s: float) -> None:
+    record = settling.asked_from_afar(settle(failed(9)), round_trip_s)
+    assert settle(record, NOW_S) == record
+    assert settle(record, NOW_S + within_s - 0.01) == record
+    assert isinstance(settle(record, NOW_S + within_s + 0.01).breaker, Open)
+    assert asked(parse(encode(record), NOW_S)) == asked(record)

@@ -19,6 +19,7 @@ from openrouter_guard.rules.question import Question
 from openrouter_guard.rules.signals import SUCCESS
 from openrouter_guard.worker.flight import Flight
 from openrouter_guard.worker.view import Ended, Ticket
+from tests.relay import distant
 from tests.waiting import until
 from tests.worker.guards import fail, settings
 
@@ -90,11 +91,16 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 @contextmanager
-def bad_luck(*guards: Guard, well: Guard, calls: int = 40) -> Iterator[None]:
-    """A start in which the first calls to come back have failed; so many others, of the same moment, go on."""
+def bad_luck(*guards: Guard, well: Guard, calls: int = 40, later_s: float = 0.0) -> Iterator[None]:
+    """A start in which the first calls to come back have failed; so many others, of the same moment, go on.
+
+    Args:
+        later_s: They began so much later: of far clocks it is known less well what they show.
+    """
     with ExitStack() as goes_on:
         early, late = ExitStack(), ExitStack()
         early.enter_context(failing(guards[0], calls=1))
+        time.sleep(later_s)
         goes_on.enter_context(under_way(well, calls))
         time.sleep(0.3)
         late.enter_context(failing(*guards, calls=2 if len(guards) > 1 else 4))
@@ -108,6 +114,17 @@ def test_a_fleet_whose_other_calls_are_still_under_way_goes_on(redis_url: str, c
     with fleet(redis_url, 4) as guards, bad_luck(*guards[:3], well=guards[3]):
         until(lambda: client.hget(STATE, "acquitted"))
         until(lambda: all(guard.state.failures == 0 for guard in guards))
+        assert all(guard.state.phase is Phase.CLOSED for guard in guards)
+
+
+def test_far_from_redis_the_answers_are_waited_for(redis_url: str, client: redis.Redis) -> None:
+    port = int(redis_url.rpartition(":")[2].partition("/")[0])
+    with (
+        distant(port, 0.12) as far,
+        fleet(f"redis://127.0.0.1:{far}/0", 4) as guards,
+        bad_luck(*guards[:3], well=guards[3], later_s=0.2),
+    ):
+        until(lambda: client.hget(STATE, "acquitted"))
         assert all(guard.state.phase is Phase.CLOSED for guard in guards)
 
 

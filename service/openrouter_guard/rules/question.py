@@ -30,6 +30,12 @@ __all__ = [
 
 ANSWER_S = 0.25
 """How long a question waits for answers."""
+ANSWERING_S = 0.1
+"""So long a large fleet takes to answer, where Redis is next door."""
+ROUND_TRIPS = 4
+"""So many it takes at the most from the thought of a question to its answers: a commit, a push, a look, an answer."""
+AHEAD_MOST_S = 0.75
+"""A question is never put further ahead than this, for what lies far ahead is taken for a clock that was set back."""
 HELD_S = 2.0
 """For so long a question holds the run of failures together, whoever may be late to decide on it."""
 ACQUITTED_S = 5.0
@@ -114,6 +120,17 @@ class Question:
     usual_s: float
     since_s: float
     answers: int = 0
+
+    def from_afar(self, round_trip_s: float) -> Question:
+        """The question as it is put from so far away, if that is too far for answers to be there in time.
+
+        All wait for as long from the time that it bears, older workers too, so it is dated ahead.
+
+        Args:
+            round_trip_s: What an answer of Redis takes.
+        """
+        ahead_s = ANSWERING_S + ROUND_TRIPS * round_trip_s - ANSWER_S
+        return replace(self, at_s=round(self.at_s + max(0.0, min(ahead_s, AHEAD_MOST_S)), 6))
 
     def is_due(self, now_s: float) -> bool:
         """Whether it is time to decide."""

@@ -22,6 +22,7 @@ from .transitions import CHECKS_SUCCEEDED, now_closed, now_open, released
 
 __all__ = [
     "answered",
+    "asked_from_afar",
     "counted",
     "found_lately",
     "knowing",
@@ -141,6 +142,14 @@ def answered(record: Record, calls: int, now_s: float) -> Record:
         return record
     question = replace(breaker.question, answers=breaker.question.answers + calls, at_s=now_s - ANSWER_S)
     return replace(record, breaker=replace(breaker, question=question))
+
+
+def asked_from_afar(record: Record, round_trip_s: float) -> Record:
+    """The record with a question, just put, that waits for answers from so far away; ``round_trip_s`` is to Redis."""
+    breaker = record.breaker
+    if not isinstance(breaker, Closed) or breaker.question is None:
+        return record
+    return replace(record, breaker=replace(breaker, question=breaker.question.from_afar(round_trip_s)))
 
 
 def _after_older_writer(record: Record, now_s: float, policy: Policy) -> Record:

@@ -89,7 +89,7 @@ class Agent:
         self._heard: Record | None = None
         # One conversation at a time, so that an older answer never replaces a newer one.
         self._turn = asyncio.Lock()
-        self._known = Knowledge(policy, worker_id, self._answers.is_only, self._spoken)
+        self._known = Knowledge(policy, worker_id, self._answers.is_only, self._spoken, lambda: store.round_trip_s)
         self._decisions = Decisions(store, self._turn, self._alone, self._latest, self._adopt, self._note_away)
         decided = self._decisions.commit
         fleet = Fleet(self._latest, lambda: self._seen_s, self._known.to_decide_on, self._adopt, decided)

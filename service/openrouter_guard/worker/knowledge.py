@@ -23,18 +23,25 @@ class Knowledge:
         by: Who decides.
         is_only: Whether there is nobody else to ask.
         answer: How many calls of this process speak against the failures, at that time.
+        round_trip_s: How long Redis takes to answer, in seconds.
 
     Attributes:
         shared: The state as last read; what Redis lost stays known as it was.
     """
 
     def __init__(
-        self, policy: Policy, by: str, is_only: Callable[[Record], bool], answer: Callable[[Question, float], int]
+        self,
+        policy: Policy,
+        by: str,
+        is_only: Callable[[Record], bool],
+        answer: Callable[[Question, float], int],
+        round_trip_s: Callable[[], float],
     ) -> None:
         self._policy = policy
         self._by = by
         self._is_only = is_only
         self._answer = answer
+        self._round_trip_s = round_trip_s
         self.shared: Record | None = None
 
     def take(self, record: Record | None, now_s: float) -> Record:
@@ -62,8 +69,11 @@ class Knowledge:
         """The record with what follows from it."""
         after = settling.settled(record, now_s=now_s, policy=self._policy, by=self._by)
         question = question_in(after)
-        if question is None or not self._is_only(after):
+        if question is None:
             return after
+        if not self._is_only(after):
+            is_new = question_in(record) is None
+            return settling.asked_from_afar(after, self._round_trip_s()) if is_new else after
         # Nobody waits for what only we could say.
         answered = settling.answered(after, self._answer(question, now_s), now_s)
         return settling.settled(answered, now_s=now_s, policy=self._policy, by=self._by)
