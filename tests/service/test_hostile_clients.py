@@ -199,6 +199,7 @@ def test_probes_are_answered_and_memory_stays(
     assert slowest_s < ANSWER_S + 10 * usual_s
     assert most - before < GROWTH_MAX
     until(lambda: ask(f"{service.url}{STATUS.decode()}"))
+    assert "Traceback" not in service.log  # a client that goes is no mistake of ours
 
 
 def test_who_never_ends_a_request_is_cut_off_and_the_log_says_so_once(service: Serving) -> None:

@@ -76,6 +76,24 @@ class _Flow(FlowControl):
         self._on_resume()
 
 
+class _Quiet:
+    """A transport to answer over: what comes after its end goes nowhere, without an error of ours.
+
+    uvloop's own raises where the client has gone and nobody has been told yet.
+    """
+
+    __slots__ = ("_transport", "close", "is_closing")
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.close = transport.close
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if not self.is_closing():
+            self._transport.write(data)
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol for HTTP/1.1, within bounds.
 
@@ -105,6 +123,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self._wanted)
+        self._quiet = _Quiet(transport)
         transport.set_write_buffer_limits(high=WRITE_BYTES)
         self.server_state.enter(self)
 
@@ -226,6 +245,7 @@ class Connection(HttpToolsProtocol):
         elif self.app is _busy:
             self.app = self.config.loaded_app
         super().on_headers_complete()
+        self.cycle.transport = cast("Transport", self._quiet)
         self._stage = _BODY
         self._body_bytes = self._untold_bytes = 0
 
@@ -325,6 +345,8 @@ class Connection(HttpToolsProtocol):
         self._unfed, self.headers, self.url = b"", [], b""
         if self.cycle is not None:
             self.cycle.body.clear()
+            self.cycle.disconnected = True  # what is still said to it is said to nobody
+            self.cycle.message_event.set()
         self.parser = None  # type: ignore[assignment]  # as the base class does
         self.server_state.leave(self)
         if self.held_bytes:

@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 CONNECTIONS_MAX = 1000
 RESERVE = 64
 """So many more are let in, for the probes alone, while all others are being answered."""
-HELD_MAX_BYTES = 8 * 1024 * 1024
+HELD_MAX_BYTES = 4 * 1024 * 1024
 """What all requests that are not answered yet may take together."""
-A_ROUND = 16
+A_ROUND = 4
 """So many requests that came behind others begin in one round of the event loop."""
 STUCK_MAX = 64
 """So many clients at a time may leave their answers untaken."""

@@ -29,8 +29,9 @@ STOP_S = 5
 BACKLOG = 2048
 DEAF_MS = 30_000
 """A client that takes nothing of what was sent for so long is cut off by the system."""
-BUFFER_BYTES = 128 * 1024
-"""What the system keeps of one connection in each direction: more is memory of ours that clients could fill."""
+SENT_BYTES, TAKEN_BYTES = 128 * 1024, 16 * 1024
+"""What the system keeps of one connection on the way out, and on the way in. What came is read at once, of a thousand
+clients before one is answered: it is memory of ours that they fill."""
 OTHER_FILES = 128
 """What is open besides the clients' connections."""
 _TICKS = 10
@@ -117,8 +118,8 @@ def listening(host: str, port: int) -> socket.socket:
     # With the protocol named, asyncio sends small pieces at once; else each answer would wait 40 ms for the client.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        listener.setsockopt(socket.SOL_SOCKET, buffer, BUFFER_BYTES)
+    for buffer, size in ((socket.SO_RCVBUF, TAKEN_BYTES), (socket.SO_SNDBUF, SENT_BYTES)):
+        listener.setsockopt(socket.SOL_SOCKET, buffer, size)
     if _USER_TIMEOUT is not None:
         # Its connections inherit it: one whose client takes nothing would stay half-closed for ever.
         listener.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, DEAF_MS)
