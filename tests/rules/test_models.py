@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 
 from openrouter_guard.rules import hiding, models
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.models import FREE, Model, Models, Notes, Run, cooling_s, of_fleet, parse, run_of
+from openrouter_guard.rules.models import (
+    FREE,
+    Model,
+    Models,
+    Notes,
+    Run,
+    are_any_back,
+    back_since_s,
+    cooling_s,
+    of_fleet,
+    parse,
+    run_of,
+)
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, ErrorType, Signal
 
 NOW_S = 1_000.0
@@ -64,6 +76,22 @@ def test_the_wait_ends_by_time_alone() -> None:
     found = after([DOWN] * 5)
     assert cooling_s(found, "a", now_s=NOW_S + 4.9, policy=POLICY) is not None
     assert cooling_s(found, "a", now_s=NOW_S + 5, policy=POLICY) is None
+
+
+def test_once_it_is_over_a_few_try_until_one_succeeds() -> None:
+    found = after([DOWN] * 5)
+    assert back_since_s(found, "a", now_s=NOW_S + 4.9, policy=POLICY) is None
+    assert back_since_s(found, "a", now_s=NOW_S + 6, policy=POLICY) == (NOW_S + 5, True)
+    assert are_any_back(found, now_s=NOW_S + 6, policy=POLICY)
+    assert back_since_s(found, "b", now_s=NOW_S + 6, policy=POLICY) is None
+    # Nobody waits for ever for a success that is never told.
+    assert back_since_s(found, "a", now_s=NOW_S + 5 + 2 * POLICY.ramp_s, policy=POLICY) is None
+    assert back_since_s(after([DOWN] * 5 + [SUCCESS]), "a", now_s=NOW_S + 6, policy=POLICY) is None
+
+
+def test_after_their_cap_no_single_free_model_is_waited_for() -> None:
+    found = after([CAPPED], model="a:free")
+    assert back_since_s(found, "b:free", now_s=NOW_S + 3_601, policy=POLICY) == (NOW_S + 3_600, False)
 
 
 def test_the_cap_of_the_free_models_is_theirs_together() -> None:

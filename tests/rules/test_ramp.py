@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_guard.rules.admission import admitted_share, ramp
+from openrouter_guard.rules.admission import admitted_share, model_ramp, ramp
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Policy
+from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.question import Evidence
 from openrouter_guard.rules.ramp import LASTS_CALLS, Ramp
 from openrouter_guard.rules.settling import settled
@@ -129,6 +130,32 @@ class TestProbation:
         after = settled(seen, now_s=105, policy=POLICY, by="me")
         assert share(after, 105) == pytest.approx(0.1)
         assert share(after, 111) == 1.0
+
+
+class TestModel:
+    """Its wait was over at 100 s."""
+
+    def back(self, now_s: float, *, is_held: bool) -> Ramp | None:
+        return model_ramp(RECORD, 100.0, is_held=is_held, now_s=now_s, policy=POLICY)
+
+    def share(self, now_s: float, *, is_held: bool) -> float:
+        found = self.back(now_s, is_held=is_held)
+        return found.share(now_s) if found else 1.0
+
+    def test_its_calls_come_back_in_a_ramp(self) -> None:
+        assert self.share(100.0, is_held=False) == pytest.approx(2 / 25)
+        assert self.share(100.0, is_held=False) < self.share(103.0, is_held=False) < 1
+        assert self.share(113.0, is_held=False) == 1.0
+
+    def test_until_one_has_succeeded_it_does_not_grow_but_for_a_ramps_time(self) -> None:
+        assert self.share(129.0, is_held=True) == pytest.approx(2 / 25)
+        assert self.share(129.0, is_held=True) < self.share(133.0, is_held=True) < 1
+        assert self.share(143.0, is_held=True) == 1.0
+
+    def test_where_a_person_has_said_that_calls_may_go_there_is_none(self) -> None:
+        forced = Override(OverrideKind.FORCED_CLOSED, "ann", "", 500.0)
+        record = replace(RECORD, override=forced)
+        assert model_ramp(record, 100.0, is_held=True, now_s=101.0, policy=POLICY) is None
 
 
 class TestRateLimit:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import redis
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.rules.models import FINE_KEPT, Model
 from tests.waiting import until
 
@@ -65,6 +66,35 @@ def test_its_calls_wait_in_the_whole_fleet_and_others_go(guard: Guard, other: Gu
     assert not is_refused(guard, "works")
     assert not is_refused(guard, None)
     assert (guard.state.phase, guard.state.failures) == (Phase.CLOSED, 0)
+
+
+def test_once_the_wait_is_over_few_try_until_a_call_has_succeeded(redis_url: str) -> None:
+    settings = Settings(redis_url, policy=Policy(cooldown_s=1.0, permits=1))
+    fleet = [Guard(settings) for _ in range(8)]
+    for each in fleet:
+        call(each, "works")
+        each.flush()
+    fail(fleet[0], "broken", 5)
+    until(lambda: all(failures(each, "broken") == 5 for each in fleet))
+    until(lambda: fleet[0]._core.view.cooling_s("broken") is None)
+    with ExitStack() as under_way:
+        went = [_went(each, under_way) for each in fleet]
+        assert sum(went) <= 4
+        until(lambda: any(_went(each, under_way) for each in fleet))
+    # One that succeeds lets the others know within a moment, though successes may wait.
+    until(lambda: all(failures(each, "broken") == 0 for each in fleet), seconds=6)
+    assert not any(is_refused(each, "broken") for each in fleet)
+    for each in fleet:
+        each.close()
+
+
+def _went(guard: Guard, under_way: ExitStack) -> bool:
+    try:
+        under_way.enter_context(guard.call("broken"))
+    except CallNotPermitted as refused:
+        assert refused.reason == "recovering"  # noqa: PT017  what else it may be, no test is of
+        return False
+    return True
 
 
 def test_where_a_second_one_fails_so_it_is_the_upstream(guard: Guard) -> None:

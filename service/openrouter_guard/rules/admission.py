@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from .breaker import Closed, Open, Phase, Policy
 from .override import OverrideKind
@@ -15,6 +17,7 @@ __all__ = [
     "admitted_share",
     "block_s",
     "kept_visible",
+    "model_ramp",
     "ramp",
 ]
 
@@ -49,6 +52,23 @@ def ramp(record: Record, *, now_s: float, policy: Policy) -> Ramp | None:
     return found if found and found.calls > found.first and now_s < found.ends_s else None
 
 
+def model_ramp(record: Record, since_s: float, *, is_held: bool, now_s: float, policy: Policy) -> Ramp | None:
+    """How the calls to one model come back after its wait, None where all may go.
+
+    Args:
+        record: The fleet's.
+        since_s: When the wait was over.
+        is_held: Whether no call to it has succeeded since.
+        now_s: The time.
+        policy: The settings of the rules.
+    """
+    if record.standing(now_s) is not None:
+        return None
+    from_s = since_s + policy.ramp_s if is_held and now_s >= since_s + policy.ramp_s else since_s
+    found = _of_fleet(record, 0.0, policy)(from_s, from_s + policy.ramp_s, is_held=is_held and from_s == since_s)
+    return found if found.calls > found.first and now_s < found.ends_s else None
+
+
 def _ramp(breaker: Closed, record: Record, now_s: float, policy: Policy) -> Ramp | None:
     from_s, held_s = max(breaker.since_s, breaker.ramp_from_s), breaker.held_until_s
     is_held = breaker.on_probation
@@ -57,14 +77,20 @@ def _ramp(breaker: Closed, record: Record, now_s: float, policy: Policy) -> Ramp
         is_held = now_s < held_s + policy.ramp_s
         from_s = held_s if is_held else held_s + policy.ramp_s
         until_s = from_s + policy.ramp_s
+    failing_s = (breaker.evidence.since_s or from_s) if breaker.failures else math.inf
+    made = _of_fleet(record, breaker.call_s, policy)
+    return made(from_s, until_s, failing_s=failing_s, is_held=is_held) if from_s else None
+
+
+def _of_fleet(record: Record, call_s: float, policy: Policy) -> Callable[..., Ramp]:
+    """A ramp for as many calls as the fleet makes; ``call_s`` is how long one takes, 0 if nobody knows."""
     processes, healthy = max(record.live_reporters, 1), record.calls_per_minute / 60
-    call_s = max(CALL_S[0], min(breaker.call_s or UNKNOWN_CALL_S, CALL_S[1]))
+    call_s = max(CALL_S[0], min(call_s or UNKNOWN_CALL_S, CALL_S[1]))
     if healthy:
         # The trial may have been a short one: at the healthy rate, calls of a fleet that is busy last longer.
         call_s = max(call_s, min(processes / healthy, UNKNOWN_CALL_S))
     calls = max(processes, record.fleet, healthy * call_s)
-    failing_s = (breaker.evidence.since_s or from_s) if breaker.failures else math.inf
-    return Ramp(from_s, until_s, policy.permits, calls, call_s, processes, failing_s, is_held) if from_s else None
+    return partial(Ramp, first=policy.permits, calls=calls, call_s=call_s, processes=processes)
 
 
 def admitted_share(record: Record, *, now_s: float, policy: Policy) -> float:

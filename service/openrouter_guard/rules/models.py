@@ -25,6 +25,8 @@ __all__ = [
     "Models",
     "Notes",
     "Run",
+    "are_any_back",
+    "back_since_s",
     "clean",
     "cooling",
     "cooling_s",
@@ -216,6 +218,27 @@ def cooling(models: Models, *, now_s: float, policy: Policy) -> dict[str, tuple[
     """The models whose calls must wait, until when and why."""
     found = {name: (_until_s(model, policy), model.reason) for name, model in models.items()}
     return {name: end for name, end in found.items() if end[0] > now_s}
+
+
+def back_since_s(models: Models, model: str, *, now_s: float, policy: Policy) -> tuple[float, bool] | None:
+    """When the wait of *model* was over, and whether no call to it has succeeded since; None if it was not lately.
+
+    Of the cap of the free models no success of a single one tells.
+    """
+    name = model if model == FREE else clean(model)
+    names = [name for name in ((name, FREE) if name.endswith(FREE) else (name,)) if name in models]
+    backs = [(_until_s(models[name], policy), name != FREE and models[name].failures > 0) for name in names]
+    return max((back for back in backs if _is_lately(back[0], now_s, policy)), default=None)
+
+
+def are_any_back(models: Models, *, now_s: float, policy: Policy) -> bool:
+    """Whether the wait of any of them was over lately."""
+    return any(_is_lately(_until_s(model, policy), now_s, policy) for model in models.values())
+
+
+def _is_lately(until_s: float, now_s: float, policy: Policy) -> bool:
+    """For as long as its first success may begin a ramp, and that may last."""
+    return 0 <= now_s - until_s < 2 * policy.ramp_s
 
 
 def lost(known: Models, seen: Models, *, now_s: float, policy: Policy) -> Models:

@@ -28,8 +28,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .causes import refusal_in
-from .core import GuardState
 from .guard import AsyncGuard, Guard
+from .guard_state import GuardState
 from .manager import OpenRouterStateManager
 from .observe import was_upstreams_fault
 from .panel import get_circuit_breaker_status, open_circuit_breaker, reset_circuit_breaker

@@ -252,6 +252,8 @@ class Agent:
         gathered = self._outbox.gather(self.view, is_alone=self._alone.is_so)
         if gathered.notes.models is not self.view.models:
             self.view = replace(self.view, models=gathered.notes.models)
+        if gathered.brings_back:
+            self._work.set()
         for signal in gathered.doubts.values():
             self._decisions.soon(partial(self._doubted, signal))
         for batch in self._outbox.batches(gathered.alone, self.view.now_s):

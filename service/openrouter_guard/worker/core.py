@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import os
-import socket
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
 from openrouter_guard.edge import Edge
 from openrouter_guard.errors import CallNotPermitted
-from openrouter_guard.rules.breaker import HalfOpen, Open, Phase
-from openrouter_guard.rules.hiding import without_keys
-from openrouter_guard.rules.parsing import text_of
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, OpenRouterState, Signal
 from openrouter_guard.rules.trial_calls import holds_permit
@@ -27,20 +21,20 @@ from openrouter_guard.store import Store, Timeouts
 
 from . import grants, process
 from .agent import FIRST_VIEW_S, Agent
+from .entering import Lanes
 from .grants import Leave
+from .guard_state import GuardState, reason_of, state_of
 from .lane import Lane
 from .mistakes import Mistakes
+from .names import worker_name
 from .thread import LoopThread, ended, has_asyncio
 from .view import Desk, Ticket, View
 from .watch import Door, Listeners, Watch
 
-__all__ = ["FIRST_VIEW_S", "Claim", "Core", "GuardState", "worker_name"]
+__all__ = ["FIRST_VIEW_S", "Claim", "Core"]
 
 NO_PERMIT_RETRY_S = 1.0
 RECOVERING = "recovering"
-NAME_MOST = 200
-"""A permit is named after its worker, and a longer name than can be read again is nobody's."""
-
 FLUSH_SHARE = 0.8
 """Of the time that closing may take: what reporting the rest may use up."""
 TURN_S = 0.5
@@ -67,25 +61,6 @@ class Claim(NamedTuple):
     drop: weakref.finalize[..., object]
 
 
-@dataclass(frozen=True, slots=True)
-class GuardState:
-    """The breaker as this worker sees it.
-
-    Attributes:
-        phase: Effective state.
-        reason: What opened the breaker; empty while closed.
-        retry_after_s: Seconds until calls may be tried; 0 while they may.
-        failures: Failures in a row, of the whole fleet.
-        epoch: Number of the current state.
-    """
-
-    phase: Phase
-    reason: str
-    retry_after_s: float
-    failures: int
-    epoch: int
-
-
 class Core(Desk):
     """One guard's machinery. Starts on first use, and anew in a forked child; ends once nobody refers to it.
 
@@ -105,7 +80,7 @@ class Core(Desk):
         self.mistakes = Mistakes()
         self._listeners: Listeners[GuardState] = Listeners()
         self._threads = Edge("No thread can be started, calls go unguarded", "Calls are guarded again")
-        self._told = _state(View(Record(), 0.0))
+        self._told = state_of(View(Record(), 0.0))
         process.watched(self)
 
     # -- admission ------------------------------------------------------------------------------------------------
@@ -129,22 +104,24 @@ class Core(Desk):
         if blocked is not None:
             self.refused.number += 1
             raise CallNotPermitted(*blocked)
-        return None if has_permit or view.needs_permit else self._entered(view)
+        return None if has_permit or view.needs_permit else self._entered(view, model)
 
-    def _entered(self, view: View) -> Ticket:
+    def _entered(self, view: View, model: str) -> Ticket:
         """Leave for a call that needs no permit: while the fleet comes back, one start of this process.
 
         Raises:
             CallNotPermitted: If there is none yet.
         """
-        ramp = view.ramp
-        if ramp is None or grants.taken(self.lane):
-            return view.ticket
-        wait_s = self.lane.enter(ramp, view.now_s)
+        wait_s = self._lanes.wait_s(view, model)
         if wait_s:
             self.refused.number += 1
             raise CallNotPermitted(wait_s, RECOVERING)
         return view.ticket
+
+    @property
+    def lane(self) -> Lane:
+        """Who of this process begins a call while the fleet comes back."""
+        return self._lanes.fleet
 
     def claim(self, caller: object) -> Claim:
         """Prepare to :meth:`ask`: the permit is kept no longer than *caller* lives, whatever strikes it."""
@@ -179,11 +156,11 @@ class Core(Desk):
         blocked = view.refusal()
         if blocked is None and not view.needs_permit:
             # Somebody's trial call succeeded meanwhile.
-            return self._entered(view)
+            return self._entered(view, "")
         self.refused.number += 1
         thread.call(partial(watch.refused, NO_PERMIT_RETRY_S))
         raise CallNotPermitted(
-            *(blocked or (NO_PERMIT_RETRY_S, _reason(view.record) or OpenRouterState.RATE_LIMITED))
+            *(blocked or (NO_PERMIT_RETRY_S, reason_of(view.record) or OpenRouterState.RATE_LIMITED))
         )
 
     async def _granted(self, agent: Agent, claim: Claim) -> bool:
@@ -251,7 +228,7 @@ class Core(Desk):
 
     @property
     def state(self) -> GuardState:
-        return _state(self.known())
+        return state_of(self.known())
 
     def permitted(self) -> Future[Leave]:
         """Done once calls may go, or may be tried, with what that took. Who stops waiting cancels it."""
@@ -274,7 +251,7 @@ class Core(Desk):
 
     def tell(self, view: View) -> None:
         """Tell the listeners of a transition."""
-        before, self._told = self._told, _state(view)
+        before, self._told = self._told, state_of(view)
         self._listeners.tell(before, self._told)
 
     def first_view(self) -> Future[bool]:
@@ -404,7 +381,7 @@ class Core(Desk):
         # Both are held for moments alone, and let in again the thread that holds them, wherever it was interrupted.
         self._turn = threading.RLock()
         self._showing = threading.RLock()
-        self.lane = Lane()
+        self._lanes = Lanes()
 
 
 def _tell(core: weakref.ref[Core], view: View) -> None:
@@ -417,32 +394,3 @@ def _give_back(agent: Agent, owner: str) -> None:
     """Give back a permit whose call is gone; one that is still on its way is given back when it comes."""
     if agent.holds(owner):
         agent.release(owner, NEUTRAL)
-
-
-def worker_name(given: str) -> str:
-    """What a worker is called wherever that is shown: as it says, without secrets, or by its process."""
-    return without_keys(text_of(given))[:NAME_MOST] or default_worker_id()
-
-
-def default_worker_id() -> str:
-    """``worker-{host}-{pid}``, as existing workers call themselves."""
-    return f"worker-{socket.gethostname()}-{os.getpid()}"
-
-
-def _state(view: View) -> GuardState:
-    waiting = view.block_s()
-    return GuardState(
-        phase=view.phase,
-        reason=_reason(view.record) or (waiting[1] if waiting else ""),
-        retry_after_s=waiting[0] if waiting else 0.0,
-        failures=view.record.breaker.failures,
-        epoch=view.record.epoch,
-    )
-
-
-def _reason(record: Record) -> str:
-    match record.breaker:
-        case Open(reason=reason) | HalfOpen(reason=reason):
-            return reason
-        case _:
-            return ""

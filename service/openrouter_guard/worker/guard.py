@@ -19,7 +19,8 @@ from openrouter_guard.rules.signals import SUCCESS, Signal
 from openrouter_guard.settings import Settings
 
 from . import grants, process
-from .core import FIRST_VIEW_S, Claim, Core, GuardState
+from .core import FIRST_VIEW_S, Claim, Core
+from .guard_state import GuardState
 from .observe import clock_s, of_answer, of_exception
 from .reading import of_told
 from .thread import ended, has_asyncio, waited

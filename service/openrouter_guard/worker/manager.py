@@ -35,7 +35,7 @@ from openrouter_guard.store import Batch, Seen, Store, Timeouts
 
 from . import state_data
 from .connecting import Handed, settings_of
-from .core import worker_name
+from .names import worker_name
 from .pending import Pending, last_of, result_of
 
 __all__ = ["OpenRouterStateManager"]

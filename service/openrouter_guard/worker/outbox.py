@@ -30,11 +30,13 @@ class Gathered:
         notes: Of single models, as known by now.
         doubts: Calls that gave reason to doubt the key or the credit, one of each kind.
         alone: The results once more, where this process decides alone.
+        brings_back: Whether a model that failed works again: others wait for that.
     """
 
     notes: models.Notes
     doubts: dict[ErrorType | None, Signal] = field(default_factory=dict)
     alone: deque[Pending] = field(default_factory=deque)
+    brings_back: bool = False
 
 
 class Outbox:
@@ -87,7 +89,9 @@ class Outbox:
         if signal is SUCCESS and not is_alone and not (model and notes.is_news(model, _ENDED, at_s)):
             pending.succeed(at_s, took_s)
             return
+        known = notes.models.get(model)
         result = result_of(signal, epoch, at_s, took_s=took_s, model=model, notes=notes)
+        gathered.brings_back |= known is not None and known.failures > 0 and signal is SUCCESS
         pending.add(result)
         if is_alone:
             last_of(gathered.alone, epoch, at_s, self._worker_id, self._policy).add(result)

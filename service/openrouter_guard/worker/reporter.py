@@ -16,7 +16,8 @@ from openrouter_guard.rules.parsing import text_of
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal, of_error_type, of_status
 
 from .connecting import Handed, settings_of
-from .core import Core, worker_name
+from .core import Core
+from .names import worker_name
 from .thread import ended
 from .view import Ticket
 

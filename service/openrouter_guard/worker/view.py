@@ -11,7 +11,7 @@ from openrouter_guard.rules import admission
 from openrouter_guard.rules.admission import block_s
 from openrouter_guard.rules.breaker import Closed, Phase, Policy
 from openrouter_guard.rules.limits import is_look_due
-from openrouter_guard.rules.models import Models, cooling, cooling_s
+from openrouter_guard.rules.models import Models, are_any_back, back_since_s, cooling, cooling_s
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.ramp import Ramp
 from openrouter_guard.rules.shared_state import Record
@@ -53,7 +53,7 @@ class View:
 
     def __post_init__(self) -> None:
         limited = self.record.upstream.limited_until_s > self.now_s
-        held_back = limited or self.ramp or cooling(self.models, now_s=self.now_s, policy=self.policy)
+        held_back = limited or self.ramp or self._waits_for_models
         is_closed = isinstance(self.record.breaker, Closed) and self.record.override is None
         ticket = Ticket(self.record.epoch, "")
         object.__setattr__(self, "ticket", ticket)
@@ -100,6 +100,19 @@ class View:
     def cooling_s(self, model: str) -> tuple[float, str] | None:
         """How long calls to *model* must wait and why, whatever holds for all; None if they may go."""
         return cooling_s(self.models, model, now_s=self.now_s, policy=self.policy)
+
+    @property
+    def _waits_for_models(self) -> bool:
+        now_s, policy = self.now_s, self.policy
+        return bool(cooling(self.models, now_s=now_s, policy=policy)) or are_any_back(
+            self.models, now_s=now_s, policy=policy
+        )
+
+    def model_ramp(self, model: str) -> Ramp | None:
+        """How the calls to *model* come back after its wait; None where all may go."""
+        now_s, policy = self.now_s, self.policy
+        back = back_since_s(self.models, model, now_s=now_s, policy=policy) if model else None
+        return back and admission.model_ramp(self.record, back[0], is_held=back[1], now_s=now_s, policy=policy)
 
     @property
     def ramp(self) -> Ramp | None:

@@ -1,0 +1,52 @@
+"""The breaker as a worker sees it, in the few words that its code may want."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openrouter_guard.rules.breaker import HalfOpen, Open, Phase
+from openrouter_guard.rules.shared_state import Record
+
+from .view import View
+
+__all__ = ["GuardState", "reason_of", "state_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class GuardState:
+    """The breaker as this worker sees it.
+
+    Attributes:
+        phase: Effective state.
+        reason: What opened the breaker; empty while closed.
+        retry_after_s: Seconds until calls may be tried; 0 while they may.
+        failures: Failures in a row, of the whole fleet.
+        epoch: Number of the current state.
+    """
+
+    phase: Phase
+    reason: str
+    retry_after_s: float
+    failures: int
+    epoch: int
+
+
+def state_of(view: View) -> GuardState:
+    """What a view comes to."""
+    waiting = view.block_s()
+    return GuardState(
+        phase=view.phase,
+        reason=reason_of(view.record) or (waiting[1] if waiting else ""),
+        retry_after_s=waiting[0] if waiting else 0.0,
+        failures=view.record.breaker.failures,
+        epoch=view.record.epoch,
+    )
+
+
+def reason_of(record: Record) -> str:
+    """What opened the breaker; empty while it is closed."""
+    match record.breaker:
+        case Open(reason=reason) | HalfOpen(reason=reason):
+            return reason
+        case _:
+            return ""
