@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import http.client
 import socket
 import ssl
@@ -142,6 +143,8 @@ def test_what_was_merely_handled_before_is_no_cause() -> None:
         http.client.CannotSendRequest(),
         redis.ConnectionError("away"),
         CallNotPermitted(5.0, "timeout"),
+        OSError(errno.EMFILE, "Too many open files"),
+        aiohttp.ClientOSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"),
     ],
     ids=lambda error: f"{type(error).__module__}.{type(error).__name__}",
 )
@@ -158,6 +161,21 @@ def test_the_callers_own_mistakes_are_none_of_the_upstreams(
     own: Exception, wrapper: Callable[[], Exception] | None
 ) -> None:
     assert of_exception(own if wrapper is None else caused(wrapper(), own)).effect is Effect.NEUTRAL
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        RuntimeError("Cannot send a request, as the client has been closed."),
+        UnicodeEncodeError("ascii", "Bearer é", 7, 8, "ordinal not in range(128)"),
+        TypeError("an event hook took the wrong arguments"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_sdk_takes_mistakes_in_code_for_a_lost_connection(mistake: Exception) -> None:
+    assert of_exception(caused(openai.APIConnectionError(request=REQUEST), mistake)).effect is Effect.NEUTRAL
+    lost = caused(RuntimeError("retried"), httpx.ReadError("cut"))
+    assert of_exception(caused(openai.APIConnectionError(request=REQUEST), lost)).effect is Effect.FAILURE
 
 
 def test_what_a_database_lost_its_connection_for_is_its_own_affair() -> None:
@@ -228,6 +246,10 @@ class TestOfLibrariesWithoutAnSdk:
             (ssl.SSLError("no"), NETWORK),
             (socket.gaierror("no name"), NETWORK),
             (asyncio.IncompleteReadError(b"", 5), NETWORK),
+            (OSError(errno.ENETUNREACH, "Network is unreachable"), NETWORK),
+            (OSError(errno.EHOSTUNREACH, "No route to host"), NETWORK),
+            (made("tornado.httpclient", "HTTPClientError", code=503, response=None), UNAVAILABLE),
+            (made("tornado.simple_httpclient", "HTTPTimeoutError", code=599, response=None), UNAVAILABLE),
             (subprocess.TimeoutExpired("x", 1), NEUTRAL),
             (FileNotFoundError("ca.pem"), NEUTRAL),
         ],
@@ -263,6 +285,26 @@ class TestOfLibrariesWithoutAnSdk:
             with pytest.raises(requests.exceptions.RetryError) as caught:
                 session.post(f"{base_url}/chat/completions", json=question)
         assert seen(of_exception(caught.value)) == expected
+
+    def test_urllib3_before_2_0_has_a_reason_and_no_cause(self) -> None:
+        refused = urllib3.exceptions.NewConnectionError(None, "refused")  # type: ignore[arg-type]
+        again = urllib3.exceptions.MaxRetryError(None, "/", urllib3.exceptions.ReadTimeoutError(None, "", "slow"))  # type: ignore[arg-type]
+        assert seen(of_exception(again)) == TIMEOUT
+        assert seen(of_exception(requests.exceptions.ConnectionError(again))) == TIMEOUT
+        full = urllib3.exceptions.MaxRetryError(None, "/", urllib3.exceptions.EmptyPoolError(None, "full"))  # type: ignore[arg-type]
+        assert seen(of_exception(requests.exceptions.ConnectionError(full))) == NEUTRAL
+        assert seen(of_exception(urllib3.exceptions.MaxRetryError(None, "/", refused))) == NETWORK  # type: ignore[arg-type]
+
+    def test_ray_has_a_cause_that_is_none_of_pythons(self) -> None:
+        assert seen(of_exception(made("ray.exceptions", "RayTaskError", cause=refused(503)))) == UNAVAILABLE
+
+    def test_openai_before_1_0(self) -> None:
+        down = made("openai.error", "ServiceUnavailableError", http_status=503, json_body=None, headers={})
+        assert seen(of_exception(down)) == UNAVAILABLE
+        oversized = {"error": {"message": "no", "metadata": {"reason": "weight_exceeds_budget"}}}
+        dear = made("openai.error", "APIError", http_status=402, http_body="{", json_body=oversized)
+        assert seen(of_exception(dear)) == NEUTRAL
+        assert seen(of_exception(made("openai.error", "Timeout"))) == TIMEOUT
 
     def test_a_redirect_without_end_is_no_network_error(self) -> None:
         reason = urllib3.exceptions.ResponseError("too many redirects")

@@ -35,6 +35,10 @@ def found(*pieces: bytes) -> list[bytes]:
         pytest.param(b": OPENROUTER PROCESSING\n\ndata: a\n: b\n\n", [b"a"], id="comments"),
         pytest.param(b"event: x\nid: 1\nretry: 5\ndata: a\ndatas: b\n\n", [b"a"], id="other fields"),
         pytest.param(b"\n\n\ndata: a\n\n\n\n", [b"a"], id="empty lines"),
+        pytest.param(b"event: error\ndata: a\n\ndata: b\n\n", [b'{"error":"a"}', b"b"], id="an error in words"),
+        pytest.param(b'data: {"a":1}\nevent:error\n\n', [b'{"error":{"a":1}}'], id="an error in JSON"),
+        pytest.param(b'event: error\ndata: {"error":1}\n\n', [b'{"error":1}'], id="an error that says so"),
+        pytest.param(b"event: errors\ndata: a\n\n", [b"a"], id="an event of a similar name"),
         pytest.param(b"data: a", [b"a"], id="cut short by the end"),
         pytest.param("data: ü\n\n".encode(), ["ü".encode()], id="UTF-8"),
         pytest.param(

@@ -91,6 +91,11 @@ def test_so_is_the_body(raised: Any) -> None:
     assert of_exception(raised(exhausted)).error_type is ErrorType.CREDITS_EXHAUSTED
 
 
+def test_what_an_sdk_cuts_out_of_the_body_is_in_its_response() -> None:
+    spoken = of_exception(openai_error(answer(402, message="Insufficient credits")))
+    assert spoken.refuses_credit, "openai hands out the error alone, which is no error without its name"
+
+
 @pytest.mark.parametrize(
     ("error", "error_type"),
     [

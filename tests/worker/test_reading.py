@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion
 
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.worker.observe import of_answer, of_exception
@@ -164,6 +165,13 @@ CASES = [
             ("lines with an error", LINE + BAD + b"\n", UNAVAILABLE),
         )
     ),
+    pytest.param(b'event: error\ndata: {"message": "cut"}\n\n', STREAM, UNAVAILABLE, id="an event called error"),
+    pytest.param(b"event: error\ndata: overloaded\n\n", {}, UNAVAILABLE, id="an event called error, in words"),
+    pytest.param(
+        CHUNK + b'event: error\ndata: {"code": 400}\n\n', STREAM, NEUTRAL, id="an event called error, the caller's"
+    ),
+    pytest.param(b"data: upstream connect error\n\n", STREAM, UNKNOWN, id="a stream of words"),
+    pytest.param(DONE, STREAM, UNKNOWN, id="an end before which nothing came"),
     pytest.param(LINE + LINE_DONE[:30], JSON, UNKNOWN, id="half of the last line"),
     pytest.param(LINE * 2_000 + LINE_DONE, JSON, SUCCESS, id="many lines"),
     pytest.param(LINE * 2_000 + BAD, JSON, UNAVAILABLE, id="an error behind many lines"),
@@ -341,6 +349,17 @@ def test_what_is_not_compressed_as_it_says_is_no_answer_for_any_client(kind: dic
 @pytest.mark.parametrize("status_code", [204, 205])
 def test_an_answer_that_has_no_body_lacks_none(status_code: int) -> None:
     assert seen(read(b"", JSON, status_code).signal()) == SUCCESS
+
+
+def test_an_encoding_has_an_older_name() -> None:
+    assert seen(read(gzip.compress(BAD), JSON | {"content-encoding": "x-gzip"}).signal()) == UNAVAILABLE
+
+
+def test_what_an_sdk_keeps_of_an_answer_that_is_none() -> None:
+    shapes: Any = [shape.values for shape in SHAPES]
+    for body, expected in shapes:
+        completion = ChatCompletion.construct(**body)
+        assert seen(of_told(200, body=completion)) == expected, body
 
 
 def test_an_encoding_that_it_cannot_read_leaves_the_status() -> None:

@@ -148,6 +148,10 @@ class TestTextThatOpenaiHandsOut:
         page: Any = PAGE.decode()
         assert seen(of_exception(raised(lambda: page.prettify()))) == NEUTRAL
 
+    def test_half_an_answer_is_a_failure(self) -> None:
+        error = raised(lambda: with_openai(200, b'{"id": "gen-1", "choi', {"content-type": "text/plain"}))
+        assert seen(of_exception(error)) == UNKNOWN
+
     def test_an_error_in_it_is_that_error(self) -> None:
         text: Any = '{"error": {"code": 502, "message": "cut"}}'
         assert seen(of_exception(raised(lambda: text.choices))) == UNAVAILABLE

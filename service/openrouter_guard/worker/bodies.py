@@ -14,9 +14,9 @@ from openrouter_guard.rules.parsing import json_of
 from openrouter_guard.rules.words import known_status
 
 from .causes import attribute
-from .search import ANSWERS, CODES, ErrorSearch
+from .search import ANSWERS, ErrorSearch
 
-__all__ = ["error_in", "is_blank", "is_page", "parsed", "searched"]
+__all__ = ["error_in", "is_blank", "is_cut", "is_page", "parsed", "searched"]
 
 _MARKS_MOST = 50_000
 WHOLE_BYTES = 65_536
@@ -27,6 +27,7 @@ _CHOICES_MOST = 16
 _BEGINNING = 256
 _ENDED_IN_ERROR: Mapping[str, Any] = {"message": "the answer ended in an error"}
 _PAGE = re.compile(rb"\s*<(?:!doctype|!--|\?xml|html|head|body)", re.IGNORECASE)
+_ANSWER = re.compile(rb'\s*\{\s*"(?:id|object|choices|provider|model|created)"\s*:')
 _PART = re.compile(r"response\.[a-z_]{1,64}\.")
 """Events about a part of a response, such as one of several models: others may do for it."""
 _NOT_COMPLETED: Mapping[str, Mapping[str, Any]] = {
@@ -61,6 +62,11 @@ def is_page(body: object) -> bool:
 def is_blank(body: object) -> bool:
     """Whether it is a text, and nothing is in it."""
     return isinstance(body, str | bytes) and not body[:SEARCHED_BYTES].strip()
+
+
+def is_cut(body: object) -> bool:
+    """Whether it is a text that begins as an answer in JSON does, and is no JSON."""
+    return _ANSWER.match(_beginning(body)) is not None and parsed(body) is None
 
 
 def _beginning(body: object) -> bytes:
@@ -132,17 +138,17 @@ def _given(value: object) -> Mapping[str, Any]:
 def _bare(body: object, *, is_refusal: bool) -> Mapping[str, Any]:
     """The body itself where it is the error, as gateways have it, and the events of the Responses API."""
     if not isinstance(body, Mapping):
-        return {}
+        # Of an SDK's object what its model does not know: pydantic keeps it apart.
+        extra = attribute(body, "model_extra")
+        known = {name: attribute(body, name) for name in ("type", "object", "status", *ANSWERS)}
+        return _bare({**known, **extra}, is_refusal=is_refusal) if isinstance(extra, Mapping) else {}
     if is_refusal:
         return body if "metadata" in body or ("message" in body and "code" in body) else {}
     if "error" in [body.get(name) for name in ("type", "object", "status")] or body.get("success") is False:
         return _of_several(body) or body
     if any(body.get(name) for name in ANSWERS):
         return {}
-    if known_status(body):
-        return body
-    codes = ({**body, "code": body[name]} for name in CODES if name in body)
-    return next((each for each in codes if known_status(each)), None) or _of_several(body)
+    return body if known_status(body) else _of_several(body)
 
 
 def _of_several(body: Mapping[str, Any]) -> Mapping[str, Any]:

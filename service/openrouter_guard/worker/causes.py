@@ -1,7 +1,8 @@
 """What lies behind an exception: those that caused it, and the members of groups, within bounds.
 
 Libraries wrap what happened: ``raise … from error`` says so, and so does a group. An exception that was merely raised
-while another was handled is no wrapper; but litellm wraps in no other way, and requests and urllib by an argument.
+while another was handled is no wrapper; but litellm wraps in no other way, requests and urllib by an argument, and
+urllib3 before 2.0 and ray by an attribute.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from openrouter_guard.errors import CallNotPermitted
 __all__ = ["attribute", "branches", "package", "refusal_in"]
 
 _IN_ARGUMENTS = frozenset({"requests", "niquests", "urllib"})
+_IN_ATTRIBUTE = {"urllib3": "reason", "ray": "cause"}
 LEVELS = 16
 MOST = 64
 """So many exceptions are looked at in all, and no chain is followed further than the levels."""
@@ -92,4 +94,4 @@ def _wrapped(link: BaseException, library: str) -> object:
         return attribute(link, "__context__")
     if library in _IN_ARGUMENTS:
         return next(iter(attribute(link, "args") or ()), None)
-    return None
+    return attribute(link, _IN_ATTRIBUTE[library]) if library in _IN_ATTRIBUTE else None

@@ -5,6 +5,8 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-a
 
 from __future__ import annotations
 
+import json
+
 __all__ = ["Events"]
 
 _BOM = b"\xef\xbb\xbf"
@@ -12,6 +14,8 @@ _BOM = b"\xef\xbb\xbf"
 
 class Events:
     """The data of the events of one stream; comments and other fields are left out.
+
+    That of an event called ``error`` is given as an error's body, whatever it looks like.
 
     Args:
         limit_bytes: The data of an event, and a line, are cut here.
@@ -23,6 +27,7 @@ class Events:
         self._data: list[bytes] = []
         self._data_bytes = 0
         self._is_first_line = True
+        self._is_error = False
         self._follows_cr = False
 
     @property
@@ -68,6 +73,7 @@ class Events:
     def _field(self, line: bytes) -> None:
         if not line.startswith(b"data:"):
             if line != b"data":
+                self._is_error = self._is_error or line.removeprefix(b"event:").strip() == b"error"
                 return
             line = b"data:"
         value = line[6:] if line.startswith(b"data: ") else line[5:]
@@ -79,6 +85,14 @@ class Events:
 
     def _end_event(self, found: list[bytes]) -> None:
         if self._data:
-            found.append(b"\n".join(self._data))
+            data = b"\n".join(self._data)
+            found.append(_as_error(data) if self._is_error else data)
             self._data.clear()
-        self._data_bytes = 0
+        self._data_bytes, self._is_error = 0, False
+
+
+def _as_error(data: bytes) -> bytes:
+    if b'"error"' in data:
+        return data
+    value = data if data.lstrip().startswith(b"{") else json.dumps(data.decode(errors="replace")).encode()
+    return b'{"error":' + value + b"}"

@@ -20,7 +20,7 @@ from .bodies import WHOLE_BYTES, searched
 from .causes import attribute, package
 from .reads import read_by
 
-__all__ = ["body_of", "headers_in", "headers_of", "http_status", "status_of"]
+__all__ = ["bodies_of", "headers_in", "headers_of", "http_status", "status_of"]
 
 _STORED = ("_content", "_body", "content", "body", "text", "data")
 """Where responses keep what was read of them: httpx and requests, urllib3 and aiohttp, and others."""
@@ -46,7 +46,9 @@ def status_of(error: BaseException) -> int | None:
     A ``status`` of its own counts only beside what an HTTP answer has: databases have numbers of that name.
     """
     for carrier in _carriers(error):
-        names = ["status_code", "status"] if carrier is not error or _is_of_http(error) else ["status_code"]
+        names = ["status_code", "http_status", "status"][: 3 if carrier is not error or _is_of_http(error) else 2]
+        if package(type(error)) == "tornado":
+            names.append("code")
         for name in names:
             found = http_status(attribute(carrier, name))
             if found is not None:
@@ -79,17 +81,17 @@ def headers_in(raw: object) -> dict[str, str]:
         return {}
 
 
-def body_of(error: BaseException) -> object:
-    """The body of the answer: parsed, as text, or as bytes; None where it was not read."""
+def bodies_of(error: BaseException) -> Iterator[object]:
+    """The bodies of the answer, as the exception and its response have it: parsed, as text, or as bytes."""
     for carrier in _carriers(error):
-        body = attribute(carrier, "body") if carrier is error else _stored(carrier)
+        body = _own_body(carrier) if carrier is error else _stored(carrier)
         if body is not None and not (isinstance(body, str | bytes | bytearray) and not body):
-            return body
+            yield body
     if package(type(error)) == "litellm":
         # It hides the body, and puts its text behind a few words of its own.
         text = text_of(attribute(error, "message") or str(error), WHOLE_BYTES)
-        return searched(text[max(text.find("{"), 0) :].encode())
-    return _of_value_error(error)
+        yield searched(text[max(text.find("{"), 0) :].encode())
+    yield _of_value_error(error)
 
 
 def _carriers(error: BaseException) -> Iterator[Any]:
@@ -115,6 +117,12 @@ def _pairs(raw: Any) -> Iterable[tuple[Any, Any]]:
 def _header(raw: object) -> str:
     values = raw[:_VALUES_MOST] if isinstance(raw, list | tuple) else (raw,)
     return ", ".join(text for value in values if (text := text_of(value, 100).strip()))
+
+
+def _own_body(error: BaseException) -> object:
+    """``json_body`` and ``http_body`` are those of ``openai`` before 1.0."""
+    bodies = (attribute(error, name) for name in ("body", "json_body", "http_body"))
+    return next((body for body in bodies if body is not None), None)
 
 
 def _stored(response: object) -> object:

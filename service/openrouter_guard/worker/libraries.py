@@ -7,11 +7,12 @@ pydantic-ai 2.38, instructor 1.17, tenacity 9.2, langchain-openai 1.7.
 
 from __future__ import annotations
 
+import errno
 from enum import Enum, auto
 
 from .causes import package
 
-__all__ = ["FOREIGN", "Meaning", "meaning_of"]
+__all__ = ["FOREIGN", "Meaning", "meaning_of", "meaning_of_kind"]
 
 
 class Meaning(Enum):
@@ -44,7 +45,7 @@ _MEANINGS = {
     ),
     Meaning.TIMEOUT: (
         "TimeoutException APITimeoutError ReadTimeout ConnectTimeout ServerTimeoutError trio.TooSlowError "
-        "builtins.TimeoutError requests.Timeout niquests.Timeout curl_cffi.Timeout litellm.Timeout "
+        "builtins.TimeoutError requests.Timeout openai.Timeout niquests.Timeout curl_cffi.Timeout litellm.Timeout "
         "urllib3.TimeoutError"
     ),
     Meaning.NETWORK: (
@@ -53,7 +54,7 @@ _MEANINGS = {
         "ChunkedEncodingError IncompleteRead builtins.ConnectionError socket.gaierror ssl.SSLError "
         "http.BadStatusLine http.LineTooLong asyncio.IncompleteReadError anyio.EndOfStream "
         "anyio.BrokenResourceError urllib3.ProtocolError urllib3.NewConnectionError urllib3.ProxyError "
-        "urllib3.SSLError aiohttp.PayloadEncodingError"
+        "urllib3.SSLError aiohttp.PayloadEncodingError tornado.StreamClosedError"
     ),
     Meaning.WRAPPER: (
         "APIConnectionError urllib3.MaxRetryError requests.ConnectionError niquests.ConnectionError "
@@ -82,7 +83,21 @@ FOREIGN = frozenset(_FOREIGN.split())
 """Packages whose exceptions are about something else, and what caused them too: databases, queues, clouds."""
 
 
-def meaning_of(kind: type) -> Meaning | None:
+_UNREACHED = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH})
+"""Network errors for which Python has no class."""
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
+"""This machine has no more files, memory or ports: nothing was sent."""
+
+
+def meaning_of(error: BaseException) -> Meaning | None:
+    """What an exception says: by its error number where it has one, else by its class."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _EXHAUSTED:
+        return Meaning.OWN
+    return meaning_of_kind(type(error)) or (Meaning.NETWORK if number in _UNREACHED else None)
+
+
+def meaning_of_kind(kind: type) -> Meaning | None:
     """What an exception of this class says: as the nearest of its classes that is known; None if none is."""
     for each in kind.__mro__:
         found = _BY_NAME.get(each.__name__) or _BY_NAME.get(f"{package(each)}.{each.__name__}")

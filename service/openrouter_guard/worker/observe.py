@@ -14,9 +14,9 @@ from openrouter_guard.rules.parsing import text_of
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal, of_status
 from openrouter_guard.rules.words import status_of as status_of_words
 
-from .bodies import error_in, is_blank, is_page, parsed
+from .bodies import error_in, is_blank, is_cut, is_page, parsed
 from .causes import attribute, branches, package, refusal_in
-from .evidence import body_of, headers_in, headers_of, http_status, status_of
+from .evidence import bodies_of, headers_in, headers_of, http_status, status_of
 from .libraries import FOREIGN, Meaning, meaning_of
 from .reads import Read, read_by
 from .view import View
@@ -27,6 +27,7 @@ UNREADABLE = Signal(Effect.FAILURE, ErrorType.UNKNOWN_ERROR, "the answer is not 
 """Something answered, and it was not the API: a page, a redirect, half a body."""
 NOTHING_CAME = Signal(Effect.FAILURE, ErrorType.UNKNOWN_ERROR, "the stream ended before its answer did")
 _RETRIED = re.compile(r"too many ([45][0-9]{2}) error responses")
+_MISTAKES = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError, NameError)
 _NO_ANSWER = (Meaning.TIMEOUT, Meaning.NETWORK)
 _WRAPPERS = (Meaning.WRAPPER, Meaning.UNREADABLE, Meaning.RETRIES)
 _RANKS = (Effect.NEUTRAL, Effect.MODEL, Effect.FAILURE, Effect.RATE_LIMIT)
@@ -112,7 +113,7 @@ def _of_status(status: int, error: Mapping[str, object], headers: Mapping[str, s
 
 def _of_branch(branch: Sequence[BaseException], now_s: float | None) -> Signal:
     """What an exception and those behind it say; the first is the one that the caller sees, the last began it."""
-    links = [(each, meaning_of(type(each))) for each in branch if isinstance(each, Exception | BaseExceptionGroup)]
+    links = [(each, meaning_of(each)) for each in branch if isinstance(each, Exception | BaseExceptionGroup)]
     if any(meaning is Meaning.OWN or _is_foreign(each) for each, meaning in links):
         return NEUTRAL
     answers = [number for number, link in enumerate(links) if _is_answer(*link)]
@@ -125,6 +126,8 @@ def _of_branch(branch: Sequence[BaseException], now_s: float | None) -> Signal:
     if answers and not any(meaning in _NO_ANSWER for _, meaning in nearer):
         return _refused([links[number][0] for number in answers], now_s)
     firm = [link for link in links if link[1] in _NO_ANSWER]
+    if not firm and len(links) > 1 and _is_of_python(links[-1][0]) and package(type(links[-2][0])) != "litellm":
+        return NEUTRAL
     known = firm[:1] or [link for link in links if link[1] in _WRAPPERS][-1:]
     return _no_answer(*known[0]) if known else NEUTRAL
 
@@ -141,7 +144,7 @@ def _is_answer(error: BaseException, meaning: Meaning | None) -> bool:
 def _without_status(error: BaseException, meaning: Meaning | None, now_s: float | None) -> Signal | None:
     """What an exception says of an answer although it has no status; None if it says nothing."""
     if meaning is Meaning.IN_STREAM or type(error) is ValueError:
-        body = body_of(error)
+        body = next(bodies_of(error), None)
         # Of an error in a stream the body is what stood under ``error``, in whatever form.
         found = error_in(parsed(body)) or (error_in({"error": body}) if meaning is Meaning.IN_STREAM else {})
         if found:
@@ -159,7 +162,7 @@ def _of_read(read: Read, now_s: float | None) -> Signal | None:
     if error := error_in(body):
         return _of_status(200, error, {}, now_s)
     if not read.is_sure:
-        return UNREADABLE if is_page(read.body) or is_blank(read.body) else None
+        return UNREADABLE if is_page(read.body) or is_blank(read.body) or is_cut(read.body) else None
     # One that can be read may be one that the client is too old for: no reason to stop a fleet.
     return UNREADABLE if body is None else NEUTRAL
 
@@ -178,7 +181,7 @@ def _refused(answers: Sequence[BaseException], now_s: float | None) -> Signal:
     """
     nearest = list(reversed(answers))
     status = next((found for each in nearest if (found := status_of(each) or 0) >= 400), status_of(nearest[0]) or 0)
-    bodies = [parsed(body_of(each)) for each in nearest]
+    bodies = [parsed(body) for each in nearest for body in bodies_of(each)]
     errors = (error_in(body, is_refusal=status >= 400) for body in bodies)
     error = next(filter(None, errors), {})
     headers: dict[str, str] = {}
@@ -192,6 +195,14 @@ def _refused(answers: Sequence[BaseException], now_s: float | None) -> Signal:
 
 def _is_foreign(error: BaseException) -> bool:
     return any(package(kind) in FOREIGN for kind in type(error).__mro__)
+
+
+def _is_of_python(error: BaseException) -> bool:
+    """Whether it is a mistake in code, such as a client that was closed or a header that is no text.
+
+    SDKs take whatever comes out of sending for a network error; litellm what comes out of reading too.
+    """
+    return isinstance(error, _MISTAKES) and package(type(error)) == "builtins"
 
 
 def _text(error: BaseException) -> str:

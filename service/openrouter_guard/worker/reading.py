@@ -69,10 +69,11 @@ class Reading:
         self._status_code = status_code
         self._headers = dict(headers)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        encoding = headers.get("content-encoding", "").strip().lower()
+        encoding = headers.get("content-encoding", "").strip().lower().removeprefix("x-")
         self._is_labelled_stream = kind == "text/event-stream"
         self._is_labelled_page = kind in ("text/html", "application/xhtml+xml")
-        self._is_json_due = is_json_due or self._is_labelled_stream or kind.endswith("json")
+        is_labelled = self._is_labelled_stream or self._is_labelled_page or kind.endswith("json")
+        self._is_json_due = is_json_due or is_labelled
         self._is_readable = encoding in ("", "identity", READABLE_ENCODING)
         self._unzip = zlib.decompressobj(_GZIP_WINDOW) if encoding == READABLE_ENCODING else None
         self._form: _Form | None = _Form.OTHER if self.is_refusal else None
@@ -170,9 +171,11 @@ class Reading:
 
     def _read(self, events: list[bytes]) -> None:
         for data in events:
-            self._has_data = True
+            is_end = data.startswith(_DONE)
+            # Words are no event of the API, nor is an end before which nothing came.
+            self._has_data = self._has_data or (not is_end and (data[:1] in (b"{", b"[") or not self._is_json_due))
             self._is_begun = self._is_begun or any(mark in data for mark in _BEGINS)
-            self._is_done = self._is_done or data.startswith(_DONE) or _ENDS.search(data) is not None
+            self._is_done = self._is_done or (is_end and self._has_data) or _ENDS.search(data) is not None
             if self._error is None and _TELLS.search(data):
                 self._error = error_in(_json(data)) or None
 

@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from openrouter_guard.rules.parsing import json_of
+from openrouter_guard.rules.words import NUMBERS
 
-__all__ = ["ANSWERS", "CODES", "ErrorSearch"]
+__all__ = ["ANSWERS", "ErrorSearch"]
 
 ANSWERS = ("choices", "output", "data", "content", "results", "embeddings", "images", "text")
 """Where the answers of the API are: a body with one of these is no error, whatever else is called ``code`` in it."""
-CODES = ("status", "status_code", "statusCode")
-"""Where gateways write what should be ``code``."""
-_TELLING = (b"code", b"message", b"type", b"object", b"metadata", b"errors", b"success", b"incomplete_details")
-_AT_TOP = frozenset((b"error", *_TELLING, *(each.encode() for each in CODES)))
+_TELLING = (b"message", b"type", b"object", b"metadata", b"errors", b"success", b"incomplete_details")
+_AT_TOP = frozenset((b"error", *_TELLING, *(each.encode() for each in NUMBERS)))
 _IN_RESPONSE = frozenset((b"error", b"status", b"incomplete_details"))
 _IN_CHOICE = frozenset((b"error", b"finish_reason"))
 _ANSWERS = frozenset(each.encode() for each in ANSWERS)
