@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -34,6 +35,7 @@ class Fleet:
 
     def __init__(self, url: str, scope: str) -> None:
         self.taken = 0
+        self.by = Counter[int]()
         self.refused: list[str] = []
         self._url = url
         self._scope = scope
@@ -77,6 +79,8 @@ class Fleet:
         except StoreRefused as error:
             self.refused.append(str(error))
             return False
+        client = store._connection._client
+        self.by[client.connection_pool.connection_kwargs["port"] if client else 0] += 1
         return True
 
 
@@ -108,6 +112,18 @@ class TestSentinels:
             assert await failed_calls(store) in fleet.told
             assert them.is_promoted()
             assert await opens(store)
+
+    async def test_where_two_are_primaries_only_what_the_old_one_takes_is_lost(self, them: Watched) -> None:
+        """Redis' own doing: until it is told, it answers as before, and passes nothing on."""
+        fleet = Fleet(them.url(), "default")
+        async with fleet.at_work():
+            them.sentinel().execute_command("SENTINEL", "FAILOVER", "main")
+            await eventually(them.is_promoted, seconds=60)
+            before = fleet.by[them.primary.port]
+            await eventually(lambda: them.primary.client().role()[0] == b"slave", seconds=60)
+        at_stake = fleet.by[them.primary.port] - before
+        async with store_at(them.url()) as store:
+            assert fleet.taken - at_stake - REPORTERS <= await failed_calls(store) <= fleet.taken
 
     async def test_one_that_is_demoted_while_it_lives_is_left(self, them: Watched) -> None:
         fleet = Fleet(them.url(), "default")
