@@ -142,6 +142,7 @@ class Operator:
         self.streams.saw(kind.plural, workload.namespace, workload.version)
         if workload.owes_fields:
             self.leftovers.owe()
+        self.orphans.saw(workload, is_gone=event == "DELETED")
         if event == "DELETED":
             self.inventory.drop(workload)
         elif not self.inventory.put(workload):

@@ -15,13 +15,15 @@ from .cluster import Cluster, ClusterError, NotFound
 from .events import Event
 from .inventory import Inventory
 from .notices import notice
-from .workload import Change, Workload, forgets, raised, restored
+from .workload import Change, Pause, Workload, forgets, raised, restored
 
 __all__ = ["Orphans"]
 
 logger = logging.getLogger(__name__)
 
 AGAIN_S = 5.0
+SKEW_S = 5.0
+"""So far the clocks of the API server and of Redis may be apart."""
 
 
 class Orphans:
@@ -49,11 +51,19 @@ class Orphans:
         self._is_held = is_held
         self._let_go = let_go
         self._tell = tell
+        self._ran_s: dict[str, float] = {}
         self._changes = Changes(cluster, inventory)
         self._hint = asyncio.Event()
 
     def hint(self) -> None:
         self._hint.set()
+
+    def saw(self, workload: Workload, *, is_gone: bool = False) -> None:
+        """Keep in mind when a workload was last seen to run (the API server's clock)."""
+        if is_gone:
+            self._ran_s.pop(workload.uid, None)
+        elif workload.pause is None and workload.copied is None:
+            self._ran_s[workload.uid] = self._cluster.now_s
 
     async def sweep(self) -> None:
         """Wait for a hint, then restore what there is to restore; what fails is tried again after a moment."""
@@ -86,7 +96,13 @@ class Orphans:
     def _change(self, workload: Workload) -> Change | None:
         if workload.copied is not None and self._inventory.is_over(workload.copied):
             return forgets(workload)
+        if workload.pause and self._is_over(workload, workload.pause):
+            return forgets(workload)
         return raised(workload) or restored(workload)
+
+    def _is_over(self, workload: Workload, pause: Pause) -> bool:
+        """Whether it has run since the pause began, and no late write of ours has paused it."""
+        return pause.at_s < self._ran_s.get(workload.uid, 0.0) - SKEW_S and not workload.is_our_value
 
     async def _ownerless(self, paused: Iterable[Workload]) -> list[Workload]:
         """Those whose owner the API server does not know (any more)."""

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from openrouter_operator.orphans import SKEW_S
 from openrouter_operator.workload import PAUSED
-from tests.operator.conftest import Fleet, Operator, resource
+from tests.operator.conftest import Fleet, Operator, deployment, resource
 from tests.operator.rollouts import get_ready, get_unready, remembered, revisions, roll_out, undo
 from tests.waiting import until
 
@@ -44,6 +45,31 @@ def test_an_undone_rollout_pauses_nothing_though_the_number_of_pods_is_what_it_t
         start()
     until(lambda: not remembered(fleet, "one"), seconds=20)
     assert fleet.replicas() == {"one": 0, "other": 2}
+
+
+def test_what_was_seen_to_run_is_not_paused_by_an_annotation_of_before_though_nobody_owns_its_replicas(
+    fleet: Fleet, operator: Operator, start: Any
+) -> None:
+    """Of what others apply server-side, the managed fields tell nothing: we own nothing there in a pause either."""
+    manifest = deployment("one", 3)
+    words = ("apply", "--server-side", "--field-manager=ci", "--filename=-")
+    fleet.kubectl(*words, stdin=json.dumps(manifest))
+    fleet.watch()
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0)
+    note = remembered(fleet, "one") | {"original": 9, "set": 3}
+    fleet.force("forced_closed")
+    fleet.until_replicas(one=3)
+    first = roll_out(fleet)
+    fleet.unwatch()
+    operator.kill()
+    time.sleep(SKEW_S)
+    newcomer = start()
+    until(lambda: "holding the lease" in newcomer.said(), seconds=20)
+    fleet.watch(name="another", mode="Observe")  # by when it has seen all
+    undo(fleet, first, json.dumps(note))
+    until(lambda: not remembered(fleet, "one"), seconds=20)
+    assert fleet.replicas() == {"one": 3}
 
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["told before", "begun while no operator was there"])
