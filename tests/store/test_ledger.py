@@ -195,6 +195,15 @@ class TestWorkers:
             await store.heartbeat(f"w{number}", {"last_seen": iso(time.time() - number)})
         assert list(await store.workers(2)) == ["w0", "w1"]
 
+    async def test_that_somebody_makes_up_without_end_are_bounded(self, store: Store, client: aioredis.Redis) -> None:
+        now_s = time.time()
+        made_up = {f"w{number}": json.dumps({"last_seen": iso(now_s - number / 100)}) for number in range(10_050)}
+        await client.hset(store.keys.workers, mapping=made_up)  # type: ignore[arg-type]
+        await store.heartbeat("newest", {"last_seen": iso(now_s)})
+        assert await client.hlen(store.keys.workers) == 10_000
+        assert await client.hmget(store.keys.workers, "w10000", "w9999") == [None, None]
+        assert list(await store.workers(1)) in (["newest"], ["w0"])
+
     async def test_that_are_gone_are_forgotten_when_another_comes(self, store: Store, client: aioredis.Redis) -> None:
         gone: dict[Any, Any] = {
             f"gone{number}": json.dumps({"last_seen": iso(time.time() - 700)}) for number in range(50)

@@ -34,6 +34,8 @@ __all__ = ["About", "Ledger", "time_counters"]
 
 WORKER_LIFE_S = 600.0
 """A worker that has been silent for so long is gone."""
+NAMES_MOST = 10_000
+"""So many workers, or clusters, are kept: those that were heard of last."""
 PAUSED_LIFE_S = 86_400.0
 """What an operator said it has paused holds for so long unless it says it again."""
 ERROR_DAYS = 7
@@ -246,9 +248,14 @@ class Ledger:
             await self._forget(key, life_s)
 
     async def _forget(self, key: str, life_s: float) -> None:
-        """Whoever adds a name removes those that are gone, so that there are never many more than are alive."""
+        """Whoever adds a name removes those that are gone, so that there are never many more than are alive.
+
+        Nor more than :data:`NAMES_MOST`, however many somebody makes up.
+        """
         now_s, found = await self._all(key)
-        gone = [name for name, text in found.items() if _seen_s(_object(text), now_s) < now_s - life_s]
+        seen = {name: _seen_s(_object(text), now_s) for name, text in found.items()}
+        latest = sorted(seen, key=lambda name: -seen[name])
+        gone = [*(name for name in latest[:NAMES_MOST] if seen[name] < now_s - life_s), *latest[NAMES_MOST:]]
         if gone:
             await self._connection.say(("HDEL", key, *gone))
 
