@@ -16,6 +16,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, NamedTuple, TypeAlias
@@ -343,13 +344,12 @@ def _but_for(found: Finding, other: tuple[str, Finding]) -> Finding:
 
 
 def _url(text: str) -> httpx.URL:
-    try:
-        return httpx.URL(text)
-    except httpx.InvalidURL:
-        # Its message may quote a password.
-        raise ConfigurationError(
-            f"OPENROUTER_BASE_URL is not an address: write one such as {DEFAULT_BASE_URL}"
-        ) from None
+    # Where there is nobody to ask, each check would count as a failure of OpenRouter's.
+    with suppress(httpx.InvalidURL):  # its message may quote a password
+        url = httpx.URL(text)
+        if url.host and (url.port is None or 0 < url.port < 65_536):
+            return url
+    raise ConfigurationError(f"OPENROUTER_BASE_URL is not an address: write one such as {DEFAULT_BASE_URL}")
 
 
 def _place(url: httpx.URL) -> str:

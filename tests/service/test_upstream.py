@@ -195,7 +195,16 @@ async def test_a_key_that_cannot_be_sent_is_not_sent(api_key: str, state: OpenRo
     assert "OPENROUTER_API_KEY" in finding.signal.message
 
 
-@pytest.mark.parametrize("base_url", ["http://host:port/api", "https://user:hunter2@host:hunter2x/api"])
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "http://host:port/api",
+        "https://user:hunter2@host:hunter2x/api",
+        "http:///api",
+        "https://host:99999/api",
+        "https://host:0/api",
+    ],
+)
 def test_a_wrong_address_fails_at_once_and_without_its_password(base_url: str) -> None:
     with pytest.raises(ConfigurationError, match="OPENROUTER_BASE_URL") as caught:
         OpenRouter(base_url, KEY, timeout_s=1)
