@@ -69,23 +69,21 @@ def test_its_calls_wait_in_the_whole_fleet_and_others_go(guard: Guard, other: Gu
 
 
 def test_once_the_wait_is_over_few_try_until_a_call_has_succeeded(redis_url: str) -> None:
-    settings = Settings(redis_url, policy=Policy(cooldown_s=1.0, permits=1))
-    fleet = [Guard(settings) for _ in range(8)]
-    for each in fleet:
-        call(each, "works")
-        each.flush()
-    fail(fleet[0], "broken", 5)
-    until(lambda: all(failures(each, "broken") == 5 for each in fleet))
-    until(lambda: fleet[0]._core.view.cooling_s("broken") is None)
-    with ExitStack() as under_way:
-        went = [_went(each, under_way) for each in fleet]
-        assert sum(went) <= 4
-        until(lambda: any(_went(each, under_way) for each in fleet))
-    # One that succeeds lets the others know within a moment, though successes may wait.
-    until(lambda: all(failures(each, "broken") == 0 for each in fleet), seconds=6)
-    assert not any(is_refused(each, "broken") for each in fleet)
-    for each in fleet:
-        each.close()
+    settings = Settings(redis_url, policy=Policy(cooldown_s=3.0, permits=1))
+    with ExitStack() as guards:
+        fleet = [guards.enter_context(Guard(settings)) for _ in range(8)]
+        for each in fleet:
+            call(each, "works")
+            each.flush()
+        fail(fleet[0], "broken", 5)
+        until(lambda: all(failures(each, "broken") == 5 for each in fleet))
+        until(lambda: not any(each._core.view.cooling_s("broken") for each in fleet))
+        with ExitStack() as under_way:
+            assert sum(_went(each, under_way) for each in fleet) <= 4
+            until(lambda: any(_went(each, under_way) for each in fleet))
+        # One that succeeds lets the others know within a moment, though successes may wait.
+        until(lambda: all(failures(each, "broken") == 0 for each in fleet), seconds=12)
+        assert not any(is_refused(each, "broken") for each in fleet)
 
 
 def _went(guard: Guard, under_way: ExitStack) -> bool:
