@@ -1,7 +1,6 @@
 """The breaker's own rules, at 100 s on the Redis clock."""
 
 from dataclasses import replace
-from itertools import accumulate
 
 import pytest
 from hypothesis import given
@@ -26,6 +25,7 @@ from openrouter_guard.rules.settling import settled
 from openrouter_guard.rules.shared_state import Record
 
 NOW_S = 100.0
+LONG_AGO_S = NOW_S - 3_600
 POLICY = Policy(
     first_wait_s=10, longest_wait_s=30, max_reset_timeout_s=60, stable_s=50, permits=2, permit_lease_s=15, jitter=0
 )
@@ -75,10 +75,15 @@ def test_a_clock_that_was_set_back_makes_nobody_wait_for_it_to_catch_up(before: 
         pytest.param(Closed(since_s=0), "timeout", 10, 1, id="the first opening waits the first wait"),
         pytest.param(Closed(trips=1, since_s=60), "timeout", 15, 2, id="soon after closing half as long again"),
         pytest.param(Closed(trips=4, since_s=50), "timeout", 10, 1, id="after a stable time it starts over"),
-        pytest.param(HalfOpen("error", 80, trips=1), "timeout", 15, 2, id="a failed trial: half as long again"),
-        pytest.param(HalfOpen("error", 80, trips=2), "timeout", 22.5, 3, id="and again"),
-        pytest.param(HalfOpen("error", 80, trips=3), "timeout", 30, 4, id="up to the longest wait"),
-        pytest.param(HalfOpen("error", 80, trips=10**6), "timeout", 30, 10**6 + 1, id="however often"),
+        pytest.param(
+            HalfOpen("error", LONG_AGO_S, trips=1), "timeout", 15, 2, id="a failed trial: half as long again"
+        ),
+        pytest.param(HalfOpen("error", LONG_AGO_S, trips=2), "timeout", 22.5, 3, id="and again"),
+        pytest.param(HalfOpen("error", LONG_AGO_S, trips=3), "timeout", 30, 4, id="up to the longest wait"),
+        pytest.param(HalfOpen("error", LONG_AGO_S, trips=10**6), "timeout", 30, 10**6 + 1, id="however often"),
+        pytest.param(HalfOpen("error", NOW_S - 60, trips=6), "timeout", 10, 7, id="not in a short outage"),
+        pytest.param(HalfOpen("error", NOW_S - 160, trips=6), "timeout", 20, 7, id="an eighth of it at the most"),
+        pytest.param(HalfOpen(REVOKED, NOW_S - 60, trips=2), REVOKED, 40, 3, id="but where a person must act"),
         pytest.param(Closed(since_s=0), REVOKED, 10, 1, id="a refused key waits as long at first"),
         pytest.param(HalfOpen(REVOKED, 80, trips=2), REVOKED, 40, 3, id="and then twice as long each time"),
         pytest.param(HalfOpen(REVOKED, 80, trips=9), "credits_exhausted", 60, 10, id="up to a bound of its own"),
@@ -98,10 +103,12 @@ def test_the_reset_timeout_is_the_longest_that_anybody_waits(trips: int) -> None
 
 
 def test_by_default_an_outage_of_an_hour_costs_some_240_trial_calls() -> None:
-    waits_s = [wait_s(trips, Policy(), "service_unavailable") for trips in range(1, 1_000)]
-    within_an_hour = sum(end_s <= 3_600 for end_s in accumulate(waits_s))
-    assert waits_s[:5] == [10, 15, 22.5, 30, 30]
-    assert 2 * within_an_hour <= 242
+    ends_s = [0.0]
+    while ends_s[-1] < 3_600:
+        ends_s.append(ends_s[-1] + wait_s(len(ends_s), Policy(), "service_unavailable", lasted_s=ends_s[-1]))
+    assert [round(end_s) for end_s in ends_s[:12]] == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 101, 114]
+    assert ends_s[-1] - ends_s[-2] == 30
+    assert 2 * (len(ends_s) - 2) <= 260
 
 
 @pytest.mark.parametrize(

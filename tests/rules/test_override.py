@@ -116,7 +116,7 @@ def test_what_an_older_writer_makes_of_the_flag_is_written_back(
 
 def test_what_redis_lost_is_committed_again_until_it_ends() -> None:
     known = forced(FORCED_OPEN)
-    assert recovered(known, None, NOW_S, POLICY) == replace(known, epoch=int(NOW_S * 1000))
+    assert recovered(known, None, NOW_S, POLICY) == replace(known, epoch=int(NOW_S * 1000), timed_until_s=NOW_S)
     assert recovered(known, None, END_S, POLICY) is None
 
 

@@ -194,7 +194,7 @@ class TestTrialCalls:
 
     def test_a_failure_opens_again_for_longer(self) -> None:
         after = self.after(TIMEOUT)
-        assert after.breaker == Open("timeout", 90, NOW_S + 15, 2)
+        assert after.breaker == Open("timeout", 90, NOW_S + 10, 2)
         assert after.epoch == 8
 
     def test_the_callers_own_mistake_gives_the_permit_back(self) -> None:
@@ -256,7 +256,7 @@ class TestLoss:
     OPEN = Record(Open("error", 90, 200), epoch=7)
 
     def test_an_open_breaker_that_redis_lost_is_committed_again(self) -> None:
-        assert recovered(self.OPEN, None, NOW_S, POLICY) == replace(self.OPEN, epoch=100_000)
+        assert recovered(self.OPEN, None, NOW_S, POLICY) == replace(self.OPEN, epoch=100_000, timed_until_s=NOW_S)
 
     def test_so_it_is_over_an_older_epoch(self) -> None:
         assert recovered(self.OPEN, Record(epoch=6), NOW_S, POLICY) is not None
@@ -277,7 +277,7 @@ class TestLoss:
 
     def test_a_rate_limit_that_redis_lost_stands_until_it_is_over(self) -> None:
         limited = Record(Closed(3), epoch=7, upstream=Upstream(rate_limit_reset_s=NOW_S + 30))
-        assert recovered(limited, None, NOW_S, POLICY) == replace(limited, epoch=100_000)
+        assert recovered(limited, None, NOW_S, POLICY) == replace(limited, epoch=100_000, timed_until_s=NOW_S)
         assert recovered(limited, None, NOW_S + 30, POLICY) is None
 
     def test_a_closed_breaker_that_expired_is_no_loss(self) -> None:

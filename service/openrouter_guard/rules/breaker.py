@@ -48,6 +48,8 @@ TOLERATED_ERROR_RATE = 0.1
 """One call in ten may fail without anything being wrong with the upstream as a whole."""
 LONGEST_S = 960.0
 _FAILS_WITHIN_S = 5.0
+_WAIT_SHARE = 1 / 8
+"""Of the time that an outage has lasted: who waits no longer than that adds no more to it."""
 _UNTIL_SOMEBODY_ACTS = frozenset({OpenRouterState.API_KEY_INVALID.value, OpenRouterState.CREDITS_EXHAUSTED.value})
 _MINUTES_IN_30_DAYS = 30 * 24 * 60
 
@@ -70,6 +72,7 @@ class Policy:
         network_reporters: The same for failures to get through at all, even where fewer live: one worker's network
             may be broken.
         first_wait_s: How long an open breaker waits before trial calls may go; half as much again at each re-opening,
+            but no more than an eighth of how long the outage has lasted,
         longest_wait_s: up to here. Two calls then cost the fleet little, whatever its size.
         reset_timeout_s: No wait is longer, but where a person has to act.
         max_reset_timeout_s: The longest wait while the key or the account is refused: that one doubles, up to here.
@@ -258,13 +261,17 @@ def opened(breaker: Breaker, *, reason: str, now_s: float, policy: Policy, share
 def _opened(
     breaker: Breaker, trips: int, reason: str, since_s: float, now_s: float, policy: Policy, share: float
 ) -> Open:
-    until_s = _end_s(trips, reason, now_s=now_s, policy=policy, share=share)
+    # An outage that begins again soon after the last one has a wait for each of them.
+    lasted_s = math.inf if isinstance(breaker, Closed) else now_s - since_s
+    until_s = _end_s(trips, reason, now_s=now_s, policy=policy, share=share, lasted_s=lasted_s)
     return Open(reason, since_s, until_s, trips, breaker.failures)
 
 
-def _end_s(trips: int, reason: str, *, now_s: float, policy: Policy, share: float) -> float:
+def _end_s(
+    trips: int, reason: str, *, now_s: float, policy: Policy, share: float, lasted_s: float = math.inf
+) -> float:
     # Whole microseconds: what is written as a time of day is read as the same.
-    return round(now_s + wait_s(trips, policy, reason) * (1 + policy.jitter * share), 6)
+    return round(now_s + wait_s(trips, policy, reason, lasted_s) * (1 + policy.jitter * share), 6)
 
 
 def with_clock(breaker: Breaker, *, now_s: float, policy: Policy) -> Breaker:
@@ -292,13 +299,21 @@ def with_clock(breaker: Breaker, *, now_s: float, policy: Policy) -> Breaker:
             return breaker
 
 
-def wait_s(trips: int, policy: Policy, reason: str = "") -> float:
-    """How long the breaker stays open at its ``trips``-th opening in a row."""
+def wait_s(trips: int, policy: Policy, reason: str = "", lasted_s: float = math.inf) -> float:
+    """How long the breaker stays open at its ``trips``-th opening in a row, in seconds.
+
+    Args:
+        trips: 1 for the first opening.
+        policy: The settings of the rules.
+        reason: What opened it, an error type.
+        lasted_s: For how long the outage has lasted; infinite where that does not matter.
+    """
     grown = min(max(trips, 1) - 1, 30)  # beyond, the power is large and the cap has long decided
     first_s = min(policy.first_wait_s, policy.reset_timeout_s)
     if needs_person(reason):
         return float(min(first_s * 2**grown, policy.max_reset_timeout_s))
-    return float(min(first_s * 1.5**grown, max(policy.longest_wait_s, policy.first_wait_s), policy.reset_timeout_s))
+    grown_s = min(first_s * 1.5**grown, max(first_s, lasted_s * _WAIT_SHARE))
+    return float(min(grown_s, max(policy.longest_wait_s, policy.first_wait_s), policy.reset_timeout_s))
 
 
 def try_early_s(policy: Policy) -> float:
