@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -114,6 +115,16 @@ def test_a_fleet_whose_other_calls_are_still_under_way_goes_on(redis_url: str, c
     with fleet(redis_url, 4) as guards, bad_luck(*guards[:3], well=guards[3]):
         until(lambda: client.hget(STATE, "acquitted"))
         until(lambda: all(guard.state.failures == 0 for guard in guards))
+        assert all(guard.state.phase is Phase.CLOSED for guard in guards)
+
+
+def test_clocks_that_are_seconds_apart_say_nothing_of_the_order_of_calls(
+    redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_time, off_s = time.time, itertools.cycle((-1.0, 1.0))
+    monkeypatch.setattr(time, "time", lambda: true_time() + next(off_s))
+    with fleet(redis_url, 4) as guards, bad_luck(*guards[:3], well=guards[3]):
+        until(lambda: client.hget(STATE, "acquitted"))
         assert all(guard.state.phase is Phase.CLOSED for guard in guards)
 
 
