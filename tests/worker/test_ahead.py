@@ -116,8 +116,8 @@ class TestSync:
     def test_one_that_stops_can_be_closed_at_once(
         self, upstream: Slow, url: str, client: httpx.Client, guard: Guard
     ) -> None:
-        upstream.between_s = SLOWLY_S
-        with client.stream("POST", url, json=QUESTION):
+        upstream.between_s = 10 * SLOWLY_S
+        with client.stream("POST", url, json=QUESTION, timeout=10 * SLOWLY_S):
             began_s = time.monotonic()
         assert time.monotonic() - began_s < SOON_S
         until(lambda: counts(guard) == 1)

@@ -109,6 +109,9 @@ def test_the_permit_goes_back_whatever_is_in_it(redis_url: str) -> None:
         (200, {"error": ["overloaded"]}, {}),
         (200, [{"error": {"code": 502}}], {}),
         (200, {"error": 502}, {}),
+        (200, "<html>Bad gateway</html>", {}),
+        (200, 'data: {"error": {"code": 502}}\n\n', {}),
+        (200, b"", {"Content-Type": "application/json"}),
         (999, None, {}),
     ],
 )

@@ -176,6 +176,7 @@ CASES = [
     pytest.param(LINE * 2_000 + LINE_DONE, JSON, SUCCESS, id="many lines"),
     pytest.param(LINE * 2_000 + BAD, JSON, UNAVAILABLE, id="an error behind many lines"),
     pytest.param(LINE * 2_000 + LINE_DONE[:30], JSON, UNKNOWN, id="many lines, and half of one"),
+    pytest.param(LINE * 2_000 + LINE_DONE[:12], JSON, UNKNOWN, id="many lines, and the beginning of one"),
     pytest.param(GOOD, STREAM, SUCCESS, id="an answer labelled as a stream"),
     pytest.param(BAD, STREAM, UNAVAILABLE, id="an error labelled as a stream"),
     pytest.param(GOOD[:40], STREAM, UNKNOWN, id="half an answer labelled as a stream"),

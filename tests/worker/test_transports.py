@@ -364,6 +364,23 @@ def test_paths_that_call_no_model_are_let_through(library: Library, guard: Guard
         assert client.post(path, json={}).is_success
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/chat/completions", {"failed": 1}),
+        ("/responses", {"failed": 1}),
+        ("/audio/transcriptions", {"successful": 1}),
+    ],
+)
+def test_words_are_an_answer_where_speech_is_told_and_nowhere_else(
+    library: Library, guard: Guard, counted: Counted, path: str, expected: dict[str, int]
+) -> None:
+    respond = library.http.MockTransport(lambda _request: library.http.Response(200, text="no healthy upstream"))
+    with library.client(guard, "http://openrouter.test/api/v1", respond) as client:
+        client.post(path, json={})
+    assert counted() == expected
+
+
 def test_it_asks_for_no_compression_that_hides_errors(library: Library, guard: Guard) -> None:
     asked: list[str] = []
 

@@ -71,9 +71,8 @@ class Reading:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         encoding = headers.get("content-encoding", "").strip().lower().removeprefix("x-")
         self._is_labelled_stream = kind == "text/event-stream"
-        self._is_labelled_page = kind in ("text/html", "application/xhtml+xml")
-        is_labelled = self._is_labelled_stream or self._is_labelled_page or kind.endswith("json")
-        self._is_json_due = is_json_due or is_labelled
+        # What is labelled as a page, and is neither JSON nor events, is no sound either.
+        self._is_json_due = is_json_due or kind.endswith(("json", "event-stream", "html", "xhtml+xml"))
         self._is_readable = encoding in ("", "identity", READABLE_ENCODING)
         self._unzip = zlib.decompressobj(_GZIP_WINDOW) if encoding == READABLE_ENCODING else None
         self._form: _Form | None = _Form.OTHER if self.is_refusal else None
@@ -162,7 +161,7 @@ class Reading:
             return _Form.PAGE
         if self._is_labelled_stream or _EVENTS.match(self._kept):
             return _Form.EVENTS
-        return _Form.PAGE if self._is_labelled_page else _Form.OTHER
+        return _Form.OTHER
 
     def _look_for_error(self, piece: bytes) -> None:
         self._searched += len(piece)
