@@ -201,6 +201,14 @@ class Fleet:
 
         await until(is_settled, poll_s=0.5)
 
+    async def until_free(self) -> None:
+        """Until the operator has given back its fields, those of the bare patches too: that is work of its own."""
+
+        async def is_free() -> bool:
+            return not any(workload.owes_fields for workload in await self.workloads())
+
+        await until(is_free, poll_s=0.5)
+
     async def workloads(self) -> list[Workload]:
         return [Workload.of(DEPLOYMENT, body) async for body in self.cluster.list(DEPLOYMENT.path, self.namespace)]
 

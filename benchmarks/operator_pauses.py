@@ -162,6 +162,7 @@ async def _many(world: World, namespace: str, targets: int, bare_s: tuple[float,
         await fleet.watch(default={"scope": namespace, "targets": [_WORKERS]})
         taken_s = []
         for kind, replicas in (("forced_open", 0), ("forced_closed", PODS)) if targets else ():
+            await fleet.until_free()
             await fleet.until_settled()
             made, began_s = patches(world.control_plane, namespace), time.time()
             await _force(state, kind)

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Self, TypeAlias
 from urllib.parse import quote
@@ -25,6 +24,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 from openrouter_guard.errors import ConfigurationError
 
 from .cluster_errors import ClusterError, Conflict, Expired, NotFound, NotLeading, Refused, Unavailable, error_of
+from .objects import disowning, event_on, lines
 from .spec import DEFAULT_CLASS
 from .workload import FIELD_MANAGER, GROUP, PAUSED, RELEASED, Change, Workload
 
@@ -65,6 +65,7 @@ WATCH_S = 240
 SILENT_S = 70.0
 """The API server sends a bookmark every minute: a watch that is silent for longer hangs."""
 _MERGE = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -160,24 +161,30 @@ class Cluster:
             await self._request("PATCH", path, body={"metadata": notes})
 
     async def disown(self, seen: Workload) -> Workload:
-        """Let the API server know us no longer as the owner of any field of a workload that we are done with.
+        """Let the API server know us no longer as the owner of any field of a workload that we need none of.
+
+        Its controllers may write at the same time: what counts is that its spec and the owners are as they were seen.
 
         Raises:
             ClusterError: If that was not done; :class:`Conflict` if somebody changed it meanwhile.
         """
         async with self._turns:
             self.fence()
-            body = await self._request("GET", _path(seen))
-            found = Workload.of(seen.kind, body)
-            if not found.owes_fields:
-                return found
-            others = [o for o in body["metadata"]["managedFields"] if o.get("manager") != FIELD_MANAGER]
-            # A list without entries would be taken for none, and the one that there is would stay.
-            version = body["metadata"]["resourceVersion"]
-            patch = {"metadata": {"resourceVersion": version, "managedFields": others or [{}]}}
-            # Nothing is written as us here: that is what it is about.
-            made = Workload.of(seen.kind, await self._request("PATCH", _path(seen), body=patch))
-        self._note(seen.kind.plural, seen.namespace, version, made.version)
+            try:
+                return await self._disowned(seen)
+            except Refused:
+                now = Workload.of(seen.kind, await self._request("GET", _path(seen)))
+                if not now.owes_fields:
+                    return now
+                if disowning(now) == disowning(seen):
+                    raise
+                return await self._disowned(now)
+
+    async def _disowned(self, seen: Workload) -> Workload:
+        # Nothing is written as us here: that is what it is about.
+        body = await self._request("PATCH", _path(seen), body=disowning(seen), content=_JSON_PATCH)
+        made = Workload.of(seen.kind, body)
+        self._note(seen.kind.plural, seen.namespace, seen.version, made.version)
         return made
 
     async def create_event(self, workload: Workload, type_: str, reason: str, message: str, at_s: float) -> None:
@@ -186,25 +193,7 @@ class Cluster:
         Raises:
             ClusterError: If that was not done.
         """
-        kind, at = workload.kind, datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        body = {
-            "metadata": {"generateName": "openrouter-guard-", "namespace": workload.namespace},
-            "involvedObject": {
-                "apiVersion": f"{kind.group}/{kind.version}".strip("/"),
-                "kind": kind.name,
-                "namespace": workload.namespace,
-                "name": workload.name,
-                "uid": workload.uid,
-            },
-            "type": type_,
-            "reason": reason,
-            "message": message,
-            "count": 1,
-            "source": {"component": FIELD_MANAGER},
-            "reportingComponent": FIELD_MANAGER,
-            "firstTimestamp": at,
-            "lastTimestamp": at,
-        }
+        body = event_on(workload, type_, reason, message, at_s)
         async with self._turns:
             self.fence()
             await self._request("POST", _every(EVENTS, workload.namespace), body=body)
@@ -293,7 +282,7 @@ class Cluster:
             async with answer.response:
                 if answer.status >= 400:
                     raise error_of(answer.status, await answer.read(), answer.headers)
-                async for line in answer.response.content:
+                async for line in lines(answer.response.content.iter_any()):
                     event = json.loads(line)
                     if event["type"] == "ERROR":
                         raise error_of(event["object"].get("code", 500), json.dumps(event["object"]).encode(), {})
@@ -371,9 +360,9 @@ class Cluster:
             self.wrote(plural, namespace, after)
 
     async def _request(
-        self, method: str, path: str, *, body: Mapping[str, Any] | None = None, accept: str = _JSON
+        self, method: str, path: str, *, body: Any = None, accept: str = _JSON, content: str = _MERGE
     ) -> dict[str, Any]:
-        method, url, headers, _, _ = await self._call(method, path, accept)
+        method, url, headers, _, _ = await self._call(method, path, accept, content)
         try:
             answer = await self._api.call_api(method, url, headers, body, _request_timeout=TIMEOUT_S)
             text = await answer.read()
@@ -391,11 +380,13 @@ class Cluster:
             raise Unavailable(f"what answers at {self.host} is no API server: its answer is not JSON") from None
         return found
 
-    async def _call(self, method: str, path: str, accept: str = _JSON) -> tuple[str, str, dict[str, str], Any, Any]:
+    async def _call(
+        self, method: str, path: str, accept: str = _JSON, content: str = _MERGE
+    ) -> tuple[str, str, dict[str, str], Any, Any]:
         """What makes a request, with our credentials as of now."""
         headers = {"Accept": accept}
         if method == "PATCH":
-            headers["Content-Type"] = _MERGE
+            headers["Content-Type"] = content
         # The body is plain JSON already: the client need not look through it for its own models.
         call: tuple[str, str, dict[str, str], Any, Any] = await self._api.param_serialize(
             method, path, query_params=[], header_params=headers, auth_settings=["BearerToken"]

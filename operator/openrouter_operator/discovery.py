@@ -1,6 +1,7 @@
-"""The kinds that CRDs bring: they may come and go at any time, with all of their objects, and nobody else is to mind.
+"""Watches the workloads, and looks for the kinds that CRDs bring: they may come and go at any time, with all objects.
 
-They are watched here and not by kopf, which ends where a kind that it watches is no more.
+kopf watches none of them: it ends where a kind that it watches is no more, and what it does for each event, such as a
+task for each object, takes longer than to pause it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .cluster import Cluster, ClusterError, Expired, NotFound
+from .cluster import Cluster, ClusterError, Expired, NotFound, Refused
 from .inventory import Inventory
 from .kinds import BY_NAME, Kind, UnusableKind, from_crd
 
@@ -40,6 +41,8 @@ class _Place:
     name: str
     namespace: str
     kind: Kind | None = None
+    is_own: bool = False
+    """Whether it is one of Kubernetes' own kinds, which are always there."""
     version: str = ""
     wait_s: float = AGAIN_S[0]
     told: str = ""
@@ -52,6 +55,7 @@ class Arrivals:
         seen: Told of each object that is listed or watched.
         forgotten: Told the plural of a kind that is no more, or is another now.
         on_news: Called when kinds have come or gone.
+        on_refusal: Called when one of Kubernetes' own kinds may be watched no longer.
     """
 
     def __init__(
@@ -61,16 +65,18 @@ class Arrivals:
         seen: Seen,
         forgotten: Callable[[str], None],
         on_news: Callable[[], None],
+        on_refusal: Callable[[], None],
     ) -> None:
         self._cluster = cluster
         self._inventory = inventory
         self._seen = seen
         self._forgotten = forgotten
         self._on_news = on_news
+        self._on_refusal = on_refusal
         self._places: list[_Place] = []
 
     async def expect(self, names: Sequence[str], namespaces: Sequence[str]) -> list[Kind]:
-        """Look after these kinds from now on; those that are there.
+        """Look after Kubernetes' own kinds, and these, from now on; those of these that are there.
 
         Args:
             names: Of KEDA's kinds, as ``ScaledObject``, or of CRDs with a ``scale`` subresource, as
@@ -80,11 +86,13 @@ class Arrivals:
         Raises:
             ClusterError: If the API server does not say.
         """
-        self._places = [_Place(name, namespace) for name in names for namespace in namespaces or ("",)]
+        places = namespaces or ("",)
+        own = [_Place(k.name, place, k, is_own=True) for k in self._inventory.own_kinds for place in places]
+        self._places = [*own, *(_Place(name, place) for name in names for place in places)]
         self._inventory.absent = frozenset(names)
         for place in self._places:
             self._note(place, await self._find(place))
-        return list(dict.fromkeys(place.kind for place in self._places if place.kind))
+        return list(dict.fromkeys(place.kind for place in self._places if place.kind and not place.is_own))
 
     async def list(self) -> None:
         """Take stock of the kinds that are there.
@@ -122,13 +130,18 @@ class Arrivals:
             place.version = ""
             return
         except NotFound:
-            self._note(place, None)
+            self._note(place, place.kind if place.is_own else None)
         except ClusterError as error:
+            place.version = ""  # it may be the version: an API server that is restored knows none so high
             self._tell(place, f"{place.name} cannot be watched: {error}")
+            if place.is_own and isinstance(error, Refused):
+                self._on_refusal()
         await asyncio.sleep(place.wait_s)
         place.wait_s = min(2 * place.wait_s, AGAIN_S[1])
 
     async def _find(self, place: _Place) -> Kind | None:
+        if place.is_own:
+            return place.kind
         try:
             if place.name in BY_NAME:
                 kind = BY_NAME[place.name]
@@ -170,14 +183,15 @@ class Arrivals:
     def _count(self) -> None:
         """Let everybody know which kinds there are."""
         ours = {place.name: place.kind for place in self._places if place.kind is not None}
-        self._inventory.kinds = (*self._inventory.own_kinds, *dict.fromkeys(ours.values()))
+        self._inventory.kinds = tuple(dict.fromkeys((*self._inventory.own_kinds, *ours.values())))
         self._inventory.absent = frozenset(place.name for place in self._places) - ours.keys()
         self._on_news()
 
     async def _watch(self, place: _Place, kind: Kind) -> None:
         if not place.version:
             await self._list(place, kind)
-            logger.info("looking after %s, in version %s", place.name, kind.version)
+            if not place.is_own:
+                logger.info("looking after %s, in version %s", place.name, kind.version)
         place.wait_s, place.told = AGAIN_S[0], ""
         async with aclosing(self._cluster.watch(kind.path, place.namespace, place.version)) as events:
             async for event, body in events:

@@ -1,7 +1,7 @@
 """kopf in, kopf out: which events wake what, and nothing decided here.
 
 kopf sees that each ``OpenRouterStatus`` has a task of its own as long as it exists, with a finalizer on it and never
-on anybody's workload. Workloads are only watched.
+on anybody's workload. Workloads are watched without it (:mod:`.discovery`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import kopf
@@ -36,7 +35,7 @@ from .spec import DEFAULT_CLASS, Spec, class_of
 from .streams import Streams
 from .workload import GROUP, Workload
 
-__all__ = ["Operator", "configure", "registry_for"]
+__all__ = ["Operator", "configure", "registry"]
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +121,9 @@ class Operator:
         )
         self.left_out: tuple[str, ...] = ()
         cluster.wrote = self.streams.wrote
-        self.arrivals = Arrivals(cluster, inventory, self.saw, self.streams.forget, self.wake_all)
+        self.arrivals = Arrivals(
+            cluster, inventory, self.saw, self.streams.forget, self.wake_all, on_refusal=self.ending.set
+        )
         self._cluster = cluster
 
     def _can_act(self, resource: Mapping[str, Any], spec: Spec) -> bool:
@@ -323,13 +324,8 @@ async def _in_the_way(reconciler: Reconciler, body: kopf.Body) -> list[str]:
         return [str(error)]
 
 
-# -- the workloads --------------------------------------------------------------------------------------------------
+# -- autoscalers ----------------------------------------------------------------------------------------------------
 # No indices of kopf: while it fills them, each object wakes all others, for minutes where there are thousands.
-
-
-async def workload_changed(kind: Kind, event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
-    _note_listing(memo.operator, event)
-    memo.operator.saw(kind, event["type"], event["object"])  # kopf's own view of it is slow to read
 
 
 async def autoscaler_changed(event: kopf.RawEvent, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
@@ -357,17 +353,15 @@ def login(**arguments: Any) -> kopf.ConnectionInfo | None:
     return replace(found, expiration=datetime.now(UTC) + timedelta(seconds=_LOGIN_S))
 
 
-def registry_for(kinds: Iterable[Kind]) -> kopf.OperatorRegistry:
-    """All handlers; of workloads, those of the given kinds."""
-    registry = kopf.OperatorRegistry()
-    kopf.daemon(*RESOURCE, registry=registry, id="look-after", when=is_of_our_class)(look_after)
-    kopf.on.event(*RESOURCE, registry=registry, id="resource-changed")(resource_changed)
-    kopf.on.event(*AUTOSCALERS, registry=registry, id="autoscaler-changed")(autoscaler_changed)
-    for kind in kinds:
-        kopf.on.event(*kind.path, registry=registry, id=f"{kind.plural}-changed")(partial(workload_changed, kind))
-    kopf.on.cleanup(registry=registry)(cleanup)
-    kopf.on.login(registry=registry)(login)
-    return registry
+def registry() -> kopf.OperatorRegistry:
+    """All handlers."""
+    found = kopf.OperatorRegistry()
+    kopf.daemon(*RESOURCE, registry=found, id="look-after", when=is_of_our_class)(look_after)
+    kopf.on.event(*RESOURCE, registry=found, id="resource-changed")(resource_changed)
+    kopf.on.event(*AUTOSCALERS, registry=found, id="autoscaler-changed")(autoscaler_changed)
+    kopf.on.cleanup(registry=found)(cleanup)
+    kopf.on.login(registry=found)(login)
+    return found
 
 
 class _NoDiffs(kopf.DiffBaseStorage):

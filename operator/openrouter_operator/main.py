@@ -27,7 +27,6 @@ from .leftovers import EVERYWHERE
 from .probes import serving
 from .settings import OperatorSettings
 from .telemetry import Telemetry
-from .workload import Workload
 
 __all__ = ["run"]
 
@@ -176,7 +175,7 @@ async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator
 async def _watch(settings: OperatorSettings, operator: Operator) -> None:
     try:
         await kopf.operator(
-            registry=handlers.registry_for(operator.inventory.own_kinds),
+            registry=handlers.registry(),
             settings=handlers.configure(settings.resource_class),
             memo=kopf.Memo(operator=operator),
             clusterwide=not settings.namespaces,
@@ -280,9 +279,6 @@ async def _fill(operator: Operator, cluster: Cluster, namespaces: Sequence[str])
                 operator.claims.put(found)
             async for found in cluster.list(AUTOSCALERS, namespace):
                 inventory.put_autoscaler(found)
-            for kind in inventory.own_kinds:
-                async for found in cluster.list(kind.path, namespace):
-                    inventory.put(Workload.of(kind, found))
         await operator.arrivals.list()
     except ClusterError as error:
         raise WatchFailed(f"the workloads cannot be listed: {error}") from None

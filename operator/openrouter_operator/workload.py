@@ -89,7 +89,9 @@ class Workload:
         is_foreign: Whether it knows others as who wrote the value or the annotation, and not us as who wrote the
             value: somebody has set it since, or an undone rollout has brought back what we wrote in an earlier pause.
         is_undone: Whether it is the latter, for sure: others wrote the annotation.
-        is_owned: Whether the API server knows us as the owner of some of its fields.
+        owned: Which of its managed fields' entries are ours, by number,
+        owners: and how many entries there are.
+        generation: Grows with each change of its spec; 0 where nobody counts.
         is_applied: Whether another tool applies it server-side, and would be refused what we own.
         is_stripped: Whether its annotation is not what we wrote, so that only we know what it was.
         is_mendable: Whether it is time to write that annotation again.
@@ -125,7 +127,9 @@ class Workload:
     is_our_value: bool = False
     is_foreign: bool = False
     is_undone: bool = False
-    is_owned: bool = False
+    owned: tuple[int, ...] = ()
+    owners: int = 0
+    generation: int = 0
     is_applied: bool = False
     is_stripped: bool = False
     is_mendable: bool = True
@@ -145,7 +149,9 @@ class Workload:
         is_copy = pause is not None and pause.uid not in ("", metadata["uid"])
         value = kind.lever.read(body)
         is_as_set = pause is not None and value == pause.set_to
-        entries = [e for e in metadata.get("managedFields") or () if e.get("manager") == FIELD_MANAGER]
+        books = metadata.get("managedFields") or ()
+        owned = tuple(nth for nth, entry in enumerate(books) if entry.get("manager") == FIELD_MANAGER)
+        entries = [books[nth] for nth in owned]
         is_ours = any(owns(entry, path) for entry in entries for path in kind.lever.paths)
         is_foreign = pause is not None and not is_ours and _is_written_by_others(pause, metadata, kind.lever)
         writer = {} if is_as_set else last_writer(metadata, kind.lever.paths)
@@ -179,7 +185,9 @@ class Workload:
             is_our_value=is_ours,
             is_foreign=is_foreign,
             is_undone=is_foreign and bool(last_writer(metadata, (_NOTE,))),
-            is_owned=bool(entries),
+            owned=owned,
+            owners=len(books),
+            generation=metadata.get("generation") or 0,
             is_applied=is_applied(metadata),
         )
 
@@ -215,7 +223,7 @@ class Workload:
         Of what is paused we need them, to see that somebody scales it to 0. But who applies server-side names the
         replicas in each upgrade, and would be refused the whole of it.
         """
-        if not self.is_owned or self.is_going or self.damage or self.copied:
+        if not self.owned or self.is_going or self.damage or self.copied:
             return False
         return self.pause is None or (self.is_applied and self.value == self.pause.set_to and not self.is_kept)
 

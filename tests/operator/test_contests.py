@@ -186,8 +186,8 @@ def test_whether_another_tool_applies_it(books: Iterable[Any], expected: bool) -
         pytest.param({"is_applied": True, "is_kept": True}, False, id="and what somebody has scaled to 0"),
         pytest.param({"pause": None}, True, id="after it"),
         pytest.param({"pause": None, "released": "an outage"}, True, id="and when it is let go of before its end"),
-        pytest.param({"pause": None, "is_owned": False}, False, id="there is nothing to give back"),
+        pytest.param({"pause": None, "owned": ()}, False, id="there is nothing to give back"),
     ],
 )
 def test_what_is_owed(changed: dict[str, Any], expected: bool) -> None:
-    assert replace(paused(original=3, is_owned=True), **changed).owes_fields is expected
+    assert replace(paused(original=3, owned=(0,)), **changed).owes_fields is expected
