@@ -29,21 +29,22 @@ def notice(change: Change, who: str, why: str, until: str = "") -> Event | None:
     if was is None and now is not None:
         end = f" until the breaker closes, {until}" if until else " until the breaker closes"
         how = f'To keep it running in outages, annotate it with {OPT}: "false"'
-        return Event("Normal", "Paused", f"{who} paused it ({why}): {_pods(change)} run{end}. {how}")
+        return Event("Normal", "Paused", f"{_done(change)} by {who} ({why}){end}. {how}")
     if was is not None and now is not None and now.contest != was.contest:
         return Event("Normal", "PutBack", _put_back(change, now))
     if was is None or now is not None:
         return None
     if change.is_written:
-        return Event("Normal", "Resumed", f"{who} let it come back ({why}): {_pods(change)} run")
+        return Event("Normal", "Resumed", f"{_done(change)} by {who} ({why})")
     words = f"{who} forgets its pause and leaves it as somebody has set it ({workload.value})"
     return Event("Normal", "LetGo", words)
 
 
 def _put_back(change: Change, pause: Pause) -> str:
     who = pause.contest.by if pause.contest and pause.contest.by else "somebody"
-    wrote = replace(change, workload=replace(change.workload, pause=pause))
-    return f"{who} changed it during the pause, which holds: {_pods(replace(wrote, pause=None))} run once it is over"
+    later = replace(change.workload, pause=pause, resume_to="").original_pods
+    what = f"{later} pods run" if change.workload.kind.lever.moves_pods else "it goes on"
+    return f"{who} changed it during the pause, which holds: {what} once it is over"
 
 
 def until(spec: Spec, goal: Goal, reading: Reading) -> str:
@@ -56,9 +57,11 @@ def until(spec: Spec, goal: Goal, reading: Reading) -> str:
     return f"by {iso(float(int(min(ends_s)))).replace('+00:00', 'Z')} at the latest" if ends_s else ""
 
 
-def _pods(change: Change) -> str:
-    lever = change.workload.kind.lever
+def _done(change: Change) -> str:
+    """What was done, as the controllers of Kubernetes and KEDA say it."""
+    workload, lever, ends = change.workload, change.workload.kind.lever, change.pause is None
     if not lever.moves_pods:
-        return "no new pods" if lever.is_pause(change.value) else "its pods"
-    original = change.workload.original_pods
-    return f"{original} pods" if change.pause is None else f"{lever.pods(change.value)} of {original} pods"
+        return "Resumed" if ends else "Suspended"
+    if lever.held is not None and lever.held in (change.value, workload.value):
+        return "Let scale again" if ends else "Held at the pods that it has"
+    return f"Scaled from {workload.pods} to {lever.pods(change.value)} pods"

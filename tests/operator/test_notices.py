@@ -30,7 +30,7 @@ def test_the_first_pause_says_who_why_how_far_until_when_and_how_to_opt_out() ->
     assert notice(change, WHO, "timeout", "by 2026-01-01T00:00:00Z at the latest") == Event(
         "Normal",
         "Paused",
-        "OpenRouterStatus default paused it (timeout): 1 of 3 pods run until the breaker closes, by"
+        "Scaled from 3 to 1 pods by OpenRouterStatus default (timeout) until the breaker closes, by"
         " 2026-01-01T00:00:00Z at the latest. To keep it running in outages, annotate it with"
         ' openrouter-guard.io/pause: "false"',
     )
@@ -40,12 +40,21 @@ def test_what_is_suspended_starts_no_new_pods() -> None:
     cron_job = replace(workload("a"), kind=BY_NAME["CronJob"], value=False)
     told = notice(Change(cron_job, True, replace(PAUSE_OF_A, set_to=True)), WHO, "timeout")
     assert told
-    assert "no new pods run until the breaker closes." in told.message
+    assert "Suspended by OpenRouterStatus default (timeout) until the breaker closes." in told.message
+    resumed = notice(Change(replace(cron_job, value=True, pause=PAUSE_OF_A), False, pause=None), WHO, "BreakerClosed")
+    assert resumed == ("Normal", "Resumed", "Resumed by OpenRouterStatus default (BreakerClosed)")
+
+
+def test_what_keda_holds_keeps_the_pods_that_it_has() -> None:
+    running = replace(workload("a"), kind=BY_NAME["ScaledObject"], value=None)
+    told = notice(Change(running, "held", replace(PAUSE_OF_A, original=None, set_to="held")), WHO, "timeout")
+    assert told
+    assert told.message.startswith("Held at the pods that it has by OpenRouterStatus default (timeout)")
 
 
 def test_the_end_says_why_and_with_how_many_pods() -> None:
     told = notice(Change(PAUSED, 3, pause=None), WHO, "BreakerClosed")
-    assert told == Event("Normal", "Resumed", f"{WHO} let it come back (BreakerClosed): 3 pods run")
+    assert told == Event("Normal", "Resumed", f"Scaled from 0 to 3 pods by {WHO} (BreakerClosed)")
 
 
 def test_what_somebody_has_set_is_let_go() -> None:

@@ -421,16 +421,13 @@ class TestKubectl:
             said = fleet.kubectl("describe", "deployment", "one").partition("\nEvents:")[2]
             return len(re.findall(line, said)) == 1
 
-        who = r"openrouter-guard\s+OpenRouterStatus default"
-        until(
-            partial(
-                told, rf"Normal\s+Paused .* {who} paused it \(timeout\): 0 of 3 pods run .* by 20.*Z at the latest"
-            )
-        )
+        who = "by OpenRouterStatus default"
+        from_3 = rf"Normal\s+Paused .* openrouter-guard\s+Scaled from 3 to 0 pods {who} \(timeout\)"
+        until(partial(told, rf"{from_3} .* by 20.*Z at the latest"))
         assert told(r'annotate it with openrouter-guard.io/pause: "false"')
         recover(fleet)
         fleet.until_replicas(one=3)
-        until(partial(told, rf"Normal\s+Resumed .* {who} let it come back \(BreakerClosed\): 3 pods run"))
+        until(partial(told, rf"Normal\s+Resumed .* Scaled from [01] to 3 pods {who} \(BreakerClosed\)"))
 
 
 class TestBadSurroundings:
