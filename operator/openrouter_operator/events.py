@@ -36,7 +36,7 @@ def _of_breaker(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
             words = f"Calls to OpenRouter are refused ({breaker.get('reason')}) until {breaker.get('retryAt')}"
             return [Event("Warning", "BreakerOpened", words)]
         case Phase.HALF_OPEN:
-            return [Event("Normal", "BreakerHalfOpen", "A few test calls to OpenRouter may go")]
+            return [Event("Normal", "BreakerHalfOpen", "A few trial calls to OpenRouter may go")]
         case _:
             return [Event("Normal", "BreakerClosed", "Calls to OpenRouter go through again")]
 

@@ -132,7 +132,7 @@ def test_a_breaker_that_closed_meanwhile_releases_nobody() -> None:
 @pytest.mark.parametrize(
     ("fields", "paused_s", "expected"),
     [
-        pytest.param({}, OPENED_S, Goal(Step.CANARY, "BreakerHalfOpen"), id="one pod makes the test call"),
+        pytest.param({}, OPENED_S, Goal(Step.CANARY, "BreakerHalfOpen"), id="one pod makes the trial call"),
         pytest.param(
             {"resume": {"canary": False}}, OPENED_S, Goal(Step.PAUSE, "BreakerHalfOpen"), id="unless nobody wants it"
         ),

@@ -48,6 +48,20 @@ async def past(store: Store, client: aioredis.Redis) -> None:
         await store.heartbeat(f"summaries-{number}", {"version": "0.1.0", "last_seen": iso(now_s - number)})
 
 
+async def paused(store: Store) -> None:
+    """What an operator says it has paused."""
+    workloads = [f"Deployment team-a/{name}" for name in ("chat", "summaries", "translations")]
+    await store.tell_paused(
+        "prod",
+        {
+            "last_seen": iso(time.time()),
+            "resource": "team-a/default",
+            "workloads": workloads,
+            "paused": len(workloads),
+        },
+    )
+
+
 async def take(browser: Browser, url: str, file: Path, *, scheme: str, headline: str, width: int = 1000) -> None:
     page = await browser.new_page(
         viewport={"width": width, "height": 800}, color_scheme="dark" if scheme == "dark" else "light"
@@ -71,6 +85,7 @@ async def main(folder: Path) -> None:
         async with serving(settings, FakeUpstream()) as url, browsing(program) as browser:
             await take(browser, url, folder / "status-closed.png", scheme="light", headline="Calls go through")
             await outage(store, settings)
+            await paused(store)
             await take(browser, url, folder / "status-open.png", scheme="dark", headline="Calls are paused")
         await store.close()
 

@@ -48,7 +48,7 @@ def override(kind: str) -> dict[str, Any]:
             Tone.BAD,
             "Calls are paused: the API key is refused",
         ),
-        ({"circuit_breaker": breaker("half_open")}, Tone.WARN, "Test calls decide whether OpenRouter is back"),
+        ({"circuit_breaker": breaker("half_open")}, Tone.WARN, "Trial calls decide whether OpenRouter is back"),
         (
             {"rate_limit_reset": "2026-03-01T12:05:00+00:00", "status": "rate_limited"},
             Tone.WARN,

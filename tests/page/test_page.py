@@ -45,7 +45,7 @@ async def test_an_outage_shows_within_two_seconds_without_a_reload(
     assert time.monotonic() - began_s < 2 + 20 * usual_s
     assert await page.evaluate("window.same"), "the page was loaded anew"
     await expect(page).to_have_title(f"{PAUSED} · OpenRouter Guard")
-    await expect(page.get_by_text("Next test call")).to_be_visible()
+    await expect(page.get_by_text("Next trial call")).to_be_visible()
     await expect(page.locator("#board table").last).to_contain_text("closed")
 
 

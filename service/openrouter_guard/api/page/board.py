@@ -193,7 +193,7 @@ def headline(status: StatusAnswer) -> Headline:
         case Phase.OPEN:
             return Headline(Tone.BAD, f"Calls are paused: {cause}", status.message)
         case Phase.HALF_OPEN:
-            return Headline(Tone.WARN, "Test calls decide whether OpenRouter is back", status.message)
+            return Headline(Tone.WARN, "Trial calls decide whether OpenRouter is back", status.message)
     if status.rate_limit_reset:
         return Headline(Tone.WARN, "Calls wait: OpenRouter limits the rate", status.message)
     if status.status is OpenRouterState.ACTIVE:

@@ -102,7 +102,7 @@
             value: (_, value) => (value === null || value === undefined ? "–" : `${value} ${unit}`),
           })),
         ],
-        axes: [axis, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => `${tick} ${unit}`) }],
+        axes: [axis, { ...axis, size: 84, values: (_, ticks) => ticks.map((tick) => `${tick} ${unit}`) }],
         scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(1.1 * (high || 0), 1)] } },
         tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
       },
