@@ -51,7 +51,6 @@ def figures(calls: Sequence[Call], lost: int, plan: Plan) -> Figures:
     settled_s = plan.began_s + SETTLED * (plan.down_s - plan.began_s)
     healthy_s = plan.down_s - settled_s
     healthy = _work_s(good, settled_s, plan.down_s) / healthy_s
-    a_second = _between(began, settled_s, plan.down_s) / healthy_s
     if not healthy:
         raise NothingHealthy(
             "no call ended well before the outage: the machine is too busy, or the strategy is broken"
@@ -63,7 +62,7 @@ def figures(calls: Sequence[Call], lost: int, plan: Plan) -> Figures:
         lost=lost,
         work_lost_s=max(after_s - _work_s(good, plan.well_s, plan.ended_s) / healthy, 0.0),
         back_s=_back_s(good, BACK * healthy, plan),
-        peak=_peak([at_s for at_s in began if at_s >= plan.well_s]) / a_second,
+        peak=_peak([at_s for at_s in began if at_s >= plan.well_s]) / (healthy / plan.call_s),
         kept=_work_s(good, plan.down_s, plan.well_s) / down_for_s / healthy,
     )
 
