@@ -254,7 +254,7 @@ class TestOpenApi:
             for path, methods in document["paths"].items()
             if "304" in methods.get("get", {}).get("responses", ())
         }
-        assert kept == {"status", "metrics", "history", "workers", "models", "paused", "badge"}
+        assert kept == {"status", "gate", "metrics", "history", "workers", "models", "paused", "badge"}
 
 
 class TestTheProcess:

@@ -58,12 +58,22 @@ class Slow:
 
     def _answer(self, client: socket.socket) -> None:
         with client, suppress(OSError):
-            client.recv(65_536)
+            _read_request(client)
             client.sendall(HEAD % (self.status_code, len(self.body), self.headers))
             for position in range(len(self.body)):
                 if self._ended.wait(self.between_s):
                     return
                 client.sendall(self.body[position : position + 1])
+
+
+def _read_request(client: socket.socket) -> None:
+    """All of it: a connection that is closed with something unread is reset."""
+    with client.makefile("rb") as request:
+        length = 0
+        while line := request.readline().strip():
+            name, _, value = line.lower().partition(b":")
+            length = int(value) if name == b"content-length" else length
+        request.read(length)
 
 
 @pytest.fixture

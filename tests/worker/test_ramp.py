@@ -118,15 +118,17 @@ def busy(redis_url: str) -> Iterator[Guard]:
 
 def test_a_call_that_comes_too_early_is_told_when(busy: Guard) -> None:
     told, reasons = [], set()
+    began_s = time.monotonic()
     for _ in range(10):
         try:
             with busy.call():
                 pass
         except CallNotPermitted as refused:
-            told.append(refused.retry_after_s)
+            told.append(time.monotonic() + refused.retry_after_s)
             reasons.add(refused.reason)
     assert reasons == {"recovering"}
-    assert len(told) >= 6
+    # It begins with a few, and on a slow machine some more have become due meanwhile.
+    assert len(told) >= 6 - 10 * (time.monotonic() - began_s)
     assert told == sorted(told)
 
 

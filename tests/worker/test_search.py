@@ -15,7 +15,14 @@ from openrouter_guard.worker.bodies import error_in
 from openrouter_guard.worker.search import ErrorSearch
 
 WORDS = st.sampled_from([502, 400, "server_error", "failed", "incomplete", "error", "rate_limit_exceeded"])
-SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=20), WORDS)
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=20),
+    WORDS,
+)
 NAMES = st.sampled_from(
     ["error", "errors", "choices", "finish_reason", "code", "status", "message", "response", 'a "b"', "\\", "ü"]
 )
@@ -44,6 +51,14 @@ def test_it_finds_what_a_parser_finds(body: dict[str, Any], size: int, ascii_onl
     assert bool(said) is bool(expected)
     assert not said or status_of(said) == status_of(expected)
     assert found.is_whole or found.end()
+
+
+@pytest.mark.parametrize("nothing", [None, False, 0, "", [], {}])
+@pytest.mark.parametrize("errors_first", [True, False])
+def test_an_answer_with_nothing_in_it_hides_no_error(nothing: object, errors_first: bool) -> None:
+    parts = [("errors", [{"message": "no"}]), ("choices", nothing)]
+    found = search(json.dumps(dict(parts if errors_first else reversed(parts))).encode(), 3)
+    assert error_in(found.end()) == {"message": "no"}
 
 
 def _but_one(body: dict[str, Any]) -> None:

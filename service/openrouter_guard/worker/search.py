@@ -26,6 +26,7 @@ _ANSWERS = frozenset(each.encode() for each in ANSWERS)
 _TEXT_BYTES = 2_048
 _COPY_BYTES = 32_768
 _KEY_BYTES = 64
+_SCALAR_BYTES = 32
 _MARKS_MOST = 200_000
 """So many brackets and texts are looked at: some tenths of a second."""
 _TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
@@ -72,6 +73,8 @@ class ErrorSearch:
         self._copied_text = 0
         self._is_cut = False
         self._copied_brackets = bytearray()
+        # The part of an answer that has begun, and of which it is not known yet whether anything is in it.
+        self._answer, self._scalar = b"", bytearray()
 
     def feed(self, data: bytes) -> None:
         """Look at the next bytes."""
@@ -107,6 +110,8 @@ class ErrorSearch:
         return end + 1
 
     def _take(self, text: bytes) -> None:
+        if self._answer and text:
+            self._answered()
         if self._copy is None:
             if self._is_name:
                 self._name += text[: _KEY_BYTES - len(self._name)]
@@ -136,10 +141,14 @@ class ErrorSearch:
         match = self._passed.match(data, at)
         end = match.end() if match else at
         self._add(data[at:end])
+        if self._answer:
+            self._look_into(data[at:end])
         if end == len(data):
             return end
         self._marks += 1
         self.is_given_up = self._marks > self._marks_most
+        if self._answer:
+            self._look_at(data[end])
         self._mark(data[end])
         return end + 1
 
@@ -206,10 +215,31 @@ class ErrorSearch:
             return
         name = self._names[self._depth - 1]
         if self._depth == 1 and name in _ANSWERS:
-            self._told.setdefault(name.decode(), True)
+            self._answer = name
+            self._scalar.clear()
         if name in (_AT_TOP, _IN_RESPONSE, _IN_CHOICE)[self._depth - 1]:
             self._copy, self._copy_depth = bytearray(), self._depth
             self._copied_brackets.clear()
+
+    def _look_into(self, passed: bytes) -> None:
+        if self._depth == 1:
+            self._scalar += passed[: _SCALAR_BYTES - len(self._scalar)]
+        elif passed.strip():
+            self._answered()
+
+    def _look_at(self, mark: int) -> None:
+        if self._depth > 1 and mark not in _CLOSE:
+            self._answered()
+        elif self._depth > 1 or mark == _COMMA or mark in _CLOSE:
+            # Nothing in it, as in ``[]``; or no text and no bracket, as ``null``.
+            read = json_of(b"[" + bytes(self._scalar) + b"]")
+            if self._depth == 1 and (read is None or any(read)):
+                self._answered()
+            self._answer = b""
+
+    def _answered(self) -> None:
+        self._told.setdefault(self._answer.decode(), True)
+        self._answer = b""
 
     def _value_ended(self) -> None:
         if self._copy is not None and self._depth == self._copy_depth:
@@ -221,7 +251,7 @@ class ErrorSearch:
         name = self._names[self._copy_depth - 1].decode(errors="replace")
         self._copy = None
         self._copied_brackets.clear()
-        if name == "error" and (value or read is None):
+        if name == "error" and (_says(value) or read is None):
             self._is_found, kind = True, self._told.get("type")
             self._told = {"type": kind, "error": value or _UNREAD}
         elif name == "finish_reason":
@@ -235,6 +265,12 @@ class ErrorSearch:
     def _add(self, data: bytes) -> None:
         if self._copy is not None and len(self._copy) <= _COPY_BYTES:
             self._copy += data[: _COPY_BYTES + 1]
+
+
+def _says(error: object) -> bool:
+    """Whether something is said under ``error``."""
+    first = error[0] if isinstance(error, list) and error else error
+    return isinstance(first, Mapping | str | int | float) and bool(first)
 
 
 def _units(text: bytes) -> bytes:
