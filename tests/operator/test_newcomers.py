@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from openrouter_guard.rules.wire import unix_s
+from openrouter_operator import bodies
 from openrouter_operator.orphans import SKEW_S
 from openrouter_operator.workload import PAUSED
 from tests.operator.conftest import Fleet, Operator, deployment, resource
@@ -89,6 +91,9 @@ def test_a_rollout_half_way_is_left_alone_though_no_pod_is_ready_any_more(
     if is_told:
         until(lambda: [p["reason"] for p in fleet.status()["problems"]] == ["RolloutInProgress"])
         operator.kill()
+    # One that was unavailable from its first seconds on would count as one that has never worked.
+    made_s = unix_s(fleet.deployments()["one"]["metadata"]["creationTimestamp"])
+    until(lambda: time.time() > made_s + bodies._FIRST_LOOK_S + 1)
     get_unready(fleet)
     until(lambda: not fleet.deployments()["one"]["status"].get("readyReplicas"))
     before = revisions(fleet)

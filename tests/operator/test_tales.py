@@ -239,8 +239,8 @@ def test_objects_of_keda_and_argo_keep_what_their_owners_wrote(
     until(lambda: notes(fleet, "scaledobject", "plain").get("autoscaling.keda.sh/paused-replicas") == "0", seconds=20)
     until(lambda: notes(fleet, "scaledjob", "jobs").get("autoscaling.keda.sh/paused") == "true")
     assert notes(fleet, "scaledobject", "fixed") == {"autoscaling.keda.sh/paused-replicas": "2"}
-    found = {p["target"]: p["reason"] for p in fleet.status()["problems"]}
-    assert found == {"Rollout/canary": "RolloutInProgress", "Rollout/frozen": "OwnerPaused"}
+    told = {"Rollout/canary": "RolloutInProgress", "Rollout/frozen": "OwnerPaused"}
+    until(lambda: {p["target"]: p["reason"] for p in fleet.status()["problems"]} == told)
     fleet.force("forced_closed")
     until(lambda: notes(fleet, "scaledobject", "plain") == {}, seconds=20)
     assert notes(fleet, "scaledjob", "jobs") == {"autoscaling.keda.sh/paused": "f"}
