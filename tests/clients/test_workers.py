@@ -230,7 +230,8 @@ def test_just_after_an_outage_of_a_large_fleet_only_a_share_goes(
         workers.simulated.switch("healthy")
         workers.until("closed", WAIT_S + 5)
         assert workers.breaker["ramp"] < 0.5
-        assert workers.calls_in(2.0) < usual / 2
+        # The share grows meanwhile.
+        assert workers.calls_in(2.0) < 0.75 * usual
 
 
 @alone

@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from openrouter_guard.rules import admission, settling, shared_state, trial_calls
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.loss import recovered
+from openrouter_guard.rules.run import are_enough
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal
 from tests.rules.memory import BATCH_LIFE_S, FAILURE, REFUSAL, Memory, Seen
@@ -296,7 +297,8 @@ class Fleet(RuleBasedStateMachine):
             self.commit(worker, partial(self.current, worker), self.now(), is_lost=False)
         record = self.memory.read().record
         if record is not None and isinstance(record.breaker, Closed):
-            enough = record.breaker.failures >= POLICY.failure_threshold
+            # No reporter counts for more than its share.
+            enough = are_enough(record.breaker, record.live_reporters, record.calls_per_minute, POLICY)
             assert not enough or len(record.breaker.run) < min(POLICY.reporters_wanted, record.live_reporters)
             assert not record.legacy_open
 

@@ -117,9 +117,10 @@ class TestSentinels:
         """Redis' own doing: until it is told, it answers as before, and passes nothing on."""
         fleet = Fleet(them.url(), "default")
         async with fleet.at_work():
+            # Nobody knows when in there the other one was promoted.
+            before = fleet.by[them.primary.port]
             them.sentinel().execute_command("SENTINEL", "FAILOVER", "main")
             await eventually(them.is_promoted, seconds=60)
-            before = fleet.by[them.primary.port]
             await eventually(lambda: them.primary.client().role()[0] == b"slave", seconds=60)
         at_stake = fleet.by[them.primary.port] - before
         async with store_at(them.url()) as store:
