@@ -21,9 +21,13 @@ from tests.controlplane import helm as build_helm
 from tests.controlplane import helm_3 as build_helm_3
 from tests.ports import free_port
 
-# How long an example takes says how busy the machine is.
+# How long an example takes says how busy the machine is. A change lands or does not by the same examples each time;
+# all other runs try new ones.
 hypothesis.settings.register_profile(
-    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "patient",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    derandomize=os.environ.get("TESTS_SAME_EXAMPLES") == "1",
 )
 hypothesis.settings.load_profile("patient")
 
