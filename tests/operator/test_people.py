@@ -174,8 +174,12 @@ def test_a_resource_takes_its_marks_with_it_and_leaves_what_people_have_set(
     until(lambda: RELEASED in (fleet.deployments()["one"]["metadata"].get("annotations") or {}))
     fleet.unwatch()
     fleet.until_replicas(one=pods, two=2)
-    notes = json.dumps([body["metadata"].get("annotations") for body in fleet.deployments().values()])
-    assert "openrouter-guard.io/" not in notes
+    until(
+        lambda: (
+            "openrouter-guard.io/"
+            not in json.dumps([body["metadata"].get("annotations") for body in fleet.deployments().values()])
+        )
+    )
 
 
 # -- a rollout that is undone ---------------------------------------------------------------------------------------

@@ -231,7 +231,9 @@ def test_objects_of_keda_and_argo_keep_what_their_owners_wrote(
     )
     fleet.kubectl("annotate", "scaledobject/fixed", "autoscaling.keda.sh/paused-replicas=2")
     fleet.kubectl("annotate", "scaledjob/jobs", "autoscaling.keda.sh/paused=f")
-    status = {"status": {"replicas": 5, "stableRS": "a", "currentPodHash": "b", "observedGeneration": "1"}}
+    # Its pods have been ready: what never was has no revision that is worth keeping.
+    ready = {"replicas": 5, "readyReplicas": 5, "availableReplicas": 5}
+    status = {"status": {**ready, "stableRS": "a", "currentPodHash": "b", "observedGeneration": "1"}}
     fleet.kubectl("patch", "rollout/canary", "--type=merge", f"--patch={json.dumps(status)}")
     custom = {"kind": "Rollout", "apiVersion": "argoproj.io/v1alpha1"}
     fleet.watch(targets=[{"kind": "ScaledObject"} | WORKERS, {"kind": "ScaledJob"} | WORKERS, custom | WORKERS])
