@@ -170,7 +170,7 @@ def test_an_outage_costs_no_task_a_retry(
     simulated.switch("outage")
     with worker(*pool) as output:
         queue.ask(20)
-        until(lambda: guard.state.phase is Phase.OPEN, seconds=20)
+        until(lambda: guard.state.phase is Phase.OPEN, seconds=60)
         until(lambda: PAUSED in output.read_text(), seconds=20)
         simulated.switch("healthy")
         until(lambda: queue.answers == [ANSWER] * 20, seconds=20)
