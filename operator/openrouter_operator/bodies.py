@@ -19,6 +19,7 @@ __all__ = [
     "last_writer",
     "owns",
     "scales",
+    "shaped",
     "truth",
     "word",
     "writes_manifests",
@@ -32,6 +33,12 @@ _WORD_SHOWN = 40
 _DOWN = ("Available", "False")
 _FIRST_LOOK_S = 5.0
 """A controller has looked at what is new by then, and nothing that is worth keeping has come and gone."""
+
+
+def shaped(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object without a spec or a status that is no object: a custom kind may let anything in."""
+    odd = [name for name in ("spec", "status") if not isinstance(body.get(name) or {}, Mapping)]
+    return {name: value for name, value in body.items() if name not in odd} if odd else body
 
 
 def truth(text: str) -> str:

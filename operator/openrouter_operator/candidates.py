@@ -91,9 +91,11 @@ def paused_since_s(candidates: Iterable[Candidate], owner: Owner, reading: Readi
     """When the present pause began; None if nothing is paused.
 
     One of before the breaker last closed is over, whatever an annotation says that came back since: while the breaker
-    is open again, what it left counts from that closing.
+    is open again, what it left counts from that closing. One that an undone rollout has brought back is none, where
+    nobody knows the one that it stands in place of.
     """
-    pauses = [c.workload.pause for c in candidates if c.is_paused_by(owner)]
+    ours = (c.workload for c in candidates if c.is_paused_by(owner))
+    pauses = [each.pause for each in ours if not each.is_undone or each.is_stripped]
     since_s = min((pause.at_s for pause in pauses if pause), default=None)
     return since_s if since_s is None or reading.phase is Phase.CLOSED else max(since_s, reading.closed_at_s)
 
@@ -120,6 +122,9 @@ def _skip_others(candidate: Candidate, _outage: str) -> Skip | None:
         return Skip("MatchedByOther", words)
     if workload.damage:
         return Skip("AnnotationDamaged", f"{workload.damage}: set the replicas by hand and remove the annotation")
+    if workload.is_keda_run:
+        # They come and go all the time, as those of a CronJob do.
+        return Skip("StartedByScaledJob")
     if workload.is_controlled:
         return Skip("ControlledByOwner", "another object controls its replicas: name that object instead")
     if candidate.is_kedas:

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from .cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading, Refused
@@ -86,7 +86,8 @@ class Changes:
         """The change, if it was made."""
         workload = change.workload
         try:
-            self._inventory.put(await self._cluster.change(change))
+            became = await self._cluster.change(change)
+            self._inventory.put(became)
             self._retries.pop(workload.uid, None)
         except NotLeading:
             raise
@@ -97,7 +98,7 @@ class Changes:
         except (ClusterError, KeyError, TypeError, ValueError) as error:
             self._failed(change, error)
         else:
-            return change
+            return replace(change, became=became)
         finally:
             self.progressed_s = time.monotonic()
         return None

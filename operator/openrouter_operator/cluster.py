@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, Self, TypeAlias
@@ -26,7 +26,7 @@ from openrouter_guard.errors import ConfigurationError
 from .cluster_errors import ClusterError, Conflict, Expired, NotFound, NotLeading, Refused, Unavailable, error_of
 from .objects import disowning, event_on, lines
 from .spec import DEFAULT_CLASS
-from .workload import FIELD_MANAGER, GROUP, PAUSED, RELEASED, Change, Workload
+from .workload import FIELD_MANAGER, GROUP, Change, Workload
 
 __all__ = [
     "AUTOSCALERS",
@@ -148,13 +148,13 @@ class Cluster:
         self._note(workload.kind.plural, workload.namespace, workload.version, made.version)
         return made
 
-    async def forget(self, kind: Path, namespace: str, name: str, version: str) -> None:
-        """Take our annotations from an object that only carries copies of them, if it is as it was seen.
+    async def forget(self, kind: Path, namespace: str, name: str, version: str, copied: Iterable[str]) -> None:
+        """Take these annotations from an object that only carries copies of them, if it is as it was seen.
 
         Raises:
             ClusterError: If that was not done.
         """
-        notes = {"resourceVersion": version, "annotations": {PAUSED: None, RELEASED: None}}
+        notes = {"resourceVersion": version, "annotations": dict.fromkeys(copied)}
         async with self._turns:
             self.fence()
             path = f"{_every(kind, namespace)}/{name}?fieldManager={FIELD_MANAGER}"

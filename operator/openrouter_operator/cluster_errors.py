@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping
 
 from openrouter_guard.errors import OpenRouterGuardError
+from openrouter_guard.rules.parsing import line_of
 
 __all__ = [
     "ClusterError",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 _BODY_SHOWN = 300
+_WORDS_MOST = 1_000
+"""A webhook may say anything, at any length; a condition and an event have room for so much."""
 
 
 class ClusterError(OpenRouterGuardError):
@@ -67,9 +70,10 @@ class NotLeading(ClusterError):
 def error_of(status: int, text: bytes, headers: Mapping[str, str]) -> ClusterError:
     """The error that an answer of the API server stands for: its status, body and headers."""
     try:
-        message = str(json.loads(text)["message"])
+        message = line_of(json.loads(text)["message"], _WORDS_MOST)
     except (KeyError, TypeError, ValueError):
-        message = " ".join(text[:_BODY_SHOWN].decode(errors="replace").split()) or f"HTTP {status}"
+        message = line_of(text, _BODY_SHOWN)
+    message = message or f"HTTP {status}"
     match status:
         case 404:
             return NotFound(message)

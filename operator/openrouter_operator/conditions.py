@@ -56,6 +56,8 @@ class Round:
         took_s: How long it took to make its changes.
         would: What a dry run would have changed.
         override: What became of the override in the spec.
+        dated_s: When that was, Unix seconds by the API server's clock, which every process knows: Redis' own, which
+            the reading goes by, nobody knows who starts while it is away. None for that of the reading.
     """
 
     generation: int
@@ -68,6 +70,7 @@ class Round:
     took_s: float = 0.0
     would: tuple[str, ...] = ()
     override: Overriding = Overriding()
+    dated_s: float | None = None
 
     @property
     def ended_s(self) -> float:
@@ -81,7 +84,7 @@ class Round:
 def status(old: Mapping[str, Any], now: Round) -> dict[str, Any]:
     """The status that follows *old*."""
     conditions = {entry["type"]: entry for entry in old.get("conditions") or ()}
-    at = _second(now.reading.now_s)
+    at = _second(now.reading.now_s if now.dated_s is None else now.dated_s)
     written = {
         "observedGeneration": now.generation,
         "upstream": _upstream(now.reading),
@@ -370,9 +373,8 @@ _TEXTS: Mapping[str, Sequence[str]] = {
     "conditions": ("type", "status", "reason", "message", "lastTransitionTime"),
     "problems": ("target", "reason", "message"),
 }
-_NESTED = frozenset(
-    ("upstream", "breaker", "targets", "progress", "problemCounts", "override", "lastPause", "lastResume")
-)
+_NESTED = frozenset(("upstream", "breaker", "targets", "progress", "problemCounts", "override"))
+_SPANS = frozenset(("lastPause", "lastResume"))
 
 
 def sound(resource: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -380,7 +382,12 @@ def sound(resource: Mapping[str, Any]) -> Mapping[str, Any]:
     status = resource.get("status")
     known = status if isinstance(status, Mapping) else {}
     kept = {name: value for name, value in known.items() if name not in _NESTED or isinstance(value, Mapping)}
+    kept = {name: value for name, value in kept.items() if name not in _SPANS or _is_span(value)}
     return {**resource, "status": kept | {name: _with_texts(known.get(name), _TEXTS[name]) for name in _TEXTS}}
+
+
+def _is_span(found: Any) -> bool:
+    return isinstance(found, Mapping) and isinstance(found.get("startedAt"), str)
 
 
 def _with_texts(found: Any, names: Sequence[str]) -> list[Mapping[str, Any]]:

@@ -72,7 +72,7 @@ class Operator:
     Attributes:
         connections: Where the state is that each of them asks for.
         resources: Those that are looked after, by UID.
-        others: UIDs of those that operators of other classes look after.
+        others: Those that operators of other classes look after: the namespace of each, by its UID.
         resource_class: Of the resources that are to be looked after.
         finalizer: On these resources.
         ending: Ends kopf when it is set.
@@ -103,7 +103,7 @@ class Operator:
         self.claims = Claims(self._can_act)
         self.feeds = feeds
         self.resources: dict[str, _Watched] = {}
-        self.others: set[str] = set()
+        self.others: dict[str, str] = {}
         self.poster = Poster(cluster)
         self.orphans = Orphans(cluster, inventory, self.knows, self.holds, self.lets_go, self.poster.put)
         self.leftovers = Leftovers(cluster, inventory)
@@ -149,12 +149,14 @@ class Operator:
         elif not self.inventory.put(workload):
             return
         self.wake_namespace(workload.namespace)
-        if workload.copied is not None or (workload.pause and not self.knows(workload.pause.owner_uid)):
+        pause = workload.pause
+        if workload.copied is not None or (pause and not self.knows(pause.owner_uid, workload.namespace)):
             self.orphans.hint()
 
-    def knows(self, uid: str) -> bool:
-        """Whether the resource is there, and somebody looks after it."""
-        return uid in self.resources or uid in self.others
+    def knows(self, uid: str, namespace: str) -> bool:
+        """Whether the resource is there, in that namespace, and somebody looks after it."""
+        watched = self.resources.get(uid)
+        return namespace == (watched.namespace if watched else self.others.get(uid))
 
     def holds(self, uid: str) -> bool:
         """Whether a resource has paused the workload, whatever is written on it by now."""
@@ -274,13 +276,13 @@ async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo
     _note_listing(operator, event)
     operator.streams.saw(RESOURCE[2], str(body.metadata.namespace), body.metadata["resourceVersion"])
     _note_claim(operator, event, body)
-    operator.others.discard(uid)
+    operator.others.pop(uid, None)
     if event["type"] == "DELETED":
         operator.orphans.hint()
         await operator.connections.drop(uid)
     elif not is_of_our_class(body, memo):
         await operator.connections.drop(uid)
-        operator.others.add(uid)
+        operator.others[uid] = str(body.metadata.namespace)
     elif body.metadata.get("deletionTimestamp") and operator.finalizer in body.metadata.get("finalizers", ()):
         # kopf takes the finalizer away after this, so it must not return before all is restored.
         await _give_back(operator.reconciler(uid), body)

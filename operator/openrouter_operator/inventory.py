@@ -114,6 +114,10 @@ class Inventory:
         """Every workload, in all namespaces, that is a copy of a paused one."""
         return tuple(w for found in self._workloads.values() for w in found.values() if w.copied is not None)
 
+    def with_wish(self) -> frozenset[str]:
+        """The UIDs of those whose owners say how they are to come back from a pause."""
+        return frozenset(w.uid for found in self._workloads.values() for w in found.values() if w.resume_to)
+
     def owing(self) -> Iterable[Workload]:
         """Every workload that still has fields of ours, to be given back."""
         return tuple(w for found in self._workloads.values() for w in found.values() if w.owes_fields)

@@ -85,7 +85,7 @@ class Replicas:
     def read(self, body: Body) -> Value:
         found: Any = body
         for name in self.path:
-            found = (found or {}).get(name)
+            found = found.get(name) if isinstance(found, Mapping) else None
         return found if self.is_sound(found) else None
 
     def write(self, value: Value) -> dict[str, Any]:

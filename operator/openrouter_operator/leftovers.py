@@ -1,8 +1,9 @@
 """What a pause leaves behind, which is taken away once it is over.
 
-Copies of our annotations: a Deployment hands its annotations down to its ReplicaSets, and a Rollout does too. They
-stay there, and ``kubectl rollout undo`` puts those of an older ReplicaSet back onto the Deployment. Where an operator
-has just started, they tell which annotation is the newest.
+Copies of annotations: a Deployment hands its annotations down to its ReplicaSets, and a Rollout does too. They
+stay there, and ``kubectl rollout undo`` puts those of an older ReplicaSet back onto the Deployment. Both kinds would
+mislead us: what we wrote about a pause, and what the owner wrote about its end, which would count for the next pause.
+Where an operator has just started, the copies tell which annotation is the newest.
 
 The ownership of fields: the API server knows us as who wrote the replicas last, and would refuse them to the next
 tool that applies server-side (Helm 4, Flux, ``kubectl apply --server-side``).
@@ -23,7 +24,7 @@ from openrouter_guard.edge import Edge
 from .cluster import Cluster, ClusterError, Conflict, NotFound
 from .inventory import Inventory
 from .kinds import BY_NAME
-from .workload import PAUSED, RELEASED, Pause, Workload
+from .workload import PAUSED, RELEASED, RESUME_TO, Pause, Workload
 
 __all__ = ["Copy", "Leftovers", "newest"]
 
@@ -35,17 +36,19 @@ SETTLE_S = 5.0
 GIVE_BACK_S = 0.3
 """Who applies right after an outage is to find no field of ours; those of many pauses are given back together."""
 _AT_ONCE = 8
+_OF_A_PAUSE = (PAUSED, RELEASED, RESUME_TO)
 EVERYWHERE = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A ReplicaSet that carries an annotation of ours.
+    """A ReplicaSet that carries annotations of a pause.
 
     Attributes:
         version: Its ``resourceVersion``.
         controller: The UID of what it belongs to.
         pause: The pause that it tells of; None if of none, or it cannot be read.
+        notes: The names of these annotations.
     """
 
     namespace: str
@@ -53,6 +56,7 @@ class Copy:
     version: str
     controller: str
     pause: Pause | None
+    notes: frozenset[str]
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Copy | None:
@@ -60,12 +64,13 @@ class Copy:
         metadata = body["metadata"]
         notes = metadata.get("annotations") or {}
         owners = [owner["uid"] for owner in metadata.get("ownerReferences") or () if owner.get("controller")]
-        if notes.keys().isdisjoint((PAUSED, RELEASED)) or not owners:
+        found = frozenset(_OF_A_PAUSE) & notes.keys()
+        if not found or not owners:
             return None
         pause: Pause | None = None
         with suppress(ValueError):
             pause = Pause.parse(notes.get(PAUSED, ""), REPLICA_SETS.lever)
-        return cls(metadata["namespace"], metadata["name"], metadata["resourceVersion"], owners[0], pause)
+        return cls(metadata["namespace"], metadata["name"], metadata["resourceVersion"], owners[0], pause, found)
 
 
 def newest(workload: Workload, copies: Iterable[Copy]) -> Workload:
@@ -123,7 +128,7 @@ class Leftovers:
         paused = {workload.uid for workload in self._inventory.paused()}
         for namespace in {EVERYWHERE} if EVERYWHERE in hinted else hinted:
             stale = [copy for copy in await self._copies(namespace) if copy.controller not in paused]
-            await asyncio.gather(*map(self._take_away, stale))
+            await asyncio.gather(*map(self._take_away, filter(None, map(self._without_own, stale))))
 
     async def give_back(self) -> None:
         """Wait until there is something to give back, and do it: after a pause, or in it where others would mind."""
@@ -134,6 +139,11 @@ class Leftovers:
         if not all(await asyncio.gather(*map(self._disown, owing))):
             self._owing.set()
             await asyncio.sleep(GIVE_BACK_S)
+
+    def _without_own(self, copy: Copy) -> Copy | None:
+        """The copy without what its Deployment still carries, and would hand down again; None if that is all."""
+        notes = copy.notes - ({RESUME_TO} if copy.controller in self._inventory.with_wish() else set())
+        return replace(copy, notes=notes) if notes else None
 
     async def _copies(self, namespace: str) -> Sequence[Copy]:
         try:
@@ -147,7 +157,9 @@ class Leftovers:
     async def _take_away(self, copy: Copy) -> None:
         async with self._turns:
             try:
-                await self._cluster.forget(REPLICA_SETS.path, copy.namespace, copy.name, copy.version)
+                await self._cluster.forget(
+                    REPLICA_SETS.path, copy.namespace, copy.name, copy.version, sorted(copy.notes)
+                )
             except NotFound:
                 return
             except ClusterError as error:

@@ -57,7 +57,9 @@ class Memory:
         if any(ours is not None and written.is_same(ours) for ours in (known, asked)):
             return workload  # asked: it was made, though its answer was lost
         if known is not None:
-            return self._reminded(workload, known) if written.at_s < known.at_s else workload
+            # A later one of another resource is its own; any other is not what we wrote.
+            is_theirs = written.owner_uid != self._owner_uid and written.at_s >= known.at_s
+            return workload if is_theirs else self._reminded(workload, known)
         is_over = written.at_s < self._running_at_s.get(workload.uid, 0.0) and written.owner_uid == self._owner_uid
         if is_over and not workload.is_our_value:
             return replace(workload, pause=None, has_litter=True)

@@ -10,7 +10,7 @@ from .events import Event
 from .plan import Goal
 from .reading import Reading
 from .spec import Spec
-from .workload import OPT, Change, Pause
+from .workload import OPT, Change, Pause, Workload
 
 __all__ = ["notice", "until"]
 
@@ -34,10 +34,19 @@ def notice(change: Change, who: str, why: str, until: str = "") -> Event | None:
         return Event("Normal", "PutBack", _put_back(change, now))
     if was is None or now is not None:
         return None
+    if change.is_written and change.became is not None and change.is_altered:
+        return Event("Warning", "ChangedByAdmission", f"{_altered(change, change.became)}, by {who} ({why})")
     if change.is_written:
         return Event("Normal", "Resumed", f"{_done(change)} by {who} ({why})")
     words = f"{who} forgets its pause and leaves it as somebody has set it ({workload.value})"
     return Event("Normal", "LetGo", words)
+
+
+def _altered(change: Change, became: Workload) -> str:
+    lever = change.workload.kind.lever
+    what = f"{lever.pods(change.value)} pods were" if lever.moves_pods else f"{change.value!r} was"
+    got = lever.pods(became.value) if lever.moves_pods else repr(became.value)
+    return f"It came back, and {what} asked for: an admission policy or webhook made {got} of that"
 
 
 def _put_back(change: Change, pause: Pause) -> str:

@@ -30,7 +30,7 @@ class Orphans:
     """Looks for paused workloads without an owner whenever something hints at one.
 
     Args:
-        is_looked_after: Whether somebody looks after a resource, by its UID.
+        is_looked_after: Whether somebody looks after a resource, by its UID and namespace.
         is_held: Whether a resource has paused a workload, by its UID, whatever is written on it by now.
         let_go: Told the namespace where something was restored: others may want it.
         tell: Told the event that is worth posting on a workload.
@@ -40,7 +40,7 @@ class Orphans:
         self,
         cluster: Cluster,
         inventory: Inventory,
-        is_looked_after: Callable[[str], bool],
+        is_looked_after: Callable[[str, str], bool],
         is_held: Callable[[str], bool],
         let_go: Callable[[str], None],
         tell: Callable[[Workload, Event], None],
@@ -110,7 +110,7 @@ class Orphans:
         found = []
         for workload in paused:
             pause = workload.pause
-            if pause is None or pause.is_orphaned or self._is_looked_after(pause.owner_uid):
+            if pause is None or pause.is_orphaned or self._is_looked_after(pause.owner_uid, workload.namespace):
                 continue
             if self._is_held(workload.uid):
                 continue

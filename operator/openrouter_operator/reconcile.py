@@ -49,6 +49,11 @@ _TOO_LONG = Failure(
     "OverrideFailed",
     "the override does not stand: spec.override.until is more than 30 days ahead; name an earlier time",
 )
+_ENDED = Failure(
+    "OverrideEnded",
+    "the override had ended before it could stand, so nothing was overridden: name a later time in"
+    " spec.override.until (UTC ends in Z), or take spec.override out",
+)
 _GIVE_BACK = Goal(Step.RESUME, "Deleted", share=1.0)
 _NOTHING_KNOWN = Reading(record=None, now_s=0.0, is_fresh=False, last_known_s=0.0)
 
@@ -185,7 +190,8 @@ class Reconciler:
             self._feed.tell(f"{namespace}/{owner.name}", ())
         self._feed = feed
         override = await self._override(feed, resource, spec)
-        reading = _since_before(feed.read(), old)
+        dated_s = self._cluster.now_s
+        reading = _since_before(feed.read(), old, dated_s)
         self._memory.begin(reading)
         before = self._candidates(namespace, owner, spec)
         goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner, reading))
@@ -212,6 +218,7 @@ class Reconciler:
             would=tuple(map(str, wanted)) if spec.dry_run else (),
             took_s=feed.now_s - reading.now_s,
             override=override,
+            dated_s=dated_s,
         )
         paused = [str(c.workload) for c in after if c.is_paused_by(owner)]
         feed.tell(f"{namespace}/{owner.name}", paused)
@@ -271,6 +278,8 @@ class Reconciler:
             return Overriding(None, _NOT_ALLOWED if wish else None)
         if wish and wish.until_s > feed.now_s + OVERRIDE_MOST_S:
             return Overriding(applied, _TOO_LONG)
+        if wish and wish.until_s <= feed.now_s and not applied:
+            return Overriding(None, _ENDED)
         try:
             await feed.override(wish, _who(resource))
         except StoreError as error:
@@ -389,12 +398,15 @@ class Reconciler:
         return True
 
 
-def _since_before(reading: Reading, old: Mapping[str, Any]) -> Reading:
-    """A state that could not be read before this process began has been unknown for longer than that."""
+def _since_before(reading: Reading, old: Mapping[str, Any], dated_s: float) -> Reading:
+    """A state that could not be read before this process began has been unknown for longer than that.
+
+    *dated_s* is now, by the clock of the conditions, which may be another one than that of the reading.
+    """
     before_s = conditions.unknown_since_s(old)
     if reading.is_fresh or before_s is None:
         return reading
-    return replace(reading, last_known_s=min(reading.last_known_s, before_s))
+    return replace(reading, last_known_s=min(reading.last_known_s, reading.now_s - (dated_s - before_s)))
 
 
 def _who(resource: Mapping[str, Any]) -> str:

@@ -158,8 +158,11 @@ class Which(_Model):
         if self.name is not None:
             return workload.name == self.name
         if self.annotated:
-            return workload.opt == "true"
+            return self._is_meant(workload)
         return self.selector is not None and self.selector.matches(workload.labels)
+
+    def _is_meant(self, workload: Workload) -> bool:
+        return workload.opt == "true"
 
     def is_of(self, kind: Kind) -> bool:
         return kind.name == self.kind and self._is_of_group(kind.group)
@@ -224,6 +227,10 @@ class Target(Which):
     allow_volume_deletion: bool = False
     cron_job_runs: bool = False
     pause_during_rollout: bool = False
+
+    def _is_meant(self, workload: Workload) -> bool:
+        # A word that nobody can read is told, and the workload left alone: a typo is not to pass for a no.
+        return workload.opt == "true" or workload.has_unclear_opt
 
 
 class Flapping(_Model):

@@ -23,6 +23,7 @@ from .bodies import (
     last_writer,
     owns,
     scales,
+    shaped,
     truth,
     word,
     writes_manifests,
@@ -77,6 +78,7 @@ class Workload:
         is_kept: Whether somebody has asked for 0 pods while we held it there, as ``kubectl scale`` does.
         is_controlled: Whether another object owns it and would put its replicas back.
         is_cron_run: Whether it is a Job that a CronJob has started.
+        is_keda_run: Whether it is a Job that a ScaledJob of KEDA has started.
         is_ready: Whether a pod of it is ready.
         is_untried: Whether its controller says that it has never been available.
         scales: Kind and name of the workload behind it; None for what is none of KEDA's.
@@ -116,6 +118,7 @@ class Workload:
     traits: frozenset[Trait] = frozenset()
     is_controlled: bool = False
     is_cron_run: bool = False
+    is_keda_run: bool = False
     is_ready: bool = False
     is_untried: bool = False
     is_going: bool = False
@@ -138,10 +141,12 @@ class Workload:
     @classmethod
     def of(cls, kind: Kind, body: Mapping[str, Any]) -> Workload:
         """The workload in an object of the API."""
+        body = shaped(body)
         metadata = body["metadata"]
         annotations = metadata.get("annotations") or {}
         controllers = [owner for owner in metadata.get("ownerReferences") or () if owner.get("controller")]
-        is_cron_run = kind.name == "Job" and any(owner.get("kind") == "CronJob" for owner in controllers)
+        runs_of = {owner.get("kind") for owner in controllers} if kind.name == "Job" else set()
+        is_cron_run = "CronJob" in runs_of
         # A CronJob starts its Jobs and leaves them alone from then on.
         is_controlled = bool(controllers) and not is_cron_run
         # A Deployment hands its annotations down to its ReplicaSets, and so does a Rollout: theirs are not their own.
@@ -173,6 +178,7 @@ class Workload:
             traits=kind.traits(body),
             is_controlled=is_controlled,
             is_cron_run=is_cron_run,
+            is_keda_run="ScaledJob" in runs_of,
             is_ready=has_ready_pods(body),
             is_untried=is_untried(body),
             is_going=metadata.get("deletionTimestamp") is not None,
@@ -265,6 +271,7 @@ class Change:
         pause: What the workload is to remember; None makes it forget.
         released: The outage during which it is to be left alone; empty for none.
         rank: Those with a smaller one are made first.
+        became: The workload as the API server has taken it; None for a change that is not made yet.
     """
 
     workload: Workload
@@ -273,6 +280,12 @@ class Change:
     released: str = ""
     is_written: bool = True
     rank: int = 0
+    became: Workload | None = None
+
+    @property
+    def is_altered(self) -> bool:
+        """Whether something on the way, such as a mutating admission policy, made another value of it."""
+        return self.is_written and self.became is not None and self.became.value != self.value
 
     @property
     def pods(self) -> int | None:

@@ -20,14 +20,14 @@ def remembered(fleet: Fleet, name: str) -> dict[str, Any]:
     return found
 
 
-def replica_sets(fleet: Fleet) -> list[dict[str, Any]]:
+def replica_sets(fleet: Fleet, name: str = "one") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(fleet.kubectl("get", "replicasets", "--output=json"))["items"]
-    return [item for item in found if item["metadata"]["labels"]["app"] == "one"]
+    return [item for item in found if item["metadata"]["labels"]["app"] == name]
 
 
-def copies(fleet: Fleet) -> list[str]:
+def copies(fleet: Fleet, name: str = "one") -> list[str]:
     """The ReplicaSets that carry our annotation."""
-    sets = (item["metadata"] for item in replica_sets(fleet))
+    sets = (item["metadata"] for item in replica_sets(fleet, name))
     return [metadata["name"] for metadata in sets if PAUSED in (metadata.get("annotations") or {})]
 
 

@@ -16,6 +16,7 @@ from openrouter_operator.events import Event, events
 from openrouter_operator.kinds import Trait
 from openrouter_operator.plan import Goal, Step
 from openrouter_operator.reading import Reading
+from openrouter_operator.reconcile import _since_before
 from openrouter_operator.tally import (
     PROBLEMS_SHOWN,
     Failure,
@@ -266,6 +267,19 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     assert (
         next(c for c in later["conditions"] if c["type"] == "Paused")["lastTransitionTime"] == "1970-01-01T00:18:19Z"
     )
+
+
+def test_conditions_are_dated_by_the_clock_that_a_process_knows_from_its_start() -> None:
+    told = status(a_round(unknown(900.0), dated_s=5_000.0))
+    assert conditions.unknown_since_s(told) == 5_000.0
+
+
+@pytest.mark.parametrize("redis_s", [-3_600.0, 0.0, 3_600.0], ids=["an hour behind", "right", "an hour ahead"])
+def test_by_whichever_clock_somebody_reads_the_state_is_unknown_for_as_long(redis_s: float) -> None:
+    told = status(a_round(unknown(900.0), dated_s=5_000.0))
+    now_s = 5_100.0 + redis_s
+    seen = replace(unknown(now_s), now_s=now_s)
+    assert _since_before(seen, told, 5_100.0).last_known_s == now_s - 100.0
 
 
 def test_the_state_is_unknown_since_somebody_wrote_that_down() -> None:

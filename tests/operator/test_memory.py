@@ -97,6 +97,12 @@ def test_a_later_pause_of_another_resource_is_its_own(memory: Memory) -> None:
     assert memory.recall(theirs) == theirs
 
 
+@pytest.mark.parametrize("at_s", [NOW_S + 10, 4e9], ids=["of a moment later", "of the next century"])
+def test_an_annotation_that_tells_of_no_pause_of_ours_is_put_right(memory: Memory, at_s: float) -> None:
+    seen = memory.recall(undone("a", at_s=at_s))
+    assert (seen.pause, seen.is_stripped) == (PAUSED.pause, True)
+
+
 def test_an_annotation_is_written_again_once_a_minute_at_the_most(memory: Memory, clock: Clock) -> None:
     (again,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(memory.recall(STRIPPED))])
     assert (again.value, again.pause) == (0, PAUSED.pause)

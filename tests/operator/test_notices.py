@@ -57,6 +57,19 @@ def test_the_end_says_why_and_with_how_many_pods() -> None:
     assert told == Event("Normal", "Resumed", f"Scaled from 0 to 3 pods by {WHO} (BreakerClosed)")
 
 
+def test_what_admission_made_of_the_way_back_is_told() -> None:
+    change = Change(PAUSED, 3, pause=None, became=workload("a", 2))
+    assert notice(change, WHO, "BreakerClosed") == Event(
+        "Warning",
+        "ChangedByAdmission",
+        "It came back, and 3 pods were asked for: an admission policy or webhook made 2 of that, by"
+        " OpenRouterStatus default (BreakerClosed)",
+    )
+    assert notice(replace(change, became=workload("a", 3)), WHO, "BreakerClosed") == notice(
+        replace(change, became=None), WHO, "BreakerClosed"
+    )
+
+
 def test_what_somebody_has_set_is_let_go() -> None:
     told = notice(forgets(replace(PAUSED, value=5)), WHO, "BreakerOpen")
     assert told == Event("Normal", "LetGo", f"{WHO} forgets its pause and leaves it as somebody has set it (5)")

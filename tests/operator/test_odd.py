@@ -20,7 +20,7 @@ from openrouter_operator.spec import InvalidSpec
 from openrouter_operator.workload import Workload
 from tests.operator import foreign
 from tests.operator.conftest import CRDS
-from tests.operator.test_conditions import IN_AN_OUTAGE, IN_PEACE, IN_THE_DARK
+from tests.operator.test_conditions import COMING_BACK, HALF, IN_AN_OUTAGE, IN_PEACE, IN_THE_DARK, a_round
 
 SCHEMAS = yaml.safe_load((CRDS / "openrouterstatuses.yaml").read_text())["spec"]["versions"][0]["schema"]
 FIELDS: dict[str, Any] = SCHEMAS["openAPIV3Schema"]["properties"]
@@ -29,6 +29,8 @@ CREATED = {"creationTimestamp": "2026-01-01T00:00:00Z"}
 ROLLOUT = from_crd(foreign.crd("argoproj.io", "v1alpha1", "Rollout", ".spec.replicas"))
 KINDS = [ROLLOUT, BY_NAME["ScaledObject"], BY_NAME["ScaledJob"]]
 WORDS = ("default", "Observe", "2026-01-01T00:00:00Z", "Deployment", "False", "Available", "\x1b[31m\n")
+
+ON_THE_WAY_BACK = a_round(goal=HALF, tally=COMING_BACK)
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(WORDS)
 names = st.text(max_size=6) | st.sampled_from(("name", "kind", "selector", "type", "status", "lastTransitionTime"))
@@ -60,7 +62,9 @@ def test_any_spec_is_carried_out_or_named_in_one_line(spec: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "now", [IN_PEACE, IN_AN_OUTAGE, IN_THE_DARK], ids=["in peace", "in an outage", "in the dark"]
+    "now",
+    [IN_PEACE, IN_AN_OUTAGE, ON_THE_WAY_BACK, IN_THE_DARK],
+    ids=["in peace", "in an outage", "on the way back", "in the dark"],
 )
 @given(status=nearly(FIELDS["status"]))
 def test_whatever_status_there_is_a_round_goes_on_from_it(now: Round, status: Any) -> None:
@@ -82,7 +86,12 @@ fields = st.sampled_from(("replicas", "paused", "scaleTargetRef", "workloadRef",
 statuses = fields | st.sampled_from(("observedGeneration", "stableRS", "currentPodHash", "readyReplicas"))
 
 
-@given(st.sampled_from(KINDS), st.dictionaries(fields, anything), st.dictionaries(statuses, anything), st.text())
+@given(
+    st.sampled_from(KINDS),
+    anything | st.dictionaries(fields, anything),
+    anything | st.dictionaries(statuses, anything),
+    st.text(),
+)
 def test_an_object_of_a_custom_kind_may_hold_anything(kind: Any, spec: Any, status: Any, note: str) -> None:
     notes = dict.fromkeys(("autoscaling.keda.sh/paused", "openrouter-guard.io/paused"), note)
     metadata = METADATA | CREATED | {"annotations": notes, "generation": 2}

@@ -143,6 +143,22 @@ def test_one_that_would_hold_for_more_than_30_days_does_not_stand_and_that_is_sa
 
 
 @pytest.mark.cluster
+def test_one_that_had_ended_before_it_could_stand_is_said_to_and_one_that_ends_later_is_not(
+    fleet: Fleet, start: Any
+) -> None:
+    start(OPENROUTER_GUARD_ACCESS=MAY)
+    fleet.watch(mode="Observe", override=asked(minutes=-5))
+    fleet.until_condition("Ready", "False OverrideEnded")
+    until(lambda: "OverrideEnded" in fleet.kubectl("get", "events"))
+    fleet.watch(mode="Observe", override=asked(minutes=10))
+    fleet.until_phase(Phase.OPEN)
+    fleet.until_condition("Ready", "True")
+    fleet.watch(mode="Observe", override=asked(minutes=-5))
+    fleet.until_phase(Phase.CLOSED)
+    fleet.until_condition("Ready", "True")
+
+
+@pytest.mark.cluster
 def test_it_is_applied_once_so_that_a_person_may_end_it_and_a_deleted_resource_withdraws_it(
     fleet: Fleet, start: Any, redis_url: str
 ) -> None:

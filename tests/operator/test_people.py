@@ -11,11 +11,11 @@ import pytest
 
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.wire import unix_s
-from openrouter_operator.workload import PAUSED, RELEASED
+from openrouter_operator.workload import OPT, PAUSED, RELEASED, RESUME_TO
 from tests.cli.commands import run
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.conftest import Fleet, Operator, deployment
-from tests.operator.rollouts import copies, get_ready, remembered, revisions, roll_out, undo
+from tests.operator.rollouts import copies, get_ready, remembered, replica_sets, revisions, roll_out, undo
 from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -250,11 +250,47 @@ def test_a_rollout_that_is_undone_in_peace_pauses_nothing(fleet: Fleet, operator
     assert fleet.replicas() == {"one": 0}
 
 
+def test_what_was_said_of_the_end_of_one_pause_says_nothing_of_the_next(fleet: Fleet, operator: Operator) -> None:
+    """A ReplicaSet keeps a word that was taken from its Deployment, and an undone rollout brings it back."""
+    fleet.deploy(one=3)
+    fleet.watch()
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0)
+    fleet.kubectl("annotate", "deployment/one", f"{RESUME_TO}=2")
+    until(lambda: handed_down(fleet, RESUME_TO) == ["2"])
+    fleet.force("forced_closed")
+    fleet.until_replicas(one=2)
+    until(lambda: not handed_down(fleet, RESUME_TO), seconds=20)
+    fleet.scale("one", 3)
+    roll_out(fleet)
+    fleet.kubectl("rollout", "undo", "deployment/one")
+    assert RESUME_TO not in (fleet.deployments()["one"]["metadata"].get("annotations") or {})
+
+
+def handed_down(fleet: Fleet, annotation: str) -> list[str]:
+    notes = (item["metadata"].get("annotations") or {} for item in replica_sets(fleet))
+    return [found[annotation] for found in notes if annotation in found]
+
+
+def test_what_an_owner_says_before_a_pause_stays_where_it_was_said(fleet: Fleet, operator: Operator) -> None:
+    fleet.deploy(one=3, two=2)
+    fleet.kubectl("annotate", "deployment/one", f"{RESUME_TO}=2", f"{OPT}=false")
+    until(lambda: handed_down(fleet, RESUME_TO) == ["2"])
+    fleet.watch()
+    fleet.force("forced_open")
+    fleet.until_replicas(one=3, two=0)
+    until(lambda: copies(fleet, "two"))
+    fleet.force("forced_closed")
+    until(lambda: not copies(fleet, "two"), seconds=20)
+    assert handed_down(fleet, RESUME_TO) == ["2"], "its Deployment would only hand it down again"
+
+
 # -- copies ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("names_its_workload", [True, False], ids=["as we write it", "as earlier operators did"])
 def test_a_copy_of_a_paused_workload_is_no_paused_workload(
-    fleet: Fleet, start: Any, control_plane: ControlPlane
+    fleet: Fleet, start: Any, control_plane: ControlPlane, *, names_its_workload: bool
 ) -> None:
     elsewhere = f"{fleet.namespace}-copy"
     control_plane.kubectl("create", "namespace", elsewhere)
@@ -265,6 +301,9 @@ def test_a_copy_of_a_paused_workload_is_no_paused_workload(
     fleet.until_replicas(one=0)
     copy = fleet.deployments()["one"]
     copy["metadata"] = {name: copy["metadata"][name] for name in ("name", "labels", "annotations")}
+    if not names_its_workload:
+        note = json.loads(copy["metadata"]["annotations"][PAUSED])
+        copy["metadata"]["annotations"][PAUSED] = json.dumps({key: note[key] for key in note if key != "uid"})
     control_plane.kubectl("apply", f"--namespace={elsewhere}", "--filename=-", input=json.dumps(copy))
 
     def found() -> tuple[int, bool]:

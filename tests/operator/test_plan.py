@@ -289,6 +289,12 @@ def test_the_canary_is(found: list[Workload | Candidate], expected: dict[str, in
         pytest.param(workload(replicas=0, damage="cannot be read"), "AnnotationDamaged", True, id="damage"),
         pytest.param(workload(is_controlled=True), "ControlledByOwner", True, id="an owner controls it"),
         pytest.param(
+            workload(is_controlled=True),
+            "StartedByScaledJob",
+            False,
+            id="a Job that KEDA has started",
+        ),
+        pytest.param(
             workload(labels={"app.kubernetes.io/part-of": "openrouter-guard"}), "OwnComponent", True, id="our own"
         ),
         pytest.param(workload(released=OUTAGE), "Released", True, id="released in this outage"),
@@ -332,6 +338,13 @@ def test_what_is_left_of_an_earlier_outage_ends_nobodys_pause() -> None:
     asked = spec(maxPauseSeconds=300)
     assert plan.goal(asked, again, paused_since_s(found, OWNER, again)).step is Step.PAUSE
     assert paused_since_s(found, OWNER, closed()) == 100, "what is on its way back counts from where it began"
+
+
+def test_an_undone_annotation_in_place_of_a_pause_that_nobody_knows_ends_nobodys_pause() -> None:
+    undone = paused("a", at_s=100, is_foreign=True, is_undone=True)
+    assert paused_since_s(candidates(undone, paused("b", at_s=930)), OWNER, opened()) == 930
+    known = replace(undone, pause=paused("a", at_s=920).pause, is_stripped=True)
+    assert paused_since_s(candidates(known, paused("b", at_s=930)), OWNER, opened()) == 920
 
 
 def test_a_pause_names_the_workload_that_it_is_of() -> None:

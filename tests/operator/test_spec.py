@@ -189,6 +189,16 @@ def test_an_owner_says_yes_as_people_write_it(text: str) -> None:
     assert spec(targets=[{"kind": "Deployment", "annotated": True}]).options(with_opt(text)) is not None
 
 
+@pytest.mark.parametrize("text", ["ture", "yess", ""])
+def test_a_typo_in_the_word_that_a_target_asks_for_is_told_and_counts_for_no_exclusion(text: str) -> None:
+    annotated = {"kind": "Deployment", "annotated": True}
+    options = spec(targets=[annotated], exclude=[annotated]).options(with_opt(text))
+    assert options is not None
+    why = skip(Candidate(with_opt(text), options=options), OWNER, "")
+    assert why is not None
+    assert why.reason == "PauseUnclear"
+
+
 @pytest.mark.parametrize("text", ["flase", "nope", "2", "", "  ", "null", "{{ .Values.pause }}"])
 def test_what_an_owner_says_and_nobody_can_read_is_told_and_leaves_the_workload_alone(text: str) -> None:
     workload = with_opt(text)
