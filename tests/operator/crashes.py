@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import random
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import load_kube_config
 
 from openrouter_guard import OpenRouterStateManager, StoreUnavailable
-from openrouter_operator.cluster import Cluster
+from openrouter_operator.cluster import Cluster, Unavailable
 from openrouter_operator.kinds import BY_NAME
 from openrouter_operator.workload import Workload
 from tests.controlplane import ControlPlane
@@ -30,8 +31,16 @@ from tests.operator.proxy import Do, Fault, Proxy, Reset, Seen
 
 __all__ = ["Body", "Deaths", "Outcome", "Story", "connected", "create", "fleet_of", "one_of", "play", "random_deaths"]
 
-LEASE_S = 1
+LEASE_S = (1, 16)
+"""The life of the first operator's lease, and the longest: after one that could not renew its own in time, the next
+one gets twice as long, so that a slow machine is not taken for a bad operator."""
+REDIS_S = "5"
+"""So long an operator waits for Redis, for the same reason."""
 PATIENCE_S = 60.0
+"""Without any progress: a change of a workload, or of the status."""
+STARVED_S = 10.0
+"""After so long, one that says that it gets no answer about its lease is given more time."""
+_NO_ANSWER = b"no answer within"
 _POLL_S = 0.2
 _RESOURCES = "/apis/openrouter-guard.io/v1alpha1/namespaces/{}/openrouterstatuses"
 Body: TypeAlias = dict[str, Any]
@@ -223,18 +232,22 @@ class Story:
         """Let operators act, and die, until nothing is missing."""
         waiting = list(deaths)
         killer.arm(waiting.pop(0) if waiting else 0)
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                while await missing() or killer.is_dead:
-                    if killer.is_dead:
-                        await life.end()
-                        life.deaths += 1
-                        killer.arm(waiting.pop(0) if waiting else 0)
-                    if life.has_ended:  # or by itself, where it could not renew its lease in time
-                        life.begin()
-                    await asyncio.sleep(_POLL_S)
-        except TimeoutError:
-            return list(await missing())
+        patience, found = _Patience(), await missing()
+        while found or killer.is_dead:
+            if killer.is_dead:
+                await life.end()
+                life.deaths += 1
+                killer.arm(waiting.pop(0) if waiting else 0)
+                life.begin()
+            elif life.has_ended or (patience.idle_s > STARVED_S and life.is_starved):
+                await life.end()
+                life.begin_with_more_time()
+            if patience.idle_s > PATIENCE_S:
+                return list(found)
+            await asyncio.sleep(_POLL_S)
+            with suppress(Unavailable):  # where a busy machine keeps the API server from answering
+                found = await missing()
+                patience.see(found)
         return []
 
     # -- what is missing --------------------------------------------------------------------------------------
@@ -300,7 +313,7 @@ class Story:
             "REDIS_URL": self.redis_url,
             "OPENROUTER_GUARD_NAMESPACES": self.name,
             "OPENROUTER_GUARD_LEASE_NAMESPACE": self.name,
-            "OPENROUTER_GUARD_LEASE_SECONDS": str(LEASE_S),
+            "OPENROUTER_GUARD_REDIS_TIMEOUT_SECONDS": REDIS_S,
             "OPENROUTER_GUARD_ACCESS": json.dumps([{"scopes": [self.name]}]),
             "OPENROUTER_GUARD_OPERATOR_PORT": "0",
         }
@@ -308,11 +321,28 @@ class Story:
 
 async def _force(state: OpenRouterStateManager, kind: str) -> None:
     """A person's word; said again where a busy machine keeps Redis from answering in time."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(2 * PATIENCE_S):
         while True:
             with suppress(StoreUnavailable):
                 await state.set_override(kind, who="story", why="crash test", for_s=3600)
                 return
+            await asyncio.sleep(_POLL_S)
+
+
+class _Patience:
+    """Counts the time since something has changed, however long it all takes."""
+
+    def __init__(self) -> None:
+        self._seen: Sequence[str] = ()
+        self._since_s = time.monotonic()
+
+    @property
+    def idle_s(self) -> float:
+        return time.monotonic() - self._since_s
+
+    def see(self, found: Sequence[str]) -> None:
+        if found != self._seen:
+            self._seen, self._since_s = found, time.monotonic()
 
 
 class _Life:
@@ -320,7 +350,8 @@ class _Life:
 
     def __init__(self, environ: Mapping[str, str], log: Path) -> None:
         self.deaths = 0
-        self._arguments = (dict(environ), str(log))
+        self._lease_s = LEASE_S[0]
+        self._environ, self._log, self._said = dict(environ), log, 0
         self.begin()
 
     def kill(self) -> None:
@@ -330,6 +361,11 @@ class _Life:
     def has_ended(self) -> bool:
         return not self._process.is_alive()
 
+    @property
+    def is_starved(self) -> bool:
+        """Whether it says that the API server is too slow for its lease."""
+        return self._log.exists() and _NO_ANSWER in self._log.read_bytes()[self._said :]
+
     async def end(self) -> None:
         self._process.kill()
         while self._process.is_alive():  # noqa: ASYNC110  nothing tells of it
@@ -337,8 +373,15 @@ class _Life:
         self._process.join()
 
     def begin(self) -> None:
-        self._process = _forkserver.Process(target=_operate, args=self._arguments, daemon=True)
+        environ = self._environ | {"OPENROUTER_GUARD_LEASE_SECONDS": str(self._lease_s)}
+        self._said = self._log.stat().st_size if self._log.exists() else 0
+        self._process = _forkserver.Process(target=_operate, args=(environ, str(self._log)), daemon=True)
         self._process.start()
+
+    def begin_with_more_time(self) -> None:
+        """After one that could not take or renew its lease in time."""
+        self._lease_s = min(2 * self._lease_s, LEASE_S[1])
+        self.begin()
 
 
 @asynccontextmanager
