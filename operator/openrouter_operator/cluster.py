@@ -133,6 +133,11 @@ class Cluster:
         await self._watching.close()
         await self._api.close()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether more is to be changed than can be at once, so that what can wait should."""
+        return self._turns.locked()
+
     # -- workloads ----------------------------------------------------------------------------------------------
 
     async def change(self, change: Change) -> Workload:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -35,7 +36,10 @@ SETTLE_S = 5.0
 """So long the controllers may need to see that a pause is over; until then they would hand it down again."""
 GIVE_BACK_S = 0.3
 """Who applies right after an outage is to find no field of ours; those of many pauses are given back together."""
+YIELD_S = 5.0
+"""So long they let changes of workloads go first: the outage of thousands is not to last longer for them."""
 _AT_ONCE = 8
+_LOOK_S = 0.05
 _OF_A_PAUSE = (PAUSED, RELEASED, RESUME_TO)
 EVERYWHERE = ""
 
@@ -166,9 +170,15 @@ class Leftovers:
                 self._looking.failed(error)
                 self.hint(copy.namespace)
 
+    async def _until_calm(self) -> None:
+        deadline_s = time.monotonic() + YIELD_S
+        while self._cluster.is_busy and time.monotonic() < deadline_s:  # noqa: ASYNC110  nothing tells of it
+            await asyncio.sleep(_LOOK_S)
+
     async def _disown(self, workload: Workload) -> bool:
         """Whether that is done, or there is nothing left to do; if not it is tried again."""
         async with self._turns:
+            await self._until_calm()
             try:
                 self._inventory.put(await self._cluster.disown(workload))
                 self._disowning.worked()

@@ -1,0 +1,57 @@
+"""What gives fields back waits for what pauses and restores."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import pytest
+
+from openrouter_operator import leftovers
+from openrouter_operator.cluster import Cluster
+from openrouter_operator.inventory import Inventory
+from openrouter_operator.leftovers import Leftovers
+from openrouter_operator.workload import Workload
+from tests.operator.samples import workload
+
+
+@dataclass
+class BusyCluster:
+    """One that has more to change than it can at once."""
+
+    is_busy: bool = True
+    disowned: list[str] = field(default_factory=list)
+
+    async def disown(self, seen: Workload) -> Workload:
+        self.disowned.append(seen.name)
+        return replace(seen, owned=(), version="2")
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> BusyCluster:
+    monkeypatch.setattr(leftovers, "GIVE_BACK_S", 0.0)
+    return BusyCluster()
+
+
+def owing(cluster: BusyCluster) -> Leftovers:
+    inventory = Inventory()
+    inventory.put(workload("a", owned=(1,), owners=2))
+    found = Leftovers(cast("Cluster", cluster), inventory)
+    found.owe()
+    return found
+
+
+async def test_fields_are_given_back_after_what_is_to_be_changed(cluster: BusyCluster) -> None:
+    giving = asyncio.create_task(owing(cluster).give_back())
+    await asyncio.sleep(0.2)
+    assert cluster.disowned == []
+    cluster.is_busy = False
+    await giving
+    assert cluster.disowned == ["a"]
+
+
+async def test_but_not_for_ever(cluster: BusyCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "YIELD_S", 0.1)
+    await owing(cluster).give_back()
+    assert cluster.disowned == ["a"]
