@@ -37,6 +37,7 @@ __all__ = [
     "patches",
     "some_at_once",
     "statuses",
+    "tidings",
     "until",
 ]
 
@@ -102,8 +103,19 @@ class Answers:
 
 
 def patches(control_plane: ControlPlane, namespace: str = "") -> Answers:
-    """The changes of Deployments from now on, in one namespace or (empty) everywhere."""
-    return Answers(control_plane, lambda event: _is(event, ("patch", "deployments", None), namespace))
+    """The pauses and their ends from now on, of Deployments in one namespace or (empty) everywhere.
+
+    An operator names itself in these; it does not where it gives fields back.
+    """
+    what = ("patch", "deployments", None)
+    return Answers(
+        control_plane, lambda event: _is(event, what, namespace) and "fieldManager=" in event["requestURI"]
+    )
+
+
+def tidings(control_plane: ControlPlane, namespace: str) -> Answers:
+    """The events that are posted in a namespace from now on."""
+    return Answers(control_plane, lambda event: _is(event, ("create", "events", None), namespace))
 
 
 def statuses(control_plane: ControlPlane) -> Answers:

@@ -22,7 +22,7 @@ from tests.controlplane import ControlPlane
 from tests.operator.conftest import Operator
 from tests.operator.crashes import connected
 
-from .clusters import PODS, Fleet, World, at_rest, installed, patches, statuses, until
+from .clusters import PODS, Fleet, World, at_rest, installed, patches, statuses, tidings, until
 from .measuring import Effort, Row, percentile
 from .valkey import embedded_valkey
 
@@ -164,10 +164,12 @@ async def _many(world: World, namespace: str, targets: int, bare_s: tuple[float,
         for kind, replicas in (("forced_open", 0), ("forced_closed", PODS)) if targets else ():
             await fleet.until_free()
             await fleet.until_settled()
+            told = tidings(world.control_plane, namespace)
             made, began_s = patches(world.control_plane, namespace), time.time()
             await _force(state, kind)
             taken_s.append((await made.until(targets))[-1] - began_s)
             assert await fleet.have(replicas)
+            await told.until(targets)  # each workload's own event, after all changes: the next turn begins at rest
         await fleet.until_settled()
         await state.close()
     what = (f"{targets:,} Deployments {done}" for done in ("paused", "restored"))
