@@ -27,7 +27,7 @@ def install(control_plane: ControlPlane) -> None:
 def add(control_plane: ControlPlane, crd: dict[str, Any]) -> None:
     """Install a CRD; returns once its objects can be made."""
     control_plane.kubectl("apply", "--filename=-", input=json.dumps(crd))
-    until(partial(_is_established, control_plane, crd["metadata"]["name"]), seconds=10)
+    until(partial(_is_established, control_plane, crd["metadata"]["name"]))
 
 
 def rollout(name: str, **spec: Any) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def get_ready(fleet: Fleet) -> None:
         counts = (found["status"].get("replicas"), found["status"].get("updatedReplicas"))
         return counts == (found["spec"]["replicas"],) * 2
 
-    until(is_even, seconds=60)
+    until(is_even)
 
 
 def get_unready(fleet: Fleet) -> None:

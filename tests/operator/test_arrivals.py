@@ -71,23 +71,23 @@ def test_a_kind_that_is_installed_later_is_looked_after_and_one_that_is_removed_
         assert f"the cluster has no {pools.name}" in operator.said()
 
         pools.install(first=5)
-        until(lambda: f"looking after {pools.name}, in version v1" in operator.said(), seconds=40)
+        until(lambda: f"looking after {pools.name}, in version v1" in operator.said())
         fleet.until_condition("Ready", "True")
         pools.make(second=2)
         fleet.force("forced_open")
         until(lambda: fleet.replicas()["one"] == 0)
-        until(lambda: pools.sizes() == {"first": 0, "second": 0}, seconds=10)
+        until(lambda: pools.sizes() == {"first": 0, "second": 0})
         fleet.force("forced_closed")
         until(lambda: fleet.replicas()["one"] == 1)
-        until(lambda: pools.sizes() == {"first": 5, "second": 2}, seconds=10)
+        until(lambda: pools.sizes() == {"first": 5, "second": 2})
 
         pools.remove()
-        fleet.until_condition("Ready", "False KindNotInstalled", seconds=20)
+        fleet.until_condition("Ready", "False KindNotInstalled")
         assert f"the cluster has no {pools.name} any more" in operator.said()
         fleet.force("forced_open")
         until(lambda: fleet.replicas()["one"] == 0)
         pools.install(third=3)
-        until(lambda: pools.sizes() == {"third": 0}, seconds=40)
+        until(lambda: pools.sizes() == {"third": 0})
         fleet.unwatch("default", "--timeout=15s")
         assert (fleet.replicas()["one"], pools.sizes()) == (1, {"third": 3})
         assert operator.stop() == 0
@@ -118,7 +118,7 @@ def test_what_happens_while_its_watch_is_cut_is_not_missed(
     fleet.kubectl("delete", pools.name, "doomed")
     proxy.cut_watches()
     fleet.fail()
-    until(lambda: pools.sizes() == {"first": 0, "late": 0}, seconds=10)
+    until(lambda: pools.sizes() == {"first": 0, "late": 0})
     until(lambda: fleet.status()["targets"]["summary"] == "2/2")
     lists = [
         seen for seen in proxy.seen if seen.method == "GET" and seen.path.endswith("/pools") and not seen.is_watch
@@ -127,4 +127,4 @@ def test_what_happens_while_its_watch_is_cut_is_not_missed(
     proxy.cut_watches()
     fleet.until_phase(Phase.HALF_OPEN)
     fleet.succeed()
-    until(lambda: pools.sizes() == {"first": 5, "late": 2}, seconds=10)
+    until(lambda: pools.sizes() == {"first": 5, "late": 2})

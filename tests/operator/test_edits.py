@@ -31,7 +31,7 @@ GREEN: dict[str, Any] = {"class": "green"}
 
 def start_class(start: Any, name: str, kubeconfig: Path | None = None) -> Operator:
     started: Operator = start(kubeconfig, OPENROUTER_GUARD_CLASS=name, OPENROUTER_GUARD_LEASE_NAME=name)
-    until(lambda: "holding the lease" in started.said(), seconds=30)
+    until(lambda: "holding the lease" in started.said())
     return started
 
 
@@ -229,7 +229,7 @@ def test_a_resource_that_is_renamed_while_nobody_operates_loses_no_original(
     paused.unwatch("default", "--wait=false")
     paused.apply(resource("renamed", targets=[WORKERS], **QUICK))
     operator.restart()
-    until(lambda: (owner(paused, "one"), owner(paused, "three")) == ("renamed", "renamed"), seconds=20)
+    until(lambda: (owner(paused, "one"), owner(paused, "three")) == ("renamed", "renamed"))
     until(lambda: paused.kubectl("get", "ors", "--output=name").split() == [f"{ORS}/renamed"])
     paused.until_replicas(one=0, three=0)
     paused.force("forced_closed")
@@ -246,9 +246,7 @@ def test_a_resource_that_is_made_anew_while_nobody_operates_loses_no_original(
     proxy.rule = nothing_is_shown
     start(proxy.kubeconfig)
     uid = json.loads(paused.kubectl("get", "ors", "default", "--output=json"))["metadata"]["uid"]
-    until(
-        lambda: {json.loads(pause_of(paused, name))["owner"]["uid"] for name in ("one", "three")} == {uid}, seconds=20
-    )
+    until(lambda: {json.loads(pause_of(paused, name))["owner"]["uid"] for name in ("one", "three")} == {uid})
     paused.until_replicas(one=0, three=0)
     paused.force("forced_closed")
     paused.until_replicas(one=1, three=3)

@@ -135,13 +135,13 @@ def test_every_kind_is_paused_and_comes_back_as_it_was(
     fleet.watch(targets=TARGETS)
     assert running(fleet) == RUNNING
     fleet.fail()
-    until(lambda: running(fleet) == PAUSED, seconds=15)
+    until(lambda: running(fleet) == PAUSED)
     until(lambda: fleet.status()["targets"]["summary"] == "9/9")
     assert remembering(fleet) == set(PAUSED) - {"behind"}
     assert [(p["target"], p["reason"]) for p in fleet.status()["problems"]] == [("Deployment/behind", "ScaledByKeda")]
     fleet.until_phase(Phase.HALF_OPEN)
     fleet.succeed()
-    until(lambda: running(fleet) == RUNNING, seconds=15)
+    until(lambda: running(fleet) == RUNNING)
     until(lambda: not remembering(fleet))
     assert refused(control_plane, fleet.namespace, account[0]) == []
 
@@ -151,7 +151,7 @@ def test_hold_stops_new_work_and_leaves_pods_alone(fleet: Fleet, account: tuple[
     until(lambda: json.loads(fleet.kubectl("get", "job", "once", "--output=json")).get("status", {}).get("active"))
     fleet.watch(targets=TARGETS, mode="Hold")
     fleet.fail()
-    until(lambda: running(fleet) == HELD, seconds=15)
+    until(lambda: running(fleet) == HELD)
     until(lambda: fleet.status()["targets"]["summary"] == "3/3")
     fleet.unwatch("default", "--timeout=15s")
     assert running(fleet) == RUNNING
@@ -161,7 +161,7 @@ def test_rescue_restores_every_kind(fleet: Fleet, account: tuple[str, Operator],
     fleet.apply(*one_of_each())
     fleet.watch(targets=TARGETS)
     fleet.fail()
-    until(lambda: running(fleet) == PAUSED, seconds=15)
+    until(lambda: running(fleet) == PAUSED)
     account[1].kill()
     done = run("rescue", "--namespace", fleet.namespace, KUBECONFIG=str(control_plane.kubeconfig))
     assert (done.returncode, done.stderr) == (0, "")
@@ -181,7 +181,7 @@ def test_what_is_better_left_alone_is_and_the_status_says_why(fleet: Fleet, acco
     fleet.watch(targets=TARGETS)
     before = running(fleet)
     fleet.fail()
-    until(lambda: running(fleet) == before | {"plain": 0}, seconds=15)
+    until(lambda: running(fleet) == before | {"plain": 0})
     told = {p["target"]: p["reason"] for p in fleet.status()["problems"] if p["reason"] != "NoMatch"}
     assert told == {"StatefulSet/precious": "WouldDeleteVolumes", "Job/queued": "ManagedByKueue"}
     fleet.unwatch("default", "--timeout=15s")

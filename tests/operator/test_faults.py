@@ -81,7 +81,7 @@ def test_changes_that_fail_keep_no_other_from_being_made_and_are_made_in_the_end
         }
     )
     fleet.force("forced_open")
-    until(lambda: fleet.replicas()["sound"] == fleet.replicas()["conflicted"] == 0, seconds=5)
+    until(lambda: fleet.replicas()["sound"] == fleet.replicas()["conflicted"] == 0)
     until(lambda: problems(fleet).get("Deployment/broken") == "Unavailable: etcd has no leader")
     assert fleet.condition("Ready") == "False TargetsFailed"
     fleet.until_replicas(sound=0, conflicted=0, throttled=0, broken=0, cut=0)
@@ -103,7 +103,7 @@ def test_a_target_that_a_policy_refuses_is_told_of_and_tried_again_ever_less_oft
         until(lambda: fleet.replicas() == {"sound": 0, "guarded": 2})
         until(lambda: "hands off" in problems(fleet).get("Deployment/guarded", ""))
         assert problems(fleet)["Deployment/guarded"].startswith("Refused: ")
-        until(lambda: len(changes_of(proxy, "guarded")) == 3, seconds=30)
+        until(lambda: len(changes_of(proxy, "guarded")) == 3)
     first, second, third = (seen.at_s for seen in changes_of(proxy, "guarded"))
     assert third - second > 1.5 * (second - first) > 1
     fleet.until_replicas(sound=0, guarded=0)
@@ -136,7 +136,7 @@ def refusing(control_plane: ControlPlane, fleet: Fleet, name: str) -> Iterator[N
             return False
         return True
 
-    until(is_in_force, seconds=40)
+    until(is_in_force)
     yield
     control_plane.kubectl("delete", ",".join(kinds), fleet.namespace)
 
@@ -203,7 +203,7 @@ def test_lists_from_before_the_pause_make_a_new_operator_forget_no_original(
     fleet.watch()
     proxy.lists.clear()
     restart(fleet, operator)  # it lists what there is before anything is paused
-    until(lambda: operator.said().count("holding the lease") == 2, seconds=30)
+    until(lambda: operator.said().count("holding the lease") == 2)
     fleet.force("forced_open")
     fleet.until_replicas(one=0, three=0)
     operator.kill()
@@ -216,11 +216,9 @@ def test_lists_from_before_the_pause_make_a_new_operator_forget_no_original(
 
     proxy.rule = lagging
     restart(fleet, operator)
-    until(
-        lambda: ("three", 409) in changes(control_plane, fleet.namespace, agent="proxy"), seconds=30
-    )  # it took it for running
+    until(lambda: ("three", 409) in changes(control_plane, fleet.namespace, agent="proxy"))  # it took it for running
     fleet.force("forced_closed")
-    fleet.until_replicas(one=1, three=3, seconds=30)
+    fleet.until_replicas(one=1, three=3)
     assert not any(PAUSED in (d["metadata"].get("annotations") or {}) for d in fleet.deployments().values())
 
 

@@ -64,7 +64,7 @@ def test_an_autoscaler_that_was_deleted_without_a_word_holds_nobody_back(
     proxy.cut_watches()
     fleet.kubectl("delete", "hpa", "scaled")
     broken.is_away = False
-    until(lambda: fleet.status()["problems"] == [], seconds=20)
+    until(lambda: fleet.status()["problems"] == [])
     fleet.force("forced_open")
     fleet.until_replicas(scaled=1)
     fleet.force("forced_closed")

@@ -39,13 +39,13 @@ def test_an_undone_rollout_pauses_nothing_though_the_number_of_pods_is_what_it_t
     operator.kill()
     if is_seen_before:
         newcomer = start()
-        until(lambda: "holding the lease" in newcomer.said(), seconds=20)
+        until(lambda: "holding the lease" in newcomer.said())
         fleet.watch(name="another", mode="Observe")  # by when it has seen all
         undo(fleet, first, note)
     else:
         undo(fleet, first, note)
         start()
-    until(lambda: not remembered(fleet, "one"), seconds=20)
+    until(lambda: not remembered(fleet, "one"))
     assert fleet.replicas() == {"one": 0, "other": 2}
 
 
@@ -67,10 +67,10 @@ def test_what_was_seen_to_run_is_not_paused_by_an_annotation_of_before_though_no
     operator.kill()
     time.sleep(SKEW_S)
     newcomer = start()
-    until(lambda: "holding the lease" in newcomer.said(), seconds=20)
+    until(lambda: "holding the lease" in newcomer.said())
     fleet.watch(name="another", mode="Observe")  # by when it has seen all
     undo(fleet, first, json.dumps(note))
-    until(lambda: not remembered(fleet, "one"), seconds=20)
+    until(lambda: not remembered(fleet, "one"))
     assert fleet.replicas() == {"one": 3}
 
 
@@ -99,11 +99,11 @@ def test_a_rollout_half_way_is_left_alone_though_no_pod_is_ready_any_more(
     before = revisions(fleet)
     fleet.force("forced_open")
     start()
-    fleet.until_replicas(one=4, two=0, seconds=30)
+    fleet.until_replicas(one=4, two=0)
     until(lambda: fleet.status()["targets"]["summary"] == "1/1 RolloutInProgress")
     assert revisions(fleet) == before
     get_ready(fleet)
-    fleet.until_replicas(one=0, two=0, seconds=20)
+    fleet.until_replicas(one=0, two=0)
 
 
 def test_a_rollout_of_which_no_pod_was_ever_ready_is_paused(fleet: Fleet, start: Any) -> None:
@@ -131,5 +131,5 @@ def test_what_an_earlier_version_has_paused_comes_back(fleet: Fleet, start: Any,
     words = ("--type=merge", f"--patch={json.dumps(patch)}", "--field-manager=OpenAPI-Generator")
     fleet.kubectl("patch", "deployment/one", *words)
     start()
-    fleet.until_replicas(one=3, other=2, seconds=30)
+    fleet.until_replicas(one=3, other=2)
     until(lambda: not remembered(fleet, "one"))

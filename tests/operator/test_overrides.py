@@ -221,7 +221,7 @@ def test_a_person_who_lets_calls_go_during_the_steps_holds_none_of_them_back(
         seen.append(fleet.replicas()["one"])
         return seen[-1] == 8
 
-    until(is_back, seconds=20)
+    until(is_back)
     assert seen == sorted(seen), "it goes on where it was"
     until(lambda: fleet.condition("Paused").startswith("False"))
 
@@ -241,7 +241,7 @@ def test_what_is_handed_to_a_class_that_nobody_runs_waits_and_keeps_nothing_from
     fleet.force("forced_closed")
     fleet.until_replicas(one=0, two=2)
     fleet.kubectl("patch", "ors", "older", "--type=merge", '--patch={"spec": {"class": "default"}}')
-    fleet.until_replicas(one=3, two=2, seconds=20)
+    fleet.until_replicas(one=3, two=2)
 
 
 @pytest.mark.cluster

@@ -64,7 +64,7 @@ def test_an_operator_that_was_killed_restores_after_its_restart(fleet: Fleet, op
     recover(fleet)
     assert set(fleet.replicas().values()) == {0}
     operator.restart()
-    fleet.until_replicas(one=1, three=3, seven=7, seconds=15)
+    fleet.until_replicas(one=1, three=3, seven=7)
 
 
 def test_deleting_the_resource_while_paused_restores_and_lets_it_go(fleet: Fleet, operator: Operator) -> None:
@@ -87,7 +87,7 @@ def test_a_resource_that_vanished_while_nobody_operated_leaves_nothing_paused(
     fleet.kubectl("patch", "ors", "default", "--type=merge", '--patch={"metadata": {"finalizers": null}}')
     fleet.unwatch("default", "--wait=true")
     operator.restart()
-    fleet.until_replicas(one=1, three=3, seconds=15)
+    fleet.until_replicas(one=1, three=3)
 
 
 def test_a_resource_that_was_deleted_while_nobody_operated_is_kept_until_all_is_restored(
@@ -101,7 +101,7 @@ def test_a_resource_that_was_deleted_while_nobody_operated_is_kept_until_all_is_
     fleet.unwatch("default", "--wait=false")
     assert fleet.kubectl("get", "ors", "--output=name")
     operator.restart()
-    fleet.until_replicas(one=1, three=3, seconds=15)
+    fleet.until_replicas(one=1, three=3)
     until(lambda: not fleet.kubectl("get", "ors", "--output=name"))
 
 
@@ -183,10 +183,10 @@ def test_an_autoscaled_worker_comes_back_whole(fleet: Fleet, operator: Operator)
     fleet.until_replicas(scaled=0)
     fleet.until_phase(Phase.HALF_OPEN)
     assert fleet.replicas() == {"scaled": 0}
-    until(lambda: scaling(fleet) == "ScalingDisabled", seconds=30)
+    until(lambda: scaling(fleet) == "ScalingDisabled")
     fleet.succeed()
     fleet.until_replicas(scaled=4)
-    until(lambda: scaling(fleet) != "ScalingDisabled", seconds=30)
+    until(lambda: scaling(fleet) != "ScalingDisabled")
 
 
 def scaling(fleet: Fleet) -> str:
@@ -210,7 +210,7 @@ def test_a_person_who_forces_the_breaker_open_pauses_the_workers_until_that_ends
     until(lambda: fleet.status()["breaker"].get("reason") == "forced_open")
     fleet.scale("three", 5)
     until(lambda: "openrouter-guard.io/released" in fleet.deployments()["three"]["metadata"]["annotations"])
-    fleet.until_replicas(one=1, three=5, seconds=15)
+    fleet.until_replicas(one=1, three=5)
 
 
 def test_observing_changes_nothing(fleet: Fleet, operator: Operator) -> None:
@@ -315,8 +315,8 @@ class TestRedisAway:
         first.stop()
         shifted = f"import time\nreal = time.time\ntime.time = lambda: real() + {hours * 3600}"
         second = start(prelude=shifted)
-        until(lambda: "holding the lease" in second.said(), seconds=20)
-        until(lambda: fleet.status()["progress"]["reason"] == "StateUnknown", seconds=20)
+        until(lambda: "holding the lease" in second.said())
+        until(lambda: fleet.status()["progress"]["reason"] == "StateUnknown")
         nobody_moves_for_a_moment(fleet, one=0)
         left_s = unix_s(fleet.status()["progress"]["nextAt"]) - unix_s(fleet.status()["lastPause"]["startedAt"])
         assert 800 < left_s < 1000, "900 seconds from when the state was last known"
@@ -345,7 +345,7 @@ class TestTwoOperators:
         fleet.until_replicas(one=0, three=0)
         leader.kill()
         recover(fleet)
-        fleet.until_replicas(one=1, three=3, seconds=15)
+        fleet.until_replicas(one=1, three=3)
 
     def test_a_leader_that_wakes_up_late_changes_nothing_and_ends(self, fleet: Fleet, start: Any) -> None:
         leader = start()
@@ -354,11 +354,11 @@ class TestTwoOperators:
         fleet.until_condition("Ready", "True")
         other = start()
         leader.freeze()
-        until(lambda: "holding the lease" in other.said(), seconds=15)
+        until(lambda: "holding the lease" in other.said())
         fleet.fail()
         fleet.until_replicas(one=0, three=0)
         leader.thaw()
-        until(lambda: leader.has_ended, seconds=20)
+        until(lambda: leader.has_ended)
         assert fleet.replicas() == {"one": 0, "three": 0}
         assert "lost the lease" in leader.said()
         recover(fleet)
@@ -441,9 +441,9 @@ class TestBadSurroundings:
                 "OPENROUTER_GUARD_OPERATOR_PORT": "0",
             }
             operator = Operator(environ, tmp_path / "operator.log")
-            until(lambda: "OpenRouterStatus is not installed: apply the CRD" in operator.said(), seconds=10)
+            until(lambda: "OpenRouterStatus is not installed: apply the CRD" in operator.said())
             bare.apply(CRDS)
-            until(lambda: "holding the lease" in operator.said(), seconds=15)
+            until(lambda: "holding the lease" in operator.said())
             assert operator.stop() == 0
 
     def test_an_operator_that_may_not_watch_says_so_and_ends(
@@ -454,7 +454,7 @@ class TestBadSurroundings:
         fleet.kubectl("create", "role", "half", "--verb=*", "--resource=leases,deployments.apps")
         fleet.kubectl("create", "rolebinding", "half", "--role=half", account)
         operator = start(control_plane.kubeconfig_for_service_account(fleet.namespace, "half"))
-        until(lambda: operator.has_ended, seconds=20)
+        until(lambda: operator.has_ended)
         last = operator.said().splitlines()[-1]
         assert last.startswith("openrouter-guard: a right is missing: openrouterstatuses")
         assert "cannot list" in last

@@ -94,7 +94,7 @@ def test_a_pause_that_somebody_undoes_by_replacing_is_put_back_ever_later(fleet:
     fights = []
     for times in (1, 2):
         replace(fleet, "one", 4)
-        until(partial(is_contested, fleet, times), seconds=15)
+        until(partial(is_contested, fleet, times))
         fleet.until_replicas(one=0)
         fights.append(remembered(fleet, "one")["contested"])
     assert unix_s(fights[1]["at"]) - unix_s(fights[0]["at"]) >= 5
@@ -192,7 +192,7 @@ def an_earlier_outage_is_over(fleet: Fleet, **replicas: int) -> str:
     note = json.dumps(remembered(fleet, "one"))
     fleet.force("forced_closed")
     fleet.until_replicas(**replicas)
-    until(lambda: not copies(fleet), seconds=20)
+    until(lambda: not copies(fleet))
     return note
 
 
@@ -208,7 +208,7 @@ def test_an_undone_rollout_brings_back_neither_an_old_number_nor_an_old_pause(
     fleet.until_replicas(one=0, two=0)
     now = remembered(fleet, "one")
     undo(fleet, first, note)
-    until(lambda: remembered(fleet, "one") == now, seconds=15)
+    until(lambda: remembered(fleet, "one") == now)
     assert fleet.replicas() == {"one": 0, "two": 0}
     fleet.force("forced_closed")
     fleet.until_replicas(one=10, two=2)
@@ -235,7 +235,7 @@ def test_an_undone_rollout_misleads_nobody_who_comes_later(
     else:
         fleet.force("forced_closed")
         operator.restart()
-    fleet.until_replicas(one=10, seconds=20)
+    fleet.until_replicas(one=10)
 
 
 def test_a_rollout_that_is_undone_in_peace_pauses_nothing(fleet: Fleet, operator: Operator) -> None:
@@ -244,9 +244,9 @@ def test_a_rollout_that_is_undone_in_peace_pauses_nothing(fleet: Fleet, operator
     note = an_earlier_outage_is_over(fleet, one=3)
     first = roll_out(fleet)
     fleet.scale("one", 0)
-    until(lambda: fleet.status()["targets"]["skipped"] == 1, seconds=15)
+    until(lambda: fleet.status()["targets"]["skipped"] == 1)
     undo(fleet, first, note)
-    until(lambda: not remembered(fleet, "one"), seconds=15)
+    until(lambda: not remembered(fleet, "one"))
     assert fleet.replicas() == {"one": 0}
 
 
@@ -260,7 +260,7 @@ def test_what_was_said_of_the_end_of_one_pause_says_nothing_of_the_next(fleet: F
     until(lambda: handed_down(fleet, RESUME_TO) == ["2"])
     fleet.force("forced_closed")
     fleet.until_replicas(one=2)
-    until(lambda: not handed_down(fleet, RESUME_TO), seconds=20)
+    until(lambda: not handed_down(fleet, RESUME_TO))
     fleet.scale("one", 3)
     roll_out(fleet)
     fleet.kubectl("rollout", "undo", "deployment/one")
@@ -281,7 +281,7 @@ def test_what_an_owner_says_before_a_pause_stays_where_it_was_said(fleet: Fleet,
     fleet.until_replicas(one=3, two=0)
     until(lambda: copies(fleet, "two"))
     fleet.force("forced_closed")
-    until(lambda: not copies(fleet, "two"), seconds=20)
+    until(lambda: not copies(fleet, "two"))
     assert handed_down(fleet, RESUME_TO) == ["2"], "its Deployment would only hand it down again"
 
 
@@ -311,7 +311,7 @@ def test_a_copy_of_a_paused_workload_is_no_paused_workload(
         body = json.loads(text)
         return body["spec"]["replicas"], PAUSED in (body["metadata"].get("annotations") or {})
 
-    until(lambda: found() == (3, False), seconds=15)
+    until(lambda: found() == (3, False))
     assert fleet.replicas() == {"one": 0}
     control_plane.kubectl("delete", "namespace", elsewhere, "--wait=false")
 
@@ -348,7 +348,7 @@ def test_a_tool_that_applies_server_side_is_refused_nothing(fleet: Fleet, operat
     assert fleet.replicas() == {"one": 0}, "it may name them too, and the pause holds"
     fleet.force("forced_closed")
     fleet.until_replicas(one=3)
-    until(lambda: "openrouter-guard" not in owners(fleet), seconds=20)
+    until(lambda: "openrouter-guard" not in owners(fleet))
     apply_as_ci(fleet, image="worker:3")
     apply_as_ci(fleet, image="worker:3", replicas=5)
     assert fleet.replicas() == {"one": 5}
@@ -362,7 +362,7 @@ def test_fields_of_what_an_operator_restored_before_it_died_are_given_back(fleet
     fleet.force("forced_closed")
     fleet.until_replicas(one=3)
     operator.restart()
-    until(lambda: "openrouter-guard" not in owners(fleet), seconds=30)
+    until(lambda: "openrouter-guard" not in owners(fleet))
 
 
 def test_rescue_gives_fields_back_too(fleet: Fleet, operator: Operator, control_plane: ControlPlane) -> None:
@@ -400,7 +400,7 @@ def test_a_rollout_that_is_under_way_is_left_alone_and_paused_once_it_has_ended(
     assert revisions(fleet) == before
     assert "RolloutInProgress" in fleet.kubectl("describe", "ors", "default")
     get_ready(fleet)
-    fleet.until_replicas(one=0, two=0, seconds=20)
+    fleet.until_replicas(one=0, two=0)
     fleet.force("forced_closed")
     fleet.until_replicas(one=4, two=2)
     until(lambda: revisions(fleet) == {"worker": 0, "worker:2": 4})
@@ -453,7 +453,7 @@ def test_admission_that_raises_what_we_write_costs_nobody_the_original(
     fleet.deploy(one=5)
     fleet.apply(*keeping_two(fleet, name))
     try:
-        until(lambda: written(fleet, 1) == 2, seconds=20)  # the API server takes a moment to know a policy
+        until(lambda: written(fleet, 1) == 2)  # the API server takes a moment to know a policy
         fleet.scale("one", 5)
         fleet.watch(onManualChange=on_change)
         fleet.force("forced_open")
@@ -462,7 +462,7 @@ def test_admission_that_raises_what_we_write_costs_nobody_the_original(
         assert fleet.condition("Paused").startswith("True")
         operator.restart()
         fleet.force("forced_closed")
-        fleet.until_replicas(one=5, seconds=20)
+        fleet.until_replicas(one=5)
     finally:
         control_plane.kubectl("delete", "mutatingadmissionpolicybinding,mutatingadmissionpolicy", name)
 

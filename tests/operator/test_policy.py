@@ -74,7 +74,7 @@ def account(fleet: Fleet, helm: Helm, control_plane: ControlPlane, values: dict[
         fleet.kubectl("annotate", "deployment/one", "team=search")
         kubeconfig = control_plane.kubeconfig_for_service_account(fleet.namespace, release.service_account)
         account = Account(control_plane, kubeconfig, fleet.namespace)
-        until(account.is_held_back, seconds=20)
+        until(account.is_held_back)
         yield account
 
 
@@ -256,7 +256,7 @@ class TestReplicasElsewhere:
         target = {"kind": "Pool", "apiVersion": f"{kind}/v1", "name": "one"}
         fleet.watch(name="pools", targets=[target])
         fleet.force("forced_open")
-        until(lambda: size(fleet, kind) == 0, seconds=20)
+        until(lambda: size(fleet, kind) == 0)
         fleet.unwatch("pools", "--timeout=15s")
         assert size(fleet, kind) == 5
 

@@ -37,10 +37,10 @@ def test_the_rights_that_the_chart_gives_are_enough(
         fleet.deploy(one=1, three=3)
         fleet.watch()
         fleet.fail()
-        until(lambda: (fleet.replicas()["one"], fleet.replicas()["three"]) == (0, 0), seconds=10)
+        until(lambda: (fleet.replicas()["one"], fleet.replicas()["three"]) == (0, 0))
         fleet.until_phase(Phase.HALF_OPEN)
         fleet.succeed()
-        until(lambda: (fleet.replicas()["one"], fleet.replicas()["three"]) == (1, 3), seconds=10)
+        until(lambda: (fleet.replicas()["one"], fleet.replicas()["three"]) == (1, 3))
         fleet.unwatch("default", "--timeout=15s")
         assert operator.stop() == 0
     assert refused(control_plane, fleet.namespace, release.service_account) == []
@@ -62,10 +62,10 @@ def test_every_right_that_the_chart_gives_is_used(
             )
             fleet.watch(targets=[{"kind": kind, "name": "worker"} for kind in DEFAULT])
             fleet.force("forced_open")
-            fleet.until_condition("Paused", "True", seconds=20)
-            until(lambda: has_copies(fleet), seconds=20)
+            fleet.until_condition("Paused", "True")
+            until(lambda: has_copies(fleet))
             fleet.unwatch("default", "--timeout=15s")
-            until(lambda: not has_copies(fleet), seconds=30)
+            until(lambda: not has_copies(fleet))
             assert operator.stop() == 0
         granted = set().union(*(rules(role) for role in roles(control_plane, fleet.namespace)))
     assert used(control_plane, fleet.namespace, account) == granted

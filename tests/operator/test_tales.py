@@ -45,7 +45,7 @@ def test_forged_annotations_move_nothing(fleet: Fleet, operator: Operator) -> No
     for name, odd in oddities.items():
         note = forged | {"uid": bodies[name]["metadata"]["uid"]} | odd
         fleet.kubectl("annotate", f"deployment/{name}", f"{PAUSED}={json.dumps(note)}")
-    until(lambda: not any(remembered(fleet, name) for name in names), seconds=20)
+    until(lambda: not any(remembered(fleet, name) for name in names))
     assert fleet.replicas() == dict.fromkeys(names, 3)
 
 
@@ -61,7 +61,7 @@ def test_a_copy_that_the_spec_names_too_is_paused_with_an_annotation_of_its_own(
     copy = deployment("copy", 0) | {"metadata": metadata | {"name": "copy"}}
     fleet.kubectl("create", "--filename=-", stdin=json.dumps(copy))
     uid = fleet.deployments()["copy"]["metadata"]["uid"]
-    until(lambda: remembered(fleet, "copy").get("uid") == uid, seconds=20)
+    until(lambda: remembered(fleet, "copy").get("uid") == uid)
     fleet.until_replicas(one=0, copy=0)
     fleet.force("forced_closed")
     fleet.until_replicas(one=3, copy=3)
@@ -87,7 +87,7 @@ def test_a_target_that_matches_nothing_is_told_until_it_does(fleet: Fleet, opera
     fleet.force("forced_open")
     fleet.deploy(late=2, never=1)
     fleet.until_replicas(late=0, never=1)
-    until(lambda: fleet.condition("Ready").startswith("True"), seconds=20)
+    until(lambda: fleet.condition("Ready").startswith("True"))
 
 
 def test_what_a_policy_keeps_down_is_told_and_comes_back_as_soon_as_it_may(
@@ -100,14 +100,14 @@ def test_what_a_policy_keeps_down_is_told_and_comes_back_as_soon_as_it_may(
     fleet.until_replicas(one=0)
     fleet.apply(*never_up(fleet, name))
     try:
-        until(lambda: is_refused(fleet), seconds=20)  # the API server takes a moment to know a policy
+        until(lambda: is_refused(fleet))  # the API server takes a moment to know a policy
         fleet.force("forced_closed")
-        until(lambda: [p["reason"] for p in fleet.status()["problems"]] == ["Refused"], seconds=20)
+        until(lambda: [p["reason"] for p in fleet.status()["problems"]] == ["Refused"])
         assert "nobody comes back" in fleet.status()["problems"][0]["message"]
         assert fleet.replicas() == {"one": 0}
     finally:
         control_plane.kubectl("delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", name)
-    fleet.until_replicas(one=3, seconds=40)
+    fleet.until_replicas(one=3)
 
 
 def never_up(fleet: Fleet, name: str) -> list[dict[str, Any]]:
@@ -153,7 +153,7 @@ def test_cron_jobs_come_back_as_their_owners_wrote_them(fleet: Fleet, operator: 
     fleet.kubectl("annotate", "cronjob/stay", f"{RESUME_TO}=stay")
     assert notes(fleet, "cronjob", "own") == {}
     fleet.force("forced_closed")
-    until(lambda: suspended() == {"absent": False, "false": False, "own": True, "stay": True}, seconds=20)
+    until(lambda: suspended() == {"absent": False, "false": False, "own": True, "stay": True})
     until(lambda: not any(notes(fleet, "cronjob", name) for name in bodies))
 
 
@@ -170,8 +170,8 @@ def test_autoscalers_that_come_change_and_go_in_a_pause_cost_nobody_their_pods(
     fleet.kubectl("patch", "hpa/change", "--type=merge", '--patch={"spec": {"maxReplicas": 4}}')
     fleet.kubectl("delete", "hpa/go")
     fleet.force("forced_closed")
-    until(lambda: fleet.condition("Paused").startswith("False"), seconds=20)
-    until(lambda: fleet.replicas() in ({"come": 3, "change": n, "go": 3} for n in (4, 6)), seconds=20)
+    until(lambda: fleet.condition("Paused").startswith("False"))
+    until(lambda: fleet.replicas() in ({"come": 3, "change": n, "go": 3} for n in (4, 6)))
 
 
 def test_a_resource_with_a_finalizer_of_somebody_else_restores_and_leaves_that_alone(
@@ -186,7 +186,7 @@ def test_a_resource_with_a_finalizer_of_somebody_else_restores_and_leaves_that_a
     fleet.unwatch("default", "--wait=false")
     fleet.until_replicas(one=3)
     left = "--output=jsonpath={.metadata.finalizers}"
-    until(lambda: fleet.kubectl("get", KIND, "default", left) == '["example.com/theirs"]', seconds=20)
+    until(lambda: fleet.kubectl("get", KIND, "default", left) == '["example.com/theirs"]')
 
 
 def test_what_stands_in_redis_reaches_people_as_one_short_line(fleet: Fleet, start: Any, redis_url: str) -> None:
@@ -196,7 +196,7 @@ def test_what_stands_in_redis_reaches_people_as_one_short_line(fleet: Fleet, sta
     until_when = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     override = {"action": "ForceOpen", "reason": why, "until": until_when}
     fleet.watch(override=override)
-    fleet.until_replicas(one=0, seconds=20)
+    fleet.until_replicas(one=0)
     told = fleet.kubectl("get", "events", "--output=json") + json.dumps(fleet.status()["conditions"])
     assert "red long long" in told
     assert not any(text in told for text in ("\\u001b", "\u202e", "\\u202e", "\x1b"))
@@ -238,11 +238,11 @@ def test_objects_of_keda_and_argo_keep_what_their_owners_wrote(
     custom = {"kind": "Rollout", "apiVersion": "argoproj.io/v1alpha1"}
     fleet.watch(targets=[{"kind": "ScaledObject"} | WORKERS, {"kind": "ScaledJob"} | WORKERS, custom | WORKERS])
     fleet.force("forced_open")
-    until(lambda: notes(fleet, "scaledobject", "plain").get("autoscaling.keda.sh/paused-replicas") == "0", seconds=20)
+    until(lambda: notes(fleet, "scaledobject", "plain").get("autoscaling.keda.sh/paused-replicas") == "0")
     until(lambda: notes(fleet, "scaledjob", "jobs").get("autoscaling.keda.sh/paused") == "true")
     assert notes(fleet, "scaledobject", "fixed") == {"autoscaling.keda.sh/paused-replicas": "2"}
     told = {"Rollout/canary": "RolloutInProgress", "Rollout/frozen": "OwnerPaused"}
     until(lambda: {p["target"]: p["reason"] for p in fleet.status()["problems"]} == told)
     fleet.force("forced_closed")
-    until(lambda: notes(fleet, "scaledobject", "plain") == {}, seconds=20)
+    until(lambda: notes(fleet, "scaledobject", "plain") == {})
     assert notes(fleet, "scaledjob", "jobs") == {"autoscaling.keda.sh/paused": "f"}

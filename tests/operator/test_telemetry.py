@@ -52,7 +52,7 @@ class Scraper:
     """An operator's HTTP port, which is in its log."""
 
     def __init__(self, operator: Operator) -> None:
-        until(lambda: "probes on port" in operator.said(), seconds=30)
+        until(lambda: "probes on port" in operator.said())
         found = re.search(r"probes on port (\d+)", operator.said())
         assert found
         self._url = f"http://127.0.0.1:{found[1]}"
@@ -99,16 +99,16 @@ class TestOnACluster:
         fleet.watch()
         fleet.force("forced_open")
         fleet.until_condition("Reconciling", "False")
-        until(lambda: set(fleet.replicas().values()) == {0}, seconds=30)
+        until(lambda: set(fleet.replicas().values()) == {0})
 
         def renewals(since: int) -> int:
             return sum(seen.method == "PUT" and seen.is_of("leases") for seen in proxy.seen[since:])
 
         settled = len(proxy.seen)
         # What the last changes caused is over then, and the look for what an earlier operator has left behind.
-        until(lambda: renewals(settled) >= 6, seconds=60)
+        until(lambda: renewals(settled) >= 6)
         quiet = len(proxy.seen)
-        until(lambda: renewals(quiet) >= 3, seconds=30)
+        until(lambda: renewals(quiet) >= 3)
         assert [f"{seen.method} {seen.path}" for seen in proxy.seen[quiet:] if not seen.is_of("leases")] == []
 
     def test_one_that_stands_by_says_so(self, fleet: Fleet, start: Any) -> None:
@@ -116,7 +116,7 @@ class TestOnACluster:
         fleet.watch()
         scrape = Scraper(start())
         assert scrape("leader") == 0
-        until(lambda: scrape.get("/readyz") == (200, "ok"), seconds=30)
+        until(lambda: scrape.get("/readyz") == (200, "ok"))
 
     def test_a_watch_that_hangs_shows_as_a_growing_lag(self, fleet: Fleet, proxy: Proxy, start: Any) -> None:
         proxy.rule = lambda seen: Hold() if seen.is_watch and seen.is_of("deployments") else None
@@ -138,7 +138,7 @@ class TestOnACluster:
         assert scrape.get("/livez") == (200, "ok")
         fleet.force("forced_open")
         fleet.until_replicas(one=0)
-        until(lambda: scrape.get("/livez") == (503, f"the watch of deployments/{fleet.namespace}"), seconds=10)
+        until(lambda: scrape.get("/livez") == (503, f"the watch of deployments/{fleet.namespace}"))
 
 
 @pytest.mark.cluster
@@ -156,5 +156,5 @@ class TestRedisAway:
         scrape = Scraper(start())
         fleet.watch()
         self.valkey.stop()
-        until(lambda: (scrape("state_age_seconds", scope="default") or 0) > 2, seconds=30)
+        until(lambda: (scrape("state_age_seconds", scope="default") or 0) > 2)
         assert scrape.get("/livez") == (200, "ok"), "to begin anew would not help"

@@ -123,9 +123,9 @@ def holds(one: Watched, fleet: Fleet, tool: Tool) -> bool:
 def test_a_tool_is_refused_nothing_and_its_number_comes_back(tool: Tool, one: Watched, fleet: Fleet) -> None:
     until(lambda: one.is_free or not one.is_applied)
     tool.apply(manifest(one.kind, "worker:2", RUNS[one.kind]))
-    until(lambda: holds(one, fleet, tool), seconds=60)
+    until(lambda: holds(one, fleet, tool))
     tool.apply(manifest(one.kind, "worker:3", MORE[one.kind]))
-    until(lambda: holds(one, fleet, tool), seconds=60)
+    until(lambda: holds(one, fleet, tool))
     assert one.image == "worker:3"
     fleet.force("forced_closed")
     until(lambda: one.amount == (MORE if tool.has_a_say else RUNS)[one.kind])

@@ -40,18 +40,16 @@ def test_what_it_has_paused_comes_back_and_what_others_have_paused_stays(
         before = levels(fleet)
         fleet.watch(targets=[{"kind": kind, "name": "worker"} for kind in DEFAULT])
         fleet.force("forced_open")
-        until(lambda: fleet.status()["targets"]["summary"] == "4/4", seconds=20)
+        until(lambda: fleet.status()["targets"]["summary"] == "4/4")
         paused_by_another_class(fleet)
         with uninstalling(helm, control_plane, fleet.namespace) as done:
-            until(lambda: release.operator not in fleet.deployments(), seconds=20)
+            until(lambda: release.operator not in fleet.deployments())
             operator.stop()  # as the kubelet does
-            until(
-                lambda: "job" in fleet.kubectl("get", "job", NAME, "--ignore-not-found", "--output=name"), seconds=20
-            )
+            until(lambda: "job" in fleet.kubectl("get", "job", NAME, "--ignore-not-found", "--output=name"))
             assert levels(fleet) != before
             granted = set().union(*(rules(role) for role in roles(control_plane, fleet.namespace)))
             carry_out(fleet, control_plane, tmp_path)
-            until(lambda: completes(fleet), seconds=20)
+            until(lambda: completes(fleet))
             done.result(30)
     assert used(control_plane, fleet.namespace, NAME) == granted
     assert levels(fleet) == before
