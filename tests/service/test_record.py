@@ -212,7 +212,7 @@ async def test_what_redis_will_not_do_is_said_once_and_not_at_each_request(
     async with running(settings, upstream) as service:
         answers = [await service.get(HISTORY) for _ in range(5)]
     assert {(answer.status_code, answer.json()["detail"]) for answer in answers} == {
-        (503, "Redis answers, but will not do it; see the service's log")
+        (503, "Redis refuses the command; see the service's log")
     }
     assert caplog.text.count("left as it is") == 1
 

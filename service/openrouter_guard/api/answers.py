@@ -21,10 +21,13 @@ KEPT: dict[int | str, dict[str, Any]] = {
     200: {
         "headers": {
             "ETag": {"description": "Send it back as If-None-Match", "schema": {"type": "string"}},
-            "Cache-Control": {"description": "How long it may be kept", "schema": {"type": "string"}},
+            "Cache-Control": {
+                "description": "How long the client may cache the answer",
+                "schema": {"type": "string"},
+            },
         }
     },
-    304: {"description": "What the client has still holds"},
+    304: {"description": "The client's copy is still valid"},
 }
 """What the OpenAPI document says of these answers."""
 

@@ -31,17 +31,17 @@ STATUS_PATH = f"{PREFIX}/status"
 _QUICK = OPEN_PATHS | {STATUS_PATH, f"{PREFIX}/gate", f"{PREFIX}/events", f"{PREFIX}/reports", f"{PREFIX}/override"}
 """They take no time to make, or read a body first, for which the client may take its time."""
 _DESCRIPTION = """\
-The state of OpenRouter as a whole fleet sees it, answered from memory.
+The state of OpenRouter as seen by a whole fleet, answered from memory.
 
-Workers report what their calls come to, a circuit breaker that all of them share opens and closes, and this service
-checks the key once a minute at most, however many replicas and clients ask. Errors are
+Workers report the results of their calls to one shared circuit breaker. This service checks the key once a minute at
+most, however many replicas and clients there are. Errors are
 [problem details](https://www.rfc-editor.org/rfc/rfc9457).
 """
 _TAGS = [
-    {"name": "state", "description": "What the fleet knows of OpenRouter."},
-    {"name": "record", "description": "What happened, and who reports."},
-    {"name": "write", "description": "What changes it, with the token for that."},
-    {"name": "process", "description": "This process alone, for Kubernetes and Prometheus."},
+    {"name": "state", "description": "The state of OpenRouter."},
+    {"name": "record", "description": "History, workers and models."},
+    {"name": "write", "description": "Reports, permits and overrides; each needs a token."},
+    {"name": "process", "description": "This process only, for Kubernetes and Prometheus."},
 ]
 
 

@@ -23,12 +23,11 @@ __all__ = ["HOW_TO_WRITE", "Access", "ReadersOnly", "Right"]
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 """Kubernetes asks without a token, and learns nothing but that the process works."""
 HOW_TO_WRITE = (
-    "Writing is off: set OPENROUTER_GUARD_WRITE_TOKEN for the service, and send the same as "
-    "'Authorization: Bearer <token>'"
+    "Writing is off: set OPENROUTER_GUARD_WRITE_TOKEN in the service, and send it as 'Authorization: Bearer <token>'"
 )
 HOW_TO_REPORT = (
-    "Reporting is off: set OPENROUTER_GUARD_REPORT_TOKEN for the service, and send the same as "
-    "'Authorization: Bearer <token>'"
+    "Reporting is off: set OPENROUTER_GUARD_REPORT_TOKEN in the service, and send it as 'Authorization: Bearer "
+    "<token>'"
 )
 _ONLY_REPORTS = "This token may only report, take permits and ask the gate"
 _REPORTED_TO = re.compile(r"/api/v1/openrouter/(?:reports|permits)(?:/[^/]*)?")

@@ -19,7 +19,7 @@ _SCHEMES = {
     "reportToken": {
         "type": "http",
         "scheme": "bearer",
-        "description": "OPENROUTER_GUARD_REPORT_TOKEN of the service: reports, permits and the gate alone",
+        "description": "OPENROUTER_GUARD_REPORT_TOKEN of the service: only for reports, permits and the gate",
     },
     "readToken": {"type": "http", "scheme": "bearer", "description": "OPENROUTER_GUARD_READ_TOKEN of the service"},
 }

@@ -30,8 +30,8 @@ LOG_AGAIN_S = 60.0
 _TOLD_KEPT = 100
 _NAME = re.compile(r"[A-Za-z][A-Za-z_-]{0,30}")
 _HINTS = {
-    404: "There is nothing at this address; /docs lists what there is",
-    405: "This address does not take that method; the Allow header says which ones it takes",
+    404: "There is nothing at this address; /docs lists all addresses",
+    405: "This address does not accept that method; the Allow header lists the accepted ones",
 }
 
 
@@ -116,9 +116,7 @@ async def _answer(request: Request, error: Exception) -> Response:
             return problem(request, 503, _why(error), {"Retry-After": str(_RETRY_S)})
         case _:
             # The server logs it. No middleware is around this answer, so it brings the headers itself.
-            return problem(
-                request, 500, "The service made a mistake; see its log", dict(SECURITY_HEADERS + UNLESS_SET)
-            )
+            return problem(request, 500, "Internal error; see the service's log", dict(SECURITY_HEADERS + UNLESS_SET))
 
 
 def _log(request: Request, error: str) -> None:
@@ -139,7 +137,7 @@ def _why(error: StoreError) -> str:
         case StoreContended():
             return "The shared state changes faster than it can be written; try again"
         case _:
-            return "Redis answers, but will not do it; see the service's log"
+            return "Redis refuses the command; see the service's log"
 
 
 def _methods(error: HTTPException, request: Request) -> str:

@@ -55,13 +55,13 @@ class TransitionAnswer(BaseModel):
 
     model_config = shown(**_OPENED)
 
-    epoch: int = Field(description="Its number, which never repeats")
+    epoch: int = Field(description="Number of the transition, which never repeats")
     before: Phase = Field(alias="from")
     after: Phase = Field(alias="to")
-    reason: str = Field(description="Such as the type of the errors that opened it, or what a person decided")
-    by: str = Field(description="Who wrote it: a worker, a health service, or a person")
+    reason: str = Field(description="The reason, such as the error type that opened it, or the kind of an override")
+    by: str = Field(description="Author: a worker, a health service, or a person")
     at: Moment | None
-    error_rate: float | None = Field(default=None, description="Share of calls that failed; null unless an alarm")
+    error_rate: float | None = Field(default=None, description="Share of failed calls; null unless this is an alert")
 
     @classmethod
     def of(cls, change: Transition) -> Self:
@@ -83,7 +83,7 @@ class HistoryAnswer(BaseModel):
     model_config = shown(transitions=[_OPENED], next_before=None, scope="default")
 
     transitions: list[TransitionAnswer]
-    next_before: str | None = Field(description="What to ask for as `before` to go on; null at the end")
+    next_before: str | None = Field(description="Send it as `before` to continue; null at the end")
     scope: str
 
 
@@ -104,10 +104,10 @@ class WorkerAnswer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     worker_id: str
-    version: str | None = Field(description="Of the library; null for a worker of an earlier system")
+    version: str | None = Field(description="Version of the library; null for a worker of an earlier system")
     last_seen: Moment | None
-    live: bool = Field(description="Whether it was seen within the last 90 s")
-    last_error: WorkerError | None = Field(description="Among the newest 1,000 of the fleet")
+    live: bool = Field(description="True if it was seen within the last 90 s")
+    last_error: WorkerError | None = Field(description="Its last error among the fleet's newest 1,000")
 
 
 class WorkersAnswer(BaseModel):
@@ -129,8 +129,8 @@ class WorkersAnswer(BaseModel):
     )
 
     workers: list[WorkerAnswer]
-    total: int = Field(description="How many were seen within ten minutes, beyond the limit too")
-    live: int = Field(description="How many of them within the last 90 s")
+    total: int = Field(description="Workers seen within ten minutes, including those beyond the limit")
+    live: int = Field(description="Workers seen within the last 90 s")
     scope: str
 
 
@@ -139,9 +139,9 @@ class PausedDetails(TypedDict, total=False):
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
-    resource: Annotated[str, Field(description="The resources that pause something, comma separated")]
-    workloads: Annotated[list[str], Field(description="What is paused, as kind/name; not all of very many")]
-    paused: Annotated[int, Field(description="How many workloads are paused")]
+    resource: Annotated[str, Field(description="The resources that pause workloads, separated by commas")]
+    workloads: Annotated[list[str], Field(description="Paused workloads, as kind/name; of very many, only some")]
+    paused: Annotated[int, Field(description="Number of paused workloads")]
 
 
 class ClusterAnswer(BaseModel):
@@ -150,8 +150,8 @@ class ClusterAnswer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     cluster: str
-    last_seen: Moment | None = Field(description="When its operator said so; that holds for a day")
-    details: PausedDetails = Field(description="As the operator tells it")
+    last_seen: Moment | None = Field(description="Time of the operator's last report, which is kept for a day")
+    details: PausedDetails = Field(description="As reported by the operator")
 
 
 class PausedAnswer(BaseModel):
@@ -177,11 +177,11 @@ class ModelState(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    model: str = Field(description="Its name; :free stands for all that are free and share a cap")
-    cooling: bool = Field(description="Whether its calls wait while others go")
-    reason: str | None = Field(description="Why; null unless it cools down")
-    retry_at: Moment | None = Field(description="When calls may go; null unless it cools down")
-    failures: int = Field(description="In a row, of its providers")
+    model: str = Field(description="Name; :free stands for all free models, which share a cap")
+    cooling: bool = Field(description="True while its calls wait and those of other models go")
+    reason: str | None = Field(description="Reason of the cooldown; null without one")
+    retry_at: Moment | None = Field(description="End of the cooldown; null without one")
+    failures: int = Field(description="Failures of its providers in a row")
     last_failure: Moment | None
     last_call: Moment | None
 
@@ -210,7 +210,7 @@ class ModelsAnswer(BaseModel):
     models: list[ModelState]
     total: int
     cooling: int
-    degraded: bool = Field(description="Redis cannot be read: these are the last known")
+    degraded: bool = Field(description="Redis cannot be read: these are the last known values")
     scope: str
 
 
@@ -220,7 +220,11 @@ class GateAnswer(BaseModel):
     model_config = shown(permitted=True, ramp=1.0, epoch=1772366400000, degraded=False, scope="default")
 
     permitted: bool
-    ramp: float = Field(description="Which share of all calls may go, above 0 to 1: just after an outage not all")
-    epoch: int = Field(description="In which a call begins now, to be reported with its result")
-    degraded: bool = Field(description="Redis cannot be read, and no deadline is known: calls go, as workers do too")
+    ramp: float = Field(
+        description="Share of all calls that may go, above 0 and up to 1; below 1 just after an outage"
+    )
+    epoch: int = Field(description="Epoch of a call that begins now; report it with the result")
+    degraded: bool = Field(
+        description="Redis cannot be read, and no deadline is known: calls may go, as in the worker library"
+    )
     scope: str

@@ -93,7 +93,7 @@ class OverrideAnswer(BaseModel):
     kind: OverrideKind
     who: str
     why: str
-    until: Moment = Field(description="When it ends by itself")
+    until: Moment = Field(description="End of the override")
 
 
 class BreakerAnswer(BaseModel):
@@ -101,19 +101,19 @@ class BreakerAnswer(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    state: Phase | None = Field(description="null where the shared state was never read")
-    reason: str | None = Field(description="What opened it; null while closed")
-    opened_at: Moment | None = Field(description="When the outage began")
-    retry_at: Moment | None = Field(description="When trial calls may go; null unless open")
+    state: Phase | None = Field(description="null if the shared state was never read")
+    reason: str | None = Field(description="Why it opened; null while closed")
+    opened_at: Moment | None = Field(description="Start of the outage")
+    retry_at: Moment | None = Field(description="Time from which trial calls may go; null unless open")
     epoch: int = Field(description="Grows with every transition")
-    override: OverrideAnswer | None = Field(description="What a person decided instead; null if nobody did")
+    override: OverrideAnswer | None = Field(description="The override that stands; null without one")
     nobody_tries: bool = Field(
-        description="Half-open for a minute, and nobody makes a trial call: no worker asks for a permit, and no "
-        "service has an API key to check with"
+        description="True if the breaker has been half-open for a minute without a trial call: no worker asks "
+        "for a permit, and no service has an API key to check with"
     )
     ramp: float = Field(
-        description="Which share of all calls may go without a permit, from 0 to 1: while closed, and not rate "
-        "limited, all but just after an outage"
+        description="Share of all calls that may go without a permit, from 0 to 1: 1 while closed and not rate "
+        "limited, less just after an outage"
     )
 
 
@@ -123,7 +123,7 @@ class ModelAnswer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     reason: str
-    retry_at: Moment = Field(description="When calls to it may go")
+    retry_at: Moment = Field(description="End of the cooldown")
 
 
 class StatusAnswer(BaseModel):
@@ -131,33 +131,33 @@ class StatusAnswer(BaseModel):
 
     model_config = ConfigDict(frozen=True, json_schema_extra={"examples": STATUS_EXAMPLES})
 
-    status: Status = Field(description="unknown: neither a worker nor a health check has asked OpenRouter yet")
-    message: str
-    balance: float | None = Field(description="What is left of the key's limit; null if it has none")
-    balance_at: Moment | None = Field(
-        description="When the balance and the usage were last known: a check that fails keeps them"
+    status: Status = Field(
+        description="The state; unknown before a worker or a health check has first asked OpenRouter"
     )
+    message: str
+    balance: float | None = Field(description="Remaining credit; null for a key without a limit")
+    balance_at: Moment | None = Field(description="Time of the balance and the usage; a failed check keeps them")
     usage_today: float | None
     usage_month: float | None
     last_check: Moment | None = Field(
-        description="The last health check of OpenRouter; null if there was none: a worker's report is none"
+        description="Time of the last health check; null if there was none. A worker's report is not a check"
     )
     error_details: str | None = Field(
-        description="JSON text about the last error; plain text where an earlier system wrote that"
+        description="JSON text about the last error; plain text if an earlier system wrote it"
     )
-    consecutive_failures: int = Field(description="Of the whole fleet")
-    circuit_breaker_open: bool = Field(description="Whether the breaker is not closed")
-    cache_hit: bool = Field(description="Whether the answer was there already")
+    consecutive_failures: int = Field(description="Failures in a row, of the whole fleet")
+    circuit_breaker_open: bool = Field(description="True while the breaker is open or half-open")
+    cache_hit: bool = Field(description="True if the answer came from memory")
     circuit_breaker: BreakerAnswer
-    age_seconds: float | None = Field(description="Since the last check; null if there was none")
+    age_seconds: float | None = Field(description="Seconds since the last check; null if there was none")
     source: Source = Field(
-        description="cache: younger than the fresh threshold; stale: older; live: from a check that this request "
-        "waited for"
+        description="cache: from memory, younger than the fresh threshold; stale: from memory, older; live: "
+        "from a check that this request waited for"
     )
     degraded: bool = Field(description="Redis cannot be read: this is the last known state")
-    rate_limit_reset: Moment | None = Field(description="Calls are not permitted before; null if not rate limited")
+    rate_limit_reset: Moment | None = Field(description="End of the rate limit; null without one")
     scope: str
-    models: dict[str, ModelAnswer] = Field(description="Single models whose calls wait; :free for all that are free")
+    models: dict[str, ModelAnswer] = Field(description="Models whose calls wait; :free stands for all free models")
 
 
 class DayMetrics(TypedDict, total=False):
@@ -232,14 +232,14 @@ class MetricsAnswer(BaseModel):
         },
     )
 
-    metrics: dict[str, DayMetrics] = Field(description="By date, newest first")
+    metrics: dict[str, DayMetrics] = Field(description="Counters by date, newest first")
     days: int
     availability: dict[str, float | None] = Field(
-        description="Share of the last 1, 7 and 30 UTC days in which calls were not refused, as far as it was kept"
+        description="Share of the recorded time of the last 1, 7 and 30 UTC days in which calls were not refused"
     )
-    latency_ms: LatencyPercentiles = Field(description="Percentiles of the calls in the days asked for")
+    latency_ms: LatencyPercentiles = Field(description="Percentiles of the calls in the requested days")
     errors_by_worker: dict[str, int] = Field(
-        description="Who reported most of the newest 1,000 errors of the days asked for, seven at most"
+        description="Errors by worker, of the newest 1,000 errors of the requested days; at most seven workers"
     )
     generated_at: Moment
 
@@ -257,7 +257,9 @@ class Readiness(BaseModel):
 
     model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"status": "ok", "redis": "up"}]})
 
-    status: Literal["ok", "waiting"] = Field(description="waiting: for Redis, and until then nothing is known")
+    status: Literal["ok", "waiting"] = Field(
+        description="waiting: the process waits for Redis, and knows no state yet"
+    )
     redis: Literal["up", "away"]
 
 
@@ -271,7 +273,7 @@ class WrongParameter(BaseModel):
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
-    where: str = Field(alias="in", description="Where it was sent, such as query or body")
+    where: str = Field(alias="in", description="Location, such as query or body")
     name: str
     detail: str
 
@@ -287,8 +289,8 @@ class Problem(BaseModel):
     detail: str
     instance: str
     errors: list[WrongParameter] | SkipJsonSchema[None] = Field(
-        default=None, description="What is wrong with which parameter", json_schema_extra=_left_out
+        default=None, description="The wrong parameters", json_schema_extra=_left_out
     )
     reason: str | SkipJsonSchema[None] = Field(
-        default=None, description="Why calls wait, as the status names it", json_schema_extra=_left_out
+        default=None, description="The reason why calls wait, as in the status", json_schema_extra=_left_out
     )

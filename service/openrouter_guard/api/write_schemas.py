@@ -59,7 +59,7 @@ def _line(words: str) -> str:
     """The words as people see them: what turns the direction of text, or cannot be seen, is none of them."""
     if line := line_of(words):
         return line
-    raise ValueError("write words that can be seen")
+    raise ValueError("write visible text")
 
 
 Words = Annotated[
@@ -117,19 +117,18 @@ class ResultBody(BaseModel):
         json_schema_extra={"examples": [{"success": True, "model": "openai/gpt-4o", "took_seconds": 1.4}]},
     )
 
-    success: bool = Field(strict=True, description="Whether it ended well, a stream at its end")
+    success: bool = Field(strict=True, description="True if the call ended well; a stream, if it reached its end")
     status_code: Annotated[int | None, BeforeValidator(_code)] = Field(
-        default=None, description="Of the answer, or of the error inside a 200"
+        default=None, description="HTTP status of the answer, or of the error inside a 200"
     )
     error_type: Annotated[
         str | None, BeforeValidator(lambda value: text_of(value, 100) or None), WithJsonSchema(_ERROR_TYPE)
     ] = Field(
         default=None,
-        description="What went wrong, where there was no answer; a word that is none of these counts "
-        "as unknown_error",
+        description="The failure, if there was no answer; any other word counts as unknown_error",
     )
     message: Annotated[str, BeforeValidator(lambda value: text_of(value, MESSAGE_MOST))] = Field(
-        default="", description="What the API or the client said"
+        default="", description="Message of the API or the client"
     )
     error: Annotated[dict[str, Any] | None, BeforeValidator(_object)] = Field(
         default=None,
@@ -137,15 +136,15 @@ class ResultBody(BaseModel):
     )
     headers: Annotated[dict[str, str], BeforeValidator(headers_in)] = Field(
         default={},
-        description="Of the answer: the times that it names, and a refusal by another guard, are looked at",
+        description="Headers of the answer; the service reads the times, and a refusal by another guard",
     )
     retry_after_seconds: _seconds(MAX_WAIT_S) = Field(  # type: ignore[valid-type]
-        default=None, description="How long the answer asked to wait"
+        default=None, description="Seconds that the answer asked to wait"
     )
-    model: Model = Field(default="", description="Which model was called")
-    took_seconds: _seconds(86_400.0) = Field(default=None, description="How long it took")  # type: ignore[valid-type]
+    model: Model = Field(default="", description="The model that was called")
+    took_seconds: _seconds(86_400.0) = Field(default=None, description="Duration of the call in seconds")  # type: ignore[valid-type]
     epoch: Annotated[int | None, BeforeValidator(lambda value: number(value, 0, SEQUENCE_MAX))] = Field(
-        default=None, description="In which the call began, where that differs from the report's"
+        default=None, description="Epoch in which the call began, if different from the report's"
     )
 
     @property
@@ -170,8 +169,8 @@ class RefusedResult(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    index: int = Field(description="Which one, from 0")
-    name: str = Field(description="Which of its fields; empty: all together")
+    index: int = Field(description="Position in the report, from 0")
+    name: str = Field(description="The wrong field; empty if the fields contradict each other")
     detail: str
 
 
@@ -195,25 +194,25 @@ class ReportBody(BaseModel):
         },
     )
 
-    worker_id: Name = Field(description="The same in every report of one worker, and of no other")
+    worker_id: Name = Field(description="The same in every report of one worker, and unique to it")
     version: Annotated[str, BeforeValidator(lambda value: line_of(without_keys(text_of(value)), VERSION_MOST))] = (
-        Field(default="", description="Of the worker, for the list of workers")
+        Field(default="", description="Version of the worker, for the list of workers")
     )
     sequence: int | None = Field(
         default=None,
         strict=True,
         ge=1,
         le=SEQUENCE_MAX,
-        description="Grows with every report of this worker: a report that is sent again counts once. "
-        "Give it always or never",
+        description="Grows with every report of this worker, so a repeated report counts once. Send it always "
+        "or never",
     )
     epoch: int = Field(
         default=0,
         strict=True,
         ge=0,
         le=SEQUENCE_MAX,
-        description="circuit_breaker.epoch of the status when the calls began: what began before the breaker last "
-        "changed decides nothing; 0 if unknown",
+        description="circuit_breaker.epoch of the status when the calls began; 0 if unknown. Calls that began "
+        "before the breaker last changed decide nothing",
     )
     results: list[ResultBody] = Field(min_length=1, max_length=RESULTS_MAX)
     _refused: tuple[RefusedResult, ...] = PrivateAttr(default=())
@@ -283,13 +282,14 @@ class ReportAnswer(BaseModel):
         },
     )
 
-    results: int = Field(description="How many were taken")
-    refused: list[RefusedResult] = Field(description="Those that were not, and why")
+    results: int = Field(description="Number of accepted results")
+    refused: list[RefusedResult] = Field(description="The other results, each with the reason")
     verdict: Verdict = Field(
-        description="counted; late: of an earlier epoch, or the breaker is not closed, so that it is in the metrics "
-        "alone; repeated: this sequence, or a later one, was here before"
+        description="counted; late: the calls are of an earlier epoch, or the breaker is not closed, so the "
+        "results appear only in the metrics; repeated: this sequence, or a later one, arrived "
+        "before"
     )
-    retry_after_seconds: float | None = Field(description="How long calls must wait; null while they may go")
+    retry_after_seconds: float | None = Field(description="Seconds that calls must wait; null while they may go")
     circuit_breaker: BreakerAnswer
 
 
@@ -300,8 +300,8 @@ class PermitBody(BaseModel):
         frozen=True, json_schema_extra={"examples": [{"worker_id": "go-worker-1", "model": "openai/gpt-4o"}]}
     )
 
-    worker_id: Name = Field(description="As in its reports")
-    model: Model = Field(default="", description="Which model it wants to call: one that cools down waits alone")
+    worker_id: Name = Field(description="The same name as in its reports")
+    model: Model = Field(default="", description="The model to call; its own cooldown applies too")
 
 
 class PermitAnswer(BaseModel):
@@ -322,12 +322,14 @@ class PermitAnswer(BaseModel):
         },
     )
 
-    permit: str | None = Field(description="To renew it and to give it back; null where calls need none")
-    lease_seconds: float | None = Field(description="It is lost unless it is renewed within; null without one")
-    ramp: float | None = Field(
-        description="Which share of all calls may go, from 0 to 1: just after an outage not all; null beside a permit"
+    permit: str | None = Field(description="Use it to renew and to return the permit; null if calls need none")
+    lease_seconds: float | None = Field(
+        description="The permit expires after this time unless it is renewed; null without a permit"
     )
-    epoch: int = Field(description="In which the call begins, to be reported with its result")
+    ramp: float | None = Field(
+        description="Share of all calls that may go, from 0 to 1; below 1 just after an outage; null with a permit"
+    )
+    epoch: int = Field(description="Epoch in which the call begins; report it with the result")
 
 
 class Settled(StrEnum):
@@ -349,10 +351,10 @@ class SettledAnswer(BaseModel):
     )
 
     verdict: Settled = Field(
-        description="settled: the result closed or opened the breaker; returned: another call may take the permit; "
-        "late: it was held no longer, so that the result is in the metrics alone"
+        description="settled: the result closed or opened the breaker; returned: another call may take the "
+        "permit; late: the permit had expired, so the result appears only in the metrics"
     )
-    retry_after_seconds: float | None = Field(description="How long calls must wait; null while they may go")
+    retry_after_seconds: float | None = Field(description="Seconds that calls must wait; null while they may go")
     circuit_breaker: BreakerAnswer
 
 
@@ -375,11 +377,12 @@ class OverrideBody(BaseModel):
     )
 
     kind: OverrideKind = Field(
-        description="forced_open: no call may go; forced_closed: calls go and count; disabled: all go, none counts"
+        description="forced_open: no call may go; forced_closed: calls go and count; disabled: all calls go "
+        "and none counts"
     )
-    who: Words = Field(description="For the history")
-    why: Words = Field(description="For whoever looks at the status")
-    until: When = Field(description="When it ends by itself: within 30 days")
+    who: Words = Field(description="Name of the person, for the history")
+    why: Words = Field(description="The reason, shown in the status")
+    until: When = Field(description="End of the override, within 30 days")
 
 
 class OverrideAnswered(BaseModel):

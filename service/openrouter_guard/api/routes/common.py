@@ -33,13 +33,13 @@ T = TypeVar("T")
 
 PREFIX = "/api/v1/openrouter"
 FULL = (
-    "As many requests stay open at this process as may, over all scopes (OPENROUTER_GUARD_MAX_STREAMS), or it stops: "
-    "another replica may have room"
+    "This process has reached its limit of open requests over all scopes (OPENROUTER_GUARD_MAX_STREAMS), or is "
+    "stopping: try another replica"
 )
 
 Scope = Annotated[
     str | None,
-    Query(description="Whose state; the configured scope if left out", max_length=40, examples=["default"]),
+    Query(description="Scope to use; default: the configured scope", max_length=40, examples=["default"]),
 ]
 
 

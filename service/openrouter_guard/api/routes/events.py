@@ -51,7 +51,7 @@ class _Stream(Response):
 
 @router.get(
     "/events",
-    summary="Changes as they happen",
+    summary="Stream changes as they happen",
     response_class=Response,
     responses={
         200: {
@@ -65,7 +65,11 @@ async def events(
     request: Request,
     scope: Scope = None,
     last_event_id: Annotated[
-        str, Header(description="The id that was seen last: later transitions are sent again", pattern=EVENT_ID)
+        str,
+        Header(
+            description="The id of the last event that the client received: later transitions are sent again",
+            pattern=EVENT_ID,
+        ),
     ] = "",
 ) -> Response:
     """Server-sent events, which end when the service stops.

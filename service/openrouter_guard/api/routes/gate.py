@@ -34,14 +34,16 @@ RETRY_S = 5
 Model = Annotated[
     str,
     Query(
-        description="Ask for calls to this model, such as openai/gpt-4o", max_length=200, examples=["openai/gpt-4o"]
+        description="Also check the cooldown of this model, such as openai/gpt-4o",
+        max_length=200,
+        examples=["openai/gpt-4o"],
     ),
 ]
 Wait = Annotated[
     int,
     Query(
-        description="Seconds to wait for another answer than the one whose `ETag` is sent as `If-None-Match`; "
-        "without that, for calls to go",
+        description="Seconds to wait until the answer differs from the one whose `ETag` is sent as "
+        "`If-None-Match`; without that header, until calls may go",
         ge=0,
         le=WAIT_MOST_S,
         examples=[30],
@@ -51,7 +53,7 @@ Wait = Annotated[
 
 @router.get(
     "/gate",
-    summary="Whether calls may go",
+    summary="Check whether calls may go",
     response_model=GateAnswer,
     responses={
         304: KEPT[304],
@@ -112,7 +114,7 @@ async def _hold(request: Request, service: Service, model: str, wait_s: float) -
 
 @pictures.get(
     "/badge",
-    summary="The state as a picture",
+    summary="Get the state as a picture",
     response_class=Response,
     responses={
         **KEPT,

@@ -22,13 +22,13 @@ __all__ = ["router"]
 
 router = APIRouter(prefix=f"{PREFIX}/permits", tags=["write"], route_class=ForReporters)
 
-PermitId = Annotated[str, Path(description="As it was given", max_length=2000)]
+PermitId = Annotated[str, Path(description="The permit, as returned by `POST /permits`", max_length=2000)]
 _WRONG = (400, 401, 403, 404, 410, 413, 415, 422, 503)
 
 
 @router.post(
     "",
-    summary="Ask for leave to make one call",
+    summary="Take a permit for one call",
     status_code=201,
     response_model=PermitAnswer,
     responses={**documented(400, 401, 403, 404, 413, 415, 422, 503), 200: {"model": PermitAnswer}},
@@ -51,7 +51,7 @@ async def take_permit(request: Request, body: PermitBody, scope: Scope = None) -
 
 @router.put(
     "/{permit}",
-    summary="Hold a permit for one more lease",
+    summary="Renew a permit for one more lease",
     response_model=PermitAnswer,
     responses=documented(401, 403, 404, 410, 422, 503),
     openapi_extra=OF_REPORTERS,
@@ -62,12 +62,12 @@ async def renew_permit(request: Request, permit: PermitId, scope: Scope = None) 
     try:
         return _granted(service, await service.permits.renew(permit), 200)
     except PermitGone:
-        raise HTTPException(410, "This permit is gone: its call decides nothing any more") from None
+        raise HTTPException(410, "This permit has expired: its call decides nothing any more") from None
 
 
 @router.delete(
     "/{permit}",
-    summary="Give a permit back, with what its call came to",
+    summary="Return a permit, with the result of its call",
     response_model=SettledAnswer,
     responses=documented(*_WRONG),
     openapi_extra=OF_REPORTERS,
@@ -83,7 +83,7 @@ async def end_permit(
     try:
         verdict = await service.permits.end(permit, body)
     except PermitGone:
-        raise HTTPException(410, "This is no permit of ours") from None
+        raise HTTPException(410, "This permit was not issued by this service") from None
     answer = SettledAnswer(verdict=verdict, retry_after_seconds=wait_s(service), circuit_breaker=breaker(service))
     return Response(answer.model_dump_json(), media_type=JSON)
 

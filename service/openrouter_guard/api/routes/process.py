@@ -18,7 +18,7 @@ router = APIRouter(tags=["process"])
 
 @router.get(
     "/livez",
-    summary="Whether this process still works",
+    summary="Check whether this process makes progress",
     response_model=Health,
     responses=documented(503),
 )
@@ -32,7 +32,7 @@ async def livez(request: Request) -> Response:
 
 @router.get(
     "/readyz",
-    summary="Whether this process takes requests",
+    summary="Check whether this process takes requests",
     response_model=Readiness,
     responses=documented(503),
 )
@@ -50,7 +50,7 @@ async def readyz(request: Request) -> Response:
     return Response(answer.model_dump_json(), media_type=JSON)
 
 
-@router.get("/metrics", summary="For Prometheus", response_class=Response)
+@router.get("/metrics", summary="Get metrics for Prometheus", response_class=Response)
 async def prometheus(request: Request) -> Response:
     body, content_type = of_app(request).telemetry.render(request.headers.get("accept", ""))
     return Response(body, headers={"Content-Type": content_type})

@@ -25,21 +25,21 @@ WORKERS_READ = 100_000
 """All that are alive, to count them."""
 ENTRY_ID = r"^([0-9]{1,18}-[0-9]{1,18})?$"
 
-Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of entries")]
 
 
 @router.get(
     "/history",
-    summary="The changes of the breaker, newest first",
+    summary="List the transitions of the breaker, newest first",
     response_model=HistoryAnswer,
     responses={**KEPT, **documented(404, 422, 503)},
 )
 async def history(
     request: Request,
     limit: Limit = 100,
-    days: Annotated[int, Query(ge=1, le=30, description="Of how many days of 24 hours")] = 30,
+    days: Annotated[int, Query(ge=1, le=30, description="Number of days of 24 hours to include")] = 30,
     before: Annotated[
-        str, Query(description="Only what came before this: `next_before` of the last answer", pattern=ENTRY_ID)
+        str, Query(description="Only entries older than this: `next_before` of the last answer", pattern=ENTRY_ID)
     ] = "",
     scope: Scope = None,
 ) -> Response:
@@ -52,7 +52,7 @@ async def history(
 
 @router.get(
     "/workers",
-    summary="Who reports",
+    summary="List the workers that report",
     response_model=WorkersAnswer,
     responses={**KEPT, **documented(404, 422, 503)},
 )
@@ -71,7 +71,7 @@ async def _reporters(store: Store, now_s: float) -> tuple[dict[str, About], list
 
 @router.get(
     "/paused",
-    summary="What operators have paused",
+    summary="List the workloads that operators have paused",
     response_model=PausedAnswer,
     responses={**KEPT, **documented(404, 422, 503)},
 )
@@ -85,7 +85,7 @@ async def paused(request: Request, limit: Limit = 100, scope: Scope = None) -> R
 
 @router.get(
     "/models",
-    summary="Single models, and whether their calls wait",
+    summary="List single models, and whether their calls wait",
     response_model=ModelsAnswer,
     responses={**KEPT, **documented(404, 422)},
 )

@@ -21,7 +21,7 @@ router = APIRouter(prefix=PREFIX, tags=["write"], route_class=ForReporters)
 
 @router.post(
     "/reports",
-    summary="Report what calls came to",
+    summary="Report results of calls",
     response_model=ReportAnswer,
     responses=documented(400, 401, 403, 404, 413, 415, 422, 503),
     openapi_extra=OF_REPORTERS,

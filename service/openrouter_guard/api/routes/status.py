@@ -26,14 +26,15 @@ _X_CACHE = {Source.CACHE: XCache.HIT, Source.STALE: XCache.STALE, Source.LIVE: X
 
 @router.get(
     "/status",
-    summary="What is known of OpenRouter",
+    summary="Get the state of OpenRouter",
     response_model=StatusAnswer,
     responses={**KEPT, **documented(404, 422)},
 )
 async def status(
     request: Request,
     force_refresh: Annotated[
-        bool, Query(description="Ask OpenRouter where a check may be made: one a minute for the whole fleet")
+        bool,
+        Query(description="Check OpenRouter now, if the limit of one check a minute for the whole fleet allows it"),
     ] = False,
     scope: Scope = None,
 ) -> Response:
@@ -59,13 +60,13 @@ async def status(
 
 @router.get(
     "/metrics",
-    summary="The fleet's counters by day",
+    summary="Get the fleet's counters by day",
     response_model=MetricsAnswer,
     responses={**KEPT, **documented(404, 422, 503)},
 )
 async def metrics(
     request: Request,
-    days: Annotated[int, Query(ge=1, description="How many UTC days, today included; 31 are kept")] = 7,
+    days: Annotated[int, Query(ge=1, description="Number of UTC days, including today; the service keeps 31")] = 7,
     scope: Scope = None,
 ) -> Response:
     service = of_scope(request, scope)

@@ -27,7 +27,7 @@ router = APIRouter(prefix=PREFIX, tags=["write"], route_class=ForWriters)
 
 @router.post(
     "/override",
-    summary="Decide over the breaker's head",
+    summary="Override the breaker",
     response_model=OverrideAnswered,
     responses=documented(400, 401, 403, 404, 413, 415, 422, 503),
     openapi_extra=OF_WRITERS,
@@ -46,13 +46,15 @@ async def override(request: Request, body: OverrideBody, scope: Scope = None) ->
 
 @router.delete(
     "/override",
-    summary="Let the breaker decide again",
+    summary="End the override",
     response_model=OverrideAnswered,
     responses=documented(401, 403, 404, 422, 503),
     openapi_extra=OF_WRITERS,
 )
 async def end_override(
-    request: Request, who: Annotated[Words, Query(description="Who ends it, for the history")], scope: Scope = None
+    request: Request,
+    who: Annotated[Words, Query(description="Name of the person who ends it, for the history")],
+    scope: Scope = None,
 ) -> Response:
     """Ends the override; where there is none, nothing changes."""
     service = of_scope(request, scope)
@@ -66,7 +68,7 @@ def _end_s(body: OverrideBody, now_s: float) -> float:
         return until_s
     wrong = {
         "loc": ("body", "until"),
-        "msg": "write a time that lies ahead, by 30 days at most",
+        "msg": "write a time in the future, at most 30 days ahead",
         "type": "value_error",
     }
     raise RequestValidationError([wrong])
