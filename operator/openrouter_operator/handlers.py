@@ -11,8 +11,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
 from typing import Any
 
 import kopf
@@ -28,6 +27,7 @@ from .feed import Feeds
 from .inventory import Inventory
 from .kinds import Kind
 from .leftovers import Leftovers
+from .login import login
 from .orphans import Orphans
 from .posting import Poster
 from .reconcile import Reconciler, Vanished
@@ -48,7 +48,6 @@ SETTLE_S = 0.05
 MISHAP_S = 5.0
 GIVE_BACK_S = 1.0
 STALL_S = 120.0
-_LOGIN_S = 600.0
 
 
 @dataclass(slots=True)
@@ -132,6 +131,11 @@ class Operator:
         if spec.resource_class == self.resource_class:
             return self._access.may_use(metadata["namespace"], spec.scope)
         return finalizer_of(spec.resource_class) in (metadata.get("finalizers") or ())
+
+    @property
+    def host(self) -> str:
+        """The address of the API server."""
+        return self._cluster.host
 
     def wake_all(self) -> None:
         for watched in self.resources.values():
@@ -345,14 +349,6 @@ async def cleanup(memo: kopf.Memo, **_: Any) -> None:
     """End what kopf would else take for hung, and wait for: the feeds, and its own wait for the flag."""
     memo.operator.ending.set()
     await memo.operator.feeds.stop()
-
-
-def login(**arguments: Any) -> kopf.ConnectionInfo | None:
-    """The same credentials as our own client's, read again before a projected token ends."""
-    found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
-    if not isinstance(found, kopf.ConnectionInfo):
-        return None
-    return replace(found, expiration=datetime.now(UTC) + timedelta(seconds=_LOGIN_S))
 
 
 def registry() -> kopf.OperatorRegistry:

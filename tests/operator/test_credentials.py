@@ -37,10 +37,11 @@ def load_at_once(self):
     load(self)
     self.host = {url!r}
 def login(**_):
-    return kopf.ConnectionInfo(server={url!r}, token=open({token!r}).read())
+    return kopf.ConnectionInfo(server="https://kubernetes.default.svc", token=open({token!r}).read())
 pod.InClusterConfigLoader._load_config, kopf.login_with_service_account = load_at_once, login
 """
-"""The files of a pod are elsewhere here, are read each time, and the API server speaks plain HTTP."""
+"""The files of a pod are elsewhere here, are read each time, and the API server speaks plain HTTP. There is no
+cluster DNS, which kopf would ask for it."""
 
 
 @pytest.fixture
