@@ -90,6 +90,7 @@ async def _run(settings: OperatorSettings) -> None:
             alive=operator.stalled,
             ready=lambda: _waiting(lease),
             metrics=Telemetry(operator, cluster, lease).render,
+            certificate=settings.guard.certificate,
         )
         port = await stack.enter_async_context(probes)
         logger.info("operating on %s, %s; probes on port %d", cluster.host, _where(settings), port)

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Literal, TypeAlias, TypeVar
 
 from .address import checked
+from .certificates import Certificate
 from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE, Keys
 from .rules.breaker import Policy
@@ -108,6 +109,7 @@ class Settings:
         redis_timeout_s: How long Redis may take before it counts as away.
         worker_id: The name of this worker in reports; empty: host name and process.
         cors_origins: The sites whose pages may read what the service answers; none unless named.
+        certificate: What the service and the operator serve with; None: without TLS.
     """
 
     redis_url: str = field(repr=False)
@@ -125,6 +127,7 @@ class Settings:
     webhook_url: str = field(default="", repr=False)
     webhook_format: WebhookFormat = "json"
     further: tuple[FurtherScope, ...] = ()
+    certificate: Certificate | None = None
 
     def __post_init__(self) -> None:
         addresses = {str(number): url for number, url in enumerate((self.redis_url, *self.health_urls))}
@@ -209,6 +212,7 @@ class Settings:
             webhook_url=_webhook_url(environ),
             further=further,
             webhook_format=_webhook_format(environ),
+            certificate=Certificate.from_env(environ),
         )
         read.refuse_contradictions()
         return settings

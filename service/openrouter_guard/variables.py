@@ -59,6 +59,8 @@ NAMES = frozenset(
         "SLOW_SECONDS",
         "STABLE_SECONDS",
         "STALE_SECONDS",
+        "TLS_CERT_FILE",
+        "TLS_KEY_FILE",
         "TRIAL_CALL_SECONDS",
         "TRIAL_WAIT_SECONDS",
         "WEBHOOK_FORMAT",

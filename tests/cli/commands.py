@@ -56,14 +56,18 @@ def serving(log_file: Path, **environ: str) -> Iterator[Serving]:
 
 
 @contextmanager
-def serving_on(port: int, log_file: Path, environ: dict[str, str]) -> Iterator[Serving]:
-    """The same on a port that is known before."""
+def serving_on(port: int, log_file: Path, environ: dict[str, str], *, scheme: str = "http") -> Iterator[Serving]:
+    """The same on a port that is known before; with TLS once its log says that it runs."""
     with log_file.open("wb") as log:
         command = _command("serve", "--port", str(port))
         process = subprocess.Popen(command, env=_environ(environ), stdout=log, stderr=log)
-    serving = Serving(f"http://127.0.0.1:{port}", process, log_file)
+    serving = Serving(f"{scheme}://127.0.0.1:{port}", process, log_file)
+
+    def answers() -> object:
+        return ask(f"{serving.url}/livez") if scheme == "http" else f"running on {serving.url}" in serving.log
+
     try:
-        until(lambda: process.poll() is not None or ask(f"{serving.url}/livez"), seconds=START_S)
+        until(lambda: process.poll() is not None or answers(), seconds=START_S)
         assert process.poll() is None, serving.log
         yield serving
     finally:

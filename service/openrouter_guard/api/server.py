@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.runtime import cancelled
 from openrouter_guard.settings import Settings, api_key_variable
+from openrouter_guard.tls import RenewedContext
 
 from .app import create_app
 from .connection import Connection
@@ -35,6 +36,8 @@ clients before one is answered: it is memory of ours that they fill."""
 OTHER_FILES = 128
 """What is open besides the clients' connections."""
 _TICKS = 10
+_TICKS_TO_RENEW = 100
+"""A certificate that is renewed is served within ten seconds."""
 _HURRY_S = 0.1
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
 
@@ -42,14 +45,19 @@ _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
 class Server(uvicorn.Server):
     """Says that it stops before it waits for the requests: the lifespan would say so after that."""
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_stop: Callable[[], None], tls: RenewedContext | None = None
+    ) -> None:
         super().__init__(config)
         self.server_state = self.crowd = Crowd(min(CONNECTIONS_MAX, _files_max() - RESERVE - OTHER_FILES))
         self._on_stop = on_stop
+        self._tls = tls
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS == 0:  # it comes ten times a second
             self.crowd.look(asyncio.get_running_loop().time())
+        if self._tls and counter % _TICKS_TO_RENEW == 0:
+            self._tls.look()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -70,14 +78,16 @@ def serve(settings: Settings, host: str, port: int) -> int:
     """Serve on ``host:port``; returns an exit status after SIGINT or SIGTERM.
 
     Raises:
-        ConfigurationError: If a setting, the host or the port cannot be used.
+        ConfigurationError: If a setting, the certificate, the host or the port cannot be used.
     """
     # A second series for each counter, which nobody charts.
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    tls = RenewedContext(settings.certificate) if settings.certificate else None
     app = create_app(settings)
-    server = Server(configured(app), on_stop=app.state.scopes.drain)
+    server = Server(configured(app, tls), on_stop=app.state.scopes.drain, tls=tls)
     with listening(host, port) as listener:
-        logger.info("running on %s %s", _url(listener), _about(settings, app.state.scopes.default.store.address))
+        url = _url(listener, "https" if tls else "http")
+        logger.info("running on %s %s", url, _about(settings, app.state.scopes.default.store.address))
         for each in settings.for_each_scope():
             if not each.api_key:
                 name = api_key_variable(each.scope, is_further=each.scope != settings.scope)
@@ -96,7 +106,7 @@ def _about(settings: Settings, redis: str) -> str:
     return f"for {scopes}; Redis at {redis}; reading is {reading}, writing is {writing}"
 
 
-def configured(app: ASGIApp) -> uvicorn.Config:
+def configured(app: ASGIApp, tls: RenewedContext | None = None) -> uvicorn.Config:
     """How *app* is served."""
     return uvicorn.Config(
         app,
@@ -110,6 +120,7 @@ def configured(app: ASGIApp) -> uvicorn.Config:
         # Nothing here depends on who asks, or how a proxy was asked.
         proxy_headers=False,
         timeout_graceful_shutdown=STOP_S,
+        ssl_context_factory=(lambda _config, _default: tls.context) if tls else None,
     )
 
 
@@ -148,6 +159,6 @@ def _files_max() -> int:
     return max(resource.getrlimit(resource.RLIMIT_NOFILE)[0], RESERVE + 2 * OTHER_FILES)
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, scheme: str) -> str:
     host, port, *_ = listener.getsockname()
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
