@@ -62,6 +62,7 @@ lock: $(READY) ## Resolve the dependencies anew into requirements/
 
 chart: $(READY) ## Copy the CRD into the chart, check the chart and pack it into dist/
 	@cp crds/openrouterstatuses.yaml charts/openrouter-guard/files/
+	@python -m tests.chart.readme
 	@helm=$$(python -c 'from tests.controlplane import helm; print(helm())') \
 		&& $$helm lint --strict charts/openrouter-guard \
 		&& $$helm package charts/openrouter-guard --destination dist

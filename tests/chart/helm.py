@@ -88,7 +88,11 @@ class Helm:
 
     def render(self, values: Values = MINIMAL, *words: str, release: str = "openrouter-guard") -> Manifests:
         """The objects of a release in the namespace ``guard``, without those of hooks."""
-        text = self.run("template", release, str(CHART), "--namespace=guard", "--no-hooks", *words, values=values)
+        return self.render_all(values, "--no-hooks", *words, release=release)
+
+    def render_all(self, values: Values = MINIMAL, *words: str, release: str = "openrouter-guard") -> Manifests:
+        """Those of hooks too."""
+        text = self.run("template", release, str(CHART), "--namespace=guard", *words, values=values)
         return Manifests(tuple(each for each in yaml.safe_load_all(text) if each))
 
 
@@ -103,11 +107,11 @@ class Release:
     service_account: str = field(default="openrouter-guard-operator", init=False)
 
 
-def wait_for_crd(control_plane: ControlPlane) -> None:
+def wait_for_crd(control_plane: ControlPlane, name: str = CRD_NAME) -> None:
     """Return once its resources can be made. (``kubectl wait`` gives up on a CRD that has no status yet.)"""
 
     def is_established() -> bool:
-        conditions = control_plane.get("crd", CRD_NAME).get("status", {}).get("conditions") or []
+        conditions = control_plane.get("crd", name).get("status", {}).get("conditions") or []
         return {"Established"} <= {each["type"] for each in conditions if each["status"] == "True"}
 
     until(is_established, seconds=10)

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.chart.helm import CHART, CRD, CRD_NAME, MINIMAL, Helm, HelmFailed, Release, installed, wait_for_crd
+from tests.chart.readme import README
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.waiting import until
 
@@ -60,9 +61,14 @@ def may(
     control_plane: ControlPlane, release: Release, verb: str, resource: str, namespace: str, name: str = ""
 ) -> bool:
     """Whether the operator may; a resource is written as ``group/resource[/subresource]``."""
+    user = f"system:serviceaccount:{release.namespace}:{release.service_account}"
+    return can(control_plane, user, verb, resource, namespace, name)
+
+
+def can(control_plane: ControlPlane, user: str, verb: str, resource: str, namespace: str, name: str = "") -> bool:
+    """Whether any user may."""
     group, resource, subresource = (*resource.split("/"), "")[:3]
     action = {"verb": verb, "group": group, "resource": resource, "subresource": subresource}
-    user = f"system:serviceaccount:{release.namespace}:{release.service_account}"
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
@@ -108,6 +114,63 @@ class TestRights:
             assert not may(control_plane, release, "get", "apps/deployments", "default")
 
 
+class TestRightsOfPeople:
+    """Whoever has one of the cluster's own roles in a namespace."""
+
+    READ, WRITE = ("get", "list", "watch"), ("create", "update", "patch", "delete")
+
+    @pytest.fixture
+    def people(self, helm: Helm, control_plane: ControlPlane, namespace: str) -> Iterator[str]:
+        """The namespace in which the user *role* has the ClusterRole *role*."""
+        for role in ("view", "edit", "admin"):
+            control_plane.kubectl(
+                "create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}", f"--namespace={namespace}"
+            )
+        values = {**MINIMAL, "crds": {"install": False}, "rbac": {"aggregate": {"enabled": "true"}}}
+        with installed(helm, control_plane, namespace, values):
+            yield namespace
+
+    @pytest.mark.parametrize(
+        ("role", "verbs"), [("view", {*READ}), ("edit", {*READ, *WRITE}), ("admin", {*READ, *WRITE})]
+    )
+    def test_they_may_do_with_resources_what_they_may_do_with_the_rest(
+        self, control_plane: ControlPlane, people: str, role: str, verbs: set[str]
+    ) -> None:
+        def allowed() -> set[str]:
+            return {
+                verb
+                for verb in (*self.READ, *self.WRITE)
+                if can(control_plane, role, verb, f"{GUARD}/openrouterstatuses", people)
+            }
+
+        until(lambda: allowed() == verbs)  # a controller adds them up
+        assert not can(control_plane, role, "list", f"{GUARD}/openrouterstatuses", "default")
+
+
+class TestDrift:
+    """Argo CD and Flux apply what the chart renders again and again."""
+
+    def test_a_second_sync_by_another_manager_changes_nothing(
+        self, helm: Helm, control_plane: ControlPlane, namespace: str
+    ) -> None:
+        values = {**MINIMAL, "crds": {"install": False}, **EVERYTHING_IN_NAMESPACE}
+        where = ("openrouter-guard", str(CHART), f"--namespace={namespace}", "--no-hooks")
+        with installed(helm, control_plane, namespace, values):
+            first, second = (helm.run("template", *where, values=values) for _ in range(2))
+            assert first == second
+            other = ("--server-side", "--field-manager=argocd-controller", "--force-conflicts", "--filename=-")
+            # It fails where there is a difference.
+            assert control_plane.kubectl("diff", *other, input=first) == ""
+
+
+EVERYTHING_IN_NAMESPACE: dict[str, Any] = {
+    "commonLabels": {"team": "platform"},
+    "workersConfig": {"enabled": True},
+    "healthService": {"autoscaling": {"enabled": True}, "networkPolicy": {"enabled": True}},
+    "operator": {"networkPolicy": {"enabled": True}, "replicas": 2},
+}
+
+
 # What follows installs the CRD as a part of the release, on a control plane where nobody else has.
 
 
@@ -128,6 +191,13 @@ def newer_chart(tmp_path: Path) -> Path:
     crd["spec"]["versions"][0]["additionalPrinterColumns"].append(column)
     (chart / "files" / CRD.name).write_text(yaml.safe_dump(crd))
     return chart
+
+
+def commands_of_the_readme(beginning: str) -> list[str]:
+    """Those in the section on the CRD, each in one line and without what follows in it for people."""
+    section = README.read_text().partition("## The CRD")[2].partition("\n## ")[0].replace("\\\n", " ")
+    lines = [line.removeprefix("$ ").partition(" …")[0] for line in section.splitlines() if line.startswith("$ ")]
+    return [line for line in lines if line.startswith(beginning)]
 
 
 def columns(control_plane: ControlPlane) -> list[str]:
@@ -168,6 +238,34 @@ class TestLife:
                 pass
             with installed(helm, untouched, "other", {**MINIMAL, "crds": {"install": False}}) as second:
                 assert "deployment.apps/openrouter-guard" in objects(untouched, second)
+
+    def test_a_crd_that_was_applied_before_is_taken_over_as_the_readme_says(
+        self, helm: Helm, untouched: ControlPlane
+    ) -> None:
+        untouched.kubectl("delete", "crd", CRD_NAME, "--ignore-not-found")
+        untouched.apply(CRD)
+        with pytest.raises(HelmFailed, match="invalid ownership metadata"), installed(helm, untouched, "guard"):
+            pass
+        for line in commands_of_the_readme("kubectl "):
+            untouched.kubectl(*line.replace("release-namespace=default", "release-namespace=guard").split()[1:])
+        with installed(helm, untouched, "guard"):
+            assert columns(untouched)
+
+    def test_a_release_of_another_name_takes_up_what_was_kept(self, helm: Helm, untouched: ControlPlane) -> None:
+        with installed(helm, untouched, "guard"):
+            wait_for_crd(untouched)
+            untouched.kubectl("apply", "--filename=-", "--namespace=guard", input=STATUS)
+        (line,) = commands_of_the_readme("helm install")
+        where = ("--namespace=guard", f"--kubeconfig={untouched.kubeconfig}")
+        words = [word for word in line.split()[1:] if word.startswith("--")]
+        helm.run("install", "renamed", str(CHART), *where, *words, values=MINIMAL)
+        try:
+            crd = untouched.get("crd", CRD_NAME)
+            assert crd["metadata"]["annotations"]["meta.helm.sh/release-name"] == "renamed"
+            assert untouched.get("openrouterstatus", "default", "--namespace=guard")
+        finally:
+            helm.run("uninstall", "renamed", "--no-hooks", *where)
+            untouched.kubectl("delete", "crd", CRD_NAME)
 
     def test_a_misspelt_status_is_refused_by_the_installed_crd(self, helm: Helm, untouched: ControlPlane) -> None:
         with installed(helm, untouched, "guard"):

@@ -113,7 +113,9 @@ class TestEveryObject:
     def test_one_namespace_and_a_cluster_role_by_default(self, minimal: Manifests) -> None:
         assert minimal.names == {
             f"CustomResourceDefinition/{CRD_NAME}",
+            "ClusterRole/guard-openrouter-guard-edit",
             "ClusterRole/guard-openrouter-guard-operator",
+            "ClusterRole/guard-openrouter-guard-view",
             "ClusterRoleBinding/guard-openrouter-guard-operator",
             "Deployment/openrouter-guard",
             "Deployment/openrouter-guard-operator",
@@ -144,7 +146,11 @@ class TestEveryObject:
 
     @pytest.mark.parametrize("part", ["healthService", "operator"])
     def test_a_part_that_is_off_leaves_nothing(self, helm: Helm, part: str) -> None:
-        names = helm.render({**MINIMAL, part: {"enabled": False}}).names - {f"CustomResourceDefinition/{CRD_NAME}"}
+        with_the_crd = {
+            f"CustomResourceDefinition/{CRD_NAME}",
+            *(f"ClusterRole/guard-openrouter-guard-{role}" for role in ("view", "edit")),
+        }
+        names = helm.render({**MINIMAL, part: {"enabled": False}}).names - with_the_crd
         assert {"operator" in name for name in names} == {part == "healthService"}
 
 
@@ -210,8 +216,11 @@ class TestPods:
 
     def test_they_go_where_they_are_sent(self, everything: Manifests) -> None:
         wanted = EVERYTHING["operator"]
-        for key in ("nodeSelector", "tolerations", "affinity", "topologySpreadConstraints"):
+        for key in ("nodeSelector", "tolerations"):
             assert pod(everything, OPERATOR)[key] == wanted[key]
+        assert pod(everything, OPERATOR)["affinity"]["nodeAffinity"] == {}
+        (spread,) = pod(everything, OPERATOR)["topologySpreadConstraints"]
+        assert spread["maxSkew"] == 1
         template = everything.one("Deployment", OPERATOR)["spec"]["template"]
         assert template["metadata"]["annotations"] == {"team": "platform"}
 
@@ -313,15 +322,17 @@ class TestEnvironment:
 
 class TestRights:
     def test_the_whole_cluster_by_default(self, minimal: Manifests) -> None:
-        (role,) = minimal.all("ClusterRole")
         (binding,) = minimal.all("ClusterRoleBinding")
+        role = minimal.one("ClusterRole", f"guard-{OPERATOR}")
         assert rules(role) == RIGHTS
         assert binding["roleRef"]["name"] == role["metadata"]["name"]
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": OPERATOR, "namespace": "guard"}]
 
     def test_a_role_in_each_listed_namespace_instead(self, everything: Manifests) -> None:
         roles = {each["metadata"]["namespace"]: rules(each) for each in everything.all("Role")}
-        assert all(rules(each).isdisjoint(RIGHTS) for each in everything.all("ClusterRole"))
+        bound = {each["roleRef"]["name"] for each in everything.all("ClusterRoleBinding")}
+        roles_of_all = [each for each in everything.all("ClusterRole") if each["metadata"]["name"] in bound]
+        assert all(rules(each).isdisjoint(RIGHTS) for each in roles_of_all)
         assert OPERATOR not in str([each["subjects"] for each in everything.all("ClusterRoleBinding")])
         assert roles.keys() == {"guard", "team-a", "team-b"}
         assert roles["team-a"] == roles["team-b"] == RIGHTS
@@ -341,7 +352,8 @@ class TestRights:
     def test_of_crds_it_may_read_those_of_its_custom_kinds_by_name(self, helm: Helm) -> None:
         values = {"kinds": ["Deployment", "rollouts.argoproj.io"], "namespaces": ["team-a"]}
         manifests = helm.render({**MINIMAL, "operator": values})
-        (role,), (binding,) = manifests.all("ClusterRole"), manifests.all("ClusterRoleBinding")
+        (binding,) = manifests.all("ClusterRoleBinding")
+        role = manifests.one("ClusterRole", f"guard-{OPERATOR}-kinds")
         (rule,) = role["rules"]
         assert rules(role) == {("apiextensions.k8s.io", "customresourcedefinitions", "get")}
         assert rule["resourceNames"] == ["rollouts.argoproj.io"]
@@ -349,7 +361,8 @@ class TestRights:
 
     def test_secrets_are_read_only_where_that_is_asked_for(self, helm: Helm, minimal: Manifests) -> None:
         asking = helm.render({**MINIMAL, "operator": {"readSecrets": True}})
-        added = rules(asking.all("ClusterRole")[0]) - rules(minimal.all("ClusterRole")[0])
+        before, after = (rules(each.one("ClusterRole", f"guard-{OPERATOR}")) for each in (minimal, asking))
+        added = after - before
         assert added == {("", "secrets", "get")}
         assert operator_settings(asking).reads_secrets
         assert not operator_settings(minimal).reads_secrets

@@ -42,6 +42,8 @@ def given(helm: Helm, values: Mapping[str, Any]) -> set[tuple[str, str, str]]:
         (group, resource, verb)
         for role in roles
         if "helm.sh/hook" not in role["metadata"].get("annotations", {})
+        # Those for people are in no binding of ours.
+        and role["metadata"]["labels"]["app.kubernetes.io/component"] != "crd"
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]

@@ -31,6 +31,8 @@ NOT_THRESHOLDS = {
     "WEBHOOK_URL",
     "WEBHOOK_FORMAT",
     "FURTHER_SCOPES",
+    "TLS_CERT_FILE",
+    "TLS_KEY_FILE",
 }
 PASSWORD = "hunter2"
 
@@ -90,7 +92,7 @@ class TestHygiene:
 
     def test_every_value_is_in_the_schema_and_the_other_way_round(self) -> None:
         values = yaml.safe_load((CHART / "values.yaml").read_text())
-        assert differences(values, SCHEMA) == {".global", ".enabled"}
+        assert differences(values, SCHEMA) == {".enabled"}
 
 
 class TestRefusals:
@@ -204,10 +206,14 @@ class TestNotes:
         assert "kubectl --namespace guard port-forward service/openrouter-guard 8080:80" in found
         assert "It has no API key" in found
         assert "The operator acts in all namespaces." in found
+        assert "helm --namespace guard test openrouter-guard --logs" in found
+        assert "WARNING: image.repository is still openrouter-guard" in found
+        assert "openrouter-guard rescue --all-namespaces" in found
 
     def test_they_say_no_more_than_is_so(self, helm: Helm) -> None:
         named = {"openrouter": {"existingSecret": {"name": "openrouter"}}, "operator": {"namespaces": ["a", "b"]}}
-        found = self.notes(helm, {**MINIMAL, **named})
+        found = self.notes(helm, {**MINIMAL, **named, "image": {"registry": "registry.example"}})
+        assert "WARNING" not in found
         assert "It has no API key" not in found
         assert "The operator acts in a, b." in found
 
