@@ -12,9 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
+import redis.asyncio as aioredis
 from pydantic import ValidationError
 
-from openrouter_guard.api.reports import pending_of, signal_of
+from openrouter_guard.api.reports import _reporter, pending_of, signal_of
 from openrouter_guard.api.write_schemas import ReportBody, ResultBody
 from openrouter_guard.errors import CallNotPermitted
 from openrouter_guard.rules.signals import About, Effect, ErrorType
@@ -208,6 +209,18 @@ class TestCounting:
             found = await asyncio.gather(*(send(replicas[number % 2], OK) for number in range(60)))
         assert {answer["verdict"] for answer in found} == {"counted"}
         assert (await today(store))["total_calls"] == "60"
+
+    @pytest.mark.parametrize("number", [2**53 - 1, 10**17, 10**400])
+    async def test_a_report_without_a_sequence_repeats_nothing_whatever_was_counted_for_its_worker(
+        self, service: httpx.AsyncClient, store: Store, client: aioredis.Redis, number: int
+    ) -> None:
+        # As another replica may have left it, by a clock far ahead.
+        await send(service, OK)
+        entry = f"{_reporter('i', 'go-1')}:{number}:{int(time.time())} "
+        await client.hset(store.keys.state, "reporters", entry)
+        verdicts = [(await send(service, OK))["verdict"] for _ in range(3)]
+        assert verdicts == ["counted"] * 3
+        assert await today(store) == {"total_calls": "4", "successful_calls": "4"}
 
     @pytest.mark.parametrize("epoch", [2**53 - 1, 2**52, 4_000_000_000_000])
     async def test_no_report_moves_the_epoch_ahead_of_the_clock(

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 
-from openrouter_guard.errors import REFUSAL_HEADER, StoreContended, StoreError
+from openrouter_guard.errors import REFUSAL_HEADER, StoreError
 from openrouter_guard.rules import checks, shared_state, trial_calls
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.hiding import without_keys
@@ -23,9 +23,6 @@ from .write_schemas import ReportBody, ResultBody
 
 __all__ = ["Reports", "pending_of", "signal_of"]
 
-_TRIES = 20
-"""Two replicas that count for one worker at once overtake each other again and again on a busy machine."""
-
 
 class Reports:
     """Takes reports for one scope."""
@@ -33,7 +30,6 @@ class Reports:
     def __init__(self, cache: Cache, store: Store) -> None:
         self._cache = cache
         self._store = store
-        self._last_sequence = 0
 
     async def take(self, report: ReportBody, *, is_trial: bool = False) -> str:
         """Count a report; returns ``counted``, ``late`` or ``repeated``.
@@ -73,25 +69,9 @@ class Reports:
                 await self._cache.change(decide)
 
     async def _count(self, pending: Pending, report: ReportBody) -> str:
-        now_s = self._cache.now_s
-        if report.sequence is not None:
-            own = _reporter("h", report.worker_id)
-            return await self._cache.count(pending.batch(own, report.sequence, now_s=now_s))
-        reporter = _reporter("i", report.worker_id)
-        for _ in range(_TRIES):
-            verdict = await self._cache.count(pending.batch(reporter, self._next_sequence(), now_s=now_s))
-            if verdict != "repeated":
-                return verdict
-            # Another replica, whose clock is a little ahead, counted for this worker: nothing was repeated.
-            self._last_sequence += 1_000_000
-        raise StoreContended(
-            f"worker {without_keys(report.worker_id)} reports in more ways at once than can be told apart"
-        )
-
-    def _next_sequence(self) -> int:
-        """Microseconds of Redis' clock: another process goes on from there."""
-        self._last_sequence = max(int(self._cache.now_s * 1e6), self._last_sequence + 1)
-        return self._last_sequence
+        # Without a sequence it is counted as it comes: two replicas agree upon no numbers of their own.
+        reporter = _reporter("i" if report.sequence is None else "h", report.worker_id)
+        return await self._cache.count(pending.batch(reporter, report.sequence, now_s=self._cache.now_s))
 
 
 def signal_of(result: ResultBody, now_s: float) -> Signal:
@@ -176,6 +156,6 @@ class _Decision:
 def _reporter(kind: str, worker_id: str) -> str:
     """The worker's name in the count: letters and digits alone, and the same in every replica.
 
-    With sequences of its own it has another one than with ours: the two cannot be compared.
+    With sequences it has another one than without: whoever begins to number its reports begins anew.
     """
     return f"{kind}{hashlib.blake2b(worker_id.encode(), digest_size=6).hexdigest()}"

@@ -8,7 +8,8 @@
 -- ARGV[1]  JSON object, the batch:
 --   epoch            in which the calls began; 0 if the reporter does not know it, -1 if they are too old to decide
 --                    anything and belong into the metrics only
---   reporter, seq    who reports, and the batch's number, which grows with every batch of this reporter
+--   reporter, seq    who reports, and the batch's number, which grows with every batch of this reporter; without a
+--                    number it is no repetition, and gets the next one here
 --   runs             the results in their order: [["S", 12], ["F", 3]] is twelve successes, then three failures; "C" is
 --                    a failure that says that the account is out of credit
 --   fields           fields of the hash to set if the results count
@@ -362,16 +363,19 @@ end
 local models = try("HGETALL", KEYS[4])
 local verdict, is_news = "counted", false
 local epoch = epoch_of(known.epoch)
-local from, to, last_seq = string.find(known.reporters, reporter .. ":(%d+):%d+ ")
+local from, to, last = string.find(known.reporters, reporter .. ":(%d+):%d+ ")
+local last_seq = from and tonumber(last) <= EXACT and tonumber(last) or 0
+local is_numbered = batch.seq ~= cjson.null
 if epoch == 0 and batch.knows_more then
   verdict = "lost"
-elseif from and (tonumber(last_seq) <= EXACT and tonumber(last_seq) or 0) >= batch.seq then
+elseif is_numbered and from and last_seq >= batch.seq then
   verdict = "repeated"
 else
   local ring = known.reporters
   if from then ring = string.sub(ring, 1, from - 1) .. string.sub(ring, to + 1) end
   local live
-  ring, live = ring_without_gone(ring .. string.format("%s:%.0f:%s ", reporter, batch.seq, time[1]))
+  local seq = is_numbered and batch.seq or math.min(last_seq + 1, EXACT)
+  ring, live = ring_without_gone(ring .. string.format("%s:%.0f:%s ", reporter, seq, time[1]))
   -- The first sign of somebody who wakes nobody is news to all: from now on they look for themselves.
   local is_first = is_written_over(epoch) and known.older_writer == ""
   if is_written_over(epoch) then set("older_writer", now_s) end

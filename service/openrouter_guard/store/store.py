@@ -73,7 +73,8 @@ class Batch:
 
     Attributes:
         epoch: In which the calls began; 0 if unknown.
-        seq: Grows with every batch, so that a batch whose fate is uncertain can be sent again.
+        seq: Grows with every batch, so that a batch whose fate is uncertain can be sent again. None for a batch that
+            is not: it always counts, whatever number its reporter has reached elsewhere.
         runs: ``("S", 12), ("F", 3)`` is twelve successes, then three failures; ``("C", 1)`` is a failure that says
             that the account is out of credit.
         fields: Fields of the hash to set if the results count.
@@ -92,7 +93,7 @@ class Batch:
 
     epoch: int
     reporter: str
-    seq: int
+    seq: int | None
     runs: Sequence[tuple[str, int]]
     fields: Mapping[str, str] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)

@@ -130,12 +130,12 @@ class Pending:
         for name, run in late.models.items():
             self.models.setdefault(name, Run()).add(run)
 
-    def batch(self, reporter: str, seq: int, *, now_s: float, answers: bool = False) -> Batch:
+    def batch(self, reporter: str, seq: int | None, *, now_s: float, answers: bool = False) -> Batch:
         """What is to be counted.
 
         Args:
             reporter: Who reports.
-            seq: Of the batch.
+            seq: Of the batch; None for one that is not sent again.
             now_s: The time.
             answers: Whether the reporter answers where the fleet is asked of calls that began at some time: then it
                 says when the failed ones did.
