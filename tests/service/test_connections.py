@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from openrouter_guard.api.connection import (
     LINGER_S,
     REQUEST_S,
     STOPPING_S,
+    Connection,
 )
 from openrouter_guard.api.crowd import HELD_MAX_BYTES, Crowd
 from openrouter_guard.settings import Settings, Tokens
@@ -86,6 +88,46 @@ def header_of(size: int) -> str:
 async def later(served: Listening, seconds: float) -> None:
     """What happens when so much time has passed."""
     served.server.crowd.look(asyncio.get_running_loop().time() + seconds)
+
+
+def everybody(crowd: Crowd) -> list[Connection]:
+    return [*crowd.waiting, *crowd.answering]
+
+
+def connections() -> list[Connection]:
+    """Those that anything refers to, if only they themselves."""
+    return [each for each in gc.get_objects() if isinstance(each, Connection)]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param(HEAD, id="half a head"),
+        pytest.param(f"{HEAD}\r\n", id="a request"),
+        pytest.param(f"{HEAD}\r\n" * 50, id="many at once"),
+        pytest.param(f"{TO_WRITE}Content-Length: {len(REPORT)}\r\n\r\n{REPORT}", id="a body"),
+        pytest.param(f"{TO_WRITE}Content-Length: 900\r\n\r\n{{", id="half a body"),
+        pytest.param("GET /api/v1/openrouter/events HTTP/1.1\r\nHost: x\r\n\r\n", id="a stream"),
+        pytest.param("\0" * 100, id="no HTTP"),
+    ],
+)
+async def test_nothing_is_left_of_a_connection_that_is_gone(served: Listening, sent: str) -> None:
+    # A thousand of them would be kept until the next full collection of garbage, which may be long in coming.
+    server = served.server
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            async with wire(served) as client:
+                await client.send(sent)
+                await eventually(lambda: server.server_state.connections)
+                if sent:
+                    await eventually(lambda: any(each._stage or each.cycle for each in everybody(server.crowd)))
+            await eventually(lambda: not (server.server_state.connections or server.server_state.tasks))
+        await eventually(lambda: not connections())
+    finally:
+        gc.enable()
 
 
 async def test_a_body_reaches_every_route_that_takes_one(served: Listening) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from math import inf
 from typing import Any, cast
+from weakref import WeakMethod
 
 import httptools
 from starlette.types import Receive, Scope, Send
@@ -40,7 +41,7 @@ STUCK_S = 10.0
 STOPPING_S = 1.0
 """What a client has begun to send, or does not take, holds up the end of the process for so long."""
 LINGER_S = 5.0
-"""So long what a refused client still sends is read and thrown away, for else it would not get the answer."""
+"""So long what a refused client still sends is thrown away: else it would not get the answer."""
 PIPELINE_MAX = 4
 WRITE_BYTES = 16 * 1024
 _PIECE_BYTES = 16 * 1024
@@ -65,15 +66,16 @@ class _TooMany(Exception):
 
 
 class _Flow(FlowControl):
-    """Tells when more of a body is wanted."""
+    """Tells when more of a body is wanted; a strong reference back would be a circle, kept long after its end."""
 
-    def __init__(self, transport: Transport, on_resume: Callable[[], None]) -> None:
+    def __init__(self, transport: Transport, on_resume: WeakMethod[Callable[[], None]]) -> None:
         super().__init__(transport)
         self._on_resume = on_resume
 
     def resume_reading(self) -> None:
         super().resume_reading()
-        self._on_resume()
+        if wanted := self._on_resume():
+            wanted()
 
 
 class _Quiet:
@@ -122,7 +124,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow = _Flow(transport, self._wanted)
+        self.flow = _Flow(transport, WeakMethod(self._wanted))
         self._quiet = _Quiet(transport)
         transport.set_write_buffer_limits(high=WRITE_BYTES)
         self.server_state.enter(self)
