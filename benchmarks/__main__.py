@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import (
+    attack,
     closed_path,
     cold_starts,
     distant_redis,
@@ -62,6 +63,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "replicas": replicas.run,
     "start_up": start_up.run,
     "soak": soak.run,
+    "attack": attack.run,
     "operator_pauses": operator_pauses.run,
     "operator_crashes": operator_crashes.run,
     "operator_states": operator_states.run,

@@ -50,6 +50,11 @@ class Fleet:
         """
         return [_received(end) for end in self._ends]
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether the answers of all are there, to be taken without a wait."""
+        return all(end.poll() for end in self._ends)
+
     def kill(self) -> None:
         """End all as ``kill -9`` does."""
         for process in self._processes:

@@ -44,6 +44,7 @@ class Effort:
         exploring_s: For how long the interleavings of a small fleet are tried.
         outages: How often each kind of outage strikes the fleets that are compared.
         outage_s: For how long at least.
+        attackers: How many connections one attack on the service has at the most.
     """
 
     samples: int
@@ -73,6 +74,7 @@ class Effort:
     stories: int
     outages: int
     outage_s: float
+    attackers: int
 
 
 QUICK = Effort(
@@ -103,6 +105,7 @@ QUICK = Effort(
     stories=20,
     outages=1,
     outage_s=60.0,
+    attackers=1100,
 )
 FULL = Effort(
     samples=101,
@@ -132,6 +135,7 @@ FULL = Effort(
     stories=400,
     outages=5,
     outage_s=60.0,
+    attackers=1100,
 )
 TINY = Effort(
     samples=3,
@@ -161,6 +165,7 @@ TINY = Effort(
     stories=1,
     outages=1,
     outage_s=3.0,
+    attackers=3,
 )
 
 
