@@ -278,6 +278,9 @@ class TestReplicasElsewhere:
             account.patch(f"pools.{kind}/one", {"spec": {"pool": {"size": 0}}})
         account.patch(f"pools.{kind}/one", {"metadata": memory, "spec": {"pool": {"size": 0}}})
         assert size(fleet, kind) == 0
+        with pytest.raises(KubectlFailed, match=r"asks for no more at spec\.pool\.size"):
+            account.patch(f"pools.{kind}/one", {"spec": {"pool": {"size": 4}}})
+        account.patch(f"pools.{kind}/one", {"spec": {"pool": {"size": 3}}})
 
 
 def size(fleet: Fleet, group: str) -> Any:
