@@ -21,6 +21,8 @@ from .valkey import embedded_valkey
 __all__ = ["run"]
 
 STEPS = 30
+QUIET_S = 30.0
+"""Without any write, after every tenth story."""
 
 
 def run(effort: Effort) -> Iterator[Row]:
@@ -28,7 +30,7 @@ def run(effort: Effort) -> Iterator[Row]:
     with ControlPlane() as control_plane, embedded_valkey() as url, TemporaryDirectory() as folder:
         installed(control_plane)
         with grounds(control_plane, url, Path(folder)) as ground:
-            told = ground.told
+            told, ground.long_quiet_s = ground.told, QUIET_S
             try:
                 play(ground, stories=effort.stories, steps=STEPS)
             except AssertionError as error:
