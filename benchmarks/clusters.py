@@ -17,9 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from openrouter_operator.cluster import AT_ONCE, RESOURCE, Cluster
-from openrouter_operator.kinds import DEPLOYMENT
-from openrouter_operator.workload import Workload
+from openrouter_operator.kubernetes.client import AT_ONCE, RESOURCE, Cluster
+from openrouter_operator.workloads.kinds import DEPLOYMENT
+from openrouter_operator.workloads.workload import Workload
 from tests.chart.helm import wait_for_crd
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import CRDS, Operator, resource

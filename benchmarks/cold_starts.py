@@ -16,7 +16,7 @@ from multiprocessing import get_context
 import redis
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
-from openrouter_guard.embedded import embedded_valkey
+from openrouter_guard.devtools.embedded import embedded_valkey
 from openrouter_guard.rules.breaker import Phase
 
 from .measuring import Effort, Row

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from openrouter_guard.rules.breaker import Policy, threshold
-from openrouter_guard.worker.agent import CALM_S, FLUSH_S
+from openrouter_guard.worker.reporting.agent import CALM_S, FLUSH_S
 
 from .measuring import Effort, Row
 

@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 
 from openrouter_guard import AsyncGuard, CallNotPermitted, OpenRouterStateManager, Settings
 from openrouter_guard.rules.breaker import Phase, Policy
-from openrouter_operator.conditions import is_true
-from openrouter_operator.workload import Change, Pause, Workload, restored
+from openrouter_operator.decisions.status import is_true
+from openrouter_operator.workloads.workload import Change, Pause, Workload, restored
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Operator
 from tests.operator.crashes import connected

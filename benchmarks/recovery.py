@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from openrouter_guard.rules import checks, shared_state, transitions, trial_calls
+from openrouter_guard.rules import health_checks, shared_state, transitions, trial_calls
 from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
 from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
@@ -107,7 +107,7 @@ class _Play:
             self._calls += 1
         if self._service is not None and self._check is None:
             policy, now_s = self._policy, self._now_s
-            reserved = checks.with_check_slot(self._record, now_s=now_s, slot_s=SLOT_S, policy=policy)
+            reserved = health_checks.with_check_slot(self._record, now_s=now_s, slot_s=SLOT_S, policy=policy)
             if reserved is not None:
                 self._record, self._check = reserved, (now_s, now_s + self._service.takes_s)
 
@@ -156,6 +156,6 @@ class _Play:
         state = self._service.finds((began_s or at_s) - BEGIN_S)
         balance = 1.0 if state is OpenRouterState.ACTIVE else None
         seen = Upstream(state, balance=balance, checked_s=at_s)
-        self._record = checks.after_check(
+        self._record = health_checks.after_check(
             self._record, seen, now_s=at_s, policy=self._policy, by="s", began_s=began_s or at_s
         )

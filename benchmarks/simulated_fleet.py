@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from openrouter_guard.rules import settling
+from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.question import ANSWER_S
 from openrouter_guard.rules.ramp import Ramp
@@ -195,16 +195,16 @@ class Breaker:
                 return False
         signal = FAILURE if call.fails else SUCCESS
         began_s = call.began_s + EPOCH_S if self.asks else 0.0
-        counted = settling.counted(
+        counted = evaluation.counted(
             self.record, signal, f"w{call.worker}", began_s=began_s, ended_s=at_s + EPOCH_S if self.asks else 0.0
         )
-        self.record = settling.settled(counted, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
+        self.record = evaluation.settled(counted, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
         self.opened_s = at_s
         if self.fleet.workers == 1 and isinstance(self.record.breaker, Closed) and self.record.breaker.question:
             # It answers itself, at once.
             self._answer(at_s + EPOCH_S)
-            answered = settling.answered(self.record, 0, at_s + EPOCH_S)
-            self.record = settling.settled(answered, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
+            answered = evaluation.answered(self.record, 0, at_s + EPOCH_S)
+            self.record = evaluation.settled(answered, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
         return not isinstance(self.record.breaker, Closed)
 
     def _is_decided(self, at_s: float) -> bool:
@@ -218,7 +218,7 @@ class Breaker:
         if at_s + EPOCH_S < due_s:
             return False
         self.questions += 1
-        self.record = settling.settled(self.record, now_s=due_s, policy=self.policy, by="simulation")
+        self.record = evaluation.settled(self.record, now_s=due_s, policy=self.policy, by="simulation")
         self.opened_s = due_s - EPOCH_S
         return not isinstance(self.record.breaker, Closed)
 

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from openrouter_guard import Settings
 from openrouter_guard.api import create_app
-from openrouter_guard.api.schemas import STATUS_EXAMPLES, StatusAnswer
+from openrouter_guard.api.schemas.status import STATUS_EXAMPLES, StatusAnswer
 from openrouter_guard.keys import Keys
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.testing import SimulatedOpenRouter, running

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import redis
 
-from openrouter_guard.embedded import embedded_valkey
+from openrouter_guard.devtools.embedded import embedded_valkey
 
 __all__ = ["commands", "embedded_valkey", "freeze", "frozen", "kill", "metrics", "without_push"]
 

@@ -23,8 +23,8 @@ from openrouter_guard import CallNotPermitted, Guard, OpenRouterStateManager, Se
 from openrouter_guard.cli import probe
 from openrouter_guard.keys import Keys
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.wire import FIELDS
-from openrouter_operator.feed import Feed
+from openrouter_guard.rules.codec import FIELDS
+from openrouter_operator.shared_state.feed import Feed
 from tests.service.apps import KEY, STATUS, FakeUpstream, running
 
 __all__ = ["Damage", "Foreign", "System", "damages", "write"]

@@ -12,21 +12,21 @@ from typing import Any
 
 import kopf
 
+from openrouter_guard.background import Background, cancelled
 from openrouter_guard.errors import OpenRouterGuardError
-from openrouter_guard.runtime import Background, cancelled
 
-from . import handlers
-from .cluster import AUTOSCALERS, RESOURCE, Cluster, ClusterError, Path, Refused
-from .discovery import comes_with_a_crd
-from .feed import Feeds
-from .handlers import Operator
-from .inventory import Inventory
-from .kinds import BY_NAME, Kind
-from .lease import Lease
-from .leftovers import EVERYWHERE
-from .probes import serving
+from .controller import handlers
+from .controller.handlers import Operator
+from .controller.leftovers import EVERYWHERE
+from .kubernetes.client import AUTOSCALERS, RESOURCE, Cluster, ClusterError, Path, Refused
+from .kubernetes.crd_kinds import comes_with_a_crd
+from .kubernetes.lease import Lease
+from .serving.metrics import Telemetry
+from .serving.probes import serving
 from .settings import OperatorSettings
-from .telemetry import Telemetry
+from .shared_state.feed import Feeds
+from .workloads.inventory import Inventory
+from .workloads.kinds import BY_NAME, Kind
 
 __all__ = ["run"]
 

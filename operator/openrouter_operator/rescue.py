@@ -12,11 +12,11 @@ from typing import Any, TypeAlias
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.variables import nearest
 
-from .cluster import CRDS, RESOURCE, Cluster, ClusterError, Conflict, NotFound, is_finalizer
-from .kinds import BY_NAME, Kind, UnusableKind, from_crd
-from .leftovers import EVERYWHERE, REPLICA_SETS, Copy, newest
-from .spec import class_of
-from .workload import Change, Workload, restored
+from .controller.leftovers import EVERYWHERE, REPLICA_SETS, Copy, newest
+from .kubernetes.client import CRDS, RESOURCE, Cluster, ClusterError, Conflict, NotFound, is_finalizer
+from .resource.spec import class_of
+from .workloads.kinds import BY_NAME, Kind, UnusableKind, from_crd
+from .workloads.workload import Change, Workload, restored
 
 __all__ = ["EVERYWHERE", "Fate", "Finding", "Only", "rescue"]
 

@@ -14,10 +14,10 @@ from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.settings import Settings
 from openrouter_guard.variables import PREFIX as _PREFIX
 
-from .access import Access
-from .feed import CLUSTER
-from .kinds import BY_NAME, DEFAULT
-from .spec import DEFAULT_CLASS
+from .resource.access import Access
+from .resource.spec import DEFAULT_CLASS
+from .shared_state.feed import CLUSTER
+from .workloads.kinds import BY_NAME, DEFAULT
 
 __all__ = ["OperatorSettings"]
 

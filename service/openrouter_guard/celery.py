@@ -20,9 +20,9 @@ from celery.exceptions import TaskPredicate
 from celery.utils.log import get_logger
 
 from .errors import CallNotPermitted
-from .worker.causes import refusal_in
+from .worker.classification.causes import refusal_in
+from .worker.classification.classify import was_upstreams_fault
 from .worker.guard import Guard
-from .worker.observe import was_upstreams_fault
 
 __all__ = ["GuardedTask", "pause_while_open"]
 

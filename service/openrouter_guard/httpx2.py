@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import httpx2
 
-from .worker.exchange import AsyncBody, Body, send, send_async
 from .worker.guard import AsyncGuard, Guard
+from .worker.http.transport import AsyncBody, Body, send, send_async
 
 __all__ = ["AsyncGuardedTransport", "GuardedTransport"]
 

@@ -16,9 +16,9 @@ from typing import IO, Any, TypeAlias
 from .address import Address, Tls, Topology, checked
 from .errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
 from .keys import Keys
+from .rules.codec import FIELDS, parse
 from .rules.shared_state import Record
-from .rules.wire import FIELDS, parse
-from .understanding import understood
+from .unreadable import understood
 
 __all__ = ["is_known", "read"]
 

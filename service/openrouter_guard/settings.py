@@ -13,7 +13,7 @@ from .certificates import Certificate
 from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE, Keys
 from .rules.breaker import Policy
-from .rules.hiding import remember, secrets_in, without_keys
+from .rules.redaction import remember, secrets_in, without_keys
 from .tokens import Tokens, tokens_in
 from .variables import PREFIX as _PREFIX
 from .variables import unknown, unused_keys

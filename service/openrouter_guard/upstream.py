@@ -26,19 +26,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from openrouter_guard.errors import ConfigurationError
-from openrouter_guard.rules.hiding import remember, without_keys
+from openrouter_guard.rules.codec import iso
+from openrouter_guard.rules.error_codes import status_of
 from openrouter_guard.rules.parsing import text_of
+from openrouter_guard.rules.redaction import remember, without_keys
 from openrouter_guard.rules.shared_state import Upstream
-from openrouter_guard.rules.signals import (
-    Effect,
-    ErrorType,
-    OpenRouterState,
-    Signal,
-    of_error_type,
-    of_status,
-)
-from openrouter_guard.rules.wire import iso
-from openrouter_guard.rules.words import status_of
+from openrouter_guard.rules.signals import Effect, ErrorType, OpenRouterState, Signal, of_error_type, of_status
 from openrouter_guard.settings import DEFAULT_BASE_URL
 
 __all__ = ["NO_KEY", "Finding", "OpenRouter", "Transport", "without_request_lines"]

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from openrouter_guard.settings import Settings
-from openrouter_operator.kinds import BY_NAME
 from openrouter_operator.settings import OperatorSettings
+from openrouter_operator.workloads.kinds import BY_NAME
 from tests.chart.helm import CRD, CRD_NAME, MINIMAL, Helm, Manifest, Manifests
 
 HEALTH_SERVICE, OPERATOR = "openrouter-guard", "openrouter-guard-operator"

@@ -11,8 +11,8 @@ import sys
 import pytest
 import redis
 
-from openrouter_guard import embedded
-from openrouter_guard.embedded import embedded_valkey
+from openrouter_guard.devtools import embedded
+from openrouter_guard.devtools.embedded import embedded_valkey
 from openrouter_guard.errors import ConfigurationError
 from tests.ports import free_port
 from tests.waiting import until

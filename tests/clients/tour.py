@@ -14,7 +14,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.api import create_app
-from openrouter_guard.rules.wire import iso
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.settings import Settings, Tokens
 from openrouter_guard.store import Store
 from tests.service.apps import READ_TOKEN, WRITE_TOKEN, FakeUpstream, bearer, eventually, fail, running

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from openrouter_guard.embedded import embedded_valkey
+from openrouter_guard.devtools.embedded import embedded_valkey
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.controlplane.processes import Process, free_port
 

@@ -22,9 +22,9 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import load_kube_config
 
 from openrouter_guard import OpenRouterStateManager, StoreUnavailable
-from openrouter_operator.cluster import Cluster, Unavailable
-from openrouter_operator.kinds import BY_NAME
-from openrouter_operator.workload import Workload
+from openrouter_operator.kubernetes.client import Cluster, Unavailable
+from openrouter_operator.workloads.kinds import BY_NAME
+from openrouter_operator.workloads.workload import Workload
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import deployment, resource
 from tests.operator.proxy import Do, Fault, Proxy, Reset, Seen

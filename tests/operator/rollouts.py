@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from openrouter_operator.workload import PAUSED
+from openrouter_operator.workloads.workload import PAUSED
 from tests.controlplane import KubectlFailed
 from tests.operator.conftest import Fleet
 from tests.waiting import until

@@ -7,11 +7,11 @@ from typing import Any
 
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open
 from openrouter_guard.rules.shared_state import Record, Upstream
-from openrouter_operator.candidates import Candidate, Owner
-from openrouter_operator.kinds import DEPLOYMENT
-from openrouter_operator.reading import Reading
-from openrouter_operator.spec import Spec, parse
-from openrouter_operator.workload import Pause, Workload
+from openrouter_operator.decisions.snapshot import Reading
+from openrouter_operator.decisions.targets import Candidate, Owner
+from openrouter_operator.resource.spec import Spec, parse
+from openrouter_operator.workloads.kinds import DEPLOYMENT
+from openrouter_operator.workloads.workload import Pause, Workload
 
 __all__ = [
     "NOW_S",

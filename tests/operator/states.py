@@ -24,7 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from openrouter_guard import CallNotPermitted, Guard, OpenRouterStateManager, Settings
 from openrouter_guard.rules.breaker import Policy
-from openrouter_operator.workload import OPT
+from openrouter_operator.workloads.workload import OPT
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Operator
 from tests.operator.generated import CLASS, SCOPE, specs

@@ -7,12 +7,12 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from openrouter_operator.candidates import Candidate, skip
-from openrouter_operator.claims import Claims
-from openrouter_operator.cluster import Cluster, finalizer_of
-from openrouter_operator.feed import Feeds
-from openrouter_operator.handlers import Operator
-from openrouter_operator.inventory import Inventory
+from openrouter_operator.controller.handlers import Operator
+from openrouter_operator.decisions.targets import Candidate, skip
+from openrouter_operator.kubernetes.client import Cluster, finalizer_of
+from openrouter_operator.resource.precedence import Claims
+from openrouter_operator.shared_state.feed import Feeds
+from openrouter_operator.workloads.inventory import Inventory
 from tests.operator.conftest import resource
 from tests.operator.samples import OWNER, WORKERS, paused, workload
 

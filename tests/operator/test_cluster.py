@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from openrouter_operator.cluster_errors import Refused, Unavailable, error_of
+from openrouter_operator.kubernetes.errors import Refused, Unavailable, error_of
 from tests.controlplane import ControlPlane
 from tests.operator.crashes import connected
 

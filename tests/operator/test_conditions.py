@@ -9,15 +9,13 @@ import pytest
 
 from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.signals import OpenRouterState
-from openrouter_operator import conditions
-from openrouter_operator.candidates import Candidate
-from openrouter_operator.conditions import COUNTERS_S, UPSTREAM_S, Overriding, Round
-from openrouter_operator.events import Event, events
-from openrouter_operator.kinds import Trait
-from openrouter_operator.plan import Goal, Step
-from openrouter_operator.reading import Reading
-from openrouter_operator.reconcile import _since_before
-from openrouter_operator.tally import (
+from openrouter_operator.controller.reconcile import _since_before
+from openrouter_operator.decisions import status as conditions
+from openrouter_operator.decisions.events import Event, events
+from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.snapshot import Reading
+from openrouter_operator.decisions.status import COUNTERS_S, UPSTREAM_S, Overriding, Round
+from openrouter_operator.decisions.summary import (
     PROBLEMS_SHOWN,
     Failure,
     Problem,
@@ -27,7 +25,9 @@ from openrouter_operator.tally import (
     not_watched,
     tally,
 )
-from openrouter_operator.workload import Contest, Workload
+from openrouter_operator.decisions.targets import Candidate
+from openrouter_operator.workloads.kinds import Trait
+from openrouter_operator.workloads.workload import Contest, Workload
 from tests.operator.samples import (
     NOW_S,
     OTHER,

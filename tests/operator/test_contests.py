@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from openrouter_operator import contests
-from openrouter_operator.bodies import is_applied, last_writer, writes_manifests
-from openrouter_operator.candidates import Candidate
-from openrouter_operator.kinds import BY_NAME, DEPLOYMENT
-from openrouter_operator.notices import notice
-from openrouter_operator.spec import Options
-from openrouter_operator.tally import tally
-from openrouter_operator.workload import Contest
+from openrouter_operator.decisions import contests
+from openrouter_operator.decisions.summary import tally
+from openrouter_operator.decisions.targets import Candidate
+from openrouter_operator.decisions.workload_events import notice
+from openrouter_operator.resource.spec import Options
+from openrouter_operator.workloads.kinds import BY_NAME, DEPLOYMENT
+from openrouter_operator.workloads.manifest import is_applied, last_writer, writes_manifests
+from openrouter_operator.workloads.workload import Contest
 from tests.operator.samples import NOW_S, OWNER, closed, opened, paused
 from tests.operator.test_plan import ALL_BACK, PAUSE, made, share
 

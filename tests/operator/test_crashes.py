@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_operator.cluster import Cluster
+from openrouter_operator.kubernetes.client import Cluster
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import deployment
 from tests.operator.crashes import Body, Deaths, Outcome, Story, connected, fleet_of, play, random_deaths

@@ -12,11 +12,12 @@ import pytest
 from yarl import URL
 
 from openrouter_guard import Settings
-from openrouter_operator import handlers, main
-from openrouter_operator.cluster import Cluster
-from openrouter_operator.feed import Feeds
-from openrouter_operator.inventory import Inventory
-from openrouter_operator.kinds import DEPLOYMENT
+from openrouter_operator import main
+from openrouter_operator.controller import handlers
+from openrouter_operator.kubernetes.client import Cluster
+from openrouter_operator.shared_state.feed import Feeds
+from openrouter_operator.workloads.inventory import Inventory
+from openrouter_operator.workloads.kinds import DEPLOYMENT
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import KIND, Fleet, Operator, deployment
 from tests.operator.crashes import one_of

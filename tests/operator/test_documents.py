@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from openrouter_operator import candidates, events, notices
-from openrouter_operator.kinds import BY_NAME, DEFAULT
-from openrouter_operator.spec import parse
+from openrouter_operator.decisions import events, targets, workload_events
+from openrouter_operator.resource.spec import parse
+from openrouter_operator.workloads.kinds import BY_NAME, DEFAULT
 from tests.operator.test_tools import TOOLS
 
 ROOT = Path(__file__).parents[2]
@@ -42,14 +42,14 @@ def undescribed(schema: dict[str, Any], path: str) -> Any:
 
 
 def test_every_reason_to_leave_a_workload_alone_is_in_the_documentation() -> None:
-    source = Path(candidates.__file__).read_text()
+    source = Path(targets.__file__).read_text()
     told = set(re.findall(r'Skip\(\s*"(\w+)",', source))
     assert len(told) > 8
     assert {reason for reason in told if f"`{reason}`" not in DOCUMENT} == set()
 
 
 def test_every_event_is_in_the_documentation() -> None:
-    source = Path(events.__file__).read_text() + Path(notices.__file__).read_text()
+    source = Path(events.__file__).read_text() + Path(workload_events.__file__).read_text()
     told = set(re.findall(r'Event\("\w+", "(\w+)"', source))
     assert told >= {"BreakerOpened", "Resuming", "StateKnown", "LetGo"}
     assert {reason for reason in told if f"`{reason}`" not in DOCUMENT} == set()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from openrouter_operator.cluster import finalizer_of
-from openrouter_operator.workload import PAUSED, Pause
+from openrouter_operator.kubernetes.client import finalizer_of
+from openrouter_operator.workloads.workload import PAUSED, Pause
 from tests.cli.commands import run
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet, Operator, deployment, resource

@@ -13,12 +13,12 @@ import pytest
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import load_kube_config
 
-from openrouter_operator import cluster as clusters
-from openrouter_operator.changes import Changes
-from openrouter_operator.cluster import Cluster
-from openrouter_operator.inventory import Inventory
-from openrouter_operator.kinds import DEPLOYMENT
-from openrouter_operator.workload import PAUSED, Change, Pause, Workload
+from openrouter_operator.controller.apply import Changes
+from openrouter_operator.kubernetes import client as clusters
+from openrouter_operator.kubernetes.client import Cluster
+from openrouter_operator.workloads.inventory import Inventory
+from openrouter_operator.workloads.kinds import DEPLOYMENT
+from openrouter_operator.workloads.workload import PAUSED, Change, Pause, Workload
 from tests.chart.helm import wait_for_crd
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.audit import changes

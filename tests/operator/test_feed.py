@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from openrouter_guard import Settings
+from openrouter_guard.replica import View
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import Record, Upstream
-from openrouter_guard.runtime import View
-from openrouter_operator import conditions
-from openrouter_operator.conditions import Round
-from openrouter_operator.events import events
-from openrouter_operator.feed import Feed
-from openrouter_operator.plan import Goal, Step
-from openrouter_operator.tally import Tally
+from openrouter_operator.decisions import status as conditions
+from openrouter_operator.decisions.events import events
+from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.status import Round
+from openrouter_operator.decisions.summary import Tally
+from openrouter_operator.shared_state.feed import Feed
 from tests.operator.samples import NOW_S, spec
 
 HOSTILE = [

@@ -11,10 +11,10 @@ import pytest
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import load_kube_config
 
-from openrouter_operator.census import Census
-from openrouter_operator.claims import Claims
-from openrouter_operator.cluster import Cluster, ClusterError
-from openrouter_operator.inventory import Inventory
+from openrouter_operator.kubernetes.client import Cluster, ClusterError
+from openrouter_operator.kubernetes.relist import Census
+from openrouter_operator.resource.precedence import Claims
+from openrouter_operator.workloads.inventory import Inventory
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet, resource
 from tests.operator.proxy import Answer, Fault, Proxy, Reset, Seen

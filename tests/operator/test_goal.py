@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from openrouter_guard.rules.breaker import Breaker, Closed, Open, Phase
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import Record, Transition
-from openrouter_guard.rules.wire import iso
-from openrouter_operator import plan
-from openrouter_operator.plan import Goal, Step
-from openrouter_operator.reading import Reading
+from openrouter_operator.decisions import plan
+from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.snapshot import Reading
 from tests.operator.samples import (
     NOW_S,
     OPENED_S,

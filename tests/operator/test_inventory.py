@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from openrouter_operator.inventory import Inventory
-from openrouter_operator.workload import Workload
+from openrouter_operator.workloads.inventory import Inventory
+from openrouter_operator.workloads.workload import Workload
 from tests.operator.samples import paused, workload
 
 

@@ -11,11 +11,11 @@ import redis.asyncio as aioredis
 
 from openrouter_guard import Settings
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
-from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Store
-from openrouter_operator.feed import Feed
+from openrouter_operator.shared_state.feed import Feed
 from tests.existing import STATE, ExistingWorker
 from tests.service.apps import eventually
 

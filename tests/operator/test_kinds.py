@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from openrouter_operator import plan
-from openrouter_operator.candidates import Candidate, Skip, skip
-from openrouter_operator.kinds import BY_NAME, Kind, Trait, UnusableKind, Value, from_crd
-from openrouter_operator.plan import Goal, Step
-from openrouter_operator.spec import Options
-from openrouter_operator.workload import PAUSED, RELEASED, Workload, restored
+from openrouter_operator.decisions import plan
+from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.targets import Candidate, Skip, skip
+from openrouter_operator.resource.spec import Options
+from openrouter_operator.workloads.kinds import BY_NAME, Kind, Trait, UnusableKind, Value, from_crd
+from openrouter_operator.workloads.workload import PAUSED, RELEASED, Workload, restored
 from tests.operator.samples import NOW_S, OWNER, closed, half_open, opened
 
 KEDA = "autoscaling.keda.sh"

@@ -12,10 +12,10 @@ import pytest
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import load_kube_config
 
-from openrouter_operator import lease as leases
-from openrouter_operator.cluster import Cluster, NotLeading
-from openrouter_operator.lease import Lease
-from openrouter_operator.workload import Change
+from openrouter_operator.kubernetes import lease as leases
+from openrouter_operator.kubernetes.client import Cluster, NotLeading
+from openrouter_operator.kubernetes.lease import Lease
+from openrouter_operator.workloads.workload import Change
 from tests.controlplane import ControlPlane
 from tests.operator.samples import workload
 

@@ -8,12 +8,21 @@ from typing import Any
 
 import pytest
 
-from openrouter_operator import plan
-from openrouter_operator.candidates import Candidate, Skip, skip
-from openrouter_operator.kinds import BY_NAME, DEPLOYMENT
-from openrouter_operator.plan import Goal, Step
-from openrouter_operator.tally import tally
-from openrouter_operator.workload import PAUSED, RELEASED, RESUME_TO, Change, Pause, Workload, forgets, restored
+from openrouter_operator.decisions import plan
+from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.summary import tally
+from openrouter_operator.decisions.targets import Candidate, Skip, skip
+from openrouter_operator.workloads.kinds import BY_NAME, DEPLOYMENT
+from openrouter_operator.workloads.workload import (
+    PAUSED,
+    RELEASED,
+    RESUME_TO,
+    Change,
+    Pause,
+    Workload,
+    forgets,
+    restored,
+)
 from tests.controlplane import ControlPlane
 from tests.operator import foreign
 from tests.operator.conftest import Fleet, Operator

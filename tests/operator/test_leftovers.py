@@ -8,11 +8,11 @@ from typing import cast
 
 import pytest
 
-from openrouter_operator import leftovers
-from openrouter_operator.cluster import Cluster
-from openrouter_operator.inventory import Inventory
-from openrouter_operator.leftovers import Leftovers
-from openrouter_operator.workload import Workload
+from openrouter_operator.controller import leftovers
+from openrouter_operator.controller.leftovers import Leftovers
+from openrouter_operator.kubernetes.client import Cluster
+from openrouter_operator.workloads.inventory import Inventory
+from openrouter_operator.workloads.workload import Workload
 from tests.operator.samples import workload
 
 

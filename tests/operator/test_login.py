@@ -8,7 +8,7 @@ from typing import Any
 import kopf
 import pytest
 
-from openrouter_operator.login import login
+from openrouter_operator.kubernetes.login import login
 
 HOST = "https://10.0.0.1:443"
 IN_A_POD = kopf.ConnectionInfo(server="https://kubernetes.default.svc", token="token", ca_path="/ca.crt")

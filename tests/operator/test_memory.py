@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from openrouter_operator import plan
-from openrouter_operator.candidates import Candidate, Owner
-from openrouter_operator.memory import MEND_S, NOTED_S, Memory
-from openrouter_operator.plan import Goal, Step
-from openrouter_operator.workload import Change, Pause, Workload, forgets
+from openrouter_operator.controller.pause_journal import MEND_S, NOTED_S, Memory
+from openrouter_operator.decisions import plan
+from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.targets import Candidate, Owner
+from openrouter_operator.workloads.workload import Change, Pause, Workload, forgets
 from tests.operator.samples import NOW_S, OTHER, OWNER, Clock, closed, opened, paused, unknown, workload
 
 PAUSE = Goal(Step.PAUSE, "BreakerOpen")

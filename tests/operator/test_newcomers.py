@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.rules.wire import unix_s
-from openrouter_operator import bodies
-from openrouter_operator.orphans import SKEW_S
-from openrouter_operator.workload import PAUSED
+from openrouter_guard.rules.codec import unix_s
+from openrouter_operator.controller.orphans import SKEW_S
+from openrouter_operator.workloads import manifest as bodies
+from openrouter_operator.workloads.workload import PAUSED
 from tests.operator.conftest import Fleet, Operator, deployment, resource
 from tests.operator.rollouts import get_ready, get_unready, remembered, revisions, roll_out, undo
 from tests.waiting import until

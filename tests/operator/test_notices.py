@@ -9,14 +9,14 @@ from typing import Any, cast
 import pytest
 
 from openrouter_guard.rules.breaker import Closed
-from openrouter_operator import posting
-from openrouter_operator.cluster import Cluster, Unavailable
-from openrouter_operator.events import Event
-from openrouter_operator.kinds import BY_NAME
-from openrouter_operator.notices import notice, until
-from openrouter_operator.plan import Goal, Step
-from openrouter_operator.posting import Poster
-from openrouter_operator.workload import Change, Pause, Workload, forgets
+from openrouter_operator.controller import event_poster
+from openrouter_operator.controller.event_poster import Poster
+from openrouter_operator.decisions.events import Event
+from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.workload_events import notice, until
+from openrouter_operator.kubernetes.client import Cluster, Unavailable
+from openrouter_operator.workloads.kinds import BY_NAME
+from openrouter_operator.workloads.workload import Change, Pause, Workload, forgets
 from tests.operator.samples import NOW_S, closed, opened, paused, reading, spec, workload
 
 WHO = "OpenRouterStatus default"
@@ -120,7 +120,7 @@ class Api:
 def test_events_are_dated_when_they_happened_and_dropped_where_there_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(posting, "WAITING_MOST", 2)
+    monkeypatch.setattr(event_poster, "WAITING_MOST", 2)
 
     async def post() -> list[tuple[str, str, float]]:
         poster = Poster(cast("Cluster", api))

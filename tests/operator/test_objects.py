@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from openrouter_operator.objects import disowning, lines
+from openrouter_operator.kubernetes.objects import disowning, lines
 from tests.operator.samples import workload
 
 ENTRIES = "/metadata/managedFields"

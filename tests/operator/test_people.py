@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.rules.wire import unix_s
-from openrouter_operator.workload import OPT, PAUSED, RELEASED, RESUME_TO
+from openrouter_guard.rules.codec import unix_s
+from openrouter_operator.workloads.workload import OPT, PAUSED, RELEASED, RESUME_TO
 from tests.cli.commands import run
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.conftest import Fleet, Operator, deployment

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.shared_state import Transition
-from openrouter_guard.rules.wire import iso
-from openrouter_operator import plan
-from openrouter_operator.candidates import Candidate, Owner, paused_since_s
-from openrouter_operator.candidates import skip as skip_of
-from openrouter_operator.plan import Goal, Step
-from openrouter_operator.reading import Reading
-from openrouter_operator.workload import Change, Workload, forgets, restored
+from openrouter_operator.decisions import plan
+from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.snapshot import Reading
+from openrouter_operator.decisions.targets import Candidate, Owner, paused_since_s
+from openrouter_operator.decisions.targets import skip as skip_of
+from openrouter_operator.workloads.workload import Change, Workload, forgets, restored
 from tests.operator.samples import (
     NOW_S,
     OPENED_S,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from openrouter_operator.cluster import FINALIZER
-from openrouter_operator.kinds import DEPLOYMENT
-from openrouter_operator.workload import PAUSED, RELEASED, Pause, Workload, restored
+from openrouter_operator.kubernetes.client import FINALIZER
+from openrouter_operator.workloads.kinds import DEPLOYMENT
+from openrouter_operator.workloads.workload import PAUSED, RELEASED, Pause, Workload, restored
 from tests.chart.helm import MINIMAL, Helm, HelmFailed, installed
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator import foreign

@@ -13,9 +13,9 @@ import pytest
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import load_kube_config
 
-from openrouter_operator.cluster import Cluster
+from openrouter_operator.kubernetes.client import Cluster
 from openrouter_operator.rescue import Fate, rescue
-from openrouter_operator.workload import PAUSED, RELEASED, Pause, Workload
+from openrouter_operator.workloads.workload import PAUSED, RELEASED, Pause, Workload
 from tests.cli.commands import run
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet, Operator

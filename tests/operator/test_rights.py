@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from openrouter_guard.rules.breaker import Phase
-from openrouter_operator.kinds import DEFAULT
-from openrouter_operator.workload import PAUSED
+from openrouter_operator.workloads.kinds import DEFAULT
+from openrouter_operator.workloads.workload import PAUSED
 from tests.chart.helm import MINIMAL, Helm, installed
 from tests.chart.test_manifests import rules
 from tests.controlplane import ControlPlane

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from openrouter_operator.candidates import Candidate, skip
-from openrouter_operator.kinds import DEPLOYMENT
-from openrouter_operator.spec import (
+from openrouter_operator.decisions.targets import Candidate, skip
+from openrouter_operator.resource.spec import (
     InvalidSpec,
     Mode,
     Options,
@@ -21,7 +20,8 @@ from openrouter_operator.spec import (
     is_left_paused,
     parse,
 )
-from openrouter_operator.workload import OPT, Workload
+from openrouter_operator.workloads.kinds import DEPLOYMENT
+from openrouter_operator.workloads.workload import OPT, Workload
 from tests.operator.samples import OWNER, WORKERS, spec, workload
 
 CRD = Path(__file__).parents[2] / "crds" / "openrouterstatuses.yaml"

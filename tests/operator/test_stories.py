@@ -16,13 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase
 from openrouter_guard.rules.shared_state import Record
-from openrouter_operator import plan
-from openrouter_operator.candidates import Candidate, Owner, paused_since_s
-from openrouter_operator.kinds import DEPLOYMENT
-from openrouter_operator.plan import Goal, Step
-from openrouter_operator.reading import Reading
-from openrouter_operator.spec import Mode, OnManualChange, Options, Spec, Strategy
-from openrouter_operator.workload import PAUSED, Change, Workload
+from openrouter_operator.decisions import plan
+from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.snapshot import Reading
+from openrouter_operator.decisions.targets import Candidate, Owner, paused_since_s
+from openrouter_operator.resource.spec import Mode, OnManualChange, Options, Spec, Strategy
+from openrouter_operator.workloads.kinds import DEPLOYMENT
+from openrouter_operator.workloads.workload import PAUSED, Change, Workload
 from tests.operator.samples import OTHER, OWNER, spec
 
 NAMES = "abcde"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from openrouter_operator.handlers import configure
-from openrouter_operator.streams import LAG_S, Streams
+from openrouter_operator.controller.handlers import configure
+from openrouter_operator.kubernetes.watch_lag import LAG_S, Streams
 from tests.operator.samples import Clock
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_operator.workload import PAUSED
+from openrouter_operator.workloads.workload import PAUSED
 from tests.controlplane import ControlPlane
 from tests.operator.audit import changes
 from tests.operator.conftest import Fleet, Operator

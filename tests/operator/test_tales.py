@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_operator.workload import OPT, PAUSED, RESUME_TO
+from openrouter_operator.workloads.workload import OPT, PAUSED, RESUME_TO
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator import foreign
 from tests.operator.conftest import KIND, Fleet, Operator, deployment

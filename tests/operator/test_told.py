@@ -9,7 +9,7 @@ import pytest
 
 from openrouter_guard import Settings
 from openrouter_guard.store import Store
-from openrouter_operator.feed import Feed
+from openrouter_operator.shared_state.feed import Feed
 from tests.operator.conftest import Fleet
 from tests.operator.told import CLUSTER, told
 from tests.waiting import until

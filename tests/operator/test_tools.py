@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_operator.workload import PAUSED
+from openrouter_operator.workloads.workload import PAUSED
 from tests.chart.helm import Helm
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet, Operator

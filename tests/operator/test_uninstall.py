@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from openrouter_operator.kinds import DEFAULT
-from openrouter_operator.workload import PAUSED, Pause
+from openrouter_operator.workloads.kinds import DEFAULT
+from openrouter_operator.workloads.workload import PAUSED, Pause
 from tests.chart.helm import CHART, MINIMAL, Helm, installed
 from tests.chart.test_manifests import rules
 from tests.cli.commands import run

@@ -10,8 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrouter_guard.rules.parsing import LINE_MOST
-from openrouter_operator.kinds import BY_NAME, DEPLOYMENT
-from openrouter_operator.workload import PAUSED, RELEASED, Change, Contest, Pause, Workload, forgets, restored
+from openrouter_operator.workloads.kinds import BY_NAME, DEPLOYMENT
+from openrouter_operator.workloads.workload import (
+    PAUSED,
+    RELEASED,
+    Change,
+    Contest,
+    Pause,
+    Workload,
+    forgets,
+    restored,
+)
 from tests.operator.samples import OWNER, paused, workload
 
 REMEMBERED: dict[str, Any] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_operator.workload import PAUSED, RESUME_TO
+from openrouter_operator.workloads.workload import PAUSED, RESUME_TO
 from tests.controlplane import ControlPlane
 from tests.operator import foreign
 from tests.operator.conftest import Fleet, Operator, deployment

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from openrouter_operator.workload import GROUP, OPT, PAUSED
+from openrouter_operator.workloads.workload import GROUP, OPT, PAUSED
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.conftest import deployment, resource
 from tests.operator.crashes import one_of

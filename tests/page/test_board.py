@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.api.page.board import Board, Tone, days_of, duration, headline, segments_of, series_of, utc
-from openrouter_guard.api.schemas import STATUS_EXAMPLES, StatusAnswer
+from openrouter_guard.api.page.view_model import Board, Tone, days_of, duration, headline, segments_of, series_of, utc
+from openrouter_guard.api.schemas.status import STATUS_EXAMPLES, StatusAnswer
 from openrouter_guard.rules.breaker import Phase
 
 TODAY = "2026-03-01"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from openrouter_guard.rules import admission, loss, settling, trial_calls
+from openrouter_guard.rules import admission, evaluation, loss, trial_calls
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
 from openrouter_guard.rules.shared_state import Record
 from tests.rules.protocol import LONGEST_S, POLICY, Call, Violation, Worker, World, steps, usable
@@ -135,7 +135,7 @@ def _no_wedge(world: World, worker: Worker) -> None:
     now_s, server = world.now_s + LONGEST_S, world.server
     for _ in range(3):
         known = loss.recovered(worker.shared or Record(), server, now_s, POLICY) or server
-        server = known and settling.settled(known, now_s=now_s, policy=POLICY, by="z")
+        server = known and evaluation.settled(known, now_s=now_s, policy=POLICY, by="z")
         now_s += POLICY.permit_lease_s + 1
     record = server or Record()
     if admission.block_s(record, now_s) is not None:

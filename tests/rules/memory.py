@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from openrouter_guard.rules import settling
+from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Closed
+from openrouter_guard.rules.codec import FIELDS, GUARDS, encode, parse
 from openrouter_guard.rules.shared_state import Record, next_epoch
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
-from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, parse
 
 __all__ = ["BATCH_LIFE_S", "Memory", "Seen"]
 
@@ -103,7 +103,7 @@ class Memory:
     def _count(self, record: Record, reporter: str, epoch: int, runs: Sequence[tuple[str, int]]) -> None:
         for kind, number in runs:
             for _ in range(number):
-                record = settling.counted(record, SIGNALS[kind], reporter)
+                record = evaluation.counted(record, SIGNALS[kind], reporter)
         written = encode(record)
         self._set({name: written[name] for name in COUNTED})
         if not record.epoch:

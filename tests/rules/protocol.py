@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
-from openrouter_guard.rules import admission, loss, settling, trial_calls
+from openrouter_guard.rules import admission, evaluation, loss, trial_calls
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.codec import encode, iso, parse
 from openrouter_guard.rules.shared_state import Record, next_epoch
 from openrouter_guard.rules.signals import SUCCESS
-from openrouter_guard.rules.wire import encode, iso, parse
 from tests.rules.memory import DECISION_LIFE_S, FAILURE
 
 __all__ = ["POLICY", "START_S", "Call", "Late", "Report", "Steps", "Violation", "Worker", "World", "steps", "usable"]
@@ -174,7 +174,7 @@ def _current(world: World, worker: Worker) -> Record | None:
 
 
 def _settled(record: Record, now_s: float) -> Record:
-    return settling.settled(record, now_s=now_s, policy=POLICY, by="w")
+    return evaluation.settled(record, now_s=now_s, policy=POLICY, by="w")
 
 
 def _adopted(world: World, who: int) -> World:
@@ -277,7 +277,7 @@ def _counted(world: World, worker: Worker, report: Report) -> World:
     is_late = not isinstance(record.breaker, Closed) or record.legacy_open
     if report.is_counted or is_late or (report.epoch and record.epoch not in (0, report.epoch)):
         return world
-    after = settling.counted(record, SIGNALS[report.kind], worker.name)
+    after = evaluation.counted(record, SIGNALS[report.kind], worker.name)
     if not record.epoch:
         epoch = next_epoch(report.epoch, world.now_s)
         after = replace(after, epoch=epoch, begun=epoch, live_reporters=1)

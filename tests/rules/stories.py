@@ -8,15 +8,15 @@ from typing import TypeAlias
 
 from hypothesis import strategies as st
 
-from openrouter_guard.rules import checks, settling, transitions, trial_calls
+from openrouter_guard.rules import evaluation, health_checks, transitions, trial_calls
 from openrouter_guard.rules.breaker import Closed, Policy
+from openrouter_guard.rules.codec import encode, parse
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.reported import Told, reported
 from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
+from openrouter_guard.rules.trial_reports import Told, reported
 from openrouter_guard.rules.window import Tally
-from openrouter_guard.rules.wire import encode, parse
 
 __all__ = ["POLICY", "Event", "Story", "lose", "steps"]
 
@@ -39,11 +39,11 @@ Story: TypeAlias = list[tuple[Event, float]]
 
 
 def settle(record: Record, now_s: float) -> Record:
-    return settling.settled(record, now_s=now_s, policy=POLICY, by="me")
+    return evaluation.settled(record, now_s=now_s, policy=POLICY, by="me")
 
 
 def result(signal: Signal, reporter: str) -> Event:
-    return lambda record, _now_s: settling.counted(record, signal, reporter)
+    return lambda record, _now_s: evaluation.counted(record, signal, reporter)
 
 
 def permit(owner: str) -> Event:
@@ -77,7 +77,7 @@ def limit(wait_s: float) -> Event:
 
 
 def check(state: OpenRouterState, balance: float | None = None) -> Event:
-    return lambda record, now_s: checks.after_check(
+    return lambda record, now_s: health_checks.after_check(
         record,
         Upstream(state, checked_s=now_s, balance=balance),
         now_s=now_s,
@@ -88,11 +88,11 @@ def check(state: OpenRouterState, balance: float | None = None) -> Event:
 
 
 def slot(record: Record, now_s: float) -> Record | None:
-    return checks.with_check_slot(record, now_s=now_s, slot_s=1, policy=POLICY)
+    return health_checks.with_check_slot(record, now_s=now_s, slot_s=1, policy=POLICY)
 
 
 def doubt(signal: Signal) -> Event:
-    return lambda record, now_s: checks.doubted(record, signal, now_s=now_s, policy=POLICY, by="me")
+    return lambda record, now_s: health_checks.doubted(record, signal, now_s=now_s, policy=POLICY, by="me")
 
 
 def override(kind: OverrideKind, for_s: float) -> Event:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from openrouter_guard.rules import checks, settling
+from openrouter_guard.rules import evaluation, health_checks
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
@@ -24,22 +24,22 @@ IN_DOUBT = Record(
 
 
 def doubted(record: Record, signal: Signal) -> Record:
-    return checks.doubted(record, signal, now_s=NOW_S, policy=POLICY, by="me")
+    return health_checks.doubted(record, signal, now_s=NOW_S, policy=POLICY, by="me")
 
 
 def checked(record: Record, found: OpenRouterState) -> Record:
     seen = Upstream(found, checked_s=NOW_S)
-    return checks.after_check(record, seen, now_s=NOW_S, policy=POLICY, by="service")
+    return health_checks.after_check(record, seen, now_s=NOW_S, policy=POLICY, by="service")
 
 
 def settled(record: Record) -> Record:
-    return settling.settled(record, now_s=NOW_S, policy=POLICY, by="me")
+    return evaluation.settled(record, now_s=NOW_S, policy=POLICY, by="me")
 
 
 def test_one_refused_key_stops_nobody_and_asks_for_a_check() -> None:
     after = doubted(Record(Closed(1), epoch=7, live_reporters=50), BAD_KEY)
     assert (settled(after).phase(NOW_S), after.check_wanted_s) == (Phase.CLOSED, NOW_S)
-    assert checks.wants_check(after, now_s=NOW_S, policy=POLICY)
+    assert health_checks.wants_check(after, now_s=NOW_S, policy=POLICY)
 
 
 @pytest.mark.parametrize("signal", [SUCCESS, TIMEOUT])
@@ -67,7 +67,7 @@ def test_many_refused_calls_ask_once() -> None:
     ],
 )
 def test_a_check_is_wanted(record: Record, wanted: bool) -> None:
-    assert checks.wants_check(record, now_s=NOW_S, policy=POLICY) is wanted
+    assert health_checks.wants_check(record, now_s=NOW_S, policy=POLICY) is wanted
 
 
 @pytest.mark.parametrize("found", [INVALID, EMPTY])
@@ -129,7 +129,7 @@ def test_a_recent_check_confirms_as_well(found: OpenRouterState, age_s: float, o
 def test_two_calls_without_credit_open_for_all(signals: list[Signal], expected: Phase) -> None:
     record = Record(epoch=7, live_reporters=50)
     for signal in signals:
-        record = settling.counted(record, signal, "wa")
+        record = evaluation.counted(record, signal, "wa")
     after = settled(record)
     assert after.phase(NOW_S) is expected
     assert expected is Phase.CLOSED or getattr(after.breaker, "reason", "") == "credits_exhausted"
@@ -144,7 +144,7 @@ def test_a_check_from_before_the_first_refused_call_says_nothing_for_the_key() -
 
 
 def test_nor_does_one_that_was_asked_before_it_and_answered_after() -> None:
-    after = checks.after_check(
+    after = health_checks.after_check(
         IN_DOUBT, Upstream(FINE, checked_s=NOW_S), now_s=NOW_S, policy=POLICY, by="me", began_s=94.9
     )
     assert (after.upstream.state, after.check_found) == (INVALID, None)

@@ -21,7 +21,7 @@ from openrouter_guard.rules.breaker import (
     with_permit,
     without_permit,
 )
-from openrouter_guard.rules.settling import settled
+from openrouter_guard.rules.evaluation import settled
 from openrouter_guard.rules.shared_state import Record
 
 NOW_S = 100.0

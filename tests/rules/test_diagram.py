@@ -14,9 +14,9 @@ from openrouter_guard.rules import breaker as breakers
 from openrouter_guard.rules import shared_state
 from openrouter_guard.rules.breaker import Closed, Phase
 from openrouter_guard.rules.override import OverrideKind
-from openrouter_guard.rules.reported import SPACED_S
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
+from openrouter_guard.rules.trial_reports import SPACED_S
 from tests.rules.stories import (
     POLICY,
     Event,

@@ -19,10 +19,10 @@ from hypothesis import Phase as Trying
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from openrouter_guard.rules import admission, settling, shared_state, trial_calls
+from openrouter_guard.rules import admission, evaluation, shared_state, trial_calls
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.failure_run import are_enough
 from openrouter_guard.rules.loss import recovered
-from openrouter_guard.rules.run import are_enough
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal
 from tests.rules.memory import BATCH_LIFE_S, FAILURE, REFUSAL, Memory, Seen
@@ -370,7 +370,7 @@ class Fleet(RuleBasedStateMachine):
         return again or (record and self.settled(worker, record, now_s))
 
     def settled(self, worker: Worker, record: Record, now_s: float) -> Record:
-        return settling.settled(record, now_s=now_s, policy=POLICY, by=worker.name)
+        return evaluation.settled(record, now_s=now_s, policy=POLICY, by=worker.name)
 
     def permit(self, worker: Worker, owner: str, record: Record | None, now_s: float) -> Record | None:
         known = self.known(worker, record, now_s)

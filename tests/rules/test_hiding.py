@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openrouter_guard.errors import ConfigurationError
-from openrouter_guard.rules import hiding
-from openrouter_guard.rules.hiding import HIDDEN, remember, secrets_in, without_keys
+from openrouter_guard.rules import redaction
+from openrouter_guard.rules.redaction import HIDDEN, remember, secrets_in, without_keys
 from openrouter_guard.rules.signals import of_error_type, of_status
 from openrouter_guard.settings import FurtherScope, Settings, Tokens
 
@@ -22,8 +22,8 @@ BODY = "Q7wE4rT9yU2iO5pA8sD3"
 
 @pytest.fixture(autouse=True)
 def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hiding, "_own", ())
-    for forget in hiding._forgotten:
+    monkeypatch.setattr(redaction, "_own", ())
+    for forget in redaction._forgotten:
         forget()
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from openrouter_guard.rules import breaker as breakers
-from openrouter_guard.rules import run as runs
-from openrouter_guard.rules import settling, transitions, trial_calls
+from openrouter_guard.rules import evaluation, transitions, trial_calls
+from openrouter_guard.rules import failure_run as runs
 from openrouter_guard.rules.breaker import HalfOpen, Policy
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import Signal
@@ -79,7 +79,7 @@ def epochs_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def an_older_writer_closes_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        settling, "_after_older_writer", lambda record, now_s, _policy: transitions.now_closed(record, "old", now_s)
+        evaluation, "_after_older_writer", lambda record, now_s, _policy: transitions.now_closed(record, "old", now_s)
     )
 
 

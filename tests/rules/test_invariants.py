@@ -8,8 +8,8 @@ from hypothesis import given
 
 from openrouter_guard.rules import admission, shared_state
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
+from openrouter_guard.rules.codec import encode, parse
 from openrouter_guard.rules.shared_state import Record
-from openrouter_guard.rules.wire import encode, parse
 from tests.rules.stories import POLICY, Story, steps
 
 START_S = 1_800_000_000.0

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_guard.rules import limits, settling, trial_calls
+from openrouter_guard.rules import evaluation, limits, trial_calls
 from openrouter_guard.rules.admission import block_s
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
-from openrouter_guard.rules.checks import after_check, with_check_slot
+from openrouter_guard.rules.codec import encode, parse
+from openrouter_guard.rules.health_checks import after_check, with_check_slot
 from openrouter_guard.rules.limits import AGAIN_S, LONG_S, LOOK_S, Limit
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import MAX_WAIT_S, NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.rules.trial_calls import after_trial, holds_permit, with_permit
-from openrouter_guard.rules.wire import encode, parse
 
 NOW_S = 1_772_366_400.0
 POLICY = Policy()
@@ -213,9 +213,9 @@ class TestALongLimitIsLookedAt:
 
     def test_one_that_another_writer_left_is_too(self) -> None:
         stored = replace(FLEET, upstream=Upstream(rate_limit_reset_s=NOW_S + DAY_S))
-        after = settling.settled(stored, now_s=NOW_S, policy=POLICY, by="me")
+        after = evaluation.settled(stored, now_s=NOW_S, policy=POLICY, by="me")
         assert limits.is_look_due(after, self.DUE_S)
-        assert settling.settled(after, now_s=NOW_S + 1, policy=POLICY, by="me") == after
+        assert evaluation.settled(after, now_s=NOW_S + 1, policy=POLICY, by="me") == after
 
     def test_the_next_one_begins_anew(self) -> None:
         over_s = DAY_S + 60

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from openrouter_guard.rules import breaker as breakers
 from openrouter_guard.rules import shared_state, transitions, trial_calls
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.codec import encode, parse
 from openrouter_guard.rules.limits import Limit
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import Record, Transition, Upstream
 from openrouter_guard.rules.signals import SUCCESS, OpenRouterState
-from openrouter_guard.rules.wire import encode, parse
 
 NOW_S = 1_800_000_000.0
 POLICY = Policy()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_guard.rules import hiding, models
+from openrouter_guard.rules import models, redaction
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.models import (
     FREE,
@@ -208,8 +208,8 @@ def test_no_hash_whatever_is_in_it_stops_a_reader(found: dict[str, str]) -> None
 
 
 def test_a_name_holds_no_secret_of_which_this_process_was_told_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hiding, "_own", ())
+    monkeypatch.setattr(redaction, "_own", ())
     name = "somebody/hunter2-of-mine-1"
     assert models.clean(name) == name
-    hiding.remember(["hunter2-of-mine-1"])
+    redaction.remember(["hunter2-of-mine-1"])
     assert models.clean(name) == "somebody/[key]"

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from openrouter_guard.rules import admission, checks, settling, transitions, trial_calls
+from openrouter_guard.rules import admission, evaluation, health_checks, transitions, trial_calls
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.codec import encode, parse
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import Record, Transition, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
-from openrouter_guard.rules.wire import encode, parse
 
 NOW_S = 1_800_000_000.0
 SINCE_S, UNTIL_S, END_S = NOW_S - 10, NOW_S + 30, NOW_S + 60
@@ -28,7 +28,7 @@ def forced(kind: OverrideKind, breaker: Breaker = Closed(), **changes: object) -
 
 
 def settled(record: Record, now_s: float = NOW_S) -> Record:
-    return settling.settled(record, now_s=now_s, policy=POLICY, by="me")
+    return evaluation.settled(record, now_s=now_s, policy=POLICY, by="me")
 
 
 @pytest.mark.parametrize("breaker", [Closed(), OPEN, HalfOpen("timeout", SINCE_S)])
@@ -86,7 +86,7 @@ def test_meanwhile_nothing_moves_the_breaker(kind: OverrideKind) -> None:
     assert not after.breaker.permits
     assert trial_calls.with_permit(half_open, "you", now_s=NOW_S, policy=POLICY) is None
     found = Upstream(OpenRouterState.SERVICE_UNAVAILABLE, checked_s=NOW_S)
-    checked = checks.after_check(forced(kind, OPEN), found, now_s=NOW_S, policy=POLICY, by="service")
+    checked = health_checks.after_check(forced(kind, OPEN), found, now_s=NOW_S, policy=POLICY, by="service")
     assert (checked.breaker, checked.upstream.state) == (OPEN, found.state)
     tripped = forced(kind, Closed(9, refusals=9))
     assert settled(tripped) == tripped
@@ -94,7 +94,7 @@ def test_meanwhile_nothing_moves_the_breaker(kind: OverrideKind) -> None:
 
 @pytest.mark.parametrize(("kind", "counts"), [(FORCED_OPEN, False), (FORCED_CLOSED, True), (DISABLED, False)])
 def test_what_counts_meanwhile(kind: OverrideKind, counts: bool) -> None:
-    assert settling.counted(forced(kind), TIMEOUT, "wa").breaker.failures == int(counts)
+    assert evaluation.counted(forced(kind), TIMEOUT, "wa").breaker.failures == int(counts)
 
 
 @pytest.mark.parametrize(("kind", "waits"), [(FORCED_CLOSED, True), (DISABLED, False)])

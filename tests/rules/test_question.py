@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_guard.rules import settling
+from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
+from openrouter_guard.rules.codec import encode, parse
+from openrouter_guard.rules.evaluation import settled
 from openrouter_guard.rules.question import ANSWER_S, NEVER, NOTHING, Acquittal, Evidence, Question, Verdict, verdict
-from openrouter_guard.rules.settling import settled
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
-from openrouter_guard.rules.wire import encode, parse
 
 NOW_S = 1e9
 FAILURE = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)
@@ -31,7 +31,7 @@ def failed(
     """The record after so many failures of as many reporters."""
     record = record or Record(epoch=7, live_reporters=live)
     for number in range(times):
-        record = settling.counted(record, FAILURE, f"w{number}", began_s=at_s - took_s, ended_s=at_s)
+        record = evaluation.counted(record, FAILURE, f"w{number}", began_s=at_s - took_s, ended_s=at_s)
     return record
 
 
@@ -118,7 +118,7 @@ class TestAsking:
     def test_nobody_is_asked_where_nobody_says_when_the_calls_began(self) -> None:
         record = Record(epoch=7, live_reporters=3)
         for number in range(5):
-            record = settling.counted(record, FAILURE, f"w{number}")
+            record = evaluation.counted(record, FAILURE, f"w{number}")
         assert settle(record).phase(NOW_S) is Phase.OPEN
 
     def test_nor_on_probation_nor_about_an_account_that_is_empty(self) -> None:
@@ -126,7 +126,7 @@ class TestAsking:
         record = Record(Closed(on_probation=True), epoch=7, live_reporters=3)
         assert settle(failed(1, record=record)).phase(NOW_S) is Phase.OPEN
         for number in range(2):
-            record = settling.counted(
+            record = evaluation.counted(
                 Record(epoch=7, live_reporters=1) if not number else record, refused, "wa", began_s=1, ended_s=2
             )
         assert settle(record).phase(NOW_S) is Phase.OPEN
@@ -174,21 +174,21 @@ class TestAQuestionThatIsOut:
         assert asked(settle(failed(3, at_s=NOW_S + 1, record=after), NOW_S + 1)).began_s == NOW_S - 1
 
     def test_is_not_ended_by_a_success_for_that_is_in_the_answers(self) -> None:
-        after = settling.counted(self.asked, SUCCESS, "wz", began_s=NOW_S - 20, ended_s=NOW_S + 0.1)
+        after = evaluation.counted(self.asked, SUCCESS, "wz", began_s=NOW_S - 20, ended_s=NOW_S + 0.1)
         assert after is self.asked
 
     def test_is_ended_by_one_of_whoever_cannot_answer(self) -> None:
-        after = settling.counted(self.asked, SUCCESS, "wz")
+        after = evaluation.counted(self.asked, SUCCESS, "wz")
         assert after.breaker == Closed()
 
     def test_that_nobody_decides_on_does_not_hold_the_run_for_ever(self) -> None:
-        after = settling.counted(self.asked, SUCCESS, "wz", began_s=NOW_S - 20, ended_s=NOW_S + 2.1)
+        after = evaluation.counted(self.asked, SUCCESS, "wz", began_s=NOW_S - 20, ended_s=NOW_S + 2.1)
         assert after.breaker == Closed()
 
     def test_counts_no_more_of_one_reporter_than_its_share(self) -> None:
         looping = self.asked
         for _ in range(100):
-            looping = settling.counted(looping, FAILURE, "w0", began_s=NOW_S, ended_s=NOW_S + 0.1)
+            looping = evaluation.counted(looping, FAILURE, "w0", began_s=NOW_S, ended_s=NOW_S + 0.1)
         # One more of that reporter counts: six.
         assert settle(answered(looping, 24), NOW_S + 0.3).breaker == Closed()
         assert settle(answered(looping, 6), NOW_S + 0.3).phase(NOW_S + 0.3) is Phase.OPEN
@@ -270,8 +270,8 @@ def test_nothing_opens_before_a_run_of_failures_alone_would(
         if isinstance(ours.breaker, Open):
             break
         signal = FAILURE if fails else SUCCESS
-        ours = settle(settling.counted(ours, signal, reporter, began_s=at_s - took_s, ended_s=at_s), at_s)
-        plain = settle(settling.counted(plain, signal, reporter), at_s)
+        ours = settle(evaluation.counted(ours, signal, reporter, began_s=at_s - took_s, ended_s=at_s), at_s)
+        plain = settle(evaluation.counted(plain, signal, reporter), at_s)
         has_opened = has_opened or isinstance(plain.breaker, Open)
         plain = plain if isinstance(plain.breaker, Closed) else replace(plain, breaker=Closed())
     assert has_opened or isinstance(ours.breaker, Closed)
@@ -289,8 +289,8 @@ def test_where_nobody_answers_it_opens_a_quarter_of_a_second_later(
         if not isinstance(plain.breaker, Closed) or not isinstance(ours.breaker, Closed):
             break
         signal = FAILURE if fails else SUCCESS
-        ours = settle(settling.counted(ours, signal, reporter, began_s=at_s - took_s, ended_s=at_s), at_s)
-        plain = settle(settling.counted(plain, signal, reporter), at_s)
+        ours = settle(evaluation.counted(ours, signal, reporter, began_s=at_s - took_s, ended_s=at_s), at_s)
+        plain = settle(evaluation.counted(plain, signal, reporter), at_s)
     if isinstance(plain.breaker, Open):
         # Times are written down to the microsecond.
         assert isinstance(settle(ours, at_s + ANSWER_S + 1e-5).breaker, Open)
@@ -307,7 +307,7 @@ def test_where_nobody_answers_it_opens_a_quarter_of_a_second_later(
     ],
 )
 def test_a_question_from_afar_leaves_time_for_its_answers(round_trip_s: float, within_s: float) -> None:
-    record = settling.asked_from_afar(settle(failed(9)), round_trip_s)
+    record = evaluation.asked_from_afar(settle(failed(9)), round_trip_s)
     assert settle(record, NOW_S) == record
     assert settle(record, NOW_S + within_s - 0.01) == record
     assert isinstance(settle(record, NOW_S + within_s + 0.01).breaker, Open)

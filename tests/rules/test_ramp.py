@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from openrouter_guard.rules.admission import admitted_share, model_ramp, ramp
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Policy
+from openrouter_guard.rules.evaluation import settled
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.question import Evidence
 from openrouter_guard.rules.ramp import LASTS_CALLS, Ramp
-from openrouter_guard.rules.settling import settled
 from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.rules.trial_calls import after_trial, limited, with_permit

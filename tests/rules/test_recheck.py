@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from openrouter_guard.rules import checks
+from openrouter_guard.rules import health_checks
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
@@ -31,9 +31,9 @@ GOOD = OpenRouterState.ACTIVE
     ],
 )
 def test_it_is_due(record: Record, due: bool) -> None:
-    assert checks.is_recheck_due(record, now_s=NOW_S, policy=POLICY) is due
+    assert health_checks.is_recheck_due(record, now_s=NOW_S, policy=POLICY) is due
     if record.phase(NOW_S) is Phase.OPEN:
-        reserved = checks.with_check_slot(record, now_s=NOW_S, slot_s=60, policy=POLICY)
+        reserved = health_checks.with_check_slot(record, now_s=NOW_S, slot_s=60, policy=POLICY)
         assert (reserved is not None) is due
 
 
@@ -44,9 +44,9 @@ def test_it_is_due(record: Record, due: bool) -> None:
 def test_a_setting_allows_more_while_open_and_only_then(began_s: float, due: bool) -> None:
     often = Policy(recheck_s=10)
     taken = Record(OPEN, check_slot_s=began_s + 60)
-    assert (checks.with_check_slot(taken, now_s=NOW_S, slot_s=60, policy=often) is not None) is due
+    assert (health_checks.with_check_slot(taken, now_s=NOW_S, slot_s=60, policy=often) is not None) is due
     closed = Record(Closed(), check_slot_s=began_s + 60)
-    assert checks.with_check_slot(closed, now_s=NOW_S, slot_s=60, policy=often) is None
+    assert health_checks.with_check_slot(closed, now_s=NOW_S, slot_s=60, policy=often) is None
 
 
 def after(
@@ -60,7 +60,7 @@ def after(
 ) -> Breaker:
     known = Record(breaker, epoch=7, upstream=Upstream(DOWN, checked_s=before_s), check_found=before)
     seen = Upstream(found, checked_s=NOW_S, balance=balance)
-    return checks.after_check(known, seen, now_s=NOW_S, policy=POLICY, by="service", began_s=began_s).breaker
+    return health_checks.after_check(known, seen, now_s=NOW_S, policy=POLICY, by="service", began_s=began_s).breaker
 
 
 def test_a_good_check_after_a_bad_one_lets_calls_try_now_and_closes_nothing() -> None:

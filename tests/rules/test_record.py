@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from openrouter_guard.rules import admission, checks, settling, shared_state, transitions, trial_calls
+from openrouter_guard.rules import admission, evaluation, health_checks, shared_state, transitions, trial_calls
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.evaluation import settled
 from openrouter_guard.rules.loss import recovered
-from openrouter_guard.rules.older import News
-from openrouter_guard.rules.settling import settled
+from openrouter_guard.rules.older_writers import News
 from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
@@ -72,10 +72,10 @@ def test_failures_that_nobody_signed_count_each() -> None:
 def test_a_success_ends_all_shares() -> None:
     record = Record(epoch=7, live_reporters=3)
     for reporter in ("wa", "wa", "wb"):
-        record = settling.counted(record, TIMEOUT, reporter)
+        record = evaluation.counted(record, TIMEOUT, reporter)
     assert isinstance(record.breaker, Closed)
     assert record.breaker.shares == {"wa": 2, "wb": 1}
-    after = settling.counted(record, SUCCESS, "wa").breaker
+    after = evaluation.counted(record, SUCCESS, "wa").breaker
     assert isinstance(after, Closed)
     assert (after.failures, after.shares) == (0, {})
 
@@ -90,7 +90,7 @@ class TestANetworkThatMayBeOneWorkersOwn:
     def test_stops_nobody_where_one_worker_reports_and_a_check_is_asked_for(self) -> None:
         after = settle(self.seen(ONE, live=1))
         assert (after.phase(NOW_S), after.check_wanted_s) == (Phase.CLOSED, NOW_S)
-        assert checks.wants_check(after, now_s=NOW_S, policy=POLICY)
+        assert health_checks.wants_check(after, now_s=NOW_S, policy=POLICY)
 
     def test_is_asked_about_once_a_minute(self) -> None:
         asked = self.seen(ONE, live=1, checked_s=NOW_S - 59)
@@ -298,7 +298,7 @@ class TestRateLimit:
 
 
 def checked(record: Record, found: Upstream) -> Record:
-    return checks.after_check(record, found, now_s=NOW_S, policy=POLICY, by="service")
+    return health_checks.after_check(record, found, now_s=NOW_S, policy=POLICY, by="service")
 
 
 class TestProbation:
@@ -394,6 +394,6 @@ class TestChecks:
         ],
     )
     def test_one_check_at_a_time_for_the_whole_fleet(self, record: Record | None, is_ours: bool) -> None:
-        after = checks.with_check_slot(record, now_s=NOW_S, slot_s=60, policy=POLICY)
+        after = health_checks.with_check_slot(record, now_s=NOW_S, slot_s=60, policy=POLICY)
         assert (after is not None) is is_ours
         assert after is None or after.check_slot_s == NOW_S + 60

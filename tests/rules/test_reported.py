@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy, waits_for_trial
+from openrouter_guard.rules.codec import encode, parse
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.reported import SPACED_S, Told, nobody_tries, reported
 from openrouter_guard.rules.shared_state import Record, Upstream
-from openrouter_guard.rules.wire import encode, parse
+from openrouter_guard.rules.trial_reports import SPACED_S, Told, nobody_tries, reported
 
 POLICY = Policy()
 NOW_S = 1_800_000_000.0

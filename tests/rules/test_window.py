@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from openrouter_guard.rules import settling, transitions
+from openrouter_guard.rules import evaluation, transitions
 from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import OpenRouterState
@@ -19,7 +19,7 @@ THREE = ("wa", "wb", "wc")
 
 def settled(window: Window, policy: Policy = POLICY, *, live: int = 3) -> Record:
     record = Record(Closed(window=window), epoch=1, live_reporters=live)
-    return settling.settled(record, now_s=NOW_S, policy=policy, by="me")
+    return evaluation.settled(record, now_s=NOW_S, policy=policy, by="me")
 
 
 @pytest.mark.parametrize(

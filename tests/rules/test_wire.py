@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_guard.rules import settling
+from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.admission import block_s
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.codec import FIELDS, encode, iso, parse, unix_s
 from openrouter_guard.rules.parsing import YEAR_2000_S
 from openrouter_guard.rules.shared_state import Record, Transition, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
-from openrouter_guard.rules.wire import FIELDS, encode, iso, parse, unix_s
 
 NOW_S = 1_800_000_000.0
 DAY_S = 86_400.0
@@ -81,7 +81,7 @@ def test_what_is_written_is_read(record: Record) -> None:
 
 @given(st.dictionaries(st.sampled_from(FIELDS), st.text() | NASTY))
 def test_no_hash_whatever_is_in_it_stops_a_reader(fields: dict[str, str]) -> None:
-    settled = settling.settled(parse(fields, NOW_S), now_s=NOW_S, policy=Policy(), by="me")
+    settled = evaluation.settled(parse(fields, NOW_S), now_s=NOW_S, policy=Policy(), by="me")
     encode(settled)
 
 
@@ -146,7 +146,7 @@ def test_no_stored_time_holds_calls_back_longer_than_it_may(
     fields: Callable[[float], dict[str, str]], longest_s: float, ahead_s: float
 ) -> None:
     def wait_s(ahead_s: float) -> float:
-        record = settling.settled(parse(fields(ahead_s), NOW_S), now_s=NOW_S, policy=Policy(), by="me")
+        record = evaluation.settled(parse(fields(ahead_s), NOW_S), now_s=NOW_S, policy=Policy(), by="me")
         return (block_s(record, NOW_S) or (0.0, ""))[0]
 
     assert wait_s(longest_s - 1) == pytest.approx(longest_s - 1, abs=1e-3)

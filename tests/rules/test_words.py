@@ -9,7 +9,7 @@ import pytest
 from openai.types.responses import ResponseError
 from openrouter.components.openresponseserrorfield import CodeEnum
 
-from openrouter_guard.rules.words import status_of
+from openrouter_guard.rules.error_codes import status_of
 
 
 @pytest.mark.parametrize(

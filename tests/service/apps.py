@@ -13,10 +13,10 @@ import redis.asyncio as aioredis
 from asgi_lifespan import LifespanManager
 
 from openrouter_guard.api import create_app
-from openrouter_guard.rules import settling
+from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Open
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.shared_state import Record
-from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Batch, Store
 
@@ -154,7 +154,7 @@ async def fail(store: Store, count: int, reporter: str = "worker1") -> None:
 async def open_breaker(store: Store, settings: Settings) -> Record:
     await fail(store, 5)
     seen = await store.change(
-        lambda record, now_s: record and settling.settled(record, now_s=now_s, policy=settings.policy, by="me")
+        lambda record, now_s: record and evaluation.settled(record, now_s=now_s, policy=settings.policy, by="me")
     )
     assert seen.record is not None
     assert isinstance(seen.record.breaker, Open)

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from openrouter_guard.api import create_app
+from openrouter_guard.api.scope.service import Service
 from openrouter_guard.api.server import Server, configured
 from openrouter_guard.api.server import listening as bound
-from openrouter_guard.api.service import Service
 from openrouter_guard.settings import Settings
 from tests.service.apps import FakeUpstream, eventually
 

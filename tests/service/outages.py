@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import httpx
 
 from openrouter_guard.rules import latency
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.models import Run
-from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Batch, Store
 from tests.service.apps import WRITE_TOKEN, FakeUpstream, ask, bearer, eventually, running

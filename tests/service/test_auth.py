@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.api import auth
+from openrouter_guard.api.http import auth
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.settings import FurtherScope, Settings
 from openrouter_guard.tokens import ReportToken, Tokens

@@ -17,7 +17,7 @@ import redis.asyncio as aioredis
 from openrouter_guard import Guard
 from openrouter_guard.rules import admission
 from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.rules.wire import iso
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import (

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from openrouter_guard.api import connection
-from openrouter_guard.api.connection import (
+from openrouter_guard.api.http import connection
+from openrouter_guard.api.http.connection import (
     BODY_MAX_BYTES,
     HEAD_MAX_BYTES,
     HEAD_S,
@@ -23,7 +23,7 @@ from openrouter_guard.api.connection import (
     STOPPING_S,
     Connection,
 )
-from openrouter_guard.api.crowd import HELD_MAX_BYTES, Crowd
+from openrouter_guard.api.http.connection_limits import HELD_MAX_BYTES, Crowd
 from openrouter_guard.settings import Settings, Tokens
 from tests.service.apps import STATUS, WRITE_TOKEN, FakeUpstream, eventually
 from tests.service.listening import Listening, listening

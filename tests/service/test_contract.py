@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis.asyncio as aioredis
 
-from openrouter_guard.rules.wire import iso
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from tests.service.apps import STATUS, FakeUpstream, ask, failing, healthy, open_breaker, running, write

@@ -11,14 +11,15 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from openrouter_guard.api import events, server
-from openrouter_guard.api.events import Client, Events
-from openrouter_guard.api.seats import Seats, TooManyClients
+from openrouter_guard.api import server
+from openrouter_guard.api.http.open_requests import Seats, TooManyClients
+from openrouter_guard.api.scope import event_stream
+from openrouter_guard.api.scope.event_stream import Client, Events
 from openrouter_guard.errors import StoreUnavailable
+from openrouter_guard.replica import View
 from openrouter_guard.rules.breaker import Closed, Open
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.transitions import now_open
-from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import STATUS, FakeUpstream, eventually, open_breaker, running
@@ -96,7 +97,7 @@ class TestTheHub:
         assert (await client.next()).count(b"event: transition") == transitions
 
     async def test_news_that_come_while_others_are_told_are_told_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(events, "COALESCE_S", 0.01)
+        monkeypatch.setattr(event_stream, "COALESCE_S", 0.01)
         told, views = hub(Record(epoch=7))
         client = told.subscribe()
         await client.next()
@@ -115,7 +116,7 @@ class TestTheHub:
         assert (await told.subscribe().next()).count(b"event: transition") == 0
 
     async def test_silence_is_a_heartbeat(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(events, "HEARTBEAT_S", 0.01)
+        monkeypatch.setattr(event_stream, "HEARTBEAT_S", 0.01)
         client = hub(Record(epoch=7))[0].subscribe()
         await client.next()
         assert await client.next() == b": heartbeat\n\n"
@@ -126,7 +127,7 @@ class TestTheHub:
         caplog.set_level(logging.INFO)
         told, views = hub(Record(epoch=7))
         slow, quick = told.subscribe(), told.subscribe()
-        for number in range(events.BACKLOG + 1):
+        for number in range(event_stream.BACKLOG + 1):
             await quick.next()
             record = Record(breaker=Open(f"reason-{number}", 1.0, 2000.0), epoch=7)
             views.append(replace(views[0], record=record))
@@ -222,10 +223,10 @@ class TestTheStream:
     async def test_a_client_that_reads_nothing_makes_room(
         self, settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(events, "SEND_S", 0.1)
+        monkeypatch.setattr(event_stream, "SEND_S", 0.1)
         monkeypatch.setattr(server, "DEAF_MS", 500)
-        monkeypatch.setattr(events, "HEARTBEAT", b":" + b" " * 1_000_000 + b"\n\n")
-        monkeypatch.setattr(events, "HEARTBEAT_S", 0.001)
+        monkeypatch.setattr(event_stream, "HEARTBEAT", b":" + b" " * 1_000_000 + b"\n\n")
+        monkeypatch.setattr(event_stream, "HEARTBEAT_S", 0.001)
         async with listening(settings, upstream) as service:
             with socket.create_connection(("127.0.0.1", service.port)) as deaf:
                 deaf.sendall(f"GET {EVENTS} HTTP/1.1\r\nHost: service\r\n\r\n".encode())

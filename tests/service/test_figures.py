@@ -15,12 +15,12 @@ import pytest
 import redis.asyncio as aioredis
 from prometheus_client.parser import text_string_to_metric_families
 
-from openrouter_guard.api import service as services
-from openrouter_guard.api.alarm import HIGH, NORMAL, is_high
-from openrouter_guard.api.figures import Figures, availability, day_of, errors_by_worker, since
+from openrouter_guard.api.scope import service as services
+from openrouter_guard.api.stats.error_rate_alert import HIGH, NORMAL, is_high
+from openrouter_guard.api.stats.figures import Figures, availability, day_of, errors_by_worker, since
 from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.latency import Latency
-from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Batch, Store
 from tests.service.apps import STATUS, FakeUpstream, ask, eventually, open_breaker, running, write

@@ -8,15 +8,15 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from openrouter_guard.api import badge
-from openrouter_guard.api.gating import Gate, gate, whole_s
+from openrouter_guard.api.status import badge
+from openrouter_guard.api.status.gate import Gate, gate, whole_s
 from openrouter_guard.errors import StoreUnavailable
+from openrouter_guard.replica import View
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.models import Model
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
-from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from tests.service.apps import FakeUpstream, eventually, open_breaker, running

@@ -11,11 +11,11 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from openrouter_guard.api.gating import ramp, tag
+from openrouter_guard.api.status.gate import ramp, tag
+from openrouter_guard.replica import View
 from openrouter_guard.rules.breaker import Closed, Open, Policy
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import Record, Upstream
-from openrouter_guard.runtime import View
 from openrouter_guard.settings import FurtherScope, Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import FakeUpstream, eventually, open_breaker

@@ -9,8 +9,8 @@ import httpx
 import pytest
 import redis.asyncio as aioredis
 
-from openrouter_guard.api.answers import etag, without
-from openrouter_guard.rules.wire import iso
+from openrouter_guard.api.http.conditional import etag, without
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from tests.service.apps import STATUS, FakeUpstream, eventually, open_breaker, running, write

@@ -17,9 +17,9 @@ import redis.asyncio as aioredis
 from asgi_lifespan import LifespanManager
 from prometheus_client.parser import text_string_to_metric_families
 
+from openrouter_guard import background
 from openrouter_guard.api import create_app
 from openrouter_guard.errors import ConfigurationError
-from openrouter_guard.runtime import background
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Batch, Store
 from tests.service.apps import KEY, STATUS, FakeUpstream, eventually, failing, running

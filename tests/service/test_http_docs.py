@@ -15,7 +15,7 @@ import httpx
 import pytest
 import redis.asyncio as aioredis
 
-from openrouter_guard.rules.wire import iso
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.settings import Settings, Tokens
 from openrouter_guard.store import Store
 from tests.service.apps import WRITE_TOKEN, FakeUpstream, ask, bearer, running

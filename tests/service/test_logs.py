@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from openrouter_guard.api.journal import Journal
-from openrouter_guard.edge import CAUSES_MOST, Edge
+from openrouter_guard.api.scope.transition_log import Journal
+from openrouter_guard.background import Background
 from openrouter_guard.errors import StoreRefused, StoreUnavailable
+from openrouter_guard.log_once import CAUSES_MOST, Edge
+from openrouter_guard.replica import View
 from openrouter_guard.rules import transitions, trial_calls
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import Record
-from openrouter_guard.runtime import Background, View
 from openrouter_guard.settings import FurtherScope, Settings
 from openrouter_guard.store import Store
 from tests.cli.commands import serving

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from openrouter_guard.rules import reported
+from openrouter_guard.rules import trial_reports
 from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.settings import Settings, Tokens
 from openrouter_guard.store import Store
@@ -27,7 +27,7 @@ OK, DOWN = {"success": True}, {"success": False, "status_code": 503}
 
 @pytest.fixture
 def keyless(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(reported, "SPACED_S", SPACED_S)
+    monkeypatch.setattr(trial_reports, "SPACED_S", SPACED_S)
     return replace(settings, api_key="", policy=SOON, tokens=Tokens(write=WRITE_TOKEN))
 
 

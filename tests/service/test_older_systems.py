@@ -11,9 +11,9 @@ from functools import partial
 import redis.asyncio as aioredis
 
 from openrouter_guard.rules.breaker import HalfOpen
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.shared_state import Record, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
-from openrouter_guard.rules.wire import iso
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from tests.existing import Checked, ExistingApi, ExistingWorker

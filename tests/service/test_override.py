@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from openrouter_guard.rules.wire import iso, unix_s
+from openrouter_guard.rules.codec import iso, unix_s
 from openrouter_guard.settings import Settings, Tokens
 from openrouter_guard.store import Store
 from tests.service.apps import WRITE_TOKEN, FakeUpstream, ask, bearer, eventually, open_breaker, running

@@ -12,7 +12,7 @@ import pytest
 import redis.asyncio as aioredis
 from asgi_lifespan import LifespanManager
 
-from openrouter_guard.api import create_app, prepared
+from openrouter_guard.api import create_app, status_fast_path
 from openrouter_guard.api.server import listening
 from openrouter_guard.settings import Settings, Tokens
 from openrouter_guard.store import Store
@@ -29,7 +29,7 @@ async def repeating(
     settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A service that has prepared its answer, holds it for long, and would fail if it had to make another."""
-    monkeypatch.setattr(prepared, "REPEAT_S", 600.0)
+    monkeypatch.setattr(status_fast_path, "REPEAT_S", 600.0)
     app = create_app(settings, transport=upstream.transport)
 
     async def refuse(*, force: bool) -> None:
@@ -94,7 +94,7 @@ def value(scraped: str, name: str) -> float:
 async def test_news_are_shown_however_long_an_answer_is_held(
     settings: Settings, upstream: FakeUpstream, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepared, "REPEAT_S", 600.0)
+    monkeypatch.setattr(status_fast_path, "REPEAT_S", 600.0)
     async with running(settings, upstream) as service:
         for _ in range(3):
             assert (await ask(service))["circuit_breaker_open"] is False
@@ -107,7 +107,7 @@ async def test_news_are_shown_however_long_an_answer_is_held(
 
 
 async def test_the_age_is_true(settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "REPEAT_S", 0.01)
+    monkeypatch.setattr(status_fast_path, "REPEAT_S", 0.01)
     async with running(settings, upstream) as service:
         await ask(service)
         first = (await ask(service))["age_seconds"]
@@ -118,7 +118,7 @@ async def test_the_age_is_true(settings: Settings, upstream: FakeUpstream, monke
 async def test_what_would_start_a_refresh_is_not_repeated(
     settings: Settings, upstream: FakeUpstream, client: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepared, "REPEAT_S", 600.0)
+    monkeypatch.setattr(status_fast_path, "REPEAT_S", 600.0)
     await write(client, age_s=59.9)
     async with running(settings, upstream) as service:
         await ask(service)
@@ -152,7 +152,7 @@ async def test_an_answer_in_two_pieces_does_not_wait_for_the_client(
 async def test_what_a_reader_with_a_token_got_is_not_given_to_one_without(
     settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepared, "REPEAT_S", 600.0)
+    monkeypatch.setattr(status_fast_path, "REPEAT_S", 600.0)
     token = "reader-0123456789abcdef"
     async with running(replace(settings, tokens=Tokens(read=token)), upstream) as service:
         for _ in range(3):

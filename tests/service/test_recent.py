@@ -7,8 +7,8 @@ import asyncio
 import pytest
 import redis.asyncio as aioredis
 
-from openrouter_guard.api import recent
-from openrouter_guard.api.recent import Recent
+from openrouter_guard.api.scope import read_cache
+from openrouter_guard.api.scope.read_cache import Recent
 from openrouter_guard.errors import StoreUnavailable
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
@@ -56,7 +56,7 @@ async def test_anything_else_is_read_anew(question: str, version: int) -> None:
 
 
 async def test_after_a_moment_it_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent, "KEEP_S", -1.0)
+    monkeypatch.setattr(read_cache, "KEEP_S", -1.0)
     shared, read = Recent(), Reads()
     assert [await shared.get("history", 1, read) for _ in range(2)] == [(1, False), (2, False)]
 
@@ -84,9 +84,9 @@ async def test_who_stops_waiting_stops_nobody_else() -> None:
 
 async def test_only_so_many_are_kept() -> None:
     shared, read = Recent(), Reads()
-    for number in range(recent._KEPT + 1):
+    for number in range(read_cache._KEPT + 1):
         await shared.get(number, 1, read)
-    assert len(shared._reads) == recent._KEPT
+    assert len(shared._reads) == read_cache._KEPT
     assert (await shared.get(0, 1, read))[1] is False
 
 
@@ -124,7 +124,7 @@ class TestOverHttp:
     async def test_what_happens_is_there_at_once(
         self, settings: Settings, upstream: FakeUpstream, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(recent, "KEEP_S", 60.0)
+        monkeypatch.setattr(read_cache, "KEEP_S", 60.0)
         async with running(settings, upstream) as service:
             assert (await service.get(HISTORY)).json()["transitions"] == []
             await open_breaker(store, settings)

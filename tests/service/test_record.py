@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import redis.asyncio as aioredis
 
-from openrouter_guard.api import record
-from openrouter_guard.api.record_schemas import WorkersAnswer
+from openrouter_guard.api.schemas.activity import WorkersAnswer
+from openrouter_guard.api.status import activity
+from openrouter_guard.replica import View
 from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.models import Model, Run
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import fresh
 from openrouter_guard.rules.transitions import overridden, released
-from openrouter_guard.rules.wire import iso
-from openrouter_guard.runtime import View
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Batch, Store
 from tests.service.apps import FakeUpstream, ask, eventually, open_breaker, running
@@ -100,18 +100,18 @@ class TestHistory:
 
     def test_what_is_older_than_asked_for_is_left_out(self) -> None:
         entries = [entry(3), entry(2, age_s=1.9 * DAY_S), entry(1, age_s=2.1 * DAY_S)]
-        found = record.history(entries, limit=10, days=2, now_s=NOW_S, scope="default")
+        found = activity.history(entries, limit=10, days=2, now_s=NOW_S, scope="default")
         assert [change.epoch for change in found.transitions] == [3, 2]
 
     def test_an_entry_that_nobody_can_read_hides_no_other(self) -> None:
         entries = [entry(3), entry(2, to="sideways"), entry(1)]
-        found = record.history(entries, limit=10, days=30, now_s=NOW_S, scope="default")
+        found = activity.history(entries, limit=10, days=30, now_s=NOW_S, scope="default")
         assert [change.epoch for change in found.transitions] == [3, 1]
 
 
 class TestWorkers:
     def listed(self, beats: Mapping[str, Any], *errors: Any, limit: int = 100) -> WorkersAnswer:
-        return record.workers(beats, errors, limit=limit, now_s=NOW_S, scope="default")
+        return activity.workers(beats, errors, limit=limit, now_s=NOW_S, scope="default")
 
     def beat(self, age_s: float) -> Mapping[str, str]:
         return {"version": "1.2.3", "last_seen": iso(NOW_S - age_s)}
@@ -182,7 +182,7 @@ class TestModels:
             "older": Model(seen_s=NOW_S - 2, failures=1, failed_s=NOW_S - 3),
             "cooling": Model(seen_s=NOW_S - 9, failures=5, failed_s=NOW_S - 1, reason="timeout"),
         }
-        answer = record.models(View(None, NOW_S, models=models), Settings("redis://redis"), limit=2)
+        answer = activity.models(View(None, NOW_S, models=models), Settings("redis://redis"), limit=2)
         assert [(model.model, model.cooling) for model in answer.models] == [("cooling", True), ("fine", False)]
         assert (answer.total, answer.cooling) == (3, 1)
         assert answer.models[0].reason == "timeout"

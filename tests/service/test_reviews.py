@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
-from openrouter_guard.api import reviews
+from openrouter_guard.api.http import token_review
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.settings import FurtherScope, Settings, Tokens
 from openrouter_guard.tokens import Reporters
@@ -47,7 +47,7 @@ def own(control_plane: ControlPlane, release: Release, tmp_path: Path, monkeypat
     authority = kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"]
     (tmp_path / "ca.crt").write_bytes(base64.b64decode(authority))
     (tmp_path / "token").write_text(token(control_plane, release.namespace, release.health_service, audience=""))
-    monkeypatch.setattr(reviews, "SECRETS", tmp_path)
+    monkeypatch.setattr(token_review, "SECRETS", tmp_path)
     return tmp_path
 
 

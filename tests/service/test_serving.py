@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openrouter_guard.api.serving import (
+from openrouter_guard.api.status.freshness import (
     Chance,
     Mood,
     Plan,

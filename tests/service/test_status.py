@@ -14,11 +14,11 @@ import httpx
 import pytest
 import redis.asyncio as aioredis
 
-from openrouter_guard.api import serving
-from openrouter_guard.rules import checks
+from openrouter_guard.api.status import freshness
+from openrouter_guard.replica import replica
+from openrouter_guard.rules import health_checks
 from openrouter_guard.rules.breaker import Open, Phase, Policy
-from openrouter_guard.rules.wire import iso, unix_s
-from openrouter_guard.runtime import cache
+from openrouter_guard.rules.codec import iso, unix_s
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import (
@@ -200,10 +200,10 @@ class TestManyReplicas:
     async def test_a_replica_that_died_while_it_asked_keeps_nobody_waiting_for_long(
         self, settings: Settings, upstream: FakeUpstream, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(serving, "GRACE_S", 0.1)
+        monkeypatch.setattr(freshness, "GRACE_S", 0.1)
         quick = replace(settings, thresholds=Thresholds(check_timeout_s=0.1))
         await store.change(
-            lambda record, now_s: checks.with_check_slot(record, now_s=now_s, slot_s=60, policy=Policy())
+            lambda record, now_s: health_checks.with_check_slot(record, now_s=now_s, slot_s=60, policy=Policy())
         )
         began = time.monotonic()
         async with running(quick, upstream) as service:
@@ -240,7 +240,7 @@ class TestWhileCallsAreRefused:
     async def test_an_opening_is_pushed(
         self, settings: Settings, upstream: FakeUpstream, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cache, "POLL_S", (60.0, 60.0))
+        monkeypatch.setattr(replica, "POLL_S", (60.0, 60.0))
         async with running(settings, upstream) as service:
             assert (await ask(service))["circuit_breaker_open"] is False
             await open_breaker(store, settings)

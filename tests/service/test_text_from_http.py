@@ -14,7 +14,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.wire import iso
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from openrouter_guard.tokens import Tokens

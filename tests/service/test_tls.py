@@ -18,7 +18,7 @@ from openrouter_guard.certificates import Certificate
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.settings import Settings
 from openrouter_guard.tls import RenewedContext
-from openrouter_operator.probes import serving as serving_probes
+from openrouter_operator.serving.probes import serving as serving_probes
 from tests.cli.commands import run, serving_on
 from tests.controlplane.certificates import Authority
 from tests.ports import free_port

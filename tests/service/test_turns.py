@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from openrouter_guard.api.turns import AT_A_TIME, Turns
+from openrouter_guard.api.http.concurrency import AT_A_TIME, Turns
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.api import webhook
+from openrouter_guard.api.scope import webhook
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store

@@ -11,7 +11,7 @@ import pytest
 from openrouter_guard.rules.signals import Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.testing import MODES, SimulatedOpenRouter
 from openrouter_guard.upstream import MAX_BODY_BYTES, Finding, OpenRouter
-from openrouter_guard.worker.observe import of_answer, of_exception
+from openrouter_guard.worker.classification.classify import of_answer, of_exception
 
 BASE_URL = "http://openrouter.test/api/v1"
 KEY = "sk-or-v1-0123456789abcdef"

@@ -14,7 +14,7 @@ from openrouter.utils import BackoffStrategy, RetryConfig
 
 from openrouter_guard.rules.signals import Effect, ErrorType
 from openrouter_guard.testing import SimulatedOpenRouter
-from openrouter_guard.worker.observe import of_exception
+from openrouter_guard.worker.classification.classify import of_exception
 
 ANSWER = "This is a simulated answer."
 MODEL = "simulated/model"

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from openrouter_guard.rules import settling
+from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.models import Run
 from openrouter_guard.rules.shared_state import Record
@@ -53,4 +53,4 @@ async def failed_calls(store: Store) -> int:
 
 def settle(record: Record | None, now_s: float) -> Record | None:
     """What follows from what is stored."""
-    return record and settling.settled(record, now_s=now_s, policy=Policy(), by="somebody")
+    return record and evaluation.settled(record, now_s=now_s, policy=Policy(), by="somebody")

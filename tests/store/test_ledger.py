@@ -13,10 +13,10 @@ import redis.asyncio as aioredis
 
 from openrouter_guard.rules import shared_state, transitions
 from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import Record
-from openrouter_guard.rules.times import DAY_S
-from openrouter_guard.rules.wire import iso
+from openrouter_guard.rules.time_in_state import DAY_S
 from openrouter_guard.store import Batch, Store
 
 ROUNDING_S = 0.005

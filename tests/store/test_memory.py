@@ -11,7 +11,7 @@ import redis.asyncio as aioredis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from openrouter_guard.rules import settling
+from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.store import Batch, Store
@@ -52,7 +52,7 @@ def about(record: Record | None) -> dict[str, object]:
 
 
 def settled(record: Record | None, now_s: float) -> Record | None:
-    return record and settling.settled(record, now_s=now_s, policy=POLICY, by="me")
+    return record and evaluation.settled(record, now_s=now_s, policy=POLICY, by="me")
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from functools import cache, partial
 import pytest
 import redis.asyncio as aioredis
 
-from openrouter_guard.rules import admission, settling
+from openrouter_guard.rules import admission, evaluation
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import Record, Upstream
@@ -125,7 +125,7 @@ async def written(store: Store, before: Record) -> None:
 async def settled(store: Store) -> Record:
     """Ours, after one of us has looked."""
     seen = await store.change(
-        lambda found, now_s: found and settling.settled(found, now_s=now_s, policy=POLICY, by="wa")
+        lambda found, now_s: found and evaluation.settled(found, now_s=now_s, policy=POLICY, by="wa")
     )
     assert seen.record is not None
     return seen.record

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from openrouter_guard.rules import shared_state, transitions, trial_calls
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Policy
+from openrouter_guard.rules.codec import encode
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import Record
-from openrouter_guard.rules.wire import encode
 from openrouter_guard.store import Seen, Store
 
 OWNERS = ["worker-a/w1-1", 'quo"ted/\\w2-1', "worker-c/w3-7", "worker-d/w4-1"]

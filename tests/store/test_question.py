@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 import redis.asyncio as aioredis
 
-from openrouter_guard.rules import settling
+from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Closed, Open
 from openrouter_guard.rules.question import Question
 from openrouter_guard.rules.shared_state import Record
@@ -74,7 +74,7 @@ async def test_the_script_knows_of_the_calls_what_the_rules_do(store: Store) -> 
     for reporter, took_s in (("wa", (1.0, 2.5)), ("wb", (0.25,)), ("wc", (4.0, 1.0))):
         counted = await fail(store, reporter, *took_s, ended_s=ended_s)
         for each_s in took_s:
-            known = settling.counted(known, FAILURE, reporter, began_s=ended_s - each_s, ended_s=ended_s)
+            known = evaluation.counted(known, FAILURE, reporter, began_s=ended_s - each_s, ended_s=ended_s)
     found, expected = closed(counted).evidence, closed(known).evidence
     assert (
         (found.timed, found.took_s, found.longest_s)

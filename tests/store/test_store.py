@@ -15,12 +15,12 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
-from openrouter_guard.rules import checks, latency, models, settling, transitions, trial_calls
+from openrouter_guard.rules import evaluation, health_checks, latency, models, transitions, trial_calls
 from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.window import Window
-from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch, Counted, Store, Timeouts
 from tests.existing import ExistingWorker
 
@@ -29,7 +29,7 @@ _seqs = itertools.count(1)
 
 
 def settle(record: Record | None, now_s: float) -> Record | None:
-    return record and settling.settled(record, now_s=now_s, policy=POLICY, by="me")
+    return record and evaluation.settled(record, now_s=now_s, policy=POLICY, by="me")
 
 
 async def count(store: Store, runs: str, *, epoch: int = 0, reporter: str = "wa", seq: int | None = None) -> Counted:
@@ -417,7 +417,7 @@ class TestCommitting:
         await count(store, "F1")
         seen = await store.read()
         await count(store, "F2")
-        reserved = checks.with_check_slot(seen.record, now_s=seen.now_s, slot_s=60, policy=POLICY)
+        reserved = health_checks.with_check_slot(seen.record, now_s=seen.now_s, slot_s=60, policy=POLICY)
         assert reserved is not None
         assert await store.commit(seen, reserved)
         now = (await store.read()).record
@@ -430,7 +430,7 @@ class TestCommitting:
             await count(store, "F1", reporter=reporter)
         seen = await store.read()
         await count(store, "F1", reporter="wc")
-        reserved = checks.with_check_slot(seen.record, now_s=seen.now_s, slot_s=60, policy=POLICY)
+        reserved = health_checks.with_check_slot(seen.record, now_s=seen.now_s, slot_s=60, policy=POLICY)
         assert reserved is not None
         assert await store.commit(seen, reserved)
         now = (await store.read()).record
@@ -441,7 +441,7 @@ class TestCommitting:
         quick = Policy(reset_timeout_s=0.001)
         await count(store, "F5")
         await store.change(
-            lambda record, now_s: record and settling.settled(record, now_s=now_s, policy=quick, by="me")
+            lambda record, now_s: record and evaluation.settled(record, now_s=now_s, policy=quick, by="me")
         )
         await asyncio.sleep(0.01)
         others = [Store(redis_url) for _ in range(20)]

@@ -12,13 +12,13 @@ import redis.asyncio as aioredis
 
 from openrouter_guard import CallNotPermitted, Guard, OpenRouterStateManager, StateUnreadable
 from openrouter_guard.cli import probe
-from openrouter_guard.rules import wire
+from openrouter_guard.rules import codec
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from openrouter_guard.store import store as stores
-from openrouter_operator.feed import Feed
+from openrouter_operator.shared_state.feed import Feed
 from tests.service.apps import KEY, STATUS, FakeUpstream, eventually, running
 from tests.waiting import until
 from tests.worker.guards import settings
@@ -34,7 +34,7 @@ class Stumble:
     def parse(self, fields: Mapping[str, str], now_s: float) -> Record:
         if self.lasts:
             raise ZeroDivisionError(SECRET)
-        return wire.parse(fields, now_s)
+        return codec.parse(fields, now_s)
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ import redis
 import redis.asyncio as aioredis
 
 from openrouter_guard import Guard, Settings
-from openrouter_guard.rules import settling, trial_calls
+from openrouter_guard.rules import evaluation, trial_calls
 from openrouter_guard.rules.breaker import Open, Phase, Policy
+from openrouter_guard.rules.codec import iso, unix_s
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
-from openrouter_guard.rules.wire import iso, unix_s
 from openrouter_guard.store import Batch, Seen, Store
-from openrouter_guard.worker.agent import Agent
-from openrouter_guard.worker.outbox import _taken
+from openrouter_guard.worker.reporting.agent import Agent
+from openrouter_guard.worker.reporting.outbox import _taken
 from openrouter_guard.worker.view import Ended, Ticket
 from tests.existing import STATE
 from tests.waiting import until
@@ -57,7 +57,7 @@ async def slow(redis_url: str) -> AsyncIterator[SlowFirstRead]:
 async def half_open(store: Store) -> None:
     await store.count(Batch(0, "wa", next(_seqs), [("F", 5)]), at_s=time.time())
     await store.change(
-        lambda record, now_s: record and settling.settled(record, now_s=now_s, policy=POLICY, by="somebody")
+        lambda record, now_s: record and evaluation.settled(record, now_s=now_s, policy=POLICY, by="somebody")
     )
     await asyncio.sleep(POLICY.reset_timeout_s)
 

@@ -15,7 +15,7 @@ import pytest
 
 from openrouter_guard import AsyncGuard, Guard
 from openrouter_guard.httpx import AsyncGuardedTransport, GuardedTransport
-from openrouter_guard.worker.ahead import LOOK_S, Ahead
+from openrouter_guard.worker.http.read_ahead import LOOK_S, Ahead
 from tests.waiting import until
 from tests.worker.guards import settings
 

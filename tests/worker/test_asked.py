@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_guard.worker.asked import model_in
+from openrouter_guard.worker.http.request_model import model_in
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBORw0K" * 1_000_000}}
 MESSAGES = [{"role": "user", "content": [{"type": "text", "text": 'no "model": "x" here \\'}, IMAGE]}]

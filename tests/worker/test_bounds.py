@@ -10,11 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openrouter_guard import refusal_in, was_upstreams_fault
-from openrouter_guard.rules.hiding import without_keys
+from openrouter_guard.rules.redaction import without_keys
 from openrouter_guard.rules.signals import of_error_type, of_status
-from openrouter_guard.worker.observe import of_answer, of_exception
-from openrouter_guard.worker.reading import of_told
-from openrouter_guard.worker.reporter import _signal
+from openrouter_guard.worker.classification.classify import of_answer, of_exception
+from openrouter_guard.worker.classification.response_inspector import of_told
+from openrouter_guard.worker.legacy.reporter import _signal
 
 SIZE = 10_000_000
 AT_MOST_S = 0.5

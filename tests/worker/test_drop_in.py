@@ -30,7 +30,7 @@ from openrouter_guard import (
 )
 from openrouter_guard.store import url_of
 from openrouter_guard.testing import SimulatedOpenRouter
-from openrouter_guard.worker.state_data import StateData
+from openrouter_guard.worker.legacy.state_data import StateData
 from tests.existing import STATE, ExistingWorker
 
 NOWHERE = "redis://127.0.0.1:1/0"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openrouter_guard.worker.events import Events
+from openrouter_guard.worker.classification.sse import Events
 
 LIMIT_BYTES = 64
 BOM = b"\xef\xbb\xbf"

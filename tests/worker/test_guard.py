@@ -14,7 +14,7 @@ from openrouter_guard import CallNotPermitted, Guard
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.latency import of_counters
 from openrouter_guard.store import Store
-from openrouter_guard.worker.observe import of_answer
+from openrouter_guard.worker.classification.classify import of_answer
 from openrouter_guard.worker.view import Ticket
 from tests.waiting import until
 from tests.worker.guards import counters, fail, settings

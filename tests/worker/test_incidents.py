@@ -19,7 +19,7 @@ from openrouter_guard import CallNotPermitted, Guard, Settings
 from openrouter_guard.httpx import GuardedTransport
 from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.testing import SimulatedOpenRouter
-from openrouter_guard.worker import agent, permits
+from openrouter_guard.worker.reporting import agent, permits
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
 

@@ -20,7 +20,7 @@ import pytest
 from openrouter_guard import AsyncGuard, Guard
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.store import Store
-from openrouter_guard.worker.agent import Agent
+from openrouter_guard.worker.reporting.agent import Agent
 from tests.waiting import until
 from tests.worker.guards import counters, fail, settings
 

@@ -12,11 +12,11 @@ import pytest
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
 from openrouter_guard.httpx import GuardedTransport
 from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.worker import exchange
 from openrouter_guard.worker import guard as guards
+from openrouter_guard.worker.classification.response_inspector import Reading
 from openrouter_guard.worker.core import Core
-from openrouter_guard.worker.mistakes import Mistakes
-from openrouter_guard.worker.reading import Reading
+from openrouter_guard.worker.http import transport
+from openrouter_guard.worker.own_errors import Mistakes
 from openrouter_guard.worker.view import View
 from tests.waiting import until
 from tests.worker.guards import half_open, settings
@@ -34,7 +34,7 @@ def wrong(*_: object, **__: object) -> None:
 
 def blunders(patch: pytest.MonkeyPatch) -> None:
     """Whatever is classified from now on, it goes wrong."""
-    for module in (guards, exchange):
+    for module in (guards, transport):
         patch.setattr(module, "of_exception", wrong)
     patch.setattr(guards, "of_answer", wrong)
     patch.setattr(Reading, "signal", wrong)

@@ -14,7 +14,7 @@ import redis
 
 from openrouter_guard.errors import CallNotPermitted
 from openrouter_guard.rules.signals import Effect, ErrorType
-from openrouter_guard.worker.observe import of_answer, of_exception
+from openrouter_guard.worker.classification.classify import of_answer, of_exception
 
 # The openai SDK has an HTTP client of its own; only the form of what it carries matters here.
 REQUEST: Any = httpx.Request("POST", "https://openrouter.ai/api/v1/chat/completions")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 
+from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal
-from openrouter_guard.rules.wire import iso
 from openrouter_guard.store import Batch
-from openrouter_guard.worker.pending import METRICS_ONLY, Pending, Result, last_of
+from openrouter_guard.worker.reporting.batches import METRICS_ONLY, Pending, Result, last_of
 
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT, "no answer")
 

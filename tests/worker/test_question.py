@@ -18,7 +18,7 @@ from openrouter_guard import CallNotPermitted, Guard, StoreError
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.question import Question
 from openrouter_guard.rules.signals import SUCCESS
-from openrouter_guard.worker.flight import Flight
+from openrouter_guard.worker.reporting.calls_in_flight import Flight
 from openrouter_guard.worker.view import Ended, Ticket
 from tests.relay import distant
 from tests.waiting import until

@@ -15,8 +15,8 @@ from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.ramp import Ramp
 from openrouter_guard.rules.shared_state import Record
-from openrouter_guard.worker import agent
 from openrouter_guard.worker.lane import Lane
+from openrouter_guard.worker.reporting import agent
 from openrouter_guard.worker.view import View, monotonic_offset
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
-from openrouter_guard.worker.observe import of_answer, of_exception
-from openrouter_guard.worker.reading import KEPT_BYTES, SEARCHED_BYTES, Reading, of_told
+from openrouter_guard.worker.classification.classify import of_answer, of_exception
+from openrouter_guard.worker.classification.response_inspector import KEPT_BYTES, SEARCHED_BYTES, Reading, of_told
 
 JSON = {"content-type": "application/json; charset=utf-8"}
 STREAM = {"content-type": "text/event-stream"}

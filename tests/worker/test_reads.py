@@ -15,8 +15,8 @@ import requests
 
 from openrouter_guard import was_upstreams_fault
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
-from openrouter_guard.worker.observe import of_exception
-from openrouter_guard.worker.reads import read_by
+from openrouter_guard.worker.classification.classify import of_exception
+from openrouter_guard.worker.classification.client_frames import read_by
 
 URL = "https://openrouter.ai/api/v1/chat/completions"
 PAGE = b"<!DOCTYPE html>\n<html><body>Bad gateway</body></html>"

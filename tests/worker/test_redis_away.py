@@ -18,8 +18,8 @@ from openrouter_guard.rules.breaker import Phase, Policy
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.store import Store
-from openrouter_guard.worker.alone import Alone
-from openrouter_guard.worker.pending import Pending, Result
+from openrouter_guard.worker.reporting.batches import Pending, Result
+from openrouter_guard.worker.reporting.offline import Alone
 from openrouter_guard.worker.view import View, monotonic_offset
 from tests.ports import free_port
 from tests.valkeys import url_of, valkey

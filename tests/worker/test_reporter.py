@@ -18,8 +18,8 @@ from openrouter_guard import (
     report_openrouter_error,
     report_openrouter_success,
 )
-from openrouter_guard.rules.wire import iso
-from openrouter_guard.worker import reporter as reporters
+from openrouter_guard.rules.codec import iso
+from openrouter_guard.worker.legacy import reporter as reporters
 from tests.existing import STATE, ExistingWorker
 
 

@@ -14,7 +14,7 @@ from openrouter.utils import BackoffStrategy, RetryConfig
 
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.testing import SimulatedOpenRouter
-from openrouter_guard.worker.observe import of_answer, of_exception
+from openrouter_guard.worker.classification.classify import of_answer, of_exception
 
 MODEL = "simulated/model"
 NO_RETRIES = RetryConfig("none", BackoffStrategy(1, 1, 1, 1), retry_connection_errors=False)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_guard.rules.words import status_of
-from openrouter_guard.worker.bodies import error_in
-from openrouter_guard.worker.search import ErrorSearch
+from openrouter_guard.rules.error_codes import status_of
+from openrouter_guard.worker.classification.bodies import error_in
+from openrouter_guard.worker.classification.error_search import ErrorSearch
 
 WORDS = st.sampled_from([502, 400, "server_error", "failed", "incomplete", "error", "rate_limit_exceeded"])
 SCALARS = st.one_of(

@@ -19,7 +19,7 @@ import pytest
 
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
 from openrouter_guard.store import Store
-from openrouter_guard.worker import agent
+from openrouter_guard.worker.reporting import agent
 from tests.waiting import until
 from tests.worker.guards import counters, half_open, settings
 

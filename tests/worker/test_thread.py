@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from openrouter_guard.worker.thread import LoopThread, ended
+from openrouter_guard.worker.threads.loop_thread import LoopThread, ended
 
 
 @pytest.fixture

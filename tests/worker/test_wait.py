@@ -15,7 +15,8 @@ import redis
 
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard, reset_circuit_breaker
 from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.worker import agent, watch
+from openrouter_guard.worker import watchers
+from openrouter_guard.worker.reporting import agent
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
 
@@ -99,7 +100,7 @@ def test_half_open_as_many_go_as_there_are_permits_and_none_of_them_is_refused(r
         for trial in trials:
             trial.start(go)
         until(lambda: sum(trial.is_under_way for trial in trials) == 2)
-        time.sleep(2 * watch.TURN_S)
+        time.sleep(2 * watchers.TURN_S)
         assert sum(trial.is_under_way for trial in trials) == 2
         # Their success closes the breaker.
         go.set()
@@ -108,7 +109,7 @@ def test_half_open_as_many_go_as_there_are_permits_and_none_of_them_is_refused(r
 
 
 def test_a_permit_for_which_no_call_comes_is_given_to_others(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "HELD_S", 1.0)
+    monkeypatch.setattr(watchers, "HELD_S", 1.0)
     with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard, Guard(settings(redis_url)) as other:
         half_open(guard)
         until(lambda: other.state.phase is Phase.HALF_OPEN)

@@ -10,20 +10,20 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
-from openrouter_guard.runtime import package_version
 from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import Transport
+from openrouter_guard.version import package_version
 
-from . import problems
-from .auth import OPEN_PATHS, Access, ReadersOnly
-from .headers import Observed
+from .http import problems
+from .http.auth import OPEN_PATHS, Access, ReadersOnly
+from .http.concurrency import Turns
+from .http.middleware import Observed
+from .http.token_review import Reviews
 from .openapi import completed
-from .prepared import Prepared
-from .reviews import Reviews
 from .routes import ROUTERS
 from .routes.common import PREFIX
-from .scopes import Scopes
-from .turns import Turns
+from .scope.scopes import Scopes
+from .status_fast_path import Prepared
 
 __all__ = ["create_app"]
 

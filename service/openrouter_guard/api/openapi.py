@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from . import record_schemas, schemas, write_schemas
-from .auth import OPEN_PATHS
-from .problems import documented
-from .schemas import Problem
+from .http.auth import OPEN_PATHS
+from .http.problems import documented
+from .schemas import activity, writes
+from .schemas import status as schemas
+from .schemas.status import Problem
 
 __all__ = ["completed"]
 
@@ -48,7 +49,7 @@ def _problems() -> dict[str, Any]:
 
 def _examples() -> Iterator[tuple[str, list[Any]]]:
     """As they were written: FastAPI drops what is null from them, and with it required fields."""
-    for module in (schemas, record_schemas, write_schemas):
+    for module in (schemas, activity, writes):
         for name in module.__all__:
             extra = getattr(getattr(module, name), "model_config", {}).get("json_schema_extra", {})
             if "examples" in extra:

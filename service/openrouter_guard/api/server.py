@@ -12,14 +12,14 @@ import prometheus_client
 import uvicorn
 from starlette.types import ASGIApp
 
+from openrouter_guard.background import cancelled
 from openrouter_guard.errors import ConfigurationError
-from openrouter_guard.runtime import cancelled
 from openrouter_guard.settings import Settings, api_key_variable
 from openrouter_guard.tls import RenewedContext
 
 from .app import create_app
-from .connection import Connection
-from .crowd import CONNECTIONS_MAX, RESERVE, Crowd
+from .http.connection import Connection
+from .http.connection_limits import CONNECTIONS_MAX, RESERVE, Crowd
 
 __all__ = ["Server", "configured", "listening", "serve"]
 

@@ -11,10 +11,10 @@ from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.probe import is_known, read
 from openrouter_guard.rules.admission import block_s
 from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.rules.settling import settled
+from openrouter_guard.rules.evaluation import settled
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.settings import Settings
-from openrouter_guard.understanding import understood
+from openrouter_guard.unreadable import understood
 
 __all__ = ["run"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from openrouter_operator.cluster import Cluster
+from openrouter_operator.kubernetes.client import Cluster
 from openrouter_operator.rescue import EVERYWHERE, Fate, Only, rescue
 
 __all__ = ["Only", "run"]

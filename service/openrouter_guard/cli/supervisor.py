@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from openrouter_guard.tied import tied
+from openrouter_guard.devtools.die_with_parent import tied
 
 __all__ = ["Child", "supervise"]
 

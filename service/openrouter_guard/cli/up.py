@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from openrouter_guard.address import address
-from openrouter_guard.embedded import embedded_valkey
+from openrouter_guard.devtools.embedded import embedded_valkey
 from openrouter_guard.settings import DEFAULT_BASE_URL, Settings
 
 from .logs import configure

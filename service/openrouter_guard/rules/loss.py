@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from . import breaker as breakers
-from . import times
+from . import time_in_state
 from .breaker import Breaker, Closed, HalfOpen, Open, Policy
+from .codec import encode
 from .limits import Limit
-from .older import News
+from .older_writers import News
 from .override import Override
 from .shared_state import Record, Upstream, next_epoch
 from .transitions import OVERRIDE_ENDED
-from .wire import encode
 
 __all__ = ["recovered"]
 
@@ -45,7 +45,7 @@ def recovered(known: Record, seen: Record | None, now_s: float, policy: Policy) 
         return None
     if seen.begun not in (0, known.begun) and not seen.timed_until_s:
         # What is joined to it first brings the time of before, too.
-        joined = times.owing(joined, known, seen.begun / 1000, now_s)
+        joined = time_in_state.owing(joined, known, seen.begun / 1000, now_s)
     if is_behind or joined.breaker != seen.breaker or joined.override != seen.override:
         return replace(joined, epoch=next_epoch(max(known.epoch, seen.epoch), now_s))
     return joined
@@ -80,7 +80,7 @@ def _again(known: Record, now_s: float, policy: Policy) -> Record:
         case HalfOpen():
             breaker = _with_unknown(breaker, now_s, policy)
     again = replace(known, breaker=breaker, epoch=next_epoch(known.epoch, now_s))
-    return times.owing(again, known, now_s, now_s)
+    return time_in_state.owing(again, known, now_s, now_s)
 
 
 def _with_unknown(breaker: HalfOpen, now_s: float, policy: Policy) -> HalfOpen:

@@ -15,8 +15,8 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from .breaker import Policy
-from .hiding import cached, without_keys
 from .parsing import CLOCK_S, DAMAGED, YEAR_2000_S, number, whole
+from .redaction import cached, without_keys
 from .signals import MAX_WAIT_S, About, Effect, OpenRouterState, Signal
 
 __all__ = [

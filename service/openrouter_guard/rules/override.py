@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .hiding import without_keys
+from .redaction import without_keys
 
 __all__ = ["OVERRIDE_MOST_S", "Override", "OverrideKind"]
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from . import breaker as breakers
-from . import older
+from . import older_writers
 from .breaker import Breaker, Closed, Open, Phase
-from .hiding import without_keys
 from .limits import Limit
 from .override import Override
 from .question import NEVER, Acquittal
+from .redaction import without_keys
 from .signals import OpenRouterState
 
 __all__ = [
@@ -58,7 +58,7 @@ class Upstream:
     @property
     def limited_until_s(self) -> float:
         """Calls are not permitted before, whoever says so; 0 if nobody does."""
-        return max(self.rate_limit_reset_s, older.claim_s(self))
+        return max(self.rate_limit_reset_s, older_writers.claim_s(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Record:
     begun: int = 0
     version: int = 0
     doubted_s: float = 0.0
-    legacy_news: older.News = older.News.NOTHING
+    legacy_news: older_writers.News = older_writers.News.NOTHING
     older_writer_s: float = 0.0
     limit: Limit = Limit()
     acquittal: Acquittal = NEVER

@@ -15,8 +15,8 @@ from typing import Any
 from openrouter_guard.errors import REFUSAL_HEADER
 
 from . import waits
-from .hiding import without_keys
 from .parsing import text_of
+from .redaction import without_keys
 from .waits import MAX_WAIT_S
 
 __all__ = ["MAX_WAIT_S", "About", "Effect", "ErrorType", "OpenRouterState", "Signal", "of_error_type", "of_status"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import breaker as breakers
-from . import older
-from . import run as runs
+from . import failure_run as runs
+from . import older_writers
 from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
 from .override import Override
 from .shared_state import KEPT_TRANSITIONS, Record, Transition, next_epoch
@@ -78,7 +78,7 @@ def now_open(record: Record, reason: str, by: str, now_s: float, policy: Policy)
     seen = record.upstream
     if seen.state is OpenRouterState.API_KEY_INVALID and reason == OpenRouterState.SERVICE_UNAVAILABLE:
         seen = replace(seen, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS)
-    record = replace(record, upstream=older.unwell(seen, reason))
+    record = replace(record, upstream=older_writers.unwell(seen, reason))
     return moved(record, breaker, reason, by, now_s)
 
 
@@ -127,7 +127,7 @@ def moved(record: Record, breaker: Breaker, reason: str, by: str, now_s: float) 
         record,
         breaker=breaker,
         legacy_open=None,
-        legacy_news=older.News.NOTHING,
+        legacy_news=older_writers.News.NOTHING,
         good_checks=0,
         good_report_s=0.0,
     )

@@ -1,6 +1,6 @@
 """The shared state in Redis or Valkey; nothing outside this package imports redis."""
 
-from .borrowed import client_of, url_of
+from .client_address import client_of, url_of
 from .connection import Timeouts
 from .store import Batch, Counted, Seen, Store
 

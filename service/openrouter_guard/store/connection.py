@@ -19,10 +19,10 @@ from redis import exceptions as failures
 from redis.asyncio.client import PubSub
 
 from openrouter_guard.address import Address, Topology
-from openrouter_guard.understanding import understood
+from openrouter_guard.unreadable import understood
 
-from .failures import translated
-from .finding import Finder, Timeouts
+from .error_translation import translated
+from .server_discovery import Finder, Timeouts
 
 __all__ = ["Command", "Connection", "Script", "Timeouts"]
 

@@ -12,20 +12,20 @@ from typing import Any, TypeAlias
 
 from redis.exceptions import ResponseError
 
-from openrouter_guard.edge import Edge
 from openrouter_guard.errors import StoreError
 from openrouter_guard.keys import Keys
-from openrouter_guard.rules import times
+from openrouter_guard.log_once import Edge
+from openrouter_guard.rules import time_in_state as times
 from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.rules.hiding import without_keys
+from openrouter_guard.rules.codec import FIELDS, iso, parse, unix_s
 from openrouter_guard.rules.parsing import moment_s, object_of, row_of, text_of, whole
+from openrouter_guard.rules.redaction import without_keys
 from openrouter_guard.rules.text import json_text
-from openrouter_guard.rules.times import DAY_S, KEPT_DAYS
-from openrouter_guard.rules.wire import FIELDS, iso, parse, unix_s
-from openrouter_guard.understanding import understands
+from openrouter_guard.rules.time_in_state import DAY_S, KEPT_DAYS
+from openrouter_guard.unreadable import understands
 
 from .connection import Connection, Script
-from .failures import explained, foreign_key
+from .error_translation import explained, foreign_key
 from .scripts import CLAIM, MEND, NOTE, TIMES
 
 logger = logging.getLogger(__name__)

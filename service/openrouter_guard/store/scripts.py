@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from importlib import resources
 
-from openrouter_guard.rules import asking, models
+from openrouter_guard.rules import models, question_codec
+from openrouter_guard.rules.codec import CALLS_MOST, COUNT_MOST, EPOCH_AHEAD_S, FIELDS, SHARES_MOST
+from openrouter_guard.rules.failure_run import SHARES_KEPT
 from openrouter_guard.rules.override import OVERRIDE_MOST_S
 from openrouter_guard.rules.parsing import CLOCK_S, JSON_MOST, YEAR_2000_S
 from openrouter_guard.rules.question import HELD_S
-from openrouter_guard.rules.run import SHARES_KEPT
-from openrouter_guard.rules.wire import CALLS_MOST, COUNT_MOST, EPOCH_AHEAD_S, FIELDS, SHARES_MOST
 
 from .connection import Script
 
@@ -32,8 +32,8 @@ LIMITS = {
     "fine": models.FINE_KEPT,
     "share_kept": SHARES_KEPT,
     "shares": SHARES_MOST,
-    "took_s": asking.TOOK_MOST_S,
-    "text": asking.TEXT_MOST,
+    "took_s": question_codec.TOOK_MOST_S,
+    "text": question_codec.TEXT_MOST,
     "held_s": HELD_S,
 }
 """The bounds of what the counting script reads and keeps: those of the rules in Python."""

@@ -11,16 +11,16 @@ from typing import TypeAlias
 from openrouter_guard.address import checked
 from openrouter_guard.errors import ForeignValue, StoreContended
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
-from openrouter_guard.rules import times
+from openrouter_guard.rules import time_in_state
 from openrouter_guard.rules.breaker import Closed, Policy
+from openrouter_guard.rules.codec import FIELDS, GUARDS, encode, iso, parse
 from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.models import parse as parse_models
 from openrouter_guard.rules.parsing import DAMAGED
 from openrouter_guard.rules.question import Question
 from openrouter_guard.rules.shared_state import Record, Transition
 from openrouter_guard.rules.text import json_text
-from openrouter_guard.rules.wire import FIELDS, GUARDS, encode, iso, parse
-from openrouter_guard.understanding import understands
+from openrouter_guard.unreadable import understands
 
 from .connection import Command, Connection, Timeouts
 from .ledger import Ledger, time_counters
@@ -221,7 +221,7 @@ class Store(Ledger):
         Returns:
             The record as it is now; None if somebody was faster.
         """
-        new, passed = times.kept(seen.record, new, seen.now_s)
+        new, passed = time_in_state.kept(seen.record, new, seen.now_s)
         changes = _changes(seen.raw, encode(new))
         if new.legacy_open is not None:
             # What an older writer says of the breaker is not decided here: it stays for whoever draws conclusions.
@@ -308,7 +308,7 @@ class Store(Ledger):
 
     async def keep_time(self) -> None:
         """Put down the time in the current state, unless somebody did a moment ago."""
-        await self.change(lambda record, now_s: record and times.put_down(record, now_s))
+        await self.change(lambda record, now_s: record and time_in_state.put_down(record, now_s))
 
     async def listen(self) -> AsyncGenerator[str, None]:
         """Wake once when listening has begun, then at each change; ends with an error as the connection does.

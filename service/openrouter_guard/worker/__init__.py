@@ -27,13 +27,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .causes import refusal_in
+from .classification.causes import refusal_in
+from .classification.classify import was_upstreams_fault
 from .guard import AsyncGuard, Guard
 from .guard_state import GuardState
-from .manager import OpenRouterStateManager
-from .observe import was_upstreams_fault
-from .panel import get_circuit_breaker_status, open_circuit_breaker, reset_circuit_breaker
-from .reporter import (
+from .legacy.manager import OpenRouterStateManager
+from .legacy.panel import get_circuit_breaker_status, open_circuit_breaker, reset_circuit_breaker
+from .legacy.reporter import (
     WorkerOpenRouterReporter,
     get_openrouter_reporter,
     report_openrouter_error,
@@ -41,7 +41,7 @@ from .reporter import (
 )
 
 if TYPE_CHECKING:
-    from .state_data import OpenRouterStateData
+    from .legacy.state_data import OpenRouterStateData
 
 __all__ = [
     "AsyncGuard",
@@ -65,6 +65,6 @@ def __getattr__(name: str) -> Any:
     """The data model is made when it is first asked for: where pydantic is installed, importing it takes long."""
     if name != "OpenRouterStateData":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import state_data
+    from .legacy import state_data
 
     return state_data.OpenRouterStateData

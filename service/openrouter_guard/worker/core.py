@@ -11,25 +11,26 @@ from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
-from openrouter_guard.edge import Edge
 from openrouter_guard.errors import CallNotPermitted
+from openrouter_guard.log_once import Edge
 from openrouter_guard.rules.shared_state import Record
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, OpenRouterState, Signal
 from openrouter_guard.rules.trial_calls import holds_permit
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
 
-from . import grants, process
-from .agent import FIRST_VIEW_S, Agent
-from .entering import Lanes
+from . import grants
 from .grants import Leave
 from .guard_state import GuardState, reason_of, state_of
 from .lane import Lane
-from .mistakes import Mistakes
+from .lanes import Lanes
 from .names import worker_name
-from .thread import LoopThread, ended, has_asyncio
+from .own_errors import Mistakes
+from .reporting.agent import FIRST_VIEW_S, Agent
+from .threads import fork_hooks
+from .threads.loop_thread import LoopThread, ended, has_asyncio
 from .view import Desk, Ticket, View
-from .watch import Door, Listeners, Watch
+from .watchers import Door, Listeners, Watch
 
 __all__ = ["FIRST_VIEW_S", "Claim", "Core"]
 
@@ -81,7 +82,7 @@ class Core(Desk):
         self._listeners: Listeners[GuardState] = Listeners()
         self._threads = Edge("No thread can be started, calls go unguarded", "Calls are guarded again")
         self._told = state_of(View(Record(), 0.0))
-        process.watched(self)
+        fork_hooks.watched(self)
 
     # -- admission ------------------------------------------------------------------------------------------------
 
@@ -343,7 +344,7 @@ class Core(Desk):
         first: _Live = vars(self).setdefault("_live", live)
         if first is live:
             live.thread.call(live.agent.show)
-            process.started()
+            fork_hooks.started()
         return first
 
     async def _begin(self, live: _Live) -> None:

@@ -18,12 +18,13 @@ from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.signals import SUCCESS, Signal
 from openrouter_guard.settings import Settings
 
-from . import grants, process
+from . import grants
+from .classification.classify import clock_s, of_answer, of_exception
+from .classification.response_inspector import of_told
 from .core import FIRST_VIEW_S, Claim, Core
 from .guard_state import GuardState
-from .observe import clock_s, of_answer, of_exception
-from .reading import of_told
-from .thread import ended, has_asyncio, waited
+from .threads import fork_hooks
+from .threads.loop_thread import ended, has_asyncio, waited
 from .view import Ticket
 
 __all__ = ["AsyncCall", "AsyncGuard", "Call", "Guard", "SyncCall"]
@@ -201,7 +202,7 @@ class _Guard:
     def __init__(self, settings: Settings, *, flush_on_sigterm: bool = False) -> None:
         self._core = Core(settings)
         if flush_on_sigterm:
-            process.flush_on_sigterm(self._core)
+            fork_hooks.flush_on_sigterm(self._core)
 
     @classmethod
     def from_url(cls, redis_url: str, scope: str = DEFAULT_SCOPE, *, flush_on_sigterm: bool = False) -> Self:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
-from openrouter_guard.rules.hiding import without_keys
 from openrouter_guard.rules.parsing import text_of
+from openrouter_guard.rules.redaction import without_keys
 
 __all__ = ["default_worker_id", "worker_name"]
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from openrouter_guard.runtime import package_version
+from openrouter_guard.version import package_version
 
-from .board import Beside, Board, Tone, duration
+from .view_model import Beside, Board, Tone, duration
 
 __all__ = ["FILES", "File", "document_file", "render", "render_docs", "render_error"]
 

@@ -11,12 +11,12 @@ process  this process alone
 page     the status page for people
 """
 
-from . import events, gate, page, permits, process, record, reports, status, write
+from . import activity, events, gate, override, page, permits, process, reports, status
 
 __all__ = ["ROUTERS"]
 
 ROUTERS = (
-    *(status.router, gate.router, record.router, events.router, reports.router, permits.router, write.router),
+    *(status.router, gate.router, activity.router, events.router, reports.router, permits.router, override.router),
     *(process.router, page.router),
 )
 """Side by side, and what is asked for most first: each router around another one costs time for every request."""

@@ -9,10 +9,10 @@ from fastapi import Query, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
-from openrouter_guard.api.answers import XCache
-from openrouter_guard.api.problems import UnknownParameters, UnknownScope
-from openrouter_guard.api.scopes import Scopes
-from openrouter_guard.api.service import Service
+from openrouter_guard.api.http.conditional import XCache
+from openrouter_guard.api.http.problems import UnknownParameters, UnknownScope
+from openrouter_guard.api.scope.scopes import Scopes
+from openrouter_guard.api.scope.service import Service
 from openrouter_guard.variables import nearest
 
 __all__ = [

@@ -9,10 +9,10 @@ from fastapi.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from openrouter_guard.api.events import MEDIA_TYPE, Client, Events, deliver
-from openrouter_guard.api.headers import is_head
-from openrouter_guard.api.problems import documented, problem
-from openrouter_guard.api.seats import TooManyClients
+from openrouter_guard.api.http.middleware import is_head
+from openrouter_guard.api.http.open_requests import TooManyClients
+from openrouter_guard.api.http.problems import documented, problem
+from openrouter_guard.api.scope.event_stream import MEDIA_TYPE, Client, Events, deliver
 
 from .common import FULL, PREFIX, Lenient, Scope, of_scope
 

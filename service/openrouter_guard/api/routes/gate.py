@@ -9,15 +9,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from openrouter_guard.api import badge as badges
-from openrouter_guard.api.answers import JSON, KEPT, answer, has
-from openrouter_guard.api.gating import gate as decide
-from openrouter_guard.api.gating import ramp, tag
-from openrouter_guard.api.headers import waited
-from openrouter_guard.api.problems import documented, problem
-from openrouter_guard.api.record_schemas import GateAnswer
-from openrouter_guard.api.seats import TooManyClients
-from openrouter_guard.api.service import Service
+from openrouter_guard.api.http.conditional import JSON, KEPT, answer, has
+from openrouter_guard.api.http.middleware import waited
+from openrouter_guard.api.http.open_requests import TooManyClients
+from openrouter_guard.api.http.problems import documented, problem
+from openrouter_guard.api.schemas.activity import GateAnswer
+from openrouter_guard.api.scope.service import Service
+from openrouter_guard.api.status import badge as badges
+from openrouter_guard.api.status.gate import gate as decide
+from openrouter_guard.api.status.gate import ramp, tag
 from openrouter_guard.errors import refusal_headers
 
 from .common import FULL, PREFIX, Lenient, Route, Scope, of_scope

@@ -8,15 +8,15 @@ from fastapi import APIRouter, Path, Request
 from fastapi.exceptions import HTTPException
 from fastapi.responses import Response
 
-from openrouter_guard.api.answers import JSON
-from openrouter_guard.api.permits import Granted, PermitGone
-from openrouter_guard.api.problems import documented, problem
-from openrouter_guard.api.service import Service
-from openrouter_guard.api.write_schemas import PermitAnswer, PermitBody, ResultBody, SettledAnswer
+from openrouter_guard.api.http.conditional import JSON
+from openrouter_guard.api.http.problems import documented, problem
+from openrouter_guard.api.schemas.writes import PermitAnswer, PermitBody, ResultBody, SettledAnswer
+from openrouter_guard.api.scope.permits import Granted, PermitGone
+from openrouter_guard.api.scope.service import Service
 from openrouter_guard.errors import CallNotPermitted
 
 from .common import PREFIX, Scope, of_scope
-from .writing import OF_REPORTERS, ForReporters, breaker, wait_s
+from .write_access import OF_REPORTERS, ForReporters, breaker, wait_s
 
 __all__ = ["router"]
 

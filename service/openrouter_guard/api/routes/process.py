@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from openrouter_guard.api.answers import JSON
-from openrouter_guard.api.problems import documented, problem
-from openrouter_guard.api.schemas import Health, Readiness
+from openrouter_guard.api.http.conditional import JSON
+from openrouter_guard.api.http.problems import documented, problem
+from openrouter_guard.api.schemas.status import Health, Readiness
 
 from .common import of_app
 

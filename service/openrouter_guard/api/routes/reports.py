@@ -7,12 +7,12 @@ from typing import cast
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from openrouter_guard.api.answers import JSON
-from openrouter_guard.api.problems import documented
-from openrouter_guard.api.write_schemas import ReportAnswer, ReportBody, Verdict
+from openrouter_guard.api.http.conditional import JSON
+from openrouter_guard.api.http.problems import documented
+from openrouter_guard.api.schemas.writes import ReportAnswer, ReportBody, Verdict
 
 from .common import PREFIX, Scope, of_scope
-from .writing import OF_REPORTERS, ForReporters, breaker, wait_s
+from .write_access import OF_REPORTERS, ForReporters, breaker, wait_s
 
 __all__ = ["router"]
 

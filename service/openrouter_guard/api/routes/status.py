@@ -7,13 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from openrouter_guard.api.answers import KEPT, XCache, json_answer, without
-from openrouter_guard.api.figures import news
-from openrouter_guard.api.gating import whole_s
-from openrouter_guard.api.problems import documented
-from openrouter_guard.api.schemas import MetricsAnswer, StatusAnswer
-from openrouter_guard.api.serving import Source
-from openrouter_guard.rules.times import KEPT_DAYS
+from openrouter_guard.api.http.conditional import KEPT, XCache, json_answer, without
+from openrouter_guard.api.http.problems import documented
+from openrouter_guard.api.schemas.status import MetricsAnswer, StatusAnswer
+from openrouter_guard.api.stats.figures import news
+from openrouter_guard.api.status.freshness import Source
+from openrouter_guard.api.status.gate import whole_s
+from openrouter_guard.rules.time_in_state import KEPT_DAYS
 
 from .common import PREFIX, Lenient, Scope, of_scope, read
 

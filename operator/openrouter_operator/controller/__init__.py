@@ -1,0 +1,1 @@
+"""The loop of each resource: gather, decide, apply."""

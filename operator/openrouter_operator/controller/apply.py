@@ -1,0 +1,135 @@
+"""Carries out changes of workloads: all at once, each on its own, and what fails is tried again later."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from openrouter_operator.decisions.summary import Failure
+from openrouter_operator.kubernetes.client import Cluster, ClusterError, Conflict, NotFound, NotLeading, Refused
+from openrouter_operator.workloads.inventory import Inventory
+from openrouter_operator.workloads.workload import Change
+
+__all__ = ["Changes", "backoff_s"]
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = (1.0, 60.0)
+"""The first and the longest wait before what failed is tried again."""
+CONFLICT_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """A change that failed: to how many pods, why, how often, and when to try again (monotonic clock)."""
+
+    pods: int | None
+    failure: Failure
+    tries: int
+    at_s: float
+
+
+class Changes:
+    """The changes for one resource.
+
+    Attributes:
+        progressed_s: When the last one was answered, monotonic clock.
+    """
+
+    def __init__(self, cluster: Cluster, inventory: Inventory) -> None:
+        self.progressed_s = time.monotonic()
+        self._cluster = cluster
+        self._inventory = inventory
+        self._retries: dict[str, _Retry] = {}
+        self._conflicts = False
+
+    async def make(self, wanted: Sequence[Change]) -> list[Change]:
+        """Make the changes that are due, rank by rank; the inventory then shows what became of them.
+
+        Returns:
+            Those that the API server has taken.
+
+        Raises:
+            NotLeading: If nothing may be written any more.
+        """
+        self._conflicts, made = False, list[Change]()
+        asked = {change.workload.uid: change.pods for change in wanted}
+        # Another change than the one that failed is not made to wait for it.
+        self._retries = {u: r for u, r in self._retries.items() if u in asked and asked[u] == r.pods}
+        for _, rank in groupby(filter(self._is_due, wanted), key=lambda change: change.rank):
+            answers = (self._make(change) for change in rank)
+            for answer in await asyncio.gather(*answers, return_exceptions=True):
+                if isinstance(answer, BaseException):
+                    raise answer
+                made += [answer] if answer else []
+        return made
+
+    def failures(self) -> dict[str, Failure]:
+        """What failed last, by the workload's UID."""
+        return {uid: retry.failure for uid, retry in self._retries.items()}
+
+    def due_in_s(self) -> float:
+        """Seconds until something is to be tried again; infinite if nothing is."""
+        waits = [max(retry.at_s - time.monotonic(), 0.0) for retry in self._retries.values()]
+        return min([*waits, *([CONFLICT_S] if self._conflicts else [])], default=math.inf)
+
+    def _is_due(self, change: Change) -> bool:
+        retry = self._retries.get(change.workload.uid)
+        return retry is None or retry.at_s <= time.monotonic()
+
+    async def _make(self, change: Change) -> Change | None:
+        """The change, if it was made."""
+        workload = change.workload
+        try:
+            became = await self._cluster.change(change)
+            self._inventory.put(became)
+            self._retries.pop(workload.uid, None)
+        except NotLeading:
+            raise
+        except NotFound:
+            self._inventory.drop(workload)
+        except Conflict:
+            await self._look(change)
+        except (ClusterError, KeyError, TypeError, ValueError) as error:
+            self._failed(change, error)
+        else:
+            return replace(change, became=became)
+        finally:
+            self.progressed_s = time.monotonic()
+        return None
+
+    async def _look(self, change: Change) -> None:
+        """See what somebody else has made of it; the next round decides anew."""
+        workload = change.workload
+        self._conflicts = True
+        try:
+            self._inventory.replace(await self._cluster.workload(workload))
+        except NotFound:
+            self._inventory.drop(workload)
+        except ClusterError as error:
+            self._failed(change, error)
+
+    def _failed(self, change: Change, error: Exception) -> None:
+        workload = change.workload
+        tries = self._retries[workload.uid].tries + 1 if workload.uid in self._retries else 1
+        failure = Failure("Refused" if isinstance(error, Refused) else "Unavailable", _words(error))
+        wait_s = max(backoff_s(tries), min(getattr(error, "after_s", 0.0), RETRY_S[1]))
+        self._retries[workload.uid] = _Retry(change.pods, failure, tries, time.monotonic() + wait_s)
+        if tries == 1:
+            logger.warning("%s in %s cannot be changed: %s", workload, workload.namespace, failure.message)
+
+
+def backoff_s(failures: int) -> float:
+    """Seconds to wait after so many failures in a row: doubled each time, within bounds."""
+    first_s, longest_s = RETRY_S
+    doublings = min(max(failures - 1, 0), 10)
+    return min(first_s * 2.0**doublings, longest_s)
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, ClusterError) else f"the API server's answer cannot be read: {error!r}"

@@ -1,0 +1,39 @@
+"""Posts events on workloads, one at a time and after everything else: no pause waits for a word about it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from openrouter_guard.log_once import Edge
+from openrouter_operator.decisions.events import Event
+from openrouter_operator.kubernetes.client import Cluster, ClusterError
+from openrouter_operator.workloads.workload import Workload
+
+__all__ = ["Poster"]
+
+WAITING_MOST = 10_000
+"""Events beyond these are left out: the status and the annotations say the same."""
+
+
+class Poster:
+    """A queue of events, and what empties it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._queue: asyncio.Queue[tuple[Workload, Event, float]] = asyncio.Queue(WAITING_MOST)
+        self._posting = Edge("Events on workloads cannot be posted", "Events on workloads are posted again")
+
+    def put(self, workload: Workload, event: Event) -> None:
+        """Post it some time soon; nobody waits for that, and nothing is said where there are too many."""
+        if not self._queue.full():
+            self._queue.put_nowait((workload, event, self._cluster.now_s))
+
+    async def post(self) -> None:
+        """Wait for an event, and post it. One that cannot be posted is left out."""
+        workload, event, at_s = await self._queue.get()
+        try:
+            await self._cluster.create_event(workload, event.type, event.reason, event.message, at_s)
+        except ClusterError as error:
+            self._posting.failed(error)
+        else:
+            self._posting.worked()

@@ -1,0 +1,406 @@
+"""kopf in, kopf out: which events wake what, and nothing decided here.
+
+kopf sees that each ``OpenRouterStatus`` has a task of its own as long as it exists, with a finalizer on it and never
+on anybody's workload. Workloads are watched without it (:mod:`.discovery`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import kopf
+from prometheus_client import Counter, Histogram
+
+from openrouter_operator.kubernetes.client import (
+    AUTOSCALERS,
+    RESOURCE,
+    Cluster,
+    ClusterError,
+    NotLeading,
+    finalizer_of,
+)
+from openrouter_operator.kubernetes.crd_kinds import Arrivals
+from openrouter_operator.kubernetes.login import login
+from openrouter_operator.kubernetes.relist import Census
+from openrouter_operator.kubernetes.watch_lag import Streams
+from openrouter_operator.resource.access import Access
+from openrouter_operator.resource.precedence import Claims
+from openrouter_operator.resource.spec import DEFAULT_CLASS, Spec, class_of
+from openrouter_operator.shared_state.feed import Feeds
+from openrouter_operator.shared_state.resolver import Connections
+from openrouter_operator.workloads.inventory import Inventory
+from openrouter_operator.workloads.kinds import Kind
+from openrouter_operator.workloads.workload import GROUP, Workload
+
+from .event_poster import Poster
+from .leftovers import Leftovers
+from .orphans import Orphans
+from .reconcile import Reconciler, Vanished
+
+__all__ = ["Operator", "configure", "registry"]
+
+logger = logging.getLogger(__name__)
+
+METRICS = "openrouter_guard_operator"
+"""What the names of an operator's metrics begin with."""
+_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+SETTLE_S = 0.05
+"""Events come in bursts: one round answers all of a burst."""
+MISHAP_S = 5.0
+GIVE_BACK_S = 1.0
+STALL_S = 120.0
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A resource that is looked after: what wakes it, and since when a round is under way (0: none is)."""
+
+    namespace: str
+    reconciler: Reconciler
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    busy_since_s: float = 0.0
+
+    @property
+    def is_stuck(self) -> bool:
+        moved_s = max(self.busy_since_s, self.reconciler.progressed_s)
+        return self.busy_since_s > 0 and moved_s < time.monotonic() - STALL_S
+
+
+class Operator:
+    """What the handlers share.
+
+    Attributes:
+        connections: Where the state is that each of them asks for.
+        resources: Those that are looked after, by UID.
+        others: Those that operators of other classes look after: the namespace of each, by its UID.
+        resource_class: Of the resources that are to be looked after.
+        finalizer: On these resources.
+        ending: Ends kopf when it is set.
+        arrivals: The kinds that come and go with their CRDs.
+        poster: Posts events on workloads.
+        streams: Whether the watches show what happens.
+        reconcile_durations: How long each reconcile took.
+        reconcile_errors: How many came to nothing.
+        left_out: Namespaces that are not looked after, since a right is missing there.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        inventory: Inventory,
+        feeds: Feeds,
+        *,
+        access: Access | None = None,
+        resource_class: str = DEFAULT_CLASS,
+        reads_secrets: bool = False,
+        namespaces: Sequence[str] = (),
+    ) -> None:
+        self.connections = Connections(cluster, feeds, reads_secrets=reads_secrets)
+        self.resource_class = resource_class
+        self.finalizer = finalizer_of(resource_class)
+        self._access = access or Access()
+        self.inventory = inventory
+        self.claims = Claims(self._can_act)
+        self.feeds = feeds
+        self.resources: dict[str, _Watched] = {}
+        self.others: dict[str, str] = {}
+        self.poster = Poster(cluster)
+        self.orphans = Orphans(cluster, inventory, self.knows, self.holds, self.lets_go, self.poster.put)
+        self.leftovers = Leftovers(cluster, inventory)
+        self.census = Census(cluster, inventory, self.claims, self.wake_namespace, namespaces)
+        self.ending = asyncio.Event()
+        self.streams = Streams()
+        self.reconcile_durations = Histogram(
+            f"{METRICS}_reconcile_duration_seconds",
+            "How long one reconcile of a resource took",
+            registry=None,
+            buckets=_BUCKETS_S,
+        )
+        self.reconcile_errors = Counter(
+            f"{METRICS}_reconcile_errors", "Reconciles that failed as a whole", registry=None
+        )
+        self.left_out: tuple[str, ...] = ()
+        cluster.wrote = self.streams.wrote
+        self.arrivals = Arrivals(
+            cluster, inventory, self.saw, self.streams.forget, self.wake_all, on_refusal=self.ending.set
+        )
+        self._cluster = cluster
+
+    def _can_act(self, resource: Mapping[str, Any], spec: Spec) -> bool:
+        """Whether a resource is carried out: by us, or by the operator of another class, which has marked it so."""
+        metadata = resource["metadata"]
+        if spec.resource_class == self.resource_class:
+            return self._access.may_use(metadata["namespace"], spec.scope)
+        return finalizer_of(spec.resource_class) in (metadata.get("finalizers") or ())
+
+    @property
+    def host(self) -> str:
+        """The address of the API server."""
+        return self._cluster.host
+
+    def wake_all(self) -> None:
+        for watched in self.resources.values():
+            watched.wake.set()
+
+    def saw(self, kind: Kind, event: str | None, body: Mapping[str, Any]) -> None:
+        """Something has become of a workload."""
+        workload = Workload.of(kind, body)
+        self.streams.saw(kind.plural, workload.namespace, workload.version)
+        if workload.owes_fields:
+            self.leftovers.owe()
+        self.orphans.saw(workload, is_gone=event == "DELETED")
+        if event == "DELETED":
+            self.inventory.drop(workload)
+        elif not self.inventory.put(workload):
+            return
+        self.wake_namespace(workload.namespace)
+        pause = workload.pause
+        if workload.copied is not None or (pause and not self.knows(pause.owner_uid, workload.namespace)):
+            self.orphans.hint()
+
+    def knows(self, uid: str, namespace: str) -> bool:
+        """Whether the resource is there, in that namespace, and somebody looks after it."""
+        watched = self.resources.get(uid)
+        return namespace == (watched.namespace if watched else self.others.get(uid))
+
+    def holds(self, uid: str) -> bool:
+        """Whether a resource has paused the workload, whatever is written on it by now."""
+        return any(watched.reconciler.holds(uid) for watched in self.resources.values())
+
+    def wake_scope(self, scope: str) -> None:
+        for watched in self.resources.values():
+            if watched.reconciler.scope == scope:
+                watched.wake.set()
+
+    def wake_namespace(self, namespace: str) -> None:
+        for watched in self.resources.values():
+            if watched.namespace == namespace:
+                watched.wake.set()
+
+    def lets_go(self, namespace: str) -> None:
+        """Workloads there have been let go of: others may want them, and copies of their annotations mean nothing."""
+        self.leftovers.hint(namespace)
+        self.wake_namespace(namespace)
+
+    def stalled(self) -> list[str]:
+        """What makes no progress."""
+        stuck = (f"resource {uid}" for uid, watched in self.resources.items() if watched.is_stuck)
+        return [*self.feeds.stalled(), *stuck, *self.streams.stalled()]
+
+    def reconciler(self, uid: str) -> Reconciler:
+        """The one that looks after the resource, or a new one."""
+        watched = self.resources.get(uid)
+        if watched:
+            return watched.reconciler
+        return Reconciler(
+            self._cluster,
+            self.inventory,
+            self.connections,
+            self.claims,
+            self._access,
+            self.lets_go,
+            self.poster.put,
+        )
+
+    @contextmanager
+    def watching(self, uid: str, namespace: str) -> Iterator[_Watched]:
+        watched = self.resources[uid] = _Watched(namespace, self.reconciler(uid))
+        try:
+            yield watched
+        finally:
+            del self.resources[uid]
+
+
+# -- the resource ---------------------------------------------------------------------------------------------------
+
+
+async def look_after(
+    body: kopf.Body, uid: str, namespace: str | None, memo: kopf.Memo, stopped: kopf.DaemonStopped, **_: Any
+) -> None:
+    operator: Operator = memo.operator
+    with operator.watching(uid, str(namespace)) as watched:
+        while not stopped:
+            watched.busy_since_s = time.monotonic()
+            try:
+                again_s = await _look(operator, watched.reconciler, body)
+            except Vanished as error:
+                logger.warning("%s", error)
+                await operator.connections.drop(uid)
+                break
+            watched.busy_since_s = 0.0
+            await _first(watched.wake, stopped, again_s)
+            watched.wake.clear()
+    operator.orphans.hint()
+
+
+def is_of_our_class(body: kopf.Body, memo: kopf.Memo, **_: Any) -> bool:
+    """Whether the resource is ours to look after; those of other classes are other operators'."""
+    return bool(class_of(body) == memo.operator.resource_class)
+
+
+async def _look(operator: Operator, reconciler: Reconciler, body: kopf.Body) -> float:
+    """One round, whatever happens; returns in how many seconds to look again at the latest."""
+    began_s = time.monotonic()
+    try:
+        outcome = await reconciler.reconcile(dict(body))
+        for event in outcome.events:
+            logger.info("%s/%s: %s: %s", body.metadata.namespace, body.metadata.name, event.reason, event.message)
+            kopf.event(body, type=event.type, reason=event.reason, message=event.message)
+    except Vanished:
+        raise
+    except NotLeading as error:
+        logger.warning("%s", error)
+        operator.reconcile_errors.inc()
+        return MISHAP_S
+    except Exception:
+        # Nothing that is expected comes here. The resource must not be given up all the same.
+        logger.exception("a round failed in a way that nobody thought of")
+        operator.reconcile_errors.inc()
+        return MISHAP_S
+    finally:
+        operator.reconcile_durations.observe(time.monotonic() - began_s)
+    return outcome.again_s
+
+
+async def _first(wake: asyncio.Event, stopped: kopf.DaemonStopped, seconds: float) -> None:
+    """Return at news, at the end, or after *seconds*; after news, once the burst is over."""
+    ending = asyncio.ensure_future(stopped.wait())
+    waking = asyncio.create_task(wake.wait())
+    try:
+        await asyncio.wait({ending, waking}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if waking.done() and not ending.done():
+            await asyncio.wait({ending}, timeout=SETTLE_S)
+    finally:
+        ending.cancel()
+        waking.cancel()
+        await asyncio.gather(ending, waking, return_exceptions=True)
+
+
+async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo: kopf.Memo, **_: Any) -> None:
+    operator: Operator = memo.operator
+    _note_listing(operator, event)
+    operator.streams.saw(RESOURCE[2], str(body.metadata.namespace), body.metadata["resourceVersion"])
+    _note_claim(operator, event, body)
+    operator.others.pop(uid, None)
+    if event["type"] == "DELETED":
+        operator.orphans.hint()
+        await operator.connections.drop(uid)
+    elif not is_of_our_class(body, memo):
+        await operator.connections.drop(uid)
+        operator.others[uid] = str(body.metadata.namespace)
+    elif body.metadata.get("deletionTimestamp") and operator.finalizer in body.metadata.get("finalizers", ()):
+        # kopf takes the finalizer away after this, so it must not return before all is restored.
+        await _give_back(operator.reconciler(uid), body)
+    elif uid in operator.resources:
+        operator.resources[uid].wake.set()
+
+
+def _note_listing(operator: Operator, event: kopf.RawEvent) -> None:
+    """A watch that lists has begun anew, and never tells of what was deleted before."""
+    if event["type"] is None:
+        operator.census.hint()
+
+
+def _note_claim(operator: Operator, event: kopf.RawEvent, body: kopf.Body) -> None:
+    """What one resource asks for decides what younger ones may do."""
+    if event["type"] == "DELETED":
+        operator.claims.drop(body)
+        changed = True
+    else:
+        changed = operator.claims.put(body)
+    if changed:
+        operator.wake_namespace(str(body.metadata.get("namespace")))
+
+
+async def _give_back(reconciler: Reconciler, body: kopf.Body) -> None:
+    told: list[str] = []
+    while in_the_way := await _in_the_way(reconciler, body):
+        if in_the_way != told:
+            kopf.event(body, type="Warning", reason="RestoreFailed", message="; ".join(in_the_way)[:1000])
+        told = in_the_way
+        await asyncio.sleep(GIVE_BACK_S)
+
+
+async def _in_the_way(reconciler: Reconciler, body: kopf.Body) -> list[str]:
+    try:
+        return await reconciler.give_back(dict(body))
+    except ClusterError as error:
+        return [str(error)]
+    except Exception as error:
+        logger.exception("restoring failed in a way that nobody thought of")
+        return [str(error)]
+
+
+# -- autoscalers ----------------------------------------------------------------------------------------------------
+# No indices of kopf: while it fills them, each object wakes all others, for minutes where there are thousands.
+
+
+async def autoscaler_changed(event: kopf.RawEvent, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
+    _note_listing(memo.operator, event)
+    if event["type"] == "DELETED":
+        memo.operator.inventory.drop_autoscaler(body.metadata.namespace, body.metadata.name)
+    else:
+        memo.operator.inventory.put_autoscaler(body)
+
+
+# -- kopf itself ----------------------------------------------------------------------------------------------------
+
+
+async def cleanup(memo: kopf.Memo, **_: Any) -> None:
+    """End what kopf would else take for hung, and wait for: the feeds, and its own wait for the flag."""
+    memo.operator.ending.set()
+    await memo.operator.feeds.stop()
+
+
+def registry() -> kopf.OperatorRegistry:
+    """All handlers."""
+    found = kopf.OperatorRegistry()
+    kopf.daemon(*RESOURCE, registry=found, id="look-after", when=is_of_our_class)(look_after)
+    kopf.on.event(*RESOURCE, registry=found, id="resource-changed")(resource_changed)
+    kopf.on.event(*AUTOSCALERS, registry=found, id="autoscaler-changed")(autoscaler_changed)
+    kopf.on.cleanup(registry=found)(cleanup)
+    kopf.on.login(registry=found)(login)
+    return found
+
+
+class _NoDiffs(kopf.DiffBaseStorage):
+    """Keeps nothing of the objects: no handler asks what has changed, and to copy each costs more than all else."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        return
+
+
+def configure(resource_class: str = DEFAULT_CLASS) -> kopf.OperatorSettings:
+    """Settings for kopf: bounded everywhere, and under our own names."""
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True  # a Lease decides who acts; peering is no mutex
+    settings.scanning.disabled = True  # needs rights on CRDs and namespaces that nobody should have to give
+    settings.persistence.finalizer = finalizer_of(resource_class)
+    settings.persistence.diffbase_storage = _NoDiffs()
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.posting.reporting_component = "openrouter-guard"
+    settings.posting.event_name_prefix = "openrouter-guard-"
+    settings.watching.server_timeout = 240
+    settings.watching.client_timeout = 300
+    settings.watching.connect_timeout = 10
+    settings.watching.inactivity_timeout = 70  # a watch may be dead though its connection is not
+    settings.networking.request_timeout = 10
+    settings.networking.connect_timeout = 5
+    settings.networking.error_backoffs = (0.5, 1, 2, 4)  # a watch that stays broken ends us, and we begin anew
+    settings.background.instant_exit_timeout = 5
+    settings.background.cancellation_polling = 2
+    settings.process.ultimate_exiting_timeout = 25
+    return settings

@@ -1,0 +1,134 @@
+"""What was paused by a resource that is gone comes back, whoever paused it and whenever that was.
+
+So does a copy of a paused workload, made by hand or by a backup tool in another namespace or cluster: whoever paused
+the original knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from openrouter_operator.decisions.events import Event
+from openrouter_operator.decisions.workload_events import notice
+from openrouter_operator.kubernetes.client import Cluster, ClusterError, NotFound
+from openrouter_operator.workloads.inventory import Inventory
+from openrouter_operator.workloads.workload import Change, Pause, Workload, forgets, raised, restored
+
+from .apply import Changes
+
+__all__ = ["Orphans"]
+
+logger = logging.getLogger(__name__)
+
+AGAIN_S = 5.0
+SKEW_S = 5.0
+"""So far the clocks of the API server and of Redis may be apart."""
+
+
+class Orphans:
+    """Looks for paused workloads without an owner whenever something hints at one.
+
+    Args:
+        is_looked_after: Whether somebody looks after a resource, by its UID and namespace.
+        is_held: Whether a resource has paused a workload, by its UID, whatever is written on it by now.
+        let_go: Told the namespace where something was restored: others may want it.
+        tell: Told the event that is worth posting on a workload.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        inventory: Inventory,
+        is_looked_after: Callable[[str, str], bool],
+        is_held: Callable[[str], bool],
+        let_go: Callable[[str], None],
+        tell: Callable[[Workload, Event], None],
+    ) -> None:
+        self._cluster = cluster
+        self._inventory = inventory
+        self._is_looked_after = is_looked_after
+        self._is_held = is_held
+        self._let_go = let_go
+        self._tell = tell
+        self._ran_s: dict[str, float] = {}
+        self._changes = Changes(cluster, inventory)
+        self._hint = asyncio.Event()
+
+    def hint(self) -> None:
+        self._hint.set()
+
+    def saw(self, workload: Workload, *, is_gone: bool = False) -> None:
+        """Keep in mind when a workload was last seen to run (the API server's clock)."""
+        if is_gone:
+            self._ran_s.pop(workload.uid, None)
+        elif workload.pause is None and workload.copied is None:
+            self._ran_s[workload.uid] = self._cluster.now_s
+
+    async def sweep(self) -> None:
+        """Wait for a hint, then restore what there is to restore; what fails is tried again after a moment."""
+        await self._hint.wait()
+        self._hint.clear()
+        try:
+            ownerless = await self._ownerless(self._inventory.paused())
+            left = await self._restore([*ownerless, *self._inventory.copies()])
+        except ClusterError as error:
+            logger.warning("workloads of a vanished OpenRouterStatus wait: %s", error)
+            left = True
+        if left:
+            self.hint()
+            await asyncio.sleep(min(self._changes.due_in_s(), AGAIN_S))
+
+    async def _restore(self, found: Sequence[Workload]) -> bool:
+        """Whether something is still to be restored."""
+        wanted = list(map(self._change, found))
+        for change in await self._changes.make([change for change in wanted if change]):
+            if event := notice(change, "The operator", _why(change.workload)):
+                self._tell(change.workload, event)
+        left = {workload.uid for workload in (*self._inventory.paused(), *self._inventory.copies())}
+        done = [workload for workload in found if workload.uid not in left]
+        for workload in done:
+            logger.info("restored %s in %s: %s", workload, workload.namespace, _why(workload))
+        for namespace in {workload.namespace for workload in done}:
+            self._let_go(namespace)
+        return len(done) < len(found)
+
+    def _change(self, workload: Workload) -> Change | None:
+        if workload.copied is not None and self._inventory.is_over(workload.copied):
+            return forgets(workload)
+        if workload.pause and self._is_over(workload, workload.pause):
+            return forgets(workload)
+        return raised(workload) or restored(workload)
+
+    def _is_over(self, workload: Workload, pause: Pause) -> bool:
+        """Whether it has run since the pause began, and no late write of ours has paused it."""
+        return pause.at_s < self._ran_s.get(workload.uid, 0.0) - SKEW_S and not workload.is_our_value
+
+    async def _ownerless(self, paused: Iterable[Workload]) -> list[Workload]:
+        """Those whose owner the API server does not know (any more)."""
+        owners: dict[tuple[str, str], str] = {}
+        found = []
+        for workload in paused:
+            pause = workload.pause
+            if pause is None or pause.is_orphaned or self._is_looked_after(pause.owner_uid, workload.namespace):
+                continue
+            if self._is_held(workload.uid):
+                continue
+            owner = (workload.namespace, pause.owner)
+            if owner not in owners:
+                owners[owner] = await self._uid_of(*owner)
+            if owners[owner] != pause.owner_uid:
+                found.append(workload)
+        return found
+
+    async def _uid_of(self, namespace: str, name: str) -> str:
+        try:
+            found = await self._cluster.resource(namespace, name)
+        except NotFound:
+            return ""
+        return str(found["metadata"]["uid"])
+
+
+def _why(workload: Workload) -> str:
+    return "it is a copy of a paused one" if workload.copied else "its OpenRouterStatus is gone"

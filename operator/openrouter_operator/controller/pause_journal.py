@@ -1,0 +1,115 @@
+"""What one resource has paused, in case that a workload forgets it, or remembers something else.
+
+Who replaces a whole object (``kubectl replace``, Argo CD with ``Replace=true``) takes its annotations away, and it
+looks like one that was never paused. ``kubectl rollout undo`` puts the annotations of an older ReplicaSet in their
+place, which may tell of an outage that is long over. This is kept by the process alone, since it only tells whose
+change that was: what a workload needs to come back is on the workload itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from openrouter_operator.decisions.snapshot import Reading
+from openrouter_operator.decisions.targets import Candidate, Owner
+from openrouter_operator.workloads.workload import Change, Pause, Workload
+
+__all__ = ["Memory"]
+
+MEND_S = 60.0
+"""An annotation that somebody takes away is written again this often at the most."""
+
+NOTED_S = 10.0
+"""So long after it was written for a workload that is to come back, it comes back without it, too."""
+
+
+class Memory:
+    """The pauses of one resource, and what it has let go during this outage, by the UIDs of the workloads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._owner_uid = ""
+        self._pauses: dict[str, Pause] = {}
+        self._asked: dict[str, Pause] = {}
+        self._running_at_s: dict[str, float] = {}
+        self._released: dict[str, str] = {}
+        self._mended_s: dict[str, float] = {}
+        self._noted_s: dict[str, float] = {}
+
+    def recall(self, workload: Workload) -> Workload:
+        """The workload with what it has forgotten, and without what was not ours to remember."""
+        if workload.is_controlled:
+            return workload
+        if workload.pause is not None:
+            return self._corrected(workload, workload.pause)
+        if workload.damage or workload.released:
+            return workload
+        if workload.uid in self._released:
+            return replace(workload, released=self._released[workload.uid])
+        pause = self._pauses.get(workload.uid)
+        return workload if pause is None else self._reminded(workload, pause)
+
+    def _corrected(self, workload: Workload, written: Pause) -> Workload:
+        """What is written counts, unless it is older than what we know."""
+        known, asked = self._pauses.get(workload.uid), self._asked.get(workload.uid)
+        if any(ours is not None and written.is_same(ours) for ours in (known, asked)):
+            return workload  # asked: it was made, though its answer was lost
+        if known is not None:
+            # A later one of another resource is its own; any other is not what we wrote.
+            is_theirs = written.owner_uid != self._owner_uid and written.at_s >= known.at_s
+            return workload if is_theirs else self._reminded(workload, known)
+        is_over = written.at_s < self._running_at_s.get(workload.uid, 0.0) and written.owner_uid == self._owner_uid
+        if is_over and not workload.is_our_value:
+            return replace(workload, pause=None, has_litter=True)
+        return workload  # a late write of an operator that led before us is a pause like any other
+
+    def _reminded(self, workload: Workload, pause: Pause) -> Workload:
+        is_due = self._clock() - self._mended_s.get(workload.uid, float("-inf")) >= MEND_S
+        is_unkept = self._clock() - self._noted_s.get(workload.uid, float("-inf")) < NOTED_S
+        return replace(workload, pause=pause, is_stripped=True, is_mendable=is_due, is_unkept=is_unkept)
+
+    def holds(self, uid: str) -> bool:
+        """Whether the workload is known to be paused, whatever is written on it."""
+        return uid in self._pauses
+
+    def begin(self, reading: Reading) -> None:
+        """A round begins: what was let go in another outage may be paused in this one."""
+        if reading.is_fresh:
+            self._released = {uid: outage for uid, outage in self._released.items() if outage == reading.outage}
+
+    def asks(self, changes: Iterable[Change]) -> None:
+        """These changes are about to be asked for; the answer may be lost."""
+        self._asked |= {change.workload.uid: change.pause for change in changes if change.pause}
+
+    def made(self, changes: Iterable[Change]) -> None:
+        """These changes were made by ourselves."""
+        for change in changes:
+            uid = change.workload.uid
+            self._asked.pop(uid, None)
+            if change.released:
+                self._released[uid] = change.released
+            if change.pause is None:
+                self._pauses.pop(uid, None)
+                continue
+            self._pauses[uid] = change.pause
+            if change.workload.is_stripped and not change.is_written:
+                self._noted_s[uid] = self._clock()
+            if change.workload.is_stripped:
+                self._mended_s[uid] = self._clock()
+
+    def note(self, candidates: Iterable[Candidate], owner: Owner, now_s: float) -> None:
+        """Keep in mind what is paused now, and what runs; *now_s* is Redis' clock, as in a pause."""
+        self._owner_uid = owner.uid
+        pauses, running = dict[str, Pause](), dict[str, float]()
+        for candidate in candidates:
+            workload = candidate.workload
+            if workload.pause is None:
+                running[workload.uid] = now_s
+            elif candidate.is_paused_by(owner):
+                pauses[workload.uid] = workload.pause
+        self._pauses, self._running_at_s = pauses, running
+        self._asked = {uid: pause for uid, pause in self._asked.items() if uid in pauses or uid in running}
+        self._mended_s = {uid: at_s for uid, at_s in self._mended_s.items() if uid in pauses}
+        self._noted_s = {uid: at_s for uid, at_s in self._noted_s.items() if uid in pauses}

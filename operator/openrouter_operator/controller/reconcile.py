@@ -1,0 +1,433 @@
+"""One ``OpenRouterStatus``: gather what is known, decide, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from openrouter_guard.errors import StoreError
+from openrouter_guard.rules.override import OVERRIDE_MOST_S
+from openrouter_operator.decisions import contests, plan, workload_events
+from openrouter_operator.decisions import status as conditions
+from openrouter_operator.decisions import targets as candidates
+from openrouter_operator.decisions.events import Event, events
+from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.snapshot import Reading
+from openrouter_operator.decisions.status import Overriding, Round
+from openrouter_operator.decisions.summary import (
+    Failure,
+    Problem,
+    no_match,
+    not_installed,
+    not_pausable,
+    not_watched,
+    tally,
+)
+from openrouter_operator.decisions.targets import Candidate, Owner
+from openrouter_operator.kubernetes.client import Cluster, ClusterError, Conflict, NotFound, NotLeading
+from openrouter_operator.resource import overrides
+from openrouter_operator.resource import spec as specs
+from openrouter_operator.resource.access import Access
+from openrouter_operator.resource.precedence import Claims
+from openrouter_operator.resource.spec import InvalidSpec, Mode, NotAllowed, Options, Spec, Which
+from openrouter_operator.shared_state.feed import Feed, Unreadable
+from openrouter_operator.shared_state.resolver import Connections
+from openrouter_operator.workloads.inventory import Inventory
+from openrouter_operator.workloads.kinds import BY_NAME
+from openrouter_operator.workloads.workload import Change, Workload
+
+from .apply import Changes, backoff_s
+from .pause_journal import Memory
+
+__all__ = ["Outcome", "Reconciler", "Vanished"]
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 60.0
+"""How long to rest where neither news nor the time calls."""
+RETRY_S = 5.0
+_NOT_ALLOWED = Failure(
+    "OverrideNotAllowed",
+    "this namespace may not override this scope: the operator's configuration (operator.access) has to say so",
+)
+_TOO_LONG = Failure(
+    "OverrideFailed",
+    "the override does not stand: spec.override.until is more than 30 days ahead; name an earlier time",
+)
+_ENDED = Failure(
+    "OverrideEnded",
+    "the override had ended before it could stand, so nothing was overridden: name a later time in"
+    " spec.override.until (UTC ends in Z), or take spec.override out",
+)
+_GIVE_BACK = Goal(Step.RESUME, "Deleted", share=1.0)
+_NOTHING_KNOWN = Reading(record=None, now_s=0.0, is_fresh=False, last_known_s=0.0)
+
+
+class Vanished(ClusterError):
+    """The resource is gone, though nobody told us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a round came to: what to tell, and in how many seconds to look again at the latest."""
+
+    events: Sequence[Event]
+    again_s: float
+
+
+class Reconciler:
+    """Looks after one resource, whatever becomes of its spec.
+
+    Args:
+        let_go: Told the namespace where workloads were let go of: others may want them, and the watch, which shows
+            what is known already, is no news to them.
+
+    Attributes:
+        scope: The one that the resource asked for last.
+        is_flapping: Whether its breaker closed too often in vain to be trusted.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        inventory: Inventory,
+        connections: Connections,
+        claims: Claims,
+        access: Access,
+        let_go: Callable[[str], None] = lambda _namespace: None,
+        tell: Callable[[Workload, Event], None] = lambda _workload, _event: None,
+    ) -> None:
+        self.scope = ""
+        self.is_flapping = False
+        self._access = access
+        self._claims = claims
+        self._cluster = cluster
+        self._inventory = inventory
+        self._connections = connections
+        self._let_go = let_go
+        self._tell = tell
+        self._changes = Changes(cluster, inventory)
+        self._memory = Memory()
+        self._feed: Feed | Unreadable | None = None
+        self._latest: Mapping[str, Any] = {}
+        self._rolling: frozenset[str] = frozenset()
+        self._wrote_s = -conditions.COUNTERS_S
+        self._write_failures = 0
+        # A deletion must not restore what a round that is still under way pauses.
+        self._turn = asyncio.Lock()
+
+    def holds(self, uid: str) -> bool:
+        """Whether we have paused the workload, whatever is written on it by now."""
+        return self._memory.holds(uid)
+
+    @property
+    def progressed_s(self) -> float:
+        """When the last change of a workload was answered, monotonic clock."""
+        return self._changes.progressed_s
+
+    @property
+    def failing(self) -> int:
+        """How many workloads wait for another try."""
+        return len(self._changes.failures())
+
+    async def reconcile(self, resource: Mapping[str, Any]) -> Outcome:
+        """One round; *resource* is the object as last seen.
+
+        Raises:
+            NotLeading: If it is no longer ours to do.
+            Vanished: If the resource is gone.
+        """
+        async with self._turn:
+            resource = conditions.sound(self._newest(resource))
+            if resource["metadata"].get("deletionTimestamp"):
+                return Outcome((), IDLE_S)
+            old = resource.get("status") or {}
+            now, again_s = await self._round(resource, old)
+            new = conditions.status(old, now)
+            if not conditions.differs(old, new, since_write_s=time.monotonic() - self._wrote_s):
+                return Outcome((), again_s)
+            if await self._write(resource, new):
+                return Outcome(events(old, new), again_s)
+            return Outcome((), min(again_s, backoff_s(self._write_failures)))
+
+    async def give_back(self, resource: Mapping[str, Any]) -> list[str]:
+        """Restore all that the resource has paused; what is in the way, empty if nothing is left to do.
+
+        Raises:
+            NotLeading: If it is no longer ours to do.
+        """
+        async with self._turn:
+            resource = conditions.sound(resource)
+            await self._withdraw(resource)
+            owner, namespace = _owner(resource), resource["metadata"]["namespace"]
+            orphans = specs.is_left_paused(resource)
+            if orphans:
+                await self._make(plan.orphaned(self._candidates(namespace, owner, None), owner), owner, "Orphaned")
+            else:
+                await self._restore(namespace, owner, "it is deleted", self._last_words(resource))
+            left = [c.workload for c in self._candidates(namespace, owner, None) if c.is_paused_by(owner)]
+            if orphans:
+                left = [workload for workload in left if workload.pause and not workload.pause.is_orphaned]
+            if not left and self._feed is not None:
+                self._feed.tell(f"{namespace}/{owner.name}", ())
+            failures = self._changes.failures()
+            going = "it is not as it was seen; tried again"
+            return [f"{w}: {failures[w.uid].message if w.uid in failures else going}" for w in left if not w.is_going]
+
+    # -- one round ----------------------------------------------------------------------------------------------
+
+    async def _round(self, resource: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[Round, float]:
+        """What the round came to, and in how many seconds the next one is due."""
+        namespace, generation = resource["metadata"]["namespace"], resource["metadata"]["generation"]
+        owner = _owner(resource)
+        self._rolling = conditions.rolling(old)
+        try:
+            spec = self._allowed(specs.parse(resource.get("spec")), namespace)
+        except NotAllowed as error:
+            # What it paused while it was allowed to must not wait for somebody to notice.
+            await self._restore(namespace, owner, "its scope is no longer allowed here")
+            return self._invalid(generation, error, self._candidates(namespace, owner, None), owner), RETRY_S
+        except InvalidSpec as error:
+            return self._invalid(generation, error, self._candidates(namespace, owner, None), owner), IDLE_S
+        self.scope = spec.scope
+        feed = await self._connections.of(owner.uid, namespace, spec)
+        if self._feed is not None and self._feed is not feed:
+            self._feed.tell(f"{namespace}/{owner.name}", ())
+        self._feed = feed
+        override = await self._override(feed, resource, spec)
+        dated_s = self._cluster.now_s
+        reading = _since_before(feed.read(), old, dated_s)
+        self._memory.begin(reading)
+        before = self._candidates(namespace, owner, spec)
+        goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner, reading))
+        self.is_flapping = goal.reason == plan.FLAPPING
+        wanted = plan.changes(goal, owner, reading, before)
+        why = reading.cause if goal.step is Step.PAUSE and reading.cause else goal.reason
+        await self._make([] if spec.dry_run else wanted, owner, why, workload_events.until(spec, goal, reading))
+        after = self._candidates(namespace, owner, spec) if wanted else before
+        self._memory.note(after, owner, reading.now_s)
+        now = Round(
+            generation=generation,
+            spec=spec,
+            reading=reading,
+            goal=goal,
+            tally=tally(
+                after,
+                owner,
+                reading.outage,
+                self._changes.failures(),
+                self._unwatched(spec),
+                self._unmatched(namespace, spec),
+            ),
+            is_settled=spec.dry_run or not (wanted and plan.changes(goal, owner, reading, after)),
+            would=tuple(map(str, wanted)) if spec.dry_run else (),
+            took_s=feed.now_s - reading.now_s,
+            override=override,
+            dated_s=dated_s,
+        )
+        paused = [str(c.workload) for c in after if c.is_paused_by(owner)]
+        feed.tell(f"{namespace}/{owner.name}", paused)
+        next_at_s = min(goal.next_at_s or math.inf, contests.next_contest_s(after, owner))
+        due_s = max(next_at_s - feed.now_s, 0.0)
+        return now, min(due_s, self._changes.due_in_s(), RETRY_S if override.failure else IDLE_S)
+
+    def _invalid(self, generation: int, why: InvalidSpec, candidates: Sequence[Candidate], owner: Owner) -> Round:
+        return Round(
+            generation=generation,
+            spec=Spec(mode=Mode.OBSERVE),
+            reading=replace(_NOTHING_KNOWN, now_s=self._cluster.now_s, error=str(why)),
+            goal=Goal(Step.KEEP, "InvalidSpec"),
+            tally=tally(candidates, owner, "", {}),
+            invalid=str(why),
+        )
+
+    async def _restore(self, namespace: str, owner: Owner, why: str, reading: Reading = _NOTHING_KNOWN) -> None:
+        found = self._candidates(namespace, owner, None)
+        await self._make(plan.changes(_GIVE_BACK, owner, reading, found), owner, why)
+
+    def _last_words(self, resource: Mapping[str, Any]) -> Reading:
+        """What the last resource of a scope says of it as it goes: that no outage concerns the namespace any more."""
+        metadata = resource["metadata"]
+        with suppress(InvalidSpec):
+            scope = specs.parse(resource.get("spec")).scope
+            if scope not in self._claims.scopes(metadata["namespace"], besides=metadata["uid"]):
+                return replace(_NOTHING_KNOWN, scope=scope, is_fresh=True)
+        return _NOTHING_KNOWN
+
+    async def _make(self, wanted: Sequence[Change], owner: Owner, why: str, until: str = "") -> None:
+        self._memory.asks(wanted)
+        made = await self._changes.make(wanted)
+        self._memory.made(made)
+        for change in made:
+            if event := workload_events.notice(change, f"OpenRouterStatus {owner.name}", why, until):
+                self._tell(change.workload, event)
+        for namespace in {change.workload.namespace for change in made if change.pause is None}:
+            self._let_go(namespace)
+
+    def _allowed(self, spec: Spec, namespace: str) -> Spec:
+        if not self._access.may_use(namespace, spec.scope):
+            raise NotAllowed(
+                f"spec.scope: namespace {namespace} may not use scope {spec.scope!r}: the operator's configuration"
+                " (operator.access) has to say so"
+            )
+        return spec
+
+    async def _override(self, feed: Feed | Unreadable, resource: Mapping[str, Any], spec: Spec) -> Overriding:
+        """Apply what the spec asks for, once for each generation; withdraw it when the spec does not any more."""
+        metadata = resource["metadata"]
+        applied = ((resource.get("status") or {}).get("override") or {}).get("appliedGeneration")
+        wish = overrides.wished(spec.override, _who(resource))
+        if not (wish or applied) or spec.dry_run or spec.suspend or applied == metadata["generation"]:
+            return Overriding(applied)
+        if not self._access.may_override(metadata["namespace"], spec.scope):
+            return Overriding(None, _NOT_ALLOWED if wish else None)
+        if wish and wish.until_s > feed.now_s + OVERRIDE_MOST_S:
+            return Overriding(applied, _TOO_LONG)
+        if wish and wish.until_s <= feed.now_s and not applied:
+            return Overriding(None, _ENDED)
+        try:
+            await feed.override(wish, _who(resource))
+        except StoreError as error:
+            return Overriding(applied, Failure("OverrideFailed", f"the override does not stand yet: {error}"))
+        return Overriding(metadata["generation"] if wish else None)
+
+    async def _withdraw(self, resource: Mapping[str, Any]) -> None:
+        """End the override that a resource which goes has set; if Redis is away, it ends by itself at its time."""
+        if not ((resource.get("status") or {}).get("override") or {}).get("appliedGeneration"):
+            return
+        try:
+            spec = specs.parse(resource.get("spec"))
+            feed = await self._connections.of(resource["metadata"]["uid"], resource["metadata"]["namespace"], spec)
+            await feed.override(None, _who(resource))
+        except (StoreError, InvalidSpec) as error:
+            logger.warning("the override of %s is not withdrawn: %s", _who(resource), error)
+
+    def _candidates(self, namespace: str, owner: Owner, spec: Spec | None) -> list[Candidate]:
+        """The workloads that the spec names, and those that we have paused; without a spec only the latter."""
+        found = []
+        for workload in map(self._memory.recall, self._inventory.of(namespace)):
+            options = spec.options(workload) if spec is not None else None
+            candidate = Candidate(
+                workload,
+                is_matched=options is not None,
+                options=options or Options(),
+                has_worked=self._has_worked(workload),
+            )
+            is_marked = workload.has_litter or bool(workload.released)
+            if candidate.is_matched or candidate.is_paused_by(owner) or is_marked:
+                found.append(candidate)
+        return self._with_surroundings(namespace, owner, found)
+
+    def _with_surroundings(self, namespace: str, owner: Owner, found: Sequence[Candidate]) -> list[Candidate]:
+        """With what others have to do with them: autoscalers, KEDA, and older resources."""
+        autoscaled, kedas = self._inventory.autoscaled(namespace), self._inventory.scaled_by_keda(namespace)
+        rollouts, older = self._inventory.emptied_by_rollouts(namespace), self._claims.before(namespace, owner.uid)
+        if not (autoscaled or kedas or rollouts or older):
+            return list(found)
+
+        def whole(candidate: Candidate) -> Candidate:
+            workload = candidate.workload
+            place = (workload.kind.name, workload.name)
+            autoscaler = autoscaled.get(place)
+            behind = self._inventory.at(namespace, workload.scales) if workload.scales else None
+            return replace(
+                candidate,
+                has_autoscaler=autoscaler is not None,
+                autoscaler_min=autoscaler.least if autoscaler else 1,
+                is_kedas=place in kedas,
+                is_rollouts=place in rollouts,
+                pods_behind=behind.pods if behind else None,
+                traits_behind=behind.traits if behind else frozenset(),
+                has_worked=self._has_worked(workload, behind),
+                claimed_by=next((claim.name for claim in older if claim.spec.matches(workload)), ""),
+            )
+
+        return list(map(whole, found))
+
+    def _has_worked(self, workload: Workload, behind: Workload | None = None) -> bool:
+        """What was told before this process began holds for as long as it is told."""
+        return str(workload) in self._rolling or self._inventory.has_worked(behind or workload)
+
+    def _unwatched(self, spec: Spec) -> list[Problem]:
+        """The kinds in the spec that nobody watches."""
+        lacking = {str(t): t for t in spec.targets if not any(map(t.is_of, self._inventory.kinds))}
+        return [self._why_unwatched(kind, lacking[kind]) for kind in sorted(lacking)]
+
+    def _why_unwatched(self, kind: str, target: Which) -> Problem:
+        if target.is_plain and target.kind not in BY_NAME:
+            return not_pausable(kind)
+        unusable = [why for name, why in self._inventory.unusable.items() if target.may_be_of(name)]
+        if unusable:
+            return not_pausable(kind, unusable[0])
+        return not_installed(kind) if any(map(target.may_be_of, self._inventory.absent)) else not_watched(kind)
+
+    def _unmatched(self, namespace: str, spec: Spec) -> list[Problem]:
+        """The targets and exclusions, of kinds that are watched, that name no workload of the namespace."""
+        here = list(self._inventory.of(namespace))
+        fields: Sequence[tuple[str, Sequence[Which]]] = (("targets", spec.targets), ("exclude", spec.exclude))
+        return [
+            no_match(f"spec.{name}[{nth}]", f"there is no {which.words} in namespace {namespace}")
+            for name, named in fields
+            for nth, which in enumerate(named)
+            if not which.annotated
+            and any(map(which.is_of, self._inventory.kinds))
+            and not any(map(which.matches, here))
+        ]
+
+    # -- the status ---------------------------------------------------------------------------------------------
+
+    def _newest(self, seen: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the watch shows, or a later answer of the API server that the watch has not caught up with."""
+        if not self._latest or _version(seen) >= _version(self._latest):
+            return seen
+        return self._latest
+
+    async def _write(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+        name, namespace = resource["metadata"]["name"], resource["metadata"]["namespace"]
+        try:
+            try:
+                self._latest = await self._cluster.write_status(resource, status)
+            except Conflict:
+                self._latest = await self._cluster.resource(namespace, name)
+                return False
+        except NotLeading:
+            raise
+        except NotFound:
+            raise Vanished(f"OpenRouterStatus {namespace}/{name} is gone") from None
+        except ClusterError as error:
+            self._write_failures += 1
+            if self._write_failures == 1:
+                logger.warning("the status of %s/%s cannot be written: %s", namespace, name, error)
+            return False
+        self._wrote_s, self._write_failures = time.monotonic(), 0
+        return True
+
+
+def _since_before(reading: Reading, old: Mapping[str, Any], dated_s: float) -> Reading:
+    """A state that could not be read before this process began has been unknown for longer than that.
+
+    *dated_s* is now, by the clock of the conditions, which may be another one than that of the reading.
+    """
+    before_s = conditions.unknown_since_s(old)
+    if reading.is_fresh or before_s is None:
+        return reading
+    return replace(reading, last_known_s=min(reading.last_known_s, reading.now_s - (dated_s - before_s)))
+
+
+def _who(resource: Mapping[str, Any]) -> str:
+    """As whom a resource overrides, for the history and the status."""
+    return f"OpenRouterStatus {resource['metadata']['namespace']}/{resource['metadata']['name']}"
+
+
+def _owner(resource: Mapping[str, Any]) -> Owner:
+    return Owner(resource["metadata"]["uid"], resource["metadata"]["name"])
+
+
+def _version(resource: Mapping[str, Any]) -> int:
+    return int(resource["metadata"]["resourceVersion"])

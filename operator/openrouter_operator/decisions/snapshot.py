@@ -1,0 +1,104 @@
+"""What is known of a scope at one moment; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from openrouter_guard.keys import DEFAULT_SCOPE
+from openrouter_guard.rules.breaker import Closed, Phase
+from openrouter_guard.rules.codec import iso
+from openrouter_guard.rules.override import Override
+from openrouter_guard.rules.parsing import line_of
+from openrouter_guard.rules.shared_state import Record
+
+__all__ = ["Reading", "readable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is known of a scope. Times are Unix seconds of the Redis server's clock.
+
+    Attributes:
+        record: As last read; None where nothing is known.
+        is_fresh: Whether it is the present state; else it is the last known one.
+        last_known_s: When it last was the present state.
+        since_s: When the breaker came into its state.
+        error: Why the state cannot be read; empty if it can.
+        scope: Whose state it is.
+    """
+
+    record: Record | None
+    now_s: float
+    is_fresh: bool
+    last_known_s: float
+    since_s: float = 0.0
+    error: str = ""
+    scope: str = DEFAULT_SCOPE
+
+    @property
+    def phase(self) -> Phase | None:
+        return self.record.phase(self.now_s) if self.record else None
+
+    @property
+    def outage(self) -> str:
+        """The present outage, named by the scope and the time it began; empty while calls may go.
+
+        Where a person has forced the breaker open, by the time that this ends.
+        """
+        if self.record is None:
+            return ""
+        if self.phase is Phase.CLOSED:
+            limited_s = self.limited_until_s
+            return f"{self.scope}/limited until {iso(limited_s)}" if limited_s else ""
+        forced = self.override
+        at_s = forced.until_s if forced else getattr(self.record.breaker, "opened_at_s", 0.0)
+        return f"{self.scope}/{iso(at_s)}"
+
+    @property
+    def closed_at_s(self) -> float:
+        """When the breaker last closed; 0 if that is not known, or lies ahead for a clock that was set back."""
+        moves = self.record.transitions if self.record else ()
+        closings = (move.at_s for move in moves if move.after is Phase.CLOSED and move.at_s <= self.now_s)
+        return max(closings, default=0.0)
+
+    @property
+    def limited_until_s(self) -> float:
+        """Until when calls are rate limited; 0 if they are not."""
+        until_s = self.record.upstream.limited_until_s if self.record else 0.0
+        return until_s if until_s > self.now_s else 0.0
+
+    @property
+    def override(self) -> Override | None:
+        """What a person decided over the breaker's head, while it stands."""
+        return self.record.standing(self.now_s) if self.record else None
+
+    @property
+    def cause(self) -> str:
+        """Why calls may not go, in a word or as a person said it; empty while they may."""
+        forced = self.override
+        if forced is not None:
+            return f"{forced.kind} by {forced.who} ({forced.why})"
+        return str(getattr(self.record.breaker, "reason", "")) if self.record else ""
+
+    @property
+    def is_on_probation(self) -> bool:
+        """Whether only health checks have closed the breaker."""
+        return self.record is not None and getattr(self.record.breaker, "on_probation", False)
+
+    @property
+    def epoch(self) -> int:
+        return self.record.epoch if self.record else 0
+
+
+def readable(record: Record) -> Record:
+    """The record with each text as one short line: it goes into conditions, events and logs.
+
+    Anybody who can write to Redis, and any upstream, may have put anything into it.
+    """
+    forced, breaker = record.override, record.breaker
+    if forced is not None:
+        forced = replace(forced, who=line_of(forced.who), why=line_of(forced.why))
+    if not isinstance(breaker, Closed):
+        breaker = replace(breaker, reason=line_of(breaker.reason))
+    upstream = replace(record.upstream, message=line_of(record.upstream.message))
+    return replace(record, upstream=upstream, breaker=breaker, override=forced)

@@ -1,0 +1,405 @@
+"""What the status says: pure functions of what is seen and of what is going on.
+
+Conditions follow the conventions of Kubernetes: ``reason`` is a word that machines may rely on, ``message`` is for
+whoever runs ``kubectl describe``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
+from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.shared_state import Record
+from openrouter_operator.resource.overrides import ACTIONS
+from openrouter_operator.resource.spec import Spec
+
+from .plan import FLAPPING, Goal, Step
+from .snapshot import Reading
+from .summary import PROBLEMS_SHOWN, Failure, Problem, Tally
+from .targets import ROLLOUT
+
+__all__ = [
+    "UNKNOWN",
+    "Round",
+    "differs",
+    "is_true",
+    "status",
+    "unknown_since_s",
+]
+
+COUNTERS_S = 120.0
+"""Counters alone are written this often at the most."""
+UPSTREAM_S = 15.0
+"""So is what single answers of the upstream say, which differs from call to call while only some of them fail."""
+UNKNOWN = "unknown"
+_ACTIONS = {kind: action for action, kind in ACTIONS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Overriding:
+    """What became of the override in a spec: the generation that was applied, or why it was not."""
+
+    generation: int | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one reconcile came to.
+
+    Attributes:
+        is_settled: Whether the goal is reached: nothing is left to change.
+        invalid: Why the spec cannot be carried out; empty if it can.
+        took_s: How long it took to make its changes.
+        would: What a dry run would have changed.
+        override: What became of the override in the spec.
+        dated_s: When that was, Unix seconds by the API server's clock, which every process knows: Redis' own, which
+            the reading goes by, nobody knows who starts while it is away. None for that of the reading.
+    """
+
+    generation: int
+    spec: Spec
+    reading: Reading
+    goal: Goal
+    tally: Tally
+    is_settled: bool = True
+    invalid: str = ""
+    took_s: float = 0.0
+    would: tuple[str, ...] = ()
+    override: Overriding = Overriding()
+    dated_s: float | None = None
+
+    @property
+    def ended_s(self) -> float:
+        """When all was answered, by the clock of the reading, which the round began with."""
+        return self.reading.now_s + self.took_s
+
+
+# -- the status -----------------------------------------------------------------------------------------------------
+
+
+def status(old: Mapping[str, Any], now: Round) -> dict[str, Any]:
+    """The status that follows *old*."""
+    conditions = {entry["type"]: entry for entry in old.get("conditions") or ()}
+    at = _second(now.reading.now_s if now.dated_s is None else now.dated_s)
+    written = {
+        "observedGeneration": now.generation,
+        "upstream": _upstream(now.reading),
+        "breaker": _breaker(now.reading),
+        "targets": _targets(now),
+        "problems": [problem._asdict() for problem in now.tally.problems],
+        "conditions": [
+            _condition(kind, *check(now), before=conditions.get(kind), generation=now.generation, at=at)
+            for kind, check in _CONDITIONS.items()
+        ],
+    }
+    if sum(now.tally.reasons.values()) > PROBLEMS_SHOWN:
+        written["problemCounts"] = dict(sorted(now.tally.reasons.items()))
+    if now.spec.dry_run:
+        written["wouldChange"] = list(now.would[:PROBLEMS_SHOWN])
+    if now.tally.is_paused:
+        written["progress"] = _progress(now)
+    if override := _override(now):
+        written["override"] = override
+    return written | _spans(old, now)
+
+
+def differs(old: Mapping[str, Any], new: Mapping[str, Any], *, since_write_s: float) -> bool:
+    """Whether to write it: at once, but for what changes all the time."""
+    return _weighed(old, since_write_s) != _weighed(new, since_write_s)
+
+
+def _weighed(status: Mapping[str, Any], since_write_s: float) -> dict[str, Any]:
+    """The part of the status that is worth a write by now."""
+    weighed = dict(status)
+    if since_write_s < COUNTERS_S:
+        weighed["breaker"] = {k: v for k, v in (status.get("breaker") or {}).items() if k != "failures"}
+    if since_write_s < UPSTREAM_S:
+        weighed.pop("upstream", None)
+        weighed["conditions"] = [_without_upstream(entry) for entry in status.get("conditions") or ()]
+    return weighed
+
+
+def _without_upstream(entry: Mapping[str, Any]) -> dict[str, Any]:
+    quotes = entry["type"] == "UpstreamAvailable"
+    return {name: value for name, value in entry.items() if not (quotes and name == "message")}
+
+
+def _upstream(reading: Reading) -> dict[str, Any]:
+    if reading.record is None:
+        return {"state": UNKNOWN}
+    upstream = reading.record.upstream
+    limited = upstream.limited_until_s > reading.now_s
+    reset = {"rateLimitReset": iso(upstream.limited_until_s)} if limited else {}
+    return {"state": upstream.state.value, "message": upstream.message} | reset
+
+
+def _breaker(reading: Reading) -> dict[str, Any]:
+    record = reading.record
+    if record is None or reading.phase is None:
+        return {"state": UNKNOWN}
+    shown = {
+        "state": reading.phase.value if reading.is_fresh else UNKNOWN,
+        "failures": record.breaker.failures,
+        "since": _second(reading.since_s),
+        "epoch": record.epoch,
+        **_outage(record, reading),
+    }
+    return {name: value for name, value in shown.items() if value != ""}
+
+
+def _outage(record: Record, reading: Reading) -> dict[str, Any]:
+    forced = reading.override
+    if forced is not None:
+        since = {"openedAt": _second(reading.since_s), "retryAt": _second(forced.until_s)} if forced.is_open else {}
+        return {"reason": forced.kind.value} | since
+    match record.breaker:
+        case Closed():
+            return {}
+        case Open(reason=reason, opened_at_s=opened_s, until_s=until_s):
+            retry = {"retryAt": _second(until_s)} if reading.phase is Phase.OPEN else {}
+            return {"reason": reason, "openedAt": _second(opened_s)} | retry
+        case HalfOpen(reason=reason, opened_at_s=opened_s):
+            return {"reason": reason, "openedAt": _second(opened_s)}
+
+
+def _override(now: Round) -> dict[str, Any]:
+    """What stands, whoever decided it, and which generation of the spec has been applied."""
+    shown: dict[str, Any] = {}
+    standing = now.reading.override
+    if standing is not None:
+        action = _ACTIONS[standing.kind]
+        until = _second(standing.until_s)
+        shown = {"action": action.value, "by": standing.who, "reason": standing.why, "until": until}
+    return shown | ({"appliedGeneration": now.override.generation} if now.override.generation else {})
+
+
+def _progress(now: Round) -> dict[str, Any]:
+    """How far a pause or its end has come, in pods."""
+    next_at = {} if now.goal.next_at_s is None else {"nextAt": _second(now.goal.next_at_s)}
+    shown = {"step": now.goal.step.value, "reason": now.goal.reason}
+    return shown | {"pods": now.tally.pods, "originalPods": now.tally.original_pods} | next_at
+
+
+def _targets(now: Round) -> dict[str, Any]:
+    tally = now.tally
+    words = [FLAPPING] if now.goal.reason == FLAPPING else []
+    words += [ROLLOUT] if tally.reasons.get(ROLLOUT) else []
+    return {
+        "matched": tally.matched,
+        "paused": tally.paused,
+        "resuming": tally.resuming,
+        "skipped": tally.matched - tally.able,
+        "failed": tally.failed,
+        "summary": " ".join((f"{tally.paused}/{tally.able}", *words)),
+    } | ({"contested": len(tally.contested)} if tally.contested else {})
+
+
+def _spans(old: Mapping[str, Any], now: Round) -> dict[str, Any]:
+    """``lastPause`` and ``lastResume``: when the last ones began, why, and how long they took."""
+    was_paused = is_true(old, "Paused")
+    now_s, counts = now.reading.now_s, now.tally
+    pause, resume = dict(old.get("lastPause") or {}), dict(old.get("lastResume") or {})
+    if counts.is_paused and not was_paused:
+        pause = {"startedAt": _second(now_s), "reason": _why(now)}
+    if counts.is_paused and now.goal.step is Step.RESUME and resume.get("startedAt", "") < pause.get("startedAt", ""):
+        resume = {"startedAt": _second(now_s), "reason": now.goal.reason}
+    if counts.paused and counts.paused == counts.able and "durationSeconds" not in pause:
+        pause["durationSeconds"] = _lasted_s(pause, now.ended_s)
+    if was_paused and not counts.is_paused:
+        if "durationSeconds" in resume or not resume:
+            resume = {"startedAt": _second(now_s), "reason": now.goal.reason}
+        resume["durationSeconds"] = _lasted_s(resume, now.ended_s)
+    return {name: span for name, span in (("lastPause", pause), ("lastResume", resume)) if span}
+
+
+def _lasted_s(span: Mapping[str, Any], now_s: float) -> float:
+    return round(max(now_s - unix_s(span.get("startedAt")), 0.0), 1)
+
+
+def _why(now: Round) -> str:
+    return now.reading.cause or now.goal.reason
+
+
+def _second(at_s: float) -> str:
+    """Whole seconds, as Kubernetes writes times; empty for never."""
+    return iso(float(int(at_s))).replace("+00:00", "Z")
+
+
+# -- the conditions -------------------------------------------------------------------------------------------------
+
+_Said = tuple[str, str, str]
+"""Status, reason and message."""
+
+
+def _ready(now: Round) -> _Said:
+    if now.invalid:
+        return "False", "InvalidSpec", now.invalid
+    if now.tally.failed:
+        first = next((p for p in now.tally.problems), None)
+        return "False", "TargetsFailed", f"{_workloads(now.tally.failed)} could not be changed; {_line(first)}"
+    if now.override.failure:
+        return "False", now.override.failure.reason, now.override.failure.message
+    if now.tally.unwatched:
+        return "False", now.tally.unwatched[0].reason, _line(now.tally.unwatched[0])
+    if now.tally.unmatched:
+        return "False", "NoMatch", _line(now.tally.unmatched[0])
+    if now.tally.contested:
+        return "False", "Contested", _line(now.tally.contested[0])
+    if not now.reading.is_fresh:
+        return "Unknown", "StateUnknown", _stale(now.reading)
+    if now.spec.dry_run:
+        return "True", "DryRun", _would(now.would)
+    if now.spec.suspend:
+        return "True", "Suspended", "spec.suspend is true: the state is shown and nothing is changed"
+    if not now.spec.targets:
+        return "True", "CarriedOut", "The state is shown; the spec names no workloads"
+    if not now.tally.matched:
+        return "True", "NoTargets", "No workload in this namespace matches spec.targets"
+    return "True", "CarriedOut", _going_on(now)
+
+
+def _would(changes: Sequence[str]) -> str:
+    such = f", such as {changes[0]}" if changes else ""
+    return f"spec.dryRun is true: {_workloads(len(changes))} would be changed now{such}"
+
+
+def _workloads(count: int) -> str:
+    return "1 workload" if count == 1 else f"{count} workloads"
+
+
+def _line(problem: Problem | None) -> str:
+    return f"{problem.target}: {problem.message}" if problem else "see problems"
+
+
+def _reconciling(now: Round) -> _Said:
+    under_way = not now.is_settled or now.tally.resuming > 0
+    return ("True", "InProgress", _going_on(now)) if under_way else ("False", "Done", "Nothing is under way")
+
+
+def _stalled(now: Round) -> _Said:
+    if now.invalid:
+        return "True", "InvalidSpec", now.invalid
+    return "False", "Progressing", "The spec can be carried out"
+
+
+def _upstream_available(now: Round) -> _Said:
+    reading = now.reading
+    if not reading.is_fresh or reading.record is None:
+        return "Unknown", "StateUnknown", _stale(reading)
+    upstream = reading.record.upstream
+    if reading.phase is not Phase.CLOSED:
+        reason = "BreakerOpen" if reading.phase is Phase.OPEN else "BreakerHalfOpen"
+        return "False", reason, f"{_why(now)}: {upstream.message}"
+    if upstream.limited_until_s > reading.now_s:
+        return "False", "RateLimited", f"Calls are not permitted before {_second(upstream.limited_until_s)}"
+    return "True", "BreakerClosed", "Calls go through"
+
+
+def _paused(now: Round) -> _Said:
+    if now.tally.is_paused:
+        return "True", now.goal.reason, _going_on(now)
+    return "False", now.goal.reason, "No workload is paused"
+
+
+def _state_fresh(now: Round) -> _Said:
+    if now.reading.is_fresh:
+        return "True", "Read", f"The state of scope {now.spec.scope!r} is read from Redis"
+    return "False", "NotReported" if not now.reading.error else "Unreadable", _stale(now.reading)
+
+
+def _stale(reading: Reading) -> str:
+    if reading.error:
+        return reading.error
+    return "Nobody has reported to this scope yet: check OPENROUTER_GUARD_SCOPE and REDIS_URL of workers and service"
+
+
+def _going_on(now: Round) -> str:
+    counts = now.tally
+    match now.goal.step:
+        case Step.PAUSE if counts.able:
+            return f"{counts.paused} of {_workloads(counts.able)} paused"
+        case Step.CANARY if now.goal.reason == FLAPPING:
+            return (
+                f"{_workloads(counts.paused)} still paused: the breaker closed too often in vain; to go on now, write"
+                " override ForceClosed (docs/operator.md)"
+            )
+        case Step.CANARY:
+            return f"{_workloads(counts.paused)} paused, {counts.resuming} with one pod that tests the upstream"
+        case Step.RESUME if counts.is_paused:
+            return f"{_workloads(counts.paused + counts.resuming)} coming back, at {now.goal.share:.0%} of their pods"
+        case Step.KEEP if counts.is_paused:
+            return f"{_workloads(counts.paused + counts.resuming)} still paused ({now.goal.reason})"
+        case _:
+            return f"{_workloads(counts.able)} running as before"
+
+
+_CONDITIONS = {
+    "Ready": _ready,
+    "Reconciling": _reconciling,
+    "Stalled": _stalled,
+    "UpstreamAvailable": _upstream_available,
+    "Paused": _paused,
+    "StateFresh": _state_fresh,
+}
+
+
+def _condition(
+    kind: str, state: str, reason: str, message: str, *, before: Mapping[str, Any] | None, generation: int, at: str
+) -> dict[str, Any]:
+    same = before is not None and before["status"] == state
+    return {
+        "type": kind,
+        "status": state,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": before["lastTransitionTime"] if same and before else at,
+        "observedGeneration": generation,
+    }
+
+
+def unknown_since_s(status: Mapping[str, Any]) -> float | None:
+    """Since when the state cannot be read, as an earlier round wrote it down; None if it could be then."""
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "StateFresh" and condition["status"] == "False":
+            return unix_s(condition["lastTransitionTime"])
+    return None
+
+
+_TEXTS: Mapping[str, Sequence[str]] = {
+    "conditions": ("type", "status", "reason", "message", "lastTransitionTime"),
+    "problems": ("target", "reason", "message"),
+}
+_NESTED = frozenset(("upstream", "breaker", "targets", "progress", "problemCounts", "override"))
+_SPANS = frozenset(("lastPause", "lastResume"))
+
+
+def sound(resource: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The resource with its status as far as that has our shape: an older schema may have let anything in."""
+    status = resource.get("status")
+    known = status if isinstance(status, Mapping) else {}
+    kept = {name: value for name, value in known.items() if name not in _NESTED or isinstance(value, Mapping)}
+    kept = {name: value for name, value in kept.items() if name not in _SPANS or _is_span(value)}
+    return {**resource, "status": kept | {name: _with_texts(known.get(name), _TEXTS[name]) for name in _TEXTS}}
+
+
+def _is_span(found: Any) -> bool:
+    return isinstance(found, Mapping) and isinstance(found.get("startedAt"), str)
+
+
+def _with_texts(found: Any, names: Sequence[str]) -> list[Mapping[str, Any]]:
+    items = found if isinstance(found, list) else []
+    return [i for i in items if isinstance(i, Mapping) and all(isinstance(i.get(name), str) for name in names)]
+
+
+def rolling(status: Mapping[str, Any]) -> frozenset[str]:
+    """The targets that an earlier round left alone for a rollout under way."""
+    problems = status.get("problems") or ()
+    return frozenset(each["target"] for each in problems if each["reason"] == ROLLOUT)
+
+
+def is_true(status: Mapping[str, Any], kind: str) -> bool:
+    return any(c["type"] == kind and c["status"] == "True" for c in status.get("conditions") or ())

@@ -1,0 +1,174 @@
+"""How many workloads are how, and what stands in the way of which: counted, without a word for the status; pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from openrouter_operator.workloads.workload import RESUME_TO, STAY, Pause, Workload
+
+from .targets import Candidate, Owner, skip
+
+__all__ = [
+    "PROBLEMS_SHOWN",
+    "Failure",
+    "Problem",
+    "Tally",
+    "no_match",
+    "not_installed",
+    "not_pausable",
+    "not_watched",
+    "tally",
+]
+
+PROBLEMS_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A change that the API server did not take."""
+
+    reason: str
+    message: str
+
+
+class Problem(NamedTuple):
+    """What stands in the way of one workload."""
+
+    target: str
+    reason: str
+    message: str
+
+
+def not_watched(kind: str) -> Problem:
+    """The spec names a kind that the operator is not to look after."""
+    words = (
+        "the operator does not look after this kind: mend the apiVersion if it is wrong, or add the kind to"
+        " operator.kinds of the chart (OPENROUTER_GUARD_KINDS)"
+    )
+    return Problem(kind, "KindNotWatched", words)
+
+
+def not_installed(kind: str) -> Problem:
+    """The spec names a kind that the operator is to look after, and the cluster does not have."""
+    words = "the cluster does not have this kind: install its CRD, and within a minute it is looked after"
+    return Problem(kind, "KindNotInstalled", words)
+
+
+def not_pausable(kind: str, why: str = "") -> Problem:
+    """The spec names a kind that has no number of replicas; *why* is what its CRD lacks."""
+    reason = why or f"Kubernetes gives a {kind.rpartition(' ')[2]} no number of replicas"
+    return Problem(kind, "KindNotPausable", f"{reason}, so it cannot be paused: take it out of spec.targets")
+
+
+def no_match(field: str, words: str) -> Problem:
+    """A target or an exclusion of the spec names what is not there; *field* is where it stands in the spec."""
+    return Problem(field, "NoMatch", f"{words}: mend the name or the labels, or take it out of the spec")
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Numbers of workloads; ``able`` is how many are paused or could be.
+
+    Attributes:
+        problems: The first few, what could not be changed before all else.
+        reasons: How many problems there are in all, by their reason.
+        pods: That run, or are to, of all paused workloads.
+        original_pods: That ran before.
+    """
+
+    matched: int
+    able: int
+    paused: int
+    resuming: int
+    failed: int
+    problems: tuple[Problem, ...] = ()
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    unwatched: tuple[Problem, ...] = ()
+    unmatched: tuple[Problem, ...] = ()
+    contested: tuple[Problem, ...] = ()
+    pods: int = 0
+    original_pods: int = 0
+
+    @property
+    def is_paused(self) -> bool:
+        return self.paused + self.resuming > 0
+
+
+def tally(
+    candidates: Sequence[Candidate],
+    owner: Owner,
+    outage: str,
+    failures: Mapping[str, Failure],
+    unwatched: Sequence[Problem] = (),
+    unmatched: Sequence[Problem] = (),
+) -> Tally:
+    """Count.
+
+    Args:
+        candidates: The workloads that the spec names, and those that are paused.
+        owner: For whom we act.
+        outage: The present one; empty for none.
+        failures: What could not be changed, by the UID of the workload.
+        unwatched: Kinds in the spec that nobody looks after.
+        unmatched: Targets and exclusions of the spec that name nothing.
+    """
+    matched = [c for c in candidates if c.is_matched]
+    ours = [c for c in candidates if c.is_paused_by(owner)]
+    up = [c for c in ours if c.workload.pause and c.workload.set_pods > c.paused_pods]
+    skips = [(c, skip(c, owner, outage)) for c in matched]
+    failed = sorted(
+        Problem(str(c.workload), failures[c.workload.uid].reason, failures[c.workload.uid].message)
+        for c in candidates
+        if c.workload.uid in failures
+    )
+    left_alone = sorted(Problem(str(c.workload), why.reason, why.message) for c, why in skips if why and why.message)
+    altered = sorted(_altered(c.workload) for c in ours if c.workload.is_altered)
+    fights = (_contested(c, c.workload.pause) for c in ours if c.workload.pause)
+    contested = tuple(problem for problem in fights if problem)
+    unclear = sorted(_unclear(c.workload) for c in candidates if c.workload.has_unclear_return)
+    problems = [*failed, *altered, *contested, *unclear, *unwatched, *unmatched, *left_alone]
+    return Tally(
+        matched=len(matched),
+        able=sum(why is None for _, why in skips),
+        paused=len(ours) - len(up),
+        resuming=len(up),
+        failed=len(failed),
+        problems=tuple(problems[:PROBLEMS_SHOWN]),
+        reasons=Counter(problem.reason for problem in problems),
+        unwatched=tuple(unwatched),
+        unmatched=tuple(unmatched),
+        contested=contested,
+        pods=sum(c.workload.set_pods for c in ours),
+        original_pods=sum(c.workload.original_pods for c in ours),
+    )
+
+
+def _altered(workload: Workload) -> Problem:
+    words = (
+        f"an admission policy or webhook made {workload.pods} of the {workload.set_pods} pods that were asked for; at"
+        f" the end of the pause it comes back with {workload.original_pods}: let the policy pass what"
+        " openrouter-guard writes"
+    )
+    return Problem(str(workload), "ChangedByAdmission", words)
+
+
+def _unclear(workload: Workload) -> Problem:
+    words = (
+        f"its annotation {RESUME_TO} is {workload.resume_to!r}: write a number of pods or {STAY!r} (of what is"
+        ' suspended, "0" or "stay"); until then it comes back as it was'
+    )
+    return Problem(str(workload), "ResumeUnclear", words)
+
+
+def _contested(candidate: Candidate, pause: Pause) -> Problem | None:
+    contest, workload = pause.contest, candidate.workload
+    # A manifest that was applied once is an upgrade, and nobody's fight.
+    if contest is None or (contest.times < 2 and not candidate.options.enforces):
+        return None
+    who, times = contest.by or "somebody", contest.times
+    words = f"{who!r} undoes its pause, put back {times} times: let it leave that field alone (docs/operator.md)"
+    words += ", or write onManualChange: Respect" if candidate.options.enforces else "; soon it is left to it"
+    return Problem(str(workload), "Contested", words)

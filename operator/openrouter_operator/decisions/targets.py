@@ -1,0 +1,205 @@
+"""The workloads that one ``OpenRouterStatus`` looks at, and why some of them are left alone; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from openrouter_guard.rules.breaker import Phase
+from openrouter_operator.resource.spec import Options
+from openrouter_operator.workloads.kinds import Trait
+from openrouter_operator.workloads.workload import OPT, Workload
+
+from .snapshot import Reading
+
+__all__ = ["ROLLOUT", "Candidate", "Owner", "Skip", "paused_since_s", "skip"]
+
+
+ROLLOUT = "RolloutInProgress"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The ``OpenRouterStatus`` for which we act."""
+
+    uid: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A workload that is ours to look at.
+
+    Attributes:
+        is_matched: Whether the spec names it; if not, it only comes back.
+        options: What the spec says about it.
+        has_autoscaler: Whether a HorizontalPodAutoscaler takes over as soon as one pod runs.
+        autoscaler_min: The fewest pods that this one leaves.
+        is_kedas: Whether a ScaledObject looks after its replicas.
+        is_rollouts: Whether a Rollout of Argo runs instead of it, and scales it to 0.
+        pods_behind: How many pods the workload has that it looks after; None if that is unknown.
+        traits_behind: What matters about that workload.
+        has_worked: Whether a pod of it may have been ready: where none ever was, a rollout has no good revision to
+            lose.
+        claimed_by: An older ``OpenRouterStatus`` that names it too; empty if there is none.
+    """
+
+    workload: Workload
+    is_matched: bool = True
+    has_autoscaler: bool = False
+    autoscaler_min: int = 1
+    options: Options = field(default_factory=Options)
+    is_kedas: bool = False
+    is_rollouts: bool = False
+    pods_behind: int | None = None
+    traits_behind: frozenset[Trait] = frozenset()
+    has_worked: bool = True
+    claimed_by: str = ""
+
+    def is_paused_by(self, owner: Owner) -> bool:
+        """Whether we have paused it; one of the same name takes over what its predecessor has left behind."""
+        pause = self.workload.pause
+        if pause is None:
+            return False
+        return pause.owner_uid == owner.uid or (pause.is_orphaned and pause.owner == owner.name)
+
+    @property
+    def stays(self) -> bool:
+        """Whether it may be paused in this mode at all: to hold is to leave pods that run."""
+        held = self.workload.kind.lever.held
+        return self.is_matched and not self.workload.has_unclear_opt and not (self.options.holds and held is None)
+
+    @property
+    def paused_pods(self) -> int:
+        return self.options.paused_replicas if self.workload.kind.lever.moves_pods else 0
+
+    @property
+    def comes_back_whole(self) -> bool:
+        """Whether it comes back in one step: an autoscaler takes over at the first pod; what is held has its pods."""
+        return self.has_autoscaler or (self.options.holds and self.workload.kind.lever.moves_pods)
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Why a matched workload is left alone; ``message`` is empty where that is no news."""
+
+    reason: str
+    message: str = ""
+
+
+def paused_since_s(candidates: Iterable[Candidate], owner: Owner, reading: Reading) -> float | None:
+    """When the present pause began; None if nothing is paused.
+
+    One of before the breaker last closed is over, whatever an annotation says that came back since: while the breaker
+    is open again, what it left counts from that closing. One that an undone rollout has brought back is none, where
+    nobody knows the one that it stands in place of.
+    """
+    ours = (c.workload for c in candidates if c.is_paused_by(owner))
+    pauses = [each.pause for each in ours if not each.is_undone or each.is_stripped]
+    since_s = min((pause.at_s for pause in pauses if pause), default=None)
+    return since_s if since_s is None or reading.phase is Phase.CLOSED else max(since_s, reading.closed_at_s)
+
+
+def skip(candidate: Candidate, owner: Owner, outage: str) -> Skip | None:
+    """Why the workload is not paused by us, None if it is or may be."""
+    if candidate.is_paused_by(owner):
+        return None
+    found = (rule(candidate, outage) for rule in _SKIPS)
+    return next((why for why in found if why is not None), None)
+
+
+def _skip_others(candidate: Candidate, _outage: str) -> Skip | None:
+    workload, pause = candidate.workload, candidate.workload.pause
+    if workload.has_unclear_opt:
+        words = f'its annotation {OPT} is {workload.opt!r}: write "true" or "false"; until then it is left alone'
+        return Skip("PauseUnclear", words)
+    if pause is not None:
+        return Skip(
+            "PausedByOther", f"OpenRouterStatus {pause.owner} has paused it: let only one of the two match it"
+        )
+    if candidate.claimed_by:
+        words = f"OpenRouterStatus {candidate.claimed_by}, which is older, matches it too: let only one of them do so"
+        return Skip("MatchedByOther", words)
+    if workload.damage:
+        return Skip("AnnotationDamaged", f"{workload.damage}: set the replicas by hand and remove the annotation")
+    if workload.is_keda_run:
+        # They come and go all the time, as those of a CronJob do.
+        return Skip("StartedByScaledJob")
+    if workload.is_controlled:
+        return Skip("ControlledByOwner", "another object controls its replicas: name that object instead")
+    if candidate.is_kedas:
+        return Skip("ScaledByKeda", "a ScaledObject of KEDA scales it: name the ScaledObject instead")
+    if candidate.is_rollouts:
+        words = "a Rollout of Argo runs instead of it (spec.workloadRef) and scales it to 0: name the Rollout instead"
+        return Skip("ScaledByRollout", words)
+    if workload.is_our_own:
+        return Skip("OwnComponent", "it is part of OpenRouter Guard, which does not pause itself")
+    return None
+
+
+def _skip_traits(candidate: Candidate, _outage: str) -> Skip | None:
+    traits, options = candidate.workload.traits, candidate.options
+    if Trait.QUEUED in traits:
+        return Skip("ManagedByKueue", "Kueue decides when it runs: stop its LocalQueue instead")
+    if Trait.FINISHED in traits:
+        return Skip("Finished")
+    if Trait.LOSES_VOLUMES in traits and not options.allow_volume_deletion:
+        words = (
+            "its volumes would be deleted (persistentVolumeClaimRetentionPolicy.whenScaled: Delete): write Retain"
+            " there, or allowVolumeDeletion: true in its target"
+        )
+        return Skip("WouldDeleteVolumes", words)
+    if _is_half_way(candidate):
+        words = (
+            "a rollout of it is under way, and would be over at 0 replicas: finish or undo it, or write"
+            " pauseDuringRollout: true in its target (docs/operator.md says where pausedReplicas helps)"
+        )
+        return Skip(ROLLOUT, words)
+    if Trait.UNSEEN in traits and _minds_rollouts(candidate):
+        return Skip("NotYetSeen")
+    if Trait.FROZEN in traits:
+        return Skip("OwnerPaused", "its spec.paused is true, so it ignores its replicas")
+    if candidate.workload.is_cron_run and not options.takes_cron_runs:
+        return Skip("StartedByCronJob")
+    if Trait.ACTIVE in traits and options.holds:
+        return Skip("HasActivePods")
+    return None
+
+
+def _is_half_way(candidate: Candidate) -> bool:
+    """Whether pausing would lose which pods had the old revision, and which the new one."""
+    traits = candidate.workload.traits | candidate.traits_behind
+    if not _minds_rollouts(candidate):
+        return False
+    return Trait.HALF_ROLLED in traits or (Trait.ROLLING in traits and candidate.paused_pods == 0)
+
+
+def _minds_rollouts(candidate: Candidate) -> bool:
+    return candidate.has_worked and not (candidate.options.pauses_rollouts or candidate.options.holds)
+
+
+def _skip_floor(candidate: Candidate, _outage: str) -> Skip | None:
+    floor = candidate.paused_pods
+    if floor and candidate.has_autoscaler and floor < candidate.autoscaler_min:
+        words = (
+            f"pausedReplicas {floor} is below minReplicas {candidate.autoscaler_min} of its autoscaler, which would"
+            f" undo it: write 0, which stops the autoscaler too, or at least {candidate.autoscaler_min}"
+        )
+        return Skip("BelowAutoscaler", words)
+    return None
+
+
+def _skip_state(candidate: Candidate, outage: str) -> Skip | None:
+    workload = candidate.workload
+    if workload.released and workload.released == outage:
+        return Skip("Released", "somebody changed it, or it was paused for long enough: left alone in this outage")
+    if not candidate.stays:
+        return Skip("HasPods")
+    if workload.kind.lever.is_pause(workload.value):
+        return Skip("AlreadyAtZero")
+    if workload.kind.lever.moves_pods and 0 < workload.pods <= candidate.paused_pods:
+        return Skip("AtItsFloor")
+    return Skip("BeingDeleted") if workload.is_going else None
+
+
+_SKIPS: tuple[Callable[[Candidate, str], Skip | None], ...] = (_skip_others, _skip_traits, _skip_floor, _skip_state)

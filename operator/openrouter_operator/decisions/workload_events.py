@@ -1,0 +1,76 @@
+"""What is told on a workload about its own pause: one event as it begins, one as it ends; pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from openrouter_guard.rules.codec import iso
+from openrouter_operator.resource.spec import Spec
+from openrouter_operator.workloads.workload import OPT, Change, Pause, Workload
+
+from .events import Event
+from .plan import Goal
+from .snapshot import Reading
+
+__all__ = ["notice", "until"]
+
+
+def notice(change: Change, who: str, why: str, until: str = "") -> Event | None:
+    """The event that a change is worth; None for a step, and for what only changes what is remembered.
+
+    Args:
+        change: One that was made.
+        who: As whom we act, such as ``OpenRouterStatus default``.
+        why: In a few words, why it is paused or comes back.
+        until: When the pause ends at the latest, in words.
+    """
+    workload, now = change.workload, change.pause
+    was = workload.pause or workload.copied
+    if was is None and now is not None:
+        end = f" until the breaker closes, {until}" if until else " until the breaker closes"
+        how = f'To keep it running in outages, annotate it with {OPT}: "false"'
+        return Event("Normal", "Paused", f"{_done(change)} by {who} ({why}){end}. {how}")
+    if was is not None and now is not None and now.contest != was.contest:
+        return Event("Normal", "PutBack", _put_back(change, now))
+    if was is None or now is not None:
+        return None
+    if change.is_written and change.became is not None and change.is_altered:
+        return Event("Warning", "ChangedByAdmission", f"{_altered(change, change.became)}, by {who} ({why})")
+    if change.is_written:
+        return Event("Normal", "Resumed", f"{_done(change)} by {who} ({why})")
+    words = f"{who} forgets its pause and leaves it as somebody has set it ({workload.value})"
+    return Event("Normal", "LetGo", words)
+
+
+def _altered(change: Change, became: Workload) -> str:
+    lever = change.workload.kind.lever
+    what = f"{lever.pods(change.value)} pods were" if lever.moves_pods else f"{change.value!r} was"
+    got = lever.pods(became.value) if lever.moves_pods else repr(became.value)
+    return f"It came back, and {what} asked for: an admission policy or webhook made {got} of that"
+
+
+def _put_back(change: Change, pause: Pause) -> str:
+    who = pause.contest.by if pause.contest and pause.contest.by else "somebody"
+    later = replace(change.workload, pause=pause, resume_to="").original_pods
+    what = f"{later} pods run" if change.workload.kind.lever.moves_pods else "it goes on"
+    return f"{who} changed it during the pause, which holds: {what} once it is over"
+
+
+def until(spec: Spec, goal: Goal, reading: Reading) -> str:
+    """When a pause that begins now ends at the latest, in words; empty where only the breaker says so."""
+    ends_s = [reading.now_s + spec.max_pause_seconds] if spec.max_pause_seconds is not None else []
+    if reading.override is not None:
+        ends_s.append(reading.override.until_s)
+    elif goal.reason == "RateLimited":
+        ends_s.append(reading.limited_until_s)
+    return f"by {iso(float(int(min(ends_s)))).replace('+00:00', 'Z')} at the latest" if ends_s else ""
+
+
+def _done(change: Change) -> str:
+    """What was done, as the controllers of Kubernetes and KEDA say it."""
+    workload, lever, ends = change.workload, change.workload.kind.lever, change.pause is None
+    if not lever.moves_pods:
+        return "Resumed" if ends else "Suspended"
+    if lever.held is not None and lever.held in (change.value, workload.value):
+        return "Let scale again" if ends else "Held at the pods that it has"
+    return f"Scaled from {workload.pods} to {lever.pods(change.value)} pods"

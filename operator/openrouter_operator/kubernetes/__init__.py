@@ -1,0 +1,1 @@
+"""The API server; nothing outside this folder talks to it."""

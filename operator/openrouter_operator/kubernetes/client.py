@@ -1,0 +1,422 @@
+"""The only file that talks to Kubernetes.
+
+Everything is asked and answered as plain JSON, whatever the kind; every call is bounded, and every failure is one of
+:mod:`.cluster_errors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from typing import Any, Self, TypeAlias
+from urllib.parse import quote
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from openrouter_guard.errors import ConfigurationError
+from openrouter_operator.resource.spec import DEFAULT_CLASS
+from openrouter_operator.workloads.workload import FIELD_MANAGER, GROUP, Change, Workload
+
+from .errors import ClusterError, Conflict, Expired, NotFound, NotLeading, Refused, Unavailable, error_of
+from .objects import disowning, event_on, lines
+
+__all__ = [
+    "AUTOSCALERS",
+    "CRDS",
+    "FINALIZER",
+    "RESOURCE",
+    "Cluster",
+    "ClusterError",
+    "Conflict",
+    "Expired",
+    "NotFound",
+    "NotLeading",
+    "Refused",
+    "Unavailable",
+    "finalizer_of",
+    "is_finalizer",
+]
+
+VERSION = "v1alpha1"
+Path: TypeAlias = tuple[str, str, str]
+"""Group, version and plural of a kind."""
+RESOURCE: Path = (GROUP, VERSION, "openrouterstatuses")
+FINALIZER = f"{GROUP}/restore"
+"""On our own resources: what they have paused comes back before they go."""
+AUTOSCALERS: Path = ("autoscaling", "v2", "horizontalpodautoscalers")
+CRDS: Path = ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+SECRETS: Path = ("", "v1", "secrets")
+EVENTS: Path = ("", "v1", "events")
+PAGE = 500
+TIMEOUT_S = 10.0
+AT_ONCE = 32
+CONNECTIONS = 2 * AT_ONCE
+"""So that the lease never waits behind the rest."""
+WATCH_S = 240
+"""A watch is begun anew after this, as the watches of kopf are."""
+SILENT_S = 70.0
+"""The API server sends a bookmark every minute: a watch that is silent for longer hangs."""
+_MERGE = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
+_JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+def finalizer_of(resource_class: str) -> str:
+    """The finalizer of one class: two operators with the same one take it from each other's resources, for ever."""
+    return FINALIZER if resource_class == DEFAULT_CLASS else f"{FINALIZER}-{resource_class}"
+
+
+def is_finalizer(name: str) -> bool:
+    """Whether it is ours, of whatever class."""
+    return name == FINALIZER or name.startswith(f"{FINALIZER}-")
+
+
+class Cluster:
+    """The Kubernetes API, as far as this operator needs it. Use it as an async context manager.
+
+    Attributes:
+        fence: Called before each change of a workload or a status; raises :class:`NotLeading` to stop it.
+        wrote: Told of each such change that was made: the plural, the namespace, and the version that it gave.
+        answers: How often the API server gave which answer, by method and status; no answer is ``none``.
+    """
+
+    fence: Callable[[], None]
+    wrote: Callable[[str, str, str], None]
+
+    def __init__(self, configuration: Configuration) -> None:
+        # Else each request asks two threads for a proxy and a netrc, and waits for them longest when there is most
+        # to do. kopf, which watches, heeds neither. A proxy-url in the kubeconfig counts all the same.
+        configuration.client_session_kwargs = {"trust_env": False}
+        configuration.connection_pool_maxsize = 0  # as many as there are watches, which nothing is to wait for
+        self._watching = ApiClient(configuration)
+        configuration.connection_pool_maxsize = CONNECTIONS
+        self.host = str(configuration.host)
+        self._offset_s = time.time() - time.monotonic()
+        self.fence = lambda: None
+        self.wrote = lambda _plural, _namespace, _version: None
+        self.answers = Counter[tuple[str, str]]()
+        # A request that waits for its turn is not one that the API server is slow to answer. The lease takes no turn.
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._api = ApiClient(configuration)
+
+    @classmethod
+    async def connect(cls) -> Self:
+        """The cluster that we run in, or the one that ``KUBECONFIG`` names.
+
+        Raises:
+            ConfigurationError: If there is neither.
+        """
+        configuration = Configuration()
+        try:
+            load_incluster_config(configuration)
+        except ConfigException:
+            try:
+                await load_kube_config(client_configuration=configuration)
+            except (ConfigException, OSError) as error:
+                where = os.environ.get("KUBECONFIG") or "~/.kube/config"
+                raise ConfigurationError(f"no Kubernetes cluster: {where} cannot be used ({error})") from None
+        return cls(configuration)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._watching.close()
+        await self._api.close()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether more is to be changed than can be at once, so that what can wait should."""
+        return self._turns.locked()
+
+    # -- workloads ----------------------------------------------------------------------------------------------
+
+    async def change(self, change: Change) -> Workload:
+        """Make the change, and return the workload as it is now.
+
+        Raises:
+            ClusterError: If it was not made; :class:`Conflict` if the workload is not as it was seen.
+        """
+        workload = change.workload
+        async with self._turns:
+            self.fence()
+            made = Workload.of(workload.kind, await self._request("PATCH", _as_us(workload), body=change.patch()))
+        self._note(workload.kind.plural, workload.namespace, workload.version, made.version)
+        return made
+
+    async def forget(self, kind: Path, namespace: str, name: str, version: str, copied: Iterable[str]) -> None:
+        """Take these annotations from an object that only carries copies of them, if it is as it was seen.
+
+        Raises:
+            ClusterError: If that was not done.
+        """
+        notes = {"resourceVersion": version, "annotations": dict.fromkeys(copied)}
+        async with self._turns:
+            self.fence()
+            path = f"{_every(kind, namespace)}/{name}?fieldManager={FIELD_MANAGER}"
+            await self._request("PATCH", path, body={"metadata": notes})
+
+    async def disown(self, seen: Workload) -> Workload:
+        """Let the API server know us no longer as the owner of any field of a workload that we need none of.
+
+        Its controllers may write at the same time: what counts is that its spec and the owners are as they were seen.
+
+        Raises:
+            ClusterError: If that was not done; :class:`Conflict` if somebody changed it meanwhile.
+        """
+        async with self._turns:
+            self.fence()
+            try:
+                return await self._disowned(seen)
+            except Refused:
+                now = Workload.of(seen.kind, await self._request("GET", _path(seen)))
+                if not now.owes_fields:
+                    return now
+                if disowning(now) == disowning(seen):
+                    raise
+                return await self._disowned(now)
+
+    async def _disowned(self, seen: Workload) -> Workload:
+        # Nothing is written as us here: that is what it is about.
+        body = await self._request("PATCH", _path(seen), body=disowning(seen), content=_JSON_PATCH)
+        made = Workload.of(seen.kind, body)
+        self._note(seen.kind.plural, seen.namespace, seen.version, made.version)
+        return made
+
+    async def create_event(self, workload: Workload, type_: str, reason: str, message: str, at_s: float) -> None:
+        """Post an event on a workload, as of *at_s*, Unix seconds.
+
+        Raises:
+            ClusterError: If that was not done.
+        """
+        body = event_on(workload, type_, reason, message, at_s)
+        async with self._turns:
+            self.fence()
+            await self._request("POST", _every(EVENTS, workload.namespace), body=body)
+
+    async def workload(self, seen: Workload) -> Workload:
+        """The workload as it is now, whatever has become of it."""
+        async with self._turns:
+            return Workload.of(seen.kind, await self._request("GET", _path(seen)))
+
+    async def crd(self, name: str) -> dict[str, Any]:
+        """A CustomResourceDefinition.
+
+        Raises:
+            NotFound: If there is none of that name.
+        """
+        return await self._request("GET", f"{_every(CRDS, '')}/{name}")
+
+    async def namespace(self, name: str) -> dict[str, Any]:
+        """A Namespace.
+
+        Raises:
+            NotFound: If there is none of that name.
+        """
+        return await self._request("GET", f"/api/v1/namespaces/{quote(name, safe='')}")
+
+    async def secret(self, namespace: str, name: str) -> dict[str, Any]:
+        """A Secret, its data still in Base64."""
+        async with self._turns:
+            return await self._request("GET", f"{_every(SECRETS, namespace)}/{name}")
+
+    # -- our own resource ---------------------------------------------------------------------------------------
+
+    async def is_installed(self) -> bool:
+        """Whether the API server knows ``OpenRouterStatus``."""
+        return await self.serves(RESOURCE)
+
+    async def serves(self, kind: Path) -> bool:
+        """Whether the API server knows the kind, which everybody may ask."""
+        group, version, plural = kind
+        try:
+            found = await self._request("GET", f"/apis/{group}/{version}")
+        except NotFound:
+            return False
+        return any(resource["name"] == plural for resource in found["resources"])
+
+    async def try_to_list(self, kind: Path, namespace: str) -> None:
+        """List one object of a kind, in one namespace or (empty) everywhere, to see whether we may.
+
+        Raises:
+            Refused: If we may not.
+            NotFound: If there is no such kind.
+        """
+        await self._request("GET", f"{_every(kind, namespace)}?limit=1")
+
+    async def list(self, kind: Path, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
+        """All objects of a kind, in one namespace or (empty) everywhere, page by page."""
+        async for page in self._pages(kind, namespace):
+            for found in page["items"] or ():  # null where there is none
+                yield found
+
+    async def metadata(self, kind: Path, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
+        """The metadata alone of all objects of a kind, in one namespace or (empty) everywhere, page by page."""
+        async for page in self._pages(kind, namespace, accept=_METADATA):
+            for found in page["items"] or ():  # null where there is none
+                yield found
+
+    async def snapshot(self, kind: Path, namespace: str) -> tuple[Sequence[Mapping[str, Any]], str]:
+        """The same as a whole, and the version to watch from."""
+        pages = [page async for page in self._pages(kind, namespace)]
+        return [found for page in pages for found in page["items"]], pages[0]["metadata"]["resourceVersion"]
+
+    async def watch(self, kind: Path, namespace: str, since: str) -> AsyncGenerator[tuple[str, Mapping[str, Any]]]:
+        """What happens after a version: ``ADDED``, ``MODIFIED``, ``DELETED`` or ``BOOKMARK``, and the object.
+
+        It ends by itself, after a few minutes or when the connection is lost; then watch from the last version.
+
+        Raises:
+            Expired: If it cannot go on from that version.
+            NotFound: If there is no such kind.
+        """
+        query = f"watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_S}&resourceVersion={quote(since)}"
+        timeout = aiohttp.ClientTimeout(total=WATCH_S + 60, sock_connect=TIMEOUT_S, sock_read=SILENT_S)
+        call = await self._call("GET", f"{_every(kind, namespace)}?{query}")
+        with suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):  # ValueError: cut within a line
+            answer = await self._watching.call_api(*call, _request_timeout=timeout)
+            async with answer.response:
+                if answer.status >= 400:
+                    raise error_of(answer.status, await answer.read(), answer.headers)
+                async for line in lines(answer.response.content.iter_any()):
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise error_of(event["object"].get("code", 500), json.dumps(event["object"]).encode(), {})
+                    yield event["type"], event["object"]
+
+    async def _pages(self, kind: Path, namespace: str, accept: str = _JSON) -> AsyncIterator[Mapping[str, Any]]:
+        next_page = ""
+        while True:
+            where = f"{_every(kind, namespace)}?limit={PAGE}&continue={quote(next_page)}"
+            page = await self._request("GET", where, accept=accept)
+            yield page
+            next_page = page["metadata"].get("continue") or ""
+            if not next_page:
+                return
+
+    async def resource(self, namespace: str, name: str) -> dict[str, Any]:
+        """An ``OpenRouterStatus``.
+
+        Raises:
+            NotFound: If there is none of that name.
+        """
+        async with self._turns:
+            return await self._request("GET", _resource(namespace, name))
+
+    async def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Replace the status if the resource is as it was seen; returns the resource.
+
+        Raises:
+            ClusterError: If it was not written.
+        """
+        metadata = resource["metadata"]
+        path = f"{_resource(metadata['namespace'], metadata['name'])}/status?fieldManager={FIELD_MANAGER}"
+        async with self._turns:
+            self.fence()
+            made = await self._request("PUT", path, body={**resource, "status": status})
+        before, after = metadata["resourceVersion"], made["metadata"]["resourceVersion"]
+        self._note(RESOURCE[2], metadata["namespace"], before, after)
+        return made
+
+    async def let_go(self, resource: Mapping[str, Any]) -> None:
+        """Take our finalizers from a resource, if that is as it was seen.
+
+        Raises:
+            ClusterError: If that was not done.
+        """
+        metadata = resource["metadata"]
+        left = [finalizer for finalizer in metadata.get("finalizers", ()) if not is_finalizer(finalizer)]
+        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": left}}
+        await self._request("PATCH", _resource(metadata["namespace"], metadata["name"]), body=patch)
+
+    # -- the lease ----------------------------------------------------------------------------------------------
+
+    async def lease(self, namespace: str, name: str) -> dict[str, Any]:
+        return await self._request("GET", f"{_leases(namespace)}/{name}")
+
+    async def create_lease(self, namespace: str, lease: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._request("POST", _leases(namespace), body=lease)
+
+    async def replace_lease(self, namespace: str, name: str, lease: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._request("PUT", f"{_leases(namespace)}/{name}", body=lease)
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    def _note_time(self, headers: Mapping[str, str]) -> None:
+        with suppress(TypeError, ValueError):
+            self._offset_s = parsedate_to_datetime(headers.get("Date", "")).timestamp() - time.monotonic()
+
+    @property
+    def now_s(self) -> float:
+        """The API server's clock, Unix seconds to about a second; this machine's may be an hour off."""
+        return time.monotonic() + self._offset_s
+
+    def _note(self, plural: str, namespace: str, before: str, after: str) -> None:
+        if after != before:  # else nothing was to be changed, and no watch will tell of it
+            self.wrote(plural, namespace, after)
+
+    async def _request(
+        self, method: str, path: str, *, body: Any = None, accept: str = _JSON, content: str = _MERGE
+    ) -> dict[str, Any]:
+        method, url, headers, _, _ = await self._call(method, path, accept, content)
+        try:
+            answer = await self._api.call_api(method, url, headers, body, _request_timeout=TIMEOUT_S)
+            text = await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self.answers[method, "none"] += 1
+            reason = str(error) or type(error).__name__
+            raise Unavailable(f"the API server at {self.host} does not answer: {reason}") from error
+        self.answers[method, str(answer.status)] += 1
+        self._note_time(answer.headers or {})
+        if answer.status >= 400:
+            raise error_of(answer.status, text, answer.headers or {})
+        try:
+            found: dict[str, Any] = json.loads(text)
+        except ValueError:
+            raise Unavailable(f"what answers at {self.host} is no API server: its answer is not JSON") from None
+        return found
+
+    async def _call(
+        self, method: str, path: str, accept: str = _JSON, content: str = _MERGE
+    ) -> tuple[str, str, dict[str, str], Any, Any]:
+        """What makes a request, with our credentials as of now."""
+        headers = {"Accept": accept}
+        if method == "PATCH":
+            headers["Content-Type"] = content
+        # The body is plain JSON already: the client need not look through it for its own models.
+        call: tuple[str, str, dict[str, str], Any, Any] = await self._api.param_serialize(
+            method, path, query_params=[], header_params=headers, auth_settings=["BearerToken"]
+        )
+        return call
+
+
+def _every(kind: Path, namespace: str) -> str:
+    group, version, plural = kind
+    where = f"/namespaces/{namespace}" if namespace else ""
+    root = f"/apis/{group}" if group else "/api"
+    return f"{root}/{version}{where}/{plural}"
+
+
+def _path(workload: Workload) -> str:
+    return f"{_every(workload.kind.path, workload.namespace)}/{workload.name}"
+
+
+def _as_us(workload: Workload) -> str:
+    return f"{_path(workload)}?fieldManager={FIELD_MANAGER}"
+
+
+def _resource(namespace: str, name: str) -> str:
+    return f"{_every(RESOURCE, namespace)}/{name}"
+
+
+def _leases(namespace: str) -> str:
+    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"

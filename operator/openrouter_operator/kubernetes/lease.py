@@ -1,0 +1,176 @@
+"""Who may act: one holder of a ``Lease`` at a time.
+
+The clients' own leader election tells when leadership began and ended. It does not tell, before a write, whether it
+still holds, and that is what matters here: a process that was stopped for a while must not go on where it was.
+All times are of this process' monotonic clock; those in the Lease are for people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from openrouter_guard.log_once import Edge
+
+from .client import Cluster, ClusterError, Conflict, NotFound, NotLeading, Unavailable
+
+__all__ = ["Lease"]
+
+logger = logging.getLogger(__name__)
+
+_RENEWALS = 5
+"""In the life of a lease."""
+_MARGIN = 0.75
+"""Of its life, after which we no longer count on it. What is still under way then meets a changed resourceVersion."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The Lease as we saw it change last, and when that was."""
+
+    stamp: tuple[object, ...]
+    at_s: float
+
+
+def _now_s() -> float:
+    """A clock that nobody sets, and that goes on while the machine is suspended, where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class Lease:
+    """One candidate for a Lease.
+
+    Args:
+        identity: Of this process; unique.
+        life_s: How long a holder may be silent before somebody else takes over.
+    """
+
+    def __init__(self, cluster: Cluster, *, namespace: str, name: str, identity: str, life_s: float) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._name = name
+        self._identity = identity
+        self._life_s = life_s
+        self._held_until_s = 0.0
+        self._seen: _Seen | None = None
+        self._ours: Mapping[str, Any] | None = None
+        self._renewing = Edge("the lease cannot be renewed", "the lease can be renewed again")
+        self.holder = ""
+
+    @property
+    def is_held(self) -> bool:
+        return _now_s() < self._held_until_s
+
+    def check(self) -> None:
+        """Pass if the lease is known to be held.
+
+        Raises:
+            NotLeading: If it is not.
+        """
+        if not self.is_held:
+            raise NotLeading(f"the lease {self._namespace}/{self._name} is not known to be held; nothing is written")
+
+    async def acquire(self) -> None:
+        """Wait until the lease is ours."""
+        told = None
+        while not await self._try():
+            if self.holder != told:
+                told = self.holder
+                logger.info("waiting for the lease", extra={"holder": self.holder})
+            await asyncio.sleep(self._life_s / _RENEWALS)
+        logger.info("holding the lease %s/%s as %s", self._namespace, self._name, self._identity)
+
+    async def keep(self) -> None:
+        """Renew the lease; returns once it is lost."""
+        while self.is_held:
+            await asyncio.sleep(self._life_s / _RENEWALS)
+            await self._try()
+        logger.error("lost the lease %s/%s", self._namespace, self._name)
+
+    async def release(self) -> None:
+        """Let another one take over at once. Call it when nothing is written any more."""
+        if not self.is_held:
+            return
+        self._held_until_s = 0.0
+        with suppress(ClusterError, TimeoutError):
+            async with asyncio.timeout(self._life_s / _RENEWALS):
+                await self._give_up()
+
+    async def _give_up(self) -> None:
+        found = await self._cluster.lease(self._namespace, self._name)
+        if found["spec"].get("holderIdentity") == self._identity:
+            found["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
+            await self._cluster.replace_lease(self._namespace, self._name, found)
+
+    async def _try(self) -> bool:
+        """Take or renew the lease if that can be done now."""
+        began_s = _now_s()
+        try:
+            async with asyncio.timeout(self._life_s / _RENEWALS):
+                taken = await self._take(began_s)
+        except Conflict:
+            taken = False  # another candidate was faster
+        except TimeoutError:
+            self._renewing.failed(Unavailable(f"no answer within {self._life_s / _RENEWALS:g} s"))
+            taken = False
+        except ClusterError as error:
+            self._renewing.failed(error)
+            taken = False
+        else:
+            self._renewing.worked()
+        if taken:
+            self._held_until_s = began_s + self._life_s * _MARGIN
+            self.holder = self._identity
+        return taken
+
+    async def _take(self, now_s: float) -> bool:
+        ours, self._ours = self._ours, None
+        if self.is_held and ours is not None:
+            # Whoever else has written it has changed its version: only then there is something to look at.
+            with suppress(Conflict, NotFound):
+                await self._write(ours)
+                return True
+        try:
+            found = await self._cluster.lease(self._namespace, self._name)
+        except NotFound:
+            fresh = {"metadata": {"name": self._name}} | self._claim({})
+            self._ours = await self._cluster.create_lease(self._namespace, fresh)
+            return True
+        spec = found.get("spec") or {}
+        self.holder = spec.get("holderIdentity") or ""
+        if not self._may_take(spec, now_s):
+            self._held_until_s = 0.0  # somebody deleted ours, and another one was faster to make it anew
+            return False
+        await self._write(found)
+        return True
+
+    async def _write(self, found: Mapping[str, Any]) -> None:
+        claimed = {**found} | self._claim(found.get("spec") or {})
+        self._ours = await self._cluster.replace_lease(self._namespace, self._name, claimed)
+
+    def _may_take(self, spec: Mapping[str, Any], now_s: float) -> bool:
+        """Whether it is ours, nobody's, or has not been renewed for its whole life while we watched."""
+        stamp = (self.holder, spec.get("renewTime"), spec.get("leaseTransitions"))
+        if self._seen is None or self._seen.stamp != stamp:
+            self._seen = _Seen(stamp, now_s)
+        life_s = float(spec.get("leaseDurationSeconds") or self._life_s)
+        return self.holder in ("", self._identity) or now_s - self._seen.at_s > life_s
+
+    def _claim(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        is_new = spec.get("holderIdentity") != self._identity
+        transitions = int(spec.get("leaseTransitions") or 0)
+        claim = {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": max(round(self._life_s), 1),
+            "acquireTime": now if is_new else spec.get("acquireTime", now),
+            "renewTime": now,
+            "leaseTransitions": transitions + int(is_new and bool(spec)),
+        }
+        return {"spec": claim}

@@ -1,0 +1,34 @@
+"""An override that a resource asks for: applied once for each generation, and nobody else's is withdrawn; pure."""
+
+from __future__ import annotations
+
+from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.override import Override, OverrideKind
+from openrouter_guard.rules.shared_state import Record, fresh
+from openrouter_guard.rules.transitions import overridden, released
+
+from .spec import Action, OverrideSpec
+
+__all__ = ["ACTIONS", "decided", "wished"]
+
+ACTIONS = {
+    Action.FORCE_OPEN: OverrideKind.FORCED_OPEN,
+    Action.FORCE_CLOSED: OverrideKind.FORCED_CLOSED,
+    Action.DISABLED: OverrideKind.DISABLED,
+}
+
+
+def wished(asked: OverrideSpec, who: str) -> Override | None:
+    """The override that a spec asks for; None if it asks for none."""
+    kind = ACTIONS.get(asked.action)
+    return Override(kind, who, asked.reason, unix_s(asked.until)) if kind else None
+
+
+def decided(record: Record | None, wish: Override | None, who: str, now_s: float) -> Record | None:
+    """The record that should follow: with what is wished while that lasts, or without what *who* once decided."""
+    standing = record.standing(now_s) if record else None
+    if wish is not None and wish.until_s > now_s:
+        return record if standing == wish else overridden(record or fresh(now_s), wish, now_s)
+    if record is not None and standing is not None and standing.who == who:
+        return released(record, by=who, now_s=now_s)
+    return record

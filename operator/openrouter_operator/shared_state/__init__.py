@@ -1,0 +1,1 @@
+"""The shared state of each scope, as the operator follows it."""

@@ -1,0 +1,298 @@
+"""The shared state of each scope that some resource asks for, pushed and polled."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from openrouter_guard.background import Background, cancelled
+from openrouter_guard.errors import StoreError, StoreUnavailable
+from openrouter_guard.replica import Cache, View
+from openrouter_guard.rules import time_in_state
+from openrouter_guard.rules.breaker import Closed, Open, Phase
+from openrouter_guard.rules.codec import iso
+from openrouter_guard.rules.override import Override
+from openrouter_guard.rules.parsing import line_of
+from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.settings import Settings
+from openrouter_guard.store import Store, Timeouts
+from openrouter_operator.decisions.snapshot import Reading, readable
+from openrouter_operator.resource import overrides
+
+__all__ = ["CLUSTER", "Feed", "FeedKey", "Feeds", "Unreadable"]
+
+CLUSTER = "kubernetes"
+Clock: TypeAlias = Callable[[], float]
+FeedKey: TypeAlias = tuple[str, str]
+"""The address of a Redis, empty for the operator's own, and the scope."""
+TOLD = 50
+"""Workloads that are named to the status page."""
+TELL_S = 0.1
+"""Many resources pause at once: the page is told of all of them together."""
+TELL_AGAIN_S = 5.0
+KEEP_ALIVE_S = 60.0
+"""Workers and service renew a state that keeps calls waiting twice a minute."""
+
+
+class Feed:
+    """One scope. Calls *on_news* whenever there is something new to decide on."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        scope: str,
+        by: str,
+        on_news: Callable[[str], None],
+        cluster: str = CLUSTER,
+        clock: Clock = time.time,
+    ) -> None:
+        timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
+        self._scope = scope
+        self._store = Store(settings.redis_url, scope, timeouts)
+        self._cache = Cache(self._store, settings.policy, by, clock)
+        self._on_news = on_news
+        self._background = Background()
+        self._told: object = None
+        self._last_known_s = self._cache.now_s
+        self._closed_s = 0.0
+        self._cluster = cluster
+        self._paused: dict[str, tuple[str, ...]] = {}
+        self._untold = asyncio.Event()
+        self._begun = 0
+
+    async def start(self) -> None:
+        """Look once, bounded, so that the first decision finds the state; then keep looking."""
+        await self._cache.refresh()
+        self._notice()
+        self._background.start("state", self._follow)
+        self._background.start("pushes", self._cache.listen, waits=True)
+        self._background.start("paused", self._tell, waits=True)
+
+    async def stop(self) -> None:
+        """End, but not before the status page knows all that is to be told."""
+        await self._background.stop()
+        if self._untold.is_set():
+            with suppress(StoreError):
+                await self._store.tell_paused(self._cluster, self._about())
+        await self._store.close()
+
+    def forget(self) -> None:
+        """Nobody who reads this scope has paused anything any more."""
+        if self._paused:
+            self._paused.clear()
+            self._untold.set()
+
+    async def override(self, wish: Override | None, who: str) -> None:
+        """Let the override stand for the whole scope, or withdraw what *who* decided.
+
+        Raises:
+            StoreError: If it is not sure that it does.
+        """
+
+        def decide(record: Record | None, now_s: float) -> Record | None:
+            base = self._cache.base(record, now_s) if wish else record
+            return overrides.decided(base, wish, who, now_s)
+
+        await self._cache.change(decide)
+        self._notice()
+
+    def tell(self, resource: str, workloads: Sequence[str]) -> None:
+        """Say soon what a resource has paused, for the status page; nobody waits for it."""
+        known = self._paused.pop(resource, ())
+        if workloads:
+            self._paused[resource] = tuple(workloads)
+        if known != tuple(workloads):
+            self._untold.set()
+
+    def stalled(self) -> list[str]:
+        return self._background.stalled()
+
+    @property
+    def now_s(self) -> float:
+        """Redis' clock."""
+        return self._cache.now_s
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the state was last read."""
+        return max(self._cache.now_s - self._last_known_s, 0.0)
+
+    def read(self) -> Reading:
+        """What is known now; asks nobody."""
+        view = self._cache.view
+        return Reading(
+            record=readable(view.record) if view.record else None,
+            now_s=view.now_s,
+            is_fresh=_is_fresh(view),
+            last_known_s=view.now_s if _is_fresh(view) else self._last_known_s,
+            since_s=self._since_s(view.record, view.now_s) if view.record else 0.0,
+            error=line_of(str(view.error)) if view.error else "",
+            scope=self._scope,
+        )
+
+    async def _tell(self) -> None:
+        """Say once what many resources have paused; again, until Redis takes it."""
+        await self._untold.wait()
+        await asyncio.sleep(TELL_S)
+        self._untold.clear()
+        try:
+            await self._store.tell_paused(self._cluster, self._about())
+        except StoreError:
+            self._untold.set()
+            await asyncio.sleep(TELL_AGAIN_S)
+
+    def _about(self) -> Mapping[str, Any]:
+        return {
+            "last_seen": iso(self.now_s),
+            "resource": ", ".join(sorted(self._paused)),
+            "workloads": sorted(name for found in self._paused.values() for name in found)[:TOLD],
+            "paused": sum(map(len, self._paused.values())),
+        }
+
+    async def _follow(self) -> None:
+        await self._cache.follow()
+        self._notice()
+        await self._keep_alive()
+
+    async def _keep_alive(self) -> None:
+        """Where workers and service are away, an outage must not expire while workloads are paused because of it."""
+        view = self._cache.view
+        if view.record is None or view.is_degraded or view.record.phase(view.now_s) is Phase.CLOSED:
+            return
+        if time_in_state.is_due(view.record, view.now_s, KEEP_ALIVE_S):
+            with suppress(StoreError):
+                await self._store.keep_time()
+
+    def _notice(self) -> None:
+        view = self._cache.view
+        if _is_fresh(view):
+            self._last_known_s = view.now_s
+        self._tell_again(view.record)
+        is_closed = view.record is not None and view.record.phase(view.now_s) is Phase.CLOSED
+        # Redis' clock may be set back, as when another server takes over.
+        self._closed_s = min(self._closed_s or view.now_s, view.now_s) if is_closed else 0.0
+        news = _news(view)
+        if news != self._told:
+            self._told = news
+            self._on_news(self._scope)
+
+    def _tell_again(self, record: Record | None) -> None:
+        """Where Redis has lost the state, it has lost what is paused as well."""
+        begun, self._begun = self._begun, record.begun if record else self._begun
+        if begun and begun != self._begun and self._paused:
+            self._untold.set()
+
+    def _since_s(self, record: Record, now_s: float) -> float:
+        """When the breaker came into its state, as far as anybody knows."""
+        if record.standing(now_s) is not None and record.transitions:
+            return record.transitions[-1].at_s
+        match record.breaker:
+            case Closed(since_s=since_s):
+                return since_s if 0 < since_s <= now_s else self._closed_s or now_s
+            case Open(until_s=until_s) if until_s <= now_s:
+                return until_s
+            case breaker:
+                return record.transitions[-1].at_s if record.transitions else breaker.opened_at_s
+
+
+def _is_fresh(view: View) -> bool:
+    return view.record is not None and not view.is_degraded
+
+
+def _news(view: View) -> object:
+    """What is worth a look, and not the counters and times that change all the while."""
+    record = view.record
+    if record is None:
+        return view.is_degraded
+    on_probation = getattr(record.breaker, "on_probation", False)
+    state = (record.epoch, record.phase(view.now_s), on_probation)
+    return (view.is_degraded, *state, record.upstream.state, record.upstream.limited_until_s)
+
+
+class Unreadable:
+    """Stands for a feed whose Redis nobody can name: what it says is unknown, and why."""
+
+    def __init__(self, scope: str, why: str, clock: Clock = time.time) -> None:
+        self._scope = scope
+        self._why = why
+        self._clock = clock
+
+    @property
+    def now_s(self) -> float:
+        return self._clock()
+
+    def read(self) -> Reading:
+        return Reading(None, self.now_s, is_fresh=False, last_known_s=self.now_s, error=self._why, scope=self._scope)
+
+    async def override(self, _wish: Override | None, _who: str) -> None:
+        raise StoreUnavailable(self._why)
+
+    def tell(self, _resource: str, _workloads: Sequence[str]) -> None:
+        return
+
+
+class Feeds:
+    """A feed for each scope of each Redis, started when it is first asked for.
+
+    Attributes:
+        clock: Unix seconds, for as long as nobody knows the clock of a Redis.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        by: str,
+        on_news: Callable[[str], None],
+        cluster: str = CLUSTER,
+        clock: Clock = time.time,
+    ) -> None:
+        self.clock = clock
+        self._cluster = cluster
+        self._settings = settings
+        self._by = by
+        self._on_news = on_news
+        self._feeds: dict[FeedKey, Feed] = {}
+        self._starts: dict[FeedKey, asyncio.Task[None]] = {}
+
+    async def of(self, scope: str, redis_url: str = "") -> Feed:
+        """The feed of the scope, once it has looked; scopes do not wait for each other. Without an address: our own.
+
+        Raises:
+            ConfigurationError: If the address or the scope cannot be used.
+        """
+        key = (redis_url, scope)
+        if key not in self._feeds:
+            settings = replace(self._settings, redis_url=redis_url or self._settings.redis_url)
+            self._feeds[key] = Feed(settings, scope, self._by, self._on_news, self._cluster, self.clock)
+            self._starts[key] = asyncio.create_task(self._feeds[key].start())
+        await asyncio.shield(self._starts[key])
+        return self._feeds[key]
+
+    async def keep_only(self, keys: Collection[FeedKey]) -> None:
+        """Stop all others, and close their connections."""
+        unused = self._feeds.keys() - set(keys)
+        stopping = [(self._starts.pop(key), self._feeds.pop(key)) for key in unused]
+        for start, feed in stopping:
+            await cancelled(start)
+            feed.forget()
+            await feed.stop()
+
+    def stalled(self) -> list[str]:
+        return [f"{scope}: {name}" for (_, scope), feed in self._feeds.items() for name in feed.stalled()]
+
+    def ages_s(self) -> Mapping[str, float]:
+        """Seconds since the state of each scope was last read; of several Redis with one scope, the oldest."""
+        ages: dict[str, float] = {}
+        for (_, scope), feed in self._feeds.items():
+            ages[scope] = max(feed.age_s, ages.get(scope, 0.0))
+        return ages
+
+    async def stop(self) -> None:
+        feeds, self._feeds = self._feeds, {}
+        starts, self._starts = self._starts, {}
+        await cancelled(*starts.values())
+        await asyncio.gather(*(feed.stop() for feed in feeds.values()))

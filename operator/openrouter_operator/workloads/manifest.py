@@ -1,0 +1,149 @@
+"""What stands in the objects of the API beside the lever: what people wrote, and who wrote what; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from openrouter_guard.rules.codec import unix_s
+
+from .kinds import Lever, Replicas, Value
+
+__all__ = [
+    "FIELD_MANAGER",
+    "empties",
+    "has_ready_pods",
+    "is_applied",
+    "is_kept",
+    "is_untried",
+    "last_writer",
+    "owns",
+    "scales",
+    "shaped",
+    "truth",
+    "word",
+    "writes_manifests",
+]
+
+FIELD_MANAGER = "openrouter-guard"
+"""As whom we write, and so are known to the API server's field management."""
+_TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
+_FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
+_WORD_SHOWN = 40
+_DOWN = ("Available", "False")
+_FIRST_LOOK_S = 5.0
+"""A controller has looked at what is new by then, and nothing that is worth keeping has come and gone."""
+
+
+def shaped(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object without a spec or a status that is no object: a custom kind may let anything in."""
+    odd = [name for name in ("spec", "status") if not isinstance(body.get(name) or {}, Mapping)]
+    return {name: value for name, value in body.items() if name not in odd} if odd else body
+
+
+def truth(text: str) -> str:
+    """``"true"`` or ``"false"`` for what people write for it in YAML, Go and Helm; any other text, shortened."""
+    said = text.strip().lower()
+    if said in _TRUE:
+        return "true"
+    return "false" if said in _FALSE else word(text)
+
+
+def word(text: str) -> str:
+    """As somebody wrote it, shortened."""
+    return text.strip()[:_WORD_SHOWN] or "empty"
+
+
+def has_ready_pods(body: Mapping[str, Any]) -> bool:
+    """Whether its controller says that a pod is ready."""
+    status = body.get("status") or {}
+    return any(bool(status.get(name)) for name in ("readyReplicas", "availableReplicas"))
+
+
+def is_untried(body: Mapping[str, Any]) -> bool:
+    """Whether its controller has not looked at it yet, or says that it has not been available since it was made."""
+    status = body.get("status") or {}
+    if not status.get("observedGeneration"):
+        return True
+    made_s = unix_s(str(body["metadata"].get("creationTimestamp")))
+    return 0.0 < _unavailable_since_s(status.get("conditions")) <= made_s + _FIRST_LOOK_S
+
+
+def _unavailable_since_s(conditions: Any) -> float:
+    """0 where nothing says so; of a custom kind they may be anything."""
+    found = (each for each in conditions if isinstance(each, Mapping)) if isinstance(conditions, list) else ()
+    since = (each.get("lastTransitionTime") for each in found if (each.get("type"), each.get("status")) == _DOWN)
+    return unix_s(str(next(since, "")))
+
+
+def is_kept(lever: Lever, value: Value, ours: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether somebody has written the same 0 through the ``scale`` subresource.
+
+    Nothing else is to be seen of that: the entry that says that we wrote the replicas has lost its time, or is gone,
+    and the one about our annotation is still there.
+    """
+    if not isinstance(lever, Replicas) or lever.pods(value) > 0 or not ours:
+        return False
+    return not any(entry.get("time") and owns(entry, lever.path) for entry in ours)
+
+
+def last_writer(metadata: Mapping[str, Any], paths: Sequence[Sequence[str]]) -> Mapping[str, Any]:
+    """The entry of who else wrote one of the fields last; empty if nobody is known."""
+    entries = (entry for entry in metadata.get("managedFields") or () if entry.get("manager") != FIELD_MANAGER)
+    owners = [entry for entry in entries if any(owns(entry, path) for path in paths)]
+    return max(owners, key=lambda entry: (str(entry.get("time")), str(entry.get("manager"))), default={})
+
+
+def is_applied(metadata: Mapping[str, Any]) -> bool:
+    """Whether another tool applies the object server-side: fields of ours would be refused to it."""
+    return any(
+        entry.get("operation") == "Apply" and entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")
+        for entry in metadata.get("managedFields") or ()
+    )
+
+
+def writes_manifests(entry: Mapping[str, Any], lever: Lever) -> bool:
+    """Whether who wrote the lever's field writes it with all the rest, as Helm does, and not by itself.
+
+    Such a tool owns more of the spec than the lever, where it applies server-side; else what only the creator writes,
+    or what ``kubectl apply`` remembers.
+    """
+    spec = ((entry.get("fieldsV1") or {}).get("f:spec") or {}).keys()
+    if entry.get("operation") == "Apply":
+        return bool(spec - {f"f:{path[1]}" for path in lever.paths if path[0] == "spec"})
+    return any(owns(entry, path) for path in _OF_CREATORS)
+
+
+_POD = ("spec", "template", "spec", "restartPolicy")
+_OF_CREATORS = (
+    ("spec", "selector"),
+    _POD,
+    ("spec", "jobTemplate", *_POD),
+    ("metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"),
+)
+"""Fields that nobody changes by hand: all but the last are written once."""
+
+
+def owns(entry: Mapping[str, Any], path: Iterable[str]) -> bool:
+    found: Any = entry.get("fieldsV1") or {}
+    for name in path:
+        found = found.get(f"f:{name}")
+        if found is None:
+            return False
+    return True
+
+
+def scales(body: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What a ScaledObject looks after, as an autoscaler names its target."""
+    target = (body.get("spec") or {}).get("scaleTargetRef")
+    if not isinstance(target, Mapping):
+        return None
+    return str(target.get("kind") or "Deployment"), str(target.get("name"))
+
+
+def empties(body: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What a Rollout of Argo runs instead of, where it scales that to 0."""
+    found = (body.get("spec") or {}).get("workloadRef")
+    if not isinstance(found, Mapping) or str(found.get("scaleDown") or "never") == "never":
+        return None
+    return str(found.get("kind") or "Deployment"), str(found.get("name"))

@@ -1,0 +1,137 @@
+"""What a paused workload remembers of its pause, and how that is written into its annotation; pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.parsing import line_of
+
+from .kinds import Lever, Value
+
+__all__ = ["GROUP", "PAUSED", "Contest", "Pause"]
+
+GROUP = "openrouter-guard.io"
+PAUSED = f"{GROUP}/paused"
+"""What the workload was before, and who paused it; see :class:`Pause`."""
+CONTEST_S = (5.0, 300.0)
+"""The first and the longest wait before a pause that somebody undoes is put back."""
+_SAME_S = 0.001
+"""Times are written to the microsecond."""
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_NAME_MOST = 253
+_BY_MOST = 128
+"""As long as the API server lets the name of a field manager be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Somebody keeps undoing a pause: how often it was put back, when last (Unix seconds), and against whom."""
+
+    times: int
+    at_s: float
+    by: str
+
+    @property
+    def next_s(self) -> float:
+        """When it may be put back again: each time the wait is doubled, up to five minutes."""
+        return self.at_s + min(CONTEST_S[0] * 2.0 ** min(self.times - 1, 10), CONTEST_S[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What a paused workload remembers.
+
+    Attributes:
+        uid: The workload that was paused. Another one that carries the annotation is a copy of it.
+        owner_uid: The ``OpenRouterStatus`` that paused it.
+        owner: Its name, in the namespace of the workload.
+        epoch: The breaker's, when it was paused.
+        original: What was written there before; None if nothing was.
+        set_to: What we wrote last; anything else is somebody's own change.
+        at_s: When it was paused, Unix seconds of the Redis server's clock.
+        pods: How many ran, where ``original`` does not say it.
+        contest: Who undoes it against the will of the spec; None if nobody does.
+        is_orphaned: Whether its owner was deleted and left it as it is.
+    """
+
+    owner_uid: str
+    owner: str
+    epoch: int
+    original: Value
+    set_to: Value
+    at_s: float
+    pods: int | None = None
+    contest: Contest | None = None
+    is_orphaned: bool = False
+    uid: str = ""
+
+    def is_same(self, other: Pause) -> bool:
+        """Whether both tell of the same pause, whatever has been written about it since."""
+        return (self.uid, self.epoch) == (other.uid, other.epoch) and abs(self.at_s - other.at_s) < _SAME_S
+
+    @classmethod
+    def parse(cls, text: str, lever: Lever) -> Pause:
+        """The pause in an annotation.
+
+        Raises:
+            ValueError: If somebody has edited it so that it cannot be read.
+        """
+        try:
+            found = json.loads(text)
+            owner = found["owner"]
+            pause = cls(
+                owner_uid=str(owner["uid"]),
+                owner=_name(owner["name"]),
+                epoch=int(found["epoch"]),
+                original=found["original"],
+                set_to=found["set"],
+                at_s=unix_s(str(found["at"])),
+                pods=None if found.get("pods") is None else int(found["pods"]),
+                contest=_contest(found.get("contested")),
+                is_orphaned=found.get("orphaned") is True,
+                uid=str(found.get("uid") or ""),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise ValueError(line_of(f"annotation {PAUSED} cannot be read: {error}")) from error
+        if not pause.at_s or not all(map(lever.is_sound, (pause.original, pause.set_to))):
+            when = iso(pause.at_s) or "no time that can be read"
+            raise ValueError(line_of(f"annotation {PAUSED} cannot be right: from {found['original']!r} at {when}"))
+        if lever.pods(pause.original) < 1:
+            raise ValueError(line_of(f"annotation {PAUSED} cannot be right: {pause.original!r} is never paused"))
+        return pause
+
+    def text(self) -> str:
+        more: dict[str, Any] = {} if self.pods is None else {"pods": self.pods}
+        if self.contest is not None:
+            more["contested"] = {"times": self.contest.times, "at": iso(self.contest.at_s), "by": self.contest.by}
+        if self.is_orphaned:
+            more["orphaned"] = True
+        if self.uid:
+            more["uid"] = self.uid
+        return json.dumps(
+            {
+                "owner": {"name": self.owner, "uid": self.owner_uid},
+                "epoch": self.epoch,
+                "original": self.original,
+                "set": self.set_to,
+                "at": iso(self.at_s),
+                **more,
+            }
+        )
+
+
+def _contest(found: Any) -> Contest | None:
+    if found is None:
+        return None
+    return Contest(int(found["times"]), unix_s(str(found["at"])), line_of(found["by"], _BY_MOST))
+
+
+def _name(found: Any) -> str:
+    """The name of a resource: the API server is asked for it, and people are shown it."""
+    if not isinstance(found, str) or len(found) > _NAME_MOST or not _NAME.fullmatch(found):
+        raise ValueError("its owner has a name that no resource can have")
+    return found

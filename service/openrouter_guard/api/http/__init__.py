@@ -1,0 +1,1 @@
+"""HTTP without our subject: connections, tokens, problems, conditional requests."""

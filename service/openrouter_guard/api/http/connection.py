@@ -1,0 +1,402 @@
+"""One connection of a client, within bounds.
+
+uvicorn's own protocol takes a request head of any size and at any pace, headers without number, and as many requests
+at once as fit into a packet. All of that is somebody else's memory to fill. Here a head and a body have a size and a
+time, one request is parsed at a time, and whoever exceeds that is told so and cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from asyncio import AbstractEventLoop, Transport
+from collections.abc import Callable
+from http import HTTPStatus
+from math import inf
+from typing import Any, cast
+from weakref import WeakMethod
+
+import httptools
+from starlette.types import Receive, Scope, Send
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .auth import OPEN_PATHS
+from .connection_limits import Crowd
+from .middleware import SECURITY_HEADERS, UNLESS_SET
+
+__all__ = ["BODY_MAX_BYTES", "HEADERS_MAX", "HEAD_MAX_BYTES", "Connection"]
+
+HEAD_MAX_BYTES = 64 * 1024
+HEADERS_MAX = 128
+BODY_MAX_BYTES = 2 * 1024 * 1024
+"""As sent: the routes take a body of half as much, and chunks have heads of their own."""
+HEAD_S = 10.0
+"""From the first byte of a request to the end of its head; for the first request, from the connection."""
+REQUEST_S = 30.0
+"""To the end of its body."""
+STUCK_S = 10.0
+"""A client that takes nothing of its answer for so long is cut off."""
+STOPPING_S = 1.0
+"""What a client has begun to send, or does not take, holds up the end of the process for so long."""
+LINGER_S = 5.0
+"""So long what a refused client still sends is thrown away: else it would not get the answer."""
+PIPELINE_MAX = 4
+WRITE_BYTES = 16 * 1024
+_PIECE_BYTES = 16 * 1024
+_SMALL_BYTES = 4096
+_LINES_MAX = HEADERS_MAX + 2
+_END = b"\r\n\r\n"
+_blank_lines = cast("Callable[[bytes, int], re.Match[bytes]]", re.compile(rb"[\r\n]*").match)
+_OPEN_PATHS = frozenset(path.encode() for path in OPEN_PATHS)
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+"""Of any other request nobody reads it."""
+_HEADERS = b"".join(f"{name}: {value}\r\n".lower().encode() for name, value in SECURITY_HEADERS + UNLESS_SET)
+_BUSY = "Too many requests are being answered; try again"
+
+
+# How far the request has come. Plain numbers, for they are compared several times for each request.
+_IDLE, _HEAD, _BODY, _WHOLE = range(4)
+_LONGEST_S = {_IDLE: inf, _HEAD: HEAD_S, _BODY: REQUEST_S, _WHOLE: inf}
+
+
+class _TooMany(Exception):
+    """More requests came at once than are taken."""
+
+
+class _Flow(FlowControl):
+    """Tells when more of a body is wanted; a strong reference back would be a circle, kept long after its end."""
+
+    def __init__(self, transport: Transport, on_resume: WeakMethod[Callable[[], None]]) -> None:
+        super().__init__(transport)
+        self._on_resume = on_resume
+
+    def resume_reading(self) -> None:
+        super().resume_reading()
+        if wanted := self._on_resume():
+            wanted()
+
+
+class _Quiet:
+    """A transport to answer over: what comes after its end goes nowhere, without an error of ours.
+
+    uvloop's own raises where the client has gone and nobody has been told yet.
+    """
+
+    __slots__ = ("_transport", "close", "is_closing")
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.close = transport.close
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if not self.is_closing():
+            self._transport.write(data)
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's protocol for HTTP/1.1, within bounds.
+
+    Attributes:
+        held_bytes: What the request takes that is not answered yet.
+    """
+
+    server_state: Crowd
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: Crowd,
+        app_state: dict[str, Any],
+        _loop: AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.held_bytes = 0
+        self._stage = _IDLE
+        self._since_s = self._stuck_s = self.loop.time()
+        self._head_bytes = self._head_lines = self._body_bytes = self._untold_bytes = 0
+        self._unfed, self._at = b"", 0
+        self._is_deaf = self._is_refused = False
+
+    # -- what the transport tells -------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = _Flow(transport, WeakMethod(self._wanted))
+        self._quiet = _Quiet(transport)
+        transport.set_write_buffer_limits(high=WRITE_BYTES)
+        self.server_state.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._gone()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
+        self._unset_keepalive_if_required()
+        is_alone = self._stage == _IDLE and len(data) <= _SMALL_BYTES and data.find(_END) == len(data) - len(_END)
+        if is_alone and data.count(b"\n") <= _LINES_MAX:
+            # Nearly always so: one small head, whole.
+            self._parse(data)
+            self._since_s = self._since_s if self._stage == _WHOLE else self.loop.time()
+            return
+        if self._unfed:
+            data = self._unfed[self._at :] + data
+        self._feed(data, 0)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck_s = self.loop.time()
+        self.server_state.stick(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.server_state.stuck.pop(self, None)
+
+    # -- the parser ---------------------------------------------------------------------------------------------
+
+    def _feed(self, data: bytes, at: int) -> None:
+        """Give the parser one request; what follows waits until that one is answered."""
+        was_idle = self._stage == _IDLE
+        while at < len(data) and not self._is_deaf and self._takes_more:
+            at = self._fed(data, at)
+        if at < len(data) and not self._is_deaf:
+            self._unfed, self._at = data, at
+            self.flow.pause_reading()
+        elif self._unfed:
+            self._unfed, self._at = b"", 0
+        if was_idle and self._stage != _IDLE:
+            self._since_s = self.loop.time()
+        self._account()
+
+    @property
+    def _takes_more(self) -> bool:
+        """Not while a request waits for its answer, or a part of a body for whoever reads it."""
+        is_unread = self._stage == _BODY and not self.cycle.response_complete and len(self.cycle.body) >= _PIECE_BYTES
+        return self._stage != _WHOLE and not is_unread
+
+    def _wanted(self) -> None:
+        if self._unfed and self._stage == _BODY and not self._is_deaf and self._takes_more:
+            self._feed(self._unfed, self._at)
+
+    def _fed(self, data: bytes, at: int) -> int:
+        """Feed the head of a request, or a part of its body; returns where that ends."""
+        is_head = self._stage != _BODY
+        if self._stage == _IDLE:
+            at = _blank_lines(data, at).end()  # before a request, and there may be many
+            self._head_bytes = self._head_lines = 0
+        if is_head:
+            end = data.find(_END, at) + len(_END)
+            end = end if end >= len(_END) + at else len(data)
+        else:
+            end = at + _PIECE_BYTES
+        piece = data if not at and end >= len(data) else data[at:end]
+        if self._is_within(piece, is_head=is_head):
+            self._parse(piece)
+        return at + len(piece)
+
+    def _is_within(self, piece: bytes, *, is_head: bool) -> bool:
+        """Whether the request is still within its bounds with one piece more; else it is refused."""
+        if is_head:
+            self._head_bytes += len(piece)
+            self._head_lines += piece.count(b"\n")
+            if self._head_bytes > HEAD_MAX_BYTES or self._head_lines > _LINES_MAX:
+                what = f"The head of a request may have {HEAD_MAX_BYTES:,} bytes and {HEADERS_MAX} headers"
+                self._refuse(431, what, "sent a head that is too large")
+        else:
+            self._body_bytes += len(piece)
+            self._untold_bytes += len(piece)
+            # What belongs to no body is what comes after it, or what says nothing: it may be no larger than a head.
+            if self._body_bytes > BODY_MAX_BYTES or self._untold_bytes > HEAD_MAX_BYTES + _PIECE_BYTES:
+                self._refuse(413, "The body is too large: send it in parts", "sent a body that is too large")
+        return not self._is_deaf
+
+    def _parse(self, piece: bytes) -> None:
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            # Answered as if nothing had been said of it; what comes after this request is of another protocol.
+            self.cycle.keep_alive = False
+            self._hang_up_after_answer()
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, _TooMany):
+                self._hang_up_after_answer()
+            else:
+                self._refuse(400, "This is no HTTP/1.1 request", "sent what is no HTTP")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._stage = _HEAD
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._stage != _HEAD:
+            return  # a trailer, of which nobody makes use
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= PIPELINE_MAX:
+            raise _TooMany
+        if self.server_state.is_full and self.url.partition(b"?")[0] not in _OPEN_PATHS:
+            self.app = _busy
+        elif self.app is _busy:
+            self.app = self.config.loaded_app
+        super().on_headers_complete()
+        self.cycle.transport = cast("Transport", self._quiet)
+        self._stage = _BODY
+        self._body_bytes = self._untold_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        self._untold_bytes = 0
+        if self.scope["method"] in _WITH_BODY:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self.cycle.response_complete:
+            self._stage = _IDLE
+            return
+        self._stage = _WHOLE
+        self.server_state.waiting.pop(self, None)
+        self.server_state.answering.add(self)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.cycle.response_complete:
+            return
+        if self.cycle.body:
+            self.cycle.body.clear()  # nobody reads it any more
+        if self._stage != _WHOLE:
+            self._account()
+            return
+        self._stage = _IDLE
+        self.server_state.answering.discard(self)
+        self.server_state.waiting[self] = None
+        if self.transport.is_closing():
+            self._since_s = self.loop.time()
+        elif self._unfed:
+            self._unset_keepalive_if_required()
+            self.server_state.queue(self)
+        if self.held_bytes:
+            self._account()
+
+    def go_on(self) -> None:
+        """Take the next of the requests that came at once."""
+        if self._unfed and self._stage == _IDLE and not self._is_deaf and not self.transport.is_closing():
+            self._feed(self._unfed, self._at)
+
+    def _account(self) -> None:
+        held_bytes = len(self._unfed)
+        if self._stage == _HEAD:
+            held_bytes += self._head_bytes
+        elif self._stage >= _BODY and not self.cycle.response_complete and self.scope["method"] in _WITH_BODY:
+            held_bytes += self._body_bytes  # whoever takes it from here keeps it until the answer
+        elif self._stage == _BODY:
+            held_bytes += self._untold_bytes
+        if held_bytes != self.held_bytes:
+            more_bytes, self.held_bytes = held_bytes - self.held_bytes, held_bytes
+            self.server_state.hold(more_bytes)
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def look(self, now_s: float) -> None:
+        """Part with a client that let its time pass."""
+        waited_s = now_s - self._since_s
+        if self in self.server_state.stuck:
+            if now_s - self._stuck_s > STUCK_S:
+                self.cut_off("did not take their answers")
+        elif self._is_refused or self.transport.is_closing():
+            if waited_s > LINGER_S:
+                self._abort()
+        elif not self._is_deaf and waited_s > _LONGEST_S[self._stage]:
+            self._refuse(408, "The request took too long to send", "sent a request too slowly")
+        elif self._stage == _IDLE and self.timeout_keep_alive_task is None and waited_s > HEAD_S:
+            self.transport.close()
+
+    def hurry(self, now_s: float, stopping_s: float) -> None:
+        """Part with a client that keeps a process waiting that is to stop since ``stopping_s``."""
+        is_stuck = self in self.server_state.stuck
+        if self._stage == _WHOLE and not is_stuck:
+            return
+        since_s = self._stuck_s if is_stuck else self._since_s
+        if now_s - max(since_s, stopping_s) <= STOPPING_S:
+            return
+        if self._stage == _BODY and not self._is_refused:
+            self._refuse(503, "This replica stops: send the request again", "had not sent a request at the end")
+            self.transport.close()
+        else:
+            self._abort()
+
+    def cut_off(self, why: str) -> None:
+        """End it at once; *why* is one of a few phrases, for the log."""
+        self.server_state.note(why)
+        self._abort()
+
+    def _abort(self) -> None:
+        self._is_deaf = self._is_refused = True
+        self._gone()
+        self.transport.abort()
+
+    def _gone(self) -> None:
+        # Before the transport says so: a thousand others may be heard before that.
+        self._unfed, self.headers, self.url = b"", [], b""
+        if self.cycle is not None:
+            self.cycle.body.clear()
+            self.cycle.disconnected = True  # what is still said to it is said to nobody
+            self.cycle.message_event.set()
+        self.parser = None  # type: ignore[assignment]  # as the base class does
+        self.server_state.leave(self)
+        if self.held_bytes:
+            self.server_state.held_bytes -= self.held_bytes
+            self.held_bytes = 0
+
+    def _refuse(self, status_code: int, detail: str, why: str) -> None:
+        """Answer, where that is possible, and take nothing more."""
+        self.server_state.note(why)
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if self._stage != _BODY or cycle.response_started or self.pipeline:
+                self._hang_up_after_answer()
+                return
+            # Whoever reads this body hears that the client has gone, and answers nothing.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._is_deaf = self._is_refused = True
+        self._since_s = self.loop.time()
+        if not self.transport.is_closing():
+            self.transport.write(_refusal(status_code, detail))
+            self.transport.write_eof()
+            self.flow.resume_reading()
+
+    def _hang_up_after_answer(self) -> None:
+        self._is_deaf = True
+        self.cycle.keep_alive = False
+
+
+def _refusal(status_code: int, detail: str) -> bytes:
+    title = HTTPStatus(status_code).phrase
+    body = json.dumps(
+        {"type": "about:blank", "title": title, "status": status_code, "detail": detail, "instance": "/"}
+    ).encode()
+    return b"".join(
+        (
+            f"HTTP/1.1 {status_code} {title}\r\ncontent-type: application/problem+json\r\n".encode(),
+            f"content-length: {len(body)}\r\nconnection: close\r\n".encode(),
+            _HEADERS,
+            b"\r\n",
+            body,
+        )
+    )
+
+
+async def _busy(_scope: Scope, _receive: Receive, send: Send) -> None:
+    head, _, body = _refusal(503, _BUSY).partition(_END)
+    lines = (line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    headers = [(name, value) for name, value in lines]
+    await send({"type": "http.response.start", "status": 503, "headers": [*headers, (b"retry-after", b"1")]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,72 @@
+"""Reads what the page shows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable
+from typing import TypeAlias, TypeVar
+
+from openrouter_guard.api.scope.service import Service
+from openrouter_guard.errors import StoreError
+from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.store import Store
+from openrouter_guard.store.ledger import About
+
+from .view_model import DAYS, Beside, Board, days_of, headline, segments_of
+
+__all__ = ["beside", "gather"]
+
+HISTORY = 200
+WORKERS = 100
+_T = TypeVar("_T")
+_Read: TypeAlias = tuple[
+    list[dict[str, str]] | None,
+    dict[str, dict[str, str]] | None,
+    dict[str, dict[Phase, float]] | None,
+    dict[str, About] | None,
+    dict[str, About] | None,
+]
+"""Transitions, counters by day, time in state by day, workers and what is paused."""
+
+
+async def gather(service: Service) -> Board:
+    """Everything on the page. What Redis does not give is None, and the page says so."""
+    status = await service.status(force=False)
+    now_s = service.now_s
+    # As many browsers as look read once a second together, and anew when the state has changed.
+    (history, metrics, times, workers, paused), _ = await service.recent.get(
+        "page", service.version, lambda: _read(service.store, now_s)
+    )
+    state = status.circuit_breaker.state
+    return Board(
+        status=status,
+        now_s=now_s,
+        headline=headline(status),
+        segments=segments_of(history or [], state and state.value, now_s),
+        days=days_of(metrics or {}, times or {}, now_s),
+        history=history,
+        workers=workers,
+        paused=paused and {cluster: about for cluster, about in paused.items() if about.get("workloads")},
+    )
+
+
+async def beside(services: Iterable[Service]) -> list[Beside]:
+    """All scopes that this process looks after."""
+    return [Beside(each.settings.scope, headline(await each.status(force=False))) for each in services]
+
+
+async def _read(store: Store, now_s: float) -> _Read:
+    return await asyncio.gather(
+        _or_none(store.history(HISTORY)),
+        _or_none(store.metrics(DAYS, now_s)),
+        _or_none(store.time_in_state(DAYS, now_s)),
+        _or_none(store.workers(WORKERS)),
+        _or_none(store.paused()),
+    )
+
+
+async def _or_none(reading: Awaitable[_T]) -> _T | None:
+    try:
+        return await reading
+    except StoreError:
+        return None

@@ -1,0 +1,299 @@
+"""What the status page shows, worked out of what is known: pure, so that a test can hold every word of it.
+
+All times are Unix seconds of Redis' clock unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from openrouter_guard.api.schemas.status import StatusAnswer
+from openrouter_guard.api.stats.figures import COUNTER_MOST, WINDOWS, availability
+from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.latency import of_counters
+from openrouter_guard.rules.override import OverrideKind
+from openrouter_guard.rules.parsing import whole
+from openrouter_guard.rules.signals import OpenRouterState
+
+__all__ = [
+    "DAYS",
+    "Availability",
+    "Beside",
+    "Board",
+    "Day",
+    "Headline",
+    "Segment",
+    "Tone",
+    "days_of",
+    "duration",
+    "headline",
+    "segments_of",
+    "series_of",
+    "utc",
+]
+
+DAY_S = 86_400
+DAYS = 30
+TIMELINE_S = DAY_S
+_VISIBLE_PERCENT = 0.4
+_BAD_DAY_PERCENT = 5.0
+"""From this error rate a day is marked although the breaker stayed closed."""
+
+
+class Tone(StrEnum):
+    """How something is coloured; never the only way in which it is said."""
+
+    GOOD = "good"
+    WARN = "warn"
+    BAD = "bad"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The current state in words."""
+
+    tone: Tone
+    words: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of the breaker's timeline; ``start`` and ``width`` are per cent of the whole.
+
+    What is drawn is at least so wide that it can be seen: an outage of a minute is news on a timeline of a day.
+    """
+
+    state: str
+    tone: Tone
+    start: float
+    width: float
+    begins: str
+    ends: str
+
+    @property
+    def drawn_width(self) -> float:
+        return max(self.width, _VISIBLE_PERCENT)
+
+    @property
+    def drawn_start(self) -> float:
+        return min(self.start, 100 - self.drawn_width)
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One UTC day.
+
+    Attributes:
+        in_state: Seconds that the breaker was in each state; empty where that was not kept.
+        percentiles_ms: p50, p95 and p99 of the calls' latency; None without calls.
+    """
+
+    date: str
+    calls: int
+    failed: int
+    in_state: Mapping[Phase, float]
+    percentiles_ms: tuple[int | None, int | None, int | None]
+
+    @property
+    def open_s(self) -> float | None:
+        """How long calls were refused, seconds; None where that was not kept."""
+        return self.in_state.get(Phase.OPEN, 0.0) if self.in_state else None
+
+    @property
+    def error_rate(self) -> float | None:
+        """Per cent of the calls; None without calls."""
+        return round(100 * self.failed / self.calls, 2) if self.calls else None
+
+    @property
+    def tone(self) -> Tone:
+        if self.open_s:
+            return Tone.BAD
+        if (self.error_rate or 0) >= _BAD_DAY_PERCENT:
+            return Tone.WARN
+        return Tone.GOOD if self.calls or self.in_state else Tone.UNKNOWN
+
+    @property
+    def words(self) -> str:
+        if self.tone is Tone.UNKNOWN:
+            return "nothing recorded"
+        said = f"{self.calls:,} calls, {self.failed:,} failed"
+        return f"{said}, calls paused for {duration(self.open_s)}" if self.open_s else said
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """The share of the time in which calls were not refused, per cent; None where nothing was kept."""
+
+    days: int
+    percent: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A scope that this service looks after, and its state in words."""
+
+    name: str
+    headline: Headline
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Everything on the page; a None is what could not be read."""
+
+    status: StatusAnswer
+    now_s: float
+    headline: Headline
+    segments: Sequence[Segment]
+    days: Sequence[Day]
+    history: Sequence[Mapping[str, Any]] | None
+    workers: Mapping[str, Mapping[str, Any]] | None
+    paused: Mapping[str, Mapping[str, Any]] | None
+
+    @property
+    def availability(self) -> list[Availability]:
+        shares = {days: availability(day.in_state for day in self.days[-days:]) for days in WINDOWS}
+        return [Availability(days, None if share is None else 100 * share) for days, share in shares.items()]
+
+    @property
+    def series(self) -> dict[str, Any]:
+        return series_of(self.days)
+
+
+_CAUSES: Mapping[str, str] = {
+    OpenRouterState.CREDITS_EXHAUSTED: "the account is out of credit",
+    OpenRouterState.API_KEY_INVALID: "the API key is refused",
+    OpenRouterState.API_KEY_MISSING: "there is no API key",
+    OpenRouterState.RATE_LIMITED: "OpenRouter limits the rate",
+    OpenRouterState.SERVICE_UNAVAILABLE: "OpenRouter is not available",
+}
+_FORCED = {
+    OverrideKind.FORCED_OPEN: (Tone.BAD, "Calls are stopped by a person"),
+    OverrideKind.FORCED_CLOSED: (Tone.WARN, "Calls go, because a person says so"),
+    OverrideKind.DISABLED: (Tone.WARN, "The breaker is switched off by a person"),
+}
+_PHASES = {Phase.OPEN: Tone.BAD, Phase.HALF_OPEN: Tone.WARN, Phase.CLOSED: Tone.GOOD}
+
+
+def headline(status: StatusAnswer) -> Headline:
+    """The state in a sentence, and what follows from it for the workers."""
+    breaker = status.circuit_breaker
+    cause = _CAUSES.get(status.status, "calls to OpenRouter fail")
+    if breaker.override is not None:
+        tone, words = _FORCED[breaker.override.kind]
+        return Headline(tone, words, f"{breaker.override.who}: {breaker.override.why}")
+    match breaker.state:
+        case None:
+            return Headline(Tone.UNKNOWN, "Nothing is known yet", status.message)
+        case Phase.OPEN:
+            return Headline(Tone.BAD, f"Calls are paused: {cause}", status.message)
+        case Phase.HALF_OPEN:
+            return Headline(Tone.WARN, "Trial calls decide whether OpenRouter is back", status.message)
+    if status.rate_limit_reset:
+        return Headline(Tone.WARN, "Calls wait: OpenRouter limits the rate", status.message)
+    if status.status is OpenRouterState.ACTIVE:
+        detail = "Some models wait, see below" if status.models else status.message
+        return Headline(Tone.GOOD, "Calls go through", detail)
+    nobody_asked = status.last_check is None and not status.consecutive_failures
+    if nobody_asked and status.status is not OpenRouterState.API_KEY_MISSING:  # workers may well have asked
+        return Headline(Tone.UNKNOWN, "Nothing is known yet", status.message)
+    return Headline(Tone.WARN, f"Calls go, but {cause}", status.message)
+
+
+def segments_of(
+    history: Sequence[Mapping[str, Any]], state: str | None, now_s: float, span_s: float = TIMELINE_S
+) -> list[Segment]:
+    """The breaker's states over the last *span_s*, oldest first.
+
+    Args:
+        history: Transitions, newest first, each with ``at`` (ISO 8601), ``from`` and ``to``.
+        state: What holds now; None if that is not known.
+        now_s: The end of the timeline.
+        span_s: How long it is.
+    """
+    begin_s, end_s, after = now_s - span_s, now_s, state or "unknown"
+    found = []
+    for change in history:
+        at_s = max(moment_s(change["at"]), begin_s)
+        found.append(_segment(after, at_s, end_s, begin_s, span_s))
+        end_s, after = at_s, str(change["from"])
+        if at_s <= begin_s:
+            break
+    else:
+        found.append(_segment(after, begin_s, end_s, begin_s, span_s))
+    return [segment for segment in reversed(found) if segment.width > 0]
+
+
+def _segment(state: str, from_s: float, to_s: float, begin_s: float, span_s: float) -> Segment:
+    start, end = (100 * (at_s - begin_s) / span_s for at_s in (from_s, to_s))
+    tone = {phase.value: tone for phase, tone in _PHASES.items()}.get(state, Tone.UNKNOWN)
+    return Segment(state, tone, round(start, 3), round(end - start, 3), utc(from_s), utc(to_s))
+
+
+def days_of(
+    metrics: Mapping[str, Mapping[str, Any]],
+    times: Mapping[str, Mapping[Phase, float]],
+    now_s: float,
+    days: int = DAYS,
+) -> list[Day]:
+    """The last *days* UTC days, oldest first, whether anything is known of them or not.
+
+    Args:
+        metrics: Counters by date.
+        times: Seconds in each state of the breaker, by date.
+        now_s: The last day is the one that holds it.
+        days: How many.
+    """
+    dates = [utc(now_s - DAY_S * back)[:10] for back in reversed(range(days))]
+    return [_day(date, metrics.get(date, {}), times.get(date, {})) for date in dates]
+
+
+def _day(date: str, counters: Mapping[str, Any], times: Mapping[Phase, float]) -> Day:
+    calls, failed = (whole(counters.get(name), COUNTER_MOST) for name in ("total_calls", "failed_calls"))
+    latency = of_counters(counters)
+    p50, p95, p99 = (_ms(latency.percentile_s(percent)) for percent in (50, 95, 99))
+    return Day(
+        date=date,
+        calls=calls,
+        failed=failed,
+        in_state=times,
+        percentiles_ms=(p50, p95, p99),
+    )
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(1000 * seconds)
+
+
+def series_of(days: Sequence[Day]) -> dict[str, Any]:
+    """What is plotted: by name its lines, their values, and at which Unix seconds."""
+    at = [int(datetime.fromisoformat(day.date).replace(tzinfo=UTC).timestamp()) for day in days]
+    percentiles = zip(*(day.percentiles_ms for day in days), strict=True)
+    return {
+        "errors": {"at": at, "unit": "%", "lines": ["Failed calls"], "values": [[day.error_rate for day in days]]},
+        "latency": {"at": at, "unit": "ms", "lines": ["p50", "p95", "p99"], "values": [list(p) for p in percentiles]},
+    }
+
+
+def moment_s(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def utc(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds")
+
+
+def duration(seconds: float | None) -> str:
+    """Rounded so that two numbers say it: ``42 s``, ``7 min``, ``3 h 20 min``."""
+    left = round(seconds or 0)
+    if left < 60:
+        return f"{left} s"
+    if left < 3600:
+        return f"{round(left / 60)} min"
+    hours, minutes = divmod(round(left / 60), 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

@@ -1,0 +1,1 @@
+"""One scope: its service, events, reports and permits."""

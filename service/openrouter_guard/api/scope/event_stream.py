@@ -1,0 +1,194 @@
+"""Changes as they happen, to many clients at once: encoded once, never waiting for the slowest.
+
+A frame is one event of `server-sent events <https://html.spec.whatwg.org/multipage/server-sent-events.html>`_:
+``transition`` for each change of the breaker, and ``state`` with the whole status whenever it says something new.
+Their id is the breaker's epoch, so that a client that comes back says what it has seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from starlette.types import Receive, Send
+
+from openrouter_guard.api.http.conditional import without
+from openrouter_guard.api.http.open_requests import Seats, disconnected
+from openrouter_guard.api.schemas.activity import TransitionAnswer
+from openrouter_guard.background import cancelled
+from openrouter_guard.replica import View
+from openrouter_guard.rules.shared_state import Record, Transition
+
+__all__ = ["MEDIA_TYPE", "Client", "Events", "deliver"]
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "text/event-stream"
+HEARTBEAT_S = 15.0
+"""Proxies give up on a silent connection after a minute or so."""
+HEARTBEAT = b": heartbeat\n\n"
+RETRY = b"retry: 2000\n\n"
+"""When a client comes back after the end, in milliseconds."""
+SEND_S = 10.0
+"""A client that takes nothing for so long is dropped."""
+BACKLOG = 64
+"""Frames that may wait for one client."""
+COALESCE_S = 0.1
+"""At most ten states a second, however fast the counters move; no transition is left out."""
+
+
+class Client:
+    """What waits for one client."""
+
+    def __init__(self, frames: Sequence[bytes]) -> None:
+        self._frames = deque(frames)
+        self._wake = asyncio.Event()
+        self._wake.set()
+        self.has_ended = False
+
+    def put(self, frames: Sequence[bytes]) -> None:
+        """Queue frames; who has too many is dropped, and will get the state when it comes back."""
+        if self.has_ended:
+            return
+        if len(self._frames) + len(frames) > BACKLOG:
+            logger.info("an event stream is too slow, it is dropped")
+            self.end()
+            return
+        self._frames.extend(frames)
+        self._wake.set()
+
+    def end(self) -> None:
+        self.has_ended = True
+        self._wake.set()
+
+    async def next(self) -> bytes:
+        """What to send: all that waits, or a heartbeat; empty at the end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEARTBEAT_S):
+                await self._wake.wait()
+        self._wake.clear()
+        if self.has_ended:
+            return b""
+        frames = b"".join(self._frames) or HEARTBEAT
+        self._frames.clear()
+        return frames
+
+
+class Events:
+    """The clients of one scope.
+
+    Args:
+        news: Returns when there may be something new.
+        view: What is known.
+        status: The status as JSON, from a view.
+        seats: How many may listen at a time.
+    """
+
+    def __init__(
+        self,
+        news: Callable[[], Awaitable[None]],
+        view: Callable[[], View],
+        status: Callable[[View], str],
+        seats: Seats,
+    ) -> None:
+        self._news = news
+        self._view = view
+        self._status = status
+        self._seats = seats
+        self._clients: set[Client] = set()
+        self._told = ""
+        self._told_epoch: int | None = None
+
+    @property
+    def clients(self) -> int:
+        return len(self._clients)
+
+    async def follow(self) -> None:
+        """Tell all clients when there is something new, and once more: news that came meanwhile woke nobody."""
+        await self._news()
+        self.tell()
+        await asyncio.sleep(COALESCE_S)
+        self.tell()
+
+    def tell(self) -> None:
+        view = self._view()
+        record, body = view.record or Record(), self._status(view)
+        changes = self._changes(view)
+        stable = without(body, "age_seconds")
+        if stable == self._told and not changes:
+            return
+        self._told = stable
+        frames = [*map(_of_transition, changes), _frame("state", record.epoch, body)]
+        for client in tuple(self._clients):
+            client.put(frames)
+
+    def subscribe(self, seen_epoch: int | None = None) -> Client:
+        """A new client, to be given back to :meth:`leave`; it begins with what it missed, and the state.
+
+        Raises:
+            TooManyClients: If as many listen as may, or the end has come.
+        """
+        view = self._view()
+        record, body = view.record or Record(), self._status(view)
+        if self._told_epoch is None:
+            self._changes(view)
+        if not self._told:
+            self._told = without(body, "age_seconds")
+        missed = _later(record, seen_epoch) if seen_epoch is not None else ()
+        self._seats.take()
+        client = Client([RETRY, *map(_of_transition, missed), _frame("state", record.epoch, body)])
+        self._clients.add(client)
+        return client
+
+    def _changes(self, view: View) -> tuple[Transition, ...]:
+        """What happened since it was asked for last; of what was before the first time, nothing is news."""
+        record, told = view.record, self._told_epoch
+        if record is None:
+            # Without a state there is none; without Redis, nobody knows.
+            self._told_epoch = told if told is not None or view.is_degraded else 0
+            return ()
+        self._told_epoch = max(told or 0, record.epoch)
+        return () if told is None else _later(record, told)
+
+    def leave(self, client: Client) -> None:
+        self._clients.discard(client)
+        self._seats.leave()
+
+    def close(self) -> None:
+        """End every stream, and take no more."""
+        self._seats.close()
+        for client in self._clients:
+            client.end()
+
+
+async def deliver(client: Client, receive: Receive, send: Send) -> None:
+    """Send what comes for *client* until either side ends."""
+    gone = asyncio.create_task(disconnected(receive))
+    gone.add_done_callback(lambda _: client.end())
+    try:
+        while piece := await client.next():
+            async with asyncio.timeout(SEND_S):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        async with asyncio.timeout(SEND_S):
+            await send({"type": "http.response.body", "body": b""})
+    except TimeoutError:
+        # Its buffer is full, so not even the end can be sent: the server closes the connection.
+        logger.info("an event stream takes nothing, it is dropped")
+    finally:
+        await cancelled(gone)
+
+
+def _later(record: Record, epoch: int) -> tuple[Transition, ...]:
+    return tuple(change for change in record.transitions if change.epoch > epoch)
+
+
+def _of_transition(change: Transition) -> bytes:
+    return _frame("transition", change.epoch, TransitionAnswer.of(change).model_dump_json(by_alias=True))
+
+
+def _frame(event: str, epoch: int, data: str) -> bytes:
+    """JSON text has no line breaks, so one line holds it."""
+    return f"event: {event}\nid: {epoch}\ndata: {data}\n\n".encode()

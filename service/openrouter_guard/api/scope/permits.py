@@ -1,0 +1,215 @@
+"""The fleet's permits for workers in other languages: the same ones that the library takes, held by an id.
+
+The id tells nobody but us what it stands for, and cannot be guessed; Redis and the history know a digest of it. A
+holder that is lost costs one lease.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from openrouter_guard.api.schemas.writes import SEQUENCE_MAX, PermitBody, ReportBody, ResultBody, Settled
+from openrouter_guard.api.status.gate import Gate, gate, ramp
+from openrouter_guard.errors import CallNotPermitted, StoreContended
+from openrouter_guard.replica import Cache, View
+from openrouter_guard.rules import limits, trial_calls
+from openrouter_guard.rules.models import Notes
+from openrouter_guard.rules.parsing import json_of
+from openrouter_guard.rules.redaction import without_keys
+from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.signals import NEUTRAL, Effect, Signal
+from openrouter_guard.worker.reporting.batches import result_of
+
+from .reports import Reports, signal_of
+
+__all__ = ["Granted", "PermitGone", "Permits"]
+
+NO_PERMIT_RETRY_S = 1.0
+"""Somebody else's trial call may end at any moment."""
+_SECRET_BYTES = 18
+_DIGEST_BYTES = 12
+
+
+class PermitGone(Exception):
+    """The id is none of ours, or its lease has run out, or the breaker has moved on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Leave to make one call.
+
+    Attributes:
+        permit: The id of the permit; None where none is needed.
+        epoch: In which the call begins.
+        ramp: Which share of all calls may go without one, from 0 to 1; None beside a permit.
+    """
+
+    permit: str | None
+    epoch: int
+    ramp: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """What an id tells."""
+
+    permit: str
+    worker_id: str
+    model: str
+    epoch: int
+    taken_s: float
+
+    @property
+    def owner(self) -> str:
+        """Its holder's name in the shared state: made from all of the id, so that nothing in it can be changed."""
+        digest = hashlib.blake2b(self.permit.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+        return f"{self.worker_id}/p{digest}"
+
+
+class Permits:
+    """Those of one scope."""
+
+    def __init__(self, cache: Cache, reports: Reports) -> None:
+        self._cache = cache
+        self._reports = reports
+
+    async def take(self, asks: PermitBody) -> Granted:
+        """Leave for one call: with a permit where one is needed.
+
+        Raises:
+            CallNotPermitted: If calls must wait, or all permits are out.
+            StoreError: If Redis does not say.
+        """
+        view = self._cache.view
+        verdict = self._gate(view, asks.model)
+        if verdict.permits:
+            return self._free(view)
+        if not _is_trial(view, verdict):
+            raise CallNotPermitted(verdict.retry_after_s, verdict.reason)
+        permit = _issued(without_keys(asks.worker_id), asks.model, self._epoch, view.now_s)
+        if await self._permitted(permit.owner):
+            return Granted(permit.permit, self._epoch)
+        # What was read to find out may say that calls go again, or that they must wait for longer.
+        verdict = self._gate(self._cache.view, asks.model)
+        if verdict.permits:
+            return self._free(self._cache.view)
+        is_trial = _is_trial(self._cache.view, verdict)
+        raise CallNotPermitted(NO_PERMIT_RETRY_S if is_trial else verdict.retry_after_s, verdict.reason)
+
+    async def renew(self, permit: str) -> Granted:
+        """Hold it for one more lease.
+
+        Raises:
+            PermitGone: If it is not held any more, or its call has taken longer than any trial call may.
+            StoreError: If Redis does not say.
+        """
+        name = _read(permit)
+        if self._cache.now_s - name.taken_s > self._cache.policy.trial_call_s:
+            raise PermitGone
+        if not await self._permitted(name.owner, renews=True):
+            raise PermitGone
+        return Granted(permit, self._epoch)
+
+    async def end(self, permit: str, result: ResultBody | None) -> Settled:
+        """Give it back with what its call came to, or without: the call was not made, or says nothing.
+
+        Raises:
+            PermitGone: If the id is none of ours.
+            StoreError: If that is not sure; it may be done again.
+        """
+        name = _read(permit)
+        signal = NEUTRAL if result is None else signal_of(result, self._cache.now_s)
+        model = (result and result.model) or name.model
+        if result is not None:
+            # A rate limit is known before the permit is free, so that nobody takes it for a call that meets it too.
+            told = [result.model_copy(update={"model": model})]
+            body = ReportBody(worker_id=name.worker_id, epoch=name.epoch, results=told)
+            await self._reports.take(body, is_trial=True)
+        signal = self._of_fleet(signal, model)
+        is_held = False
+
+        def verdict(record: Record | None, now_s: float) -> Record | None:
+            nonlocal is_held
+            known = self._cache.base(record, now_s)
+            is_held = trial_calls.holds_permit(known, name.owner)
+            if not is_held:
+                return None
+            took_s = max(now_s - name.taken_s, 0.0)
+            return trial_calls.after_trial(
+                known, signal, name.owner, now_s=now_s, policy=self._cache.policy, took_s=took_s
+            )
+
+        await self._cache.change(verdict)
+        if not is_held:
+            return Settled.LATE
+        is_verdict = signal.effect in (Effect.SUCCESS, Effect.FAILURE)
+        return Settled.SETTLED if is_verdict else Settled.RETURNED
+
+    async def _permitted(self, owner: str, *, renews: bool = False) -> bool:
+        try:
+            return await self._cache.permit(owner, renews=renews)
+        except StoreContended:
+            # Redis is there: so many were faster that none is left.
+            return False
+
+    def _of_fleet(self, signal: Signal, model: str) -> Signal:
+        view = self._cache.view
+        notes = Notes(view.models, view.now_s)
+        return result_of(signal, 0, view.now_s, took_s=None, model=model, notes=notes).signal
+
+    @property
+    def _epoch(self) -> int:
+        record = self._cache.view.record
+        return record.epoch if record else 0
+
+    def _gate(self, view: View, model: str) -> Gate:
+        return gate(view, self._cache.policy, model)
+
+    def _free(self, view: View) -> Granted:
+        record = view.record or Record()
+        return Granted(None, record.epoch, ramp(view, self._cache.policy))
+
+
+def _is_trial(view: View, verdict: Gate) -> bool:
+    """Whether a permit is what is missing: half-open, or one call may look whether a long rate limit still stands."""
+    if view.record is None:
+        return False
+    return verdict.reason == "half_open" or limits.is_look_due(view.record, view.now_s)
+
+
+def _issued(worker_id: str, model: str, epoch: int, now_s: float) -> _Name:
+    told = json.dumps([worker_id, model, epoch, int(now_s)], ensure_ascii=False, separators=(",", ":")).encode()
+    readable = base64.urlsafe_b64encode(told).rstrip(b"=").decode()
+    return _Name(f"{readable}.{secrets.token_urlsafe(_SECRET_BYTES)}", worker_id, model, epoch, now_s)
+
+
+def _read(permit: str) -> _Name:
+    """What an id tells; that it is one of ours, only the shared state can say."""
+    readable = permit.partition(".")[0]
+    try:
+        told = json_of(base64.urlsafe_b64decode(readable + "=" * (-len(readable) % 4)))
+    except ValueError:
+        raise PermitGone from None
+    match told:
+        case [worker_id, model, int() as epoch, int() as taken_s] if 0 <= taken_s < SEQUENCE_MAX:
+            return _Name(permit, *_checked(worker_id, model, epoch), epoch, taken_s)
+        case _:
+            raise PermitGone
+
+
+def _checked(worker_id: Any, model: Any, epoch: int) -> tuple[str, str]:
+    """The names in an id, which anybody may have made up: we give none that we would not take."""
+    try:
+        asks = PermitBody(worker_id=worker_id, model=model)
+    except ValidationError:
+        raise PermitGone from None
+    if not 0 <= epoch <= SEQUENCE_MAX or without_keys(worker_id) != worker_id:
+        raise PermitGone
+    return asks.worker_id, asks.model

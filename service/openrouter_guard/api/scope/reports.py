@@ -1,0 +1,160 @@
+"""What workers in other languages report over HTTP: classified and counted as a guarded call is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+
+from openrouter_guard.api.schemas.writes import ReportBody, ResultBody
+from openrouter_guard.errors import REFUSAL_HEADER, StoreError
+from openrouter_guard.replica import Cache
+from openrouter_guard.rules import health_checks, shared_state, trial_calls
+from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.codec import iso
+from openrouter_guard.rules.models import Models, Notes
+from openrouter_guard.rules.redaction import without_keys
+from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.signals import SUCCESS, Effect, Signal, of_error_type, of_status
+from openrouter_guard.rules.trial_reports import Told, reported
+from openrouter_guard.store import Store
+from openrouter_guard.worker.reporting.batches import Pending, result_of
+
+__all__ = ["Reports", "pending_of", "signal_of"]
+
+
+class Reports:
+    """Takes reports for one scope."""
+
+    def __init__(self, cache: Cache, store: Store) -> None:
+        self._cache = cache
+        self._store = store
+
+    async def take(self, report: ReportBody, *, is_trial: bool = False) -> str:
+        """Count a report; returns ``counted``, ``late`` or ``repeated``.
+
+        Of a trial call, its permit decides the rest.
+
+        Raises:
+            StoreError: If that is not sure; sent again with its sequence, it counts once.
+        """
+        now_s, policy = self._cache.now_s, self._cache.policy
+        signals = [signal_of(result, now_s) for result in report.results]
+        decide = _Decision(signals, policy, without_keys(report.worker_id), _reporter("i", report.worker_id))
+        if decide.is_needed:
+            # First, for it may be done twice: a report that failed between the two comes again, and is repeated.
+            await self._cache.change(decide)
+        view = self._cache.view
+        epoch = view.record.epoch if view.record else 0
+        pending = pending_of(report, signals, view.models, now_s, policy, epoch)
+        verdict = await self._count(pending, report)
+        if not is_trial and verdict != "repeated":
+            await self._recover(report, signals)
+        with suppress(StoreError):
+            about = {"version": report.version, "last_seen": iso(now_s)}
+            await self._store.heartbeat(without_keys(report.worker_id), about)
+        return verdict
+
+    async def _recover(self, report: ReportBody, signals: Sequence[Signal]) -> None:
+        """Where nobody can try, what was reported may close the breaker."""
+        view, policy, by = self._cache.view, self._cache.policy, without_keys(report.worker_id)
+        told = told_of(report, signals, view.now_s)
+
+        def decide(record: Record | None, now_s: float) -> Record | None:
+            return record and reported(record, told, now_s=now_s, policy=policy, by=by)
+
+        if decide(view.record, view.now_s) is not view.record:
+            with suppress(StoreError):  # the report is counted
+                await self._cache.change(decide)
+
+    async def _count(self, pending: Pending, report: ReportBody) -> str:
+        # Without a sequence it is counted as it comes: two replicas agree upon no numbers of their own.
+        reporter = _reporter("i" if report.sequence is None else "h", report.worker_id)
+        return await self._cache.count(pending.batch(reporter, report.sequence, now_s=self._cache.now_s))
+
+
+def signal_of(result: ResultBody, now_s: float) -> Signal:
+    """What one result says of the upstream."""
+    if result.success:
+        return SUCCESS
+    if result.error_type is not None and REFUSAL_HEADER not in result.headers:
+        return of_error_type(result.error_type, result.message, result.status_code)
+    error = dict(result.error or {})
+    error["message"] = error.get("message") or result.message
+    wait_s = result.retry_after_seconds
+    headers = result.headers if wait_s is None else {**result.headers, "retry-after": str(wait_s)}
+    return of_status(result.status or 503, error=error, headers=headers, now_s=now_s)
+
+
+def pending_of(
+    report: ReportBody,
+    signals: Sequence[Signal],
+    models: Models,
+    now_s: float,
+    policy: Policy = Policy(),
+    epoch: int = 0,
+) -> Pending:
+    """The results as what waits to be counted: those of other epochs than *epoch* count in the metrics alone.
+
+    Args:
+        report: Whose results.
+        signals: What they say.
+        models: What is known of single ones.
+        now_s: When they ended, for want of a better time.
+        policy: The settings of the rules.
+        epoch: The fleet's, as last seen.
+    """
+    began = [report.epoch if result.epoch is None else result.epoch for result in report.results]
+    deciding = epoch if epoch in began else 0 if 0 in began else max(began)
+    pending, late = (Pending(deciding, without_keys(report.worker_id), now_s, policy) for _ in range(2))
+    notes = Notes(models, now_s)
+    for result, signal, in_epoch in zip(report.results, signals, began, strict=True):
+        took_s, model = result.took_seconds, result.model
+        into = pending if in_epoch in (0, deciding) else late
+        into.add(result_of(signal, in_epoch, now_s, took_s=took_s, model=model, notes=notes))
+    pending.absorb(late)
+    return pending
+
+
+def told_of(report: ReportBody, signals: Sequence[Signal], now_s: float) -> list[Told]:
+    """What the results say of a breaker that is half-open: those that say nothing of it are left out."""
+    return [
+        Told(
+            signal.effect is Effect.SUCCESS,
+            report.epoch if result.epoch is None else result.epoch,
+            now_s - (result.took_seconds or 0.0),
+        )
+        for result, signal in zip(report.results, signals, strict=True)
+        if signal.effect in (Effect.SUCCESS, Effect.FAILURE)
+    ]
+
+
+class _Decision:
+    """What rate limits, and doubts about the key or the credit, change at once."""
+
+    def __init__(self, signals: Sequence[Signal], policy: Policy, worker_id: str, reporter: str) -> None:
+        self._limits = [signal for signal in signals if signal.effect is Effect.RATE_LIMIT]
+        self._doubts = {signal.error_type: signal for signal in signals if signal.doubts_account}
+        self._policy = policy
+        self._by = worker_id
+        self._reporter = reporter
+
+    @property
+    def is_needed(self) -> bool:
+        return bool(self._limits or self._doubts)
+
+    def __call__(self, record: Record | None, now_s: float) -> Record:
+        after = record or shared_state.fresh(now_s)
+        for signal in self._limits:
+            after = trial_calls.limited(after, signal, now_s, by=self._reporter)
+        for signal in self._doubts.values():
+            after = health_checks.doubted(after, signal, now_s=now_s, policy=self._policy, by=self._by)
+        return after
+
+
+def _reporter(kind: str, worker_id: str) -> str:
+    """The worker's name in the count: letters and digits alone, and the same in every replica.
+
+    With sequences it has another one than without: whoever begins to number its reports begins anew.
+    """
+    return f"{kind}{hashlib.blake2b(worker_id.encode(), digest_size=6).hexdigest()}"

@@ -1,0 +1,65 @@
+"""The scopes that one process looks after: each has a key, a state and checks of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from openrouter_guard.api.http.open_requests import Seats
+from openrouter_guard.api.telemetry.registry import Telemetry
+from openrouter_guard.settings import Settings
+from openrouter_guard.upstream import Transport
+
+from .service import Service
+
+__all__ = ["Scopes"]
+
+
+class Scopes:
+    """A service for each scope; the first is the one of requests that name none.
+
+    Raises:
+        ConfigurationError: On creation, if an address or a scope cannot be used.
+    """
+
+    def __init__(self, settings: Settings, transport: Transport | None = None) -> None:
+        self.telemetry = Telemetry()
+        seats = Seats(settings.thresholds.max_streams)
+        self._services = {
+            each.scope: Service(each, transport, self.telemetry, seats) for each in settings.for_each_scope()
+        }
+        self.default = self._services[settings.scope]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._services)
+
+    def __iter__(self) -> Iterator[Service]:
+        return iter(self._services.values())
+
+    def find(self, scope: str | None) -> Service | None:
+        """The service of that scope; None if nobody looks after it."""
+        return self.default if scope is None else self._services.get(scope)
+
+    @property
+    def is_ready(self) -> bool:
+        return all(service.is_ready for service in self)
+
+    def stalled(self) -> list[str]:
+        """The parts of this process that make no progress, with the scope where it is not the first."""
+        return [
+            part if service is self.default else f"{part} of {service.settings.scope}"
+            for service in self
+            for part in service.stalled()
+        ]
+
+    async def start(self) -> None:
+        await asyncio.gather(*(service.start() for service in self))
+
+    def drain(self) -> None:
+        """The end is near: no new requests are wanted, and streams end, for the server waits for them."""
+        for service in self:
+            service.drain()
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(service.stop() for service in self))

@@ -1,0 +1,305 @@
+"""The health service without HTTP: one scope's cache, health checks and counters, and their life."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from openrouter_guard.api.http.open_requests import Seats
+from openrouter_guard.api.schemas.status import MetricsAnswer, StatusAnswer
+from openrouter_guard.api.stats.counters import DayCounters
+from openrouter_guard.api.stats.error_rate_alert import Alarm
+from openrouter_guard.api.stats.figures import WINDOWS, metrics_answer
+from openrouter_guard.api.stats.reader import Reckoning
+from openrouter_guard.api.status.answer import status_answer
+from openrouter_guard.api.status.freshness import Chance, Mood, Plan, adapted, age_s, is_due, mood, plan, told_age_s
+from openrouter_guard.api.status.health_checker import Refresher
+from openrouter_guard.api.telemetry.registry import Telemetry
+from openrouter_guard.api.telemetry.shared_state import Source
+from openrouter_guard.background import Background
+from openrouter_guard.errors import OpenRouterGuardError, StoreError
+from openrouter_guard.log_once import Edge
+from openrouter_guard.replica import Cache, View
+from openrouter_guard.rules import limits, time_in_state
+from openrouter_guard.rules.admission import block_s
+from openrouter_guard.rules.health_checks import is_recheck_due, wants_check
+from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_guard.settings import Settings
+from openrouter_guard.store import Store, Timeouts
+from openrouter_guard.upstream import Finding, OpenRouter, Transport
+
+from .event_stream import Events
+from .permits import Permits
+from .read_cache import Recent
+from .reports import Reports
+from .transition_log import Journal
+from .webhook import Webhook, alarm_event
+
+__all__ = ["Service"]
+
+logger = logging.getLogger(__name__)
+
+FLUSH_S = 1.0
+RECKON_S = 10.0
+ERRORS_READ = 1000
+
+
+class Service:
+    """What the routes ask.
+
+    Raises:
+        ConfigurationError: On creation, if an address or the scope cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        transport: Transport | None = None,
+        telemetry: Telemetry | None = None,
+        seats: Seats | None = None,
+    ) -> None:
+        timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
+        self.settings = settings
+        self._thresholds = settings.thresholds
+        self._store = Store(settings.redis_url, settings.scope, timeouts)
+        self._upstream = OpenRouter(
+            settings.base_url,
+            settings.api_key,
+            timeout_s=self._thresholds.check_timeout_s,
+            management_key=settings.management_key,
+            health_urls=settings.health_urls,
+            transport=transport,
+        )
+        self._cache = Cache(self._store, settings.policy, by=settings.worker_id or _name())
+        self._refresher = Refresher(self._cache, self._upstream, self._thresholds, self._checked)
+        self._counters = DayCounters()
+        scope = settings.scope
+        self._account = Edge("The account's credit is not known", "The account's credit is known again", scope=scope)
+        self._counting = Edge("Redis takes no metrics, they wait", "Redis takes metrics again", scope=scope)
+        self._journal = Journal(scope, settings.policy)
+        self._reckoning = Reckoning(self._store)
+        self._webhook = Webhook(settings, self._store, lambda: self._cache.view) if settings.webhook_url else None
+        self._alarm = Alarm(self._store, self._thresholds, self._cache.by, self._alarmed)
+        self.telemetry = telemetry or Telemetry()
+        self._told = self.telemetry.of(Source(settings, lambda: self._cache.view, lambda: self._reckoning.figures))
+        self.reports = Reports(self._cache, self._store)
+        self.permits = Permits(self._cache, self.reports)
+        self.recent = Recent()
+        self.seats = seats or Seats(settings.thresholds.max_streams)
+        self.events = Events(self._cache.news, lambda: self._cache.view, self._as_event, self.seats)
+        self._background = Background()
+        self._is_stopping = False
+        self.last_answer: StatusAnswer | None = None
+
+    # -- what is asked ------------------------------------------------------------------------------------------
+
+    async def status(self, *, force: bool) -> StatusAnswer:
+        """What is known of the upstream; *force* asks for more than the cache where a check may be made."""
+        before_s = self._cache.view.checked_s
+        match self._plan(force=force):
+            case Plan.WAIT:
+                await self._refresher.answer()
+            case Plan.REVALIDATE:
+                self._refresher.start()
+        view = self._cache.view
+        answer = status_answer(view, self._settings, is_live=view.checked_s != before_s)
+        self.last_answer = answer
+        self.count(answer)
+        return answer
+
+    def count(self, answer: StatusAnswer) -> None:
+        """Count an answer that is sent: also one that is sent again."""
+        self._counters.answered(is_hit=answer.cache_hit)
+        self._told.answered(answer.source)
+
+    @property
+    def version(self) -> int:
+        """Changes with each look at the shared state."""
+        return self._cache.version
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether a status request that forces nothing would be answered from memory, and start nothing."""
+        return self._plan(force=False) is Plan.CACHED
+
+    def _plan(self, *, force: bool) -> Plan:
+        thresholds = adapted(self._mood, thresholds=self._thresholds)
+        view = self._cache.view
+        told_s = told_age_s(view.record, view.now_s, thresholds=thresholds)
+        return plan(self._age_s, self._refresher.chance, force=force, thresholds=thresholds, told_age_s=told_s)
+
+    @property
+    def _mood(self) -> Mood:
+        record = self._cache.view.record
+        failures = record.breaker.failures if record else 0
+        figures = self._reckoning.figures
+        calls, failed = (figures.calls, figures.failed) if figures else (0, 0)
+        return mood(failures, calls, failed, thresholds=self._thresholds)
+
+    @property
+    def _settings(self) -> Settings:
+        """With the thresholds of the moment."""
+        thresholds = adapted(self._mood, thresholds=self._thresholds)
+        return self.settings if thresholds is self._thresholds else replace(self.settings, thresholds=thresholds)
+
+    async def metrics(self, days: int) -> MetricsAnswer:
+        """The fleet's counters of the last *days* UTC days, and what they come to.
+
+        Raises:
+            StoreError: If Redis cannot be read.
+        """
+        now_s, store = self._cache.now_s, self._store
+        counters, in_state, errors = await asyncio.gather(
+            store.metrics(days, now_s),
+            store.time_in_state(max(WINDOWS), now_s),
+            store.worker_errors(ERRORS_READ, now_s=now_s),
+        )
+        return metrics_answer(counters, in_state, errors, days=days, now_s=now_s)
+
+    @property
+    def view(self) -> View:
+        """What this process knows at this moment."""
+        return self._cache.view
+
+    @property
+    def blocked(self) -> tuple[float, str] | None:
+        """How long calls must wait and why, None where they may go."""
+        view = self._cache.view
+        return None if view.record is None else block_s(view.record, view.now_s)
+
+    @property
+    def store(self) -> Store:
+        """For what is read anew for each request, and not kept."""
+        return self._store
+
+    @property
+    def cache(self) -> Cache:
+        """For what is changed."""
+        return self._cache
+
+    @property
+    def now_s(self) -> float:
+        return self._cache.now_s
+
+    @property
+    def is_ready(self) -> bool:
+        return self._background.is_running and not self._is_stopping
+
+    def stalled(self) -> list[str]:
+        """The parts of this process that make no progress."""
+        return self._background.stalled()
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Look at the state once, bounded, so that the first request finds it; then keep looking."""
+        await self._cache.refresh()
+        if self._cache.view.is_degraded:
+            words = "scope %s: waiting for Redis: until it answers, nothing is known and the gate lets calls go"
+            logger.warning(words, self.settings.scope)
+        self._journal.look(self._cache.view)
+        self._background.start("cache", self._follow)
+        self._background.start("pushes", self._cache.listen, waits=True)
+        self._background.start("counters", self._flush)
+        self._background.start("figures", self._reckon)
+        if self._webhook:
+            self._background.start("transitions", partial(self._tell, self._webhook))
+            self._background.start("webhook", self._webhook.send, waits=True)
+        self._background.start("events", self.events.follow)
+
+    def drain(self) -> None:
+        """The end is near: no new requests are wanted, and those that stay open end: the server waits for them."""
+        self._is_stopping = True
+        self.events.close()
+
+    async def stop(self) -> None:
+        self.drain()
+        await self._background.stop()
+        await self._refresher.stop()
+        await self.recent.stop()
+        with suppress(StoreError):
+            if not self._cache.view.is_degraded:
+                await self._counters.flush(self._store, self._cache.now_s)
+        if self._webhook:
+            await self._webhook.close()
+        await self._upstream.close()
+        await self._store.close()
+
+    def _as_event(self, view: View) -> str:
+        return status_answer(view, self._settings, is_live=False).model_dump_json()
+
+    async def _follow(self) -> None:
+        await self._cache.follow()
+        self._journal.look(self._cache.view)
+        if self._is_due(self._cache.view):
+            self._refresher.start()
+
+    def _is_due(self, view: View) -> bool:
+        """Whether to check although no request asks for it."""
+        if not self._refresher.has_key:
+            return self._refresher.chance is Chance.FREE
+        record, now_s, policy = view.record or Record(), view.now_s, self.settings.policy
+        if is_recheck_due(record, now_s=now_s, policy=policy, slot_s=self._thresholds.check_slot_s):
+            return not view.is_degraded
+        how = self._mood
+        thresholds = adapted(how, thresholds=self._thresholds)
+        is_old = is_due(self._age_s, record.phase(now_s), thresholds=thresholds, mood=how)
+        is_asked = wants_check(record, now_s=now_s, policy=policy) or limits.wants_check(record, now_s)
+        is_wanted = is_old or is_asked
+        return is_wanted and self._refresher.chance is Chance.FREE
+
+    async def _flush(self) -> None:
+        await asyncio.sleep(FLUSH_S)
+        if self._cache.view.is_degraded:
+            return
+        try:
+            await self._counters.flush(self._store, self._cache.now_s)
+            await self._keep_time()
+        except StoreError as error:
+            self._counting.failed(error)
+        else:
+            self._counting.worked()
+
+    async def _reckon(self) -> None:
+        view = self._cache.view
+        if not view.is_degraded:
+            with suppress(StoreError):  # the cache's own look says so
+                await self._alarm.look(await self._reckoning.read(view.now_s), view)
+        await asyncio.sleep(RECKON_S)
+
+    async def _tell(self, webhook: Webhook) -> None:
+        await webhook.look()
+        await self._cache.news()
+
+    def _alarmed(self, entry: Mapping[str, str]) -> None:
+        if self._webhook:
+            self._webhook.put(alarm_event(entry, self.settings.scope))
+
+    async def _keep_time(self) -> None:
+        record = self._cache.view.record
+        if record is not None and time_in_state.is_due(record, self._cache.now_s):
+            await self._store.keep_time()
+
+    @property
+    def _age_s(self) -> float | None:
+        view = self._cache.view
+        return age_s(view.record, view.now_s, thresholds=self._thresholds)
+
+    def _checked(self, finding: Finding, seconds: float) -> None:
+        self._counters.checked(is_good=finding.state is OpenRouterState.ACTIVE)
+        self._told.checked(finding.state, seconds)
+        if finding.account_error:
+            self._account.failed(OpenRouterGuardError(finding.account_error))
+        else:
+            self._account.worked()
+
+
+def _name() -> str:
+    return f"service-{socket.gethostname()}-{os.getpid()}"

@@ -1,0 +1,1 @@
+"""The fleet's counters and the figures that follow from them."""

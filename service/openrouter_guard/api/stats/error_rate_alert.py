@@ -1,0 +1,74 @@
+"""An alarm where too many calls of the fleet fail: an entry in the history, once for all replicas."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from openrouter_guard.replica import View
+from openrouter_guard.rules.codec import iso
+from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.settings import Thresholds
+from openrouter_guard.store import Store
+
+from .figures import Figures
+
+__all__ = ["HIGH", "NORMAL", "Alarm", "is_high"]
+
+logger = logging.getLogger(__name__)
+
+HIGH, NORMAL = "error_rate_high", "error_rate_normal"
+_LOOKED_AT = 100
+"""Entries of the history in which the last alarm is looked for."""
+_SAME_S = 30.0
+"""Replicas that notice within this time say it once."""
+
+
+def is_high(was_high: bool, figures: Figures, thresholds: Thresholds) -> bool:
+    """Whether too many calls fail; once they do, until half as many do."""
+    if figures.error_rate is None or figures.calls < thresholds.alert_calls:
+        return False
+    return figures.error_rate >= thresholds.alert_error_rate * (0.5 if was_high else 1.0)
+
+
+class Alarm:
+    """The alarm of one scope, as this process knows it."""
+
+    def __init__(
+        self, store: Store, thresholds: Thresholds, by: str, on_said: Callable[[Mapping[str, str]], None]
+    ) -> None:
+        self._store = store
+        self._thresholds = thresholds
+        self._by = by
+        self._on_said = on_said
+        self._was_high: bool | None = None
+
+    async def look(self, figures: Figures, view: View) -> None:
+        """Say what changed since the last look.
+
+        Raises:
+            StoreError: If it cannot be put down; the next look tries again.
+        """
+        if self._was_high is None:
+            self._was_high = await self._last()
+        now_high = is_high(self._was_high, figures, self._thresholds)
+        if now_high != self._was_high:
+            if now_high != await self._last():
+                await self._say(now_high, figures, view)
+            self._was_high = await self._last()
+
+    async def _last(self) -> bool:
+        """What the history says last."""
+        reasons = [entry.get("reason") for entry in await self._store.history(_LOOKED_AT)]
+        return next((reason == HIGH for reason in reasons if reason in (HIGH, NORMAL)), False)
+
+    async def _say(self, now_high: bool, figures: Figures, view: View) -> None:
+        record = view.record or Record()
+        phase, rate = record.phase(view.now_s).value, f"{figures.error_rate or 0.0:.4f}"
+        reason = HIGH if now_high else NORMAL
+        entry = {"from": phase, "to": phase, "reason": reason, "by": self._by, "at": iso(view.now_s)}
+        entry["error_rate"] = rate
+        if await self._store.note(entry, epoch=record.epoch, seq=int(view.now_s // _SAME_S)):
+            self._on_said(entry)
+            fields = {"error_rate": rate, "calls": figures.calls}
+            logger.warning("%s: %s of %d calls failed", reason, rate, figures.calls, extra=fields)

@@ -1,0 +1,177 @@
+"""What the fleet's counters come to: rates, percentiles and availability, as pure functions."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+from openrouter_guard.api.schemas.status import DayMetrics, LatencyPercentiles, MetricsAnswer
+from openrouter_guard.rules import latency, parsing
+from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.latency import Latency
+
+__all__ = [
+    "PERCENTILES",
+    "WINDOWS",
+    "Figures",
+    "Totals",
+    "availability",
+    "day_of",
+    "errors_by_worker",
+    "metrics_answer",
+    "news",
+    "number",
+    "since",
+    "totals",
+]
+
+WINDOWS = (1, 7, 30)
+"""Days, for which the availability is told."""
+PERCENTILES = (50, 95, 99)
+WORKERS_TOLD = 20
+COUNTER_MOST = 10**15
+TEXT_MOST = 100
+_OF_TIME = frozenset((*(f"seconds_{phase.value}" for phase in Phase), "availability"))
+_OURS = frozenset(DayMetrics.__annotations__)
+_DAY_S = 86_400
+_RAW_LATENCY = frozenset((*latency.FIELDS, latency.SUM))
+
+Counters: TypeAlias = Mapping[str, str]
+InState: TypeAlias = Mapping[Phase, float]
+"""Seconds that the breaker was in each state."""
+Totals: TypeAlias = Mapping[str, tuple[int, int]]
+"""Calls and failed calls so far, by UTC date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the counters said when they were last read.
+
+    Attributes:
+        today: Calls and failed calls of this UTC day.
+        latency: Of this UTC day's calls.
+        availability: By the number of days; None where nothing was kept.
+        calls: In the last minutes, and how many of them failed.
+    """
+
+    today: tuple[int, int]
+    latency: Latency
+    availability: Mapping[int, float | None]
+    calls: int = 0
+    failed: int = 0
+
+    @property
+    def error_rate(self) -> float | None:
+        """Of the last minutes, 0 to 1; None without calls."""
+        return self.failed / self.calls if self.calls else None
+
+
+def day_of(counters: Counters, in_state: InState) -> DayMetrics:
+    """One day as it is told: the counters as they are, and what follows from them.
+
+    One of ours that is no number is left out; what is not ours is told as it was written.
+    """
+    told: dict[str, Any] = {name: number(text) for name, text in counters.items() if name not in _RAW_LATENCY}
+    told = {name: value for name, value in told.items() if isinstance(value, int) or name not in _OURS}
+    calls, failed = _calls(counters)
+    if calls:
+        told["error_rate"] = round(failed / calls, 6)
+    took = latency.of_counters(counters)
+    if took.calls:
+        told |= {f"latency_p{percent}_ms": _ms(took, percent) for percent in PERCENTILES}
+    if in_state:
+        told |= {f"seconds_{phase.value}": round(in_state.get(phase, 0.0), 3) for phase in Phase}
+        told["availability"] = availability([in_state])
+    return cast("DayMetrics", told)
+
+
+def availability(days: Iterable[InState]) -> float | None:
+    """The share of the known time in which calls were not refused, 0 to 1; None where nothing is known."""
+    known_s = open_s = 0.0
+    for in_state in days:
+        known_s += sum(in_state.values())
+        open_s += in_state.get(Phase.OPEN, 0.0)
+    return round(1 - open_s / known_s, 6) if known_s else None
+
+
+def errors_by_worker(errors: Iterable[Mapping[str, Any]], *, days: int, now_s: float) -> dict[str, int]:
+    """How many of the errors that are kept came from whom in the last *days*; the worst first, and not all."""
+    begins_s = now_s - days * _DAY_S
+    recent = (row for row in errors if unix_s(str(row.get("timestamp", ""))) >= begins_s)
+    return dict(Counter(str(row.get("worker_id") or "unknown") for row in recent).most_common(WORKERS_TOLD))
+
+
+def metrics_answer(
+    counters: Mapping[str, Counters],
+    in_state: Mapping[str, InState],
+    errors: Iterable[Mapping[str, Any]],
+    *,
+    days: int,
+    now_s: float,
+) -> MetricsAnswer:
+    """What is told of the last *days*; the times in each state may reach further back."""
+    dates = sorted(counters.keys() | set(_newest(in_state, days)), reverse=True)
+    took = latency.merged(latency.of_counters(each) for each in counters.values())
+    return MetricsAnswer(
+        metrics={date: day_of(counters.get(date, {}), in_state.get(date, {})) for date in dates},
+        days=days,
+        availability={str(window): availability(_newest(in_state, window).values()) for window in WINDOWS},
+        latency_ms=_percentiles(took),
+        errors_by_worker=errors_by_worker(errors, days=days, now_s=now_s),
+        generated_at=iso(now_s),
+    )
+
+
+def _percentiles(took: Latency) -> LatencyPercentiles:
+    p50, p95, p99 = (_ms(took, percent) if took.calls else None for percent in PERCENTILES)
+    return LatencyPercentiles(p50=p50, p95=p95, p99=p99)
+
+
+def news(answer: MetricsAnswer) -> str:
+    """What of the answer a client that has it needs to hear of: not that time has passed."""
+    counted = {
+        date: {name: value for name, value in day.items() if name not in _OF_TIME}
+        for date, day in answer.metrics.items()
+    }
+    return json.dumps([answer.days, counted, answer.errors_by_worker])
+
+
+def totals(days: Mapping[str, Counters]) -> Totals:
+    return {date: _calls(counters) for date, counters in days.items()}
+
+
+def since(before: Totals, after: Totals) -> tuple[int, int]:
+    """The calls, and the failed ones, between two looks at the counters, also across midnight.
+
+    A day that was not there before has begun since; what was lost meanwhile counts as nothing.
+    """
+    first = max(before, default="")
+    grown = [
+        (calls - before.get(date, (0, 0))[0], failed - before.get(date, (0, 0))[1])
+        for date, (calls, failed) in after.items()
+        if date in before or date > first
+    ]
+    return sum(max(calls, 0) for calls, _ in grown), sum(max(failed, 0) for _, failed in grown)
+
+
+def number(text: str) -> int | str:
+    """A counter; a text that is none is left as it is."""
+    found = parsing.number(text, -COUNTER_MOST, COUNTER_MOST)
+    return int(found) if found is not None and found.is_integer() else parsing.text_of(text, TEXT_MOST)
+
+
+def _newest(in_state: Mapping[str, InState], days: int) -> dict[str, InState]:
+    return {date: in_state[date] for date in sorted(in_state, reverse=True)[:days]}
+
+
+def _calls(counters: Counters) -> tuple[int, int]:
+    calls, failed = (number(counters.get(name, "0")) for name in ("total_calls", "failed_calls"))
+    return (calls, failed) if isinstance(calls, int) and isinstance(failed, int) else (0, 0)
+
+
+def _ms(took: Latency, percent: float) -> int:
+    return round(1000 * (took.percentile_s(percent) or 0.0))

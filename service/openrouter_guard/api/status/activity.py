@@ -1,0 +1,148 @@
+"""From what is stored to the answers about what happened and who reports, as pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from openrouter_guard.api.schemas.activity import (
+    ClusterAnswer,
+    HistoryAnswer,
+    ModelsAnswer,
+    ModelState,
+    PausedAnswer,
+    PausedDetails,
+    TransitionAnswer,
+    WorkerAnswer,
+    WorkerError,
+    WorkersAnswer,
+)
+from openrouter_guard.replica import View
+from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.models import Model, cooling
+from openrouter_guard.settings import Settings
+from openrouter_guard.store.ledger import WORKER_LIFE_S, About
+
+__all__ = ["history", "models", "paused", "workers"]
+
+LIVE_S = 90.0
+"""A worker sends a heartbeat every minute, and one may be late."""
+_DAY_S = 86_400.0
+
+
+def history(
+    entries: Sequence[Mapping[str, str]], *, limit: int, days: int, now_s: float, scope: str
+) -> HistoryAnswer:
+    """The entries of the last *days*; one more than *limit* was read where there are more."""
+    begins_s = now_s - days * _DAY_S
+    recent = [entry for entry in entries if unix_s(entry.get("at")) >= begins_s]
+    page = recent[:limit]
+    next_before = f"{page[-1]['epoch']}-{page[-1]['seq']}" if len(recent) > limit else None
+    kept = [found for entry in page if (found := _transition(entry))]
+    return HistoryAnswer(transitions=kept, next_before=next_before, scope=scope)
+
+
+def _transition(entry: Mapping[str, str]) -> TransitionAnswer | None:
+    """None for an entry that nobody can read: one of them must not hide the others."""
+    try:
+        return TransitionAnswer.model_validate(entry)
+    except ValueError:
+        return None
+
+
+def workers(
+    beats: Mapping[str, About], errors: Iterable[About], *, limit: int, now_s: float, scope: str
+) -> WorkersAnswer:
+    """From heartbeats and the log of errors, newest first; who left an error alone is one of an earlier system."""
+    last_errors = _last_errors(errors)
+    names = beats.keys() | last_errors.keys()
+    listed = [_worker(name, beats.get(name, {}), last_errors.get(name), now_s) for name in names]
+    known = sorted(
+        (each for each in listed if unix_s(each.last_seen) >= now_s - WORKER_LIFE_S),
+        key=lambda each: (-unix_s(each.last_seen), each.worker_id),
+    )
+    live = sum(each.live for each in known)
+    return WorkersAnswer(workers=known[:limit], total=len(known), live=live, scope=scope)
+
+
+def paused(clusters: Mapping[str, About], *, scope: str) -> PausedAnswer:
+    """What operators said; all but the time is theirs."""
+    found = [
+        ClusterAnswer(
+            cluster=name,
+            last_seen=iso(unix_s(_text(about.get("last_seen")))) or None,
+            details=_details(about),
+        )
+        for name, about in clusters.items()
+    ]
+    return PausedAnswer(clusters=found, scope=scope)
+
+
+def _details(about: About) -> PausedDetails:
+    """What is told, as it is, but that each of ours is what it should be, or left out."""
+    told = {name: value for name, value in about.items() if name != "last_seen"}
+    workloads = told.get("workloads")
+    kinds = {"resource": str, "paused": int, "workloads": list}
+    fit = {name for name, kind in kinds.items() if type(told.get(name)) is kind}
+    if "workloads" in fit:
+        told["workloads"] = [_text(each) for each in workloads or ()]
+    return cast("PausedDetails", {name: told[name] for name in told if name in fit or name not in kinds})
+
+
+def models(view: View, settings: Settings, *, limit: int) -> ModelsAnswer:
+    waits = cooling(view.models, now_s=view.now_s, policy=settings.policy)
+    names = sorted(view.models, key=lambda name: (name not in waits, -view.models[name].seen_s, name))
+    return ModelsAnswer(
+        models=[_model(name, view.models[name], waits.get(name)) for name in names[:limit]],
+        total=len(names),
+        cooling=len(waits),
+        degraded=view.is_degraded,
+        scope=settings.scope,
+    )
+
+
+def _model(name: str, model: Model, wait: tuple[float, str] | None) -> ModelState:
+    return ModelState(
+        model=name,
+        cooling=wait is not None,
+        reason=wait[1] or "error" if wait else None,
+        retry_at=iso(wait[0]) if wait else None,
+        failures=model.failures,
+        last_failure=iso(model.failed_s) or None,
+        last_call=iso(model.seen_s) or None,
+    )
+
+
+def _worker(name: str, about: Mapping[str, Any], error: WorkerError | None, now_s: float) -> WorkerAnswer:
+    last_s = max(unix_s(_text(about.get("last_seen"))), unix_s(error.at if error else None))
+    return WorkerAnswer(
+        worker_id=name,
+        version=_text(about.get("version")) or None,
+        last_seen=iso(last_s) or None,
+        live=now_s - last_s <= LIVE_S,
+        last_error=error,
+    )
+
+
+def _last_errors(errors: Iterable[About]) -> dict[str, WorkerError]:
+    """The newest error of each worker; they come newest first."""
+    found: dict[str, WorkerError] = {}
+    for row in errors:
+        worker_id = _text(row.get("worker_id"))
+        if worker_id and worker_id not in found:
+            found[worker_id] = _error(row)
+    return found
+
+
+def _error(row: Mapping[str, Any]) -> WorkerError:
+    code = row.get("status_code")
+    return WorkerError(
+        at=iso(unix_s(_text(row.get("timestamp")))) or None,
+        error_type=_text(row.get("error_type")) or "unknown_error",
+        error_message=_text(row.get("error_message")),
+        status_code=code if isinstance(code, int) else None,
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

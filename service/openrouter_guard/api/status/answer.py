@@ -1,0 +1,123 @@
+"""From what is known to the answer of the status request."""
+
+from __future__ import annotations
+
+import json
+
+from openrouter_guard.api.schemas.status import (
+    UNKNOWN,
+    BreakerAnswer,
+    ModelAnswer,
+    OverrideAnswer,
+    Status,
+    StatusAnswer,
+)
+from openrouter_guard.errors import StoreUnavailable
+from openrouter_guard.replica import View
+from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase
+from openrouter_guard.rules.codec import iso
+from openrouter_guard.rules.models import cooling
+from openrouter_guard.rules.override import Override
+from openrouter_guard.rules.parsing import row_of
+from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_guard.rules.trial_reports import nobody_tries
+from openrouter_guard.settings import Settings
+from openrouter_guard.upstream import NO_KEY
+
+from .freshness import age_s, is_known, source
+from .gate import ramp
+
+__all__ = ["status_answer"]
+
+
+def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAnswer:
+    """The answer; ``is_live`` says that the request waited for the check behind it."""
+    record, now_s = view.record or Record(), view.now_s
+    upstream, phase = record.upstream, record.phase(now_s)
+    age = age_s(record, now_s, thresholds=settings.thresholds)
+    # Where others have a key, their last check is known here too; without one for long, this process cannot make it.
+    can_ask = bool(settings.api_key) or (age is not None and age <= settings.thresholds.stale_s)
+    status, message = _said(view, can_ask=can_ask)
+    was_asked = status is not NO_KEY.state
+    return StatusAnswer(
+        status=status,
+        message=message,
+        balance=upstream.balance,
+        balance_at=iso(upstream.amounts_s) or None,
+        usage_today=upstream.usage_today,
+        usage_month=upstream.usage_month,
+        last_check=iso(upstream.checked_s) or None if was_asked else None,
+        error_details=_details(upstream.error_details),
+        consecutive_failures=record.breaker.failures,
+        circuit_breaker_open=phase is not Phase.CLOSED,
+        cache_hit=is_known(view.record) and not is_live,
+        circuit_breaker=_breaker(record, phase if view.record or not view.is_degraded else None, view, settings),
+        age_seconds=None if age is None or not was_asked else round(age, 3),
+        source=source(age, is_live=is_live, thresholds=settings.thresholds),
+        degraded=view.is_degraded,
+        rate_limit_reset=_limit(upstream, now_s),
+        scope=settings.scope,
+        models=_models(view, settings),
+    )
+
+
+def _details(text: str) -> str | None:
+    """What workers of an earlier system write is a dict as Python prints it, and clients read JSON."""
+    row = row_of(text) if text.startswith("{'") else {}
+    return json.dumps(row, default=str) if row else text or None
+
+
+def _models(view: View, settings: Settings) -> dict[str, ModelAnswer]:
+    found = cooling(view.models, now_s=view.now_s, policy=settings.policy)
+    return {name: ModelAnswer(reason=reason, retry_at=iso(until_s)) for name, (until_s, reason) in found.items()}
+
+
+def _said(view: View, *, can_ask: bool) -> tuple[Status, str]:
+    """The state and the words for it."""
+    if view.record is None or not is_known(view.record):
+        return (UNKNOWN if view.error is None else OpenRouterState.ERROR), _unknown(view)
+    upstream, is_closed = view.record.upstream, isinstance(view.record.breaker, Closed)
+    if not can_ask and is_closed:
+        return NO_KEY.state, NO_KEY.signal.message
+    if is_closed and upstream.state is OpenRouterState.ACTIVE and _limit(upstream, view.now_s):
+        # A call that was under way when the limit came succeeded since; the limit stands all the same.
+        return OpenRouterState.RATE_LIMITED, "Rate limited"
+    return upstream.state, upstream.message
+
+
+def _unknown(view: View) -> str:
+    if view.error is None:
+        return "OpenRouter has not been checked yet"
+    away = isinstance(view.error, StoreUnavailable)
+    return "Redis is not reachable" if away else "Redis answers, but the shared state cannot be read"
+
+
+def _breaker(record: Record, phase: Phase | None, view: View, settings: Settings) -> BreakerAnswer:
+    breaker, override = record.breaker, record.standing(view.now_s)
+    deadline = override if override is not None else breaker
+    ends = isinstance(deadline, Open | Override) and phase is Phase.OPEN
+    return BreakerAnswer(
+        state=phase,
+        reason=override.kind.value if override else _reason(breaker),
+        opened_at=iso(getattr(breaker, "opened_at_s", 0.0)) or None,
+        retry_at=iso(getattr(deadline, "until_s", 0.0)) if ends else None,
+        epoch=record.epoch,
+        override=_override(override),
+        nobody_tries=nobody_tries(record, view.now_s, settings.policy),
+        ramp=ramp(view, settings.policy),
+    )
+
+
+def _override(override: Override | None) -> OverrideAnswer | None:
+    if override is None:
+        return None
+    return OverrideAnswer(kind=override.kind, who=override.who, why=override.why, until=iso(override.until_s))
+
+
+def _reason(breaker: Breaker) -> str | None:
+    return breaker.reason or None if isinstance(breaker, Open | HalfOpen) else None
+
+
+def _limit(upstream: Upstream, now_s: float) -> str | None:
+    return iso(upstream.limited_until_s) if upstream.limited_until_s > now_s else None

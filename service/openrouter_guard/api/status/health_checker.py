@@ -1,0 +1,148 @@
+"""Health checks: one a minute for the whole fleet, one at a time in this process, however many ask for one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from openrouter_guard.background import cancelled
+from openrouter_guard.errors import StoreError
+from openrouter_guard.replica import Cache
+from openrouter_guard.rules.breaker import Closed
+from openrouter_guard.rules.health_checks import CHECKER_PREFIX, after_check, is_checks_only, with_check_slot
+from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.signals import Effect, ErrorType
+from openrouter_guard.settings import Thresholds
+from openrouter_guard.store import Batch
+from openrouter_guard.upstream import NO_KEY, Finding, OpenRouter
+
+from .freshness import GRACE_S, Chance, chance, is_known
+
+__all__ = ["Refresher"]
+
+logger = logging.getLogger(__name__)
+
+
+class Refresher:
+    """Makes this process' share of the fleet's health checks.
+
+    Args:
+        on_check: Called with the finding of each call that was made, and the seconds that it took.
+    """
+
+    def __init__(
+        self, cache: Cache, upstream: OpenRouter, thresholds: Thresholds, on_check: Callable[[Finding, float], None]
+    ) -> None:
+        self._cache = cache
+        self._upstream = upstream
+        self._thresholds = thresholds
+        self._on_check = on_check
+        self._reporter = CHECKER_PREFIX + secrets.token_hex(4)
+        self._seq = 0
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def chance(self) -> Chance:
+        view = self._cache.view
+        found = chance(view.record, view.now_s, is_away=view.is_degraded, thresholds=self._thresholds)
+        # Without a key there is nothing to ask with, and once that is written down, nothing to add.
+        is_mute = found is Chance.FREE and not self.has_key and is_known(view.record)
+        return Chance.NONE if is_mute else found
+
+    @property
+    def has_key(self) -> bool:
+        """Whether checks can be made; without it no turn of the fleet's is taken, and nobody's finding replaced."""
+        return self._upstream.has_key
+
+    def start(self) -> asyncio.Task[None]:
+        """Make a check if it is our turn; joins the one that runs already."""
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._refresh())
+        return self._running
+
+    async def answer(self) -> None:
+        """Wait for the check that can be had; returns without one where there is none in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._thresholds.check_timeout_s + 2 * GRACE_S):
+                if self.chance is Chance.FREE or self._is_running:
+                    await asyncio.shield(self.start())
+                while self.chance is Chance.OUT:
+                    await self._cache.news()
+
+    async def stop(self) -> None:
+        if self._running is not None:
+            await cancelled(self._running)
+
+    @property
+    def _is_running(self) -> bool:
+        return self._running is not None and not self._running.done()
+
+    async def _refresh(self) -> None:
+        try:
+            if self.has_key:
+                await self._check()
+            else:
+                await self._cache.change(self._without_key)
+        except StoreError:
+            return  # the cache has logged it, once; the slot passes
+        except Exception:
+            logger.exception("a health check failed in a way that nobody thought of")
+
+    async def _check(self) -> None:
+        reserved = await self._reserve()
+        if reserved is not None:
+            began_s, at_s = time.monotonic(), self._cache.now_s
+            finding = await self._upstream.check(at_s)
+            self._on_check(finding, time.monotonic() - began_s)
+            await self._commit(finding, reserved.epoch, at_s)
+
+    def _without_key(self, record: Record | None, now_s: float) -> Record | None:
+        """Say that there is no key, where nobody knows anything."""
+        base = self._cache.base(record, now_s)
+        told = replace(NO_KEY.upstream(now_s), checked_s=0.0, amounts_s=0.0)
+        return None if is_known(base) else replace(base, upstream=told)
+
+    async def _reserve(self) -> Record | None:
+        """The record with the fleet's slot in it, None if the slot is somebody else's."""
+        is_ours = False
+
+        def decide(record: Record | None, now_s: float) -> Record | None:
+            nonlocal is_ours
+            base = self._cache.base(record, now_s)
+            slot_s, policy = self._thresholds.check_slot_s, self._cache.policy
+            reserved = with_check_slot(base, now_s=now_s, slot_s=slot_s, policy=policy)
+            is_ours = reserved is not None
+            return reserved
+
+        seen = await self._cache.change(decide)
+        return seen.record if is_ours else None
+
+    async def _commit(self, finding: Finding, epoch: int, began_s: float) -> None:
+        seen = await self._cache.change(partial(self._after, finding, began_s))
+        runs = _runs(finding, seen.record)
+        if runs:
+            self._seq += 1
+            await self._cache.count(Batch(epoch, self._reporter, self._seq, runs))
+
+    def _after(self, finding: Finding, began_s: float, record: Record | None, now_s: float) -> Record:
+        base = self._cache.base(record, now_s)
+        seen = finding.upstream(now_s)
+        policy, by = self._cache.policy, self._cache.by
+        return after_check(base, seen, now_s=now_s, policy=policy, by=by, began_s=began_s, reporter=self._reporter)
+
+
+def _runs(finding: Finding, record: Record | None) -> Sequence[tuple[str, int]]:
+    """What the check counts for: a failure is one; a success only ends failures that checks alone saw."""
+    if finding.signal.error_type is ErrorType.CREDITS_EXHAUSTED:
+        return (("C", 1),)
+    if finding.signal.effect is Effect.FAILURE:
+        return (("F", 1),)
+    breaker = record.breaker if record else Closed()
+    ends = isinstance(breaker, Closed) and breaker.failures > 0 and is_checks_only(breaker)
+    return (("S", 1),) if ends and finding.signal.effect is Effect.SUCCESS else ()

@@ -1,0 +1,81 @@
+"""What Prometheus scrapes: the shared state as this process knows it, and this process' own counters."""
+
+from __future__ import annotations
+
+import platform
+
+from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, Info, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from openrouter_guard.api.status.freshness import Source
+from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_guard.version import package_version
+
+from . import shared_state
+from .http_requests import Requests
+from .shared_state import PREFIX, SharedState
+
+__all__ = ["ScopeTelemetry", "Telemetry"]
+
+_CHECK_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Telemetry:
+    """The metrics of one app, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        labels = ["scope"]
+        self.checks = Counter(
+            f"{PREFIX}_upstream_checks",
+            "Health checks of OpenRouter by this process",
+            [*labels, "result"],
+            registry=self._registry,
+        )
+        self.check_times = Histogram(
+            f"{PREFIX}_upstream_check_duration_seconds",
+            "How long they took",
+            labels,
+            registry=self._registry,
+            buckets=_CHECK_BUCKETS_S,
+        )
+        self.answers = Counter(
+            f"{PREFIX}_status_answers", "Answers of the status request", [*labels, "source"], registry=self._registry
+        )
+        self._requests = Requests(PREFIX)
+        self._shared = SharedState()
+        build = Info(f"{PREFIX}_build", "The running version", registry=self._registry)
+        build.info({"version": package_version(), "python": platform.python_version()})
+        self._registry.register(self._requests)
+        self._registry.register(self._shared)
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def of(self, source: shared_state.Source) -> ScopeTelemetry:
+        """What counts for one scope, whose shared state is scraped from now on."""
+        self._shared.sources.append(source)
+        return ScopeTelemetry(self, source.scope)
+
+    def requested(self, route: str, status_code: int, seconds: float) -> None:
+        self._requests.answered(route, status_code, seconds)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The metrics in the form that the ``Accept`` header asks for, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+class ScopeTelemetry:
+    """The counters of one scope. A label is looked up once and not at each answer: it may be all of its work."""
+
+    def __init__(self, telemetry: Telemetry, scope: str) -> None:
+        self._checks = {state: telemetry.checks.labels(scope, state.value) for state in OpenRouterState}
+        self._check_times = telemetry.check_times.labels(scope)
+        self._answers = {source: telemetry.answers.labels(scope, source.value) for source in Source}
+
+    def checked(self, state: OpenRouterState, seconds: float) -> None:
+        self._checks[state].inc()
+        self._check_times.observe(seconds)
+
+    def answered(self, source: Source) -> None:
+        self._answers[source].inc()

@@ -1,0 +1,181 @@
+"""The shared state of each scope for Prometheus, at the moment of the scrape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from openrouter_guard.api.stats.figures import Figures
+from openrouter_guard.api.status.freshness import age_s, is_known
+from openrouter_guard.replica import View
+from openrouter_guard.rules.admission import block_s
+from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.latency import BOUNDS_MS
+from openrouter_guard.rules.models import cooling
+from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_guard.settings import Settings
+
+__all__ = ["PREFIX", "SharedState", "Source"]
+
+PREFIX = "openrouter_guard"
+_BOUNDS = (*map(floatToGoString, (bound / 1000 for bound in BOUNDS_MS)), "+Inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one scope's values come from."""
+
+    settings: Settings
+    view: Callable[[], View]
+    figures: Callable[[], Figures | None]
+
+    @property
+    def scope(self) -> str:
+        return self.settings.scope
+
+
+class SharedState(Collector):
+    """What all replicas tell alike.
+
+    While the store cannot be read, counters are left out, and gauges are NaN, but for those that somebody may be
+    alarmed by: of the breaker, the upstream and the balance the last known value stays, beside ``store_up`` 0. What
+    was never known is NaN.
+    """
+
+    def __init__(self) -> None:
+        self.sources: list[Source] = []
+
+    def collect(self) -> Iterator[Metric]:
+        seen = [(source, source.view()) for source in self.sources]
+        yield _enum(
+            "breaker_state", "1 for the state that the breaker is in", Phase, [_phase(*each) for each in seen]
+        )
+        yield _enum(
+            "upstream_state", "1 for the state of OpenRouter", OpenRouterState, [_state(*each) for each in seen]
+        )
+        for name, about, value in _GAUGES:
+            yield _gauge(name, about, [(source.scope, value(source, view)) for source, view in seen])
+        known = [(s.scope, found) for s, view in seen if not view.is_degraded and (found := s.figures())]
+        yield _calls(known)
+        yield _latency(known)
+        figures = {source.scope: None if view.is_degraded else source.figures() for source, view in seen}
+        yield _gauge(
+            "error_ratio",
+            "Failed calls of the fleet by all in the last 5 minutes",
+            [(scope, found.error_rate if found else None) for scope, found in figures.items()],
+        )
+        yield _availability(figures)
+
+
+def _if_known(value: Callable[[Source, View, Record], float | None]) -> Callable[[Source, View], float | None]:
+    return lambda source, view: None if view.is_degraded else _if_ever_known(value)(source, view)
+
+
+def _if_ever_known(value: Callable[[Source, View, Record], float | None]) -> Callable[[Source, View], float | None]:
+    """As it was last known: who is alarmed by it must not be told that all is well because Redis is away."""
+    return lambda source, view: None if view.record is None else value(source, view, view.record)
+
+
+_GAUGES: Sequence[tuple[str, str, Callable[[Source, View], float | None]]] = (
+    ("store_up", "Whether Redis can be read", lambda _, view: 0.0 if view.is_degraded else 1.0),
+    (
+        "state_age_seconds",
+        "Since the last health check, by whichever replica",
+        lambda source, view: age_s(view.record, view.now_s, thresholds=source.settings.thresholds),
+    ),
+    ("consecutive_failures", "Of the fleet", _if_known(lambda _s, _v, record: record.breaker.failures)),
+    (
+        "balance_usd",
+        "What is left of the key's limit, or of the account where that is less",
+        _if_ever_known(lambda _s, _v, record: record.upstream.balance),
+    ),
+    (
+        "balance_age_seconds",
+        "Since the balance was last known",
+        _if_ever_known(lambda _s, view, record: _age_s(record.upstream.amounts_s, view.now_s)),
+    ),
+    ("epoch", "Number of the breaker's current state", _if_known(lambda _s, _v, record: record.epoch)),
+    (
+        "blocked_seconds",
+        "How long calls are still refused, as far as that is known; 0 where they may go",
+        _if_ever_known(lambda _s, view, record: (block_s(record, view.now_s) or (0.0,))[0]),
+    ),
+    (
+        "live_workers",
+        "Workers whose calls were reported in the minute before the last report",
+        _if_known(lambda _s, _v, record: record.live_reporters),
+    ),
+    (
+        "models_cooling",
+        "Single models whose calls wait",
+        _if_known(
+            lambda source, view, _r: len(cooling(view.models, now_s=view.now_s, policy=source.settings.policy))
+        ),
+    ),
+)
+
+
+def _phase(source: Source, view: View) -> tuple[str, str | None]:
+    return source.scope, None if view.record is None else view.record.phase(view.now_s).value
+
+
+def _state(source: Source, view: View) -> tuple[str, str | None]:
+    found = view.record.upstream.state.value if view.record is not None and is_known(view.record) else None
+    return source.scope, found
+
+
+def _age_s(at_s: float, now_s: float) -> float | None:
+    return max(now_s - at_s, 0.0) if at_s else None
+
+
+def _enum(
+    name: str, about: str, states: type[Phase] | type[OpenRouterState], current: Sequence[tuple[str, str | None]]
+) -> Metric:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", about, labels=["scope", "state"])
+    for scope, found in current:
+        for state in states:
+            family.add_metric([scope, state.value], math.nan if found is None else float(state.value == found))
+    return family
+
+
+def _gauge(name: str, about: str, values: Sequence[tuple[str, float | None]]) -> Metric:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", about, labels=["scope"])
+    for scope, value in values:
+        family.add_metric([scope], math.nan if value is None else value)
+    return family
+
+
+def _calls(known: Sequence[tuple[str, Figures]]) -> Metric:
+    about = "Calls of the fleet; starts again at midnight UTC"
+    family = CounterMetricFamily(f"{PREFIX}_calls", about, labels=["scope", "result"])
+    for scope, figures in known:
+        calls, failed = figures.today
+        family.add_metric([scope, "success"], calls - failed)
+        family.add_metric([scope, "failure"], failed)
+    return family
+
+
+def _latency(known: Sequence[tuple[str, Figures]]) -> Metric:
+    about = "How long calls of the fleet took; starts again at midnight UTC"
+    family = HistogramMetricFamily(f"{PREFIX}_upstream_latency_seconds", about, labels=["scope"])
+    for scope, figures in known:
+        found = figures.latency
+        family.add_metric([scope], list(zip(_BOUNDS, accumulate(found.counts), strict=True)), found.sum_s)
+    return family
+
+
+def _availability(figures: dict[str, Figures | None]) -> Metric:
+    about = "Share of the days in which calls were not refused"
+    family = GaugeMetricFamily(f"{PREFIX}_availability_ratio", about, labels=["scope", "days"])
+    for scope, found in figures.items():
+        for days, ratio in (found.availability if found else {}).items():
+            family.add_metric([scope, str(days)], math.nan if ratio is None else ratio)
+    return family

@@ -1,0 +1,1 @@
+"""A Valkey and processes for trying things out; never loaded in production."""

@@ -1,0 +1,5 @@
+"""A process' own copy of the shared state: pushed and polled, so that a request costs no round trip to Redis."""
+
+from .replica import Cache, View
+
+__all__ = ["Cache", "View"]

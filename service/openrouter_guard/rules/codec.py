@@ -1,0 +1,395 @@
+"""The shared record as a Redis hash: all values are strings, times ISO 8601 with offset.
+
+The first fields are the ones that earlier systems read and write; they stay what they were. An older writer leaves
+``breaker`` and ``epoch`` alone and changes ``circuit_breaker_open``: where the two disagree, the record says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+from . import older_writers, question_codec
+from . import window as windows
+from .breaker import Breaker, Closed, HalfOpen, Open, Phase
+from .failure_run import SHARES_KEPT
+from .limits import LOOK_S, Limit
+from .override import OVERRIDE_MOST_S, Override, OverrideKind
+from .parsing import CLOCK_S, json_of, moment_s, number, object_of, text_of, whole
+from .question import NEVER
+from .redaction import without_keys
+from .shared_state import KEPT_TRANSITIONS, Record, Transition, Upstream
+from .signals import MAX_WAIT_S, OpenRouterState
+from .text import json_text
+
+__all__ = ["FIELDS", "GUARDS", "encode", "iso", "parse", "unix_s"]
+
+FIELDS = (
+    "state", "message", "balance", "usage_today", "usage_month", "last_check", "last_api_call", "last_success",
+    "error_details", "consecutive_failures", "circuit_breaker_open", "rate_limit_reset",
+    "breaker", "reason", "epoch", "version", "opened_at", "open_until", "closed_at", "trips", "run",
+    "live_reporters", "permits", "tried_at", "probation", "good_checks", "transitions", "check_slot",
+    "override", "fleet", "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
+    "timed_until", "window", "begun", "checked_at", "doubted_at",
+    "failures", "limited_until", "known", "older_writer", "limit", "balance_at",
+    "run_shares", "run_evidence", "run_want", "question", "answers", "acquitted",
+    "trial_took", "ramp_from", "held_until", "good_report",
+)  # fmt: skip
+"""All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
+and ``calls_since`` are the minute that is being measured."""
+
+GUARDS = (
+    "breaker",
+    "epoch",
+    "circuit_breaker_open",
+    "open_until",
+    "permits",
+    "check_slot",
+    "override",
+    "limit",
+    "question",
+    "held_until",
+)
+"""A commit is made only if these are as they were read. A count that happens meanwhile is no conflict."""
+EPOCH_AHEAD_S = 86_400.0
+SLOT_MOST_S = 3600.0
+LEASE_MOST_S = 3600.0
+OPEN_MOST_S = 27 * 3600.0
+"""A day and its jitter; by the settings of the rules, the breaker itself is stricter."""
+WORKERS_MOST = 10_000
+COUNT_MOST = 10**9
+VERSION_MOST = 10**15
+CALLS_MOST = 1e7
+AMOUNT_MOST = 1e12
+TOOK_MOST_S = 3600.0
+WORD_MOST = 64
+WHO_MOST = 500
+RUN_MOST = 500
+SHARES_MOST = 4096
+DETAILS_MOST = 16_384
+END_OF_TIME_S = 253_402_214_400.0
+"""The last day of the year 9999: later times cannot be written."""
+_SHARE = re.compile(r"([A-Za-z0-9]+):([0-9]+)")
+
+T = TypeVar("T")
+
+
+def parse(fields: Mapping[str, str], now_s: float) -> Record:
+    """The record in a hash, as it is at *now_s* by Redis' clock.
+
+    A field that cannot be read, or is out of its bounds, is taken as absent: one mistake must not hide the others.
+    """
+    breaker, override = _breaker(fields, now_s), _override(fields.get("override"), now_s)
+    return Record(
+        breaker=breaker,
+        epoch=_epoch(fields.get("epoch"), now_s),
+        upstream=_upstream(fields, now_s),
+        transitions=_transitions(fields.get("transitions"), now_s),
+        live_reporters=whole(fields.get("live_reporters"), WORKERS_MOST),
+        legacy_open=_legacy_open(fields, breaker, override),
+        legacy_news=older_writers.News.NOTHING if isinstance(breaker, Closed) else older_writers.news_of(fields),
+        older_writer_s=now_s if older_writers.is_here(fields) else moment_s(fields.get("older_writer"), now_s),
+        check_slot_s=moment_s(fields.get("check_slot"), now_s, SLOT_MOST_S),
+        good_checks=whole(fields.get("good_checks"), COUNT_MOST),
+        good_report_s=moment_s(fields.get("good_report"), now_s),
+        fleet=whole(fields.get("fleet"), WORKERS_MOST),
+        override=override,
+        calls_per_minute=number(fields.get("calls_per_minute"), 0.0, CALLS_MOST) or 0.0,
+        check_found=_state(fields["check_found"], None) if fields.get("check_found") else None,
+        check_wanted_s=moment_s(fields.get("check_wanted"), now_s),
+        doubted_s=moment_s(fields.get("doubted_at"), now_s),
+        limit=_limit(fields.get("limit"), now_s),
+        timed_until_s=_timed_until_s(fields.get("timed_until"), now_s),
+        begun=_epoch(fields.get("begun"), now_s),
+        version=whole(fields.get("version"), VERSION_MOST),
+        acquittal=question_codec.acquittal_of(fields.get("acquitted"), now_s),
+    )
+
+
+def encode(record: Record) -> dict[str, str]:
+    """All fields of the hash that the record decides; an empty string means: no such field."""
+    upstream = record.upstream
+    return {
+        "state": upstream.state.value,
+        "message": upstream.message,
+        "balance": _text(upstream.balance),
+        "usage_today": _text(upstream.usage_today),
+        "usage_month": _text(upstream.usage_month),
+        "last_check": iso(upstream.last_check_s),
+        "checked_at": iso(upstream.checked_s),
+        "balance_at": iso(upstream.amounts_s),
+        "last_api_call": iso(upstream.last_api_call_s),
+        "last_success": iso(upstream.last_success_s),
+        "error_details": upstream.error_details,
+        "rate_limit_reset": iso(max(upstream.rate_limit_reset_s, upstream.claimed_reset_s)),
+        "limited_until": iso(upstream.rate_limit_reset_s),
+        "epoch": str(record.epoch),
+        "transitions": json_text([_row(t) for t in record.transitions]) if record.transitions else "",
+        "check_slot": iso(record.check_slot_s),
+        "good_checks": str(record.good_checks or ""),
+        "good_report": iso(record.good_report_s),
+        "fleet": str(record.fleet or ""),
+        "check_found": record.check_found.value if record.check_found else "",
+        "check_wanted": iso(record.check_wanted_s),
+        "doubted_at": iso(record.doubted_s),
+        "limit": "" if record.limit == Limit() else json_text(asdict(record.limit)),
+        "timed_until": iso(record.timed_until_s),
+        "begun": str(record.begun or ""),
+        "acquitted": question_codec.words(record.acquittal.at_s, record.acquittal.began_s)
+        if record.acquittal != NEVER
+        else "",
+        **_breaker_fields(record.breaker),
+        "circuit_breaker_open": str(_is_open(record.breaker, record.override)).lower(),
+        "override": _override_text(record.override),
+    }
+
+
+def iso(at_s: float) -> str:
+    """Unix seconds as ISO 8601 with offset; 0 means never, written as an empty string, as is what is no time."""
+    try:
+        return datetime.fromtimestamp(at_s, UTC).isoformat() if at_s else ""
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+def unix_s(text: str | None) -> float:
+    """The reverse of :func:`iso`, for times without a bound; what cannot be read is 0."""
+    return moment_s(text, END_OF_TIME_S, 0.0, first_s=0.0)
+
+
+def _breaker(fields: Mapping[str, str], now_s: float) -> Breaker:
+    # Older writers write the other count anew.
+    own = fields.get("failures") if fields.get("breaker") in (Phase.OPEN, Phase.HALF_OPEN) else None
+    failures = whole(own or fields.get("consecutive_failures"), COUNT_MOST)
+    trips, reason = whole(fields.get("trips"), COUNT_MOST), text_of(fields.get("reason"), WORD_MOST)
+    # One that is yet to come says that the clock was set back: the breaker itself sees to that.
+    opened_at_s = moment_s(fields.get("opened_at"), END_OF_TIME_S, 0.0)
+    match fields.get("breaker"):
+        case Phase.OPEN:
+            until_s = moment_s(fields.get("open_until"), max(now_s, opened_at_s), OPEN_MOST_S)
+            return Open(reason, opened_at_s, until_s, trips, failures)
+        case Phase.HALF_OPEN:
+            tried_at_s = moment_s(fields.get("tried_at"), now_s)
+            permits = _permits(fields.get("permits"), now_s)
+            until_s = moment_s(fields.get("open_until"), max(now_s, opened_at_s), OPEN_MOST_S)
+            return HalfOpen(reason, opened_at_s, trips, failures, permits, tried_at_s, until_s)
+        case _:
+            return _closed(fields, failures, trips, now_s)
+
+
+def _closed(fields: Mapping[str, str], failures: int, trips: int, now_s: float) -> Closed:
+    breaker = Closed(
+        trips=trips,
+        since_s=moment_s(fields.get("closed_at"), now_s),
+        on_probation=fields.get("probation") == "true",
+        window=windows.parse(fields.get("window")),
+        failures=failures,
+        run=frozenset(text_of(fields.get("run"), RUN_MOST).split()),
+        # An older writer's success resets the failures and knows of nothing else.
+        refusals=min(whole(fields.get("credit_refusals"), COUNT_MOST), failures),
+        call_s=number(fields.get("trial_took"), 0.0, TOOK_MOST_S) or 0.0,
+        ramp_from_s=moment_s(fields.get("ramp_from"), now_s),
+        held_until_s=moment_s(fields.get("held_until"), now_s, MAX_WAIT_S + CLOCK_S),
+    )
+    if not failures:
+        return breaker
+    return replace(
+        breaker,
+        shares=_shares(fields.get("run_shares"), failures),
+        evidence=question_codec.evidence_of(fields.get("run_evidence"), now_s),
+        want=whole(fields.get("run_want"), COUNT_MOST),
+        question=question_codec.question_of(fields.get("question"), fields.get("answers"), now_s),
+    )
+
+
+def _shares(text: str | None, failures: int) -> dict[str, int]:
+    """How many of the failures came from whom; nothing where they are not as many: an older writer counted anew."""
+    found = {name: whole(share, COUNT_MOST) for name, share in _SHARE.findall(text_of(text, SHARES_MOST))}
+    shares = dict(islice(found.items(), SHARES_KEPT))
+    return shares if sum(shares.values()) <= failures else {}
+
+
+def _breaker_fields(breaker: Breaker) -> dict[str, str]:
+    """All breaker fields, so that those of the state before are emptied."""
+    common = {
+        "consecutive_failures": str(breaker.failures),
+        "trips": str(breaker.trips),
+        "closed_at": "", "opened_at": "", "open_until": "", "reason": "", "permits": "", "run": "",
+        "tried_at": "", "probation": "", "credit_refusals": "", "window": "", "failures": "",
+        "run_shares": "", "run_evidence": "", "run_want": "", "question": "",
+        "trial_took": "", "ramp_from": "", "held_until": "",
+    }  # fmt: skip
+    match breaker:
+        case Closed():
+            own = {
+                **question_codec.fields_of(breaker.evidence, breaker.question),
+                "run_want": str(breaker.want or ""),
+                "breaker": Phase.CLOSED.value,
+                "closed_at": iso(breaker.since_s),
+                "run": " ".join(sorted(breaker.run)),
+                "run_shares": " ".join(f"{name}:{share}" for name, share in sorted(breaker.shares.items())),
+                "probation": "true" if breaker.on_probation else "",
+                "credit_refusals": str(breaker.refusals or ""),
+                "window": windows.text_of(breaker.window),
+                "trial_took": f"{breaker.call_s:.3f}" if breaker.call_s else "",
+                "ramp_from": iso(breaker.ramp_from_s),
+                "held_until": iso(breaker.held_until_s),
+            }
+        case Open():
+            own = {
+                "breaker": Phase.OPEN.value,
+                "failures": str(breaker.failures),
+                "reason": breaker.reason,
+                "opened_at": iso(breaker.opened_at_s),
+                "open_until": iso(breaker.until_s),
+            }
+        case HalfOpen():
+            own = {
+                "breaker": Phase.HALF_OPEN.value,
+                "failures": str(breaker.failures),
+                "reason": breaker.reason,
+                "opened_at": iso(breaker.opened_at_s),
+                "permits": json_text(dict(sorted(breaker.permits.items()))),
+                "tried_at": iso(breaker.tried_at_s),
+                "open_until": iso(breaker.until_s),
+            }
+    return common | own
+
+
+def _is_open(breaker: Breaker, override: Override | None) -> bool:
+    """What existing readers are told: whether calls are to be skipped."""
+    return not isinstance(breaker, Closed) if override is None else override.is_open
+
+
+def _limit(text: str | None, now_s: float) -> Limit:
+    row = object_of(text)
+    return Limit(
+        by=text_of(row.get("by"), WORD_MOST),
+        at_s=moment_s(row.get("at_s"), now_s),
+        until_s=moment_s(row.get("until_s"), now_s, MAX_WAIT_S + CLOCK_S),
+        look_s=moment_s(row.get("look_s"), now_s, LOOK_S + CLOCK_S),
+        looker=text_of(row.get("looker"), WHO_MOST),
+    )
+
+
+def _override(text: str | None, now_s: float) -> Override | None:
+    row = object_of(text)
+    # What has ended is kept as it is: whoever sees it first says so in the history.
+    until_s = moment_s(row.get("until"), now_s, OVERRIDE_MOST_S + CLOCK_S)
+    try:
+        kind = OverrideKind(text_of(row.get("kind"), WORD_MOST))
+    except ValueError:
+        return None
+    who, why = _words(row.get("who")), _words(row.get("why"))
+    return Override(kind, who, why, until_s) if until_s else None
+
+
+def _override_text(override: Override | None) -> str:
+    if override is None:
+        return ""
+    row = {"kind": override.kind.value, "who": override.who, "why": override.why, "until": override.until_s}
+    return json_text(row)
+
+
+def _legacy_open(fields: Mapping[str, str], breaker: Breaker, override: Override | None) -> bool | None:
+    """What an older writer says that contradicts the breaker."""
+    flag, is_open = fields.get("circuit_breaker_open"), _is_open(breaker, override)
+    says_open = (flag or "").lower() == "true"
+    if override is None and not isinstance(breaker, Closed) and fields.get("state") == OpenRouterState.ACTIVE:
+        return False
+    return None if flag is None or says_open == is_open else says_open
+
+
+def _upstream(fields: Mapping[str, str], now_s: float) -> Upstream:
+    def past_s(name: str) -> float:
+        return moment_s(fields.get(name), now_s)
+
+    def reset_s(name: str) -> float:
+        return moment_s(fields.get(name), now_s, MAX_WAIT_S + CLOCK_S)
+
+    def amount(name: str) -> float | None:
+        return number(fields.get(name), -AMOUNT_MOST, AMOUNT_MOST)
+
+    named_s, shown_s = reset_s("limited_until"), reset_s("rate_limit_reset")
+    return Upstream(
+        state=_state(fields.get("state"), OpenRouterState.ERROR),
+        # Older writers repeat what the upstream said, and that may be the key.
+        message=without_keys(text_of(fields.get("message"))),
+        balance=amount("balance"),
+        usage_today=amount("usage_today"),
+        usage_month=amount("usage_month"),
+        last_check_s=past_s("last_check"),
+        checked_s=past_s("checked_at"),
+        amounts_s=past_s("balance_at"),
+        last_api_call_s=past_s("last_api_call"),
+        last_success_s=past_s("last_success"),
+        error_details=without_keys(text_of(fields.get("error_details"), DETAILS_MOST)),
+        rate_limit_reset_s=named_s,
+        claimed_reset_s=0.0 if shown_s == named_s else shown_s,
+    )
+
+
+def _state(text: str | None, unknown: T) -> OpenRouterState | T:
+    try:
+        return OpenRouterState(text or OpenRouterState.ACTIVE)
+    except ValueError:
+        return unknown
+
+
+def _epoch(raw: object, now_s: float) -> int:
+    """Milliseconds of Redis' clock, counted on from there: none that is far ahead is one."""
+    return whole(raw, int((now_s + EPOCH_AHEAD_S) * 1000))
+
+
+def _timed_until_s(text: str | None, now_s: float) -> float:
+    """Of what cannot be read, nothing is put down a second time."""
+    return moment_s(text, now_s) or (now_s if text else 0.0)
+
+
+def _transitions(text: str | None, now_s: float) -> tuple[Transition, ...]:
+    rows = json_of(text)
+    found = [_transition(row, now_s) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return tuple(change for change in found if change is not None)[-KEPT_TRANSITIONS:]
+
+
+def _transition(row: Mapping[str, Any], now_s: float) -> Transition | None:
+    epoch, at_s = _epoch(row.get("epoch"), now_s), moment_s(row.get("at"), now_s)
+    try:
+        before, after = Phase(text_of(row.get("from"), WORD_MOST)), Phase(text_of(row.get("to"), WORD_MOST))
+    except ValueError:
+        return None
+    reason, by = text_of(row.get("reason"), WORD_MOST), _words(row.get("by"))
+    return Transition(epoch, before, after, reason, by, at_s) if epoch else None
+
+
+def _words(raw: object) -> str:
+    """Hidden before it is cut: half a key is a key too."""
+    return without_keys(text_of(raw))[:WHO_MOST]
+
+
+def _row(change: Transition) -> dict[str, str | int]:
+    return {
+        "epoch": change.epoch,
+        "from": change.before.value,
+        "to": change.after.value,
+        "reason": change.reason,
+        "by": change.by,
+        "at": iso(change.at_s),
+    }
+
+
+def _permits(text: str | None, now_s: float) -> dict[str, float]:
+    """The leases by owner; the JSON of older versions and of ours is the same."""
+    found = {
+        text_of(owner, WHO_MOST): number(until_s, 0.0, now_s + LEASE_MOST_S)
+        for owner, until_s in object_of(text).items()
+    }
+    return {owner: until_s for owner, until_s in found.items() if until_s is not None}
+
+
+def _text(amount: float | None) -> str:
+    return "" if amount is None else str(amount)

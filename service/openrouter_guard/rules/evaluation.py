@@ -1,0 +1,236 @@
+"""What was counted, and what follows from it.
+
+Every function takes the record as it was read and returns the one that should follow, as in :mod:`.transitions`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import breaker as breakers
+from . import failure_run as runs
+from . import limits, older_writers
+from . import question as questions
+from . import window as windows
+from .breaker import Closed, HalfOpen, Open, Phase, Policy
+from .override import Override, OverrideKind
+from .parsing import row_of, text_of
+from .question import ANSWER_S, Acquittal, Verdict
+from .shared_state import Record
+from .signals import Effect, ErrorType, OpenRouterState, Signal
+from .transitions import CHECKS_SUCCEEDED, now_closed, now_open, released
+
+__all__ = [
+    "answered",
+    "asked_from_afar",
+    "counted",
+    "found_lately",
+    "knowing",
+    "settled",
+]
+
+WORD_MOST = 64
+CHECK_HOLDS_S = 60.0
+"""For so long nobody may check again (the slot), so what the last health check found is taken to hold."""
+LEGACY = "legacy worker"
+"""Who changed the state, where an older writer did it without leaving a name."""
+
+
+def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
+    """Draw the consequences of what was counted, and of what older writers claim.
+
+    Whoever reads the record may commit this: a worker that counted the decisive failure and died is no loss.
+    """
+    if record.override is not None:
+        return _under_override(record, record.override, now_s)
+    if (watched := limits.watched(record, now_s)) is not record:
+        return watched
+    breaker = breakers.with_clock(record.breaker, now_s=now_s, policy=policy)
+    if breaker is not record.breaker:
+        return replace(record, breaker=breaker)
+    match record.breaker:
+        case Closed() if record.legacy_open:
+            return now_open(record, _last_error(record, now_s), LEGACY, now_s, policy)
+        case Closed() as breaker if breaker.refusals >= policy.refusals_wanted:
+            return now_open(record, OpenRouterState.CREDITS_EXHAUSTED.value, by, now_s, policy)
+        case Closed() as breaker if _is_tripped(breaker, record, policy):
+            return _judged(record, breaker, now_s, policy, by)
+        case Closed() as breaker if _may_be_local(breaker, record, now_s, policy):
+            return replace(record, check_wanted_s=now_s)
+        case Closed() as breaker if (
+            breaker.window and policy.watches_rates and (found := _excess(record, now_s, policy))
+        ):
+            return now_open(_unwell(record, found[1]), found[0], by, now_s, policy)
+        case Closed(on_probation=True) as breaker if record.upstream.last_success_s > breaker.since_s:
+            return replace(record, breaker=replace(breaker, on_probation=False, since_s=now_s))
+        case Closed(held_until_s=held_s) as breaker if held_s:
+            return _after_limit(record, breaker, now_s, policy)
+        case Open() | HalfOpen() if record.legacy_open is False:
+            return _after_older_writer(record, now_s, policy)
+        case _:
+            return record
+
+
+def _under_override(record: Record, override: Override, now_s: float) -> Record:
+    if override.until_s <= now_s:
+        return released(record, by=override.who, now_s=now_s)
+    # An older writer knows of no override: what it made of the flag is written back.
+    return record if record.legacy_open is None else replace(record, legacy_open=None)
+
+
+def _after_limit(record: Record, breaker: Closed, now_s: float, policy: Policy) -> Record:
+    """The first call that succeeds after a rate limit begins the ramp; later than it may last, there is none."""
+    held_s = breaker.held_until_s
+    if now_s > held_s + 2 * policy.ramp_s:
+        return replace(record, breaker=replace(breaker, held_until_s=0.0))
+    if not held_s < record.upstream.last_success_s <= now_s:
+        return record
+    return replace(record, breaker=replace(breaker, held_until_s=0.0, ramp_from_s=now_s))
+
+
+def _last_error(record: Record, now_s: float) -> str:
+    error_type = _reported(record)
+    is_wrong = error_type == OpenRouterState.API_KEY_INVALID and found_lately(record, OpenRouterState.ACTIVE, now_s)
+    return OpenRouterState.SERVICE_UNAVAILABLE.value if is_wrong else error_type
+
+
+def found_lately(record: Record, state: OpenRouterState, now_s: float) -> bool:
+    """Whether the last health check found that, and still speaks for it.
+
+    A key that worked before the first call was refused may have been revoked since.
+    """
+    checked_s = record.upstream.checked_s
+    is_outdated = state is OpenRouterState.ACTIVE and checked_s < record.doubted_s
+    return record.check_found is state and now_s - checked_s <= CHECK_HOLDS_S and not is_outdated
+
+
+def counted(record: Record, signal: Signal, reporter: str, *, began_s: float = 0.0, ended_s: float = 0.0) -> Record:
+    """The record after one result, counted as the store's script counts it, for when the store is away.
+
+    Args:
+        record: Before it.
+        signal: What it said.
+        reporter: Whose it was.
+        began_s: When the call began; 0 if nobody knows.
+        ended_s: When it ended, likewise.
+    """
+    breaker = record.breaker
+    if not isinstance(breaker, Closed) or signal.effect in (Effect.NEUTRAL, Effect.MODEL):
+        return record
+    if record.override is not None and record.override.kind is not OverrideKind.FORCED_CLOSED:
+        return record
+    if signal.effect is Effect.SUCCESS:
+        after = runs.after_success(breaker, began_s=began_s, ended_s=ended_s)
+        return record if after is breaker else replace(record, breaker=after)
+    refuses = signal.refuses_credit
+    after = runs.longer(breaker, reporter, refuses_credit=refuses, began_s=began_s, ended_s=ended_s)
+    return replace(record, breaker=after)
+
+
+def knowing(record: Record, told: tuple[int, float, float, float] | None) -> Record:
+    """The record with what a batch has *told* of the failures just counted, as ``store.Batch`` has it."""
+    breaker = record.breaker
+    if told is None or not isinstance(breaker, Closed) or not breaker.failures:
+        return record
+    return replace(record, breaker=replace(breaker, evidence=breaker.evidence.joined(*told)))
+
+
+def answered(record: Record, calls: int, now_s: float) -> Record:
+    """The record once so many calls have answered the question that is out, where there are none but these to ask."""
+    breaker = record.breaker
+    if not isinstance(breaker, Closed) or breaker.question is None:
+        return record
+    question = replace(breaker.question, answers=breaker.question.answers + calls, at_s=now_s - ANSWER_S)
+    return replace(record, breaker=replace(breaker, question=question))
+
+
+def asked_from_afar(record: Record, round_trip_s: float) -> Record:
+    """The record with a question, just put, that waits for answers from so far away; ``round_trip_s`` is to Redis."""
+    breaker = record.breaker
+    if not isinstance(breaker, Closed) or breaker.question is None:
+        return record
+    return replace(record, breaker=replace(breaker, question=breaker.question.from_afar(round_trip_s)))
+
+
+def _after_older_writer(record: Record, now_s: float, policy: Policy) -> Record:
+    """A call that succeeded closes a half-open breaker, a check counts as one of ours, all else is put right."""
+    if record.legacy_news is older_writers.News.CALL and record.phase(now_s) is Phase.HALF_OPEN:
+        return now_closed(record, LEGACY, now_s)
+    after = older_writers.insisted(record)
+    if not older_writers.tells_of_recovery(record, now_s):
+        return after
+    after = replace(after, good_checks=record.good_checks + 1)
+    is_waited_for = breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy)
+    if after.good_checks < policy.good_checks or not is_waited_for:
+        return after
+    return now_closed(after, LEGACY, now_s, reason=CHECKS_SUCCEEDED)
+
+
+def _excess(record: Record, now_s: float, policy: Policy) -> tuple[str, str] | None:
+    breaker = record.breaker
+    return (
+        windows.excess(breaker.window, policy.limits(record.live_reporters), now_s)
+        if isinstance(breaker, Closed)
+        else None
+    )
+
+
+def _unwell(record: Record, message: str) -> Record:
+    """The last call may have been a good one: what is shown is why the breaker opened all the same."""
+    state = OpenRouterState.SERVICE_UNAVAILABLE
+    return replace(record, upstream=replace(record.upstream, state=state, message=message))
+
+
+def _is_tripped(breaker: Closed, record: Record, policy: Policy) -> bool:
+    if breaker.on_probation:
+        return breaker.failures > 0
+    wanted = min(policy.reporters_wanted, record.live_reporters)
+    if _is_unreachable(record):
+        wanted = max(wanted, policy.network_reporters)
+    return _are_enough(breaker, record, policy) and len(breaker.run) >= wanted
+
+
+def _judged(record: Record, breaker: Closed, now_s: float, policy: Policy, by: str) -> Record:
+    """What follows from enough failures: the fleet is asked, where there is anything to ask of, and that decides."""
+    question = breaker.question
+    failures = runs.counting(breaker, record.live_reporters, record.calls_per_minute, policy)
+    if breaker.on_probation or not breaker.evidence.began_s:
+        return now_open(record, _last_error(record, now_s), by, now_s, policy)
+    if question is None:
+        question = questions.asked(breaker.evidence, record.acquittal, now_s)
+        return replace(record, breaker=replace(breaker, question=question)) if failures >= breaker.want else record
+    if not question.is_due(now_s):
+        return record
+    match questions.verdict(failures, question.answers):
+        case Verdict.OPEN:
+            return now_open(record, _last_error(record, now_s), by, now_s, policy)
+        case Verdict.ACQUITTED:
+            acquittal = Acquittal(now_s, question.began_s)
+            return replace(record, breaker=runs.without(breaker), acquittal=acquittal)
+        case want:
+            return replace(record, breaker=replace(breaker, question=None, want=want))
+
+
+def _are_enough(breaker: Closed, record: Record, policy: Policy) -> bool:
+    return runs.are_enough(breaker, record.live_reporters, record.calls_per_minute, policy)
+
+
+def _is_unreachable(record: Record) -> bool:
+    return _reported(record) == ErrorType.NETWORK_ERROR
+
+
+def _may_be_local(breaker: Closed, record: Record, now_s: float, policy: Policy) -> bool:
+    """Whether the only worker that reports does not get through: then a health check says whose network it is.
+
+    It is asked for once a minute at the most. Where it does not get through either, it is the second reporter.
+    """
+    is_open_question = _are_enough(breaker, record, policy) and _is_unreachable(record)
+    lately_s = max(record.check_wanted_s, record.upstream.checked_s)
+    return is_open_question and now_s - lately_s > CHECK_HOLDS_S
+
+
+def _reported(record: Record) -> str:
+    """The error type in ``error_details``, or the state where nothing that can be read is there."""
+    told = row_of(record.upstream.error_details).get("error_type")
+    state = record.upstream.state
+    return text_of(told, WORD_MOST) or (OpenRouterState.ERROR if state is OpenRouterState.ACTIVE else state).value

@@ -1,0 +1,222 @@
+"""Health checks and the record: when one may be made, when one is wanted, and what it changes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from . import breaker as breakers
+from . import limits
+from .admission import block_s
+from .breaker import Breaker, Closed, Open, Phase, Policy, needs_person
+from .evaluation import CHECK_HOLDS_S, found_lately
+from .failure_run import CHECKER_PREFIX
+from .shared_state import Record, Upstream, fresh
+from .signals import OpenRouterState, Signal
+from .transitions import CHECKS_SUCCEEDED, KEY_WORKS, now_closed, now_half_open, now_open
+
+__all__ = [
+    "CHECKER_PREFIX",
+    "after_check",
+    "after_update",
+    "doubted",
+    "is_checks_only",
+    "is_recheck_due",
+    "wants_check",
+    "with_check_slot",
+]
+
+SLOT_S = 60.0
+"""One health check in this time, for the whole fleet."""
+_TROUBLE = frozenset({OpenRouterState.SERVICE_UNAVAILABLE, OpenRouterState.ERROR})
+_OF_THE_ACCOUNT = frozenset({OpenRouterState.API_KEY_INVALID, OpenRouterState.CREDITS_EXHAUSTED})
+
+
+def doubted(record: Record, signal: Signal, *, now_s: float, policy: Policy, by: str) -> Record:
+    """The record after a call said that the key or the credit is gone.
+
+    One call may be wrong about that: valid keys were refused in incidents. What a recent health check found confirms
+    it; else one is wanted at once.
+    """
+    if not signal.doubts_account or signal.error_type is None or not isinstance(record.breaker, Closed):
+        return record
+    if record.override is not None:
+        return record
+    if found_lately(record, signal.error_type.state, now_s):
+        return now_open(record, signal.error_type.value, by, now_s, policy)
+    is_asked = record.doubted_s and now_s - record.check_wanted_s <= policy.confirm_s
+    # Without a success since, it is the same doubt.
+    first_s = record.doubted_s if record.doubted_s > record.upstream.last_success_s else now_s
+    return record if is_asked else replace(record, check_wanted_s=now_s, doubted_s=first_s)
+
+
+def wants_check(record: Record, *, now_s: float, policy: Policy) -> bool:
+    """Whether a call asked for a health check that has not been made and would not come too late."""
+    is_open_question = record.check_wanted_s > record.upstream.checked_s
+    return is_open_question and _is_in_doubt(record, now_s, policy)
+
+
+def _is_in_doubt(record: Record, now_s: float, policy: Policy) -> bool:
+    return isinstance(record.breaker, Closed) and now_s - record.check_wanted_s <= policy.confirm_s
+
+
+def after_check(
+    record: Record,
+    found: Upstream,
+    *,
+    now_s: float,
+    policy: Policy,
+    by: str,
+    began_s: float = math.inf,
+    reporter: str = "",
+) -> Record:
+    """The record after a health check that began at ``began_s``, if that is known; *reporter* is who counts.
+
+    A good check tells that the key works, not that calls do: it does not overrule what workers saw in a breaker
+    that is not closed. It may end an open breaker's wait, so that a call tries; only where no worker is there to try,
+    good checks in a row close it, on probation. A bad one changes nothing there: no recovery comes later by it.
+    """
+    seen, is_good = record.upstream, found.state is OpenRouterState.ACTIVE
+    known = replace(
+        found,
+        last_api_call_s=seen.last_api_call_s,
+        last_success_s=seen.last_success_s,
+        rate_limit_reset_s=seen.rate_limit_reset_s,
+        claimed_reset_s=seen.claimed_reset_s,
+    )
+    if not is_good and (found.balance, found.usage_today, found.usage_month) == (None, None, None):
+        known = _with_amounts(known, seen)
+    is_outdated = is_good and began_s < record.doubted_s
+    if is_good and _workers_disagree(record):
+        known = _as_workers_saw_it(known, seen, is_outdated=is_outdated)
+    elif is_good and seen.limited_until_s > now_s:
+        # The key is not what waits.
+        known = replace(known, state=seen.state, message=seen.message, error_details=seen.error_details)
+    counts = is_good and record.phase(now_s) is Phase.HALF_OPEN and _tells_of_recovery(record.breaker, found)
+    checked = replace(
+        record,
+        upstream=known,
+        check_found=None if is_outdated else found.state,
+        good_checks=record.good_checks + 1 if counts else 0,
+    )
+    if found.state is OpenRouterState.RATE_LIMITED or found.rate_limit_reset_s > now_s:
+        checked = _limited(checked, found, reporter, now_s)
+    if record.override is not None:
+        return replace(checked, good_checks=0)
+    if found.state in _OF_THE_ACCOUNT and _is_in_doubt(record, now_s, policy):
+        return now_open(checked, found.state.value, by, now_s, policy)
+    if isinstance(record.breaker, Open) and now_s < record.breaker.until_s - breakers.try_early_s(policy):
+        ends = is_good and not is_outdated and _ends_wait(record, record.breaker, found, began_s)
+        return now_half_open(checked, record.breaker, by, now_s) if ends else checked
+    if checked.good_checks < policy.good_checks:
+        return checked
+    if not breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy):
+        return checked
+    return now_closed(checked, by, now_s, reason=CHECKS_SUCCEEDED)
+
+
+def _with_amounts(found: Upstream, seen: Upstream) -> Upstream:
+    """What was last known of the account, with its age: a check that failed says nothing new of it."""
+    return replace(
+        found,
+        balance=seen.balance,
+        usage_today=seen.usage_today,
+        usage_month=seen.usage_month,
+        amounts_s=seen.amounts_s,
+    )
+
+
+def _limited(record: Record, found: Upstream, reporter: str, now_s: float) -> Record:
+    """The check met a rate limit, as a worker may have said before."""
+    if found.rate_limit_reset_s <= now_s:
+        return limits.confirmed(record, now_s)
+    return limits.claimed(record, found.rate_limit_reset_s - now_s, by=reporter, now_s=now_s)
+
+
+def after_update(record: Record, told: Upstream, *, now_s: float, policy: Policy, by: str) -> Record:
+    """The record after an application that keeps the state itself told what it found.
+
+    It is a health check, but not the service's: no balance becomes younger by it, and nobody's doubt is answered.
+    """
+    seen = record.upstream
+    found = replace(
+        told,
+        balance=seen.balance if told.balance is None else told.balance,
+        usage_today=seen.usage_today if told.usage_today is None else told.usage_today,
+        usage_month=seen.usage_month if told.usage_month is None else told.usage_month,
+        error_details=told.error_details or seen.error_details,
+        last_check_s=now_s,
+        checked_s=seen.checked_s,
+    )
+    after = after_check(record, found, now_s=now_s, policy=policy, by=by, reporter=by)
+    return replace(after, check_found=record.check_found)
+
+
+def _as_workers_saw_it(found: Upstream, seen: Upstream, *, is_outdated: bool) -> Upstream:
+    """What they saw of the service stands; what they saw of the key does not, for the check knows better.
+
+    Unless it was asked before they saw it.
+    """
+    if seen.state is OpenRouterState.API_KEY_INVALID and not is_outdated:
+        return replace(found, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS, error_details="")
+    return replace(found, state=seen.state, message=seen.message, error_details=seen.error_details)
+
+
+def _tells_of_recovery(breaker: Breaker, found: Upstream) -> bool:
+    """A key that works says nothing of an account that was empty, unless it also says what is left."""
+    was_empty = getattr(breaker, "reason", "") == OpenRouterState.CREDITS_EXHAUSTED
+    return not was_empty or (found.balance is not None and found.balance > 0)
+
+
+def _workers_disagree(record: Record) -> bool:
+    breaker = record.breaker
+    if isinstance(breaker, Closed):
+        return breaker.failures > 0 and not is_checks_only(breaker)
+    return True
+
+
+def is_checks_only(breaker: Closed) -> bool:
+    """Whether no worker has a part in the failures counted: then a good check may end them.
+
+    Older workers leave no name in the run.
+    """
+    return bool(breaker.run) and all(reporter.startswith(CHECKER_PREFIX) for reporter in breaker.run)
+
+
+def _ends_wait(record: Record, breaker: Open, found: Upstream, began_s: float) -> bool:
+    """Whether a good check, which began at ``began_s``, says that calls may be tried now.
+
+    Where the key is asked for an upstream whose calls fail, it mostly works all the while: that says nothing. It does
+    where it failed too, and no longer does. Of the key and the account nothing knows more than a check. Who keeps the
+    state by other means says nothing of what it asked before.
+    """
+    if not math.isfinite(began_s) or not _tells_of_recovery(breaker, found):
+        return False
+    if needs_person(breaker.reason):
+        return began_s >= breaker.opened_at_s
+    checked_s = record.upstream.checked_s
+    return record.check_found in _TROUBLE and breaker.opened_at_s - CHECK_HOLDS_S <= checked_s <= began_s
+
+
+def is_recheck_due(record: Record, *, now_s: float, policy: Policy, slot_s: float = SLOT_S) -> bool:
+    """Whether to check an open breaker: as often as the fleet's slot allows, or as the policy does."""
+    breaker = record.breaker
+    if not isinstance(breaker, Open) or record.override is not None or record.upstream.limited_until_s > now_s:
+        return False
+    sooner_s = max(slot_s - policy.recheck_s, 0.0)
+    return now_s < breaker.until_s and record.check_slot_s - sooner_s <= now_s
+
+
+def with_check_slot(record: Record | None, *, now_s: float, slot_s: float, policy: Policy) -> Record | None:
+    """The record once the next health check is ours, None if somebody has it already.
+
+    No check is made while calls are known to wait for a rate limit, for it would tell nothing that may change that:
+    but for those that watch a long one. Nor while a person keeps them waiting.
+    """
+    known = record or fresh(now_s)
+    taken = replace(known, check_slot_s=now_s + slot_s)
+    if is_recheck_due(known, now_s=now_s, policy=policy, slot_s=slot_s):
+        return taken
+    if known.check_slot_s > now_s or (block_s(known, now_s) is not None and not limits.wants_check(known, now_s)):
+        return None
+    return taken

@@ -1,0 +1,86 @@
+"""What workers report of calls without a permit while half-open: where nobody tries, it may close the breaker.
+
+A worker that knows nothing of permits makes calls all the same, be it one a minute. Without an API key no health
+check can close the breaker, and without a permit no call does: the fleet would be paused for ever over an upstream
+that is well. So two successes with some time between them do, on probation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from . import breaker as breakers
+from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from .evaluation import CHECK_HOLDS_S
+from .shared_state import Record
+from .transitions import REPORTS_SUCCEEDED, now_closed
+
+__all__ = ["SPACED_S", "Told", "nobody_tries", "reported"]
+
+SPACED_S = 5.0
+"""Two successes within less may be one moment in which the upstream was well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A result that was reported.
+
+    Attributes:
+        is_success: Else it was a failure of the upstream's; what says nothing of it is not told at all.
+        epoch: In which the call began; 0 if nobody knows.
+        began_s: When it began, as far as that is known; else when it was told.
+    """
+
+    is_success: bool
+    epoch: int
+    began_s: float
+
+
+def reported(record: Record, results: Iterable[Told], *, now_s: float, policy: Policy, by: str) -> Record:
+    """The record after a report by *by*.
+
+    Only calls count that began since it is half-open, and since the last trial. A failure among them begins anew.
+    While a trial call is out it alone decides, and as long as somebody may make one, two successes close nothing.
+    """
+    breaker = record.breaker
+    if isinstance(breaker, Closed) or not _is_undecided(record, now_s):
+        return record
+    since_s = _since_s(breaker)
+    told = {each.is_success for each in results if each.epoch in (0, record.epoch) and each.began_s >= since_s}
+    if told != {True}:
+        return replace(record, good_report_s=0.0) if told and record.good_report_s else record
+    # One of an earlier outage may stand there, where a worker of an earlier version changed the state since.
+    if not since_s <= record.good_report_s <= now_s:
+        return replace(record, good_report_s=now_s)
+    if now_s - record.good_report_s < SPACED_S:
+        return record
+    if not breakers.waits_for_trial(breaker, now_s=now_s, policy=policy):
+        return record
+    return now_closed(record, by, now_s, reason=REPORTS_SUCCEEDED)
+
+
+def nobody_tries(record: Record, now_s: float, policy: Policy) -> bool:
+    """Whether a half-open breaker waits in vain: no worker asks for a permit, and no service checks."""
+    if not _is_undecided(record, now_s) or record.good_checks:
+        return False
+    is_checked = now_s - record.upstream.checked_s <= 2 * CHECK_HOLDS_S
+    return not is_checked and breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy)
+
+
+def _is_undecided(record: Record, now_s: float) -> bool:
+    """Half-open by itself, with nothing under way that decides it."""
+    if record.override is not None or record.upstream.limited_until_s > now_s:
+        return False
+    is_trial_out = any(end_s > now_s for end_s in getattr(record.breaker, "permits", {}).values())
+    return record.phase(now_s) is Phase.HALF_OPEN and not is_trial_out
+
+
+def _since_s(breaker: Breaker) -> float:
+    match breaker:
+        case Open():
+            return breaker.until_s
+        case HalfOpen():
+            return breaker.tried_at_s
+        case _:
+            return 0.0

@@ -1,0 +1,1 @@
+"""Tells from an exception or an answer whether it is the upstream's fault."""

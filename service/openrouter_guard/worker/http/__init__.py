@@ -1,0 +1,1 @@
+"""Guarded HTTP clients: the request's model, the answer's errors."""

@@ -1,0 +1,1 @@
+"""The classes and functions of the existing system, on today's machinery."""

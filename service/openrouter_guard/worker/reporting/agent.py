@@ -1,0 +1,427 @@
+"""The worker's part in the fleet: keeps the local view current, reports results, holds permits.
+
+Everything here runs in the background loop. A caller looks at the :class:`~.view.Desk`, notes on it what its call
+came to and, while the breaker is half-open, waits a bounded time for ``acquire``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+import uuid
+import weakref
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from functools import partial
+
+from openrouter_guard.errors import StoreContended, StoreError, StoreUnavailable
+from openrouter_guard.log_once import Edge
+from openrouter_guard.rules import health_checks, models, push_message, shared_state, time_in_state, trial_calls
+from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.codec import iso
+from openrouter_guard.rules.question import Question
+from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.signals import Signal
+from openrouter_guard.store import Seen, Store
+from openrouter_guard.store.store import Decide
+from openrouter_guard.unreadable import understood
+from openrouter_guard.version import package_version
+from openrouter_guard.worker.threads.loops import HEARTBEAT_S, RETRY_S, forever, optional, pause
+from openrouter_guard.worker.view import Desk, View, monotonic_offset
+
+from .batches import result_of
+from .calls_in_flight import Flight
+from .decisions import Decisions
+from .knowledge import Knowledge
+from .offline import Alone
+from .outbox import Outbox
+from .permits import Fleet, Permits
+from .question_answers import Answers
+
+__all__ = ["FIRST_VIEW_S", "Agent"]
+
+FIRST_VIEW_S = (3.0, 10.0)
+"""How long a process' calls wait at the most until the state was looked at for the first time, while Redis is silent:
+it may be far away, or the machine busy. Of the first, only time counts in which the process could run; the second is
+the end in any case. Where Redis refuses, or nobody is there, calls go at once."""
+_STEP_S = 0.1
+POLL_S = (0.5, 1.0)
+"""Between two looks at the state, in case a push was lost; jittered, so that a fleet does not ask in step."""
+FLUSH_S = 1.0
+"""How long a success may wait to be reported that changes nothing; what does change something does not wait."""
+CALM_S = 20.0
+"""How long a success, and a look at the state, may wait at last while all is well and pushes come. The breaker does
+not suffer: failures are told at once, the second in a row is pushed to all, and then nothing waits any more."""
+SIGN_S = 20.0
+"""So often a process whose calls wait says that it is there, though it has nothing to report: the ramp is shared by
+as many as wait for it."""
+MIXED_S = 7 * 86_400.0
+"""So long after a writer of the existing format was noticed, which pushes nothing, there are looks every second: a
+migration has quiet nights and weekends."""
+
+
+class Agent:
+    """One reporter: a worker process' share in the state of one scope."""
+
+    def __init__(self, store: Store, policy: Policy, worker_id: str, desk: Desk | None = None) -> None:
+        desk = desk or Desk()
+        self._desk = weakref.ref(desk)
+        self._flight = Flight(desk.begun)
+        self.view = View(Record(), monotonic_offset(time.time()), is_known=False)
+        self.looked = asyncio.Event()
+        self.known = asyncio.Event()
+        self._seen = Seen(None, self.view.now_s, {})
+        self.on_view: Callable[[], None] = lambda: None
+        self.is_waited_for: Callable[[], bool] = lambda: False
+        self._store = store
+        self._policy = policy
+        self._worker_id = worker_id
+        self._reporter = f"w{uuid.uuid4().hex[:8]}"
+        self._outbox = Outbox(desk, self._flight, policy, worker_id, self._reporter)
+        self._work = asyncio.Event()
+        self._told_s = self._seen_s = -math.inf
+        self._patience_s = FLUSH_S
+        self._is_pushed = False
+        self._alone = Alone(lambda: self.view, self._show, policy, worker_id, self._reporter, self._flight)
+        self._answers = Answers(store, self._reporter, self._answer, lambda: self.view.now_s, self.refresh)
+        self._heard: Record | None = None
+        # One conversation at a time, so that an older answer never replaces a newer one.
+        self._turn = asyncio.Lock()
+        self._known = Knowledge(policy, worker_id, self._answers.is_only, self._spoken, lambda: store.round_trip_s)
+        self._decisions = Decisions(store, self._turn, self._alone, self._latest, self._adopt, self._note_away)
+        decided = self._decisions.commit
+        fleet = Fleet(self._latest, lambda: self._seen_s, self._known.to_decide_on, self._adopt, decided)
+        self._permits = Permits(store, self._turn, fleet, policy)
+        self._flushing = asyncio.Lock()
+        self._loops: list[asyncio.Task[None]] = []
+
+    @property
+    def view(self) -> View:
+        return self._view
+
+    @view.setter
+    def view(self, view: View) -> None:
+        self._view = view
+        self.show()
+
+    def show(self) -> None:
+        """Show callers what is known."""
+        desk = self._desk()
+        if desk is not None:
+            desk.show(self._view, self)
+
+    def start(self) -> None:
+        listen = optional(self._listen, "Redis pushes no changes, looking every second")
+        beat = optional(self._beat, "Redis takes no heartbeats")
+        loops = (listen, self._poll, self._report, beat)
+        mistakes = Edge("OpenRouter Guard has made a mistake, and goes on; please report it", "")
+        self._loops = [asyncio.create_task(forever(work, self._note_away, mistakes)) for work in loops]
+        self._loops.append(asyncio.create_task(self._look_no_longer()))
+
+    async def _look_no_longer(self) -> None:
+        # In steps: what comes late to one of them would have come late to an answer too.
+        for _ in range(round(FIRST_VIEW_S[0] / _STEP_S)):
+            await asyncio.sleep(_STEP_S)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """What is known is what to go by, be it nothing: nobody waits for the first look any more."""
+        if not self.view.is_known:
+            self._show(replace(self.view, is_known=True))
+        self.looked.set()
+
+    async def finish(self) -> None:
+        """Wait until what has ended by now is in Redis: verdicts, rate limits and results.
+
+        Raises:
+            StoreError: If Redis does not take the results.
+        """
+        await self._decisions.done()
+        await self.flush()
+        # What follows from the results belongs to them.
+        await self._answers.decided()
+        await self._decisions.done()
+
+    async def farewell(self) -> None:
+        """Report what is left: show callers nothing any more, and take what they have noted."""
+        desk = self._desk()
+        if desk is not None:
+            desk.hide(self)
+        # Or this would keep it for as long as it takes.
+        del desk
+        with suppress(StoreError):
+            await self._decisions.done()
+            self._gather()
+            # What ends from here on is the next agent's: nothing would tell of what this one takes from the desk.
+            self._outbox.is_shut = True
+            await self.finish()
+
+    async def close(self) -> None:
+        """Let go of Redis, once no work is left that uses it."""
+        await self._store.close()
+
+    def wake(self) -> None:
+        """Look at the results that wait, soon: what they say counts here at once while Redis is away."""
+        if self._alone.is_so:
+            self._gather()
+        self._work.set()
+
+    # -- permits ------------------------------------------------------------------------------------------------
+
+    def owner(self, call: int) -> str:
+        """The name that a call's permit has: unique in the fleet, even where workers share a name or were forked."""
+        return f"{self._worker_id}/{self._reporter}-{call}"
+
+    async def acquire(self, owner: str) -> bool:
+        """Take one of the fleet's permits for *owner* and keep its lease alive until :meth:`release`."""
+        if self._permits.holds(owner):
+            # Taken while it waited.
+            return True
+        # Who asks waits for less time than Redis is given: where it is known to be away, it is not asked.
+        got = self._alone.acquire(owner) if self._alone.is_so else await self._acquire_of_fleet(owner)
+        if got:
+            self._permits.keep(owner)
+        return got
+
+    async def _acquire_of_fleet(self, owner: str) -> bool:
+        try:
+            return await self._permits.take(owner)
+        except StoreContended:
+            # Redis is there: so many were faster that none is left.
+            return False
+        except StoreError as error:
+            self._note_away(error)
+            # Silence may still turn into a permit of the fleet: then this call would be one too many.
+            return not _is_silent(error) and self._alone.acquire(owner)
+
+    def holds(self, owner: str) -> bool:
+        """Whether the lease of that permit is kept alive here."""
+        return self._permits.holds(owner)
+
+    @property
+    def permit_s(self) -> float:
+        """How long to wait for a permit, in seconds."""
+        return self._permits.wait_s
+
+    def release(self, owner: str, signal: Signal, model: str = "", took_s: float = 0.0) -> None:
+        """Give the permit back soon, with what its call found; 0 s: nobody knows how long it took."""
+        self._permits.drop(owner)
+        signal = self._of_fleet(signal, model, self.view.now_s)
+
+        def verdict(record: Record | None, now_s: float) -> Record | None:
+            known = self._known.to_decide_on(record, now_s)
+            return known and trial_calls.after_trial(
+                known, signal, owner, now_s=now_s, policy=self._policy, took_s=took_s
+            )
+
+        if self._alone.is_so and self._alone.decide(verdict):
+            # A permit that was taken here: Redis may be able to tell, and knows of none.
+            return
+        # The permit guards it: what was read last of the fleet will do, where the permit is in it.
+        held = getattr(self._seen.record.breaker, "permits", ()) if self._seen.record else ()
+        self._decisions.soon(verdict, is_direct=owner in held)
+
+    # -- reporting ----------------------------------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """Report everything that has ended by now.
+
+        Raises:
+            StoreError: If Redis does not take it; it is kept and reported later.
+        """
+        async with self._flushing:
+            self._gather()
+            while not self._outbox.is_empty:
+                await self._flush_one()
+
+    async def _flush_one(self) -> None:
+        out = self._outbox.next_out()
+        batch = self._outbox.batch(out, self.view.now_s)
+        async with self._turn:
+            self._outbox.sent_s = time.monotonic()
+            counted = await self._store.count(batch, at_s=out.since_s, lost=self._lost)
+            self._outbox.counted()
+            self._told_s, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
+            self._alone.is_heard()
+            await self._settle(counted.seen)
+
+    def _gather(self) -> None:
+        """Take what has ended by now from the desk, and draw what follows at once."""
+        gathered = self._outbox.gather(self.view, is_alone=self._alone.is_so)
+        if gathered.notes.models is not self.view.models:
+            self.view = replace(self.view, models=gathered.notes.models)
+        if gathered.brings_back:
+            self._work.set()
+        for signal in gathered.doubts.values():
+            self._decisions.soon(partial(self._doubted, signal))
+        for batch in self._outbox.batches(gathered.alone, self.view.now_s):
+            self._alone.count(batch)
+
+    def _answer(self, question: Question) -> int:
+        self._gather()
+        return self._spoken(question, self.view.now_s)
+
+    def _spoken(self, question: Question, now_s: float) -> int:
+        return self._flight.answer(question, now_s, self._flight.offset_s(self.view.offset_s))
+
+    def _doubted(self, signal: Signal, record: Record | None, now_s: float) -> Record | None:
+        known = self._known.to_decide_on(record, now_s)
+        return known and health_checks.doubted(known, signal, now_s=now_s, policy=self._policy, by=self._worker_id)
+
+    def _of_fleet(self, signal: Signal, model: str, now_s: float) -> Signal:
+        notes = models.Notes(self.view.models, now_s)
+        return result_of(signal, 0, now_s, took_s=None, model=model, notes=notes).signal
+
+    def limit(self, signal: Signal) -> None:
+        """Hold the fleet back soon, until the platform's rate limit is over."""
+
+        def decide(record: Record | None, now_s: float) -> Record:
+            known = self._known.to_decide_on(record, now_s) or shared_state.fresh(now_s)
+            return trial_calls.limited(known, signal, now_s, by=self._reporter)
+
+        self._decisions.soon(decide)
+
+    # -- the shared state ---------------------------------------------------------------------------------------
+
+    async def refresh(self) -> None:
+        async with self._turn:
+            # What was heard before this look, it knows of.
+            self._heard = None
+            try:
+                seen = await self._store.read()
+            except Exception as error:
+                if not _is_silent(error):
+                    self._go_on()
+                raise
+            if not self._alone.stands(seen):
+                await self._settle(seen)
+
+    async def _settle(self, seen: Seen) -> None:
+        """Take what was read, and commit what follows from it; whoever sees it first does it."""
+        self._adopt(seen)
+        if self._known.current(seen.record, seen.now_s) not in (None, seen.record):
+            self._adopt(await self._store.change(self._known.current, seen))
+
+    def _latest(self) -> Seen:
+        """What was read last, by the clock as it is now."""
+        return replace(self._seen, now_s=self.view.now_s, models=self.view.models)
+
+    @property
+    def _lost(self) -> Decide | None:
+        """What a state that Redis has lost is to begin with, if we know of anything."""
+        return self._known.current if self._known.restored(None, self.view.now_s) else None
+
+    def _adopt(self, seen: Seen) -> None:
+        with understood(self._store.address):
+            record = self._known.take(seen.record, seen.now_s)
+        known = {**seen.models, **self._put_back(seen)}
+        self._answers.see(self._known.shared)
+        self._seen = seen
+        if self._heard is not None and self._heard.epoch > record.epoch:
+            record = self._heard
+        self.view = View(record, monotonic_offset(seen.now_s), self._policy, known)
+        self._seen_s = time.monotonic()
+        if not self.view.is_quiet or self._policy.watches_rates:
+            # A success that has waited may end this run of failures, here or in any other worker; and a rate is
+            # too high for as long as successes are missing in it.
+            self._patience_s = FLUSH_S
+        self.on_view()
+        self.known.set()
+        self.looked.set()
+        self._alone.ends(self._store.address)
+
+    def _put_back(self, seen: Seen) -> models.Models:
+        """The models that cool down and that Redis has lost: the fleet is told of them again."""
+        lost = models.lost(self._seen.models, seen.models, now_s=seen.now_s, policy=self._policy)
+        for name, model in lost.items():
+            epoch = seen.record.epoch if seen.record else 0
+            self._outbox.cooling(name, model, epoch, seen.now_s)
+            self._work.set()
+        return lost
+
+    def _show(self, view: View) -> None:
+        self.view = view
+        self.on_view()
+
+    def _note_away(self, error: StoreError) -> None:
+        if _is_silent(error) and not self.view.is_known:
+            # Calls still wait for the first look: perhaps Redis is only far away.
+            return
+        unseen = self._outbox.unseen(self._seen_s, self.view.now_s)
+        self._alone.begins(error, self._store.address, unseen)
+
+    # -- the loops ----------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        try:
+            async with aclosing(self._store.listen()) as wakes:
+                async for message in wakes:
+                    self._is_pushed = True
+                    self._hear(message)
+                    await self.refresh()
+        except StoreUnavailable:
+            # Where Redis still tells the state, only the pushes are gone.
+            self._is_pushed = False
+            await self.refresh()
+            await pause(RETRY_S)
+        finally:
+            self._is_pushed = False
+
+    def _hear(self, message: str) -> None:
+        """Show an opening that was pushed: how it came about, the look that follows tells."""
+        opened = push_message.opening(message, self.view.record, self.view.now_s)
+        if opened is not None and self.view.is_known and not self._alone.is_so:
+            self._heard = opened
+            self._show(replace(self.view, record=opened))
+
+    async def _poll(self) -> None:
+        # Where results wait, telling them will be the look.
+        if not self._is_calm or (time.monotonic() - self._seen_s >= CALM_S and not self._outbox.has_waiting):
+            await self.refresh()
+        await pause(POLL_S)
+
+    @property
+    def _is_calm(self) -> bool:
+        """Whether nothing can change here but by a push."""
+        is_mixed = self.view.record.older_writer_s > self.view.now_s - MIXED_S
+        return self._is_pushed and self.view.is_quiet and self.view.free_ticket is not None and not is_mixed
+
+    async def _report(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_S):
+                await self._work.wait()
+        # Merged each time, so that what waits does not grow with the number of calls.
+        self._gather()
+        if self.is_waited_for() and time.monotonic() - self._told_s >= SIGN_S:
+            self._outbox.sign(self.view)
+        if self._work.is_set() or time.monotonic() - self._told_s >= self._patience_s:
+            await self._report_now()
+
+    async def _report_now(self) -> None:
+        self._work.clear()
+        try:
+            await self.flush()
+        except StoreError:
+            self._work.set()
+            raise
+
+    async def _beat(self) -> None:
+        if not self.known.is_set():
+            # The first looks come first, for calls wait for them; and it would need a connection of its own.
+            await self.known.wait()
+            await pause(POLL_S)
+        if self._alone.is_so:
+            # That Redis takes nothing has been said.
+            await pause(POLL_S)
+            return
+        about = {"version": package_version(), "last_seen": iso(self.view.now_s)}
+        await self._store.heartbeat(self._worker_id, about)
+        if time_in_state.is_due(self.view.record, self.view.now_s):
+            await self._store.keep_time()
+        await asyncio.sleep(HEARTBEAT_S)
+
+
+def _is_silent(error: Exception) -> bool:
+    return isinstance(error, StoreUnavailable) and error.is_silent

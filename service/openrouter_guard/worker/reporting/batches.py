@@ -1,0 +1,220 @@
+"""Results that wait to be reported, in their order and in little space however long Redis is away."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from openrouter_guard.rules import latency
+from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.codec import iso
+from openrouter_guard.rules.models import TOLD_MOST, Notes, Run, name_of, of_fleet, run_of
+from openrouter_guard.rules.question import NOTHING, Evidence
+from openrouter_guard.rules.signals import Effect, Signal
+from openrouter_guard.rules.text import json_text
+from openrouter_guard.store import Batch
+
+__all__ = ["Pending", "Result", "error_details", "last_of", "result_of"]
+
+_ERRORS_KEPT = 1000
+TOO_OLD_S = 30.0
+"""Results older than this say nothing about now: they are counted in the metrics and decide nothing."""
+METRICS_ONLY = -1
+_DAY_S = 86_400.0
+_COUNTED_AS = ("total_calls", "successful_calls", "state_active")
+_ACTIVE = {"state": "active", "message": "Service active", "error_details": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The end of one call.
+
+    Attributes:
+        signal: What it said, for the fleet.
+        epoch: In which it began.
+        at_s: When it ended, by the server's clock.
+        took_s: How long it took; None if nobody knows.
+        model: Whom it says something about besides, and ``run`` what; None if that is not worth telling.
+    """
+
+    signal: Signal
+    epoch: int
+    at_s: float
+    took_s: float | None = None
+    model: str = ""
+    run: Run | None = None
+
+
+def result_of(signal: Signal, epoch: int, at_s: float, *, took_s: float | None, model: str, notes: Notes) -> Result:
+    """The end of a call to *model* (empty: nobody knows), noted where there is something to tell of it."""
+    name, run = name_of(signal, model), run_of(signal, at_s)
+    if not name or not notes.is_news(name, run, at_s):
+        return Result(signal, epoch, at_s, took_s)
+    notes.note(name, run, at_s)
+    return Result(of_fleet(signal, notes.models, at_s), epoch, at_s, took_s, name, run)
+
+
+@dataclass(slots=True)
+class Pending:
+    """Results of one epoch and one UTC day, merged."""
+
+    epoch: int
+    worker_id: str
+    since_s: float
+    policy: Policy = Policy()
+    successes: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    counted: Counter[str] = field(default_factory=Counter)
+    took_s: float = 0.0
+    by_latency: list[int] = field(default_factory=lambda: [0] * len(latency.FIELDS))
+    errors: deque[str] = field(default_factory=lambda: deque(maxlen=_ERRORS_KEPT))
+    fields: Mapping[str, str] = field(default_factory=dict)
+    models: dict[str, Run] = field(default_factory=dict)
+    last_api_call_s: float = 0.0
+    last_success_s: float = 0.0
+    first_failure_s: float = 0.0
+    evidence: Evidence = NOTHING
+    untimed: int = 0
+    failed: int = 0
+    slow: int = 0
+
+    @property
+    def decides_since_s(self) -> float:
+        """The end of the oldest result that decides something: what lies before the last success does not."""
+        return self.first_failure_s or self.last_success_s or self.since_s
+
+    @property
+    def counters(self) -> Counter[str]:
+        """What to add to the counters of the day."""
+        took = Counter({name: count for name, count in zip(latency.FIELDS, self.by_latency, strict=True) if count})
+        took[latency.SUM] = round(self.took_s * 1000)
+        return self.counted + took + Counter(dict.fromkeys(_COUNTED_AS, self.successes))
+
+    def takes(self, epoch: int, at_s: float) -> bool:
+        """Whether a result may be merged into what is here."""
+        same_day = at_s // _DAY_S == self.since_s // _DAY_S
+        return epoch == self.epoch and same_day and at_s - self.decides_since_s <= TOO_OLD_S
+
+    def succeed(self, at_s: float, took_s: float | None) -> None:
+        """A call that ended well, as nearly all do: :meth:`add` for it, and quick."""
+        self.successes += 1
+        self.last_api_call_s = self.last_success_s = at_s
+        self.fields = _ACTIVE
+        if self.first_failure_s:
+            self.failures, self.first_failure_s, self.evidence = Counter(), 0.0, NOTHING
+        if took_s is not None:
+            self._took(took_s)
+            self.slow += took_s >= self.policy.slow_s
+        else:
+            self.untimed += 1
+
+    def add(self, result: Result) -> None:
+        signal = result.signal
+        if result.run is not None and (result.model in self.models or len(self.models) < TOLD_MOST):
+            self.models.setdefault(result.model, Run()).add(result.run)
+        if signal.effect is Effect.SUCCESS:
+            self.succeed(result.at_s, result.took_s)
+            return
+        self.counted["total_calls"] += 1
+        if signal.effect is Effect.NEUTRAL:
+            self.counted["neutral_calls"] += 1
+        else:
+            self._failed(result)
+
+    def absorb(self, late: Pending) -> None:
+        """Take over what *late* has counted in the metrics and of single models, and nothing that decides."""
+        self.counted += late.counters
+        self.errors.extend(late.errors)
+        for name, run in late.models.items():
+            self.models.setdefault(name, Run()).add(run)
+
+    def batch(self, reporter: str, seq: int | None, *, now_s: float, answers: bool = False) -> Batch:
+        """What is to be counted.
+
+        Args:
+            reporter: Who reports.
+            seq: Of the batch; None for one that is not sent again.
+            now_s: The time.
+            answers: Whether the reporter answers where the fleet is asked of calls that began at some time: then it
+                says when the failed ones did.
+        """
+        told = self.evidence if answers and self.evidence.timed else None
+        runs = (("S", self.successes), *self.failures.items())
+        return Batch(
+            epoch=METRICS_ONLY if now_s - self.decides_since_s > TOO_OLD_S else self.epoch,
+            reporter=reporter,
+            seq=seq,
+            runs=tuple(run for run in runs if run[1]),
+            fields={**self.fields, **self._times()},
+            counters=self.counters,
+            errors=tuple(self.errors),
+            models=self.models,
+            last_success_s=self.last_success_s,
+            first_failure_s=self.first_failure_s,
+            window=self._window() if self.policy.watches_rates else None,
+            evidence=(told.timed, told.began_s, told.took_s, told.longest_s) if told else None,
+            are_timed=answers and not self.untimed,
+        )
+
+    def _window(self) -> tuple[int, int, int, int]:
+        return self.successes + self.failed, self.failed, self.slow, math.ceil(self.policy.window_s)
+
+    def _failed(self, result: Result) -> None:
+        signal = result.signal
+        error_type = signal.reported or "unknown_error"
+        state = signal.reported.state if signal.reported else "error"
+        self.counted["failed_calls"] += 1
+        self.counted[f"state_{state}"] += 1
+        if result.took_s is not None:
+            self._took(result.took_s)
+        details = error_details(signal, self.worker_id, result.at_s)
+        self.errors.append(details)
+        if signal.effect is Effect.FAILURE:
+            self.failed += 1
+            self.slow += (result.took_s or 0.0) >= self.policy.slow_s
+            self.failures["C" if signal.refuses_credit else "F"] += 1
+            self.first_failure_s = self.first_failure_s or result.at_s
+            began_s = 0.0 if result.took_s is None else result.at_s - result.took_s
+            self.evidence = self.evidence.after(began_s, result.at_s)
+            self.fields = {
+                "state": str(state),
+                "message": f"Worker reported: {error_type}",
+                "error_details": details,
+            }
+            self.last_api_call_s = result.at_s
+
+    def _took(self, took_s: float) -> None:
+        # In a list, and added up at the end: a Counter would take twice as long for each call.
+        self.by_latency[latency.index_of(took_s)] += 1
+        self.took_s += took_s
+
+    def _times(self) -> dict[str, str]:
+        # Written out once for all results: that alone was two fifths of what a report cost.
+        called, succeeded = self.last_api_call_s, self.last_success_s
+        if not called:
+            return {}
+        at = iso(called)
+        times = {"last_check": at, "last_api_call": at}
+        return times | {"last_success": at if succeeded == called else iso(succeeded)} if succeeded else times
+
+
+def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
+    """One error as the log of worker errors and ``error_details`` hold it."""
+    return json_text(
+        {
+            "timestamp": iso(at_s),
+            "worker_id": worker_id,
+            "error_type": signal.reported or "unknown_error",
+            "error_message": signal.message,
+            "status_code": signal.status_code,
+        }
+    )
+
+
+def last_of(pending: deque[Pending], epoch: int, at_s: float, worker_id: str, policy: Policy = Policy()) -> Pending:
+    """Where a result goes: the last of the pending batches, or a new one after it."""
+    if not pending or not pending[-1].takes(epoch, at_s):
+        pending.append(Pending(epoch, worker_id, at_s, policy))
+    return pending[-1]

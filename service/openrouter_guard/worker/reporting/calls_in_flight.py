@@ -1,0 +1,96 @@
+"""The calls of this process that are under way, and the last that ended well: its answer when the fleet is asked."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice, repeat, starmap
+from operator import itemgetter
+from typing import TypeVar
+
+from openrouter_guard.rules.breaker import Closed
+from openrouter_guard.rules.question import SUCCESSES_KEPT, Question
+from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.signals import SUCCESS
+from openrouter_guard.worker.view import Ended
+
+__all__ = ["Flight", "popped", "question_in"]
+
+T = TypeVar("T")
+
+LONGEST_S = 900.0
+"""A call that has been out for so long is taken for one whose end was never told."""
+TIDY_AT = 4096
+_BEGAN_S = itemgetter(2)
+STEADY_S = 0.1
+"""By so much the clocks may seem to differ from one answer of Redis to the next, which took more or less time."""
+
+
+class Flight:
+    """Those of one guard.
+
+    Args:
+        begun: Where each call notes when it begins, by the monotonic clock.
+    """
+
+    def __init__(self, begun: deque[float]) -> None:
+        self._begun = begun
+        self._under_way: set[float] = set()
+        self._ended_well: deque[tuple[float, float]] = deque(maxlen=SUCCESSES_KEPT)
+        self._tidy_at = TIDY_AT
+        self._offset_s = float("inf")
+
+    def offset_s(self, latest_s: float) -> float:
+        """Redis' clock minus the monotonic one, for all times of calls.
+
+        By one that wavers, a call that ended just before the first that failed would seem to have begun after it.
+
+        Args:
+            latest_s: As it is known by the last answer.
+        """
+        if abs(latest_s - self._offset_s) > STEADY_S:
+            self._offset_s = latest_s
+        return self._offset_s
+
+    def note(self, ended: Sequence[Ended]) -> None:
+        """Take what was noted. The calls that ended must have been taken before: each has begun by then."""
+        with suppress(IndexError):
+            self._under_way.update(popped(self._begun))
+        self._under_way.difference_update(map(_BEGAN_S, ended))
+        well = ((began_s, at_s) for signal, _, began_s, at_s, _ in reversed(ended) if signal is SUCCESS and began_s)
+        self._ended_well.extend(reversed(list(islice(well, SUCCESSES_KEPT))))
+        if len(self._under_way) > self._tidy_at:
+            self._tidy(ended[-1][3] if ended else 0.0)
+
+    def _tidy(self, now_s: float) -> None:
+        self._under_way = {began_s for began_s in self._under_way if began_s > now_s - LONGEST_S}
+        self._tidy_at = max(TIDY_AT, 2 * len(self._under_way))
+
+    def answer(self, question: Question, now_s: float, offset_s: float) -> int:
+        """How many of the calls speak against the failures.
+
+        Args:
+            question: What is asked.
+            now_s: The time, by Redis' clock.
+            offset_s: That clock minus the monotonic one.
+        """
+        under_way = (began_s + offset_s for began_s in self._under_way)
+        ended_well = ((began_s + offset_s, ended_s + offset_s) for began_s, ended_s in self._ended_well)
+        return question.answer(now_s, under_way, ended_well)
+
+
+def question_in(record: Record | None) -> Question | None:
+    """The question that is out."""
+    breaker = record.breaker if record else None
+    return breaker.question if isinstance(breaker, Closed) else None
+
+
+def popped(queue: deque[T]) -> Iterator[T]:
+    """What is in the queue now, from its left end, with no line of Python for each.
+
+    Raises:
+        IndexError: While it is iterated, where another thread takes from the queue too. What came before has been
+            taken: put it into a list that was there already.
+    """
+    return starmap(queue.popleft, repeat((), len(queue)))

@@ -1,0 +1,89 @@
+"""Decisions on the shared state that nobody waits for: committed soon, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from openrouter_guard.errors import StoreError
+from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.store import Seen, Store
+from openrouter_guard.store.store import Decide
+
+from .offline import Alone
+
+__all__ = ["Decisions"]
+
+
+class Decisions:
+    """Those of one reporter.
+
+    Args:
+        store: Where they are committed.
+        turn: Held during each conversation with it.
+        alone: Decides while Redis is away.
+        latest: The state as last read, by the clock as it is now.
+        adopt: Takes what was read.
+        note_away: Told where Redis does not take one.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        turn: asyncio.Lock,
+        alone: Alone,
+        latest: Callable[[], Seen],
+        adopt: Callable[[Seen], None],
+        note_away: Callable[[StoreError], None],
+    ) -> None:
+        self._store = store
+        self._turn = turn
+        self._alone = alone
+        self._latest = latest
+        self._adopt = adopt
+        self._note_away = note_away
+        self._errands: set[asyncio.Task[None]] = set()
+
+    async def commit(self, decide: Decide, seen: Seen | None) -> bool:
+        """Commit one now, in a turn that the caller has.
+
+        Args:
+            decide: It.
+            seen: What it is decided on first; None: on what is read for it.
+
+        Returns:
+            Whether there was one to commit.
+
+        Raises:
+            StoreError: If Redis does not take it.
+        """
+        decided = False
+
+        def watched(record: Record | None, now_s: float) -> Record | None:
+            nonlocal decided
+            new = decide(record, now_s)
+            decided = new is not None and new != record
+            return new
+
+        self._adopt(await self._store.change(watched, seen))
+        return decided
+
+    def soon(self, decide: Decide, *, is_direct: bool = False) -> None:
+        """Commit one in the background, where it *is_direct* first on what was read last."""
+        errand = asyncio.create_task(self._decide(decide, is_direct=is_direct))
+        self._errands.add(errand)
+        errand.add_done_callback(self._errands.discard)
+
+    async def done(self) -> None:
+        """Wait for those that have begun."""
+        if self._errands:
+            # Who stops waiting for them must not stop them.
+            await asyncio.wait(self._errands)
+
+    async def _decide(self, decide: Decide, *, is_direct: bool) -> None:
+        try:
+            async with self._turn:
+                await self.commit(decide, self._latest() if is_direct else None)
+        except StoreError as error:
+            self._note_away(error)
+            self._alone.decide(decide)

@@ -1,0 +1,154 @@
+"""What a worker does by itself while Redis is away: by the fleet's own rules, on what it last knew of the fleet.
+
+Nothing of it is written to Redis: what the worker saw meanwhile is reported when Redis is back, and counts there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from openrouter_guard.errors import StateUnreadable, StoreError, StoreUnavailable
+from openrouter_guard.rules import evaluation, trial_calls
+from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
+from openrouter_guard.store import Batch, Seen
+from openrouter_guard.worker.view import View
+
+from .batches import METRICS_ONLY
+from .calls_in_flight import Flight, question_in
+
+__all__ = ["Alone"]
+
+logger = logging.getLogger(__name__)
+
+REFUSED_S = 5.0
+"""How long after Redis refused a change it is not taken for well because it can be read."""
+_SIGNALS = {
+    "S": SUCCESS,
+    "F": Signal(Effect.FAILURE),
+    "C": Signal(Effect.FAILURE, ErrorType.CREDITS_EXHAUSTED),
+}
+
+
+class Alone:
+    """Whether a worker is alone, and what it decides then.
+
+    Args:
+        view: What is known.
+        show: Takes what is known by now.
+        policy: The settings of the rules, of the fleet.
+        worker_id: Who decides.
+        reporter: Who counts.
+        flight: The calls that are under way: where nobody else can be asked, they alone speak against the failures.
+
+    Attributes:
+        is_so: Whether Redis is away.
+    """
+
+    def __init__(
+        self,
+        view: Callable[[], View],
+        show: Callable[[View], None],
+        policy: Policy,
+        worker_id: str,
+        reporter: str,
+        flight: Flight | None = None,
+    ) -> None:
+        self.is_so = False
+        self._view = view
+        self._show = show
+        # It cannot ask the others whether they see it too.
+        self._policy = policy.alone
+        self._worker_id = worker_id
+        self._reporter = reporter
+        self._flight = flight or Flight(deque())
+        self._refused_until_s = 0.0
+
+    # -- since when, and until when -----------------------------------------------------------------------------
+
+    def begins(self, error: StoreError, address: str, waiting: Iterable[Batch]) -> None:
+        """Redis is away, perhaps for some time already; ``waiting`` is what it has not taken, in its order."""
+        if not isinstance(error, StoreUnavailable):
+            self._refused_until_s = time.monotonic() + REFUSED_S
+        if not self.is_so:
+            self.is_so = True
+            why = "The state cannot be read" if isinstance(error, StateUnreadable) else "Redis is away"
+            logger.warning("%s, deciding alone: %s", why, error, extra={"redis": address})
+            for batch in waiting:
+                self.count(batch)
+
+    def ends(self, address: str) -> None:
+        """The view is the fleet's again."""
+        if self.is_so:
+            self.is_so = False
+            logger.info("Redis is back", extra={"redis": address})
+
+    def is_heard(self) -> None:
+        """Redis took a change."""
+        self._refused_until_s = 0.0
+
+    def stands(self, seen: Seen) -> bool:
+        """Whether Redis tells, but takes nothing: what was counted here stands, unless the fleet knows of worse."""
+        if time.monotonic() >= self._refused_until_s:
+            return False
+        told = seen.record.phase(seen.now_s) if seen.record else Phase.CLOSED
+        # The same half-open state is told for as long as nothing is taken, whatever the trial calls here found.
+        least = self._view().phase if self.is_so else Phase.CLOSED
+        return _ORDER.index(told) <= _ORDER.index(least)
+
+    # -- deciding -----------------------------------------------------------------------------------------------
+
+    def acquire(self, owner: str) -> bool:
+        """Take the only permit for *owner*."""
+        return self.decide(
+            lambda record, now_s: trial_calls.with_permit(record, owner, now_s=now_s, policy=self._policy)
+        )
+
+    def count(self, batch: Batch) -> None:
+        """Count results here, as the store's script would: not those of an earlier epoch, nor old ones."""
+
+        def counted(record: Record, _now_s: float) -> Record | None:
+            is_late = batch.epoch == METRICS_ONLY or (record.epoch and batch.epoch not in (0, record.epoch))
+            return None if is_late else _counted(record, batch, self._reporter)
+
+        self.decide(counted)
+
+    def decide(self, decide: Callable[[Record, float], Record | None]) -> bool:
+        """True if there was something to decide."""
+        view = self._view()
+        new = decide(view.record, view.now_s)
+        if new is None or new == view.record:
+            return False
+        after = evaluation.settled(new, now_s=view.now_s, policy=self._policy, by=self._worker_id)
+        if (question := question_in(after)) is not None:
+            # It goes to nobody else: it is answered and decided at once.
+            calls = self._flight.answer(question, view.now_s, self._flight.offset_s(view.offset_s))
+            answered = evaluation.answered(after, calls, view.now_s)
+            after = evaluation.settled(answered, now_s=view.now_s, policy=self._policy, by=self._worker_id)
+        self._show(replace(view, record=after))
+        return True
+
+
+_ORDER = (Phase.CLOSED, Phase.HALF_OPEN, Phase.OPEN)
+
+
+def _counted(record: Record, batch: Batch, reporter: str) -> Record:
+    for kind, number in batch.runs:
+        # The first success ends the run of failures; more of them change nothing.
+        for _ in range(1 if kind == "S" else number):
+            record = evaluation.counted(record, _SIGNALS[kind], reporter, ended_s=batch.first_failure_s)
+    record = evaluation.knowing(record, batch.evidence)
+    return replace(record, upstream=_shown(record.upstream, batch))
+
+
+def _shown(upstream: Upstream, batch: Batch) -> Upstream:
+    told = batch.fields
+    if "state" in told:
+        state, message, details = OpenRouterState(told["state"]), told["message"], told["error_details"]
+        upstream = replace(upstream, state=state, message=message, error_details=details)
+    return replace(upstream, last_success_s=max(upstream.last_success_s, batch.last_success_s))

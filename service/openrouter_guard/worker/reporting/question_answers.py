@@ -1,0 +1,82 @@
+"""A worker's part in the question that the fleet is asked before the breaker opens."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from openrouter_guard.errors import StoreError
+from openrouter_guard.rules.question import ANSWER_S, Question
+from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.store import Store
+
+from .calls_in_flight import question_in
+
+__all__ = ["Answers"]
+
+MANY = 50
+"""From so many workers on the answers are spread, lest all come in the same instant."""
+SPREAD_S = 0.1
+LOOK_S = (0.0, 0.05)
+"""When to look after the time for answers is over: whoever is first decides."""
+
+
+class Answers:
+    """Answers each question once, and sees to it that it is decided.
+
+    Args:
+        store: Where the question is.
+        reporter: Who answers.
+        answer: Tells what to, and the present time by Redis' clock.
+        now_s: That time.
+        look: Looks at the state, and commits what follows from it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        reporter: str,
+        answer: Callable[[Question], int],
+        now_s: Callable[[], float],
+        look: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._reporter = reporter
+        self._answer = answer
+        self._now_s = now_s
+        self._look = look
+        self._question: Question | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def is_only(self, record: Record) -> bool:
+        """Whether there is nobody else to ask: all failures are this worker's, and no other reports."""
+        return record.live_reporters <= 1 and getattr(record.breaker, "run", None) == {self._reporter}
+
+    async def decided(self) -> None:
+        """Wait until there is no question out of which we know."""
+        if self._task is not None:
+            await asyncio.wait((self._task,))
+
+    def see(self, shared: Record | None) -> None:
+        """Take note of the shared state: of whether there is a question in it."""
+        before, self._question = self._question, question_in(shared)
+        if self._question is not None and (before is None or before.number != self._question.number):
+            is_large = shared is not None and shared.live_reporters >= MANY
+            # Who ends this takes the task with it: nothing waits for it.
+            self._task = asyncio.create_task(self._take(self._question, SPREAD_S if is_large else 0.0))
+
+    async def _take(self, question: Question, spread_s: float) -> None:
+        if self._store.round_trip_s < SPREAD_S / 4:
+            await asyncio.sleep(random.uniform(0.0, spread_s))  # noqa: S311  a lot, not a secret
+        with suppress(StoreError):
+            if self._is_out(question) and (calls := self._answer(question)):
+                await self._store.answer(question, self._reporter, calls)
+        await asyncio.sleep(question.at_s + ANSWER_S - self._now_s() + random.uniform(*LOOK_S))  # noqa: S311
+        with suppress(StoreError):
+            if self._is_out(question):
+                await self._look()
+
+    def _is_out(self, question: Question) -> bool:
+        return self._question is not None and self._question.number == question.number

@@ -1,0 +1,235 @@
+"""One daemon thread with an event loop: the worker library's I/O happens here, never on the caller's path.
+
+No lock is held here, so that a signal handler, a finalizer or a fork in the middle of any line finds nothing locked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from openrouter_guard.background import cancelled
+from openrouter_guard.worker.own_errors import Mistakes
+
+__all__ = ["LoopThread", "ended", "has_asyncio", "waited"]
+
+LOST_S = 1.6
+"""How long the farewell may take of a thread that nobody refers to any more."""
+STEP_S = 1.0
+"""How long each further step of the end may take."""
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop in a thread of its own, usable from any thread, any other event loop and any signal handler.
+
+    The thread ends by :meth:`end`, and by itself once nobody refers to this object any more.
+
+    Args:
+        name: Of the thread.
+        farewell: The first thing at the end, while all other work goes on.
+        close: The last thing, once no other work is left.
+
+    Attributes:
+        error: Why there is no thread, as where there are too many, or while the interpreter ends: then it is as if it
+            had ended already. None if there is one.
+        gone: Done once it has ended.
+    """
+
+    def __init__(
+        self, name: str, farewell: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.error: Exception | None = None
+        self._life = life = _Life(farewell, close)
+        self.gone = life.gone
+        # Before it starts: what strikes in the middle of the start must not leave a thread behind.
+        self._lost = weakref.finalize(self, life.end)
+        self._lost.atexit = False
+        try:
+            life.loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=life.run, name=name, daemon=True)
+            self._thread.start()
+        except (RuntimeError, OSError) as error:
+            self.error = error
+            life.drop()
+
+    def submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+        """Start *work* in the loop; its future is cancelled if the loop ends first, or has ended already."""
+        return self._life.submit(work)
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Run *function* in the loop soon; nothing happens if the loop has ended."""
+        self._life.call(function)
+
+    def end(self, within_s: float) -> None:
+        """Begin to end, without waiting: the farewell may take *within_s* seconds."""
+        self._life.end(within_s)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end, at most *timeout_s* seconds; within this thread itself not at all."""
+        if self.error is None and self._thread is not threading.current_thread():
+            self._thread.join(max(timeout_s, 0.0))
+
+    def disown(self) -> None:
+        """Touch it no more: in a forked child the thread does not exist, and the loop's pipe is the parent's."""
+        self._life.loop = None
+
+
+class _Life:
+    """What the thread itself holds: not the :class:`LoopThread`, with whose end it ends."""
+
+    def __init__(self, farewell: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.gone: Future[None] = Future()
+        self.waiting: set[Future[Any]] = set()
+        self._farewell = farewell
+        self._close = close
+        self._within_s: float | None = None
+        self._mistakes = Mistakes()
+
+    def submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+        future: Future[T] = Future()
+        self.waiting.add(future)
+        future.add_done_callback(self.waiting.discard)
+        self.call(partial(self._start, work, future))
+        if self.loop is None or self.loop.is_closed():
+            # By now; and whoever closed it may have looked at what waits before this did.
+            self.cancel_waiting()
+        return future
+
+    def _start(self, work: Callable[[], Coroutine[Any, Any, T]], future: Future[T]) -> None:
+        task = asyncio.create_task(work())
+        task.add_done_callback(partial(_pass_on, future))
+        future.add_done_callback(lambda future: self.call(task.cancel) if future.cancelled() else None)
+
+    def call(self, function: Callable[[], object]) -> None:
+        loop = self.loop
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            # It is closed: the process or the guard is going away.
+            return
+
+    def end(self, within_s: float = LOST_S) -> None:
+        loop = self.loop
+        if loop is not None and self._within_s is None:
+            self._within_s = within_s
+            self.call(loop.stop)
+
+    def drop(self) -> None:
+        """There is no thread."""
+        loop, self.loop = self.loop, None
+        if loop is not None:
+            loop.close()
+        self.gone.set_result(None)
+
+    def run(self) -> None:
+        loop = self.loop
+        if loop is None:
+            return
+        asyncio.set_event_loop(loop)
+        self._try(loop.run_forever)
+        for step in (
+            _within(self._farewell, LOST_S if self._within_s is None else self._within_s),
+            self._wind_up(),
+            _within(self._close, STEP_S),
+            self._wind_up(),
+            loop.shutdown_asyncgens(),
+        ):
+            self._try(partial(loop.run_until_complete, step))
+        loop.close()
+        self.cancel_waiting()
+        self.gone.set_result(None)
+
+    def _try(self, step: Callable[[], object]) -> None:
+        """One step towards the end, which none of them may prevent."""
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001  a task may have raised SystemExit, another thread anything
+            if isinstance(error, Exception) and not isinstance(error, TimeoutError):
+                self._mistakes.note(error)
+
+    async def _wind_up(self) -> None:
+        async with asyncio.timeout(STEP_S):
+            await cancelled(*(asyncio.all_tasks() - {asyncio.current_task()}))
+
+    def cancel_waiting(self) -> None:
+        """Cancel what came too late, and what would not end."""
+        with suppress(KeyError):
+            while True:
+                _cancel(self.waiting.pop())
+
+
+async def _within(work: Callable[[], Awaitable[None]], timeout_s: float) -> None:
+    """Let *work* take its time, and leave it to who winds up where that is not enough.
+
+    On Python 3.11 a timeout of its own may be lost in what it awaits.
+    """
+
+    async def worked() -> None:
+        await work()
+
+    task = asyncio.create_task(worked())
+    await asyncio.wait((task,), timeout=timeout_s)
+    if task.done():
+        task.result()
+
+
+def _pass_on(future: Future[T], task: asyncio.Task[T]) -> None:
+    if task.cancelled():
+        _cancel(future)
+        return
+    error = task.exception()
+    if not future.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())
+
+
+def _cancel(future: Future[Any]) -> None:
+    if future.cancel():
+        # Or who waits for several would not hear of it.
+        future.set_running_or_notify_cancel()
+
+
+def waited(future: Future[Any], timeout_s: float | None) -> bool:
+    """Block until *future* came to an end of its own; False if it did not, in *timeout_s* seconds.
+
+    Nothing is caught here: a ``TimeoutError`` that a signal handler raises meanwhile is the caller's.
+    """
+    concurrent.futures.wait((future,), timeout_s)
+    return future.done() and not future.cancelled()
+
+
+def has_asyncio() -> bool:
+    """Whether an event loop of asyncio runs here: not in a plain thread, and not under trio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def ended(future: Future[Any], timeout_s: float | None, *, cancel: bool = True) -> bool:
+    """Wait in another loop for what runs in this one; True if it came to an end of its own.
+
+    Awaiting it would take its cancellation, when the guard is closed, for the caller's own.
+    """
+    waiting = asyncio.wrap_future(future)
+    try:
+        await asyncio.wait((waiting,), timeout=timeout_s)
+        return waiting.done() and not waiting.cancelled()
+    finally:
+        if cancel:
+            waiting.cancel()

@@ -1,0 +1,50 @@
+"""Work in the background that goes on whatever happens to it, and what a worker says of itself there."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, TypeAlias
+
+from openrouter_guard.errors import ForeignValue, StoreError, StoreRefused
+from openrouter_guard.log_once import Edge
+
+__all__ = ["HEARTBEAT_S", "RETRY_S", "Work", "forever", "optional", "pause"]
+
+RETRY_S = (0.1, 1.0)
+REFUSED_RETRY_S = 60.0
+HEARTBEAT_S = 60.0
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
+
+async def forever(work: Work, away: Callable[[StoreError], object], mistakes: Edge) -> None:
+    """Do it again and again; *away* is told when Redis fails it, *mistakes* of our own."""
+    while True:
+        try:
+            await work()
+        except StoreError as error:
+            away(error)
+            await pause(RETRY_S)
+        except Exception as error:  # noqa: BLE001  nobody would hear of it, nor of any call from then on
+            mistakes.failed(error)
+            await asyncio.sleep(RETRY_S[1])
+
+
+def optional(work: Work, without_it: str) -> Work:
+    """What Redis may refuse without harm, such as to a user without the right; it is asked again later."""
+    return partial(_tolerant, work, Edge(without_it, ""))
+
+
+async def _tolerant(work: Work, edge: Edge) -> None:
+    try:
+        await work()
+    except (StoreRefused, ForeignValue) as error:
+        edge.failed(error)
+        await asyncio.sleep(REFUSED_RETRY_S)
+
+
+async def pause(between_s: tuple[float, float]) -> None:
+    await asyncio.sleep(random.uniform(*between_s))  # noqa: S311  jitter, not a secret
