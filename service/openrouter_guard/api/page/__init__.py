@@ -7,7 +7,7 @@ templates, static   its form; uPlot (MIT), which draws the plots, is in static/u
                     which shows the API under /docs, in static/swagger
 """
 
-from .load import beside, gather
+from .load import beside, load_page
 from .render import FILES, document_file, render, render_docs, render_error
 
-__all__ = ["FILES", "beside", "document_file", "gather", "render", "render_docs", "render_error"]
+__all__ = ["FILES", "beside", "document_file", "load_page", "render", "render_docs", "render_error"]

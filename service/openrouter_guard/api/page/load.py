@@ -14,7 +14,7 @@ from openrouter_guard.store.ledger import About
 
 from .view_model import DAYS, Beside, Board, days_of, headline, segments_of
 
-__all__ = ["beside", "gather"]
+__all__ = ["beside", "load_page"]
 
 HISTORY = 200
 WORKERS = 100
@@ -29,7 +29,7 @@ _Read: TypeAlias = tuple[
 """Transitions, counters by day, time in state by day, workers and what is paused."""
 
 
-async def gather(service: Service) -> Board:
+async def load_page(service: Service) -> Board:
     """Everything on the page. What Redis does not give is None, and the page says so."""
     status = await service.status(force=False)
     now_s = service.now_s

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from openrouter_guard.api.http.problems import problem
-from openrouter_guard.api.page import FILES, beside, document_file, load, render, render_docs, render_error
+from openrouter_guard.api.page import FILES, beside, document_file, load_page, render, render_docs, render_error
 
 from .common import UnknownParameters, of_app, unknown_parameters, unknown_scope
 
@@ -38,7 +38,7 @@ async def page(request: Request) -> Response:
     service = scopes.find(request.query_params.get("scope"))
     if service is None:
         return _error(request, 404, unknown_scope(scopes))
-    return _page(render(await load(service), await beside(scopes)))
+    return _page(render(await load_page(service), await beside(scopes)))
 
 
 @router.get("/docs")

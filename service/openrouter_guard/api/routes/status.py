@@ -11,7 +11,7 @@ from openrouter_guard.api.http.conditional import KEPT, XCache, json_answer, wit
 from openrouter_guard.api.http.problems import documented
 from openrouter_guard.api.schemas.status import MetricsAnswer, StatusAnswer
 from openrouter_guard.api.stats.figures import news
-from openrouter_guard.api.status.freshness import Source
+from openrouter_guard.api.schemas.status import Source
 from openrouter_guard.api.status.gate import whole_s
 from openrouter_guard.rules.time_in_state import KEPT_DAYS
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict  # pydantic takes no other one before Python 3.12
 
-from openrouter_guard.api.status.freshness import Source
 from openrouter_guard.rules.breaker import Phase
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.signals import OpenRouterState
@@ -24,6 +24,7 @@ __all__ = [
     "OverrideAnswer",
     "Problem",
     "Readiness",
+    "Source",
     "StatusAnswer",
     "WrongParameter",
 ]
@@ -33,6 +34,16 @@ UNKNOWN: Literal["unknown"] = "unknown"
 Status: TypeAlias = OpenRouterState | Literal["unknown"]
 # Text and not datetime: pydantic writes "Z" for UTC, which older clients of this API cannot read.
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+
+class Source(StrEnum):
+    """Where an answer came from."""
+
+    CACHE = "cache"
+    LIVE = "live"
+    STALE = "stale"
+
 
 _ACTIVE: dict[str, Any] = {
     "status": "active",

@@ -15,7 +15,6 @@ __all__ = [
     "Chance",
     "Mood",
     "Plan",
-    "Source",
     "adapted",
     "age_s",
     "chance",
@@ -59,14 +58,6 @@ class Chance(StrEnum):
     """A check is out, ours or another replica's."""
     NONE = "none"
     """No: calls are refused, this minute's check was made, or Redis is away."""
-
-
-class Source(StrEnum):
-    """Where an answer came from."""
-
-    CACHE = "cache"
-    LIVE = "live"
-    STALE = "stale"
 
 
 def plan(

@@ -7,7 +7,7 @@ import platform
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from openrouter_guard.api.status.freshness import Source
+from openrouter_guard.api.schemas.status import Source
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.version import package_version
 
