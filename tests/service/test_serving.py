@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from openrouter_guard.api.schemas.status import Source
 from openrouter_guard.api.status.freshness import (
     Chance,
     Mood,
     Plan,
-    Source,
     adapted,
     age_s,
     chance,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 
+from openrouter_guard.api.schemas.status import Source
 from openrouter_guard.rules.admission import block_s
 from openrouter_guard.rules.breaker import Closed, Phase
 from openrouter_guard.rules.limits import wants_check
