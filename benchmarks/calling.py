@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from openrouter_guard import CallNotPermitted, Guard
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from tests.waiting import until
 
 __all__ = ["FLUSH_S", "WAIT_S", "fail", "goes", "opened"]
@@ -29,7 +29,7 @@ def fail(guard: Guard) -> None:
     guard.flush(FLUSH_S)
 
 
-def opened(guard: Guard, phase: Phase) -> Guard:
+def opened(guard: Guard, phase: BreakerState) -> Guard:
     """The guard once as many calls failed as open its breaker, and the breaker is in *phase*."""
     for _ in range(Policy().failure_threshold):
         fail(guard)

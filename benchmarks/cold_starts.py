@@ -17,7 +17,7 @@ import redis
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
 from openrouter_guard.devtools.embedded import embedded_valkey
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 
 from .measuring import Effort, Row
 
@@ -59,7 +59,7 @@ def opens(redis_url: str, error_rate: float, seed: int, good_s: float, failed_s:
         opened = False
         while time.monotonic() < until_s and not opened:
             time.sleep(0.02)
-            opened = guard.state.phase is not Phase.CLOSED
+            opened = guard.state.phase is not BreakerState.CLOSED
         return opened
 
 

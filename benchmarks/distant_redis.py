@@ -14,8 +14,8 @@ from pathlib import Path
 
 from openrouter_guard import Guard, Settings
 from openrouter_guard.rules import shared_state, transitions
-from openrouter_guard.rules.breaker import Open, Phase, Policy
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.breaker import BreakerState, Open, Policy
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Store
 from tests.controlplane.certificates import Authority
 from tests.relay import distant, relaying
@@ -74,7 +74,7 @@ def _permit_s(place: _Place) -> float:
         began_s = time.perf_counter()
         until(lambda: goes(guard), seconds=WAIT_S)
         took_s = time.perf_counter() - began_s
-        until(lambda: guard.state.phase is Phase.CLOSED, seconds=WAIT_S)
+        until(lambda: guard.state.phase is BreakerState.CLOSED, seconds=WAIT_S)
         return took_s
 
 
@@ -84,21 +84,21 @@ def _propagation_s(place: _Place) -> float:
         time.sleep(1.0)
         _open(place.near, wait_s=_AGES_S)
         began_s = time.perf_counter()
-        until(lambda: guard.state.phase is Phase.OPEN, seconds=WAIT_S)
+        until(lambda: guard.state.phase is BreakerState.OPEN, seconds=WAIT_S)
         took_s = time.perf_counter() - began_s
     _change(place.near, lambda record, now_s: record and transitions.now_closed(record, "bench", now_s))
     return took_s
 
 
 def _open(url: str, *, wait_s: float) -> None:
-    def opened(record: Record | None, now_s: float) -> Record:
+    def opened(record: SharedState | None, now_s: float) -> SharedState:
         after = transitions.now_open(record or shared_state.fresh(now_s), "timeout", "bench", now_s, Policy())
         return replace(after, breaker=Open("timeout", now_s, now_s + wait_s))
 
     _change(url, opened)
 
 
-def _change(url: str, decide: Callable[[Record | None, float], Record | None]) -> None:
+def _change(url: str, decide: Callable[[SharedState | None, float], SharedState | None]) -> None:
     async def change() -> None:
         store = Store(url)
         await store.change(decide)

@@ -17,7 +17,7 @@ from typing import Any
 import redis
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.store import Store
 from tests.waiting import until
 
@@ -85,7 +85,9 @@ async def _verdicts_s(url: str) -> list[float]:
     store = Store(url)
     entries = await store.history(1000)
     await store.close()
-    return sorted(datetime.fromisoformat(entry["at"]).timestamp() for entry in entries if entry["to"] == Phase.OPEN)
+    return sorted(
+        datetime.fromisoformat(entry["at"]).timestamp() for entry in entries if entry["to"] == BreakerState.OPEN
+    )
 
 
 def _trials(calls: list[tuple[float, float]], verdicts_s: list[float]) -> list[tuple[float, float]]:
@@ -151,7 +153,7 @@ def _after_a_kill(lease_s: float) -> Row:
     """From ``kill -9`` of whoever holds the permits until a call goes."""
     policy = Policy(reset_timeout_s=RESET_S, permit_lease_s=lease_s)
     with embedded_valkey() as url, Guard(Settings(url, policy=policy)) as guard:
-        opened(guard, Phase.HALF_OPEN)
+        opened(guard, BreakerState.HALF_OPEN)
         with Fleet(_HOLDERS, _hold, url, policy) as holders:
             holders.answers()
             holders.kill()

@@ -16,7 +16,7 @@ from typing import cast
 import redis
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from tests.waiting import until
 
 from .calling import FLUSH_S, WAIT_S
@@ -103,7 +103,7 @@ def _is_open_after_a_failure(guard: Guard) -> bool:
         _call(guard, "openai/gpt-4o", 503)
     except CallNotPermitted:
         return True
-    return guard.state.phase is Phase.OPEN
+    return guard.state.phase is BreakerState.OPEN
 
 
 def _scripts(client: redis.Redis) -> dict[str, int]:

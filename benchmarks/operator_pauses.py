@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from openrouter_guard import AsyncGuard, CallNotPermitted, OpenRouterStateManager, Settings
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_operator.decisions.status import is_true
 from openrouter_operator.workloads.workload import Change, Pause, Workload, restored
 from tests.controlplane import ControlPlane
@@ -89,7 +89,7 @@ async def _pause(world: World, fleet: Fleet, guard: AsyncGuard) -> tuple[float, 
     made, failed_s = patches(world.control_plane, fleet.namespace), await _open(guard)
     at_s = await made.until(FEW)
     made = patches(world.control_plane, fleet.namespace)
-    while guard.state.phase is not Phase.HALF_OPEN:  # noqa: ASYNC110  nothing tells of time that has passed
+    while guard.state.phase is not BreakerState.HALF_OPEN:  # noqa: ASYNC110  nothing tells of time that has passed
         await asyncio.sleep(0.05)
     await _succeed(guard)
     await made.until(FEW)
@@ -103,7 +103,7 @@ async def _open(guard: AsyncGuard) -> float:
     """
     failed_s = 0.0
     with suppress(CallNotPermitted):
-        while guard.state.phase is not Phase.OPEN:
+        while guard.state.phase is not BreakerState.OPEN:
             began_s = time.time()
             await _fail(guard)
             failed_s = began_s

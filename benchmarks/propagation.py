@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from openrouter_guard import Guard, Settings
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from tests.waiting import until
 
 from .calling import FLUSH_S, WAIT_S, fail, goes
@@ -76,11 +76,11 @@ def _went_well(guard: Guard) -> bool:
     went = goes(guard)
     # Who did not know yet that the breaker is open knows it now.
     guard.flush(FLUSH_S)
-    return went and guard.state.phase is Phase.CLOSED
+    return went and guard.state.phase is BreakerState.CLOSED
 
 
 def _closes(guard: Guard) -> None:
-    until(lambda: guard.state.phase is Phase.CLOSED, seconds=WAIT_S)
+    until(lambda: guard.state.phase is BreakerState.CLOSED, seconds=WAIT_S)
 
 
 def _watch(parent: Connection, url: str) -> None:
@@ -101,7 +101,7 @@ def _refusing_since(guards: list[Guard]) -> list[float]:
     since: dict[Guard, float] = {}
     while len(since) < len(guards):
         for guard in guards:
-            if guard not in since and guard.state.phase is not Phase.CLOSED:
+            if guard not in since and guard.state.phase is not BreakerState.CLOSED:
                 since[guard] = time.monotonic()
         time.sleep(_LOOK_S)
     return list(since.values())

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from openrouter_guard.rules import health_checks, shared_state, transitions, trial_calls
-from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.breaker import BreakerState, Closed, Open, Policy
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
 __all__ = ["Outage", "Recovery", "Service", "recovery"]
@@ -96,7 +96,7 @@ class _Play:
 
     def _look(self) -> None:
         """What everybody does who may do something now."""
-        while self._record.phase(self._now_s) is Phase.HALF_OPEN:
+        while self._record.phase(self._now_s) is BreakerState.HALF_OPEN:
             owner = f"w/{self._calls}"
             taken = trial_calls.with_permit(self._record, owner, now_s=self._now_s, policy=self._policy)
             if taken is None:
@@ -145,7 +145,7 @@ class _Play:
                 self._record, signal, owner, now_s=self._now_s, policy=self._policy
             )
 
-    def _renewed(self, owner: str) -> Record:
+    def _renewed(self, owner: str) -> SharedState:
         if not trial_calls.holds_permit(self._record, owner):
             return self._record
         renewed = trial_calls.with_permit(self._record, owner, now_s=self._now_s, policy=self._policy)

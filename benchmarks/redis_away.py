@@ -14,7 +14,7 @@ from functools import partial
 import redis
 
 from openrouter_guard import Guard, Settings
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 
 from .calling import FLUSH_S, goes, opened
 from .forms import peer
@@ -75,8 +75,8 @@ def _guards(url: str) -> dict[str, Guard]:
     closed.flush(FLUSH_S)
     return {
         "closed": closed,
-        "open": opened(Guard(Settings(url, scope="open")), Phase.OPEN),
-        "half-open": opened(Guard(Settings(url, scope="half-open", policy=_SOON)), Phase.HALF_OPEN),
+        "open": opened(Guard(Settings(url, scope="open")), BreakerState.OPEN),
+        "half-open": opened(Guard(Settings(url, scope="half-open", policy=_SOON)), BreakerState.HALF_OPEN),
     }
 
 

@@ -18,7 +18,7 @@ from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.question import ANSWER_S
 from openrouter_guard.rules.ramp import Ramp
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.worker.lane import Lane
 
@@ -175,13 +175,13 @@ class Breaker:
     questions: int = 0
     answered: int = 0
     opened_s: float = 0.0
-    record: Record = field(init=False)
+    record: SharedState = field(init=False)
     _ended_well: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=4 * SUCCESSES_KEPT))
     _calls: int = 0
     _since_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.record = Record(epoch=1, live_reporters=self.fleet.workers, calls_per_minute=self.rate)
+        self.record = SharedState(epoch=1, live_reporters=self.fleet.workers, calls_per_minute=self.rate)
 
     def takes(self, call: Call) -> bool:
         """Count the end of a call; whether it opened the breaker, or the question that was out before it did."""
@@ -198,13 +198,13 @@ class Breaker:
         counted = evaluation.counted(
             self.record, signal, f"w{call.worker}", began_s=began_s, ended_s=at_s + EPOCH_S if self.asks else 0.0
         )
-        self.record = evaluation.settled(counted, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
+        self.record = evaluation.evaluate(counted, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
         self.opened_s = at_s
         if self.fleet.workers == 1 and isinstance(self.record.breaker, Closed) and self.record.breaker.question:
             # It answers itself, at once.
             self._answer(at_s + EPOCH_S)
             answered = evaluation.answered(self.record, 0, at_s + EPOCH_S)
-            self.record = evaluation.settled(answered, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
+            self.record = evaluation.evaluate(answered, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
         return not isinstance(self.record.breaker, Closed)
 
     def _is_decided(self, at_s: float) -> bool:
@@ -218,7 +218,7 @@ class Breaker:
         if at_s + EPOCH_S < due_s:
             return False
         self.questions += 1
-        self.record = evaluation.settled(self.record, now_s=due_s, policy=self.policy, by="simulation")
+        self.record = evaluation.evaluate(self.record, now_s=due_s, policy=self.policy, by="simulation")
         self.opened_s = due_s - EPOCH_S
         return not isinstance(self.record.breaker, Closed)
 

@@ -139,18 +139,18 @@ async def _operate(settings: OperatorSettings, cluster: Cluster, operator: Opera
     paths = [kind.path for kind in (*operator.inventory.kinds, *await _arrived(operator, settings))]
     settings = replace(settings, namespaces=await _permitted(cluster, paths, settings.namespaces))
     operator.left_out = tuple(namespace for namespace in asked if namespace not in settings.namespaces)
-    operator.census.keep_to(settings.namespaces)
-    operator.arrivals.keep_to(settings.namespaces)
+    operator.relist.keep_to(settings.namespaces)
+    operator.crd_kinds.keep_to(settings.namespaces)
     await lease.acquire()
     await _lead(settings, cluster, operator, lease)
 
 
 async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator, lease: Lease) -> None:
     background = Background()
-    background.start("orphans", operator.orphans.sweep, waits=True)
-    background.start("census", operator.census.sweep, waits=True)
+    background.start("orphans", operator.orphans.run, waits=True)
+    background.start("relist", operator.relist.run, waits=True)
     background.start("events", operator.poster.post, waits=True)
-    background.start("copies", operator.leftovers.sweep, waits=True)
+    background.start("copies", operator.leftovers.run, waits=True)
     background.start("fields", operator.leftovers.give_back, waits=True)
     if operator.left_out:
         background.start("rights", lambda: _let_in(cluster, operator), waits=True)
@@ -158,10 +158,10 @@ async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator
     try:
         await _fill(operator, cluster, settings.namespaces)
         await operator.leftovers.correct()
-        operator.orphans.hint()
+        operator.orphans.trigger()
         for namespace in settings.namespaces or (EVERYWHERE,):
-            operator.leftovers.hint(namespace)
-        for name, work in operator.arrivals.watches():
+            operator.leftovers.trigger(namespace)
+        for name, work in operator.crd_kinds.watches():
             background.start(name, work, waits=True)
         await _watch(settings, operator)
     finally:
@@ -221,7 +221,7 @@ async def _arrived(operator: Operator, settings: OperatorSettings) -> Sequence[K
     names = [name for name in settings.kinds if comes_with_a_crd(name)]
     while True:
         try:
-            return await operator.arrivals.expect(names, settings.namespaces)
+            return await operator.crd_kinds.expect(names, settings.namespaces)
         except Refused as error:
             raise _right_missing(error) from None
         except ClusterError as error:
@@ -277,10 +277,10 @@ async def _fill(operator: Operator, cluster: Cluster, namespaces: Sequence[str])
     try:
         for namespace in namespaces or ("",):
             async for found in cluster.list(RESOURCE, namespace):
-                operator.claims.put(found)
+                operator.precedence.put(found)
             async for found in cluster.list(AUTOSCALERS, namespace):
                 inventory.put_autoscaler(found)
-        await operator.arrivals.list()
+        await operator.crd_kinds.list()
     except ClusterError as error:
         raise WatchFailed(f"the workloads cannot be listed: {error}") from None
 

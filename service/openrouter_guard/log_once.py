@@ -10,7 +10,7 @@ import re
 
 from .errors import StoreUnavailable
 
-__all__ = ["Edge"]
+__all__ = ["LogOnce"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ _NUMBERS = re.compile(r"[0-9]+")
 _WORDS_MOST = 200
 
 
-class Edge:
+class LogOnce:
     """Whether one thing works.
 
     Args:

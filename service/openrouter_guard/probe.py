@@ -17,8 +17,8 @@ from .address import Address, Tls, Topology, checked
 from .errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
 from .keys import Keys
 from .rules.codec import FIELDS, parse
-from .rules.shared_state import Record
-from .unreadable import understood
+from .rules.shared_state import SharedState
+from .unreadable import unreadable_errors
 
 __all__ = ["is_known", "read"]
 
@@ -37,7 +37,7 @@ class _Error(str):
     __slots__ = ()
 
 
-def read(url: str, scope: str, timeout_s: float) -> tuple[Record | None, float]:
+def read(url: str, scope: str, timeout_s: float) -> tuple[SharedState | None, float]:
     """The record (None: there is none) and the server's time in Unix seconds.
 
     Raises:
@@ -57,7 +57,7 @@ def read(url: str, scope: str, timeout_s: float) -> tuple[Record | None, float]:
         raise StoreUnavailable(f"Redis at {address} does not answer: {error}") from error
     except (ValueError, ArithmeticError, MemoryError, RecursionError) as error:
         raise StoreRefused(f"what answers at {address} is not Redis: look at REDIS_URL") from error
-    with understood(str(address)):
+    with unreadable_errors(str(address)):
         seconds, micros = _list(now)
         found = {name: str(value) for name, value in zip(FIELDS, _list(values), strict=True) if value is not None}
         now_s = float(str(seconds)) + float(str(micros)) / 1e6

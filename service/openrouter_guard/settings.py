@@ -13,7 +13,7 @@ from .certificates import Certificate
 from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE, Keys
 from .rules.breaker import Policy
-from .rules.redaction import remember, secrets_in, without_keys
+from .rules.redaction import redact, remember, secrets_in
 from .tokens import Tokens, tokens_in
 from .variables import PREFIX as _PREFIX
 from .variables import unknown, unused_keys
@@ -355,6 +355,6 @@ def _base_url(text: str) -> str:
         )
     if not text.startswith(("http://", "https://")):
         raise ConfigurationError(
-            f"OPENROUTER_BASE_URL is {without_keys(text)!r}: write an address such as {DEFAULT_BASE_URL}"
+            f"OPENROUTER_BASE_URL is {redact(text)!r}: write an address such as {DEFAULT_BASE_URL}"
         )
     return text.rstrip("/")

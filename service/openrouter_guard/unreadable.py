@@ -12,13 +12,13 @@ from typing import Any, TypeVar, cast
 
 from .errors import OpenRouterGuardError, StateUnreadable
 
-__all__ = ["understands", "understood"]
+__all__ = ["reads_state", "unreadable_errors"]
 
 Method = TypeVar("Method", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 
 @contextmanager
-def understood(where: str) -> Iterator[None]:
+def unreadable_errors(where: str) -> Iterator[None]:
     """Raise :class:`StateUnreadable` for all errors but ours; *where* is the address without secrets.
 
     The message has the type and the place. What the error itself says may be a secret that somebody stored.
@@ -34,12 +34,12 @@ def understood(where: str) -> Iterator[None]:
         ) from error
 
 
-def understands(method: Method) -> Method:
+def reads_state(method: Method) -> Method:
     """A method of what has an ``address``: what it cannot understand is :class:`StateUnreadable`."""
 
     @wraps(method)
     async def careful(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with understood(self.address):
+        with unreadable_errors(self.address):
             return await method(self, *args, **kwargs)
 
     return cast("Method", careful)

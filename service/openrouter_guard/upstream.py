@@ -3,7 +3,7 @@
 Nothing else of the service calls it. A check is one ``GET /key``; with a management key one ``GET /credits`` beside
 it, and one request for each further address that is to be healthy.
 
-Every answer and the lack of one ends in a :class:`Finding`: no exception of the network leaves this file, and no
+Every answer and the lack of one ends in a :class:`CheckResult`: no exception of the network leaves this file, and no
 message holds the key.
 
 Sources: https://openrouter.ai/docs/api-reference/limits, https://openrouter.ai/docs/api-reference/credits
@@ -29,12 +29,19 @@ from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.error_codes import status_of
 from openrouter_guard.rules.parsing import text_of
-from openrouter_guard.rules.redaction import remember, without_keys
+from openrouter_guard.rules.redaction import redact, remember
 from openrouter_guard.rules.shared_state import Upstream
-from openrouter_guard.rules.signals import Effect, ErrorType, OpenRouterState, Signal, of_error_type, of_status
+from openrouter_guard.rules.signals import (
+    Effect,
+    ErrorType,
+    OpenRouterState,
+    Signal,
+    classify_error_type,
+    classify_status,
+)
 from openrouter_guard.settings import DEFAULT_BASE_URL
 
-__all__ = ["NO_KEY", "Finding", "OpenRouter", "Transport", "without_request_lines"]
+__all__ = ["NO_KEY", "CheckResult", "OpenRouter", "Transport", "without_request_lines"]
 
 Transport: TypeAlias = httpx.AsyncBaseTransport
 """What may carry the calls instead of the network."""
@@ -89,7 +96,7 @@ class CreditsAnswer(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """What one health check came to; amounts in US dollars.
 
     Attributes:
@@ -133,15 +140,15 @@ class Finding:
         )
 
 
-Read: TypeAlias = Callable[[bytes], Finding]
+Read: TypeAlias = Callable[[bytes], CheckResult]
 """What a good body says.
 
 Raises:
     pydantic.ValidationError: If the body is not what was promised.
 """
 
-_GOOD = Finding(OpenRouterState.ACTIVE, Signal(Effect.SUCCESS))
-NO_KEY = Finding(
+_GOOD = CheckResult(OpenRouterState.ACTIVE, Signal(Effect.SUCCESS))
+NO_KEY = CheckResult(
     OpenRouterState.API_KEY_MISSING,
     Signal(Effect.NEUTRAL, message="No API key: set OPENROUTER_API_KEY for the health service"),
 )
@@ -192,7 +199,7 @@ class OpenRouter:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def check(self, now_s: float) -> Finding:
+    async def check(self, now_s: float) -> CheckResult:
         """Ask once; ``now_s`` (Unix seconds) turns reset times into waits."""
         if not self._api_key:
             return NO_KEY
@@ -209,7 +216,7 @@ class OpenRouter:
             return found
         return reduce(_but_for, zip(map(_place, self._health_urls), others, strict=True), found)
 
-    async def _account(self, now_s: float) -> Finding | None:
+    async def _account(self, now_s: float) -> CheckResult | None:
         """What is left of the account, None without a key that may ask."""
         if not self._management_key:
             return None
@@ -217,7 +224,7 @@ class OpenRouter:
             return _failed(ErrorType.API_KEY_INVALID, "OPENROUTER_MANAGEMENT_KEY holds characters that no key has")
         return await self._asked("OpenRouter", self._credits_url, self._management_key, now_s, _of_credits)
 
-    async def _asked(self, who: str, url: httpx.URL, key: str, now_s: float, read: Read | None = None) -> Finding:
+    async def _asked(self, who: str, url: httpx.URL, key: str, now_s: float, read: Read | None = None) -> CheckResult:
         """What *who* answers there, and *read* makes of a good body; without it any will do. Never an exception."""
         began_s = time.monotonic()
         try:
@@ -235,11 +242,11 @@ class OpenRouter:
         async with self._client.stream("GET", url, headers=headers) as answer:
             return _Answer(answer.status_code, dict(answer.headers), await _body(answer))
 
-    def _finding(self, who: str, answer: _Answer, now_s: float, read: Read | None) -> Finding:
+    def _finding(self, who: str, answer: _Answer, now_s: float, read: Read | None) -> CheckResult:
         error = self._error(answer.body)
         status_code = status_of(error) if answer.status_code == 200 and error else answer.status_code
         if status_code >= 400:
-            return _of_signal(of_status(status_code, error=error, headers=answer.headers, now_s=now_s))
+            return _of_signal(classify_status(status_code, error=error, headers=answer.headers, now_s=now_s))
         if 300 <= status_code < 400:
             return _strange(who, answer, "it redirects elsewhere; check the address")
         if read is None:
@@ -266,7 +273,7 @@ class OpenRouter:
 
     def _cleaned(self, text: str) -> str:
         """The text in one line, without the key even where the other side repeats it."""
-        return " ".join(without_keys(text).split())
+        return " ".join(redact(text).split())
 
 
 def without_request_lines() -> None:
@@ -296,7 +303,7 @@ def _is_sendable(api_key: str) -> bool:
     return api_key.isascii() and api_key.isprintable() and " " not in api_key
 
 
-def _of_key(body: bytes) -> Finding:
+def _of_key(body: bytes) -> CheckResult:
     data = KeyAnswer.model_validate_json(body).data
     left = data.limit_remaining
     if left is not None and left <= 0:
@@ -305,15 +312,15 @@ def _of_key(body: bytes) -> Finding:
     else:
         state = OpenRouterState.ACTIVE
         signal = Signal(Effect.SUCCESS, message="Service active", status_code=200)
-    return Finding(state, signal, left, data.usage_daily, data.usage_monthly)
+    return CheckResult(state, signal, left, data.usage_daily, data.usage_monthly)
 
 
-def _of_credits(body: bytes) -> Finding:
+def _of_credits(body: bytes) -> CheckResult:
     data = CreditsAnswer.model_validate_json(body).data
-    return Finding(OpenRouterState.ACTIVE, Signal(Effect.SUCCESS), balance=data.total_credits - data.total_usage)
+    return CheckResult(OpenRouterState.ACTIVE, Signal(Effect.SUCCESS), balance=data.total_credits - data.total_usage)
 
 
-def _with_account(key: Finding, account: Finding) -> Finding:
+def _with_account(key: CheckResult, account: CheckResult) -> CheckResult:
     """What is known of both: a key may spend no more than what is left of the account."""
     left = account.balance
     if left is None:
@@ -326,7 +333,7 @@ def _with_account(key: Finding, account: Finding) -> Finding:
     return replace(key, state=state, signal=signal, balance=balance)
 
 
-def _but_for(found: Finding, other: tuple[str, Finding]) -> Finding:
+def _but_for(found: CheckResult, other: tuple[str, CheckResult]) -> CheckResult:
     """What was found, or the failure of a further address in place of its success."""
     place, seen = other
     if seen.state is OpenRouterState.ACTIVE:
@@ -350,15 +357,15 @@ def _place(url: httpx.URL) -> str:
     return f"{url.scheme}://{url.netloc.decode().rpartition('@')[2]}{url.path}"
 
 
-def _of_signal(signal: Signal) -> Finding:
-    return Finding(signal.error_type.state if signal.error_type else OpenRouterState.ERROR, signal)
+def _of_signal(signal: Signal) -> CheckResult:
+    return CheckResult(signal.error_type.state if signal.error_type else OpenRouterState.ERROR, signal)
 
 
-def _failed(error_type: ErrorType, message: str, status_code: int | None = None) -> Finding:
-    return _of_signal(of_error_type(error_type, message, status_code))
+def _failed(error_type: ErrorType, message: str, status_code: int | None = None) -> CheckResult:
+    return _of_signal(classify_error_type(error_type, message, status_code))
 
 
-def _strange(who: str, answer: _Answer, why: str) -> Finding:
+def _strange(who: str, answer: _Answer, why: str) -> CheckResult:
     message = f"The answer of {who} cannot be used (HTTP {answer.status_code}): {why}"
     return _failed(ErrorType.UNKNOWN_ERROR, message, answer.status_code)
 

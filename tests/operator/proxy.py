@@ -320,9 +320,9 @@ async def _late(answer: aiohttp.ClientResponse, late: Late) -> AsyncIterator[byt
                 lines.put_nowait((loop.time() + late.seconds, line))
         lines.put_nowait((0.0, b""))
 
-    reading = asyncio.create_task(read())
+    snapshot = asyncio.create_task(read())
     try:
-        while not reading.done() or not lines.empty():
+        while not snapshot.done() or not lines.empty():
             due_s, line = await lines.get()
             await asyncio.sleep(max(due_s - loop.time(), 0.0))
             found = [line]
@@ -330,8 +330,8 @@ async def _late(answer: aiohttp.ClientResponse, late: Late) -> AsyncIterator[byt
                 found.append(lines.get_nowait()[1])
             yield b"".join(each + b"\n" for each in _newest(found) if each)
     finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
+        snapshot.cancel()
+        await asyncio.gather(snapshot, return_exceptions=True)
 
 
 def _newest(lines: Sequence[bytes]) -> list[bytes]:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open
-from openrouter_guard.rules.shared_state import Record, Upstream
-from openrouter_operator.decisions.snapshot import Reading
+from openrouter_guard.rules.shared_state import SharedState, Upstream
+from openrouter_operator.decisions.snapshot import ScopeSnapshot
 from openrouter_operator.decisions.targets import Candidate, Owner
 from openrouter_operator.resource.spec import Spec, parse
 from openrouter_operator.workloads.kinds import DEPLOYMENT
@@ -25,7 +25,7 @@ __all__ = [
     "half_open",
     "opened",
     "paused",
-    "reading",
+    "snapshot",
     "spec",
     "unknown",
     "workload",
@@ -73,23 +73,23 @@ def candidates(*found: Workload | Candidate) -> list[Candidate]:
     return [one if isinstance(one, Candidate) else Candidate(one) for one in found]
 
 
-def reading(breaker: Breaker, *, now_s: float = NOW_S, since_s: float = 0.0, **upstream: Any) -> Reading:
+def snapshot(breaker: Breaker, *, now_s: float = NOW_S, since_s: float = 0.0, **upstream: Any) -> ScopeSnapshot:
     """A breaker as just read."""
-    record = Record(breaker, epoch=7, upstream=Upstream(**upstream))
-    return Reading(record, now_s, is_fresh=True, last_known_s=now_s, since_s=since_s)
+    record = SharedState(breaker, epoch=7, upstream=Upstream(**upstream))
+    return ScopeSnapshot(record, now_s, is_fresh=True, last_known_s=now_s, since_s=since_s)
 
 
-def opened(at_s: float = OPENED_S, *, until_s: float = 1_020.0, now_s: float = NOW_S) -> Reading:
-    return reading(Open("timeout", at_s, until_s, failures=5), now_s=now_s, since_s=at_s)
+def opened(at_s: float = OPENED_S, *, until_s: float = 1_020.0, now_s: float = NOW_S) -> ScopeSnapshot:
+    return snapshot(Open("timeout", at_s, until_s, failures=5), now_s=now_s, since_s=at_s)
 
 
-def half_open(*, now_s: float = NOW_S) -> Reading:
-    return reading(HalfOpen("timeout", OPENED_S, failures=5), now_s=now_s, since_s=990.0)
+def half_open(*, now_s: float = NOW_S) -> ScopeSnapshot:
+    return snapshot(HalfOpen("timeout", OPENED_S, failures=5), now_s=now_s, since_s=990.0)
 
 
-def closed(since_s: float = NOW_S, *, now_s: float = NOW_S) -> Reading:
-    return reading(Closed(since_s=since_s), now_s=now_s, since_s=since_s)
+def closed(since_s: float = NOW_S, *, now_s: float = NOW_S) -> ScopeSnapshot:
+    return snapshot(Closed(since_s=since_s), now_s=now_s, since_s=since_s)
 
 
-def unknown(last_known_s: float, *, record: Record | None = None) -> Reading:
-    return Reading(record, NOW_S, is_fresh=False, last_known_s=last_known_s, error="Redis is away")
+def unknown(last_known_s: float, *, record: SharedState | None = None) -> ScopeSnapshot:
+    return ScopeSnapshot(record, NOW_S, is_fresh=False, last_known_s=last_known_s, error="Redis is away")

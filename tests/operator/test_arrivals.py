@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from tests.chart.helm import MINIMAL, Helm, installed
 from tests.controlplane import ControlPlane
 from tests.operator import foreign
@@ -125,6 +125,6 @@ def test_what_happens_while_its_watch_is_cut_is_not_missed(
     ]
     assert len(lists) <= 3, "tried, counted by the census, and filled; not listed anew for a cut"
     proxy.cut_watches()
-    fleet.until_phase(Phase.HALF_OPEN)
+    fleet.until_phase(BreakerState.HALF_OPEN)
     fleet.succeed()
     until(lambda: pools.sizes() == {"first": 5, "late": 2})

@@ -10,7 +10,7 @@ import pytest
 from openrouter_operator.controller.handlers import Operator
 from openrouter_operator.decisions.targets import Candidate, skip
 from openrouter_operator.kubernetes.client import Cluster, finalizer_of
-from openrouter_operator.resource.precedence import Claims
+from openrouter_operator.resource.precedence import Precedence
 from openrouter_operator.shared_state.feed import Feeds
 from openrouter_operator.workloads.inventory import Inventory
 from tests.operator.conftest import resource
@@ -27,10 +27,10 @@ OLD, YOUNG = claim("old", "2026-01-01T00:00:00Z"), claim("young", "2026-01-02T00
 
 
 def before(uid: str, *resources: dict[str, Any]) -> list[str]:
-    claims = Claims()
+    precedence = Precedence()
     for each in resources:
-        claims.put(each)
-    return [found.name for found in claims.before("jobs", uid)]
+        precedence.put(each)
+    return [found.name for found in precedence.before("jobs", uid)]
 
 
 def test_the_older_goes_before_the_younger_in_whatever_order_they_are_seen() -> None:
@@ -62,45 +62,45 @@ def operator(**environ: Any) -> Operator:
     ],
 )
 def test_one_that_nobody_carries_out_claims_nothing(old: dict[str, Any], expected: list[str]) -> None:
-    claims = operator().claims
-    claims.put(claim("old", "2026-01-01T00:00:00Z", **old))
-    claims.put(YOUNG)
-    assert [found.name for found in claims.before("jobs", "uid-of-young")] == expected
+    precedence = operator().precedence
+    precedence.put(claim("old", "2026-01-01T00:00:00Z", **old))
+    precedence.put(YOUNG)
+    assert [found.name for found in precedence.before("jobs", "uid-of-young")] == expected
 
 
 def test_one_of_another_class_claims_from_when_its_operator_has_taken_it_up() -> None:
-    claims = operator().claims
-    claims.put(YOUNG)
+    precedence = operator().precedence
+    precedence.put(YOUNG)
     blue = claim("old", "2026-01-01T00:00:00Z", **{"class": "blue"})
     blue["metadata"]["finalizers"] = [finalizer_of("blue")]
-    assert claims.put(blue)
-    assert [found.name for found in claims.before("jobs", "uid-of-young")] == ["old"]
+    assert precedence.put(blue)
+    assert [found.name for found in precedence.before("jobs", "uid-of-young")] == ["old"]
 
 
 def test_a_scope_is_asked_for_as_long_as_another_one_does() -> None:
-    claims = Claims()
+    precedence = Precedence()
     for each in (OLD, YOUNG, claim("third", "2026-01-03T00:00:00Z", scope="team")):
-        claims.put(each)
-    assert claims.scopes("jobs", besides="uid-of-old") == {"default", "team"}
-    assert claims.scopes("jobs", besides="uid-of-third") == {"default"}
+        precedence.put(each)
+    assert precedence.scopes("jobs", besides="uid-of-old") == {"default", "team"}
+    assert precedence.scopes("jobs", besides="uid-of-third") == {"default"}
 
 
 def test_a_deleted_one_claims_nothing_any_more() -> None:
-    claims = Claims()
-    assert claims.put(OLD)
-    claims.put(YOUNG)
-    claims.drop(OLD)
-    assert claims.before("jobs", "uid-of-young") == []
+    precedence = Precedence()
+    assert precedence.put(OLD)
+    precedence.put(YOUNG)
+    precedence.drop(OLD)
+    assert precedence.before("jobs", "uid-of-young") == []
     going = claim("young", "2026-01-02T00:00:00Z")
     going["metadata"]["deletionTimestamp"] = "2026-01-03T00:00:00Z"
-    assert claims.put(going)
+    assert precedence.put(going)
 
 
 def test_only_a_change_of_what_is_asked_for_is_news() -> None:
-    claims = Claims()
-    assert claims.put(OLD)
-    assert not claims.put(OLD | {"status": {"observedGeneration": 1}})
-    assert claims.put(claim("old", OLD["metadata"]["creationTimestamp"], mode="Hold"))
+    precedence = Precedence()
+    assert precedence.put(OLD)
+    assert not precedence.put(OLD | {"status": {"observedGeneration": 1}})
+    assert precedence.put(claim("old", OLD["metadata"]["creationTimestamp"], mode="Hold"))
 
 
 def test_the_younger_leaves_it_alone_and_says_who_has_it() -> None:

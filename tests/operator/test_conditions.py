@@ -13,8 +13,8 @@ from openrouter_operator.controller.reconcile import _since_before
 from openrouter_operator.decisions import status as conditions
 from openrouter_operator.decisions.events import Event, events
 from openrouter_operator.decisions.plan import Goal, Step
-from openrouter_operator.decisions.snapshot import Reading
-from openrouter_operator.decisions.status import COUNTERS_S, UPSTREAM_S, Overriding, Round
+from openrouter_operator.decisions.snapshot import ScopeSnapshot
+from openrouter_operator.decisions.status import COUNTERS_S, UPSTREAM_S, Overriding, ReconcileResult
 from openrouter_operator.decisions.summary import (
     PROBLEMS_SHOWN,
     Failure,
@@ -37,7 +37,7 @@ from tests.operator.samples import (
     half_open,
     opened,
     paused,
-    reading,
+    snapshot,
     spec,
     unknown,
     workload,
@@ -55,21 +55,23 @@ COMING_BACK = replace(NONE_PAUSED, paused=1, resuming=2)
 Status = dict[str, Any]
 
 
-def a_round(seen: Reading | None = None, goal: Goal = RUNNING, tally: Tally = NONE_PAUSED, **other: Any) -> Round:
+def a_round(
+    seen: ScopeSnapshot | None = None, goal: Goal = RUNNING, tally: Tally = NONE_PAUSED, **other: Any
+) -> ReconcileResult:
     asked = other.pop("spec", spec())
-    return Round(generation=4, spec=asked, reading=seen or closed(), goal=goal, tally=tally, **other)
+    return ReconcileResult(generation=4, spec=asked, snapshot=seen or closed(), goal=goal, tally=tally, **other)
 
 
-def status(now: Round, old: Status | None = None) -> Status:
+def status(now: ReconcileResult, old: Status | None = None) -> Status:
     return conditions.status(old or {}, now)
 
 
-def said(now: Round, kind: str) -> tuple[str, str, str]:
+def said(now: ReconcileResult, kind: str) -> tuple[str, str, str]:
     found = next(c for c in status(now)["conditions"] if c["type"] == kind)
     return found["status"], found["reason"], found["message"]
 
 
-def at(now_s: float, seen: Reading) -> Reading:
+def at(now_s: float, seen: ScopeSnapshot) -> ScopeSnapshot:
     return replace(seen, now_s=now_s, last_known_s=now_s)
 
 
@@ -195,7 +197,7 @@ def test_only_the_first_few_problems_are_shown_and_all_are_counted() -> None:
         pytest.param(a_round(invalid="spec.mode: no"), ("False", "InvalidSpec"), id="not with an invalid spec"),
     ],
 )  # fmt: skip
-def test_ready_tells_whether_the_spec_is_carried_out(now: Round, expected: tuple[str, str]) -> None:
+def test_ready_tells_whether_the_spec_is_carried_out(now: ReconcileResult, expected: tuple[str, str]) -> None:
     assert said(now, "Ready")[:2] == expected
 
 
@@ -207,14 +209,14 @@ def test_ready_tells_whether_the_spec_is_carried_out(now: Round, expected: tuple
         pytest.param(ON_TRIAL, ("False", "BreakerHalfOpen"), id="on trial"),
         pytest.param(IN_THE_DARK, ("Unknown", "StateUnknown"), id="in the dark"),
         pytest.param(
-            a_round(reading(Closed(), rate_limit_reset_s=NOW_S + 1)), ("False", "RateLimited"), id="rate limited"
+            a_round(snapshot(Closed(), rate_limit_reset_s=NOW_S + 1)), ("False", "RateLimited"), id="rate limited"
         ),
         pytest.param(
-            a_round(reading(Closed(), rate_limit_reset_s=NOW_S)), ("True", "BreakerClosed"), id="no longer limited"
+            a_round(snapshot(Closed(), rate_limit_reset_s=NOW_S)), ("True", "BreakerClosed"), id="no longer limited"
         ),
     ],
 )
-def test_upstream_available_tells_whether_calls_go_through(now: Round, expected: tuple[str, str]) -> None:
+def test_upstream_available_tells_whether_calls_go_through(now: ReconcileResult, expected: tuple[str, str]) -> None:
     assert said(now, "UpstreamAvailable")[:2] == expected
 
 
@@ -236,7 +238,7 @@ def test_upstream_available_tells_whether_calls_go_through(now: Round, expected:
         ),
     ],
 )  # fmt: skip
-def test_paused_tells_what_is_paused_and_why(now: Round, expected: tuple[str, str, str]) -> None:
+def test_paused_tells_what_is_paused_and_why(now: ReconcileResult, expected: tuple[str, str, str]) -> None:
     assert said(now, "Paused") == expected
 
 
@@ -263,7 +265,7 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     after = status(a_round(at(NOW_S + 9, half_open()), CANARY, ALL_PAUSED), before)
     times = {c["type"]: c["lastTransitionTime"] for c in after["conditions"]}
     assert times["UpstreamAvailable"] == AT_NOW, "False as before, for another reason"
-    later = status(replace(IN_PEACE, reading=at(NOW_S + 99, closed())), after)
+    later = status(replace(IN_PEACE, snapshot=at(NOW_S + 99, closed())), after)
     assert (
         next(c for c in later["conditions"] if c["type"] == "Paused")["lastTransitionTime"] == "1970-01-01T00:18:19Z"
     )
@@ -326,14 +328,14 @@ def test_the_columns_of_kubectl_get() -> None:
         pytest.param(closed(), "closed", id="closed"),
     ],
 )
-def test_the_breaker_is_shown_as(seen: Reading, expected: str) -> None:
+def test_the_breaker_is_shown_as(seen: ScopeSnapshot, expected: str) -> None:
     shown = status(a_round(seen))["breaker"]
     assert shown["state"] == expected
     assert "retryAt" not in shown or expected == "unknown"
 
 
 def test_a_rate_limit_is_shown_as_long_as_it_stands() -> None:
-    limited = reading(Closed(), rate_limit_reset_s=NOW_S + 1, state=OpenRouterState.RATE_LIMITED)
+    limited = snapshot(Closed(), rate_limit_reset_s=NOW_S + 1, state=OpenRouterState.RATE_LIMITED)
     assert status(a_round(limited))["upstream"]["rateLimitReset"] == "1970-01-01T00:16:41+00:00"
     assert "rateLimitReset" not in status(a_round(at(NOW_S + 1, limited)))["upstream"]
 
@@ -358,11 +360,11 @@ def test_the_last_pause_and_the_last_resume_say_when_why_and_how_long() -> None:
 
 
 def with_failures(number: int) -> Status:
-    return status(a_round(reading(Closed(failures=number))))
+    return status(a_round(snapshot(Closed(failures=number))))
 
 
 def limited_until(reset_s: float) -> Status:
-    return status(a_round(reading(Closed(), rate_limit_reset_s=reset_s, state=OpenRouterState.RATE_LIMITED)))
+    return status(a_round(snapshot(Closed(), rate_limit_reset_s=reset_s, state=OpenRouterState.RATE_LIMITED)))
 
 
 @pytest.mark.parametrize(
@@ -388,13 +390,13 @@ def test_it_is_written(old: Status, new: Status, since_write_s: float, *, expect
 # -- events ---------------------------------------------------------------------------------------------------------
 
 
-def told(old: Round, new: Round) -> list[tuple[str, str]]:
+def told(old: ReconcileResult, new: ReconcileResult) -> list[tuple[str, str]]:
     before = status(old)
     return [(event.type, event.reason) for event in events(before, status(new, before))]
 
 
 @pytest.mark.parametrize("now", [IN_PEACE, IN_AN_OUTAGE, ON_TRIAL, IN_THE_DARK], ids=lambda now: now.goal.reason)
-def test_what_goes_on_is_not_told_again(now: Round) -> None:
+def test_what_goes_on_is_not_told_again(now: ReconcileResult) -> None:
     assert told(now, now) == []
 
 
@@ -428,7 +430,9 @@ def test_what_goes_on_is_not_told_again(now: Round) -> None:
         pytest.param(IN_THE_DARK, IN_AN_OUTAGE, [("Normal", "StateKnown")], id="Redis comes back"),
     ],
 )  # fmt: skip
-def test_a_transition_is_told_once(old: Round, new: Round, expected: list[tuple[str, str]]) -> None:
+def test_a_transition_is_told_once(
+    old: ReconcileResult, new: ReconcileResult, expected: list[tuple[str, str]]
+) -> None:
     assert told(old, new) == expected
 
 

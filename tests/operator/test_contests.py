@@ -35,19 +35,19 @@ def test_it_is_put_back_and_what_they_want_comes_back_later() -> None:
 
 
 @pytest.mark.parametrize(
-    ("contest", "again_s"),
+    ("contest", "requeue_after_s"),
     [
         pytest.param(Contest(1, 998.0, "argocd"), 1_003, id="after 5 s"),
         pytest.param(Contest(3, 990.0, "argocd"), 1_010, id="doubled each time"),
         pytest.param(Contest(40, 900.0, "argocd"), 1_200, id="up to five minutes"),
     ],
 )
-def test_the_next_time_takes_longer(contest: Contest, again_s: float) -> None:
+def test_the_next_time_takes_longer(contest: Contest, requeue_after_s: float) -> None:
     assert made(PAUSE, undone(contest)) == {}
-    assert contests.next_contest_s([undone(contest)], OWNER) == again_s
-    later = made(PAUSE, undone(contest), seen=opened(now_s=again_s, until_s=2_000))["a"]
+    assert contests.next_contest_s([undone(contest)], OWNER) == requeue_after_s
+    later = made(PAUSE, undone(contest), seen=opened(now_s=requeue_after_s, until_s=2_000))["a"]
     assert later.pause is not None
-    assert later.pause.contest == Contest(contest.times + 1, again_s, "argocd")
+    assert later.pause.contest == Contest(contest.times + 1, requeue_after_s, "argocd")
 
 
 def test_a_contest_from_before_the_clock_was_set_back_makes_nobody_wait() -> None:
@@ -151,7 +151,7 @@ def entry(operation: str, spec: dict[str, Any], metadata: dict[str, Any] | None 
     ],
 )
 def test_who_writes_manifests(found: dict[str, Any], kind: str, expected: bool) -> None:
-    assert writes_manifests(found, BY_NAME[kind].lever) is expected
+    assert writes_manifests(found, BY_NAME[kind].control) is expected
 
 
 def test_the_last_writer_of_the_replicas_counts_and_never_ourselves() -> None:
@@ -160,8 +160,8 @@ def test_the_last_writer_of_the_replicas_counts_and_never_ourselves() -> None:
 
     books = [at(1, "helm", REPLICAS), at(2, "kubectl", REPLICAS), at(3, "set", IMAGE)]
     ours = at(4, "openrouter-guard", REPLICAS)
-    assert last_writer({"managedFields": [*books, ours]}, DEPLOYMENT.lever.paths)["manager"] == "kubectl"
-    assert last_writer({}, DEPLOYMENT.lever.paths) == {}
+    assert last_writer({"managedFields": [*books, ours]}, DEPLOYMENT.control.paths)["manager"] == "kubectl"
+    assert last_writer({}, DEPLOYMENT.control.paths) == {}
 
 
 @pytest.mark.parametrize(

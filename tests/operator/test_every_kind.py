@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from tests.chart.helm import MINIMAL, Helm, installed
 from tests.cli.commands import run
 from tests.controlplane import ControlPlane
@@ -139,7 +139,7 @@ def test_every_kind_is_paused_and_comes_back_as_it_was(
     until(lambda: fleet.status()["targets"]["summary"] == "9/9")
     assert remembering(fleet) == set(PAUSED) - {"behind"}
     assert [(p["target"], p["reason"]) for p in fleet.status()["problems"]] == [("Deployment/behind", "ScaledByKeda")]
-    fleet.until_phase(Phase.HALF_OPEN)
+    fleet.until_phase(BreakerState.HALF_OPEN)
     fleet.succeed()
     until(lambda: running(fleet) == RUNNING)
     until(lambda: not remembering(fleet))

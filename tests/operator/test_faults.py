@@ -13,7 +13,7 @@ import pytest
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import load_kube_config
 
-from openrouter_operator.controller.apply import Changes
+from openrouter_operator.controller.apply import Applier
 from openrouter_operator.kubernetes import client as clusters
 from openrouter_operator.kubernetes.client import Cluster
 from openrouter_operator.workloads.inventory import Inventory
@@ -164,7 +164,7 @@ async def test_a_change_without_an_answer_is_given_up_in_time_and_the_others_are
     async with Proxy(control_plane, tmp_path / "proxy.kubeconfig") as proxy:
         proxy.rule = spoiled({"hung": (Hold(), 1)})
         async with Cluster(await configuration(proxy.kubeconfig)) as cluster:
-            changes = Changes(cluster, Inventory([DEPLOYMENT]))
+            changes = Applier(cluster, Inventory([DEPLOYMENT]))
             workloads = [Workload.of(DEPLOYMENT, body) for body in fleet.deployments().values()]
             await changes.make([Change(workload, 0, pause) for workload in workloads])
     assert fleet.replicas() == {"sound": 0, "hung": 2}

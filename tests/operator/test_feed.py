@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from openrouter_guard import Settings
-from openrouter_guard.replica import View
+from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_operator.decisions import status as conditions
 from openrouter_operator.decisions.events import events
 from openrouter_operator.decisions.plan import Goal, Step
-from openrouter_operator.decisions.status import Round
+from openrouter_operator.decisions.status import ReconcileResult
 from openrouter_operator.decisions.summary import Tally
 from openrouter_operator.shared_state.feed import Feed
 from tests.operator.samples import NOW_S, spec
@@ -36,24 +36,24 @@ def feed(monkeypatch: pytest.MonkeyPatch) -> Feed:
 
 
 def test_a_breaker_has_been_closed_since_it_says_so(feed: Feed) -> None:
-    assert feed._since_s(Record(Closed(since_s=900.0)), 1_000.0) == 900.0
+    assert feed._since_s(SharedState(Closed(since_s=900.0)), 1_000.0) == 900.0
 
 
 def test_a_breaker_that_closed_tomorrow_has_been_closed_since_that_was_first_seen(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = Record(Closed(since_s=90_000.0))
+    record = SharedState(Closed(since_s=90_000.0))
     for now_s in (80_000.0, 1_000.0, 1_010.0):  # the clock is set back
-        monkeypatch.setattr(type(feed._cache), "view", View(record, now_s, None, {}))
+        monkeypatch.setattr(type(feed._cache), "view", Snapshot(record, now_s, None, {}))
         feed._notice()
     assert feed._since_s(record, 1_020.0) == 1_000.0
 
 
-def told(record: Record, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[str]]:
+def told(record: SharedState, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[str]]:
     """The status and the events of a resource whose scope has this record, where everything is paused."""
-    monkeypatch.setattr(type(feed._cache), "view", View(record, NOW_S, None, {}))
+    monkeypatch.setattr(type(feed._cache), "view", Snapshot(record, NOW_S, None, {}))
     counts = Tally(matched=1, able=1, paused=1, resuming=0, failed=0)
-    now = Round(1, spec(), feed.read(), Goal(Step.PAUSE, "BreakerOpen"), counts)
+    now = ReconcileResult(1, spec(), feed.read(), Goal(Step.PAUSE, "BreakerOpen"), counts)
     status = conditions.status({"breaker": {"state": "closed"}}, now)
     return status, [event.message for event in events({"breaker": {"state": "closed"}}, status)]
 
@@ -68,7 +68,7 @@ def test_what_redis_holds_is_one_short_line_in_the_status_and_in_events(
     feed: Feed, monkeypatch: pytest.MonkeyPatch, breaker: Any, text: str, line: str
 ) -> None:
     found: Breaker = breaker(text)
-    status, messages = told(Record(found, epoch=1, upstream=Upstream(message=text)), feed, monkeypatch)
+    status, messages = told(SharedState(found, epoch=1, upstream=Upstream(message=text)), feed, monkeypatch)
     assert status["upstream"]["message"] == status["breaker"]["reason"] == line
     assert {c["type"]: c["message"] for c in status["conditions"]}["UpstreamAvailable"] == f"{line}: {line}"
     assert messages
@@ -81,7 +81,7 @@ def test_so_is_what_a_person_said_who_forced_it(
     feed: Feed, monkeypatch: pytest.MonkeyPatch, text: str, line: str
 ) -> None:
     forced = Override(OverrideKind.FORCED_OPEN, text, text, NOW_S + 60)
-    status, messages = told(Record(Closed(), epoch=1, override=forced), feed, monkeypatch)
+    status, messages = told(SharedState(Closed(), epoch=1, override=forced), feed, monkeypatch)
     assert (status["override"]["by"], status["override"]["reason"]) == (line, line)
     assert status["lastPause"]["reason"] == f"forced_open by {line} ({line})"
     assert all(message.isprintable() and len(message) < 1024 for message in messages)
@@ -89,6 +89,6 @@ def test_so_is_what_a_person_said_who_forced_it(
 
 def test_so_is_why_redis_cannot_be_read(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     error: Any = OSError("no\n\x1b[31m" + "x" * 1_000_000)
-    monkeypatch.setattr(type(feed._cache), "view", View(None, NOW_S, error, {}))
+    monkeypatch.setattr(type(feed._cache), "view", Snapshot(None, NOW_S, error, {}))
     assert feed.read().error.startswith("no [31mxxx")
     assert len(feed.read().error) == 400

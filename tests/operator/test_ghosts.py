@@ -12,8 +12,8 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import load_kube_config
 
 from openrouter_operator.kubernetes.client import Cluster, ClusterError
-from openrouter_operator.kubernetes.relist import Census
-from openrouter_operator.resource.precedence import Claims
+from openrouter_operator.kubernetes.relist import Relist
+from openrouter_operator.resource.precedence import Precedence
 from openrouter_operator.workloads.inventory import Inventory
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet, resource
@@ -74,18 +74,18 @@ def test_an_autoscaler_that_was_deleted_without_a_word_holds_nobody_back(
 async def test_a_count_forgets_what_is_gone_and_nothing_else(fleet: Fleet, control_plane: ControlPlane) -> None:
     fleet.deploy(here=1)
     fleet.apply(resource("here", mode="Observe"))
-    inventory, claims = Inventory(), Claims()
+    inventory, precedence = Inventory(), Precedence()
     for name in ("here", "gone"):
         inventory.put(replace(workload(name), namespace=fleet.namespace))
         claim = resource(name, targets=[FLOOR])
         claim["metadata"] |= {"namespace": fleet.namespace, "uid": name, "creationTimestamp": "2026-01-01T00:00:00Z"}
-        claims.put(claim)
+        precedence.put(claim)
     async with Cluster(await configured(control_plane.kubeconfig)) as cluster:
-        census = Census(cluster, inventory, claims, lambda _: None, [fleet.namespace])
-        assert await census.count() == {fleet.namespace}
-        assert await census.count() == set()
+        relist = Relist(cluster, inventory, precedence, lambda _: None, [fleet.namespace])
+        assert await relist.count() == {fleet.namespace}
+        assert await relist.count() == set()
     assert [each.name for each in inventory.of(fleet.namespace)] == ["here"]
-    assert claims.places() == {(fleet.namespace, "here")}
+    assert precedence.places() == {(fleet.namespace, "here")}
 
 
 async def test_a_namespace_that_is_left_out_is_not_counted(fleet: Fleet, control_plane: ControlPlane) -> None:
@@ -94,11 +94,11 @@ async def test_a_namespace_that_is_left_out_is_not_counted(fleet: Fleet, control
     fleet.kubectl("create", "rolebinding", "half", "--clusterrole=cluster-admin", account)
     kubeconfig = control_plane.kubeconfig_for_service_account(fleet.namespace, "half")
     async with Cluster(await configured(kubeconfig)) as cluster:
-        census = Census(cluster, Inventory(), Claims(), lambda _: None, ["kube-public", fleet.namespace])
+        relist = Relist(cluster, Inventory(), Precedence(), lambda _: None, ["kube-public", fleet.namespace])
         with pytest.raises(ClusterError, match="kube-public"):
-            await census.count()
-        census.keep_to([fleet.namespace])
-        assert await census.count() == set()
+            await relist.count()
+        relist.keep_to([fleet.namespace])
+        assert await relist.count() == set()
 
 
 async def configured(kubeconfig: Path) -> Configuration:

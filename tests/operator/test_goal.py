@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.rules.breaker import Breaker, Closed, Open, Phase
+from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, Open
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record, Transition
+from openrouter_guard.rules.shared_state import SharedState, Transition
 from openrouter_operator.decisions import plan
 from openrouter_operator.decisions.plan import Goal, Step
-from openrouter_operator.decisions.snapshot import Reading
+from openrouter_operator.decisions.snapshot import ScopeSnapshot
 from tests.operator.samples import (
     NOW_S,
     OPENED_S,
     closed,
     half_open,
     opened,
-    reading,
+    snapshot,
     spec,
     unknown,
 )
@@ -33,12 +33,12 @@ ALL_BACK = Goal(Step.RESUME, "BreakerClosed", share=1.0)
 
 @pytest.mark.parametrize("seen", [opened(), half_open(), closed(), unknown(0.0)], ids=repr)
 @pytest.mark.parametrize("paused_s", [None, OPENED_S])
-def test_a_suspended_resource_changes_nothing_whatever_happens(seen: Reading, paused_s: float | None) -> None:
+def test_a_suspended_resource_changes_nothing_whatever_happens(seen: ScopeSnapshot, paused_s: float | None) -> None:
     assert plan.goal(spec(suspend=True, maxPauseSeconds=60), seen, paused_s) == Goal(Step.KEEP, "Suspended")
 
 
 @pytest.mark.parametrize("seen", [opened(), half_open(), closed(), unknown(0.0)], ids=repr)
-def test_a_resource_that_only_observes_gives_everything_back(seen: Reading) -> None:
+def test_a_resource_that_only_observes_gives_everything_back(seen: ScopeSnapshot) -> None:
     assert plan.goal(spec(mode="Observe"), seen, OPENED_S) == Goal(Step.RESUME, "ObserveOnly", share=1.0)
 
 
@@ -93,14 +93,14 @@ def test_a_suspended_resource_does_not_even_give_back() -> None:
     ],
 )  # fmt: skip
 def test_while_the_breaker_is_open(
-    fields: dict[str, Any], seen: Reading, paused_s: float | None, expected: Goal
+    fields: dict[str, Any], seen: ScopeSnapshot, paused_s: float | None, expected: Goal
 ) -> None:
     assert plan.goal(spec(**fields), seen, paused_s) == expected
 
 
 def test_the_grace_counts_from_the_beginning_of_the_outage_and_not_from_the_latest_opening() -> None:
     again = Open("timeout", opened_at_s=OPENED_S, until_s=1_200.0, trips=2)
-    seen = reading(again, since_s=999.0)
+    seen = snapshot(again, since_s=999.0)
     assert plan.goal(spec(pauseAfterSeconds=50), seen, None).step is Step.PAUSE
 
 
@@ -108,7 +108,7 @@ def test_the_grace_counts_from_the_beginning_of_the_outage_and_not_from_the_late
 
 
 @pytest.mark.parametrize("seen", [opened(), half_open()], ids=["open", "half-open"])
-def test_after_the_longest_pause_workloads_come_back_and_stay_for_this_outage(seen: Reading) -> None:
+def test_after_the_longest_pause_workloads_come_back_and_stay_for_this_outage(seen: ScopeSnapshot) -> None:
     goal = plan.goal(spec(maxPauseSeconds=100, resume={"strategy": "Immediate"}), seen, OPENED_S)
     assert goal == Goal(Step.RESUME, "MaxPause", share=1.0, release=OUTAGE)
 
@@ -230,20 +230,20 @@ def test_while_the_state_is_unknown(last_known_s: float, expected: Goal) -> None
 
 @pytest.mark.parametrize("last_known_s", [0.0, 999.0])
 def test_while_the_state_is_unknown_nothing_new_is_paused(last_known_s: float) -> None:
-    seen = unknown(last_known_s, record=Record(Open("timeout", OPENED_S, 1_020.0)))
+    seen = unknown(last_known_s, record=SharedState(Open("timeout", OPENED_S, 1_020.0)))
     assert plan.goal(spec(), seen, None) == Goal(Step.KEEP, "StateUnknown")
 
 
 def test_a_last_known_closed_state_is_still_unknown() -> None:
-    seen = unknown(999.0, record=Record(Closed()))
+    seen = unknown(999.0, record=SharedState(Closed()))
     assert plan.goal(spec(), seen, OPENED_S).step is Step.KEEP
 
 
 # -- the goal: only health checks have closed the breaker ------------------------------------------------------------
 
 
-def on_probation(since_s: float) -> Reading:
-    return reading(Closed(since_s=since_s, on_probation=True), since_s=since_s)
+def on_probation(since_s: float) -> ScopeSnapshot:
+    return snapshot(Closed(since_s=since_s, on_probation=True), since_s=since_s)
 
 
 @pytest.mark.parametrize(
@@ -271,9 +271,9 @@ def test_on_probation(resume: dict[str, Any], since_s: float, expected: Goal) ->
 # -- the goal: a person has decided ----------------------------------------------------------------------------------
 
 
-def overridden(kind: OverrideKind, breaker: Breaker, *, since_s: float) -> Reading:
+def overridden(kind: OverrideKind, breaker: Breaker, *, since_s: float) -> ScopeSnapshot:
     override = Override(kind, "ann", "maintenance", until_s=1_500)
-    return Reading(Record(breaker, override=override), NOW_S, True, last_known_s=NOW_S, since_s=since_s)
+    return ScopeSnapshot(SharedState(breaker, override=override), NOW_S, True, last_known_s=NOW_S, since_s=since_s)
 
 
 def test_forced_open_pauses_like_an_outage_that_began_then() -> None:
@@ -307,7 +307,7 @@ def test_forced_closed_brings_everything_back_though_the_breaker_is_open() -> No
     ],
 )
 def test_it_pauses_for_the_reasons_that_are_asked_for(reason: str, pause_on: list[str], expected: Step) -> None:
-    seen = reading(Open(reason, OPENED_S, 1_020.0), since_s=OPENED_S)
+    seen = snapshot(Open(reason, OPENED_S, 1_020.0), since_s=OPENED_S)
     assert plan.goal(spec(pauseOn=pause_on), seen, None).step is expected
 
 
@@ -326,17 +326,17 @@ def test_one_who_forces_it_open_always_pauses() -> None:
     ],
 )
 def test_while_calls_are_rate_limited(left_s: float, paused_s: float | None, expected: Goal) -> None:
-    seen = reading(Closed(since_s=NOW_S), since_s=NOW_S, rate_limit_reset_s=NOW_S + left_s)
+    seen = snapshot(Closed(since_s=NOW_S), since_s=NOW_S, rate_limit_reset_s=NOW_S + left_s)
     assert plan.goal(spec(pauseOn=["BreakerOpen", "RateLimited"]), seen, paused_s) == expected
 
 
 def test_a_rate_limit_is_no_reason_unless_it_is_asked_for() -> None:
-    seen = reading(Closed(), rate_limit_reset_s=NOW_S + 3_600)
+    seen = snapshot(Closed(), rate_limit_reset_s=NOW_S + 3_600)
     assert plan.goal(spec(), seen, None).step is Step.RESUME
 
 
 def test_a_rate_limit_that_outlasts_the_longest_pause_lets_go_and_is_remembered() -> None:
-    seen = reading(Closed(), rate_limit_reset_s=NOW_S + 3_600)
+    seen = snapshot(Closed(), rate_limit_reset_s=NOW_S + 3_600)
     asked = spec(pauseOn=["RateLimited"], maxPauseSeconds=60, resume={"strategy": "Immediate"})
     goal = plan.goal(asked, seen, OPENED_S)
     assert (goal.step, goal.reason, goal.release) == (Step.RESUME, "MaxPause", seen.outage)
@@ -346,10 +346,13 @@ def test_a_rate_limit_that_outlasts_the_longest_pause_lets_go_and_is_remembered(
 # -- the goal: the breaker closes and opens, again and again ---------------------------------------------------------
 
 
-def closings(*at_s: float) -> Reading:
-    moves = tuple(Transition(n, Phase.HALF_OPEN, Phase.CLOSED, "trial_succeeded", "w", s) for n, s in enumerate(at_s))
-    record = Record(Closed(since_s=at_s[-1]), transitions=moves)
-    return Reading(record, NOW_S * 10, is_fresh=True, last_known_s=NOW_S * 10, since_s=at_s[-1])
+def closings(*at_s: float) -> ScopeSnapshot:
+    moves = tuple(
+        Transition(n, BreakerState.HALF_OPEN, BreakerState.CLOSED, "trial_succeeded", "w", s)
+        for n, s in enumerate(at_s)
+    )
+    record = SharedState(Closed(since_s=at_s[-1]), transitions=moves)
+    return ScopeSnapshot(record, NOW_S * 10, is_fresh=True, last_known_s=NOW_S * 10, since_s=at_s[-1])
 
 
 @pytest.mark.parametrize(
@@ -360,19 +363,19 @@ def closings(*at_s: float) -> Reading:
         pytest.param(closings(6_000, 9_000, 9_500), Step.RESUME, id="an hour after the first it is forgotten"),
     ],
 )
-def test_a_breaker_that_flaps_is_not_trusted(seen: Reading, expected: Step) -> None:
+def test_a_breaker_that_flaps_is_not_trusted(seen: ScopeSnapshot, expected: Step) -> None:
     goal = plan.goal(spec(minPausedSeconds=0), seen, 9_000)
     assert (goal.step, goal.reason == "Flapping") == (expected, expected is Step.CANARY)
 
 
-def by_people(seen: Reading) -> Reading:
+def by_people(seen: ScopeSnapshot) -> ScopeSnapshot:
     """The same closings, made by people who forced the breaker."""
     assert seen.record is not None
     moves = tuple(replace(move, reason=OverrideKind.FORCED_CLOSED.value) for move in seen.record.transitions)
     return replace(seen, record=replace(seen.record, transitions=moves))
 
 
-def decided(seen: Reading, kind: OverrideKind, breaker: Breaker | None = None) -> Reading:
+def decided(seen: ScopeSnapshot, kind: OverrideKind, breaker: Breaker | None = None) -> ScopeSnapshot:
     """The same while a person's decision stands."""
     assert seen.record is not None
     override = Override(kind, "ann", "it works again", seen.now_s + 600)
@@ -392,7 +395,7 @@ ON_PROBATION = Closed(since_s=9_990, on_probation=True)
         pytest.param(decided(closings(9_990), OverrideKind.FORCED_CLOSED, ON_PROBATION), id="though on probation"),
     ],
 )
-def test_a_person_who_lets_calls_go_is_obeyed_at_once(seen: Reading) -> None:
+def test_a_person_who_lets_calls_go_is_obeyed_at_once(seen: ScopeSnapshot) -> None:
     goal = plan.goal(spec(minPausedSeconds=0, resume={"strategy": "Immediate"}), seen, 9_000)
     assert (goal.step, goal.share, goal.reason) == (Step.RESUME, 1.0, "BreakerClosed")
 
@@ -432,7 +435,7 @@ TOMORROW_S = NOW_S + 86_400
     ],
 )
 def test_a_pause_that_began_tomorrow_has_lasted_for_long_enough(
-    fields: dict[str, Any], seen: Reading, expected: Step
+    fields: dict[str, Any], seen: ScopeSnapshot, expected: Step
 ) -> None:
     assert plan.goal(spec(**fields), seen, TOMORROW_S).step is expected
 

@@ -12,7 +12,7 @@ import redis.asyncio as aioredis
 from openrouter_guard import Settings
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen
 from openrouter_guard.rules.codec import iso
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.store import Store
 from openrouter_operator.shared_state.feed import Feed
@@ -25,7 +25,7 @@ HALF_OPEN = HalfOpen("service_unavailable", NOW_S - 900, failures=5, tried_at_s=
 
 async def written(store: Store, breaker: Breaker) -> None:
     upstream = Upstream(OpenRouterState.SERVICE_UNAVAILABLE, "Worker reported: service_unavailable")
-    before = Record(breaker, epoch=int(NOW_S * 1000), upstream=upstream)
+    before = SharedState(breaker, epoch=int(NOW_S * 1000), upstream=upstream)
     await store.change(lambda _record, now_s: replace(before, timed_until_s=now_s - 61))
 
 

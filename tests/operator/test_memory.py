@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from openrouter_operator.controller.pause_journal import MEND_S, NOTED_S, Memory
+from openrouter_operator.controller.pause_journal import MEND_S, NOTED_S, PauseJournal
 from openrouter_operator.decisions import plan
 from openrouter_operator.decisions.plan import Goal, Step
 from openrouter_operator.decisions.targets import Candidate, Owner
@@ -22,22 +22,22 @@ STRIPPED = replace(PAUSED, pause=None)
 
 
 @pytest.fixture
-def memory(clock: Clock) -> Memory:
-    memory = Memory(clock)
-    memory.note([Candidate(PAUSED), Candidate(paused("b", owner=OTHER)), Candidate(RUNNING)], OWNER, NOW_S)
-    return memory
+def journal(clock: Clock) -> PauseJournal:
+    journal = PauseJournal(clock)
+    journal.note([Candidate(PAUSED), Candidate(paused("b", owner=OTHER)), Candidate(RUNNING)], OWNER, NOW_S)
+    return journal
 
 
-def test_a_workload_without_its_annotation_is_known_by_its_uid(memory: Memory) -> None:
-    assert memory.recall(STRIPPED).pause == PAUSED.pause
-    assert memory.recall(replace(STRIPPED, uid="made anew")).pause is None
-    assert memory.recall(workload("b", 0)).pause is None, "that one is another resource's"
+def test_a_workload_without_its_annotation_is_known_by_its_uid(journal: PauseJournal) -> None:
+    assert journal.recall(STRIPPED).pause == PAUSED.pause
+    assert journal.recall(replace(STRIPPED, uid="made anew")).pause is None
+    assert journal.recall(workload("b", 0)).pause is None, "that one is another resource's"
 
 
-def test_what_is_there_counts_more_than_what_was(memory: Memory) -> None:
+def test_what_is_there_counts_more_than_what_was(journal: PauseJournal) -> None:
     other = paused("a", original=9)
     for seen in (other, replace(STRIPPED, damage="no JSON"), replace(STRIPPED, released="default/1")):
-        assert memory.recall(seen) == seen
+        assert journal.recall(seen) == seen
 
 
 def undone(name: str, at_s: float, *, owner: Owner = OWNER) -> Workload:
@@ -46,98 +46,98 @@ def undone(name: str, at_s: float, *, owner: Owner = OWNER) -> Workload:
 
 
 @pytest.mark.parametrize("owner", [OWNER, OTHER], ids=["our own", "one of a resource that is gone"])
-def test_an_annotation_of_an_earlier_outage_is_put_right(memory: Memory, owner: Owner) -> None:
-    seen = memory.recall(undone("a", at_s=100.0, owner=owner))
+def test_an_annotation_of_an_earlier_outage_is_put_right(journal: PauseJournal, owner: Owner) -> None:
+    seen = journal.recall(undone("a", at_s=100.0, owner=owner))
     assert (seen.pause, seen.is_stripped) == (PAUSED.pause, True)
     (again,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(seen)])
     assert (again.value, again.pause) == (0, PAUSED.pause)
     (first,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(seen)])
     assert (first.value, first.pause) == (0, PAUSED.pause), "what it comes back to is written on it first"
-    memory.made([first])
-    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(memory.recall(PAUSED))])
+    journal.made([first])
+    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(journal.recall(PAUSED))])
     assert (back.value, back.pause) == (3, None)
 
 
-def test_one_of_an_earlier_outage_on_what_runs_means_nothing(memory: Memory) -> None:
-    seen = memory.recall(replace(undone("c", at_s=100.0), value=5))
+def test_one_of_an_earlier_outage_on_what_runs_means_nothing(journal: PauseJournal) -> None:
+    seen = journal.recall(replace(undone("c", at_s=100.0), value=5))
     assert (seen.pause, seen.has_litter) == (None, True)
 
 
-def test_one_that_scales_to_zero_and_undoes_a_rollout_is_not_taken_for_paused(memory: Memory) -> None:
-    seen = memory.recall(undone("c", at_s=100.0))
+def test_one_that_scales_to_zero_and_undoes_a_rollout_is_not_taken_for_paused(journal: PauseJournal) -> None:
+    seen = journal.recall(undone("c", at_s=100.0))
     assert (seen.pause, seen.has_litter) == (None, True)
 
 
-def test_a_late_write_of_an_earlier_leader_is_a_pause_like_any_other(memory: Memory) -> None:
+def test_a_late_write_of_an_earlier_leader_is_a_pause_like_any_other(journal: PauseJournal) -> None:
     late = replace(undone("c", at_s=100.0), is_our_value=True)
-    assert memory.recall(late) == late
+    assert journal.recall(late) == late
 
 
-def test_our_own_pause_is_known_though_its_answer_was_lost(memory: Memory) -> None:
+def test_our_own_pause_is_known_though_its_answer_was_lost(journal: PauseJournal) -> None:
     (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(RUNNING)])
-    memory.asks([change])
-    memory.note([Candidate(RUNNING)], OWNER, NOW_S + 5)
+    journal.asks([change])
+    journal.note([Candidate(RUNNING)], OWNER, NOW_S + 5)
     assert change.pause is not None
-    made = replace(RUNNING, value=0, pause=Pause.parse(change.pause.text(), RUNNING.kind.lever))
-    assert memory.recall(made) == made
+    made = replace(RUNNING, value=0, pause=Pause.parse(change.pause.text(), RUNNING.kind.control))
+    assert journal.recall(made) == made
 
 
-def test_a_pause_that_we_made_and_ended_is_over_for_good(memory: Memory) -> None:
+def test_a_pause_that_we_made_and_ended_is_over_for_good(journal: PauseJournal) -> None:
     (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(RUNNING)])
-    memory.asks([change])
-    memory.made([change])
+    journal.asks([change])
+    journal.made([change])
     made = replace(RUNNING, value=0, pause=change.pause)
-    memory.made(plan.changes(ALL_BACK, OWNER, closed(), [Candidate(made)]))
-    memory.note([Candidate(RUNNING)], OWNER, NOW_S + 5)
-    assert memory.recall(made).has_litter
+    journal.made(plan.changes(ALL_BACK, OWNER, closed(), [Candidate(made)]))
+    journal.note([Candidate(RUNNING)], OWNER, NOW_S + 5)
+    assert journal.recall(made).has_litter
 
 
-def test_a_later_pause_of_another_resource_is_its_own(memory: Memory) -> None:
+def test_a_later_pause_of_another_resource_is_its_own(journal: PauseJournal) -> None:
     theirs = undone("a", at_s=NOW_S + 10, owner=OTHER)
-    assert memory.recall(theirs) == theirs
+    assert journal.recall(theirs) == theirs
 
 
 @pytest.mark.parametrize("at_s", [NOW_S + 10, 4e9], ids=["of a moment later", "of the next century"])
-def test_an_annotation_that_tells_of_no_pause_of_ours_is_put_right(memory: Memory, at_s: float) -> None:
-    seen = memory.recall(undone("a", at_s=at_s))
+def test_an_annotation_that_tells_of_no_pause_of_ours_is_put_right(journal: PauseJournal, at_s: float) -> None:
+    seen = journal.recall(undone("a", at_s=at_s))
     assert (seen.pause, seen.is_stripped) == (PAUSED.pause, True)
 
 
-def test_an_annotation_is_written_again_once_a_minute_at_the_most(memory: Memory, clock: Clock) -> None:
-    (again,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(memory.recall(STRIPPED))])
+def test_an_annotation_is_written_again_once_a_minute_at_the_most(journal: PauseJournal, clock: Clock) -> None:
+    (again,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(journal.recall(STRIPPED))])
     assert (again.value, again.pause) == (0, PAUSED.pause)
-    memory.made([again])
-    assert plan.changes(PAUSE, OWNER, opened(), [Candidate(memory.recall(STRIPPED))]) == []
+    journal.made([again])
+    assert plan.changes(PAUSE, OWNER, opened(), [Candidate(journal.recall(STRIPPED))]) == []
     clock.now_s += MEND_S
-    assert len(plan.changes(PAUSE, OWNER, opened(), [Candidate(memory.recall(STRIPPED))])) == 1
+    assert len(plan.changes(PAUSE, OWNER, opened(), [Candidate(journal.recall(STRIPPED))])) == 1
 
 
 def test_what_comes_back_does_so_without_its_annotation_where_that_is_taken_away_at_once(
-    memory: Memory, clock: Clock
+    journal: PauseJournal, clock: Clock
 ) -> None:
-    (first,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(memory.recall(STRIPPED))])
+    (first,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(journal.recall(STRIPPED))])
     assert (first.value, first.pause) == (0, PAUSED.pause)
-    memory.made([first])
-    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(memory.recall(STRIPPED))])
+    journal.made([first])
+    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(journal.recall(STRIPPED))])
     assert (back.value, back.pause) == (3, None)
     clock.now_s += NOTED_S
-    (again,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(memory.recall(STRIPPED))])
+    (again,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(journal.recall(STRIPPED))])
     assert (again.value, again.pause) == (0, PAUSED.pause), (
         "our own admission policy has refused it: perhaps somebody else took it away just then"
     )
 
 
-def test_what_we_bring_back_ourselves_is_not_taken_for_forgotten(memory: Memory) -> None:
-    memory.made([Change(PAUSED, 3, pause=None)])
-    assert memory.recall(STRIPPED) == STRIPPED
+def test_what_we_bring_back_ourselves_is_not_taken_for_forgotten(journal: PauseJournal) -> None:
+    journal.made([Change(PAUSED, 3, pause=None)])
+    assert journal.recall(STRIPPED) == STRIPPED
 
 
-def test_what_was_let_go_stays_so_in_its_outage_and_no_other(memory: Memory) -> None:
+def test_what_was_let_go_stays_so_in_its_outage_and_no_other(journal: PauseJournal) -> None:
     outage = opened()
-    memory.made([forgets(memory.recall(STRIPPED), released=outage.outage)])
-    memory.begin(outage)
-    assert memory.recall(STRIPPED).released == outage.outage
-    memory.begin(unknown(900.0))
-    assert memory.recall(STRIPPED).released == outage.outage, "nobody knows that it is over"
-    memory.begin(closed())
-    assert memory.recall(STRIPPED) == STRIPPED
+    journal.made([forgets(journal.recall(STRIPPED), released=outage.outage)])
+    journal.begin(outage)
+    assert journal.recall(STRIPPED).released == outage.outage
+    journal.begin(unknown(900.0))
+    assert journal.recall(STRIPPED).released == outage.outage, "nobody knows that it is over"
+    journal.begin(closed())
+    assert journal.recall(STRIPPED) == STRIPPED

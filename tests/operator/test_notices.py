@@ -17,7 +17,7 @@ from openrouter_operator.decisions.workload_events import notice, until
 from openrouter_operator.kubernetes.client import Cluster, Unavailable
 from openrouter_operator.workloads.kinds import BY_NAME
 from openrouter_operator.workloads.workload import Change, Pause, Workload, forgets
-from tests.operator.samples import NOW_S, closed, opened, paused, reading, spec, workload
+from tests.operator.samples import NOW_S, closed, opened, paused, snapshot, spec, workload
 
 WHO = "OpenRouterStatus default"
 PAUSED = paused("a", original=3)
@@ -97,7 +97,7 @@ def test_a_copy_that_comes_back_is_told() -> None:
 def test_the_latest_end_is_that_of_the_longest_pause_or_of_the_rate_limit() -> None:
     assert until(spec(), PAUSE, opened()) == ""
     assert until(spec(maxPauseSeconds=600), PAUSE, opened()) == "by 1970-01-01T00:26:40Z at the latest"
-    limited = reading(Closed(), rate_limit_reset_s=NOW_S + 400)
+    limited = snapshot(Closed(), rate_limit_reset_s=NOW_S + 400)
     assert until(spec(), Goal(Step.PAUSE, "RateLimited"), limited) == "by 1970-01-01T00:23:20Z at the latest"
     assert until(spec(), PAUSE, closed()) == ""
 

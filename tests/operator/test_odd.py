@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from openrouter_guard.rules.parsing import LINE_MOST
 from openrouter_operator.decisions import status as conditions
 from openrouter_operator.decisions.events import events
-from openrouter_operator.decisions.status import Round
+from openrouter_operator.decisions.status import ReconcileResult
 from openrouter_operator.resource import spec as specs
-from openrouter_operator.resource.precedence import Claims
+from openrouter_operator.resource.precedence import Precedence
 from openrouter_operator.resource.spec import InvalidSpec
 from openrouter_operator.workloads.kinds import BY_NAME, from_crd
 from openrouter_operator.workloads.workload import Workload
@@ -54,9 +54,9 @@ def test_any_spec_is_carried_out_or_named_in_one_line(spec: Any) -> None:
     except InvalidSpec as error:
         assert (len(str(error)) <= LINE_MOST, str(error).isprintable()) == (True, True)  # noqa: PT017  some are valid
     resource = {"metadata": METADATA | CREATED, "spec": spec}
-    claims = Claims()
-    claims.put(resource)
-    claims.before("n", "u")
+    precedence = Precedence()
+    precedence.put(resource)
+    precedence.before("n", "u")
     specs.class_of(resource)
     specs.is_left_paused(resource)
 
@@ -67,7 +67,7 @@ def test_any_spec_is_carried_out_or_named_in_one_line(spec: Any) -> None:
     ids=["in peace", "in an outage", "on the way back", "in the dark"],
 )
 @given(status=nearly(FIELDS["status"]))
-def test_whatever_status_there_is_a_round_goes_on_from_it(now: Round, status: Any) -> None:
+def test_whatever_status_there_is_a_round_goes_on_from_it(now: ReconcileResult, status: Any) -> None:
     old = conditions.sound({"status": status})["status"]
     new = conditions.status(old, now)
     events(old, new)

@@ -11,9 +11,9 @@ import pytest
 
 from openrouter_guard import OpenRouterStateManager
 from openrouter_guard.errors import ConfigurationError
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_operator.resource.access import Access
 from openrouter_operator.resource.overrides import decided, wished
 from openrouter_operator.resource.spec import InvalidSpec, parse
@@ -41,20 +41,20 @@ THEIRS = Override(OverrideKind.FORCED_CLOSED, "ann", "it is fine", until_s=2_000
 def test_after_a_change_of_the_spec(
     standing: Override | None, wish: Override | None, expected: Override | None
 ) -> None:
-    after = decided(Record(override=standing), wish, WHO, now_s=1_000.0)
+    after = decided(SharedState(override=standing), wish, WHO, now_s=1_000.0)
     assert after is not None
     assert after.override == expected
 
 
 def test_what_stands_already_is_not_decided_again() -> None:
-    record = Record(override=MINE)
+    record = SharedState(override=MINE)
     assert decided(record, MINE, WHO, now_s=1_000.0) is record
 
 
 def test_a_wish_whose_time_is_over_ends_what_is_left_of_it() -> None:
     late = Override(OverrideKind.FORCED_OPEN, WHO, "maintenance", until_s=999.0)
     assert decided(None, late, WHO, now_s=1_000.0) is None
-    after = decided(Record(override=MINE), late, WHO, now_s=1_000.0)
+    after = decided(SharedState(override=MINE), late, WHO, now_s=1_000.0)
     assert after is not None
     assert after.override is None
 
@@ -118,13 +118,13 @@ def test_an_override_reaches_the_workers_and_goes_when_it_is_taken_out(
     start(OPENROUTER_GUARD_ACCESS=MAY, OPENROUTER_GUARD_CLUSTER="east")
     fleet.deploy(one=2)
     fleet.watch(override=asked())
-    fleet.until_phase(Phase.OPEN)
+    fleet.until_phase(BreakerState.OPEN)
     fleet.until_replicas(one=0)
     until(lambda: fleet.status().get("override", {}).get("by") == f"OpenRouterStatus {fleet.namespace}/default")
     until(lambda: told(redis_url).get("workloads") == ["Deployment/one"])
     assert told(redis_url)["resource"] == f"{fleet.namespace}/default"
     fleet.watch()
-    fleet.until_phase(Phase.CLOSED)
+    fleet.until_phase(BreakerState.CLOSED)
     fleet.until_replicas(one=2)
     until(lambda: "override" not in fleet.status())
     until(lambda: told(redis_url)["workloads"] == [])
@@ -138,7 +138,7 @@ def test_one_that_would_hold_for_more_than_30_days_does_not_stand_and_that_is_sa
     fleet.until_condition("Ready", "False OverrideFailed")
     assert "override" not in fleet.status()
     fleet.watch(mode="Observe", override=asked())
-    fleet.until_phase(Phase.OPEN)
+    fleet.until_phase(BreakerState.OPEN)
     fleet.until_condition("Ready", "True")
 
 
@@ -151,10 +151,10 @@ def test_one_that_had_ended_before_it_could_stand_is_said_to_and_one_that_ends_l
     fleet.until_condition("Ready", "False OverrideEnded")
     until(lambda: "OverrideEnded" in fleet.kubectl("get", "events"))
     fleet.watch(mode="Observe", override=asked(minutes=10))
-    fleet.until_phase(Phase.OPEN)
+    fleet.until_phase(BreakerState.OPEN)
     fleet.until_condition("Ready", "True")
     fleet.watch(mode="Observe", override=asked(minutes=-5))
-    fleet.until_phase(Phase.CLOSED)
+    fleet.until_phase(BreakerState.CLOSED)
     fleet.until_condition("Ready", "True")
 
 
@@ -164,18 +164,18 @@ def test_it_is_applied_once_so_that_a_person_may_end_it_and_a_deleted_resource_w
 ) -> None:
     start(OPENROUTER_GUARD_ACCESS=MAY)
     fleet.watch(mode="Observe", override=asked())
-    fleet.until_phase(Phase.OPEN)
+    fleet.until_phase(BreakerState.OPEN)
     until(lambda: fleet.status().get("override", {}).get("appliedGeneration") == 1)
     asyncio.run(ended(redis_url))
     fleet.until_condition("UpstreamAvailable", "True")
     fleet.kubectl("annotate", "ors", "default", "note=reconciled")
     until(lambda: "action" not in fleet.status().get("override", {}))
-    fleet.until_phase(Phase.CLOSED)
+    fleet.until_phase(BreakerState.CLOSED)
     fleet.watch(mode="Observe", override=asked(minutes=20))
-    fleet.until_phase(Phase.OPEN)
+    fleet.until_phase(BreakerState.OPEN)
     until(lambda: fleet.status().get("override", {}).get("appliedGeneration") == 2)
     fleet.unwatch("default", "--timeout=15s")
-    fleet.until_phase(Phase.CLOSED)
+    fleet.until_phase(BreakerState.CLOSED)
 
 
 @pytest.mark.cluster

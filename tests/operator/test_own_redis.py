@@ -14,7 +14,7 @@ from openrouter_operator.kubernetes.client import Cluster
 from openrouter_operator.resource.spec import parse
 from openrouter_operator.shared_state import resolver
 from openrouter_operator.shared_state.feed import Feeds
-from openrouter_operator.shared_state.resolver import Connections
+from openrouter_operator.shared_state.resolver import Resolver
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet
 from tests.operator.test_ghosts import configured
@@ -81,7 +81,7 @@ async def test_once_the_secret_names_another_redis_that_one_is_read_and_the_firs
     with ValkeyServer(port=free_port()) as first, ValkeyServer(port=free_port()) as second:
         feeds = Feeds(Settings(""), "test", lambda _scope: None)
         async with Cluster(await configured(control_plane.kubeconfig)) as cluster:
-            found = Connections(cluster, feeds, reads_secrets=True)
+            found = Resolver(cluster, feeds, reads_secrets=True)
             for server, other in ((first, second), (second, first), (first, second)):
                 fleet.apply(secret(f"redis://{server.host}:{server.port}/0"))
                 for uid in ("one", "two"):

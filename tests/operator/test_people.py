@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.codec import unix_s
 from openrouter_operator.workloads.workload import OPT, PAUSED, RELEASED, RESUME_TO
 from tests.cli.commands import run
@@ -41,7 +41,7 @@ def test_a_pause_that_gitops_undoes_is_put_back_and_the_condition_names_who_undo
     fleet.until_condition("Ready", "False Contested")
     (problem,) = fleet.status()["problems"]
     assert "'argocd' undoes its pause, put back 1 times" in problem["message"]
-    fleet.until_phase(Phase.HALF_OPEN)
+    fleet.until_phase(BreakerState.HALF_OPEN)
     fleet.succeed()
     fleet.until_replicas(one=4)
     fleet.until_condition("Ready", "True")
@@ -133,7 +133,7 @@ def test_an_orphaned_pause_outlives_its_resource_and_the_next_of_its_name_takes_
     assert fleet.status("another")["problems"][0]["reason"] == "PausedByOther"
     fleet.unwatch("another", "--timeout=15s")
     fleet.watch()
-    fleet.until_phase(Phase.HALF_OPEN)
+    fleet.until_phase(BreakerState.HALF_OPEN)
     fleet.succeed()
     fleet.until_replicas(one=3)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
+from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.shared_state import Transition
 from openrouter_operator.decisions import plan
 from openrouter_operator.decisions.plan import Goal, Step
-from openrouter_operator.decisions.snapshot import Reading
+from openrouter_operator.decisions.snapshot import ScopeSnapshot
 from openrouter_operator.decisions.targets import Candidate, Owner, paused_since_s
 from openrouter_operator.decisions.targets import skip as skip_of
 from openrouter_operator.workloads.workload import Change, Workload, forgets, restored
@@ -26,7 +26,7 @@ from tests.operator.samples import (
     half_open,
     opened,
     paused,
-    reading,
+    snapshot,
     spec,
     unknown,
     workload,
@@ -46,14 +46,14 @@ def share(part: float) -> Goal:
 # -- the changes: pausing -------------------------------------------------------------------------------------------
 
 
-def made(goal: Goal, *found: Workload | Candidate, seen: Reading | None = None) -> dict[str, Change]:
+def made(goal: Goal, *found: Workload | Candidate, seen: ScopeSnapshot | None = None) -> dict[str, Change]:
     """The changes by the workload's name."""
     changes = plan.changes(goal, OWNER, seen or opened(), candidates(*found))
     assert len({change.workload.name for change in changes}) == len(changes)
     return {change.workload.name: change for change in changes}
 
 
-def replicas(goal: Goal, *found: Workload | Candidate, seen: Reading | None = None) -> dict[str, int | None]:
+def replicas(goal: Goal, *found: Workload | Candidate, seen: ScopeSnapshot | None = None) -> dict[str, int | None]:
     return {name: change.pods for name, change in made(goal, *found, seen=seen).items()}
 
 
@@ -330,7 +330,7 @@ def test_a_pause_began_with_the_first_workload_of_ours() -> None:
 def test_what_is_left_of_an_earlier_outage_ends_nobodys_pause() -> None:
     """As the annotation of an outage that is over, which an undone rollout has brought back."""
     found = candidates(paused("a", at_s=100), paused("b", at_s=930))
-    closing = Transition(5, Phase.HALF_OPEN, Phase.CLOSED, "trial_succeeded", "w", 800)
+    closing = Transition(5, BreakerState.HALF_OPEN, BreakerState.CLOSED, "trial_succeeded", "w", 800)
     again = opened()
     assert again.record is not None
     again = replace(again, record=replace(again.record, transitions=(closing,)))
@@ -390,7 +390,7 @@ def test_the_mark_of_an_outage_goes_with_it_whoever_names_the_workload_by_then(
     ],
 )
 def test_an_outage_is_named_by_its_beginning(breaker: Closed | Open | HalfOpen, expected: str) -> None:
-    assert reading(breaker).outage == expected
+    assert snapshot(breaker).outage == expected
 
 
 # -- left as it is when the resource goes ---------------------------------------------------------------------------

@@ -262,7 +262,7 @@ class TestReplicasElsewhere:
 
     def test_and_changes_nothing_else_of_it(self, account: Account, fleet: Fleet, kind: str) -> None:
         fleet.apply(foreign.pool(kind, "one", 5))
-        memory = PAUSE["metadata"]
+        journal = PAUSE["metadata"]
         for spec, words in (
             ({"image": "another"}, "no field of spec"),
             ({"replicas": 3}, "no field of spec"),
@@ -272,11 +272,11 @@ class TestReplicasElsewhere:
             ({"pool": None}, "may change spec.pool.size alone"),
         ):
             with pytest.raises(KubectlFailed) as refused:
-                account.patch(f"pools.{kind}/one", {"metadata": memory, "spec": spec})
+                account.patch(f"pools.{kind}/one", {"metadata": journal, "spec": spec})
             assert words in str(refused.value), spec
         with pytest.raises(KubectlFailed, match="only where that remembers what it was"):
             account.patch(f"pools.{kind}/one", {"spec": {"pool": {"size": 0}}})
-        account.patch(f"pools.{kind}/one", {"metadata": memory, "spec": {"pool": {"size": 0}}})
+        account.patch(f"pools.{kind}/one", {"metadata": journal, "spec": {"pool": {"size": 0}}})
         assert size(fleet, kind) == 0
         with pytest.raises(KubectlFailed, match=r"asks for no more at spec\.pool\.size"):
             account.patch(f"pools.{kind}/one", {"spec": {"pool": {"size": 4}}})

@@ -199,8 +199,8 @@ class TestTheDocumentation:
         until(lambda: not lost.kubectl("get", "ors", "--output=name"))
 
     def test_its_way_without_the_command_restores_one_workload(self, lost: Fleet) -> None:
-        memory, *_ = [lost.kubectl(*words) for words in documented("kubectl") if "summaries" in words]
-        assert json.loads(memory)["original"] == 3
+        journal, *_ = [lost.kubectl(*words) for words in documented("kubectl") if "summaries" in words]
+        assert json.loads(journal)["original"] == 3
         assert lost.replicas() == {"summaries": 3}
         assert not marks(lost)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_operator.workloads.kinds import DEFAULT
 from openrouter_operator.workloads.workload import PAUSED
 from tests.chart.helm import MINIMAL, Helm, installed
@@ -38,7 +38,7 @@ def test_the_rights_that_the_chart_gives_are_enough(
         fleet.watch()
         fleet.fail()
         until(lambda: (fleet.replicas()["one"], fleet.replicas()["three"]) == (0, 0))
-        fleet.until_phase(Phase.HALF_OPEN)
+        fleet.until_phase(BreakerState.HALF_OPEN)
         fleet.succeed()
         until(lambda: (fleet.replicas()["one"], fleet.replicas()["three"]) == (1, 3))
         fleet.unwatch("default", "--timeout=15s")

@@ -14,11 +14,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, HalfOpen, Open
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_operator.decisions import plan
 from openrouter_operator.decisions.plan import Goal, Step
-from openrouter_operator.decisions.snapshot import Reading
+from openrouter_operator.decisions.snapshot import ScopeSnapshot
 from openrouter_operator.decisions.targets import Candidate, Owner, paused_since_s
 from openrouter_operator.resource.spec import Mode, OnManualChange, Options, Spec, Strategy
 from openrouter_operator.workloads.kinds import DEPLOYMENT
@@ -30,7 +30,7 @@ AUTOSCALED = frozenset("e")
 OWNERS = (OWNER, OTHER)
 OPEN_S = 20.0
 GIVE_BACK = Goal(Step.RESUME, "Deleted", share=1.0)
-NOTHING_KNOWN = Reading(record=None, now_s=0.0, is_fresh=False, last_known_s=0.0)
+NOTHING_KNOWN = ScopeSnapshot(record=None, now_s=0.0, is_fresh=False, last_known_s=0.0)
 
 
 def mostly(usual: Any, other: Any) -> st.SearchStrategy[Any]:
@@ -128,7 +128,7 @@ class Story(RuleBasedStateMachine):
         self.now_s = 1_000_000_000.0
         self.breaker: Breaker = Closed()
         self.is_known = True
-        self.last_known: Record | None = Record()
+        self.last_known: SharedState | None = SharedState()
         self.last_known_s = self.now_s
         self.deployments = Deployments()
         self.seen: dict[str, Workload] = {}
@@ -151,13 +151,13 @@ class Story(RuleBasedStateMachine):
     @rule(happens=upstream, seconds=moments)
     def the_upstream(self, happens: str, seconds: float) -> None:
         match happens, self.phase:
-            case "fails", Phase.CLOSED:
+            case "fails", BreakerState.CLOSED:
                 self.breaker = Open("timeout", self.now_s, self.now_s + OPEN_S)
-            case "fails", Phase.HALF_OPEN:
+            case "fails", BreakerState.HALF_OPEN:
                 self.breaker = Open("timeout", self._opened_s, self.now_s + OPEN_S)
-            case "is tried", Phase.HALF_OPEN:
+            case "is tried", BreakerState.HALF_OPEN:
                 self.breaker = HalfOpen("timeout", self._opened_s)
-            case "works", Phase.HALF_OPEN:
+            case "works", BreakerState.HALF_OPEN:
                 self.breaker = Closed(since_s=self.now_s)
         self._passes(seconds)
 
@@ -274,13 +274,13 @@ class Story(RuleBasedStateMachine):
         return self.deployments.all()
 
     @property
-    def truth(self) -> Reading:
-        return Reading(
-            Record(self.breaker), self.now_s, is_fresh=True, last_known_s=self.now_s, since_s=self._since_s
+    def truth(self) -> ScopeSnapshot:
+        return ScopeSnapshot(
+            SharedState(self.breaker), self.now_s, is_fresh=True, last_known_s=self.now_s, since_s=self._since_s
         )
 
     @property
-    def phase(self) -> Phase | None:
+    def phase(self) -> BreakerState | None:
         return self.truth.phase
 
     @property
@@ -294,7 +294,7 @@ class Story(RuleBasedStateMachine):
     def _passes(self, seconds: float) -> None:
         self.now_s += seconds
         if self.is_known:
-            self.last_known, self.last_known_s = Record(self.breaker), self.now_s
+            self.last_known, self.last_known_s = SharedState(self.breaker), self.now_s
 
     def _create(self, name: str, replicas: int) -> None:
         self.deployments.create(name, replicas)
@@ -304,10 +304,10 @@ class Story(RuleBasedStateMachine):
         """The watch catches up; at any other time the operator may see what was long ago."""
         self.seen = self.live
 
-    def _reading(self) -> Reading:
+    def _snapshot(self) -> ScopeSnapshot:
         if self.is_known:
             return self.truth
-        return Reading(self.last_known, self.now_s, is_fresh=False, last_known_s=self.last_known_s)
+        return ScopeSnapshot(self.last_known, self.now_s, is_fresh=False, last_known_s=self.last_known_s)
 
     def _of(self, owner: Owner, asked: Spec | None) -> list[Candidate]:
         found = [
@@ -325,14 +325,14 @@ class Story(RuleBasedStateMachine):
         return any(candidate.is_paused_by(owner) for candidate in self._of(owner, None))
 
     def _round(self, owner: Owner, order: random.Random, dies_after: int | None) -> Goal:
-        asked, reading = self.specs[owner], self._reading()
+        asked, snapshot = self.specs[owner], self._snapshot()
         found = self._of(owner, asked)
-        goal = plan.goal(asked, reading, paused_since_s(found, owner, reading))
-        changes = self._ordered(plan.changes(goal, owner, reading, found), order)
+        goal = plan.goal(asked, snapshot, paused_since_s(found, owner, snapshot))
+        changes = self._ordered(plan.changes(goal, owner, snapshot, found), order)
         if not self.is_known and self.now_s < self.last_known_s + asked.max_unknown_seconds:
             assert not changes or asked.mode is Mode.OBSERVE
         for change in changes[:dies_after]:
-            self._write(change, reading)
+            self._write(change, snapshot)
         if dies_after is not None:
             self.restart()
         return goal
@@ -342,7 +342,7 @@ class Story(RuleBasedStateMachine):
         order.shuffle(changes)
         return changes
 
-    def _write(self, change: Change, reading: Reading) -> None:
+    def _write(self, change: Change, snapshot: ScopeSnapshot) -> None:
         name = change.workload.name
         try:
             self.deployments.patch(name, change.patch())
@@ -352,17 +352,17 @@ class Story(RuleBasedStateMachine):
         except Changed:
             self.seen[name] = self.live[name]
             return
-        self._check_that_people_win(change, reading)
+        self._check_that_people_win(change, snapshot)
         self.seen[name] = self.live[name]
 
-    def _check_that_people_win(self, change: Change, reading: Reading) -> None:
+    def _check_that_people_win(self, change: Change, snapshot: ScopeSnapshot) -> None:
         name = change.workload.name
         if change.pause and change.pause.contest and not change.workload.is_as_we_set_it:
             self.decided.pop(name, None)  # The spec says that they do not.
             return
         if change.pods not in (None, change.workload.pods):
-            assert not reading.outage or self.decided.get(name) != reading.outage, change
-        if change.pause is None and reading.record is None:
+            assert not snapshot.outage or self.decided.get(name) != snapshot.outage, change
+        if change.pause is None and snapshot.record is None:
             # Nobody knows which outage this is, so nobody can say later that it was this one.
             self.decided.pop(name, None)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet, Operator, deployment
 from tests.waiting import until
@@ -96,7 +96,7 @@ def test_only_the_reasons_that_are_asked_for_pause(fleet: Fleet, operator: Opera
     fleet.deploy(one=1)
     fleet.watch(pauseOn=["CreditsExhausted"])
     fleet.fail()
-    fleet.until_phase(Phase.OPEN)
+    fleet.until_phase(BreakerState.OPEN)
     fleet.until_condition("UpstreamAvailable", "False BreakerOpen")
     assert (fleet.replicas(), fleet.condition("Paused")) == ({"one": 1}, "False NotPausedOn")
     fleet.watch(pauseOn=["Outage"])

@@ -71,7 +71,7 @@ def test_what_a_paused_workload_remembers_is_readable_by_people() -> None:
     )
 )
 def test_it_is_the_same_once_written_and_read(pause: Pause) -> None:
-    assert Pause.parse(pause.text(), DEPLOYMENT.lever) == pause
+    assert Pause.parse(pause.text(), DEPLOYMENT.control) == pause
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_it_is_the_same_once_written_and_read(pause: Pause) -> None:
 )
 def test_an_annotation_that_somebody_has_damaged_is_named(text: str) -> None:
     with pytest.raises(ValueError, match=f"annotation {PAUSED} cannot be") as raised:
-        Pause.parse(text, DEPLOYMENT.lever)
+        Pause.parse(text, DEPLOYMENT.control)
     words = str(raised.value)
     assert (len(words) <= LINE_MOST, words.isprintable()) == (True, True), "people read it in a condition"
 
@@ -101,7 +101,7 @@ def test_an_annotation_that_somebody_has_damaged_is_named(text: str) -> None:
 @given(st.text() | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(json.dumps))
 def test_no_text_at_all_is_more_than_damage(text: str) -> None:
     try:
-        Pause.parse(text, DEPLOYMENT.lever)
+        Pause.parse(text, DEPLOYMENT.control)
     except ValueError as error:
         assert PAUSED in str(error)  # noqa: PT017  most texts are damaged, and none need be
 
@@ -272,7 +272,7 @@ def test_one_that_an_earlier_operator_wrote_under_another_name_is_a_pause() -> N
 
 def test_who_undoes_a_pause_is_named_in_one_short_line() -> None:
     contested = {"contested": {"times": 2, "at": "1970-01-01T00:15:00Z", "by": "ci\x1b[31m\n" + "a" * 10_000}}
-    contest = Pause.parse(json.dumps(REMEMBERED | contested), DEPLOYMENT.lever).contest
+    contest = Pause.parse(json.dumps(REMEMBERED | contested), DEPLOYMENT.control).contest
     assert contest is not None
     assert (len(contest.by), contest.by.isprintable()) == (128, True)
 

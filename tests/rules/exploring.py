@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from openrouter_guard.rules import admission, evaluation, loss, trial_calls
-from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open
+from openrouter_guard.rules.shared_state import SharedState
 from tests.rules.protocol import LONGEST_S, POLICY, Call, Violation, Worker, World, steps, usable
 
 __all__ = ["Explored", "explore", "roots"]
@@ -134,13 +134,13 @@ def _no_wedge(world: World, worker: Worker) -> None:
     """Whatever was left behind, this worker alone can make a call again."""
     now_s, server = world.now_s + LONGEST_S, world.server
     for _ in range(3):
-        known = loss.recovered(worker.shared or Record(), server, now_s, POLICY) or server
-        server = known and evaluation.settled(known, now_s=now_s, policy=POLICY, by="z")
+        known = loss.recovered(worker.shared or SharedState(), server, now_s, POLICY) or server
+        server = known and evaluation.evaluate(known, now_s=now_s, policy=POLICY, by="z")
         now_s += POLICY.permit_lease_s + 1
-    record = server or Record()
+    record = server or SharedState()
     if admission.block_s(record, now_s) is not None:
         raise Violation(f"{worker.name} may not call though all is long over: {record.breaker}")
-    if record.phase(now_s) is Phase.CLOSED:
+    if record.phase(now_s) is BreakerState.CLOSED:
         return
     given = trial_calls.with_permit(record, "z/1", now_s=now_s, policy=POLICY)
     if given is None:
@@ -182,7 +182,7 @@ def _ranks(world: World) -> dict[int, int]:
     return {epoch: rank for rank, epoch in enumerate(sorted(found))}
 
 
-def _epochs(record: Record) -> tuple[int, int, int]:
+def _epochs(record: SharedState) -> tuple[int, int, int]:
     return record.epoch, record.begun, record.transitions[-1].epoch if record.transitions else 0
 
 
@@ -208,7 +208,7 @@ def _held(owner: str, lease_s: float, world: World) -> Key:
 
 
 def _record_key(
-    record: Record | None, world: World, ranks: dict[int, int], order: dict[str, int] | None = None
+    record: SharedState | None, world: World, ranks: dict[int, int], order: dict[str, int] | None = None
 ) -> Key | None:
     if record is None:
         return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.codec import FIELDS, GUARDS, encode, parse
-from openrouter_guard.rules.shared_state import Record, next_epoch
+from openrouter_guard.rules.shared_state import SharedState, next_epoch
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 
 __all__ = ["BATCH_LIFE_S", "Memory", "Seen"]
@@ -40,7 +40,7 @@ COUNTED = (
 class Seen:
     """The state as it was read; ``record`` is None where there is none."""
 
-    record: Record | None
+    record: SharedState | None
     now_s: float
     raw: Mapping[str, str]
 
@@ -69,7 +69,7 @@ class Memory:
         """All data, as a flush or a failover to an empty replica does."""
         self.fields, self.reporters, self.calls = {}, {}, 0
 
-    def commit(self, seen: Seen, new: Record) -> Record | None:
+    def commit(self, seen: Seen, new: SharedState) -> SharedState | None:
         """Replace the record if nobody changed it since it was read; where there is none, it begins as decided."""
         if any(self.fields.get(name, "") != seen.raw.get(name, "") for name in GUARDS):
             return None
@@ -90,7 +90,7 @@ class Memory:
         self.reporters = {name: row for name, row in self.reporters.items() if row[1] > self.now_s - BATCH_LIFE_S}
         self.reporters[reporter] = (seq, self.now_s)
         self.calls += sum(number for _, number in runs)
-        record = self.read().record or Record()
+        record = self.read().record or SharedState()
         is_late = (
             not isinstance(record.breaker, Closed) or record.legacy_open or (epoch and record.epoch not in (0, epoch))
         )
@@ -100,7 +100,7 @@ class Memory:
         self.fields["live_reporters"] = str(len(live))
         return "late" if is_late else "counted"
 
-    def _count(self, record: Record, reporter: str, epoch: int, runs: Sequence[tuple[str, int]]) -> None:
+    def _count(self, record: SharedState, reporter: str, epoch: int, runs: Sequence[tuple[str, int]]) -> None:
         for kind, number in runs:
             for _ in range(number):
                 record = evaluation.counted(record, SIGNALS[kind], reporter)

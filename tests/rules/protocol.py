@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
 from openrouter_guard.rules import admission, evaluation, loss, trial_calls
-from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.codec import encode, iso, parse
-from openrouter_guard.rules.shared_state import Record, next_epoch
+from openrouter_guard.rules.shared_state import SharedState, next_epoch
 from openrouter_guard.rules.signals import SUCCESS
 from tests.rules.memory import DECISION_LIFE_S, FAILURE
 
@@ -66,7 +66,7 @@ class Worker(NamedTuple):
     """What one process knows, has out, and has not told yet."""
 
     name: str
-    shared: Record | None = None
+    shared: SharedState | None = None
     call: Call | None = None
     verdict: Verdict | None = None
     report: Report | None = None
@@ -78,8 +78,8 @@ class Late(NamedTuple):
     what: str
     who: int
     name: str
-    seen: Record | None
-    new: Record
+    seen: SharedState | None
+    new: SharedState
     sent_s: float
     owner: str = ""
     restores: bool = False
@@ -99,7 +99,7 @@ class World:
     """
 
     now_s: float = START_S
-    server: Record | None = None
+    server: SharedState | None = None
     workers: tuple[Worker, ...] = ()
     late: Late | None = None
     trial: int = 1
@@ -168,18 +168,18 @@ def _looks(world: World, who: int, worker: Worker) -> Steps:
         yield f"{worker.name}: looks, and writes late", replace(seen, late=late)
 
 
-def _current(world: World, worker: Worker) -> Record | None:
-    again = loss.recovered(worker.shared or Record(), world.server, world.now_s, POLICY)
+def _current(world: World, worker: Worker) -> SharedState | None:
+    again = loss.recovered(worker.shared or SharedState(), world.server, world.now_s, POLICY)
     return again or (world.server and _settled(world.server, world.now_s))
 
 
-def _settled(record: Record, now_s: float) -> Record:
-    return evaluation.settled(record, now_s=now_s, policy=POLICY, by="w")
+def _settled(record: SharedState, now_s: float) -> SharedState:
+    return evaluation.evaluate(record, now_s=now_s, policy=POLICY, by="w")
 
 
 def _adopted(world: World, who: int) -> World:
     worker, server = world.workers[who], world.server
-    if loss.recovered(worker.shared or Record(), server, world.now_s, POLICY) is None:
+    if loss.recovered(worker.shared or SharedState(), server, world.now_s, POLICY) is None:
         worker = worker._replace(shared=server)
     held = getattr(server.breaker, "permits", {}) if server else {}
     in_time = world.now_s < world.lost_s + loss.REJOIN_S
@@ -189,10 +189,10 @@ def _adopted(world: World, who: int) -> World:
 
 
 def _begins(world: World, who: int, worker: Worker) -> Steps:
-    view, now_s = _settled(worker.shared or Record(), world.now_s), world.now_s
+    view, now_s = _settled(worker.shared or SharedState(), world.now_s), world.now_s
     if admission.block_s(view, now_s) is not None:
         return
-    if view.phase(now_s) is Phase.CLOSED:
+    if view.phase(now_s) is BreakerState.CLOSED:
         yield f"{worker.name}: begins a call", _with(world, who, worker._replace(call=Call(view.epoch)))
         return
     owner = f"{worker.name}/{world.trial}.{round((now_s - START_S) / STEP_S)}"
@@ -207,8 +207,8 @@ def _begins(world: World, who: int, worker: Worker) -> Steps:
         yield f"{worker.name}: asks for a permit, late", replace(world, late=late)
 
 
-def _known(world: World, worker: Worker) -> Record | None:
-    return loss.recovered(worker.shared or Record(), world.server, world.now_s, POLICY) or world.server
+def _known(world: World, worker: Worker) -> SharedState | None:
+    return loss.recovered(worker.shared or SharedState(), world.server, world.now_s, POLICY) or world.server
 
 
 def _granted(world: World, who: int, owner: str) -> World:
@@ -273,7 +273,7 @@ def _reports(world: World, who: int, worker: Worker, report: Report) -> Steps:
 
 def _counted(world: World, worker: Worker, report: Report) -> World:
     """What the counting script does; ``tests/store/test_memory.py`` holds it to the real one."""
-    record = world.server or Record()
+    record = world.server or SharedState()
     is_late = not isinstance(record.breaker, Closed) or record.legacy_open
     if report.is_counted or is_late or (report.epoch and record.epoch not in (0, report.epoch)):
         return world
@@ -312,7 +312,7 @@ def usable(world: World, late: Late) -> bool:
     return _guards(late.seen) == _guards(world.server)
 
 
-def _guards(record: Record) -> object:
+def _guards(record: SharedState) -> object:
     breaker = record.breaker
     until_s, permits = getattr(breaker, "until_s", 0.0), getattr(breaker, "permits", {})
     return type(breaker), record.epoch, record.legacy_open, until_s, permits
@@ -346,7 +346,7 @@ def _lost(world: World) -> World:
     )
 
 
-def _older_writes(world: World, server: Record) -> Steps:
+def _older_writes(world: World, server: SharedState) -> Steps:
     at = iso(world.now_s)
     well = {"state": "active", "last_check": at, "last_api_call": at, "last_success": at, "consecutive_failures": "0"}
     said = {
@@ -368,7 +368,12 @@ def _with(world: World, who: int, worker: Worker) -> World:
 
 
 def _committed(
-    world: World, who: int, seen: Record | None, new: Record, is_heard: bool = True, restores: bool | None = None
+    world: World,
+    who: int,
+    seen: SharedState | None,
+    new: SharedState,
+    is_heard: bool = True,
+    restores: bool | None = None,
 ) -> World:
     """The world after the server took it; a worker that hears of it knows it."""
     if seen is None or not seen.epoch:
@@ -383,7 +388,7 @@ def _committed(
     return _adopted(after, who) if is_heard else after
 
 
-def _with_counts(new: Record, seen: Record | None, server: Record | None) -> Record:
+def _with_counts(new: SharedState, seen: SharedState | None, server: SharedState | None) -> SharedState:
     """Only what was changed is written: what was counted meanwhile stays."""
     if seen is None or server is None or seen.breaker == server.breaker:
         return new
@@ -396,10 +401,10 @@ def _with_counts(new: Record, seen: Record | None, server: Record | None) -> Rec
 
 def _restores(world: World, worker: Worker) -> bool:
     """What was lost counts again: then a wait that is only to give everybody time for that may end early."""
-    return loss.recovered(worker.shared or Record(), world.server, world.now_s, POLICY) is not None
+    return loss.recovered(worker.shared or SharedState(), world.server, world.now_s, POLICY) is not None
 
 
-def _check(world: World, seen: Record | None, new: Record, *, restores: bool) -> None:
+def _check(world: World, seen: SharedState | None, new: SharedState, *, restores: bool) -> None:
     before, now_s = world.server, world.now_s
     _check_epoch(world, new)
     if before is None:
@@ -414,7 +419,7 @@ def _check(world: World, seen: Record | None, new: Record, *, restores: bool) ->
             raise Violation(f"{counted} failures open the breaker")
 
 
-def _check_epoch(world: World, new: Record) -> None:
+def _check_epoch(world: World, new: SharedState) -> None:
     before = world.server
     if new.epoch < world.top:
         raise Violation(f"the epoch falls from {world.top} to {new.epoch}")

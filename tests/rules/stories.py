@@ -13,7 +13,7 @@ from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.codec import encode, parse
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.rules.trial_reports import Told, reported
 from openrouter_guard.rules.window import Tally
@@ -32,14 +32,14 @@ POLICY = Policy(
 )
 OWNERS = ("wa/1", "wb/1", "wc/1", "wd/1")
 
-Event: TypeAlias = Callable[[Record, float], Record | None]
+Event: TypeAlias = Callable[[SharedState, float], SharedState | None]
 """From the record and the time to the record that follows; None: it stays."""
 Story: TypeAlias = list[tuple[Event, float]]
 """What happens, and the seconds before."""
 
 
-def settle(record: Record, now_s: float) -> Record:
-    return evaluation.settled(record, now_s=now_s, policy=POLICY, by="me")
+def settle(record: SharedState, now_s: float) -> SharedState:
+    return evaluation.evaluate(record, now_s=now_s, policy=POLICY, by="me")
 
 
 def result(signal: Signal, reporter: str) -> Event:
@@ -57,7 +57,7 @@ def trial(signal: Signal, owner: str) -> Event:
 def report(*, is_success: bool) -> Event:
     """Of a call without a permit that took no time."""
 
-    def tell(record: Record, now_s: float) -> Record:
+    def tell(record: SharedState, now_s: float) -> SharedState:
         told = [Told(is_success, record.epoch, now_s)]
         return reported(record, told, now_s=now_s, policy=POLICY, by="http")
 
@@ -65,7 +65,7 @@ def report(*, is_success: bool) -> Event:
 
 
 def older_writer(*, says_open: bool) -> Event:
-    def write(record: Record, now_s: float) -> Record:
+    def write(record: SharedState, now_s: float) -> SharedState:
         return parse(encode(record) | {"circuit_breaker_open": str(says_open).lower()}, now_s)
 
     return write
@@ -87,7 +87,7 @@ def check(state: OpenRouterState, balance: float | None = None) -> Event:
     )
 
 
-def slot(record: Record, now_s: float) -> Record | None:
+def slot(record: SharedState, now_s: float) -> SharedState | None:
     return health_checks.with_check_slot(record, now_s=now_s, slot_s=1, policy=POLICY)
 
 
@@ -99,14 +99,14 @@ def override(kind: OverrideKind, for_s: float) -> Event:
     return lambda record, now_s: transitions.overridden(record, Override(kind, "ann", "a test", now_s + for_s), now_s)
 
 
-def release(record: Record, now_s: float) -> Record:
+def release(record: SharedState, now_s: float) -> SharedState:
     return transitions.released(record, by="ann", now_s=now_s)
 
 
 def seen_lately(failures: int, slow: int) -> Event:
     """Two calls in the window, as the store's script counts them."""
 
-    def count(record: Record, now_s: float) -> Record | None:
+    def count(record: SharedState, now_s: float) -> SharedState | None:
         tally = Tally(int(now_s), 2, failures, slow, ("wa",))
         breaker = record.breaker
         return replace(record, breaker=replace(breaker, window=(tally,))) if isinstance(breaker, Closed) else None
@@ -114,7 +114,7 @@ def seen_lately(failures: int, slow: int) -> Event:
     return count
 
 
-def lose(record: Record, now_s: float) -> Record | None:
+def lose(record: SharedState, now_s: float) -> SharedState | None:
     return recovered(record, None, now_s, POLICY)
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from openrouter_guard.rules import evaluation, health_checks
-from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, HalfOpen, Open, Policy
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
 NOW_S = 100.0
@@ -18,38 +18,38 @@ NO_CREDIT = Signal(Effect.FAILURE, ErrorType.CREDITS_EXHAUSTED, status_code=402)
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
 INVALID, EMPTY = OpenRouterState.API_KEY_INVALID, OpenRouterState.CREDITS_EXHAUSTED
 FINE, DOWN, NO_KEY = OpenRouterState.ACTIVE, OpenRouterState.SERVICE_UNAVAILABLE, OpenRouterState.API_KEY_MISSING
-IN_DOUBT = Record(
+IN_DOUBT = SharedState(
     Closed(1), epoch=7, live_reporters=50, check_wanted_s=95.0, doubted_s=95.0, upstream=Upstream(INVALID)
 )
 
 
-def doubted(record: Record, signal: Signal) -> Record:
+def doubted(record: SharedState, signal: Signal) -> SharedState:
     return health_checks.doubted(record, signal, now_s=NOW_S, policy=POLICY, by="me")
 
 
-def checked(record: Record, found: OpenRouterState) -> Record:
+def checked(record: SharedState, found: OpenRouterState) -> SharedState:
     seen = Upstream(found, checked_s=NOW_S)
     return health_checks.after_check(record, seen, now_s=NOW_S, policy=POLICY, by="service")
 
 
-def settled(record: Record) -> Record:
-    return evaluation.settled(record, now_s=NOW_S, policy=POLICY, by="me")
+def evaluate(record: SharedState) -> SharedState:
+    return evaluation.evaluate(record, now_s=NOW_S, policy=POLICY, by="me")
 
 
 def test_one_refused_key_stops_nobody_and_asks_for_a_check() -> None:
-    after = doubted(Record(Closed(1), epoch=7, live_reporters=50), BAD_KEY)
-    assert (settled(after).phase(NOW_S), after.check_wanted_s) == (Phase.CLOSED, NOW_S)
+    after = doubted(SharedState(Closed(1), epoch=7, live_reporters=50), BAD_KEY)
+    assert (evaluate(after).phase(NOW_S), after.check_wanted_s) == (BreakerState.CLOSED, NOW_S)
     assert health_checks.wants_check(after, now_s=NOW_S, policy=POLICY)
 
 
 @pytest.mark.parametrize("signal", [SUCCESS, TIMEOUT])
 def test_nothing_else_asks_for_one(signal: Signal) -> None:
-    assert doubted(Record(Closed(1)), signal) == Record(Closed(1))
+    assert doubted(SharedState(Closed(1)), signal) == SharedState(Closed(1))
 
 
 @pytest.mark.parametrize("breaker", [Open("error", 90, 110), HalfOpen("error", 90)])
 def test_nor_does_anything_while_calls_are_refused_anyway(breaker: Breaker) -> None:
-    assert doubted(Record(breaker), BAD_KEY) == Record(breaker)
+    assert doubted(SharedState(breaker), BAD_KEY) == SharedState(breaker)
 
 
 def test_many_refused_calls_ask_once() -> None:
@@ -63,10 +63,10 @@ def test_many_refused_calls_ask_once() -> None:
         pytest.param(replace(IN_DOUBT, upstream=Upstream(checked_s=96.0)), False, id="made"),
         pytest.param(replace(IN_DOUBT, check_wanted_s=89.9), False, id="too late to say anything about that call"),
         pytest.param(replace(IN_DOUBT, breaker=Open("error", 90, 99)), False, id="not closed any more"),
-        pytest.param(Record(), False, id="nobody asked"),
+        pytest.param(SharedState(), False, id="nobody asked"),
     ],
 )
-def test_a_check_is_wanted(record: Record, wanted: bool) -> None:
+def test_a_check_is_wanted(record: SharedState, wanted: bool) -> None:
     assert health_checks.wants_check(record, now_s=NOW_S, policy=POLICY) is wanted
 
 
@@ -89,7 +89,7 @@ def test_an_answer_that_comes_late_confirms_nothing(age_s: float) -> None:
 
 
 def test_a_check_on_its_own_opens_nothing() -> None:
-    assert checked(Record(Closed(0)), INVALID).breaker == Closed(0)
+    assert checked(SharedState(Closed(0)), INVALID).breaker == Closed(0)
 
 
 def test_a_key_that_works_was_not_the_reason() -> None:
@@ -97,7 +97,7 @@ def test_a_key_that_works_was_not_the_reason() -> None:
     assert after.upstream.state is DOWN
     # Further calls say again that the key is bad, and are no more right.
     again = replace(after, breaker=Closed(5), live_reporters=0, upstream=replace(after.upstream, state=INVALID))
-    opened = settled(again)
+    opened = evaluate(again)
     assert isinstance(opened.breaker, Open)
     assert (opened.breaker.reason, opened.upstream.state) == ("service_unavailable", DOWN)
 
@@ -112,33 +112,33 @@ def test_a_key_that_works_was_not_the_reason() -> None:
     ],
 )
 def test_a_recent_check_confirms_as_well(found: OpenRouterState, age_s: float, opens: bool) -> None:
-    record = Record(Closed(1), epoch=7, check_found=found, upstream=Upstream(checked_s=NOW_S - age_s))
+    record = SharedState(Closed(1), epoch=7, check_found=found, upstream=Upstream(checked_s=NOW_S - age_s))
     assert isinstance(doubted(record, BAD_KEY).breaker, Open) is opens
 
 
 @pytest.mark.parametrize(
     ("signals", "expected"),
     [
-        pytest.param([NO_CREDIT], Phase.CLOSED, id="one call may be wrong"),
-        pytest.param([NO_CREDIT, NO_CREDIT], Phase.OPEN, id="two are not"),
-        pytest.param([NO_CREDIT, TIMEOUT, NO_CREDIT], Phase.OPEN, id="with another failure between them"),
-        pytest.param([NO_CREDIT, SUCCESS, NO_CREDIT], Phase.CLOSED, id="a call that was paid for is a proof"),
-        pytest.param([BAD_KEY, BAD_KEY], Phase.CLOSED, id="refused keys need a check"),
+        pytest.param([NO_CREDIT], BreakerState.CLOSED, id="one call may be wrong"),
+        pytest.param([NO_CREDIT, NO_CREDIT], BreakerState.OPEN, id="two are not"),
+        pytest.param([NO_CREDIT, TIMEOUT, NO_CREDIT], BreakerState.OPEN, id="with another failure between them"),
+        pytest.param([NO_CREDIT, SUCCESS, NO_CREDIT], BreakerState.CLOSED, id="a call that was paid for is a proof"),
+        pytest.param([BAD_KEY, BAD_KEY], BreakerState.CLOSED, id="refused keys need a check"),
     ],
 )
-def test_two_calls_without_credit_open_for_all(signals: list[Signal], expected: Phase) -> None:
-    record = Record(epoch=7, live_reporters=50)
+def test_two_calls_without_credit_open_for_all(signals: list[Signal], expected: BreakerState) -> None:
+    record = SharedState(epoch=7, live_reporters=50)
     for signal in signals:
         record = evaluation.counted(record, signal, "wa")
-    after = settled(record)
+    after = evaluate(record)
     assert after.phase(NOW_S) is expected
-    assert expected is Phase.CLOSED or getattr(after.breaker, "reason", "") == "credits_exhausted"
+    assert expected is BreakerState.CLOSED or getattr(after.breaker, "reason", "") == "credits_exhausted"
 
 
 def test_a_check_from_before_the_first_refused_call_says_nothing_for_the_key() -> None:
-    record = Record(Closed(4), epoch=7, check_found=FINE, upstream=Upstream(INVALID, checked_s=NOW_S - 5))
+    record = SharedState(Closed(4), epoch=7, check_found=FINE, upstream=Upstream(INVALID, checked_s=NOW_S - 5))
     refused = replace(doubted(record, BAD_KEY), breaker=Closed(5))
-    opened = settled(refused)
+    opened = evaluate(refused)
     assert isinstance(opened.breaker, Open)
     assert (opened.breaker.reason, opened.upstream.state) == ("api_key_invalid", INVALID)
 
@@ -152,7 +152,7 @@ def test_nor_does_one_that_was_asked_before_it_and_answered_after() -> None:
 
 def test_what_anybody_reports_is_no_check() -> None:
     upstream = Upstream(INVALID, last_check_s=NOW_S, checked_s=NOW_S - 61)
-    record = Record(Closed(1), epoch=7, check_found=INVALID, upstream=upstream)
+    record = SharedState(Closed(1), epoch=7, check_found=INVALID, upstream=upstream)
     assert isinstance(doubted(record, BAD_KEY).breaker, Closed)
 
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from openrouter_guard.rules.breaker import (
     Breaker,
+    BreakerState,
     Closed,
     HalfOpen,
     Open,
-    Phase,
     Policy,
     opened,
     phase,
@@ -21,8 +21,8 @@ from openrouter_guard.rules.breaker import (
     with_permit,
     without_permit,
 )
-from openrouter_guard.rules.evaluation import settled
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.evaluation import evaluate
+from openrouter_guard.rules.shared_state import SharedState
 
 NOW_S = 100.0
 LONG_AGO_S = NOW_S - 3_600
@@ -35,14 +35,14 @@ REVOKED = "api_key_invalid"
 @pytest.mark.parametrize(
     ("breaker", "expected"),
     [
-        pytest.param(Closed(), Phase.CLOSED, id="closed"),
-        pytest.param(Closed(failures=99), Phase.CLOSED, id="failures alone do not open it: a commit does"),
-        pytest.param(Open("error", 90, 100.1), Phase.OPEN, id="open until its time"),
-        pytest.param(Open("error", 90, 100.0), Phase.HALF_OPEN, id="half-open by time alone"),
-        pytest.param(HalfOpen("error", 90), Phase.HALF_OPEN, id="half-open as stored"),
+        pytest.param(Closed(), BreakerState.CLOSED, id="closed"),
+        pytest.param(Closed(failures=99), BreakerState.CLOSED, id="failures alone do not open it: a commit does"),
+        pytest.param(Open("error", 90, 100.1), BreakerState.OPEN, id="open until its time"),
+        pytest.param(Open("error", 90, 100.0), BreakerState.HALF_OPEN, id="half-open by time alone"),
+        pytest.param(HalfOpen("error", 90), BreakerState.HALF_OPEN, id="half-open as stored"),
     ],
 )
-def test_the_effective_state_is_what_is_stored_and_the_time(breaker: Breaker, expected: Phase) -> None:
+def test_the_effective_state_is_what_is_stored_and_the_time(breaker: Breaker, expected: BreakerState) -> None:
     assert phase(breaker, NOW_S) is expected
 
 
@@ -66,7 +66,7 @@ def test_the_effective_state_is_what_is_stored_and_the_time(breaker: Breaker, ex
 )
 def test_a_clock_that_was_set_back_makes_nobody_wait_for_it_to_catch_up(before: Breaker, after: Breaker) -> None:
     assert with_clock(before, now_s=NOW_S, policy=POLICY) == after
-    assert settled(Record(breaker=before, epoch=7), now_s=NOW_S, policy=POLICY, by="me").breaker == after
+    assert evaluate(SharedState(breaker=before, epoch=7), now_s=NOW_S, policy=POLICY, by="me").breaker == after
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from openrouter_guard.rules import breaker as breakers
 from openrouter_guard.rules import shared_state
-from openrouter_guard.rules.breaker import Closed, Phase
+from openrouter_guard.rules.breaker import BreakerState, Closed
 from openrouter_guard.rules.override import OverrideKind
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.rules.trial_reports import SPACED_S
 from tests.rules.stories import (
@@ -68,11 +68,11 @@ EVENTS: tuple[Event, ...] = (
 PAUSES_S = (0.0, 5.0, 61.0)
 
 
-class Edge(NamedTuple):
+class LogOnce(NamedTuple):
     """A change of the state that readers see, and what the history calls it."""
 
-    before: Phase
-    after: Phase
+    before: BreakerState
+    after: BreakerState
     why: str
 
 
@@ -87,10 +87,10 @@ def test_the_table_shows_what_a_person_can_do() -> None:
 
 
 @cache
-def made() -> frozenset[Edge]:
+def made() -> frozenset[LogOnce]:
     """Every edge that some story of the events leads over."""
     start = replace(shared_state.fresh(START_S), live_reporters=1)
-    found: set[Edge] = set()
+    found: set[LogOnce] = set()
     known: set[Hashable] = {kind_of(start, START_S)}
     ahead = deque([(start, START_S)])
     while ahead:
@@ -103,7 +103,7 @@ def made() -> frozenset[Edge]:
     return frozenset(found)
 
 
-def steps(record: Record, now_s: float) -> Iterator[tuple[list[Edge], Record, float]]:
+def steps(record: SharedState, now_s: float) -> Iterator[tuple[list[LogOnce], SharedState, float]]:
     for pause_s in PAUSES_S:
         for event in EVENTS:
             at_s = now_s + pause_s
@@ -111,19 +111,19 @@ def steps(record: Record, now_s: float) -> Iterator[tuple[list[Edge], Record, fl
             yield [*by_time(record, now_s, at_s), *by_event(record, after, at_s)], after, at_s
 
 
-def by_time(record: Record, now_s: float, at_s: float) -> Iterator[Edge]:
+def by_time(record: SharedState, now_s: float, at_s: float) -> Iterator[LogOnce]:
     before, after = record.phase(now_s), record.phase(at_s)
     if before is not after:
         has_ended = record.standing(now_s) is not None
-        yield Edge(before, after, "override_ended" if has_ended else "reset_timeout")
+        yield LogOnce(before, after, "override_ended" if has_ended else "reset_timeout")
 
 
-def by_event(before: Record, after: Record, at_s: float) -> Iterator[Edge]:
+def by_event(before: SharedState, after: SharedState, at_s: float) -> Iterator[LogOnce]:
     if before.epoch == after.epoch:
         return
     reason = after.transitions[-1].reason
     why = AN_ERROR_TYPE if reason in {*ErrorType, *OpenRouterState} else reason
-    edge = Edge(before.phase(at_s), after.phase(at_s), why)
+    edge = LogOnce(before.phase(at_s), after.phase(at_s), why)
     if why == "reset_timeout" or (why == "override_ended" and before.standing(at_s) is None):
         # Written down when somebody came; it was so by time alone.
         assert edge.before is edge.after
@@ -131,7 +131,7 @@ def by_event(before: Record, after: Record, at_s: float) -> Iterator[Edge]:
     yield edge
 
 
-def kind_of(record: Record, now_s: float) -> Hashable:
+def kind_of(record: SharedState, now_s: float) -> Hashable:
     """What of a record decides where it can go, without the times themselves."""
     breaker = record.breaker
     return (
@@ -158,17 +158,17 @@ def seen_of(breaker: Closed) -> Hashable:
     return tuple((tally.failures, tally.slow) for tally in breaker.window)
 
 
-def drawn() -> set[Edge]:
+def drawn() -> set[LogOnce]:
     (diagram,) = re.findall(r"```mermaid\n(stateDiagram-v2.*?)```", DOCUMENT, re.DOTALL)
     rows = re.findall(r"^ *(\w+) --> (\w+): (.+)$", diagram, re.MULTILINE)
-    return {Edge(Phase(before), Phase(after), why) for before, after, why in rows}
+    return {LogOnce(BreakerState(before), BreakerState(after), why) for before, after, why in rows}
 
 
-def listed() -> set[Edge]:
+def listed() -> set[LogOnce]:
     rows = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \| ([\w, ]+) \|", DOCUMENT, re.MULTILINE)
     whys = {*OverrideKind, "override_ended"}
     return {
-        Edge(Phase(before), Phase(after), why)
+        LogOnce(BreakerState(before), BreakerState(after), why)
         for why, befores, afters in rows
         if why in whys
         for before in befores.split(", ")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from openrouter_guard.rules.breaker import Policy, threshold
-from openrouter_guard.rules.signals import Effect, Signal, of_status
+from openrouter_guard.rules.signals import Effect, Signal, classify_status
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "breaker.md").read_text()
 THRESHOLDS = re.findall(r"^\| ([\d,]+) \| (\d) \|$", DOCUMENT, re.MULTILINE)
@@ -34,7 +34,7 @@ def test_what_counts(answers: str, says: str) -> None:
         message = next((message for word, message in WORDS.items() if word in answers), "")
         metadata = {"provider_name": "Acme"} if "provider" in answers else {}
         error = {"message": message, "metadata": metadata}
-        found = of_status(int(code), error=error, headers=headers, now_s=0.0)
+        found = classify_status(int(code), error=error, headers=headers, now_s=0.0)
         assert in_words(found) == says, code
 
 

@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from openrouter_guard.rules import admission, evaluation, shared_state, trial_calls
-from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.failure_run import are_enough
 from openrouter_guard.rules.loss import recovered
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal
 from tests.rules.memory import BATCH_LIFE_S, FAILURE, REFUSAL, Memory, Seen
 
-Decide: TypeAlias = Callable[[Record | None, float], Record | None]
+Decide: TypeAlias = Callable[[SharedState | None, float], SharedState | None]
 
 POLICY = Policy(reset_timeout_s=10, max_reset_timeout_s=40, permit_lease_s=15)
 LIMIT = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=20)
@@ -70,8 +70,8 @@ class Worker:
 
     name: str
     drift: float
-    view: Record = field(default_factory=Record)
-    shared: Record | None = None
+    view: SharedState = field(default_factory=SharedState)
+    shared: SharedState | None = None
     seen_s: float = 0.0
     calls: list[Call] = field(default_factory=list)
     ended: list[tuple[int, Signal]] = field(default_factory=list)
@@ -127,7 +127,7 @@ class Fleet(RuleBasedStateMachine):
         now_s = worker.now_s(self.now().now_s)
         if admission.block_s(worker.view, now_s) is not None:
             return
-        if worker.view.phase(now_s) is Phase.CLOSED:
+        if worker.view.phase(now_s) is BreakerState.CLOSED:
             worker.calls.append(Call(worker.view.epoch))
         else:
             owner = f"{worker.name}/{next(self.names)}"
@@ -312,7 +312,7 @@ class Fleet(RuleBasedStateMachine):
         assert admission.block_s(record, now_s) is None or isinstance(record.breaker, Open)
         if isinstance(record.breaker, Open) and now_s < record.breaker.until_s:
             self.memory.now_s = now_s = record.breaker.until_s
-        if record.phase(now_s) is not Phase.CLOSED:
+        if record.phase(now_s) is not BreakerState.CLOSED:
             assert trial_calls.with_permit(record, "new/1", now_s=now_s, policy=POLICY) is not None
 
     # -- how a worker works -------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ class Fleet(RuleBasedStateMachine):
         if new is None or new == seen.record:
             self.adopt(worker, seen)
             return
-        before = self.known(worker, seen.record, seen.now_s) or Record()
+        before = self.known(worker, seen.record, seen.now_s) or SharedState()
         done = self.memory.commit(seen, new)
         if done:
             new = done
@@ -344,7 +344,7 @@ class Fleet(RuleBasedStateMachine):
             # Somebody was faster, or nobody knows: read again, and decide again on that.
             worker.plans.append((decide, None))
 
-    def a_breaker_opens_for_a_reason(self, before: Record, after: Record) -> None:
+    def a_breaker_opens_for_a_reason(self, before: SharedState, after: SharedState) -> None:
         if not isinstance(before.breaker, Closed) or not isinstance(after.breaker, Open):
             return
         is_restored = after.transitions[-1].epoch != after.epoch
@@ -353,42 +353,42 @@ class Fleet(RuleBasedStateMachine):
             assert before.breaker.failures >= POLICY.failure_threshold
             assert len(before.breaker.run) >= min(POLICY.reporters_wanted, before.live_reporters)
 
-    def what_is_open_stays_so_until_its_time(self, before: Record, after: Record, now_s: float) -> None:
+    def what_is_open_stays_so_until_its_time(self, before: SharedState, after: SharedState, now_s: float) -> None:
         if isinstance(before.breaker, Open) and before.breaker.until_s > now_s:
             assert isinstance(after.breaker, Open)
             assert after.breaker.until_s >= before.breaker.until_s
 
     def adopt(self, worker: Worker, seen: Seen) -> None:
-        if recovered(worker.shared or Record(), seen.record, seen.now_s, POLICY) is None:
+        if recovered(worker.shared or SharedState(), seen.record, seen.now_s, POLICY) is None:
             assert seen.record is None or worker.shared is None or seen.record.epoch >= worker.shared.epoch
             worker.shared = seen.record
-        worker.view = self.settled(worker, worker.shared or Record(), seen.now_s)
+        worker.view = self.evaluate(worker, worker.shared or SharedState(), seen.now_s)
         worker.seen_s = seen.now_s
 
-    def current(self, worker: Worker, record: Record | None, now_s: float) -> Record | None:
-        again = recovered(worker.shared or Record(), record, now_s, POLICY)
-        return again or (record and self.settled(worker, record, now_s))
+    def current(self, worker: Worker, record: SharedState | None, now_s: float) -> SharedState | None:
+        again = recovered(worker.shared or SharedState(), record, now_s, POLICY)
+        return again or (record and self.evaluate(worker, record, now_s))
 
-    def settled(self, worker: Worker, record: Record, now_s: float) -> Record:
-        return evaluation.settled(record, now_s=now_s, policy=POLICY, by=worker.name)
+    def evaluate(self, worker: Worker, record: SharedState, now_s: float) -> SharedState:
+        return evaluation.evaluate(record, now_s=now_s, policy=POLICY, by=worker.name)
 
-    def permit(self, worker: Worker, owner: str, record: Record | None, now_s: float) -> Record | None:
+    def permit(self, worker: Worker, owner: str, record: SharedState | None, now_s: float) -> SharedState | None:
         known = self.known(worker, record, now_s)
         if known is not None and owner in getattr(known.breaker, "permits", {}):
             return None
         return known and trial_calls.with_permit(known, owner, now_s=now_s, policy=POLICY)
 
-    def known(self, worker: Worker, record: Record | None, now_s: float) -> Record | None:
-        return recovered(worker.shared or Record(), record, now_s, POLICY) or record
+    def known(self, worker: Worker, record: SharedState | None, now_s: float) -> SharedState | None:
+        return recovered(worker.shared or SharedState(), record, now_s, POLICY) or record
 
-    def renewal(self, worker: Worker, call: Call, record: Record | None, now_s: float) -> Record | None:
+    def renewal(self, worker: Worker, call: Call, record: SharedState | None, now_s: float) -> SharedState | None:
         held = getattr(record.breaker, "permits", {}) if record else {}
         known = self.known(worker, record, now_s)
         if known is None or call.owner not in held:
             return None
         return trial_calls.with_permit(known, call.owner, now_s=now_s, policy=POLICY)
 
-    def granted(self, worker: Worker, record: Record, now_s: float) -> None:
+    def granted(self, worker: Worker, record: SharedState, now_s: float) -> None:
         """The calls that begin, or go on, with the permits that the worker has just been given."""
         out = {call.owner: call for call in worker.calls}
         for owner, until_s in getattr(record.breaker, "permits", {}).items():
@@ -406,12 +406,12 @@ class Fleet(RuleBasedStateMachine):
         if call.owner:
             self.plan(worker, partial(self.verdict, worker, call.owner, signal))
 
-    def limited(self, worker: Worker, record: Record | None, now_s: float) -> Record:
+    def limited(self, worker: Worker, record: SharedState | None, now_s: float) -> SharedState:
         return trial_calls.limited(self.known(worker, record, now_s) or shared_state.fresh(now_s), LIMIT, now_s)
 
     def verdict(
-        self, worker: Worker, owner: str, signal: Signal, record: Record | None, now_s: float
-    ) -> Record | None:
+        self, worker: Worker, owner: str, signal: Signal, record: SharedState | None, now_s: float
+    ) -> SharedState | None:
         known = self.known(worker, record, now_s)
         if known is None:
             return None

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.rules import redaction
-from openrouter_guard.rules.redaction import HIDDEN, remember, secrets_in, without_keys
-from openrouter_guard.rules.signals import of_error_type, of_status
+from openrouter_guard.rules.redaction import HIDDEN, redact, remember, secrets_in
+from openrouter_guard.rules.signals import classify_error_type, classify_status
 from openrouter_guard.settings import FurtherScope, Settings, Tokens
 
 REDIS = "redis://127.0.0.1:6379/0"
@@ -55,7 +55,7 @@ def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     "text", ["{}", "Incorrect key provided: {}.", "({})", "'{}'", "key={}&x=1", "\n{}\n", "ü{}ü"]
 )
 def test_keys_of_any_vendor(secret: str, text: str) -> None:
-    shown = without_keys(text.format(secret))
+    shown = redact(text.format(secret))
     assert HIDDEN in shown
     assert BODY not in shown
     assert secret not in shown
@@ -87,7 +87,7 @@ def test_keys_of_any_vendor(secret: str, text: str) -> None:
     ],
 )
 def test_passwords_in_addresses_and_headers(text: str, expected: str) -> None:
-    assert without_keys(text) == expected
+    assert redact(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -109,19 +109,19 @@ def test_passwords_in_addresses_and_headers(text: str, expected: str) -> None:
     ],
 )
 def test_prose_stays(text: str) -> None:
-    assert without_keys(text) == text
+    assert redact(text) == text
 
 
 @pytest.mark.parametrize("dash", ["%2D", "%2d", "%252D", r"\u002d"])
 @pytest.mark.parametrize("before", ["", "key%3D", "key%20", r"a line\n", r"\u0022"])
 def test_a_key_is_one_in_an_address_and_in_quoted_text_too(dash: str, before: str) -> None:
     for key in (f"sk{dash}or{dash}v1{dash}{BODY}", f"sk{dash}{BODY}", f"hf_{BODY}"):
-        assert without_keys(f"{before}{key}") == f"{before}{HIDDEN}"
+        assert redact(f"{before}{key}") == f"{before}{HIDDEN}"
 
 
 def test_json_stays_json() -> None:
     said = {"error_message": f'{BODY} "Bearer {BODY}" redis://u:{BODY}@h sk-or-v1-{BODY}', "n": [1, "sk-" + BODY]}
-    assert json.loads(without_keys(json.dumps(said)))["n"] == [1, HIDDEN]
+    assert json.loads(redact(json.dumps(said)))["n"] == [1, HIDDEN]
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=8, max_size=60).filter(str.strip))
@@ -132,18 +132,18 @@ def test_the_process_own_secrets_in_each_form(secret: str) -> None:
         return
     remember([secret])
     for form in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]):
-        assert secret not in without_keys(f"<{form}>") or secret in HIDDEN
+        assert secret not in redact(f"<{form}>") or secret in HIDDEN
 
 
 def test_what_was_shown_before_it_was_known_for_a_secret_is_hidden_from_then_on() -> None:
-    assert without_keys("worker correct-horse") == "worker correct-horse"
+    assert redact("worker correct-horse") == "worker correct-horse"
     remember(["correct-horse"])
-    assert without_keys("worker correct-horse") == f"worker {HIDDEN}"
+    assert redact("worker correct-horse") == f"worker {HIDDEN}"
 
 
 def test_a_short_value_is_no_secret_to_look_for() -> None:
     remember(["x", "redis", ""])
-    assert without_keys("the next redis") == "the next redis"
+    assert redact("the next redis") == "the next redis"
 
 
 def test_settings_remember_what_they_hold() -> None:
@@ -160,7 +160,7 @@ def test_settings_remember_what_they_hold() -> None:
         "redis-password-1 plain-api-key-1 management-key-1 reading-token-1 writing-token-1 "
         "https://hooks.example/T0/B0/webhook-path-1 health-password-1 further-key-1 further-management-1"
     )
-    assert set(without_keys(said).split()) == {HIDDEN}
+    assert set(redact(said).split()) == {HIDDEN}
 
 
 def test_the_environment_is_remembered_by_the_names_in_it() -> None:
@@ -176,18 +176,19 @@ def test_the_environment_is_remembered_by_the_names_in_it() -> None:
     }
     Settings.from_env(environ)
     secret = "an-openai-key-1 an-aws-secret-1 a-github-token-1 a-database-password broker-password-1"
-    assert set(without_keys(secret).split()) == {HIDDEN}
+    assert set(redact(secret).split()) == {HIDDEN}
     assert "openai/gpt-4o-mini" not in secrets_in(environ)
-    assert (
-        without_keys("openai/gpt-4o-mini /etc/ssl/private/key.pem") == "openai/gpt-4o-mini /etc/ssl/private/key.pem"
-    )
+    assert redact("openai/gpt-4o-mini /etc/ssl/private/key.pem") == "openai/gpt-4o-mini /etc/ssl/private/key.pem"
 
 
 @pytest.mark.parametrize("before", [0, 190, 195], ids=["whole", "across the end", "at the end"])
 @pytest.mark.parametrize("secret", [f"AIza{BODY}", f"hf_{BODY}", f"redis://u:{BODY}@h"])
 def test_a_message_is_clean_before_it_is_kept(secret: str, before: int) -> None:
     message = "x" * before + " " + secret
-    for signal in (of_status(401, error={"message": message}, now_s=0.0), of_error_type("timeout", message)):
+    for signal in (
+        classify_status(401, error={"message": message}, now_s=0.0),
+        classify_error_type("timeout", message),
+    ):
         assert BODY[:4] not in signal.message
 
 
@@ -213,6 +214,6 @@ FRAGMENTS = """
 def test_the_time_grows_with_the_text_and_no_faster(pieces: list[str]) -> None:
     text = "".join(pieces) * (100_000 // len("".join(pieces)))
     began_s = time.thread_time()
-    without_keys(text)
+    redact(text)
     # What backtracks takes minutes for this.
     assert time.thread_time() - began_s < 2.0

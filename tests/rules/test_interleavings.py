@@ -12,7 +12,7 @@ from openrouter_guard.rules import breaker as breakers
 from openrouter_guard.rules import evaluation, transitions, trial_calls
 from openrouter_guard.rules import failure_run as runs
 from openrouter_guard.rules.breaker import HalfOpen, Policy
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import Signal
 from tests.rules.exploring import explore, roots
 from tests.rules.protocol import Violation, World
@@ -64,7 +64,7 @@ def leases_that_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def whoever_comes_late_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     real = trial_calls.after_trial
 
-    def after_trial(record: Record, signal: Signal, owner: str, *, now_s: float, policy: Policy) -> Record:
+    def after_trial(record: SharedState, signal: Signal, owner: str, *, now_s: float, policy: Policy) -> SharedState:
         if isinstance(record.breaker, HalfOpen):
             record = replace(record, breaker=replace(record.breaker, permits={owner: now_s}))
         return real(record, signal, owner, now_s=now_s, policy=policy)
@@ -73,8 +73,10 @@ def whoever_comes_late_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def epochs_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = transitions.told
-    monkeypatch.setattr(transitions, "told", lambda record, *told: replace(real(record, *told), epoch=record.epoch))
+    real = transitions.append_transition
+    monkeypatch.setattr(
+        transitions, "append_transition", lambda record, *args: replace(real(record, *args), epoch=record.epoch)
+    )
 
 
 def an_older_writer_closes_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,11 +101,11 @@ def one_failure_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_broken_rule_is_found(
-    broken: Callable[[pytest.MonkeyPatch], None], depth: int, told: str, monkeypatch: pytest.MonkeyPatch
+    broken: Callable[[pytest.MonkeyPatch], None], depth: int, append_transition: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin = worlds(older=1)
     broken(monkeypatch)
-    with pytest.raises(Violation, match=told):
+    with pytest.raises(Violation, match=append_transition):
         explore(begin, depth=depth)
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 
 from openrouter_guard.rules import admission, shared_state
-from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
+from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open
 from openrouter_guard.rules.codec import encode, parse
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from tests.rules.stories import POLICY, Story, steps
 
 START_S = 1_800_000_000.0
@@ -29,22 +29,22 @@ def test_of_any_story(story: Story) -> None:
         record = after
 
 
-def every_transition_has_a_new_epoch(before: Record, after: Record) -> None:
+def every_transition_has_a_new_epoch(before: SharedState, after: SharedState) -> None:
     assert after.epoch >= before.epoch
     if type(before.breaker) is not type(after.breaker):
         assert after.epoch > before.epoch
         assert after.transitions[-1].epoch == after.epoch
 
 
-def an_override_holds_until_it_ends_or_another_comes(before: Record, after: Record, now_s: float) -> None:
+def an_override_holds_until_it_ends_or_another_comes(before: SharedState, after: SharedState, now_s: float) -> None:
     standing = before.standing(now_s)
     if standing is not None and after.epoch == before.epoch:
         assert after.override == before.override
-        assert after.phase(now_s) is (Phase.OPEN if standing.is_open else Phase.CLOSED)
+        assert after.phase(now_s) is (BreakerState.OPEN if standing.is_open else BreakerState.CLOSED)
         assert type(after.breaker) is type(before.breaker)
 
 
-def open_until_never_moves_earlier(before: Record, after: Record, now_s: float) -> None:
+def open_until_never_moves_earlier(before: SharedState, after: SharedState, now_s: float) -> None:
     """Only a health check may have a call try before, and then the end stays known."""
     if isinstance(before.breaker, Open) and before.breaker.until_s > now_s:
         if after.transitions[-1:] != before.transitions[-1:] and after.transitions[-1].reason == "check_succeeded":
@@ -61,13 +61,13 @@ def open_until_never_moves_earlier(before: Record, after: Record, now_s: float) 
         assert after.breaker.until_s >= before.breaker.until_s
 
 
-def no_more_permits_than_the_fleet_has(record: Record, now_s: float) -> None:
+def no_more_permits_than_the_fleet_has(record: SharedState, now_s: float) -> None:
     if isinstance(record.breaker, HalfOpen):
         assert sum(until > now_s for until in record.breaker.permits.values()) <= POLICY.permits
         assert len(record.breaker.permits) <= POLICY.permits
 
 
-def it_is_the_same_once_written_and_read(record: Record, now_s: float) -> None:
+def it_is_the_same_once_written_and_read(record: SharedState, now_s: float) -> None:
     read = parse({name: value for name, value in encode(record).items() if value}, now_s)
     assert type(read.breaker) is type(record.breaker)
     assert (read.override, read.fleet, read.legacy_open) == (record.override, record.fleet, None)

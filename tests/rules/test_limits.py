@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from openrouter_guard.rules import evaluation, limits, trial_calls
 from openrouter_guard.rules.admission import block_s
-from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.codec import encode, parse
 from openrouter_guard.rules.health_checks import after_check, with_check_slot
 from openrouter_guard.rules.limits import AGAIN_S, LONG_S, LOOK_S, Limit
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import MAX_WAIT_S, NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.rules.trial_calls import after_trial, holds_permit, with_permit
 
@@ -27,21 +27,21 @@ HOUR_S = 3600.0
 FAILURE = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)
 
 
-def told(record: Record, wait_s: float, by: str = "w1", at_s: float = 0.0) -> Record:
+def told(record: SharedState, wait_s: float, by: str = "w1", at_s: float = 0.0) -> SharedState:
     signal = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, "slow down", 429, wait_s)
     return trial_calls.limited(record, signal, NOW_S + at_s, by=by)
 
 
-def waits_s(record: Record, at_s: float = 0.0) -> float:
+def waits_s(record: SharedState, at_s: float = 0.0) -> float:
     blocked = block_s(record, NOW_S + at_s)
     return blocked[0] if blocked else 0.0
 
 
-def succeeded(record: Record, at_s: float) -> Record:
+def succeeded(record: SharedState, at_s: float) -> SharedState:
     return replace(record, upstream=replace(record.upstream, last_success_s=NOW_S + at_s))
 
 
-FLEET = Record(Closed(), epoch=1, live_reporters=5)
+FLEET = SharedState(Closed(), epoch=1, live_reporters=5)
 AGREED = told(told(FLEET, DAY_S), DAY_S, by="w2")
 """Two of them say that the day is over."""
 
@@ -118,7 +118,7 @@ def test_calls_that_were_under_way_when_it_came_disprove_nothing() -> None:
 
 
 class TestTheServicesOwnCheck:
-    def checked(self, record: Record, wait_s: float = 0.0, state: OpenRouterState | None = None) -> Record:
+    def checked(self, record: SharedState, wait_s: float = 0.0, state: OpenRouterState | None = None) -> SharedState:
         found = Upstream(state or OpenRouterState.RATE_LIMITED, rate_limit_reset_s=NOW_S + wait_s if wait_s else 0.0)
         return after_check(record, found, now_s=NOW_S, policy=POLICY, by="service", reporter="c1")
 
@@ -147,9 +147,9 @@ class TestTheServicesOwnCheck:
 
 class TestALongLimitIsLookedAt:
     DUE_S = NOW_S + LOOK_S
-    LOOKED = with_permit(AGREED, "w3/1", now_s=DUE_S, policy=POLICY) or Record()
+    LOOKED = with_permit(AGREED, "w3/1", now_s=DUE_S, policy=POLICY) or SharedState()
 
-    def after(self, signal: Signal, owner: str = "w3/1") -> Record:
+    def after(self, signal: Signal, owner: str = "w3/1") -> SharedState:
         return after_trial(self.LOOKED, signal, owner, now_s=self.DUE_S + 1, policy=POLICY)
 
     def test_by_nobody_in_the_first_minutes(self) -> None:
@@ -208,14 +208,14 @@ class TestALongLimitIsLookedAt:
         assert looked
         assert with_permit(looked, "w4/1", now_s=self.DUE_S, policy=POLICY) is None
         after = after_trial(looked, SUCCESS, "w3/1", now_s=self.DUE_S, policy=POLICY)
-        assert after.phase(self.DUE_S) is Phase.CLOSED
+        assert after.phase(self.DUE_S) is BreakerState.CLOSED
         assert block_s(after, self.DUE_S) is None
 
     def test_one_that_another_writer_left_is_too(self) -> None:
         stored = replace(FLEET, upstream=Upstream(rate_limit_reset_s=NOW_S + DAY_S))
-        after = evaluation.settled(stored, now_s=NOW_S, policy=POLICY, by="me")
+        after = evaluation.evaluate(stored, now_s=NOW_S, policy=POLICY, by="me")
         assert limits.is_look_due(after, self.DUE_S)
-        assert evaluation.settled(after, now_s=NOW_S + 1, policy=POLICY, by="me") == after
+        assert evaluation.evaluate(after, now_s=NOW_S + 1, policy=POLICY, by="me") == after
 
     def test_the_next_one_begins_anew(self) -> None:
         over_s = DAY_S + 60

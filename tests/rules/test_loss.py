@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 
 from openrouter_guard.rules import breaker as breakers
 from openrouter_guard.rules import shared_state, transitions, trial_calls
-from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.codec import encode, parse
 from openrouter_guard.rules.limits import Limit
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record, Transition, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Transition, Upstream
 from openrouter_guard.rules.signals import SUCCESS, OpenRouterState
 
 NOW_S = 1_800_000_000.0
 POLICY = Policy()
 BEGUN = int(NOW_S * 1000) - 90_000
-OPENED = Transition(BEGUN + 1, Phase.CLOSED, Phase.OPEN, "timeout", "wa", NOW_S - 60)
+OPENED = Transition(BEGUN + 1, BreakerState.CLOSED, BreakerState.OPEN, "timeout", "wa", NOW_S - 60)
 
 soon = st.integers(1, 900_000_000).map(lambda micros: round(NOW_S + micros / 1e6, 6))
 soon_look = st.integers(1, 100).map(lambda seconds: NOW_S + seconds)
@@ -42,10 +42,10 @@ upstreams = st.builds(
 
 
 @st.composite
-def states(draw: st.DrawFn, begun: int) -> Record:
+def states(draw: st.DrawFn, begun: int) -> SharedState:
     breaker = draw(breakers_)
     told = () if draw(st.booleans()) and isinstance(breaker, Closed) else (replace(OPENED, epoch=begun + 1),)
-    return Record(
+    return SharedState(
         breaker,
         begun + draw(st.integers(1, 5)),
         draw(upstreams),
@@ -61,13 +61,13 @@ def states(draw: st.DrawFn, begun: int) -> Record:
     )
 
 
-def written(record: Record) -> Record:
+def written(record: SharedState) -> SharedState:
     """As it is read once it was committed."""
     kept = {name: value for name, value in encode(record).items() if value}
     return parse(kept | {"version": str(record.version + 1)}, NOW_S)
 
 
-def deadlines(record: Record) -> dict[str, float]:
+def deadlines(record: SharedState) -> dict[str, float]:
     """Every time of the record that lies ahead, by its path: what a loss must not take away."""
     found: dict[str, float] = {}
 
@@ -86,7 +86,7 @@ def deadlines(record: Record) -> dict[str, float]:
 
 
 @given(states(BEGUN))
-def test_every_deadline_that_is_known_comes_back_after_a_loss(known: Record) -> None:
+def test_every_deadline_that_is_known_comes_back_after_a_loss(known: SharedState) -> None:
     again = recovered(known, None, NOW_S, POLICY)
     if again is None:
         assert not {path for path in deadlines(known) if "breaker" in path or "override" in path or "reset" in path}
@@ -96,7 +96,7 @@ def test_every_deadline_that_is_known_comes_back_after_a_loss(known: Record) -> 
 
 
 @given(states(BEGUN))
-def test_so_it_does_where_somebody_who_knew_nothing_was_faster(known: Record) -> None:
+def test_so_it_does_where_somebody_who_knew_nothing_was_faster(known: SharedState) -> None:
     began = replace(shared_state.fresh(NOW_S), begun=int(NOW_S * 1000), version=1)
     joined = recovered(known, began, NOW_S, POLICY)
     back = deadlines(written(joined)) if joined else {}
@@ -104,7 +104,7 @@ def test_so_it_does_where_somebody_who_knew_nothing_was_faster(known: Record) ->
 
 
 @given(states(BEGUN), states(BEGUN + 50_000) | states(BEGUN))
-def test_who_has_joined_what_it_knows_has_nothing_to_add(known: Record, seen: Record) -> None:
+def test_who_has_joined_what_it_knows_has_nothing_to_add(known: SharedState, seen: SharedState) -> None:
     joined = recovered(known, seen, NOW_S, POLICY)
     assume(joined is not None)
     assert joined is not None
@@ -114,7 +114,7 @@ def test_who_has_joined_what_it_knows_has_nothing_to_add(known: Record, seen: Re
 
 
 @given(states(BEGUN), states(BEGUN + 50_000), states(BEGUN + 70_000))
-def test_two_who_know_different_things_come_to_rest(one: Record, other: Record, seen: Record) -> None:
+def test_two_who_know_different_things_come_to_rest(one: SharedState, other: SharedState, seen: SharedState) -> None:
     changes = 0
     for known in (one, other, one, other):
         joined = recovered(known, seen, NOW_S, POLICY)
@@ -124,7 +124,7 @@ def test_two_who_know_different_things_come_to_rest(one: Record, other: Record, 
 
 
 @given(states(BEGUN))
-def test_what_came_of_a_state_stands(known: Record) -> None:
+def test_what_came_of_a_state_stands(known: SharedState) -> None:
     assert recovered(known, replace(known, version=known.version + 1), NOW_S, POLICY) is None
     for said in (None, True, False):
         same = replace(known, legacy_open=said)
@@ -133,7 +133,7 @@ def test_what_came_of_a_state_stands(known: Record) -> None:
 
 
 @given(states(BEGUN), st.floats(1e-9, 4e-7))
-def test_what_is_written_is_no_loss_though_times_are_known_more_exactly(known: Record, more_s: float) -> None:
+def test_what_is_written_is_no_loss_though_times_are_known_more_exactly(known: SharedState, more_s: float) -> None:
     breaker = known.breaker
     if isinstance(breaker, Closed):
         breaker = replace(breaker, since_s=breaker.since_s and breaker.since_s + more_s)
@@ -148,7 +148,7 @@ def test_what_is_written_is_no_loss_though_times_are_known_more_exactly(known: R
 
 
 @given(states(BEGUN))
-def test_nobody_is_given_a_permit_until_all_who_hold_one_have_told(known: Record) -> None:
+def test_nobody_is_given_a_permit_until_all_who_hold_one_have_told(known: SharedState) -> None:
     again = recovered(known, None, NOW_S, POLICY)
     assume(again is not None and not isinstance(again.breaker, Closed) and again.override is None)
     assert again is not None
@@ -159,7 +159,7 @@ def test_nobody_is_given_a_permit_until_all_who_hold_one_have_told(known: Record
 
 
 UNTIL_S = NOW_S + 60
-HALF_OPEN = Record(HalfOpen("timeout", NOW_S - 60), BEGUN + 2, transitions=(OPENED,), begun=BEGUN, version=4)
+HALF_OPEN = SharedState(HalfOpen("timeout", NOW_S - 60), BEGUN + 2, transitions=(OPENED,), begun=BEGUN, version=4)
 OPEN = replace(HALF_OPEN, breaker=Open("timeout", NOW_S - 60, UNTIL_S))
 
 
@@ -177,7 +177,7 @@ def test_a_permit_of_before_the_loss_takes_the_place_that_was_kept_for_it() -> N
     )
 
 
-def damaged(**changes: object) -> Callable[[Record], Record]:
+def damaged(**changes: object) -> Callable[[SharedState], SharedState]:
     return lambda record: replace(record, **changes)  # type: ignore[arg-type]
 
 
@@ -192,11 +192,11 @@ def damaged(**changes: object) -> Callable[[Record], Record]:
         pytest.param(damaged(version=0), id="the version"),
     ],
 )
-def test_what_somebody_damaged_is_mended_by_who_knows_it(damage: Callable[[Record], Record]) -> None:
+def test_what_somebody_damaged_is_mended_by_who_knows_it(damage: Callable[[SharedState], SharedState]) -> None:
     seen = damage(OPEN)
     after = recovered(OPEN, seen, NOW_S, POLICY) or seen
-    assert after.phase(NOW_S) is Phase.OPEN
-    assert breakers.phase(after.breaker, NOW_S + 59) is Phase.OPEN
+    assert after.phase(NOW_S) is BreakerState.OPEN
+    assert breakers.phase(after.breaker, NOW_S + 59) is BreakerState.OPEN
 
 
 def test_an_override_that_a_person_ended_after_the_loss_stays_ended() -> None:
@@ -210,12 +210,12 @@ def test_an_override_that_a_person_ended_after_the_loss_stays_ended() -> None:
 
 
 def test_who_joins_a_half_open_breaker_to_an_older_one_keeps_room_for_the_permits_of_others() -> None:
-    halved = Transition(BEGUN + 2, Phase.OPEN, Phase.HALF_OPEN, "reset_timeout", "wa/1", NOW_S - 5)
+    halved = Transition(BEGUN + 2, BreakerState.OPEN, BreakerState.HALF_OPEN, "reset_timeout", "wa/1", NOW_S - 5)
     waiting = Open("timeout", NOW_S - 60, NOW_S + 3)
     trying = HalfOpen("timeout", NOW_S - 60, permits={"wa/1": NOW_S + 10})
     # A worker that had not seen the first trial call has written back that it waits; then the caller tells of it.
-    seen = Record(waiting, BEGUN + 80_000, transitions=(OPENED,), begun=BEGUN + 80_000, version=1)
-    known = Record(trying, BEGUN + 2, transitions=(OPENED, halved), begun=BEGUN, version=4)
+    seen = SharedState(waiting, BEGUN + 80_000, transitions=(OPENED,), begun=BEGUN + 80_000, version=1)
+    known = SharedState(trying, BEGUN + 2, transitions=(OPENED, halved), begun=BEGUN, version=4)
     joined = recovered(known, seen, NOW_S, POLICY)
     assert joined is not None
     assert trial_calls.with_permit(joined, "wc/1", now_s=NOW_S + 1, policy=POLICY) is None

@@ -21,13 +21,13 @@ from openrouter_guard.rules.models import (
     parse,
     run_of,
 )
-from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, ErrorType, Signal
+from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal, SignalScope
 
 NOW_S = 1_000.0
 POLICY = Policy(failure_threshold=5, cooldown_s=5, max_cooldown_s=60)
-DOWN = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE, about=About.MODEL)
-FULL = Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, wait_s=9.0, about=About.MODEL)
-CAPPED = Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, wait_s=3_600.0, about=About.FREE_MODELS)
+DOWN = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE, about=SignalScope.MODEL)
+FULL = Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, wait_s=9.0, about=SignalScope.MODEL)
+CAPPED = Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, wait_s=3_600.0, about=SignalScope.FREE_MODELS)
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
 FINE = Model(seen_s=NOW_S)
 MANY = {str(number): FINE for number in range(models.FINE_KEPT)}
@@ -61,7 +61,7 @@ def after(signals: list[Signal], model: str = "a") -> Models:
         pytest.param([DOWN] * 4 + [SUCCESS] + [DOWN] * 4, None, id="a success ends the run"),
         pytest.param([TIMEOUT] * 9, None, id="what names no provider is the fleet's business"),
         pytest.param([FULL], 9, id="a provider's full pool, as long as it says"),
-        pytest.param([Signal(Effect.NEUTRAL, about=About.MODEL)], 5, id="or a moment, where it does not"),
+        pytest.param([Signal(Effect.NEUTRAL, about=SignalScope.MODEL)], 5, id="or a moment, where it does not"),
         pytest.param([FULL, SUCCESS], 9, id="a call that was under way takes no wait back"),
         pytest.param([NEUTRAL], None, id="the caller's own mistake"),
     ],

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from openrouter_guard.rules import admission, evaluation, health_checks, transitions, trial_calls
-from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.codec import encode, parse
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record, Transition, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Transition, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
 NOW_S = 1_800_000_000.0
@@ -22,22 +22,23 @@ TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
 OPEN = Open("timeout", SINCE_S, until_s=UNTIL_S)
 
 
-def forced(kind: OverrideKind, breaker: Breaker = Closed(), **changes: object) -> Record:
-    record = Record(breaker, epoch=7, live_reporters=1, **changes)  # type: ignore[arg-type]
+def forced(kind: OverrideKind, breaker: Breaker = Closed(), **changes: object) -> SharedState:
+    record = SharedState(breaker, epoch=7, live_reporters=1, **changes)  # type: ignore[arg-type]
     return transitions.overridden(record, Override(kind, "ann", "maintenance", END_S), NOW_S)
 
 
-def settled(record: Record, now_s: float = NOW_S) -> Record:
-    return evaluation.settled(record, now_s=now_s, policy=POLICY, by="me")
+def evaluate(record: SharedState, now_s: float = NOW_S) -> SharedState:
+    return evaluation.evaluate(record, now_s=now_s, policy=POLICY, by="me")
 
 
 @pytest.mark.parametrize("breaker", [Closed(), OPEN, HalfOpen("timeout", SINCE_S)])
 @pytest.mark.parametrize(
-    ("kind", "phase"), [(FORCED_OPEN, Phase.OPEN), (FORCED_CLOSED, Phase.CLOSED), (DISABLED, Phase.CLOSED)]
+    ("kind", "phase"),
+    [(FORCED_OPEN, BreakerState.OPEN), (FORCED_CLOSED, BreakerState.CLOSED), (DISABLED, BreakerState.CLOSED)],
 )
-def test_it_holds_whatever_the_breaker_says(breaker: Breaker, kind: OverrideKind, phase: Phase) -> None:
+def test_it_holds_whatever_the_breaker_says(breaker: Breaker, kind: OverrideKind, phase: BreakerState) -> None:
     record = forced(kind, breaker)
-    assert settled(record) == record
+    assert evaluate(record) == record
     assert record.phase(END_S - 0.1) is phase
     expected = (60.0, "forced_open") if kind is FORCED_OPEN else None
     assert admission.block_s(record, NOW_S) == expected
@@ -46,7 +47,9 @@ def test_it_holds_whatever_the_breaker_says(breaker: Breaker, kind: OverrideKind
 
 
 def test_the_history_says_who_and_why_not() -> None:
-    assert forced(FORCED_OPEN).transitions == (Transition(8, Phase.CLOSED, Phase.OPEN, "forced_open", "ann", NOW_S),)
+    assert forced(FORCED_OPEN).transitions == (
+        Transition(8, BreakerState.CLOSED, BreakerState.OPEN, "forced_open", "ann", NOW_S),
+    )
 
 
 def test_the_newest_wins() -> None:
@@ -59,7 +62,7 @@ def test_the_newest_wins() -> None:
     "breaker", [Closed(9), Open("timeout", SINCE_S, until_s=UNTIL_S), HalfOpen("timeout", SINCE_S)]
 )
 def test_it_ends_by_itself_and_the_breaker_goes_on(kind: OverrideKind, breaker: Breaker) -> None:
-    ended = settled(forced(kind, breaker), now_s=END_S)
+    ended = evaluate(forced(kind, breaker), now_s=END_S)
     assert ended.override is None
     assert ended.epoch == 9
     assert ended.transitions[-1].reason == "override_ended"
@@ -68,14 +71,14 @@ def test_it_ends_by_itself_and_the_breaker_goes_on(kind: OverrideKind, breaker: 
 
 def test_those_who_were_refused_come_back_little_by_little() -> None:
     waiting = replace(forced(FORCED_OPEN), fleet=100)
-    ended = settled(waiting, now_s=END_S)
+    ended = evaluate(waiting, now_s=END_S)
     assert admission.admitted_share(ended, now_s=END_S, policy=POLICY) == 0.02
 
 
 def test_a_person_may_end_it_earlier() -> None:
     ended = transitions.released(forced(FORCED_OPEN), by="bob", now_s=NOW_S)
-    assert (ended.phase(NOW_S), ended.transitions[-1].by) == (Phase.CLOSED, "bob")
-    assert transitions.released(Record(), by="bob", now_s=NOW_S) == Record()
+    assert (ended.phase(NOW_S), ended.transitions[-1].by) == (BreakerState.CLOSED, "bob")
+    assert transitions.released(SharedState(), by="bob", now_s=NOW_S) == SharedState()
 
 
 @pytest.mark.parametrize("kind", OverrideKind)
@@ -89,7 +92,7 @@ def test_meanwhile_nothing_moves_the_breaker(kind: OverrideKind) -> None:
     checked = health_checks.after_check(forced(kind, OPEN), found, now_s=NOW_S, policy=POLICY, by="service")
     assert (checked.breaker, checked.upstream.state) == (OPEN, found.state)
     tripped = forced(kind, Closed(9, refusals=9))
-    assert settled(tripped) == tripped
+    assert evaluate(tripped) == tripped
 
 
 @pytest.mark.parametrize(("kind", "counts"), [(FORCED_OPEN, False), (FORCED_CLOSED, True), (DISABLED, False)])
@@ -111,7 +114,7 @@ def test_what_an_older_writer_makes_of_the_flag_is_written_back(
 ) -> None:
     record = forced(kind, breaker)
     read = parse(encode(record) | {"circuit_breaker_open": str(says_open).lower()}, NOW_S)
-    assert encode(settled(read)) == encode(record)
+    assert encode(evaluate(read)) == encode(record)
 
 
 def test_what_redis_lost_is_committed_again_until_it_ends() -> None:

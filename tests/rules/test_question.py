@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrouter_guard.rules import evaluation
-from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Closed, Open, Policy
 from openrouter_guard.rules.codec import encode, parse
-from openrouter_guard.rules.evaluation import settled
+from openrouter_guard.rules.evaluation import evaluate
 from openrouter_guard.rules.question import ANSWER_S, NEVER, NOTHING, Acquittal, Evidence, Question, Verdict, verdict
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 
 NOW_S = 1e9
@@ -21,27 +21,27 @@ FAILURE = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)
 POLICY = Policy(jitter=0)
 
 
-def settle(record: Record, at_s: float = NOW_S) -> Record:
-    return settled(record, now_s=at_s, policy=POLICY, by="me")
+def settle(record: SharedState, at_s: float = NOW_S) -> SharedState:
+    return evaluate(record, now_s=at_s, policy=POLICY, by="me")
 
 
 def failed(
-    times: int, *, at_s: float = NOW_S, took_s: float = 1.0, record: Record | None = None, live: int = 200
-) -> Record:
+    times: int, *, at_s: float = NOW_S, took_s: float = 1.0, record: SharedState | None = None, live: int = 200
+) -> SharedState:
     """The record after so many failures of as many reporters."""
-    record = record or Record(epoch=7, live_reporters=live)
+    record = record or SharedState(epoch=7, live_reporters=live)
     for number in range(times):
         record = evaluation.counted(record, FAILURE, f"w{number}", began_s=at_s - took_s, ended_s=at_s)
     return record
 
 
-def asked(record: Record) -> Question:
+def asked(record: SharedState) -> Question:
     assert isinstance(record.breaker, Closed)
     assert record.breaker.question is not None
     return record.breaker.question
 
 
-def answered(record: Record, answers: int) -> Record:
+def answered(record: SharedState, answers: int) -> SharedState:
     """The record whose question has so many answers."""
     assert isinstance(record.breaker, Closed)
     question = replace(asked(record), answers=answers)
@@ -116,20 +116,20 @@ class TestAsking:
         assert question == Question(round(NOW_S * 1e3), NOW_S, NOW_S - 1, 1.0, NOW_S)
 
     def test_nobody_is_asked_where_nobody_says_when_the_calls_began(self) -> None:
-        record = Record(epoch=7, live_reporters=3)
+        record = SharedState(epoch=7, live_reporters=3)
         for number in range(5):
             record = evaluation.counted(record, FAILURE, f"w{number}")
-        assert settle(record).phase(NOW_S) is Phase.OPEN
+        assert settle(record).phase(NOW_S) is BreakerState.OPEN
 
     def test_nor_on_probation_nor_about_an_account_that_is_empty(self) -> None:
         refused = Signal(Effect.FAILURE, ErrorType.CREDITS_EXHAUSTED)
-        record = Record(Closed(on_probation=True), epoch=7, live_reporters=3)
-        assert settle(failed(1, record=record)).phase(NOW_S) is Phase.OPEN
+        record = SharedState(Closed(on_probation=True), epoch=7, live_reporters=3)
+        assert settle(failed(1, record=record)).phase(NOW_S) is BreakerState.OPEN
         for number in range(2):
             record = evaluation.counted(
-                Record(epoch=7, live_reporters=1) if not number else record, refused, "wa", began_s=1, ended_s=2
+                SharedState(epoch=7, live_reporters=1) if not number else record, refused, "wa", began_s=1, ended_s=2
             )
-        assert settle(record).phase(NOW_S) is Phase.OPEN
+        assert settle(record).phase(NOW_S) is BreakerState.OPEN
 
     def test_is_about_the_calls_of_the_last_acquittal_too(self) -> None:
         recent = replace(failed(5), acquittal=Acquittal(NOW_S - 4.9, NOW_S - 4.9))
@@ -146,9 +146,9 @@ class TestAQuestionThatIsOut:
     asked = settle(failed(5))
 
     @pytest.mark.parametrize(
-        ("passed_s", "expected"), [(0.0, Phase.CLOSED), (0.24, Phase.CLOSED), (0.25, Phase.OPEN)]
+        ("passed_s", "expected"), [(0.0, BreakerState.CLOSED), (0.24, BreakerState.CLOSED), (0.25, BreakerState.OPEN)]
     )
-    def test_is_decided_after_a_quarter_of_a_second(self, passed_s: float, expected: Phase) -> None:
+    def test_is_decided_after_a_quarter_of_a_second(self, passed_s: float, expected: BreakerState) -> None:
         assert settle(self.asked, NOW_S + passed_s).phase(NOW_S + passed_s) is expected
 
     def test_opens_for_what_the_calls_failed_of_and_no_later_than_a_run_alone_would_by_that(self) -> None:
@@ -157,7 +157,7 @@ class TestAQuestionThatIsOut:
         assert (after.breaker.failures, after.breaker.opened_at_s) == (5, NOW_S + 0.3)
 
     def test_waits_for_no_clock_that_was_set_back(self) -> None:
-        assert settle(self.asked, NOW_S - 30).phase(NOW_S - 30) is Phase.OPEN
+        assert settle(self.asked, NOW_S - 30).phase(NOW_S - 30) is BreakerState.OPEN
 
     def test_acquits(self) -> None:
         after = settle(answered(self.asked, 20), NOW_S + 0.3)
@@ -191,7 +191,7 @@ class TestAQuestionThatIsOut:
             looping = evaluation.counted(looping, FAILURE, "w0", began_s=NOW_S, ended_s=NOW_S + 0.1)
         # One more of that reporter counts: six.
         assert settle(answered(looping, 24), NOW_S + 0.3).breaker == Closed()
-        assert settle(answered(looping, 6), NOW_S + 0.3).phase(NOW_S + 0.3) is Phase.OPEN
+        assert settle(answered(looping, 6), NOW_S + 0.3).phase(NOW_S + 0.3) is BreakerState.OPEN
 
     def test_is_read_as_it_was_written(self) -> None:
         record = answered(replace(self.asked, acquittal=Acquittal(NOW_S - 9, NOW_S - 10.5)), 12)
@@ -262,7 +262,7 @@ ends = st.lists(
 def test_nothing_opens_before_a_run_of_failures_alone_would(
     story: list[tuple[bool, str, float, float]], answers: list[int], rate: float
 ) -> None:
-    ours = plain = Record(epoch=7, live_reporters=4, calls_per_minute=rate)
+    ours = plain = SharedState(epoch=7, live_reporters=4, calls_per_minute=rate)
     at_s, has_opened = NOW_S, False
     for (fails, reporter, pause_s, took_s), answer in zip(story, answers, strict=False):
         at_s += pause_s
@@ -281,7 +281,7 @@ def test_nothing_opens_before_a_run_of_failures_alone_would(
 def test_where_nobody_answers_it_opens_a_quarter_of_a_second_later(
     story: list[tuple[bool, str, float, float]],
 ) -> None:
-    ours = plain = Record(epoch=7, live_reporters=4)
+    ours = plain = SharedState(epoch=7, live_reporters=4)
     at_s = NOW_S
     for fails, reporter, pause_s, took_s in story:
         at_s += pause_s

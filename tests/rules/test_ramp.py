@@ -13,26 +13,26 @@ from hypothesis import strategies as st
 
 from openrouter_guard.rules.admission import admitted_share, model_ramp, ramp
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Policy
-from openrouter_guard.rules.evaluation import settled
+from openrouter_guard.rules.evaluation import evaluate
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.question import Evidence
 from openrouter_guard.rules.ramp import LASTS_CALLS, Ramp
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.rules.trial_calls import after_trial, limited, with_permit
 
 POLICY = Policy(permits=2, ramp_s=30)
 CLOSED = Closed(since_s=100, call_s=4)
-RECORD = Record(CLOSED, epoch=1, live_reporters=5, fleet=5, calls_per_minute=300)
+RECORD = SharedState(CLOSED, epoch=1, live_reporters=5, fleet=5, calls_per_minute=300)
 OVER_S = 100 + LASTS_CALLS * 4
 LIMIT = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=30)
 
 
-def share(record: Record, now_s: float) -> float:
+def share(record: SharedState, now_s: float) -> float:
     return admitted_share(record, now_s=now_s, policy=POLICY)
 
 
-def going(record: Record, now_s: float) -> Ramp:
+def going(record: SharedState, now_s: float) -> Ramp:
     found = ramp(record, now_s=now_s, policy=POLICY)
     assert found is not None
     return found
@@ -75,14 +75,14 @@ def test_a_short_trial_call_tells_little_where_the_fleet_is_busy() -> None:
 @pytest.mark.parametrize(
     "record",
     [
-        pytest.param(Record(Closed(), live_reporters=100), id="the breaker never was open"),
-        pytest.param(Record(CLOSED, live_reporters=2, fleet=2), id="two workers are no stampede"),
-        pytest.param(Record(CLOSED), id="nobody knows of a fleet"),
-        pytest.param(Record(Open("error", 90, 110), live_reporters=100), id="open"),
-        pytest.param(Record(HalfOpen("error", 90), live_reporters=100), id="half-open: permits decide"),
+        pytest.param(SharedState(Closed(), live_reporters=100), id="the breaker never was open"),
+        pytest.param(SharedState(CLOSED, live_reporters=2, fleet=2), id="two workers are no stampede"),
+        pytest.param(SharedState(CLOSED), id="nobody knows of a fleet"),
+        pytest.param(SharedState(Open("error", 90, 110), live_reporters=100), id="open"),
+        pytest.param(SharedState(HalfOpen("error", 90), live_reporters=100), id="half-open: permits decide"),
     ],
 )
-def test_where_nobody_is_held_back_there_is_no_ramp(record: Record) -> None:
+def test_where_nobody_is_held_back_there_is_no_ramp(record: SharedState) -> None:
     assert ramp(record, now_s=100, policy=POLICY) is None
     assert share(record, 100) == 1.0
 
@@ -127,7 +127,7 @@ class TestProbation:
 
     def test_the_first_success_begins_it(self) -> None:
         seen = replace(self.record, upstream=Upstream(last_success_s=104))
-        after = settled(seen, now_s=105, policy=POLICY, by="me")
+        after = evaluate(seen, now_s=105, policy=POLICY, by="me")
         assert share(after, 105) == pytest.approx(0.1)
         assert share(after, 111) == 1.0
 
@@ -169,13 +169,13 @@ class TestRateLimit:
 
     def test_the_first_success_begins_the_ramp(self) -> None:
         seen = replace(self.told, upstream=replace(self.told.upstream, last_success_s=1_033.0))
-        after = settled(seen, now_s=1_034, policy=POLICY, by="me")
+        after = evaluate(seen, now_s=1_034, policy=POLICY, by="me")
         assert share(after, 1_034.0) < share(after, 1_036.0) < 1
         assert share(after, 1_034.0 + LASTS_CALLS * 5) == 1.0
 
     def test_one_of_before_does_not(self) -> None:
         seen = replace(self.told, upstream=replace(self.told.upstream, last_success_s=1_029.0))
-        assert settled(seen, now_s=1_034, policy=POLICY, by="me") == seen
+        assert evaluate(seen, now_s=1_034, policy=POLICY, by="me") == seen
 
     def test_where_no_success_is_ever_told_it_begins_by_itself(self) -> None:
         assert share(self.told, 1_059.9) == pytest.approx(2 / 25)
@@ -184,7 +184,7 @@ class TestRateLimit:
 
     def test_one_long_after_it_holds_nobody_back(self) -> None:
         seen = replace(self.told, upstream=replace(self.told.upstream, last_success_s=5_000.0))
-        after = settled(seen, now_s=5_001, policy=POLICY, by="me")
+        after = evaluate(seen, now_s=5_001, policy=POLICY, by="me")
         assert isinstance(after.breaker, Closed)
         assert after.breaker.held_until_s == 0
         assert share(after, 5_001) == 1.0
@@ -197,7 +197,7 @@ class TestRateLimit:
 
 
 def test_the_trial_call_that_closes_the_breaker_says_how_long_a_call_takes() -> None:
-    half_open = with_permit(Record(HalfOpen("error", 90)), "a", now_s=100, policy=POLICY)
+    half_open = with_permit(SharedState(HalfOpen("error", 90)), "a", now_s=100, policy=POLICY)
     assert half_open is not None
     closed = after_trial(half_open, SUCCESS, "a", now_s=107.1, policy=POLICY, took_s=7.1)
     assert closed.breaker == Closed(since_s=107.1, call_s=7.1, trips=1)
@@ -205,12 +205,12 @@ def test_the_trial_call_that_closes_the_breaker_says_how_long_a_call_takes() -> 
 
 @pytest.mark.parametrize("breaker", [Open("error", 90, 110), HalfOpen("error", 90)])
 def test_permits_decide_until_it_is_closed(breaker: Breaker) -> None:
-    assert share(Record(breaker, fleet=100), 100.0) == 1.0
+    assert share(SharedState(breaker, fleet=100), 100.0) == 1.0
 
 
 def test_the_fleet_is_as_large_as_when_it_was_stopped() -> None:
-    record = Record(Closed(5, frozenset("abc")), epoch=7, live_reporters=40)
-    assert settled(record, now_s=100, policy=POLICY, by="me").fleet == 40
+    record = SharedState(Closed(5, frozenset("abc")), epoch=7, live_reporters=40)
+    assert evaluate(record, now_s=100, policy=POLICY, by="me").fleet == 40
 
 
 times_s = st.floats(100, 160)

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from openrouter_guard.rules import health_checks
-from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, HalfOpen, Open, Policy
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 
 NOW_S = 100.0
@@ -22,17 +22,17 @@ GOOD = OpenRouterState.ACTIVE
 @pytest.mark.parametrize(
     ("record", "due"),
     [
-        pytest.param(Record(OPEN), True, id="open"),
-        pytest.param(Record(Open("error", 70, 100)), False, id="once its time is over trial calls tell more"),
-        pytest.param(Record(OPEN, check_slot_s=100.1), False, id="somebody has the slot: one a minute"),
-        pytest.param(Record(OPEN, upstream=Upstream(rate_limit_reset_s=101)), False, id="we are rate limited"),
-        pytest.param(Record(HalfOpen("error", 70)), False, id="half-open"),
-        pytest.param(Record(Closed()), False, id="closed"),
+        pytest.param(SharedState(OPEN), True, id="open"),
+        pytest.param(SharedState(Open("error", 70, 100)), False, id="once its time is over trial calls tell more"),
+        pytest.param(SharedState(OPEN, check_slot_s=100.1), False, id="somebody has the slot: one a minute"),
+        pytest.param(SharedState(OPEN, upstream=Upstream(rate_limit_reset_s=101)), False, id="we are rate limited"),
+        pytest.param(SharedState(HalfOpen("error", 70)), False, id="half-open"),
+        pytest.param(SharedState(Closed()), False, id="closed"),
     ],
 )
-def test_it_is_due(record: Record, due: bool) -> None:
+def test_it_is_due(record: SharedState, due: bool) -> None:
     assert health_checks.is_recheck_due(record, now_s=NOW_S, policy=POLICY) is due
-    if record.phase(NOW_S) is Phase.OPEN:
+    if record.phase(NOW_S) is BreakerState.OPEN:
         reserved = health_checks.with_check_slot(record, now_s=NOW_S, slot_s=60, policy=POLICY)
         assert (reserved is not None) is due
 
@@ -43,9 +43,9 @@ def test_it_is_due(record: Record, due: bool) -> None:
 )
 def test_a_setting_allows_more_while_open_and_only_then(began_s: float, due: bool) -> None:
     often = Policy(recheck_s=10)
-    taken = Record(OPEN, check_slot_s=began_s + 60)
+    taken = SharedState(OPEN, check_slot_s=began_s + 60)
     assert (health_checks.with_check_slot(taken, now_s=NOW_S, slot_s=60, policy=often) is not None) is due
-    closed = Record(Closed(), check_slot_s=began_s + 60)
+    closed = SharedState(Closed(), check_slot_s=began_s + 60)
     assert health_checks.with_check_slot(closed, now_s=NOW_S, slot_s=60, policy=often) is None
 
 
@@ -58,7 +58,7 @@ def after(
     began_s: float = NOW_S - 1,
     balance: float | None = None,
 ) -> Breaker:
-    known = Record(breaker, epoch=7, upstream=Upstream(DOWN, checked_s=before_s), check_found=before)
+    known = SharedState(breaker, epoch=7, upstream=Upstream(DOWN, checked_s=before_s), check_found=before)
     seen = Upstream(found, checked_s=NOW_S, balance=balance)
     return health_checks.after_check(known, seen, now_s=NOW_S, policy=POLICY, by="service", began_s=began_s).breaker
 

@@ -8,24 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy, waits_for_trial
+from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, HalfOpen, Open, Policy, waits_for_trial
 from openrouter_guard.rules.codec import encode, parse
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.trial_reports import SPACED_S, Told, nobody_tries, reported
 
 POLICY = Policy()
 NOW_S = 1_800_000_000.0
-IDLE = Record(Open("timeout", NOW_S - 90, NOW_S - 70, trips=2), epoch=7)
+IDLE = SharedState(Open("timeout", NOW_S - 90, NOW_S - 70, trips=2), epoch=7)
 """Half-open for 70 s, and nobody has tried."""
 
 
-def told(record: Record, now_s: float, *, epoch: int = 7, success: bool = True, took_s: float = 0.0) -> Record:
+def told(
+    record: SharedState, now_s: float, *, epoch: int = 7, success: bool = True, took_s: float = 0.0
+) -> SharedState:
     return reported(record, [Told(success, epoch, now_s - took_s)], now_s=now_s, policy=POLICY, by="go-1")
 
 
-def is_closed(record: Record, now_s: float) -> bool:
-    return record.phase(now_s) is Phase.CLOSED
+def is_closed(record: SharedState, now_s: float) -> bool:
+    return record.phase(now_s) is BreakerState.CLOSED
 
 
 def test_two_with_time_between_them_close_it_on_probation() -> None:
@@ -90,7 +92,7 @@ def test_as_long_as_somebody_may_try_they_close_nothing(breaker: Breaker) -> Non
         ),
     ],
 )
-def test_what_else_keeps_calls_waiting_stands(waiting: Record) -> None:
+def test_what_else_keeps_calls_waiting_stands(waiting: SharedState) -> None:
     assert told(told(waiting, NOW_S), NOW_S + 9) == waiting
 
 
@@ -151,7 +153,7 @@ class TestNobodyTries:
         ("record", "expected"),
         [
             pytest.param(IDLE, True, id="for a minute nobody has, and no service checks"),
-            pytest.param(Record(), False, id="closed"),
+            pytest.param(SharedState(), False, id="closed"),
             pytest.param(replace(IDLE, breaker=Open("timeout", NOW_S - 90, NOW_S + 1)), False, id="open"),
             pytest.param(replace(IDLE, breaker=Open("timeout", NOW_S - 90, NOW_S - 59)), False, id="not yet long"),
             pytest.param(
@@ -162,5 +164,5 @@ class TestNobodyTries:
             pytest.param(replace(IDLE, upstream=Upstream(rate_limit_reset_s=NOW_S + 9)), False, id="nobody may"),
         ],
     )
-    def test_it_is_so(self, record: Record, expected: bool) -> None:
+    def test_it_is_so(self, record: SharedState, expected: bool) -> None:
         assert nobody_tries(record, NOW_S, POLICY) is expected

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrouter_guard.rules import shared_state, transitions, trial_calls
-from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.time_in_state import DAY_S, Times, kept, passed, put_down, timed_until_s
 from tests.rules.stories import Story, lose, steps
 
@@ -24,8 +24,10 @@ LOOK_MS = 125
 OPEN = Open("timeout", opened_at_s=MIDNIGHT_S - 100, until_s=MIDNIGHT_S + 20)
 
 
-def record(breaker: Closed | Open | HalfOpen, *, timed_until_s: float, override: Override | None = None) -> Record:
-    return Record(breaker, epoch=1, timed_until_s=timed_until_s, override=override)
+def record(
+    breaker: Closed | Open | HalfOpen, *, timed_until_s: float, override: Override | None = None
+) -> SharedState:
+    return SharedState(breaker, epoch=1, timed_until_s=timed_until_s, override=override)
 
 
 def seconds(times: Times) -> dict[float, dict[str, float]]:
@@ -73,10 +75,12 @@ def override(kind: OverrideKind, until_s: float) -> Override:
             record(Closed(), timed_until_s=MIDNIGHT_S), MIDNIGHT_S - 1, {}, id="a clock that went back adds nothing"
         ),
         pytest.param(record(Closed(), timed_until_s=MIDNIGHT_S), MIDNIGHT_S, {}, id="no time, nothing"),
-        pytest.param(Record(Closed()), MIDNIGHT_S, {}, id="a state that only older writers know has no beginning"),
+        pytest.param(
+            SharedState(Closed()), MIDNIGHT_S, {}, id="a state that only older writers know has no beginning"
+        ),
     ],
 )
-def test_the_time_that_passed(before: Record, now_s: float, expected: dict[float, dict[str, float]]) -> None:
+def test_the_time_that_passed(before: SharedState, now_s: float, expected: dict[float, dict[str, float]]) -> None:
     assert seconds(passed(before, now_s)) == expected
 
 
@@ -137,7 +141,7 @@ class TestWhenRedisLostTheState:
     def test_what_began_meanwhile_has_its_own(self) -> None:
         """Some worker that knew of nothing began a closed state, four seconds ago."""
         begun = int(MIDNIGHT_S - 4) * 1000
-        fresh = Record(epoch=begun, begun=begun)
+        fresh = SharedState(epoch=begun, begun=begun)
         joined = recovered(self.known, fresh, MIDNIGHT_S, Policy())
         assert joined is not None
         after, times = kept(fresh, joined, MIDNIGHT_S)
@@ -147,7 +151,7 @@ class TestWhenRedisLostTheState:
 
     def test_what_has_been_put_down_since_is_not_put_down_again(self) -> None:
         begun = int(MIDNIGHT_S - 40) * 1000
-        fresh = Record(epoch=begun, begun=begun, timed_until_s=MIDNIGHT_S - 10)
+        fresh = SharedState(epoch=begun, begun=begun, timed_until_s=MIDNIGHT_S - 10)
         joined = recovered(self.known, fresh, MIDNIGHT_S, Policy())
         assert joined is not None
         after, times = kept(fresh, joined, MIDNIGHT_S)
@@ -173,8 +177,8 @@ def test_of_any_story_every_millisecond_is_in_the_state_that_readers_saw(
 ) -> None:
     start_s = now_s = MIDNIGHT_S - before_midnight_s
     current = replace(shared_state.fresh(start_s), live_reporters=1, timed_until_s=start_s)
-    put: Counter[tuple[float, Phase]] = Counter()
-    seen: Counter[tuple[float, Phase]] = Counter()
+    put: Counter[tuple[float, BreakerState]] = Counter()
+    seen: Counter[tuple[float, BreakerState]] = Counter()
     for event, pause_s in story:
         seen.update(looked_at(current, now_s, pause_s))
         now_s += pause_s
@@ -189,15 +193,15 @@ def test_of_any_story_every_millisecond_is_in_the_state_that_readers_saw(
     assert sum(put.values()) == round((now_s - start_s) * 1000)
 
 
-def looked_at(current: Record, start_s: float, for_s: float) -> Counter[tuple[float, Phase]]:
+def looked_at(current: SharedState, start_s: float, for_s: float) -> Counter[tuple[float, BreakerState]]:
     """What a reader sees who looks again and again."""
-    found: Counter[tuple[float, Phase]] = Counter()
+    found: Counter[tuple[float, BreakerState]] = Counter()
     for look in range(int(for_s * 1000 / LOOK_MS)):
         at_s = start_s + look * LOOK_MS / 1000
         found[at_s // DAY_S * DAY_S, current.phase(at_s)] += LOOK_MS
     return found
 
 
-def add(total: Counter[tuple[float, Phase]], times: Times) -> None:
+def add(total: Counter[tuple[float, BreakerState]], times: Times) -> None:
     for day_s, day in times.items():
         total.update({(day_s, phase): ms for phase, ms in day.items()})

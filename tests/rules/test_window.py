@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from openrouter_guard.rules import evaluation, transitions
-from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.breaker import BreakerState, Closed, Open, Policy
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.rules.window import Tally, Window, parse, text_of
 
@@ -17,9 +17,9 @@ POLICY = Policy(failure_rate=0.5, slow_rate=0.8, window_s=60, window_calls=20)
 THREE = ("wa", "wb", "wc")
 
 
-def settled(window: Window, policy: Policy = POLICY, *, live: int = 3) -> Record:
-    record = Record(Closed(window=window), epoch=1, live_reporters=live)
-    return evaluation.settled(record, now_s=NOW_S, policy=policy, by="me")
+def evaluate(window: Window, policy: Policy = POLICY, *, live: int = 3) -> SharedState:
+    record = SharedState(Closed(window=window), epoch=1, live_reporters=live)
+    return evaluation.evaluate(record, now_s=NOW_S, policy=policy, by="me")
 
 
 @pytest.mark.parametrize(
@@ -45,32 +45,32 @@ def settled(window: Window, policy: Policy = POLICY, *, live: int = 3) -> Record
     ],
 )
 def test_what_a_window_opens(window: Window, reason: str | None) -> None:
-    after = settled(window)
-    assert after.phase(NOW_S) is (Phase.OPEN if reason else Phase.CLOSED)
+    after = evaluate(window)
+    assert after.phase(NOW_S) is (BreakerState.OPEN if reason else BreakerState.CLOSED)
     assert getattr(after.breaker, "reason", None) == reason
 
 
 def test_where_one_worker_is_alone_it_is_enough() -> None:
-    assert settled((Tally(990, 20, 20, 0, ("wa",)),), live=1).phase(NOW_S) is Phase.OPEN
+    assert evaluate((Tally(990, 20, 20, 0, ("wa",)),), live=1).phase(NOW_S) is BreakerState.OPEN
 
 
 def test_no_rate_opens_anything_unless_it_is_asked_for() -> None:
-    assert settled((Tally(990, 100, 100, 100, THREE),), Policy()).phase(NOW_S) is Phase.CLOSED
+    assert evaluate((Tally(990, 100, 100, 100, THREE),), Policy()).phase(NOW_S) is BreakerState.CLOSED
 
 
 def test_one_rate_can_be_asked_for_alone() -> None:
     only_slow = replace(POLICY, failure_rate=0.0)
-    assert settled((Tally(990, 20, 20, 0, THREE),), only_slow).phase(NOW_S) is Phase.CLOSED
+    assert evaluate((Tally(990, 20, 20, 0, THREE),), only_slow).phase(NOW_S) is BreakerState.CLOSED
 
 
 def test_who_looks_is_told_what_was_wrong_though_the_last_call_was_a_good_one() -> None:
-    upstream = settled((Tally(990, 40, 30, 0, THREE),)).upstream
+    upstream = evaluate((Tally(990, 40, 30, 0, THREE),)).upstream
     assert upstream.state is OpenRouterState.SERVICE_UNAVAILABLE
     assert upstream.message == "30 of 40 calls in the last 60 s failed"
 
 
 def test_the_window_begins_anew_once_it_has_opened_the_breaker() -> None:
-    opened = settled((Tally(990, 40, 40, 0, THREE),))
+    opened = evaluate((Tally(990, 40, 40, 0, THREE),))
     assert isinstance(opened.breaker, Open)
     closed = transitions.now_closed(opened, "wa", NOW_S + 200)
     assert isinstance(closed.breaker, Closed)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.admission import block_s
-from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.codec import FIELDS, encode, iso, parse, unix_s
 from openrouter_guard.rules.parsing import YEAR_2000_S
-from openrouter_guard.rules.shared_state import Record, Transition, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Transition, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 
 NOW_S = 1_800_000_000.0
@@ -47,10 +47,10 @@ upstreams = st.builds(
     texts,
     past | ahead,
 )
-phases = st.sampled_from(Phase)
+phases = st.sampled_from(BreakerState)
 transitions = st.builds(Transition, st.integers(1, 2**40), phases, phases, words, words, past)
 records = st.builds(
-    Record, breakers, st.integers(0, int(NOW_S * 1000)), upstreams, st.lists(transitions, max_size=8).map(tuple),
+    SharedState, breakers, st.integers(0, int(NOW_S * 1000)), upstreams, st.lists(transitions, max_size=8).map(tuple),
     st.just(0), st.none(), soon, st.integers(0, 9), st.none() | st.sampled_from(OpenRouterState), past, st.just(0.0),
     st.integers(0, 99),
 )  # fmt: skip
@@ -66,13 +66,13 @@ NASTY = st.sampled_from(
 )  # fmt: skip
 
 
-def rounded(record: Record) -> dict[str, str]:
+def rounded(record: SharedState) -> dict[str, str]:
     """What the hash holds; a time that came through a float may be off by a microsecond, and no more."""
     return {name: value[:-9] if "+00:00" in value else value for name, value in encode(record).items()}
 
 
 @given(records)
-def test_what_is_written_is_read(record: Record) -> None:
+def test_what_is_written_is_read(record: SharedState) -> None:
     read = parse({name: value for name, value in encode(record).items() if value}, NOW_S)
     assert parse(encode(read), NOW_S) == read
     assert type(read.breaker) is type(record.breaker)
@@ -81,12 +81,12 @@ def test_what_is_written_is_read(record: Record) -> None:
 
 @given(st.dictionaries(st.sampled_from(FIELDS), st.text() | NASTY))
 def test_no_hash_whatever_is_in_it_stops_a_reader(fields: dict[str, str]) -> None:
-    settled = evaluation.settled(parse(fields, NOW_S), now_s=NOW_S, policy=Policy(), by="me")
-    encode(settled)
+    evaluate = evaluation.evaluate(parse(fields, NOW_S), now_s=NOW_S, policy=Policy(), by="me")
+    encode(evaluate)
 
 
 def test_only_known_fields_are_written() -> None:
-    assert set(encode(Record())) <= set(FIELDS)
+    assert set(encode(SharedState())) <= set(FIELDS)
 
 
 def test_what_an_existing_writer_leaves_is_understood() -> None:
@@ -109,7 +109,7 @@ def test_what_an_existing_writer_leaves_is_understood() -> None:
 
 def test_existing_readers_find_their_fields_in_every_state() -> None:
     for breaker in (Closed(2), Open("error", 1, 2), HalfOpen("error", 1)):
-        fields = encode(Record(breaker))
+        fields = encode(SharedState(breaker))
         assert fields["circuit_breaker_open"] == str(not isinstance(breaker, Closed)).lower()
         assert int(fields["consecutive_failures"]) >= 0
         assert fields["state"] in set(OpenRouterState)
@@ -146,7 +146,7 @@ def test_no_stored_time_holds_calls_back_longer_than_it_may(
     fields: Callable[[float], dict[str, str]], longest_s: float, ahead_s: float
 ) -> None:
     def wait_s(ahead_s: float) -> float:
-        record = evaluation.settled(parse(fields(ahead_s), NOW_S), now_s=NOW_S, policy=Policy(), by="me")
+        record = evaluation.evaluate(parse(fields(ahead_s), NOW_S), now_s=NOW_S, policy=Policy(), by="me")
         return (block_s(record, NOW_S) or (0.0, ""))[0]
 
     assert wait_s(longest_s - 1) == pytest.approx(longest_s - 1, abs=1e-3)
@@ -170,4 +170,4 @@ def test_one_damaged_row_costs_that_row() -> None:
     good = {"epoch": 5, "from": "closed", "to": "open", "reason": "timeout", "by": "wa", "at": iso(NOW_S - 5)}
     rows = [good, good | {"epoch": 1e999}, good | {"to": "ajar"}, 7, None]
     (kept,) = parse({"transitions": json.dumps(rows).replace("Infinity", "1e999")}, NOW_S).transitions
-    assert kept == Transition(5, Phase.CLOSED, Phase.OPEN, "timeout", "wa", NOW_S - 5)
+    assert kept == Transition(5, BreakerState.CLOSED, BreakerState.OPEN, "timeout", "wa", NOW_S - 5)

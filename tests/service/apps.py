@@ -16,7 +16,7 @@ from openrouter_guard.api import create_app
 from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Open
 from openrouter_guard.rules.codec import iso
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Batch, Store
 
@@ -151,10 +151,10 @@ async def fail(store: Store, count: int, reporter: str = "worker1") -> None:
     await store.count(Batch(0, reporter, time.time_ns(), [("F", count)]), at_s=time.time())
 
 
-async def open_breaker(store: Store, settings: Settings) -> Record:
+async def open_breaker(store: Store, settings: Settings) -> SharedState:
     await fail(store, 5)
     seen = await store.change(
-        lambda record, now_s: record and evaluation.settled(record, now_s=now_s, policy=settings.policy, by="me")
+        lambda record, now_s: record and evaluation.evaluate(record, now_s=now_s, policy=settings.policy, by="me")
     )
     assert seen.record is not None
     assert isinstance(seen.record.breaker, Open)

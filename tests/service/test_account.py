@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from openrouter_guard.errors import ConfigurationError
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.rules.signals import Effect, OpenRouterState
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Batch, Store
-from openrouter_guard.upstream import Finding, OpenRouter
+from openrouter_guard.upstream import CheckResult, OpenRouter
 from tests.service.apps import (
     FORCED,
     KEY,
@@ -53,7 +53,9 @@ class Paths(FakeUpstream):
         return self.answers[name]()
 
 
-async def check(upstream: Paths, management_key: str = MANAGEMENT_KEY, health_urls: tuple[str, ...] = ()) -> Finding:
+async def check(
+    upstream: Paths, management_key: str = MANAGEMENT_KEY, health_urls: tuple[str, ...] = ()
+) -> CheckResult:
     openrouter = OpenRouter(
         "https://openrouter.test/api/v1",
         KEY,
@@ -151,7 +153,7 @@ class TestAnEmptyAccount:
     async def empty(self, store: Store) -> None:
         await store.count(Batch(0, "worker1", 1, [("C", 2)], fields={"state": "credits_exhausted"}), at_s=NOW_S)
 
-    async def phase(self, store: Store) -> Phase | None:
+    async def phase(self, store: Store) -> BreakerState | None:
         seen = await store.read()
         return seen.record.phase(seen.now_s) if seen.record else None
 
@@ -160,7 +162,7 @@ class TestAnEmptyAccount:
         await self.empty(store)
         async with running(quick, upstream) as service:
             await eventually(lambda: upstream.asked.count("key") > 3, seconds=20)
-            assert await self.phase(store) is not Phase.CLOSED
+            assert await self.phase(store) is not BreakerState.CLOSED
             assert (await ask(service))["balance"] == 0
 
     async def test_is_filled_again_by_a_positive_balance(self, quick: Settings, store: Store) -> None:
@@ -169,7 +171,7 @@ class TestAnEmptyAccount:
         async with running(quick, upstream) as service:
 
             async def closed() -> bool:
-                return await self.phase(store) is Phase.CLOSED
+                return await self.phase(store) is BreakerState.CLOSED
 
             await eventually(closed)
             assert (await ask(service))["balance"] == 10

@@ -16,7 +16,7 @@ import redis.asyncio as aioredis
 
 from openrouter_guard import Guard
 from openrouter_guard.rules import admission
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
@@ -141,7 +141,7 @@ class TestDoubts:
     ) -> None:
         upstream.answer = failing(401, "User not found")
         async with running(settings, upstream):
-            await eventually(lambda: bad_key.state.phase is Phase.OPEN)
+            await eventually(lambda: bad_key.state.phase is BreakerState.OPEN)
         assert bad_key.state.reason == "api_key_invalid"
         assert upstream.calls == 1
         assert [entry["reason"] for entry in await store.history()] == ["api_key_invalid"]
@@ -186,7 +186,7 @@ class TestANetworkThatMayBeOneWorkersOwn:
     ) -> None:
         upstream.answer = unreachable
         async with running(settings, upstream):
-            await eventually(lambda: cut_off.state.phase is Phase.OPEN)
+            await eventually(lambda: cut_off.state.phase is BreakerState.OPEN)
         assert cut_off.state.reason == "network_error"
 
     async def test_it_stops_nobody_where_the_check_does(
@@ -196,7 +196,7 @@ class TestANetworkThatMayBeOneWorkersOwn:
             await eventually(lambda: upstream.calls)
             answer = await eventually(lambda: known(service))
         assert answer["circuit_breaker"]["state"] == "closed"
-        assert cut_off.state.phase is Phase.CLOSED
+        assert cut_off.state.phase is BreakerState.CLOSED
 
 
 class TestTheKey:

@@ -23,7 +23,7 @@ from openrouter_guard.api.http.connection import (
     STOPPING_S,
     Connection,
 )
-from openrouter_guard.api.http.connection_limits import HELD_MAX_BYTES, Crowd
+from openrouter_guard.api.http.connection_limits import HELD_MAX_BYTES, ConnectionLimits
 from openrouter_guard.settings import Settings, Tokens
 from tests.service.apps import STATUS, WRITE_TOKEN, FakeUpstream, eventually
 from tests.service.listening import Listening, listening
@@ -87,11 +87,11 @@ def header_of(size: int) -> str:
 
 async def later(served: Listening, seconds: float) -> None:
     """What happens when so much time has passed."""
-    served.server.crowd.look(asyncio.get_running_loop().time() + seconds)
+    served.server.limits.look(asyncio.get_running_loop().time() + seconds)
 
 
-def everybody(crowd: Crowd) -> list[Connection]:
-    return [*crowd.waiting, *crowd.answering]
+def everybody(limits: ConnectionLimits) -> list[Connection]:
+    return [*limits.waiting, *limits.answering]
 
 
 def connections() -> list[Connection]:
@@ -123,7 +123,7 @@ async def test_nothing_is_left_of_a_connection_that_is_gone(served: Listening, s
                 await client.send(sent)
                 await eventually(lambda: server.server_state.connections)
                 if sent:
-                    await eventually(lambda: any(each._stage or each.cycle for each in everybody(server.crowd)))
+                    await eventually(lambda: any(each._stage or each.cycle for each in everybody(server.limits)))
             await eventually(lambda: not (server.server_state.connections or server.server_state.tasks))
         await eventually(lambda: not connections())
     finally:
@@ -183,17 +183,17 @@ async def test_a_body_that_never_ends_is_413(served: Listening) -> None:
 async def test_bodies_that_are_read_and_never_end_have_a_bound_together(served: Listening) -> None:
     # Also of those who may write: what a route has taken of a body is kept until the body is whole.
     large = f"{TO_WRITE}Content-Length: 1000000\r\n\r\n[".encode() + b" " * 900_000
-    crowd = served.server.crowd
+    limits = served.server.limits
     async with AsyncExitStack() as stack:
         writers = [await stack.enter_async_context(wire(served)) for _ in range(20)]
         for each in writers:
             await each.send(large)
-        await eventually(lambda: len(crowd.waiting) <= HELD_MAX_BYTES // 900_000 + 1)
-        assert 900_000 < crowd.held_bytes <= HELD_MAX_BYTES
+        await eventually(lambda: len(limits.waiting) <= HELD_MAX_BYTES // 900_000 + 1)
+        assert 900_000 < limits.held_bytes <= HELD_MAX_BYTES
         async with wire(served) as client:
             await client.send(f"{TO_WRITE}Content-Length: {len(REPORT)}\r\n\r\n{REPORT}")
             assert await client.status() == 200
-    await eventually(lambda: crowd.held_bytes == 0)
+    await eventually(lambda: limits.held_bytes == 0)
 
 
 async def test_what_is_no_http_is_400_with_the_problem_said(served: Listening) -> None:
@@ -209,12 +209,12 @@ async def test_what_is_no_http_is_400_with_the_problem_said(served: Listening) -
 async def test_a_head_has_ten_seconds(served: Listening) -> None:
     async with wire(served) as client:
         await client.send(HEAD)
-        await eventually(lambda: any(each.held_bytes for each in served.server.crowd.waiting))
+        await eventually(lambda: any(each.held_bytes for each in served.server.limits.waiting))
         await later(served, HEAD_S - 1)
         await client.send("X-a: b\r\n\r\n")
         assert await client.status() == 200
         await client.send(HEAD)
-        await eventually(lambda: any(each.held_bytes for each in served.server.crowd.waiting))
+        await eventually(lambda: any(each.held_bytes for each in served.server.limits.waiting))
         await later(served, HEAD_S + 1)
         assert await client.status() == 408
         assert await client.rest() == b""
@@ -234,7 +234,7 @@ async def test_a_body_has_thirty(served: Listening) -> None:
 
 async def test_a_connection_without_a_request_has_ten_seconds(served: Listening) -> None:
     async with wire(served) as client:
-        await eventually(lambda: served.server.crowd.waiting)
+        await eventually(lambda: served.server.limits.waiting)
         await client.send("\r\n\r\n")  # empty lines are none
         await later(served, HEAD_S + 1)
         assert await client.rest() == b""
@@ -244,7 +244,7 @@ async def test_a_client_that_takes_no_answer_is_cut_off(served: Listening) -> No
     async with wire(served) as client:
         for _ in range(100):
             client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
-        await eventually(lambda: served.server.crowd.stuck)
+        await eventually(lambda: served.server.limits.stuck)
         await later(served, connection.STUCK_S + 1)
         await eventually(lambda: not served.server.server_state.connections)
 
@@ -318,7 +318,7 @@ async def test_who_wants_another_protocol_is_answered_in_this_one(served: Listen
 @pytest.fixture
 async def small(served: Listening) -> Listening:
     """It lets three in."""
-    served.server.server_state = served.server.crowd = Crowd(3)
+    served.server.server_state = served.server.limits = ConnectionLimits(3)
     return served
 
 
@@ -375,7 +375,7 @@ class TestTheEnd:
                 client.setblocking(False)
                 await loop.sock_connect(client, ("127.0.0.1", served.port))
                 await loop.sock_sendall(client, sent.encode())
-            await eventually(lambda: len(served.server.server_state.tasks) == 20 or served.server.crowd.stuck)
+            await eventually(lambda: len(served.server.server_state.tasks) == 20 or served.server.limits.stuck)
             began_s = loop.time()
             served.server.should_exit = True
             await served.task

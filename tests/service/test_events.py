@@ -12,13 +12,13 @@ import httpx
 import pytest
 
 from openrouter_guard.api import server
-from openrouter_guard.api.http.open_requests import Seats, TooManyClients
+from openrouter_guard.api.http.open_requests import OpenRequests, TooManyClients
 from openrouter_guard.api.scope import event_stream
-from openrouter_guard.api.scope.event_stream import Client, Events
+from openrouter_guard.api.scope.event_stream import Client, EventStream
 from openrouter_guard.errors import StoreUnavailable
-from openrouter_guard.replica import View
+from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.breaker import Closed, Open
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.transitions import now_open
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
@@ -26,20 +26,20 @@ from tests.service.apps import STATUS, FakeUpstream, eventually, open_breaker, r
 from tests.service.listening import EVENTS, Event, listening, watching
 
 
-def hub(record: Record, max_clients: int = 10) -> tuple[Events, list[View]]:
+def hub(record: SharedState, max_clients: int = 10) -> tuple[EventStream, list[Snapshot]]:
     """Events of a view that the test changes, whose status is its reason and age."""
-    views = [View(record, 1000.0)]
+    views = [Snapshot(record, 1000.0)]
 
     async def news() -> None: ...
 
-    def status(view: View) -> str:
+    def status(view: Snapshot) -> str:
         reason = getattr(view.record and view.record.breaker, "reason", "")
         return f'{{"reason":"{reason}","age_seconds":{view.now_s},"models":{{}}}}'
 
-    return Events(news, lambda: views[-1], status, Seats(max_clients)), views
+    return EventStream(news, lambda: views[-1], status, OpenRequests(max_clients)), views
 
 
-def opened(record: Record) -> Record:
+def opened(record: SharedState) -> SharedState:
     return now_open(record, "timeout", "worker-a", 1000.0, Settings("redis://redis").policy)
 
 
@@ -47,12 +47,12 @@ class TestTheHub:
     """Fan-out without a socket."""
 
     async def test_a_client_begins_with_the_state(self) -> None:
-        told = await hub(Record(epoch=7))[0].subscribe().next()
+        told = await hub(SharedState(epoch=7))[0].subscribe().next()
         assert told.startswith(b"retry: 2000\n\nevent: state\nid: 7\ndata: {")
         assert told.endswith(b"}\n\n")
 
     async def test_an_age_that_grows_is_no_news(self) -> None:
-        told, views = hub(Record(epoch=7))
+        told, views = hub(SharedState(epoch=7))
         client = told.subscribe()
         told.tell()
         assert (await client.next()).count(b"event: state") == 1
@@ -62,53 +62,53 @@ class TestTheHub:
         assert await client.next() == b""
 
     async def test_a_transition_comes_before_the_state_that_it_led_to(self) -> None:
-        told, views = hub(Record(epoch=7))
+        told, views = hub(SharedState(epoch=7))
         client = told.subscribe()
         told.tell()
         await client.next()
-        views.append(replace(views[0], record=opened(Record(epoch=7))))
+        views.append(replace(views[0], record=opened(SharedState(epoch=7))))
         told.tell()
         transition, state = (await client.next()).decode().strip().split("\n\n")
         assert transition.startswith('event: transition\nid: 8\ndata: {"epoch":8,"from":"closed","to":"open",')
         assert state.startswith('event: state\nid: 8\ndata: {"reason":"timeout"')
 
     async def test_a_transition_is_told_to_a_client_that_came_before_anything_else_was(self) -> None:
-        told, views = hub(Record(epoch=7))
+        told, views = hub(SharedState(epoch=7))
         client = told.subscribe()
         await client.next()
-        views.append(replace(views[0], record=opened(Record(epoch=7))))
+        views.append(replace(views[0], record=opened(SharedState(epoch=7))))
         told.tell()
         assert b"event: transition" in await client.next()
 
     @pytest.mark.parametrize(
         ("before", "transitions"),
         [
-            pytest.param(View(None, 1000.0), 1, id="an empty Redis: the first ever is news"),
-            pytest.param(View(None, 1000.0, StoreUnavailable("away")), 0, id="Redis away: it may be long ago"),
+            pytest.param(Snapshot(None, 1000.0), 1, id="an empty Redis: the first ever is news"),
+            pytest.param(Snapshot(None, 1000.0, StoreUnavailable("away")), 0, id="Redis away: it may be long ago"),
         ],
     )
-    async def test_the_first_state_that_is_seen(self, before: View, transitions: int) -> None:
-        told, views = hub(Record(epoch=7))
+    async def test_the_first_state_that_is_seen(self, before: Snapshot, transitions: int) -> None:
+        told, views = hub(SharedState(epoch=7))
         views.append(before)
         client = told.subscribe()
         await client.next()
-        views.append(View(opened(Record(epoch=7)), 1001.0))
+        views.append(Snapshot(opened(SharedState(epoch=7)), 1001.0))
         told.tell()
         assert (await client.next()).count(b"event: transition") == transitions
 
     async def test_news_that_come_while_others_are_told_are_told_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(event_stream, "COALESCE_S", 0.01)
-        told, views = hub(Record(epoch=7))
+        told, views = hub(SharedState(epoch=7))
         client = told.subscribe()
         await client.next()
         following = asyncio.create_task(told.follow())
         await asyncio.sleep(0)
-        views.append(replace(views[0], record=opened(Record(epoch=7))))
+        views.append(replace(views[0], record=opened(SharedState(epoch=7))))
         await following
         assert b"event: transition" in await client.next()
 
     async def test_who_comes_back_gets_what_was_missed(self) -> None:
-        record = opened(Record(epoch=7))
+        record = opened(SharedState(epoch=7))
         again = replace(opened(replace(record, breaker=Closed())), epoch=9)
         told = hub(again)[0]
         assert (await told.subscribe(8).next()).count(b"event: transition") == 1
@@ -117,7 +117,7 @@ class TestTheHub:
 
     async def test_silence_is_a_heartbeat(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(event_stream, "HEARTBEAT_S", 0.01)
-        client = hub(Record(epoch=7))[0].subscribe()
+        client = hub(SharedState(epoch=7))[0].subscribe()
         await client.next()
         assert await client.next() == b": heartbeat\n\n"
 
@@ -125,11 +125,11 @@ class TestTheHub:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
-        told, views = hub(Record(epoch=7))
+        told, views = hub(SharedState(epoch=7))
         slow, quick = told.subscribe(), told.subscribe()
         for number in range(event_stream.BACKLOG + 1):
             await quick.next()
-            record = Record(breaker=Open(f"reason-{number}", 1.0, 2000.0), epoch=7)
+            record = SharedState(breaker=Open(f"reason-{number}", 1.0, 2000.0), epoch=7)
             views.append(replace(views[0], record=record))
             told.tell()
         assert (slow.has_ended, quick.has_ended) == (True, False)
@@ -137,7 +137,7 @@ class TestTheHub:
         assert caplog.text.count("too slow") == 1
 
     async def test_only_so_many_may_listen(self) -> None:
-        told, _ = hub(Record(epoch=7), max_clients=2)
+        told, _ = hub(SharedState(epoch=7), max_clients=2)
         first, _second = told.subscribe(), told.subscribe()
         with pytest.raises(TooManyClients):
             told.subscribe()
@@ -145,7 +145,7 @@ class TestTheHub:
         assert isinstance(told.subscribe(), Client)
 
     async def test_the_end_is_told_and_nobody_may_come(self) -> None:
-        told, _ = hub(Record(epoch=7))
+        told, _ = hub(SharedState(epoch=7))
         client = told.subscribe()
         told.close()
         assert await client.next() == b""

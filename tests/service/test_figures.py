@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from openrouter_guard.api.scope import service as services
 from openrouter_guard.api.stats.error_rate_alert import HIGH, NORMAL, is_high
 from openrouter_guard.api.stats.figures import Figures, availability, day_of, errors_by_worker, since
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.latency import Latency
 from openrouter_guard.settings import Settings, Thresholds
@@ -26,7 +26,7 @@ from openrouter_guard.store import Batch, Store
 from tests.service.apps import STATUS, FakeUpstream, ask, eventually, open_breaker, running, write
 
 METRICS = "/api/v1/openrouter/metrics"
-CLOSED, OPEN, HALF_OPEN = Phase.CLOSED, Phase.OPEN, Phase.HALF_OPEN
+CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 NOW_S = 1_772_366_400.0
 
 

@@ -11,11 +11,11 @@ import pytest
 from openrouter_guard.api.status import badge
 from openrouter_guard.api.status.gate import Gate, gate, whole_s
 from openrouter_guard.errors import StoreUnavailable
-from openrouter_guard.replica import View
+from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.models import Model
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
@@ -43,44 +43,49 @@ def override(kind: OverrideKind, ends_in_s: float = 60.0) -> Override:
     ("known", "expected", "without_redis"),
     [
         pytest.param(None, Gate(), Gate(), id="nothing is known"),
-        pytest.param(Record(), Gate(), Gate(), id="closed"),
-        pytest.param(Record(breaker=Closed(4)), Gate(), Gate(), id="failing, and still closed"),
+        pytest.param(SharedState(), Gate(), Gate(), id="closed"),
+        pytest.param(SharedState(breaker=Closed(4)), Gate(), Gate(), id="failing, and still closed"),
         pytest.param(
-            Record(breaker=OPEN), Gate("timeout", 30), Gate("timeout", 30), id="open: a deadline that is known"
+            SharedState(breaker=OPEN), Gate("timeout", 30), Gate("timeout", 30), id="open: a deadline that is known"
         ),
-        pytest.param(Record(breaker=OVER), Gate("half_open", 5), Gate(), id="half-open by time"),
-        pytest.param(Record(breaker=HALF_OPEN), Gate("half_open", 5), Gate(), id="half-open"),
-        pytest.param(Record(upstream=LIMITED), Gate("rate_limited", 90), Gate("rate_limited", 90), id="rate limited"),
+        pytest.param(SharedState(breaker=OVER), Gate("half_open", 5), Gate(), id="half-open by time"),
+        pytest.param(SharedState(breaker=HALF_OPEN), Gate("half_open", 5), Gate(), id="half-open"),
         pytest.param(
-            Record(override=override(OverrideKind.FORCED_OPEN)),
+            SharedState(upstream=LIMITED), Gate("rate_limited", 90), Gate("rate_limited", 90), id="rate limited"
+        ),
+        pytest.param(
+            SharedState(override=override(OverrideKind.FORCED_OPEN)),
             Gate("forced_open", 60),
             Gate("forced_open", 60),
             id="a person stops all",
         ),
         pytest.param(
-            Record(breaker=OPEN, override=override(OverrideKind.FORCED_CLOSED)),
+            SharedState(breaker=OPEN, override=override(OverrideKind.FORCED_CLOSED)),
             Gate(),
             Gate(),
             id="a person lets all go",
         ),
         pytest.param(
-            Record(OPEN, upstream=LIMITED, override=override(OverrideKind.DISABLED)), Gate(), Gate(), id="disabled"
+            SharedState(OPEN, upstream=LIMITED, override=override(OverrideKind.DISABLED)),
+            Gate(),
+            Gate(),
+            id="disabled",
         ),
         pytest.param(
-            Record(override=override(OverrideKind.FORCED_OPEN, -1)),
+            SharedState(override=override(OverrideKind.FORCED_OPEN, -1)),
             Gate(),
             Gate(),
             id="what a person decided is over",
         ),
     ],
 )
-def test_gate(known: Record | None, expected: Gate, without_redis: Gate) -> None:
-    assert gate(View(known, NOW_S), Policy()) == expected
-    assert gate(View(known, NOW_S, AWAY), Policy()) == without_redis
+def test_gate(known: SharedState | None, expected: Gate, without_redis: Gate) -> None:
+    assert gate(Snapshot(known, NOW_S), Policy()) == expected
+    assert gate(Snapshot(known, NOW_S, AWAY), Policy()) == without_redis
 
 
 def test_a_model_that_cools_down_holds_back_its_own_calls_alone() -> None:
-    view = View(Record(), NOW_S, models={"a": Model(until_s=NOW_S + 7, reason="rate_limited")})
+    view = Snapshot(SharedState(), NOW_S, models={"a": Model(until_s=NOW_S + 7, reason="rate_limited")})
     assert gate(view, Policy(), "a") == Gate("rate_limited", 7)
     assert gate(view, Policy(), "b") == gate(view, Policy()) == Gate()
 
@@ -116,25 +121,31 @@ class TestTheBadge:
     @pytest.mark.parametrize(
         ("view", "words"),
         [
-            pytest.param(View(None, NOW_S), "unknown", id="nothing is known"),
-            pytest.param(View(Record(), NOW_S, AWAY), "unknown", id="Redis is away"),
-            pytest.param(View(Record(), NOW_S), "unknown", id="nobody has asked yet"),
-            pytest.param(View(Record(upstream=WELL), NOW_S), "up", id="closed"),
-            pytest.param(View(Record(Closed(2)), NOW_S), "failing", id="failing"),
-            pytest.param(View(Record(upstream=seen("api_key_missing")), NOW_S), "unknown", id="nobody can ask"),
-            pytest.param(View(Record(upstream=seen("api_key_invalid")), NOW_S), "failing", id="the key is refused"),
-            pytest.param(View(Record(upstream=seen("credits_exhausted")), NOW_S), "failing", id="no money is left"),
-            pytest.param(View(Record(upstream=LIMITED), NOW_S), "rate limited", id="rate limited"),
-            pytest.param(View(Record(OPEN), NOW_S), "timeout", id="open"),
-            pytest.param(View(Record(HALF_OPEN), NOW_S), "recovering", id="half-open"),
+            pytest.param(Snapshot(None, NOW_S), "unknown", id="nothing is known"),
+            pytest.param(Snapshot(SharedState(), NOW_S, AWAY), "unknown", id="Redis is away"),
+            pytest.param(Snapshot(SharedState(), NOW_S), "unknown", id="nobody has asked yet"),
+            pytest.param(Snapshot(SharedState(upstream=WELL), NOW_S), "up", id="closed"),
+            pytest.param(Snapshot(SharedState(Closed(2)), NOW_S), "failing", id="failing"),
             pytest.param(
-                View(Record(override=override(OverrideKind.FORCED_OPEN)), NOW_S),
+                Snapshot(SharedState(upstream=seen("api_key_missing")), NOW_S), "unknown", id="nobody can ask"
+            ),
+            pytest.param(
+                Snapshot(SharedState(upstream=seen("api_key_invalid")), NOW_S), "failing", id="the key is refused"
+            ),
+            pytest.param(
+                Snapshot(SharedState(upstream=seen("credits_exhausted")), NOW_S), "failing", id="no money is left"
+            ),
+            pytest.param(Snapshot(SharedState(upstream=LIMITED), NOW_S), "rate limited", id="rate limited"),
+            pytest.param(Snapshot(SharedState(OPEN), NOW_S), "timeout", id="open"),
+            pytest.param(Snapshot(SharedState(HALF_OPEN), NOW_S), "recovering", id="half-open"),
+            pytest.param(
+                Snapshot(SharedState(override=override(OverrideKind.FORCED_OPEN)), NOW_S),
                 "forced open",
                 id="a person's decision",
             ),
         ],
     )
-    def test_it_says_the_state_in_words(self, view: View, words: str) -> None:
+    def test_it_says_the_state_in_words(self, view: Snapshot, words: str) -> None:
         assert badge.words(view)[0] == words
 
     @pytest.mark.parametrize("words", ["up", "<script>\"&'", "x" * 40])

@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from openrouter_guard.api.status.gate import ramp, tag
-from openrouter_guard.replica import View
+from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.breaker import Closed, Open, Policy
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.settings import FurtherScope, Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import FakeUpstream, eventually, open_breaker
@@ -41,9 +41,9 @@ async def knowing(settings: Settings, upstream: FakeUpstream) -> AsyncIterator[L
 async def waiting(served: Listening, answer: httpx.Response | None, wait: int = 30) -> asyncio.Task[httpx.Response]:
     """A request that waits for another answer than that one."""
     headers = known(answer) if answer else {}
-    before = served.service.seats.taken
+    before = served.service.open_requests.taken
     asking = asyncio.create_task(served.client.get(f"{GATE}?wait={wait}", headers=headers))
-    await eventually(lambda: served.service.seats.taken > before or asking.done())
+    await eventually(lambda: served.service.open_requests.taken > before or asking.done())
     return asking
 
 
@@ -58,14 +58,14 @@ class TestWhatIsShown:
         ("record", "expected"),
         [
             pytest.param(None, 1.0, id="nothing is known"),
-            pytest.param(Record(), 1.0, id="closed"),
-            pytest.param(Record(Closed(since_s=NOW_S - 4), fleet=7), 0.63, id="just closed: in two digits"),
-            pytest.param(Record(Closed(since_s=NOW_S), fleet=9999), 0.0002, id="of a large fleet, never none"),
-            pytest.param(Record(Open("timeout", 1.0, NOW_S + 9)), 0.0, id="open"),
-            pytest.param(Record(Open("timeout", 1.0, NOW_S - 9)), 0.0, id="half-open: none without a permit"),
-            pytest.param(Record(upstream=Upstream(rate_limit_reset_s=NOW_S + 9)), 0.0, id="rate limited"),
+            pytest.param(SharedState(), 1.0, id="closed"),
+            pytest.param(SharedState(Closed(since_s=NOW_S - 4), fleet=7), 0.63, id="just closed: in two digits"),
+            pytest.param(SharedState(Closed(since_s=NOW_S), fleet=9999), 0.0002, id="of a large fleet, never none"),
+            pytest.param(SharedState(Open("timeout", 1.0, NOW_S + 9)), 0.0, id="open"),
+            pytest.param(SharedState(Open("timeout", 1.0, NOW_S - 9)), 0.0, id="half-open: none without a permit"),
+            pytest.param(SharedState(upstream=Upstream(rate_limit_reset_s=NOW_S + 9)), 0.0, id="rate limited"),
             pytest.param(
-                Record(
+                SharedState(
                     Open("timeout", 1.0, NOW_S + 9), override=Override(OverrideKind.DISABLED, "a", "b", NOW_S + 9)
                 ),
                 1.0,
@@ -73,19 +73,19 @@ class TestWhatIsShown:
             ),
         ],
     )
-    def test_how_much_may_go(self, record: Record | None, expected: float) -> None:
-        assert ramp(View(record, NOW_S), Policy()) == expected
+    def test_how_much_may_go(self, record: SharedState | None, expected: float) -> None:
+        assert ramp(Snapshot(record, NOW_S), Policy()) == expected
 
     def test_the_tag_is_another_one_for_each_change_and_the_same_while_time_passes(self) -> None:
         views = [
-            View(None, NOW_S),
-            View(Record(epoch=1), NOW_S),
-            View(Record(epoch=2), NOW_S),
-            View(Record(Open("timeout", 1.0, NOW_S + 9), epoch=2), NOW_S),
-            View(Record(Open("timeout", 1.0, NOW_S + 9), epoch=2), NOW_S + 9),
-            View(Record(Open("timeout", 1.0, NOW_S + 9), epoch=3), NOW_S),
-            View(Record(Closed(since_s=NOW_S), fleet=7, epoch=3), NOW_S),
-            View(Record(Closed(since_s=NOW_S), fleet=7, epoch=3), NOW_S + 9),
+            Snapshot(None, NOW_S),
+            Snapshot(SharedState(epoch=1), NOW_S),
+            Snapshot(SharedState(epoch=2), NOW_S),
+            Snapshot(SharedState(Open("timeout", 1.0, NOW_S + 9), epoch=2), NOW_S),
+            Snapshot(SharedState(Open("timeout", 1.0, NOW_S + 9), epoch=2), NOW_S + 9),
+            Snapshot(SharedState(Open("timeout", 1.0, NOW_S + 9), epoch=3), NOW_S),
+            Snapshot(SharedState(Closed(since_s=NOW_S), fleet=7, epoch=3), NOW_S),
+            Snapshot(SharedState(Closed(since_s=NOW_S), fleet=7, epoch=3), NOW_S + 9),
         ]
         tags = [tag(view, Policy(), "") for view in views]
         assert len(set(tags)) == len(tags)
@@ -185,8 +185,8 @@ class TestHowMany:
                 free = await served.client.get(f"{GATE}?wait=30")
                 alive = await served.client.get("/livez")
                 asking.cancel()
-                await eventually(lambda: served.service.seats.taken == 1)
-            await eventually(lambda: served.service.seats.taken == 0)
+                await eventually(lambda: served.service.open_requests.taken == 1)
+            await eventually(lambda: served.service.open_requests.taken == 0)
         assert (waits.status_code, listens.status_code) == (429, 503)
         assert (free.status_code, alive.status_code) == (200, 200)
         for refused in (waits, listens):

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from openrouter_guard.api.scope.transition_log import Journal
+from openrouter_guard.api.scope.transition_log import TransitionLog
 from openrouter_guard.background import Background
 from openrouter_guard.errors import StoreRefused, StoreUnavailable
-from openrouter_guard.log_once import CAUSES_MOST, Edge
-from openrouter_guard.replica import View
+from openrouter_guard.log_once import CAUSES_MOST, LogOnce
+from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules import transitions, trial_calls
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.settings import FurtherScope, Settings
 from openrouter_guard.store import Store
 from tests.cli.commands import serving
@@ -39,14 +39,14 @@ def lines(caplog: pytest.LogCaptureFixture, *words: str) -> list[str]:
 
 
 class TestChangesOfTheBreaker:
-    CLOSED = Record(epoch=1)
+    CLOSED = SharedState(epoch=1)
     OPEN = transitions.now_open(CLOSED, "timeout", "worker-a", NOW_S, POLICY)
 
-    def told(self, caplog: pytest.LogCaptureFixture, *views: tuple[Record | None, float]) -> list[str]:
+    def told(self, caplog: pytest.LogCaptureFixture, *views: tuple[SharedState | None, float]) -> list[str]:
         """What is told of these states; None is one that cannot be read."""
-        journal = Journal("team-a", Policy())
+        journal = TransitionLog("team-a", Policy())
         for record, at_s in views:
-            journal.look(View(record, NOW_S + at_s, error=None if record else OSError()))
+            journal.look(Snapshot(record, NOW_S + at_s, error=None if record else OSError()))
         return lines(caplog, "scope team-a")
 
     def test_say_what_why_by_whom_and_until_when(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -95,7 +95,7 @@ class TestTroubles:
     AWAY, BACK = "Redis is away", "Redis is back"
 
     def test_are_told_once_and_their_end_once(self, caplog: pytest.LogCaptureFixture) -> None:
-        edge = Edge(self.AWAY, self.BACK, scope="team-a")
+        edge = LogOnce(self.AWAY, self.BACK, scope="team-a")
         for _ in range(9):
             edge.failed(StoreUnavailable("refused"))
         for _ in range(9):
@@ -103,7 +103,7 @@ class TestTroubles:
         assert lines(caplog) == ["Redis is away (scope team-a): refused", "Redis is back (scope team-a)"]
 
     def test_are_told_again_when_their_cause_changes(self, caplog: pytest.LogCaptureFixture) -> None:
-        edge = Edge(self.AWAY, self.BACK)
+        edge = LogOnce(self.AWAY, self.BACK)
         # Away in many words is away; a refusal is another matter, and one with another number the same.
         for error in (
             StoreUnavailable("Connection refused"), StoreUnavailable("no answer within 0.3 s"),
@@ -121,7 +121,7 @@ class TestTroubles:
         assert len(lines(caplog, "OOM")) == 2
 
     def test_that_change_all_the_time_have_a_bound(self, caplog: pytest.LogCaptureFixture) -> None:
-        edge = Edge(self.AWAY, self.BACK)
+        edge = LogOnce(self.AWAY, self.BACK)
         for number in range(100):
             edge.failed(ValueError("x" * number))
         assert len(lines(caplog)) == CAUSES_MOST
@@ -146,7 +146,7 @@ class TestMistakes:
     async def test_are_told_once_for_each_place_with_the_traceback(
         self, background: Background, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("openrouter_guard.runtime.background._PAUSE_S", 0.001)
+        monkeypatch.setattr("openrouter_guard.background._PAUSE_S", 0.001)
         rounds = 0
 
         async def work() -> None:

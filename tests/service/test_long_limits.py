@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from openrouter_guard.rules import shared_state, trial_calls
 from openrouter_guard.rules.limits import LONG_S, LOOK_S
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
@@ -17,7 +17,7 @@ DAY_S = 86_400.0
 SHORT = Thresholds(check_slot_s=0.1)
 
 
-def claim(record: Record | None, now_s: float) -> Record:
+def claim(record: SharedState | None, now_s: float) -> SharedState:
     told = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, "slow down", 429, DAY_S)
     return trial_calls.limited(record or shared_state.fresh(now_s), told, now_s, by="w1")
 
@@ -57,7 +57,7 @@ async def test_a_key_that_works_does_not(settings: Settings, upstream: FakeUpstr
 async def test_while_a_long_limit_stands_a_check_is_made_every_few_minutes(
     settings: Settings, upstream: FakeUpstream, store: Store
 ) -> None:
-    def minutes_ago(record: Record | None, now_s: float) -> Record:
+    def minutes_ago(record: SharedState | None, now_s: float) -> SharedState:
         agreed = trial_calls.limited(
             claim(record, now_s - LOOK_S), Signal(Effect.RATE_LIMIT, wait_s=DAY_S), now_s - LOOK_S, by="w2"
         )

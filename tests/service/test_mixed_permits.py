@@ -127,13 +127,13 @@ async def in_library(folder: Path, url: str, redis_url: str, killed: Counter[str
 
 async def over_http(service: httpx.AsyncClient, url: str, name: str, killed: Counter[str]) -> None:
     """Every fourth one is killed during its call, and another one takes its place."""
-    chance, headers = random.Random(name), bearer(WRITE_TOKEN)
+    check_availability, headers = random.Random(name), bearer(WRITE_TOKEN)
     while True:
         answer = await service.post(PREFIX, json={"worker_id": name}, headers=headers)
         if answer.status_code == 201:
             permit = answer.json()["permit"]
             async with httpx.AsyncClient(timeout=30) as client:
-                if chance.random() < 0.25:
+                if check_availability.random() < 0.25:
                     with suppress(httpx.TimeoutException):
                         await client.post(f"{url}/http", timeout=0.05)
                     killed["http"] += 1
@@ -141,7 +141,7 @@ async def over_http(service: httpx.AsyncClient, url: str, name: str, killed: Cou
                 status = (await client.post(f"{url}/http")).status_code
             body = {"success": False, "status_code": status}
             await service.request("DELETE", f"{PREFIX}/{permit}", json=body, headers=headers)
-        await asyncio.sleep(chance.uniform(0, 0.05))
+        await asyncio.sleep(check_availability.uniform(0, 0.05))
 
 
 async def test_no_more_than_so_many_calls_are_out_whoever_is_killed(

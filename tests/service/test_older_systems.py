@@ -12,7 +12,7 @@ import redis.asyncio as aioredis
 
 from openrouter_guard.rules.breaker import HalfOpen
 from openrouter_guard.rules.codec import iso
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
@@ -133,7 +133,7 @@ async def test_a_late_failure_of_theirs_does_not_close_over_a_revoked_key(
 ) -> None:
     breaker = HalfOpen("api_key_invalid", time.time() - 900, failures=1, tried_at_s=time.time() - 10)
     seen = Upstream(OpenRouterState.API_KEY_INVALID, "User not found")
-    await store.change(lambda _record, now_s: Record(breaker, epoch=int(now_s * 1000), upstream=seen))
+    await store.change(lambda _record, now_s: SharedState(breaker, epoch=int(now_s * 1000), upstream=seen))
     with ExistingWorker(redis_url) as existing:
         async with running(settings, upstream) as service:
             assert existing.report_api_error("timeout")

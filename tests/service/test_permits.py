@@ -332,24 +332,26 @@ async def test_no_more_than_so_many_are_out_over_http_and_library_together(
     """Whoever asks how often, gives back or is lost: seeds draw who does what, and for how long."""
     settings, out = replace(writable, policy=replace(SHORT, permits=permits)), _Out()
 
-    async def over_http(service: httpx.AsyncClient, chance: random.Random) -> None:
+    async def over_http(service: httpx.AsyncClient, check_availability: random.Random) -> None:
         while out.calls < 15 * permits:
             answer = await take(service)
             if answer.status_code == 201:
                 async with out.one():
-                    await asyncio.sleep(chance.uniform(0, 0.03))
-                    if chance.random() < 0.3:
+                    await asyncio.sleep(check_availability.uniform(0, 0.03))
+                    if check_availability.random() < 0.3:
                         assert (await renew(service, answer.json()["permit"])).status_code == 200
-                await end(service, answer.json()["permit"], chance.choice([None, {**DOWN, "status_code": 400}]))
-            await asyncio.sleep(chance.uniform(0, 0.02))
+                await end(
+                    service, answer.json()["permit"], check_availability.choice([None, {**DOWN, "status_code": 400}])
+                )
+            await asyncio.sleep(check_availability.uniform(0, 0.02))
 
-    async def in_library(guard: AsyncGuard, chance: random.Random) -> None:
+    async def in_library(guard: AsyncGuard, check_availability: random.Random) -> None:
         while out.calls < 15 * permits:
             with suppress(CallNotPermitted):
                 async with guard.call() as call, out.one():
-                    await asyncio.sleep(chance.uniform(0, 0.03))
+                    await asyncio.sleep(check_availability.uniform(0, 0.03))
                     call.answered(400)
-            await asyncio.sleep(chance.uniform(0, 0.02))
+            await asyncio.sleep(check_availability.uniform(0, 0.02))
 
     async with AsyncExitStack() as stack:
         services = [await stack.enter_async_context(running(settings, upstream)) for _ in range(2)]

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase, Policy
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open, Policy
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import FakeUpstream, eventually, fail, failing, healthy, open_breaker, running
@@ -19,7 +19,7 @@ def quick(settings: Settings) -> Settings:
     return replace(settings, policy=policy, thresholds=Thresholds(check_slot_s=0.05))
 
 
-async def breaker_is(store: Store, phase: Phase) -> Record | None:
+async def breaker_is(store: Store, phase: BreakerState) -> SharedState | None:
     seen = await store.read()
     return seen.record if seen.record and seen.record.phase(seen.now_s) is phase else None
 
@@ -27,7 +27,7 @@ async def breaker_is(store: Store, phase: Phase) -> Record | None:
 async def test_good_checks_close_it_on_probation(quick: Settings, upstream: FakeUpstream, store: Store) -> None:
     await open_breaker(store, quick)
     async with running(quick, upstream):
-        record = await eventually(lambda: breaker_is(store, Phase.CLOSED))
+        record = await eventually(lambda: breaker_is(store, BreakerState.CLOSED))
     assert isinstance(record.breaker, Closed)
     assert record.breaker.on_probation
     assert (await store.history(1))[0]["reason"] == "checks_succeeded"
@@ -38,9 +38,9 @@ async def test_the_first_failure_of_a_worker_opens_it_again(
 ) -> None:
     await open_breaker(store, quick)
     async with running(quick, upstream):
-        await eventually(lambda: breaker_is(store, Phase.CLOSED))
+        await eventually(lambda: breaker_is(store, BreakerState.CLOSED))
         await fail(store, 1)
-        await eventually(lambda: breaker_is(store, Phase.OPEN))
+        await eventually(lambda: breaker_is(store, BreakerState.OPEN))
 
 
 async def test_while_checks_fail_it_stays_as_it_is(quick: Settings, upstream: FakeUpstream, store: Store) -> None:
@@ -48,14 +48,14 @@ async def test_while_checks_fail_it_stays_as_it_is(quick: Settings, upstream: Fa
     await open_breaker(store, quick)
     async with running(quick, upstream):
         await eventually(lambda: upstream.calls > 3)
-        assert await breaker_is(store, Phase.HALF_OPEN)
+        assert await breaker_is(store, BreakerState.HALF_OPEN)
 
 
-async def open_for_long(store: Store, settings: Settings) -> Record:
+async def open_for_long(store: Store, settings: Settings) -> SharedState:
     """An open breaker with a minute to go."""
     await open_breaker(store, settings)
 
-    def decide(record: Record | None, now_s: float) -> Record:
+    def decide(record: SharedState | None, now_s: float) -> SharedState:
         assert record is not None
         assert isinstance(record.breaker, Open)
         return replace(record, breaker=replace(record.breaker, until_s=round(now_s + 60, 6)))
@@ -93,13 +93,13 @@ async def test_one_that_succeeds_after_one_that_failed_lets_calls_try_at_once(
     async with running(often, upstream):
         await eventually(lambda: found(store))
         upstream.answer = healthy()
-        record = await eventually(lambda: breaker_is(store, Phase.HALF_OPEN))
+        record = await eventually(lambda: breaker_is(store, BreakerState.HALF_OPEN))
     assert isinstance(record.breaker, HalfOpen)
     assert isinstance(opened.breaker, Open)
     assert record.breaker.until_s == opened.breaker.until_s
     assert (await store.history(1))[0]["reason"] == "check_succeeded"
 
 
-async def found(store: Store) -> Record | None:
+async def found(store: Store) -> SharedState | None:
     record = (await store.read()).record
     return record if record and record.check_found else None

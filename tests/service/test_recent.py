@@ -8,7 +8,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.api.scope import read_cache
-from openrouter_guard.api.scope.read_cache import Recent
+from openrouter_guard.api.scope.read_cache import ReadCache
 from openrouter_guard.errors import StoreUnavailable
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
@@ -36,7 +36,7 @@ class Reads:
 
 
 async def test_those_who_ask_at_the_same_time_share_one_read() -> None:
-    shared, read = Recent(), Reads()
+    shared, read = ReadCache(), Reads()
     read.gate.clear()
     waiting = [asyncio.create_task(shared.get("history", 1, read)) for _ in range(10)]
     await asyncio.sleep(0)
@@ -50,19 +50,19 @@ async def test_those_who_ask_at_the_same_time_share_one_read() -> None:
     [pytest.param("history", 2, id="another state"), pytest.param("workers", 1, id="another")],
 )
 async def test_anything_else_is_read_anew(question: str, version: int) -> None:
-    shared, read = Recent(), Reads()
+    shared, read = ReadCache(), Reads()
     await shared.get("history", 1, read)
     assert await shared.get(question, version, read) == (2, False)
 
 
 async def test_after_a_moment_it_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_cache, "KEEP_S", -1.0)
-    shared, read = Recent(), Reads()
+    shared, read = ReadCache(), Reads()
     assert [await shared.get("history", 1, read) for _ in range(2)] == [(1, False), (2, False)]
 
 
 async def test_a_failure_is_told_to_those_who_wait_and_not_kept() -> None:
-    shared, read = Recent(), Reads()
+    shared, read = ReadCache(), Reads()
     read.error = StoreUnavailable("away")
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
@@ -72,7 +72,7 @@ async def test_a_failure_is_told_to_those_who_wait_and_not_kept() -> None:
 
 
 async def test_who_stops_waiting_stops_nobody_else() -> None:
-    shared, read = Recent(), Reads()
+    shared, read = ReadCache(), Reads()
     read.gate.clear()
     hasty, patient = (asyncio.create_task(shared.get("history", 1, read)) for _ in range(2))
     await asyncio.sleep(0)
@@ -83,7 +83,7 @@ async def test_who_stops_waiting_stops_nobody_else() -> None:
 
 
 async def test_only_so_many_are_kept() -> None:
-    shared, read = Recent(), Reads()
+    shared, read = ReadCache(), Reads()
     for number in range(read_cache._KEPT + 1):
         await shared.get(number, 1, read)
     assert len(shared._reads) == read_cache._KEPT
@@ -91,7 +91,7 @@ async def test_only_so_many_are_kept() -> None:
 
 
 async def test_the_end_leaves_no_read_behind() -> None:
-    shared, read = Recent(), Reads()
+    shared, read = ReadCache(), Reads()
     before = asyncio.all_tasks()
     read.gate.clear()
     waiting = asyncio.create_task(shared.get("history", 1, read))

@@ -12,7 +12,7 @@ import redis.asyncio as aioredis
 
 from openrouter_guard.api.schemas.activity import WorkersAnswer
 from openrouter_guard.api.status import activity
-from openrouter_guard.replica import View
+from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.models import Model, Run
@@ -182,7 +182,7 @@ class TestModels:
             "older": Model(seen_s=NOW_S - 2, failures=1, failed_s=NOW_S - 3),
             "cooling": Model(seen_s=NOW_S - 9, failures=5, failed_s=NOW_S - 1, reason="timeout"),
         }
-        answer = activity.models(View(None, NOW_S, models=models), Settings("redis://redis"), limit=2)
+        answer = activity.models(Snapshot(None, NOW_S, models=models), Settings("redis://redis"), limit=2)
         assert [(model.model, model.cooling) for model in answer.models] == [("cooling", True), ("fine", False)]
         assert (answer.total, answer.cooling) == (3, 1)
         assert answer.models[0].reason == "timeout"

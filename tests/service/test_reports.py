@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from openrouter_guard.api.schemas.writes import ReportBody, ResultBody
 from openrouter_guard.api.scope.reports import _reporter, pending_of, signal_of
 from openrouter_guard.errors import CallNotPermitted
-from openrouter_guard.rules.signals import About, Effect, ErrorType
+from openrouter_guard.rules.signals import Effect, ErrorType, SignalScope
 from openrouter_guard.settings import Settings, Tokens
 from openrouter_guard.store import Store
 from tests.service.apps import KEY, STATUS, WRITE_TOKEN, FakeUpstream, ask, bearer, eventually, failing, running
@@ -94,7 +94,7 @@ class TestWhatAResultSays:
 
     def test_a_provider_that_is_named_makes_it_the_models(self) -> None:
         signal = signal_of(ResultBody.model_validate(PROVIDER_DOWN), NOW_S)
-        assert signal.about is About.MODEL
+        assert signal.about is SignalScope.MODEL
 
     @pytest.mark.parametrize("where", ["message", "error"])
     def test_a_key_in_it_is_not_repeated(self, where: str) -> None:

@@ -85,7 +85,7 @@ async def test_the_probes_are_about_all_of_them(
 ) -> None:
     async with running(three, upstream) as service:
         assert (await service.get("/readyz")).status_code == 200
-        monkeypatch.setattr("openrouter_guard.runtime.background.STALL_S", -1.0)
+        monkeypatch.setattr("openrouter_guard.background.STALL_S", -1.0)
         detail = (await service.get("/livez")).json()["detail"]
     assert "cache of team-a" in detail
     assert "cache of team-b" in detail

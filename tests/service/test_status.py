@@ -17,7 +17,7 @@ import redis.asyncio as aioredis
 from openrouter_guard.api.status import freshness
 from openrouter_guard.replica import replica
 from openrouter_guard.rules import health_checks
-from openrouter_guard.rules.breaker import Open, Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Open, Policy
 from openrouter_guard.rules.codec import iso, unix_s
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
@@ -298,4 +298,4 @@ async def test_the_service_puts_down_the_time_in_a_state_that_nothing_happens_to
 
         await eventually(put_down)
     (day,) = (await store.time_in_state(1, time.time())).values()
-    assert day[Phase.CLOSED] >= min(100, time.time() % 86_400) - 1
+    assert day[BreakerState.CLOSED] >= min(100, time.time() % 86_400) - 1

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from openrouter_guard.api.http.concurrency import AT_A_TIME, Turns
+from openrouter_guard.api.http.concurrency import AT_A_TIME, ConcurrencyLimit
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -38,14 +38,14 @@ async def send(_message: Message) -> None:
     pass
 
 
-def ask(turns: Turns, path: str, count: int) -> list[asyncio.Task[None]]:
+def ask(turns: ConcurrencyLimit, path: str, count: int) -> list[asyncio.Task[None]]:
     async def one() -> None:
         await turns({"type": "http", "path": path}, receive, send)
 
     return [asyncio.create_task(one()) for _ in range(count)]
 
 
-async def settled() -> None:
+async def evaluate() -> None:
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -56,11 +56,11 @@ async def work() -> Work:
 
 
 async def test_until_their_answer_begins(work: Work) -> None:
-    tasks = ask(Turns(work, ()), "/slow", 20)
-    await settled()
+    tasks = ask(ConcurrencyLimit(work, ()), "/slow", 20)
+    await evaluate()
     assert work.begun == AT_A_TIME
     work.go.set()
-    await settled()
+    await evaluate()
     # To send may take as long as the client likes: that holds up nobody.
     assert (work.begun, work.ended) == (20, 0)
     work.end.set()
@@ -68,9 +68,9 @@ async def test_until_their_answer_begins(work: Work) -> None:
 
 
 async def test_what_is_quick_is_not_held_up(work: Work) -> None:
-    turns = Turns(work, {"/livez"})
+    turns = ConcurrencyLimit(work, {"/livez"})
     tasks = ask(turns, "/slow", 20) + ask(turns, "/livez", 5)
-    await settled()
+    await evaluate()
     assert work.begun == AT_A_TIME + 5
     work.go.set()
     work.end.set()
@@ -79,9 +79,9 @@ async def test_what_is_quick_is_not_held_up(work: Work) -> None:
 
 async def test_one_that_fails_or_is_cancelled_gives_its_turn_back() -> None:
     work = Work(fails=True)
-    turns = Turns(work, ())
+    turns = ConcurrencyLimit(work, ())
     cancelled, failing = ask(turns, "/slow", AT_A_TIME), ask(turns, "/slow", 20)
-    await settled()
+    await evaluate()
     for task in cancelled:
         task.cancel()
     work.go.set()

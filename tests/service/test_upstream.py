@@ -13,7 +13,7 @@ import pytest
 
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.rules.signals import Effect, OpenRouterState
-from openrouter_guard.upstream import MAX_BODY_BYTES, Finding, OpenRouter
+from openrouter_guard.upstream import MAX_BODY_BYTES, CheckResult, OpenRouter
 from tests.service.apps import KEY, Answer, failing, healthy
 
 NOW_S = 1_772_366_400.0
@@ -28,7 +28,7 @@ def text(status_code: int, body: str | bytes, **headers: str) -> Answer:
     return lambda: httpx.Response(status_code, content=body, headers=plain)
 
 
-async def check(handle: Callable[[httpx.Request], httpx.Response], api_key: str = KEY) -> Finding:
+async def check(handle: Callable[[httpx.Request], httpx.Response], api_key: str = KEY) -> CheckResult:
     transport = httpx.MockTransport(handle)
     openrouter = OpenRouter("https://openrouter.test/api/v1", api_key, timeout_s=5, transport=transport)
     try:
@@ -37,7 +37,7 @@ async def check(handle: Callable[[httpx.Request], httpx.Response], api_key: str 
         await openrouter.close()
 
 
-async def answered(answer: Answer, api_key: str = KEY) -> Finding:
+async def answered(answer: Answer, api_key: str = KEY) -> CheckResult:
     return await check(lambda _request: answer(), api_key)
 
 
@@ -238,7 +238,7 @@ class TestOnTheNetwork:
             yield server.sockets[0].getsockname()[1]
             await asyncio.gather(*drips)
 
-    async def ask(self, url: str, timeout_s: float = 0.3) -> Finding:
+    async def ask(self, url: str, timeout_s: float = 0.3) -> CheckResult:
         openrouter = OpenRouter(url, KEY, timeout_s=timeout_s)
         try:
             return await asyncio.wait_for(openrouter.check(NOW_S), 5)

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import redis.asyncio as aioredis
 
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import FORCED, STATE, FakeUpstream, ask, eventually, open_breaker, running
@@ -77,7 +77,7 @@ async def test_their_good_checks_close_a_breaker_that_no_worker_tries(
         async def is_closed() -> bool:
             await ask(keyless, FORCED)
             seen = await store.read()
-            return seen.record is not None and seen.record.phase(seen.now_s) is Phase.CLOSED
+            return seen.record is not None and seen.record.phase(seen.now_s) is BreakerState.CLOSED
 
         await eventually(is_closed)
     assert (await store.history())[0]["reason"] == "checks_succeeded"

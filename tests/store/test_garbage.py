@@ -19,7 +19,7 @@ from openrouter_guard.rules.breaker import Closed, HalfOpen, Policy
 from openrouter_guard.rules.codec import iso, parse
 from openrouter_guard.rules.models import Model, Notes, Run, model_of
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import SUCCESS
 from openrouter_guard.store import Batch, Counted, Store
 from openrouter_guard.store.scripts import LIMITS
@@ -332,11 +332,11 @@ async def test_a_permit_is_given_whatever_the_version_is(store: Store, client: a
     policy = Policy(reset_timeout_s=0.001)
     await count(store, ("F", 5))
     await store.change(
-        lambda record, now_s: record and evaluation.settled(record, now_s=now_s, policy=policy, by="me")
+        lambda record, now_s: record and evaluation.evaluate(record, now_s=now_s, policy=policy, by="me")
     )
     await asyncio.sleep(0.01)
 
-    def tried(record: Record | None, now_s: float) -> Record | None:
+    def tried(record: SharedState | None, now_s: float) -> SharedState | None:
         return record and trial_calls.with_permit(record, "first", now_s=now_s, policy=policy)
 
     known = await store.change(tried)

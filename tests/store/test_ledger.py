@@ -12,10 +12,10 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.rules import shared_state, transitions
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.time_in_state import DAY_S
 from openrouter_guard.store import Batch, Store
 
@@ -23,12 +23,12 @@ ROUNDING_S = 0.005
 STATE, HISTORY = "openrouter:state", "openrouter:history"
 
 
-def force_open(record: Record | None, now_s: float, *, for_s: float = 60.0) -> Record:
+def force_open(record: SharedState | None, now_s: float, *, for_s: float = 60.0) -> SharedState:
     override = Override(OverrideKind.FORCED_OPEN, "ann", "a test", now_s + for_s)
     return transitions.overridden(record or shared_state.fresh(now_s), override, now_s)
 
 
-def release(record: Record | None, now_s: float) -> Record | None:
+def release(record: SharedState | None, now_s: float) -> SharedState | None:
     return record and transitions.released(record, by="ann", now_s=now_s)
 
 
@@ -40,28 +40,28 @@ async def began(store: Store, client: aioredis.Redis, ago_s: float) -> float:
     return since_s
 
 
-async def total_s(store: Store, phase: Phase, days: int = 30) -> float:
+async def total_s(store: Store, phase: BreakerState, days: int = 30) -> float:
     return sum(day[phase] for day in (await store.time_in_state(days, time.time())).values())
 
 
-async def nothing_is_missing(store: Store, since_s: float, *phases: Phase) -> None:
+async def nothing_is_missing(store: Store, since_s: float, *phases: BreakerState) -> None:
     """The time in these states, all if none is named, is what has passed since."""
     before_s = time.time()
     told = await store.time_in_state(30, before_s)
     after_s = time.time()
-    whole_s = sum(day[phase] for day in told.values() for phase in phases or Phase)
+    whole_s = sum(day[phase] for day in told.values() for phase in phases or BreakerState)
     assert before_s - since_s - ROUNDING_S <= whole_s <= after_s - since_s + ROUNDING_S
 
 
 class TestTimeInState:
     async def test_is_told_up_to_this_moment(self, store: Store, client: aioredis.Redis) -> None:
         since_s = await began(store, client, 5)
-        await nothing_is_missing(store, since_s, Phase.CLOSED)
+        await nothing_is_missing(store, since_s, BreakerState.CLOSED)
 
     async def test_of_a_whole_day_is_exactly_a_day(self, store: Store, client: aioredis.Redis) -> None:
         since_s = await began(store, client, 3 * DAY_S)
         told = await store.time_in_state(4, time.time())
-        whole = dict.fromkeys(Phase, 0.0) | {Phase.CLOSED: float(DAY_S)}
+        whole = dict.fromkeys(BreakerState, 0.0) | {BreakerState.CLOSED: float(DAY_S)}
         assert list(told.values())[1:3] == [whole, whole]
         assert list(told) == sorted(told, reverse=True)
         assert list(told)[-1] == datetime.fromtimestamp(since_s, UTC).date().isoformat()
@@ -74,7 +74,7 @@ class TestTimeInState:
         await client.delete(HISTORY)
         another = Store(redis_url)
         await another.change(release)
-        assert await total_s(another, Phase.OPEN) > 0
+        assert await total_s(another, BreakerState.OPEN) > 0
         await nothing_is_missing(another, since_s)
         await another.close()
 
@@ -84,8 +84,8 @@ class TestTimeInState:
         until_s = time.time() - 100
         row = json.loads(str(await client.hget(STATE, "override"))) | {"until": until_s}
         await client.hset(STATE, mapping={"override": json.dumps(row), "timed_until": iso(until_s - 60)})
-        assert await total_s(store, Phase.OPEN) == pytest.approx(60, abs=0.002)
-        await nothing_is_missing(store, until_s, Phase.CLOSED)
+        assert await total_s(store, BreakerState.OPEN) == pytest.approx(60, abs=0.002)
+        await nothing_is_missing(store, until_s, BreakerState.CLOSED)
 
     async def test_is_put_down_once_however_many_do_it(
         self, store: Store, client: aioredis.Redis, redis_url: str
@@ -102,12 +102,14 @@ class TestTimeInState:
     ) -> None:
         await began(store, client, 500)
         await store.keep_time()
-        put_down_s = await total_s(store, Phase.CLOSED)
+        put_down_s = await total_s(store, BreakerState.CLOSED)
         await client.delete(STATE)
         again_s = time.time()
         await store.count(Batch(0, "wa", 1, [("S", 1)]), at_s=time.time())
         assert (
-            500 - ROUNDING_S <= await total_s(store, Phase.CLOSED) <= put_down_s + time.time() - again_s + ROUNDING_S
+            500 - ROUNDING_S
+            <= await total_s(store, BreakerState.CLOSED)
+            <= put_down_s + time.time() - again_s + ROUNDING_S
         )
 
     async def test_is_kept_for_thirty_days(self, store: Store, client: aioredis.Redis) -> None:

@@ -14,7 +14,7 @@ import redis.asyncio as aioredis
 from openrouter_guard import CallNotPermitted, Guard, OpenRouterStateManager, Settings
 from openrouter_guard.rules import shared_state, trial_calls
 from openrouter_guard.rules.breaker import Open
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.store import Store
 from tests.existing import ExistingWorker
@@ -26,11 +26,11 @@ from tests.worker.guards import fail
 LIMIT = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=60)
 
 
-def limited(record: Record | None, now_s: float) -> Record:
+def limited(record: SharedState | None, now_s: float) -> SharedState:
     return trial_calls.limited(record or shared_state.fresh(now_s), LIMIT, now_s)
 
 
-async def read(store: Store) -> Record:
+async def read(store: Store) -> SharedState:
     record = (await store.read()).record
     assert record is not None
     return record

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Batch, Store
 from tests.rules.memory import Memory
 
@@ -36,7 +36,7 @@ batches = st.tuples(
 )
 
 
-def about(record: Record | None) -> dict[str, object]:
+def about(record: SharedState | None) -> dict[str, object]:
     assert record is not None
     breaker = record.breaker
     return {
@@ -51,8 +51,8 @@ def about(record: Record | None) -> dict[str, object]:
     }
 
 
-def settled(record: Record | None, now_s: float) -> Record | None:
-    return record and evaluation.settled(record, now_s=now_s, policy=POLICY, by="me")
+def evaluate(record: SharedState | None, now_s: float) -> SharedState | None:
+    return record and evaluation.evaluate(record, now_s=now_s, policy=POLICY, by="me")
 
 
 @pytest.mark.slow
@@ -70,9 +70,9 @@ async def test_counts_and_commits_as_the_scripts_do(
         assert memory.count(reporter, seq, epoch, runs) == counted.verdict
         assert about(memory.read().record) == about(counted.seen.record)
         if settles:
-            await store.change(settled)
+            await store.change(evaluate)
             seen = memory.read()
-            after = settled(seen.record, seen.now_s)
+            after = evaluate(seen.record, seen.now_s)
             assert after is not None
             assert memory.commit(seen, after)
             assert about(memory.read().record) == about((await store.read()).record)

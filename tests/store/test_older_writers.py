@@ -16,9 +16,9 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.rules import admission, evaluation
-from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import ErrorType, OpenRouterState
 from openrouter_guard.store import Store
 from tests.existing import STATE, Checked, ExistingApi, ExistingWorker
@@ -39,7 +39,7 @@ def _begun() -> None:
     now.cache_clear()
 
 
-def record(breaker: Breaker, override: OverrideKind | None = None, rate_limit_reset_s: float = 0.0) -> Record:
+def record(breaker: Breaker, override: OverrideKind | None = None, rate_limit_reset_s: float = 0.0) -> SharedState:
     upstream = Upstream(
         OpenRouterState.SERVICE_UNAVAILABLE,
         "Worker reported: service_unavailable",
@@ -53,7 +53,7 @@ def record(breaker: Breaker, override: OverrideKind | None = None, rate_limit_re
         error_details=json.dumps({"error_type": "service_unavailable"}),
     )
     decision = Override(override, "ann", "a test", now() + FOR_LONG_S) if override else None
-    return Record(breaker, epoch=int(now() * 1000), upstream=upstream, override=decision)
+    return SharedState(breaker, epoch=int(now() * 1000), upstream=upstream, override=decision)
 
 
 def opened() -> Open:
@@ -68,44 +68,57 @@ def half_open() -> HalfOpen:
 class Case:
     """A state of ours, whether it tells them to skip their calls, and what ours is after each of their reports."""
 
-    before: Callable[[], Record]
+    before: Callable[[], SharedState]
     skip: bool
-    after_success: Phase
-    after_failure: Phase
+    after_success: BreakerState
+    after_failure: BreakerState
 
 
-def of(kind: OverrideKind, breaker: Callable[[], Breaker]) -> Record:
+def of(kind: OverrideKind, breaker: Callable[[], Breaker]) -> SharedState:
     return record(breaker(), kind)
 
 
 CASES = [
-    pytest.param(Case(lambda: record(Closed()), False, Phase.CLOSED, Phase.CLOSED), id="closed"),
-    pytest.param(Case(lambda: record(Closed(3)), False, Phase.CLOSED, Phase.CLOSED), id="closed with failures"),
+    pytest.param(Case(lambda: record(Closed()), False, BreakerState.CLOSED, BreakerState.CLOSED), id="closed"),
     pytest.param(
-        Case(lambda: record(Closed(4)), False, Phase.CLOSED, Phase.OPEN), id="closed before the last failure"
+        Case(lambda: record(Closed(3)), False, BreakerState.CLOSED, BreakerState.CLOSED), id="closed with failures"
+    ),
+    pytest.param(
+        Case(lambda: record(Closed(4)), False, BreakerState.CLOSED, BreakerState.OPEN),
+        id="closed before the last failure",
     ),
     pytest.param(
         Case(
-            lambda: record(Closed(0, trips=1, since_s=now() - 30, on_probation=True)), False, Phase.CLOSED, Phase.OPEN
+            lambda: record(Closed(0, trips=1, since_s=now() - 30, on_probation=True)),
+            False,
+            BreakerState.CLOSED,
+            BreakerState.OPEN,
         ),
         id="on probation",
     ),
     pytest.param(
-        Case(lambda: record(Closed(), rate_limit_reset_s=now() + FOR_LONG_S), False, Phase.CLOSED, Phase.CLOSED),
+        Case(
+            lambda: record(Closed(), rate_limit_reset_s=now() + FOR_LONG_S),
+            False,
+            BreakerState.CLOSED,
+            BreakerState.CLOSED,
+        ),
         id="rate limited",
     ),
-    pytest.param(Case(lambda: record(opened()), True, Phase.OPEN, Phase.OPEN), id="open"),
+    pytest.param(Case(lambda: record(opened()), True, BreakerState.OPEN, BreakerState.OPEN), id="open"),
     pytest.param(
-        Case(lambda: record(replace(opened(), until_s=now() - 1)), True, Phase.CLOSED, Phase.HALF_OPEN),
+        Case(lambda: record(replace(opened(), until_s=now() - 1)), True, BreakerState.CLOSED, BreakerState.HALF_OPEN),
         id="open and its time over",
     ),
-    pytest.param(Case(lambda: record(half_open()), True, Phase.CLOSED, Phase.HALF_OPEN), id="half-open"),
+    pytest.param(
+        Case(lambda: record(half_open()), True, BreakerState.CLOSED, BreakerState.HALF_OPEN), id="half-open"
+    ),
     *(
         pytest.param(Case(partial(of, kind, breaker), is_open, shown, shown), id=f"{kind} over {name}")
         for kind, is_open, shown in (
-            (OverrideKind.FORCED_OPEN, True, Phase.OPEN),
-            (OverrideKind.FORCED_CLOSED, False, Phase.CLOSED),
-            (OverrideKind.DISABLED, False, Phase.CLOSED),
+            (OverrideKind.FORCED_OPEN, True, BreakerState.OPEN),
+            (OverrideKind.FORCED_CLOSED, False, BreakerState.CLOSED),
+            (OverrideKind.DISABLED, False, BreakerState.CLOSED),
         )
         for name, breaker in (("closed", lambda: Closed(4)), ("open", opened), ("half-open", half_open))
     ),
@@ -118,14 +131,14 @@ def existing(redis_url: str) -> Iterator[ExistingWorker]:
         yield worker
 
 
-async def written(store: Store, before: Record) -> None:
+async def written(store: Store, before: SharedState) -> None:
     await store.change(lambda _record, _now_s: before)
 
 
-async def settled(store: Store) -> Record:
+async def evaluate(store: Store) -> SharedState:
     """Ours, after one of us has looked."""
     seen = await store.change(
-        lambda found, now_s: found and evaluation.settled(found, now_s=now_s, policy=POLICY, by="wa")
+        lambda found, now_s: found and evaluation.evaluate(found, now_s=now_s, policy=POLICY, by="wa")
     )
     assert seen.record is not None
     return seen.record
@@ -133,7 +146,7 @@ async def settled(store: Store) -> Record:
 
 async def wait_s(store: Store) -> float:
     """How long calls must wait."""
-    return (admission.block_s(await settled(store), time.time()) or (0.0, ""))[0]
+    return (admission.block_s(await evaluate(store), time.time()) or (0.0, ""))[0]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -158,7 +171,7 @@ async def test_they_read_every_field_of_ours_by_the_types_they_know(
 async def test_they_read_every_state_of_the_upstream(
     store: Store, existing: ExistingWorker, state: OpenRouterState
 ) -> None:
-    await written(store, Record(epoch=1, upstream=Upstream(state, "Said by a check")))
+    await written(store, SharedState(epoch=1, upstream=Upstream(state, "Said by a check")))
     assert (existing.read()["state"], existing.read()["message"]) == (state.value, "Said by a check")
 
 
@@ -166,7 +179,7 @@ async def test_they_read_every_state_of_the_upstream(
 async def test_we_read_every_error_of_theirs(store: Store, existing: ExistingWorker, error_type: ErrorType) -> None:
     for _ in range(5):
         assert existing.report_api_error(error_type.value)
-    after = await settled(store)
+    after = await evaluate(store)
     assert (after.upstream.state, getattr(after.breaker, "reason", None)) == (error_type.state, error_type.value)
 
 
@@ -184,16 +197,16 @@ async def test_their_failure_means_to_us_what_it_should(store: Store, existing: 
     await holds(store, existing, case, case.after_failure)
 
 
-async def holds(store: Store, existing: ExistingWorker, case: Case, phase: Phase) -> None:
+async def holds(store: Store, existing: ExistingWorker, case: Case, phase: BreakerState) -> None:
     """One of us looks, and all see the same; what theirs know nothing of is as it was."""
-    after = await settled(store)
+    after = await evaluate(store)
     assert after.phase(time.time()) is phase
-    assert existing.should_skip_api_call() is (phase is not Phase.CLOSED)
+    assert existing.should_skip_api_call() is (phase is not BreakerState.CLOSED)
     assert (after.override, after.upstream.balance) == (case.before().override, 12.5)
     assert after.upstream.rate_limit_reset_s == case.before().upstream.rate_limit_reset_s
-    if phase is Phase.OPEN and isinstance(case.before().breaker, Open) and case.before().override is None:
+    if phase is BreakerState.OPEN and isinstance(case.before().breaker, Open) and case.before().override is None:
         assert after.breaker == replace(case.before().breaker, failures=after.breaker.failures)
-    if phase is Phase.CLOSED and case.before().override is None:
+    if phase is BreakerState.CLOSED and case.before().override is None:
         assert after.breaker.failures in {0, case.before().breaker.failures + 1}
 
 
@@ -208,7 +221,7 @@ class TestWhileOursIsNotClosed:
         await client.hset(STATE, "consecutive_failures", "0")
         assert existing.report_api_error(error_type.value)
         assert existing.read()["circuit_breaker_open"] == "false"
-        after = await settled(store)
+        after = await evaluate(store)
         assert after.breaker == half_open()
         assert existing.should_skip_api_call()
         assert existing.read()["consecutive_failures"] == "5"
@@ -218,7 +231,7 @@ class TestWhileOursIsNotClosed:
     ) -> None:
         await written(store, record(opened()))
         assert existing.report_api_success()
-        after = await settled(store)
+        after = await evaluate(store)
         said = (after.upstream.state, after.upstream.message, after.breaker.failures)
         assert said == ("service_unavailable", "Worker reported: service_unavailable", 5)
         theirs = existing.manager.get_state()
@@ -231,11 +244,11 @@ class TestWhileOursIsNotClosed:
     ) -> None:
         await written(store, record(opened()))
         assert existing.report_api_success()
-        await settled(store)
+        await evaluate(store)
         await store.change(lambda found, _now_s: found and replace(found, breaker=half_open()))
         assert existing.report_api_error("timeout")
         await client.hset(STATE, mapping={"state": "active", "circuit_breaker_open": "false"})
-        assert (await settled(store)).breaker == half_open()
+        assert (await evaluate(store)).breaker == half_open()
 
     @pytest.mark.parametrize("usage", [0.0, 12.5])
     async def test_a_check_of_theirs_closes_nothing_that_was_empty(
@@ -246,7 +259,7 @@ class TestWhileOursIsNotClosed:
         theirs = ExistingApi(existing.manager, lambda: Checked(usage=usage))
         for _ in range(3):
             assert theirs.status(force_refresh=True)["status"] == "active"
-            after = await settled(store)
+            after = await evaluate(store)
             assert (after.breaker, after.upstream.state) == (empty, "credits_exhausted")
             assert existing.should_skip_api_call()
 
@@ -258,7 +271,7 @@ class TestWhileOursIsNotClosed:
         ExistingApi(existing.manager, lambda: Checked(usage=7.0)).status(force_refresh=True)
         at = existing.read()["last_check"]
         await client.hset(STATE, mapping={"last_success": at, "last_api_call": at})
-        assert (await settled(store)).breaker == empty
+        assert (await evaluate(store)).breaker == empty
 
     async def test_two_checks_of_theirs_bring_a_fleet_back_that_nobody_else_would(
         self, store: Store, existing: ExistingWorker
@@ -267,16 +280,19 @@ class TestWhileOursIsNotClosed:
         await written(store, record(waited))
         theirs = ExistingApi(existing.manager, lambda: Checked(usage=7.0))
         theirs.status(force_refresh=True)
-        assert (await settled(store)).breaker == waited
+        assert (await evaluate(store)).breaker == waited
         theirs.status(force_refresh=True)
-        after = await settled(store)
-        assert (after.phase(time.time()), getattr(after.breaker, "on_probation", False)) == (Phase.CLOSED, True)
+        after = await evaluate(store)
+        assert (after.phase(time.time()), getattr(after.breaker, "on_probation", False)) == (
+            BreakerState.CLOSED,
+            True,
+        )
         assert not existing.should_skip_api_call()
 
     async def test_a_call_of_theirs_that_succeeded_closes_it(self, store: Store, existing: ExistingWorker) -> None:
         await written(store, record(replace(half_open(), reason="credits_exhausted")))
         assert existing.report_api_success()
-        assert (await settled(store)).phase(time.time()) is Phase.CLOSED
+        assert (await evaluate(store)).phase(time.time()) is BreakerState.CLOSED
 
 
 class TestRateLimits:
@@ -385,10 +401,10 @@ class TestADecisionOfOursThatKnowsNothingOfThem:
         await store.change(lambda found, now_s: found and replace(found, check_slot_s=now_s + 60))
         await store.keep_time()
         assert existing.should_skip_api_call()
-        assert (await settled(store)).phase(time.time()) is Phase.OPEN
+        assert (await evaluate(store)).phase(time.time()) is BreakerState.OPEN
 
     async def test_nor_their_success(self, store: Store, existing: ExistingWorker) -> None:
         await written(store, replace(record(half_open()), timed_until_s=now() - 100))
         assert existing.report_api_success()
         await store.keep_time()
-        assert (await settled(store)).phase(time.time()) is Phase.CLOSED
+        assert (await evaluate(store)).phase(time.time()) is BreakerState.CLOSED

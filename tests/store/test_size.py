@@ -12,10 +12,10 @@ import redis.asyncio as aioredis
 from openrouter_guard.rules import latency
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.codec import iso
-from openrouter_guard.rules.evaluation import settled
+from openrouter_guard.rules.evaluation import evaluate
 from openrouter_guard.rules.models import KEPT, Run
-from openrouter_guard.rules.shared_state import Record
-from openrouter_guard.rules.signals import ErrorType, OpenRouterState, of_status
+from openrouter_guard.rules.shared_state import SharedState
+from openrouter_guard.rules.signals import ErrorType, OpenRouterState, classify_status
 from openrouter_guard.rules.transitions import now_closed
 from openrouter_guard.store import Batch, Store
 from openrouter_guard.worker.reporting.batches import error_details
@@ -37,7 +37,7 @@ def documented() -> dict[str, int]:
 
 async def fill(store: Store, client: aioredis.Redis) -> None:
     now_s = time.time()
-    failure = of_status(502, error={"message": "x" * 5_000, "metadata": {"provider_name": "Acme"}}, now_s=now_s)
+    failure = classify_status(502, error={"message": "x" * 5_000, "metadata": {"provider_name": "Acme"}}, now_s=now_s)
     details = error_details(failure, WORKER, now_s)
     names = (f"{'a' * 64}/{'b' * 57}-{number:05d}" for number in range(2 * KEPT))
     runs = {name: Run(failures=1, until_s=now_s + 60, reason="service_unavailable") for name in names}
@@ -59,8 +59,8 @@ async def fill(store: Store, client: aioredis.Redis) -> None:
         await pipe.execute()
 
 
-def opened_or_closed(record: Record, at_s: float) -> Record | None:
-    after = settled(record, now_s=at_s, policy=Policy(), by=WORKER)
+def opened_or_closed(record: SharedState, at_s: float) -> SharedState | None:
+    after = evaluate(record, now_s=at_s, policy=Policy(), by=WORKER)
     return after if after != record else now_closed(record, WORKER, at_s)
 
 

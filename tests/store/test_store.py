@@ -16,10 +16,10 @@ import redis.asyncio as aioredis
 
 from openrouter_guard.errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
 from openrouter_guard.rules import evaluation, health_checks, latency, models, transitions, trial_calls
-from openrouter_guard.rules.breaker import Closed, Open, Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Closed, Open, Policy
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.models import Models, Run
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.window import Window
 from openrouter_guard.store import Batch, Counted, Store, Timeouts
 from tests.existing import ExistingWorker
@@ -28,8 +28,8 @@ POLICY = Policy(reset_timeout_s=60)
 _seqs = itertools.count(1)
 
 
-def settle(record: Record | None, now_s: float) -> Record | None:
-    return record and evaluation.settled(record, now_s=now_s, policy=POLICY, by="me")
+def settle(record: SharedState | None, now_s: float) -> SharedState | None:
+    return record and evaluation.evaluate(record, now_s=now_s, policy=POLICY, by="me")
 
 
 async def count(store: Store, runs: str, *, epoch: int = 0, reporter: str = "wa", seq: int | None = None) -> Counted:
@@ -40,7 +40,7 @@ async def count(store: Store, runs: str, *, epoch: int = 0, reporter: str = "wa"
     return await store.count(batch, at_s=time.time())
 
 
-async def opened(store: Store) -> Record:
+async def opened(store: Store) -> SharedState:
     await count(store, "F5")
     record = (await store.change(settle)).record
     assert record is not None
@@ -441,12 +441,12 @@ class TestCommitting:
         quick = Policy(reset_timeout_s=0.001)
         await count(store, "F5")
         await store.change(
-            lambda record, now_s: record and evaluation.settled(record, now_s=now_s, policy=quick, by="me")
+            lambda record, now_s: record and evaluation.evaluate(record, now_s=now_s, policy=quick, by="me")
         )
         await asyncio.sleep(0.01)
         others = [Store(redis_url) for _ in range(20)]
 
-        def take(owner: str, record: Record | None, now_s: float) -> Record | None:
+        def take(owner: str, record: SharedState | None, now_s: float) -> SharedState | None:
             return record and trial_calls.with_permit(record, owner, now_s=now_s, policy=quick)
 
         took = [other.change(partial(take, f"owner-{number}")) for number, other in enumerate(others)]
@@ -515,7 +515,7 @@ class TestExistingWriters:
         assert (await count(store, "F1")).seen.record is not None
         record = (await store.change(settle)).record
         assert record is not None
-        assert record.phase(time.time()) is Phase.OPEN
+        assert record.phase(time.time()) is BreakerState.OPEN
         assert existing.should_skip_api_call()
 
     async def test_they_are_noticed_and_for_how_long_they_have_been_silent(

@@ -13,8 +13,8 @@ import redis.asyncio as aioredis
 from openrouter_guard import CallNotPermitted, Guard, OpenRouterStateManager, StateUnreadable
 from openrouter_guard.cli import probe
 from openrouter_guard.rules import codec
-from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.breaker import BreakerState
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from openrouter_guard.store import store as stores
@@ -31,7 +31,7 @@ class Stumble:
 
     lasts = False
 
-    def parse(self, fields: Mapping[str, str], now_s: float) -> Record:
+    def parse(self, fields: Mapping[str, str], now_s: float) -> SharedState:
         if self.lasts:
             raise ZeroDivisionError(SECRET)
         return codec.parse(fields, now_s)
@@ -70,7 +70,7 @@ async def test_the_error_has_the_type_and_the_place_and_nothing_that_is_stored(
 
 
 async def test_a_decision_that_fails_on_it_is_the_same(store: Store) -> None:
-    def decide(_record: Record | None, _now_s: float) -> Record | None:
+    def decide(_record: SharedState | None, _now_s: float) -> SharedState | None:
         raise RecursionError
 
     with pytest.raises(StateUnreadable, match="RecursionError"):
@@ -100,7 +100,7 @@ def test_workers_decide_alone_say_so_once_and_close_in_peace(
         with suppress(TimeoutError, CallNotPermitted), guard.call():
             failures += 1
             raise TimeoutError
-        return guard.state.phase is Phase.OPEN
+        return guard.state.phase is BreakerState.OPEN
 
     until(opens)
     assert len(told(caplog, "cannot be understood")) == 1

@@ -15,7 +15,7 @@ import redis.asyncio as aioredis
 from redis.asyncio.client import PubSub
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.rules.transitions import now_closed
 from openrouter_guard.store import Store
 from tests.service.apps import eventually
@@ -54,7 +54,7 @@ async def test_every_key_is_of_its_type_and_lives_as_long_as_it_should(
             with guard.call("some/model") as call:
                 call.answered(status_code)
         guard.flush()
-        await asyncio.to_thread(until, lambda: guard.state.phase is Phase.OPEN)
+        await asyncio.to_thread(until, lambda: guard.state.phase is BreakerState.OPEN)
         with suppress(CallNotPermitted), guard.call():
             pass
         guard.flush()
@@ -138,4 +138,4 @@ async def test_an_open_state_outlives_the_expiry_that_an_existing_writer_sets(
         await eventually(is_back)
         assert await client.hget("openrouter:state", "open_until") == deadline
         assert await client.ttl("openrouter:state") == pytest.approx(3600 + 10, abs=8)
-        assert guard.state.phase is Phase.OPEN
+        assert guard.state.phase is BreakerState.OPEN

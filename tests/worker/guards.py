@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 
 from openrouter_guard import CallNotPermitted, Guard, Settings, StoreError
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.store import Store
 from tests.waiting import until
 
@@ -45,7 +45,7 @@ async def counters(store: Store) -> dict[str, int]:
 def half_open(guard: Guard) -> None:
     """Open the breaker and let its time pass; *guard* waits a fraction of a second."""
     fail(guard, 5)
-    until(lambda: guard.state.phase is Phase.HALF_OPEN)
+    until(lambda: guard.state.phase is BreakerState.HALF_OPEN)
 
 
 def start(script: str, redis_url: str) -> subprocess.Popen[str]:

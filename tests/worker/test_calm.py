@@ -106,7 +106,7 @@ def test_a_success_that_waited_ends_a_run_that_it_belongs_into(guard: Guard, oth
 
 def test_a_success_that_waited_does_not_hide_an_outage_that_began_after_it(guard: Guard, other: Guard) -> None:
     calm(guard)
-    guard._core.results.append((SUCCESS, guard._core.view.ticket, 0.0, time.monotonic() - 3, ""))
+    guard._core.results.append((SUCCESS, guard._core.view.admission, 0.0, time.monotonic() - 3, ""))
     until(lambda: waits(guard))
     fail(other, 2)
     until(lambda: not waits(guard))

@@ -26,7 +26,7 @@ from requests.adapters import HTTPAdapter
 from openrouter_guard import CallNotPermitted, refusal_in
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.worker.classification.causes import LEVELS, MOST, branches
-from openrouter_guard.worker.classification.classify import of_exception
+from openrouter_guard.worker.classification.classify import classify_exception
 
 REQUEST: Any = httpx.Request("POST", "https://openrouter.ai/api/v1/chat/completions")
 NEUTRAL = (Effect.NEUTRAL, None)
@@ -84,21 +84,21 @@ BEHIND = [
 def test_a_wrapper_says_what_it_wraps(
     module: str, name: str, behind: BaseException, expected: tuple[Effect, ErrorType | None]
 ) -> None:
-    assert seen(of_exception(caused(made(module, name), behind))) == expected
-    assert seen(of_exception(caused(made(module, name), RuntimeError("again"), behind))) == expected
+    assert seen(classify_exception(caused(made(module, name), behind))) == expected
+    assert seen(classify_exception(caused(made(module, name), RuntimeError("again"), behind))) == expected
 
 
 @pytest.mark.parametrize(("behind", "expected"), BEHIND)
 def test_so_does_a_group(behind: BaseException, expected: tuple[Effect, ErrorType | None]) -> None:
     inner = BaseExceptionGroup("inner", [ValueError("mine"), behind])
-    assert seen(of_exception(BaseExceptionGroup("tasks", [KeyError("mine"), inner]))) == expected
-    assert seen(of_exception(caused(RuntimeError("agent"), inner))) == expected
+    assert seen(classify_exception(BaseExceptionGroup("tasks", [KeyError("mine"), inner]))) == expected
+    assert seen(classify_exception(caused(RuntimeError("agent"), inner))) == expected
 
 
 def test_of_several_the_one_that_says_most_counts() -> None:
     limited = refused(429, {"Retry-After": "30"}, message="slow down")
     group = ExceptionGroup("tasks", [refused(400), httpx.ReadTimeout("slow"), limited])
-    signal = of_exception(group)
+    signal = classify_exception(group)
     assert (signal.effect, signal.wait_s) == (Effect.RATE_LIMIT, 30)
 
 
@@ -109,7 +109,7 @@ async def test_a_real_task_group() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(ask())
-    assert seen(of_exception(caught.value)) == NETWORK
+    assert seen(classify_exception(caught.value)) == NETWORK
 
 
 def test_what_was_merely_handled_before_is_no_cause() -> None:
@@ -121,7 +121,7 @@ def test_what_was_merely_handled_before_is_no_cause() -> None:
 
     with pytest.raises(KeyError) as caught:
         work()
-    assert seen(of_exception(caught.value)) == NEUTRAL
+    assert seen(classify_exception(caught.value)) == NEUTRAL
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_what_was_merely_handled_before_is_no_cause() -> None:
 def test_the_callers_own_mistakes_are_none_of_the_upstreams(
     own: Exception, wrapper: Callable[[], Exception] | None
 ) -> None:
-    assert of_exception(own if wrapper is None else caused(wrapper(), own)).effect is Effect.NEUTRAL
+    assert classify_exception(own if wrapper is None else caused(wrapper(), own)).effect is Effect.NEUTRAL
 
 
 @pytest.mark.parametrize(
@@ -173,38 +173,40 @@ def test_the_callers_own_mistakes_are_none_of_the_upstreams(
     ids=lambda error: type(error).__name__,
 )
 def test_an_sdk_takes_mistakes_in_code_for_a_lost_connection(mistake: Exception) -> None:
-    assert of_exception(caused(openai.APIConnectionError(request=REQUEST), mistake)).effect is Effect.NEUTRAL
+    assert classify_exception(caused(openai.APIConnectionError(request=REQUEST), mistake)).effect is Effect.NEUTRAL
     lost = caused(RuntimeError("retried"), httpx.ReadError("cut"))
-    assert of_exception(caused(openai.APIConnectionError(request=REQUEST), lost)).effect is Effect.FAILURE
+    assert classify_exception(caused(openai.APIConnectionError(request=REQUEST), lost)).effect is Effect.FAILURE
 
 
 def test_what_a_database_lost_its_connection_for_is_its_own_affair() -> None:
-    assert of_exception(caused(redis.ConnectionError("away"), ConnectionRefusedError())).effect is Effect.NEUTRAL
+    assert (
+        classify_exception(caused(redis.ConnectionError("away"), ConnectionRefusedError())).effect is Effect.NEUTRAL
+    )
     cluster = made("kubernetes.client.exceptions", "ApiException", status=503, headers={"a": "b"}, body="{}")
-    assert of_exception(cluster).effect is Effect.NEUTRAL
+    assert classify_exception(cluster).effect is Effect.NEUTRAL
 
 
 @pytest.mark.parametrize("status", [1045, 503, 28000, -1, 0, 10**30])
 def test_a_status_of_a_database_is_no_http_status(status: int) -> None:
-    assert of_exception(made("mariadb", "OperationalError", status=status)).effect is Effect.NEUTRAL
+    assert classify_exception(made("mariadb", "OperationalError", status=status)).effect is Effect.NEUTRAL
 
 
 @pytest.mark.parametrize("code", [1045, 600, 99, -503, True, 503.0, "5034", "five", "٥٠٣", None, object()])
 def test_only_an_http_status_is_one(code: object) -> None:
-    assert of_exception(made("client", "Failed", status_code=code, headers={})).effect is Effect.NEUTRAL
+    assert classify_exception(made("client", "Failed", status_code=code, headers={})).effect is Effect.NEUTRAL
 
 
 @pytest.mark.parametrize("code", [503, "503", http.HTTPStatus.SERVICE_UNAVAILABLE])
 def test_in_each_form_that_libraries_give_it(code: object) -> None:
-    assert seen(of_exception(made("client", "Failed", status_code=code))) == UNAVAILABLE
-    assert seen(of_exception(made("client", "Failed", status=code, headers={}))) == UNAVAILABLE
+    assert seen(classify_exception(made("client", "Failed", status_code=code))) == UNAVAILABLE
+    assert seen(classify_exception(made("client", "Failed", status=code, headers={}))) == UNAVAILABLE
 
 
 def test_a_status_that_the_worker_answers_with_is_not_the_upstreams() -> None:
     answer = starlette.exceptions.HTTPException(502, "the model did not answer")
-    assert of_exception(answer).effect is Effect.NEUTRAL
+    assert classify_exception(answer).effect is Effect.NEUTRAL
     limited = refused(429, {"Retry-After": "7"}, message="slow")
-    assert of_exception(caused(answer, limited)).wait_s == 7
+    assert classify_exception(caused(answer, limited)).wait_s == 7
 
 
 def test_the_answer_nearest_to_the_wire_is_believed_and_completed() -> None:
@@ -212,11 +214,11 @@ def test_the_answer_nearest_to_the_wire_is_believed_and_completed() -> None:
     outer = made("pydantic_ai.exceptions", "ModelHTTPError", status_code=429, body={"message": "x", "code": 429})
     response: Any = httpx.Response(429, headers={"Retry-After": "12"}, request=REQUEST)
     inner = openai.APIStatusError("no", response=response, body=None)
-    assert of_exception(caused(outer, inner)).wait_s == 12
+    assert classify_exception(caused(outer, inner)).wait_s == 12
     mapped = made("gateway", "BadGateway", status_code=500)
-    assert of_exception(caused(mapped, refused(400, message="bad"))).effect is Effect.NEUTRAL
+    assert classify_exception(caused(mapped, refused(400, message="bad"))).effect is Effect.NEUTRAL
     assert (
-        seen(of_exception(caused(made("gateway", "BadGateway", status_code=502), httpx.ReadTimeout("slow"))))
+        seen(classify_exception(caused(made("gateway", "BadGateway", status_code=502), httpx.ReadTimeout("slow"))))
         == TIMEOUT
     )
 
@@ -256,7 +258,7 @@ class TestOfLibrariesWithoutAnSdk:
         ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
     )
     def test_no_answer_is_told_by_name(self, error: Exception, expected: tuple[Effect, ErrorType | None]) -> None:
-        assert seen(of_exception(error)) == expected
+        assert seen(classify_exception(error)) == expected
 
     @pytest.fixture
     def nowhere(self) -> Iterator[str]:
@@ -267,7 +269,7 @@ class TestOfLibrariesWithoutAnSdk:
     def test_urllib3_tries_again_in_vain(self, nowhere: str) -> None:
         with pytest.raises(urllib3.exceptions.MaxRetryError) as caught:
             urllib3.PoolManager(retries=1).request("POST", nowhere)
-        assert seen(of_exception(caught.value)) == NETWORK
+        assert seen(classify_exception(caught.value)) == NETWORK
 
     @pytest.mark.parametrize(
         ("mode", "expected"),
@@ -284,32 +286,32 @@ class TestOfLibrariesWithoutAnSdk:
             session.headers["Authorization"] = "Bearer sk-or-any"
             with pytest.raises(requests.exceptions.RetryError) as caught:
                 session.post(f"{base_url}/chat/completions", json=question)
-        assert seen(of_exception(caught.value)) == expected
+        assert seen(classify_exception(caught.value)) == expected
 
     def test_urllib3_before_2_0_has_a_reason_and_no_cause(self) -> None:
         refused = urllib3.exceptions.NewConnectionError(None, "refused")  # type: ignore[arg-type]
         again = urllib3.exceptions.MaxRetryError(None, "/", urllib3.exceptions.ReadTimeoutError(None, "", "slow"))  # type: ignore[arg-type]
-        assert seen(of_exception(again)) == TIMEOUT
-        assert seen(of_exception(requests.exceptions.ConnectionError(again))) == TIMEOUT
+        assert seen(classify_exception(again)) == TIMEOUT
+        assert seen(classify_exception(requests.exceptions.ConnectionError(again))) == TIMEOUT
         full = urllib3.exceptions.MaxRetryError(None, "/", urllib3.exceptions.EmptyPoolError(None, "full"))  # type: ignore[arg-type]
-        assert seen(of_exception(requests.exceptions.ConnectionError(full))) == NEUTRAL
-        assert seen(of_exception(urllib3.exceptions.MaxRetryError(None, "/", refused))) == NETWORK  # type: ignore[arg-type]
+        assert seen(classify_exception(requests.exceptions.ConnectionError(full))) == NEUTRAL
+        assert seen(classify_exception(urllib3.exceptions.MaxRetryError(None, "/", refused))) == NETWORK  # type: ignore[arg-type]
 
     def test_ray_has_a_cause_that_is_none_of_pythons(self) -> None:
-        assert seen(of_exception(made("ray.exceptions", "RayTaskError", cause=refused(503)))) == UNAVAILABLE
+        assert seen(classify_exception(made("ray.exceptions", "RayTaskError", cause=refused(503)))) == UNAVAILABLE
 
     def test_openai_before_1_0(self) -> None:
         down = made("openai.error", "ServiceUnavailableError", http_status=503, json_body=None, headers={})
-        assert seen(of_exception(down)) == UNAVAILABLE
+        assert seen(classify_exception(down)) == UNAVAILABLE
         oversized = {"error": {"message": "no", "metadata": {"reason": "weight_exceeds_budget"}}}
         dear = made("openai.error", "APIError", http_status=402, http_body="{", json_body=oversized)
-        assert seen(of_exception(dear)) == NEUTRAL
-        assert seen(of_exception(made("openai.error", "Timeout"))) == TIMEOUT
+        assert seen(classify_exception(dear)) == NEUTRAL
+        assert seen(classify_exception(made("openai.error", "Timeout"))) == TIMEOUT
 
     def test_a_redirect_without_end_is_no_network_error(self) -> None:
         reason = urllib3.exceptions.ResponseError("too many redirects")
         loop = caused(urllib3.exceptions.MaxRetryError(None, "/", reason), reason)  # type: ignore[arg-type]
-        assert of_exception(loop).error_type is not ErrorType.NETWORK_ERROR
+        assert classify_exception(loop).error_type is not ErrorType.NETWORK_ERROR
 
 
 class TestLitellm:
@@ -336,14 +338,14 @@ class TestLitellm:
         ],
     )
     def test_its_message_holds_the_body(self, error: str, expected: tuple[Effect, ErrorType | None]) -> None:
-        assert seen(of_exception(self.raised("APIError", 402, error))) == expected
+        assert seen(classify_exception(self.raised("APIError", 402, error))) == expected
 
     def test_its_headers_tell_the_wait(self) -> None:
         limited = self.raised("RateLimitError", 429, '{"error":{"message":"slow"}}', {"Retry-After": "30"})
-        assert of_exception(limited).wait_s == 30
+        assert classify_exception(limited).wait_s == 30
 
     def test_a_402_without_a_body_calls_no_account_empty(self) -> None:
-        signal = of_exception(self.raised("APIError", 402, "no"))
+        signal = classify_exception(self.raised("APIError", 402, "no"))
         assert (signal.effect, signal.doubts_account, signal.refuses_credit) == (Effect.FAILURE, True, False)
 
     @pytest.mark.parametrize(
@@ -356,7 +358,7 @@ class TestLitellm:
         own = made("litellm.llms.openrouter.common_utils", "OpenRouterException", status_code=500)
         outer = self.raised("APIConnectionError", 500, "no")
         outer.__context__, own.__context__ = own, behind
-        assert seen(of_exception(outer)) == expected
+        assert seen(classify_exception(outer)) == expected
 
 
 @pytest.mark.parametrize(
@@ -375,7 +377,7 @@ class TestLitellm:
     ids=str,
 )
 def test_langchains_form_of_an_error_in_a_200(error: Exception, expected: tuple[Effect, ErrorType | None]) -> None:
-    assert seen(of_exception(error)) == expected
+    assert seen(classify_exception(error)) == expected
 
 
 class TestBounds:
@@ -383,12 +385,12 @@ class TestBounds:
         first, second = RuntimeError("a"), RuntimeError("b")
         first.__cause__, second.__cause__ = second, first
         assert [len(branch) for branch in branches(first)] == [2]
-        assert seen(of_exception(first)) == NEUTRAL
+        assert seen(classify_exception(first)) == NEUTRAL
 
     def test_a_long_chain_is_looked_at_so_far(self) -> None:
         chain = [RuntimeError(str(number)) for number in range(LEVELS - 1)]
-        assert seen(of_exception(caused(*chain, httpx.ConnectError("no route")))) == NETWORK
-        assert seen(of_exception(caused(*chain, RuntimeError(), httpx.ConnectError("no route")))) == NEUTRAL
+        assert seen(classify_exception(caused(*chain, httpx.ConnectError("no route")))) == NETWORK
+        assert seen(classify_exception(caused(*chain, RuntimeError(), httpx.ConnectError("no route")))) == NEUTRAL
 
     def test_of_many_only_so_many_are_looked_at(self) -> None:
         group = ExceptionGroup(
@@ -404,7 +406,7 @@ class TestBounds:
             )
 
         nested = build(shape)
-        assert of_exception(nested).effect in (Effect.FAILURE, Effect.NEUTRAL)
+        assert classify_exception(nested).effect in (Effect.FAILURE, Effect.NEUTRAL)
         assert all(len(branch) <= LEVELS for branch in branches(nested))
 
 
@@ -469,11 +471,11 @@ class HostileHeaders:
 
 class TestNothingRaises:
     def test_an_exception_that_hides_all(self) -> None:
-        assert seen(of_exception(Hostile())) == NEUTRAL
+        assert seen(classify_exception(Hostile())) == NEUTRAL
         assert refusal_in(Hostile()) is None
 
     def test_one_that_hides_all_but_its_status(self) -> None:
-        assert seen(of_exception(HostileStatus())) == UNAVAILABLE
+        assert seen(classify_exception(HostileStatus())) == UNAVAILABLE
 
     @pytest.mark.parametrize(
         "headers",
@@ -489,7 +491,7 @@ class TestNothingRaises:
     )
     def test_headers_that_are_none(self, headers: object) -> None:
         error = made("client", "Limited", status_code=429, headers=headers)
-        assert seen(of_exception(error)) == (Effect.FAILURE, ErrorType.RATE_LIMITED)
+        assert seen(classify_exception(error)) == (Effect.FAILURE, ErrorType.RATE_LIMITED)
 
     @pytest.mark.parametrize(
         "headers",
@@ -505,4 +507,4 @@ class TestNothingRaises:
         ],
     )
     def test_headers_in_each_form(self, headers: object) -> None:
-        assert of_exception(made("client", "Limited", status_code=429, headers=headers)).wait_s == 30
+        assert classify_exception(made("client", "Limited", status_code=429, headers=headers)).wait_s == 30

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from openrouter_guard import Guard
-from openrouter_guard.rules.breaker import Open, Phase
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.breaker import BreakerState, Open
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Store
 from tests.valkeys import url_of, valkey
 from tests.waiting import until
@@ -30,7 +30,7 @@ def test_it_half_opens_when_the_others_do(redis_url: str) -> None:
     with Guard(settings(redis_url, reset_timeout_s=0.5)) as guard:
         fail(guard, 5)
         assert 0 < guard.state.retry_after_s <= 0.55
-        until(lambda: guard.state.phase is Phase.HALF_OPEN)
+        until(lambda: guard.state.phase is BreakerState.HALF_OPEN)
 
 
 @pytest.mark.usefixtures("off_s")
@@ -40,7 +40,7 @@ def test_without_redis_the_fleets_deadline_stands_and_passes() -> None:
         server.terminate()
         assert guard.state.retry_after_s > 0
         assert guard.wait(timeout_s=1.5)
-        assert guard.state.phase is Phase.HALF_OPEN
+        assert guard.state.phase is BreakerState.HALF_OPEN
 
 
 def test_a_jump_of_it_moves_no_deadline(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,12 +62,12 @@ def test_what_it_reports_bears_the_time_of_redis(redis_url: str, off_s: float) -
 
 async def test_a_clock_of_redis_that_was_set_back_makes_nobody_wait_for_it(redis_url: str, store: Store) -> None:
     tomorrow_s = time.time() + 24 * HOUR_S
-    ahead = Record(breaker=Open("timeout", tomorrow_s, tomorrow_s + 60.0), epoch=7)
+    ahead = SharedState(breaker=Open("timeout", tomorrow_s, tomorrow_s + 60.0), epoch=7)
     await store.change(lambda _record, _now_s: ahead)
     await store.change(lambda _record, _now_s: ahead)  # the first time it was not there to compare with
     with Guard(settings(redis_url, reset_timeout_s=0.5)) as guard:
-        until(lambda: guard.state.phase is not Phase.CLOSED)
-        until(lambda: guard.state.phase is Phase.HALF_OPEN)
+        until(lambda: guard.state.phase is not BreakerState.CLOSED)
+        until(lambda: guard.state.phase is BreakerState.HALF_OPEN)
         with guard.call():
             pass
-        until(lambda: guard.state.phase is Phase.CLOSED)
+        until(lambda: guard.state.phase is BreakerState.CLOSED)

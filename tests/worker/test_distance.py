@@ -18,8 +18,8 @@ import pytest
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
 from openrouter_guard.rules import shared_state, transitions
-from openrouter_guard.rules.breaker import HalfOpen, Open, Phase, Policy
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.breaker import BreakerState, HalfOpen, Open, Policy
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Store
 from openrouter_guard.worker.reporting.permits import PERMIT_S
 from tests.controlplane.certificates import Authority
@@ -65,7 +65,7 @@ def _port(redis_url: str) -> int:
 async def _opened(store: Store, *, ends_in_s: float) -> None:
     """Open the breaker, as if a while ago, so that it may be tried in *ends_in_s*."""
 
-    def opened(record: Record | None, now_s: float) -> Record:
+    def opened(record: SharedState | None, now_s: float) -> SharedState:
         after = transitions.now_open(record or shared_state.fresh(now_s), "timeout", "ann", now_s, Policy())
         return replace(after, breaker=Open("timeout", now_s, now_s + ends_in_s))
 
@@ -85,8 +85,8 @@ class TestAWorkerFarAway:
             with ExitStack() as calls:
                 until(lambda: _goes(calls, guard), seconds=10)
                 assert isinstance((await _read(store)).breaker, HalfOpen)
-            until(lambda: guard.state.phase is Phase.CLOSED)
-        assert (await _read(store)).phase(time.time()) is Phase.CLOSED
+            until(lambda: guard.state.phase is BreakerState.CLOSED)
+        assert (await _read(store)).phase(time.time()) is BreakerState.CLOSED
 
     async def test_with_all_permits_out_it_is_refused(self, far: str, store: Store) -> None:
         await _opened(store, ends_in_s=0)
@@ -106,14 +106,14 @@ class TestAWorkerFarAway:
             until(lambda: _hears(guard))
             await _opened(store, ends_in_s=60)
             began_s = time.monotonic()
-            until(lambda: guard.state.phase is Phase.OPEN)
+            until(lambda: guard.state.phase is BreakerState.OPEN)
             assert time.monotonic() - began_s < round_trip_s + 0.1
             assert guard.state.reason == "timeout"
 
     def test_what_it_sees_itself_opens_the_breaker_for_all(self, far: str, redis_url: str) -> None:
         with Guard(Settings(far, policy=QUICK)) as guard, Guard(Settings(redis_url)) as near:
             fail(guard, 5)
-            until(lambda: near.state.phase is not Phase.CLOSED)
+            until(lambda: near.state.phase is not BreakerState.CLOSED)
 
 
 class TestManyThatStartAtOnce:
@@ -140,7 +140,7 @@ class TestManyThatStartAtOnce:
             assert sum(call.result() for call in calls) <= 2
 
 
-async def _read(store: Store) -> Record:
+async def _read(store: Store) -> SharedState:
     record = (await store.read()).record
     assert record is not None
     return record

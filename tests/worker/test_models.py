@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.rules.models import FINE_KEPT, Model
 from tests.waiting import until
 
@@ -65,7 +65,7 @@ def test_its_calls_wait_in_the_whole_fleet_and_others_go(guard: Guard, other: Gu
     assert is_refused(guard, "broken")
     assert not is_refused(guard, "works")
     assert not is_refused(guard, None)
-    assert (guard.state.phase, guard.state.failures) == (Phase.CLOSED, 0)
+    assert (guard.state.phase, guard.state.failures) == (BreakerState.CLOSED, 0)
 
 
 def test_once_the_wait_is_over_few_try_until_a_call_has_succeeded(redis_url: str) -> None:
@@ -107,7 +107,7 @@ def test_where_a_second_one_fails_so_it_is_the_upstream(guard: Guard) -> None:
 @pytest.mark.parametrize("model", ["the only one", None])
 def test_a_fleet_with_one_model_is_stopped_by_it(guard: Guard, model: str | None) -> None:
     fail(guard, model, 5)
-    until(lambda: guard.state.phase is Phase.OPEN)
+    until(lambda: guard.state.phase is BreakerState.OPEN)
 
 
 def test_the_cap_of_the_free_models_leaves_the_others(guard: Guard, other: Guard) -> None:
@@ -158,6 +158,6 @@ def test_ten_thousand_names_keep_nobody_from_noticing_an_outage(guard: Guard, ot
     for _ in range(5):
         call(guard, "openai/gpt-4o", 503)
     guard.flush()
-    assert guard.state.phase is Phase.OPEN
-    until(lambda: other.state.phase is Phase.OPEN)
+    assert guard.state.phase is BreakerState.OPEN
+    until(lambda: other.state.phase is BreakerState.OPEN)
     assert redis.Redis.from_url(redis_url).hlen("openrouter:models") <= FINE_KEPT

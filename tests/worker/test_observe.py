@@ -14,7 +14,7 @@ import redis
 
 from openrouter_guard.errors import CallNotPermitted
 from openrouter_guard.rules.signals import Effect, ErrorType
-from openrouter_guard.worker.classification.classify import of_answer, of_exception
+from openrouter_guard.worker.classification.classify import classify_answer, classify_exception
 
 # The openai SDK has an HTTP client of its own; only the form of what it carries matters here.
 REQUEST: Any = httpx.Request("POST", "https://openrouter.ai/api/v1/chat/completions")
@@ -73,26 +73,26 @@ LIBRARIES = [httpx_error, openai_error, RequestsHTTPError, AiohttpResponseError]
 def test_a_status_is_found_wherever_a_library_keeps_it(
     raised: Any, status_code: int, effect: Effect, error_type: ErrorType | None
 ) -> None:
-    signal = of_exception(raised(answer(status_code, code=status_code, message="no")))
+    signal = classify_exception(raised(answer(status_code, code=status_code, message="no")))
     assert (signal.effect, signal.error_type) == (effect, error_type)
 
 
 @pytest.mark.parametrize("raised", LIBRARIES)
 def test_so_are_the_headers_of_a_rate_limit(raised: Any) -> None:
-    signal = of_exception(raised(answer(429, {"Retry-After": "30"}, code=429, message="slow down")))
+    signal = classify_exception(raised(answer(429, {"Retry-After": "30"}, code=429, message="slow down")))
     assert (signal.effect, signal.wait_s) == (Effect.RATE_LIMIT, 30)
 
 
 @pytest.mark.parametrize("raised", [httpx_error, openai_error, RequestsHTTPError])
 def test_so_is_the_body(raised: Any) -> None:
     oversized = answer(402, code=402, message="no", metadata={"reason": "weight_exceeds_budget"})
-    assert of_exception(raised(oversized)).effect is Effect.NEUTRAL
+    assert classify_exception(raised(oversized)).effect is Effect.NEUTRAL
     exhausted = answer(403, code=403, message="Key limit exceeded (total limit)")
-    assert of_exception(raised(exhausted)).error_type is ErrorType.CREDITS_EXHAUSTED
+    assert classify_exception(raised(exhausted)).error_type is ErrorType.CREDITS_EXHAUSTED
 
 
 def test_what_an_sdk_cuts_out_of_the_body_is_in_its_response() -> None:
-    spoken = of_exception(openai_error(answer(402, message="Insufficient credits")))
+    spoken = classify_exception(openai_error(answer(402, message="Insufficient credits")))
     assert spoken.refuses_credit, "openai hands out the error alone, which is no error without its name"
 
 
@@ -112,7 +112,7 @@ def test_what_an_sdk_cuts_out_of_the_body_is_in_its_response() -> None:
     ],
 )
 def test_no_answer_is_a_failure(error: Exception, error_type: ErrorType) -> None:
-    signal = of_exception(error)
+    signal = classify_exception(error)
     assert (signal.effect, signal.error_type) == (Effect.FAILURE, error_type)
 
 
@@ -129,7 +129,7 @@ def test_no_answer_is_a_failure(error: Exception, error_type: ErrorType) -> None
     ],
 )
 def test_what_is_not_the_upstreams_says_nothing(error: BaseException) -> None:
-    assert of_exception(error).effect is Effect.NEUTRAL
+    assert classify_exception(error).effect is Effect.NEUTRAL
 
 
 def test_a_stream_that_was_not_read_has_its_status_all_the_same() -> None:
@@ -138,7 +138,7 @@ def test_a_stream_that_was_not_read_has_its_status_all_the_same() -> None:
             raise AssertionError("it was read")
 
     response = httpx.Response(503, stream=Unread(), request=REQUEST)
-    assert of_exception(httpx_error(response)).error_type is ErrorType.SERVICE_UNAVAILABLE
+    assert classify_exception(httpx_error(response)).error_type is ErrorType.SERVICE_UNAVAILABLE
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_stream_that_was_not_read_has_its_status_all_the_same() -> None:
     ],
 )
 def test_a_200_is_what_its_body_says(body: object, effect: Effect) -> None:
-    assert of_answer(200, body=body).effect is effect
+    assert classify_answer(200, body=body).effect is effect
 
 
 @pytest.mark.parametrize("raised", LIBRARIES)
@@ -162,9 +162,9 @@ def test_a_200_is_what_its_body_says(body: object, effect: Effect) -> None:
 def test_a_refusal_by_another_guard_on_the_way_says_nothing_of_the_upstream(raised: Any, status_code: int) -> None:
     headers = CallNotPermitted(12.5, "service_unavailable").headers
     refused = answer(status_code, headers, code=status_code, message="calls to OpenRouter are paused")
-    assert of_exception(raised(refused)).effect is Effect.NEUTRAL
-    assert of_answer(status_code, headers=headers).effect is Effect.NEUTRAL
-    assert of_answer(status_code, headers=list(headers.items())).effect is Effect.NEUTRAL
+    assert classify_exception(raised(refused)).effect is Effect.NEUTRAL
+    assert classify_answer(status_code, headers=headers).effect is Effect.NEUTRAL
+    assert classify_answer(status_code, headers=list(headers.items())).effect is Effect.NEUTRAL
 
 
 def test_a_refusal_is_told_in_two_headers_whatever_its_reason_is() -> None:
@@ -179,4 +179,4 @@ def test_a_refusal_is_told_in_two_headers_whatever_its_reason_is() -> None:
 
 
 def test_another_header_of_that_name_makes_no_failure_disappear() -> None:
-    assert of_answer(503, headers={"openrouter-guard": "passed"}).effect is Effect.FAILURE
+    assert classify_answer(503, headers={"openrouter-guard": "passed"}).effect is Effect.FAILURE

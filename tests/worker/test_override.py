@@ -11,7 +11,7 @@ import redis.asyncio as aioredis
 
 from openrouter_guard import CallNotPermitted, Guard, OpenRouterStateManager, Settings
 from openrouter_guard.errors import ConfigurationError
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.store import Store
 from tests.existing import ExistingWorker
 from tests.service.apps import FakeUpstream, ask, eventually, running
@@ -51,7 +51,7 @@ async def test_forced_open_refuses_until_its_end(
     guard.flush()
     await manager.set_override("forced_open", who="ann", why="maintenance", for_s=0.6)
     await eventually(lambda: not passes(guard))
-    assert (guard.state.phase, guard.state.reason) == (Phase.OPEN, "forced_open")
+    assert (guard.state.phase, guard.state.reason) == (BreakerState.OPEN, "forced_open")
     with ExistingWorker(redis_url) as existing:
         assert existing.should_skip_api_call()
         assert existing.report_api_success()
@@ -70,7 +70,7 @@ async def test_forced_closed_lets_calls_go_and_counts_them(guard: Guard, manager
     await eventually(lambda: not passes(guard))
     await manager.set_override("forced_closed", who="ann", why="a false alarm", for_s=60)
     await eventually(lambda: passes(guard))
-    assert guard.state.phase is Phase.CLOSED
+    assert guard.state.phase is BreakerState.CLOSED
     await manager.clear_override(who="ann")
     await eventually(lambda: not passes(guard))
 

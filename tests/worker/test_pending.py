@@ -7,14 +7,14 @@ from collections import deque
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.store import Batch
-from openrouter_guard.worker.reporting.batches import METRICS_ONLY, Pending, Result, last_of
+from openrouter_guard.worker.reporting.batches import METRICS_ONLY, Result, ResultBatch, last_of
 
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT, "no answer")
 
 
 def batches_of(*results: Result) -> list[Batch]:
     """What is sent of these results, at 1,010."""
-    pending: deque[Pending] = deque()
+    pending: deque[ResultBatch] = deque()
     for result in results:
         last_of(pending, result.epoch, result.at_s, "w").add(result)
     return [each.batch("w", number, now_s=1010.0) for number, each in enumerate(pending)]

@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 from openrouter_guard import Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.store import Store
 from tests.waiting import until
 from tests.worker.guards import counters, fail, start
@@ -63,7 +63,7 @@ class TestProcesses:
         record = (await store.read()).record
         assert record is not None
         # On a busy machine its wait may be over by now.
-        assert record.phase(time.time()) in (Phase.OPEN, Phase.HALF_OPEN)
+        assert record.phase(time.time()) in (BreakerState.OPEN, BreakerState.HALF_OPEN)
         assert [entry["to"] for entry in await store.history()] == ["open"]
 
     def test_a_worker_that_ends_reports_before_it_goes(self, redis_url: str, guard: Guard) -> None:

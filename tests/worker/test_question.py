@@ -15,11 +15,11 @@ import redis
 
 from benchmarks.cold_starts import opens
 from openrouter_guard import CallNotPermitted, Guard, StoreError
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.question import Question
 from openrouter_guard.rules.signals import SUCCESS
 from openrouter_guard.worker.reporting.calls_in_flight import Flight
-from openrouter_guard.worker.view import Ended, Ticket
+from openrouter_guard.worker.view import Admission, Ended
 from tests.relay import distant
 from tests.waiting import until
 from tests.worker.guards import fail, settings
@@ -115,7 +115,7 @@ def test_a_fleet_whose_other_calls_are_still_under_way_goes_on(redis_url: str, c
     with fleet(redis_url, 4) as guards, bad_luck(*guards[:3], well=guards[3]):
         until(lambda: client.hget(STATE, "acquitted"))
         until(lambda: all(guard.state.failures == 0 for guard in guards))
-        assert all(guard.state.phase is Phase.CLOSED for guard in guards)
+        assert all(guard.state.phase is BreakerState.CLOSED for guard in guards)
 
 
 def test_clocks_that_are_seconds_apart_say_nothing_of_the_order_of_calls(
@@ -125,7 +125,7 @@ def test_clocks_that_are_seconds_apart_say_nothing_of_the_order_of_calls(
     monkeypatch.setattr(time, "time", lambda: true_time() + next(off_s))
     with fleet(redis_url, 4) as guards, bad_luck(*guards[:3], well=guards[3]):
         until(lambda: client.hget(STATE, "acquitted"))
-        assert all(guard.state.phase is Phase.CLOSED for guard in guards)
+        assert all(guard.state.phase is BreakerState.CLOSED for guard in guards)
 
 
 def test_far_from_redis_the_answers_are_waited_for(redis_url: str, client: redis.Redis) -> None:
@@ -136,7 +136,7 @@ def test_far_from_redis_the_answers_are_waited_for(redis_url: str, client: redis
         bad_luck(*guards[:3], well=guards[3], later_s=0.2),
     ):
         until(lambda: client.hget(STATE, "acquitted"))
-        assert all(guard.state.phase is Phase.CLOSED for guard in guards)
+        assert all(guard.state.phase is BreakerState.CLOSED for guard in guards)
 
 
 def test_where_nobody_has_such_a_call_it_opens_a_quarter_of_a_second_later(
@@ -146,14 +146,14 @@ def test_where_nobody_has_such_a_call_it_opens_a_quarter_of_a_second_later(
         with failing(*guards):
             time.sleep(0.3)
         # Whoever flushes waits for what follows.
-        assert guards[0].state.phase is Phase.OPEN
+        assert guards[0].state.phase is BreakerState.OPEN
         assert client.hget(STATE, "question") in (None, "")
 
 
 def test_the_last_process_of_a_fleet_waits_for_nobody(redis_url: str) -> None:
     with fleet(redis_url, 1) as (guard,):
         fail(guard, 5)
-        assert guard.state.phase is Phase.OPEN
+        assert guard.state.phase is BreakerState.OPEN
 
 
 def test_who_asked_and_died_is_not_needed(redis_url: str, client: redis.Redis) -> None:
@@ -162,7 +162,7 @@ def test_who_asked_and_died_is_not_needed(redis_url: str, client: redis.Redis) -
         for name, value in asked_by_nobody(client).items():
             client.hset(STATE, name, value)
         client.publish("openrouter:events", "{}")
-        until(lambda: all(guard.state.phase is Phase.OPEN for guard in guards))
+        until(lambda: all(guard.state.phase is BreakerState.OPEN for guard in guards))
 
 
 def asked_by_nobody(client: redis.Redis) -> dict[str, str]:
@@ -182,11 +182,11 @@ def test_without_redis_a_process_asks_itself(redis_url: str) -> None:
     with Guard(settings("redis://127.0.0.1:1")) as guard:
         with bad_luck(guard, well=guard):
             until(lambda: guard.state.failures == 0)
-            assert guard.state.phase is Phase.CLOSED
+            assert guard.state.phase is BreakerState.CLOSED
 
         def opens_soon() -> bool:
             fail_alone(guard, 5)
-            return guard.state.phase is Phase.OPEN
+            return guard.state.phase is BreakerState.OPEN
 
         # What was acquitted a moment ago is asked about for a while.
         until(opens_soon, seconds=20)
@@ -200,7 +200,7 @@ def fail_alone(guard: Guard, calls: int) -> None:
 
 class TestTheCallsOfAProcess:
     def ended(self, began_s: float, ended_s: float) -> Ended:
-        return SUCCESS, Ticket(1, ""), began_s, ended_s, None
+        return SUCCESS, Admission(1, ""), began_s, ended_s, None
 
     def question(self, began_s: float) -> Question:
         return Question(1, 100.0, began_s, 1.0, 90.0)

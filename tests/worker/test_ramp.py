@@ -14,7 +14,7 @@ import redis
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
 from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.ramp import Ramp
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.worker.lane import Lane
 from openrouter_guard.worker.reporting import agent
 from openrouter_guard.worker.view import View, monotonic_offset
@@ -28,23 +28,23 @@ RAMP = Ramp(100.0, 130.0, 2, 60, 5.0, processes=6)
 def view(since_s: float, fleet: int = 20) -> View:
     """A breaker that closed so many seconds ago."""
     now_s = time.time()
-    record = Record(Closed(since_s=now_s - since_s, call_s=12), fleet=fleet)
+    record = SharedState(Closed(since_s=now_s - since_s, call_s=12), fleet=fleet)
     return View(record, monotonic_offset(now_s), POLICY)
 
 
 def test_once_it_is_over_it_costs_nothing() -> None:
-    assert view(since_s=0.0).free_ticket is None
-    assert view(since_s=30.1).free_ticket
-    assert view(since_s=0.0, fleet=2).free_ticket
+    assert view(since_s=0.0).free_admission is None
+    assert view(since_s=30.1).free_admission
+    assert view(since_s=0.0, fleet=2).free_admission
 
 
 def test_while_open_the_deadline_counts_and_half_open_the_permits() -> None:
     now_s = time.time()
     offset_s = monotonic_offset(now_s)
-    refusal = View(Record(Open("timeout", now_s, now_s + 60), fleet=20), offset_s, POLICY).refusal()
+    refusal = View(SharedState(Open("timeout", now_s, now_s + 60), fleet=20), offset_s, POLICY).refusal()
     assert refusal is not None
     assert refusal[1] == "timeout"
-    assert View(Record(HalfOpen("timeout", now_s), fleet=20), offset_s, POLICY).refusal() is None
+    assert View(SharedState(HalfOpen("timeout", now_s), fleet=20), offset_s, POLICY).refusal() is None
 
 
 class TestLane:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from tests.waiting import until
 
 SLOW = Policy(slow_rate=0.9, slow_s=1e-9, window_calls=20)
@@ -44,9 +44,9 @@ def test_a_high_rate_opens_the_breaker_for_all(
     redis_url: str, policy: Policy, work: Callable[[Guard], None], reason: str
 ) -> None:
     with Guard(Settings(redis_url, policy=policy)) as guard, Guard(Settings(redis_url)) as other:
-        assert other.state.phase is Phase.CLOSED
+        assert other.state.phase is BreakerState.CLOSED
         work(guard)
-        until(lambda: other.state.phase is Phase.OPEN)
+        until(lambda: other.state.phase is BreakerState.OPEN)
         assert other.state.reason == reason
 
 
@@ -54,4 +54,4 @@ def test_without_them_neither_does(redis_url: str) -> None:
     with Guard(Settings(redis_url, policy=replace(SLOW, slow_rate=0.0))) as guard:
         every_other_call_fails(guard)
         every_call_ends_well(guard)
-        assert guard.state.phase is Phase.CLOSED
+        assert guard.state.phase is BreakerState.CLOSED

@@ -12,8 +12,13 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
-from openrouter_guard.worker.classification.classify import of_answer, of_exception
-from openrouter_guard.worker.classification.response_inspector import KEPT_BYTES, SEARCHED_BYTES, Reading, of_told
+from openrouter_guard.worker.classification.classify import classify_answer, classify_exception
+from openrouter_guard.worker.classification.response_inspector import (
+    KEPT_BYTES,
+    SEARCHED_BYTES,
+    ResponseInspector,
+    of_told,
+)
 
 JSON = {"content-type": "application/json; charset=utf-8"}
 STREAM = {"content-type": "text/event-stream"}
@@ -39,8 +44,8 @@ def event(**fields: Any) -> bytes:
     return b"data: " + json.dumps(fields).encode() + b"\n\n"
 
 
-def read(data: bytes, headers: dict[str, str], status_code: int = 200, *, size: int = 0) -> Reading:
-    reading = Reading(status_code, headers)
+def read(data: bytes, headers: dict[str, str], status_code: int = 200, *, size: int = 0) -> ResponseInspector:
+    reading = ResponseInspector(status_code, headers)
     for start in range(0, len(data), size or len(data) or 1):
         reading.feed(data[start : start + (size or len(data))])
     return reading
@@ -285,7 +290,7 @@ def test_one_of_several_models_that_fails_is_no_end() -> None:
 )
 def test_where_json_is_due_nothing_else_is_an_answer(text: bytes, expected: tuple[Effect, ErrorType | None]) -> None:
     for kind in ({}, TEXT, AUDIO):
-        reading = Reading(200, kind, is_json_due=True)
+        reading = ResponseInspector(200, kind, is_json_due=True)
         reading.feed(text)
         assert seen(reading.signal()) == expected
 
@@ -411,7 +416,7 @@ HEADERS = st.dictionaries(
 def test_nothing_that_anybody_answers_makes_it_raise(
     status_code: int, kind: str, headers: dict[str, str], pieces: list[bytes]
 ) -> None:
-    reading = Reading(status_code, {"content-type": kind, **headers})
+    reading = ResponseInspector(status_code, {"content-type": kind, **headers})
     for piece in pieces:
         reading.feed(piece)
     signal = reading.signal(1.8e9)
@@ -435,7 +440,7 @@ JSON_VALUES = st.recursive(
 
 @given(st.integers(-1, 700), st.one_of(JSON_VALUES, st.binary(), st.text()), st.one_of(JSON_VALUES, HEADERS))
 def test_nor_does_anything_that_a_worker_says_of_it(status_code: int, body: object, headers: Any) -> None:
-    of_answer(status_code, body=body, headers=headers, now_s=1.8e9).message.encode()
+    classify_answer(status_code, body=body, headers=headers, now_s=1.8e9).message.encode()
 
 
 @given(JSON_VALUES, JSON_VALUES, JSON_VALUES, st.sampled_from([None, 402, "503", 1e9, True]))
@@ -443,4 +448,4 @@ def test_nor_does_any_exception(body: object, headers: object, said: object, sta
     error = ValueError(said)
     for name, value in {"body": body, "headers": headers, "response": said, "status_code": status_code}.items():
         setattr(error, name, value)
-    of_exception(error, now_s=1.8e9).message.encode()
+    classify_exception(error, now_s=1.8e9).message.encode()

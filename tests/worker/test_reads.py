@@ -15,7 +15,7 @@ import requests
 
 from openrouter_guard import was_upstreams_fault
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
-from openrouter_guard.worker.classification.classify import of_exception
+from openrouter_guard.worker.classification.classify import classify_exception
 from openrouter_guard.worker.classification.client_frames import read_by
 
 URL = "https://openrouter.ai/api/v1/chat/completions"
@@ -82,12 +82,12 @@ JSON = {"content-type": "application/json"}
 @pytest.mark.parametrize("body", UNREADABLE)
 def test_an_answer_that_no_client_can_read_is_a_failure(client: Callable[..., object], body: bytes) -> None:
     error = raised(lambda: client(200, body, JSON))
-    assert seen(of_exception(error)) == UNKNOWN
+    assert seen(classify_exception(error)) == UNKNOWN
     assert was_upstreams_fault(error)
     wrapped = RuntimeError("the agent failed")
     wrapped.__cause__ = error
-    assert seen(of_exception(wrapped)) == UNKNOWN
-    assert seen(of_exception(ExceptionGroup("tasks", [ValueError("mine"), wrapped]))) == UNKNOWN
+    assert seen(classify_exception(wrapped)) == UNKNOWN
+    assert seen(classify_exception(ExceptionGroup("tasks", [ValueError("mine"), wrapped]))) == UNKNOWN
 
 
 @pytest.mark.parametrize("client", [with_httpx, with_httpx2, with_requests])
@@ -98,7 +98,7 @@ def test_its_status_and_headers_count_where_there_are_any(client: Callable[..., 
         (429, {"Retry-After": "30"}, (Effect.RATE_LIMIT, ErrorType.RATE_LIMITED)),
     ):
         error = raised(lambda code=status_code, told=headers: client(code, PAGE, told))  # type: ignore[misc]
-        assert seen(of_exception(error)) == expected
+        assert seen(classify_exception(error)) == expected
 
 
 @pytest.mark.parametrize("load", [json.loads, lambda text: {}[text]])
@@ -107,7 +107,7 @@ def test_what_a_worker_reads_itself_is_its_own_affair(load: Callable[[str], obje
         response = httpx.Response(200, json={"choices": [{"message": {"content": "no JSON"}}]})
         return load(response.json()["choices"][0]["message"]["content"])
 
-    assert seen(of_exception(raised(work))) == NEUTRAL
+    assert seen(classify_exception(raised(work))) == NEUTRAL
 
 
 def test_so_is_what_it_gives_a_client_to_call() -> None:
@@ -117,7 +117,7 @@ def test_so_is_what_it_gives_a_client_to_call() -> None:
     with pytest.raises(ValueError, match="mine") as caught:
         # The end of it, which no client can read, has not been looked at yet.
         httpx.Response(200, content=b'{"a": {"b": 1}, "c').json(object_hook=refuse)
-    assert seen(of_exception(caught.value)) == NEUTRAL
+    assert seen(classify_exception(caught.value)) == NEUTRAL
 
 
 async def test_aiohttp(base_url: str, simulated: Any) -> None:
@@ -128,7 +128,7 @@ async def test_aiohttp(base_url: str, simulated: Any) -> None:
         with pytest.raises(json.JSONDecodeError) as caught:
             async with session.post(f"{base_url}/chat/completions", json=question) as response:
                 await response.json()
-    assert seen(of_exception(caught.value)) == UNKNOWN
+    assert seen(classify_exception(caught.value)) == UNKNOWN
 
 
 class TestTextThatOpenaiHandsOut:
@@ -139,23 +139,23 @@ class TestTextThatOpenaiHandsOut:
     def test_a_page_or_nothing_is_a_failure(self, body: bytes, kind: str) -> None:
         error = raised(lambda: with_openai(200, body, {"content-type": kind} if kind else {}))
         assert isinstance(error, AttributeError)
-        assert seen(of_exception(error)) == UNKNOWN
+        assert seen(classify_exception(error)) == UNKNOWN
 
     @pytest.mark.parametrize("text", ["what a model wrote", "<p>a page that it wrote</p>", '{"a": 1}'])
     def test_any_other_text_may_be_the_workers_own(self, text: Any) -> None:
-        assert seen(of_exception(raised(lambda: text.choices))) == NEUTRAL
+        assert seen(classify_exception(raised(lambda: text.choices))) == NEUTRAL
 
     def test_so_may_a_page_of_which_something_else_is_wanted(self) -> None:
         page: Any = PAGE.decode()
-        assert seen(of_exception(raised(lambda: page.prettify()))) == NEUTRAL
+        assert seen(classify_exception(raised(lambda: page.prettify()))) == NEUTRAL
 
     def test_half_an_answer_is_a_failure(self) -> None:
         error = raised(lambda: with_openai(200, b'{"id": "gen-1", "choi', {"content-type": "text/plain"}))
-        assert seen(of_exception(error)) == UNKNOWN
+        assert seen(classify_exception(error)) == UNKNOWN
 
     def test_an_error_in_it_is_that_error(self) -> None:
         text: Any = '{"error": {"code": 502, "message": "cut"}}'
-        assert seen(of_exception(raised(lambda: text.choices))) == UNAVAILABLE
+        assert seen(classify_exception(raised(lambda: text.choices))) == UNAVAILABLE
 
 
 def test_a_stream_whose_events_openai_cannot_read() -> None:
@@ -165,8 +165,8 @@ def test_a_stream_whose_events_openai_cannot_read() -> None:
         client = openai_with(httpx2, 200, body, stream)
         return list(client.chat.completions.create(model="m", messages=QUESTION, stream=True))
 
-    assert seen(of_exception(raised(lambda: ask(b"data: {half\n\n")))) == UNKNOWN
-    assert seen(of_exception(raised(lambda: ask(b"data: \xff\n\n")))) == UNKNOWN
+    assert seen(classify_exception(raised(lambda: ask(b"data: {half\n\n")))) == UNKNOWN
+    assert seen(classify_exception(raised(lambda: ask(b"data: \xff\n\n")))) == UNKNOWN
 
 
 def in_library(module: str, source: str, **names: object) -> Exception:
@@ -223,14 +223,14 @@ def convert_to_model_response_object(response_object):
 def test_a_library_that_takes_an_answer_apart_has_it(
     module: str, source: str, answer: object, expected: tuple[Effect, ErrorType | None]
 ) -> None:
-    assert seen(of_exception(in_library(module, source, answer=answer))) == expected
-    assert seen(of_exception(in_library("worker.code", source, answer=answer))) == NEUTRAL
+    assert seen(classify_exception(in_library(module, source, answer=answer))) == expected
+    assert seen(classify_exception(in_library("worker.code", source, answer=answer))) == NEUTRAL
 
 
 def test_a_stream_of_langchain_that_brought_nothing() -> None:
     source = "def run(): raise ValueError('No generation chunks were returned')"
-    assert seen(of_exception(in_library("langchain_core.language_models.chat_models", source))) == UNKNOWN
-    assert seen(of_exception(in_library("worker.code", source))) == NEUTRAL
+    assert seen(classify_exception(in_library("langchain_core.language_models.chat_models", source))) == UNKNOWN
+    assert seen(classify_exception(in_library("worker.code", source))) == NEUTRAL
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_instructor_keeps_the_last_answer(completion: object, expected: tuple[Ef
     kind = type("InstructorRetryException", (Exception,), {"__module__": "instructor.v2.core.errors"})
     error = kind("it failed")
     error.last_completion = completion
-    assert seen(of_exception(error)) == expected
+    assert seen(classify_exception(error)) == expected
 
 
 def test_a_deep_stack_is_looked_at_so_far() -> None:

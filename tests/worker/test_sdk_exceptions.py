@@ -14,7 +14,7 @@ from openrouter.utils import BackoffStrategy, RetryConfig
 
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.testing import SimulatedOpenRouter
-from openrouter_guard.worker.classification.classify import of_answer, of_exception
+from openrouter_guard.worker.classification.classify import classify_answer, classify_exception
 
 MODEL = "simulated/model"
 NO_RETRIES = RetryConfig("none", BackoffStrategy(1, 1, 1, 1), retry_connection_errors=False)
@@ -83,13 +83,13 @@ def test_of_a_real_sdk(
 def _raised(call: Callable[[], None]) -> Signal:
     with pytest.raises(Exception) as caught:  # noqa: PT011  which one is the SDK's affair
         call()
-    return of_exception(caught.value)
+    return classify_exception(caught.value)
 
 
 def test_an_error_in_a_stream_that_is_the_callers_own_is_neutral() -> None:
     request = httpx.Request("POST", "https://openrouter.ai/api/v1/chat/completions")
     error = openai.APIError("too long", request, body={"code": 400, "message": "too long"})  # type: ignore[arg-type]
-    assert of_exception(error).effect is Effect.NEUTRAL
+    assert classify_exception(error).effect is Effect.NEUTRAL
 
 
 class AnotherError(Exception):
@@ -99,7 +99,7 @@ class AnotherError(Exception):
 
 
 def test_a_body_like_an_error_in_somebody_elses_exception_says_nothing() -> None:
-    assert of_exception(AnotherError()).effect is Effect.NEUTRAL
+    assert classify_exception(AnotherError()).effect is Effect.NEUTRAL
 
 
 class StatusError(Exception):
@@ -114,18 +114,18 @@ class StatusError(Exception):
 @pytest.mark.parametrize("status_code", [200, 204, 301, 302, 307])
 @pytest.mark.parametrize("body", ["", "{}", "<html>", json.dumps({"error": "no"})])
 def test_no_exception_is_ever_a_success(status_code: int, body: str) -> None:
-    assert of_exception(StatusError(status_code, body)).effect is not Effect.SUCCESS
+    assert classify_exception(StatusError(status_code, body)).effect is not Effect.SUCCESS
 
 
 def test_a_redirect_that_may_still_be_followed_says_nothing() -> None:
-    assert of_answer(308).effect is Effect.NEUTRAL
+    assert classify_answer(308).effect is Effect.NEUTRAL
 
 
 def test_an_error_may_be_a_text() -> None:
-    assert of_answer(200, body={"error": "overloaded"}).error_type is ErrorType.SERVICE_UNAVAILABLE
+    assert classify_answer(200, body={"error": "overloaded"}).error_type is ErrorType.SERVICE_UNAVAILABLE
 
 
 @pytest.mark.parametrize("error", [{"type": "server_error", "message": "x"}, {"message": "overloaded"}, "overloaded"])
 def test_an_error_in_a_stream_counts_in_each_form(error: object) -> None:
     raised = openai.APIError("x", httpx2.Request("POST", "https://openrouter.ai/api/v1/chat/completions"), body=error)
-    assert of_exception(raised).effect is Effect.FAILURE
+    assert classify_exception(raised).effect is Effect.FAILURE

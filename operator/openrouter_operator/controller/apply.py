@@ -15,7 +15,7 @@ from openrouter_operator.kubernetes.client import Cluster, ClusterError, Conflic
 from openrouter_operator.workloads.inventory import Inventory
 from openrouter_operator.workloads.workload import Change
 
-__all__ = ["Changes", "backoff_s"]
+__all__ = ["Applier", "backoff_s"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class _Retry:
     at_s: float
 
 
-class Changes:
+class Applier:
     """The changes for one resource.
 
     Attributes:

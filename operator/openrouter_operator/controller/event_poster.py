@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from openrouter_guard.log_once import Edge
+from openrouter_guard.log_once import LogOnce
 from openrouter_operator.decisions.events import Event
 from openrouter_operator.kubernetes.client import Cluster, ClusterError
 from openrouter_operator.workloads.workload import Workload
@@ -21,7 +21,7 @@ class Poster:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._queue: asyncio.Queue[tuple[Workload, Event, float]] = asyncio.Queue(WAITING_MOST)
-        self._posting = Edge("Events on workloads cannot be posted", "Events on workloads are posted again")
+        self._posting = LogOnce("Events on workloads cannot be posted", "Events on workloads are posted again")
 
     def put(self, workload: Workload, event: Event) -> None:
         """Post it some time soon; nobody waits for that, and nothing is said where there are too many."""

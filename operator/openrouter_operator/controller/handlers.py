@@ -25,15 +25,15 @@ from openrouter_operator.kubernetes.client import (
     NotLeading,
     finalizer_of,
 )
-from openrouter_operator.kubernetes.crd_kinds import Arrivals
+from openrouter_operator.kubernetes.crd_kinds import CrdKinds
 from openrouter_operator.kubernetes.login import login
-from openrouter_operator.kubernetes.relist import Census
-from openrouter_operator.kubernetes.watch_lag import Streams
+from openrouter_operator.kubernetes.relist import Relist
+from openrouter_operator.kubernetes.watch_lag import WatchLag
 from openrouter_operator.resource.access import Access
-from openrouter_operator.resource.precedence import Claims
+from openrouter_operator.resource.precedence import Precedence
 from openrouter_operator.resource.spec import DEFAULT_CLASS, Spec, class_of
 from openrouter_operator.shared_state.feed import Feeds
-from openrouter_operator.shared_state.resolver import Connections
+from openrouter_operator.shared_state.resolver import Resolver
 from openrouter_operator.workloads.inventory import Inventory
 from openrouter_operator.workloads.kinds import Kind
 from openrouter_operator.workloads.workload import GROUP, Workload
@@ -102,21 +102,21 @@ class Operator:
         reads_secrets: bool = False,
         namespaces: Sequence[str] = (),
     ) -> None:
-        self.connections = Connections(cluster, feeds, reads_secrets=reads_secrets)
+        self.resolver = Resolver(cluster, feeds, reads_secrets=reads_secrets)
         self.resource_class = resource_class
         self.finalizer = finalizer_of(resource_class)
         self._access = access or Access()
         self.inventory = inventory
-        self.claims = Claims(self._can_act)
+        self.precedence = Precedence(self._can_act)
         self.feeds = feeds
         self.resources: dict[str, _Watched] = {}
         self.others: dict[str, str] = {}
         self.poster = Poster(cluster)
         self.orphans = Orphans(cluster, inventory, self.knows, self.holds, self.lets_go, self.poster.put)
         self.leftovers = Leftovers(cluster, inventory)
-        self.census = Census(cluster, inventory, self.claims, self.wake_namespace, namespaces)
+        self.relist = Relist(cluster, inventory, self.precedence, self.wake_namespace, namespaces)
         self.ending = asyncio.Event()
-        self.streams = Streams()
+        self.watch_lag = WatchLag()
         self.reconcile_durations = Histogram(
             f"{METRICS}_reconcile_duration_seconds",
             "How long one reconcile of a resource took",
@@ -127,9 +127,9 @@ class Operator:
             f"{METRICS}_reconcile_errors", "Reconciles that failed as a whole", registry=None
         )
         self.left_out: tuple[str, ...] = ()
-        cluster.wrote = self.streams.wrote
-        self.arrivals = Arrivals(
-            cluster, inventory, self.saw, self.streams.forget, self.wake_all, on_refusal=self.ending.set
+        cluster.wrote = self.watch_lag.wrote
+        self.crd_kinds = CrdKinds(
+            cluster, inventory, self.saw, self.watch_lag.forget, self.wake_all, on_refusal=self.ending.set
         )
         self._cluster = cluster
 
@@ -152,7 +152,7 @@ class Operator:
     def saw(self, kind: Kind, event: str | None, body: Mapping[str, Any]) -> None:
         """Something has become of a workload."""
         workload = Workload.of(kind, body)
-        self.streams.saw(kind.plural, workload.namespace, workload.version)
+        self.watch_lag.saw(kind.plural, workload.namespace, workload.version)
         if workload.owes_fields:
             self.leftovers.owe()
         self.orphans.saw(workload, is_gone=event == "DELETED")
@@ -163,7 +163,7 @@ class Operator:
         self.wake_namespace(workload.namespace)
         pause = workload.pause
         if workload.copied is not None or (pause and not self.knows(pause.owner_uid, workload.namespace)):
-            self.orphans.hint()
+            self.orphans.trigger()
 
     def knows(self, uid: str, namespace: str) -> bool:
         """Whether the resource is there, in that namespace, and somebody looks after it."""
@@ -186,13 +186,13 @@ class Operator:
 
     def lets_go(self, namespace: str) -> None:
         """Workloads there have been let go of: others may want them, and copies of their annotations mean nothing."""
-        self.leftovers.hint(namespace)
+        self.leftovers.trigger(namespace)
         self.wake_namespace(namespace)
 
     def stalled(self) -> list[str]:
         """What makes no progress."""
         stuck = (f"resource {uid}" for uid, watched in self.resources.items() if watched.is_stuck)
-        return [*self.feeds.stalled(), *stuck, *self.streams.stalled()]
+        return [*self.feeds.stalled(), *stuck, *self.watch_lag.stalled()]
 
     def reconciler(self, uid: str) -> Reconciler:
         """The one that looks after the resource, or a new one."""
@@ -202,8 +202,8 @@ class Operator:
         return Reconciler(
             self._cluster,
             self.inventory,
-            self.connections,
-            self.claims,
+            self.resolver,
+            self.precedence,
             self._access,
             self.lets_go,
             self.poster.put,
@@ -221,7 +221,7 @@ class Operator:
 # -- the resource ---------------------------------------------------------------------------------------------------
 
 
-async def look_after(
+async def reconcile_loop(
     body: kopf.Body, uid: str, namespace: str | None, memo: kopf.Memo, stopped: kopf.DaemonStopped, **_: Any
 ) -> None:
     operator: Operator = memo.operator
@@ -229,15 +229,15 @@ async def look_after(
         while not stopped:
             watched.busy_since_s = time.monotonic()
             try:
-                again_s = await _look(operator, watched.reconciler, body)
+                requeue_after_s = await _reconcile_once(operator, watched.reconciler, body)
             except Vanished as error:
                 logger.warning("%s", error)
-                await operator.connections.drop(uid)
+                await operator.resolver.drop(uid)
                 break
             watched.busy_since_s = 0.0
-            await _first(watched.wake, stopped, again_s)
+            await _first(watched.wake, stopped, requeue_after_s)
             watched.wake.clear()
-    operator.orphans.hint()
+    operator.orphans.trigger()
 
 
 def is_of_our_class(body: kopf.Body, memo: kopf.Memo, **_: Any) -> bool:
@@ -245,7 +245,7 @@ def is_of_our_class(body: kopf.Body, memo: kopf.Memo, **_: Any) -> bool:
     return bool(class_of(body) == memo.operator.resource_class)
 
 
-async def _look(operator: Operator, reconciler: Reconciler, body: kopf.Body) -> float:
+async def _reconcile_once(operator: Operator, reconciler: Reconciler, body: kopf.Body) -> float:
     """One round, whatever happens; returns in how many seconds to look again at the latest."""
     began_s = time.monotonic()
     try:
@@ -266,7 +266,7 @@ async def _look(operator: Operator, reconciler: Reconciler, body: kopf.Body) -> 
         return MISHAP_S
     finally:
         operator.reconcile_durations.observe(time.monotonic() - began_s)
-    return outcome.again_s
+    return outcome.requeue_after_s
 
 
 async def _first(wake: asyncio.Event, stopped: kopf.DaemonStopped, seconds: float) -> None:
@@ -286,18 +286,18 @@ async def _first(wake: asyncio.Event, stopped: kopf.DaemonStopped, seconds: floa
 async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo: kopf.Memo, **_: Any) -> None:
     operator: Operator = memo.operator
     _note_listing(operator, event)
-    operator.streams.saw(RESOURCE[2], str(body.metadata.namespace), body.metadata["resourceVersion"])
+    operator.watch_lag.saw(RESOURCE[2], str(body.metadata.namespace), body.metadata["resourceVersion"])
     _note_claim(operator, event, body)
     operator.others.pop(uid, None)
     if event["type"] == "DELETED":
-        operator.orphans.hint()
-        await operator.connections.drop(uid)
+        operator.orphans.trigger()
+        await operator.resolver.drop(uid)
     elif not is_of_our_class(body, memo):
-        await operator.connections.drop(uid)
+        await operator.resolver.drop(uid)
         operator.others[uid] = str(body.metadata.namespace)
     elif body.metadata.get("deletionTimestamp") and operator.finalizer in body.metadata.get("finalizers", ()):
         # kopf takes the finalizer away after this, so it must not return before all is restored.
-        await _give_back(operator.reconciler(uid), body)
+        await _finalize(operator.reconciler(uid), body)
     elif uid in operator.resources:
         operator.resources[uid].wake.set()
 
@@ -305,21 +305,21 @@ async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo
 def _note_listing(operator: Operator, event: kopf.RawEvent) -> None:
     """A watch that lists has begun anew, and never tells of what was deleted before."""
     if event["type"] is None:
-        operator.census.hint()
+        operator.relist.trigger()
 
 
 def _note_claim(operator: Operator, event: kopf.RawEvent, body: kopf.Body) -> None:
     """What one resource asks for decides what younger ones may do."""
     if event["type"] == "DELETED":
-        operator.claims.drop(body)
+        operator.precedence.drop(body)
         changed = True
     else:
-        changed = operator.claims.put(body)
+        changed = operator.precedence.put(body)
     if changed:
         operator.wake_namespace(str(body.metadata.get("namespace")))
 
 
-async def _give_back(reconciler: Reconciler, body: kopf.Body) -> None:
+async def _finalize(reconciler: Reconciler, body: kopf.Body) -> None:
     told: list[str] = []
     while in_the_way := await _in_the_way(reconciler, body):
         if in_the_way != told:
@@ -330,7 +330,7 @@ async def _give_back(reconciler: Reconciler, body: kopf.Body) -> None:
 
 async def _in_the_way(reconciler: Reconciler, body: kopf.Body) -> list[str]:
     try:
-        return await reconciler.give_back(dict(body))
+        return await reconciler.finalize(dict(body))
     except ClusterError as error:
         return [str(error)]
     except Exception as error:
@@ -362,7 +362,7 @@ async def cleanup(memo: kopf.Memo, **_: Any) -> None:
 def registry() -> kopf.OperatorRegistry:
     """All handlers."""
     found = kopf.OperatorRegistry()
-    kopf.daemon(*RESOURCE, registry=found, id="look-after", when=is_of_our_class)(look_after)
+    kopf.daemon(*RESOURCE, registry=found, id="look-after", when=is_of_our_class)(reconcile_loop)
     kopf.on.event(*RESOURCE, registry=found, id="resource-changed")(resource_changed)
     kopf.on.event(*AUTOSCALERS, registry=found, id="autoscaler-changed")(autoscaler_changed)
     kopf.on.cleanup(registry=found)(cleanup)

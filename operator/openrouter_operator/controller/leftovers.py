@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from openrouter_guard.log_once import Edge
+from openrouter_guard.log_once import LogOnce
 from openrouter_operator.kubernetes.client import Cluster, ClusterError, Conflict, NotFound
 from openrouter_operator.workloads.inventory import Inventory
 from openrouter_operator.workloads.kinds import BY_NAME
@@ -72,7 +72,7 @@ class Copy:
             return None
         pause: Pause | None = None
         with suppress(ValueError):
-            pause = Pause.parse(notes.get(PAUSED, ""), REPLICA_SETS.lever)
+            pause = Pause.parse(notes.get(PAUSED, ""), REPLICA_SETS.control)
         return cls(metadata["namespace"], metadata["name"], metadata["resourceVersion"], owners[0], pause, found)
 
 
@@ -95,11 +95,15 @@ class Leftovers:
         self._hinted: set[str] = set()
         self._hint = asyncio.Event()
         self._owing = asyncio.Event()
-        self._looking = Edge("Annotations stay on ReplicaSets, where an undone rollout finds them", "They are gone")
-        self._disowning = Edge("Fields of workloads stay ours, and others may not apply them", "They are given back")
+        self._looking = LogOnce(
+            "Annotations stay on ReplicaSets, where an undone rollout finds them", "They are gone"
+        )
+        self._disowning = LogOnce(
+            "Fields of workloads stay ours, and others may not apply them", "They are given back"
+        )
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    def hint(self, namespace: str) -> None:
+    def trigger(self, namespace: str) -> None:
         """A pause is over there, or may be; *namespace* may be :data:`EVERYWHERE`."""
         self._hinted.add(namespace)
         self._hint.set()
@@ -122,7 +126,7 @@ class Leftovers:
                     logger.warning("%s in %s remembers an earlier pause: put right", workload, namespace)
                     self._inventory.replace(found)
 
-    async def sweep(self) -> None:
+    async def run(self) -> None:
         """Wait for a hint, then take away the copies of what is no longer paused."""
         await self._hint.wait()
         await asyncio.sleep(SETTLE_S)
@@ -167,7 +171,7 @@ class Leftovers:
                 return
             except ClusterError as error:
                 self._looking.failed(error)
-                self.hint(copy.namespace)
+                self.trigger(copy.namespace)
 
     async def _until_calm(self) -> None:
         deadline_s = time.monotonic() + YIELD_S

@@ -16,7 +16,7 @@ from openrouter_operator.kubernetes.client import Cluster, ClusterError, NotFoun
 from openrouter_operator.workloads.inventory import Inventory
 from openrouter_operator.workloads.workload import Change, Pause, Workload, forgets, raised, restored
 
-from .apply import Changes
+from .apply import Applier
 
 __all__ = ["Orphans"]
 
@@ -53,10 +53,10 @@ class Orphans:
         self._let_go = let_go
         self._tell = tell
         self._ran_s: dict[str, float] = {}
-        self._changes = Changes(cluster, inventory)
+        self._applier = Applier(cluster, inventory)
         self._hint = asyncio.Event()
 
-    def hint(self) -> None:
+    def trigger(self) -> None:
         self._hint.set()
 
     def saw(self, workload: Workload, *, is_gone: bool = False) -> None:
@@ -66,7 +66,7 @@ class Orphans:
         elif workload.pause is None and workload.copied is None:
             self._ran_s[workload.uid] = self._cluster.now_s
 
-    async def sweep(self) -> None:
+    async def run(self) -> None:
         """Wait for a hint, then restore what there is to restore; what fails is tried again after a moment."""
         await self._hint.wait()
         self._hint.clear()
@@ -77,13 +77,13 @@ class Orphans:
             logger.warning("workloads of a vanished OpenRouterStatus wait: %s", error)
             left = True
         if left:
-            self.hint()
-            await asyncio.sleep(min(self._changes.due_in_s(), AGAIN_S))
+            self.trigger()
+            await asyncio.sleep(min(self._applier.due_in_s(), AGAIN_S))
 
     async def _restore(self, found: Sequence[Workload]) -> bool:
         """Whether something is still to be restored."""
         wanted = list(map(self._change, found))
-        for change in await self._changes.make([change for change in wanted if change]):
+        for change in await self._applier.make([change for change in wanted if change]):
             if event := notice(change, "The operator", _why(change.workload)):
                 self._tell(change.workload, event)
         left = {workload.uid for workload in (*self._inventory.paused(), *self._inventory.copies())}

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from openrouter_operator.decisions.snapshot import Reading
+from openrouter_operator.decisions.snapshot import ScopeSnapshot
 from openrouter_operator.decisions.targets import Candidate, Owner
 from openrouter_operator.workloads.workload import Change, Pause, Workload
 
-__all__ = ["Memory"]
+__all__ = ["PauseJournal"]
 
 MEND_S = 60.0
 """An annotation that somebody takes away is written again this often at the most."""
@@ -25,7 +25,7 @@ NOTED_S = 10.0
 """So long after it was written for a workload that is to come back, it comes back without it, too."""
 
 
-class Memory:
+class PauseJournal:
     """The pauses of one resource, and what it has let go during this outage, by the UIDs of the workloads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -74,10 +74,10 @@ class Memory:
         """Whether the workload is known to be paused, whatever is written on it."""
         return uid in self._pauses
 
-    def begin(self, reading: Reading) -> None:
+    def begin(self, snapshot: ScopeSnapshot) -> None:
         """A round begins: what was let go in another outage may be paused in this one."""
-        if reading.is_fresh:
-            self._released = {uid: outage for uid, outage in self._released.items() if outage == reading.outage}
+        if snapshot.is_fresh:
+            self._released = {uid: outage for uid, outage in self._released.items() if outage == snapshot.outage}
 
     def asks(self, changes: Iterable[Change]) -> None:
         """These changes are about to be asked for; the answer may be lost."""

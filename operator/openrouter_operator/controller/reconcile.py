@@ -18,8 +18,8 @@ from openrouter_operator.decisions import status as conditions
 from openrouter_operator.decisions import targets as candidates
 from openrouter_operator.decisions.events import Event, events
 from openrouter_operator.decisions.plan import Goal, Step
-from openrouter_operator.decisions.snapshot import Reading
-from openrouter_operator.decisions.status import Overriding, Round
+from openrouter_operator.decisions.snapshot import ScopeSnapshot
+from openrouter_operator.decisions.status import Overriding, ReconcileResult
 from openrouter_operator.decisions.summary import (
     Failure,
     Problem,
@@ -34,16 +34,16 @@ from openrouter_operator.kubernetes.client import Cluster, ClusterError, Conflic
 from openrouter_operator.resource import overrides
 from openrouter_operator.resource import spec as specs
 from openrouter_operator.resource.access import Access
-from openrouter_operator.resource.precedence import Claims
+from openrouter_operator.resource.precedence import Precedence
 from openrouter_operator.resource.spec import InvalidSpec, Mode, NotAllowed, Options, Spec, Which
 from openrouter_operator.shared_state.feed import Feed, Unreadable
-from openrouter_operator.shared_state.resolver import Connections
+from openrouter_operator.shared_state.resolver import Resolver
 from openrouter_operator.workloads.inventory import Inventory
 from openrouter_operator.workloads.kinds import BY_NAME
 from openrouter_operator.workloads.workload import Change, Workload
 
-from .apply import Changes, backoff_s
-from .pause_journal import Memory
+from .apply import Applier, backoff_s
+from .pause_journal import PauseJournal
 
 __all__ = ["Outcome", "Reconciler", "Vanished"]
 
@@ -66,7 +66,7 @@ _ENDED = Failure(
     " spec.override.until (UTC ends in Z), or take spec.override out",
 )
 _GIVE_BACK = Goal(Step.RESUME, "Deleted", share=1.0)
-_NOTHING_KNOWN = Reading(record=None, now_s=0.0, is_fresh=False, last_known_s=0.0)
+_NOTHING_KNOWN = ScopeSnapshot(record=None, now_s=0.0, is_fresh=False, last_known_s=0.0)
 
 
 class Vanished(ClusterError):
@@ -78,7 +78,7 @@ class Outcome:
     """What a round came to: what to tell, and in how many seconds to look again at the latest."""
 
     events: Sequence[Event]
-    again_s: float
+    requeue_after_s: float
 
 
 class Reconciler:
@@ -97,8 +97,8 @@ class Reconciler:
         self,
         cluster: Cluster,
         inventory: Inventory,
-        connections: Connections,
-        claims: Claims,
+        resolver: Resolver,
+        precedence: Precedence,
         access: Access,
         let_go: Callable[[str], None] = lambda _namespace: None,
         tell: Callable[[Workload, Event], None] = lambda _workload, _event: None,
@@ -106,14 +106,14 @@ class Reconciler:
         self.scope = ""
         self.is_flapping = False
         self._access = access
-        self._claims = claims
+        self._precedence = precedence
         self._cluster = cluster
         self._inventory = inventory
-        self._connections = connections
+        self._resolver = resolver
         self._let_go = let_go
         self._tell = tell
-        self._changes = Changes(cluster, inventory)
-        self._memory = Memory()
+        self._applier = Applier(cluster, inventory)
+        self._journal = PauseJournal()
         self._feed: Feed | Unreadable | None = None
         self._latest: Mapping[str, Any] = {}
         self._rolling: frozenset[str] = frozenset()
@@ -124,17 +124,17 @@ class Reconciler:
 
     def holds(self, uid: str) -> bool:
         """Whether we have paused the workload, whatever is written on it by now."""
-        return self._memory.holds(uid)
+        return self._journal.holds(uid)
 
     @property
     def progressed_s(self) -> float:
         """When the last change of a workload was answered, monotonic clock."""
-        return self._changes.progressed_s
+        return self._applier.progressed_s
 
     @property
     def failing(self) -> int:
         """How many workloads wait for another try."""
-        return len(self._changes.failures())
+        return len(self._applier.failures())
 
     async def reconcile(self, resource: Mapping[str, Any]) -> Outcome:
         """One round; *resource* is the object as last seen.
@@ -148,15 +148,15 @@ class Reconciler:
             if resource["metadata"].get("deletionTimestamp"):
                 return Outcome((), IDLE_S)
             old = resource.get("status") or {}
-            now, again_s = await self._round(resource, old)
+            now, requeue_after_s = await self._round(resource, old)
             new = conditions.status(old, now)
             if not conditions.differs(old, new, since_write_s=time.monotonic() - self._wrote_s):
-                return Outcome((), again_s)
+                return Outcome((), requeue_after_s)
             if await self._write(resource, new):
-                return Outcome(events(old, new), again_s)
-            return Outcome((), min(again_s, backoff_s(self._write_failures)))
+                return Outcome(events(old, new), requeue_after_s)
+            return Outcome((), min(requeue_after_s, backoff_s(self._write_failures)))
 
-    async def give_back(self, resource: Mapping[str, Any]) -> list[str]:
+    async def finalize(self, resource: Mapping[str, Any]) -> list[str]:
         """Restore all that the resource has paused; what is in the way, empty if nothing is left to do.
 
         Raises:
@@ -176,13 +176,13 @@ class Reconciler:
                 left = [workload for workload in left if workload.pause and not workload.pause.is_orphaned]
             if not left and self._feed is not None:
                 self._feed.tell(f"{namespace}/{owner.name}", ())
-            failures = self._changes.failures()
+            failures = self._applier.failures()
             going = "it is not as it was seen; tried again"
             return [f"{w}: {failures[w.uid].message if w.uid in failures else going}" for w in left if not w.is_going]
 
     # -- one round ----------------------------------------------------------------------------------------------
 
-    async def _round(self, resource: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[Round, float]:
+    async def _round(self, resource: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[ReconcileResult, float]:
         """What the round came to, and in how many seconds the next one is due."""
         namespace, generation = resource["metadata"]["namespace"], resource["metadata"]["generation"]
         owner = _owner(resource)
@@ -196,38 +196,38 @@ class Reconciler:
         except InvalidSpec as error:
             return self._invalid(generation, error, self._candidates(namespace, owner, None), owner), IDLE_S
         self.scope = spec.scope
-        feed = await self._connections.of(owner.uid, namespace, spec)
+        feed = await self._resolver.of(owner.uid, namespace, spec)
         if self._feed is not None and self._feed is not feed:
             self._feed.tell(f"{namespace}/{owner.name}", ())
         self._feed = feed
         override = await self._override(feed, resource, spec)
         dated_s = self._cluster.now_s
-        reading = _since_before(feed.read(), old, dated_s)
-        self._memory.begin(reading)
+        snapshot = _since_before(feed.read(), old, dated_s)
+        self._journal.begin(snapshot)
         before = self._candidates(namespace, owner, spec)
-        goal = plan.goal(spec, reading, candidates.paused_since_s(before, owner, reading))
+        goal = plan.goal(spec, snapshot, candidates.paused_since_s(before, owner, snapshot))
         self.is_flapping = goal.reason == plan.FLAPPING
-        wanted = plan.changes(goal, owner, reading, before)
-        why = reading.cause if goal.step is Step.PAUSE and reading.cause else goal.reason
-        await self._make([] if spec.dry_run else wanted, owner, why, workload_events.until(spec, goal, reading))
+        wanted = plan.changes(goal, owner, snapshot, before)
+        why = snapshot.cause if goal.step is Step.PAUSE and snapshot.cause else goal.reason
+        await self._make([] if spec.dry_run else wanted, owner, why, workload_events.until(spec, goal, snapshot))
         after = self._candidates(namespace, owner, spec) if wanted else before
-        self._memory.note(after, owner, reading.now_s)
-        now = Round(
+        self._journal.note(after, owner, snapshot.now_s)
+        now = ReconcileResult(
             generation=generation,
             spec=spec,
-            reading=reading,
+            snapshot=snapshot,
             goal=goal,
             tally=tally(
                 after,
                 owner,
-                reading.outage,
-                self._changes.failures(),
+                snapshot.outage,
+                self._applier.failures(),
                 self._unwatched(spec),
                 self._unmatched(namespace, spec),
             ),
-            is_settled=spec.dry_run or not (wanted and plan.changes(goal, owner, reading, after)),
+            is_settled=spec.dry_run or not (wanted and plan.changes(goal, owner, snapshot, after)),
             would=tuple(map(str, wanted)) if spec.dry_run else (),
-            took_s=feed.now_s - reading.now_s,
+            took_s=feed.now_s - snapshot.now_s,
             override=override,
             dated_s=dated_s,
         )
@@ -235,35 +235,39 @@ class Reconciler:
         feed.tell(f"{namespace}/{owner.name}", paused)
         next_at_s = min(goal.next_at_s or math.inf, contests.next_contest_s(after, owner))
         due_s = max(next_at_s - feed.now_s, 0.0)
-        return now, min(due_s, self._changes.due_in_s(), RETRY_S if override.failure else IDLE_S)
+        return now, min(due_s, self._applier.due_in_s(), RETRY_S if override.failure else IDLE_S)
 
-    def _invalid(self, generation: int, why: InvalidSpec, candidates: Sequence[Candidate], owner: Owner) -> Round:
-        return Round(
+    def _invalid(
+        self, generation: int, why: InvalidSpec, candidates: Sequence[Candidate], owner: Owner
+    ) -> ReconcileResult:
+        return ReconcileResult(
             generation=generation,
             spec=Spec(mode=Mode.OBSERVE),
-            reading=replace(_NOTHING_KNOWN, now_s=self._cluster.now_s, error=str(why)),
+            snapshot=replace(_NOTHING_KNOWN, now_s=self._cluster.now_s, error=str(why)),
             goal=Goal(Step.KEEP, "InvalidSpec"),
             tally=tally(candidates, owner, "", {}),
             invalid=str(why),
         )
 
-    async def _restore(self, namespace: str, owner: Owner, why: str, reading: Reading = _NOTHING_KNOWN) -> None:
+    async def _restore(
+        self, namespace: str, owner: Owner, why: str, snapshot: ScopeSnapshot = _NOTHING_KNOWN
+    ) -> None:
         found = self._candidates(namespace, owner, None)
-        await self._make(plan.changes(_GIVE_BACK, owner, reading, found), owner, why)
+        await self._make(plan.changes(_GIVE_BACK, owner, snapshot, found), owner, why)
 
-    def _last_words(self, resource: Mapping[str, Any]) -> Reading:
+    def _last_words(self, resource: Mapping[str, Any]) -> ScopeSnapshot:
         """What the last resource of a scope says of it as it goes: that no outage concerns the namespace any more."""
         metadata = resource["metadata"]
         with suppress(InvalidSpec):
             scope = specs.parse(resource.get("spec")).scope
-            if scope not in self._claims.scopes(metadata["namespace"], besides=metadata["uid"]):
+            if scope not in self._precedence.scopes(metadata["namespace"], besides=metadata["uid"]):
                 return replace(_NOTHING_KNOWN, scope=scope, is_fresh=True)
         return _NOTHING_KNOWN
 
     async def _make(self, wanted: Sequence[Change], owner: Owner, why: str, until: str = "") -> None:
-        self._memory.asks(wanted)
-        made = await self._changes.make(wanted)
-        self._memory.made(made)
+        self._journal.asks(wanted)
+        made = await self._applier.make(wanted)
+        self._journal.made(made)
         for change in made:
             if event := workload_events.notice(change, f"OpenRouterStatus {owner.name}", why, until):
                 self._tell(change.workload, event)
@@ -303,7 +307,7 @@ class Reconciler:
             return
         try:
             spec = specs.parse(resource.get("spec"))
-            feed = await self._connections.of(resource["metadata"]["uid"], resource["metadata"]["namespace"], spec)
+            feed = await self._resolver.of(resource["metadata"]["uid"], resource["metadata"]["namespace"], spec)
             await feed.override(None, _who(resource))
         except (StoreError, InvalidSpec) as error:
             logger.warning("the override of %s is not withdrawn: %s", _who(resource), error)
@@ -311,7 +315,7 @@ class Reconciler:
     def _candidates(self, namespace: str, owner: Owner, spec: Spec | None) -> list[Candidate]:
         """The workloads that the spec names, and those that we have paused; without a spec only the latter."""
         found = []
-        for workload in map(self._memory.recall, self._inventory.of(namespace)):
+        for workload in map(self._journal.recall, self._inventory.of(namespace)):
             options = spec.options(workload) if spec is not None else None
             candidate = Candidate(
                 workload,
@@ -327,7 +331,10 @@ class Reconciler:
     def _with_surroundings(self, namespace: str, owner: Owner, found: Sequence[Candidate]) -> list[Candidate]:
         """With what others have to do with them: autoscalers, KEDA, and older resources."""
         autoscaled, kedas = self._inventory.autoscaled(namespace), self._inventory.scaled_by_keda(namespace)
-        rollouts, older = self._inventory.emptied_by_rollouts(namespace), self._claims.before(namespace, owner.uid)
+        rollouts, older = (
+            self._inventory.emptied_by_rollouts(namespace),
+            self._precedence.before(namespace, owner.uid),
+        )
         if not (autoscaled or kedas or rollouts or older):
             return list(found)
 
@@ -409,15 +416,15 @@ class Reconciler:
         return True
 
 
-def _since_before(reading: Reading, old: Mapping[str, Any], dated_s: float) -> Reading:
+def _since_before(snapshot: ScopeSnapshot, old: Mapping[str, Any], dated_s: float) -> ScopeSnapshot:
     """A state that could not be read before this process began has been unknown for longer than that.
 
     *dated_s* is now, by the clock of the conditions, which may be another one than that of the reading.
     """
     before_s = conditions.unknown_since_s(old)
-    if reading.is_fresh or before_s is None:
-        return reading
-    return replace(reading, last_known_s=min(reading.last_known_s, reading.now_s - (dated_s - before_s)))
+    if snapshot.is_fresh or before_s is None:
+        return snapshot
+    return replace(snapshot, last_known_s=min(snapshot.last_known_s, snapshot.now_s - (dated_s - before_s)))
 
 
 def _who(resource: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 
 from .plan import FLAPPING, Step
 from .status import UNKNOWN, is_true
@@ -32,10 +32,10 @@ def _of_breaker(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     if breaker["state"] == before or UNKNOWN in (before, breaker["state"]):
         return []
     match breaker["state"]:
-        case Phase.OPEN:
+        case BreakerState.OPEN:
             words = f"Calls to OpenRouter are refused ({breaker.get('reason')}) until {breaker.get('retryAt')}"
             return [Event("Warning", "BreakerOpened", words)]
-        case Phase.HALF_OPEN:
+        case BreakerState.HALF_OPEN:
             return [Event("Normal", "BreakerHalfOpen", "A few trial calls to OpenRouter may go")]
         case _:
             return [Event("Normal", "BreakerClosed", "Calls to OpenRouter go through again")]

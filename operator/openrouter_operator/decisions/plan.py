@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from openrouter_guard.rules.breaker import Open, Phase
+from openrouter_guard.rules.breaker import BreakerState, Open
 from openrouter_guard.rules.signals import ErrorType, OpenRouterState
 from openrouter_operator.resource.spec import Mode, PauseOn, Spec, Strategy
 from openrouter_operator.workloads.kinds import Value
 from openrouter_operator.workloads.workload import Change, Pause, Workload, forgets, raised, returns
 
 from .contests import is_fought, past, put_back
-from .snapshot import Reading
+from .snapshot import ScopeSnapshot
 from .targets import Candidate, Owner, skip
 
 __all__ = ["FLAPPING", "Goal", "Step", "changes", "goal", "orphaned"]
@@ -66,37 +66,41 @@ class Goal:
 # -- the goal -------------------------------------------------------------------------------------------------------
 
 
-def goal(spec: Spec, reading: Reading, paused_s: float | None) -> Goal:
+def goal(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal:
     """What is to hold now; *paused_s* is when the present pause began, None if nothing is paused."""
     if paused_s is not None:
-        paused_s = past(paused_s, reading.now_s)
-    found = (rule(spec, reading, paused_s) for rule in _RULES)
+        paused_s = past(paused_s, snapshot.now_s)
+    found = (rule(spec, snapshot, paused_s) for rule in _RULES)
     return next(goal for goal in found if goal is not None)
 
 
-def _suspended(spec: Spec, _reading: Reading, _paused_s: float | None) -> Goal | None:
+def _suspended(spec: Spec, _snapshot: ScopeSnapshot, _paused_s: float | None) -> Goal | None:
     return Goal(Step.KEEP, "Suspended") if spec.suspend else None
 
 
-def _only_observing(spec: Spec, _reading: Reading, _paused_s: float | None) -> Goal | None:
+def _only_observing(spec: Spec, _snapshot: ScopeSnapshot, _paused_s: float | None) -> Goal | None:
     return Goal(Step.RESUME, "ObserveOnly", share=1.0) if spec.mode is Mode.OBSERVE else None
 
 
-def _unknown(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None:
+def _unknown(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal | None:
     """Nothing is changed while nobody knows better; but a dead Redis must not strand a fleet."""
-    if reading.is_fresh:
+    if snapshot.is_fresh:
         return None
-    give_up_s = reading.last_known_s + spec.max_unknown_seconds
-    if paused_s is None or reading.now_s < give_up_s:
+    give_up_s = snapshot.last_known_s + spec.max_unknown_seconds
+    if paused_s is None or snapshot.now_s < give_up_s:
         return Goal(Step.KEEP, "StateUnknown", next_at_s=None if paused_s is None else give_up_s)
-    return _resumed(spec, reading.now_s, since_s=give_up_s, reason="StateUnknown")
+    return _resumed(spec, snapshot.now_s, since_s=give_up_s, reason="StateUnknown")
 
 
-def _not_asked_for(spec: Spec, reading: Reading, _paused_s: float | None) -> Goal | None:
+def _not_asked_for(spec: Spec, snapshot: ScopeSnapshot, _paused_s: float | None) -> Goal | None:
     """Some reasons to open may be none to pause; a person who forces it open always means it."""
-    if reading.phase is Phase.CLOSED or reading.override is not None or PauseOn.BREAKER_OPEN in spec.pause_on:
+    if (
+        snapshot.phase is BreakerState.CLOSED
+        or snapshot.override is not None
+        or PauseOn.BREAKER_OPEN in spec.pause_on
+    ):
         return None
-    reason = getattr(reading.record.breaker, "reason", "") if reading.record else ""
+    reason = getattr(snapshot.record.breaker, "reason", "") if snapshot.record else ""
     return None if _PAUSED_ON.get(reason, PauseOn.OUTAGE) in spec.pause_on else Goal(Step.RESUME, "NotPausedOn", 1.0)
 
 
@@ -107,51 +111,51 @@ _PAUSED_ON: Mapping[str, PauseOn] = {
 }
 
 
-def _rate_limited(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None:
+def _rate_limited(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal | None:
     """A rate limit that lasts is reason to pause, and one that is nearly over none; it then stays until its end."""
-    until_s = reading.limited_until_s
-    if reading.phase is not Phase.CLOSED or not until_s or PauseOn.RATE_LIMITED not in spec.pause_on:
+    until_s = snapshot.limited_until_s
+    if snapshot.phase is not BreakerState.CLOSED or not until_s or PauseOn.RATE_LIMITED not in spec.pause_on:
         return None
     if paused_s is None:
-        return Goal(Step.PAUSE, "RateLimited", next_at_s=until_s) if until_s - reading.now_s >= LIMIT_S else None
-    if reading.now_s >= (end_s := _end_s(spec, paused_s)):
-        return replace(_resumed(spec, reading.now_s, since_s=end_s, reason="MaxPause"), release=reading.outage)
+        return Goal(Step.PAUSE, "RateLimited", next_at_s=until_s) if until_s - snapshot.now_s >= LIMIT_S else None
+    if snapshot.now_s >= (end_s := _end_s(spec, paused_s)):
+        return replace(_resumed(spec, snapshot.now_s, since_s=end_s, reason="MaxPause"), release=snapshot.outage)
     return Goal(Step.PAUSE, "RateLimited", next_at_s=min(until_s, end_s))
 
 
-def _closed(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None:
-    if reading.phase is not Phase.CLOSED:
+def _closed(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal | None:
+    if snapshot.phase is not BreakerState.CLOSED:
         return None
     if paused_s is None:
         return Goal(Step.RESUME, "BreakerClosed", share=1.0)
     may_s = paused_s + spec.min_paused_seconds
-    if reading.now_s < may_s:
+    if snapshot.now_s < may_s:
         return Goal(Step.KEEP, "MinPaused", next_at_s=may_s)
-    forced = reading.override
+    forced = snapshot.override
     if forced is not None:
         # A person has said that calls may go: there is nothing left for a canary to find out.
         return _resumed(
-            spec, reading.now_s, since_s=max(past(reading.since_s, reading.now_s), may_s), reason="BreakerClosed"
+            spec, snapshot.now_s, since_s=max(past(snapshot.since_s, snapshot.now_s), may_s), reason="BreakerClosed"
         )
-    flaps_until_s = _flaps_until_s(spec, reading)
-    if reading.now_s < flaps_until_s:
+    flaps_until_s = _flaps_until_s(spec, snapshot)
+    if snapshot.now_s < flaps_until_s:
         return Goal(Step.CANARY, FLAPPING, next_at_s=flaps_until_s)
-    closed_s = max(past(reading.since_s, reading.now_s), flaps_until_s)
-    if reading.is_on_probation and spec.resume.canary:
+    closed_s = max(past(snapshot.since_s, snapshot.now_s), flaps_until_s)
+    if snapshot.is_on_probation and spec.resume.canary:
         closed_s += spec.resume.canary_timeout_seconds
-        if reading.now_s < closed_s:
+        if snapshot.now_s < closed_s:
             return Goal(Step.CANARY, "Probation", next_at_s=closed_s)
-    return _resumed(spec, reading.now_s, since_s=max(closed_s, may_s), reason="BreakerClosed")
+    return _resumed(spec, snapshot.now_s, since_s=max(closed_s, may_s), reason="BreakerClosed")
 
 
-def _flaps_until_s(spec: Spec, reading: Reading) -> float:
+def _flaps_until_s(spec: Spec, snapshot: ScopeSnapshot) -> float:
     """Until when only the canary may run, since the breaker has closed, in vain, too often within the time."""
     flapping = spec.resume.flapping
-    transitions = reading.record.transitions if reading.record else ()
+    transitions = snapshot.record.transitions if snapshot.record else ()
     closings_s = [
         each.at_s
         for each in transitions
-        if each.after is Phase.CLOSED and each.reason in _BY_ITSELF and each.at_s <= reading.now_s
+        if each.after is BreakerState.CLOSED and each.reason in _BY_ITSELF and each.at_s <= snapshot.now_s
     ]
     if not spec.resume.canary or len(closings_s) < flapping.closings:
         return 0.0
@@ -159,39 +163,39 @@ def _flaps_until_s(spec: Spec, reading: Reading) -> float:
     return first_s + flapping.within_seconds if last_s - first_s < flapping.within_seconds else 0.0
 
 
-def _overlong(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None:
+def _overlong(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal | None:
     if paused_s is None or spec.max_pause_seconds is None:
         return None
     end_s = paused_s + spec.max_pause_seconds
-    if reading.now_s < end_s:
+    if snapshot.now_s < end_s:
         return None
-    return replace(_resumed(spec, reading.now_s, since_s=end_s, reason="MaxPause"), release=reading.outage)
+    return replace(_resumed(spec, snapshot.now_s, since_s=end_s, reason="MaxPause"), release=snapshot.outage)
 
 
-def _half_open(spec: Spec, reading: Reading, paused_s: float | None) -> Goal | None:
-    if reading.phase is not Phase.HALF_OPEN:
+def _half_open(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal | None:
+    if snapshot.phase is not BreakerState.HALF_OPEN:
         return None
     if paused_s is None:
         return Goal(Step.KEEP, "BreakerHalfOpen")
     may_s = paused_s + spec.min_paused_seconds
-    step = Step.CANARY if spec.resume.canary and reading.now_s >= may_s else Step.PAUSE
-    return Goal(step, "BreakerHalfOpen", next_at_s=_first(may_s, _end_s(spec, paused_s), after_s=reading.now_s))
+    step = Step.CANARY if spec.resume.canary and snapshot.now_s >= may_s else Step.PAUSE
+    return Goal(step, "BreakerHalfOpen", next_at_s=_first(may_s, _end_s(spec, paused_s), after_s=snapshot.now_s))
 
 
-def _open(spec: Spec, reading: Reading, paused_s: float | None) -> Goal:
-    opened_s, until_s = _open_from_to_s(reading)
-    pause_s = past(opened_s, reading.now_s) + spec.pause_after_seconds
-    if paused_s is None and reading.now_s < pause_s:
+def _open(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal:
+    opened_s, until_s = _open_from_to_s(snapshot)
+    pause_s = past(opened_s, snapshot.now_s) + spec.pause_after_seconds
+    if paused_s is None and snapshot.now_s < pause_s:
         return Goal(Step.KEEP, "BreakerOpen", next_at_s=min(pause_s, until_s))
     if (
         paused_s is None
-        and reading.override is None
+        and snapshot.override is None
         and until_s <= pause_s + _trial_s(spec)
-        and reading.now_s < until_s
+        and snapshot.now_s < until_s
     ):
         # The first trial call tells in a moment whether the outage is over.
         return Goal(Step.KEEP, "BreakerOpen", next_at_s=until_s)
-    next_at_s = _first(until_s, _end_s(spec, paused_s or reading.now_s), after_s=reading.now_s)
+    next_at_s = _first(until_s, _end_s(spec, paused_s or snapshot.now_s), after_s=snapshot.now_s)
     return Goal(Step.PAUSE, "BreakerOpen", next_at_s=next_at_s)
 
 
@@ -200,14 +204,14 @@ def _trial_s(spec: Spec) -> float:
     return 0.1 * spec.pause_after_seconds + 1 if spec.pause_after_seconds else 0.0
 
 
-def _open_from_to_s(reading: Reading) -> tuple[float, float]:
-    breaker = reading.record.breaker if reading.record else None
-    if reading.override is not None:
-        return reading.since_s, reading.override.until_s
+def _open_from_to_s(snapshot: ScopeSnapshot) -> tuple[float, float]:
+    breaker = snapshot.record.breaker if snapshot.record else None
+    if snapshot.override is not None:
+        return snapshot.since_s, snapshot.override.until_s
     return (breaker.opened_at_s, breaker.until_s) if isinstance(breaker, Open) else (0.0, 0.0)
 
 
-_RULES: tuple[Callable[[Spec, Reading, float | None], Goal | None], ...] = (
+_RULES: tuple[Callable[[Spec, ScopeSnapshot, float | None], Goal | None], ...] = (
     _suspended,
     _only_observing,
     _unknown,
@@ -242,18 +246,18 @@ def _first(*moments_s: float, after_s: float) -> float | None:
 # -- the changes ----------------------------------------------------------------------------------------------------
 
 
-def changes(goal: Goal, owner: Owner, reading: Reading, candidates: Sequence[Candidate]) -> list[Change]:
+def changes(goal: Goal, owner: Owner, snapshot: ScopeSnapshot, candidates: Sequence[Candidate]) -> list[Change]:
     """What is missing to reach the goal; what is less important is paused first and comes back last."""
     if goal.step is Step.KEEP:
         return []
     ours = [candidate for candidate in candidates if candidate.is_paused_by(owner)]
     wanted = _wanted(goal, [candidate for candidate in ours if candidate.stays])
-    found = [_of_paused(goal, owner, reading, c, wanted.get(c.workload.uid)) for c in ours]
+    found = [_of_paused(goal, owner, snapshot, c, wanted.get(c.workload.uid)) for c in ours]
     if goal.step is Step.PAUSE or (goal.step is Step.CANARY and ours):
-        found += [_paused(c, owner, reading) for c in candidates if _is_pausable(c, owner, reading.outage)]
+        found += [_paused(c, owner, snapshot) for c in candidates if _is_pausable(c, owner, snapshot.outage)]
     made = [change for change in found if change is not None]
     changed = {change.workload.uid for change in made}
-    litter = [c.workload for c in candidates if c.workload.has_litter or _is_over(c.workload, reading)]
+    litter = [c.workload for c in candidates if c.workload.has_litter or _is_over(c.workload, snapshot)]
     made += [forgets(workload) for workload in litter if workload.uid not in changed]
     return sorted(made, key=lambda change: change.rank)
 
@@ -263,29 +267,31 @@ def _is_pausable(candidate: Candidate, owner: Owner, outage: str) -> bool:
     return candidate.stays and not paused and skip(candidate, owner, outage) is None
 
 
-def _is_over(workload: Workload, reading: Reading) -> bool:
+def _is_over(workload: Workload, snapshot: ScopeSnapshot) -> bool:
     """Whether the outage is over during which the workload was to be left alone, whoever names it by now."""
-    is_ours = workload.released.startswith(f"{reading.scope}/")
+    is_ours = workload.released.startswith(f"{snapshot.scope}/")
     is_others = workload.pause is not None or workload.damage or workload.is_controlled or workload.is_going
-    return reading.is_fresh and is_ours and not is_others and workload.released != reading.outage
+    return snapshot.is_fresh and is_ours and not is_others and workload.released != snapshot.outage
 
 
-def _paused(candidate: Candidate, owner: Owner, reading: Reading) -> Change:
+def _paused(candidate: Candidate, owner: Owner, snapshot: ScopeSnapshot) -> Change:
     workload = candidate.workload
     value = _value(candidate, candidate.paused_pods)
     pods = candidate.pods_behind
-    at_s, uid = reading.now_s, workload.uid
-    pause = Pause(owner.uid, owner.name, reading.epoch, workload.value, value, at_s=at_s, pods=pods, uid=uid)
+    at_s, uid = snapshot.now_s, workload.uid
+    pause = Pause(owner.uid, owner.name, snapshot.epoch, workload.value, value, at_s=at_s, pods=pods, uid=uid)
     return Change(workload, value, pause, rank=candidate.options.priority)
 
 
 def _value(candidate: Candidate, pods: int) -> Value:
     """What to write so that so many pods run; holding leaves those that there are."""
-    lever = candidate.workload.kind.lever
-    return lever.held if candidate.options.holds and pods == 0 else lever.at(pods)
+    control = candidate.workload.kind.control
+    return control.held if candidate.options.holds and pods == 0 else control.at(pods)
 
 
-def _of_paused(goal: Goal, owner: Owner, reading: Reading, candidate: Candidate, wanted: int | None) -> Change | None:
+def _of_paused(
+    goal: Goal, owner: Owner, snapshot: ScopeSnapshot, candidate: Candidate, wanted: int | None
+) -> Change | None:
     """What to do with a workload that we paused; *wanted* is how many pods are to run, None for the original."""
     workload, pause, options = candidate.workload, candidate.workload.pause, candidate.options
     if pause is None or workload.is_going:
@@ -293,10 +299,10 @@ def _of_paused(goal: Goal, owner: Owner, reading: Reading, candidate: Candidate,
     if candidate.is_rollouts:
         return forgets(workload)
     if not workload.is_as_we_set_it and not _is_autoscalers_doing(candidate):
-        if wanted is not None and workload.pods > wanted and is_fought(candidate, reading.now_s):
-            return put_back(candidate, _value(candidate, wanted), reading.now_s)
+        if wanted is not None and workload.pods > wanted and is_fought(candidate, snapshot.now_s):
+            return put_back(candidate, _value(candidate, wanted), snapshot.now_s)
         # Somebody else's decision stands: we let go of it, and of what it was.
-        return forgets(workload, released=reading.outage)
+        return forgets(workload, released=snapshot.outage)
     if change := raised(workload):
         return change
     if wanted is None and workload.is_stripped and not workload.is_unkept:
@@ -348,7 +354,7 @@ def _canary(paused: Sequence[Candidate]) -> str | None:
     able = [
         c
         for c in paused
-        if c.workload.kind.lever.moves_pods
+        if c.workload.kind.control.moves_pods
         and not c.comes_back_whole
         and not c.workload.is_going
         and c.workload.original_pods > 0

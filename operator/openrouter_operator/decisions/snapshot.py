@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from openrouter_guard.keys import DEFAULT_SCOPE
-from openrouter_guard.rules.breaker import Closed, Phase
+from openrouter_guard.rules.breaker import BreakerState, Closed
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.parsing import line_of
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 
-__all__ = ["Reading", "readable"]
+__all__ = ["ScopeSnapshot", "readable"]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ScopeSnapshot:
     """What is known of a scope. Times are Unix seconds of the Redis server's clock.
 
     Attributes:
@@ -27,7 +27,7 @@ class Reading:
         scope: Whose state it is.
     """
 
-    record: Record | None
+    record: SharedState | None
     now_s: float
     is_fresh: bool
     last_known_s: float
@@ -36,7 +36,7 @@ class Reading:
     scope: str = DEFAULT_SCOPE
 
     @property
-    def phase(self) -> Phase | None:
+    def phase(self) -> BreakerState | None:
         return self.record.phase(self.now_s) if self.record else None
 
     @property
@@ -47,7 +47,7 @@ class Reading:
         """
         if self.record is None:
             return ""
-        if self.phase is Phase.CLOSED:
+        if self.phase is BreakerState.CLOSED:
             limited_s = self.limited_until_s
             return f"{self.scope}/limited until {iso(limited_s)}" if limited_s else ""
         forced = self.override
@@ -58,7 +58,7 @@ class Reading:
     def closed_at_s(self) -> float:
         """When the breaker last closed; 0 if that is not known, or lies ahead for a clock that was set back."""
         moves = self.record.transitions if self.record else ()
-        closings = (move.at_s for move in moves if move.after is Phase.CLOSED and move.at_s <= self.now_s)
+        closings = (move.at_s for move in moves if move.after is BreakerState.CLOSED and move.at_s <= self.now_s)
         return max(closings, default=0.0)
 
     @property
@@ -90,7 +90,7 @@ class Reading:
         return self.record.epoch if self.record else 0
 
 
-def readable(record: Record) -> Record:
+def readable(record: SharedState) -> SharedState:
     """The record with each text as one short line: it goes into conditions, events and logs.
 
     Anybody who can write to Redis, and any upstream, may have put anything into it.

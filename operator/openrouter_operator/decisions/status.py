@@ -10,20 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openrouter_guard.rules.breaker import Closed, HalfOpen, Open, Phase
+from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open
 from openrouter_guard.rules.codec import iso, unix_s
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_operator.resource.overrides import ACTIONS
 from openrouter_operator.resource.spec import Spec
 
 from .plan import FLAPPING, Goal, Step
-from .snapshot import Reading
+from .snapshot import ScopeSnapshot
 from .summary import PROBLEMS_SHOWN, Failure, Problem, Tally
 from .targets import ROLLOUT
 
 __all__ = [
     "UNKNOWN",
-    "Round",
+    "ReconcileResult",
     "differs",
     "is_true",
     "status",
@@ -47,7 +47,7 @@ class Overriding:
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class ReconcileResult:
     """What one reconcile came to.
 
     Attributes:
@@ -62,7 +62,7 @@ class Round:
 
     generation: int
     spec: Spec
-    reading: Reading
+    snapshot: ScopeSnapshot
     goal: Goal
     tally: Tally
     is_settled: bool = True
@@ -75,20 +75,20 @@ class Round:
     @property
     def ended_s(self) -> float:
         """When all was answered, by the clock of the reading, which the round began with."""
-        return self.reading.now_s + self.took_s
+        return self.snapshot.now_s + self.took_s
 
 
 # -- the status -----------------------------------------------------------------------------------------------------
 
 
-def status(old: Mapping[str, Any], now: Round) -> dict[str, Any]:
+def status(old: Mapping[str, Any], now: ReconcileResult) -> dict[str, Any]:
     """The status that follows *old*."""
     conditions = {entry["type"]: entry for entry in old.get("conditions") or ()}
-    at = _second(now.reading.now_s if now.dated_s is None else now.dated_s)
+    at = _second(now.snapshot.now_s if now.dated_s is None else now.dated_s)
     written = {
         "observedGeneration": now.generation,
-        "upstream": _upstream(now.reading),
-        "breaker": _breaker(now.reading),
+        "upstream": _upstream(now.snapshot),
+        "breaker": _breaker(now.snapshot),
         "targets": _targets(now),
         "problems": [problem._asdict() for problem in now.tally.problems],
         "conditions": [
@@ -128,48 +128,48 @@ def _without_upstream(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if not (quotes and name == "message")}
 
 
-def _upstream(reading: Reading) -> dict[str, Any]:
-    if reading.record is None:
+def _upstream(snapshot: ScopeSnapshot) -> dict[str, Any]:
+    if snapshot.record is None:
         return {"state": UNKNOWN}
-    upstream = reading.record.upstream
-    limited = upstream.limited_until_s > reading.now_s
+    upstream = snapshot.record.upstream
+    limited = upstream.limited_until_s > snapshot.now_s
     reset = {"rateLimitReset": iso(upstream.limited_until_s)} if limited else {}
     return {"state": upstream.state.value, "message": upstream.message} | reset
 
 
-def _breaker(reading: Reading) -> dict[str, Any]:
-    record = reading.record
-    if record is None or reading.phase is None:
+def _breaker(snapshot: ScopeSnapshot) -> dict[str, Any]:
+    record = snapshot.record
+    if record is None or snapshot.phase is None:
         return {"state": UNKNOWN}
     shown = {
-        "state": reading.phase.value if reading.is_fresh else UNKNOWN,
+        "state": snapshot.phase.value if snapshot.is_fresh else UNKNOWN,
         "failures": record.breaker.failures,
-        "since": _second(reading.since_s),
+        "since": _second(snapshot.since_s),
         "epoch": record.epoch,
-        **_outage(record, reading),
+        **_outage(record, snapshot),
     }
     return {name: value for name, value in shown.items() if value != ""}
 
 
-def _outage(record: Record, reading: Reading) -> dict[str, Any]:
-    forced = reading.override
+def _outage(record: SharedState, snapshot: ScopeSnapshot) -> dict[str, Any]:
+    forced = snapshot.override
     if forced is not None:
-        since = {"openedAt": _second(reading.since_s), "retryAt": _second(forced.until_s)} if forced.is_open else {}
+        since = {"openedAt": _second(snapshot.since_s), "retryAt": _second(forced.until_s)} if forced.is_open else {}
         return {"reason": forced.kind.value} | since
     match record.breaker:
         case Closed():
             return {}
         case Open(reason=reason, opened_at_s=opened_s, until_s=until_s):
-            retry = {"retryAt": _second(until_s)} if reading.phase is Phase.OPEN else {}
+            retry = {"retryAt": _second(until_s)} if snapshot.phase is BreakerState.OPEN else {}
             return {"reason": reason, "openedAt": _second(opened_s)} | retry
         case HalfOpen(reason=reason, opened_at_s=opened_s):
             return {"reason": reason, "openedAt": _second(opened_s)}
 
 
-def _override(now: Round) -> dict[str, Any]:
+def _override(now: ReconcileResult) -> dict[str, Any]:
     """What stands, whoever decided it, and which generation of the spec has been applied."""
     shown: dict[str, Any] = {}
-    standing = now.reading.override
+    standing = now.snapshot.override
     if standing is not None:
         action = _ACTIONS[standing.kind]
         until = _second(standing.until_s)
@@ -177,14 +177,14 @@ def _override(now: Round) -> dict[str, Any]:
     return shown | ({"appliedGeneration": now.override.generation} if now.override.generation else {})
 
 
-def _progress(now: Round) -> dict[str, Any]:
+def _progress(now: ReconcileResult) -> dict[str, Any]:
     """How far a pause or its end has come, in pods."""
     next_at = {} if now.goal.next_at_s is None else {"nextAt": _second(now.goal.next_at_s)}
     shown = {"step": now.goal.step.value, "reason": now.goal.reason}
     return shown | {"pods": now.tally.pods, "originalPods": now.tally.original_pods} | next_at
 
 
-def _targets(now: Round) -> dict[str, Any]:
+def _targets(now: ReconcileResult) -> dict[str, Any]:
     tally = now.tally
     words = [FLAPPING] if now.goal.reason == FLAPPING else []
     words += [ROLLOUT] if tally.reasons.get(ROLLOUT) else []
@@ -198,10 +198,10 @@ def _targets(now: Round) -> dict[str, Any]:
     } | ({"contested": len(tally.contested)} if tally.contested else {})
 
 
-def _spans(old: Mapping[str, Any], now: Round) -> dict[str, Any]:
+def _spans(old: Mapping[str, Any], now: ReconcileResult) -> dict[str, Any]:
     """``lastPause`` and ``lastResume``: when the last ones began, why, and how long they took."""
     was_paused = is_true(old, "Paused")
-    now_s, counts = now.reading.now_s, now.tally
+    now_s, counts = now.snapshot.now_s, now.tally
     pause, resume = dict(old.get("lastPause") or {}), dict(old.get("lastResume") or {})
     if counts.is_paused and not was_paused:
         pause = {"startedAt": _second(now_s), "reason": _why(now)}
@@ -220,8 +220,8 @@ def _lasted_s(span: Mapping[str, Any], now_s: float) -> float:
     return round(max(now_s - unix_s(span.get("startedAt")), 0.0), 1)
 
 
-def _why(now: Round) -> str:
-    return now.reading.cause or now.goal.reason
+def _why(now: ReconcileResult) -> str:
+    return now.snapshot.cause or now.goal.reason
 
 
 def _second(at_s: float) -> str:
@@ -235,7 +235,7 @@ _Said = tuple[str, str, str]
 """Status, reason and message."""
 
 
-def _ready(now: Round) -> _Said:
+def _ready(now: ReconcileResult) -> _Said:
     if now.invalid:
         return "False", "InvalidSpec", now.invalid
     if now.tally.failed:
@@ -249,8 +249,8 @@ def _ready(now: Round) -> _Said:
         return "False", "NoMatch", _line(now.tally.unmatched[0])
     if now.tally.contested:
         return "False", "Contested", _line(now.tally.contested[0])
-    if not now.reading.is_fresh:
-        return "Unknown", "StateUnknown", _stale(now.reading)
+    if not now.snapshot.is_fresh:
+        return "Unknown", "StateUnknown", _stale(now.snapshot)
     if now.spec.dry_run:
         return "True", "DryRun", _would(now.would)
     if now.spec.suspend:
@@ -275,49 +275,49 @@ def _line(problem: Problem | None) -> str:
     return f"{problem.target}: {problem.message}" if problem else "see problems"
 
 
-def _reconciling(now: Round) -> _Said:
+def _reconciling(now: ReconcileResult) -> _Said:
     under_way = not now.is_settled or now.tally.resuming > 0
     return ("True", "InProgress", _going_on(now)) if under_way else ("False", "Done", "Nothing is under way")
 
 
-def _stalled(now: Round) -> _Said:
+def _stalled(now: ReconcileResult) -> _Said:
     if now.invalid:
         return "True", "InvalidSpec", now.invalid
     return "False", "Progressing", "The spec can be carried out"
 
 
-def _upstream_available(now: Round) -> _Said:
-    reading = now.reading
-    if not reading.is_fresh or reading.record is None:
-        return "Unknown", "StateUnknown", _stale(reading)
-    upstream = reading.record.upstream
-    if reading.phase is not Phase.CLOSED:
-        reason = "BreakerOpen" if reading.phase is Phase.OPEN else "BreakerHalfOpen"
+def _upstream_available(now: ReconcileResult) -> _Said:
+    snapshot = now.snapshot
+    if not snapshot.is_fresh or snapshot.record is None:
+        return "Unknown", "StateUnknown", _stale(snapshot)
+    upstream = snapshot.record.upstream
+    if snapshot.phase is not BreakerState.CLOSED:
+        reason = "BreakerOpen" if snapshot.phase is BreakerState.OPEN else "BreakerHalfOpen"
         return "False", reason, f"{_why(now)}: {upstream.message}"
-    if upstream.limited_until_s > reading.now_s:
+    if upstream.limited_until_s > snapshot.now_s:
         return "False", "RateLimited", f"Calls are not permitted before {_second(upstream.limited_until_s)}"
     return "True", "BreakerClosed", "Calls go through"
 
 
-def _paused(now: Round) -> _Said:
+def _paused(now: ReconcileResult) -> _Said:
     if now.tally.is_paused:
         return "True", now.goal.reason, _going_on(now)
     return "False", now.goal.reason, "No workload is paused"
 
 
-def _state_fresh(now: Round) -> _Said:
-    if now.reading.is_fresh:
+def _state_fresh(now: ReconcileResult) -> _Said:
+    if now.snapshot.is_fresh:
         return "True", "Read", f"The state of scope {now.spec.scope!r} is read from Redis"
-    return "False", "NotReported" if not now.reading.error else "Unreadable", _stale(now.reading)
+    return "False", "NotReported" if not now.snapshot.error else "Unreadable", _stale(now.snapshot)
 
 
-def _stale(reading: Reading) -> str:
-    if reading.error:
-        return reading.error
+def _stale(snapshot: ScopeSnapshot) -> str:
+    if snapshot.error:
+        return snapshot.error
     return "Nobody has reported to this scope yet: check OPENROUTER_GUARD_SCOPE and REDIS_URL of workers and service"
 
 
-def _going_on(now: Round) -> str:
+def _going_on(now: ReconcileResult) -> str:
     counts = now.tally
     match now.goal.step:
         case Step.PAUSE if counts.able:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_operator.resource.spec import Options
 from openrouter_operator.workloads.kinds import Trait
 from openrouter_operator.workloads.workload import OPT, Workload
 
-from .snapshot import Reading
+from .snapshot import ScopeSnapshot
 
 __all__ = ["ROLLOUT", "Candidate", "Owner", "Skip", "paused_since_s", "skip"]
 
@@ -66,17 +66,17 @@ class Candidate:
     @property
     def stays(self) -> bool:
         """Whether it may be paused in this mode at all: to hold is to leave pods that run."""
-        held = self.workload.kind.lever.held
+        held = self.workload.kind.control.held
         return self.is_matched and not self.workload.has_unclear_opt and not (self.options.holds and held is None)
 
     @property
     def paused_pods(self) -> int:
-        return self.options.paused_replicas if self.workload.kind.lever.moves_pods else 0
+        return self.options.paused_replicas if self.workload.kind.control.moves_pods else 0
 
     @property
     def comes_back_whole(self) -> bool:
         """Whether it comes back in one step: an autoscaler takes over at the first pod; what is held has its pods."""
-        return self.has_autoscaler or (self.options.holds and self.workload.kind.lever.moves_pods)
+        return self.has_autoscaler or (self.options.holds and self.workload.kind.control.moves_pods)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Skip:
     message: str = ""
 
 
-def paused_since_s(candidates: Iterable[Candidate], owner: Owner, reading: Reading) -> float | None:
+def paused_since_s(candidates: Iterable[Candidate], owner: Owner, snapshot: ScopeSnapshot) -> float | None:
     """When the present pause began; None if nothing is paused.
 
     One of before the breaker last closed is over, whatever an annotation says that came back since: while the breaker
@@ -97,7 +97,7 @@ def paused_since_s(candidates: Iterable[Candidate], owner: Owner, reading: Readi
     ours = (c.workload for c in candidates if c.is_paused_by(owner))
     pauses = [each.pause for each in ours if not each.is_undone or each.is_stripped]
     since_s = min((pause.at_s for pause in pauses if pause), default=None)
-    return since_s if since_s is None or reading.phase is Phase.CLOSED else max(since_s, reading.closed_at_s)
+    return since_s if since_s is None or snapshot.phase is BreakerState.CLOSED else max(since_s, snapshot.closed_at_s)
 
 
 def skip(candidate: Candidate, owner: Owner, outage: str) -> Skip | None:
@@ -195,9 +195,9 @@ def _skip_state(candidate: Candidate, outage: str) -> Skip | None:
         return Skip("Released", "somebody changed it, or it was paused for long enough: left alone in this outage")
     if not candidate.stays:
         return Skip("HasPods")
-    if workload.kind.lever.is_pause(workload.value):
+    if workload.kind.control.is_pause(workload.value):
         return Skip("AlreadyAtZero")
-    if workload.kind.lever.moves_pods and 0 < workload.pods <= candidate.paused_pods:
+    if workload.kind.control.moves_pods and 0 < workload.pods <= candidate.paused_pods:
         return Skip("AtItsFloor")
     return Skip("BeingDeleted") if workload.is_going else None
 

@@ -10,7 +10,7 @@ from openrouter_operator.workloads.workload import OPT, Change, Pause, Workload
 
 from .events import Event
 from .plan import Goal
-from .snapshot import Reading
+from .snapshot import ScopeSnapshot
 
 __all__ = ["notice", "until"]
 
@@ -43,34 +43,34 @@ def notice(change: Change, who: str, why: str, until: str = "") -> Event | None:
 
 
 def _altered(change: Change, became: Workload) -> str:
-    lever = change.workload.kind.lever
-    what = f"{lever.pods(change.value)} pods were" if lever.moves_pods else f"{change.value!r} was"
-    got = lever.pods(became.value) if lever.moves_pods else repr(became.value)
+    control = change.workload.kind.control
+    what = f"{control.pods(change.value)} pods were" if control.moves_pods else f"{change.value!r} was"
+    got = control.pods(became.value) if control.moves_pods else repr(became.value)
     return f"It came back, and {what} asked for: an admission policy or webhook made {got} of that"
 
 
 def _put_back(change: Change, pause: Pause) -> str:
     who = pause.contest.by if pause.contest and pause.contest.by else "somebody"
     later = replace(change.workload, pause=pause, resume_to="").original_pods
-    what = f"{later} pods run" if change.workload.kind.lever.moves_pods else "it goes on"
+    what = f"{later} pods run" if change.workload.kind.control.moves_pods else "it goes on"
     return f"{who} changed it during the pause, which holds: {what} once it is over"
 
 
-def until(spec: Spec, goal: Goal, reading: Reading) -> str:
+def until(spec: Spec, goal: Goal, snapshot: ScopeSnapshot) -> str:
     """When a pause that begins now ends at the latest, in words; empty where only the breaker says so."""
-    ends_s = [reading.now_s + spec.max_pause_seconds] if spec.max_pause_seconds is not None else []
-    if reading.override is not None:
-        ends_s.append(reading.override.until_s)
+    ends_s = [snapshot.now_s + spec.max_pause_seconds] if spec.max_pause_seconds is not None else []
+    if snapshot.override is not None:
+        ends_s.append(snapshot.override.until_s)
     elif goal.reason == "RateLimited":
-        ends_s.append(reading.limited_until_s)
+        ends_s.append(snapshot.limited_until_s)
     return f"by {iso(float(int(min(ends_s)))).replace('+00:00', 'Z')} at the latest" if ends_s else ""
 
 
 def _done(change: Change) -> str:
     """What was done, as the controllers of Kubernetes and KEDA say it."""
-    workload, lever, ends = change.workload, change.workload.kind.lever, change.pause is None
-    if not lever.moves_pods:
+    workload, control, ends = change.workload, change.workload.kind.control, change.pause is None
+    if not control.moves_pods:
         return "Resumed" if ends else "Suspended"
-    if lever.held is not None and lever.held in (change.value, workload.value):
+    if control.held is not None and control.held in (change.value, workload.value):
         return "Let scale again" if ends else "Held at the pods that it has"
-    return f"Scaled from {workload.pods} to {lever.pods(change.value)} pods"
+    return f"Scaled from {workload.pods} to {control.pods(change.value)} pods"

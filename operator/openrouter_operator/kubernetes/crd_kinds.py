@@ -19,7 +19,7 @@ from openrouter_operator.workloads.kinds import BY_NAME, Kind, UnusableKind, fro
 
 from .client import Cluster, ClusterError, Expired, NotFound, Refused
 
-__all__ = ["Arrivals", "Seen", "comes_with_a_crd"]
+__all__ = ["CrdKinds", "Seen", "comes_with_a_crd"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class _Place:
     told: str = ""
 
 
-class Arrivals:
+class CrdKinds:
     """Looks for these kinds for as long as they are not there, and watches them while they are.
 
     Args:

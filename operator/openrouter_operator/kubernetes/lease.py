@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from openrouter_guard.log_once import Edge
+from openrouter_guard.log_once import LogOnce
 
 from .client import Cluster, ClusterError, Conflict, NotFound, NotLeading, Unavailable
 
@@ -60,7 +60,7 @@ class Lease:
         self._held_until_s = 0.0
         self._seen: _Seen | None = None
         self._ours: Mapping[str, Any] | None = None
-        self._renewing = Edge("the lease cannot be renewed", "the lease can be renewed again")
+        self._renewing = LogOnce("the lease cannot be renewed", "the lease can be renewed again")
         self.holder = ""
 
     @property

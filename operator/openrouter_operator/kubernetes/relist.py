@@ -6,12 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from openrouter_operator.resource.precedence import Claims
+from openrouter_operator.resource.precedence import Precedence
 from openrouter_operator.workloads.inventory import Inventory
 
 from .client import AUTOSCALERS, RESOURCE, Cluster, ClusterError, NotFound, Path
 
-__all__ = ["Census"]
+__all__ = ["Relist"]
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ SETTLE_S = 1.0
 AGAIN_S = 30.0
 
 
-class Census:
+class Relist:
     """Counts what there is, each time that a watch has begun anew.
 
     Args:
@@ -34,13 +34,13 @@ class Census:
         self,
         cluster: Cluster,
         inventory: Inventory,
-        claims: Claims,
+        precedence: Precedence,
         on_news: Callable[[str], None],
         namespaces: Sequence[str] = (),
     ) -> None:
         self._cluster = cluster
         self._inventory = inventory
-        self._claims = claims
+        self._precedence = precedence
         self._on_news = on_news
         self.keep_to(namespaces)
         self._hint = asyncio.Event()
@@ -49,11 +49,11 @@ class Census:
         """Count in these namespaces; none means all. One that may not be read would end every count."""
         self._namespaces = tuple(namespaces) or ("",)
 
-    def hint(self) -> None:
+    def trigger(self) -> None:
         """A watch has begun anew."""
         self._hint.set()
 
-    async def sweep(self) -> None:
+    async def run(self) -> None:
         """Wait for a hint, then count; watches that begin anew together are counted once."""
         await self._hint.wait()
         await asyncio.sleep(SETTLE_S)
@@ -63,7 +63,7 @@ class Census:
                 self._on_news(namespace)
         except ClusterError as error:
             logger.warning("what is gone cannot be told from what is there: %s", error)
-            self.hint()
+            self.trigger()
             await asyncio.sleep(AGAIN_S)
 
     async def count(self) -> set[str]:
@@ -83,7 +83,7 @@ class Census:
                     touched.add(workload.namespace)
         for places, forget, path in (
             (self._inventory.autoscalers(), self._inventory.drop_autoscaler, AUTOSCALERS),
-            (self._claims.places(), self._claims.drop_at, RESOURCE),
+            (self._precedence.places(), self._precedence.drop_at, RESOURCE),
         ):
             alive = await self._alive(path)
             for place in places - alive:

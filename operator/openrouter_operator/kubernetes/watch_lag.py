@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-__all__ = ["LAG_S", "Streams"]
+__all__ = ["LAG_S", "WatchLag"]
 
 LAG_S = 180.0
 """A silent watch is begun anew after a good minute, so what takes longer than this does not heal by itself."""
@@ -35,12 +35,12 @@ class _Stream:
     missing: list[tuple[int, float]] = field(default_factory=list)
 
 
-class Streams:
+class WatchLag:
     """All watches."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._streams: dict[Stream, _Stream] = {}
+        self._watch_lag: dict[Stream, _Stream] = {}
 
     def wrote(self, plural: str, namespace: str, version: str) -> None:
         """The API server has given what we wrote this version."""
@@ -57,12 +57,14 @@ class Streams:
 
     def forget(self, plural: str) -> None:
         """These are watched no more."""
-        self._streams = {name: stream for name, stream in self._streams.items() if name.partition("/")[0] != plural}
+        self._watch_lag = {
+            name: stream for name, stream in self._watch_lag.items() if name.partition("/")[0] != plural
+        }
 
     def ages_s(self) -> Mapping[str, float]:
         """By plural: seconds since any watch of these showed something."""
         now_s, latest_s = self._clock(), dict[str, float]()
-        for name, stream in self._streams.items():
+        for name, stream in self._watch_lag.items():
             plural = name.partition("/")[0]
             latest_s[plural] = max(latest_s.get(plural, 0.0), stream.event_s)
         return {plural: now_s - at_s for plural, at_s in latest_s.items()}
@@ -77,10 +79,10 @@ class Streams:
         return [f"the watch of {name}" for name, at_s in self._missing_since_s().items() if at_s < late_s]
 
     def _missing_since_s(self) -> Mapping[Stream, float]:
-        return {name: min(s.missing, key=lambda one: one[1])[1] for name, s in self._streams.items() if s.missing}
+        return {name: min(s.missing, key=lambda one: one[1])[1] for name, s in self._watch_lag.items() if s.missing}
 
     def _stream(self, plural: str, namespace: str) -> _Stream:
-        return self._streams.setdefault(f"{plural}/{namespace}", _Stream())
+        return self._watch_lag.setdefault(f"{plural}/{namespace}", _Stream())
 
 
 def _number(version: str) -> int:

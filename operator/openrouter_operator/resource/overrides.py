@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openrouter_guard.rules.codec import unix_s
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import Record, fresh
+from openrouter_guard.rules.shared_state import SharedState, fresh
 from openrouter_guard.rules.transitions import overridden, released
 
 from .spec import Action, OverrideSpec
@@ -24,7 +24,7 @@ def wished(asked: OverrideSpec, who: str) -> Override | None:
     return Override(kind, who, asked.reason, unix_s(asked.until)) if kind else None
 
 
-def decided(record: Record | None, wish: Override | None, who: str, now_s: float) -> Record | None:
+def decided(record: SharedState | None, wish: Override | None, who: str, now_s: float) -> SharedState | None:
     """The record that should follow: with what is wished while that lasts, or without what *who* once decided."""
     standing = record.standing(now_s) if record else None
     if wish is not None and wish.until_s > now_s:

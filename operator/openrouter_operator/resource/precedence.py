@@ -10,11 +10,11 @@ from typing import Any
 from . import spec as specs
 from .spec import InvalidSpec, Spec
 
-__all__ = ["Claim", "Claims"]
+__all__ = ["Claimant", "Precedence"]
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Claimant:
     """What one resource asks for."""
 
     created: str
@@ -23,7 +23,7 @@ class Claim:
     spec: Spec
 
 
-class Claims:
+class Precedence:
     """What all resources ask for, as the watch shows them.
 
     Args:
@@ -33,43 +33,45 @@ class Claims:
 
     def __init__(self, can_act: Callable[[Mapping[str, Any], Spec], bool] = lambda _resource, _spec: True) -> None:
         self._can_act = can_act
-        self._claims: defaultdict[str, dict[str, Claim]] = defaultdict(dict)
+        self._precedence: defaultdict[str, dict[str, Claimant]] = defaultdict(dict)
 
     def put(self, resource: Mapping[str, Any]) -> bool:
         """Note what the resource asks for now, if that can be carried out; whether it is news."""
-        metadata, claims = resource["metadata"], self._claims[resource["metadata"]["namespace"]]
-        before = claims.pop(metadata["uid"], None)
+        metadata, precedence = resource["metadata"], self._precedence[resource["metadata"]["namespace"]]
+        before = precedence.pop(metadata["uid"], None)
         try:
             spec = specs.parse(resource.get("spec"))
         except InvalidSpec:
             return before is not None
         if spec.acts and not metadata.get("deletionTimestamp") and self._can_act(resource, spec):
-            claims[metadata["uid"]] = Claim(metadata["creationTimestamp"], metadata["name"], metadata["uid"], spec)
-        return claims.get(metadata["uid"]) != before
+            precedence[metadata["uid"]] = Claimant(
+                metadata["creationTimestamp"], metadata["name"], metadata["uid"], spec
+            )
+        return precedence.get(metadata["uid"]) != before
 
     def drop(self, resource: Mapping[str, Any]) -> None:
-        self._claims[resource["metadata"]["namespace"]].pop(resource["metadata"]["uid"], None)
+        self._precedence[resource["metadata"]["namespace"]].pop(resource["metadata"]["uid"], None)
 
     def drop_at(self, namespace: str, name: str) -> None:
         """Forget what a resource of that name asks for."""
-        claims = self._claims[namespace]
-        for claim in [each for each in claims.values() if each.name == name]:
-            del claims[claim.uid]
+        precedence = self._precedence[namespace]
+        for claim in [each for each in precedence.values() if each.name == name]:
+            del precedence[claim.uid]
 
     def places(self) -> set[tuple[str, str]]:
         """Namespace and name of each that asks for something."""
-        return {(namespace, claim.name) for namespace, found in self._claims.items() for claim in found.values()}
+        return {(namespace, claim.name) for namespace, found in self._precedence.items() for claim in found.values()}
 
     def scopes(self, namespace: str, besides: str) -> set[str]:
         """Those that are asked for there by others than the resource *besides*, by its UID."""
-        return {claim.spec.scope for claim in self._claims[namespace].values() if claim.uid != besides}
+        return {claim.spec.scope for claim in self._precedence[namespace].values() if claim.uid != besides}
 
-    def before(self, namespace: str, uid: str) -> list[Claim]:
+    def before(self, namespace: str, uid: str) -> list[Claimant]:
         """The claims there that are older than the one of the resource *uid*, oldest first."""
-        claims = sorted(self._claims[namespace].values(), key=_age)
-        uids = [claim.uid for claim in claims]
-        return claims[: uids.index(uid)] if uid in uids else []
+        precedence = sorted(self._precedence[namespace].values(), key=_age)
+        uids = [claim.uid for claim in precedence]
+        return precedence[: uids.index(uid)] if uid in uids else []
 
 
-def _age(claim: Claim) -> tuple[str, str]:
+def _age(claim: Claimant) -> tuple[str, str]:
     return claim.created, claim.name

@@ -76,7 +76,7 @@ class _AsOfNow(Collector):
             "watch_age_seconds", "Time since a watch of these showed something", ["resource"], _watches(operator)
         )
         yield _gauge(
-            "watch_lag_seconds", "For how long a write of our own has not been shown", operator.streams.lag_s()
+            "watch_lag_seconds", "For how long a write of our own has not been shown", operator.watch_lag.lag_s()
         )
 
 
@@ -116,4 +116,4 @@ def _ages(operator: Operator) -> Samples:
 
 
 def _watches(operator: Operator) -> Samples:
-    return (((plural,), age_s) for plural, age_s in operator.streams.ages_s().items())
+    return (((plural,), age_s) for plural, age_s in operator.watch_lag.ages_s().items())

@@ -11,16 +11,16 @@ from typing import Any, TypeAlias
 
 from openrouter_guard.background import Background, cancelled
 from openrouter_guard.errors import StoreError, StoreUnavailable
-from openrouter_guard.replica import Cache, View
+from openrouter_guard.replica import Replica, Snapshot
 from openrouter_guard.rules import time_in_state
-from openrouter_guard.rules.breaker import Closed, Open, Phase
+from openrouter_guard.rules.breaker import BreakerState, Closed, Open
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.parsing import line_of
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
-from openrouter_operator.decisions.snapshot import Reading, readable
+from openrouter_operator.decisions.snapshot import ScopeSnapshot, readable
 from openrouter_operator.resource import overrides
 
 __all__ = ["CLUSTER", "Feed", "FeedKey", "Feeds", "Unreadable"]
@@ -53,7 +53,7 @@ class Feed:
         timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
         self._scope = scope
         self._store = Store(settings.redis_url, scope, timeouts)
-        self._cache = Cache(self._store, settings.policy, by, clock)
+        self._cache = Replica(self._store, settings.policy, by, clock)
         self._on_news = on_news
         self._background = Background()
         self._told: object = None
@@ -93,7 +93,7 @@ class Feed:
             StoreError: If it is not sure that it does.
         """
 
-        def decide(record: Record | None, now_s: float) -> Record | None:
+        def decide(record: SharedState | None, now_s: float) -> SharedState | None:
             base = self._cache.base(record, now_s) if wish else record
             return overrides.decided(base, wish, who, now_s)
 
@@ -121,10 +121,10 @@ class Feed:
         """Seconds since the state was last read."""
         return max(self._cache.now_s - self._last_known_s, 0.0)
 
-    def read(self) -> Reading:
+    def read(self) -> ScopeSnapshot:
         """What is known now; asks nobody."""
         view = self._cache.view
-        return Reading(
+        return ScopeSnapshot(
             record=readable(view.record) if view.record else None,
             now_s=view.now_s,
             is_fresh=_is_fresh(view),
@@ -161,7 +161,7 @@ class Feed:
     async def _keep_alive(self) -> None:
         """Where workers and service are away, an outage must not expire while workloads are paused because of it."""
         view = self._cache.view
-        if view.record is None or view.is_degraded or view.record.phase(view.now_s) is Phase.CLOSED:
+        if view.record is None or view.is_degraded or view.record.phase(view.now_s) is BreakerState.CLOSED:
             return
         if time_in_state.is_due(view.record, view.now_s, KEEP_ALIVE_S):
             with suppress(StoreError):
@@ -172,7 +172,7 @@ class Feed:
         if _is_fresh(view):
             self._last_known_s = view.now_s
         self._tell_again(view.record)
-        is_closed = view.record is not None and view.record.phase(view.now_s) is Phase.CLOSED
+        is_closed = view.record is not None and view.record.phase(view.now_s) is BreakerState.CLOSED
         # Redis' clock may be set back, as when another server takes over.
         self._closed_s = min(self._closed_s or view.now_s, view.now_s) if is_closed else 0.0
         news = _news(view)
@@ -180,13 +180,13 @@ class Feed:
             self._told = news
             self._on_news(self._scope)
 
-    def _tell_again(self, record: Record | None) -> None:
+    def _tell_again(self, record: SharedState | None) -> None:
         """Where Redis has lost the state, it has lost what is paused as well."""
         begun, self._begun = self._begun, record.begun if record else self._begun
         if begun and begun != self._begun and self._paused:
             self._untold.set()
 
-    def _since_s(self, record: Record, now_s: float) -> float:
+    def _since_s(self, record: SharedState, now_s: float) -> float:
         """When the breaker came into its state, as far as anybody knows."""
         if record.standing(now_s) is not None and record.transitions:
             return record.transitions[-1].at_s
@@ -199,11 +199,11 @@ class Feed:
                 return record.transitions[-1].at_s if record.transitions else breaker.opened_at_s
 
 
-def _is_fresh(view: View) -> bool:
+def _is_fresh(view: Snapshot) -> bool:
     return view.record is not None and not view.is_degraded
 
 
-def _news(view: View) -> object:
+def _news(view: Snapshot) -> object:
     """What is worth a look, and not the counters and times that change all the while."""
     record = view.record
     if record is None:
@@ -225,8 +225,10 @@ class Unreadable:
     def now_s(self) -> float:
         return self._clock()
 
-    def read(self) -> Reading:
-        return Reading(None, self.now_s, is_fresh=False, last_known_s=self.now_s, error=self._why, scope=self._scope)
+    def read(self) -> ScopeSnapshot:
+        return ScopeSnapshot(
+            None, self.now_s, is_fresh=False, last_known_s=self.now_s, error=self._why, scope=self._scope
+        )
 
     async def override(self, _wish: Override | None, _who: str) -> None:
         raise StoreUnavailable(self._why)

@@ -15,7 +15,7 @@ from openrouter_operator.resource.spec import SecretRef, Spec
 
 from .feed import Feed, FeedKey, Feeds, Unreadable
 
-__all__ = ["Connections"]
+__all__ = ["Resolver"]
 
 FRESH_S = 300.0
 """A Secret is read again after this."""
@@ -34,7 +34,7 @@ class _Known:
         return time.monotonic() - self.read_s > (FRESH_S if self.works else DOUBTFUL_S)
 
 
-class Connections:
+class Resolver:
     """The feeds of all resources.
 
     Args:

@@ -19,7 +19,7 @@ from enum import StrEnum
 from functools import reduce
 from typing import Any, Protocol, TypeAlias
 
-__all__ = ["BY_NAME", "DEFAULT", "Kind", "Lever", "Trait", "UnusableKind", "Value", "from_crd"]
+__all__ = ["BY_NAME", "DEFAULT", "Kind", "ScaleControl", "Trait", "UnusableKind", "Value", "from_crd"]
 
 Value: TypeAlias = int | str | None
 """What is written where a lever is; None where nothing is. (A truth value is an int.)"""
@@ -33,7 +33,7 @@ class UnusableKind(ValueError):
 # -- levers ---------------------------------------------------------------------------------------------------------
 
 
-class Lever(Protocol):
+class ScaleControl(Protocol):
     """Where a kind keeps how much of it is to run.
 
     Attributes:
@@ -325,7 +325,7 @@ class Kind:
     version: str
     plural: str
     name: str
-    lever: Lever
+    control: ScaleControl
     own_traits: Callable[[Body], Iterable[Trait]] = _of_any
 
     @property

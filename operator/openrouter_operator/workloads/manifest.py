@@ -7,7 +7,7 @@ from typing import Any
 
 from openrouter_guard.rules.codec import unix_s
 
-from .kinds import Lever, Replicas, Value
+from .kinds import Replicas, ScaleControl, Value
 
 __all__ = [
     "FIELD_MANAGER",
@@ -76,15 +76,15 @@ def _unavailable_since_s(conditions: Any) -> float:
     return unix_s(str(next(since, "")))
 
 
-def is_kept(lever: Lever, value: Value, ours: Iterable[Mapping[str, Any]]) -> bool:
+def is_kept(control: ScaleControl, value: Value, ours: Iterable[Mapping[str, Any]]) -> bool:
     """Whether somebody has written the same 0 through the ``scale`` subresource.
 
     Nothing else is to be seen of that: the entry that says that we wrote the replicas has lost its time, or is gone,
     and the one about our annotation is still there.
     """
-    if not isinstance(lever, Replicas) or lever.pods(value) > 0 or not ours:
+    if not isinstance(control, Replicas) or control.pods(value) > 0 or not ours:
         return False
-    return not any(entry.get("time") and owns(entry, lever.path) for entry in ours)
+    return not any(entry.get("time") and owns(entry, control.path) for entry in ours)
 
 
 def last_writer(metadata: Mapping[str, Any], paths: Sequence[Sequence[str]]) -> Mapping[str, Any]:
@@ -102,7 +102,7 @@ def is_applied(metadata: Mapping[str, Any]) -> bool:
     )
 
 
-def writes_manifests(entry: Mapping[str, Any], lever: Lever) -> bool:
+def writes_manifests(entry: Mapping[str, Any], control: ScaleControl) -> bool:
     """Whether who wrote the lever's field writes it with all the rest, as Helm does, and not by itself.
 
     Such a tool owns more of the spec than the lever, where it applies server-side; else what only the creator writes,
@@ -110,7 +110,7 @@ def writes_manifests(entry: Mapping[str, Any], lever: Lever) -> bool:
     """
     spec = ((entry.get("fieldsV1") or {}).get("f:spec") or {}).keys()
     if entry.get("operation") == "Apply":
-        return bool(spec - {f"f:{path[1]}" for path in lever.paths if path[0] == "spec"})
+        return bool(spec - {f"f:{path[1]}" for path in control.paths if path[0] == "spec"})
     return any(owns(entry, path) for path in _OF_CREATORS)
 
 

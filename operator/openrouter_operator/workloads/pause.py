@@ -10,7 +10,7 @@ from typing import Any
 from openrouter_guard.rules.codec import iso, unix_s
 from openrouter_guard.rules.parsing import line_of
 
-from .kinds import Lever, Value
+from .kinds import ScaleControl, Value
 
 __all__ = ["GROUP", "PAUSED", "Contest", "Pause"]
 
@@ -74,7 +74,7 @@ class Pause:
         return (self.uid, self.epoch) == (other.uid, other.epoch) and abs(self.at_s - other.at_s) < _SAME_S
 
     @classmethod
-    def parse(cls, text: str, lever: Lever) -> Pause:
+    def parse(cls, text: str, control: ScaleControl) -> Pause:
         """The pause in an annotation.
 
         Raises:
@@ -97,10 +97,10 @@ class Pause:
             )
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(line_of(f"annotation {PAUSED} cannot be read: {error}")) from error
-        if not pause.at_s or not all(map(lever.is_sound, (pause.original, pause.set_to))):
+        if not pause.at_s or not all(map(control.is_sound, (pause.original, pause.set_to))):
             when = iso(pause.at_s) or "no time that can be read"
             raise ValueError(line_of(f"annotation {PAUSED} cannot be right: from {found['original']!r} at {when}"))
-        if lever.pods(pause.original) < 1:
+        if control.pods(pause.original) < 1:
             raise ValueError(line_of(f"annotation {PAUSED} cannot be right: {pause.original!r} is never paused"))
         return pause
 

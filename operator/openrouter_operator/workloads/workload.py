@@ -13,7 +13,7 @@ from typing import Any
 
 from openrouter_guard.rules.codec import unix_s
 
-from .kinds import Kind, Lever, Replicas, Trait, Value
+from .kinds import Kind, Replicas, ScaleControl, Trait, Value
 from .manifest import (
     FIELD_MANAGER,
     empties,
@@ -150,16 +150,16 @@ class Workload:
         # A CronJob starts its Jobs and leaves them alone from then on.
         is_controlled = bool(controllers) and not is_cron_run
         # A Deployment hands its annotations down to its ReplicaSets, and so does a Rollout: theirs are not their own.
-        pause, damage = _pause(None if is_controlled else annotations.get(PAUSED), kind.lever)
+        pause, damage = _pause(None if is_controlled else annotations.get(PAUSED), kind.control)
         is_copy = pause is not None and pause.uid not in ("", metadata["uid"])
-        value = kind.lever.read(body)
+        value = kind.control.read(body)
         is_as_set = pause is not None and value == pause.set_to
         books = metadata.get("managedFields") or ()
         owned = tuple(nth for nth, entry in enumerate(books) if entry.get("manager") == FIELD_MANAGER)
         entries = [books[nth] for nth in owned]
-        is_ours = any(owns(entry, path) for entry in entries for path in kind.lever.paths)
-        is_foreign = pause is not None and not is_ours and _is_written_by_others(pause, metadata, kind.lever)
-        writer = {} if is_as_set else last_writer(metadata, kind.lever.paths)
+        is_ours = any(owns(entry, path) for entry in entries for path in kind.control.paths)
+        is_foreign = pause is not None and not is_ours and _is_written_by_others(pause, metadata, kind.control)
+        writer = {} if is_as_set else last_writer(metadata, kind.control.paths)
         return cls(
             kind=kind,
             namespace=metadata["namespace"],
@@ -174,7 +174,7 @@ class Workload:
             released=annotations.get(RELEASED, ""),
             opt=truth(annotations[OPT]) if OPT in annotations else "",
             resume_to=word(annotations[RESUME_TO]) if RESUME_TO in annotations else "",
-            is_kept=is_as_set and not is_copy and is_kept(kind.lever, value, entries),
+            is_kept=is_as_set and not is_copy and is_kept(kind.control, value, entries),
             traits=kind.traits(body),
             is_controlled=is_controlled,
             is_cron_run=is_cron_run,
@@ -185,7 +185,7 @@ class Workload:
             scales=scales(body),
             empties=empties(body),
             changed_by=str(writer.get("manager", "")),
-            is_restated=pause is not None and not is_ours and writes_manifests(writer, kind.lever),
+            is_restated=pause is not None and not is_ours and writes_manifests(writer, kind.control),
             # Whoever changes a value becomes its owner, and we no longer are.
             is_altered=pause is not None and not is_copy and not is_as_set and is_ours,
             is_our_value=is_ours,
@@ -200,7 +200,7 @@ class Workload:
     @property
     def pods(self) -> int:
         """How many pods it should have, not how many it has."""
-        return self.kind.lever.pods(self.value)
+        return self.kind.control.pods(self.value)
 
     @property
     def original_pods(self) -> int:
@@ -209,12 +209,12 @@ class Workload:
             return self.pods
         if self.asked_pods is not None:
             return self.asked_pods
-        return self.kind.lever.pods(self.pause.original) if self.pause.pods is None else self.pause.pods
+        return self.kind.control.pods(self.pause.original) if self.pause.pods is None else self.pause.pods
 
     @property
     def set_pods(self) -> int:
         """How many pods we set it to last; as many as now if we have not."""
-        return self.pods if self.pause is None else self.kind.lever.pods(self.pause.set_to)
+        return self.pods if self.pause is None else self.kind.control.pods(self.pause.set_to)
 
     @property
     def is_as_we_set_it(self) -> bool:
@@ -240,7 +240,7 @@ class Workload:
             return self.pods
         is_number = self.resume_to.isascii() and self.resume_to.isdecimal() and len(self.resume_to) <= _DIGITS_MOST
         pods = int(self.resume_to) if is_number else None
-        return None if pods and not isinstance(self.kind.lever, Replicas) else pods
+        return None if pods and not isinstance(self.kind.control, Replicas) else pods
 
     @property
     def has_unclear_return(self) -> bool:
@@ -293,7 +293,7 @@ class Change:
         if not self.is_written:
             return None
         restores = self.pause is None
-        return self.workload.original_pods if restores else self.workload.kind.lever.pods(self.value)
+        return self.workload.original_pods if restores else self.workload.kind.control.pods(self.value)
 
     def __str__(self) -> str:
         now = "as it is" if self.pods is None else f"from {self.workload.pods} to {self.pods}"
@@ -307,7 +307,7 @@ class Change:
         }
         if self.pause is None and self.workload.asked_pods is not None:
             annotations[RESUME_TO] = None
-        written = self.workload.kind.lever.write(self.value) if self.is_written else {}
+        written = self.workload.kind.control.write(self.value) if self.is_written else {}
         metadata = written.pop("metadata", {})
         annotations |= metadata.get("annotations", {})
         return {"metadata": {"resourceVersion": self.workload.version, "annotations": annotations}} | written
@@ -334,30 +334,30 @@ def returns(workload: Workload, *, released: str = "") -> Change:
     if workload.resume_to.lower() == STAY:
         return forgets(workload, released=released)
     original = workload.pause.original if workload.pause else workload.value
-    value = original if workload.asked_pods is None else workload.kind.lever.at(workload.asked_pods)
+    value = original if workload.asked_pods is None else workload.kind.control.at(workload.asked_pods)
     return Change(workload, value, pause=None, released=released)
 
 
 def raised(workload: Workload) -> Change | None:
     """What to remember first where more pods are to come back than there were: the admission policy asks for it."""
     pause, asked = workload.pause, workload.asked_pods
-    if pause is None or asked is None or asked <= workload.kind.lever.pods(pause.original):
+    if pause is None or asked is None or asked <= workload.kind.control.pods(pause.original):
         return None
     return Change(workload, workload.value, replace(pause, original=asked), is_written=False)
 
 
-def _pause(text: str | None, lever: Lever) -> tuple[Pause | None, str]:
+def _pause(text: str | None, control: ScaleControl) -> tuple[Pause | None, str]:
     if not text:
         return None, ""
     try:
-        return Pause.parse(text, lever), ""
+        return Pause.parse(text, control), ""
     except ValueError as error:
         return None, str(error)
 
 
-def _is_written_by_others(pause: Pause, metadata: Mapping[str, Any], lever: Lever) -> bool:
+def _is_written_by_others(pause: Pause, metadata: Mapping[str, Any], control: ScaleControl) -> bool:
     """Whether others have written the value or the annotation, where we have not written the value."""
-    writer, noter = last_writer(metadata, lever.paths), last_writer(metadata, (_NOTE,))
+    writer, noter = last_writer(metadata, control.paths), last_writer(metadata, (_NOTE,))
     if is_applied(metadata):
         # We own nothing there in a pause either. Who applies may state what is in the cluster, as Argo CD does.
         noter, writer = {}, {} if writer.get("operation") == "Apply" else writer
@@ -367,7 +367,7 @@ def _is_written_by_others(pause: Pause, metadata: Mapping[str, Any], lever: Leve
         return bool(pause.uid == metadata["uid"])
     # Earlier operators wrote no UID, and under another name: value and annotation at once, as a backup tool does it
     # where what is older than the pause is a copy.
-    at_once = any(owns(e, _NOTE) and any(owns(e, path) for path in lever.paths) for e in metadata["managedFields"])
+    at_once = any(owns(e, _NOTE) and any(owns(e, path) for path in control.paths) for e in metadata["managedFields"])
     return not at_once and _made_s(metadata) <= pause.at_s
 
 

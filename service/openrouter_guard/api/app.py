@@ -16,14 +16,14 @@ from openrouter_guard.version import package_version
 
 from .http import problems
 from .http.auth import OPEN_PATHS, Access, ReadersOnly
-from .http.concurrency import Turns
-from .http.middleware import Observed
+from .http.concurrency import ConcurrencyLimit
+from .http.middleware import ResponseMiddleware
 from .http.token_review import Reviews
 from .openapi import completed
 from .routes import ROUTERS
 from .routes.common import PREFIX
 from .scope.scopes import Scopes
-from .status_fast_path import Prepared
+from .status_fast_path import StatusFastPath
 
 __all__ = ["create_app"]
 
@@ -53,7 +53,7 @@ _CORS: dict[str, Any] = {
 
 
 class _App(FastAPI):
-    prepared: Prepared
+    prepared: StatusFastPath
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.prepared(scope, receive, send)
@@ -95,7 +95,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     )
     app.state.scopes = scopes
     app.state.service = scopes.default
-    app.prepared = Prepared(Turns(super(_App, app).__call__, _QUICK), scopes.default, STATUS_PATH)
+    app.prepared = StatusFastPath(ConcurrencyLimit(super(_App, app).__call__, _QUICK), scopes.default, STATUS_PATH)
     for router in ROUTERS:
         app.include_router(router)
     reporters = settings.tokens.reporters
@@ -105,6 +105,6 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **_CORS)
     # The last one is the outermost: what the others answer gets its headers too.
-    app.add_middleware(Observed, telemetry=scopes.telemetry)
+    app.add_middleware(ResponseMiddleware, telemetry=scopes.telemetry)
     problems.install(app, [route for router in ROUTERS for route in router.routes])
     return app

@@ -19,7 +19,7 @@ from openrouter_guard.tls import RenewedContext
 
 from .app import create_app
 from .http.connection import Connection
-from .http.connection_limits import CONNECTIONS_MAX, RESERVE, Crowd
+from .http.connection_limits import CONNECTIONS_MAX, RESERVE, ConnectionLimits
 
 __all__ = ["Server", "configured", "listening", "serve"]
 
@@ -49,13 +49,13 @@ class Server(uvicorn.Server):
         self, config: uvicorn.Config, on_stop: Callable[[], None], tls: RenewedContext | None = None
     ) -> None:
         super().__init__(config)
-        self.server_state = self.crowd = Crowd(min(CONNECTIONS_MAX, _files_max() - RESERVE - OTHER_FILES))
+        self.server_state = self.limits = ConnectionLimits(min(CONNECTIONS_MAX, _files_max() - RESERVE - OTHER_FILES))
         self._on_stop = on_stop
         self._tls = tls
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS == 0:  # it comes ten times a second
-            self.crowd.look(asyncio.get_running_loop().time())
+            self.limits.look(asyncio.get_running_loop().time())
         if self._tls and counter % _TICKS_TO_RENEW == 0:
             self._tls.look()
         return await super().on_tick(counter)
@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
         stopping_s = loop.time()
         while True:
             await asyncio.sleep(_HURRY_S)
-            self.crowd.hurry(loop.time(), stopping_s)
+            self.limits.hurry(loop.time(), stopping_s)
 
 
 def serve(settings: Settings, host: str, port: int) -> int:

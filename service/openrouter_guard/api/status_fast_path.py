@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .schemas.status import StatusAnswer
 from .scope.service import Service
 
-__all__ = ["REPEAT_S", "Prepared"]
+__all__ = ["REPEAT_S", "StatusFastPath"]
 
 REPEAT_S = 0.1
 """How long an answer is sent again: by so much its age may be behind."""
@@ -35,7 +35,7 @@ class _Kept:
     until_s: float
 
 
-class Prepared:
+class StatusFastPath:
     """ASGI layer around *app* for ``GET`` of *path* without a query; everything else goes through."""
 
     def __init__(self, app: ASGIApp, service: Service, path: str) -> None:

@@ -10,11 +10,11 @@ from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.probe import is_known, read
 from openrouter_guard.rules.admission import block_s
-from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.rules.evaluation import settled
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.breaker import BreakerState
+from openrouter_guard.rules.evaluation import evaluate
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.settings import Settings
-from openrouter_guard.unreadable import understood
+from openrouter_guard.unreadable import unreadable_errors
 
 __all__ = ["run"]
 
@@ -28,9 +28,9 @@ def run(environ: Mapping[str, str], *, timeout_s: float, passes_unknown: bool) -
         record, now_s = read(settings.redis_url, settings.scope, timeout_s)
         if record is None and settings.scope != DEFAULT_SCOPE:
             _require_known(settings, now_s, timeout_s)
-        with understood(str(checked(settings.redis_url, settings.scope))):
+        with unreadable_errors(str(checked(settings.redis_url, settings.scope))):
             # A fleet that makes no calls, or has made none yet, is not one that is down.
-            current = settled(record or Record(), now_s=now_s, policy=settings.policy, by="probe")
+            current = evaluate(record or SharedState(), now_s=now_s, policy=settings.policy, by="probe")
             waiting = _waiting(current, now_s)
     except OpenRouterGuardError as error:
         print(f"unknown: {error}", file=sys.stderr)
@@ -54,8 +54,8 @@ def _line(text: str) -> str:
     return "".join(each if each.isascii() and each.isprintable() else "?" for each in text)
 
 
-def _waiting(record: Record, now_s: float) -> str:
+def _waiting(record: SharedState, now_s: float) -> str:
     blocked = block_s(record, now_s)
     if blocked:
         return f"{record.phase(now_s)}: {blocked[1]}, {blocked[0]:.0f} s to go"
-    return "" if record.phase(now_s) is Phase.CLOSED else "half_open"
+    return "" if record.phase(now_s) is BreakerState.CLOSED else "half_open"

@@ -10,17 +10,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from openrouter_guard.errors import StateUnreadable, StoreError, StoreUnavailable
-from openrouter_guard.log_once import Edge
+from openrouter_guard.log_once import LogOnce
 from openrouter_guard.rules import evaluation, shared_state, trial_calls
 from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.models import Models
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Batch, Seen, Store
 from openrouter_guard.store.store import Decide
-from openrouter_guard.unreadable import understood
+from openrouter_guard.unreadable import unreadable_errors
 
-__all__ = ["Cache", "View"]
+__all__ = ["Replica", "Snapshot"]
 
 POLL_S = (0.5, 1.0)
 """Between two looks at the state, in case a push was lost; jittered, so that replicas do not ask in step."""
@@ -28,7 +28,7 @@ RETRY_S = (0.1, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Snapshot:
     """What is known at one moment.
 
     Attributes:
@@ -38,7 +38,7 @@ class View:
         error: Why the state cannot be read; None if it can.
     """
 
-    record: Record | None
+    record: SharedState | None
     now_s: float
     error: Exception | None = None
     models: Models = field(default_factory=dict)
@@ -52,7 +52,7 @@ class View:
         return self.record.upstream.checked_s if self.record else 0.0
 
 
-class Cache:
+class Replica:
     """The last known state of one scope, and the only way of this process to change it.
 
     Args:
@@ -72,8 +72,8 @@ class Cache:
         self.policy = policy
         self.by = by
         self.version = 0
-        self._known: Record | None = None
-        self._shown: Record | None = None
+        self._known: SharedState | None = None
+        self._shown: SharedState | None = None
         self._models: Models = {}
         self._clock = clock
         self._offset_s: float | None = None
@@ -82,11 +82,11 @@ class Cache:
         # One conversation at a time, so that an older answer never replaces a newer one.
         self._turn = asyncio.Lock()
         scope = store.keys.scope
-        self._reading = Edge("Redis is away, serving the last known state", "Redis is back", scope=scope)
-        self._writing = Edge(
+        self._reading = LogOnce("Redis is away, serving the last known state", "Redis is back", scope=scope)
+        self._writing = LogOnce(
             "Redis takes no changes of the state", "Redis takes changes of the state again", scope=scope
         )
-        self._pushing = Edge(
+        self._pushing = LogOnce(
             "Redis pushes no changes, looking every second", "Redis pushes changes again", scope=scope
         )
 
@@ -96,8 +96,8 @@ class Cache:
         return self._clock() if self._offset_s is None else time.monotonic() + self._offset_s
 
     @property
-    def view(self) -> View:
-        return View(self._shown, self.now_s, self._reading.error, self._models)
+    def view(self) -> Snapshot:
+        return Snapshot(self._shown, self.now_s, self._reading.error, self._models)
 
     async def news(self) -> None:
         """Wait for the next look at the state, or for the news that there is none."""
@@ -173,7 +173,7 @@ class Cache:
             StoreError: If Redis does not say; it has been logged.
         """
 
-        def permitted(record: Record | None, now_s: float) -> Record | None:
+        def permitted(record: SharedState | None, now_s: float) -> SharedState | None:
             known = self._current(record, now_s)
             if known is None or (renews and not trial_calls.holds_permit(known, owner)):
                 return None
@@ -192,7 +192,7 @@ class Cache:
                 got = after.record is not None and trial_calls.holds_permit(after.record, owner)
             return got
 
-    def base(self, record: Record | None, now_s: float) -> Record:
+    def base(self, record: SharedState | None, now_s: float) -> SharedState:
         """What to decide on: the record with what follows from it, what was known of a lost one, or a fresh one."""
         current = self._current(record, now_s)
         if current is not None:
@@ -227,18 +227,18 @@ class Cache:
         else:
             self._writing.failed(error)
 
-    def _current(self, record: Record | None, now_s: float) -> Record | None:
+    def _current(self, record: SharedState | None, now_s: float) -> SharedState | None:
         restored = self._restored(record, now_s)
         return restored or (record and self._settled(record, now_s))
 
-    def _restored(self, record: Record | None, now_s: float) -> Record | None:
-        return recovered(self._known or Record(), record, now_s, self.policy)
+    def _restored(self, record: SharedState | None, now_s: float) -> SharedState | None:
+        return recovered(self._known or SharedState(), record, now_s, self.policy)
 
-    def _settled(self, record: Record, now_s: float) -> Record:
-        return evaluation.settled(record, now_s=now_s, policy=self.policy, by=self.by)
+    def _settled(self, record: SharedState, now_s: float) -> SharedState:
+        return evaluation.evaluate(record, now_s=now_s, policy=self.policy, by=self.by)
 
     def _adopt(self, seen: Seen) -> None:
-        with understood(self._store.address):
+        with unreadable_errors(self._store.address):
             # What Redis lost stays known as it was: only a commit may give it a new epoch.
             is_lost = self._restored(seen.record, seen.now_s) is not None
             known = self._known if is_lost else seen.record or self._without_count()
@@ -247,7 +247,7 @@ class Cache:
         self._offset_s = seen.now_s - time.monotonic()
         self._tell()
 
-    def _without_count(self) -> Record | None:
+    def _without_count(self) -> SharedState | None:
         return self._known and replace(self._known, breaker=Closed())
 
     def _tell(self) -> None:

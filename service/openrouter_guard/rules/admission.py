@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from .breaker import Closed, Open, Phase, Policy
+from .breaker import BreakerState, Closed, Open, Policy
 from .override import OverrideKind
 from .ramp import CALL_S, UNKNOWN_CALL_S, Ramp
-from .shared_state import Record
+from .shared_state import SharedState
 from .signals import OpenRouterState
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-def block_s(record: Record, now_s: float) -> tuple[float, str] | None:
+def block_s(record: SharedState, now_s: float) -> tuple[float, str] | None:
     """How long calls must wait and why, None where they may go (half-open: with a permit)."""
     standing = record.standing(now_s)
     if standing is not None and standing.is_open:
@@ -38,7 +38,7 @@ def block_s(record: Record, now_s: float) -> tuple[float, str] | None:
             return None
 
 
-def ramp(record: Record, *, now_s: float, policy: Policy) -> Ramp | None:
+def ramp(record: SharedState, *, now_s: float, policy: Policy) -> Ramp | None:
     """How the fleet comes back at present, None where all may go, or none.
 
     It begins when the breaker has closed. Where health checks closed it on probation, and after a rate limit, no call
@@ -52,7 +52,7 @@ def ramp(record: Record, *, now_s: float, policy: Policy) -> Ramp | None:
     return found if found and found.calls > found.first and now_s < found.ends_s else None
 
 
-def model_ramp(record: Record, since_s: float, *, is_held: bool, now_s: float, policy: Policy) -> Ramp | None:
+def model_ramp(record: SharedState, since_s: float, *, is_held: bool, now_s: float, policy: Policy) -> Ramp | None:
     """How the calls to one model come back after its wait, None where all may go.
 
     Args:
@@ -69,7 +69,7 @@ def model_ramp(record: Record, since_s: float, *, is_held: bool, now_s: float, p
     return found if found.calls > found.first and now_s < found.ends_s else None
 
 
-def _ramp(breaker: Closed, record: Record, now_s: float, policy: Policy) -> Ramp | None:
+def _ramp(breaker: Closed, record: SharedState, now_s: float, policy: Policy) -> Ramp | None:
     from_s, held_s = max(breaker.since_s, breaker.ramp_from_s), breaker.held_until_s
     is_held = breaker.on_probation
     until_s = math.inf if is_held else from_s + policy.ramp_s
@@ -82,7 +82,7 @@ def _ramp(breaker: Closed, record: Record, now_s: float, policy: Policy) -> Ramp
     return made(from_s, until_s, failing_s=failing_s, is_held=is_held) if from_s else None
 
 
-def _of_fleet(record: Record, call_s: float, policy: Policy) -> Callable[..., Ramp]:
+def _of_fleet(record: SharedState, call_s: float, policy: Policy) -> Callable[..., Ramp]:
     """A ramp for as many calls as the fleet makes; ``call_s`` is how long one takes, 0 if nobody knows."""
     processes, healthy = max(record.live_reporters, 1), record.calls_per_minute / 60
     call_s = max(CALL_S[0], min(call_s or UNKNOWN_CALL_S, CALL_S[1]))
@@ -93,17 +93,17 @@ def _of_fleet(record: Record, call_s: float, policy: Policy) -> Callable[..., Ra
     return partial(Ramp, first=policy.permits, calls=calls, call_s=call_s, processes=processes)
 
 
-def admitted_share(record: Record, *, now_s: float, policy: Policy) -> float:
+def admitted_share(record: SharedState, *, now_s: float, policy: Policy) -> float:
     """Which share of the fleet's calls may be under way while it comes back, from 0 to 1; 1 at all other times."""
     found = ramp(record, now_s=now_s, policy=policy)
     return found.share(now_s) if found else 1.0
 
 
-def kept_visible(record: Record, now_s: float) -> Record:
+def kept_visible(record: SharedState, now_s: float) -> SharedState:
     """The record that earlier systems go on to see while calls must wait.
 
     They take a state whose ``last_check`` is older than five minutes for none at all, and let their calls go.
     """
-    if record.phase(now_s) is Phase.CLOSED and block_s(record, now_s) is None:
+    if record.phase(now_s) is BreakerState.CLOSED and block_s(record, now_s) is None:
         return record
     return replace(record, upstream=replace(record.upstream, last_check_s=now_s))

@@ -29,7 +29,7 @@ __all__ = [
     "Closed",
     "HalfOpen",
     "Open",
-    "Phase",
+    "BreakerState",
     "Policy",
     "needs_person",
     "opened",
@@ -54,7 +54,7 @@ _UNTIL_SOMEBODY_ACTS = frozenset({OpenRouterState.API_KEY_INVALID.value, OpenRou
 _MINUTES_IN_30_DAYS = 30 * 24 * 60
 
 
-class Phase(StrEnum):
+class BreakerState(StrEnum):
     """The effective state, as stored, shown and measured."""
 
     CLOSED = "closed"
@@ -216,15 +216,15 @@ class HalfOpen:
 Breaker: TypeAlias = Closed | Open | HalfOpen
 
 
-def phase(breaker: Breaker, now_s: float) -> Phase:
+def phase(breaker: Breaker, now_s: float) -> BreakerState:
     """The effective state: what is stored, and the time."""
     match breaker:
         case Closed():
-            return Phase.CLOSED
+            return BreakerState.CLOSED
         case Open() if now_s < breaker.until_s:
-            return Phase.OPEN
+            return BreakerState.OPEN
         case _:
-            return Phase.HALF_OPEN
+            return BreakerState.HALF_OPEN
 
 
 def threshold(calls_per_minute: float, policy: Policy) -> int:
@@ -328,7 +328,7 @@ def needs_person(reason: str) -> bool:
 
 def with_permit(breaker: Breaker, owner: str, *, now_s: float, policy: Policy) -> HalfOpen | None:
     """The breaker once *owner* holds a permit (or has renewed it), None if it cannot have one."""
-    if phase(breaker, now_s) is not Phase.HALF_OPEN or isinstance(breaker, Closed):
+    if phase(breaker, now_s) is not BreakerState.HALF_OPEN or isinstance(breaker, Closed):
         return None
     live = {name: until for name, until in _permits(breaker).items() if until > now_s}
     if owner not in live and len(live) >= policy.permits:
@@ -350,7 +350,7 @@ def without_permit(breaker: Breaker, owner: str) -> Breaker:
 
 def waits_for_trial(breaker: Breaker, *, now_s: float, policy: Policy) -> bool:
     """Whether it has been half-open for long without a trial call: perhaps nobody is there to make one."""
-    if phase(breaker, now_s) is not Phase.HALF_OPEN or isinstance(breaker, Closed):
+    if phase(breaker, now_s) is not BreakerState.HALF_OPEN or isinstance(breaker, Closed):
         return False
     since_s = breaker.until_s if isinstance(breaker, Open) else breaker.tried_at_s
     return now_s - since_s >= policy.trial_wait_s and not any(end > now_s for end in _permits(breaker).values())

@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 
 from . import older_writers, question_codec
 from . import window as windows
-from .breaker import Breaker, Closed, HalfOpen, Open, Phase
+from .breaker import Breaker, BreakerState, Closed, HalfOpen, Open
 from .failure_run import SHARES_KEPT
 from .limits import LOOK_S, Limit
 from .override import OVERRIDE_MOST_S, Override, OverrideKind
 from .parsing import CLOCK_S, json_of, moment_s, number, object_of, text_of, whole
 from .question import NEVER
-from .redaction import without_keys
-from .shared_state import KEPT_TRANSITIONS, Record, Transition, Upstream
+from .redaction import redact
+from .shared_state import KEPT_TRANSITIONS, SharedState, Transition, Upstream
 from .signals import MAX_WAIT_S, OpenRouterState
 from .text import json_text
 
@@ -78,13 +78,13 @@ _SHARE = re.compile(r"([A-Za-z0-9]+):([0-9]+)")
 T = TypeVar("T")
 
 
-def parse(fields: Mapping[str, str], now_s: float) -> Record:
+def parse(fields: Mapping[str, str], now_s: float) -> SharedState:
     """The record in a hash, as it is at *now_s* by Redis' clock.
 
     A field that cannot be read, or is out of its bounds, is taken as absent: one mistake must not hide the others.
     """
     breaker, override = _breaker(fields, now_s), _override(fields.get("override"), now_s)
-    return Record(
+    return SharedState(
         breaker=breaker,
         epoch=_epoch(fields.get("epoch"), now_s),
         upstream=_upstream(fields, now_s),
@@ -110,7 +110,7 @@ def parse(fields: Mapping[str, str], now_s: float) -> Record:
     )
 
 
-def encode(record: Record) -> dict[str, str]:
+def encode(record: SharedState) -> dict[str, str]:
     """All fields of the hash that the record decides; an empty string means: no such field."""
     upstream = record.upstream
     return {
@@ -163,16 +163,16 @@ def unix_s(text: str | None) -> float:
 
 def _breaker(fields: Mapping[str, str], now_s: float) -> Breaker:
     # Older writers write the other count anew.
-    own = fields.get("failures") if fields.get("breaker") in (Phase.OPEN, Phase.HALF_OPEN) else None
+    own = fields.get("failures") if fields.get("breaker") in (BreakerState.OPEN, BreakerState.HALF_OPEN) else None
     failures = whole(own or fields.get("consecutive_failures"), COUNT_MOST)
     trips, reason = whole(fields.get("trips"), COUNT_MOST), text_of(fields.get("reason"), WORD_MOST)
     # One that is yet to come says that the clock was set back: the breaker itself sees to that.
     opened_at_s = moment_s(fields.get("opened_at"), END_OF_TIME_S, 0.0)
     match fields.get("breaker"):
-        case Phase.OPEN:
+        case BreakerState.OPEN:
             until_s = moment_s(fields.get("open_until"), max(now_s, opened_at_s), OPEN_MOST_S)
             return Open(reason, opened_at_s, until_s, trips, failures)
-        case Phase.HALF_OPEN:
+        case BreakerState.HALF_OPEN:
             tried_at_s = moment_s(fields.get("tried_at"), now_s)
             permits = _permits(fields.get("permits"), now_s)
             until_s = moment_s(fields.get("open_until"), max(now_s, opened_at_s), OPEN_MOST_S)
@@ -228,7 +228,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
             own = {
                 **question_codec.fields_of(breaker.evidence, breaker.question),
                 "run_want": str(breaker.want or ""),
-                "breaker": Phase.CLOSED.value,
+                "breaker": BreakerState.CLOSED.value,
                 "closed_at": iso(breaker.since_s),
                 "run": " ".join(sorted(breaker.run)),
                 "run_shares": " ".join(f"{name}:{share}" for name, share in sorted(breaker.shares.items())),
@@ -241,7 +241,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
             }
         case Open():
             own = {
-                "breaker": Phase.OPEN.value,
+                "breaker": BreakerState.OPEN.value,
                 "failures": str(breaker.failures),
                 "reason": breaker.reason,
                 "opened_at": iso(breaker.opened_at_s),
@@ -249,7 +249,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
             }
         case HalfOpen():
             own = {
-                "breaker": Phase.HALF_OPEN.value,
+                "breaker": BreakerState.HALF_OPEN.value,
                 "failures": str(breaker.failures),
                 "reason": breaker.reason,
                 "opened_at": iso(breaker.opened_at_s),
@@ -318,7 +318,7 @@ def _upstream(fields: Mapping[str, str], now_s: float) -> Upstream:
     return Upstream(
         state=_state(fields.get("state"), OpenRouterState.ERROR),
         # Older writers repeat what the upstream said, and that may be the key.
-        message=without_keys(text_of(fields.get("message"))),
+        message=redact(text_of(fields.get("message"))),
         balance=amount("balance"),
         usage_today=amount("usage_today"),
         usage_month=amount("usage_month"),
@@ -327,7 +327,7 @@ def _upstream(fields: Mapping[str, str], now_s: float) -> Upstream:
         amounts_s=past_s("balance_at"),
         last_api_call_s=past_s("last_api_call"),
         last_success_s=past_s("last_success"),
-        error_details=without_keys(text_of(fields.get("error_details"), DETAILS_MOST)),
+        error_details=redact(text_of(fields.get("error_details"), DETAILS_MOST)),
         rate_limit_reset_s=named_s,
         claimed_reset_s=0.0 if shown_s == named_s else shown_s,
     )
@@ -359,7 +359,10 @@ def _transitions(text: str | None, now_s: float) -> tuple[Transition, ...]:
 def _transition(row: Mapping[str, Any], now_s: float) -> Transition | None:
     epoch, at_s = _epoch(row.get("epoch"), now_s), moment_s(row.get("at"), now_s)
     try:
-        before, after = Phase(text_of(row.get("from"), WORD_MOST)), Phase(text_of(row.get("to"), WORD_MOST))
+        before, after = (
+            BreakerState(text_of(row.get("from"), WORD_MOST)),
+            BreakerState(text_of(row.get("to"), WORD_MOST)),
+        )
     except ValueError:
         return None
     reason, by = text_of(row.get("reason"), WORD_MOST), _words(row.get("by"))
@@ -368,7 +371,7 @@ def _transition(row: Mapping[str, Any], now_s: float) -> Transition | None:
 
 def _words(raw: object) -> str:
     """Hidden before it is cut: half a key is a key too."""
-    return without_keys(text_of(raw))[:WHO_MOST]
+    return redact(text_of(raw))[:WHO_MOST]
 
 
 def _row(change: Transition) -> dict[str, str | int]:

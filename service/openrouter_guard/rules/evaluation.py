@@ -12,11 +12,11 @@ from . import failure_run as runs
 from . import limits, older_writers
 from . import question as questions
 from . import window as windows
-from .breaker import Closed, HalfOpen, Open, Phase, Policy
+from .breaker import BreakerState, Closed, HalfOpen, Open, Policy
 from .override import Override, OverrideKind
 from .parsing import row_of, text_of
 from .question import ANSWER_S, Acquittal, Verdict
-from .shared_state import Record
+from .shared_state import SharedState
 from .signals import Effect, ErrorType, OpenRouterState, Signal
 from .transitions import CHECKS_SUCCEEDED, now_closed, now_open, released
 
@@ -26,7 +26,7 @@ __all__ = [
     "counted",
     "found_lately",
     "knowing",
-    "settled",
+    "evaluate",
 ]
 
 WORD_MOST = 64
@@ -36,7 +36,7 @@ LEGACY = "legacy worker"
 """Who changed the state, where an older writer did it without leaving a name."""
 
 
-def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
+def evaluate(record: SharedState, *, now_s: float, policy: Policy, by: str) -> SharedState:
     """Draw the consequences of what was counted, and of what older writers claim.
 
     Whoever reads the record may commit this: a worker that counted the decisive failure and died is no loss.
@@ -71,14 +71,14 @@ def settled(record: Record, *, now_s: float, policy: Policy, by: str) -> Record:
             return record
 
 
-def _under_override(record: Record, override: Override, now_s: float) -> Record:
+def _under_override(record: SharedState, override: Override, now_s: float) -> SharedState:
     if override.until_s <= now_s:
         return released(record, by=override.who, now_s=now_s)
     # An older writer knows of no override: what it made of the flag is written back.
     return record if record.legacy_open is None else replace(record, legacy_open=None)
 
 
-def _after_limit(record: Record, breaker: Closed, now_s: float, policy: Policy) -> Record:
+def _after_limit(record: SharedState, breaker: Closed, now_s: float, policy: Policy) -> SharedState:
     """The first call that succeeds after a rate limit begins the ramp; later than it may last, there is none."""
     held_s = breaker.held_until_s
     if now_s > held_s + 2 * policy.ramp_s:
@@ -88,13 +88,13 @@ def _after_limit(record: Record, breaker: Closed, now_s: float, policy: Policy) 
     return replace(record, breaker=replace(breaker, held_until_s=0.0, ramp_from_s=now_s))
 
 
-def _last_error(record: Record, now_s: float) -> str:
+def _last_error(record: SharedState, now_s: float) -> str:
     error_type = _reported(record)
     is_wrong = error_type == OpenRouterState.API_KEY_INVALID and found_lately(record, OpenRouterState.ACTIVE, now_s)
     return OpenRouterState.SERVICE_UNAVAILABLE.value if is_wrong else error_type
 
 
-def found_lately(record: Record, state: OpenRouterState, now_s: float) -> bool:
+def found_lately(record: SharedState, state: OpenRouterState, now_s: float) -> bool:
     """Whether the last health check found that, and still speaks for it.
 
     A key that worked before the first call was refused may have been revoked since.
@@ -104,7 +104,9 @@ def found_lately(record: Record, state: OpenRouterState, now_s: float) -> bool:
     return record.check_found is state and now_s - checked_s <= CHECK_HOLDS_S and not is_outdated
 
 
-def counted(record: Record, signal: Signal, reporter: str, *, began_s: float = 0.0, ended_s: float = 0.0) -> Record:
+def counted(
+    record: SharedState, signal: Signal, reporter: str, *, began_s: float = 0.0, ended_s: float = 0.0
+) -> SharedState:
     """The record after one result, counted as the store's script counts it, for when the store is away.
 
     Args:
@@ -127,7 +129,7 @@ def counted(record: Record, signal: Signal, reporter: str, *, began_s: float = 0
     return replace(record, breaker=after)
 
 
-def knowing(record: Record, told: tuple[int, float, float, float] | None) -> Record:
+def knowing(record: SharedState, told: tuple[int, float, float, float] | None) -> SharedState:
     """The record with what a batch has *told* of the failures just counted, as ``store.Batch`` has it."""
     breaker = record.breaker
     if told is None or not isinstance(breaker, Closed) or not breaker.failures:
@@ -135,7 +137,7 @@ def knowing(record: Record, told: tuple[int, float, float, float] | None) -> Rec
     return replace(record, breaker=replace(breaker, evidence=breaker.evidence.joined(*told)))
 
 
-def answered(record: Record, calls: int, now_s: float) -> Record:
+def answered(record: SharedState, calls: int, now_s: float) -> SharedState:
     """The record once so many calls have answered the question that is out, where there are none but these to ask."""
     breaker = record.breaker
     if not isinstance(breaker, Closed) or breaker.question is None:
@@ -144,7 +146,7 @@ def answered(record: Record, calls: int, now_s: float) -> Record:
     return replace(record, breaker=replace(breaker, question=question))
 
 
-def asked_from_afar(record: Record, round_trip_s: float) -> Record:
+def asked_from_afar(record: SharedState, round_trip_s: float) -> SharedState:
     """The record with a question, just put, that waits for answers from so far away; ``round_trip_s`` is to Redis."""
     breaker = record.breaker
     if not isinstance(breaker, Closed) or breaker.question is None:
@@ -152,9 +154,9 @@ def asked_from_afar(record: Record, round_trip_s: float) -> Record:
     return replace(record, breaker=replace(breaker, question=breaker.question.from_afar(round_trip_s)))
 
 
-def _after_older_writer(record: Record, now_s: float, policy: Policy) -> Record:
+def _after_older_writer(record: SharedState, now_s: float, policy: Policy) -> SharedState:
     """A call that succeeded closes a half-open breaker, a check counts as one of ours, all else is put right."""
-    if record.legacy_news is older_writers.News.CALL and record.phase(now_s) is Phase.HALF_OPEN:
+    if record.legacy_news is older_writers.News.CALL and record.phase(now_s) is BreakerState.HALF_OPEN:
         return now_closed(record, LEGACY, now_s)
     after = older_writers.insisted(record)
     if not older_writers.tells_of_recovery(record, now_s):
@@ -166,7 +168,7 @@ def _after_older_writer(record: Record, now_s: float, policy: Policy) -> Record:
     return now_closed(after, LEGACY, now_s, reason=CHECKS_SUCCEEDED)
 
 
-def _excess(record: Record, now_s: float, policy: Policy) -> tuple[str, str] | None:
+def _excess(record: SharedState, now_s: float, policy: Policy) -> tuple[str, str] | None:
     breaker = record.breaker
     return (
         windows.excess(breaker.window, policy.limits(record.live_reporters), now_s)
@@ -175,13 +177,13 @@ def _excess(record: Record, now_s: float, policy: Policy) -> tuple[str, str] | N
     )
 
 
-def _unwell(record: Record, message: str) -> Record:
+def _unwell(record: SharedState, message: str) -> SharedState:
     """The last call may have been a good one: what is shown is why the breaker opened all the same."""
     state = OpenRouterState.SERVICE_UNAVAILABLE
     return replace(record, upstream=replace(record.upstream, state=state, message=message))
 
 
-def _is_tripped(breaker: Closed, record: Record, policy: Policy) -> bool:
+def _is_tripped(breaker: Closed, record: SharedState, policy: Policy) -> bool:
     if breaker.on_probation:
         return breaker.failures > 0
     wanted = min(policy.reporters_wanted, record.live_reporters)
@@ -190,7 +192,7 @@ def _is_tripped(breaker: Closed, record: Record, policy: Policy) -> bool:
     return _are_enough(breaker, record, policy) and len(breaker.run) >= wanted
 
 
-def _judged(record: Record, breaker: Closed, now_s: float, policy: Policy, by: str) -> Record:
+def _judged(record: SharedState, breaker: Closed, now_s: float, policy: Policy, by: str) -> SharedState:
     """What follows from enough failures: the fleet is asked, where there is anything to ask of, and that decides."""
     question = breaker.question
     failures = runs.counting(breaker, record.live_reporters, record.calls_per_minute, policy)
@@ -211,15 +213,15 @@ def _judged(record: Record, breaker: Closed, now_s: float, policy: Policy, by: s
             return replace(record, breaker=replace(breaker, question=None, want=want))
 
 
-def _are_enough(breaker: Closed, record: Record, policy: Policy) -> bool:
+def _are_enough(breaker: Closed, record: SharedState, policy: Policy) -> bool:
     return runs.are_enough(breaker, record.live_reporters, record.calls_per_minute, policy)
 
 
-def _is_unreachable(record: Record) -> bool:
+def _is_unreachable(record: SharedState) -> bool:
     return _reported(record) == ErrorType.NETWORK_ERROR
 
 
-def _may_be_local(breaker: Closed, record: Record, now_s: float, policy: Policy) -> bool:
+def _may_be_local(breaker: Closed, record: SharedState, now_s: float, policy: Policy) -> bool:
     """Whether the only worker that reports does not get through: then a health check says whose network it is.
 
     It is asked for once a minute at the most. Where it does not get through either, it is the second reporter.
@@ -229,7 +231,7 @@ def _may_be_local(breaker: Closed, record: Record, now_s: float, policy: Policy)
     return is_open_question and now_s - lately_s > CHECK_HOLDS_S
 
 
-def _reported(record: Record) -> str:
+def _reported(record: SharedState) -> str:
     """The error type in ``error_details``, or the state where nothing that can be read is there."""
     told = row_of(record.upstream.error_details).get("error_type")
     state = record.upstream.state

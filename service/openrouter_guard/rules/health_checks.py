@@ -8,10 +8,10 @@ from dataclasses import replace
 from . import breaker as breakers
 from . import limits
 from .admission import block_s
-from .breaker import Breaker, Closed, Open, Phase, Policy, needs_person
+from .breaker import Breaker, BreakerState, Closed, Open, Policy, needs_person
 from .evaluation import CHECK_HOLDS_S, found_lately
 from .failure_run import CHECKER_PREFIX
-from .shared_state import Record, Upstream, fresh
+from .shared_state import SharedState, Upstream, fresh
 from .signals import OpenRouterState, Signal
 from .transitions import CHECKS_SUCCEEDED, KEY_WORKS, now_closed, now_half_open, now_open
 
@@ -32,7 +32,7 @@ _TROUBLE = frozenset({OpenRouterState.SERVICE_UNAVAILABLE, OpenRouterState.ERROR
 _OF_THE_ACCOUNT = frozenset({OpenRouterState.API_KEY_INVALID, OpenRouterState.CREDITS_EXHAUSTED})
 
 
-def doubted(record: Record, signal: Signal, *, now_s: float, policy: Policy, by: str) -> Record:
+def doubted(record: SharedState, signal: Signal, *, now_s: float, policy: Policy, by: str) -> SharedState:
     """The record after a call said that the key or the credit is gone.
 
     One call may be wrong about that: valid keys were refused in incidents. What a recent health check found confirms
@@ -50,18 +50,18 @@ def doubted(record: Record, signal: Signal, *, now_s: float, policy: Policy, by:
     return record if is_asked else replace(record, check_wanted_s=now_s, doubted_s=first_s)
 
 
-def wants_check(record: Record, *, now_s: float, policy: Policy) -> bool:
+def wants_check(record: SharedState, *, now_s: float, policy: Policy) -> bool:
     """Whether a call asked for a health check that has not been made and would not come too late."""
     is_open_question = record.check_wanted_s > record.upstream.checked_s
     return is_open_question and _is_in_doubt(record, now_s, policy)
 
 
-def _is_in_doubt(record: Record, now_s: float, policy: Policy) -> bool:
+def _is_in_doubt(record: SharedState, now_s: float, policy: Policy) -> bool:
     return isinstance(record.breaker, Closed) and now_s - record.check_wanted_s <= policy.confirm_s
 
 
 def after_check(
-    record: Record,
+    record: SharedState,
     found: Upstream,
     *,
     now_s: float,
@@ -69,7 +69,7 @@ def after_check(
     by: str,
     began_s: float = math.inf,
     reporter: str = "",
-) -> Record:
+) -> SharedState:
     """The record after a health check that began at ``began_s``, if that is known; *reporter* is who counts.
 
     A good check tells that the key works, not that calls do: it does not overrule what workers saw in a breaker
@@ -92,7 +92,7 @@ def after_check(
     elif is_good and seen.limited_until_s > now_s:
         # The key is not what waits.
         known = replace(known, state=seen.state, message=seen.message, error_details=seen.error_details)
-    counts = is_good and record.phase(now_s) is Phase.HALF_OPEN and _tells_of_recovery(record.breaker, found)
+    counts = is_good and record.phase(now_s) is BreakerState.HALF_OPEN and _tells_of_recovery(record.breaker, found)
     checked = replace(
         record,
         upstream=known,
@@ -126,14 +126,14 @@ def _with_amounts(found: Upstream, seen: Upstream) -> Upstream:
     )
 
 
-def _limited(record: Record, found: Upstream, reporter: str, now_s: float) -> Record:
+def _limited(record: SharedState, found: Upstream, reporter: str, now_s: float) -> SharedState:
     """The check met a rate limit, as a worker may have said before."""
     if found.rate_limit_reset_s <= now_s:
         return limits.confirmed(record, now_s)
     return limits.claimed(record, found.rate_limit_reset_s - now_s, by=reporter, now_s=now_s)
 
 
-def after_update(record: Record, told: Upstream, *, now_s: float, policy: Policy, by: str) -> Record:
+def after_update(record: SharedState, told: Upstream, *, now_s: float, policy: Policy, by: str) -> SharedState:
     """The record after an application that keeps the state itself told what it found.
 
     It is a health check, but not the service's: no balance becomes younger by it, and nobody's doubt is answered.
@@ -168,7 +168,7 @@ def _tells_of_recovery(breaker: Breaker, found: Upstream) -> bool:
     return not was_empty or (found.balance is not None and found.balance > 0)
 
 
-def _workers_disagree(record: Record) -> bool:
+def _workers_disagree(record: SharedState) -> bool:
     breaker = record.breaker
     if isinstance(breaker, Closed):
         return breaker.failures > 0 and not is_checks_only(breaker)
@@ -183,7 +183,7 @@ def is_checks_only(breaker: Closed) -> bool:
     return bool(breaker.run) and all(reporter.startswith(CHECKER_PREFIX) for reporter in breaker.run)
 
 
-def _ends_wait(record: Record, breaker: Open, found: Upstream, began_s: float) -> bool:
+def _ends_wait(record: SharedState, breaker: Open, found: Upstream, began_s: float) -> bool:
     """Whether a good check, which began at ``began_s``, says that calls may be tried now.
 
     Where the key is asked for an upstream whose calls fail, it mostly works all the while: that says nothing. It does
@@ -198,7 +198,7 @@ def _ends_wait(record: Record, breaker: Open, found: Upstream, began_s: float) -
     return record.check_found in _TROUBLE and breaker.opened_at_s - CHECK_HOLDS_S <= checked_s <= began_s
 
 
-def is_recheck_due(record: Record, *, now_s: float, policy: Policy, slot_s: float = SLOT_S) -> bool:
+def is_recheck_due(record: SharedState, *, now_s: float, policy: Policy, slot_s: float = SLOT_S) -> bool:
     """Whether to check an open breaker: as often as the fleet's slot allows, or as the policy does."""
     breaker = record.breaker
     if not isinstance(breaker, Open) or record.override is not None or record.upstream.limited_until_s > now_s:
@@ -207,7 +207,7 @@ def is_recheck_due(record: Record, *, now_s: float, policy: Policy, slot_s: floa
     return now_s < breaker.until_s and record.check_slot_s - sooner_s <= now_s
 
 
-def with_check_slot(record: Record | None, *, now_s: float, slot_s: float, policy: Policy) -> Record | None:
+def with_check_slot(record: SharedState | None, *, now_s: float, slot_s: float, policy: Policy) -> SharedState | None:
     """The record once the next health check is ours, None if somebody has it already.
 
     No check is made while calls are known to wait for a rate limit, for it would tell nothing that may change that:

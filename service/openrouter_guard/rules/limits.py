@@ -15,7 +15,7 @@ from .breaker import Closed
 from .signals import OpenRouterState
 
 if TYPE_CHECKING:
-    from .shared_state import Record
+    from .shared_state import SharedState
 
 __all__ = [
     "LONG_S",
@@ -57,7 +57,7 @@ class Limit:
     looker: str = ""
 
 
-def claimed(record: Record, wait_s: float, *, by: str, now_s: float) -> Record:
+def claimed(record: SharedState, wait_s: float, *, by: str, now_s: float) -> SharedState:
     """The record after the reporter *by* was told to wait; the later of all times wins.
 
     Who claimed a long wait, and others' calls succeeded after that had held the fleet, does not hold it again alone.
@@ -73,7 +73,7 @@ def claimed(record: Record, wait_s: float, *, by: str, now_s: float) -> Record:
     return watched(_held(replace(record, limit=claim), max(now_s + LONG_S, min(until_s, others_s)), now_s), now_s)
 
 
-def confirmed(record: Record, now_s: float) -> Record:
+def confirmed(record: SharedState, now_s: float) -> SharedState:
     """The record after a health check met a rate limit of which it said no end: what a worker claimed stands."""
     limit = record.limit
     if not limit.by or limit.until_s <= now_s or _is_disproved(record):
@@ -81,7 +81,7 @@ def confirmed(record: Record, now_s: float) -> Record:
     return watched(_held(record, limit.until_s, now_s), now_s)
 
 
-def watched(record: Record, now_s: float) -> Record:
+def watched(record: SharedState, now_s: float) -> SharedState:
     """The record with a time to look again, where its limit is a long one."""
     limit, is_long = record.limit, record.upstream.limited_until_s > now_s + LONG_S
     if not is_long or limit.look_s:
@@ -89,18 +89,18 @@ def watched(record: Record, now_s: float) -> Record:
     return replace(record, limit=replace(limit, look_s=now_s + LOOK_S))
 
 
-def is_look_due(record: Record, now_s: float) -> bool:
+def is_look_due(record: SharedState, now_s: float) -> bool:
     """Whether one call of the whole fleet may go, under a permit, although a limit says to wait."""
     is_long = 0 < record.limit.look_s <= now_s < record.upstream.limited_until_s
     return is_long and record.override is None
 
 
-def looked(record: Record, owner: str, now_s: float) -> Record:
+def looked(record: SharedState, owner: str, now_s: float) -> SharedState:
     """The record once the call of *owner* is the one that looks."""
     return replace(record, limit=replace(record.limit, look_s=now_s + LOOK_S, looker=owner))
 
 
-def after_look(record: Record, owner: str, *, is_success: bool, is_void: bool, now_s: float) -> Record:
+def after_look(record: SharedState, owner: str, *, is_success: bool, is_void: bool, now_s: float) -> SharedState:
     """The record after the call of *owner* looked.
 
     One that succeeds ends the limit; after one that told nothing, another may soon try.
@@ -119,7 +119,7 @@ def after_look(record: Record, owner: str, *, is_success: bool, is_void: bool, n
     return replace(record, limit=replace(record.limit, looker="", look_s=look_s))
 
 
-def wants_check(record: Record, now_s: float) -> bool:
+def wants_check(record: SharedState, now_s: float) -> bool:
     """Whether a health check may say more of the limit that stands: of a new claim, and then every few minutes."""
     upstream, limit = record.upstream, record.limit
     if upstream.limited_until_s <= now_s:
@@ -128,7 +128,7 @@ def wants_check(record: Record, now_s: float) -> bool:
     return is_new_claim or (limit.look_s > 0 and now_s - upstream.checked_s >= LOOK_S)
 
 
-def _held(record: Record, until_s: float, now_s: float) -> Record:
+def _held(record: SharedState, until_s: float, now_s: float) -> SharedState:
     upstream, limit = record.upstream, record.limit
     if upstream.limited_until_s <= now_s and limit.look_s:
         limit = replace(limit, look_s=0.0, looker="")  # of a limit that is over
@@ -136,6 +136,6 @@ def _held(record: Record, until_s: float, now_s: float) -> Record:
     return replace(record, upstream=held, limit=limit)
 
 
-def _is_disproved(record: Record) -> bool:
+def _is_disproved(record: SharedState) -> bool:
     """Whether a call succeeded that began, as calls go, once the claim had held the fleet."""
     return record.limit.by != "" and record.upstream.last_success_s > record.limit.at_s + LONG_S

@@ -17,7 +17,7 @@ from .codec import encode
 from .limits import Limit
 from .older_writers import News
 from .override import Override
-from .shared_state import Record, Upstream, next_epoch
+from .shared_state import SharedState, Upstream, next_epoch
 from .transitions import OVERRIDE_ENDED
 
 __all__ = ["recovered"]
@@ -28,7 +28,7 @@ LOST = "lost/"
 """Holds such a permit until then."""
 
 
-def recovered(known: Record, seen: Record | None, now_s: float, policy: Policy) -> Record | None:
+def recovered(known: SharedState, seen: SharedState | None, now_s: float, policy: Policy) -> SharedState | None:
     """What to commit when Redis lost what we know.
 
     Returns:
@@ -51,7 +51,7 @@ def recovered(known: Record, seen: Record | None, now_s: float, policy: Policy) 
     return joined
 
 
-def _came_of(seen: Record, known: Record) -> bool:
+def _came_of(seen: SharedState, known: SharedState) -> bool:
     """Whether *seen* is *known* after a change. Equal is not: a field may have been damaged since."""
     if seen.begun != known.begun:
         return False
@@ -60,7 +60,7 @@ def _came_of(seen: Record, known: Record) -> bool:
     return goes_on and (seen.epoch, seen.version) > (known.epoch, known.version)
 
 
-def _lasts(known: Record, now_s: float, policy: Policy) -> bool:
+def _lasts(known: SharedState, now_s: float, policy: Policy) -> bool:
     """Whether anything of it has not ended by itself."""
     is_limited = known.upstream.rate_limit_reset_s > now_s
     return not _is_over(known.breaker, now_s, policy) or known.standing(now_s) is not None or is_limited
@@ -71,7 +71,7 @@ def _is_over(breaker: Breaker, now_s: float, policy: Policy) -> bool:
     return isinstance(breaker, Closed) and not (breaker.since_s and now_s - breaker.since_s < policy.stable_s)
 
 
-def _again(known: Record, now_s: float, policy: Policy) -> Record:
+def _again(known: SharedState, now_s: float, policy: Policy) -> SharedState:
     """All of it, as it is to begin in an empty Redis."""
     breaker = breakers.with_clock(known.breaker, now_s=now_s, policy=policy)
     match breaker:
@@ -95,7 +95,7 @@ def _rejoin_s(now_s: float) -> float:
     return round(now_s + REJOIN_S, 6)
 
 
-def _joined(known: Record, seen: Record, now_s: float, policy: Policy) -> Record:
+def _joined(known: SharedState, seen: SharedState, now_s: float, policy: Policy) -> SharedState:
     is_ours = _knows_later(known, seen)
     base = known if is_ours else seen
     is_damaged = (seen.begun, seen.epoch, seen.version) == (known.begun, known.epoch, known.version)
@@ -123,7 +123,7 @@ def _joined(known: Record, seen: Record, now_s: float, policy: Policy) -> Record
     )
 
 
-def _knows_later(known: Record, seen: Record) -> bool:
+def _knows_later(known: SharedState, seen: SharedState) -> bool:
     """Whether the breaker that we know is of a later transition than the one that is there."""
     if seen.begun == known.begun and (seen.epoch < known.epoch or (seen.begun and seen.epoch > known.epoch)):
         return seen.epoch < known.epoch
@@ -132,11 +132,11 @@ def _knows_later(known: Record, seen: Record) -> bool:
     return isinstance(seen.breaker, Closed) and not isinstance(known.breaker, Closed)
 
 
-def _last(record: Record) -> int:
+def _last(record: SharedState) -> int:
     return record.transitions[-1].epoch if record.transitions else 0
 
 
-def _breaker(base: Breaker, known: Record, seen: Record, now_s: float, policy: Policy) -> Breaker:
+def _breaker(base: Breaker, known: SharedState, seen: SharedState, now_s: float, policy: Policy) -> Breaker:
     """Of two of the same kind, what lasts longer, and the permits of both."""
     ours = breakers.with_clock(known.breaker, now_s=now_s, policy=policy)
     match base, ours, seen.breaker:
@@ -181,7 +181,7 @@ def _live(permits: Mapping[str, float], now_s: float) -> dict[str, float]:
     return {owner: end_s for owner, end_s in permits.items() if end_s > now_s}
 
 
-def _override(known: Record, seen: Record, now_s: float) -> Override | None:
+def _override(known: SharedState, seen: SharedState, now_s: float) -> Override | None:
     ours, theirs = known.standing(now_s), seen.standing(now_s)
     if ours is None or theirs == ours:
         return seen.override

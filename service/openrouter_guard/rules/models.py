@@ -16,8 +16,8 @@ from typing import TypeAlias
 
 from .breaker import Policy
 from .parsing import CLOCK_S, DAMAGED, YEAR_2000_S, number, whole
-from .redaction import cached, without_keys
-from .signals import MAX_WAIT_S, About, Effect, OpenRouterState, Signal
+from .redaction import cached, redact
+from .signals import MAX_WAIT_S, Effect, OpenRouterState, Signal, SignalScope
 
 __all__ = [
     "FREE",
@@ -119,19 +119,19 @@ def _clean(name: str) -> str:
     if not (name.isascii() and name.isprintable()):
         name = unicodedata.normalize("NFC", name)
         name = "".join(char if char.isprintable() else DAMAGED for char in name)
-    return without_keys(name.strip().lstrip(": "))[:NAME_MOST].rstrip()
+    return redact(name.strip().lstrip(": "))[:NAME_MOST].rstrip()
 
 
 def name_of(signal: Signal, model: str) -> str:
     """Whom a result is about: its model, or all that are free; empty if nobody knows."""
-    return FREE if signal.about is About.FREE_MODELS else clean(model)
+    return FREE if signal.about is SignalScope.FREE_MODELS else clean(model)
 
 
 def run_of(signal: Signal, now_s: float) -> Run:
     """One result as a run."""
     if signal.effect is Effect.SUCCESS:
         return Run(ended=True)
-    if signal.about is About.ACCOUNT:
+    if signal.about is SignalScope.ACCOUNT:
         return Run()
     is_failure = signal.effect is not Effect.NEUTRAL
     wait_s = signal.wait_s or (0.0 if is_failure else POOL_S)
@@ -197,7 +197,7 @@ def of_fleet(signal: Signal, models: Models, now_s: float) -> Signal:
 
     Only where a second model fails so as well, or every model that is in use does, is it one of the upstream.
     """
-    if signal.about is not About.MODEL or signal.effect is not Effect.FAILURE:
+    if signal.about is not SignalScope.MODEL or signal.effect is not Effect.FAILURE:
         return signal
     in_use = [model for name, model in models.items() if name != FREE and now_s - model.seen_s <= SEEN_S]
     failing = [model for model in in_use if model.failures and now_s - model.failed_s <= FAILING_S]

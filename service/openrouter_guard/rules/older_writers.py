@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from .breaker import Closed, Phase
+from .breaker import BreakerState, Closed
 from .signals import OpenRouterState
 
 if TYPE_CHECKING:
-    from .shared_state import Record, Upstream
+    from .shared_state import SharedState, Upstream
 
 __all__ = ["KNOWN", "News", "claim_s", "insisted", "is_here", "news_of", "tells_of_recovery", "unwell"]
 
@@ -82,16 +82,16 @@ def claim_s(upstream: Upstream) -> float:
     return upstream.claimed_reset_s - (GUESS_S - GUESS_HOLDS_S if is_guess else 0.0)
 
 
-def tells_of_recovery(record: Record, now_s: float) -> bool:
+def tells_of_recovery(record: SharedState, now_s: float) -> bool:
     """Whether a check of theirs counts as a good one: a key that works tells nothing of an empty account.
 
     Nor does their ``balance``, which is what has been used.
     """
     is_empty = getattr(record.breaker, "reason", "") == OpenRouterState.CREDITS_EXHAUSTED
-    return record.legacy_news is News.CHECK and record.phase(now_s) is Phase.HALF_OPEN and not is_empty
+    return record.legacy_news is News.CHECK and record.phase(now_s) is BreakerState.HALF_OPEN and not is_empty
 
 
-def insisted(record: Record) -> Record:
+def insisted(record: SharedState) -> SharedState:
     """The record with what they wrote over it put right: the flag, the count, and a state that says all is well."""
     record = replace(record, legacy_open=None, legacy_news=News.NOTHING)
     reason = "" if isinstance(record.breaker, Closed) else record.breaker.reason

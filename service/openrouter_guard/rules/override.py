@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .redaction import without_keys
+from .redaction import redact
 
 __all__ = ["OVERRIDE_MOST_S", "Override", "OverrideKind"]
 
@@ -35,8 +35,8 @@ class Override:
 
     def __post_init__(self) -> None:
         # People write them, or a pipeline does: what they are shown with is read by many.
-        object.__setattr__(self, "who", without_keys(self.who))
-        object.__setattr__(self, "why", without_keys(self.why))
+        object.__setattr__(self, "who", redact(self.who))
+        object.__setattr__(self, "why", redact(self.why))
 
     @property
     def is_open(self) -> bool:

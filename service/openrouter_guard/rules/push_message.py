@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .breaker import Open, Phase
+from .breaker import BreakerState, Open
 from .codec import EPOCH_AHEAD_S, WORD_MOST
 from .parsing import moment_s, object_of, text_of, whole
-from .shared_state import Record
+from .shared_state import SharedState
 from .signals import MAX_WAIT_S, OpenRouterState
 
 __all__ = ["opening"]
@@ -15,7 +15,7 @@ __all__ = ["opening"]
 NEWS_MOST = 4096
 
 
-def opening(message: str, known: Record, now_s: float) -> Record | None:
+def opening(message: str, known: SharedState, now_s: float) -> SharedState | None:
     """The record as far as a message on the channel tells of it: that the breaker opened, and until when.
 
     Returns:
@@ -24,7 +24,7 @@ def opening(message: str, known: Record, now_s: float) -> Record | None:
     news = object_of(message, NEWS_MOST)
     epoch = whole(news.get("epoch"), int((now_s + EPOCH_AHEAD_S) * 1000))
     until_s = moment_s(news.get("open_until"), now_s, MAX_WAIT_S)
-    if news.get("breaker") != Phase.OPEN or epoch <= known.epoch or until_s <= now_s:
+    if news.get("breaker") != BreakerState.OPEN or epoch <= known.epoch or until_s <= now_s:
         return None
     reason = text_of(news.get("reason"), WORD_MOST) or OpenRouterState.SERVICE_UNAVAILABLE.value
     breaker = Open(reason, opened_at_s=now_s, until_s=until_s, failures=known.breaker.failures)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
 
-__all__ = ["HIDDEN", "cached", "remember", "secrets_in", "without_keys"]
+__all__ = ["HIDDEN", "cached", "remember", "secrets_in", "redact"]
 
 HIDDEN = "[key]"
 _LEAST = 8
@@ -78,14 +78,14 @@ def cached(function: Callable[[str], str]) -> Callable[[str], str]:
     return kept
 
 
-def without_keys(text: str) -> str:
+def redact(text: str) -> str:
     """The text with ``[key]`` in place of each secret; no more than 64 Ki characters of it."""
     text = text[:_TEXT_MOST]
     # Names come again and again, in each look at the history.
-    return _hidden_before(text) if len(text) <= _REMEMBERED_MOST else _without_keys(text)
+    return _hidden_before(text) if len(text) <= _REMEMBERED_MOST else _redact(text)
 
 
-def _without_keys(text: str) -> str:
+def _redact(text: str) -> str:
     for secret in _own:
         if secret in text:
             text = text.replace(secret, HIDDEN)
@@ -93,7 +93,7 @@ def _without_keys(text: str) -> str:
     return _any().sub(_hidden, text) if any(mark in small for mark in _MARKS) else text
 
 
-_hidden_before = cached(_without_keys)
+_hidden_before = cached(_redact)
 
 
 def remember(secrets: Iterable[str]) -> None:

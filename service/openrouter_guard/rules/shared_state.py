@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 from . import breaker as breakers
 from . import older_writers
-from .breaker import Breaker, Closed, Open, Phase
+from .breaker import Breaker, BreakerState, Closed, Open
 from .limits import Limit
 from .override import Override
 from .question import NEVER, Acquittal
-from .redaction import without_keys
+from .redaction import redact
 from .signals import OpenRouterState
 
 __all__ = [
     "KEPT_TRANSITIONS",
-    "Record",
+    "SharedState",
     "Transition",
     "Upstream",
     "fresh",
@@ -66,19 +66,19 @@ class Transition:
     """One change of the breaker; ``epoch`` is its number in the history."""
 
     epoch: int
-    before: Phase
-    after: Phase
+    before: BreakerState
+    after: BreakerState
     reason: str
     by: str
     at_s: float
 
     def __post_init__(self) -> None:
         # The name of a worker or a person: either may have put anything into it.
-        object.__setattr__(self, "by", without_keys(self.by))
+        object.__setattr__(self, "by", redact(self.by))
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SharedState:
     """The shared state of one scope.
 
     Attributes:
@@ -129,13 +129,13 @@ class Record:
     limit: Limit = Limit()
     acquittal: Acquittal = NEVER
     good_report_s: float = 0.0
-    owed: Mapping[float, Mapping[Phase, int]] = field(default_factory=dict, compare=False)
+    owed: Mapping[float, Mapping[BreakerState, int]] = field(default_factory=dict, compare=False)
 
-    def phase(self, now_s: float) -> Phase:
+    def phase(self, now_s: float) -> BreakerState:
         """The effective state: what a person decided, else what is stored and the time."""
         standing = self.standing(now_s)
         if standing is not None:
-            return Phase.OPEN if standing.is_open else Phase.CLOSED
+            return BreakerState.OPEN if standing.is_open else BreakerState.CLOSED
         return breakers.phase(self.breaker, now_s)
 
     def kept_until_s(self, now_s: float) -> float:
@@ -149,9 +149,9 @@ class Record:
         return self.override if self.override is not None and self.override.until_s > now_s else None
 
 
-def fresh(now_s: float) -> Record:
+def fresh(now_s: float) -> SharedState:
     """The record of a fleet about which nothing is known yet."""
-    return Record(epoch=next_epoch(0, now_s))
+    return SharedState(epoch=next_epoch(0, now_s))
 
 
 def next_epoch(epoch: int, now_s: float) -> int:

@@ -16,10 +16,19 @@ from openrouter_guard.errors import REFUSAL_HEADER
 
 from . import waits
 from .parsing import text_of
-from .redaction import without_keys
+from .redaction import redact
 from .waits import MAX_WAIT_S
 
-__all__ = ["MAX_WAIT_S", "About", "Effect", "ErrorType", "OpenRouterState", "Signal", "of_error_type", "of_status"]
+__all__ = [
+    "MAX_WAIT_S",
+    "SignalScope",
+    "Effect",
+    "ErrorType",
+    "OpenRouterState",
+    "Signal",
+    "classify_error_type",
+    "classify_status",
+]
 
 
 class OpenRouterState(StrEnum):
@@ -65,7 +74,7 @@ class Effect(StrEnum):
     """A failure of one model's providers while others work: it says nothing about the fleet."""
 
 
-class About(StrEnum):
+class SignalScope(StrEnum):
     """Whom a signal is about."""
 
     ACCOUNT = "account"
@@ -95,7 +104,7 @@ class Signal:
     message: str = ""
     status_code: int | None = None
     wait_s: float | None = None
-    about: About = About.ACCOUNT
+    about: SignalScope = SignalScope.ACCOUNT
     is_vague: bool = False
 
     @property
@@ -136,7 +145,7 @@ _AFFORDABLE = re.compile(
 )
 
 
-def of_status(
+def classify_status(
     status_code: int,
     *,
     error: Mapping[str, Any] | None = None,
@@ -173,11 +182,11 @@ def of_status(
         return Signal(Effect.NEUTRAL, None, shown, status_code)
     if provider:
         wait_s = waits.wait_s(told, metadata, at_s)
-        return Signal(Effect.FAILURE, error_type, shown, status_code, wait_s, About.MODEL)
+        return Signal(Effect.FAILURE, error_type, shown, status_code, wait_s, SignalScope.MODEL)
     return Signal(Effect.FAILURE, error_type, shown, status_code)
 
 
-def of_error_type(error_type: str, message: str = "", status_code: int | None = None) -> Signal:
+def classify_error_type(error_type: str, message: str = "", status_code: int | None = None) -> Signal:
     """What a worker says that has already named the error; a name we do not know is ``unknown_error``."""
     try:
         known = ErrorType(error_type)
@@ -188,7 +197,7 @@ def of_error_type(error_type: str, message: str = "", status_code: int | None = 
 
 def _shown(message: str) -> str:
     """Hidden before it is cut: half a key is a key too."""
-    return without_keys(message)[:_MESSAGE_LENGTH]
+    return redact(message)[:_MESSAGE_LENGTH]
 
 
 def _refused(status_code: int, message: str, shown: str, error: Mapping[str, Any], *, provider: bool) -> Signal:
@@ -199,7 +208,7 @@ def _refused(status_code: int, message: str, shown: str, error: Mapping[str, Any
         return Signal(Effect.NEUTRAL, None, shown, status_code)
     if provider:
         # A key or a balance with that provider, whose model waits alone: it is none of OpenRouter's.
-        return Signal(Effect.MODEL, ErrorType.SERVICE_UNAVAILABLE, shown, status_code, about=About.MODEL)
+        return Signal(Effect.MODEL, ErrorType.SERVICE_UNAVAILABLE, shown, status_code, about=SignalScope.MODEL)
     if status_code == 402 and _is_about_one_request(message, _mapping(error.get("metadata"))):
         return Signal(Effect.NEUTRAL, None, shown, status_code)
     if status_code == 402 and not any(error.values()):
@@ -225,10 +234,10 @@ def _rate_limit(
     if "free-models-per" in message.lower():
         # What is paid for goes on. A provider's name beside it says nothing: the cap is the platform's.
         wait_s = _free_wait_s(message, wait_s, now_s, has_reset=waits.has_reset(told, now_s))
-        return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, shown, 429, wait_s, About.FREE_MODELS)
+        return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, shown, 429, wait_s, SignalScope.FREE_MODELS)
     if metadata.get("provider_name"):
         # One provider's pool behind one model is full: that says nothing about the account.
-        return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, shown, 429, wait_s, About.MODEL)
+        return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, shown, 429, wait_s, SignalScope.MODEL)
     # Without a time to wait for there is nothing to hold the fleet to: it counts as one failure.
     effect = Effect.FAILURE if wait_s is None else Effect.RATE_LIMIT
     return Signal(effect, ErrorType.RATE_LIMITED, shown, 429, wait_s)

@@ -13,8 +13,8 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from .admission import kept_visible
-from .breaker import Open, Phase
-from .shared_state import Record
+from .breaker import BreakerState, Open
+from .shared_state import SharedState
 
 __all__ = ["DAY_S", "KEPT_DAYS", "Times", "is_due", "kept", "owing", "passed", "put_down", "timed_until_s"]
 
@@ -23,11 +23,11 @@ KEPT_DAYS = 30
 EVERY_S = 30.0
 """So often the time is put down while nothing happens: so much is lost of a closed state that everybody left."""
 
-Times: TypeAlias = Mapping[float, Mapping[Phase, int]]
+Times: TypeAlias = Mapping[float, Mapping[BreakerState, int]]
 """Milliseconds in each state, by the beginning of the UTC day (Unix seconds)."""
 
 
-def timed_until_s(record: Record) -> float:
+def timed_until_s(record: SharedState) -> float:
     """Until when the time in each state has been put down; 0 if that is not known."""
     if record.timed_until_s:
         return record.timed_until_s
@@ -35,18 +35,18 @@ def timed_until_s(record: Record) -> float:
     return record.transitions[-1].at_s if record.transitions else record.epoch / 1000
 
 
-def passed(record: Record, now_s: float) -> Times:
+def passed(record: SharedState, now_s: float) -> Times:
     """The time that has passed since it was last put down."""
     since_s = timed_until_s(record)
     return _times(record, max(since_s, now_s - KEPT_DAYS * DAY_S), now_s) if since_s else {}
 
 
-def is_due(record: Record, now_s: float, every_s: float = EVERY_S) -> bool:
+def is_due(record: SharedState, now_s: float, every_s: float = EVERY_S) -> bool:
     """Whether the time is to be put down although nothing happens."""
     return 0 < timed_until_s(record) <= now_s - every_s
 
 
-def put_down(record: Record, now_s: float) -> Record:
+def put_down(record: SharedState, now_s: float) -> SharedState:
     """The record whose time is to be put down, if it is long enough ago that it was.
 
     Not where an older writer wrote over it: first that is to have its consequences.
@@ -56,7 +56,7 @@ def put_down(record: Record, now_s: float) -> Record:
     return replace(kept_visible(record, now_s), timed_until_s=now_s)
 
 
-def kept(old: Record | None, new: Record, now_s: float) -> tuple[Record, Times]:
+def kept(old: SharedState | None, new: SharedState, now_s: float) -> tuple[SharedState, Times]:
     """The record to commit in the place of *old*, and the time to put down with it, none of it twice.
 
     Where Redis lost the state, the record that is committed again says itself until when its time was put down, and
@@ -71,12 +71,12 @@ def kept(old: Record | None, new: Record, now_s: float) -> tuple[Record, Times]:
     return new, _sum(owed, passed(old, min(timed_until_s(new), now_s)))
 
 
-def owing(record: Record, known: Record, until_s: float, now_s: float) -> Record:
+def owing(record: SharedState, known: SharedState, until_s: float, now_s: float) -> SharedState:
     """The record to commit where Redis lost what is *known*, which lasted until *until_s*, with the time of that."""
     return replace(record, timed_until_s=max(now_s, known.timed_until_s), owed=passed(known, until_s))
 
 
-def _is_moved(old: Record | None, new: Record) -> bool:
+def _is_moved(old: SharedState | None, new: SharedState) -> bool:
     is_new = old is None or old.epoch != new.epoch
     return is_new and bool(new.transitions) and new.transitions[-1].epoch == new.epoch
 
@@ -84,24 +84,25 @@ def _is_moved(old: Record | None, new: Record) -> bool:
 def _sum(times: Times, more: Times) -> Times:
     days = {*times, *more}
     return {
-        day_s: {p: times.get(day_s, {}).get(p, 0) + more.get(day_s, {}).get(p, 0) for p in Phase} for day_s in days
+        day_s: {p: times.get(day_s, {}).get(p, 0) + more.get(day_s, {}).get(p, 0) for p in BreakerState}
+        for day_s in days
     }
 
 
-def _times(record: Record, start_s: float, end_s: float) -> Times:
-    found: dict[float, dict[Phase, int]] = defaultdict(lambda: dict.fromkeys(Phase, 0))
+def _times(record: SharedState, start_s: float, end_s: float) -> Times:
+    found: dict[float, dict[BreakerState, int]] = defaultdict(lambda: dict.fromkeys(BreakerState, 0))
     for at_s, next_s in pairwise(_edges(record, start_s, end_s)):
         found[at_s // DAY_S * DAY_S][record.phase(at_s)] += _ms(next_s) - _ms(at_s)
     return found
 
 
-def _edges(record: Record, start_s: float, end_s: float) -> Iterable[float]:
+def _edges(record: SharedState, start_s: float, end_s: float) -> Iterable[float]:
     """The moments between which the state and the day are the same, in their order."""
     inside = {at_s for at_s in (*_turns(record), *_midnights(start_s, end_s)) if start_s < at_s < end_s}
     return (start_s, *sorted(inside), end_s) if start_s < end_s else ()
 
 
-def _turns(record: Record) -> Iterator[float]:
+def _turns(record: SharedState) -> Iterator[float]:
     if isinstance(record.breaker, Open):
         yield record.breaker.until_s
     if record.override is not None:

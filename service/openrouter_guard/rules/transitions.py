@@ -11,9 +11,9 @@ from dataclasses import replace
 from . import breaker as breakers
 from . import failure_run as runs
 from . import older_writers
-from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from .breaker import Breaker, BreakerState, Closed, HalfOpen, Open, Policy
 from .override import Override
-from .shared_state import KEPT_TRANSITIONS, Record, Transition, next_epoch
+from .shared_state import KEPT_TRANSITIONS, SharedState, Transition, next_epoch
 from .signals import OpenRouterState
 
 __all__ = [
@@ -21,14 +21,14 @@ __all__ = [
     "OVERRIDE_ENDED",
     "REPORTS_SUCCEEDED",
     "TRIAL_SUCCEEDED",
-    "moved",
+    "with_breaker",
     "now_closed",
     "now_half_open",
     "now_open",
     "overridden",
     "released",
     "reset",
-    "told",
+    "append_transition",
 ]
 
 KEY_WORKS = "Calls were refused as if the API key were invalid, but the key works"
@@ -41,36 +41,36 @@ _WELL = {
 }
 
 
-def overridden(record: Record, override: Override, now_s: float) -> Record:
+def overridden(record: SharedState, override: Override, now_s: float) -> SharedState:
     """The record once a person's decision stands; it replaces an earlier one."""
     fleet = record.live_reporters if isinstance(record.breaker, Closed) else record.fleet
     after = replace(record, override=override, fleet=fleet, legacy_open=None)
-    return told(after, record.phase(now_s), after.phase(now_s), override.kind, override.who, now_s)
+    return append_transition(after, record.phase(now_s), after.phase(now_s), override.kind, override.who, now_s)
 
 
-def released(record: Record, *, by: str, now_s: float) -> Record:
+def released(record: SharedState, *, by: str, now_s: float) -> SharedState:
     """The record once no override stands: the breaker is what it was, with a ramp where calls were refused."""
     if record.override is None:
         return record
     breaker = record.breaker
     if record.override.is_open and isinstance(breaker, Closed):
         breaker = Closed(trips=breaker.trips, since_s=now_s, on_probation=breaker.on_probation)
-    before = Phase.OPEN if record.override.is_open else Phase.CLOSED
+    before = BreakerState.OPEN if record.override.is_open else BreakerState.CLOSED
     after = replace(record, breaker=breaker, override=None, legacy_open=None)
-    return told(after, before, after.phase(now_s), OVERRIDE_ENDED, by, now_s)
+    return append_transition(after, before, after.phase(now_s), OVERRIDE_ENDED, by, now_s)
 
 
-def reset(record: Record, *, by: str, now_s: float) -> Record:
+def reset(record: SharedState, *, by: str, now_s: float) -> SharedState:
     """The record once a person has closed the breaker and ended the override; a rate limit stands."""
     record = released(record, by=by, now_s=now_s)
     if isinstance(record.breaker, Closed):
         return replace(record, breaker=runs.without(record.breaker))
     breaker = Closed(trips=record.breaker.trips, since_s=now_s)
     upstream = replace(record.upstream, state=OpenRouterState.ACTIVE, message=f"Reset by {by}", error_details="")
-    return moved(replace(record, upstream=upstream), breaker, "reset", by, now_s)
+    return with_breaker(replace(record, upstream=upstream), breaker, "reset", by, now_s)
 
 
-def now_open(record: Record, reason: str, by: str, now_s: float, policy: Policy) -> Record:
+def now_open(record: SharedState, reason: str, by: str, now_s: float, policy: Policy) -> SharedState:
     share = _share(record.epoch)
     breaker = breakers.opened(record.breaker, reason=reason, now_s=now_s, policy=policy, share=share)
     if isinstance(record.breaker, Closed):
@@ -79,15 +79,15 @@ def now_open(record: Record, reason: str, by: str, now_s: float, policy: Policy)
     if seen.state is OpenRouterState.API_KEY_INVALID and reason == OpenRouterState.SERVICE_UNAVAILABLE:
         seen = replace(seen, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS)
     record = replace(record, upstream=older_writers.unwell(seen, reason))
-    return moved(record, breaker, reason, by, now_s)
+    return with_breaker(record, breaker, reason, by, now_s)
 
 
-def now_half_open(record: Record, breaker: Open, by: str, now_s: float) -> Record:
+def now_half_open(record: SharedState, breaker: Open, by: str, now_s: float) -> SharedState:
     """The record whose open breaker may be tried before its wait is over, for a health check found it well."""
     after = HalfOpen(
         breaker.reason, breaker.opened_at_s, breaker.trips, breaker.failures, {}, now_s, until_s=breaker.until_s
     )
-    return moved(record, after, "check_succeeded", by, now_s)
+    return with_breaker(record, after, "check_succeeded", by, now_s)
 
 
 def _share(number: int) -> float:
@@ -96,8 +96,8 @@ def _share(number: int) -> float:
 
 
 def now_closed(
-    record: Record, by: str, now_s: float, *, reason: str = TRIAL_SUCCEEDED, call_s: float = 0.0
-) -> Record:
+    record: SharedState, by: str, now_s: float, *, reason: str = TRIAL_SUCCEEDED, call_s: float = 0.0
+) -> SharedState:
     """The record after recovery: a trial call that took *call_s* succeeded (0: nobody knows).
 
     For another *reason*, such as health checks that did, it is on probation.
@@ -117,12 +117,12 @@ def now_closed(
         last_success_s=record.upstream.last_success_s if on_probation else now_s,
         rate_limit_reset_s=reset_s,
     )
-    return moved(replace(record, upstream=upstream), breaker, reason, by, now_s)
+    return with_breaker(replace(record, upstream=upstream), breaker, reason, by, now_s)
 
 
-def moved(record: Record, breaker: Breaker, reason: str, by: str, now_s: float) -> Record:
+def with_breaker(record: SharedState, breaker: Breaker, reason: str, by: str, now_s: float) -> SharedState:
     # What readers saw: an open breaker whose time has passed was half-open already, but nobody wrote that down.
-    before = Phase.OPEN if isinstance(record.breaker, Open) else record.phase(now_s)
+    before = BreakerState.OPEN if isinstance(record.breaker, Open) else record.phase(now_s)
     after = replace(
         record,
         breaker=breaker,
@@ -131,10 +131,12 @@ def moved(record: Record, breaker: Breaker, reason: str, by: str, now_s: float) 
         good_checks=0,
         good_report_s=0.0,
     )
-    return told(after, before, breakers.phase(breaker, now_s), reason, by, now_s)
+    return append_transition(after, before, breakers.phase(breaker, now_s), reason, by, now_s)
 
 
-def told(record: Record, before: Phase, after: Phase, reason: str, by: str, now_s: float) -> Record:
+def append_transition(
+    record: SharedState, before: BreakerState, after: BreakerState, reason: str, by: str, now_s: float
+) -> SharedState:
     """The record with one more transition, in a new epoch."""
     # Counted on, so that whoever decides on the same record comes to the same, be it only to show it.
     epoch = record.epoch + 1 if record.epoch else next_epoch(0, now_s)

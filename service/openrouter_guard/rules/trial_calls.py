@@ -7,9 +7,9 @@ from dataclasses import replace
 from . import breaker as breakers
 from . import limits
 from .breaker import Closed, HalfOpen, Policy
-from .shared_state import Record
+from .shared_state import SharedState
 from .signals import Effect, OpenRouterState, Signal
-from .transitions import moved, now_closed, now_open
+from .transitions import now_closed, now_open, with_breaker
 
 __all__ = [
     "after_trial",
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 
-def with_permit(record: Record, owner: str, *, now_s: float, policy: Policy) -> Record | None:
+def with_permit(record: SharedState, owner: str, *, now_s: float, policy: Policy) -> SharedState | None:
     """The record once *owner* holds one of the fleet's permits, None if it cannot have one.
 
     While a rate limit lasts nobody gets one: the call would be refused and tell nothing. But who has one may renew
@@ -41,21 +41,21 @@ def with_permit(record: Record, owner: str, *, now_s: float, policy: Policy) -> 
         record = limits.looked(record, owner, now_s)
     if isinstance(record.breaker, HalfOpen):
         return replace(record, breaker=breaker)
-    return moved(record, breaker, "reset_timeout", owner, now_s)
+    return with_breaker(record, breaker, "reset_timeout", owner, now_s)
 
 
-def holds_permit(record: Record, owner: str) -> bool:
+def holds_permit(record: SharedState, owner: str) -> bool:
     """Whether *owner* has leave to try one call."""
     return owner == record.limit.looker or owner in getattr(record.breaker, "permits", ())
 
 
-def without_permit(record: Record, owner: str) -> Record:
+def without_permit(record: SharedState, owner: str) -> SharedState:
     return replace(record, breaker=breakers.without_permit(record.breaker, owner))
 
 
 def after_trial(
-    record: Record, signal: Signal, owner: str, *, now_s: float, policy: Policy, took_s: float = 0.0
-) -> Record:
+    record: SharedState, signal: Signal, owner: str, *, now_s: float, policy: Policy, took_s: float = 0.0
+) -> SharedState:
     """The record after the trial call of *owner* ended; a call whose permit is gone decides nothing.
 
     Nor does one that met a rate limit: somebody answered, but not the question. Its permit goes back, and calls wait
@@ -85,7 +85,7 @@ def after_trial(
             return now_open(record, reason, owner, now_s, policy)
 
 
-def limited(record: Record, signal: Signal, now_s: float, *, by: str = "") -> Record:
+def limited(record: SharedState, signal: Signal, now_s: float, *, by: str = "") -> SharedState:
     """The record after the platform's rate limit told the reporter *by* how long to wait; the later time wins."""
     upstream = replace(record.upstream, state=OpenRouterState.RATE_LIMITED, message=signal.message)
     after = limits.claimed(record, signal.wait_s or 0.0, by=by, now_s=now_s)

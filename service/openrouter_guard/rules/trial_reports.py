@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from . import breaker as breakers
-from .breaker import Breaker, Closed, HalfOpen, Open, Phase, Policy
+from .breaker import Breaker, BreakerState, Closed, HalfOpen, Open, Policy
 from .evaluation import CHECK_HOLDS_S
-from .shared_state import Record
+from .shared_state import SharedState
 from .transitions import REPORTS_SUCCEEDED, now_closed
 
 __all__ = ["SPACED_S", "Told", "nobody_tries", "reported"]
@@ -37,7 +37,7 @@ class Told:
     began_s: float
 
 
-def reported(record: Record, results: Iterable[Told], *, now_s: float, policy: Policy, by: str) -> Record:
+def reported(record: SharedState, results: Iterable[Told], *, now_s: float, policy: Policy, by: str) -> SharedState:
     """The record after a report by *by*.
 
     Only calls count that began since it is half-open, and since the last trial. A failure among them begins anew.
@@ -60,7 +60,7 @@ def reported(record: Record, results: Iterable[Told], *, now_s: float, policy: P
     return now_closed(record, by, now_s, reason=REPORTS_SUCCEEDED)
 
 
-def nobody_tries(record: Record, now_s: float, policy: Policy) -> bool:
+def nobody_tries(record: SharedState, now_s: float, policy: Policy) -> bool:
     """Whether a half-open breaker waits in vain: no worker asks for a permit, and no service checks."""
     if not _is_undecided(record, now_s) or record.good_checks:
         return False
@@ -68,12 +68,12 @@ def nobody_tries(record: Record, now_s: float, policy: Policy) -> bool:
     return not is_checked and breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy)
 
 
-def _is_undecided(record: Record, now_s: float) -> bool:
+def _is_undecided(record: SharedState, now_s: float) -> bool:
     """Half-open by itself, with nothing under way that decides it."""
     if record.override is not None or record.upstream.limited_until_s > now_s:
         return False
     is_trial_out = any(end_s > now_s for end_s in getattr(record.breaker, "permits", {}).values())
-    return record.phase(now_s) is Phase.HALF_OPEN and not is_trial_out
+    return record.phase(now_s) is BreakerState.HALF_OPEN and not is_trial_out
 
 
 def _since_s(breaker: Breaker) -> float:

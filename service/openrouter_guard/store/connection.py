@@ -19,10 +19,10 @@ from redis import exceptions as failures
 from redis.asyncio.client import PubSub
 
 from openrouter_guard.address import Address, Topology
-from openrouter_guard.unreadable import understood
+from openrouter_guard.unreadable import unreadable_errors
 
 from .error_translation import translated
-from .server_discovery import Finder, Timeouts
+from .server_discovery import ServerDiscovery, Timeouts
 
 __all__ = ["Command", "Connection", "Script", "Timeouts"]
 
@@ -59,7 +59,7 @@ class Connection:
     def __init__(self, address: Address, timeouts: Timeouts) -> None:
         self._where = str(address)
         self._topology = address.topology
-        self._finder = Finder(address, timeouts)
+        self._finder = ServerDiscovery(address, timeouts)
         self._client: aioredis.Redis | None = None
         self._retired: aioredis.Redis | None = None
         self._finding = asyncio.Lock()
@@ -79,7 +79,7 @@ class Connection:
         Raises:
             StoreError: If one of them was refused or not answered.
         """
-        with understood(self._where), translated(self._where):
+        with unreadable_errors(self._where), translated(self._where):
             answers = await self._answers(commands)
         for command, answer in zip(commands, answers, strict=True):
             with translated(self._where, key="".join(map(str, command[1:2]))):
@@ -93,7 +93,7 @@ class Connection:
             StoreError: If it was refused or not answered.
         """
         # Of the other keys the scripts themselves see to it.
-        with understood(self._where), translated(self._where, key=keys[0]):
+        with unreadable_errors(self._where), translated(self._where, key=keys[0]):
             (answer,) = await self._answers([("EVALSHA", script.sha, len(keys), *keys, *args)])
             if isinstance(answer, failures.NoScriptError):
                 # Sent as a whole, it cannot be forgotten again before it runs.
@@ -105,7 +105,7 @@ class Connection:
 
         In a Cluster every node passes them on.
         """
-        with understood(self._where), translated(self._where):
+        with unreadable_errors(self._where), translated(self._where):
             client = await self._found()
             try:
                 async with client.pubsub() as messages:

@@ -14,15 +14,15 @@ from redis.exceptions import ResponseError
 
 from openrouter_guard.errors import StoreError
 from openrouter_guard.keys import Keys
-from openrouter_guard.log_once import Edge
+from openrouter_guard.log_once import LogOnce
 from openrouter_guard.rules import time_in_state as times
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.codec import FIELDS, iso, parse, unix_s
 from openrouter_guard.rules.parsing import moment_s, object_of, row_of, text_of, whole
-from openrouter_guard.rules.redaction import without_keys
+from openrouter_guard.rules.redaction import redact
 from openrouter_guard.rules.text import json_text
 from openrouter_guard.rules.time_in_state import DAY_S, KEPT_DAYS
-from openrouter_guard.unreadable import understands
+from openrouter_guard.unreadable import reads_state
 
 from .connection import Connection, Script
 from .error_translation import explained, foreign_key
@@ -30,7 +30,7 @@ from .scripts import CLAIM, MEND, NOTE, TIMES
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["About", "Ledger", "time_counters"]
+__all__ = ["Presence", "Ledger", "time_counters"]
 
 WORKER_LIFE_S = 600.0
 """A worker that has been silent for so long is gone."""
@@ -45,9 +45,9 @@ ENTRY = ("from", "to", "reason", "by", "at")
 HISTORY_READS = 10
 """So often it is read on where entries are not ours, before what was found must do."""
 
-About: TypeAlias = dict[str, Any]
+Presence: TypeAlias = dict[str, Any]
 """What somebody says of itself: a JSON object with ``last_seen``, ISO 8601."""
-_TIMES = {phase: f"breaker_{phase}_ms" for phase in Phase}
+_TIMES = {phase: f"breaker_{phase}_ms" for phase in BreakerState}
 _NONE = (None,) * len(_TIMES)
 _OPTIONAL = {
     "XADD": ("Redis takes nothing into the history", "Redis takes the history again"),
@@ -69,7 +69,7 @@ class Ledger:
     def __init__(self, connection: Connection, keys: Keys, address: str) -> None:
         self._connection = connection
         self._foreign: frozenset[str] = frozenset()
-        self._optional = {command: Edge(*said, scope=keys.scope) for command, said in _OPTIONAL.items()}
+        self._optional = {command: LogOnce(*said, scope=keys.scope) for command, said in _OPTIONAL.items()}
         self.keys = keys
         self.address = address
 
@@ -105,7 +105,7 @@ class Ledger:
 
     # -- by day -------------------------------------------------------------------------------------------------
 
-    @understands
+    @reads_state
     async def metrics(self, days: int, now_s: float) -> dict[str, dict[str, str]]:
         """The counters of the last *days* UTC days that have any, newest first, by date.
 
@@ -117,15 +117,15 @@ class Ledger:
         counted = [{name: n for name, n in day.items() if name not in _TIMES.values()} for day in found]
         return {_date(day_s): counters for day_s, counters in zip(days_s, counted, strict=True) if counters}
 
-    @understands
+    @reads_state
     async def add_metrics(self, counters: Mapping[str, int], *, at_s: float) -> None:
         key = self.keys.metrics(at_s)
         await self._connection.say(*(("HINCRBY", key, name, amount) for name, amount in counters.items()))
         # Only now: if the key is not ours, it must not expire either.
         await self._connection.say(("EXPIRE", key, int(KEPT_DAYS * DAY_S)))
 
-    @understands
-    async def time_in_state(self, days: int, now_s: float) -> dict[str, dict[Phase, float]]:
+    @reads_state
+    async def time_in_state(self, days: int, now_s: float) -> dict[str, dict[BreakerState, float]]:
         """Seconds that the breaker was in each state, up to this moment, newest day first, by date.
 
         A day adds up to its length where the state was kept all day: what passes after everybody has left, and the
@@ -155,7 +155,7 @@ class Ledger:
 
     # -- what happened ------------------------------------------------------------------------------------------
 
-    @understands
+    @reads_state
     async def history(self, limit: int = 100, *, before: str = "") -> list[dict[str, str]]:
         """The newest entries, newest first: ``epoch``, ``from``, ``to``, ``reason``, ``by``, ``at``, ``seq``.
 
@@ -179,7 +179,7 @@ class Ledger:
             before = entries[-1][0]
         return found[:limit]
 
-    @understands
+    @reads_state
     async def note(self, entry: Mapping[str, str], *, epoch: int, seq: int) -> bool:
         """Put something into the history that is no transition.
 
@@ -199,45 +199,45 @@ class Ledger:
         with suppress(StoreError):
             await self._connection.run(MEND, [self.keys.history], [])
 
-    @understands
+    @reads_state
     async def claim(self, name: str, number: int) -> bool:
         """Whether *number* is ours: of all who claim it, or a lower one, under *name*, one gets it."""
         return bool(await self._connection.run(CLAIM, [self.keys.state], [name, number]))
 
-    @understands
-    async def worker_errors(self, limit: int = 100, *, now_s: float) -> list[About]:
+    @reads_state
+    async def worker_errors(self, limit: int = 100, *, now_s: float) -> list[Presence]:
         """The newest errors that workers reported in the last seven days, newest first.
 
         Each has ``timestamp``, ``worker_id``, ``error_type``, ``error_message`` and ``status_code``.
         """
-        found: list[About] = []
+        found: list[Presence] = []
         for day_s in _days_s(ERROR_DAYS, now_s):
             if len(found) >= limit:
                 break
             key = self.keys.worker_errors(day_s)
             (entries,) = await self._connection.say(("LRANGE", key, 0, limit - len(found) - 1))
-            found += [row for row in map(row_of, map(without_keys, entries)) if row]
+            found += [row for row in map(row_of, map(redact, entries)) if row]
         return found
 
     # -- who is there -------------------------------------------------------------------------------------------
 
-    @understands
+    @reads_state
     async def heartbeat(self, worker: str, about: Mapping[str, Any]) -> None:
         """Say that *worker* is alive; ``about`` holds its version and when it was last seen."""
         await self._say(self.keys.workers, worker, about, WORKER_LIFE_S)
 
-    @understands
-    async def workers(self, limit: int = 1000) -> dict[str, About]:
+    @reads_state
+    async def workers(self, limit: int = 1000) -> dict[str, Presence]:
         """The workers that were alive in the last ten minutes, the last seen first."""
         return await self._heard(self.keys.workers, WORKER_LIFE_S, limit)
 
-    @understands
+    @reads_state
     async def tell_paused(self, cluster: str, about: Mapping[str, Any]) -> None:
         """Say what the operator of *cluster* has paused; ``about`` holds ``last_seen``, and the rest as it likes."""
         await self._say(self.keys.paused, cluster, about, PAUSED_LIFE_S)
 
-    @understands
-    async def paused(self, limit: int = 100) -> dict[str, About]:
+    @reads_state
+    async def paused(self, limit: int = 100) -> dict[str, Presence]:
         """What operators said they have paused, by cluster, the last said first."""
         return await self._heard(self.keys.paused, PAUSED_LIFE_S, limit)
 
@@ -259,9 +259,9 @@ class Ledger:
         if gone:
             await self._connection.say(("HDEL", key, *gone))
 
-    async def _heard(self, key: str, life_s: float, limit: int) -> dict[str, About]:
+    async def _heard(self, key: str, life_s: float, limit: int) -> dict[str, Presence]:
         now_s, found = await self._all(key)
-        rows = {without_keys(name): _object(without_keys(text)) for name, text in found.items()}
+        rows = {redact(name): _object(redact(text)) for name, text in found.items()}
         alive = {name: about for name, about in rows.items() if _seen_s(about, now_s) >= now_s - life_s}
         return dict(sorted(alive.items(), key=lambda row: -_seen_s(row[1], now_s))[:limit])
 
@@ -270,7 +270,7 @@ class Ledger:
         return float(seconds), found
 
 
-def time_counters(milliseconds: Mapping[Phase, int]) -> dict[str, int]:
+def time_counters(milliseconds: Mapping[BreakerState, int]) -> dict[str, int]:
     """The time in each state as counters of a day's metrics."""
     return {_TIMES[phase]: ms for phase, ms in milliseconds.items() if ms}
 
@@ -285,7 +285,7 @@ def _date(at_s: float) -> str:
     return iso(at_s)[:10]
 
 
-def _seen_s(about: About, now_s: float) -> float:
+def _seen_s(about: Presence, now_s: float) -> float:
     return moment_s(about.get("last_seen"), now_s)
 
 
@@ -293,11 +293,11 @@ def _entry(name: str, fields: Mapping[str, str]) -> dict[str, str] | None:
     """An entry of the history; None for what somebody else has put there."""
     entry = dict.fromkeys(ENTRY, "") | {each: text_of(value, ENTRY_MOST) for each, value in fields.items()}
     epoch, _, seq = name.partition("-")
-    is_ours = {entry["from"], entry["to"]} <= set(Phase) and unix_s(entry["at"])
+    is_ours = {entry["from"], entry["to"]} <= set(BreakerState) and unix_s(entry["at"])
     return {**entry, "epoch": epoch, "seq": seq} if is_ours else None
 
 
-def _object(text: str) -> About:
+def _object(text: str) -> Presence:
     return object_of(text)
 
 

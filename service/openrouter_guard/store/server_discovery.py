@@ -18,7 +18,7 @@ from openrouter_guard.errors import ConfigurationError, StoreRefused, StoreUnava
 
 from .handshake import ByNetwork, ByNetworkTLS, BySocket, Distance, Greeting
 
-__all__ = ["Finder", "Host", "Timeouts"]
+__all__ = ["ServerDiscovery", "Host", "Timeouts"]
 
 Host: TypeAlias = tuple[str, int]
 
@@ -35,7 +35,7 @@ class Timeouts:
     answer_s: float = 1.0
 
 
-class Finder:
+class ServerDiscovery:
     """Makes clients for one address.
 
     Attributes:

@@ -18,9 +18,9 @@ from openrouter_guard.rules.models import Models, Run
 from openrouter_guard.rules.models import parse as parse_models
 from openrouter_guard.rules.parsing import DAMAGED
 from openrouter_guard.rules.question import Question
-from openrouter_guard.rules.shared_state import Record, Transition
+from openrouter_guard.rules.shared_state import SharedState, Transition
 from openrouter_guard.rules.text import json_text
-from openrouter_guard.unreadable import understands
+from openrouter_guard.unreadable import reads_state
 
 from .connection import Command, Connection, Timeouts
 from .ledger import Ledger, time_counters
@@ -42,7 +42,7 @@ _NEWS = frozenset(
 
 LATE_MOST_S = 300.0
 """A time of a call is never so much later than the batch that tells of it: what is, is none of ours."""
-Decide: TypeAlias = Callable[[Record | None, float], Record | None]
+Decide: TypeAlias = Callable[[SharedState | None, float], SharedState | None]
 """From the record (None: no key) and the time to the record that should follow (None: leave it)."""
 
 
@@ -57,12 +57,12 @@ class Seen:
         models: Single models with a state of their own.
     """
 
-    record: Record | None
+    record: SharedState | None
     now_s: float
     raw: Mapping[str, str]
     models: Models = field(default_factory=dict)
 
-    def became(self, record: Record) -> Seen:
+    def became(self, record: SharedState) -> Seen:
         """The state once *record* was committed."""
         return replace(self, record=record, raw=dict(self.raw) | encode(record))
 
@@ -147,7 +147,7 @@ class Store(Ledger):
     async def ping(self) -> None:
         await self._connection.say(("PING",))
 
-    @understands
+    @reads_state
     async def read(self) -> Seen:
         models = self.keys.models
         state: tuple[Command, ...] = (("TIME",), ("HMGET", self.keys.state, *FIELDS))
@@ -162,7 +162,7 @@ class Store(Ledger):
             self._note_foreign([models], [models])
         return _seen(time, values, found)
 
-    @understands
+    @reads_state
     async def count(self, batch: Batch, *, at_s: float, lost: Decide | None = None) -> Counted:
         """Count a batch, once.
 
@@ -214,8 +214,8 @@ class Store(Ledger):
             "channel": self.keys.events,
         }
 
-    @understands
-    async def commit(self, seen: Seen, new: Record) -> Record | None:
+    @reads_state
+    async def commit(self, seen: Seen, new: SharedState) -> SharedState | None:
         """Replace the record if nobody changed it since it was read, and put down the time in the state before.
 
         Returns:
@@ -249,7 +249,7 @@ class Store(Ledger):
         new = replace(new, version=new.version + 1)
         return replace(new, epoch=int(began), begun=int(began)) if began else new
 
-    @understands
+    @reads_state
     async def permit(
         self, owner: str, known: Seen, policy: Policy, *, renews: bool = False
     ) -> tuple[bool | None, Seen]:
@@ -284,7 +284,7 @@ class Store(Ledger):
         """Tell how many calls of *reporter* speak against the failures, once."""
         await self._run(ANSWER, {self.keys.state: True}, [question.number, reporter, calls])
 
-    @understands
+    @reads_state
     async def change(self, decide: Decide, seen: Seen | None = None) -> Seen:
         """Read, decide, try to write; the loser reads and decides again.
 
@@ -320,13 +320,13 @@ class Store(Ledger):
             async for message in wakes:
                 yield message
 
-    def _event(self, record: Record) -> str:
+    def _event(self, record: SharedState) -> str:
         fields = encode(record)
         names = ["epoch", "breaker", "open_until", "reason", *(["question"] if fields.get("question") else [])]
         return json_text({"scope": self.keys.scope, **{name: fields[name] for name in names}})
 
 
-def _life_s(record: Record, now_s: float) -> int:
+def _life_s(record: SharedState, now_s: float) -> int:
     """The lifetime of the hash; each commit begins it anew, and while calls wait somebody commits every minute."""
     waits, breaker = record.kept_until_s(now_s), record.breaker
     is_calm = isinstance(breaker, Closed) and record.override is None and waits <= now_s

@@ -12,9 +12,9 @@ from time import monotonic
 from typing import NamedTuple
 
 from openrouter_guard.errors import CallNotPermitted
-from openrouter_guard.log_once import Edge
-from openrouter_guard.rules.shared_state import Record
-from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, About, Effect, OpenRouterState, Signal
+from openrouter_guard.log_once import LogOnce
+from openrouter_guard.rules.shared_state import SharedState
+from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, OpenRouterState, Signal, SignalScope
 from openrouter_guard.rules.trial_calls import holds_permit
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
@@ -25,11 +25,11 @@ from .guard_state import GuardState, reason_of, state_of
 from .lane import Lane
 from .lanes import Lanes
 from .names import worker_name
-from .own_errors import Mistakes
+from .own_errors import OwnErrors
 from .reporting.agent import FIRST_VIEW_S, Agent
 from .threads import fork_hooks
 from .threads.loop_thread import LoopThread, ended, has_asyncio
-from .view import Desk, Ticket, View
+from .view import Admission, Mailbox, View
 from .watchers import Door, Listeners, Watch
 
 __all__ = ["FIRST_VIEW_S", "Claim", "Core"]
@@ -62,7 +62,7 @@ class Claim(NamedTuple):
     drop: weakref.finalize[..., object]
 
 
-class Core(Desk):
+class Core(Mailbox):
     """One guard's machinery. Starts on first use, and anew in a forked child; ends once nobody refers to it.
 
     Signal handlers and finalizers may come in the middle of any line, and fork too: what runs is put into place, and
@@ -78,10 +78,10 @@ class Core(Desk):
         self._new_store()
         self._calls = itertools.count(1)
         self._new_locks()
-        self.mistakes = Mistakes()
+        self.mistakes = OwnErrors()
         self._listeners: Listeners[GuardState] = Listeners()
-        self._threads = Edge("No thread can be started, calls go unguarded", "Calls are guarded again")
-        self._told = state_of(View(Record(), 0.0))
+        self._threads = LogOnce("No thread can be started, calls go unguarded", "Calls are guarded again")
+        self._told = state_of(View(SharedState(), 0.0))
         fork_hooks.watched(self)
 
     # -- admission ------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ class Core(Desk):
             self._start()
         return self.view
 
-    def admit(self, model: str = "") -> Ticket | None:
+    def admit(self, model: str = "") -> Admission | None:
         """Leave for one call, or None where it needs a permit first.
 
         Raises:
@@ -107,7 +107,7 @@ class Core(Desk):
             raise CallNotPermitted(*blocked)
         return None if has_permit or view.needs_permit else self._entered(view, model)
 
-    def _entered(self, view: View, model: str) -> Ticket:
+    def _entered(self, view: View, model: str) -> Admission:
         """Leave for a call that needs no permit: while the fleet comes back, one start of this process.
 
         Raises:
@@ -117,7 +117,7 @@ class Core(Desk):
         if wait_s:
             self.refused.number += 1
             raise CallNotPermitted(wait_s, RECOVERING)
-        return view.ticket
+        return view.admission
 
     @property
     def lane(self) -> Lane:
@@ -142,7 +142,7 @@ class Core(Desk):
         """How long to wait for a permit, in seconds."""
         return (self._live or self._start()).agent.permit_s
 
-    def with_permit(self, claim: Claim, *, granted: bool) -> Ticket:
+    def with_permit(self, claim: Claim, *, granted: bool) -> Admission:
         """Leave for the call that asked for it.
 
         Raises:
@@ -151,7 +151,7 @@ class Core(Desk):
         _, thread, watch = self._live or self._start()
         view = self.view
         if granted and holds_permit(view.record, claim.owner):
-            return Ticket(view.record.epoch, claim.owner)
+            return Admission(view.record.epoch, claim.owner)
         # Where one was granted all the same, the others' verdict fell before this call was made.
         claim.drop()
         blocked = view.refusal()
@@ -178,17 +178,17 @@ class Core(Desk):
 
     # -- outcomes -------------------------------------------------------------------------------------------------
 
-    def succeed(self, ticket: Ticket, model: str, began_s: float) -> None:
+    def succeed(self, admission: Admission, model: str, began_s: float) -> None:
         """Report a call that ended well: nearly all do, so nothing is done here that can wait."""
-        if ticket is self.view.quiet_ticket:
-            self.results.append((SUCCESS, ticket, began_s, monotonic(), model))
+        if admission is self.view.noop_success:
+            self.results.append((SUCCESS, admission, began_s, monotonic(), model))
         else:
-            self.end(ticket, SUCCESS, model, began_s)
+            self.end(admission, SUCCESS, model, began_s)
 
-    def end(self, ticket: Ticket, signal: Signal, model: str = "", began_s: float = 0.0) -> None:
+    def end(self, admission: Admission, signal: Signal, model: str = "", began_s: float = 0.0) -> None:
         """:meth:`finish` for a caller, who has nothing to do with our mistakes."""
         try:
-            self.finish(ticket, signal, model, began_s)
+            self.finish(admission, signal, model, began_s)
         except Exception as error:
             if not self.mistakes.took(error):
                 raise
@@ -203,24 +203,24 @@ class Core(Desk):
                     raise
         return NEUTRAL
 
-    def finish(self, ticket: Ticket, signal: Signal, model: str = "", began_s: float = 0.0) -> None:
+    def finish(self, admission: Admission, signal: Signal, model: str = "", began_s: float = 0.0) -> None:
         """Report the end of a call; never waits.
 
         Args:
-            ticket: The call's.
+            admission: The call's.
             signal: What it said.
             model: The one that was called, if it was named.
             began_s: When it began, on the monotonic clock; 0 if nobody knows.
         """
         agent, thread, _ = self._live or self._start()
-        self.results.append((signal, ticket, began_s, monotonic(), model))
+        self.results.append((signal, admission, began_s, monotonic(), model))
         if signal.effect is Effect.RATE_LIMIT:
             thread.call(partial(agent.limit, signal))
-        if ticket.permit:
+        if admission.permit:
             # After the limit, so that nobody takes the permit for a call that would meet it too.
             took_s = monotonic() - began_s if began_s else 0.0
-            thread.call(partial(agent.release, ticket.permit, signal, model, took_s))
-        is_urgent = signal.effect is Effect.FAILURE or signal.about is not About.ACCOUNT
+            thread.call(partial(agent.release, admission.permit, signal, model, took_s))
+        is_urgent = signal.effect is Effect.FAILURE or signal.about is not SignalScope.ACCOUNT
         # A success ends a run of failures: the sooner it is known, the fewer false alarms.
         if is_urgent or not self.view.is_quiet:
             thread.call(agent.wake)

@@ -19,13 +19,13 @@ from openrouter_guard.rules.signals import SUCCESS, Signal
 from openrouter_guard.settings import Settings
 
 from . import grants
-from .classification.classify import clock_s, of_answer, of_exception
+from .classification.classify import classify_answer, classify_exception, clock_s
 from .classification.response_inspector import of_told
 from .core import FIRST_VIEW_S, Claim, Core
 from .guard_state import GuardState
 from .threads import fork_hooks
 from .threads.loop_thread import ended, has_asyncio, waited
-from .view import Ticket
+from .view import Admission
 
 __all__ = ["AsyncCall", "AsyncGuard", "Call", "Guard", "SyncCall"]
 
@@ -38,18 +38,18 @@ _NO_ASYNCIO = (
     "an AsyncGuard needs a running asyncio event loop, and there is none here (is this trio?): call a Guard in a "
     "thread, as with trio.to_thread.run_sync(), or run under asyncio, as with anyio.run(main, backend='asyncio')"
 )
-_UNKNOWN = Ticket(0, "")
+_UNKNOWN = Admission(0, "")
 
 
 class Call:
     """One call: what both forms of it share. A guard fills it in, for an ``__init__`` would cost the caller more."""
 
-    __slots__ = ("__weakref__", "_began_s", "_claim", "_core", "_model", "_signal", "_ticket")
+    __slots__ = ("__weakref__", "_admission", "_began_s", "_claim", "_core", "_model", "_signal")
     _claim: Claim
     _core: Core
     _model: str | None
     _signal: Signal
-    _ticket: Ticket
+    _admission: Admission
     _began_s: float
 
     def answered(self, status_code: int, *, body: object = None, headers: Mapping[str, str] | None = None) -> None:
@@ -61,9 +61,9 @@ class Call:
             headers: For the time that a rate limit asks to wait.
         """
         whole = partial(of_told, status_code, body=body, headers=headers, now_s=self.now_s)
-        self._signal = self._core.said(whole, partial(of_answer, status_code))
+        self._signal = self._core.said(whole, partial(classify_answer, status_code))
         # Not the one that a success is noted under without more ado.
-        self._ticket = Ticket(*self._ticket)
+        self._admission = Admission(*self._admission)
 
     def end(self, says: Callable[[], Signal]) -> None:
         """Report what the call came to, where no block's end does; see :mod:`.exchange`.
@@ -72,7 +72,7 @@ class Call:
             says: Tells it. A mistake in there, as any of ours, is kept from the caller.
         """
         try:
-            self._core.end(self._ticket, self._core.said(says), self._model or "", self._began_s)
+            self._core.end(self._admission, self._core.said(says), self._model or "", self._began_s)
         finally:
             self._give_back()
 
@@ -85,14 +85,14 @@ class Call:
         if error is None:
             self.end(lambda: getattr(self, "_signal", SUCCESS))
         else:
-            self.end(partial(of_exception, error, now_s=self.now_s))
+            self.end(partial(classify_exception, error, now_s=self.now_s))
 
     def _goes_all_the_same(self, error: BaseException) -> bool:
         """Whether the call is let go though entering failed, for by a mistake of ours it did. A permit goes back."""
         self._give_back()
         if not self._core.mistakes.took(error):
             return False
-        self._ticket, self._began_s = _UNKNOWN, monotonic()
+        self._admission, self._began_s = _UNKNOWN, monotonic()
         return True
 
     def _give_back(self) -> None:
@@ -108,7 +108,7 @@ class SyncCall(Call):
     def __enter__(self) -> Self:
         try:
             core = self._core
-            self._ticket = core.view.free_ticket or self._admitted()
+            self._admission = core.view.free_admission or self._admitted()
             self._began_s = began_s = monotonic()
             core.begun.append(began_s)
             return self  # noqa: TRY300  up to its last line
@@ -122,22 +122,22 @@ class SyncCall(Call):
     ) -> None:
         try:
             core = self._core
-            ticket = self._ticket
-            if ticket is core.view.quiet_ticket and error is None:
-                core.results.append((SUCCESS, ticket, self._began_s, monotonic(), self._model))
+            admission = self._admission
+            if admission is core.view.noop_success and error is None:
+                core.results.append((SUCCESS, admission, self._began_s, monotonic(), self._model))
             else:
                 self._end(error)
         except BaseException:
             self._give_back()
             raise
 
-    def _admitted(self) -> Ticket:
+    def _admitted(self) -> Admission:
         core = self._core
         if core.is_fresh:
             waited(core.first_view(), FIRST_VIEW_S[1])
         return core.admit(self._model or "") or self._permitted()
 
-    def _permitted(self) -> Ticket:
+    def _permitted(self) -> Admission:
         self._claim = claim = self._core.claim(self)
         asked = self._core.ask(claim)
         granted = waited(asked, self._core.permit_s) and asked.result()
@@ -150,7 +150,7 @@ class AsyncCall(Call):
     async def __aenter__(self) -> Self:
         try:
             core = self._core
-            self._ticket = core.view.free_ticket or await self._admitted()
+            self._admission = core.view.free_admission or await self._admitted()
             self._began_s = began_s = monotonic()
             core.begun.append(began_s)
             return self  # noqa: TRY300  up to its last line
@@ -164,23 +164,23 @@ class AsyncCall(Call):
     ) -> None:
         try:
             core = self._core
-            ticket = self._ticket
-            if ticket is core.view.quiet_ticket and error is None:
-                core.results.append((SUCCESS, ticket, self._began_s, monotonic(), self._model))
+            admission = self._admission
+            if admission is core.view.noop_success and error is None:
+                core.results.append((SUCCESS, admission, self._began_s, monotonic(), self._model))
             else:
                 self._end(error)
         except BaseException:
             self._give_back()
             raise
 
-    async def _admitted(self) -> Ticket:
+    async def _admitted(self) -> Admission:
         _require_asyncio()
         core = self._core
         if core.is_fresh:
             await ended(core.first_view(), FIRST_VIEW_S[1])
         return core.admit(self._model or "") or await self._permitted()
 
-    async def _permitted(self) -> Ticket:
+    async def _permitted(self) -> Admission:
         self._claim = claim = self._core.claim(self)
         asked = self._core.ask(claim)
         granted = await ended(asked, self._core.permit_s, cancel=False) and asked.result()
@@ -280,8 +280,8 @@ class Guard(_Guard):
 
         @wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            ticket = core.view.free_ticket
-            if ticket is None:
+            admission = core.view.free_admission
+            if admission is None:
                 with self.call():
                     return function(*args, **kwargs)
             # The same once more without an object for the call, which would cost as much again.
@@ -290,9 +290,13 @@ class Guard(_Guard):
             try:
                 answer = function(*args, **kwargs)
             except BaseException as error:
-                core.end(ticket, core.said(partial(of_exception, error, now_s=clock_s(core.view))), began_s=began_s)
+                core.end(
+                    admission,
+                    core.said(partial(classify_exception, error, now_s=clock_s(core.view))),
+                    began_s=began_s,
+                )
                 raise
-            core.succeed(ticket, "", began_s)
+            core.succeed(admission, "", began_s)
             return answer
 
         return guarded
@@ -359,8 +363,8 @@ class AsyncGuard(_Guard):
 
         @wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            ticket = core.view.free_ticket
-            if ticket is None:
+            admission = core.view.free_admission
+            if admission is None:
                 async with self.call():
                     return await function(*args, **kwargs)
             # As above: an object for each call would cost as much again.
@@ -369,9 +373,13 @@ class AsyncGuard(_Guard):
             try:
                 answer = await function(*args, **kwargs)
             except BaseException as error:
-                core.end(ticket, core.said(partial(of_exception, error, now_s=clock_s(core.view))), began_s=began_s)
+                core.end(
+                    admission,
+                    core.said(partial(classify_exception, error, now_s=clock_s(core.view))),
+                    began_s=began_s,
+                )
                 raise
-            core.succeed(ticket, "", began_s)
+            core.succeed(admission, "", began_s)
             return answer
 
         return guarded

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from openrouter_guard.rules.breaker import HalfOpen, Open, Phase
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.breaker import BreakerState, HalfOpen, Open
+from openrouter_guard.rules.shared_state import SharedState
 
 from .view import View
 
@@ -24,7 +24,7 @@ class GuardState:
         epoch: Number of the current state.
     """
 
-    phase: Phase
+    phase: BreakerState
     reason: str
     retry_after_s: float
     failures: int
@@ -43,7 +43,7 @@ def state_of(view: View) -> GuardState:
     )
 
 
-def reason_of(record: Record) -> str:
+def reason_of(record: SharedState) -> str:
     """What opened the breaker; empty while it is closed."""
     match record.breaker:
         case Open(reason=reason) | HalfOpen(reason=reason):

@@ -6,7 +6,7 @@ import os
 import socket
 
 from openrouter_guard.rules.parsing import text_of
-from openrouter_guard.rules.redaction import without_keys
+from openrouter_guard.rules.redaction import redact
 
 __all__ = ["default_worker_id", "worker_name"]
 
@@ -16,7 +16,7 @@ NAME_MOST = 200
 
 def worker_name(given: str) -> str:
     """What a worker is called wherever that is shown: as it says, without secrets, or by its process."""
-    return without_keys(text_of(given))[:NAME_MOST] or default_worker_id()
+    return redact(text_of(given))[:NAME_MOST] or default_worker_id()
 
 
 def default_worker_id() -> str:

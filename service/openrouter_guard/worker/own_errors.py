@@ -11,7 +11,7 @@ from types import CodeType, TracebackType
 
 from openrouter_guard.errors import CallNotPermitted, ConfigurationError
 
-__all__ = ["Mistakes"]
+__all__ = ["OwnErrors"]
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ _OURS = __name__.partition(".")[0]
 _FOR_THE_CALLER = (CallNotPermitted, ConfigurationError)
 
 
-class Mistakes:
+class OwnErrors:
     """Those of one guard."""
 
     def __init__(self) -> None:

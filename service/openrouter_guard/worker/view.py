@@ -9,18 +9,18 @@ from typing import NamedTuple, TypeAlias
 
 from openrouter_guard.rules import admission
 from openrouter_guard.rules.admission import block_s
-from openrouter_guard.rules.breaker import Closed, Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Closed, Policy
 from openrouter_guard.rules.limits import is_look_due
 from openrouter_guard.rules.models import Models, are_any_back, back_since_s, cooling, cooling_s
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.ramp import Ramp
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import OpenRouterState, Signal
 
-__all__ = ["Desk", "Ended", "Refused", "Ticket", "View", "monotonic_offset"]
+__all__ = ["Mailbox", "Ended", "Refused", "Admission", "View", "monotonic_offset"]
 
 
-class Ticket(NamedTuple):
+class Admission(NamedTuple):
     """Leave to make one call: the epoch in which it began, and the permit it holds (empty: none was needed)."""
 
     epoch: int
@@ -37,39 +37,41 @@ class View:
         policy: The settings of the rules.
         models: Single models with a state of their own.
         is_known: Whether it is what to go by: not before the background has looked at the state, or given up.
-        ticket: Leave for a call that needs no permit.
-        free_ticket: The same, where calls may go without a look at the clock; else None.
-        quiet_ticket: The same, where a success would change nothing, for there is nothing to end; else None.
+        admission: Leave for a call that needs no permit.
+        free_admission: The same, where calls may go without a look at the clock; else None.
+        noop_success: The same, where a success would change nothing, for there is nothing to end; else None.
     """
 
-    record: Record
+    record: SharedState
     offset_s: float
     policy: Policy = Policy()
     models: Models = field(default_factory=dict)
     is_known: bool = True
-    ticket: Ticket = field(init=False)
-    free_ticket: Ticket | None = field(init=False)
-    quiet_ticket: Ticket | None = field(init=False)
+    admission: Admission = field(init=False)
+    free_admission: Admission | None = field(init=False)
+    noop_success: Admission | None = field(init=False)
 
     def __post_init__(self) -> None:
         limited = self.record.upstream.limited_until_s > self.now_s
         held_back = limited or self.ramp or self._waits_for_models
         is_closed = isinstance(self.record.breaker, Closed) and self.record.override is None
-        ticket = Ticket(self.record.epoch, "")
-        object.__setattr__(self, "ticket", ticket)
-        object.__setattr__(self, "free_ticket", ticket if self.is_known and is_closed and not held_back else None)
-        object.__setattr__(self, "quiet_ticket", ticket if self.is_known and is_quiet(self.record) else None)
+        admission = Admission(self.record.epoch, "")
+        object.__setattr__(self, "admission", admission)
+        object.__setattr__(
+            self, "free_admission", admission if self.is_known and is_closed and not held_back else None
+        )
+        object.__setattr__(self, "noop_success", admission if self.is_known and is_quiet(self.record) else None)
 
     @property
     def is_quiet(self) -> bool:
-        return self.quiet_ticket is not None
+        return self.noop_success is not None
 
     @property
     def now_s(self) -> float:
         return time.monotonic() + self.offset_s
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> BreakerState:
         return self.record.phase(self.now_s)
 
     def block_s(self) -> tuple[float, str] | None:
@@ -79,12 +81,12 @@ class View:
     def is_look_due(self) -> bool:
         """Whether one call of the fleet may try if a long rate limit still stands."""
         now_s = self.now_s
-        return is_look_due(self.record, now_s) and self.record.phase(now_s) is not Phase.OPEN
+        return is_look_due(self.record, now_s) and self.record.phase(now_s) is not BreakerState.OPEN
 
     @property
     def needs_permit(self) -> bool:
         """Whether a call that is not refused may go only under one of the fleet's permits."""
-        return self.phase is not Phase.CLOSED or self.is_look_due
+        return self.phase is not BreakerState.CLOSED or self.is_look_due
 
     def refusal(self, model: str = "") -> tuple[float, str] | None:
         """How long a call to *model* must wait and why; None if it may go, half-open with a permit.
@@ -120,10 +122,10 @@ class View:
         return admission.ramp(self.record, now_s=self.now_s, policy=self.policy)
 
 
-Ended: TypeAlias = tuple[Signal, Ticket, float, float, str | None]
+Ended: TypeAlias = tuple[Signal, Admission, float, float, str | None]
 """A call that ended: what it said, its ticket, when it began (0: nobody knows) and ended by this process' monotonic
 clock, and its model. A plain tuple, for the caller makes it."""
-_NOTHING = View(Record(), 0.0, is_known=False)
+_NOTHING = View(SharedState(), 0.0, is_known=False)
 
 
 @dataclass(slots=True)
@@ -133,7 +135,7 @@ class Refused:
     number: int = 0
 
 
-class Desk:
+class Mailbox:
     """What the callers and the background share: most calls need no more than a look at it and a note on it.
 
     The background keeps what was noted on it, and not the desk: so the desk goes with the last who could come to it.
@@ -171,7 +173,7 @@ class Desk:
         self.view = _NOTHING
 
 
-def is_quiet(record: Record) -> bool:
+def is_quiet(record: SharedState) -> bool:
     """Whether a success would end nothing: no failures in a row, no probation or hold, no status that is not good."""
     breaker = record.breaker
     if record.override is not None:

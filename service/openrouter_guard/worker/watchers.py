@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 
 from .grants import NOTHING, Leave
 from .lane import Lane
@@ -68,7 +68,7 @@ class Watch:
         view: Callable[[], View],
         lane: Lane,
         door: Door,
-        phase: Phase,
+        phase: BreakerState,
         on_phase: Callable[[View], None],
     ) -> None:
         self._view = view
@@ -170,7 +170,7 @@ class Watch:
     def _blocked_s(self) -> float:
         view = self._view()
         blocked = view.block_s()
-        if view.is_look_due or (blocked is None and view.phase is not Phase.CLOSED):
+        if view.is_look_due or (blocked is None and view.phase is not BreakerState.CLOSED):
             return self._not_before_s - time.monotonic()
         if blocked is None:
             return 0.0

@@ -11,12 +11,12 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Turns"]
+__all__ = ["ConcurrencyLimit"]
 
 AT_A_TIME = 4
 
 
-class Turns:
+class ConcurrencyLimit:
     """ASGI layer around *app*; requests for the *quick* paths go through at once."""
 
     def __init__(self, app: ASGIApp, quick: Collection[str]) -> None:

@@ -23,7 +23,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .auth import OPEN_PATHS
-from .connection_limits import Crowd
+from .connection_limits import ConnectionLimits
 from .middleware import SECURITY_HEADERS, UNLESS_SET
 
 __all__ = ["BODY_MAX_BYTES", "HEADERS_MAX", "HEAD_MAX_BYTES", "Connection"]
@@ -103,12 +103,12 @@ class Connection(HttpToolsProtocol):
         held_bytes: What the request takes that is not answered yet.
     """
 
-    server_state: Crowd
+    server_state: ConnectionLimits
 
     def __init__(
         self,
         config: Config,
-        server_state: Crowd,
+        server_state: ConnectionLimits,
         app_state: dict[str, Any],
         _loop: AbstractEventLoop | None = None,
     ) -> None:

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["CONNECTIONS_MAX", "HELD_MAX_BYTES", "Crowd"]
+__all__ = ["CONNECTIONS_MAX", "HELD_MAX_BYTES", "ConnectionLimits"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ STUCK_MAX = 64
 SAY_AGAIN_S = 60.0
 
 
-class Crowd(ServerState):
+class ConnectionLimits(ServerState):
     """The connections, by what they do.
 
     Attributes:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openrouter_guard.api.telemetry.registry import Telemetry
 
-__all__ = ["SECURITY_HEADERS", "UNLESS_SET", "Observed", "is_head", "waited"]
+__all__ = ["SECURITY_HEADERS", "UNLESS_SET", "ResponseMiddleware", "is_head", "waited"]
 
 SECURITY_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -38,7 +38,7 @@ def waited(scope: Scope, seconds: float) -> None:
     scope[_WAITED_S] = seconds
 
 
-class Observed:
+class ResponseMiddleware:
     """ASGI middleware; around Starlette's own class for them, an answer would take twice as long."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:

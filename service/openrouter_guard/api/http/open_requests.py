@@ -10,7 +10,7 @@ from starlette.types import Receive
 
 from openrouter_guard.background import cancelled
 
-__all__ = ["Seats", "TooManyClients", "disconnected"]
+__all__ = ["OpenRequests", "TooManyClients", "disconnected"]
 
 LONGEST_S = 60.0
 """Nothing waits for longer in one piece."""
@@ -20,7 +20,7 @@ class TooManyClients(Exception):
     """As many requests stay open as may, or the end has come."""
 
 
-class Seats:
+class OpenRequests:
     """How many there are, over all scopes of this process.
 
     Args:

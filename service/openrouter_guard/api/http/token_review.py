@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from openrouter_guard.errors import OpenRouterGuardError
-from openrouter_guard.log_once import Edge
+from openrouter_guard.log_once import LogOnce
 from openrouter_guard.rules.parsing import json_of
 from openrouter_guard.tokens import Reporters
 
@@ -53,7 +53,7 @@ class Reviews:
         self._namespaces: Mapping[str, Set[str]] = dict(reporters.namespaces)
         self._server = reporters.server
         self._known: OrderedDict[bytes, tuple[Set[str] | None, float]] = OrderedDict()
-        self._asking = Edge("The API server does not say whose tokens are sent", "The API server says it again")
+        self._asking = LogOnce("The API server does not say whose tokens are sent", "The API server says it again")
         # One after the other: whoever sends many makes the API server no trouble.
         self._turn = asyncio.Lock()
 

@@ -8,11 +8,11 @@ from typing import TypeAlias, TypeVar
 
 from openrouter_guard.api.scope.service import Service
 from openrouter_guard.errors import StoreError
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.store import Store
-from openrouter_guard.store.ledger import About
+from openrouter_guard.store.ledger import Presence
 
-from .view_model import DAYS, Beside, Board, days_of, headline, segments_of
+from .view_model import DAYS, Beside, PageModel, days_of, headline, segments_of
 
 __all__ = ["beside", "load_page"]
 
@@ -22,14 +22,14 @@ _T = TypeVar("_T")
 _Read: TypeAlias = tuple[
     list[dict[str, str]] | None,
     dict[str, dict[str, str]] | None,
-    dict[str, dict[Phase, float]] | None,
-    dict[str, About] | None,
-    dict[str, About] | None,
+    dict[str, dict[BreakerState, float]] | None,
+    dict[str, Presence] | None,
+    dict[str, Presence] | None,
 ]
 """Transitions, counters by day, time in state by day, workers and what is paused."""
 
 
-async def load_page(service: Service) -> Board:
+async def load_page(service: Service) -> PageModel:
     """Everything on the page. What Redis does not give is None, and the page says so."""
     status = await service.status(force=False)
     now_s = service.now_s
@@ -38,7 +38,7 @@ async def load_page(service: Service) -> Board:
         "page", service.version, lambda: _read(service.store, now_s)
     )
     state = status.circuit_breaker.state
-    return Board(
+    return PageModel(
         status=status,
         now_s=now_s,
         headline=headline(status),

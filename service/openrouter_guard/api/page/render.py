@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from openrouter_guard.version import package_version
 
-from .view_model import Beside, Board, Tone, duration
+from .view_model import Beside, PageModel, Tone, duration
 
 __all__ = ["FILES", "File", "document_file", "render", "render_docs", "render_error"]
 
@@ -60,9 +60,9 @@ _environment = Environment(
 _environment.filters["duration"] = duration
 
 
-def render(board: Board, scopes: Sequence[Beside]) -> str:
+def render(view: PageModel, scopes: Sequence[Beside]) -> str:
     """The page of one scope, which leads to those beside it."""
-    return _environment.get_template("page.html").render(board=board, scopes=scopes, version=package_version())
+    return _environment.get_template("page.html").render(view=view, scopes=scopes, version=package_version())
 
 
 def render_error(title: str, detail: str, scopes: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from openrouter_guard.api.schemas.status import StatusAnswer
 from openrouter_guard.api.stats.figures import COUNTER_MOST, WINDOWS, availability
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.latency import of_counters
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.parsing import whole
@@ -23,7 +23,7 @@ __all__ = [
     "DAYS",
     "Availability",
     "Beside",
-    "Board",
+    "PageModel",
     "Day",
     "Headline",
     "Segment",
@@ -97,13 +97,13 @@ class Day:
     date: str
     calls: int
     failed: int
-    in_state: Mapping[Phase, float]
+    in_state: Mapping[BreakerState, float]
     percentiles_ms: tuple[int | None, int | None, int | None]
 
     @property
     def open_s(self) -> float | None:
         """How long calls were refused, seconds; None where that was not kept."""
-        return self.in_state.get(Phase.OPEN, 0.0) if self.in_state else None
+        return self.in_state.get(BreakerState.OPEN, 0.0) if self.in_state else None
 
     @property
     def error_rate(self) -> float | None:
@@ -143,7 +143,7 @@ class Beside:
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
+class PageModel:
     """Everything on the page; a None is what could not be read."""
 
     status: StatusAnswer
@@ -177,7 +177,7 @@ _FORCED = {
     OverrideKind.FORCED_CLOSED: (Tone.WARN, "Calls go, because a person says so"),
     OverrideKind.DISABLED: (Tone.WARN, "The breaker is switched off by a person"),
 }
-_PHASES = {Phase.OPEN: Tone.BAD, Phase.HALF_OPEN: Tone.WARN, Phase.CLOSED: Tone.GOOD}
+_PHASES = {BreakerState.OPEN: Tone.BAD, BreakerState.HALF_OPEN: Tone.WARN, BreakerState.CLOSED: Tone.GOOD}
 
 
 def headline(status: StatusAnswer) -> Headline:
@@ -190,9 +190,9 @@ def headline(status: StatusAnswer) -> Headline:
     match breaker.state:
         case None:
             return Headline(Tone.UNKNOWN, "Nothing is known yet", status.message)
-        case Phase.OPEN:
+        case BreakerState.OPEN:
             return Headline(Tone.BAD, f"Calls are paused: {cause}", status.message)
-        case Phase.HALF_OPEN:
+        case BreakerState.HALF_OPEN:
             return Headline(Tone.WARN, "Trial calls decide whether OpenRouter is back", status.message)
     if status.rate_limit_reset:
         return Headline(Tone.WARN, "Calls wait: OpenRouter limits the rate", status.message)
@@ -237,7 +237,7 @@ def _segment(state: str, from_s: float, to_s: float, begin_s: float, span_s: flo
 
 def days_of(
     metrics: Mapping[str, Mapping[str, Any]],
-    times: Mapping[str, Mapping[Phase, float]],
+    times: Mapping[str, Mapping[BreakerState, float]],
     now_s: float,
     days: int = DAYS,
 ) -> list[Day]:
@@ -253,7 +253,7 @@ def days_of(
     return [_day(date, metrics.get(date, {}), times.get(date, {})) for date in dates]
 
 
-def _day(date: str, counters: Mapping[str, Any], times: Mapping[Phase, float]) -> Day:
+def _day(date: str, counters: Mapping[str, Any], times: Mapping[BreakerState, float]) -> Day:
     calls, failed = (whole(counters.get(name), COUNTER_MOST) for name in ("total_calls", "failed_calls"))
     latency = of_counters(counters)
     p50, p95, p99 = (_ms(latency.percentile_s(percent)) for percent in (50, 95, 99))

@@ -12,7 +12,7 @@ from openrouter_guard.api.http.problems import documented
 from openrouter_guard.api.schemas.activity import HistoryAnswer, ModelsAnswer, PausedAnswer, WorkersAnswer
 from openrouter_guard.api.status import activity
 from openrouter_guard.store import Store
-from openrouter_guard.store.ledger import About
+from openrouter_guard.store.ledger import Presence
 
 from .common import PREFIX, Route, Scope, of_scope, read
 
@@ -65,7 +65,7 @@ async def workers(request: Request, limit: Limit = 100, scope: Scope = None) -> 
     return json_answer(request, answer.model_dump_json(), Age=0, X_Cache=cached)
 
 
-async def _reporters(store: Store, now_s: float) -> tuple[dict[str, About], list[About]]:
+async def _reporters(store: Store, now_s: float) -> tuple[dict[str, Presence], list[Presence]]:
     return await store.workers(WORKERS_READ), await store.worker_errors(ERRORS_READ, now_s=now_s)
 
 

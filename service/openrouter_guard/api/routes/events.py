@@ -12,7 +12,7 @@ from starlette.types import Scope as ASGIScope
 from openrouter_guard.api.http.middleware import is_head
 from openrouter_guard.api.http.open_requests import TooManyClients
 from openrouter_guard.api.http.problems import documented, problem
-from openrouter_guard.api.scope.event_stream import MEDIA_TYPE, Client, Events, deliver
+from openrouter_guard.api.scope.event_stream import MEDIA_TYPE, Client, EventStream, deliver
 
 from .common import FULL, PREFIX, Lenient, Scope, of_scope
 
@@ -33,7 +33,7 @@ _EXAMPLE = (
 class _Stream(Response):
     media_type = MEDIA_TYPE
 
-    def __init__(self, events: Events, client: Client) -> None:
+    def __init__(self, events: EventStream, client: Client) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events

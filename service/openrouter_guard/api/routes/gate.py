@@ -107,8 +107,8 @@ async def _hold(request: Request, service: Service, model: str, wait_s: float) -
         return (verdict.retry_after_s or math.inf) if is_same else 0.0
 
     if goes_on():
-        with service.seats.one():
-            await service.seats.wait(goes_on, service.cache.news, request.receive, wait_s)
+        with service.open_requests.one():
+            await service.open_requests.wait(goes_on, service.cache.news, request.receive, wait_s)
     waited(request.scope, time.monotonic() - began_s)
 
 

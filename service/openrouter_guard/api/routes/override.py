@@ -13,7 +13,7 @@ from openrouter_guard.api.http.problems import documented
 from openrouter_guard.api.schemas.writes import OverrideAnswered, OverrideBody, Words
 from openrouter_guard.api.scope.service import Service
 from openrouter_guard.rules.override import Override
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.transitions import overridden, released
 
 from .common import PREFIX, Scope, of_scope
@@ -37,7 +37,7 @@ async def override(request: Request, body: OverrideBody, scope: Scope = None) ->
     service = of_scope(request, scope)
     decided = Override(body.kind, body.who, body.why, _end_s(body, service.now_s))
 
-    def decide(record: Record | None, now_s: float) -> Record:
+    def decide(record: SharedState | None, now_s: float) -> SharedState:
         return overridden(service.cache.base(record, now_s), decided, now_s)
 
     await service.cache.change(decide)

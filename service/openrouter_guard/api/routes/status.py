@@ -9,9 +9,8 @@ from fastapi.responses import Response
 
 from openrouter_guard.api.http.conditional import KEPT, XCache, json_answer, without
 from openrouter_guard.api.http.problems import documented
-from openrouter_guard.api.schemas.status import MetricsAnswer, StatusAnswer
+from openrouter_guard.api.schemas.status import MetricsAnswer, Source, StatusAnswer
 from openrouter_guard.api.stats.figures import news
-from openrouter_guard.api.schemas.status import Source
 from openrouter_guard.api.status.gate import whole_s
 from openrouter_guard.rules.time_in_state import KEPT_DAYS
 

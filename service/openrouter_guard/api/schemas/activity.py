@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic takes no other one before Python 3.12
 
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.shared_state import Transition
 
@@ -56,8 +56,8 @@ class TransitionAnswer(BaseModel):
     model_config = shown(**_OPENED)
 
     epoch: int = Field(description="Number of the transition, which never repeats")
-    before: Phase = Field(alias="from")
-    after: Phase = Field(alias="to")
+    before: BreakerState = Field(alias="from")
+    after: BreakerState = Field(alias="to")
     reason: str = Field(description="The reason, such as the error type that opened it, or the kind of an override")
     by: str = Field(description="Author: a worker, a health service, or a person")
     at: Moment | None

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict  # pydantic takes no other one before Python 3.12
 
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.signals import OpenRouterState
 
@@ -34,7 +34,6 @@ UNKNOWN: Literal["unknown"] = "unknown"
 Status: TypeAlias = OpenRouterState | Literal["unknown"]
 # Text and not datetime: pydantic writes "Z" for UTC, which older clients of this API cannot read.
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-
 
 
 class Source(StrEnum):
@@ -111,7 +110,7 @@ class BreakerAnswer(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    state: Phase | None = Field(description="null if the shared state was never read")
+    state: BreakerState | None = Field(description="null if the shared state was never read")
     reason: str | None = Field(description="Why it opened; null while closed")
     opened_at: Moment | None = Field(description="Start of the outage")
     retry_at: Moment | None = Field(description="Time from which trial calls may go; null unless open")

@@ -25,7 +25,7 @@ from openrouter_guard.rules.error_codes import status_of
 from openrouter_guard.rules.models import clean
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.parsing import line_of, number, text_of
-from openrouter_guard.rules.redaction import without_keys
+from openrouter_guard.rules.redaction import redact
 from openrouter_guard.rules.signals import MAX_WAIT_S, ErrorType
 from openrouter_guard.worker.classification.evidence import headers_in
 
@@ -195,8 +195,8 @@ class ReportBody(BaseModel):
     )
 
     worker_id: Name = Field(description="The same in every report of one worker, and unique to it")
-    version: Annotated[str, BeforeValidator(lambda value: line_of(without_keys(text_of(value)), VERSION_MOST))] = (
-        Field(default="", description="Version of the worker, for the list of workers")
+    version: Annotated[str, BeforeValidator(lambda value: line_of(redact(text_of(value)), VERSION_MOST))] = Field(
+        default="", description="Version of the worker, for the list of workers"
     )
     sequence: int | None = Field(
         default=None,

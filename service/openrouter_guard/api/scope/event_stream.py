@@ -16,13 +16,13 @@ from contextlib import suppress
 from starlette.types import Receive, Send
 
 from openrouter_guard.api.http.conditional import without
-from openrouter_guard.api.http.open_requests import Seats, disconnected
+from openrouter_guard.api.http.open_requests import OpenRequests, disconnected
 from openrouter_guard.api.schemas.activity import TransitionAnswer
 from openrouter_guard.background import cancelled
-from openrouter_guard.replica import View
-from openrouter_guard.rules.shared_state import Record, Transition
+from openrouter_guard.replica import Snapshot
+from openrouter_guard.rules.shared_state import SharedState, Transition
 
-__all__ = ["MEDIA_TYPE", "Client", "Events", "deliver"]
+__all__ = ["MEDIA_TYPE", "Client", "EventStream", "deliver"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Client:
         return frames
 
 
-class Events:
+class EventStream:
     """The clients of one scope.
 
     Args:
@@ -90,14 +90,14 @@ class Events:
     def __init__(
         self,
         news: Callable[[], Awaitable[None]],
-        view: Callable[[], View],
-        status: Callable[[View], str],
-        seats: Seats,
+        view: Callable[[], Snapshot],
+        status: Callable[[Snapshot], str],
+        open_requests: OpenRequests,
     ) -> None:
         self._news = news
         self._view = view
         self._status = status
-        self._seats = seats
+        self._open_requests = open_requests
         self._clients: set[Client] = set()
         self._told = ""
         self._told_epoch: int | None = None
@@ -115,7 +115,7 @@ class Events:
 
     def tell(self) -> None:
         view = self._view()
-        record, body = view.record or Record(), self._status(view)
+        record, body = view.record or SharedState(), self._status(view)
         changes = self._changes(view)
         stable = without(body, "age_seconds")
         if stable == self._told and not changes:
@@ -132,18 +132,18 @@ class Events:
             TooManyClients: If as many listen as may, or the end has come.
         """
         view = self._view()
-        record, body = view.record or Record(), self._status(view)
+        record, body = view.record or SharedState(), self._status(view)
         if self._told_epoch is None:
             self._changes(view)
         if not self._told:
             self._told = without(body, "age_seconds")
         missed = _later(record, seen_epoch) if seen_epoch is not None else ()
-        self._seats.take()
+        self._open_requests.take()
         client = Client([RETRY, *map(_of_transition, missed), _frame("state", record.epoch, body)])
         self._clients.add(client)
         return client
 
-    def _changes(self, view: View) -> tuple[Transition, ...]:
+    def _changes(self, view: Snapshot) -> tuple[Transition, ...]:
         """What happened since it was asked for last; of what was before the first time, nothing is news."""
         record, told = view.record, self._told_epoch
         if record is None:
@@ -155,11 +155,11 @@ class Events:
 
     def leave(self, client: Client) -> None:
         self._clients.discard(client)
-        self._seats.leave()
+        self._open_requests.leave()
 
     def close(self) -> None:
         """End every stream, and take no more."""
-        self._seats.close()
+        self._open_requests.close()
         for client in self._clients:
             client.end()
 
@@ -181,7 +181,7 @@ async def deliver(client: Client, receive: Receive, send: Send) -> None:
         await cancelled(gone)
 
 
-def _later(record: Record, epoch: int) -> tuple[Transition, ...]:
+def _later(record: SharedState, epoch: int) -> tuple[Transition, ...]:
     return tuple(change for change in record.transitions if change.epoch > epoch)
 
 

@@ -18,12 +18,12 @@ from pydantic import ValidationError
 from openrouter_guard.api.schemas.writes import SEQUENCE_MAX, PermitBody, ReportBody, ResultBody, Settled
 from openrouter_guard.api.status.gate import Gate, gate, ramp
 from openrouter_guard.errors import CallNotPermitted, StoreContended
-from openrouter_guard.replica import Cache, View
+from openrouter_guard.replica import Replica, Snapshot
 from openrouter_guard.rules import limits, trial_calls
 from openrouter_guard.rules.models import Notes
 from openrouter_guard.rules.parsing import json_of
-from openrouter_guard.rules.redaction import without_keys
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.redaction import redact
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import NEUTRAL, Effect, Signal
 from openrouter_guard.worker.reporting.batches import result_of
 
@@ -76,7 +76,7 @@ class _Name:
 class Permits:
     """Those of one scope."""
 
-    def __init__(self, cache: Cache, reports: Reports) -> None:
+    def __init__(self, cache: Replica, reports: Reports) -> None:
         self._cache = cache
         self._reports = reports
 
@@ -93,7 +93,7 @@ class Permits:
             return self._free(view)
         if not _is_trial(view, verdict):
             raise CallNotPermitted(verdict.retry_after_s, verdict.reason)
-        permit = _issued(without_keys(asks.worker_id), asks.model, self._epoch, view.now_s)
+        permit = _issued(redact(asks.worker_id), asks.model, self._epoch, view.now_s)
         if await self._permitted(permit.owner):
             return Granted(permit.permit, self._epoch)
         # What was read to find out may say that calls go again, or that they must wait for longer.
@@ -135,7 +135,7 @@ class Permits:
         signal = self._of_fleet(signal, model)
         is_held = False
 
-        def verdict(record: Record | None, now_s: float) -> Record | None:
+        def verdict(record: SharedState | None, now_s: float) -> SharedState | None:
             nonlocal is_held
             known = self._cache.base(record, now_s)
             is_held = trial_calls.holds_permit(known, name.owner)
@@ -169,15 +169,15 @@ class Permits:
         record = self._cache.view.record
         return record.epoch if record else 0
 
-    def _gate(self, view: View, model: str) -> Gate:
+    def _gate(self, view: Snapshot, model: str) -> Gate:
         return gate(view, self._cache.policy, model)
 
-    def _free(self, view: View) -> Granted:
-        record = view.record or Record()
+    def _free(self, view: Snapshot) -> Granted:
+        record = view.record or SharedState()
         return Granted(None, record.epoch, ramp(view, self._cache.policy))
 
 
-def _is_trial(view: View, verdict: Gate) -> bool:
+def _is_trial(view: Snapshot, verdict: Gate) -> bool:
     """Whether a permit is what is missing: half-open, or one call may look whether a long rate limit still stands."""
     if view.record is None:
         return False
@@ -210,6 +210,6 @@ def _checked(worker_id: Any, model: Any, epoch: int) -> tuple[str, str]:
         asks = PermitBody(worker_id=worker_id, model=model)
     except ValidationError:
         raise PermitGone from None
-    if not 0 <= epoch <= SEQUENCE_MAX or without_keys(worker_id) != worker_id:
+    if not 0 <= epoch <= SEQUENCE_MAX or redact(worker_id) != worker_id:
         raise PermitGone
     return asks.worker_id, asks.model

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from openrouter_guard.background import cancelled
 
-__all__ = ["KEEP_S", "Recent"]
+__all__ = ["KEEP_S", "ReadCache"]
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class _Read:
         return not self.task.done() or (not self.task.cancelled() and self.task.exception() is None)
 
 
-class Recent:
+class ReadCache:
     """The reads of one scope, by what was asked for."""
 
     def __init__(self) -> None:

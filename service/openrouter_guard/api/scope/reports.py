@@ -8,17 +8,17 @@ from contextlib import suppress
 
 from openrouter_guard.api.schemas.writes import ReportBody, ResultBody
 from openrouter_guard.errors import REFUSAL_HEADER, StoreError
-from openrouter_guard.replica import Cache
+from openrouter_guard.replica import Replica
 from openrouter_guard.rules import health_checks, shared_state, trial_calls
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.models import Models, Notes
-from openrouter_guard.rules.redaction import without_keys
-from openrouter_guard.rules.shared_state import Record
-from openrouter_guard.rules.signals import SUCCESS, Effect, Signal, of_error_type, of_status
+from openrouter_guard.rules.redaction import redact
+from openrouter_guard.rules.shared_state import SharedState
+from openrouter_guard.rules.signals import SUCCESS, Effect, Signal, classify_error_type, classify_status
 from openrouter_guard.rules.trial_reports import Told, reported
 from openrouter_guard.store import Store
-from openrouter_guard.worker.reporting.batches import Pending, result_of
+from openrouter_guard.worker.reporting.batches import ResultBatch, result_of
 
 __all__ = ["Reports", "pending_of", "signal_of"]
 
@@ -26,7 +26,7 @@ __all__ = ["Reports", "pending_of", "signal_of"]
 class Reports:
     """Takes reports for one scope."""
 
-    def __init__(self, cache: Cache, store: Store) -> None:
+    def __init__(self, cache: Replica, store: Store) -> None:
         self._cache = cache
         self._store = store
 
@@ -40,7 +40,7 @@ class Reports:
         """
         now_s, policy = self._cache.now_s, self._cache.policy
         signals = [signal_of(result, now_s) for result in report.results]
-        decide = _Decision(signals, policy, without_keys(report.worker_id), _reporter("i", report.worker_id))
+        decide = _Decision(signals, policy, redact(report.worker_id), _reporter("i", report.worker_id))
         if decide.is_needed:
             # First, for it may be done twice: a report that failed between the two comes again, and is repeated.
             await self._cache.change(decide)
@@ -52,22 +52,22 @@ class Reports:
             await self._recover(report, signals)
         with suppress(StoreError):
             about = {"version": report.version, "last_seen": iso(now_s)}
-            await self._store.heartbeat(without_keys(report.worker_id), about)
+            await self._store.heartbeat(redact(report.worker_id), about)
         return verdict
 
     async def _recover(self, report: ReportBody, signals: Sequence[Signal]) -> None:
         """Where nobody can try, what was reported may close the breaker."""
-        view, policy, by = self._cache.view, self._cache.policy, without_keys(report.worker_id)
+        view, policy, by = self._cache.view, self._cache.policy, redact(report.worker_id)
         told = told_of(report, signals, view.now_s)
 
-        def decide(record: Record | None, now_s: float) -> Record | None:
+        def decide(record: SharedState | None, now_s: float) -> SharedState | None:
             return record and reported(record, told, now_s=now_s, policy=policy, by=by)
 
         if decide(view.record, view.now_s) is not view.record:
             with suppress(StoreError):  # the report is counted
                 await self._cache.change(decide)
 
-    async def _count(self, pending: Pending, report: ReportBody) -> str:
+    async def _count(self, pending: ResultBatch, report: ReportBody) -> str:
         # Without a sequence it is counted as it comes: two replicas agree upon no numbers of their own.
         reporter = _reporter("i" if report.sequence is None else "h", report.worker_id)
         return await self._cache.count(pending.batch(reporter, report.sequence, now_s=self._cache.now_s))
@@ -78,12 +78,12 @@ def signal_of(result: ResultBody, now_s: float) -> Signal:
     if result.success:
         return SUCCESS
     if result.error_type is not None and REFUSAL_HEADER not in result.headers:
-        return of_error_type(result.error_type, result.message, result.status_code)
+        return classify_error_type(result.error_type, result.message, result.status_code)
     error = dict(result.error or {})
     error["message"] = error.get("message") or result.message
     wait_s = result.retry_after_seconds
     headers = result.headers if wait_s is None else {**result.headers, "retry-after": str(wait_s)}
-    return of_status(result.status or 503, error=error, headers=headers, now_s=now_s)
+    return classify_status(result.status or 503, error=error, headers=headers, now_s=now_s)
 
 
 def pending_of(
@@ -93,7 +93,7 @@ def pending_of(
     now_s: float,
     policy: Policy = Policy(),
     epoch: int = 0,
-) -> Pending:
+) -> ResultBatch:
     """The results as what waits to be counted: those of other epochs than *epoch* count in the metrics alone.
 
     Args:
@@ -106,7 +106,7 @@ def pending_of(
     """
     began = [report.epoch if result.epoch is None else result.epoch for result in report.results]
     deciding = epoch if epoch in began else 0 if 0 in began else max(began)
-    pending, late = (Pending(deciding, without_keys(report.worker_id), now_s, policy) for _ in range(2))
+    pending, late = (ResultBatch(deciding, redact(report.worker_id), now_s, policy) for _ in range(2))
     notes = Notes(models, now_s)
     for result, signal, in_epoch in zip(report.results, signals, began, strict=True):
         took_s, model = result.took_seconds, result.model
@@ -143,7 +143,7 @@ class _Decision:
     def is_needed(self) -> bool:
         return bool(self._limits or self._doubts)
 
-    def __call__(self, record: Record | None, now_s: float) -> Record:
+    def __call__(self, record: SharedState | None, now_s: float) -> SharedState:
         after = record or shared_state.fresh(now_s)
         for signal in self._limits:
             after = trial_calls.limited(after, signal, now_s, by=self._reporter)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from openrouter_guard.api.http.open_requests import Seats
+from openrouter_guard.api.http.open_requests import OpenRequests
 from openrouter_guard.api.telemetry.registry import Telemetry
 from openrouter_guard.settings import Settings
 from openrouter_guard.upstream import Transport
@@ -24,9 +24,9 @@ class Scopes:
 
     def __init__(self, settings: Settings, transport: Transport | None = None) -> None:
         self.telemetry = Telemetry()
-        seats = Seats(settings.thresholds.max_streams)
+        open_requests = OpenRequests(settings.thresholds.max_streams)
         self._services = {
-            each.scope: Service(each, transport, self.telemetry, seats) for each in settings.for_each_scope()
+            each.scope: Service(each, transport, self.telemetry, open_requests) for each in settings.for_each_scope()
         }
         self.default = self._services[settings.scope]
 

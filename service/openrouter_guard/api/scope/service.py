@@ -11,35 +11,45 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from openrouter_guard.api.http.open_requests import Seats
+from openrouter_guard.api.http.open_requests import OpenRequests
 from openrouter_guard.api.schemas.status import MetricsAnswer, StatusAnswer
 from openrouter_guard.api.stats.counters import DayCounters
-from openrouter_guard.api.stats.error_rate_alert import Alarm
+from openrouter_guard.api.stats.error_rate_alert import ErrorRateAlert
 from openrouter_guard.api.stats.figures import WINDOWS, metrics_answer
-from openrouter_guard.api.stats.reader import Reckoning
+from openrouter_guard.api.stats.reader import CounterReader
 from openrouter_guard.api.status.answer import status_answer
-from openrouter_guard.api.status.freshness import Chance, Mood, Plan, adapted, age_s, is_due, mood, plan, told_age_s
-from openrouter_guard.api.status.health_checker import Refresher
+from openrouter_guard.api.status.freshness import (
+    CheckAvailability,
+    FleetHealth,
+    Plan,
+    adapted,
+    age_s,
+    fleet_health,
+    is_due,
+    plan,
+    told_age_s,
+)
+from openrouter_guard.api.status.health_checker import HealthChecker
 from openrouter_guard.api.telemetry.registry import Telemetry
-from openrouter_guard.api.telemetry.shared_state import Source
+from openrouter_guard.api.telemetry.shared_state import ScopeSource
 from openrouter_guard.background import Background
 from openrouter_guard.errors import OpenRouterGuardError, StoreError
-from openrouter_guard.log_once import Edge
-from openrouter_guard.replica import Cache, View
+from openrouter_guard.log_once import LogOnce
+from openrouter_guard.replica import Replica, Snapshot
 from openrouter_guard.rules import limits, time_in_state
 from openrouter_guard.rules.admission import block_s
 from openrouter_guard.rules.health_checks import is_recheck_due, wants_check
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store, Timeouts
-from openrouter_guard.upstream import Finding, OpenRouter, Transport
+from openrouter_guard.upstream import CheckResult, OpenRouter, Transport
 
-from .event_stream import Events
+from .event_stream import EventStream
 from .permits import Permits
-from .read_cache import Recent
+from .read_cache import ReadCache
 from .reports import Reports
-from .transition_log import Journal
+from .transition_log import TransitionLog
 from .webhook import Webhook, alarm_event
 
 __all__ = ["Service"]
@@ -63,7 +73,7 @@ class Service:
         settings: Settings,
         transport: Transport | None = None,
         telemetry: Telemetry | None = None,
-        seats: Seats | None = None,
+        open_requests: OpenRequests | None = None,
     ) -> None:
         timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
         self.settings = settings
@@ -77,23 +87,27 @@ class Service:
             health_urls=settings.health_urls,
             transport=transport,
         )
-        self._cache = Cache(self._store, settings.policy, by=settings.worker_id or _name())
-        self._refresher = Refresher(self._cache, self._upstream, self._thresholds, self._checked)
+        self._cache = Replica(self._store, settings.policy, by=settings.worker_id or _name())
+        self._health_checker = HealthChecker(self._cache, self._upstream, self._thresholds, self._checked)
         self._counters = DayCounters()
         scope = settings.scope
-        self._account = Edge("The account's credit is not known", "The account's credit is known again", scope=scope)
-        self._counting = Edge("Redis takes no metrics, they wait", "Redis takes metrics again", scope=scope)
-        self._journal = Journal(scope, settings.policy)
-        self._reckoning = Reckoning(self._store)
+        self._account = LogOnce(
+            "The account's credit is not known", "The account's credit is known again", scope=scope
+        )
+        self._counting = LogOnce("Redis takes no metrics, they wait", "Redis takes metrics again", scope=scope)
+        self._journal = TransitionLog(scope, settings.policy)
+        self._counter_reader = CounterReader(self._store)
         self._webhook = Webhook(settings, self._store, lambda: self._cache.view) if settings.webhook_url else None
-        self._alarm = Alarm(self._store, self._thresholds, self._cache.by, self._alarmed)
+        self._alarm = ErrorRateAlert(self._store, self._thresholds, self._cache.by, self._alarmed)
         self.telemetry = telemetry or Telemetry()
-        self._told = self.telemetry.of(Source(settings, lambda: self._cache.view, lambda: self._reckoning.figures))
+        self._told = self.telemetry.of(
+            ScopeSource(settings, lambda: self._cache.view, lambda: self._counter_reader.figures)
+        )
         self.reports = Reports(self._cache, self._store)
         self.permits = Permits(self._cache, self.reports)
-        self.recent = Recent()
-        self.seats = seats or Seats(settings.thresholds.max_streams)
-        self.events = Events(self._cache.news, lambda: self._cache.view, self._as_event, self.seats)
+        self.recent = ReadCache()
+        self.open_requests = open_requests or OpenRequests(settings.thresholds.max_streams)
+        self.events = EventStream(self._cache.news, lambda: self._cache.view, self._as_event, self.open_requests)
         self._background = Background()
         self._is_stopping = False
         self.last_answer: StatusAnswer | None = None
@@ -105,9 +119,9 @@ class Service:
         before_s = self._cache.view.checked_s
         match self._plan(force=force):
             case Plan.WAIT:
-                await self._refresher.answer()
+                await self._health_checker.answer()
             case Plan.REVALIDATE:
-                self._refresher.start()
+                self._health_checker.start()
         view = self._cache.view
         answer = status_answer(view, self._settings, is_live=view.checked_s != before_s)
         self.last_answer = answer
@@ -130,23 +144,29 @@ class Service:
         return self._plan(force=False) is Plan.CACHED
 
     def _plan(self, *, force: bool) -> Plan:
-        thresholds = adapted(self._mood, thresholds=self._thresholds)
+        thresholds = adapted(self._fleet_health, thresholds=self._thresholds)
         view = self._cache.view
         told_s = told_age_s(view.record, view.now_s, thresholds=thresholds)
-        return plan(self._age_s, self._refresher.chance, force=force, thresholds=thresholds, told_age_s=told_s)
+        return plan(
+            self._age_s,
+            self._health_checker.check_availability,
+            force=force,
+            thresholds=thresholds,
+            told_age_s=told_s,
+        )
 
     @property
-    def _mood(self) -> Mood:
+    def _fleet_health(self) -> FleetHealth:
         record = self._cache.view.record
         failures = record.breaker.failures if record else 0
-        figures = self._reckoning.figures
+        figures = self._counter_reader.figures
         calls, failed = (figures.calls, figures.failed) if figures else (0, 0)
-        return mood(failures, calls, failed, thresholds=self._thresholds)
+        return fleet_health(failures, calls, failed, thresholds=self._thresholds)
 
     @property
     def _settings(self) -> Settings:
         """With the thresholds of the moment."""
-        thresholds = adapted(self._mood, thresholds=self._thresholds)
+        thresholds = adapted(self._fleet_health, thresholds=self._thresholds)
         return self.settings if thresholds is self._thresholds else replace(self.settings, thresholds=thresholds)
 
     async def metrics(self, days: int) -> MetricsAnswer:
@@ -164,7 +184,7 @@ class Service:
         return metrics_answer(counters, in_state, errors, days=days, now_s=now_s)
 
     @property
-    def view(self) -> View:
+    def view(self) -> Snapshot:
         """What this process knows at this moment."""
         return self._cache.view
 
@@ -180,7 +200,7 @@ class Service:
         return self._store
 
     @property
-    def cache(self) -> Cache:
+    def cache(self) -> Replica:
         """For what is changed."""
         return self._cache
 
@@ -222,7 +242,7 @@ class Service:
     async def stop(self) -> None:
         self.drain()
         await self._background.stop()
-        await self._refresher.stop()
+        await self._health_checker.stop()
         await self.recent.stop()
         with suppress(StoreError):
             if not self._cache.view.is_degraded:
@@ -232,28 +252,28 @@ class Service:
         await self._upstream.close()
         await self._store.close()
 
-    def _as_event(self, view: View) -> str:
+    def _as_event(self, view: Snapshot) -> str:
         return status_answer(view, self._settings, is_live=False).model_dump_json()
 
     async def _follow(self) -> None:
         await self._cache.follow()
         self._journal.look(self._cache.view)
         if self._is_due(self._cache.view):
-            self._refresher.start()
+            self._health_checker.start()
 
-    def _is_due(self, view: View) -> bool:
+    def _is_due(self, view: Snapshot) -> bool:
         """Whether to check although no request asks for it."""
-        if not self._refresher.has_key:
-            return self._refresher.chance is Chance.FREE
-        record, now_s, policy = view.record or Record(), view.now_s, self.settings.policy
+        if not self._health_checker.has_key:
+            return self._health_checker.check_availability is CheckAvailability.FREE
+        record, now_s, policy = view.record or SharedState(), view.now_s, self.settings.policy
         if is_recheck_due(record, now_s=now_s, policy=policy, slot_s=self._thresholds.check_slot_s):
             return not view.is_degraded
-        how = self._mood
+        how = self._fleet_health
         thresholds = adapted(how, thresholds=self._thresholds)
-        is_old = is_due(self._age_s, record.phase(now_s), thresholds=thresholds, mood=how)
+        is_old = is_due(self._age_s, record.phase(now_s), thresholds=thresholds, fleet_health=how)
         is_asked = wants_check(record, now_s=now_s, policy=policy) or limits.wants_check(record, now_s)
         is_wanted = is_old or is_asked
-        return is_wanted and self._refresher.chance is Chance.FREE
+        return is_wanted and self._health_checker.check_availability is CheckAvailability.FREE
 
     async def _flush(self) -> None:
         await asyncio.sleep(FLUSH_S)
@@ -271,7 +291,7 @@ class Service:
         view = self._cache.view
         if not view.is_degraded:
             with suppress(StoreError):  # the cache's own look says so
-                await self._alarm.look(await self._reckoning.read(view.now_s), view)
+                await self._alarm.look(await self._counter_reader.read(view.now_s), view)
         await asyncio.sleep(RECKON_S)
 
     async def _tell(self, webhook: Webhook) -> None:
@@ -292,7 +312,7 @@ class Service:
         view = self._cache.view
         return age_s(view.record, view.now_s, thresholds=self._thresholds)
 
-    def _checked(self, finding: Finding, seconds: float) -> None:
+    def _checked(self, finding: CheckResult, seconds: float) -> None:
         self._counters.checked(is_good=finding.state is OpenRouterState.ACTIVE)
         self._told.checked(finding.state, seconds)
         if finding.account_error:

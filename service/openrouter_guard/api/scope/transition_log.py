@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import logging
 
-from openrouter_guard.replica import View
-from openrouter_guard.rules.breaker import Open, Phase, Policy
+from openrouter_guard.replica import Snapshot
+from openrouter_guard.rules.breaker import BreakerState, Open, Policy
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.override import OverrideKind
-from openrouter_guard.rules.redaction import without_keys
-from openrouter_guard.rules.shared_state import Record, Transition
+from openrouter_guard.rules.redaction import redact
+from openrouter_guard.rules.shared_state import SharedState, Transition
 from openrouter_guard.rules.trial_reports import nobody_tries
 
-__all__ = ["Journal"]
+__all__ = ["TransitionLog"]
 
 logger = logging.getLogger(__name__)
 
 _OVERRIDES = frozenset(OverrideKind)
 
 
-class Journal:
+class TransitionLog:
     """What was told of one scope."""
 
     def __init__(self, scope: str, policy: Policy) -> None:
@@ -27,9 +27,9 @@ class Journal:
         self._policy = policy
         self._is_stuck = False
         self._epoch: int | None = None
-        self._phase: Phase | None = None
+        self._phase: BreakerState | None = None
 
-    def look(self, view: View) -> None:
+    def look(self, view: Snapshot) -> None:
         """Tell what changed since the last look; what happened before the first one was told by others."""
         record = view.record
         if record is None:
@@ -46,23 +46,23 @@ class Journal:
         self._epoch = max(newest, self._epoch or 0)
         self._phase = record.phase(view.now_s)
 
-    def _tell(self, change: Transition, record: Record, now_s: float) -> None:
+    def _tell(self, change: Transition, record: SharedState, now_s: float) -> None:
         self._phase = change.after
-        level = logging.WARNING if change.after is Phase.OPEN else logging.INFO
-        why = without_keys(_why(change, record, now_s))
-        by = without_keys(change.by)
+        level = logging.WARNING if change.after is BreakerState.OPEN else logging.INFO
+        why = redact(_why(change, record, now_s))
+        by = redact(change.by)
         what = "overridden: " if change.reason in _OVERRIDES else ""
         words = f"scope %s: the breaker is {what}%s, was %s (%s), by %s%s"
         logger.log(level, words, self._scope, change.after, change.before, change.reason, by, why)
 
-    def _tell_of_time(self, record: Record, now_s: float) -> None:
+    def _tell_of_time(self, record: SharedState, now_s: float) -> None:
         """An open breaker becomes half-open with nobody there to write it down."""
         phase = record.phase(now_s)
-        if phase is not self._phase and phase is Phase.HALF_OPEN:
+        if phase is not self._phase and phase is BreakerState.HALF_OPEN:
             words = "scope %s: the breaker is %s, was %s (%s): trial calls may go"
             logger.info(words, self._scope, phase, self._phase, "reset_timeout")
 
-    def _tell_of_nobody(self, record: Record, view: View) -> None:
+    def _tell_of_nobody(self, record: SharedState, view: Snapshot) -> None:
         """Once for each time that it is half-open and stays so."""
         was_stuck, self._is_stuck = self._is_stuck, nobody_tries(record, view.now_s, self._policy)
         if self._is_stuck and not was_stuck:
@@ -73,7 +73,7 @@ class Journal:
             logger.warning(words, self._scope)
 
 
-def _why(change: Transition, record: Record, now_s: float) -> str:
+def _why(change: Transition, record: SharedState, now_s: float) -> str:
     """Until when it holds, and the words of the person who decided; of the latest change alone that is known."""
     if change is not record.transitions[-1]:
         return ""
@@ -81,4 +81,6 @@ def _why(change: Transition, record: Record, now_s: float) -> str:
     if override is not None and change.reason == override.kind:
         return f", until {iso(override.until_s)}: {override.why}"
     breaker = record.breaker
-    return f", until {iso(breaker.until_s)}" if change.after is Phase.OPEN and isinstance(breaker, Open) else ""
+    return (
+        f", until {iso(breaker.until_s)}" if change.after is BreakerState.OPEN and isinstance(breaker, Open) else ""
+    )

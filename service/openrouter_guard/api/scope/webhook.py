@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from openrouter_guard.errors import ConfigurationError, StoreError
-from openrouter_guard.replica import View
+from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.codec import iso
-from openrouter_guard.rules.shared_state import Record, Transition
+from openrouter_guard.rules.shared_state import SharedState, Transition
 from openrouter_guard.settings import Settings, WebhookFormat
 from openrouter_guard.store import Store
 from openrouter_guard.upstream import Transport, without_request_lines
@@ -43,7 +43,7 @@ class Webhook:
     """
 
     def __init__(
-        self, settings: Settings, store: Store, view: Callable[[], View], transport: Transport | None = None
+        self, settings: Settings, store: Store, view: Callable[[], Snapshot], transport: Transport | None = None
     ) -> None:
         try:
             self._url = httpx.URL(settings.webhook_url)
@@ -76,7 +76,7 @@ class Webhook:
             return  # the cache has said so; the next look tries again
         self._known_epoch = max(record.epoch, self._known_epoch or 0)
 
-    def _new(self, record: Record) -> Sequence[Transition]:
+    def _new(self, record: SharedState) -> Sequence[Transition]:
         """None at first: what happened before we came was told by others, or is no news any more."""
         known = record.epoch if self._known_epoch is None else self._known_epoch
         return [change for change in record.transitions if change.epoch > known]

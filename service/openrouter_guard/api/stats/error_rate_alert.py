@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from openrouter_guard.replica import View
+from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.codec import iso
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.settings import Thresholds
 from openrouter_guard.store import Store
 
 from .figures import Figures
 
-__all__ = ["HIGH", "NORMAL", "Alarm", "is_high"]
+__all__ = ["HIGH", "NORMAL", "ErrorRateAlert", "is_high"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def is_high(was_high: bool, figures: Figures, thresholds: Thresholds) -> bool:
     return figures.error_rate >= thresholds.alert_error_rate * (0.5 if was_high else 1.0)
 
 
-class Alarm:
+class ErrorRateAlert:
     """The alarm of one scope, as this process knows it."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Alarm:
         self._on_said = on_said
         self._was_high: bool | None = None
 
-    async def look(self, figures: Figures, view: View) -> None:
+    async def look(self, figures: Figures, view: Snapshot) -> None:
         """Say what changed since the last look.
 
         Raises:
@@ -62,8 +62,8 @@ class Alarm:
         reasons = [entry.get("reason") for entry in await self._store.history(_LOOKED_AT)]
         return next((reason == HIGH for reason in reasons if reason in (HIGH, NORMAL)), False)
 
-    async def _say(self, now_high: bool, figures: Figures, view: View) -> None:
-        record = view.record or Record()
+    async def _say(self, now_high: bool, figures: Figures, view: Snapshot) -> None:
+        record = view.record or SharedState()
         phase, rate = record.phase(view.now_s).value, f"{figures.error_rate or 0.0:.4f}"
         reason = HIGH if now_high else NORMAL
         entry = {"from": phase, "to": phase, "reason": reason, "by": self._by, "at": iso(view.now_s)}

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 
 from openrouter_guard.api.schemas.status import DayMetrics, LatencyPercentiles, MetricsAnswer
 from openrouter_guard.rules import latency, parsing
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.codec import iso, unix_s
 from openrouter_guard.rules.latency import Latency
 
@@ -35,13 +35,13 @@ PERCENTILES = (50, 95, 99)
 WORKERS_TOLD = 20
 COUNTER_MOST = 10**15
 TEXT_MOST = 100
-_OF_TIME = frozenset((*(f"seconds_{phase.value}" for phase in Phase), "availability"))
+_OF_TIME = frozenset((*(f"seconds_{phase.value}" for phase in BreakerState), "availability"))
 _OURS = frozenset(DayMetrics.__annotations__)
 _DAY_S = 86_400
 _RAW_LATENCY = frozenset((*latency.FIELDS, latency.SUM))
 
 Counters: TypeAlias = Mapping[str, str]
-InState: TypeAlias = Mapping[Phase, float]
+InState: TypeAlias = Mapping[BreakerState, float]
 """Seconds that the breaker was in each state."""
 Totals: TypeAlias = Mapping[str, tuple[int, int]]
 """Calls and failed calls so far, by UTC date."""
@@ -84,7 +84,7 @@ def day_of(counters: Counters, in_state: InState) -> DayMetrics:
     if took.calls:
         told |= {f"latency_p{percent}_ms": _ms(took, percent) for percent in PERCENTILES}
     if in_state:
-        told |= {f"seconds_{phase.value}": round(in_state.get(phase, 0.0), 3) for phase in Phase}
+        told |= {f"seconds_{phase.value}": round(in_state.get(phase, 0.0), 3) for phase in BreakerState}
         told["availability"] = availability([in_state])
     return cast("DayMetrics", told)
 
@@ -94,7 +94,7 @@ def availability(days: Iterable[InState]) -> float | None:
     known_s = open_s = 0.0
     for in_state in days:
         known_s += sum(in_state.values())
-        open_s += in_state.get(Phase.OPEN, 0.0)
+        open_s += in_state.get(BreakerState.OPEN, 0.0)
     return round(1 - open_s / known_s, 6) if known_s else None
 
 

@@ -9,13 +9,13 @@ from openrouter_guard.store import Store
 
 from .figures import WINDOWS, Figures, Totals, availability, since, totals
 
-__all__ = ["Reckoning"]
+__all__ = ["CounterReader"]
 
 WINDOW_S = 300.0
 """For how long back the error rate is told."""
 
 
-class Reckoning:
+class CounterReader:
     """The figures of one scope, as they were last read.
 
     Attributes:

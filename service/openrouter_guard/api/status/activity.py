@@ -17,11 +17,11 @@ from openrouter_guard.api.schemas.activity import (
     WorkerError,
     WorkersAnswer,
 )
-from openrouter_guard.replica import View
+from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.codec import iso, unix_s
 from openrouter_guard.rules.models import Model, cooling
 from openrouter_guard.settings import Settings
-from openrouter_guard.store.ledger import WORKER_LIFE_S, About
+from openrouter_guard.store.ledger import WORKER_LIFE_S, Presence
 
 __all__ = ["history", "models", "paused", "workers"]
 
@@ -51,7 +51,7 @@ def _transition(entry: Mapping[str, str]) -> TransitionAnswer | None:
 
 
 def workers(
-    beats: Mapping[str, About], errors: Iterable[About], *, limit: int, now_s: float, scope: str
+    beats: Mapping[str, Presence], errors: Iterable[Presence], *, limit: int, now_s: float, scope: str
 ) -> WorkersAnswer:
     """From heartbeats and the log of errors, newest first; who left an error alone is one of an earlier system."""
     last_errors = _last_errors(errors)
@@ -65,7 +65,7 @@ def workers(
     return WorkersAnswer(workers=known[:limit], total=len(known), live=live, scope=scope)
 
 
-def paused(clusters: Mapping[str, About], *, scope: str) -> PausedAnswer:
+def paused(clusters: Mapping[str, Presence], *, scope: str) -> PausedAnswer:
     """What operators said; all but the time is theirs."""
     found = [
         ClusterAnswer(
@@ -78,7 +78,7 @@ def paused(clusters: Mapping[str, About], *, scope: str) -> PausedAnswer:
     return PausedAnswer(clusters=found, scope=scope)
 
 
-def _details(about: About) -> PausedDetails:
+def _details(about: Presence) -> PausedDetails:
     """What is told, as it is, but that each of ours is what it should be, or left out."""
     told = {name: value for name, value in about.items() if name != "last_seen"}
     workloads = told.get("workloads")
@@ -89,7 +89,7 @@ def _details(about: About) -> PausedDetails:
     return cast("PausedDetails", {name: told[name] for name in told if name in fit or name not in kinds})
 
 
-def models(view: View, settings: Settings, *, limit: int) -> ModelsAnswer:
+def models(view: Snapshot, settings: Settings, *, limit: int) -> ModelsAnswer:
     waits = cooling(view.models, now_s=view.now_s, policy=settings.policy)
     names = sorted(view.models, key=lambda name: (name not in waits, -view.models[name].seen_s, name))
     return ModelsAnswer(
@@ -124,7 +124,7 @@ def _worker(name: str, about: Mapping[str, Any], error: WorkerError | None, now_
     )
 
 
-def _last_errors(errors: Iterable[About]) -> dict[str, WorkerError]:
+def _last_errors(errors: Iterable[Presence]) -> dict[str, WorkerError]:
     """The newest error of each worker; they come newest first."""
     found: dict[str, WorkerError] = {}
     for row in errors:

@@ -13,13 +13,13 @@ from openrouter_guard.api.schemas.status import (
     StatusAnswer,
 )
 from openrouter_guard.errors import StoreUnavailable
-from openrouter_guard.replica import View
-from openrouter_guard.rules.breaker import Breaker, Closed, HalfOpen, Open, Phase
+from openrouter_guard.replica import Snapshot
+from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, HalfOpen, Open
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.models import cooling
 from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.parsing import row_of
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.rules.trial_reports import nobody_tries
 from openrouter_guard.settings import Settings
@@ -31,9 +31,9 @@ from .gate import ramp
 __all__ = ["status_answer"]
 
 
-def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAnswer:
+def status_answer(view: Snapshot, settings: Settings, *, is_live: bool) -> StatusAnswer:
     """The answer; ``is_live`` says that the request waited for the check behind it."""
-    record, now_s = view.record or Record(), view.now_s
+    record, now_s = view.record or SharedState(), view.now_s
     upstream, phase = record.upstream, record.phase(now_s)
     age = age_s(record, now_s, thresholds=settings.thresholds)
     # Where others have a key, their last check is known here too; without one for long, this process cannot make it.
@@ -50,7 +50,7 @@ def status_answer(view: View, settings: Settings, *, is_live: bool) -> StatusAns
         last_check=iso(upstream.checked_s) or None if was_asked else None,
         error_details=_details(upstream.error_details),
         consecutive_failures=record.breaker.failures,
-        circuit_breaker_open=phase is not Phase.CLOSED,
+        circuit_breaker_open=phase is not BreakerState.CLOSED,
         cache_hit=is_known(view.record) and not is_live,
         circuit_breaker=_breaker(record, phase if view.record or not view.is_degraded else None, view, settings),
         age_seconds=None if age is None or not was_asked else round(age, 3),
@@ -68,12 +68,12 @@ def _details(text: str) -> str | None:
     return json.dumps(row, default=str) if row else text or None
 
 
-def _models(view: View, settings: Settings) -> dict[str, ModelAnswer]:
+def _models(view: Snapshot, settings: Settings) -> dict[str, ModelAnswer]:
     found = cooling(view.models, now_s=view.now_s, policy=settings.policy)
     return {name: ModelAnswer(reason=reason, retry_at=iso(until_s)) for name, (until_s, reason) in found.items()}
 
 
-def _said(view: View, *, can_ask: bool) -> tuple[Status, str]:
+def _said(view: Snapshot, *, can_ask: bool) -> tuple[Status, str]:
     """The state and the words for it."""
     if view.record is None or not is_known(view.record):
         return (UNKNOWN if view.error is None else OpenRouterState.ERROR), _unknown(view)
@@ -86,17 +86,17 @@ def _said(view: View, *, can_ask: bool) -> tuple[Status, str]:
     return upstream.state, upstream.message
 
 
-def _unknown(view: View) -> str:
+def _unknown(view: Snapshot) -> str:
     if view.error is None:
         return "OpenRouter has not been checked yet"
     away = isinstance(view.error, StoreUnavailable)
     return "Redis is not reachable" if away else "Redis answers, but the shared state cannot be read"
 
 
-def _breaker(record: Record, phase: Phase | None, view: View, settings: Settings) -> BreakerAnswer:
+def _breaker(record: SharedState, phase: BreakerState | None, view: Snapshot, settings: Settings) -> BreakerAnswer:
     breaker, override = record.breaker, record.standing(view.now_s)
     deadline = override if override is not None else breaker
-    ends = isinstance(deadline, Open | Override) and phase is Phase.OPEN
+    ends = isinstance(deadline, Open | Override) and phase is BreakerState.OPEN
     return BreakerAnswer(
         state=phase,
         reason=override.kind.value if override else _reason(breaker),

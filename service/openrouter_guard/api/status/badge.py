@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
-from openrouter_guard.replica import View
+from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.admission import block_s
-from openrouter_guard.rules.breaker import Phase
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.breaker import BreakerState
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import OpenRouterState
 
 from .freshness import is_known
@@ -22,15 +22,15 @@ _PADDING_PX = 6
 _HEIGHT_PX = 20
 
 
-def words(view: View) -> tuple[str, str]:
+def words(view: Snapshot) -> tuple[str, str]:
     """What it says, and on which colour: text on each has a contrast of 4.5 or more."""
     if view.record is None or view.is_degraded:
         return "unknown", _GREY
     record, now_s = view.record, view.now_s
     match record.phase(now_s):
-        case Phase.OPEN:
+        case BreakerState.OPEN:
             return _plain(_reason(record, now_s)), _RED
-        case Phase.HALF_OPEN:
+        case BreakerState.HALF_OPEN:
             return "recovering", _YELLOW
         case _ if block_s(record, now_s):
             return "rate limited", _YELLOW
@@ -57,14 +57,14 @@ def svg(label: str, text: str, colour: str) -> str:
     )
 
 
-def _reason(record: Record, now_s: float) -> str:
+def _reason(record: SharedState, now_s: float) -> str:
     blocked = block_s(record, now_s)
-    return blocked[1] if blocked else Phase.OPEN.value
+    return blocked[1] if blocked else BreakerState.OPEN.value
 
 
 def _plain(reason: str) -> str:
     """An error type in words."""
-    return str(reason or Phase.OPEN.value).replace("_", " ")
+    return str(reason or BreakerState.OPEN.value).replace("_", " ")
 
 
 def _width_px(text: str) -> int:

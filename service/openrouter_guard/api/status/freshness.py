@@ -7,21 +7,21 @@ from enum import StrEnum
 
 from openrouter_guard.api.schemas.status import Source
 from openrouter_guard.rules.admission import block_s
-from openrouter_guard.rules.breaker import Closed, Phase
+from openrouter_guard.rules.breaker import BreakerState, Closed
 from openrouter_guard.rules.limits import wants_check
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.settings import Thresholds
 
 __all__ = [
-    "Chance",
-    "Mood",
+    "CheckAvailability",
+    "FleetHealth",
     "Plan",
     "adapted",
     "age_s",
-    "chance",
+    "check_availability",
     "is_due",
     "is_known",
-    "mood",
+    "fleet_health",
     "plan",
     "source",
     "told_age_s",
@@ -32,7 +32,7 @@ GRACE_S = 2.0
 """What the round trips to Redis may add to a check before it counts as lost."""
 
 
-class Mood(StrEnum):
+class FleetHealth(StrEnum):
     """How calls fare, which decides how long an answer counts as fresh."""
 
     WELL = "well"
@@ -50,7 +50,7 @@ class Plan(StrEnum):
     """Ask, or wait for whoever asks; bounded."""
 
 
-class Chance(StrEnum):
+class CheckAvailability(StrEnum):
     """Whether a new answer of the upstream can be had."""
 
     FREE = "free"
@@ -62,7 +62,12 @@ class Chance(StrEnum):
 
 
 def plan(
-    age_s: float | None, chance: Chance, *, force: bool, thresholds: Thresholds, told_age_s: float | None = None
+    age_s: float | None,
+    check_availability: CheckAvailability,
+    *,
+    force: bool,
+    thresholds: Thresholds,
+    told_age_s: float | None = None,
 ) -> Plan:
     """How to answer when the last check is ``age_s`` old (None: there was none).
 
@@ -71,27 +76,27 @@ def plan(
     if age_s is None and told_age_s is not None and told_age_s <= thresholds.stale_s:
         age_s = thresholds.stale_s
     if force or age_s is None or age_s > thresholds.stale_s:
-        return Plan.CACHED if chance is Chance.NONE else Plan.WAIT
-    if age_s >= thresholds.fresh_s and chance is Chance.FREE:
+        return Plan.CACHED if check_availability is CheckAvailability.NONE else Plan.WAIT
+    if age_s >= thresholds.fresh_s and check_availability is CheckAvailability.FREE:
         return Plan.REVALIDATE
     return Plan.CACHED
 
 
-def mood(failures: int, calls: int, failed: int, *, thresholds: Thresholds) -> Mood:
+def fleet_health(failures: int, calls: int, failed: int, *, thresholds: Thresholds) -> FleetHealth:
     """How the fleet's calls fare, by the failures in a row and by what was counted in the last minutes."""
     if failures or failed > calls * thresholds.alert_error_rate / 2:
-        return Mood.TROUBLED
+        return FleetHealth.TROUBLED
     if calls >= thresholds.alert_calls and failed <= calls * WELL_ERROR_RATE:
-        return Mood.WELL
-    return Mood.PLAIN
+        return FleetHealth.WELL
+    return FleetHealth.PLAIN
 
 
-def adapted(mood: Mood, *, thresholds: Thresholds) -> Thresholds:
+def adapted(fleet_health: FleetHealth, *, thresholds: Thresholds) -> Thresholds:
     """The thresholds with the fresh time that suits the mood: never longer than the stale one."""
-    match mood:
-        case Mood.TROUBLED:
+    match fleet_health:
+        case FleetHealth.TROUBLED:
             fresh_s = min(thresholds.min_fresh_s or thresholds.fresh_s / 2, thresholds.fresh_s)
-        case Mood.WELL:
+        case FleetHealth.WELL:
             longest_s = thresholds.max_fresh_s or thresholds.fresh_s * 2
             fresh_s = max(min(longest_s, thresholds.stale_s), thresholds.fresh_s)
         case _:
@@ -99,20 +104,22 @@ def adapted(mood: Mood, *, thresholds: Thresholds) -> Thresholds:
     return replace(thresholds, fresh_s=fresh_s)
 
 
-def chance(record: Record | None, now_s: float, *, is_away: bool, thresholds: Thresholds) -> Chance:
+def check_availability(
+    record: SharedState | None, now_s: float, *, is_away: bool, thresholds: Thresholds
+) -> CheckAvailability:
     """Whether a check can be made, or is being made; *record* is None where there is none yet."""
     if is_away:
-        return Chance.NONE
+        return CheckAvailability.NONE
     if record is None:
-        return Chance.FREE
+        return CheckAvailability.FREE
     if block_s(record, now_s) is not None and not wants_check(record, now_s):
-        return Chance.NONE
+        return CheckAvailability.NONE
     if _is_out(record, now_s, thresholds):
-        return Chance.OUT
-    return Chance.FREE if record.check_slot_s <= now_s else Chance.NONE
+        return CheckAvailability.OUT
+    return CheckAvailability.FREE if record.check_slot_s <= now_s else CheckAvailability.NONE
 
 
-def _is_out(record: Record, now_s: float, thresholds: Thresholds) -> bool:
+def _is_out(record: SharedState, now_s: float, thresholds: Thresholds) -> bool:
     """Whether a check has begun that may still end."""
     began_s = record.check_slot_s - thresholds.check_slot_s
     # A slot that begins in the future is one of a replica with other settings: nothing is known of its check.
@@ -120,12 +127,12 @@ def _is_out(record: Record, now_s: float, thresholds: Thresholds) -> bool:
     return has_begun and now_s < began_s + thresholds.check_timeout_s + GRACE_S
 
 
-def age_s(record: Record | None, now_s: float, *, thresholds: Thresholds) -> float | None:
+def age_s(record: SharedState | None, now_s: float, *, thresholds: Thresholds) -> float | None:
     """Seconds since the last health check of ours; None if there was none."""
     return _age_s(record.upstream.checked_s if record else 0.0, now_s, thresholds)
 
 
-def told_age_s(record: Record | None, now_s: float, *, thresholds: Thresholds) -> float | None:
+def told_age_s(record: SharedState | None, now_s: float, *, thresholds: Thresholds) -> float | None:
     """Seconds since anybody told anything, be it an earlier system; None if nobody has."""
     return _age_s(record.upstream.last_check_s if record else 0.0, now_s, thresholds)
 
@@ -143,17 +150,19 @@ def source(age_s: float | None, *, is_live: bool, thresholds: Thresholds) -> Sou
     return Source.CACHE if age_s is not None and age_s < thresholds.fresh_s else Source.STALE
 
 
-def is_due(age_s: float | None, phase: Phase, *, thresholds: Thresholds, mood: Mood = Mood.PLAIN) -> bool:
+def is_due(
+    age_s: float | None, phase: BreakerState, *, thresholds: Thresholds, fleet_health: FleetHealth = FleetHealth.PLAIN
+) -> bool:
     """Whether to check although nobody asks: at once, where nobody ever has.
 
     While half-open always: where no worker is there to make a trial call, only checks can close the breaker. In
     trouble as soon as the last check is no longer fresh: then it matters, whoever asks.
     """
-    limit_s = thresholds.fresh_s if mood is Mood.TROUBLED else thresholds.stale_s
-    return age_s is None or phase is Phase.HALF_OPEN or age_s >= limit_s
+    limit_s = thresholds.fresh_s if fleet_health is FleetHealth.TROUBLED else thresholds.stale_s
+    return age_s is None or phase is BreakerState.HALF_OPEN or age_s >= limit_s
 
 
-def is_known(record: Record | None) -> bool:
+def is_known(record: SharedState | None) -> bool:
     """Whether anybody has seen anything of the upstream: a reserved check alone says nothing yet."""
     if record is None:
         return False

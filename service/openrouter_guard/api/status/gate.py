@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 
 from openrouter_guard.api.http.conditional import etag
-from openrouter_guard.replica import View
+from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.admission import admitted_share, block_s
-from openrouter_guard.rules.breaker import Phase, Policy
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.rules.models import cooling_s
 from openrouter_guard.rules.override import OverrideKind
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 
 __all__ = ["Gate", "gate", "ramp", "tag", "whole_s"]
 
@@ -36,34 +36,34 @@ class Gate:
         return not self.reason
 
 
-def gate(view: View, policy: Policy, model: str = "") -> Gate:
+def gate(view: Snapshot, policy: Policy, model: str = "") -> Gate:
     """Whether calls, those to *model* if one is named, may go.
 
     Who knows nothing lets them: without Redis only a deadline that is known, such as that of an open breaker, stands.
     """
-    record, now_s = view.record or Record(), view.now_s
+    record, now_s = view.record or SharedState(), view.now_s
     standing = record.standing(now_s)
     if standing is not None and standing.kind is OverrideKind.DISABLED:
         return Gate()
     waits = block_s(record, now_s) or cooling_s(view.models, model, now_s=now_s, policy=policy)
     if waits is not None:
         return Gate(str(waits[1]) or "open", waits[0])
-    if record.phase(now_s) is Phase.HALF_OPEN and not view.is_degraded:
-        return Gate(Phase.HALF_OPEN.value, HALF_OPEN_RETRY_S)
+    if record.phase(now_s) is BreakerState.HALF_OPEN and not view.is_degraded:
+        return Gate(BreakerState.HALF_OPEN.value, HALF_OPEN_RETRY_S)
     return Gate()
 
 
-def ramp(view: View, policy: Policy) -> float:
+def ramp(view: Snapshot, policy: Policy) -> float:
     """Which share of all calls may go without a permit, from 0 to 1: none while they wait.
 
     In two digits, so that it is no news at every look, and never 0 where some may go.
     """
     if not gate(view, policy).permits:
         return 0.0
-    return float(f"{admitted_share(view.record or Record(), now_s=view.now_s, policy=policy):.2g}")
+    return float(f"{admitted_share(view.record or SharedState(), now_s=view.now_s, policy=policy):.2g}")
 
 
-def tag(view: View, policy: Policy, model: str) -> str:
+def tag(view: Snapshot, policy: Policy, model: str) -> str:
     """The ``ETag`` of what the gate says: another one when that changes, the same in every replica.
 
     How long calls must wait is no part of it: that changes all the time, and what ends it is a change.

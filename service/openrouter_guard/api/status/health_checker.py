@@ -13,23 +13,23 @@ from functools import partial
 
 from openrouter_guard.background import cancelled
 from openrouter_guard.errors import StoreError
-from openrouter_guard.replica import Cache
+from openrouter_guard.replica import Replica
 from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.health_checks import CHECKER_PREFIX, after_check, is_checks_only, with_check_slot
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import Effect, ErrorType
 from openrouter_guard.settings import Thresholds
 from openrouter_guard.store import Batch
-from openrouter_guard.upstream import NO_KEY, Finding, OpenRouter
+from openrouter_guard.upstream import NO_KEY, CheckResult, OpenRouter
 
-from .freshness import GRACE_S, Chance, chance, is_known
+from .freshness import GRACE_S, CheckAvailability, check_availability, is_known
 
-__all__ = ["Refresher"]
+__all__ = ["HealthChecker"]
 
 logger = logging.getLogger(__name__)
 
 
-class Refresher:
+class HealthChecker:
     """Makes this process' share of the fleet's health checks.
 
     Args:
@@ -37,7 +37,11 @@ class Refresher:
     """
 
     def __init__(
-        self, cache: Cache, upstream: OpenRouter, thresholds: Thresholds, on_check: Callable[[Finding, float], None]
+        self,
+        cache: Replica,
+        upstream: OpenRouter,
+        thresholds: Thresholds,
+        on_check: Callable[[CheckResult, float], None],
     ) -> None:
         self._cache = cache
         self._upstream = upstream
@@ -48,12 +52,12 @@ class Refresher:
         self._running: asyncio.Task[None] | None = None
 
     @property
-    def chance(self) -> Chance:
+    def check_availability(self) -> CheckAvailability:
         view = self._cache.view
-        found = chance(view.record, view.now_s, is_away=view.is_degraded, thresholds=self._thresholds)
+        found = check_availability(view.record, view.now_s, is_away=view.is_degraded, thresholds=self._thresholds)
         # Without a key there is nothing to ask with, and once that is written down, nothing to add.
-        is_mute = found is Chance.FREE and not self.has_key and is_known(view.record)
-        return Chance.NONE if is_mute else found
+        is_mute = found is CheckAvailability.FREE and not self.has_key and is_known(view.record)
+        return CheckAvailability.NONE if is_mute else found
 
     @property
     def has_key(self) -> bool:
@@ -70,9 +74,9 @@ class Refresher:
         """Wait for the check that can be had; returns without one where there is none in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._thresholds.check_timeout_s + 2 * GRACE_S):
-                if self.chance is Chance.FREE or self._is_running:
+                if self.check_availability is CheckAvailability.FREE or self._is_running:
                     await asyncio.shield(self.start())
-                while self.chance is Chance.OUT:
+                while self.check_availability is CheckAvailability.OUT:
                     await self._cache.news()
 
     async def stop(self) -> None:
@@ -102,17 +106,17 @@ class Refresher:
             self._on_check(finding, time.monotonic() - began_s)
             await self._commit(finding, reserved.epoch, at_s)
 
-    def _without_key(self, record: Record | None, now_s: float) -> Record | None:
+    def _without_key(self, record: SharedState | None, now_s: float) -> SharedState | None:
         """Say that there is no key, where nobody knows anything."""
         base = self._cache.base(record, now_s)
         told = replace(NO_KEY.upstream(now_s), checked_s=0.0, amounts_s=0.0)
         return None if is_known(base) else replace(base, upstream=told)
 
-    async def _reserve(self) -> Record | None:
+    async def _reserve(self) -> SharedState | None:
         """The record with the fleet's slot in it, None if the slot is somebody else's."""
         is_ours = False
 
-        def decide(record: Record | None, now_s: float) -> Record | None:
+        def decide(record: SharedState | None, now_s: float) -> SharedState | None:
             nonlocal is_ours
             base = self._cache.base(record, now_s)
             slot_s, policy = self._thresholds.check_slot_s, self._cache.policy
@@ -123,21 +127,21 @@ class Refresher:
         seen = await self._cache.change(decide)
         return seen.record if is_ours else None
 
-    async def _commit(self, finding: Finding, epoch: int, began_s: float) -> None:
+    async def _commit(self, finding: CheckResult, epoch: int, began_s: float) -> None:
         seen = await self._cache.change(partial(self._after, finding, began_s))
         runs = _runs(finding, seen.record)
         if runs:
             self._seq += 1
             await self._cache.count(Batch(epoch, self._reporter, self._seq, runs))
 
-    def _after(self, finding: Finding, began_s: float, record: Record | None, now_s: float) -> Record:
+    def _after(self, finding: CheckResult, began_s: float, record: SharedState | None, now_s: float) -> SharedState:
         base = self._cache.base(record, now_s)
         seen = finding.upstream(now_s)
         policy, by = self._cache.policy, self._cache.by
         return after_check(base, seen, now_s=now_s, policy=policy, by=by, began_s=began_s, reporter=self._reporter)
 
 
-def _runs(finding: Finding, record: Record | None) -> Sequence[tuple[str, int]]:
+def _runs(finding: CheckResult, record: SharedState | None) -> Sequence[tuple[str, int]]:
     """What the check counts for: a failure is one; a success only ends failures that checks alone saw."""
     if finding.signal.error_type is ErrorType.CREDITS_EXHAUSTED:
         return (("C", 1),)

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-__all__ = ["Requests"]
+__all__ = ["HttpRequests"]
 
 _BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _NAMES = (*map(floatToGoString, _BOUNDS_S), "+Inf")
@@ -31,7 +31,7 @@ class _Durations:
     sum_s: float = 0.0
 
 
-class Requests(Collector):
+class HttpRequests(Collector):
     """Requests by route and status."""
 
     def __init__(self, prefix: str) -> None:

@@ -12,8 +12,8 @@ from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.version import package_version
 
 from . import shared_state
-from .http_requests import Requests
-from .shared_state import PREFIX, SharedState
+from .http_requests import HttpRequests
+from .shared_state import PREFIX, SharedStateCollector
 
 __all__ = ["ScopeTelemetry", "Telemetry"]
 
@@ -42,8 +42,8 @@ class Telemetry:
         self.answers = Counter(
             f"{PREFIX}_status_answers", "Answers of the status request", [*labels, "source"], registry=self._registry
         )
-        self._requests = Requests(PREFIX)
-        self._shared = SharedState()
+        self._requests = HttpRequests(PREFIX)
+        self._shared = SharedStateCollector()
         build = Info(f"{PREFIX}_build", "The running version", registry=self._registry)
         build.info({"version": package_version(), "python": platform.python_version()})
         self._registry.register(self._requests)
@@ -51,7 +51,7 @@ class Telemetry:
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
-    def of(self, source: shared_state.Source) -> ScopeTelemetry:
+    def of(self, source: shared_state.ScopeSource) -> ScopeTelemetry:
         """What counts for one scope, whose shared state is scraped from now on."""
         self._shared.sources.append(source)
         return ScopeTelemetry(self, source.scope)

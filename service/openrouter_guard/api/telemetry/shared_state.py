@@ -14,27 +14,27 @@ from prometheus_client.utils import floatToGoString
 
 from openrouter_guard.api.stats.figures import Figures
 from openrouter_guard.api.status.freshness import age_s, is_known
-from openrouter_guard.replica import View
+from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.admission import block_s
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.latency import BOUNDS_MS
 from openrouter_guard.rules.models import cooling
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.settings import Settings
 
-__all__ = ["PREFIX", "SharedState", "Source"]
+__all__ = ["PREFIX", "SharedStateCollector", "ScopeSource"]
 
 PREFIX = "openrouter_guard"
 _BOUNDS = (*map(floatToGoString, (bound / 1000 for bound in BOUNDS_MS)), "+Inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ScopeSource:
     """Where one scope's values come from."""
 
     settings: Settings
-    view: Callable[[], View]
+    view: Callable[[], Snapshot]
     figures: Callable[[], Figures | None]
 
     @property
@@ -42,7 +42,7 @@ class Source:
         return self.settings.scope
 
 
-class SharedState(Collector):
+class SharedStateCollector(Collector):
     """What all replicas tell alike.
 
     While the store cannot be read, counters are left out, and gauges are NaN, but for those that somebody may be
@@ -51,12 +51,12 @@ class SharedState(Collector):
     """
 
     def __init__(self) -> None:
-        self.sources: list[Source] = []
+        self.sources: list[ScopeSource] = []
 
     def collect(self) -> Iterator[Metric]:
         seen = [(source, source.view()) for source in self.sources]
         yield _enum(
-            "breaker_state", "1 for the state that the breaker is in", Phase, [_phase(*each) for each in seen]
+            "breaker_state", "1 for the state that the breaker is in", BreakerState, [_phase(*each) for each in seen]
         )
         yield _enum(
             "upstream_state", "1 for the state of OpenRouter", OpenRouterState, [_state(*each) for each in seen]
@@ -75,16 +75,20 @@ class SharedState(Collector):
         yield _availability(figures)
 
 
-def _if_known(value: Callable[[Source, View, Record], float | None]) -> Callable[[Source, View], float | None]:
+def _if_known(
+    value: Callable[[ScopeSource, Snapshot, SharedState], float | None],
+) -> Callable[[ScopeSource, Snapshot], float | None]:
     return lambda source, view: None if view.is_degraded else _if_ever_known(value)(source, view)
 
 
-def _if_ever_known(value: Callable[[Source, View, Record], float | None]) -> Callable[[Source, View], float | None]:
+def _if_ever_known(
+    value: Callable[[ScopeSource, Snapshot, SharedState], float | None],
+) -> Callable[[ScopeSource, Snapshot], float | None]:
     """As it was last known: who is alarmed by it must not be told that all is well because Redis is away."""
     return lambda source, view: None if view.record is None else value(source, view, view.record)
 
 
-_GAUGES: Sequence[tuple[str, str, Callable[[Source, View], float | None]]] = (
+_GAUGES: Sequence[tuple[str, str, Callable[[ScopeSource, Snapshot], float | None]]] = (
     ("store_up", "Whether Redis can be read", lambda _, view: 0.0 if view.is_degraded else 1.0),
     (
         "state_age_seconds",
@@ -123,11 +127,11 @@ _GAUGES: Sequence[tuple[str, str, Callable[[Source, View], float | None]]] = (
 )
 
 
-def _phase(source: Source, view: View) -> tuple[str, str | None]:
+def _phase(source: ScopeSource, view: Snapshot) -> tuple[str, str | None]:
     return source.scope, None if view.record is None else view.record.phase(view.now_s).value
 
 
-def _state(source: Source, view: View) -> tuple[str, str | None]:
+def _state(source: ScopeSource, view: Snapshot) -> tuple[str, str | None]:
     found = view.record.upstream.state.value if view.record is not None and is_known(view.record) else None
     return source.scope, found
 
@@ -137,7 +141,10 @@ def _age_s(at_s: float, now_s: float) -> float | None:
 
 
 def _enum(
-    name: str, about: str, states: type[Phase] | type[OpenRouterState], current: Sequence[tuple[str, str | None]]
+    name: str,
+    about: str,
+    states: type[BreakerState] | type[OpenRouterState],
+    current: Sequence[tuple[str, str | None]],
 ) -> Metric:
     family = GaugeMetricFamily(f"{PREFIX}_{name}", about, labels=["scope", "state"])
     for scope, found in current:

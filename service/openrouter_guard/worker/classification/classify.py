@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from openrouter_guard.rules.error_codes import status_of as status_of_words
 from openrouter_guard.rules.parsing import text_of
-from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal, of_status
+from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal, classify_status
 from openrouter_guard.worker.view import View
 
 from .bodies import error_in, is_blank, is_cut, is_page, parsed
@@ -21,7 +21,7 @@ from .client_frames import Read, read_by
 from .evidence import bodies_of, headers_in, headers_of, http_status, status_of
 from .libraries import FOREIGN, Meaning, meaning_of
 
-__all__ = ["NOTHING_CAME", "UNREADABLE", "clock_s", "of_answer", "of_exception", "was_upstreams_fault"]
+__all__ = ["NOTHING_CAME", "UNREADABLE", "clock_s", "classify_answer", "classify_exception", "was_upstreams_fault"]
 
 UNREADABLE = Signal(Effect.FAILURE, ErrorType.UNKNOWN_ERROR, "the answer is not what the API documents")
 """Something answered, and it was not the API: a page, a redirect, half a body."""
@@ -38,7 +38,7 @@ def clock_s(view: View) -> float:
     return view.now_s if view.is_known else time.time()
 
 
-def of_exception(error: BaseException | None, *, now_s: float | None = None) -> Signal:
+def classify_exception(error: BaseException | None, *, now_s: float | None = None) -> Signal:
     """The signal in what a guarded block raised; None is a success, the caller's own mistakes are neutral.
 
     Causes (``raise … from``) and the members of groups are looked at, within bounds: libraries wrap what happened.
@@ -72,12 +72,14 @@ def was_upstreams_fault(error: BaseException | None) -> bool:
     """
     if refusal_in(error) is not None:
         return True
-    signal = of_exception(error)
+    signal = classify_exception(error)
     is_neutral = signal.effect in (Effect.NEUTRAL, Effect.SUCCESS)
     return not is_neutral or signal.error_type is ErrorType.RATE_LIMITED
 
 
-def of_answer(status_code: int, *, body: object = None, headers: object = None, now_s: float | None = None) -> Signal:
+def classify_answer(
+    status_code: int, *, body: object = None, headers: object = None, now_s: float | None = None
+) -> Signal:
     """The signal in an answer; a 200 whose body carries ``error`` is that error.
 
     Args:
@@ -95,20 +97,22 @@ def of_answer(status_code: int, *, body: object = None, headers: object = None, 
         error = error_in(parsed(body), is_refusal=status >= 400)
     except Exception:  # noqa: BLE001  the status alone must do
         error = {}
-    return _of_status(status, error, headers_in(headers), now_s)
+    return _classify_status(status, error, headers_in(headers), now_s)
 
 
-def _of_status(status: int, error: Mapping[str, object], headers: Mapping[str, str], now_s: float | None) -> Signal:
+def _classify_status(
+    status: int, error: Mapping[str, object], headers: Mapping[str, str], now_s: float | None
+) -> Signal:
     now_s = time.time() if now_s is None else now_s
     try:
         status = status_of_words(error) if status < 400 and error else status
         return (
             NEUTRAL
             if status < 200 or 300 <= status < 400
-            else of_status(status, error=error, headers=headers, now_s=now_s)
+            else classify_status(status, error=error, headers=headers, now_s=now_s)
         )
     except Exception:  # noqa: BLE001  the status alone must do
-        return of_status(status, now_s=now_s)
+        return classify_status(status, now_s=now_s)
 
 
 def _of_branch(branch: Sequence[BaseException], now_s: float | None) -> Signal:
@@ -148,19 +152,19 @@ def _without_status(error: BaseException, meaning: Meaning | None, now_s: float 
         # Of an error in a stream the body is what stood under ``error``, in whatever form.
         found = error_in(parsed(body)) or (error_in({"error": body}) if meaning is Meaning.IN_STREAM else {})
         if found:
-            return _of_status(200, found, headers_of(error), now_s)
+            return _classify_status(200, found, headers_of(error), now_s)
     read = read_by(error)
     if read is not None and read.response is None:
         return _of_read(read, now_s)
     retried = _RETRIED.search(_text(error)) if meaning is Meaning.RETRIES else None
-    return _of_status(int(retried[1]), {}, {}, now_s) if retried else None
+    return _classify_status(int(retried[1]), {}, {}, now_s) if retried else None
 
 
 def _of_read(read: Read, now_s: float | None) -> Signal | None:
     """What a body says that a client could not take for an answer; None if it may be something else."""
     body = parsed(read.body)
     if error := error_in(body):
-        return _of_status(200, error, {}, now_s)
+        return _classify_status(200, error, {}, now_s)
     if not read.is_sure:
         return UNREADABLE if is_page(read.body) or is_blank(read.body) or is_cut(read.body) else None
     # One that can be read may be one that the client is too old for: no reason to stop a fleet.
@@ -188,7 +192,7 @@ def _refused(answers: Sequence[BaseException], now_s: float | None) -> Signal:
     for each in nearest:
         headers = headers_of(each) | headers
     if status >= 400 or error:
-        return _of_status(status, error, headers, now_s)
+        return _classify_status(status, error, headers, now_s)
     # A body that can be read may be one that the client is too old for: no reason to stop a fleet.
     return NEUTRAL if status < 300 and any(body is not None for body in bodies) else UNREADABLE
 

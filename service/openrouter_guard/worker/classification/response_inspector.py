@@ -17,12 +17,12 @@ from openrouter_guard.rules.parsing import json_of
 from openrouter_guard.rules.signals import SUCCESS, Effect, Signal
 
 from .bodies import error_in, is_page, searched
-from .classify import NOTHING_CAME, UNREADABLE, of_answer
+from .classify import NOTHING_CAME, UNREADABLE, classify_answer
 from .error_search import ErrorSearch
 from .evidence import headers_in, http_status
-from .sse import Events
+from .sse import SSEDecoder
 
-__all__ = ["KEPT_BYTES", "READABLE_ENCODING", "Reading", "of_told"]
+__all__ = ["KEPT_BYTES", "READABLE_ENCODING", "ResponseInspector", "of_told"]
 
 KEPT_BYTES = 65_536
 SEARCHED_BYTES = 16_777_216
@@ -53,7 +53,7 @@ class _Form(Enum):
     OTHER = auto()
 
 
-class Reading:
+class ResponseInspector:
     """One answer.
 
     Args:
@@ -76,7 +76,7 @@ class Reading:
         self._kept = bytearray()
         self._search: ErrorSearch | None = None
         self._searched = 0
-        self._events = Events(KEPT_BYTES)
+        self._events = SSEDecoder(KEPT_BYTES)
         self._error: Mapping[str, Any] | None = None
         self._is_begun = self._has_data = self._is_done = self._is_garbage = False
 
@@ -109,7 +109,7 @@ class Reading:
         if self._status_code in _WITHOUT_BODY:
             return SUCCESS
         if self.is_refusal or self._status_code >= 300:
-            return of_answer(self._status_code, body=bytes(self._kept), headers=self._headers, now_s=now_s)
+            return classify_answer(self._status_code, body=bytes(self._kept), headers=self._headers, now_s=now_s)
         if self._is_garbage and self._error is None and not self._is_done:
             return UNREADABLE
         return self._of_form(now_s) if self._is_readable else self._of_events(now_s)
@@ -203,7 +203,7 @@ class Reading:
             return self._of_search(self._search, now_s)
         body = json_of(bytes(self._kept))
         if body is not None:
-            return of_answer(self._status_code, body=body, headers=self._headers, now_s=now_s)
+            return classify_answer(self._status_code, body=body, headers=self._headers, now_s=now_s)
         return self._of_lines(now_s) or self._of_cut(now_s)
 
     def _of_lines(self, now_s: float | None) -> Signal | None:
@@ -217,17 +217,17 @@ class Reading:
 
     def _of_cut(self, now_s: float | None) -> Signal:
         found = searched(bytes(self._kept))
-        signal = of_answer(self._status_code, body=found, headers=self._headers, now_s=now_s)
+        signal = classify_answer(self._status_code, body=found, headers=self._headers, now_s=now_s)
         return self._unreadable if signal.effect is Effect.SUCCESS else signal
 
     def _of_search(self, search: ErrorSearch, now_s: float | None) -> Signal:
-        signal = of_answer(self._status_code, body=search.end(), headers=self._headers, now_s=now_s)
+        signal = classify_answer(self._status_code, body=search.end(), headers=self._headers, now_s=now_s)
         is_cut = not (search.is_whole or search.is_given_up or self._searched > SEARCHED_BYTES)
         return self._unreadable if is_cut and signal.effect is Effect.SUCCESS else signal
 
     def _of_events(self, now_s: float | None) -> Signal:
         if self._error is not None:
-            return of_answer(self._status_code, body={"error": self._error}, headers=self._headers, now_s=now_s)
+            return classify_answer(self._status_code, body={"error": self._error}, headers=self._headers, now_s=now_s)
         if not self._is_readable or self._is_done:
             return SUCCESS
         # Comments alone are no answer, nor is one that breaks off.
@@ -245,9 +245,9 @@ def of_told(status_code: int, *, body: object = None, headers: object = None, no
     """
     status = http_status(status_code)
     if status is None or not isinstance(body, str | bytes | bytearray):
-        return of_answer(status_code, body=body, headers=headers, now_s=now_s)
+        return classify_answer(status_code, body=body, headers=headers, now_s=now_s)
     # Its encoding is not among them: it was unpacked by whoever tells of it.
-    reading = Reading(status, headers_in(headers))
+    reading = ResponseInspector(status, headers_in(headers))
     reading.feed(body[:SEARCHED_BYTES].encode(errors="replace") if isinstance(body, str) else bytes(body))
     return reading.signal(now_s)
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 
-__all__ = ["Events"]
+__all__ = ["SSEDecoder"]
 
 _BOM = b"\xef\xbb\xbf"
 
 
-class Events:
+class SSEDecoder:
     """The data of the events of one stream; comments and other fields are left out.
 
     That of an event called ``error`` is given as an error's body, whatever it looks like.

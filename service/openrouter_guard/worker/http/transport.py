@@ -14,8 +14,8 @@ from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 from openrouter_guard.rules.signals import NEUTRAL, Signal
-from openrouter_guard.worker.classification.classify import of_exception
-from openrouter_guard.worker.classification.response_inspector import KEPT_BYTES, READABLE_ENCODING, Reading
+from openrouter_guard.worker.classification.classify import classify_exception
+from openrouter_guard.worker.classification.response_inspector import KEPT_BYTES, READABLE_ENCODING, ResponseInspector
 from openrouter_guard.worker.guard import AsyncGuard, Call, Guard
 
 from .read_ahead import LOOK_S, Ahead
@@ -118,10 +118,10 @@ def _model_of(request: _Request) -> str | None:
         return None
 
 
-def _reading(request: _Request, response: _Response) -> Reading:
+def _reading(request: _Request, response: _Response) -> ResponseInspector:
     """A sound has no form of its own, and speech is told as text too."""
     is_json_due = "/audio/" not in request.url.path.lower()
-    return Reading(response.status_code, response.headers, is_json_due=is_json_due)
+    return ResponseInspector(response.status_code, response.headers, is_json_due=is_json_due)
 
 
 def _with_readable_encoding(request: _Request) -> None:
@@ -138,17 +138,17 @@ class Exchange:
 
     def failed(self, error: BaseException) -> None:
         """No answer came."""
-        self._end(lambda now_s: of_exception(error, now_s=now_s))
+        self._end(lambda now_s: classify_exception(error, now_s=now_s))
 
-    def ended(self, reading: Reading) -> None:
+    def ended(self, reading: ResponseInspector) -> None:
         """The answer is there as a whole."""
         self._end(reading.signal)
 
-    def broke(self, reading: Reading, error: BaseException) -> None:
+    def broke(self, reading: ResponseInspector, error: BaseException) -> None:
         """The answer ended in the middle."""
-        self._end(reading.signal if reading.is_decided else lambda now_s: of_exception(error, now_s=now_s))
+        self._end(reading.signal if reading.is_decided else lambda now_s: classify_exception(error, now_s=now_s))
 
-    def closed(self, reading: Reading) -> None:
+    def closed(self, reading: ResponseInspector) -> None:
         """The caller wants no more of it: unless all was said, that is no success and no failure."""
         self._end(reading.signal if reading.is_decided else lambda _: NEUTRAL)
 
@@ -159,7 +159,7 @@ class Exchange:
 
 
 class _Body:
-    def __init__(self, response: _Response, exchange: Exchange, reading: Reading) -> None:
+    def __init__(self, response: _Response, exchange: Exchange, reading: ResponseInspector) -> None:
         self._stream = response.stream
         self._extensions = getattr(response, "extensions", None)
         self._exchange = exchange
@@ -183,7 +183,7 @@ class _Body:
 class Body(_Body):
     """The bytes of an answer, passed on as they come."""
 
-    def __init__(self, response: _Response, exchange: Exchange, reading: Reading) -> None:
+    def __init__(self, response: _Response, exchange: Exchange, reading: ResponseInspector) -> None:
         super().__init__(response, exchange, reading)
         self._pieces = iter(self._stream)
         self._reader: Ahead | None = None
@@ -234,7 +234,7 @@ class Body(_Body):
 class AsyncBody(_Body):
     """The bytes of an answer, passed on as they come."""
 
-    def __init__(self, response: _Response, exchange: Exchange, reading: Reading) -> None:
+    def __init__(self, response: _Response, exchange: Exchange, reading: ResponseInspector) -> None:
         super().__init__(response, exchange, reading)
         self._pieces = aiter(self._stream)
         self._next: asyncio.Task[bytes | None] | None = None

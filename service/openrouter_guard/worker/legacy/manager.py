@@ -18,22 +18,22 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.keys import DEFAULT_SCOPE
-from openrouter_guard.log_once import Edge
+from openrouter_guard.log_once import LogOnce
 from openrouter_guard.rules import health_checks
 from openrouter_guard.rules.admission import block_s
-from openrouter_guard.rules.breaker import HalfOpen, Open, Phase
+from openrouter_guard.rules.breaker import BreakerState, HalfOpen, Open
 from openrouter_guard.rules.codec import iso
-from openrouter_guard.rules.evaluation import settled
+from openrouter_guard.rules.evaluation import evaluate
 from openrouter_guard.rules.models import Notes
 from openrouter_guard.rules.override import OVERRIDE_MOST_S, Override, OverrideKind
 from openrouter_guard.rules.parsing import number
-from openrouter_guard.rules.redaction import without_keys
-from openrouter_guard.rules.shared_state import Record, Upstream, fresh
-from openrouter_guard.rules.signals import MAX_WAIT_S, OpenRouterState, of_error_type
+from openrouter_guard.rules.redaction import redact
+from openrouter_guard.rules.shared_state import SharedState, Upstream, fresh
+from openrouter_guard.rules.signals import MAX_WAIT_S, OpenRouterState, classify_error_type
 from openrouter_guard.rules.transitions import overridden, released, reset
 from openrouter_guard.store import Batch, Seen, Store, Timeouts
 from openrouter_guard.worker.names import worker_name
-from openrouter_guard.worker.reporting.batches import Pending, last_of, result_of
+from openrouter_guard.worker.reporting.batches import ResultBatch, last_of, result_of
 
 from . import state_data
 from .clients import Handed, settings_of
@@ -102,7 +102,7 @@ class OpenRouterStateManager:
         self._worker_id = worker_name(self._settings.worker_id)
         self._reporter = health_checks.CHECKER_PREFIX + secrets.token_hex(4)
         self._seq = 0
-        self._trouble = Edge("the shared state cannot be used, calls go on without it", "the shared state is back")
+        self._trouble = LogOnce("the shared state cannot be used, calls go on without it", "the shared state is back")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._live = self._new_store()
 
@@ -172,7 +172,7 @@ class OpenRouterStateManager:
         if seen.record is None:
             return False, None
         record = self._current(seen.record, seen.now_s)
-        if record.phase(seen.now_s) is not Phase.CLOSED:
+        if record.phase(seen.now_s) is not BreakerState.CLOSED:
             return True, OPEN
         upstream = record.upstream
         is_claimed = upstream.state is OpenRouterState.RATE_LIMITED and upstream.claimed_reset_s > seen.now_s
@@ -219,7 +219,7 @@ class OpenRouterStateManager:
         told = _told(state, message, error_details, balance, usage_today, usage_month)
         reset_s = 0.0 if rate_limit_reset is None else rate_limit_reset.timestamp()
 
-        def decide(record: Record | None, now_s: float) -> Record:
+        def decide(record: SharedState | None, now_s: float) -> SharedState:
             known = self._current(record or fresh(now_s), now_s)
             limited = replace(told, rate_limit_reset_s=min(reset_s, now_s + MAX_WAIT_S))
             return health_checks.after_update(
@@ -236,9 +236,11 @@ class OpenRouterStateManager:
         self, error_type: str, error_message: str, status_code: int | None = None, worker_id: str | None = None
     ) -> bool:
         """Tell that a worker's call failed; returns whether it is in Redis."""
-        signal = of_error_type(error_type, error_message, status_code)
+        signal = classify_error_type(error_type, error_message, status_code)
         at_s = (await self._store.read()).now_s
-        pending = last_of(deque[Pending](), 0, at_s, worker_name(worker_id or self._worker_id), self._settings.policy)
+        pending = last_of(
+            deque[ResultBatch](), 0, at_s, worker_name(worker_id or self._worker_id), self._settings.policy
+        )
         pending.add(result_of(signal, 0, at_s, took_s=None, model="", notes=Notes({}, at_s)))
         self._seq += 1
         await self._store.count(pending.batch(f"w{self._reporter}", self._seq, now_s=at_s), at_s=at_s)
@@ -275,7 +277,7 @@ class OpenRouterStateManager:
                 "an override needs who, why and an end within 30 days: write for_s=600 for ten minutes"
             )
 
-        def decide(record: Record | None, now_s: float) -> Record:
+        def decide(record: SharedState | None, now_s: float) -> SharedState:
             override = Override(chosen, who, why, round(now_s + for_s, 6))
             return overridden(record or fresh(now_s), override, now_s)
 
@@ -296,7 +298,7 @@ class OpenRouterStateManager:
             StoreError: If Redis does not take it.
         """
 
-        def decide(record: Record | None, now_s: float) -> Record | None:
+        def decide(record: SharedState | None, now_s: float) -> SharedState | None:
             # What is shown as open is closed, also where nobody has written that down yet.
             return record and reset(self._current(record, now_s), by=who, now_s=now_s)
 
@@ -313,11 +315,11 @@ class OpenRouterStateManager:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _current(self, record: Record, now_s: float) -> Record:
-        return settled(record, now_s=now_s, policy=self._settings.policy, by=self._worker_id)
+    def _current(self, record: SharedState, now_s: float) -> SharedState:
+        return evaluate(record, now_s=now_s, policy=self._settings.policy, by=self._worker_id)
 
     def _data(self, seen: Seen) -> state_data.OpenRouterStateData:
-        record = self._current(seen.record or Record(), seen.now_s)
+        record = self._current(seen.record or SharedState(), seen.now_s)
         upstream = record.upstream
         return state_data.OpenRouterStateData(
             state=upstream.state,
@@ -330,7 +332,7 @@ class OpenRouterStateManager:
             error_details=upstream.error_details or None,
             consecutive_failures=record.breaker.failures,
             last_success=_moment(upstream.last_success_s),
-            circuit_breaker_open=record.phase(seen.now_s) is not Phase.CLOSED,
+            circuit_breaker_open=record.phase(seen.now_s) is not BreakerState.CLOSED,
             rate_limit_reset=_moment(max(upstream.rate_limit_reset_s, upstream.claimed_reset_s)),
         )
 
@@ -357,15 +359,15 @@ def _told(
         known = OpenRouterState.ERROR
     return Upstream(
         state=known,
-        message=without_keys(str(message)),
+        message=redact(str(message)),
         balance=balance,
         usage_today=usage_today,
         usage_month=usage_month,
-        error_details=without_keys(str(details or "")),
+        error_details=redact(str(details or "")),
     )
 
 
-def _note(record: Record, now_s: float) -> str:
+def _note(record: SharedState, now_s: float) -> str:
     standing = record.standing(now_s)
     if standing is not None:
         return f"{standing.kind} by {standing.who} until {iso(standing.until_s)}: {standing.why}"

@@ -11,13 +11,13 @@ from typing import Any, Self
 
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.keys import DEFAULT_SCOPE
-from openrouter_guard.log_once import Edge
+from openrouter_guard.log_once import LogOnce
 from openrouter_guard.rules.parsing import text_of
-from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal, of_error_type, of_status
+from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal, classify_error_type, classify_status
 from openrouter_guard.worker.core import Core
 from openrouter_guard.worker.names import worker_name
 from openrouter_guard.worker.threads.loop_thread import ended
-from openrouter_guard.worker.view import Ticket
+from openrouter_guard.worker.view import Admission
 
 from .clients import Handed, settings_of
 
@@ -114,23 +114,23 @@ class WorkerOpenRouterReporter:
         await self.close()
 
     async def _report(self, signal: Signal) -> bool:
-        self._core.finish(Ticket(_ANY_EPOCH, ""), signal)
+        self._core.finish(Admission(_ANY_EPOCH, ""), signal)
         flushed = self._core.flush()
         return await ended(flushed, _REPORT_S) and flushed.exception() is None
 
 
 def _signal(message: str, status_code: int | None, error_type: str | None) -> Signal:
     if error_type is not None:
-        return of_error_type(error_type, message, status_code)
+        return classify_error_type(error_type, message, status_code)
     if status_code is not None and status_code >= 400:
-        return of_status(status_code, error={"message": message}, now_s=0.0)
+        return classify_status(status_code, error={"message": message}, now_s=0.0)
     text = text_of(message).lower()
     named = (kind for kind, phrases in _PHRASES if any(phrase in text for phrase in phrases))
-    return of_error_type(next(named, ErrorType.UNKNOWN_ERROR), message, status_code)
+    return classify_error_type(next(named, ErrorType.UNKNOWN_ERROR), message, status_code)
 
 
 _reporter: WorkerOpenRouterReporter | None = None
-_settings = Edge("nothing can be reported to the shared state", "reports reach the shared state")
+_settings = LogOnce("nothing can be reported to the shared state", "reports reach the shared state")
 
 
 def get_openrouter_reporter() -> WorkerOpenRouterReporter:

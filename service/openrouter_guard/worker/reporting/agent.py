@@ -17,25 +17,25 @@ from dataclasses import replace
 from functools import partial
 
 from openrouter_guard.errors import StoreContended, StoreError, StoreUnavailable
-from openrouter_guard.log_once import Edge
+from openrouter_guard.log_once import LogOnce
 from openrouter_guard.rules import health_checks, models, push_message, shared_state, time_in_state, trial_calls
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.question import Question
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import Signal
 from openrouter_guard.store import Seen, Store
 from openrouter_guard.store.store import Decide
-from openrouter_guard.unreadable import understood
+from openrouter_guard.unreadable import unreadable_errors
 from openrouter_guard.version import package_version
 from openrouter_guard.worker.threads.loops import HEARTBEAT_S, RETRY_S, forever, optional, pause
-from openrouter_guard.worker.view import Desk, View, monotonic_offset
+from openrouter_guard.worker.view import Mailbox, View, monotonic_offset
 
 from .batches import result_of
 from .calls_in_flight import Flight
 from .decisions import Decisions
 from .knowledge import Knowledge
-from .offline import Alone
+from .offline import Offline
 from .outbox import Outbox
 from .permits import Fleet, Permits
 from .question_answers import Answers
@@ -65,11 +65,11 @@ migration has quiet nights and weekends."""
 class Agent:
     """One reporter: a worker process' share in the state of one scope."""
 
-    def __init__(self, store: Store, policy: Policy, worker_id: str, desk: Desk | None = None) -> None:
-        desk = desk or Desk()
-        self._desk = weakref.ref(desk)
-        self._flight = Flight(desk.begun)
-        self.view = View(Record(), monotonic_offset(time.time()), is_known=False)
+    def __init__(self, store: Store, policy: Policy, worker_id: str, mailbox: Mailbox | None = None) -> None:
+        mailbox = mailbox or Mailbox()
+        self._mailbox = weakref.ref(mailbox)
+        self._flight = Flight(mailbox.begun)
+        self.view = View(SharedState(), monotonic_offset(time.time()), is_known=False)
         self.looked = asyncio.Event()
         self.known = asyncio.Event()
         self._seen = Seen(None, self.view.now_s, {})
@@ -79,18 +79,18 @@ class Agent:
         self._policy = policy
         self._worker_id = worker_id
         self._reporter = f"w{uuid.uuid4().hex[:8]}"
-        self._outbox = Outbox(desk, self._flight, policy, worker_id, self._reporter)
+        self._outbox = Outbox(mailbox, self._flight, policy, worker_id, self._reporter)
         self._work = asyncio.Event()
         self._told_s = self._seen_s = -math.inf
         self._patience_s = FLUSH_S
         self._is_pushed = False
-        self._alone = Alone(lambda: self.view, self._show, policy, worker_id, self._reporter, self._flight)
+        self._offline = Offline(lambda: self.view, self._show, policy, worker_id, self._reporter, self._flight)
         self._answers = Answers(store, self._reporter, self._answer, lambda: self.view.now_s, self.refresh)
-        self._heard: Record | None = None
+        self._heard: SharedState | None = None
         # One conversation at a time, so that an older answer never replaces a newer one.
         self._turn = asyncio.Lock()
         self._known = Knowledge(policy, worker_id, self._answers.is_only, self._spoken, lambda: store.round_trip_s)
-        self._decisions = Decisions(store, self._turn, self._alone, self._latest, self._adopt, self._note_away)
+        self._decisions = Decisions(store, self._turn, self._offline, self._latest, self._adopt, self._note_away)
         decided = self._decisions.commit
         fleet = Fleet(self._latest, lambda: self._seen_s, self._known.to_decide_on, self._adopt, decided)
         self._permits = Permits(store, self._turn, fleet, policy)
@@ -108,15 +108,15 @@ class Agent:
 
     def show(self) -> None:
         """Show callers what is known."""
-        desk = self._desk()
-        if desk is not None:
-            desk.show(self._view, self)
+        mailbox = self._mailbox()
+        if mailbox is not None:
+            mailbox.show(self._view, self)
 
     def start(self) -> None:
         listen = optional(self._listen, "Redis pushes no changes, looking every second")
         beat = optional(self._beat, "Redis takes no heartbeats")
         loops = (listen, self._poll, self._report, beat)
-        mistakes = Edge("OpenRouter Guard has made a mistake, and goes on; please report it", "")
+        mistakes = LogOnce("OpenRouter Guard has made a mistake, and goes on; please report it", "")
         self._loops = [asyncio.create_task(forever(work, self._note_away, mistakes)) for work in loops]
         self._loops.append(asyncio.create_task(self._look_no_longer()))
 
@@ -146,11 +146,11 @@ class Agent:
 
     async def farewell(self) -> None:
         """Report what is left: show callers nothing any more, and take what they have noted."""
-        desk = self._desk()
-        if desk is not None:
-            desk.hide(self)
+        mailbox = self._mailbox()
+        if mailbox is not None:
+            mailbox.hide(self)
         # Or this would keep it for as long as it takes.
-        del desk
+        del mailbox
         with suppress(StoreError):
             await self._decisions.done()
             self._gather()
@@ -164,7 +164,7 @@ class Agent:
 
     def wake(self) -> None:
         """Look at the results that wait, soon: what they say counts here at once while Redis is away."""
-        if self._alone.is_so:
+        if self._offline.active:
             self._gather()
         self._work.set()
 
@@ -180,7 +180,7 @@ class Agent:
             # Taken while it waited.
             return True
         # Who asks waits for less time than Redis is given: where it is known to be away, it is not asked.
-        got = self._alone.acquire(owner) if self._alone.is_so else await self._acquire_of_fleet(owner)
+        got = self._offline.acquire(owner) if self._offline.active else await self._acquire_of_fleet(owner)
         if got:
             self._permits.keep(owner)
         return got
@@ -194,7 +194,7 @@ class Agent:
         except StoreError as error:
             self._note_away(error)
             # Silence may still turn into a permit of the fleet: then this call would be one too many.
-            return not _is_silent(error) and self._alone.acquire(owner)
+            return not _is_silent(error) and self._offline.acquire(owner)
 
     def holds(self, owner: str) -> bool:
         """Whether the lease of that permit is kept alive here."""
@@ -210,13 +210,13 @@ class Agent:
         self._permits.drop(owner)
         signal = self._of_fleet(signal, model, self.view.now_s)
 
-        def verdict(record: Record | None, now_s: float) -> Record | None:
+        def verdict(record: SharedState | None, now_s: float) -> SharedState | None:
             known = self._known.to_decide_on(record, now_s)
             return known and trial_calls.after_trial(
                 known, signal, owner, now_s=now_s, policy=self._policy, took_s=took_s
             )
 
-        if self._alone.is_so and self._alone.decide(verdict):
+        if self._offline.active and self._offline.decide(verdict):
             # A permit that was taken here: Redis may be able to tell, and knows of none.
             return
         # The permit guards it: what was read last of the fleet will do, where the permit is in it.
@@ -244,12 +244,12 @@ class Agent:
             counted = await self._store.count(batch, at_s=out.since_s, lost=self._lost)
             self._outbox.counted()
             self._told_s, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
-            self._alone.is_heard()
+            self._offline.is_heard()
             await self._settle(counted.seen)
 
     def _gather(self) -> None:
         """Take what has ended by now from the desk, and draw what follows at once."""
-        gathered = self._outbox.gather(self.view, is_alone=self._alone.is_so)
+        gathered = self._outbox.gather(self.view, is_alone=self._offline.active)
         if gathered.notes.models is not self.view.models:
             self.view = replace(self.view, models=gathered.notes.models)
         if gathered.brings_back:
@@ -257,7 +257,7 @@ class Agent:
         for signal in gathered.doubts.values():
             self._decisions.soon(partial(self._doubted, signal))
         for batch in self._outbox.batches(gathered.alone, self.view.now_s):
-            self._alone.count(batch)
+            self._offline.count(batch)
 
     def _answer(self, question: Question) -> int:
         self._gather()
@@ -266,7 +266,7 @@ class Agent:
     def _spoken(self, question: Question, now_s: float) -> int:
         return self._flight.answer(question, now_s, self._flight.offset_s(self.view.offset_s))
 
-    def _doubted(self, signal: Signal, record: Record | None, now_s: float) -> Record | None:
+    def _doubted(self, signal: Signal, record: SharedState | None, now_s: float) -> SharedState | None:
         known = self._known.to_decide_on(record, now_s)
         return known and health_checks.doubted(known, signal, now_s=now_s, policy=self._policy, by=self._worker_id)
 
@@ -277,7 +277,7 @@ class Agent:
     def limit(self, signal: Signal) -> None:
         """Hold the fleet back soon, until the platform's rate limit is over."""
 
-        def decide(record: Record | None, now_s: float) -> Record:
+        def decide(record: SharedState | None, now_s: float) -> SharedState:
             known = self._known.to_decide_on(record, now_s) or shared_state.fresh(now_s)
             return trial_calls.limited(known, signal, now_s, by=self._reporter)
 
@@ -295,7 +295,7 @@ class Agent:
                 if not _is_silent(error):
                     self._go_on()
                 raise
-            if not self._alone.stands(seen):
+            if not self._offline.stands(seen):
                 await self._settle(seen)
 
     async def _settle(self, seen: Seen) -> None:
@@ -314,7 +314,7 @@ class Agent:
         return self._known.current if self._known.restored(None, self.view.now_s) else None
 
     def _adopt(self, seen: Seen) -> None:
-        with understood(self._store.address):
+        with unreadable_errors(self._store.address):
             record = self._known.take(seen.record, seen.now_s)
         known = {**seen.models, **self._put_back(seen)}
         self._answers.see(self._known.shared)
@@ -330,7 +330,7 @@ class Agent:
         self.on_view()
         self.known.set()
         self.looked.set()
-        self._alone.ends(self._store.address)
+        self._offline.ends(self._store.address)
 
     def _put_back(self, seen: Seen) -> models.Models:
         """The models that cool down and that Redis has lost: the fleet is told of them again."""
@@ -350,7 +350,7 @@ class Agent:
             # Calls still wait for the first look: perhaps Redis is only far away.
             return
         unseen = self._outbox.unseen(self._seen_s, self.view.now_s)
-        self._alone.begins(error, self._store.address, unseen)
+        self._offline.begins(error, self._store.address, unseen)
 
     # -- the loops ----------------------------------------------------------------------------------------------
 
@@ -372,7 +372,7 @@ class Agent:
     def _hear(self, message: str) -> None:
         """Show an opening that was pushed: how it came about, the look that follows tells."""
         opened = push_message.opening(message, self.view.record, self.view.now_s)
-        if opened is not None and self.view.is_known and not self._alone.is_so:
+        if opened is not None and self.view.is_known and not self._offline.active:
             self._heard = opened
             self._show(replace(self.view, record=opened))
 
@@ -386,7 +386,7 @@ class Agent:
     def _is_calm(self) -> bool:
         """Whether nothing can change here but by a push."""
         is_mixed = self.view.record.older_writer_s > self.view.now_s - MIXED_S
-        return self._is_pushed and self.view.is_quiet and self.view.free_ticket is not None and not is_mixed
+        return self._is_pushed and self.view.is_quiet and self.view.free_admission is not None and not is_mixed
 
     async def _report(self) -> None:
         with suppress(TimeoutError):
@@ -412,7 +412,7 @@ class Agent:
             # The first looks come first, for calls wait for them; and it would need a connection of its own.
             await self.known.wait()
             await pause(POLL_S)
-        if self._alone.is_so:
+        if self._offline.active:
             # That Redis takes nothing has been said.
             await pause(POLL_S)
             return

@@ -16,7 +16,7 @@ from openrouter_guard.rules.signals import Effect, Signal
 from openrouter_guard.rules.text import json_text
 from openrouter_guard.store import Batch
 
-__all__ = ["Pending", "Result", "error_details", "last_of", "result_of"]
+__all__ = ["ResultBatch", "Result", "error_details", "last_of", "result_of"]
 
 _ERRORS_KEPT = 1000
 TOO_OLD_S = 30.0
@@ -57,7 +57,7 @@ def result_of(signal: Signal, epoch: int, at_s: float, *, took_s: float | None, 
 
 
 @dataclass(slots=True)
-class Pending:
+class ResultBatch:
     """Results of one epoch and one UTC day, merged."""
 
     epoch: int
@@ -123,7 +123,7 @@ class Pending:
         else:
             self._failed(result)
 
-    def absorb(self, late: Pending) -> None:
+    def absorb(self, late: ResultBatch) -> None:
         """Take over what *late* has counted in the metrics and of single models, and nothing that decides."""
         self.counted += late.counters
         self.errors.extend(late.errors)
@@ -213,8 +213,10 @@ def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
     )
 
 
-def last_of(pending: deque[Pending], epoch: int, at_s: float, worker_id: str, policy: Policy = Policy()) -> Pending:
+def last_of(
+    pending: deque[ResultBatch], epoch: int, at_s: float, worker_id: str, policy: Policy = Policy()
+) -> ResultBatch:
     """Where a result goes: the last of the pending batches, or a new one after it."""
     if not pending or not pending[-1].takes(epoch, at_s):
-        pending.append(Pending(epoch, worker_id, at_s, policy))
+        pending.append(ResultBatch(epoch, worker_id, at_s, policy))
     return pending[-1]

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.question import SUCCESSES_KEPT, Question
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import SUCCESS
 from openrouter_guard.worker.view import Ended
 
@@ -80,7 +80,7 @@ class Flight:
         return question.answer(now_s, under_way, ended_well)
 
 
-def question_in(record: Record | None) -> Question | None:
+def question_in(record: SharedState | None) -> Question | None:
     """The question that is out."""
     breaker = record.breaker if record else None
     return breaker.question if isinstance(breaker, Closed) else None

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 
 from openrouter_guard.errors import StoreError
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Seen, Store
 from openrouter_guard.store.store import Decide
 
-from .offline import Alone
+from .offline import Offline
 
 __all__ = ["Decisions"]
 
@@ -31,14 +31,14 @@ class Decisions:
         self,
         store: Store,
         turn: asyncio.Lock,
-        alone: Alone,
+        alone: Offline,
         latest: Callable[[], Seen],
         adopt: Callable[[Seen], None],
         note_away: Callable[[StoreError], None],
     ) -> None:
         self._store = store
         self._turn = turn
-        self._alone = alone
+        self._offline = alone
         self._latest = latest
         self._adopt = adopt
         self._note_away = note_away
@@ -59,7 +59,7 @@ class Decisions:
         """
         decided = False
 
-        def watched(record: Record | None, now_s: float) -> Record | None:
+        def watched(record: SharedState | None, now_s: float) -> SharedState | None:
             nonlocal decided
             new = decide(record, now_s)
             decided = new is not None and new != record
@@ -86,4 +86,4 @@ class Decisions:
                 await self.commit(decide, self._latest() if is_direct else None)
         except StoreError as error:
             self._note_away(error)
-            self._alone.decide(decide)
+            self._offline.decide(decide)

@@ -8,7 +8,7 @@ from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.question import Question
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 
 from .calls_in_flight import question_in
 
@@ -33,7 +33,7 @@ class Knowledge:
         self,
         policy: Policy,
         by: str,
-        is_only: Callable[[Record], bool],
+        is_only: Callable[[SharedState], bool],
         answer: Callable[[Question, float], int],
         round_trip_s: Callable[[], float],
     ) -> None:
@@ -42,32 +42,32 @@ class Knowledge:
         self._is_only = is_only
         self._answer = answer
         self._round_trip_s = round_trip_s
-        self.shared: Record | None = None
+        self.shared: SharedState | None = None
 
-    def take(self, record: Record | None, now_s: float) -> Record:
+    def take(self, record: SharedState | None, now_s: float) -> SharedState:
         """Take what was read; the state that follows from it."""
         # What Redis lost stays known as it was: only a commit may give it a new epoch.
         if self.restored(record, now_s) is None:
             self.shared = record
-        return self.settled(self.shared or Record(), now_s)
+        return self.evaluate(self.shared or SharedState(), now_s)
 
-    def current(self, record: Record | None, now_s: float) -> Record | None:
+    def current(self, record: SharedState | None, now_s: float) -> SharedState | None:
         """What should stand there instead of the record."""
-        return self.restored(record, now_s) or (record and self.settled(record, now_s))
+        return self.restored(record, now_s) or (record and self.evaluate(record, now_s))
 
-    def restored(self, record: Record | None, now_s: float) -> Record | None:
+    def restored(self, record: SharedState | None, now_s: float) -> SharedState | None:
         """What Redis has lost, where the record shows that it has."""
-        return recovered(self.shared or Record(), record, now_s, self._policy)
+        return recovered(self.shared or SharedState(), record, now_s, self._policy)
 
-    def to_decide_on(self, record: Record | None, now_s: float) -> Record | None:
+    def to_decide_on(self, record: SharedState | None, now_s: float) -> SharedState | None:
         """The record, or the one that Redis has lost."""
         known = self.restored(record, now_s) or record
         # What an older writer wrote over it comes first.
-        return known if known is None or known.legacy_open is None else self.settled(known, now_s)
+        return known if known is None or known.legacy_open is None else self.evaluate(known, now_s)
 
-    def settled(self, record: Record, now_s: float) -> Record:
+    def evaluate(self, record: SharedState, now_s: float) -> SharedState:
         """The record with what follows from it."""
-        after = evaluation.settled(record, now_s=now_s, policy=self._policy, by=self._by)
+        after = evaluation.evaluate(record, now_s=now_s, policy=self._policy, by=self._by)
         question = question_in(after)
         if question is None:
             return after
@@ -76,4 +76,4 @@ class Knowledge:
             return evaluation.asked_from_afar(after, self._round_trip_s()) if is_new else after
         # Nobody waits for what only we could say.
         answered = evaluation.answered(after, self._answer(question, now_s), now_s)
-        return evaluation.settled(answered, now_s=now_s, policy=self._policy, by=self._by)
+        return evaluation.evaluate(answered, now_s=now_s, policy=self._policy, by=self._by)

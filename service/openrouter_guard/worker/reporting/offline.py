@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from openrouter_guard.errors import StateUnreadable, StoreError, StoreUnavailable
 from openrouter_guard.rules import evaluation, trial_calls
-from openrouter_guard.rules.breaker import Phase, Policy
-from openrouter_guard.rules.shared_state import Record, Upstream
+from openrouter_guard.rules.breaker import BreakerState, Policy
+from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.store import Batch, Seen
 from openrouter_guard.worker.view import View
@@ -22,7 +22,7 @@ from openrouter_guard.worker.view import View
 from .batches import METRICS_ONLY
 from .calls_in_flight import Flight, question_in
 
-__all__ = ["Alone"]
+__all__ = ["Offline"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _SIGNALS = {
 }
 
 
-class Alone:
+class Offline:
     """Whether a worker is alone, and what it decides then.
 
     Args:
@@ -59,7 +59,7 @@ class Alone:
         reporter: str,
         flight: Flight | None = None,
     ) -> None:
-        self.is_so = False
+        self.active = False
         self._view = view
         self._show = show
         # It cannot ask the others whether they see it too.
@@ -75,8 +75,8 @@ class Alone:
         """Redis is away, perhaps for some time already; ``waiting`` is what it has not taken, in its order."""
         if not isinstance(error, StoreUnavailable):
             self._refused_until_s = time.monotonic() + REFUSED_S
-        if not self.is_so:
-            self.is_so = True
+        if not self.active:
+            self.active = True
             why = "The state cannot be read" if isinstance(error, StateUnreadable) else "Redis is away"
             logger.warning("%s, deciding alone: %s", why, error, extra={"redis": address})
             for batch in waiting:
@@ -84,8 +84,8 @@ class Alone:
 
     def ends(self, address: str) -> None:
         """The view is the fleet's again."""
-        if self.is_so:
-            self.is_so = False
+        if self.active:
+            self.active = False
             logger.info("Redis is back", extra={"redis": address})
 
     def is_heard(self) -> None:
@@ -96,9 +96,9 @@ class Alone:
         """Whether Redis tells, but takes nothing: what was counted here stands, unless the fleet knows of worse."""
         if time.monotonic() >= self._refused_until_s:
             return False
-        told = seen.record.phase(seen.now_s) if seen.record else Phase.CLOSED
+        told = seen.record.phase(seen.now_s) if seen.record else BreakerState.CLOSED
         # The same half-open state is told for as long as nothing is taken, whatever the trial calls here found.
-        least = self._view().phase if self.is_so else Phase.CLOSED
+        least = self._view().phase if self.active else BreakerState.CLOSED
         return _ORDER.index(told) <= _ORDER.index(least)
 
     # -- deciding -----------------------------------------------------------------------------------------------
@@ -112,32 +112,32 @@ class Alone:
     def count(self, batch: Batch) -> None:
         """Count results here, as the store's script would: not those of an earlier epoch, nor old ones."""
 
-        def counted(record: Record, _now_s: float) -> Record | None:
+        def counted(record: SharedState, _now_s: float) -> SharedState | None:
             is_late = batch.epoch == METRICS_ONLY or (record.epoch and batch.epoch not in (0, record.epoch))
             return None if is_late else _counted(record, batch, self._reporter)
 
         self.decide(counted)
 
-    def decide(self, decide: Callable[[Record, float], Record | None]) -> bool:
+    def decide(self, decide: Callable[[SharedState, float], SharedState | None]) -> bool:
         """True if there was something to decide."""
         view = self._view()
         new = decide(view.record, view.now_s)
         if new is None or new == view.record:
             return False
-        after = evaluation.settled(new, now_s=view.now_s, policy=self._policy, by=self._worker_id)
+        after = evaluation.evaluate(new, now_s=view.now_s, policy=self._policy, by=self._worker_id)
         if (question := question_in(after)) is not None:
             # It goes to nobody else: it is answered and decided at once.
             calls = self._flight.answer(question, view.now_s, self._flight.offset_s(view.offset_s))
             answered = evaluation.answered(after, calls, view.now_s)
-            after = evaluation.settled(answered, now_s=view.now_s, policy=self._policy, by=self._worker_id)
+            after = evaluation.evaluate(answered, now_s=view.now_s, policy=self._policy, by=self._worker_id)
         self._show(replace(view, record=after))
         return True
 
 
-_ORDER = (Phase.CLOSED, Phase.HALF_OPEN, Phase.OPEN)
+_ORDER = (BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN)
 
 
-def _counted(record: Record, batch: Batch, reporter: str) -> Record:
+def _counted(record: SharedState, batch: Batch, reporter: str) -> SharedState:
     for kind, number in batch.runs:
         # The first success ends the run of failures; more of them change nothing.
         for _ in range(1 if kind == "S" else number):

@@ -12,9 +12,9 @@ from openrouter_guard.rules import models
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal
 from openrouter_guard.store import Batch
-from openrouter_guard.worker.view import Desk, Ended, View
+from openrouter_guard.worker.view import Ended, Mailbox, View
 
-from .batches import Pending, last_of, result_of
+from .batches import ResultBatch, last_of, result_of
 from .calls_in_flight import Flight, popped
 
 __all__ = ["Gathered", "Outbox"]
@@ -35,7 +35,7 @@ class Gathered:
 
     notes: models.Notes
     doubts: dict[ErrorType | None, Signal] = field(default_factory=dict)
-    alone: deque[Pending] = field(default_factory=deque)
+    alone: deque[ResultBatch] = field(default_factory=deque)
     brings_back: bool = False
 
 
@@ -54,15 +54,15 @@ class Outbox:
         sent_s: When the last batch went out, by the monotonic clock; infinite while it is about to.
     """
 
-    def __init__(self, desk: Desk, flight: Flight, policy: Policy, worker_id: str, reporter: str) -> None:
-        self._results, self._refused = desk.results, desk.refused
+    def __init__(self, mailbox: Mailbox, flight: Flight, policy: Policy, worker_id: str, reporter: str) -> None:
+        self._results, self._refused = mailbox.results, mailbox.refused
         self._flight = flight
         self._policy = policy
         self._worker_id = worker_id
         self._reporter = reporter
         self._seq = 0
-        self._pending: deque[Pending] = deque()
-        self._uncertain: Pending | None = None
+        self._pending: deque[ResultBatch] = deque()
+        self._uncertain: ResultBatch | None = None
         self.is_shut = False
         self.sent_s = -math.inf
 
@@ -107,7 +107,7 @@ class Outbox:
         runs = self._last(epoch, now_s).models
         runs.setdefault(name, models.Run()).add(models.Run(until_s=model.until_s, reason=model.reason))
 
-    def _last(self, epoch: int, at_s: float) -> Pending:
+    def _last(self, epoch: int, at_s: float) -> ResultBatch:
         return last_of(self._pending, epoch, at_s, self._worker_id, self._policy)
 
     # -- sending --------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Outbox:
         """Whether everything is counted."""
         return not self._pending and self._uncertain is None
 
-    def next_out(self) -> Pending:
+    def next_out(self) -> ResultBatch:
         """The next to send: from here on it is closed, and should its fate stay unknown, it goes again as it is."""
         if self._uncertain is None:
             self._uncertain = self._pending.popleft()
@@ -135,10 +135,10 @@ class Outbox:
         """Redis has it."""
         self._uncertain = None
 
-    def batch(self, each: Pending, now_s: float) -> Batch:
+    def batch(self, each: ResultBatch, now_s: float) -> Batch:
         return each.batch(self._reporter, self._seq, now_s=now_s, answers=True)
 
-    def batches(self, waiting: Iterable[Pending], now_s: float) -> Iterator[Batch]:
+    def batches(self, waiting: Iterable[ResultBatch], now_s: float) -> Iterator[Batch]:
         return (self.batch(each, now_s) for each in waiting)
 
     def unseen(self, seen_s: float, now_s: float) -> Iterator[Batch]:

@@ -12,7 +12,7 @@ from functools import partial
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules import trial_calls
 from openrouter_guard.rules.breaker import Open, Policy
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Seen, Store
 from openrouter_guard.store.store import Decide
 
@@ -109,7 +109,7 @@ class Permits:
         if renewal is not None:
             renewal.cancel()
 
-    def _permit(self, owner: str, record: Record | None, now_s: float) -> Record | None:
+    def _permit(self, owner: str, record: SharedState | None, now_s: float) -> SharedState | None:
         known = self._fleet.known(record, now_s)
         return known and trial_calls.with_permit(known, owner, now_s=now_s, policy=self._policy)
 
@@ -121,7 +121,7 @@ class Permits:
                 async with self._turn:
                     await self._asked(owner, partial(self._renewal, owner), renews=True)
 
-    def _renewal(self, owner: str, record: Record | None, now_s: float) -> Record | None:
+    def _renewal(self, owner: str, record: SharedState | None, now_s: float) -> SharedState | None:
         held = getattr(record.breaker, "permits", {}) if record else {}
         # A lease that ran out is not taken again: by now the permit may be somebody else's.
         return self._permit(owner, record, now_s) if owner in held else None

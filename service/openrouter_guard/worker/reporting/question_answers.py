@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules.question import ANSWER_S, Question
-from openrouter_guard.rules.shared_state import Record
+from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Store
 
 from .calls_in_flight import question_in
@@ -50,7 +50,7 @@ class Answers:
         self._question: Question | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def is_only(self, record: Record) -> bool:
+    def is_only(self, record: SharedState) -> bool:
         """Whether there is nobody else to ask: all failures are this worker's, and no other reports."""
         return record.live_reporters <= 1 and getattr(record.breaker, "run", None) == {self._reporter}
 
@@ -59,7 +59,7 @@ class Answers:
         if self._task is not None:
             await asyncio.wait((self._task,))
 
-    def see(self, shared: Record | None) -> None:
+    def see(self, shared: SharedState | None) -> None:
         """Take note of the shared state: of whether there is a question in it."""
         before, self._question = self._question, question_in(shared)
         if self._question is not None and (before is None or before.number != self._question.number):

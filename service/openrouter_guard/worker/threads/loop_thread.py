@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from openrouter_guard.background import cancelled
-from openrouter_guard.worker.own_errors import Mistakes
+from openrouter_guard.worker.own_errors import OwnErrors
 
 __all__ = ["LoopThread", "ended", "has_asyncio", "waited"]
 
@@ -93,7 +93,7 @@ class _Life:
         self._farewell = farewell
         self._close = close
         self._within_s: float | None = None
-        self._mistakes = Mistakes()
+        self._mistakes = OwnErrors()
 
     def submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
         future: Future[T] = Future()

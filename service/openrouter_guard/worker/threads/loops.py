@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from openrouter_guard.errors import ForeignValue, StoreError, StoreRefused
-from openrouter_guard.log_once import Edge
+from openrouter_guard.log_once import LogOnce
 
 __all__ = ["HEARTBEAT_S", "RETRY_S", "Work", "forever", "optional", "pause"]
 
@@ -20,7 +20,7 @@ HEARTBEAT_S = 60.0
 Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
-async def forever(work: Work, away: Callable[[StoreError], object], mistakes: Edge) -> None:
+async def forever(work: Work, away: Callable[[StoreError], object], mistakes: LogOnce) -> None:
     """Do it again and again; *away* is told when Redis fails it, *mistakes* of our own."""
     while True:
         try:
@@ -35,14 +35,14 @@ async def forever(work: Work, away: Callable[[StoreError], object], mistakes: Ed
 
 def optional(work: Work, without_it: str) -> Work:
     """What Redis may refuse without harm, such as to a user without the right; it is asked again later."""
-    return partial(_tolerant, work, Edge(without_it, ""))
+    return partial(_tolerant, work, LogOnce(without_it, ""))
 
 
-async def _tolerant(work: Work, edge: Edge) -> None:
+async def _tolerant(work: Work, log_once: LogOnce) -> None:
     try:
         await work()
     except (StoreRefused, ForeignValue) as error:
-        edge.failed(error)
+        log_once.failed(error)
         await asyncio.sleep(REFUSED_RETRY_S)
 
 
