@@ -11,7 +11,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from openrouter_guard.api.status.gate import ramp, tag
+from openrouter_guard.api.status.gate import fingerprint, ramp
 from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.breaker import Closed, Open, Policy
 from openrouter_guard.rules.override import Override, OverrideKind
@@ -87,9 +87,9 @@ class TestWhatIsShown:
             Snapshot(SharedState(Closed(since_s=NOW_S), fleet=7, epoch=3), NOW_S),
             Snapshot(SharedState(Closed(since_s=NOW_S), fleet=7, epoch=3), NOW_S + 9),
         ]
-        tags = [tag(view, Policy(), "") for view in views]
+        tags = [fingerprint(view, Policy(), "") for view in views]
         assert len(set(tags)) == len(tags)
-        assert [tag(replace(view, now_s=view.now_s + 0.01), Policy(), "") for view in views[:6]] == tags[:6]
+        assert [fingerprint(replace(view, now_s=view.now_s + 0.01), Policy(), "") for view in views[:6]] == tags[:6]
 
 
 class TestWithoutWaiting:

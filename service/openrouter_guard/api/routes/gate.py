@@ -9,15 +9,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from openrouter_guard.api.http.conditional import JSON, KEPT, answer, has
+from openrouter_guard.api.http.conditional import JSON, KEPT, answer, etag, has
 from openrouter_guard.api.http.middleware import waited
 from openrouter_guard.api.http.open_requests import TooManyClients
 from openrouter_guard.api.http.problems import documented, problem
 from openrouter_guard.api.schemas.activity import GateAnswer
 from openrouter_guard.api.scope.service import Service
 from openrouter_guard.api.status import badge as badges
+from openrouter_guard.api.status.gate import fingerprint, ramp
 from openrouter_guard.api.status.gate import gate as decide
-from openrouter_guard.api.status.gate import ramp, tag
 from openrouter_guard.errors import refusal_headers
 
 from .common import FULL, PREFIX, Lenient, Route, Scope, of_scope
@@ -78,7 +78,7 @@ async def gate(request: Request, model: Model = "", wait: Wait = 0, scope: Scope
 
 def _verdict(request: Request, service: Service, model: str) -> Response:
     view, policy = service.view, service.settings.policy
-    verdict, headers = decide(view, policy, model), {"ETag": tag(view, policy, model)}
+    verdict, headers = decide(view, policy, model), {"ETag": etag(fingerprint(view, policy, model))}
     if not verdict.permits:
         detail = f"Calls to OpenRouter are paused ({verdict.reason})"
         headers |= refusal_headers(verdict.retry_after_s, verdict.reason)
@@ -103,7 +103,7 @@ async def _hold(request: Request, service: Service, model: str, wait_s: float) -
     def goes_on() -> float:
         view = service.view
         verdict = decide(view, policy, model)
-        is_same = has(request, tag(view, policy, model)) if knows else not verdict.permits
+        is_same = has(request, etag(fingerprint(view, policy, model))) if knows else not verdict.permits
         return (verdict.retry_after_s or math.inf) if is_same else 0.0
 
     if goes_on():

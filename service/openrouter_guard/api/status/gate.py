@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from openrouter_guard.api.http.conditional import etag
 from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.admission import admitted_share, block_s
 from openrouter_guard.rules.breaker import BreakerState, Policy
@@ -13,7 +12,7 @@ from openrouter_guard.rules.models import cooling_s
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.shared_state import SharedState
 
-__all__ = ["Gate", "gate", "ramp", "tag", "whole_s"]
+__all__ = ["Gate", "gate", "ramp", "fingerprint", "whole_s"]
 
 HALF_OPEN_RETRY_S = 5.0
 """A trial call may end at any moment: nobody knows when the breaker closes."""
@@ -63,14 +62,14 @@ def ramp(view: Snapshot, policy: Policy) -> float:
     return float(f"{admitted_share(view.record or SharedState(), now_s=view.now_s, policy=policy):.2g}")
 
 
-def tag(view: Snapshot, policy: Policy, model: str) -> str:
-    """The ``ETag`` of what the gate says: another one when that changes, the same in every replica.
+def fingerprint(view: Snapshot, policy: Policy, model: str) -> bytes:
+    """Changes when the gate's answer changes, and is the same in every replica.
 
     How long calls must wait is no part of it: that changes all the time, and what ends it is a change.
     """
     epoch = view.record.epoch if view.record else 0
     shown = (gate(view, policy, model).reason, ramp(view, policy), epoch, view.is_degraded)
-    return etag(repr(shown).encode())
+    return repr(shown).encode()
 
 
 def whole_s(seconds: float) -> int:
