@@ -1,22 +1,12 @@
 """The Kubernetes operator: pauses workloads while the breaker is open, and shows the state in ``OpenRouterStatus``.
 
-main        one run: become the leader, then let kopf watch
-├─ lease       who may act
-├─ probes      whether this process works, over HTTP
-│  └─ telemetry   what it tells Prometheus, in the format of metrics
-└─ handlers    kopf in, kopf out
-   ├─ streams     whether the watches show what happens         pure
-   ├─ orphans     what a resource that is gone had paused
-   └─ reconcile   one resource: gather, decide, answer
-      ├─ changes     carries out, each on its own, and again
-      ├─ plan        what should become of the workloads         pure
-      ├─ tally       how many workloads are how                  pure
-      ├─ conditions  what the status says                        pure
-      ├─ spec        what the user asks for                      pure
-      ├─ workload    a workload, and what it remembers           pure
-      ├─ feed        the shared state of each scope
-      ├─ inventory   the workloads of the cluster, as watched
-      └─ cluster     the only file that talks to Kubernetes
-
-rescue      without any of them: all that is paused comes back
+main          one run: become the leader, then let kopf watch
+rescue        restores everything that is paused, without an operator
+serving       probes and metrics over HTTP
+controller    the loop of each resource: gather, decide, apply
+shared_state  the state of each scope, as Redis pushes it
+kubernetes    the API server; nothing else talks to it
+decisions     what should become of the workloads, and what the status says: pure
+resource      what the custom resource asks for: pure
+workloads     what can be paused, and what each remembers of its pause
 """

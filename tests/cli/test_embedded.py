@@ -18,7 +18,7 @@ from tests.ports import free_port
 from tests.waiting import until
 
 _HOLDER = """
-from openrouter_guard.embedded import embedded_valkey
+from openrouter_guard.devtools.embedded import embedded_valkey
 with embedded_valkey() as url:
     print(url, flush=True)
     input()

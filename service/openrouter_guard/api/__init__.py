@@ -1,16 +1,14 @@
-"""The health service: what the fleet knows of OpenRouter, over HTTP.
+"""The health service: the fleet's view of OpenRouter, over HTTP.
 
-serving, gating      what a request is answered with, and whether calls may go, as pure functions
-status, record       from what is known and what is stored to the answers; …schemas: their form
-badge, page          the same for people
-events, reports      changes as they happen; what workers in other languages report
-refresher            health checks, one a minute for the whole fleet
-recent, prepared     what was read or answered a moment ago
-counters, figures    what waits to be added to the day's metrics; what the days come to
-alarm, webhook       error rates worth an entry in the history; transitions told to other systems
-service              all of that together, without HTTP
-prometheus, gauges   what is scraped
-routes, auth, answers, problems, headers, openapi, app, server   HTTP
+server, app, openapi  the process, the ASGI app, its document
+routes, page          the HTTP interface and the status page
+status_fast_path      the status request, answered from memory
+scope                 one scope: its service, events, reports, permits and webhook
+http                  connections and their bounds, tokens, problems, conditional requests
+telemetry             metrics for Prometheus
+status                how fresh the status is, health checks, the gate
+stats                 counters, and the figures that follow from them
+schemas               the bodies of requests and answers
 """
 
 from .app import create_app

@@ -1,6 +1,6 @@
 """Runs a command that does not outlive whoever started it, not even a ``kill -9``.
 
-``python -m openrouter_guard.tied PARENT COMMAND…`` asks the kernel for it and becomes the command, so there is no
+``python -m openrouter_guard.devtools.die_with_parent PARENT COMMAND…`` asks the kernel for it and becomes the command, so there is no
 process in between. Linux only, which is what this product runs on.
 """
 

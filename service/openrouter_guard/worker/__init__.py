@@ -1,26 +1,17 @@
-"""The worker library: refuse calls while the fleet waits, and report what the others came to.
+"""The worker library: refuses calls while the fleet waits, and reports how the others ended.
 
-guard      the public door: ``Guard`` and ``AsyncGuard``
-core       what both share: admission, outcomes, and the life of the background agent
-process    the background of a process that is forked, or ends
-mistakes   those of our own: logged, and kept from the caller
-agent      the background: keeps the view current, reports, holds permits
-pending    results that wait to be reported
-view       the local copy of the shared state
-watch      who waits for the breaker, and who listens to it
-observe    what a client library's exception, or an answer, says
-causes     what lies behind an exception
-libraries  what the exceptions of client libraries mean, by their names
-evidence   the status, the headers and the body that they carry
-reading    what an HTTP answer says while its bytes go by
-search     the error in a body too large to be kept
-events     server-sent events in bytes that come in any pieces
-exchange   a guarded call as an HTTP exchange, for the transports
-reporter   the names that existing workers use
-manager    the state as existing readers and writers know it
-state_data what it holds, with or without pydantic
-panel      the breaker for the panel of a worker process
-connecting what these are given: a client, an address, or nothing
+guard           the public door: ``Guard`` and ``AsyncGuard``
+core            admission, the end of a call, and the life of the background
+view            the local copy of the shared state that a call looks at
+lane, lanes     this process' share of a ramp, for the fleet and for each model
+grants          starts and permits that ``wait()`` has taken for the next call
+watchers        those who wait for the breaker, or listen to it
+own_errors      errors of our own: logged once, and kept from the caller
+http            the transports for HTTP clients
+classification  the meaning of an exception or an answer
+reporting       the background: batches, permits, decisions while Redis is away
+threads         the background thread, forked children, signals
+legacy          the classes and functions of the existing system
 """
 
 from __future__ import annotations
