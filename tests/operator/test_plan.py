@@ -289,7 +289,7 @@ def test_the_canary_is(found: list[Workload | Candidate], expected: dict[str, in
         pytest.param(workload(replicas=0, damage="cannot be read"), "AnnotationDamaged", True, id="damage"),
         pytest.param(workload(is_controlled=True), "ControlledByOwner", True, id="an owner controls it"),
         pytest.param(
-            workload(is_controlled=True),
+            workload(is_controlled=True, is_keda_run=True),
             "StartedByScaledJob",
             False,
             id="a Job that KEDA has started",

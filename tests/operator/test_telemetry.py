@@ -133,7 +133,9 @@ class TestOnACluster:
     ) -> None:
         proxy.rule = lambda seen: Swallow() if seen.is_watch and seen.is_of("deployments") else None
         fleet.deploy(one=1)
-        scrape = Scraper(start(proxy.kubeconfig, "from openrouter_operator import streams; streams.LAG_S = 1.0"))
+        scrape = Scraper(
+            start(proxy.kubeconfig, "from openrouter_operator.kubernetes import watch_lag; watch_lag.LAG_S = 1.0")
+        )
         fleet.watch()
         assert scrape.get("/livez") == (200, "ok")
         fleet.force("forced_open")

@@ -101,11 +101,11 @@ def one_failure_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_broken_rule_is_found(
-    broken: Callable[[pytest.MonkeyPatch], None], depth: int, append_transition: str, monkeypatch: pytest.MonkeyPatch
+    broken: Callable[[pytest.MonkeyPatch], None], depth: int, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin = worlds(older=1)
     broken(monkeypatch)
-    with pytest.raises(Violation, match=append_transition):
+    with pytest.raises(Violation, match=told):
         explore(begin, depth=depth)
 
 

@@ -191,7 +191,7 @@ def run(script: str, redis_url: str) -> subprocess.CompletedProcess[str]:
 INTERRUPTED_START = """
     import os, signal, sys, threading, time
     from openrouter_guard import Guard
-    from openrouter_guard.worker import core, thread
+    from openrouter_guard.worker import core
 
     guard = Guard.from_url(sys.argv[1])
 

@@ -137,7 +137,7 @@ def test_a_call_goes_where_its_admission_went_wrong(
     with guard.call("some/model"):
         pass
     monkeypatch.setattr(Core, "admit", wrong)
-    monkeypatch.setattr(View, "free_ticket", None)
+    monkeypatch.setattr(View, "free_admission", None)
     went = 0
     for _ in range(2):
         with guard.call("some/model"):

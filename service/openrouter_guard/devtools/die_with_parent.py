@@ -1,7 +1,7 @@
 """Runs a command that does not outlive whoever started it, not even a ``kill -9``.
 
-``python -m openrouter_guard.devtools.die_with_parent PARENT COMMAND…`` asks the kernel for it and becomes the command, so there is no
-process in between. Linux only, which is what this product runs on.
+``python -m openrouter_guard.devtools.die_with_parent PARENT COMMAND…`` asks the kernel for it and becomes the command,
+so there is no process in between. Linux only, as the whole product.
 """
 
 from __future__ import annotations
