@@ -6,7 +6,7 @@ serving       probes and metrics over HTTP
 controller    the loop of each resource: gather, decide, apply
 shared_state  the state of each scope, as Redis pushes it
 kubernetes    the API server; nothing else talks to it
-decisions     what should become of the workloads, and what the status says: pure
-resource      what the custom resource asks for: pure
-workloads     what can be paused, and what each remembers of its pause
+decisions     the plan for the workloads, and the content of the status: pure
+resource      the spec of the custom resource: pure
+workloads     the kinds that can be paused, and the pause stored on each workload
 """

@@ -37,11 +37,11 @@ RIGHTS_S = 30.0
 
 
 class LeaseLost(OpenRouterGuardError):
-    """Another operator may act now: this one ends, and begins anew as a candidate."""
+    """Another operator may act now: this one exits, and restarts as a candidate."""
 
 
 class WatchFailed(OpenRouterGuardError):
-    """Something of what we look after cannot be watched: no right to, or the API server is away."""
+    """A required watch is not possible: the right is missing, or the API server is away."""
 
 
 def run(settings: OperatorSettings) -> None:
@@ -49,24 +49,24 @@ def run(settings: OperatorSettings) -> None:
 
     Raises:
         ConfigurationError: If a setting cannot be used, or there is no cluster.
-        LeaseLost: If the lease could not be renewed; who runs us starts us again, as with the next.
-        WatchFailed: If something cannot be watched.
+        LeaseLost: If the lease could not be renewed; the caller restarts the operator, as with the next.
+        WatchFailed: If a watch is not possible.
     """
     _quiet()
     asyncio.run(_run(settings))
 
 
 def _quiet() -> None:
-    """Silence what libraries say of things that we report ourselves."""
+    """Silence library messages about events that are reported here."""
     logging.getLogger("kubernetes.aio.config").setLevel(logging.CRITICAL)
-    # kopf tells of each call of each handler, and of each signal and login.
+    # kopf logs each call of each handler, and each signal and login.
     logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLogger().level))
     for handler in logging.getLogger().handlers:
         handler.addFilter(_in_one_line)
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """Leave out kopf's tracebacks: what ends it comes to us as an exception, and is told by whoever runs us."""
+    """Drop kopf's tracebacks: its fatal errors arrive here as exceptions, and the caller reports them."""
     if record.name.startswith("kopf.") or (record.name == "asyncio" and "watcher for" in record.getMessage()):
         record.exc_info = record.exc_text = None
     return True
@@ -98,7 +98,7 @@ async def _run(settings: OperatorSettings) -> None:
 
 
 async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
-    """Await *work*, or end it at a signal; once kopf runs, signals are kopf's."""
+    """Await *work*, or end it at a signal; once kopf runs, it handles signals."""
     task = asyncio.create_task(work)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
@@ -113,7 +113,7 @@ async def _operator(settings: OperatorSettings, cluster: Cluster) -> AsyncIterat
         settings.identity,
         lambda scope: operator.wake_scope(scope),
         settings.cluster,
-        # As pauses and conditions are dated: by a server's clock, not by that of the node that we happen to be on.
+        # Like the times of pauses and conditions: a server's clock, not that of the present node.
         clock=lambda: cluster.now_s,
     )
     operator = Operator(
@@ -185,7 +185,7 @@ async def _watch(settings: OperatorSettings, operator: Operator) -> None:
             stop_flag=operator.ending,
         )
     except Exception as error:
-        # What kopf cannot watch any more it never watches again: only a new start helps.
+        # kopf never retries a failed watch: only a restart helps.
         raise WatchFailed(f"the cluster cannot be watched: {error or type(error).__name__}") from error
 
 
@@ -213,10 +213,10 @@ async def _installed(cluster: Cluster) -> None:
 
 
 async def _arrived(operator: Operator, settings: OperatorSettings) -> Sequence[Kind]:
-    """The kinds whose CRDs are there, once the API server says so.
+    """Return the kinds with an existing CRD, once the API server answers.
 
     Raises:
-        WatchFailed: If we may not ask.
+        WatchFailed: If that is not allowed.
     """
     names = [name for name in settings.kinds if comes_with_a_crd(name)]
     while True:
@@ -230,10 +230,10 @@ async def _arrived(operator: Operator, settings: OperatorSettings) -> Sequence[K
 
 
 async def _permitted(cluster: Cluster, paths: Sequence[Path], namespaces: Sequence[str]) -> tuple[str, ...]:
-    """The namespaces where all of these may be watched: a right that one lacks must not stop the others.
+    """Return the namespaces where all of these may be watched: a missing right in one must not stop the others.
 
     Raises:
-        WatchFailed: If that is none of them, or the whole cluster was asked for.
+        WatchFailed: If there is none, or the whole cluster was requested.
     """
     refusals: dict[str, Refused] = {}
     for path in paths:
@@ -252,7 +252,7 @@ async def _permitted(cluster: Cluster, paths: Sequence[Path], namespaces: Sequen
 
 
 async def _let_in(cluster: Cluster, operator: Operator) -> None:
-    """End, to begin anew, once a namespace that was left out may be watched."""
+    """Exit, to be restarted, once a left-out namespace may be watched."""
     await asyncio.sleep(RIGHTS_S)
     paths = (RESOURCE, AUTOSCALERS, *(kind.path for kind in operator.inventory.kinds))
     for namespace in operator.left_out:
@@ -268,10 +268,10 @@ def _right_missing(error: Refused) -> WatchFailed:
 
 
 async def _fill(operator: Operator, cluster: Cluster, namespaces: Sequence[str]) -> None:
-    """Take stock of all that there is before the first decision: nobody is to decide on a part of it.
+    """List everything before the first decision, so that none is based on a part of it.
 
     Raises:
-        WatchFailed: If the API server cannot be asked.
+        WatchFailed: If the API server cannot be reached.
     """
     inventory = operator.inventory
     try:

@@ -1,4 +1,4 @@
-"""``openrouter-guard rescue``: everything paused comes back as it was, with the operator gone."""
+"""``openrouter-guard rescue``: brings everything paused back as it was, without the operator."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["EVERYWHERE", "Fate", "Finding", "Only", "rescue"]
 Others: TypeAlias = frozenset[str] | None
 _TRIES = 5
 _WITHOUT_COPIES = frozenset(kind for name, kind in BY_NAME.items() if name != "Deployment")
-"""The kinds that hand no annotations down; of a custom kind nobody knows."""
+"""The kinds that pass no annotations on; for a custom kind it is unknown."""
 _AT_ONCE = 200
 
 
 class Fate(StrEnum):
-    """What became of something."""
+    """The outcome for one object."""
 
     RESTORED = "restored"
     KEPT = "kept as somebody set it"
@@ -38,7 +38,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report; ``why`` is empty where the fate says it all."""
+    """One line of the report; ``why`` is empty if the outcome says it all."""
 
     fate: Fate
     what: str
@@ -50,16 +50,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Only:
-    """What alone is to be rescued.
+    """Restricts the rescue.
 
     Attributes:
-        kinds: Kinds of workloads, as in the operator's settings; none means every kind that there is.
-        resource_class: Whose operator is gone for good: only what its resources, or vanished ones, have paused, and
-            all of its resources are let go; empty for what any operator has paused.
-        ignores_missing: Pass over kinds and namespaces that are named and not there, instead of failing.
+        kinds: Kinds of workloads, as in the operator's settings; none means every existing kind.
+        resource_class: The class whose operator is gone for good: only workloads paused by its resources, or by
+            vanished ones, and all of its resources are released; empty for all pauses.
+        ignores_missing: Skip named kinds and namespaces that do not exist, instead of failing.
 
     Raises:
-        ConfigurationError: On creation, if a kind is none that there could be.
+        ConfigurationError: On creation, if a kind cannot exist.
     """
 
     kinds: Sequence[str] = ()
@@ -77,11 +77,11 @@ class Only:
 async def rescue(
     cluster: Cluster, namespaces: Sequence[str], *, dry_run: bool = False, only: Only = Only()
 ) -> AsyncIterator[Finding]:
-    """Restore all that is paused in these namespaces, or :data:`EVERYWHERE`, and tell of each.
+    """Restore everything paused in these namespaces, or :data:`EVERYWHERE`, and yield each outcome.
 
-    What a person has changed since stands, and only forgets that it was paused. A resource whose deletion waits for
-    an operator is let go afterwards. A namespace or kind that is named and not there has failed, like one that may
-    not be looked at.
+    A workload changed since stays as it is, and only loses the annotation. A resource whose deletion waits for an
+    operator is released afterwards. A named namespace or kind that does not exist counts as failed, like an
+    unreadable one.
     """
     kinds = _known(only)
     for found in await _custom(cluster, only):
@@ -110,7 +110,7 @@ def _known(only: Only) -> list[Kind]:
 
 
 async def _is_missing(cluster: Cluster, namespace: str) -> bool:
-    """Whether there is no such namespace, as far as we may look."""
+    """Return whether there is no such namespace, as far as the rights allow."""
     if namespace == EVERYWHERE:
         return False
     try:
@@ -123,9 +123,9 @@ async def _is_missing(cluster: Cluster, namespace: str) -> bool:
 
 
 async def _custom(cluster: Cluster, only: Only) -> list[Kind | Finding]:
-    """The other kinds that have a ``scale`` subresource, and what is wrong with those that were named.
+    """Return the other kinds with a ``scale`` subresource, and the problems of the named ones.
 
-    Where none was named, and we may not look at CRDs, there are none.
+    Without named kinds, and without the right to read CRDs, there are none.
     """
     if only.kinds:
         named = [await _named(cluster, name, only) for name in only.kinds if name not in BY_NAME]
@@ -148,7 +148,7 @@ async def _named(cluster: Cluster, name: str, only: Only) -> Kind | Finding | No
 
 
 async def _of_others(cluster: Cluster, namespace: str, only: Only) -> Others:
-    """Whose pauses are not ours to end, by UID; None where every pause is."""
+    """Return the owners whose pauses must stay, by UID; None if every pause ends."""
     if not only.resource_class:
         return None
     try:
@@ -179,7 +179,7 @@ async def _workloads(
             if (workload.damage or workload.pause or workload.copied) and _is_ours(workload, others):
                 workloads.append(workload)
     except NotFound:
-        # It matters to who has asked for it.
+        # It matters to the caller.
         if only.kinds and not only.ignores_missing:
             yield Finding(Fate.FAILED, f"kind {kind.name}", "this cluster does not know it")
         return
@@ -193,7 +193,10 @@ async def _workloads(
 
 
 async def _copies(cluster: Cluster, namespace: str) -> list[Copy]:
-    """What is left on ReplicaSets: an undone rollout may have put an earlier annotation onto the workload itself."""
+    """Return the copies on ReplicaSets.
+
+    An undone rollout may have put an earlier annotation onto the workload itself.
+    """
     with suppress(ClusterError):
         found = [Copy.of(body) async for body in cluster.metadata(REPLICA_SETS.path, namespace)]
         return [copy for copy in found if copy]
@@ -201,7 +204,7 @@ async def _copies(cluster: Cluster, namespace: str) -> list[Copy]:
 
 
 def _is_ours(workload: Workload, others: Others) -> bool:
-    """Whether to restore it; what was left paused on purpose waits for a person, who does not name a class."""
+    """Return whether to restore it; a workload left paused on purpose is restored only without a class."""
     if others is None or workload.pause is None:
         return True
     return workload.pause.owner_uid not in others and not workload.pause.is_orphaned
@@ -231,11 +234,9 @@ async def _restore(cluster: Cluster, workload: Workload, copies: Sequence[Copy],
 
 async def _make(cluster: Cluster, change: Change) -> None:
     made = await cluster.change(change)
-    with suppress(
-        ClusterError
-    ):  # it is restored: that somebody may have to force their next apply is the lesser evil
+    with suppress(ClusterError):  # it is restored; that the next apply may have to be forced is the lesser evil
         for _ in range(_TRIES):
-            with suppress(Conflict):  # its controller has begun to bring it back, and says so in its status
+            with suppress(Conflict):  # its controller has begun to bring it back, and reports it in its status
                 await cluster.disown(made)
                 return
 
@@ -253,7 +254,7 @@ async def _resources(cluster: Cluster, namespace: str, dry_run: bool, only: Only
     try:
         waiting = [body async for body in cluster.list(RESOURCE, namespace) if _waits(body, only)]
     except NotFound:
-        return  # the CRD is gone, and what it stood for with it
+        return  # the CRD is gone, and its objects with it
     except ClusterError as error:
         yield _unlisted(RESOURCE[2], namespace, error)
         return

@@ -1,4 +1,4 @@
-"""The operator's settings, read from the environment once, at the edge."""
+"""The operator's settings, read from the environment once, at the start."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class OperatorSettings:
     """All settings of one operator.
 
     Attributes:
-        guard: Where the shared state is, and the rules of the breaker.
-        namespaces: Those it looks after; empty means the whole cluster.
-        kinds: Kinds of workloads that it looks after: by name, or a CRD's with a ``scale`` subresource.
-        access: Which namespaces may use, and override, which scope.
-        cluster: How the status page calls this cluster.
-        resource_class: Of the resources that it looks after.
+        guard: The shared state, and the rules of the breaker.
+        namespaces: The handled namespaces; empty means the whole cluster.
+        kinds: The handled kinds of workloads: by name, or by the name of a CRD with a ``scale`` subresource.
+        access: Rules for using and overriding scopes.
+        cluster: Name of this cluster on the status page.
+        resource_class: Class of the handled resources.
         reads_secrets: Whether resources may name a Redis of their own in a Secret.
         lease_s: How long a leader may be silent before another takes over, whole seconds.
-        identity: Of this process among the candidates for the lease.
-        host: Where its probes answer, with ``port``; 0 is any free port.
+        identity: Name of this process among the candidates for the lease.
+        host: Address of its probes, with ``port``; 0 is any free port.
     """
 
     guard: Settings
@@ -57,10 +57,10 @@ class OperatorSettings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> OperatorSettings:
-        """The settings in *environ*.
+        """Return the settings in *environ*.
 
         Raises:
-            ConfigurationError: If ``REDIS_URL`` is missing, or a value cannot be used.
+            ConfigurationError: If ``REDIS_URL`` is missing, or a value is invalid.
         """
         namespaces = environ.get(f"{_PREFIX}NAMESPACES", "").split(",")
         return cls(
@@ -93,7 +93,7 @@ def _kinds(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _class(environ: Mapping[str, str]) -> str:
-    """The class, which has to be fit for the names of a Lease and of a finalizer."""
+    """Return the class, which must be valid in the names of a Lease and of a finalizer."""
     text = environ.get(f"{_PREFIX}CLASS") or DEFAULT_CLASS
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", text):
         raise ConfigurationError(f"{_PREFIX}CLASS is {text!r}: write 1 to 40 of a-z, 0-9 and -, no - at either end")
@@ -101,12 +101,12 @@ def _class(environ: Mapping[str, str]) -> str:
 
 
 def _own_namespace() -> str:
-    """The namespace of the pod that we are, else ``default``."""
+    """Return the namespace of this pod, else ``default``."""
     return _NAMESPACE.read_text().strip() if _NAMESPACE.exists() else "default"
 
 
 def _lease_name(environ: Mapping[str, str]) -> str:
-    """Operators of different classes do not stand by for each other."""
+    """Operators of different classes do not replace each other."""
     resource_class = _class(environ)
     return "openrouter-guard-operator" + ("" if resource_class == DEFAULT_CLASS else f"-{resource_class}")
 

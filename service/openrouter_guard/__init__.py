@@ -5,7 +5,7 @@ openrouter_guard.httpx  transports that guard a whole client (and ``.httpx2``)
 openrouter-guard serve  the health service
 openrouter-guard operate  the Kubernetes operator
 
-Names are imported when they are first used: a readiness probe must not pay for redis-py.
+Names are imported on first use, so that a readiness probe does not load redis-py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where Redis is, as ``REDIS_URL`` says it: read by one pure function, and shown without its secrets.
+"""The address in ``REDIS_URL``: parsed by one pure function, and shown without its secrets.
 
     redis://user:password@host:6379/0                              one server
     unix:///run/redis.sock?db=0                                    one server, by its socket
@@ -56,13 +56,13 @@ _OF_OTHERS = frozenset(
         "timeout",
     }
 )
-"""What other clients that share the address tune by it; here the settings of this product rule."""
+"""Options of other clients that share the address; this product uses its own settings."""
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _VERIFY = {"required": True, "cert_required": True, "none": False, "cert_none": False}
 
 
 class Topology(Enum):
-    """What stands behind an address."""
+    """The kind of server behind an address."""
 
     SERVER = "redis"
     SOCKET = "unix"
@@ -72,7 +72,7 @@ class Topology(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who asks; both empty where nobody need say."""
+    """User and password; both empty if none are needed."""
 
     username: str = ""
     password: str = field(default="", repr=False)
@@ -80,11 +80,11 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How the connection is protected; the files are PEM.
+    """Encryption of the connection; the files are PEM.
 
     Attributes:
         ca_certs: File of the authorities to trust; empty: those of the system.
-        certfile: File of our own certificate, where the server asks for one.
+        certfile: File of our own certificate, if the server asks for one.
         keyfile: File of its key; empty: in the same file.
         verifies: Whether the server's certificate is checked.
         checks_hostname: … and the name in it.
@@ -98,22 +98,22 @@ class Tls:
 
     @property
     def files(self) -> Mapping[str, str]:
-        """Those that are set, by the name of their option."""
+        """Return the set options by name."""
         named = {"ssl_ca_certs": self.ca_certs, "ssl_certfile": self.certfile, "ssl_keyfile": self.keyfile}
         return {option: file for option, file in named.items() if file}
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What ``REDIS_URL`` says; as text it is without users and passwords.
+    """The parsed ``REDIS_URL``; as text it has no users and passwords.
 
     Attributes:
-        hosts: Of the server, the Sentinels, or some nodes of the Cluster, with ports.
-        path: Of the socket.
-        service: What the Sentinels call the server.
+        hosts: Hosts of the server, the Sentinels, or some nodes of the Cluster, with ports.
+        path: Path of the socket.
+        service: Name of the server at the Sentinels.
         login: For Redis itself.
         sentinel_login: For the Sentinels.
-        tls: None where the connection is not encrypted.
+        tls: None if the connection is not encrypted.
     """
 
     topology: Topology
@@ -141,19 +141,19 @@ class Address:
 
 
 def address(url: str) -> str:
-    """Where Redis is, for people: no user, no password.
+    """The address for people: no user, no password.
 
     Raises:
-        ConfigurationError: If it cannot be told what is what.
+        ConfigurationError: If it is ambiguous.
     """
     return str(parse(url))
 
 
 def checked(url: str, scope: str) -> Address:
-    """The address, if the keys of *scope* can live there.
+    """Return the address, if it can hold the keys of *scope*.
 
     Raises:
-        ConfigurationError: If they cannot, or it is no address of Redis.
+        ConfigurationError: If it cannot, or it is not an address of Redis.
     """
     found = parse(url)
     if found.topology is Topology.CLUSTER and scope == DEFAULT_SCOPE:
@@ -168,7 +168,7 @@ def parse(url: str) -> Address:
     """Read an address.
 
     Raises:
-        ConfigurationError: If it is none of Redis; the message never holds a secret.
+        ConfigurationError: If it is not an address of Redis; the message never holds a secret.
     """
     scheme, there, rest = url.partition("://")
     if not there:
@@ -200,7 +200,7 @@ def _topology(scheme: str) -> Topology:
 
 
 def _split(rest: str) -> tuple[str, str, str]:
-    """Host, path and query. What comes after the host is none of a password, or it stays unsaid."""
+    """Return host, path and query. Text after the host may be part of a password, so it is never shown."""
     cut = re.search(r"[/?#]", rest)
     end = cut.start() if cut else len(rest)
     netloc, tail = rest[:end], rest[end:]
@@ -237,13 +237,13 @@ def _hosts(topology: Topology, text: str) -> tuple[tuple[str, int], ...]:
 def _host(text: str, default_port: int) -> tuple[str, int]:
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:,@\s]*))(?::(\d{1,5}))?", text)
     if not found or not 0 < int(found[3] or default_port) < 65536:
-        # What stands there may be a piece of a password.
+        # This may be a piece of a password.
         raise ConfigurationError(f"REDIS_URL has no usable host and port: {_FORMS}{_ESCAPE}")
     return _unquoted(found[1] or found[2] or ""), int(found[3] or default_port)
 
 
 def _where(topology: Topology, path: str, options: Mapping[str, str]) -> tuple[int, str]:
-    """The database, and the service behind the Sentinels."""
+    """Return the database, and the service of the Sentinels."""
     if topology is Topology.SOCKET:
         if not path.strip("/"):
             raise ConfigurationError("REDIS_URL names no socket: write unix:///path")
@@ -302,7 +302,7 @@ def _tls(options: Mapping[str, str], *, is_on: bool) -> Tls | None:
 def _unquoted(text: str) -> str:
     if "%" not in text:
         return text
-    # Only now: a probe that starts every few seconds should not pay for it.
+    # Imported here: a probe that starts every few seconds should not pay for it.
     from urllib.parse import unquote
 
     return unquote(text)

@@ -1,4 +1,4 @@
-"""The loops of this process, and whether they still come round."""
+"""The loops of this process, and whether they make progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Background", "cancelled"]
 logger = logging.getLogger(__name__)
 
 STALL_S = 30.0
-"""Every round is bounded by timeouts that are much shorter."""
+"""Every round is limited by timeouts that are much shorter."""
 _PAUSE_S = 1.0
 _AGAIN_S = 0.1
 _MISTAKES_MOST = 100
@@ -35,7 +35,7 @@ class Background:
         self._mistakes: set[tuple[str, str, str]] = set()
 
     def start(self, name: str, work: Callable[[], Awaitable[object]], *, waits: bool = False) -> None:
-        """Run *work* again and again; ``waits`` says that one round may rightly take for ever."""
+        """Run *work* repeatedly; ``waits`` marks work whose single round may take for ever."""
         task = asyncio.create_task(self._forever(name, work), name=name)
         self._loops[name] = _Loop(task, time.monotonic(), waits)
 
@@ -48,7 +48,7 @@ class Background:
         return bool(self._loops)
 
     def stalled(self) -> list[str]:
-        """The loops that ended, or have not come round for a long time."""
+        """Return the loops that ended, or have made no progress for a long time."""
         late_s = time.monotonic() - STALL_S
         loops = self._loops.items()
         return [name for name, loop in loops if loop.task.done() or (not loop.waits and loop.came_round_s < late_s)]
@@ -58,13 +58,13 @@ class Background:
             try:
                 await work()
             except Exception as error:  # noqa: BLE001  a loop that ends would be missed by nobody
-                # Nothing that is expected comes here. To be started again would mend nothing that somebody stored.
+                # Only unexpected errors come here. A restart would not fix a stored value.
                 self._failed(name, error)
                 await asyncio.sleep(_PAUSE_S)
             self._came_round(name)
 
     def _failed(self, name: str, error: Exception) -> None:
-        """Say it once for each type and place, with the traceback."""
+        """Log it once for each type and place, with the traceback."""
         frames = traceback.extract_tb(error.__traceback__)
         mistake = (name, type(error).__name__, f"{frames[-1].filename}:{frames[-1].lineno}")
         if mistake not in self._mistakes and len(self._mistakes) < _MISTAKES_MOST:

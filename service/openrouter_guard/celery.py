@@ -1,11 +1,11 @@
-"""Celery workers that take no tasks while calls to OpenRouter are paused, and neither lose nor burn any.
+"""Celery workers that take no tasks while calls to OpenRouter are paused, and lose no task or retry.
 
     app = Celery("tasks", task_cls=GuardedTask)
     pause_while_open(app, guard)
 
-A task that was already taken when the pause began is refused like any other call: it goes back to the queue with the
-time that it has to wait, and that counts as no retry. So it does where a client has wrapped the refusal in an error
-of its own, and where its call was made and the upstream broke it.
+A task that was taken before the pause is refused like any other call: it goes back to the queue with the time it has
+to wait, without using up a retry. The same applies if a client has wrapped the refusal in an error of its own, and if
+its call failed by the upstream's fault.
 """
 
 from __future__ import annotations
@@ -29,28 +29,35 @@ __all__ = ["GuardedTask", "pause_while_open"]
 logger = get_logger(__name__)
 
 LOOK_S = 0.5
-"""Between two looks at the guard, which ask nobody."""
+"""Time between two looks at the guard, which send no request."""
 HOLD_S = 1.5
-"""Up to here a wait is sat out in the pool: while half-open the queue would run in circles else."""
+"""A shorter wait is spent in the pool: while half-open, tasks would otherwise circle through the queue."""
 MIN_COUNTDOWN_S = 1.0
-"""A task never goes back for less. Celery notes that it is retried only once it is back in the queue: whoever takes
-it from there at once may be done before, and the task would be noted as retried for ever, its result lost."""
+"""The shortest wait of a task.
+
+Celery records the retry only after the task is back in the queue. Another worker may finish it before that, and the
+task would be recorded as retried for ever, its result lost.
+"""
 ROUNDS = "openrouter_guard_rounds"
-"""The header that counts how often the upstream has broken a task."""
+"""The header that counts the failures by the upstream's fault."""
 MAX_ROUND_S = 60.0
 MAX_COUNTDOWN_S = 300.0
-"""A longer wait is taken in parts, shorter than a broker's visibility timeout, after which a task would run twice."""
+"""A longer wait is split into parts.
+
+Each is shorter than a broker's visibility timeout, after which a task would run twice.
+"""
 
 
 class GuardedTask(celery.Task):
-    """A task that goes back to the queue where its call to OpenRouter was not permitted, or the upstream broke it.
+    """A task that goes back to the queue if its call to OpenRouter was refused, or failed by the upstream's fault.
 
-    What it does until then it does again: make the call early, or let the task be repeatable. ``max_retries`` and
-    ``autoretry_for`` are left for what really fails. Called directly or eagerly it raises what the call did.
+    It then starts again from its beginning: make the call early, or make the task repeatable. ``max_retries`` and
+    ``autoretry_for`` apply only to other failures. Called directly or eagerly, it raises the call's exception.
 
     Attributes:
-        upstream_rounds: So many times goes a task back that the upstream broke, later each time; then that counts as
-            any other error, for it may be the task that breaks its model. 0: it counts from the first time on.
+        upstream_rounds: How often a task goes back after failures by the upstream's fault, each time later. After
+            that the failure counts as any other error, because the task itself may break its model. 0: it counts from
+            the first time on.
     """
 
     upstream_rounds = 5
@@ -59,7 +66,7 @@ class GuardedTask(celery.Task):
         try:
             return super().__call__(*args, **kwargs)
         except TaskPredicate:
-            # It has been retried, ignored or rejected: that is settled.
+            # It has been retried, ignored or rejected already.
             raise
         except Exception as error:
             if self._refusal(error) is None and not self._is_broken(error):
@@ -77,7 +84,7 @@ class GuardedTask(celery.Task):
         max_retries: int | None = None,
         **options: Any,
     ) -> Any:
-        """Celery's own, but that what the upstream did is no retry: not of those that ``max_retries`` allows."""
+        """Celery's own, except that the upstream's failures do not use up ``max_retries``."""
         error = exc or sys.exc_info()[1]
         if (refused := self._refusal(error)) is not None:
             exc, eta = refused, None
@@ -99,18 +106,18 @@ class GuardedTask(celery.Task):
         return rounds if isinstance(rounds, int) else 0
 
     def _is_broken(self, error: BaseException | None) -> bool:
-        """Whether the upstream broke it, and it may go back once more."""
+        """Return whether it failed by the upstream's fault, and may go back once more."""
         has_queue = not (self.request.called_directly or self.request.is_eager)
         return has_queue and self._rounds < self.upstream_rounds and was_upstreams_fault(error)
 
     def _refusal(self, error: BaseException | None) -> CallNotPermitted | None:
-        """The refusal behind *error*, for a task that has a queue to go back to."""
+        """Return the refusal behind *error*, for a task with a queue to go back to."""
         has_queue = not (self.request.called_directly or self.request.is_eager)
         return refusal_in(error) if has_queue else None
 
 
 def _held_back_s(refused: CallNotPermitted) -> float:
-    """What is left to wait after a short wait has been sat out here."""
+    """Return the remaining wait after a short wait in the pool."""
     if refused.retry_after_s > HOLD_S:
         return refused.retry_after_s
     time.sleep(refused.retry_after_s)
@@ -118,22 +125,22 @@ def _held_back_s(refused: CallNotPermitted) -> float:
 
 
 def pause_while_open(app: celery.Celery, guard: Guard) -> None:
-    """Let the workers of *app* take tasks only while calls may go, or while half-open may be tried.
+    """Let the workers of *app* take tasks only while calls may go, or may be tried while half-open.
 
-    Within half a second of a change; what is in the queue stays there, for other workers too. Give it before the
-    worker starts, in the module that makes *app*. A pool's process reports what is left when it ends.
+    It reacts within half a second; queued tasks stay in the queue, also for other workers. Call it before the worker
+    starts, in the module that creates *app*. A pool's process reports its remaining results when it ends.
     """
     app.steps["consumer"].add(type("PauseWhileOpen", (_Pause,), {"guard": guard}))
 
     def close(**_: Any) -> None:
         guard.close()
 
-    # What multiprocessing starts ends without atexit.
+    # Children of multiprocessing end without atexit.
     signals.worker_process_shutdown.connect(close, weak=False)
 
 
 class _Pause(bootsteps.StartStopStep):
-    """In the worker's main process: cancels the consumers of its queues, and starts them again."""
+    """Runs in the worker's main process: cancels the consumers of its queues, and starts them again."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
     guard: Guard
@@ -151,7 +158,7 @@ class _Pause(bootsteps.StartStopStep):
             self._looking.cancel()
 
     def _look(self, consumer: Any) -> None:
-        # Said at each look, as it is the same when said twice: a new connection starts with all consumers on.
+        # Repeated at each look, which is harmless: a new connection starts with all consumers on.
         state = self.guard.state
         is_paused = state.retry_after_s > 0
         consumer.call_soon(consumer.task_consumer.cancel if is_paused else consumer.task_consumer.consume)

@@ -22,7 +22,7 @@ class Certificate:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Certificate | None:
-        """The certificate that *environ* names; None where nothing is to be encrypted.
+        """Return the certificate named in *environ*; None without TLS.
 
         Raises:
             ConfigurationError: If only one of the files is named.

@@ -1,14 +1,14 @@
-"""Every error that this distribution raises on purpose, sorted by what the caller can do about it.
+"""Every error that this distribution raises on purpose, sorted by what you can do about it.
 
 OpenRouterGuardError
 ├── CallNotPermitted      wait: ``retry_after_s`` says how long
 ├── ConfigurationError    fix it: a setting, an address, a scope
 └── StoreError
     ├── StoreUnavailable  wait: Redis does not answer
-    ├── StoreRefused      fix it: Redis answers, and will not do what was asked
-    ├── ForeignValue      fix it: something else lives under a key of ours
-    ├── StateUnreadable   fix it: what is stored cannot be understood, and we have not thought of it
-    └── StoreContended    a bug or an overload: others changed the record faster than we could
+    ├── StoreRefused      fix it: Redis answers with a refusal
+    ├── ForeignValue      fix it: a key of ours holds a foreign value
+    ├── StateUnreadable   report it: the stored state cannot be decoded
+    └── StoreContended    a bug or an overload: other processes changed the state faster
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = [
 
 
 REFUSAL_HEADER = "openrouter-guard"
-"""The header of an answer that a guard gave in the upstream's place."""
+"""The header of an answer that a guard gave in place of the upstream."""
 _NO_TOKEN = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 def refusal_headers(retry_after_s: float, reason: str) -> dict[str, str]:
-    """What an answer that refuses a call says in its headers: when to come back, and that it is a guard's own."""
+    """Return the headers of an answer that refuses a call: when to come back, and that a guard refused it."""
     return {
         "Retry-After": str(max(math.ceil(retry_after_s), 1)),
         "OpenRouter-Guard": f"refused; reason={_NO_TOKEN.sub('_', reason)[:64]}",
@@ -53,7 +53,7 @@ class CallNotPermitted(OpenRouterGuardError):
 
     Attributes:
         retry_after_s: Seconds until another attempt makes sense, never negative.
-        reason: Why, as one of the words that the status shows, such as ``service_unavailable``.
+        reason: The reason, as in the status, such as ``service_unavailable``.
     """
 
     def __init__(self, retry_after_s: float, reason: str) -> None:
@@ -63,16 +63,16 @@ class CallNotPermitted(OpenRouterGuardError):
 
     @property
     def headers(self) -> dict[str, str]:
-        """For the 503 that tells it over HTTP: by them the next guard knows that the upstream did not say so."""
+        """Headers for an HTTP 503: they tell the next guard that this is not the upstream's answer."""
         return refusal_headers(self.retry_after_s, self.reason)
 
     def __reduce__(self) -> tuple[type[CallNotPermitted], tuple[float, str]]:
-        # Task queues pickle exceptions, and the default would call us with the message alone.
+        # Task queues pickle exceptions, and the default would call this with the message alone.
         return (type(self), (self.retry_after_s, self.reason))
 
 
 class ConfigurationError(OpenRouterGuardError):
-    """A setting cannot be used; the message names it and says what to write."""
+    """A setting is invalid; the message names it and says how to fix it."""
 
 
 class StoreError(OpenRouterGuardError):
@@ -83,7 +83,7 @@ class StoreUnavailable(StoreError):
     """Redis is away, or slower than the time we give it.
 
     Attributes:
-        is_silent: Whether nothing came back in time, neither an answer nor a refusal: it may merely be slow.
+        is_silent: Whether nothing came back in time, neither answer nor refusal: it may only be slow.
     """
 
     def __init__(self, message: str, *, is_silent: bool = False) -> None:
@@ -92,14 +92,14 @@ class StoreUnavailable(StoreError):
 
 
 class StoreRefused(StoreError):
-    """Redis answers, and will not do it: read-only, out of memory, or no permission."""
+    """Redis answers and refuses: read-only, out of memory, or no permission."""
 
 
 class ForeignValue(StoreError):
-    """A value that is not ours lives under one of our keys; it is left as it is.
+    """A key of ours holds a value of another application; it is left as it is.
 
     Attributes:
-        key: Under which.
+        key: The key.
     """
 
     def __init__(self, message: str, key: str = "") -> None:
@@ -108,8 +108,8 @@ class ForeignValue(StoreError):
 
 
 class StateUnreadable(StoreError):
-    """What is stored cannot be understood; who meets it acts as if Redis were away."""
+    """The stored state cannot be decoded; callers act as if Redis were away."""
 
 
 class StoreContended(StoreError):
-    """A transition was overtaken by others on every attempt."""
+    """Other clients changed the state first on every attempt."""

@@ -28,8 +28,8 @@ class GuardedTransport(httpx2.BaseTransport):
     """For ``httpx2.Client``.
 
     Args:
-        guard: It stays open when the client closes.
-        transport: What sends; by default an ``httpx2.HTTPTransport``. A proxy is set there.
+        guard: The guard; it stays open when the client closes.
+        transport: Sends the requests; by default an ``httpx2.HTTPTransport``. Set a proxy there.
     """
 
     def __init__(self, guard: Guard, transport: httpx2.BaseTransport | None = None) -> None:
@@ -40,7 +40,7 @@ class GuardedTransport(httpx2.BaseTransport):
         """Send the request.
 
         Raises:
-            CallNotPermitted: If it is a call, while calls are paused, or those to its model.
+            CallNotPermitted: If it is a call, and calls or those to its model are paused.
         """
         return send(self._guard, request, self._transport.handle_request, _Body)
 
@@ -59,7 +59,7 @@ class AsyncGuardedTransport(httpx2.AsyncBaseTransport):
         """Send the request.
 
         Raises:
-            CallNotPermitted: If it is a call, while calls are paused, or those to its model.
+            CallNotPermitted: If it is a call, and calls or those to its model are paused.
         """
         return await send_async(self._guard, request, self._transport.handle_async_request, _AsyncBody)
 

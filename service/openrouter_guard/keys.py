@@ -5,11 +5,11 @@
                                                  an hour longer than that
     openrouter:metrics:{YYYY-MM-DD}     hash     30 days                  workers, service
     openrouter:worker_errors:{date}     list     7 days, newest 1,000     workers
-    openrouter:history                  stream   newest 10,000            whoever commits a transition
+    openrouter:history                  stream   newest 10,000            any process that commits a transition
     openrouter:models                   hash     26 h, at most 500        workers, service
     openrouter:workers                  hash     fields expire by age     workers
     openrouter:paused                   hash     fields expire by age     operators
-    openrouter:events                   channel  --                       whoever changes the state
+    openrouter:events                   channel  --                       any process that changes the state
 
 Another scope, say team-a, puts its name in braces: ``openrouter:{team-a}:state``. The braces are literal,
 so on a Redis Cluster all keys of a scope share one slot. Dates are UTC.

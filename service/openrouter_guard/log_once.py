@@ -1,6 +1,6 @@
-"""One log line when something goes wrong and one when it is over, however many requests notice.
+"""Logs one line when a problem starts and one when it ends, however many requests notice it.
 
-Where it goes wrong for another reason meanwhile, that is said too.
+A change of its cause is logged too.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _WORDS_MOST = 200
 
 
 class LogOnce:
-    """Whether one thing works.
+    """The state of one thing that may fail.
 
     Args:
-        bad: What to say when it does not.
-        good: What to say when it does again; empty: nothing.
-        scope: Whose it is, where a process may have several.
+        bad: The message when it fails.
+        good: The message when it works again; empty: none.
+        scope: Its scope, if a process may have several.
 
     Attributes:
-        error: Why it does not; None while it does.
+        error: The present problem; None while it works.
     """
 
     def __init__(self, bad: str, good: str, *, scope: str = "") -> None:
@@ -42,7 +42,7 @@ class LogOnce:
     def failed(self, error: Exception) -> None:
         self.error = error
         cause = _cause(error)
-        # What changes its cause all the time is bounded too.
+        # A cause that changes all the time is limited too.
         if cause not in self._told and len(self._told) < CAUSES_MOST:
             self._told.add(cause)
             logger.warning("%s%s: %s", self._bad, self._where, error)
@@ -55,6 +55,6 @@ class LogOnce:
 
 
 def _cause(error: Exception) -> tuple[str, str]:
-    """What tells causes apart: a server that is away is so in many words, and numbers are no other cause."""
+    """Compares causes: a server that is away has many messages, and other numbers are not another cause."""
     words = "" if isinstance(error, StoreUnavailable) else _NUMBERS.sub("#", str(error))
     return type(error).__name__, words[:_WORDS_MOST]

@@ -1,7 +1,7 @@
-"""Reads the shared state with the standard library alone, for probes that run every few seconds on slow pods.
+"""Reads the shared state with only the standard library, for probes that run every few seconds on slow pods.
 
 A kubelet gives an exec probe one second by default, and importing redis-py alone may take a third of that. This
-speaks just enough of Redis' protocol (RESP 2) for one read.
+module implements only the part of Redis' protocol (RESP 2) that one read needs.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ Host: TypeAlias = tuple[str, int]
 
 _DAYS, _DAY_S = 30, 86_400.0
 _MOVES = 3
-"""How often a Cluster may send us elsewhere."""
+"""Maximum number of redirects by a Cluster."""
 
 
 class _Error(str):
-    """What Redis refused, and why."""
+    """A command that Redis refused, with the reason."""
 
     __slots__ = ()
 
 
 def read(url: str, scope: str, timeout_s: float) -> tuple[SharedState | None, float]:
-    """The record (None: there is none) and the server's time in Unix seconds.
+    """Return the record (None: there is none) and the server's time in Unix seconds.
 
     Raises:
-        ConfigurationError: If the address cannot be one of Redis.
-        StoreUnavailable: If Redis does not answer in ``timeout_s`` seconds, whatever it takes to find it.
+        ConfigurationError: If it is not an address of Redis.
+        StoreUnavailable: If Redis does not answer within ``timeout_s`` seconds, including the search for it.
         StoreRefused: If it answers with an error.
-        StateUnreadable: If what is stored cannot be understood.
-        ForeignValue: If something else lives under the key.
+        StateUnreadable: If the stored state cannot be decoded.
+        ForeignValue: If the key holds a foreign value.
     """
     address = checked(url, scope)
     deadline_s = time.monotonic() + timeout_s
@@ -65,11 +65,11 @@ def read(url: str, scope: str, timeout_s: float) -> tuple[SharedState | None, fl
 
 
 def is_known(url: str, scope: str, now_s: float, timeout_s: float) -> bool:
-    """Whether anybody has ever used that scope, as far as we may look: its counters are kept for 30 days.
+    """Return whether the scope was ever used, as far as the rights allow: its counters are kept for 30 days.
 
     Args:
-        url: Where Redis is, which has just answered.
-        scope: Whose state there is none of, for it expires where nobody calls.
+        url: Address of Redis, which has just answered.
+        scope: The scope without a state, which expires if there are no calls.
         now_s: Redis' clock, Unix seconds.
         timeout_s: How long Redis may take.
     """
@@ -83,7 +83,7 @@ def is_known(url: str, scope: str, now_s: float, timeout_s: float) -> bool:
 
 
 def _answers(address: Address, question: Sequence[Command], deadline_s: float) -> list[Reply]:
-    """What is asked, from wherever the key of the first command is."""
+    """Send the commands to the server with the key of the first one."""
     if address.topology is Topology.SENTINEL:
         replies = _ask(address, _primary(address, deadline_s), question, deadline_s)
     else:
@@ -94,7 +94,7 @@ def _answers(address: Address, question: Sequence[Command], deadline_s: float) -
         if address.topology is not Topology.CLUSTER or word not in ("MOVED", "ASK"):
             break
         host, _, port = where.split()[1].rpartition(":")
-        # It holds for the next command alone.
+        # It applies only to the next command.
         asking = [["ASKING"]] if word == "ASK" else []
         replies = _ask(address, (host, int(port)), [*asking, *question], deadline_s)[len(asking) :]
     return replies
@@ -110,7 +110,7 @@ def _primary(address: Address, deadline_s: float) -> Host:
 
 
 def _first(hosts: Sequence[Host], ask: Callable[[Host], list[Reply]]) -> list[Reply]:
-    """The answer of the first that gives one."""
+    """Return the answer of the first server that answers."""
     for host in hosts[:-1]:
         with suppress(OSError, EOFError):
             return ask(host)
@@ -136,14 +136,14 @@ def _connect(address: Address, host: Host, deadline_s: float) -> socket.socket:
         connection.settimeout(left_s)
         connection.connect(address.path)
         return connection
-    # As bytes, where the name is plain: as text, Python would load the tables of all the world's letters.
+    # As bytes if the name is ASCII: as text, Python would load large Unicode tables.
     name: Any = host[0].encode() if host[0].isascii() else host[0]
     connection = socket.create_connection((name, host[1]), left_s)
     return encrypted(connection) if encrypted else connection
 
 
 def _encryption(address: Address, tls: Tls, hostname: str) -> Callable[[socket.socket], socket.socket]:
-    # Only now: where there is no TLS, nobody should pay for the import.
+    # Imported here: without TLS, it should cost nothing.
     import ssl
 
     try:

@@ -36,8 +36,8 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:
 
 WebhookFormat: TypeAlias = Literal["json", "slack"]
 T = TypeVar("T", int, float)
-# In each pair the first may not be above the second. Those with a True are looked at only where the first is set: a
-# default that is out of reach still does something useful.
+# In each pair the first may not be above the second. Pairs with True are checked only if the first is set: an
+# unreachable default still does something useful.
 _ORDER = (
     ("FIRST_WAIT_SECONDS", "LONGEST_WAIT_SECONDS", False),
     ("FIRST_WAIT_SECONDS", "RESET_TIMEOUT_SECONDS", True),
@@ -58,18 +58,18 @@ _ORDER = (
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The ages of what is known of the upstream, and other times of the service, in seconds; and its limits.
+    """Ages of the upstream's state, other times of the service, in seconds, and its limits.
 
     Attributes:
-        fresh_s: Younger than this, the state is served from the cache.
-        min_fresh_s: Instead of ``fresh_s`` while errors are frequent, when it is checked though nobody asks. 0: half.
-        max_fresh_s: Instead of ``fresh_s`` while calls succeed. 0: twice as long.
-        stale_s: Up to this age it is served at once while a refresh runs behind it.
+        fresh_s: Up to this age, the state is served from the cache.
+        min_fresh_s: Replaces ``fresh_s`` while errors are frequent; then checks need no request. 0: half of it.
+        max_fresh_s: Replaces ``fresh_s`` while calls succeed. 0: twice as long.
+        stale_s: Up to this age it is served at once, and refreshed in the background.
         check_slot_s: One health check of the upstream in this time, for the whole fleet.
-        check_timeout_s: How long a health check may take.
-        alert_error_rate: From this share of failed calls on, an alarm is put into the history; it ends at half of it.
-        alert_calls: Of so many calls in five minutes at least: fewer say little.
-        max_streams: How many clients of one process may listen to events, or wait at the gate, at a time.
+        check_timeout_s: Time limit of a health check.
+        alert_error_rate: Share of failed calls that puts an alert into the history; it ends at half of it.
+        alert_calls: Calls in five minutes that this needs at least: fewer say little.
+        max_streams: Number of clients of one process that may listen to events, or wait at the gate.
     """
 
     fresh_s: float = 60.0
@@ -97,19 +97,19 @@ class Settings:
     """All settings of one process.
 
     Attributes:
-        redis_url: Where the shared state lives.
-        scope: Whose state it is; one API key or team has one.
-        api_key: Of OpenRouter; empty if there is none. Left out of every representation.
-        base_url: Of OpenRouter's API, without a slash at the end.
-        management_key: May ask what is left of the account; empty if there is none. Left out like the API key.
-        webhook_url: Is told of every change of the breaker; empty: nobody is. It may hold a secret.
-        webhook_format: Of what is sent there.
-        further: The scopes that the service looks after beside this one.
-        health_urls: Further addresses that must answer well for a check to be good; they may hold secrets.
+        redis_url: Address of the shared state.
+        scope: The shared breaker state: one per API key or team.
+        api_key: OpenRouter's API key; empty if there is none. Left out of every representation.
+        base_url: Address of OpenRouter's API, without a slash at the end.
+        management_key: Key that may read the account's credit; empty if there is none. Left out like the API key.
+        webhook_url: Gets every change of the breaker; empty: none. It may hold a secret.
+        webhook_format: Format of these requests.
+        further: Further scopes of the service.
+        health_urls: Further addresses that must answer below 300 for a good check; they may hold secrets.
         redis_timeout_s: How long Redis may take before it counts as away.
         worker_id: The name of this worker in reports; empty: host name and process.
-        cors_origins: The sites whose pages may read what the service answers; none unless named.
-        certificate: What the service and the operator serve with; None: without TLS.
+        cors_origins: Sites whose pages may read the API; none unless named.
+        certificate: The certificate of the service and the operator; None: without TLS.
     """
 
     redis_url: str = field(repr=False)
@@ -136,7 +136,7 @@ class Settings:
         remember((*own, *secrets_in(addresses)))
 
     def for_each_scope(self) -> tuple[Settings, ...]:
-        """The settings of each scope that one service looks after, these first."""
+        """Return the settings of each scope of one service, these first."""
         others = (
             replace(self, scope=each.scope, api_key=each.api_key, management_key=each.management_key, further=())
             for each in self.further
@@ -145,10 +145,12 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """The settings in *environ*. A variable that looks like a setting and is none is logged, once a process.
+        """Return the settings in *environ*.
+
+        An unknown variable that looks like a setting is logged, once per process.
 
         Raises:
-            ConfigurationError: If ``REDIS_URL`` is missing, a value cannot be used, or two contradict each other.
+            ConfigurationError: If ``REDIS_URL`` is missing, a value is invalid, or two contradict each other.
         """
         for sentence in unknown(environ):
             _warn_once(sentence)
@@ -222,7 +224,7 @@ class Settings:
 class _Reader:
     environ: Mapping[str, str]
     found: dict[str, float] = field(default_factory=dict)
-    """What was read, by name."""
+    """The values read, by name."""
 
     def count(self, name: str, default: int) -> int:
         return self._number(name, default, int, f"a whole number above 0, at most {MOST}, such as 5", MOST)
@@ -235,14 +237,14 @@ class _Reader:
         return self._number(name, default, float, "a share above 0, at most 1, such as 0.5", at_most=1.0)
 
     def refuse_contradictions(self) -> None:
-        """Of what was read.
+        """The values read.
 
         Raises:
-            ConfigurationError: If a setting is above another one that bounds it.
+            ConfigurationError: If a setting is above another one that limits it.
         """
         for low, high, only_if_set in _ORDER:
             lower, upper = self.found[low], self.found[high]
-            # 0 is not set: it follows another setting.
+            # 0 means unset: it follows another setting.
             if lower <= upper or not upper or (only_if_set and not self._text(low)):
                 continue
             raise ConfigurationError(
@@ -256,7 +258,7 @@ class _Reader:
             number = kind(text) if text else default
         except ValueError:
             number = kind("0")
-        # Python reads 1_000 and the digits of all scripts; who writes these means something else, or tries us out.
+        # Python also accepts 1_000 and the digits of all scripts, which are probably mistakes here.
         is_plain = text.isascii() and "_" not in text
         if text and not (is_plain and 0 < number <= at_most):
             raise ConfigurationError(f"{_PREFIX}{name} is {text!r}: write {wanted}")
@@ -272,7 +274,7 @@ class _Reader:
 
 @cache
 def _warn_once(sentence: str) -> None:
-    # A probe, which runs every few seconds, imports this module and can do without logging.
+    # A probe, which runs every few seconds, imports this module and does not need logging.
     import logging
 
     logging.getLogger(__name__).warning("%s", sentence)
@@ -289,7 +291,7 @@ def _origins(text: str) -> tuple[str, ...]:
 
 
 def _addresses(name: str, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Addresses between commas; what is wrong with one is said without it, for it may hold a secret."""
+    """Parse addresses separated by commas; errors do not quote them, because they may hold secrets."""
     found = tuple(text for text in map(str.strip, environ.get(name, "").split(",")) if text)
     for number, text in enumerate(found, 1):
         if not _ADDRESS.fullmatch(text):
@@ -300,7 +302,7 @@ def _addresses(name: str, environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def api_key_variable(scope: str, *, is_further: bool) -> str:
-    """Where the API key of that scope is read from."""
+    """Return the variable of that scope's API key."""
     return f"OPENROUTER_API_KEY{_suffix(scope)}" if is_further else "OPENROUTER_API_KEY"
 
 
@@ -316,7 +318,7 @@ def _further(environ: Mapping[str, str], redis_url: str, first: str) -> tuple[Fu
         )
     for name in names:
         checked(redis_url, Keys(name).scope)
-    # Who names no further scopes may have such variables for something else.
+    # Without further scopes, such variables may belong to something else.
     for sentence in unused_keys(environ, [_suffix(name)[1:] for name in names]) if names else ():
         _warn_once(sentence)
     return tuple(

@@ -1,4 +1,4 @@
-"""The tokens that clients of the HTTP API send, as they are set."""
+"""The configured tokens of the HTTP API's clients."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _NAMESPACE = re.compile(r"([a-z0-9-]{1,63})(?:=([a-z0-9-]{1,40}(?:\+[a-z0-9-]{1,
 _AUDIENCE = re.compile(r"[!-~]{1,200}")
 _TOKEN = re.compile(rf"[!-~]{{{TOKEN_MIN},}}")
 _BOUND = re.compile(r"([a-z0-9-]{1,40}(?:\+[a-z0-9-]{1,40})*)=(.*[^=].*)")
-"""Which scopes a token is for; one that ends in ``=``, as base64 may, says nothing of them."""
+"""The scopes of a token; a token that ends in ``=``, as base64 may, names none."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportToken:
-    """A token to report with.
+    """A report token.
 
     Attributes:
         token: Left out of every representation.
-        scopes: Those that it is for; empty: all.
+        scopes: Its scopes; empty: all.
     """
 
     token: str = field(repr=False)
@@ -35,12 +35,13 @@ class ReportToken:
 
 @dataclass(frozen=True, slots=True)
 class Reporters:
-    """ServiceAccounts of the cluster whose tokens may do what a report token may.
+    """ServiceAccounts of the cluster whose tokens act as report tokens.
 
     Attributes:
-        namespaces: Where they are, each with the scopes that it is for; no scopes: all. None: no token is looked at.
-        audience: For whom a token must have been issued: one for the API server must not be sent about.
-        server: The address of the API server, which says whose a token is.
+        namespaces: Their namespaces, each with its scopes; no scopes: all. None: such tokens are not accepted.
+        audience: Audience that a token must have been issued for; a token for the API server must not be sent to
+            others.
+        server: The address of the API server, which checks tokens.
     """
 
     namespaces: tuple[tuple[str, frozenset[str]], ...] = ()
@@ -50,13 +51,13 @@ class Reporters:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What those must send who read or write over HTTP. Left out of every representation.
+    """The tokens required to read or write over HTTP. Left out of every representation.
 
     Attributes:
-        read: Empty: everybody may read.
-        write: Empty: nobody may write. Who writes may read.
-        report: Those who send one of these may report, take permits and ask the gate, and nothing else.
-        reporters: So may those with a token of these ServiceAccounts.
+        read: Empty: every client may read.
+        write: Empty: no client may write. Writing includes reading.
+        report: Tokens that may report, take permits and ask the gate, and nothing else.
+        reporters: ServiceAccounts with the same rights.
     """
 
     read: str = field(default="", repr=False)
@@ -70,14 +71,14 @@ class Tokens:
 
 
 def tokens_in(environ: Mapping[str, str], scopes: Set[str]) -> Tokens:
-    """The tokens; what is wrong with one is said without it.
+    """Return the tokens; errors do not quote them.
 
     Args:
-        environ: Where they are set.
-        scopes: What the service looks after.
+        environ: The environment.
+        scopes: The service's scopes.
 
     Raises:
-        ConfigurationError: If one cannot be used, is set twice, or is for a scope that the service does not have.
+        ConfigurationError: If one is invalid, is set twice, or is for a scope that the service does not have.
     """
     read, write = (_token(environ, f"{_PREFIX}{name}_TOKEN") for name in ("READ", "WRITE"))
     if read and read == write:
@@ -95,7 +96,7 @@ def tokens_in(environ: Mapping[str, str], scopes: Set[str]) -> Tokens:
 
 
 def _report_tokens(text: str, scopes: Set[str]) -> tuple[ReportToken, ...]:
-    """Tokens between spaces, each for all scopes or, written ``team-a+team-b=<token>``, for some."""
+    """Parse tokens separated by spaces, each for all scopes or, written ``team-a+team-b=<token>``, for some."""
     found = tuple(map(_report_token, text.split()))
     _refuse_unknown(f"{_PREFIX}REPORT_TOKEN", {name for each in found for name in each.scopes}, scopes)
     if len({each.token for each in found}) < len(found):
@@ -104,7 +105,7 @@ def _report_tokens(text: str, scopes: Set[str]) -> tuple[ReportToken, ...]:
 
 
 def _reporters(environ: Mapping[str, str], scopes: Set[str]) -> Reporters:
-    """Namespaces between spaces, each for all scopes or, written ``workers=team-a+team-b``, for some."""
+    """Parse namespaces separated by spaces, each for all scopes or, written ``workers=team-a+team-b``, for some."""
     name = f"{_PREFIX}REPORTER_NAMESPACES"
     found = [(text, _NAMESPACE.fullmatch(text)) for text in environ.get(name, "").split()]
     wrong = next((text for text, match in found if match is None), None)

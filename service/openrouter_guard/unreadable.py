@@ -1,6 +1,6 @@
-"""What cannot be understood of the shared state is an error of ours, so that everybody knows what to do about it.
+"""Turns every unexpected error in reading the shared state into one of ours, so that callers know how to react.
 
-The readers of single values raise nothing. This is for what nobody has thought of: somebody may have stored anything.
+The readers of single values raise nothing. This is for unforeseen values, since any client may have written them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Method = TypeVar("Method", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 @contextmanager
 def unreadable_errors(where: str) -> Iterator[None]:
-    """Raise :class:`StateUnreadable` for all errors but ours; *where* is the address without secrets.
+    """Raise :class:`StateUnreadable` for all foreign errors; *where* is the address without secrets.
 
-    The message has the type and the place. What the error itself says may be a secret that somebody stored.
+    The message has the type and the place. The error's own text may contain a stored secret.
     """
     try:
         yield
@@ -35,7 +35,7 @@ def unreadable_errors(where: str) -> Iterator[None]:
 
 
 def reads_state(method: Method) -> Method:
-    """A method of what has an ``address``: what it cannot understand is :class:`StateUnreadable`."""
+    """Wrap a method of an object with an ``address``: undecodable values raise :class:`StateUnreadable`."""
 
     @wraps(method)
     async def careful(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -46,7 +46,7 @@ def reads_state(method: Method) -> Method:
 
 
 def _place(error: Exception) -> str:
-    """The last line of ours that ran, as ``file.py:12``."""
+    """Return the last line of our code that ran, as ``file.py:12``."""
     frame, place = error.__traceback__, "an unknown place"
     while frame is not None:
         name = frame.tb_frame.f_code.co_filename

@@ -1,7 +1,7 @@
-"""Asks OpenRouter about the key and the account, and says in our words what came back.
+"""Asks OpenRouter about the key and the account, and classifies the answer.
 
-Nothing else of the service calls it. A check is one ``GET /key``; with a management key one ``GET /credits`` beside
-it, and one request for each further address that is to be healthy.
+Nothing else in the service calls OpenRouter. A check is one ``GET /key``; with a management key also one ``GET
+/credits``, and one request for each further address.
 
 Every answer and the lack of one ends in a :class:`CheckResult`: no exception of the network leaves this file, and no
 message holds the key.
@@ -44,16 +44,16 @@ from openrouter_guard.settings import DEFAULT_BASE_URL
 __all__ = ["NO_KEY", "CheckResult", "OpenRouter", "Transport", "without_request_lines"]
 
 Transport: TypeAlias = httpx.AsyncBaseTransport
-"""What may carry the calls instead of the network."""
+"""Carries the calls instead of the network."""
 
 MAX_BODY_BYTES = 65_536
 
 
 class KeyData(BaseModel):
-    """What ``GET /key`` says of the key. Amounts are US dollars, days and months UTC.
+    """The key part of ``GET /key``. Amounts are US dollars, days and months UTC.
 
     Attributes:
-        limit_remaining: What is left of the key's own cap; None means it has none.
+        limit_remaining: Remaining part of the key's own cap; None means it has none.
 
     Raises:
         pydantic.ValidationError: If the answer lacks a field or has another type.
@@ -75,7 +75,7 @@ class KeyAnswer(BaseModel):
 
 
 class CreditsData(BaseModel):
-    """What ``GET /credits`` says of the account: what was bought and what was used. Amounts are US dollars.
+    """The account part of ``GET /credits``: bought and used credit. Amounts are US dollars.
 
     Raises:
         pydantic.ValidationError: If the answer lacks a field or has another type.
@@ -97,12 +97,13 @@ class CreditsAnswer(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one health check came to; amounts in US dollars.
+    """The result of one health check; amounts in US dollars.
 
     Attributes:
-        signal: What it does to the breaker, and the message for people.
-        balance: What is left: of the key's cap, or of the account where that is known and less; None if of neither.
-        account_error: Why the account's credit is not known although there is a management key; else empty.
+        signal: Its effect on the breaker, and the message for people.
+        balance: Remaining credit: of the key's cap, or of the account if that is known and less; None if neither is
+            known.
+        account_error: Why the account's credit is unknown despite a management key; else empty.
     """
 
     state: OpenRouterState
@@ -113,7 +114,7 @@ class CheckResult:
     account_error: str = ""
 
     def upstream(self, now_s: float) -> Upstream:
-        """The finding as the fleet shares it, made at ``now_s`` (Unix seconds, Redis' clock)."""
+        """Return the finding for the shared state, made at ``now_s`` (Unix seconds, Redis' clock)."""
         limited = self.signal.effect is Effect.RATE_LIMIT
         return Upstream(
             state=self.state,
@@ -141,10 +142,10 @@ class CheckResult:
 
 
 Read: TypeAlias = Callable[[bytes], CheckResult]
-"""What a good body says.
+"""Parse a good body.
 
 Raises:
-    pydantic.ValidationError: If the body is not what was promised.
+    pydantic.ValidationError: If the body does not match the model.
 """
 
 _GOOD = CheckResult(OpenRouterState.ACTIVE, Signal(Effect.SUCCESS))
@@ -188,7 +189,7 @@ class OpenRouter:
             transport=transport,
             timeout=timeout_s,
             follow_redirects=False,
-            # One call a minute: a connection kept that long is one that the other side has closed.
+            # One call a minute: the other side closes a connection kept that long.
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
@@ -200,12 +201,12 @@ class OpenRouter:
         await self._client.aclose()
 
     async def check(self, now_s: float) -> CheckResult:
-        """Ask once; ``now_s`` (Unix seconds) turns reset times into waits."""
+        """Ask once; ``now_s`` (Unix seconds) converts reset times into waits."""
         if not self._api_key:
             return NO_KEY
         if not _is_sendable(self._api_key):
             return _failed(ErrorType.API_KEY_INVALID, "OPENROUTER_API_KEY holds characters that no key has")
-        # Side by side, so that all of it takes no longer than one may.
+        # At the same time, so that all of it takes no longer than one may.
         key, account, others = await asyncio.gather(
             self._asked("OpenRouter", self._key_url, self._api_key, now_s, _of_key),
             self._account(now_s),
@@ -217,7 +218,7 @@ class OpenRouter:
         return reduce(_but_for, zip(map(_place, self._health_urls), others, strict=True), found)
 
     async def _account(self, now_s: float) -> CheckResult | None:
-        """What is left of the account, None without a key that may ask."""
+        """Return the remaining credit of the account, None without a management key."""
         if not self._management_key:
             return None
         if not _is_sendable(self._management_key):
@@ -225,7 +226,7 @@ class OpenRouter:
         return await self._asked("OpenRouter", self._credits_url, self._management_key, now_s, _of_credits)
 
     async def _asked(self, who: str, url: httpx.URL, key: str, now_s: float, read: Read | None = None) -> CheckResult:
-        """What *who* answers there, and *read* makes of a good body; without it any will do. Never an exception."""
+        """Return the answer of *who*, parsed by *read*; without *read*, any answer is accepted. Never raises."""
         began_s = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -272,18 +273,18 @@ class OpenRouter:
         return {**error, "message": self._cleaned(text_of(error.get("message")))} if error else {}
 
     def _cleaned(self, text: str) -> str:
-        """The text in one line, without the key even where the other side repeats it."""
+        """Return the text in one line, without the key even if the other side repeats it."""
         return " ".join(redact(text).split())
 
 
 def without_request_lines() -> None:
-    """Keep the client from logging a line with the whole address for each request: it may hold a secret."""
+    """Stop the client from logging each request with its whole address, which may hold a secret."""
     client_log = logging.getLogger("httpx")
     client_log.setLevel(max(client_log.level, logging.WARNING))
 
 
 async def _body(answer: httpx.Response) -> bytes:
-    """The body, cut off after a byte more than is allowed."""
+    """Return the body, cut one byte beyond the limit."""
     body = b""
     if _is_compressed(answer.headers):
         return body  # unpacked, a small body can be a huge one
@@ -299,7 +300,7 @@ def _is_compressed(headers: Mapping[str, str]) -> bool:
 
 
 def _is_sendable(api_key: str) -> bool:
-    # What a header cannot carry ends in an exception that quotes the header.
+    # Characters that a header cannot carry cause an exception that quotes the header.
     return api_key.isascii() and api_key.isprintable() and " " not in api_key
 
 
@@ -321,7 +322,7 @@ def _of_credits(body: bytes) -> CheckResult:
 
 
 def _with_account(key: CheckResult, account: CheckResult) -> CheckResult:
-    """What is known of both: a key may spend no more than what is left of the account."""
+    """Combine key and account: a key may spend no more than the account has left."""
     left = account.balance
     if left is None:
         return replace(key, account_error=account.signal.message)
@@ -334,7 +335,7 @@ def _with_account(key: CheckResult, account: CheckResult) -> CheckResult:
 
 
 def _but_for(found: CheckResult, other: tuple[str, CheckResult]) -> CheckResult:
-    """What was found, or the failure of a further address in place of its success."""
+    """Return the finding, or the failure of a further address in place of its success."""
     place, seen = other
     if seen.state is OpenRouterState.ACTIVE:
         return found
@@ -344,7 +345,7 @@ def _but_for(found: CheckResult, other: tuple[str, CheckResult]) -> CheckResult:
 
 
 def _url(text: str) -> httpx.URL:
-    # Where there is nobody to ask, each check would count as a failure of OpenRouter's.
+    # Without a valid address, each check would count as a failure of OpenRouter.
     with suppress(httpx.InvalidURL):  # its message may quote a password
         url = httpx.URL(text)
         if url.host and (url.port is None or 0 < url.port < 65_536):
@@ -353,7 +354,7 @@ def _url(text: str) -> httpx.URL:
 
 
 def _place(url: httpx.URL) -> str:
-    """The address without what may be secret in it."""
+    """Return the address without secrets."""
     return f"{url.scheme}://{url.netloc.decode().rpartition('@')[2]}{url.path}"
 
 

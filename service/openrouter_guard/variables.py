@@ -1,4 +1,4 @@
-"""The environment variables that begin with ``OPENROUTER_GUARD_``, and what to say of one that is none of them."""
+"""The environment variables that begin with ``OPENROUTER_GUARD_``, and suggestions for unknown ones."""
 
 from __future__ import annotations
 
@@ -71,17 +71,17 @@ NAMES = frozenset(
         "WRITE_TOKEN",
     }
 )
-"""Without the prefix; those of every part, for one environment often serves several."""
+"""Without the prefix; of every part, because one environment often serves several."""
 _OF_A_SCOPE = ("OPENROUTER_API_KEY", "OPENROUTER_MANAGEMENT_KEY")
 _ELSEWHERE = ("OPENROUTER_API_KEY", "OPENROUTER_BASE_URL", "OPENROUTER_MANAGEMENT_KEY", "REDIS_URL")
-# Kubernetes puts these into every pod beside a Service that is called openrouter-guard or begins so.
+# Kubernetes sets these in every pod next to a Service named openrouter-guard….
 _SERVICE_LINK = re.compile(
     r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)"
 )
 
 
 def unused_keys(environ: Mapping[str, str], suffixes: Iterable[str]) -> list[str]:
-    """A sentence on each API key of a scope that there is not; *suffixes* are those of the further scopes."""
+    """Return a message for each API key of an unknown scope; *suffixes* are those of the further scopes."""
     known = {f"{name}_{suffix}" for name in _OF_A_SCOPE for suffix in suffixes}
     found = sorted(
         name for name in environ if name.startswith(tuple(f"{n}_" for n in _OF_A_SCOPE)) and name not in known
@@ -97,7 +97,10 @@ def _hint(name: str, known: Iterable[str]) -> str:
 
 
 def unknown(environ: Mapping[str, str]) -> list[str]:
-    """A sentence on each variable that looks like a setting and is none; values are left out, they may be secrets."""
+    """Return a message for each unknown variable that looks like a setting.
+
+    Values are left out, they may be secrets.
+    """
     found = sorted(name for name in environ if name.upper().startswith(PREFIX) and not _is_known(name))
     return [
         f"{name} is no setting and changes nothing: {_advice(name.upper().removeprefix(PREFIX))}" for name in found
@@ -116,8 +119,8 @@ def _advice(written: str) -> str:
 
 
 def nearest(written: str, names: Iterable[str]) -> str:
-    """The one of *names* that was most likely meant; empty if it looks like none of them."""
-    # Nearly always nothing is unknown: then nobody pays for the import.
+    """Return the one of *names* that was most likely meant; empty if none is similar."""
+    # Usually nothing is unknown, so the import is skipped.
     from difflib import get_close_matches
 
     candidates = sorted(names)

@@ -1,4 +1,4 @@
-"""Which version runs."""
+"""The running version."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["package_version"]
 
 
 def package_version() -> str:
-    """That of the package; 0 where it was not installed, as in a checkout on ``PYTHONPATH``."""
+    """Return the package's version; 0 if it was not installed, as in a checkout on ``PYTHONPATH``."""
     try:
         return version("openrouter-guard")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Carries out changes of workloads: all at once, each on its own, and what fails is tried again later."""
+"""Applies changes of workloads: all at once, each independently, with retries."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ __all__ = ["Applier", "backoff_s"]
 logger = logging.getLogger(__name__)
 
 RETRY_S = (1.0, 60.0)
-"""The first and the longest wait before what failed is tried again."""
+"""The first and the longest wait before a failed change is retried."""
 CONFLICT_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class _Retry:
-    """A change that failed: to how many pods, why, how often, and when to try again (monotonic clock)."""
+    """A failed change.
+
+    Its number of pods, the reason, the number of failures, and when to retry (monotonic clock).
+    """
 
     pods: int | None
     failure: Failure
@@ -49,17 +52,17 @@ class Applier:
         self._conflicts = False
 
     async def make(self, wanted: Sequence[Change]) -> list[Change]:
-        """Make the changes that are due, rank by rank; the inventory then shows what became of them.
+        """Make the due changes, rank by rank; the inventory then has their results.
 
         Returns:
-            Those that the API server has taken.
+            Return those that the API server accepted.
 
         Raises:
-            NotLeading: If nothing may be written any more.
+            NotLeading: If this operator may not write any more.
         """
         self._conflicts, made = False, list[Change]()
         asked = {change.workload.uid: change.pods for change in wanted}
-        # Another change than the one that failed is not made to wait for it.
+        # A different change than the failed one does not have to wait for it.
         self._retries = {u: r for u, r in self._retries.items() if u in asked and asked[u] == r.pods}
         for _, rank in groupby(filter(self._is_due, wanted), key=lambda change: change.rank):
             answers = (self._make(change) for change in rank)
@@ -70,11 +73,11 @@ class Applier:
         return made
 
     def failures(self) -> dict[str, Failure]:
-        """What failed last, by the workload's UID."""
+        """The last failures, by the workload's UID."""
         return {uid: retry.failure for uid, retry in self._retries.items()}
 
     def due_in_s(self) -> float:
-        """Seconds until something is to be tried again; infinite if nothing is."""
+        """Seconds until the next retry; infinite without one."""
         waits = [max(retry.at_s - time.monotonic(), 0.0) for retry in self._retries.values()]
         return min([*waits, *([CONFLICT_S] if self._conflicts else [])], default=math.inf)
 
@@ -83,7 +86,7 @@ class Applier:
         return retry is None or retry.at_s <= time.monotonic()
 
     async def _make(self, change: Change) -> Change | None:
-        """The change, if it was made."""
+        """Return the change, if it was made."""
         workload = change.workload
         try:
             became = await self._cluster.change(change)
@@ -104,7 +107,7 @@ class Applier:
         return None
 
     async def _look(self, change: Change) -> None:
-        """See what somebody else has made of it; the next round decides anew."""
+        """Read the object that another manager has changed; the next round decides again."""
         workload = change.workload
         self._conflicts = True
         try:
@@ -125,7 +128,7 @@ class Applier:
 
 
 def backoff_s(failures: int) -> float:
-    """Seconds to wait after so many failures in a row: doubled each time, within bounds."""
+    """Return the seconds to wait after this many failures in a row: doubled each time, within limits."""
     first_s, longest_s = RETRY_S
     doublings = min(max(failures - 1, 0), 10)
     return min(first_s * 2.0**doublings, longest_s)

@@ -1,4 +1,4 @@
-"""Posts events on workloads, one at a time and after everything else: no pause waits for a word about it."""
+"""Posts events on workloads, one at a time and after everything else, so that no pause waits for one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from openrouter_operator.workloads.workload import Workload
 __all__ = ["Poster"]
 
 WAITING_MOST = 10_000
-"""Events beyond these are left out: the status and the annotations say the same."""
+"""Further events are dropped: the status and the annotations have the same content."""
 
 
 class Poster:
-    """A queue of events, and what empties it."""
+    """A queue of events, and the loop that empties it."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -24,12 +24,12 @@ class Poster:
         self._posting = LogOnce("Events on workloads cannot be posted", "Events on workloads are posted again")
 
     def put(self, workload: Workload, event: Event) -> None:
-        """Post it some time soon; nobody waits for that, and nothing is said where there are too many."""
+        """Post it soon, in the background; it is dropped silently if there are too many."""
         if not self._queue.full():
             self._queue.put_nowait((workload, event, self._cluster.now_s))
 
     async def post(self) -> None:
-        """Wait for an event, and post it. One that cannot be posted is left out."""
+        """Wait for an event, and post it. One that cannot be posted is dropped."""
         workload, event, at_s = await self._queue.get()
         try:
             await self._cluster.create_event(workload, event.type, event.reason, event.message, at_s)

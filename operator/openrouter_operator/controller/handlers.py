@@ -1,7 +1,7 @@
-"""kopf in, kopf out: which events wake what, and nothing decided here.
+"""The interface to kopf: maps events to reconciles, and decides nothing.
 
-kopf sees that each ``OpenRouterStatus`` has a task of its own as long as it exists, with a finalizer on it and never
-on anybody's workload. Workloads are watched without it (:mod:`.discovery`).
+kopf runs a task for each ``OpenRouterStatus`` as long as it exists, with a finalizer on it and never on a workload.
+Workloads are watched without kopf (:mod:`.discovery`).
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ __all__ = ["Operator", "configure", "registry"]
 logger = logging.getLogger(__name__)
 
 METRICS = "openrouter_guard_operator"
-"""What the names of an operator's metrics begin with."""
+"""Prefix of an operator's metrics."""
 _BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 SETTLE_S = 0.05
-"""Events come in bursts: one round answers all of a burst."""
+"""Events come in bursts: one round handles all of a burst."""
 MISHAP_S = 5.0
 GIVE_BACK_S = 1.0
 STALL_S = 120.0
@@ -60,7 +60,7 @@ STALL_S = 120.0
 
 @dataclass(slots=True)
 class _Watched:
-    """A resource that is looked after: what wakes it, and since when a round is under way (0: none is)."""
+    """A handled resource: its wake-up event, and the start of the current round (0: none)."""
 
     namespace: str
     reconciler: Reconciler
@@ -74,21 +74,21 @@ class _Watched:
 
 
 class Operator:
-    """What the handlers share.
+    """State shared by the handlers.
 
     Attributes:
-        connections: Where the state is that each of them asks for.
-        resources: Those that are looked after, by UID.
-        others: Those that operators of other classes look after: the namespace of each, by its UID.
-        resource_class: Of the resources that are to be looked after.
-        finalizer: On these resources.
+        connections: Resolves the state of each resource.
+        resources: Handled resources, by UID.
+        others: Resources of other classes: the namespace of each, by its UID.
+        resource_class: Class of the handled resources.
+        finalizer: Finalizer of these resources.
         ending: Ends kopf when it is set.
-        arrivals: The kinds that come and go with their CRDs.
+        arrivals: Kinds that come and go with their CRDs.
         poster: Posts events on workloads.
-        streams: Whether the watches show what happens.
-        reconcile_durations: How long each reconcile took.
-        reconcile_errors: How many came to nothing.
-        left_out: Namespaces that are not looked after, since a right is missing there.
+        streams: Checks that the watches show our own writes.
+        reconcile_durations: Durations of reconciles.
+        reconcile_errors: Number of failed reconciles.
+        left_out: Namespaces left out for lack of a right.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Operator:
         self._cluster = cluster
 
     def _can_act(self, resource: Mapping[str, Any], spec: Spec) -> bool:
-        """Whether a resource is carried out: by us, or by the operator of another class, which has marked it so."""
+        """Return whether a resource is carried out: by this operator, or by another class's, which has marked it."""
         metadata = resource["metadata"]
         if spec.resource_class == self.resource_class:
             return self._access.may_use(metadata["namespace"], spec.scope)
@@ -150,7 +150,7 @@ class Operator:
             watched.wake.set()
 
     def saw(self, kind: Kind, event: str | None, body: Mapping[str, Any]) -> None:
-        """Something has become of a workload."""
+        """Note a change of a workload."""
         workload = Workload.of(kind, body)
         self.watch_lag.saw(kind.plural, workload.namespace, workload.version)
         if workload.owes_fields:
@@ -166,12 +166,12 @@ class Operator:
             self.orphans.trigger()
 
     def knows(self, uid: str, namespace: str) -> bool:
-        """Whether the resource is there, in that namespace, and somebody looks after it."""
+        """Return whether the resource exists in that namespace, and is handled."""
         watched = self.resources.get(uid)
         return namespace == (watched.namespace if watched else self.others.get(uid))
 
     def holds(self, uid: str) -> bool:
-        """Whether a resource has paused the workload, whatever is written on it by now."""
+        """Return whether a resource has paused the workload, whatever its annotation says by now."""
         return any(watched.reconciler.holds(uid) for watched in self.resources.values())
 
     def wake_scope(self, scope: str) -> None:
@@ -185,17 +185,17 @@ class Operator:
                 watched.wake.set()
 
     def lets_go(self, namespace: str) -> None:
-        """Workloads there have been let go of: others may want them, and copies of their annotations mean nothing."""
+        """Workloads there were released: other resources may want them, and copies of their annotations are void."""
         self.leftovers.trigger(namespace)
         self.wake_namespace(namespace)
 
     def stalled(self) -> list[str]:
-        """What makes no progress."""
+        """Return the parts without progress."""
         stuck = (f"resource {uid}" for uid, watched in self.resources.items() if watched.is_stuck)
         return [*self.feeds.stalled(), *stuck, *self.watch_lag.stalled()]
 
     def reconciler(self, uid: str) -> Reconciler:
-        """The one that looks after the resource, or a new one."""
+        """Return the reconciler of the resource, or a new one."""
         watched = self.resources.get(uid)
         if watched:
             return watched.reconciler
@@ -241,12 +241,12 @@ async def reconcile_loop(
 
 
 def is_of_our_class(body: kopf.Body, memo: kopf.Memo, **_: Any) -> bool:
-    """Whether the resource is ours to look after; those of other classes are other operators'."""
+    """Return whether this operator handles the resource; other classes belong to other operators."""
     return bool(class_of(body) == memo.operator.resource_class)
 
 
 async def _reconcile_once(operator: Operator, reconciler: Reconciler, body: kopf.Body) -> float:
-    """One round, whatever happens; returns in how many seconds to look again at the latest."""
+    """Run one round, with any outcome; return the seconds until the next look at the latest."""
     began_s = time.monotonic()
     try:
         outcome = await reconciler.reconcile(dict(body))
@@ -260,7 +260,7 @@ async def _reconcile_once(operator: Operator, reconciler: Reconciler, body: kopf
         operator.reconcile_errors.inc()
         return MISHAP_S
     except Exception:
-        # Nothing that is expected comes here. The resource must not be given up all the same.
+        # Only unexpected errors come here. The resource must still be handled.
         logger.exception("a round failed in a way that nobody thought of")
         operator.reconcile_errors.inc()
         return MISHAP_S
@@ -270,7 +270,7 @@ async def _reconcile_once(operator: Operator, reconciler: Reconciler, body: kopf
 
 
 async def _first(wake: asyncio.Event, stopped: kopf.DaemonStopped, seconds: float) -> None:
-    """Return at news, at the end, or after *seconds*; after news, once the burst is over."""
+    """Return at a change, at the end, or after *seconds*; after a change, once the burst is over."""
     ending = asyncio.ensure_future(stopped.wait())
     waking = asyncio.create_task(wake.wait())
     try:
@@ -296,20 +296,20 @@ async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo
         await operator.resolver.drop(uid)
         operator.others[uid] = str(body.metadata.namespace)
     elif body.metadata.get("deletionTimestamp") and operator.finalizer in body.metadata.get("finalizers", ()):
-        # kopf takes the finalizer away after this, so it must not return before all is restored.
+        # kopf removes the finalizer after this, so it must not return before all is restored.
         await _finalize(operator.reconciler(uid), body)
     elif uid in operator.resources:
         operator.resources[uid].wake.set()
 
 
 def _note_listing(operator: Operator, event: kopf.RawEvent) -> None:
-    """A watch that lists has begun anew, and never tells of what was deleted before."""
+    """A listing watch was re-established, and does not show earlier deletions."""
     if event["type"] is None:
         operator.relist.trigger()
 
 
 def _note_claim(operator: Operator, event: kopf.RawEvent, body: kopf.Body) -> None:
-    """What one resource asks for decides what younger ones may do."""
+    """A resource's claim limits younger resources."""
     if event["type"] == "DELETED":
         operator.precedence.drop(body)
         changed = True
@@ -354,7 +354,7 @@ async def autoscaler_changed(event: kopf.RawEvent, body: kopf.Body, memo: kopf.M
 
 
 async def cleanup(memo: kopf.Memo, **_: Any) -> None:
-    """End what kopf would else take for hung, and wait for: the feeds, and its own wait for the flag."""
+    """End tasks that kopf would otherwise wait for: the feeds, and its own wait for the flag."""
     memo.operator.ending.set()
     await memo.operator.feeds.stop()
 
@@ -371,7 +371,7 @@ def registry() -> kopf.OperatorRegistry:
 
 
 class _NoDiffs(kopf.DiffBaseStorage):
-    """Keeps nothing of the objects: no handler asks what has changed, and to copy each costs more than all else."""
+    """Stores nothing of the objects: no handler asks for changes, and copying each would cost more than all else."""
 
     def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> kopf.BodyEssence:
         return kopf.BodyEssence()
@@ -384,10 +384,10 @@ class _NoDiffs(kopf.DiffBaseStorage):
 
 
 def configure(resource_class: str = DEFAULT_CLASS) -> kopf.OperatorSettings:
-    """Settings for kopf: bounded everywhere, and under our own names."""
+    """Settings for kopf: time limits everywhere, and our own names."""
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True  # a Lease decides who acts; peering is no mutex
-    settings.scanning.disabled = True  # needs rights on CRDs and namespaces that nobody should have to give
+    settings.scanning.disabled = True  # needs rights on CRDs and namespaces that should not be required
     settings.persistence.finalizer = finalizer_of(resource_class)
     settings.persistence.diffbase_storage = _NoDiffs()
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
@@ -399,7 +399,12 @@ def configure(resource_class: str = DEFAULT_CLASS) -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = 70  # a watch may be dead though its connection is not
     settings.networking.request_timeout = 10
     settings.networking.connect_timeout = 5
-    settings.networking.error_backoffs = (0.5, 1, 2, 4)  # a watch that stays broken ends us, and we begin anew
+    settings.networking.error_backoffs = (
+        0.5,
+        1,
+        2,
+        4,
+    )  # a watch that stays broken ends this process, which is then restarted
     settings.background.instant_exit_timeout = 5
     settings.background.cancellation_polling = 2
     settings.process.ultimate_exiting_timeout = 25

@@ -1,12 +1,12 @@
-"""What a pause leaves behind, which is taken away once it is over.
+"""Removes the remains of a pause once it is over.
 
-Copies of annotations: a Deployment hands its annotations down to its ReplicaSets, and a Rollout does too. They
-stay there, and ``kubectl rollout undo`` puts those of an older ReplicaSet back onto the Deployment. Both kinds would
-mislead us: what we wrote about a pause, and what the owner wrote about its end, which would count for the next pause.
-Where an operator has just started, the copies tell which annotation is the newest.
+Copies of annotations: a Deployment passes its annotations on to its ReplicaSets, and so does a Rollout. They stay
+there, and ``kubectl rollout undo`` copies those of an older ReplicaSet back to the Deployment. Both kinds would
+mislead the operator: its own annotation about a pause, and the owner's about its end, which would count for the next
+pause. For an operator that has just started, the copies show which annotation is the newest.
 
-The ownership of fields: the API server knows us as who wrote the replicas last, and would refuse them to the next
-tool that applies server-side (Helm 4, Flux, ``kubectl apply --server-side``).
+The ownership of fields: the API server lists this operator as the last writer of the replicas, and would refuse them
+to the next tool that applies server-side (Helm 4, Flux, ``kubectl apply --server-side``).
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ logger = logging.getLogger(__name__)
 
 REPLICA_SETS = BY_NAME["ReplicaSet"]
 SETTLE_S = 5.0
-"""So long the controllers may need to see that a pause is over; until then they would hand it down again."""
+"""Time for the controllers to see that a pause is over; until then they would pass the annotation on again."""
 GIVE_BACK_S = 0.3
-"""Who applies right after an outage is to find no field of ours; those of many pauses are given back together."""
+"""A tool that applies right after an outage should find no field of ours.
+
+Those of many pauses are given up together.
+"""
 YIELD_S = 5.0
-"""So long they let changes of workloads go first: the outage of thousands is not to last longer for them."""
+"""How long they let changes of workloads go first, so that they do not prolong the outage of thousands."""
 _AT_ONCE = 8
 _LOOK_S = 0.05
 _OF_A_PAUSE = (PAUSED, RELEASED, RESUME_TO)
@@ -49,8 +52,8 @@ class Copy:
 
     Attributes:
         version: Its ``resourceVersion``.
-        controller: The UID of what it belongs to.
-        pause: The pause that it tells of; None if of none, or it cannot be read.
+        controller: UID of its controller.
+        pause: Its pause; None if there is none, or it is unreadable.
         notes: The names of these annotations.
     """
 
@@ -63,7 +66,7 @@ class Copy:
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Copy | None:
-        """The copy in the metadata of a ReplicaSet; None if it carries none, or belongs to nobody."""
+        """Return the copy in the metadata of a ReplicaSet; None if it has none, or no controller."""
         metadata = body["metadata"]
         notes = metadata.get("annotations") or {}
         owners = [owner["uid"] for owner in metadata.get("ownerReferences") or () if owner.get("controller")]
@@ -77,7 +80,7 @@ class Copy:
 
 
 def newest(workload: Workload, copies: Iterable[Copy]) -> Workload:
-    """The workload with the latest of its own pauses, where a copy tells of a later one than it remembers itself."""
+    """Return the workload with its latest pause, if a copy has a later one than its own annotation."""
     pauses = (copy.pause for copy in copies if copy.controller == workload.uid)
     own = [pause for pause in pauses if pause is not None and pause.uid == workload.uid]
     latest = max(own, key=lambda pause: pause.at_s, default=None)
@@ -87,7 +90,7 @@ def newest(workload: Workload, copies: Iterable[Copy]) -> Workload:
 
 
 class Leftovers:
-    """Looks for what is left over, some seconds after a pause has ended."""
+    """Looks for remains some seconds after a pause has ended."""
 
     def __init__(self, cluster: Cluster, inventory: Inventory) -> None:
         self._cluster = cluster
@@ -104,17 +107,17 @@ class Leftovers:
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     def trigger(self, namespace: str) -> None:
-        """A pause is over there, or may be; *namespace* may be :data:`EVERYWHERE`."""
+        """Trigger: a pause may be over there; *namespace* may be :data:`EVERYWHERE`."""
         self._hinted.add(namespace)
         self._hint.set()
         self.owe()
 
     def owe(self) -> None:
-        """Some workload may have fields of ours that it should not."""
+        """Trigger: a workload may have unneeded fields of ours."""
         self._owing.set()
 
     async def correct(self) -> None:
-        """Put right what an undone rollout has brought back while no operator was there."""
+        """Correct annotations that an undone rollout brought back while no operator ran."""
         paused = defaultdict[str, list[Workload]](list)
         for workload in self._inventory.paused():
             paused[workload.namespace].append(workload)
@@ -127,7 +130,7 @@ class Leftovers:
                     self._inventory.replace(found)
 
     async def run(self) -> None:
-        """Wait for a hint, then take away the copies of what is no longer paused."""
+        """Wait for a trigger, then remove the copies of ended pauses."""
         await self._hint.wait()
         await asyncio.sleep(SETTLE_S)
         self._hint.clear()
@@ -138,7 +141,7 @@ class Leftovers:
             await asyncio.gather(*map(self._take_away, filter(None, map(self._without_own, stale))))
 
     async def give_back(self) -> None:
-        """Wait until there is something to give back, and do it: after a pause, or in it where others would mind."""
+        """Wait until there is a field to give up, and do it: after a pause, or during it if another tool applies."""
         await self._owing.wait()
         await asyncio.sleep(GIVE_BACK_S)
         self._owing.clear()
@@ -148,7 +151,10 @@ class Leftovers:
             await asyncio.sleep(GIVE_BACK_S)
 
     def _without_own(self, copy: Copy) -> Copy | None:
-        """The copy without what its Deployment still carries, and would hand down again; None if that is all."""
+        """Return the copy without the annotations that its Deployment still carries and would pass on again.
+
+        None if nothing is left.
+        """
         notes = copy.notes - ({RESUME_TO} if copy.controller in self._inventory.with_wish() else set())
         return replace(copy, notes=notes) if notes else None
 
@@ -179,7 +185,7 @@ class Leftovers:
             await asyncio.sleep(_LOOK_S)
 
     async def _disown(self, workload: Workload) -> bool:
-        """Whether that is done, or there is nothing left to do; if not it is tried again."""
+        """Return whether that is done; if not it is retried."""
         async with self._turns:
             await self._until_calm()
             try:

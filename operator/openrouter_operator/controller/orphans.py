@@ -1,7 +1,7 @@
-"""What was paused by a resource that is gone comes back, whoever paused it and whenever that was.
+"""Restores workloads whose resource is gone, whoever paused them and whenever.
 
-So does a copy of a paused workload, made by hand or by a backup tool in another namespace or cluster: whoever paused
-the original knows nothing of it.
+The same applies to a copy of a paused workload, made by hand or by a backup tool in another namespace or cluster: the
+owner of the original does not know it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ logger = logging.getLogger(__name__)
 
 AGAIN_S = 5.0
 SKEW_S = 5.0
-"""So far the clocks of the API server and of Redis may be apart."""
+"""Tolerated difference of the clocks of the API server and of Redis."""
 
 
 class Orphans:
-    """Looks for paused workloads without an owner whenever something hints at one.
+    """Looks for paused workloads without an owner after each trigger.
 
     Args:
-        is_looked_after: Whether somebody looks after a resource, by its UID and namespace.
-        is_held: Whether a resource has paused a workload, by its UID, whatever is written on it by now.
-        let_go: Told the namespace where something was restored: others may want it.
-        tell: Told the event that is worth posting on a workload.
+        is_looked_after: Returns whether a resource is handled, by its UID.
+        is_held: Returns whether a resource has paused a workload, by its UID, whatever its annotation says by now.
+        let_go: Called with the namespace of a restored workload: other resources may want it.
+        tell: Called with an event to post on a workload.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class Orphans:
         self._hint.set()
 
     def saw(self, workload: Workload, *, is_gone: bool = False) -> None:
-        """Keep in mind when a workload was last seen to run (the API server's clock)."""
+        """Record when a workload was last seen to run (the API server's clock)."""
         if is_gone:
             self._ran_s.pop(workload.uid, None)
         elif workload.pause is None and workload.copied is None:
             self._ran_s[workload.uid] = self._cluster.now_s
 
     async def run(self) -> None:
-        """Wait for a hint, then restore what there is to restore; what fails is tried again after a moment."""
+        """Wait for a trigger, then restore orphans; failures are retried after a moment."""
         await self._hint.wait()
         self._hint.clear()
         try:
@@ -81,7 +81,7 @@ class Orphans:
             await asyncio.sleep(min(self._applier.due_in_s(), AGAIN_S))
 
     async def _restore(self, found: Sequence[Workload]) -> bool:
-        """Whether something is still to be restored."""
+        """Return whether an orphan is left."""
         wanted = list(map(self._change, found))
         for change in await self._applier.make([change for change in wanted if change]):
             if event := notice(change, "The operator", _why(change.workload)):
@@ -102,11 +102,11 @@ class Orphans:
         return raised(workload) or restored(workload)
 
     def _is_over(self, workload: Workload, pause: Pause) -> bool:
-        """Whether it has run since the pause began, and no late write of ours has paused it."""
+        """Return whether it has run since the pause began, so that no late write of ours has paused it."""
         return pause.at_s < self._ran_s.get(workload.uid, 0.0) - SKEW_S and not workload.is_our_value
 
     async def _ownerless(self, paused: Iterable[Workload]) -> list[Workload]:
-        """Those whose owner the API server does not know (any more)."""
+        """Return those whose owner does not exist (any more)."""
         owners: dict[tuple[str, str], str] = {}
         found = []
         for workload in paused:

@@ -1,9 +1,9 @@
-"""What one resource has paused, in case that a workload forgets it, or remembers something else.
+"""A journal of one resource's pauses, for workloads whose annotation is lost or replaced.
 
-Who replaces a whole object (``kubectl replace``, Argo CD with ``Replace=true``) takes its annotations away, and it
-looks like one that was never paused. ``kubectl rollout undo`` puts the annotations of an older ReplicaSet in their
-place, which may tell of an outage that is long over. This is kept by the process alone, since it only tells whose
-change that was: what a workload needs to come back is on the workload itself.
+A tool that replaces a whole object (``kubectl replace``, Argo CD with ``Replace=true``) removes its annotations, so
+it looks as if it was never paused. ``kubectl rollout undo`` replaces them by those of an older ReplicaSet, which may
+describe a past outage. The journal is in memory only, since it just attributes changes: everything needed to bring a
+workload back is on the workload itself.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from openrouter_operator.workloads.workload import Change, Pause, Workload
 __all__ = ["PauseJournal"]
 
 MEND_S = 60.0
-"""An annotation that somebody takes away is written again this often at the most."""
+"""A removed annotation is written again at most this often."""
 
 NOTED_S = 10.0
-"""So long after it was written for a workload that is to come back, it comes back without it, too."""
+"""This long after it was written for a workload to be resumed, the workload comes back even without it."""
 
 
 class PauseJournal:
-    """The pauses of one resource, and what it has let go during this outage, by the UIDs of the workloads."""
+    """The pauses of one resource, and its releases during this outage, by the UIDs of the workloads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -39,7 +39,7 @@ class PauseJournal:
         self._noted_s: dict[str, float] = {}
 
     def recall(self, workload: Workload) -> Workload:
-        """The workload with what it has forgotten, and without what was not ours to remember."""
+        """Return the workload with its lost pause restored, and without a foreign one."""
         if workload.is_controlled:
             return workload
         if workload.pause is not None:
@@ -52,18 +52,18 @@ class PauseJournal:
         return workload if pause is None else self._reminded(workload, pause)
 
     def _corrected(self, workload: Workload, written: Pause) -> Workload:
-        """What is written counts, unless it is older than what we know."""
+        """The annotation counts, unless it is older than the journal."""
         known, asked = self._pauses.get(workload.uid), self._asked.get(workload.uid)
         if any(ours is not None and written.is_same(ours) for ours in (known, asked)):
-            return workload  # asked: it was made, though its answer was lost
+            return workload  # requested: it was made, though its answer was lost
         if known is not None:
-            # A later one of another resource is its own; any other is not what we wrote.
+            # A later one of another resource is its own; any other is not the operator's.
             is_theirs = written.owner_uid != self._owner_uid and written.at_s >= known.at_s
             return workload if is_theirs else self._reminded(workload, known)
         is_over = written.at_s < self._running_at_s.get(workload.uid, 0.0) and written.owner_uid == self._owner_uid
         if is_over and not workload.is_our_value:
             return replace(workload, pause=None, has_litter=True)
-        return workload  # a late write of an operator that led before us is a pause like any other
+        return workload  # a late write of the former leader is a pause like any other
 
     def _reminded(self, workload: Workload, pause: Pause) -> Workload:
         is_due = self._clock() - self._mended_s.get(workload.uid, float("-inf")) >= MEND_S
@@ -71,20 +71,20 @@ class PauseJournal:
         return replace(workload, pause=pause, is_stripped=True, is_mendable=is_due, is_unkept=is_unkept)
 
     def holds(self, uid: str) -> bool:
-        """Whether the workload is known to be paused, whatever is written on it."""
+        """Return whether the workload is known to be paused, whatever its annotation says."""
         return uid in self._pauses
 
     def begin(self, snapshot: ScopeSnapshot) -> None:
-        """A round begins: what was let go in another outage may be paused in this one."""
+        """Begin a round: workloads released in another outage may be paused in this one."""
         if snapshot.is_fresh:
             self._released = {uid: outage for uid, outage in self._released.items() if outage == snapshot.outage}
 
     def asks(self, changes: Iterable[Change]) -> None:
-        """These changes are about to be asked for; the answer may be lost."""
+        """Note changes before they are requested; the answer may be lost."""
         self._asked |= {change.workload.uid: change.pause for change in changes if change.pause}
 
     def made(self, changes: Iterable[Change]) -> None:
-        """These changes were made by ourselves."""
+        """Note changes made by this operator."""
         for change in changes:
             uid = change.workload.uid
             self._asked.pop(uid, None)
@@ -100,7 +100,7 @@ class PauseJournal:
                 self._mended_s[uid] = self._clock()
 
     def note(self, candidates: Iterable[Candidate], owner: Owner, now_s: float) -> None:
-        """Keep in mind what is paused now, and what runs; *now_s* is Redis' clock, as in a pause."""
+        """Record the paused and the running workloads; *now_s* is Redis' clock, as in a pause."""
         self._owner_uid = owner.uid
         pauses, running = dict[str, Pause](), dict[str, float]()
         for candidate in candidates:

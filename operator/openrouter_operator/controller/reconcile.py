@@ -1,4 +1,4 @@
-"""One ``OpenRouterStatus``: gather what is known, decide, answer."""
+"""Reconciles one ``OpenRouterStatus``: gather, decide, apply."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ __all__ = ["Outcome", "Reconciler", "Vanished"]
 logger = logging.getLogger(__name__)
 
 IDLE_S = 60.0
-"""How long to rest where neither news nor the time calls."""
+"""How long to rest without events or due times."""
 RETRY_S = 5.0
 _NOT_ALLOWED = Failure(
     "OverrideNotAllowed",
@@ -70,27 +70,27 @@ _NOTHING_KNOWN = ScopeSnapshot(record=None, now_s=0.0, is_fresh=False, last_know
 
 
 class Vanished(ClusterError):
-    """The resource is gone, though nobody told us."""
+    """The resource is gone, although no event said so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a round came to: what to tell, and in how many seconds to look again at the latest."""
+    """The result of a round: its events, and the seconds until the next look at the latest."""
 
     events: Sequence[Event]
     requeue_after_s: float
 
 
 class Reconciler:
-    """Looks after one resource, whatever becomes of its spec.
+    """Handles one resource throughout all changes of its spec.
 
     Args:
-        let_go: Told the namespace where workloads were let go of: others may want them, and the watch, which shows
-            what is known already, is no news to them.
+        let_go: Called with the namespace of released workloads: other resources may want them, and the watch, which
+            shows the known state, does not trigger them.
 
     Attributes:
-        scope: The one that the resource asked for last.
-        is_flapping: Whether its breaker closed too often in vain to be trusted.
+        scope: The scope that the resource requested last.
+        is_flapping: Whether its breaker closed too often to be trusted.
     """
 
     def __init__(
@@ -119,28 +119,28 @@ class Reconciler:
         self._rolling: frozenset[str] = frozenset()
         self._wrote_s = -conditions.COUNTERS_S
         self._write_failures = 0
-        # A deletion must not restore what a round that is still under way pauses.
+        # A deletion must not restore workloads that a running round pauses.
         self._turn = asyncio.Lock()
 
     def holds(self, uid: str) -> bool:
-        """Whether we have paused the workload, whatever is written on it by now."""
+        """Return whether this resource has paused the workload, whatever its annotation says by now."""
         return self._journal.holds(uid)
 
     @property
     def progressed_s(self) -> float:
-        """When the last change of a workload was answered, monotonic clock."""
+        """Time of the last answered change of a workload, monotonic clock."""
         return self._applier.progressed_s
 
     @property
     def failing(self) -> int:
-        """How many workloads wait for another try."""
+        """Number of workloads that wait for a retry."""
         return len(self._applier.failures())
 
     async def reconcile(self, resource: Mapping[str, Any]) -> Outcome:
-        """One round; *resource* is the object as last seen.
+        """Run one round; *resource* is the object as last seen.
 
         Raises:
-            NotLeading: If it is no longer ours to do.
+            NotLeading: If this operator may not act any more.
             Vanished: If the resource is gone.
         """
         async with self._turn:
@@ -157,10 +157,10 @@ class Reconciler:
             return Outcome((), min(requeue_after_s, backoff_s(self._write_failures)))
 
     async def finalize(self, resource: Mapping[str, Any]) -> list[str]:
-        """Restore all that the resource has paused; what is in the way, empty if nothing is left to do.
+        """Restore everything that the resource has paused; return the obstacles, empty if nothing is left.
 
         Raises:
-            NotLeading: If it is no longer ours to do.
+            NotLeading: If this operator may not act any more.
         """
         async with self._turn:
             resource = conditions.sound(resource)
@@ -183,14 +183,14 @@ class Reconciler:
     # -- one round ----------------------------------------------------------------------------------------------
 
     async def _round(self, resource: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[ReconcileResult, float]:
-        """What the round came to, and in how many seconds the next one is due."""
+        """Return the result of the round, and the seconds until the next."""
         namespace, generation = resource["metadata"]["namespace"], resource["metadata"]["generation"]
         owner = _owner(resource)
         self._rolling = conditions.rolling(old)
         try:
             spec = self._allowed(specs.parse(resource.get("spec")), namespace)
         except NotAllowed as error:
-            # What it paused while it was allowed to must not wait for somebody to notice.
+            # Workloads paused while it was allowed must not wait for a person to notice.
             await self._restore(namespace, owner, "its scope is no longer allowed here")
             return self._invalid(generation, error, self._candidates(namespace, owner, None), owner), RETRY_S
         except InvalidSpec as error:
@@ -256,7 +256,7 @@ class Reconciler:
         await self._make(plan.changes(_GIVE_BACK, owner, snapshot, found), owner, why)
 
     def _last_words(self, resource: Mapping[str, Any]) -> ScopeSnapshot:
-        """What the last resource of a scope says of it as it goes: that no outage concerns the namespace any more."""
+        """Report, for the last resource of a scope, that no outage concerns the namespace any more."""
         metadata = resource["metadata"]
         with suppress(InvalidSpec):
             scope = specs.parse(resource.get("spec")).scope
@@ -283,7 +283,7 @@ class Reconciler:
         return spec
 
     async def _override(self, feed: Feed | Unreadable, resource: Mapping[str, Any], spec: Spec) -> Overriding:
-        """Apply what the spec asks for, once for each generation; withdraw it when the spec does not any more."""
+        """Apply the spec's override, once per generation; withdraw it when the spec has none any more."""
         metadata = resource["metadata"]
         applied = ((resource.get("status") or {}).get("override") or {}).get("appliedGeneration")
         wish = overrides.wished(spec.override, _who(resource))
@@ -302,7 +302,7 @@ class Reconciler:
         return Overriding(metadata["generation"] if wish else None)
 
     async def _withdraw(self, resource: Mapping[str, Any]) -> None:
-        """End the override that a resource which goes has set; if Redis is away, it ends by itself at its time."""
+        """End the override of a deleted resource; if Redis is away, it ends by itself at its time."""
         if not ((resource.get("status") or {}).get("override") or {}).get("appliedGeneration"):
             return
         try:
@@ -313,7 +313,7 @@ class Reconciler:
             logger.warning("the override of %s is not withdrawn: %s", _who(resource), error)
 
     def _candidates(self, namespace: str, owner: Owner, spec: Spec | None) -> list[Candidate]:
-        """The workloads that the spec names, and those that we have paused; without a spec only the latter."""
+        """Return the workloads that the spec names, and those already paused; without a spec only the latter."""
         found = []
         for workload in map(self._journal.recall, self._inventory.of(namespace)):
             options = spec.options(workload) if spec is not None else None
@@ -329,7 +329,7 @@ class Reconciler:
         return self._with_surroundings(namespace, owner, found)
 
     def _with_surroundings(self, namespace: str, owner: Owner, found: Sequence[Candidate]) -> list[Candidate]:
-        """With what others have to do with them: autoscalers, KEDA, and older resources."""
+        """With their autoscalers, KEDA objects, and older resources."""
         autoscaled, kedas = self._inventory.autoscaled(namespace), self._inventory.scaled_by_keda(namespace)
         rollouts, older = (
             self._inventory.emptied_by_rollouts(namespace),
@@ -358,11 +358,11 @@ class Reconciler:
         return list(map(whole, found))
 
     def _has_worked(self, workload: Workload, behind: Workload | None = None) -> bool:
-        """What was told before this process began holds for as long as it is told."""
+        """Conditions from before this process started stay as long as they hold."""
         return str(workload) in self._rolling or self._inventory.has_worked(behind or workload)
 
     def _unwatched(self, spec: Spec) -> list[Problem]:
-        """The kinds in the spec that nobody watches."""
+        """Return the kinds in the spec that are not watched."""
         lacking = {str(t): t for t in spec.targets if not any(map(t.is_of, self._inventory.kinds))}
         return [self._why_unwatched(kind, lacking[kind]) for kind in sorted(lacking)]
 
@@ -375,7 +375,7 @@ class Reconciler:
         return not_installed(kind) if any(map(target.may_be_of, self._inventory.absent)) else not_watched(kind)
 
     def _unmatched(self, namespace: str, spec: Spec) -> list[Problem]:
-        """The targets and exclusions, of kinds that are watched, that name no workload of the namespace."""
+        """Return the targets and exclusions, of watched kinds, that match no workload of the namespace."""
         here = list(self._inventory.of(namespace))
         fields: Sequence[tuple[str, Sequence[Which]]] = (("targets", spec.targets), ("exclude", spec.exclude))
         return [
@@ -390,7 +390,7 @@ class Reconciler:
     # -- the status ---------------------------------------------------------------------------------------------
 
     def _newest(self, seen: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the watch shows, or a later answer of the API server that the watch has not caught up with."""
+        """Return the watch's version, or a later answer of the API server that the watch has not shown yet."""
         if not self._latest or _version(seen) >= _version(self._latest):
             return seen
         return self._latest
@@ -417,7 +417,7 @@ class Reconciler:
 
 
 def _since_before(snapshot: ScopeSnapshot, old: Mapping[str, Any], dated_s: float) -> ScopeSnapshot:
-    """A state that could not be read before this process began has been unknown for longer than that.
+    """A state that was unreadable before this process started has been unknown for longer than that.
 
     *dated_s* is now, by the clock of the conditions, which may be another one than that of the reading.
     """
@@ -428,7 +428,7 @@ def _since_before(snapshot: ScopeSnapshot, old: Mapping[str, Any], dated_s: floa
 
 
 def _who(resource: Mapping[str, Any]) -> str:
-    """As whom a resource overrides, for the history and the status."""
+    """Return the author of a resource's override, for the history and the status."""
     return f"OpenRouterStatus {resource['metadata']['namespace']}/{resource['metadata']['name']}"
 
 

@@ -1,4 +1,4 @@
-"""What is worth telling between two statuses: transitions, and nothing that repeats; pure."""
+"""Events for the differences between two statuses: transitions only; pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Event(NamedTuple):
 
 
 def events(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
-    """What is worth telling between two statuses: transitions, and nothing that repeats."""
+    """Return the events between two statuses: transitions only."""
     tellers = (_of_breaker, _of_pause, _of_steps, _of_flapping, _of_problems, _of_mistakes, _of_freshness)
     return [event for tell in tellers for event in tell(old, new)]
 
@@ -54,7 +54,7 @@ def _of_pause(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
 
 
 def _of_steps(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
-    """What turns round while something is paused: the way back begins, or ends too early."""
+    """Return the events of a reversal while workloads are paused: the resume begins, or ends too early."""
     before, now = (old.get("progress") or {}).get("step"), new.get("progress") or {}
     step = now.get("step")
     if before is None or step in (None, before):
@@ -81,7 +81,7 @@ def _of_problems(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
 
 
 def _of_mistakes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
-    """Why the spec as a whole is not carried out, where that is no matter of single workloads."""
+    """Return the reason why the spec as a whole is not carried out, apart from single workloads."""
     before, now = _condition(old, "Ready"), _condition(new, "Ready")
     told = {"TargetsFailed", before.get("reason"), *(problem["reason"] for problem in new["problems"])}
     if now.get("status") != "False" or now["reason"] in told:

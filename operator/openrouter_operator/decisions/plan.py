@@ -1,8 +1,8 @@
-"""What should become of the workloads: pure functions of what is asked for and what is seen.
+"""Plans the state of the workloads: pure functions of the spec and the snapshot.
 
-A goal says what is to hold for all targets together, and follows from the breaker, the spec and the time. The changes
-are what is missing to get there. Both are worked out anew each time, so that a missed event or a crash between two
-writes leaves nothing behind that the next round does not see.
+A goal applies to all targets together, and follows from the breaker, the spec and the time. The changes are the
+differences to it. Both are computed again each time, so a missed event or a crash between two writes leaves nothing
+that the next round does not see.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ __all__ = ["FLAPPING", "Goal", "Step", "changes", "goal", "orphaned"]
 
 FLAPPING = "Flapping"
 LIMIT_S = 300.0
-"""A rate limit that lasts for less is no reason to pause."""
+"""A shorter rate limit is no reason to pause."""
 _BY_ITSELF = frozenset({"trial_succeeded", "checks_succeeded"})
-"""Why a breaker closes, where no person has closed it."""
+"""Reasons of closings that are not forced by an override."""
 
 
 class Step(StrEnum):
-    """What is to hold for the targets."""
+    """The goal for the targets."""
 
     KEEP = "keep"
-    """As they are."""
+    """Leave them as they are."""
     PAUSE = "pause"
     """All at zero."""
     CANARY = "canary"
@@ -47,13 +47,13 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What is to hold now.
+    """The current goal.
 
     Attributes:
         reason: One word, as conditions and events show it.
-        share: Of the original pods, 0 to 1, that are to run while resuming.
-        release: The outage during which what comes back is not paused again; empty for none.
-        next_at_s: When time alone will change the goal; None if only news can.
+        share: Share of the original pods, 0 to 1, to run while resuming.
+        release: The outage in which resumed workloads are not paused again; empty for none.
+        next_at_s: When time alone will change the goal; None if only an event can.
     """
 
     step: Step
@@ -67,7 +67,7 @@ class Goal:
 
 
 def goal(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal:
-    """What is to hold now; *paused_s* is when the present pause began, None if nothing is paused."""
+    """Return the current goal; *paused_s* is the start of the present pause, None if nothing is paused."""
     if paused_s is not None:
         paused_s = past(paused_s, snapshot.now_s)
     found = (rule(spec, snapshot, paused_s) for rule in _RULES)
@@ -83,7 +83,7 @@ def _only_observing(spec: Spec, _snapshot: ScopeSnapshot, _paused_s: float | Non
 
 
 def _unknown(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal | None:
-    """Nothing is changed while nobody knows better; but a dead Redis must not strand a fleet."""
+    """Nothing changes while the state is unknown; but a dead Redis must not strand a fleet."""
     if snapshot.is_fresh:
         return None
     give_up_s = snapshot.last_known_s + spec.max_unknown_seconds
@@ -93,7 +93,7 @@ def _unknown(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goa
 
 
 def _not_asked_for(spec: Spec, snapshot: ScopeSnapshot, _paused_s: float | None) -> Goal | None:
-    """Some reasons to open may be none to pause; a person who forces it open always means it."""
+    """Some reasons to open may not be reasons to pause; an override that forces it open always is."""
     if (
         snapshot.phase is BreakerState.CLOSED
         or snapshot.override is not None
@@ -112,7 +112,10 @@ _PAUSED_ON: Mapping[str, PauseOn] = {
 
 
 def _rate_limited(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal | None:
-    """A rate limit that lasts is reason to pause, and one that is nearly over none; it then stays until its end."""
+    """A long rate limit is a reason to pause, and one that is nearly over is not.
+
+    A begun pause then lasts until its end.
+    """
     until_s = snapshot.limited_until_s
     if snapshot.phase is not BreakerState.CLOSED or not until_s or PauseOn.RATE_LIMITED not in spec.pause_on:
         return None
@@ -133,7 +136,7 @@ def _closed(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal
         return Goal(Step.KEEP, "MinPaused", next_at_s=may_s)
     forced = snapshot.override
     if forced is not None:
-        # A person has said that calls may go: there is nothing left for a canary to find out.
+        # An override lets calls go: the canary has nothing to test.
         return _resumed(
             spec, snapshot.now_s, since_s=max(past(snapshot.since_s, snapshot.now_s), may_s), reason="BreakerClosed"
         )
@@ -149,7 +152,7 @@ def _closed(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal
 
 
 def _flaps_until_s(spec: Spec, snapshot: ScopeSnapshot) -> float:
-    """Until when only the canary may run, since the breaker has closed, in vain, too often within the time."""
+    """Return until when only the canary may run, because the breaker has closed too often within the time."""
     flapping = spec.resume.flapping
     transitions = snapshot.record.transitions if snapshot.record else ()
     closings_s = [
@@ -193,14 +196,14 @@ def _open(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal:
         and until_s <= pause_s + _trial_s(spec)
         and snapshot.now_s < until_s
     ):
-        # The first trial call tells in a moment whether the outage is over.
+        # The first trial call soon shows whether the outage is over.
         return Goal(Step.KEEP, "BreakerOpen", next_at_s=until_s)
     next_at_s = _first(until_s, _end_s(spec, paused_s or snapshot.now_s), after_s=snapshot.now_s)
     return Goal(Step.PAUSE, "BreakerOpen", next_at_s=next_at_s)
 
 
 def _trial_s(spec: Spec) -> float:
-    """How much later than the grace the first trial call may go, and still be waited for: by jitter, it is."""
+    """How much later than the grace period the first trial call may be due and still be waited for: its jitter."""
     return 0.1 * spec.pause_after_seconds + 1 if spec.pause_after_seconds else 0.0
 
 
@@ -225,7 +228,7 @@ _RULES: tuple[Callable[[Spec, ScopeSnapshot, float | None], Goal | None], ...] =
 
 
 def _resumed(spec: Spec, now_s: float, *, since_s: float, reason: str) -> Goal:
-    """Everything back at once, or the step that is due when the first one was at ``since_s``."""
+    """Return everything at once, or the step that is due if the first one was at ``since_s``."""
     if spec.resume.strategy is Strategy.IMMEDIATE:
         return Goal(Step.RESUME, reason, share=1.0)
     steps = math.floor(max(now_s - since_s, 0.0) / spec.resume.interval_seconds) + 1
@@ -247,7 +250,7 @@ def _first(*moments_s: float, after_s: float) -> float | None:
 
 
 def changes(goal: Goal, owner: Owner, snapshot: ScopeSnapshot, candidates: Sequence[Candidate]) -> list[Change]:
-    """What is missing to reach the goal; what is less important is paused first and comes back last."""
+    """Return the changes to reach the goal; less important workloads are paused first and come back last."""
     if goal.step is Step.KEEP:
         return []
     ours = [candidate for candidate in candidates if candidate.is_paused_by(owner)]
@@ -268,7 +271,7 @@ def _is_pausable(candidate: Candidate, owner: Owner, outage: str) -> bool:
 
 
 def _is_over(workload: Workload, snapshot: ScopeSnapshot) -> bool:
-    """Whether the outage is over during which the workload was to be left alone, whoever names it by now."""
+    """Return whether the outage is over in which the workload was left alone, whoever names it by now."""
     is_ours = workload.released.startswith(f"{snapshot.scope}/")
     is_others = workload.pause is not None or workload.damage or workload.is_controlled or workload.is_going
     return snapshot.is_fresh and is_ours and not is_others and workload.released != snapshot.outage
@@ -284,7 +287,7 @@ def _paused(candidate: Candidate, owner: Owner, snapshot: ScopeSnapshot) -> Chan
 
 
 def _value(candidate: Candidate, pods: int) -> Value:
-    """What to write so that so many pods run; holding leaves those that there are."""
+    """Return the value for this many pods; Hold leaves the present ones."""
     control = candidate.workload.kind.control
     return control.held if candidate.options.holds and pods == 0 else control.at(pods)
 
@@ -292,7 +295,7 @@ def _value(candidate: Candidate, pods: int) -> Value:
 def _of_paused(
     goal: Goal, owner: Owner, snapshot: ScopeSnapshot, candidate: Candidate, wanted: int | None
 ) -> Change | None:
-    """What to do with a workload that we paused; *wanted* is how many pods are to run, None for the original."""
+    """Return the change of a paused workload; *wanted* is its number of pods, None for the original."""
     workload, pause, options = candidate.workload, candidate.workload.pause, candidate.options
     if pause is None or workload.is_going:
         return None
@@ -301,16 +304,16 @@ def _of_paused(
     if not workload.is_as_we_set_it and not _is_autoscalers_doing(candidate):
         if wanted is not None and workload.pods > wanted and is_fought(candidate, snapshot.now_s):
             return put_back(candidate, _value(candidate, wanted), snapshot.now_s)
-        # Somebody else's decision stands: we let go of it, and of what it was.
+        # A foreign change stands: release the workload, and its original.
         return forgets(workload, released=snapshot.outage)
     if change := raised(workload):
         return change
     if wanted is None and workload.is_stripped and not workload.is_unkept:
-        # What it comes back to has to be written on it first: the admission policy lets us write no other replicas.
+        # Its new number must be in the annotation first: the admission policy allows no other replicas.
         return Change(workload, workload.value, pause, is_written=False, rank=-options.priority)
     if wanted is None:
         if not workload.is_as_we_set_it and pause.set_to == pause.original:
-            # It is back already, and its autoscaler has gone on since.
+            # It is back already, and its autoscaler has changed it since.
             return forgets(workload, released=goal.release)
         return replace(returns(workload, released=goal.release), rank=-options.priority)
     value = _value(candidate, wanted)
@@ -322,7 +325,10 @@ def _of_paused(
 
 
 def orphaned(candidates: Iterable[Candidate], owner: Owner) -> list[Change]:
-    """What leaves everything paused: only a person restores it then, or a new resource of that name."""
+    """Return the changes that leave everything paused.
+
+    Then only a person restores it, or a new resource of that name.
+    """
     ours = [(c.workload, c.workload.pause) for c in candidates if c.is_paused_by(owner) and not c.workload.is_going]
     return [
         Change(workload, workload.value, replace(pause, is_orphaned=True), is_written=False)
@@ -332,12 +338,12 @@ def orphaned(candidates: Iterable[Candidate], owner: Owner) -> list[Change]:
 
 
 def _is_autoscalers_doing(candidate: Candidate) -> bool:
-    """Whether an autoscaler may have moved it: it does so wherever pods are left, and never from 0."""
+    """Return whether an autoscaler may have changed it: it does if pods are left, and never from 0."""
     return candidate.has_autoscaler and candidate.workload.set_pods > 0 and candidate.workload.pods > 0
 
 
 def _wanted(goal: Goal, paused: Sequence[Candidate]) -> Mapping[str, int]:
-    """How many pods of each paused workload are to run; one that is not named gets its original number."""
+    """Return the number of pods of each paused workload; one that is not listed gets its original number."""
     if goal.step is Step.RESUME:
         return _shares(paused, goal.share)
     canary = _canary(paused) if goal.step is Step.CANARY else None
@@ -345,12 +351,12 @@ def _wanted(goal: Goal, paused: Sequence[Candidate]) -> Mapping[str, int]:
 
 
 def _floor(candidate: Candidate) -> int:
-    """The pods that run on; one that was raised during the pause asks for no more than there were."""
+    """Return the pods that keep running; a workload raised during the pause gets no more than its original."""
     return min(candidate.paused_pods, candidate.workload.original_pods)
 
 
 def _canary(paused: Sequence[Candidate]) -> str | None:
-    """The workload of which one pod may run: the one that runs already, else the most important, first by name."""
+    """Return the canary's workload: the one that runs already, else the most important, first by name."""
     able = [
         c
         for c in paused
@@ -364,14 +370,14 @@ def _canary(paused: Sequence[Candidate]) -> str | None:
 
 
 def _shares(paused: Sequence[Candidate], share: float) -> Mapping[str, int]:
-    """A share of all original pods together, rounded up, to the most important first; never fewer than run now.
+    """Distribute a share of all original pods, rounded up, to the most important first; never fewer than run now.
 
-    A workload with an autoscaler cannot come back in part. It comes back whole as long as anything is left of the
-    share, so that the steps are no larger than they have to be.
+    A workload with an autoscaler cannot come back in part. It comes back whole as long as any of the share is left,
+    so that the steps are no larger than necessary.
     """
     if share >= 1.0:
         return {}
-    # In whole percent, as the spec says it: 7 % of 100 pods are 7, and not 8 because of a binary fraction.
+    # In whole percent, as in the spec: 7 % of 100 pods are 7, and not 8 because of a binary fraction.
     percent = round(share * 100)
     in_part = [c for c in paused if not c.comes_back_whole]
     whole = [c for c in paused if c.has_autoscaler and not c.options.holds]
@@ -390,19 +396,19 @@ def _shares(paused: Sequence[Candidate], share: float) -> Mapping[str, int]:
 
 
 def _tier(candidates: Sequence[Candidate], priority: int) -> list[Candidate]:
-    """Those of one priority, by name."""
+    """Return those of one priority, by name."""
     return sorted((c for c in candidates if c.options.priority == priority), key=lambda c: c.workload.name)
 
 
 def _spread(pods: int, originals: Sequence[int]) -> list[int]:
-    """So many pods over workloads, each in proportion and none above its original."""
+    """Distribute this many pods over workloads, each in proportion and none above its original."""
     total = sum(originals)
     pods = min(pods, total)
     if not pods:
         return [0] * len(originals)
     whole = [original * pods // total for original in originals]
     over = pods - sum(whole)
-    # Rounding down leaves fewer than one for each that has not got all of its own.
+    # Rounding down leaves less than one for each that has not got all of its own.
     for nth, original in enumerate(originals):
         if over and whole[nth] < original:
             whole[nth] += 1

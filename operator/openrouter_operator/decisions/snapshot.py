@@ -1,4 +1,4 @@
-"""What is known of a scope at one moment; pure."""
+"""A snapshot of a scope; pure."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["ScopeSnapshot", "readable"]
 
 @dataclass(frozen=True, slots=True)
 class ScopeSnapshot:
-    """What is known of a scope. Times are Unix seconds of the Redis server's clock.
+    """A snapshot of a scope. Times are Unix seconds of the Redis server's clock.
 
     Attributes:
-        record: As last read; None where nothing is known.
+        record: The last read; None if nothing is known.
         is_fresh: Whether it is the present state; else it is the last known one.
-        last_known_s: When it last was the present state.
-        since_s: When the breaker came into its state.
-        error: Why the state cannot be read; empty if it can.
-        scope: Whose state it is.
+        last_known_s: When it was last the present state.
+        since_s: When the breaker entered its state.
+        error: The reason why the state cannot be read; empty if it can.
+        scope: Scope of the state.
     """
 
     record: SharedState | None
@@ -41,9 +41,9 @@ class ScopeSnapshot:
 
     @property
     def outage(self) -> str:
-        """The present outage, named by the scope and the time it began; empty while calls may go.
+        """The present outage, identified by the scope and its start; empty while calls may go.
 
-        Where a person has forced the breaker open, by the time that this ends.
+        If an override forces the breaker open, identified by its end.
         """
         if self.record is None:
             return ""
@@ -56,25 +56,25 @@ class ScopeSnapshot:
 
     @property
     def closed_at_s(self) -> float:
-        """When the breaker last closed; 0 if that is not known, or lies ahead for a clock that was set back."""
+        """When the breaker last closed; 0 if unknown, or if it is ahead of a clock that was set back."""
         moves = self.record.transitions if self.record else ()
         closings = (move.at_s for move in moves if move.after is BreakerState.CLOSED and move.at_s <= self.now_s)
         return max(closings, default=0.0)
 
     @property
     def limited_until_s(self) -> float:
-        """Until when calls are rate limited; 0 if they are not."""
+        """End of the rate limit; 0 without one."""
         until_s = self.record.upstream.limited_until_s if self.record else 0.0
         return until_s if until_s > self.now_s else 0.0
 
     @property
     def override(self) -> Override | None:
-        """What a person decided over the breaker's head, while it stands."""
+        """The override, while it stands."""
         return self.record.standing(self.now_s) if self.record else None
 
     @property
     def cause(self) -> str:
-        """Why calls may not go, in a word or as a person said it; empty while they may."""
+        """The reason why calls may not go, a word or the override's text; empty while they may."""
         forced = self.override
         if forced is not None:
             return f"{forced.kind} by {forced.who} ({forced.why})"
@@ -91,9 +91,9 @@ class ScopeSnapshot:
 
 
 def readable(record: SharedState) -> SharedState:
-    """The record with each text as one short line: it goes into conditions, events and logs.
+    """Return the record with each text as one short line, for conditions, events and logs.
 
-    Anybody who can write to Redis, and any upstream, may have put anything into it.
+    Any client of Redis, and any upstream, may have written anything.
     """
     forced, breaker = record.override, record.breaker
     if forced is not None:

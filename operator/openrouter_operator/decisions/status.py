@@ -1,7 +1,7 @@
-"""What the status says: pure functions of what is seen and of what is going on.
+"""Builds the status: pure functions of the snapshot and of the current changes.
 
-Conditions follow the conventions of Kubernetes: ``reason`` is a word that machines may rely on, ``message`` is for
-whoever runs ``kubectl describe``.
+Conditions follow the conventions of Kubernetes: ``reason`` is a word that programs may rely on, ``message`` is for
+people who run ``kubectl describe``.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ __all__ = [
 ]
 
 COUNTERS_S = 120.0
-"""Counters alone are written this often at the most."""
+"""Changed counters alone are written at most this often."""
 UPSTREAM_S = 15.0
-"""So is what single answers of the upstream say, which differs from call to call while only some of them fail."""
+"""So is the text of single answers, which differs from call to call while only some of them fail."""
 UNKNOWN = "unknown"
 _ACTIONS = {kind: action for action, kind in ACTIONS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Overriding:
-    """What became of the override in a spec: the generation that was applied, or why it was not."""
+    """The outcome of the override in a spec: the applied generation, or the error."""
 
     generation: int | None = None
     failure: Failure | None = None
@@ -48,16 +48,17 @@ class Overriding:
 
 @dataclass(frozen=True, slots=True)
 class ReconcileResult:
-    """What one reconcile came to.
+    """The result of one reconcile.
 
     Attributes:
-        is_settled: Whether the goal is reached: nothing is left to change.
-        invalid: Why the spec cannot be carried out; empty if it can.
-        took_s: How long it took to make its changes.
-        would: What a dry run would have changed.
-        override: What became of the override in the spec.
-        dated_s: When that was, Unix seconds by the API server's clock, which every process knows: Redis' own, which
-            the reading goes by, nobody knows who starts while it is away. None for that of the reading.
+        is_settled: Whether the goal is reached: no change is left.
+        invalid: The reason why the spec cannot be carried out; empty if it can.
+        took_s: Duration of its changes.
+        would: Changes that a dry run would have made.
+        override: Outcome of the override in the spec.
+        dated_s: Time of that, Unix seconds by the API server's clock, which every process knows: a process that
+            starts while Redis is away does not know Redis' clock, which the snapshot uses. None for the snapshot's
+            time.
     """
 
     generation: int
@@ -74,7 +75,7 @@ class ReconcileResult:
 
     @property
     def ended_s(self) -> float:
-        """When all was answered, by the clock of the reading, which the round began with."""
+        """When all was answered, by the clock of the snapshot with which the round began."""
         return self.snapshot.now_s + self.took_s
 
 
@@ -82,7 +83,7 @@ class ReconcileResult:
 
 
 def status(old: Mapping[str, Any], now: ReconcileResult) -> dict[str, Any]:
-    """The status that follows *old*."""
+    """Return the status after *old*."""
     conditions = {entry["type"]: entry for entry in old.get("conditions") or ()}
     at = _second(now.snapshot.now_s if now.dated_s is None else now.dated_s)
     written = {
@@ -108,12 +109,12 @@ def status(old: Mapping[str, Any], now: ReconcileResult) -> dict[str, Any]:
 
 
 def differs(old: Mapping[str, Any], new: Mapping[str, Any], *, since_write_s: float) -> bool:
-    """Whether to write it: at once, but for what changes all the time."""
+    """Return whether to write it: at once, except for parts that change all the time."""
     return _weighed(old, since_write_s) != _weighed(new, since_write_s)
 
 
 def _weighed(status: Mapping[str, Any], since_write_s: float) -> dict[str, Any]:
-    """The part of the status that is worth a write by now."""
+    """Return the part of the status that justifies a write now."""
     weighed = dict(status)
     if since_write_s < COUNTERS_S:
         weighed["breaker"] = {k: v for k, v in (status.get("breaker") or {}).items() if k != "failures"}
@@ -167,7 +168,7 @@ def _outage(record: SharedState, snapshot: ScopeSnapshot) -> dict[str, Any]:
 
 
 def _override(now: ReconcileResult) -> dict[str, Any]:
-    """What stands, whoever decided it, and which generation of the spec has been applied."""
+    """Return the override that stands, and the generation of the spec that was applied."""
     shown: dict[str, Any] = {}
     standing = now.snapshot.override
     if standing is not None:
@@ -178,7 +179,7 @@ def _override(now: ReconcileResult) -> dict[str, Any]:
 
 
 def _progress(now: ReconcileResult) -> dict[str, Any]:
-    """How far a pause or its end has come, in pods."""
+    """Return the progress of a pause or its end, in pods."""
     next_at = {} if now.goal.next_at_s is None else {"nextAt": _second(now.goal.next_at_s)}
     shown = {"step": now.goal.step.value, "reason": now.goal.reason}
     return shown | {"pods": now.tally.pods, "originalPods": now.tally.original_pods} | next_at
@@ -199,7 +200,7 @@ def _targets(now: ReconcileResult) -> dict[str, Any]:
 
 
 def _spans(old: Mapping[str, Any], now: ReconcileResult) -> dict[str, Any]:
-    """``lastPause`` and ``lastResume``: when the last ones began, why, and how long they took."""
+    """Return ``lastPause`` and ``lastResume``: start, reason and duration of the last ones."""
     was_paused = is_true(old, "Paused")
     now_s, counts = now.snapshot.now_s, now.tally
     pause, resume = dict(old.get("lastPause") or {}), dict(old.get("lastResume") or {})
@@ -225,7 +226,7 @@ def _why(now: ReconcileResult) -> str:
 
 
 def _second(at_s: float) -> str:
-    """Whole seconds, as Kubernetes writes times; empty for never."""
+    """Format whole seconds, as Kubernetes writes times; empty for never."""
     return iso(float(int(at_s))).replace("+00:00", "Z")
 
 
@@ -362,7 +363,7 @@ def _condition(
 
 
 def unknown_since_s(status: Mapping[str, Any]) -> float | None:
-    """Since when the state cannot be read, as an earlier round wrote it down; None if it could be then."""
+    """Return since when the state cannot be read, as stored by an earlier round; None if it could be read then."""
     for condition in status.get("conditions") or ():
         if condition["type"] == "StateFresh" and condition["status"] == "False":
             return unix_s(condition["lastTransitionTime"])
@@ -378,7 +379,7 @@ _SPANS = frozenset(("lastPause", "lastResume"))
 
 
 def sound(resource: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The resource with its status as far as that has our shape: an older schema may have let anything in."""
+    """Return the resource with the valid part of its status: an older schema may have accepted anything."""
     status = resource.get("status")
     known = status if isinstance(status, Mapping) else {}
     kept = {name: value for name, value in known.items() if name not in _NESTED or isinstance(value, Mapping)}
@@ -396,7 +397,7 @@ def _with_texts(found: Any, names: Sequence[str]) -> list[Mapping[str, Any]]:
 
 
 def rolling(status: Mapping[str, Any]) -> frozenset[str]:
-    """The targets that an earlier round left alone for a rollout under way."""
+    """Return the targets that an earlier round left alone because of a rollout."""
     problems = status.get("problems") or ()
     return frozenset(each["target"] for each in problems if each["reason"] == ROLLOUT)
 

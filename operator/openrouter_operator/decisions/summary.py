@@ -1,4 +1,4 @@
-"""How many workloads are how, and what stands in the way of which: counted, without a word for the status; pure."""
+"""Summarises the workloads: their numbers by state, and their problems, as data for the status; pure."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ PROBLEMS_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A change that the API server did not take."""
+    """A change that the API server did not accept."""
 
     reason: str
     message: str
 
 
 class Problem(NamedTuple):
-    """What stands in the way of one workload."""
+    """A problem of one workload."""
 
     target: str
     reason: str
@@ -43,7 +43,7 @@ class Problem(NamedTuple):
 
 
 def not_watched(kind: str) -> Problem:
-    """The spec names a kind that the operator is not to look after."""
+    """The spec names a kind that the operator does not handle."""
     words = (
         "the operator does not look after this kind: mend the apiVersion if it is wrong, or add the kind to"
         " operator.kinds of the chart (OPENROUTER_GUARD_KINDS)"
@@ -52,31 +52,31 @@ def not_watched(kind: str) -> Problem:
 
 
 def not_installed(kind: str) -> Problem:
-    """The spec names a kind that the operator is to look after, and the cluster does not have."""
+    """The spec names a kind that the operator handles and the cluster does not have."""
     words = "the cluster does not have this kind: install its CRD, and within a minute it is looked after"
     return Problem(kind, "KindNotInstalled", words)
 
 
 def not_pausable(kind: str, why: str = "") -> Problem:
-    """The spec names a kind that has no number of replicas; *why* is what its CRD lacks."""
+    """The spec names a kind without a number of replicas; *why* is what its CRD lacks."""
     reason = why or f"Kubernetes gives a {kind.rpartition(' ')[2]} no number of replicas"
     return Problem(kind, "KindNotPausable", f"{reason}, so it cannot be paused: take it out of spec.targets")
 
 
 def no_match(field: str, words: str) -> Problem:
-    """A target or an exclusion of the spec names what is not there; *field* is where it stands in the spec."""
+    """A target or an exclusion of the spec matches nothing; *field* is its place in the spec."""
     return Problem(field, "NoMatch", f"{words}: mend the name or the labels, or take it out of the spec")
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Numbers of workloads; ``able`` is how many are paused or could be.
+    """Numbers of workloads; ``able`` counts those that are paused or could be.
 
     Attributes:
-        problems: The first few, what could not be changed before all else.
-        reasons: How many problems there are in all, by their reason.
-        pods: That run, or are to, of all paused workloads.
-        original_pods: That ran before.
+        problems: The first few, failed changes first.
+        reasons: Number of all problems, by reason.
+        pods: Pods of all paused workloads that run, or should run.
+        original_pods: Pods that ran before.
     """
 
     matched: int
@@ -105,15 +105,15 @@ def tally(
     unwatched: Sequence[Problem] = (),
     unmatched: Sequence[Problem] = (),
 ) -> Tally:
-    """Count.
+    """Count the workloads.
 
     Args:
         candidates: The workloads that the spec names, and those that are paused.
-        owner: For whom we act.
-        outage: The present one; empty for none.
-        failures: What could not be changed, by the UID of the workload.
-        unwatched: Kinds in the spec that nobody looks after.
-        unmatched: Targets and exclusions of the spec that name nothing.
+        owner: The acting resource.
+        outage: The present outage; empty for none.
+        failures: Failed changes, by the UID of the workload.
+        unwatched: Kinds in the spec that are not handled.
+        unmatched: Targets and exclusions of the spec that match nothing.
     """
     matched = [c for c in candidates if c.is_matched]
     ours = [c for c in candidates if c.is_paused_by(owner)]
@@ -165,7 +165,7 @@ def _unclear(workload: Workload) -> Problem:
 
 def _contested(candidate: Candidate, pause: Pause) -> Problem | None:
     contest, workload = pause.contest, candidate.workload
-    # A manifest that was applied once is an upgrade, and nobody's fight.
+    # A manifest that was applied once is an upgrade, not a contest.
     if contest is None or (contest.times < 2 and not candidate.options.enforces):
         return None
     who, times = contest.by or "somebody", contest.times

@@ -1,4 +1,4 @@
-"""The workloads that one ``OpenRouterStatus`` looks at, and why some of them are left alone; pure."""
+"""The workloads of one ``OpenRouterStatus``, and the reasons to leave some of them alone; pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROLLOUT = "RolloutInProgress"
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The ``OpenRouterStatus`` for which we act."""
+    """The ``OpenRouterStatus`` that the operator acts for."""
 
     uid: str
     name: str
@@ -28,20 +28,19 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A workload that is ours to look at.
+    """A workload to consider.
 
     Attributes:
         is_matched: Whether the spec names it; if not, it only comes back.
-        options: What the spec says about it.
-        has_autoscaler: Whether a HorizontalPodAutoscaler takes over as soon as one pod runs.
-        autoscaler_min: The fewest pods that this one leaves.
-        is_kedas: Whether a ScaledObject looks after its replicas.
-        is_rollouts: Whether a Rollout of Argo runs instead of it, and scales it to 0.
-        pods_behind: How many pods the workload has that it looks after; None if that is unknown.
-        traits_behind: What matters about that workload.
-        has_worked: Whether a pod of it may have been ready: where none ever was, a rollout has no good revision to
-            lose.
-        claimed_by: An older ``OpenRouterStatus`` that names it too; empty if there is none.
+        options: Its options in the spec.
+        has_autoscaler: Whether a HorizontalPodAutoscaler takes over once one pod runs.
+        autoscaler_min: The autoscaler's minimum of pods.
+        is_kedas: Whether a ScaledObject manages its replicas.
+        is_rollouts: Whether an Argo Rollout runs in its place, and scales it to 0.
+        pods_behind: Number of pods of the workload behind it; None if unknown.
+        traits_behind: Traits of that workload.
+        has_worked: Whether a pod of it may have been ready: if none ever was, a rollout has no good revision to lose.
+        claimed_by: An older ``OpenRouterStatus`` that names it too; empty without one.
     """
 
     workload: Workload
@@ -57,7 +56,10 @@ class Candidate:
     claimed_by: str = ""
 
     def is_paused_by(self, owner: Owner) -> bool:
-        """Whether we have paused it; one of the same name takes over what its predecessor has left behind."""
+        """Return whether this owner has paused it.
+
+        A resource of the same name takes over the workloads of its predecessor.
+        """
         pause = self.workload.pause
         if pause is None:
             return False
@@ -65,7 +67,7 @@ class Candidate:
 
     @property
     def stays(self) -> bool:
-        """Whether it may be paused in this mode at all: to hold is to leave pods that run."""
+        """Return whether this mode can pause it: Hold leaves running pods alone."""
         held = self.workload.kind.control.held
         return self.is_matched and not self.workload.has_unclear_opt and not (self.options.holds and held is None)
 
@@ -75,24 +77,26 @@ class Candidate:
 
     @property
     def comes_back_whole(self) -> bool:
-        """Whether it comes back in one step: an autoscaler takes over at the first pod; what is held has its pods."""
+        """Return whether it comes back in one step.
+
+        An autoscaler takes over at the first pod, and a held one has its pods.
+        """
         return self.has_autoscaler or (self.options.holds and self.workload.kind.control.moves_pods)
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Why a matched workload is left alone; ``message`` is empty where that is no news."""
+    """The reason to leave a matched workload alone; ``message`` is empty if it need not be reported."""
 
     reason: str
     message: str = ""
 
 
 def paused_since_s(candidates: Iterable[Candidate], owner: Owner, snapshot: ScopeSnapshot) -> float | None:
-    """When the present pause began; None if nothing is paused.
+    """Return the start of the present pause; None if nothing is paused.
 
-    One of before the breaker last closed is over, whatever an annotation says that came back since: while the breaker
-    is open again, what it left counts from that closing. One that an undone rollout has brought back is none, where
-    nobody knows the one that it stands in place of.
+    A pause from before the last closing is over, even if an old annotation came back since: while the breaker is open
+    again, its remains count from that closing.
     """
     ours = (c.workload for c in candidates if c.is_paused_by(owner))
     pauses = [each.pause for each in ours if not each.is_undone or each.is_stripped]
@@ -101,7 +105,7 @@ def paused_since_s(candidates: Iterable[Candidate], owner: Owner, snapshot: Scop
 
 
 def skip(candidate: Candidate, owner: Owner, outage: str) -> Skip | None:
-    """Why the workload is not paused by us, None if it is or may be."""
+    """Return the reason not to pause the workload, None if it is or may be paused."""
     if candidate.is_paused_by(owner):
         return None
     found = (rule(candidate, outage) for rule in _SKIPS)
@@ -167,7 +171,7 @@ def _skip_traits(candidate: Candidate, _outage: str) -> Skip | None:
 
 
 def _is_half_way(candidate: Candidate) -> bool:
-    """Whether pausing would lose which pods had the old revision, and which the new one."""
+    """Return whether a pause would lose which pods have the old revision, and which the new one."""
     traits = candidate.workload.traits | candidate.traits_behind
     if not _minds_rollouts(candidate):
         return False

@@ -1,4 +1,4 @@
-"""What is told on a workload about its own pause: one event as it begins, one as it ends; pure."""
+"""Events on a workload about its own pause: one as it begins, one as it ends; pure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["notice", "until"]
 
 
 def notice(change: Change, who: str, why: str, until: str = "") -> Event | None:
-    """The event that a change is worth; None for a step, and for what only changes what is remembered.
+    """Return the event for a change; None for a step, and for changes of the annotation only.
 
     Args:
-        change: One that was made.
-        who: As whom we act, such as ``OpenRouterStatus default``.
-        why: In a few words, why it is paused or comes back.
-        until: When the pause ends at the latest, in words.
+        change: A change that was made.
+        who: The acting resource, such as ``OpenRouterStatus default``.
+        why: Reason for the pause or the resume, in a few words.
+        until: Latest end of the pause, as text.
     """
     workload, now = change.workload, change.pause
     was = workload.pause or workload.copied
@@ -57,7 +57,7 @@ def _put_back(change: Change, pause: Pause) -> str:
 
 
 def until(spec: Spec, goal: Goal, snapshot: ScopeSnapshot) -> str:
-    """When a pause that begins now ends at the latest, in words; empty where only the breaker says so."""
+    """Return the latest end of a pause that begins now, as text; empty if it depends on the breaker alone."""
     ends_s = [snapshot.now_s + spec.max_pause_seconds] if spec.max_pause_seconds is not None else []
     if snapshot.override is not None:
         ends_s.append(snapshot.override.until_s)
@@ -67,7 +67,7 @@ def until(spec: Spec, goal: Goal, snapshot: ScopeSnapshot) -> str:
 
 
 def _done(change: Change) -> str:
-    """What was done, as the controllers of Kubernetes and KEDA say it."""
+    """Return the action, in the style of the controllers of Kubernetes and KEDA."""
     workload, control, ends = change.workload, change.workload.kind.control, change.pause is None
     if not control.moves_pods:
         return "Resumed" if ends else "Suspended"

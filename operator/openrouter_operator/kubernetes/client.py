@@ -1,6 +1,6 @@
 """The only file that talks to Kubernetes.
 
-Everything is asked and answered as plain JSON, whatever the kind; every call is bounded, and every failure is one of
+All requests and answers are plain JSON, whatever the kind. Every call has a time limit, and every failure is one of
 :mod:`.cluster_errors`.
 """
 
@@ -50,7 +50,7 @@ Path: TypeAlias = tuple[str, str, str]
 """Group, version and plural of a kind."""
 RESOURCE: Path = (GROUP, VERSION, "openrouterstatuses")
 FINALIZER = f"{GROUP}/restore"
-"""On our own resources: what they have paused comes back before they go."""
+"""On our own resources: the workloads they have paused come back before they go."""
 AUTOSCALERS: Path = ("autoscaling", "v2", "horizontalpodautoscalers")
 CRDS: Path = ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 SECRETS: Path = ("", "v1", "secrets")
@@ -59,9 +59,9 @@ PAGE = 500
 TIMEOUT_S = 10.0
 AT_ONCE = 32
 CONNECTIONS = 2 * AT_ONCE
-"""So that the lease never waits behind the rest."""
+"""So that the lease never waits behind other requests."""
 WATCH_S = 240
-"""A watch is begun anew after this, as the watches of kopf are."""
+"""A watch is restarted after this time, like the watches of kopf."""
 SILENT_S = 70.0
 """The API server sends a bookmark every minute: a watch that is silent for longer hangs."""
 _MERGE = "application/merge-patch+json"
@@ -71,32 +71,35 @@ _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 def finalizer_of(resource_class: str) -> str:
-    """The finalizer of one class: two operators with the same one take it from each other's resources, for ever."""
+    """Return the finalizer of one class.
+
+    Two operators with the same one would remove it from each other's resources for ever.
+    """
     return FINALIZER if resource_class == DEFAULT_CLASS else f"{FINALIZER}-{resource_class}"
 
 
 def is_finalizer(name: str) -> bool:
-    """Whether it is ours, of whatever class."""
+    """Return whether it is ours, of any class."""
     return name == FINALIZER or name.startswith(f"{FINALIZER}-")
 
 
 class Cluster:
-    """The Kubernetes API, as far as this operator needs it. Use it as an async context manager.
+    """The part of the Kubernetes API that this operator uses. Use it as an async context manager.
 
     Attributes:
         fence: Called before each change of a workload or a status; raises :class:`NotLeading` to stop it.
-        wrote: Told of each such change that was made: the plural, the namespace, and the version that it gave.
-        answers: How often the API server gave which answer, by method and status; no answer is ``none``.
+        wrote: Called after each such change: with the plural, the namespace, and the new version.
+        answers: Number of answers of the API server by method and status; no answer is ``none``.
     """
 
     fence: Callable[[], None]
     wrote: Callable[[str, str, str], None]
 
     def __init__(self, configuration: Configuration) -> None:
-        # Else each request asks two threads for a proxy and a netrc, and waits for them longest when there is most
-        # to do. kopf, which watches, heeds neither. A proxy-url in the kubeconfig counts all the same.
+        # Otherwise each request asks two threads for a proxy and a netrc, and waits longest for them under load.
+        # kopf's watches use neither. A proxy-url in the kubeconfig still applies.
         configuration.client_session_kwargs = {"trust_env": False}
-        configuration.connection_pool_maxsize = 0  # as many as there are watches, which nothing is to wait for
+        configuration.connection_pool_maxsize = 0  # as many as there are watches, for which nothing waits
         self._watching = ApiClient(configuration)
         configuration.connection_pool_maxsize = CONNECTIONS
         self.host = str(configuration.host)
@@ -104,13 +107,13 @@ class Cluster:
         self.fence = lambda: None
         self.wrote = lambda _plural, _namespace, _version: None
         self.answers = Counter[tuple[str, str]]()
-        # A request that waits for its turn is not one that the API server is slow to answer. The lease takes no turn.
+        # Waiting for a turn does not count as a slow API server. The lease takes no turn.
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._api = ApiClient(configuration)
 
     @classmethod
     async def connect(cls) -> Self:
-        """The cluster that we run in, or the one that ``KUBECONFIG`` names.
+        """Return the cluster of this pod, or the one that ``KUBECONFIG`` names.
 
         Raises:
             ConfigurationError: If there is neither.
@@ -135,7 +138,7 @@ class Cluster:
 
     @property
     def is_busy(self) -> bool:
-        """Whether more is to be changed than can be at once, so that what can wait should."""
+        """Whether more changes are due than can be made at once, so that other work should wait."""
         return self._turns.locked()
 
     # -- workloads ----------------------------------------------------------------------------------------------
@@ -144,7 +147,7 @@ class Cluster:
         """Make the change, and return the workload as it is now.
 
         Raises:
-            ClusterError: If it was not made; :class:`Conflict` if the workload is not as it was seen.
+            ClusterError: If it was not made; :class:`Conflict` if the workload has changed since it was read.
         """
         workload = change.workload
         async with self._turns:
@@ -157,7 +160,7 @@ class Cluster:
         """Take these annotations from an object that only carries copies of them, if it is as it was seen.
 
         Raises:
-            ClusterError: If that was not done.
+            ClusterError: If that failed.
         """
         notes = {"resourceVersion": version, "annotations": dict.fromkeys(copied)}
         async with self._turns:
@@ -166,12 +169,12 @@ class Cluster:
             await self._request("PATCH", path, body={"metadata": notes})
 
     async def disown(self, seen: Workload) -> Workload:
-        """Let the API server know us no longer as the owner of any field of a workload that we need none of.
+        """Give up our ownership of any field of a workload that needs none.
 
-        Its controllers may write at the same time: what counts is that its spec and the owners are as they were seen.
+        Its controllers may write at the same time: only its spec and the owners must be unchanged.
 
         Raises:
-            ClusterError: If that was not done; :class:`Conflict` if somebody changed it meanwhile.
+            ClusterError: If that failed; :class:`Conflict` if it was changed in between.
         """
         async with self._turns:
             self.fence()
@@ -186,7 +189,7 @@ class Cluster:
                 return await self._disowned(now)
 
     async def _disowned(self, seen: Workload) -> Workload:
-        # Nothing is written as us here: that is what it is about.
+        # Written without our field manager: the purpose is to own nothing.
         body = await self._request("PATCH", _path(seen), body=disowning(seen), content=_JSON_PATCH)
         made = Workload.of(seen.kind, body)
         self._note(seen.kind.plural, seen.namespace, seen.version, made.version)
@@ -196,7 +199,7 @@ class Cluster:
         """Post an event on a workload, as of *at_s*, Unix seconds.
 
         Raises:
-            ClusterError: If that was not done.
+            ClusterError: If that failed.
         """
         body = event_on(workload, type_, reason, message, at_s)
         async with self._turns:
@@ -204,12 +207,12 @@ class Cluster:
             await self._request("POST", _every(EVENTS, workload.namespace), body=body)
 
     async def workload(self, seen: Workload) -> Workload:
-        """The workload as it is now, whatever has become of it."""
+        """Return the workload as it is now."""
         async with self._turns:
             return Workload.of(seen.kind, await self._request("GET", _path(seen)))
 
     async def crd(self, name: str) -> dict[str, Any]:
-        """A CustomResourceDefinition.
+        """Return a CustomResourceDefinition.
 
         Raises:
             NotFound: If there is none of that name.
@@ -217,7 +220,7 @@ class Cluster:
         return await self._request("GET", f"{_every(CRDS, '')}/{name}")
 
     async def namespace(self, name: str) -> dict[str, Any]:
-        """A Namespace.
+        """Return a Namespace.
 
         Raises:
             NotFound: If there is none of that name.
@@ -225,18 +228,18 @@ class Cluster:
         return await self._request("GET", f"/api/v1/namespaces/{quote(name, safe='')}")
 
     async def secret(self, namespace: str, name: str) -> dict[str, Any]:
-        """A Secret, its data still in Base64."""
+        """Return a Secret, its data still in Base64."""
         async with self._turns:
             return await self._request("GET", f"{_every(SECRETS, namespace)}/{name}")
 
     # -- our own resource ---------------------------------------------------------------------------------------
 
     async def is_installed(self) -> bool:
-        """Whether the API server knows ``OpenRouterStatus``."""
+        """Return whether the API server knows ``OpenRouterStatus``."""
         return await self.serves(RESOURCE)
 
     async def serves(self, kind: Path) -> bool:
-        """Whether the API server knows the kind, which everybody may ask."""
+        """Return whether the API server knows the kind, which needs no right."""
         group, version, plural = kind
         try:
             found = await self._request("GET", f"/apis/{group}/{version}")
@@ -245,33 +248,33 @@ class Cluster:
         return any(resource["name"] == plural for resource in found["resources"])
 
     async def try_to_list(self, kind: Path, namespace: str) -> None:
-        """List one object of a kind, in one namespace or (empty) everywhere, to see whether we may.
+        """List one object of a kind, in one namespace or (empty) everywhere, to check the right to do so.
 
         Raises:
-            Refused: If we may not.
+            Refused: If that is not allowed.
             NotFound: If there is no such kind.
         """
         await self._request("GET", f"{_every(kind, namespace)}?limit=1")
 
     async def list(self, kind: Path, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
-        """All objects of a kind, in one namespace or (empty) everywhere, page by page."""
+        """Yield all objects of a kind, in one namespace or (empty) everywhere, page by page."""
         async for page in self._pages(kind, namespace):
             for found in page["items"] or ():  # null where there is none
                 yield found
 
     async def metadata(self, kind: Path, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
-        """The metadata alone of all objects of a kind, in one namespace or (empty) everywhere, page by page."""
+        """Yield only the metadata of all objects of a kind, in one namespace or (empty) everywhere, page by page."""
         async for page in self._pages(kind, namespace, accept=_METADATA):
             for found in page["items"] or ():  # null where there is none
                 yield found
 
     async def snapshot(self, kind: Path, namespace: str) -> tuple[Sequence[Mapping[str, Any]], str]:
-        """The same as a whole, and the version to watch from."""
+        """Return the same as a whole, and the version to watch from."""
         pages = [page async for page in self._pages(kind, namespace)]
         return [found for page in pages for found in page["items"]], pages[0]["metadata"]["resourceVersion"]
 
     async def watch(self, kind: Path, namespace: str, since: str) -> AsyncGenerator[tuple[str, Mapping[str, Any]]]:
-        """What happens after a version: ``ADDED``, ``MODIFIED``, ``DELETED`` or ``BOOKMARK``, and the object.
+        """Yield the events after a version: ``ADDED``, ``MODIFIED``, ``DELETED`` or ``BOOKMARK``, and the object.
 
         It ends by itself, after a few minutes or when the connection is lost; then watch from the last version.
 
@@ -304,7 +307,7 @@ class Cluster:
                 return
 
     async def resource(self, namespace: str, name: str) -> dict[str, Any]:
-        """An ``OpenRouterStatus``.
+        """Return an ``OpenRouterStatus``.
 
         Raises:
             NotFound: If there is none of that name.
@@ -313,7 +316,7 @@ class Cluster:
             return await self._request("GET", _resource(namespace, name))
 
     async def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Replace the status if the resource is as it was seen; returns the resource.
+        """Replace the status if the resource is unchanged since it was read; return the resource.
 
         Raises:
             ClusterError: If it was not written.
@@ -328,10 +331,10 @@ class Cluster:
         return made
 
     async def let_go(self, resource: Mapping[str, Any]) -> None:
-        """Take our finalizers from a resource, if that is as it was seen.
+        """Remove our finalizers from a resource, if it is unchanged since it was read.
 
         Raises:
-            ClusterError: If that was not done.
+            ClusterError: If that failed.
         """
         metadata = resource["metadata"]
         left = [finalizer for finalizer in metadata.get("finalizers", ()) if not is_finalizer(finalizer)]
@@ -357,11 +360,11 @@ class Cluster:
 
     @property
     def now_s(self) -> float:
-        """The API server's clock, Unix seconds to about a second; this machine's may be an hour off."""
+        """Return the API server's clock, Unix seconds to about a second; this machine's may be an hour off."""
         return time.monotonic() + self._offset_s
 
     def _note(self, plural: str, namespace: str, before: str, after: str) -> None:
-        if after != before:  # else nothing was to be changed, and no watch will tell of it
+        if after != before:  # otherwise nothing changed, and no watch will show it
             self.wrote(plural, namespace, after)
 
     async def _request(
@@ -388,11 +391,11 @@ class Cluster:
     async def _call(
         self, method: str, path: str, accept: str = _JSON, content: str = _MERGE
     ) -> tuple[str, str, dict[str, str], Any, Any]:
-        """What makes a request, with our credentials as of now."""
+        """Return the request method, with our current credentials."""
         headers = {"Accept": accept}
         if method == "PATCH":
             headers["Content-Type"] = content
-        # The body is plain JSON already: the client need not look through it for its own models.
+        # The body is plain JSON already: the client need not search it for its own models.
         call: tuple[str, str, dict[str, str], Any, Any] = await self._api.param_serialize(
             method, path, query_params=[], header_params=headers, auth_settings=["BearerToken"]
         )

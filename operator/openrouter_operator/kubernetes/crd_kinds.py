@@ -1,7 +1,7 @@
-"""Watches the workloads, and looks for the kinds that CRDs bring: they may come and go at any time, with all objects.
+"""Watches the workloads, and discovers kinds with CRDs, which may come and go at any time with all their objects.
 
-kopf watches none of them: it ends where a kind that it watches is no more, and what it does for each event, such as a
-task for each object, takes longer than to pause it.
+kopf watches none of them: it exits if a watched kind disappears, and its work per event, such as a task for each
+object, takes longer than pausing the object.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["CrdKinds", "Seen", "comes_with_a_crd"]
 logger = logging.getLogger(__name__)
 
 AGAIN_S = (1.0, 30.0)
-"""The first and the longest wait before a kind that is not there is looked for again."""
+"""The first and the longest wait before a missing kind is looked up again."""
 RECONNECT_S = 0.1
 Seen = Callable[[Kind, str, Mapping[str, Any]], None]
-"""Told of each object: its kind, what happened to it, and how it is now."""
+"""Called with each object: its kind, the event, and the object."""
 
 
 def comes_with_a_crd(name: str) -> bool:
-    """Whether a kind of this name, as in the settings, is none of Kubernetes' own."""
+    """Return whether a kind of this name, as in the settings, is not Kubernetes' own."""
     return name not in BY_NAME or BY_NAME[name].has_crd
 
 
@@ -43,20 +43,20 @@ class _Place:
     namespace: str
     kind: Kind | None = None
     is_own: bool = False
-    """Whether it is one of Kubernetes' own kinds, which are always there."""
+    """Whether it is one of Kubernetes' own kinds, which always exist."""
     version: str = ""
     wait_s: float = AGAIN_S[0]
     told: str = ""
 
 
 class CrdKinds:
-    """Looks for these kinds for as long as they are not there, and watches them while they are.
+    """Looks for these kinds while they are missing, and watches them while they exist.
 
     Args:
-        seen: Told of each object that is listed or watched.
-        forgotten: Told the plural of a kind that is no more, or is another now.
+        seen: Called with each object that is listed or watched.
+        forgotten: Called with the plural of a kind that was removed or changed.
         on_news: Called when kinds have come or gone.
-        on_refusal: Called when one of Kubernetes' own kinds may be watched no longer.
+        on_refusal: Called when the right to watch one of Kubernetes' own kinds was lost.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class CrdKinds:
         self._places: list[_Place] = []
 
     async def expect(self, names: Sequence[str], namespaces: Sequence[str]) -> list[Kind]:
-        """Look after Kubernetes' own kinds, and these, from now on; those of these that are there.
+        """Handle Kubernetes' own kinds, and these, from now on; return those that exist.
 
         Args:
-            names: Of KEDA's kinds, as ``ScaledObject``, or of CRDs with a ``scale`` subresource, as
+            names: Names of KEDA's kinds, such as ``ScaledObject``, or of CRDs with a ``scale`` subresource, such as
                 ``rollouts.argoproj.io``.
-            namespaces: Those that are looked after; none means all.
+            namespaces: The watched namespaces; none means all.
 
         Raises:
-            ClusterError: If the API server does not say.
+            ClusterError: If the API server does not answer.
         """
         places = namespaces or ("",)
         own = [_Place(k.name, place, k, is_own=True) for k in self._inventory.own_kinds for place in places]
@@ -96,10 +96,10 @@ class CrdKinds:
         return list(dict.fromkeys(place.kind for place in self._places if place.kind and not place.is_own))
 
     async def list(self) -> None:
-        """Take stock of the kinds that are there.
+        """List the objects of all existing kinds.
 
         Raises:
-            ClusterError: If the API server cannot be asked.
+            ClusterError: If the API server cannot be reached.
         """
         for place in self._places:
             self._note(place, kind := await self._find(place))
@@ -108,18 +108,18 @@ class CrdKinds:
                     await self._list(place, kind)
 
     def keep_to(self, namespaces: Sequence[str]) -> None:
-        """Look into these namespaces alone."""
+        """Restrict it to these namespaces."""
         self._places = [place for place in self._places if place.namespace in (*namespaces, "")]
 
     def watches(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
-        """What is to be done again and again, each by its name."""
+        """Return the loops to run, by name."""
         for place in self._places:
             yield f"{place.name} in {place.namespace or 'all namespaces'}", partial(self._follow, place)
 
     # -- one round of one place ---------------------------------------------------------------------------------
 
     async def _follow(self, place: _Place) -> None:
-        """See whether the kind is there; if so watch it for some minutes, else wait."""
+        """Check whether the kind exists; if so watch it for some minutes, else wait."""
         try:
             kind = await self._find(place)
             self._note(place, kind)
@@ -133,7 +133,7 @@ class CrdKinds:
         except NotFound:
             self._note(place, place.kind if place.is_own else None)
         except ClusterError as error:
-            place.version = ""  # it may be the version: an API server that is restored knows none so high
+            place.version = ""  # perhaps because of the version: a restored API server knows none so high
             self._tell(place, f"{place.name} cannot be watched: {error}")
             if place.is_own and isinstance(error, Refused):
                 self._on_refusal()
@@ -182,7 +182,7 @@ class CrdKinds:
         self._forgotten(kind.plural)
 
     def _count(self) -> None:
-        """Let everybody know which kinds there are."""
+        """Publish the existing kinds."""
         ours = {place.name: place.kind for place in self._places if place.kind is not None}
         self._inventory.kinds = tuple(dict.fromkeys((*self._inventory.own_kinds, *ours.values())))
         self._inventory.absent = frozenset(place.name for place in self._places) - ours.keys()
@@ -201,7 +201,7 @@ class CrdKinds:
                     self._seen(kind, event, body)
 
     async def _list(self, place: _Place, kind: Kind) -> None:
-        """Note all there is, and forget what is no more: at once, so that nobody decides on a part of it."""
+        """Note all objects, and drop missing ones at once, so that no decision is based on a part of them."""
         known = [w for w in self._inventory.of_kind(kind) if place.namespace in ("", w.namespace)]
         found, version = await self._cluster.snapshot(kind.path, place.namespace)
         there = {body["metadata"]["uid"] for body in found}

@@ -1,11 +1,11 @@
-"""What may go wrong when the API server is asked, by what there is to do about it.
+"""Errors of the API server, by what to do about them.
 
 ClusterError
-├── Unavailable   wait: no answer, or the API server asks to come later
-├── Conflict      look again: somebody has changed it meanwhile
-├── NotFound      it is gone
-├── Expired       list anew: a watch cannot go on from where it was
-├── Refused       fix it: no permission, or something does not admit the change
+├── Unavailable   wait: no answer, or the API server asks for a later retry
+├── Conflict      read again: the object was changed in between
+├── NotFound      the object is gone
+├── Expired       list again: a watch cannot continue from its version
+├── Refused       fix it: no permission, or the change is not admitted
 └── NotLeading    stop: another operator may be acting
 """
 
@@ -41,14 +41,14 @@ class Unavailable(ClusterError):
     """The API server does not answer, or not now.
 
     Attributes:
-        after_s: In how many seconds it asks to be tried again; 0 if it does not say.
+        after_s: Seconds after which it asks for a retry; 0 if it does not say.
     """
 
     after_s = 0.0
 
 
 class Conflict(ClusterError):
-    """What was to be changed is no longer as it was seen."""
+    """The object has changed since it was read."""
 
 
 class NotFound(ClusterError):
@@ -56,19 +56,19 @@ class NotFound(ClusterError):
 
 
 class Expired(ClusterError):
-    """What happened since that version is no longer known."""
+    """The events since that version are no longer available."""
 
 
 class Refused(ClusterError):
-    """The API server answers, and will not do it."""
+    """The API server answers and refuses."""
 
 
 class NotLeading(ClusterError):
-    """The lease is not known to be held, so nothing may be written."""
+    """The lease is not known to be held, so this operator may not write."""
 
 
 def error_of(status: int, text: bytes, headers: Mapping[str, str]) -> ClusterError:
-    """The error that an answer of the API server stands for: its status, body and headers."""
+    """Return the error for an answer of the API server: its status, body and headers."""
     try:
         message = line_of(json.loads(text)["message"], _WORDS_MOST)
     except (KeyError, TypeError, ValueError):

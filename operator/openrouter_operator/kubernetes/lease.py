@@ -1,8 +1,8 @@
-"""Who may act: one holder of a ``Lease`` at a time.
+"""Leader election: one holder of a ``Lease`` acts at a time.
 
-The clients' own leader election tells when leadership began and ended. It does not tell, before a write, whether it
-still holds, and that is what matters here: a process that was stopped for a while must not go on where it was.
-All times are of this process' monotonic clock; those in the Lease are for people.
+The client's own leader election reports the start and end of leadership. It does not check before a write whether the
+lease is still held. That check matters here: a process that was stopped for a while must not continue. All times are
+of this process' monotonic clock; those in the Lease are for people.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ __all__ = ["Lease"]
 logger = logging.getLogger(__name__)
 
 _RENEWALS = 5
-"""In the life of a lease."""
+"""Number of renewals in the life of a lease."""
 _MARGIN = 0.75
-"""Of its life, after which we no longer count on it. What is still under way then meets a changed resourceVersion."""
+"""Share of its life after which it is no longer trusted. A write in progress then meets a changed resourceVersion."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The Lease as we saw it change last, and when that was."""
+    """The last observed change of the Lease, and its time."""
 
     stamp: tuple[object, ...]
     at_s: float
 
 
 def _now_s() -> float:
-    """A clock that nobody sets, and that goes on while the machine is suspended, where there is one."""
+    """A clock that cannot be set, and that runs while the machine is suspended, if there is one."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
@@ -47,8 +47,8 @@ class Lease:
     """One candidate for a Lease.
 
     Args:
-        identity: Of this process; unique.
-        life_s: How long a holder may be silent before somebody else takes over.
+        identity: Unique name of this process.
+        life_s: How long a holder may be silent before another takes over.
     """
 
     def __init__(self, cluster: Cluster, *, namespace: str, name: str, identity: str, life_s: float) -> None:
@@ -77,7 +77,7 @@ class Lease:
             raise NotLeading(f"the lease {self._namespace}/{self._name} is not known to be held; nothing is written")
 
     async def acquire(self) -> None:
-        """Wait until the lease is ours."""
+        """Wait until the lease is acquired."""
         told = None
         while not await self._try():
             if self.holder != told:
@@ -94,7 +94,7 @@ class Lease:
         logger.error("lost the lease %s/%s", self._namespace, self._name)
 
     async def release(self) -> None:
-        """Let another one take over at once. Call it when nothing is written any more."""
+        """Let another one take over at once. Call it after the last write."""
         if not self.is_held:
             return
         self._held_until_s = 0.0
@@ -109,7 +109,7 @@ class Lease:
             await self._cluster.replace_lease(self._namespace, self._name, found)
 
     async def _try(self) -> bool:
-        """Take or renew the lease if that can be done now."""
+        """Acquire or renew the lease if possible now."""
         began_s = _now_s()
         try:
             async with asyncio.timeout(self._life_s / _RENEWALS):
@@ -132,7 +132,7 @@ class Lease:
     async def _take(self, now_s: float) -> bool:
         ours, self._ours = self._ours, None
         if self.is_held and ours is not None:
-            # Whoever else has written it has changed its version: only then there is something to look at.
+            # Every other writer changes its version: only then it must be read.
             with suppress(Conflict, NotFound):
                 await self._write(ours)
                 return True
@@ -145,7 +145,7 @@ class Lease:
         spec = found.get("spec") or {}
         self.holder = spec.get("holderIdentity") or ""
         if not self._may_take(spec, now_s):
-            self._held_until_s = 0.0  # somebody deleted ours, and another one was faster to make it anew
+            self._held_until_s = 0.0  # ours was deleted, and another candidate created it first
             return False
         await self._write(found)
         return True
@@ -155,7 +155,7 @@ class Lease:
         self._ours = await self._cluster.replace_lease(self._namespace, self._name, claimed)
 
     def _may_take(self, spec: Mapping[str, Any], now_s: float) -> bool:
-        """Whether it is ours, nobody's, or has not been renewed for its whole life while we watched."""
+        """Return whether it is ours, free, or not renewed for its whole life while we watched."""
         stamp = (self.holder, spec.get("renewTime"), spec.get("leaseTransitions"))
         if self._seen is None or self._seen.stamp != stamp:
             self._seen = _Seen(stamp, now_s)

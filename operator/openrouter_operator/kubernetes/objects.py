@@ -1,4 +1,4 @@
-"""What goes to the API server and comes from it, in its own forms; pure."""
+"""Objects for and from the API server, in its own format; pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["disowning", "event_on", "lines"]
 
 
 def event_on(workload: Workload, type_: str, reason: str, message: str, at_s: float) -> dict[str, Any]:
-    """An Event about a workload, as of *at_s*, Unix seconds."""
+    """Return an Event about a workload, as of *at_s*, Unix seconds."""
     kind, at = workload.kind, datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "metadata": {"generateName": "openrouter-guard-", "namespace": workload.namespace},
@@ -35,22 +35,24 @@ def event_on(workload: Workload, type_: str, reason: str, message: str, at_s: fl
 
 
 def disowning(seen: Workload) -> list[dict[str, Any]]:
-    """The JSON patch that takes our entries from the managed fields, refused (422) where they are not as seen.
+    """Return the JSON patch that removes our entries from the managed fields.
 
-    A merge patch would have to name all entries, and the version, which changes all the while after a pause. A spec
-    that has changed, as by a new pause, has another generation.
+    The API server refuses it (422) if they have changed since they were read.
+
+    A merge patch would have to name all entries, and the version, which changes often after a pause. A changed spec,
+    as by a new pause, has another generation.
     """
     entries = "/metadata/managedFields"
     tests = [{"op": "test", "path": "/metadata/generation", "value": seen.generation}] if seen.generation else []
     tests += [{"op": "test", "path": f"{entries}/{nth}/manager", "value": FIELD_MANAGER} for nth in seen.owned]
     if len(seen.owned) == seen.owners:
-        # A list without entries would be taken for none, and the one that there is would stay.
+        # An empty list would be ignored, and the present entry would stay.
         return [*tests, {"op": "replace", "path": entries, "value": [{}]}]
     return [*tests, *({"op": "remove", "path": f"{entries}/{nth}"} for nth in reversed(seen.owned))]
 
 
 async def lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """The lines of a watch, however long they are, as they are complete."""
+    """Yield the complete lines of a watch, of any length."""
     rest = b""
     async for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")

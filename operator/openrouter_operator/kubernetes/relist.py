@@ -1,4 +1,4 @@
-"""Forgets what is gone without a word: while a watch begins anew, nobody tells of what was deleted meanwhile."""
+"""Drops cached objects that were deleted while a watch was being re-established."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ AGAIN_S = 30.0
 
 
 class Relist:
-    """Counts what there is, each time that a watch has begun anew.
+    """Lists the existing objects each time that a watch was re-established.
 
     Args:
-        cluster: The one to ask.
-        inventory: Where autoscalers and workloads are forgotten.
-        claims: Where resources are.
-        on_news: Told the namespaces in which something was forgotten.
-        namespaces: Those that are looked after; none means all.
+        cluster: The API client.
+        inventory: The cache of autoscalers and workloads.
+        claims: The claims of the resources.
+        on_news: Called with the namespaces in which objects were dropped.
+        namespaces: The watched namespaces; none means all.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class Relist:
         self._hint = asyncio.Event()
 
     def keep_to(self, namespaces: Sequence[str]) -> None:
-        """Count in these namespaces; none means all. One that may not be read would end every count."""
+        """Set the namespaces to list; none means all. An unreadable one would end every run."""
         self._namespaces = tuple(namespaces) or ("",)
 
     def trigger(self) -> None:
-        """A watch has begun anew."""
+        """Note that a watch was re-established."""
         self._hint.set()
 
     async def run(self) -> None:
-        """Wait for a hint, then count; watches that begin anew together are counted once."""
+        """Wait for a trigger, then list; watches re-established together are listed once."""
         await self._hint.wait()
         await asyncio.sleep(SETTLE_S)
         self._hint.clear()
@@ -67,12 +67,12 @@ class Relist:
             await asyncio.sleep(AGAIN_S)
 
     async def count(self) -> set[str]:
-        """Forget what is not there any more; the namespaces in which something was forgotten.
+        """Drop objects that no longer exist; return the namespaces in which some were dropped.
 
         Raises:
-            ClusterError: If the API server does not say what there is.
+            ClusterError: If the API server does not list them.
         """
-        # What is known is noted first: what comes to be while we count is no ghost.
+        # Take the known objects first, so that objects created during the listing are not dropped.
         touched: set[str] = set()
         for kind in self._inventory.kinds:
             known = self._inventory.of_kind(kind)
@@ -92,12 +92,12 @@ class Relist:
         return touched
 
     async def _alive(self, path: Path) -> set[tuple[str, str]]:
-        """Namespace and name of each object there is."""
+        """Return namespace and name of each existing object."""
         found = set()
         for namespace in self._namespaces:
             try:
                 async for body in self._cluster.list(path, namespace):
                     found.add((body["metadata"]["namespace"], body["metadata"]["name"]))
             except NotFound:
-                continue  # the kind itself is gone, and all of its objects with it
+                continue  # the kind itself is gone, and all of its objects
         return found

@@ -1,4 +1,4 @@
-"""Which namespaces may use, and override, which scope; pure."""
+"""The access rules: which namespaces may use and override which scopes; pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVERY = "*"
 
 
 class Rule(BaseModel):
-    """What some namespaces may do with some scopes; ``*`` stands for all of them."""
+    """A rule for some namespaces and scopes; ``*`` stands for all of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,17 +30,17 @@ class Rule(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """All rules; what none of them allows is not allowed.
+    """All rules; anything that none of them allows is denied.
 
-    Unless there are others, every namespace may use the scope ``default``, and none may override it: one team's
-    resource would stop the workers of all.
+    By default, every namespace may use the scope ``default``, and none may override it, because one team's resource
+    would stop the workers of all.
     """
 
     rules: tuple[Rule, ...] = (Rule(scopes=(DEFAULT_SCOPE,)),)
 
     @classmethod
     def parse(cls, text: str) -> Access:
-        """The rules as a JSON list, or the default where there is nothing.
+        """Parse the rules from a JSON list; the default if empty.
 
         Raises:
             ConfigurationError: If they cannot be read.

@@ -1,4 +1,4 @@
-"""An override that a resource asks for: applied once for each generation, and nobody else's is withdrawn; pure."""
+"""The override of a resource: applied once per generation, and withdrawn only if it is its own; pure."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ACTIONS = {
 
 
 def wished(asked: OverrideSpec, who: str) -> Override | None:
-    """The override that a spec asks for; None if it asks for none."""
+    """Return the override of a spec; None without one."""
     kind = ACTIONS.get(asked.action)
     return Override(kind, who, asked.reason, unix_s(asked.until)) if kind else None
 
 
 def decided(record: SharedState | None, wish: Override | None, who: str, now_s: float) -> SharedState | None:
-    """The record that should follow: with what is wished while that lasts, or without what *who* once decided."""
+    """Return the next record: with the wanted override while that lasts, or without the one set by *who*."""
     standing = record.standing(now_s) if record else None
     if wish is not None and wish.until_s > now_s:
         return record if standing == wish else overridden(record or fresh(now_s), wish, now_s)

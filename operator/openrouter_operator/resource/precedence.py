@@ -1,4 +1,4 @@
-"""Who may pause what, where several ``OpenRouterStatus`` of a namespace name the same workload: the oldest."""
+"""Precedence between several ``OpenRouterStatus`` of a namespace that name the same workload: the oldest wins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Claimant", "Precedence"]
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """What one resource asks for."""
+    """The claim of one resource."""
 
     created: str
     name: str
@@ -24,11 +24,11 @@ class Claimant:
 
 
 class Precedence:
-    """What all resources ask for, as the watch shows them.
+    """The claims of all resources, as the watch shows them.
 
     Args:
-        can_act: Whether somebody looks after a resource and may do what it asks for. One that nobody carries out
-            keeps no workload from a younger one.
+        can_act: Returns whether a resource is handled and allowed. One that is not carried out keeps no workload from
+            a younger one.
     """
 
     def __init__(self, can_act: Callable[[Mapping[str, Any], Spec], bool] = lambda _resource, _spec: True) -> None:
@@ -36,7 +36,7 @@ class Precedence:
         self._precedence: defaultdict[str, dict[str, Claimant]] = defaultdict(dict)
 
     def put(self, resource: Mapping[str, Any]) -> bool:
-        """Note what the resource asks for now, if that can be carried out; whether it is news."""
+        """Note the resource's present claim, if it can be carried out; return whether it changed."""
         metadata, precedence = resource["metadata"], self._precedence[resource["metadata"]["namespace"]]
         before = precedence.pop(metadata["uid"], None)
         try:
@@ -53,21 +53,21 @@ class Precedence:
         self._precedence[resource["metadata"]["namespace"]].pop(resource["metadata"]["uid"], None)
 
     def drop_at(self, namespace: str, name: str) -> None:
-        """Forget what a resource of that name asks for."""
+        """Drop the claim of a resource of that name."""
         precedence = self._precedence[namespace]
         for claim in [each for each in precedence.values() if each.name == name]:
             del precedence[claim.uid]
 
     def places(self) -> set[tuple[str, str]]:
-        """Namespace and name of each that asks for something."""
+        """Return namespace and name of each resource with a claim."""
         return {(namespace, claim.name) for namespace, found in self._precedence.items() for claim in found.values()}
 
     def scopes(self, namespace: str, besides: str) -> set[str]:
-        """Those that are asked for there by others than the resource *besides*, by its UID."""
+        """Return the UIDs claimed there by other resources than *besides*."""
         return {claim.spec.scope for claim in self._precedence[namespace].values() if claim.uid != besides}
 
     def before(self, namespace: str, uid: str) -> list[Claimant]:
-        """The claims there that are older than the one of the resource *uid*, oldest first."""
+        """Return the claims there that are older than that of the resource *uid*, oldest first."""
         precedence = sorted(self._precedence[namespace].values(), key=_age)
         uids = [claim.uid for claim in precedence]
         return precedence[: uids.index(uid)] if uid in uids else []

@@ -1,6 +1,6 @@
-"""What the user asks for, as the custom resource's schema lets it in.
+"""The spec of the custom resource, as its schema accepts it.
 
-The API server has validated it and filled in the defaults; what comes from elsewhere is validated here again.
+The API server has validated it and filled in the defaults; other specs are validated here again.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class InvalidSpec(OpenRouterGuardError):
 
 
 class NotAllowed(InvalidSpec):
-    """The operator's configuration does not let this namespace do it."""
+    """The operator's configuration does not allow this to the namespace."""
 
 
 class Mode(StrEnum):
-    """What may be done to the targets."""
+    """The modes."""
 
     OBSERVE = "Observe"
     HOLD = "Hold"
@@ -73,7 +73,7 @@ class Strategy(StrEnum):
 
 
 class PauseOn(StrEnum):
-    """What is reason enough to pause."""
+    """The reasons to pause."""
 
     BREAKER_OPEN = "BreakerOpen"
     OUTAGE = "Outage"
@@ -83,21 +83,21 @@ class PauseOn(StrEnum):
 
 
 class OnManualChange(StrEnum):
-    """What becomes of a paused workload that somebody changes."""
+    """The reactions to a manual change of a paused workload."""
 
     RESPECT = "Respect"
     ENFORCE = "Enforce"
 
 
 class DeletionPolicy(StrEnum):
-    """What becomes of paused workloads when the resource is deleted."""
+    """The handling of paused workloads when the resource is deleted."""
 
     RESTORE = "Restore"
     ORPHAN = "Orphan"
 
 
 class Action(StrEnum):
-    """What an override does to the breaker."""
+    """The effects of an override on the breaker."""
 
     NONE = "None"
     FORCE_OPEN = "ForceOpen"
@@ -129,13 +129,13 @@ class Requirement(_Model):
 
 
 class Selector(_Model):
-    """Labels of workloads, as Kubernetes selects by them."""
+    """A label selector, as in Kubernetes."""
 
     match_labels: Mapping[str, str] = Field(default_factory=dict)
     match_expressions: tuple[Requirement, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        # An empty selector would match everything: never what somebody meant.
+        # An empty selector would match everything, which is never intended.
         if not self.match_labels and not self.match_expressions:
             return False
         equal = all(labels.get(key) == value for key, value in self.match_labels.items())
@@ -143,7 +143,7 @@ class Selector(_Model):
 
 
 class Which(_Model):
-    """Workloads of one kind: one by name, many by labels, or those whose owners have said so."""
+    """Workloads of one kind: one by name, or many by labels or by annotation."""
 
     kind: str
     api_version: str = ""
@@ -167,21 +167,21 @@ class Which(_Model):
         return kind.name == self.kind and self._is_of_group(kind.group)
 
     def may_be_of(self, name: str) -> bool:
-        """Whether a kind of this name in the settings, which is not there, may be the one that is meant."""
+        """Return whether a missing kind of this name in the settings may be the intended one."""
         if name in BY_NAME:
             return self.is_of(BY_NAME[name])
         plural, _, group = name.partition(".")
-        # Only its CRD could tell the kind of a plural.
+        # Only its CRD has the kind of a plural.
         return self._is_of_group(group) and plural.startswith(self.kind.lower()[:3])
 
     @property
     def is_plain(self) -> bool:
-        """Whether its apiVersion is one of Kubernetes' own groups, none of which comes with a CRD."""
+        """Return whether its apiVersion is one of Kubernetes' own groups, none of which comes with a CRD."""
         return self.api_version in _PLAIN
 
     @property
     def words(self) -> str:
-        """What it names, for a message: the kind, and the name or the labels."""
+        """Return a description for messages: the kind, and the name or the labels."""
         if self.name is not None:
             return f"{self.kind} {self.name!r}"
         return f"{self.kind} that the selector matches"
@@ -197,16 +197,16 @@ class Which(_Model):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a spec says about one workload.
+    """The options for one workload in a spec.
 
     Attributes:
-        holds: Whether pods that run are left to run.
-        priority: Those with a smaller one are paused first and come back last.
-        paused_replicas: Pods that run on while it is paused.
-        allow_volume_deletion: Whether it may be paused though that deletes its volumes.
+        holds: Whether running pods are left alone.
+        priority: Workloads with a smaller number are paused first and come back last.
+        paused_replicas: Pods that keep running while it is paused.
+        allow_volume_deletion: Whether it may be paused although that deletes its volumes.
         pauses_rollouts: Whether it may be paused in the middle of a rollout, which is over then.
-        takes_cron_runs: Whether a Job that a CronJob has started is suspended too.
-        enforces: Whether a pause is put back when somebody undoes it.
+        takes_cron_runs: Whether a Job started by a CronJob is suspended too.
+        enforces: Whether an undone pause is put back.
     """
 
     holds: bool = False
@@ -219,7 +219,7 @@ class Options:
 
 
 class Target(Which):
-    """What is to be paused, and how."""
+    """The workloads to pause, and how."""
 
     priority: int = 0
     paused_replicas: int = Field(default=0, ge=0)
@@ -228,12 +228,12 @@ class Target(Which):
     pause_during_rollout: bool = False
 
     def _is_meant(self, workload: Workload) -> bool:
-        # A word that nobody can read is told, and the workload left alone: a typo is not to pass for a no.
+        # An unreadable setting is reported, and the workload left alone, so that a typo does not count as a no.
         return workload.opt == "true" or workload.has_unclear_opt
 
 
 class Flapping(_Model):
-    """When a breaker that has closed is not trusted: it has closed by itself so often within so many seconds."""
+    """When to distrust a closed breaker: it has closed by itself this often within this many seconds."""
 
     closings: int = Field(default=3, ge=2, le=5)
     within_seconds: float = Field(default=3600, gt=0)
@@ -251,7 +251,7 @@ class Resume(_Model):
 
 
 class OverrideSpec(_Model):
-    """What a person decides over the breaker's head, for the whole scope; ``until`` is a time as in RFC 3339."""
+    """An override for the whole scope; ``until`` is a time as in RFC 3339."""
 
     action: Action = Action.NONE
     reason: str = ""
@@ -272,7 +272,7 @@ class SecretRef(_Model):
 
 
 class Redis(_Model):
-    """Where the state of the scope is, if not in the operator's own Redis."""
+    """The Redis of the scope, if not the operator's own."""
 
     url_secret_ref: SecretRef | None = None
 
@@ -302,7 +302,7 @@ class Spec(_Model):
         return self.options(workload) is not None
 
     def options(self, workload: Workload) -> Options | None:
-        """What is said about the workload, by the first target that names it; None if it is not to be paused."""
+        """Return the options for the workload, from the first matching target; None if it is not to be paused."""
         if workload.opt == "false" or any(each.matches(workload) for each in self.exclude):
             return None
         target = next((each for each in self.targets if each.matches(workload)), None)
@@ -320,28 +320,28 @@ class Spec(_Model):
 
     @property
     def acts(self) -> bool:
-        """Whether it would change workloads by itself."""
+        """Return whether it would change workloads by itself."""
         return self.mode is not Mode.OBSERVE and not self.dry_run and not self.suspend
 
 
 def class_of(resource: Mapping[str, Any]) -> str:
-    """Which operator is to look after a resource, whatever else is in its spec."""
+    """Return the class of a resource, whatever else is in its spec."""
     spec = resource.get("spec")
     found = spec.get("class", DEFAULT_CLASS) if isinstance(spec, Mapping) else DEFAULT_CLASS
     return found if isinstance(found, str) else DEFAULT_CLASS
 
 
 def is_left_paused(resource: Mapping[str, Any]) -> bool:
-    """Whether what the resource has paused is to stay so when it is deleted."""
+    """Return whether paused workloads stay paused when the resource is deleted."""
     spec = resource.get("spec")
     return isinstance(spec, Mapping) and spec.get("deletionPolicy") == DeletionPolicy.ORPHAN
 
 
 def parse(spec: object) -> Spec:
-    """The spec of a resource; None is an empty one.
+    """Parse the spec of a resource; None is an empty one.
 
     Raises:
-        InvalidSpec: If it cannot be used, which the API server should not have let in.
+        InvalidSpec: If it is invalid, which the API server should have refused.
     """
     if spec is None:
         spec = {}

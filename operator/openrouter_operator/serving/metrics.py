@@ -1,4 +1,4 @@
-"""What an operator tells Prometheus about itself."""
+"""The operator's metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Telemetry:
         GCCollector(registry=registry)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The metrics in the form that the ``Accept`` header asks for, and its content type."""
+        """Return the metrics in the format that the ``Accept`` header asks for, and its content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
 
 class _AsOfNow(Collector):
-    """What is counted elsewhere, at the moment of the scrape."""
+    """Metrics that are computed at the moment of the scrape."""
 
     def __init__(self, operator: Operator, cluster: Cluster, lease: Lease) -> None:
         self._operator = operator

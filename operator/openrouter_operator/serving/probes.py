@@ -16,7 +16,7 @@ from openrouter_guard.tls import RenewedContext
 __all__ = ["serving"]
 
 Faults = Callable[[], Sequence[str]]
-"""What is wrong; empty if nothing is."""
+"""Return the problems; empty without any."""
 RENEW_S = 10.0
 """A certificate that is renewed is served within this time."""
 
@@ -31,7 +31,7 @@ async def serving(
     metrics: Callable[[str], tuple[bytes, str]],
     certificate: Certificate | None = None,
 ) -> AsyncIterator[int]:
-    """Answer probes and Prometheus as long as the context lasts; yields the port.
+    """Answer probes and Prometheus as long as the context lasts; yield the port.
 
     Raises:
         ConfigurationError: If the port is taken, or the certificate cannot be used.

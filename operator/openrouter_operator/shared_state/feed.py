@@ -1,4 +1,4 @@
-"""The shared state of each scope that some resource asks for, pushed and polled."""
+"""The shared state of each scope in use, pushed and polled."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ Clock: TypeAlias = Callable[[], float]
 FeedKey: TypeAlias = tuple[str, str]
 """The address of a Redis, empty for the operator's own, and the scope."""
 TOLD = 50
-"""Workloads that are named to the status page."""
+"""Maximum number of workloads named on the status page."""
 TELL_S = 0.1
-"""Many resources pause at once: the page is told of all of them together."""
+"""Many resources pause at once: all of them are reported to the page together."""
 TELL_AGAIN_S = 5.0
 KEEP_ALIVE_S = 60.0
-"""Workers and service renew a state that keeps calls waiting twice a minute."""
+"""Workers and service renew a waiting state twice a minute."""
 
 
 class Feed:
-    """One scope. Calls *on_news* whenever there is something new to decide on."""
+    """One scope. Calls *on_news* after each relevant change."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Feed:
         self._begun = 0
 
     async def start(self) -> None:
-        """Look once, bounded, so that the first decision finds the state; then keep looking."""
+        """Read once, within a time limit, so that the first decision finds the state; then keep reading."""
         await self._cache.refresh()
         self._notice()
         self._background.start("state", self._follow)
@@ -73,7 +73,7 @@ class Feed:
         self._background.start("paused", self._tell, waits=True)
 
     async def stop(self) -> None:
-        """End, but not before the status page knows all that is to be told."""
+        """Stop, after all pending reports to the status page."""
         await self._background.stop()
         if self._untold.is_set():
             with suppress(StoreError):
@@ -81,16 +81,16 @@ class Feed:
         await self._store.close()
 
     def forget(self) -> None:
-        """Nobody who reads this scope has paused anything any more."""
+        """Report that no resource of this scope has paused workloads any more."""
         if self._paused:
             self._paused.clear()
             self._untold.set()
 
     async def override(self, wish: Override | None, who: str) -> None:
-        """Let the override stand for the whole scope, or withdraw what *who* decided.
+        """Set the override for the whole scope, or withdraw the one set by *who*.
 
         Raises:
-            StoreError: If it is not sure that it does.
+            StoreError: If the outcome is uncertain.
         """
 
         def decide(record: SharedState | None, now_s: float) -> SharedState | None:
@@ -101,7 +101,7 @@ class Feed:
         self._notice()
 
     def tell(self, resource: str, workloads: Sequence[str]) -> None:
-        """Say soon what a resource has paused, for the status page; nobody waits for it."""
+        """Report a resource's paused workloads to the status page soon, in the background."""
         known = self._paused.pop(resource, ())
         if workloads:
             self._paused[resource] = tuple(workloads)
@@ -122,7 +122,7 @@ class Feed:
         return max(self._cache.now_s - self._last_known_s, 0.0)
 
     def read(self) -> ScopeSnapshot:
-        """What is known now; asks nobody."""
+        """Return the current snapshot, without a request."""
         view = self._cache.view
         return ScopeSnapshot(
             record=readable(view.record) if view.record else None,
@@ -135,7 +135,7 @@ class Feed:
         )
 
     async def _tell(self) -> None:
-        """Say once what many resources have paused; again, until Redis takes it."""
+        """Report the paused workloads of many resources at once; repeat until Redis accepts it."""
         await self._untold.wait()
         await asyncio.sleep(TELL_S)
         self._untold.clear()
@@ -159,7 +159,7 @@ class Feed:
         await self._keep_alive()
 
     async def _keep_alive(self) -> None:
-        """Where workers and service are away, an outage must not expire while workloads are paused because of it."""
+        """If workers and service are away, an outage must not expire while workloads are paused because of it."""
         view = self._cache.view
         if view.record is None or view.is_degraded or view.record.phase(view.now_s) is BreakerState.CLOSED:
             return
@@ -173,7 +173,7 @@ class Feed:
             self._last_known_s = view.now_s
         self._tell_again(view.record)
         is_closed = view.record is not None and view.record.phase(view.now_s) is BreakerState.CLOSED
-        # Redis' clock may be set back, as when another server takes over.
+        # Redis' clock may be set back, as after a failover.
         self._closed_s = min(self._closed_s or view.now_s, view.now_s) if is_closed else 0.0
         news = _news(view)
         if news != self._told:
@@ -181,13 +181,13 @@ class Feed:
             self._on_news(self._scope)
 
     def _tell_again(self, record: SharedState | None) -> None:
-        """Where Redis has lost the state, it has lost what is paused as well."""
+        """If Redis has lost the state, it has also lost the list of paused workloads."""
         begun, self._begun = self._begun, record.begun if record else self._begun
         if begun and begun != self._begun and self._paused:
             self._untold.set()
 
     def _since_s(self, record: SharedState, now_s: float) -> float:
-        """When the breaker came into its state, as far as anybody knows."""
+        """Return when the breaker entered its state, if known."""
         if record.standing(now_s) is not None and record.transitions:
             return record.transitions[-1].at_s
         match record.breaker:
@@ -204,7 +204,7 @@ def _is_fresh(view: Snapshot) -> bool:
 
 
 def _news(view: Snapshot) -> object:
-    """What is worth a look, and not the counters and times that change all the while."""
+    """Return the parts relevant to decisions, without the counters and times that change all the time."""
     record = view.record
     if record is None:
         return view.is_degraded
@@ -214,7 +214,7 @@ def _news(view: Snapshot) -> object:
 
 
 class Unreadable:
-    """Stands for a feed whose Redis nobody can name: what it says is unknown, and why."""
+    """Replaces a feed whose Redis is unknown: its state is unknown, with the reason."""
 
     def __init__(self, scope: str, why: str, clock: Clock = time.time) -> None:
         self._scope = scope
@@ -238,10 +238,10 @@ class Unreadable:
 
 
 class Feeds:
-    """A feed for each scope of each Redis, started when it is first asked for.
+    """A feed for each scope of each Redis, started on first use.
 
     Attributes:
-        clock: Unix seconds, for as long as nobody knows the clock of a Redis.
+        clock: Unix seconds, as long as the clock of a Redis is unknown.
     """
 
     def __init__(
@@ -261,10 +261,12 @@ class Feeds:
         self._starts: dict[FeedKey, asyncio.Task[None]] = {}
 
     async def of(self, scope: str, redis_url: str = "") -> Feed:
-        """The feed of the scope, once it has looked; scopes do not wait for each other. Without an address: our own.
+        """Return the feed of the scope after its first read; scopes do not wait for each other.
+
+        Without an address: our own.
 
         Raises:
-            ConfigurationError: If the address or the scope cannot be used.
+            ConfigurationError: If the address or the scope is invalid.
         """
         key = (redis_url, scope)
         if key not in self._feeds:
@@ -287,7 +289,10 @@ class Feeds:
         return [f"{scope}: {name}" for (_, scope), feed in self._feeds.items() for name in feed.stalled()]
 
     def ages_s(self) -> Mapping[str, float]:
-        """Seconds since the state of each scope was last read; of several Redis with one scope, the oldest."""
+        """Return the seconds since the state of each scope was last read.
+
+        For several Redis with one scope, the oldest.
+        """
         ages: dict[str, float] = {}
         for (_, scope), feed in self._feeds.items():
             ages[scope] = max(feed.age_s, ages.get(scope, 0.0))

@@ -1,4 +1,4 @@
-"""Which Redis a resource means: the operator's own, or one that a Secret beside the resource names."""
+"""Resolves the Redis of a resource: the operator's own, or one in a Secret of its namespace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Resolver"]
 FRESH_S = 300.0
 """A Secret is read again after this."""
 DOUBTFUL_S = 15.0
-"""So it is while what it leads to cannot be read: somebody may have mended it."""
+"""Shorter while its Redis cannot be read: the Secret may have been corrected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Resolver:
     """The feeds of all resources.
 
     Args:
-        cluster: Where Secrets are.
-        feeds: Those of the operator's own Redis, and of others.
+        cluster: Reads Secrets.
+        feeds: The feeds of the operator's own Redis, and of others.
         reads_secrets: Whether the operator may read Secrets at all.
     """
 
@@ -51,7 +51,10 @@ class Resolver:
         self._uses: dict[str, FeedKey] = {}
 
     async def of(self, uid: str, namespace: str, spec: Spec) -> Feed | Unreadable:
-        """The feed that the spec of the resource *uid* asks for, and no other; one that cannot be read says why."""
+        """Return the feed for the spec of the resource *uid*, and release any other.
+
+        An unreadable one contains the reason.
+        """
         secret = spec.redis.url_secret_ref if spec.redis else None
         try:
             url = await self._url(namespace, secret) if secret else ""
@@ -69,12 +72,12 @@ class Resolver:
         return feed
 
     async def drop(self, uid: str) -> None:
-        """The resource is gone, or is no longer ours."""
+        """Release a resource that is gone, or no longer ours."""
         if self._uses.pop(uid, None) is not None:
             await self._close_unused()
 
     async def _close_unused(self) -> None:
-        """Close what no resource reads any more, such as what a Secret led to before it was changed."""
+        """Close feeds without a resource, such as the former Redis of a changed Secret."""
         await self._feeds.keep_only(set(self._uses.values()))
 
     async def _url(self, namespace: str, secret: SecretRef) -> str:

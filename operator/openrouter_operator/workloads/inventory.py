@@ -1,4 +1,4 @@
-"""The workloads of the cluster, as the watch shows them: nobody asks the API server for what is here."""
+"""A cache of the cluster's workloads, filled by the watch, so that reads need no request."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Autoscaler:
     """A HorizontalPodAutoscaler.
 
     Attributes:
-        least: The fewest pods that it leaves.
-        is_kedas: Whether a ScaledObject has made it.
+        least: Its minimum of pods.
+        is_kedas: Whether a ScaledObject created it.
     """
 
     target: Place
@@ -32,17 +32,17 @@ class Autoscaler:
 
 
 class Inventory:
-    """What is known of the workloads and of the autoscalers that point at them.
+    """The known workloads, and the autoscalers that target them.
 
-    Both the watch and the answers to our own patches come in here, in any order: the newer version wins, so that the
-    next round does not decide on what was before our own change.
+    Both the watch and the answers to our own patches arrive here, in any order. The newer version wins, so that the
+    next round is not based on the state before our own change.
 
     Args:
-        kinds: Those that are watched.
+        kinds: The watched kinds.
 
     Attributes:
-        absent: Those that are to be, by their names in the settings, and that the cluster does not have.
-        unusable: Why those cannot be paused that have no number of replicas, by the same names.
+        absent: Kinds in the settings that the cluster does not have, by name.
+        unusable: Kinds without a number of replicas, by name, with the reason.
     """
 
     def __init__(self, kinds: Sequence[Kind] = (DEPLOYMENT,)) -> None:
@@ -56,11 +56,11 @@ class Inventory:
 
     @property
     def own_kinds(self) -> tuple[Kind, ...]:
-        """Those of Kubernetes' own, which are always there."""
+        """Kubernetes' own kinds, which always exist."""
         return tuple(kind for kind in self.kinds if not kind.has_crd)
 
     def put(self, workload: Workload) -> bool:
-        """Note the workload as it is; False if that is no news, or older than what is known."""
+        """Note the workload; False if it is unchanged, or older than the known one."""
         known = self._workloads[workload.namespace].get((workload.kind, workload.name))
         if known is not None and (known.version == workload.version or _version(known) > _version(workload)):
             return False
@@ -68,7 +68,7 @@ class Inventory:
         return known is None or dataclasses.replace(known, version=workload.version) != workload
 
     def replace(self, workload: Workload) -> None:
-        """Note what the API server has just said, whatever its version: after a restore they begin anew."""
+        """Note the API server's latest answer, whatever its version: after a restore, versions restart."""
         found, place = self._workloads[workload.namespace], (workload.kind, workload.name)
         is_new = place not in found or found[place].uid != workload.uid
         if workload.pods == 0 or (is_new and workload.is_untried):
@@ -80,7 +80,7 @@ class Inventory:
         found[place] = workload
 
     def drop(self, workload: Workload) -> None:
-        """Forget the workload, and not another one that has got its name meanwhile."""
+        """Drop the workload, but not another one with the same name."""
         found, place = self._workloads[workload.namespace], (workload.kind, workload.name)
         if place in found and found[place].uid == workload.uid:
             del found[place]
@@ -88,14 +88,14 @@ class Inventory:
             self._undone.pop(workload.uid, None)
 
     def has_worked(self, workload: Workload) -> bool:
-        """Whether a pod of it may have been ready since it was made, and since we last saw it at 0.
+        """Return whether a pod of it may have been ready since its creation, and since it was last seen at 0.
 
-        An operator that has just started saw none of that, and does not lose a good revision for it.
+        An operator that has just started does not know, and so protects a good revision.
         """
         return workload.uid not in self._untried
 
     def is_over(self, copied: Pause) -> bool:
-        """Whether a copy tells of a pause that was over when it was made: an undone rollout had brought it back."""
+        """Return whether a copy has a pause that was over at its creation: an undone rollout had brought it back."""
         undone = self._undone.get(copied.uid)
         return undone is not None and undone.is_same(copied)
 
@@ -103,15 +103,15 @@ class Inventory:
         return tuple(self._workloads[namespace].values())
 
     def of_kind(self, kind: Kind) -> Iterable[Workload]:
-        """Every workload of the kind, in all namespaces."""
+        """Yield every workload of the kind, in all namespaces."""
         return tuple(w for found in self._workloads.values() for w in found.values() if w.kind == kind)
 
     def paused(self) -> Iterable[Workload]:
-        """Every workload, in all namespaces, that remembers a pause."""
+        """Yield every workload, in all namespaces, with a pause."""
         return tuple(w for found in self._workloads.values() for w in found.values() if w.pause is not None)
 
     def copies(self) -> Iterable[Workload]:
-        """Every workload, in all namespaces, that is a copy of a paused one."""
+        """Yield every workload, in all namespaces, that is a copy of a paused one."""
         return tuple(w for found in self._workloads.values() for w in found.values() if w.copied is not None)
 
     def with_wish(self) -> frozenset[str]:
@@ -119,7 +119,7 @@ class Inventory:
         return frozenset(w.uid for found in self._workloads.values() for w in found.values() if w.resume_to)
 
     def owing(self) -> Iterable[Workload]:
-        """Every workload that still has fields of ours, to be given back."""
+        """Yield every workload that still has fields of ours to give up."""
         return tuple(w for found in self._workloads.values() for w in found.values() if w.owes_fields)
 
     # -- autoscalers --------------------------------------------------------------------------------------------
@@ -139,29 +139,29 @@ class Inventory:
         self._autoscalers[namespace].pop(name, None)
 
     def autoscalers(self) -> set[tuple[str, str]]:
-        """Namespace and name of each that is known."""
+        """Return namespace and name of each known one."""
         return {(namespace, name) for namespace, found in self._autoscalers.items() for name in found}
 
     def autoscaled(self, namespace: str) -> Mapping[Place, Autoscaler]:
-        """The autoscaler of each workload there that has one."""
+        """Return the autoscaler of each workload there that has one."""
         return {each.target: each for each in self._autoscalers[namespace].values()}
 
     def scaled_by_keda(self, namespace: str) -> frozenset[Place]:
-        """Each workload there whose replicas are a ScaledObject's."""
+        """Return each workload there whose replicas a ScaledObject manages."""
         by_objects = (w.scales for w in self._workloads[namespace].values() if w.scales is not None)
         by_autoscalers = (each.target for each in self._autoscalers[namespace].values() if each.is_kedas)
         return frozenset((*by_objects, *by_autoscalers))
 
     def emptied_by_rollouts(self, namespace: str) -> frozenset[Place]:
-        """Each workload there instead of which a Rollout runs, and which that scales to 0."""
+        """Return each workload there that a Rollout replaces and scales to 0."""
         return frozenset(w.empties for w in self._workloads[namespace].values() if w.empties is not None)
 
     def at(self, namespace: str, place: Place) -> Workload | None:
-        """The workload of that kind and name; None if it is not known."""
+        """Return the workload of that kind and name; None if unknown."""
         found = self._workloads[namespace].values()
         return next((w for w in found if (w.kind.name, w.name) == place), None)
 
 
 def _version(workload: Workload) -> int:
-    """Resource versions are opaque by contract, and integers that only grow in every API server there is."""
+    """Resource versions are opaque by contract, but are growing integers in every existing API server."""
     return int(workload.version) if workload.version.isdecimal() else 0

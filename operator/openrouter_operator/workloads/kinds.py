@@ -1,6 +1,6 @@
-"""The kinds of workloads that can be paused, as data: where each is found, and the lever that pauses it.
+"""The kinds of workloads that can be paused, as data: the API path of each, and the control that pauses it.
 
-kind                     lever                                                  in steps
+kind                     scale control                                          in steps
 Deployment               spec.replicas                                          yes
 StatefulSet              spec.replicas                                          yes
 ReplicaSet               spec.replicas                                          yes
@@ -8,7 +8,7 @@ ReplicationController    spec.replicas                                          
 CronJob, Job             spec.suspend                                           all or nothing
 ScaledObject             annotation autoscaling.keda.sh/paused-replicas         yes
 ScaledJob                annotation autoscaling.keda.sh/paused                  all or nothing
-any other                what its CRD names as specReplicasPath                 yes
+any other                specReplicasPath of its CRD                            yes
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from typing import Any, Protocol, TypeAlias
 __all__ = ["BY_NAME", "DEFAULT", "Kind", "ScaleControl", "Trait", "UnusableKind", "Value", "from_crd"]
 
 Value: TypeAlias = int | str | None
-"""What is written where a lever is; None where nothing is. (A truth value is an int.)"""
+"""The value of a control; None if absent. (A truth value is an int.)"""
 Body: TypeAlias = Mapping[str, Any]
 
 
 class UnusableKind(ValueError):
-    """The CRD of a kind does not say how it is scaled."""
+    """The CRD of a kind does not define how it is scaled."""
 
 
-# -- levers ---------------------------------------------------------------------------------------------------------
+# -- scale controls --------------------------------------------------------------------------------------------------
 
 
 class ScaleControl(Protocol):
-    """Where a kind keeps how much of it is to run.
+    """The field in which a kind keeps how much of it should run.
 
     Attributes:
-        held: What stops new work and leaves the pods that there are; None where nothing does.
-        moves_pods: Whether a number of pods can be asked for, and not only all or nothing.
+        held: Value that stops new work and leaves the running pods; None if there is none.
+        moves_pods: Whether it takes a number of pods, and not only all or nothing.
         paths: The fields that it writes.
     """
 
@@ -52,22 +52,22 @@ class ScaleControl(Protocol):
     def paths(self) -> Sequence[tuple[str, ...]]: ...
 
     def read(self, body: Body) -> Value:
-        """What is written now."""
+        """Return the present value."""
 
     def write(self, value: Value) -> dict[str, Any]:
-        """The merge patch that writes it."""
+        """Return the merge patch that writes it."""
 
     def at(self, pods: int) -> Value:
-        """What to write so that so many pods run."""
+        """Return the value for this many pods."""
 
     def pods(self, value: Value) -> int:
-        """How many pods run where this is written; 1 where only the kind's own controller knows how many."""
+        """Return the number of pods for a value; 1 if only the kind's own controller knows it."""
 
     def is_sound(self, value: Value) -> bool:
-        """Whether it can be written there at all."""
+        """Return whether the value is valid here."""
 
     def is_pause(self, value: Value) -> bool:
-        """Whether it is a pause already, so that there is nothing left for us to pause."""
+        """Return whether it is a pause already, with nothing left to pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +135,18 @@ class Suspend:
 _KEDA_PAUSED = "autoscaling.keda.sh/paused"
 _KEDA_REPLICAS = "autoscaling.keda.sh/paused-replicas"
 _GO_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
-"""What Go's ``strconv.ParseBool`` takes for false. KEDA takes every other text, one that is no truth value too, for a
-pause."""
+"""The texts that Go's ``strconv.ParseBool`` reads as false.
+
+KEDA treats every other text, even an invalid one, as a pause.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class KedaReplicas:
-    """KEDA's pause annotations for what runs all the time: a number of pods, or as many as there are.
+    """KEDA's pause annotations for permanent workloads: a number of pods, or the present number.
 
-    A value is that number as text, ``held``, or the owner's own word for "not paused" (as in ``paused=False``), which
-    is given back as it was.
+    A value is that number as text, ``held``, or the owner's own text for "not paused" (as in ``paused=False``), which
+    is restored unchanged.
 
     Source: https://keda.sh/docs/latest/concepts/scaling-deployments/#pausing-autoscaling
     """
@@ -196,7 +198,7 @@ def _is_owners_word(value: Value) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class KedaJobs:
-    """KEDA's pause annotation for what starts jobs: no new ones. A value is what is written there."""
+    """KEDA's pause annotation for kinds that start jobs: no new ones. The value is the annotation's text."""
 
     held: Value = field(default="true", init=False)
     moves_pods: bool = field(default=False, init=False)
@@ -226,40 +228,43 @@ def _nested(path: Iterable[str], value: Value) -> dict[str, Any]:
     return reduce(lambda inner, name: {name: inner}, reversed(tuple(path)), value)  # type: ignore[arg-type]
 
 
-# -- what matters about single objects ------------------------------------------------------------------------------
+# -- traits of single objects ------------------------------------------------------------------------------
 
 
 class Trait(StrEnum):
-    """What may be a reason to leave one alone."""
+    """Traits that may be a reason to leave a workload alone."""
 
     QUEUED = "queued"
     """Kueue decides when it runs."""
     FINISHED = "finished"
-    """A Job that has run its course."""
+    """A Job that has finished."""
     ACTIVE = "active"
-    """A Job that has pods: to suspend it kills them."""
+    """A Job with pods, which suspending it kills."""
     LOSES_VOLUMES = "loses volumes"
     """A StatefulSet whose volumes are deleted when it is scaled down."""
     FROZEN = "frozen"
     """A Rollout that its owner has paused: it ignores its replicas."""
     ROLLING = "rolling"
-    """Pods of two revisions run: at 0 replicas the rollout would be over, and come back with the new one alone."""
+    """Pods of two revisions run.
+
+    At 0 replicas the rollout would be over, and only the new revision would come back.
+    """
     HALF_ROLLED = "half rolled"
-    """The same, held half way by its owner, in a way that fewer replicas lose as well."""
+    """The same, held half way by its owner, in a way that fewer replicas lose too."""
     UNSEEN = "unseen"
-    """Its controller has not looked at the newest spec, which may begin a rollout."""
+    """Its controller has not seen the newest spec, which may begin a rollout."""
 
 
 def _of_deployment(body: Body) -> Iterable[Trait]:
     yield from _if_unseen(body)
     status = body.get("status") or {}
     if _count(status, "replicas") > _count(status, "updatedReplicas"):
-        # Fewer replicas are shared out anew between the revisions; only what goes on by itself recovers from that.
+        # Fewer replicas are redistributed between the revisions; only automatic rollouts recover from that.
         yield Trait.HALF_ROLLED if (body.get("spec") or {}).get("paused") else Trait.ROLLING
 
 
 def _if_unseen(body: Body) -> Iterable[Trait]:
-    """Of what has pods and is to have some: else there is no rollout to be lost."""
+    """For workloads that have pods and should have some: otherwise there is no rollout to lose."""
     spec, status = body.get("spec") or {}, body.get("status") or {}
     has_pods = _count(status, "replicas") > 0 and spec.get("replicas") != 0
     if has_pods and _count(body["metadata"], "generation") > _count(status, "observedGeneration"):
@@ -275,7 +280,7 @@ def _of_stateful_set(body: Body) -> Iterable[Trait]:
     is_even = status.get("currentRevision") == status.get("updateRevision")
     if is_even or _count(status, "replicas") <= _count(status, "updatedReplicas"):
         return
-    # What is created anew has the new revision, but for the ordinals below a partition.
+    # New pods have the new revision, except for the ordinals below a partition.
     strategy = (spec.get("updateStrategy") or {}).get("type")
     yield Trait.HALF_ROLLED if strategy == "OnDelete" else Trait.ROLLING
 
@@ -335,7 +340,7 @@ class Kind:
 
     @property
     def has_crd(self) -> bool:
-        """Whether it is none of Kubernetes' own, and so may come and go."""
+        """Whether it is not Kubernetes' own, and so may come and go."""
         return "." in self.group
 
     def traits(self, body: Body) -> frozenset[Trait]:
@@ -362,19 +367,19 @@ BY_NAME: Mapping[str, Kind] = {
         Kind("keda.sh", "v1alpha1", "scaledjobs", "ScaledJob", KedaJobs()),
     )
 }
-"""Those that are known without a look at their CRD."""
+"""Kinds known without their CRD."""
 
 DEFAULT = ("Deployment", "StatefulSet", "CronJob", "Job")
-"""Those that are looked after where nobody says which."""
+"""Kinds handled by default."""
 
 _OWN_TRAITS = {("argoproj.io", "Rollout"): _of_rollout}
 
 
 def from_crd(crd: Body) -> Kind:
-    """The kind that a CustomResourceDefinition with a ``scale`` subresource describes.
+    """Return the kind of a CustomResourceDefinition with a ``scale`` subresource.
 
     Raises:
-        UnusableKind: If it has none, or its replicas are in no place that can be named.
+        UnusableKind: If it has none, or its path of replicas is unusable.
     """
     spec, name = crd["spec"], crd["spec"]["names"]["kind"]
     able = [v for v in spec["versions"] if v.get("served") and (v.get("subresources") or {}).get("scale")]

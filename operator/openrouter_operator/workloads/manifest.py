@@ -1,4 +1,4 @@
-"""What stands in the objects of the API beside the lever: what people wrote, and who wrote what; pure."""
+"""Reads the parts of API objects other than the scale control: annotations, status and managed fields; pure."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = [
 ]
 
 FIELD_MANAGER = "openrouter-guard"
-"""As whom we write, and so are known to the API server's field management."""
+"""Our name in the API server's field management."""
 _TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
 _FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
 _WORD_SHOWN = 40
 _DOWN = ("Available", "False")
 _FIRST_LOOK_S = 5.0
-"""A controller has looked at what is new by then, and nothing that is worth keeping has come and gone."""
+"""By this time a controller has seen new objects, and no relevant state has come and gone."""
 
 
 def shaped(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -42,7 +42,7 @@ def shaped(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def truth(text: str) -> str:
-    """``"true"`` or ``"false"`` for what people write for it in YAML, Go and Helm; any other text, shortened."""
+    """Return ``"true"`` or ``"false"`` for the spellings of YAML, Go and Helm; any other text, shortened."""
     said = text.strip().lower()
     if said in _TRUE:
         return "true"
@@ -50,18 +50,18 @@ def truth(text: str) -> str:
 
 
 def word(text: str) -> str:
-    """As somebody wrote it, shortened."""
+    """Return it as written, shortened."""
     return text.strip()[:_WORD_SHOWN] or "empty"
 
 
 def has_ready_pods(body: Mapping[str, Any]) -> bool:
-    """Whether its controller says that a pod is ready."""
+    """Return whether its controller reports a ready pod."""
     status = body.get("status") or {}
     return any(bool(status.get(name)) for name in ("readyReplicas", "availableReplicas"))
 
 
 def is_untried(body: Mapping[str, Any]) -> bool:
-    """Whether its controller has not looked at it yet, or says that it has not been available since it was made."""
+    """Return whether its controller has not seen it yet, or reports that it was never available."""
     status = body.get("status") or {}
     if not status.get("observedGeneration"):
         return True
@@ -70,17 +70,17 @@ def is_untried(body: Mapping[str, Any]) -> bool:
 
 
 def _unavailable_since_s(conditions: Any) -> float:
-    """0 where nothing says so; of a custom kind they may be anything."""
+    """0 if nothing is reported; in a custom kind they may be anything."""
     found = (each for each in conditions if isinstance(each, Mapping)) if isinstance(conditions, list) else ()
     since = (each.get("lastTransitionTime") for each in found if (each.get("type"), each.get("status")) == _DOWN)
     return unix_s(str(next(since, "")))
 
 
 def is_kept(control: ScaleControl, value: Value, ours: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether somebody has written the same 0 through the ``scale`` subresource.
+    """Return whether the same 0 was written through the ``scale`` subresource.
 
-    Nothing else is to be seen of that: the entry that says that we wrote the replicas has lost its time, or is gone,
-    and the one about our annotation is still there.
+    This is its only trace: our entry for the replicas has lost its time, or is gone, and the one for our annotation
+    is still there.
     """
     if not isinstance(control, Replicas) or control.pods(value) > 0 or not ours:
         return False
@@ -88,14 +88,14 @@ def is_kept(control: ScaleControl, value: Value, ours: Iterable[Mapping[str, Any
 
 
 def last_writer(metadata: Mapping[str, Any], paths: Sequence[Sequence[str]]) -> Mapping[str, Any]:
-    """The entry of who else wrote one of the fields last; empty if nobody is known."""
+    """Return the entry of the other manager that wrote one of the fields last; empty if unknown."""
     entries = (entry for entry in metadata.get("managedFields") or () if entry.get("manager") != FIELD_MANAGER)
     owners = [entry for entry in entries if any(owns(entry, path) for path in paths)]
     return max(owners, key=lambda entry: (str(entry.get("time")), str(entry.get("manager"))), default={})
 
 
 def is_applied(metadata: Mapping[str, Any]) -> bool:
-    """Whether another tool applies the object server-side: fields of ours would be refused to it."""
+    """Return whether another tool applies the object server-side: the API server would refuse it our fields."""
     return any(
         entry.get("operation") == "Apply" and entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")
         for entry in metadata.get("managedFields") or ()
@@ -103,10 +103,10 @@ def is_applied(metadata: Mapping[str, Any]) -> bool:
 
 
 def writes_manifests(entry: Mapping[str, Any], control: ScaleControl) -> bool:
-    """Whether who wrote the lever's field writes it with all the rest, as Helm does, and not by itself.
+    """Return whether the writer of the field writes it as part of a whole manifest, as Helm does, and not alone.
 
-    Such a tool owns more of the spec than the lever, where it applies server-side; else what only the creator writes,
-    or what ``kubectl apply`` remembers.
+    Such a tool owns more of the spec than this field if it applies server-side; else it owns fields that only the
+    creator writes, or the annotation of ``kubectl apply``.
     """
     spec = ((entry.get("fieldsV1") or {}).get("f:spec") or {}).keys()
     if entry.get("operation") == "Apply":
@@ -121,7 +121,7 @@ _OF_CREATORS = (
     ("spec", "jobTemplate", *_POD),
     ("metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"),
 )
-"""Fields that nobody changes by hand: all but the last are written once."""
+"""Fields that are not changed by hand: all but the last are written once."""
 
 
 def owns(entry: Mapping[str, Any], path: Iterable[str]) -> bool:
@@ -134,7 +134,7 @@ def owns(entry: Mapping[str, Any], path: Iterable[str]) -> bool:
 
 
 def scales(body: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What a ScaledObject looks after, as an autoscaler names its target."""
+    """Return the target of a ScaledObject, as an autoscaler names it."""
     target = (body.get("spec") or {}).get("scaleTargetRef")
     if not isinstance(target, Mapping):
         return None
@@ -142,7 +142,7 @@ def scales(body: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def empties(body: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What a Rollout of Argo runs instead of, where it scales that to 0."""
+    """Return the workload that an Argo Rollout replaces and scales to 0."""
     found = (body.get("spec") or {}).get("workloadRef")
     if not isinstance(found, Mapping) or str(found.get("scaleDown") or "never") == "never":
         return None

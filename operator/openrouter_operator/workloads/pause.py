@@ -1,4 +1,4 @@
-"""What a paused workload remembers of its pause, and how that is written into its annotation; pure."""
+"""The pause in a workload's annotation, and its encoding; pure."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ __all__ = ["GROUP", "PAUSED", "Contest", "Pause"]
 
 GROUP = "openrouter-guard.io"
 PAUSED = f"{GROUP}/paused"
-"""What the workload was before, and who paused it; see :class:`Pause`."""
+"""The annotation with the original value and the owner; see :class:`Pause`."""
 CONTEST_S = (5.0, 300.0)
-"""The first and the longest wait before a pause that somebody undoes is put back."""
+"""The first and the longest wait before an undone pause is put back."""
 _SAME_S = 0.001
 """Times are written to the microsecond."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _NAME_MOST = 253
 _BY_MOST = 128
-"""As long as the API server lets the name of a field manager be."""
+"""Longest name of a field manager that the API server allows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """Somebody keeps undoing a pause: how often it was put back, when last (Unix seconds), and against whom."""
+    """A pause that is repeatedly undone.
+
+    How often it was put back, the last time (Unix seconds), and the other manager.
+    """
 
     times: int
     at_s: float
@@ -37,25 +40,25 @@ class Contest:
 
     @property
     def next_s(self) -> float:
-        """When it may be put back again: each time the wait is doubled, up to five minutes."""
+        """Return when it may be put back again: the wait doubles each time, up to five minutes."""
         return self.at_s + min(CONTEST_S[0] * 2.0 ** min(self.times - 1, 10), CONTEST_S[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """What a paused workload remembers.
+    """The pause of a workload, as stored on it.
 
     Attributes:
-        uid: The workload that was paused. Another one that carries the annotation is a copy of it.
+        uid: The paused workload. Another one with this annotation is a copy.
         owner_uid: The ``OpenRouterStatus`` that paused it.
         owner: Its name, in the namespace of the workload.
-        epoch: The breaker's, when it was paused.
-        original: What was written there before; None if nothing was.
-        set_to: What we wrote last; anything else is somebody's own change.
+        epoch: The breaker's epoch at the pause.
+        original: The value before the pause; None if there was none.
+        set_to: The value the operator wrote last; any other is a foreign change.
         at_s: When it was paused, Unix seconds of the Redis server's clock.
-        pods: How many ran, where ``original`` does not say it.
-        contest: Who undoes it against the will of the spec; None if nobody does.
-        is_orphaned: Whether its owner was deleted and left it as it is.
+        pods: Number of pods, if ``original`` does not say it.
+        contest: The contest, if another manager undoes it; else None.
+        is_orphaned: Whether its owner was deleted and left it paused.
     """
 
     owner_uid: str
@@ -70,15 +73,15 @@ class Pause:
     uid: str = ""
 
     def is_same(self, other: Pause) -> bool:
-        """Whether both tell of the same pause, whatever has been written about it since."""
+        """Return whether both are the same pause, apart from later changes."""
         return (self.uid, self.epoch) == (other.uid, other.epoch) and abs(self.at_s - other.at_s) < _SAME_S
 
     @classmethod
     def parse(cls, text: str, control: ScaleControl) -> Pause:
-        """The pause in an annotation.
+        """Return the pause in an annotation.
 
         Raises:
-            ValueError: If somebody has edited it so that it cannot be read.
+            ValueError: If it was edited and is unreadable.
         """
         try:
             found = json.loads(text)
@@ -131,7 +134,7 @@ def _contest(found: Any) -> Contest | None:
 
 
 def _name(found: Any) -> str:
-    """The name of a resource: the API server is asked for it, and people are shown it."""
+    """Return a valid name of a resource: it is used in requests, and shown to people."""
     if not isinstance(found, str) or len(found) > _NAME_MOST or not _NAME.fullmatch(found):
         raise ValueError("its owner has a name that no resource can have")
     return found

@@ -1,7 +1,7 @@
-"""A workload, and what it remembers about its own pause.
+"""A workload, and the pause stored on it.
 
-The original is kept on the workload itself, in one annotation, written by the same patch that pauses it: whatever
-dies between two steps, nothing else is needed to restore it.
+The original is kept on the workload itself, in one annotation, written by the same patch that pauses it: after a
+crash at any point, nothing else is needed to restore it.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ __all__ = [
 ]
 
 RELEASED = f"{GROUP}/released"
-"""The outage (the scope, and the time it began) during which the workload is not paused again."""
+"""The outage (the scope, and its start) in which the workload is not paused again."""
 OPT = f"{GROUP}/pause"
-"""The word of the workload's owner: ``"true"`` for targets by annotation, ``"false"`` keeps it running."""
+"""The owner's setting: ``"true"`` for targets by annotation, ``"false"`` keeps it running."""
 RESUME_TO = f"{GROUP}/resume-to"
-"""The word of its owner, too: how many pods run after the pause, or :data:`STAY`. It counts once."""
+"""Also the owner's setting: the number of pods after the pause, or :data:`STAY`. It counts once."""
 STAY = "stay"
 _DIGITS_MOST = 9
 _NOTE = ("metadata", "annotations", PAUSED)
@@ -65,39 +65,38 @@ class Workload:
     """A workload of any kind, as last seen.
 
     Attributes:
-        version: Its ``resourceVersion``: a change is refused once anybody has made another.
-        value: What is written where its kind keeps how much is to run.
-        pause: What it remembers; None if it is not paused.
-        copied: What another workload remembers, where this one is a copy of it, made by hand or by a backup tool.
-        has_litter: Whether its annotation tells of a pause that is over, as an undone rollout brings back.
-        damage: Why its annotation cannot be read; empty if it can.
-        released: The outage during which it is left alone; empty if none.
-        opt: What its owner says to being paused, ``"true"`` or ``"false"``; empty for nothing, and the text as it is
-            where that is no truth value.
-        resume_to: What its owner wants after the pause, as they wrote it, shortened; empty for nothing.
-        is_kept: Whether somebody has asked for 0 pods while we held it there, as ``kubectl scale`` does.
-        is_controlled: Whether another object owns it and would put its replicas back.
-        is_cron_run: Whether it is a Job that a CronJob has started.
+        version: Its ``resourceVersion``: a change is refused after any other change.
+        value: The value of its kind's scale control.
+        pause: Its pause; None if it is not paused.
+        copied: The pause of another workload, if this one is a copy of it, made by hand or by a backup tool.
+        has_litter: Whether its annotation has a pause that is over, as brought back by an undone rollout.
+        damage: The reason why its annotation is unreadable; empty if it is readable.
+        released: The outage in which it is left alone; empty if none.
+        opt: The owner's setting for pauses, ``"true"`` or ``"false"``; empty for none, and unchanged text if it is
+            not a truth value.
+        resume_to: The owner's setting for after the pause, as written, shortened; empty for none.
+        is_kept: Whether 0 pods were requested while it was held there, as by ``kubectl scale``.
+        is_controlled: Whether another object owns it and would reset its replicas.
+        is_cron_run: Whether it is a Job started by a CronJob.
         is_keda_run: Whether it is a Job that a ScaledJob of KEDA has started.
         is_ready: Whether a pod of it is ready.
-        is_untried: Whether its controller says that it has never been available.
-        scales: Kind and name of the workload behind it; None for what is none of KEDA's.
-        empties: Kind and name of the workload that a Rollout of Argo has taken over and scales to 0; None for others.
-        changed_by: The field manager that wrote the value last; empty if we did, or if it left no name.
-        is_restated: Whether that was a tool that writes whole manifests, and the number with all the rest.
-        is_altered: Whether something on the way, such as a mutating admission policy, made another value of what we
-            wrote last.
-        is_our_value: Whether the API server knows us as who wrote the value last.
-        is_foreign: Whether it knows others as who wrote the value or the annotation, and not us as who wrote the
-            value: somebody has set it since, or an undone rollout has brought back what we wrote in an earlier pause.
-        is_undone: Whether it is the latter, for sure: others wrote the annotation.
-        owned: Which of its managed fields' entries are ours, by number,
-        owners: and how many entries there are.
-        generation: Grows with each change of its spec; 0 where nobody counts.
-        is_applied: Whether another tool applies it server-side, and would be refused what we own.
-        is_stripped: Whether its annotation is not what we wrote, so that only we know what it was.
-        is_mendable: Whether it is time to write that annotation again.
-        is_unkept: Whether that was done a moment ago, and it is gone again, as where a policy takes it away.
+        is_untried: Whether its controller reports that it was never available.
+        scales: Kind and name of the workload behind it; None for kinds other than KEDA's.
+        empties: Kind and name of the workload that an Argo Rollout replaces and scales to 0; None for others.
+        changed_by: The field manager that wrote the value last; empty if it was this operator, or left no name.
+        is_restated: Whether that was a tool that writes whole manifests, including the number.
+        is_altered: Whether an intermediary, such as a mutating admission policy, changed the operator's last value.
+        is_our_value: Whether the API server lists this operator as the last writer of the value.
+        is_foreign: Whether it lists others as writers of the value or the annotation, and not this operator as writer
+            of the value: it was changed since, or an undone rollout has brought back an earlier pause.
+        is_undone: Whether it is surely the latter: others wrote the annotation.
+        owned: Indexes of our entries in its managed fields,
+        owners: and the number of entries.
+        generation: Grows with each change of its spec; 0 if not reported.
+        is_applied: Whether another tool applies it server-side, and would be refused our fields.
+        is_stripped: Whether its annotation is not the operator's own, so that only the journal has its original.
+        is_mendable: Whether that annotation is due to be written again.
+        is_unkept: Whether that was just done, and it is gone again, as if a policy removes it.
     """
 
     kind: Kind
@@ -140,7 +139,7 @@ class Workload:
 
     @classmethod
     def of(cls, kind: Kind, body: Mapping[str, Any]) -> Workload:
-        """The workload in an object of the API."""
+        """Return the workload in an object of the API."""
         body = shaped(body)
         metadata = body["metadata"]
         annotations = metadata.get("annotations") or {}
@@ -149,7 +148,7 @@ class Workload:
         is_cron_run = "CronJob" in runs_of
         # A CronJob starts its Jobs and leaves them alone from then on.
         is_controlled = bool(controllers) and not is_cron_run
-        # A Deployment hands its annotations down to its ReplicaSets, and so does a Rollout: theirs are not their own.
+        # A Deployment passes its annotations on to its ReplicaSets, and so does a Rollout: theirs are not their own.
         pause, damage = _pause(None if is_controlled else annotations.get(PAUSED), kind.control)
         is_copy = pause is not None and pause.uid not in ("", metadata["uid"])
         value = kind.control.read(body)
@@ -186,7 +185,7 @@ class Workload:
             empties=empties(body),
             changed_by=str(writer.get("manager", "")),
             is_restated=pause is not None and not is_ours and writes_manifests(writer, kind.control),
-            # Whoever changes a value becomes its owner, and we no longer are.
+            # The manager that changes a value becomes its owner, in place of this operator.
             is_altered=pause is not None and not is_copy and not is_as_set and is_ours,
             is_our_value=is_ours,
             is_foreign=is_foreign,
@@ -199,12 +198,12 @@ class Workload:
 
     @property
     def pods(self) -> int:
-        """How many pods it should have, not how many it has."""
+        """The number of pods it should have, not the number it has."""
         return self.kind.control.pods(self.value)
 
     @property
     def original_pods(self) -> int:
-        """How many it had before we paused it, or its owner wants back; as many as now if we have not."""
+        """The number before the pause, or the one its owner wants back; the present one if it is not paused."""
         if self.pause is None:
             return self.pods
         if self.asked_pods is not None:
@@ -213,21 +212,21 @@ class Workload:
 
     @property
     def set_pods(self) -> int:
-        """How many pods we set it to last; as many as now if we have not."""
+        """The number of pods of the last change; the present one if it is not paused."""
         return self.pods if self.pause is None else self.kind.control.pods(self.pause.set_to)
 
     @property
     def is_as_we_set_it(self) -> bool:
-        """Whether nobody has changed it since, though it may not be what we asked for."""
+        """Return whether it is unchanged since, though it may not be the requested value."""
         is_same = self.pause is not None and (self.value == self.pause.set_to or self.is_altered)
         return is_same and not self.is_kept and not self.is_foreign
 
     @property
     def owes_fields(self) -> bool:
-        """Whether fields of ours would be in somebody's way, though there is nothing that we need them for.
+        """Return whether our fields would block another tool without being needed.
 
-        Of what is paused we need them, to see that somebody scales it to 0. But who applies server-side names the
-        replicas in each upgrade, and would be refused the whole of it.
+        For a paused workload they are needed, to notice a manual scaling to 0. But a tool that applies server-side
+        names the replicas in each upgrade, and the API server would refuse all of it.
         """
         if not self.owned or self.is_going or self.damage or self.copied:
             return False
@@ -235,7 +234,7 @@ class Workload:
 
     @property
     def asked_pods(self) -> int | None:
-        """How many pods its owner wants after the pause; None where they have said nothing that can be read."""
+        """The number of pods its owner wants after the pause; None without a readable setting."""
         if self.resume_to.lower() == STAY:
             return self.pods
         is_number = self.resume_to.isascii() and self.resume_to.isdecimal() and len(self.resume_to) <= _DIGITS_MOST
@@ -244,12 +243,12 @@ class Workload:
 
     @property
     def has_unclear_return(self) -> bool:
-        """Whether its owner has said something about the time after the pause that nobody can read."""
+        """Whether the owner's setting for after the pause is unreadable."""
         return bool(self.resume_to) and self.asked_pods is None
 
     @property
     def has_unclear_opt(self) -> bool:
-        """Whether its owner has said something about being paused that nobody can read."""
+        """Whether the owner's setting for pauses is unreadable."""
         return self.opt not in ("", "true", "false")
 
     @property
@@ -266,11 +265,11 @@ class Change:
     """One change of one workload.
 
     Attributes:
-        is_written: Whether what runs is changed, and not only what is remembered.
-        value: What is to be written.
-        pause: What the workload is to remember; None makes it forget.
-        released: The outage during which it is to be left alone; empty for none.
-        rank: Those with a smaller one are made first.
+        is_written: Whether it changes what runs, and not only the annotation.
+        value: The value to write.
+        pause: The pause to store on the workload; None removes it.
+        released: The outage in which to leave it alone; empty for none.
+        rank: Changes with a smaller rank are made first.
         became: The workload as the API server has taken it; None for a change that is not made yet.
     """
 
@@ -289,7 +288,7 @@ class Change:
 
     @property
     def pods(self) -> int | None:
-        """How many pods are to run; None leaves them as they are."""
+        """The number of pods to run; None leaves them as they are."""
         if not self.is_written:
             return None
         restores = self.pause is None
@@ -300,7 +299,7 @@ class Change:
         return f"{self.workload}: {now}"
 
     def patch(self) -> dict[str, Any]:
-        """The merge patch, refused (409) if the workload is no longer as it was seen."""
+        """Return the merge patch, refused (409) if the workload has changed since it was read."""
         annotations = {
             PAUSED: self.pause.text() if self.pause else None,
             RELEASED: self.released or None,
@@ -314,12 +313,12 @@ class Change:
 
 
 def forgets(workload: Workload, *, released: str = "") -> Change:
-    """The change that leaves what runs to whoever set it, and forgets the pause."""
+    """Return the change that keeps the present value, and drops the pause."""
     return Change(workload, workload.value, pause=None, released=released, is_written=False)
 
 
 def restored(workload: Workload) -> Change | None:
-    """The change that undoes a pause whose owner is gone, or is none here; what somebody has set since stands."""
+    """Return the change that undoes a pause whose owner is gone, or is not here; later foreign changes stand."""
     pause = workload.pause or workload.copied
     if pause is None:
         return None
@@ -330,7 +329,7 @@ def restored(workload: Workload) -> Change | None:
 
 
 def returns(workload: Workload, *, released: str = "") -> Change:
-    """The change that ends a pause: it comes back as it was, or as its owner has asked for meanwhile."""
+    """Return the change that ends a pause: it comes back as it was, or as its owner has requested meanwhile."""
     if workload.resume_to.lower() == STAY:
         return forgets(workload, released=released)
     original = workload.pause.original if workload.pause else workload.value
@@ -339,7 +338,10 @@ def returns(workload: Workload, *, released: str = "") -> Change:
 
 
 def raised(workload: Workload) -> Change | None:
-    """What to remember first where more pods are to come back than there were: the admission policy asks for it."""
+    """Return the annotation to write first if more pods come back than there were.
+
+    The admission policy requires it.
+    """
     pause, asked = workload.pause, workload.asked_pods
     if pause is None or asked is None or asked <= workload.kind.control.pods(pause.original):
         return None
@@ -356,17 +358,17 @@ def _pause(text: str | None, control: ScaleControl) -> tuple[Pause | None, str]:
 
 
 def _is_written_by_others(pause: Pause, metadata: Mapping[str, Any], control: ScaleControl) -> bool:
-    """Whether others have written the value or the annotation, where we have not written the value."""
+    """Return whether others have written the value or the annotation, and this operator has not written the value."""
     writer, noter = last_writer(metadata, control.paths), last_writer(metadata, (_NOTE,))
     if is_applied(metadata):
-        # We own nothing there in a pause either. Who applies may state what is in the cluster, as Argo CD does.
+        # We own nothing there in a pause either. A tool that applies may write the cluster's value, as Argo CD does.
         noter, writer = {}, {} if writer.get("operation") == "Apply" else writer
     if not (writer or noter):
         return False
     if pause.uid:
         return bool(pause.uid == metadata["uid"])
-    # Earlier operators wrote no UID, and under another name: value and annotation at once, as a backup tool does it
-    # where what is older than the pause is a copy.
+    # Earlier operators wrote no UID, and used another name: value and annotation at once, like a backup tool, which
+    # makes an object older than the pause a copy.
     at_once = any(owns(e, _NOTE) and any(owns(e, path) for path in control.paths) for e in metadata["managedFields"])
     return not at_once and _made_s(metadata) <= pause.at_s
 

@@ -4,10 +4,10 @@ server, app, openapi  the process, the ASGI app, its document
 routes, page          the HTTP interface and the status page
 status_fast_path      the status request, answered from memory
 scope                 one scope: its service, events, reports, permits and webhook
-http                  connections and their bounds, tokens, problems, conditional requests
+http                  connections and their limits, tokens, problems, conditional requests
 telemetry             metrics for Prometheus
-status                how fresh the status is, health checks, the gate
-stats                 counters, and the figures that follow from them
+status                freshness of the status, health checks, the gate
+stats                 counters, and statistics from them
 schemas               the bodies of requests and answers
 """
 

@@ -1,4 +1,4 @@
-"""Puts the health service together."""
+"""Assembles the health service."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["create_app"]
 
 STATUS_PATH = f"{PREFIX}/status"
 _QUICK = OPEN_PATHS | {STATUS_PATH, f"{PREFIX}/gate", f"{PREFIX}/events", f"{PREFIX}/reports", f"{PREFIX}/override"}
-"""They take no time to make, or read a body first, for which the client may take its time."""
+"""These requests are cheap to answer, or first read a body, for which the client may take its time."""
 _DESCRIPTION = """\
 The state of OpenRouter as seen by a whole fleet, answered from memory.
 
@@ -63,10 +63,10 @@ class _App(FastAPI):
 
 
 def create_app(settings: Settings, *, transport: Transport | None = None) -> FastAPI:
-    """The health service as an ASGI app, for one run of its lifespan.
+    """Create the health service as an ASGI app, for one run of its lifespan.
 
     Args:
-        settings: Everything that it needs to know.
+        settings: All settings of the service.
         transport: Takes the calls to OpenRouter instead of the network, for tests.
 
     Raises:
@@ -87,7 +87,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         version=package_version(),
         description=_DESCRIPTION,
         openapi_tags=_TAGS,
-        # Generated clients name their functions so: `status`, and not `status_api_v1_openrouter_status_get`.
+        # Generated clients then name their functions `status`, and not `status_api_v1_openrouter_status_get`.
         generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
@@ -104,7 +104,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         app.add_middleware(ReadersOnly, access=access, scope=settings.scope)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **_CORS)
-    # The last one is the outermost: what the others answer gets its headers too.
+    # The last middleware is the outermost, so the answers of the others get its headers too.
     app.add_middleware(ResponseMiddleware, telemetry=scopes.telemetry)
     problems.install(app, [route for router in ROUTERS for route in router.routes])
     return app

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond what the routes do."""
+"""Adds to the OpenAPI document the parts that do not follow from the routes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SCHEMES = {
 
 
 def completed(document: dict[str, Any], *, needs_token: bool) -> dict[str, Any]:
-    """The document with what a client must send; done twice, it is the same."""
+    """Return the document with the tokens that a client must send; applying it twice changes nothing."""
     document["components"]["schemas"] |= _problems()
     for model, examples in _examples():
         document["components"]["schemas"][model]["examples"] = examples
@@ -41,14 +41,14 @@ def completed(document: dict[str, Any], *, needs_token: bool) -> dict[str, Any]:
 
 
 def _problems() -> dict[str, Any]:
-    """The models of the errors, which no route answers with by itself."""
+    """The models of the errors, which are not the response model of any route."""
     _, found = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
     schemas: dict[str, Any] = found["$defs"]
     return schemas
 
 
 def _examples() -> Iterator[tuple[str, list[Any]]]:
-    """As they were written: FastAPI drops what is null from them, and with it required fields."""
+    """The examples as written: FastAPI drops null values from them, and so required fields."""
     for module in (schemas, activity, writes):
         for name in module.__all__:
             extra = getattr(getattr(module, name), "model_config", {}).get("json_schema_extra", {})

@@ -29,12 +29,14 @@ STOP_S = 5
 """How long answers may take after the signal to stop."""
 BACKLOG = 2048
 DEAF_MS = 30_000
-"""A client that takes nothing of what was sent for so long is cut off by the system."""
+"""The system disconnects a client that reads nothing for this long."""
 SENT_BYTES, TAKEN_BYTES = 128 * 1024, 16 * 1024
-"""What the system keeps of one connection on the way out, and on the way in. What came is read at once, of a thousand
-clients before one is answered: it is memory of ours that they fill."""
+"""The system's buffers of one connection, for sending and for receiving.
+
+Received bytes are read at once, of a thousand clients before one is answered, so they fill this process' memory.
+"""
 OTHER_FILES = 128
-"""What is open besides the clients' connections."""
+"""Open files besides the clients' connections."""
 _TICKS = 10
 _TICKS_TO_RENEW = 100
 """A certificate that is renewed is served within ten seconds."""
@@ -43,7 +45,7 @@ _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
 
 
 class Server(uvicorn.Server):
-    """Says that it stops before it waits for the requests: the lifespan would say so after that."""
+    """Signals the shutdown before it waits for the requests; the lifespan would signal it only afterwards."""
 
     def __init__(
         self, config: uvicorn.Config, on_stop: Callable[[], None], tls: RenewedContext | None = None
@@ -54,7 +56,7 @@ class Server(uvicorn.Server):
         self._tls = tls
 
     async def on_tick(self, counter: int) -> bool:
-        if counter % _TICKS == 0:  # it comes ten times a second
+        if counter % _TICKS == 0:  # it runs ten times a second
             self.limits.look(asyncio.get_running_loop().time())
         if self._tls and counter % _TICKS_TO_RENEW == 0:
             self._tls.look()
@@ -75,12 +77,12 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings, host: str, port: int) -> int:
-    """Serve on ``host:port``; returns an exit status after SIGINT or SIGTERM.
+    """Serve on ``host:port``; return an exit status after SIGINT or SIGTERM.
 
     Raises:
         ConfigurationError: If a setting, the certificate, the host or the port cannot be used.
     """
-    # A second series for each counter, which nobody charts.
+    # Skip the second series for each counter, which has no use here.
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     tls = RenewedContext(settings.certificate) if settings.certificate else None
     app = create_app(settings)
@@ -97,7 +99,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
 
 
 def _about(settings: Settings, redis: str) -> str:
-    """What somebody wants to see first when it does not do what was meant; holds no secret."""
+    """The first line of the log, for troubleshooting; holds no secret."""
     scopes = ", ".join(
         f"scope {each.scope} with{'' if each.api_key else 'out'} an API key" for each in settings.for_each_scope()
     )
@@ -107,17 +109,17 @@ def _about(settings: Settings, redis: str) -> str:
 
 
 def configured(app: ASGIApp, tls: RenewedContext | None = None) -> uvicorn.Config:
-    """How *app* is served."""
+    """Return the server's configuration for *app*."""
     return uvicorn.Config(
         app,
         http=Connection,
         lifespan="on",
         ws="none",
-        # Logging is set up by whoever starts us; a line per request is what /metrics is for.
+        # The caller sets up logging; /metrics replaces a line per request.
         log_config=None,
         access_log=False,
         server_header=False,
-        # Nothing here depends on who asks, or how a proxy was asked.
+        # Nothing here depends on the client, or on how it addressed a proxy.
         proxy_headers=False,
         timeout_graceful_shutdown=STOP_S,
         ssl_context_factory=(lambda _config, _default: tls.context) if tls else None,
@@ -132,7 +134,7 @@ def listening(host: str, port: int) -> socket.socket:
     for buffer, size in ((socket.SO_RCVBUF, TAKEN_BYTES), (socket.SO_SNDBUF, SENT_BYTES)):
         listener.setsockopt(socket.SOL_SOCKET, buffer, size)
     if _USER_TIMEOUT is not None:
-        # Its connections inherit it: one whose client takes nothing would stay half-closed for ever.
+        # Its connections inherit it: a connection whose client reads nothing would stay half-closed for ever.
         listener.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, DEAF_MS)
     try:
         listener.bind((host, port))
@@ -144,7 +146,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def _files_max() -> int:
-    """How many files this process may have open, after it has asked for more where it has few."""
+    """Return the number of files this process may have open, after raising a low limit."""
     wanted = CONNECTIONS_MAX + RESERVE + OTHER_FILES
     try:
         import resource

@@ -1,7 +1,7 @@
-"""The plain status request, answered with the bytes of a moment ago: what most callers ask, many times a second.
+"""Answers the plain status request from prepared bytes: it is the most frequent request by far.
 
-The route makes the answer, with everything that its layers add; this one, in front of them all, sends it again for a
-moment, as long as nothing new is known. So an answer costs little more than the server's own work.
+The route creates the answer, with everything that its layers add. This layer, outside all others, repeats it for a
+moment, as long as the state is unchanged. So an answer costs little more than the server's own work.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from .scope.service import Service
 __all__ = ["REPEAT_S", "StatusFastPath"]
 
 REPEAT_S = 0.1
-"""How long an answer is sent again: by so much its age may be behind."""
+"""How long an answer is repeated; its age may be behind by this much."""
 _PLAIN = ("http", "GET", b"")
 _BODY = "http.response.body"
-# What may change the answer. Whoever sends one of these is answered by the route itself.
+# Headers that may change the answer: the route itself answers such requests.
 _DECIDING = frozenset({b"authorization", b"cookie", b"if-modified-since", b"if-none-match", b"origin", b"range"})
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """An answer, and until when (monotonic seconds) and at which version of the state it holds."""
+    """An answer, the end of its validity (monotonic seconds) and its version of the state."""
 
     answer: StatusAnswer
     start: Message
@@ -36,7 +36,7 @@ class _Kept:
 
 
 class StatusFastPath:
-    """ASGI layer around *app* for ``GET`` of *path* without a query; everything else goes through."""
+    """ASGI layer around *app* for ``GET`` of *path* without a query; all other requests pass through."""
 
     def __init__(self, app: ASGIApp, service: Service, path: str) -> None:
         self._app = app
@@ -52,7 +52,7 @@ class StatusFastPath:
         if kept is None or kept.version != self._service.version or kept.until_s < time.monotonic():
             await self._make(scope, receive, send)
             return
-        # A copy, for the server adds to the headers of some messages.
+        # A copy, because the server adds to the headers of some messages.
         await send({**kept.start, "headers": list(kept.start["headers"])})
         await send(kept.body)
         self._service.count(kept.answer)
@@ -66,7 +66,7 @@ class StatusFastPath:
         return _DECIDING.isdisjoint(name for name, _ in scope["headers"])
 
     async def _make(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the route answer, and keep what it said if the next one would say the same."""
+        """Let the route answer, and keep the answer if the next one would be the same."""
         version = self._service.version if self._service.only_reads else None
         messages: list[Message] = []
 
@@ -82,7 +82,7 @@ class StatusFastPath:
 
 
 def _is_whole(messages: list[Message]) -> bool:
-    """Whether it is a good answer in one piece."""
+    """Return whether it is a complete and successful answer."""
     if len(messages) != 2 or messages[0].get("status") != 200:
         return False
     return messages[1]["type"] == _BODY and not messages[1].get("more_body", False)

@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs: a probe must not pay for the service."""
+"""The command line. Each command imports only its own parts: a probe must not pay for the service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ EXIT_ERROR = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status. What the user can fix is one line on stderr, not a traceback."""
+    """Run one command; return its exit status.
+
+    An error that the user can fix is one line on stderr, not a traceback.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _probe_arguments(words[1:]) if words[:1] == ["probe"] else _parser().parse_args(words)
     try:
@@ -106,12 +109,13 @@ _PROBE = (
 
 
 def _probe_arguments(words: Sequence[str]) -> argparse.Namespace:
-    # The other commands' options cost a tenth of what a probe may; and what ends at once need not collect garbage.
+    # The other commands' options would take a tenth of a probe's time limit; and a short process need not collect
+    # garbage.
     gc.disable()
     parser = argparse.ArgumentParser(
         prog="openrouter-guard probe",
         description=_PROBE,
-        # Of a given width, it need not load what finds out that of the terminal.
+        # With a given width, it need not load the module that detects the terminal's.
         formatter_class=partial(argparse.HelpFormatter, width=100),
     )
     _add_probe_options(parser)
@@ -159,7 +163,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     configure(os.environ)
     settings = Settings.from_env(os.environ)
-    # The framework takes a second to load: a wrong setting is said before.
+    # The framework takes a second to load: report a wrong setting before.
     from openrouter_guard.api.server import serve
 
     return serve(settings, arguments.host, arguments.port)

@@ -17,16 +17,19 @@ __all__ = ["configure"]
 _LEVEL = "OPENROUTER_GUARD_LOG_LEVEL"
 _FORMAT = "OPENROUTER_GUARD_LOG_FORMAT"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-"""What each record has: everything else is a fact that ``extra`` gave. uvicorn adds the last one, for terminals."""
+"""The attributes of each record: all others are facts given by ``extra``.
+
+uvicorn adds the last one, for terminals.
+"""
 _OF_KOPF = frozenset({"k8s_ref", "k8s_skip", "settings"})
-"""What kopf hands to its own handlers with ``extra``."""
+"""Attributes that kopf passes to its own handlers with ``extra``."""
 
 
 def configure(environ: Mapping[str, str]) -> None:
-    """Set up logging for a process of ours.
+    """Set up logging for one of our processes.
 
     Raises:
-        ConfigurationError: If the level is none of logging's, or the form is neither text nor json.
+        ConfigurationError: If the level is unknown to logging, or the format is neither text nor json.
     """
     level = environ.get(_LEVEL, "INFO").upper()
     if level not in logging.getLevelNamesMapping():
@@ -37,7 +40,7 @@ def configure(environ: Mapping[str, str]) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_FORMATTERS[form]())
     logging.basicConfig(level=level, handlers=[handler])
-    # One line per request to the upstream is noise, and holds its address.
+    # One line per request to the upstream is noise, and contains its address.
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
@@ -57,7 +60,7 @@ def _facts(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
 
 
 def _quoted(value: object) -> str:
-    """As it is if it is one word, else as JSON writes it: nobody reads two facts where there is one."""
+    """Return one word unchanged, other text as JSON, so that one fact does not look like two."""
     text = str(value)
     is_word = text.isprintable() and not any(mark in text for mark in ' "=\\')
     return text if text and is_word else json.dumps(text, ensure_ascii=False)
@@ -65,7 +68,7 @@ def _quoted(value: object) -> str:
 
 def _json_formatter() -> logging.Formatter:
     """One JSON object a line: ``time`` (UTC, RFC 3339), ``level``, ``logger``, ``message``, and the facts."""
-    # Only here: the worker library, whose command line this is too, comes without it.
+    # Imported here: the worker library, whose command line this is too, comes without it.
     from pythonjsonlogger.json import JsonFormatter
 
     class UtcJsonFormatter(JsonFormatter):

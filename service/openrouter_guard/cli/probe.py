@@ -22,14 +22,14 @@ GO, WAIT, UNKNOWN = 0, 1, 2
 
 
 def run(environ: Mapping[str, str], *, timeout_s: float, passes_unknown: bool) -> int:
-    """Print one line and return 0 (calls may go), 1 (they may not) or 2 (nobody knows)."""
+    """Print one line and return 0 (calls may go), 1 (they may not) or 2 (unknown)."""
     try:
         settings = Settings.from_env(environ)
         record, now_s = read(settings.redis_url, settings.scope, timeout_s)
         if record is None and settings.scope != DEFAULT_SCOPE:
             _require_known(settings, now_s, timeout_s)
         with unreadable_errors(str(checked(settings.redis_url, settings.scope))):
-            # A fleet that makes no calls, or has made none yet, is not one that is down.
+            # A fleet without calls, now or so far, is not down.
             current = evaluate(record or SharedState(), now_s=now_s, policy=settings.policy, by="probe")
             waiting = _waiting(current, now_s)
     except OpenRouterGuardError as error:
@@ -40,7 +40,7 @@ def run(environ: Mapping[str, str], *, timeout_s: float, passes_unknown: bool) -
 
 
 def _require_known(settings: Settings, now_s: float, timeout_s: float) -> None:
-    """Tell a fleet that is quiet from one that there is not."""
+    """Distinguish a quiet fleet from one that does not exist."""
     if not is_known(settings.redis_url, settings.scope, now_s, timeout_s):
         where = checked(settings.redis_url, settings.scope)
         raise ConfigurationError(
@@ -50,7 +50,7 @@ def _require_known(settings: Settings, now_s: float, timeout_s: float) -> None:
 
 
 def _line(text: str) -> str:
-    """One line, whatever somebody stored as the reason, and on whatever terminal."""
+    """Return one line, whatever the stored reason and the terminal."""
     return "".join(each if each.isascii() and each.isprintable() else "?" for each in text)
 
 

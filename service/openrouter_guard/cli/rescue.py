@@ -1,4 +1,4 @@
-"""``openrouter-guard rescue``: what is restored, line by line."""
+"""``openrouter-guard rescue``: prints the restored workloads line by line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DONE, LEFT = 0, 1
 
 
 def run(namespaces: Sequence[str] | None, *, dry_run: bool, only: Only) -> int:
-    """Rescue in these namespaces, or everywhere; returns 0 if nothing is left paused, else 1.
+    """Rescue in these namespaces, or everywhere; return 0 if nothing is left paused, else 1.
 
     Raises:
         ConfigurationError: If there is no cluster.

@@ -1,4 +1,4 @@
-"""Runs a few processes as one: their output with their names, and all of them end together."""
+"""Runs several processes as one: prefixes their output with their names, and ends all of them together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STOP_S = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A command of ours (``python -m`` with these words) and what its environment has beside our own."""
+    """One of our commands (``python -m`` with these arguments), and additions to its environment."""
 
     name: str
     words: Sequence[str]
@@ -31,7 +31,7 @@ async def supervise(children: Sequence[Child]) -> int:
     """Run until a signal (0) or until one of them ends by itself (its exit status, at least 1)."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    # A closed terminal (SIGHUP) reaches us alone: without us, the children would run for ever.
+    # A closed terminal (SIGHUP) reaches only this process: without it, the children would run for ever.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     running = [(child, await _start(child)) for child in children]
@@ -52,13 +52,13 @@ async def supervise(children: Sequence[Child]) -> int:
 
 async def _start(child: Child) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        # Killed, we could stop nobody: then the kernel does.
+        # If this process is killed, it cannot stop the children: then the kernel does.
         *tied([sys.executable, "-m", *child.words]),
         env=os.environ | dict(child.environ),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        # Ctrl-C in a terminal reaches the whole group: the children are ours to stop, in order.
+        # Ctrl-C in a terminal reaches the whole group: this process stops the children in order.
         start_new_session=True,
     )
 

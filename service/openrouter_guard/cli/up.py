@@ -1,7 +1,7 @@
-"""``openrouter-guard up``: everything at once, to try it out.
+"""``openrouter-guard up``: runs everything at once, to try it out.
 
-What is not there is embedded or simulated: a Valkey where ``REDIS_URL`` is not set, OpenRouter and a few workers
-where ``OPENROUTER_API_KEY`` is not set. The operator runs if ``KUBECONFIG`` leads to a cluster.
+Missing parts are embedded or simulated: a Valkey if ``REDIS_URL`` is not set, OpenRouter and a few workers if
+``OPENROUTER_API_KEY`` is not set. The operator runs if ``KUBECONFIG`` points to a cluster.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .supervisor import Child, supervise
 __all__ = ["run"]
 
 SIMULATED_RESET_S = "10"
-"""An outage that one causes to look at it should not take the two minutes of a real one, nor the next one longer."""
+"""An outage caused for a look at it should not take the two minutes of a real one, nor the next one longer."""
 _RESET, _MAX_RESET = "OPENROUTER_GUARD_RESET_TIMEOUT_SECONDS", "OPENROUTER_GUARD_MAX_RESET_TIMEOUT_SECONDS"
 CLUSTER_S = 2.0
 _FLEET = "openrouter_guard.testing.fleet"
@@ -33,7 +33,7 @@ SIMULATED_KEY = "sk-or-simulated"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will run, and where."""
+    """The processes to run, and their addresses."""
 
     service_url: str
     redis: str
@@ -44,7 +44,7 @@ class Plan:
 
 
 def run(environ: Mapping[str, str], *, host: str, port: int) -> int:
-    """Run everything until Ctrl-C; returns an exit status.
+    """Run everything until Ctrl-C; return an exit status.
 
     Raises:
         ConfigurationError: If a setting cannot be used.
@@ -75,7 +75,7 @@ def _plan(environ: Mapping[str, str], redis_url: str, *, host: str, port: int, e
     children.append(Child("service", serve, shared))
     cluster = _reachable_cluster(environ)
     if cluster:
-        # Nobody asks its probes here: any free port will do.
+        # Its probes are not used here: any free port will do.
         shared.setdefault("OPENROUTER_GUARD_OPERATOR_PORT", environ.get("OPENROUTER_GUARD_OPERATOR_PORT", "0"))
         children.append(Child("operator", ("openrouter_guard", "operate"), shared))
     return Plan(
@@ -117,7 +117,7 @@ def _banner(plan: Plan, wanted_port: int) -> str:
 
 
 def _free_port(host: str, wanted: int) -> int:
-    """The wanted port, or another one where it is taken."""
+    """Return the wanted port, or another one if it is taken."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -130,7 +130,7 @@ def _free_port(host: str, wanted: int) -> int:
 
 
 def _reachable_cluster(environ: Mapping[str, str]) -> str:
-    """The server behind ``KUBECONFIG``, or nothing where there is none or it does not answer."""
+    """Return the server in ``KUBECONFIG``, or nothing if there is none or it does not answer."""
     try:
         import yaml
 

@@ -1,8 +1,7 @@
-"""Runs a command that does not outlive whoever started it, not even a ``kill -9``.
+"""Runs a command that ends with its parent, even after a ``kill -9``.
 
-``python -m openrouter_guard.devtools.die_with_parent PARENT COMMAND…`` asks the kernel for it and becomes the command,
-so there is no process in between. Linux only, as the whole product.
-"""
+``python -m openrouter_guard.devtools.die_with_parent PARENT COMMAND…`` asks the kernel for it and becomes the
+command, so there is no process in between. Linux only, like the product."""
 
 from __future__ import annotations
 
@@ -15,11 +14,14 @@ from collections.abc import Sequence
 __all__ = ["tied"]
 
 _PR_SET_PDEATHSIG = 1
-"""Of ``linux/prctl.h``."""
+"""From ``linux/prctl.h``."""
 
 
 def tied(command: Sequence[str]) -> list[str]:
-    """The command that runs *command* so; it ends with the thread that starts it, so let that be one that stays."""
+    """Return the command line that runs *command* in this way.
+
+    It ends with the thread that starts it, so start it from a lasting thread.
+    """
     return [sys.executable, "-m", __name__, str(os.getpid()), *command]
 
 

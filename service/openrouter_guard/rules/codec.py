@@ -1,7 +1,7 @@
 """The shared record as a Redis hash: all values are strings, times ISO 8601 with offset.
 
-The first fields are the ones that earlier systems read and write; they stay what they were. An older writer leaves
-``breaker`` and ``epoch`` alone and changes ``circuit_breaker_open``: where the two disagree, the record says so.
+The first fields are those that earlier systems read and write, unchanged. An older writer leaves ``breaker`` and
+``epoch`` alone and changes ``circuit_breaker_open``: the record shows if the two disagree.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ FIELDS = (
     "run_shares", "run_evidence", "run_want", "question", "answers", "acquitted",
     "trial_took", "ramp_from", "held_until", "good_report",
 )  # fmt: skip
-"""All that is read. What only the counting script needs is left out: ``reporters`` can be long, ``calls_counted``
-and ``calls_since`` are the minute that is being measured."""
+"""All fields that are read.
+
+Those that only the counting script needs are left out: ``reporters`` can be long, ``calls_counted`` and
+``calls_since`` belong to the minute being measured.
+"""
 
 GUARDS = (
     "breaker",
@@ -54,12 +57,12 @@ GUARDS = (
     "question",
     "held_until",
 )
-"""A commit is made only if these are as they were read. A count that happens meanwhile is no conflict."""
+"""A commit requires that these are unchanged since the read. A count in between is no conflict."""
 EPOCH_AHEAD_S = 86_400.0
 SLOT_MOST_S = 3600.0
 LEASE_MOST_S = 3600.0
 OPEN_MOST_S = 27 * 3600.0
-"""A day and its jitter; by the settings of the rules, the breaker itself is stricter."""
+"""A day and its jitter; the breaker's own settings are stricter."""
 WORKERS_MOST = 10_000
 COUNT_MOST = 10**9
 VERSION_MOST = 10**15
@@ -72,16 +75,16 @@ RUN_MOST = 500
 SHARES_MOST = 4096
 DETAILS_MOST = 16_384
 END_OF_TIME_S = 253_402_214_400.0
-"""The last day of the year 9999: later times cannot be written."""
+"""The last day of the year 9999: later times cannot be encoded."""
 _SHARE = re.compile(r"([A-Za-z0-9]+):([0-9]+)")
 
 T = TypeVar("T")
 
 
 def parse(fields: Mapping[str, str], now_s: float) -> SharedState:
-    """The record in a hash, as it is at *now_s* by Redis' clock.
+    """Decode the record in a hash, at *now_s* by Redis' clock.
 
-    A field that cannot be read, or is out of its bounds, is taken as absent: one mistake must not hide the others.
+    An invalid field, or one out of bounds, counts as absent, so that it does not hide the others.
     """
     breaker, override = _breaker(fields, now_s), _override(fields.get("override"), now_s)
     return SharedState(
@@ -111,7 +114,7 @@ def parse(fields: Mapping[str, str], now_s: float) -> SharedState:
 
 
 def encode(record: SharedState) -> dict[str, str]:
-    """All fields of the hash that the record decides; an empty string means: no such field."""
+    """Encode the fields of the hash; an empty string means: no such field."""
     upstream = record.upstream
     return {
         "state": upstream.state.value,
@@ -149,7 +152,7 @@ def encode(record: SharedState) -> dict[str, str]:
 
 
 def iso(at_s: float) -> str:
-    """Unix seconds as ISO 8601 with offset; 0 means never, written as an empty string, as is what is no time."""
+    """Return Unix seconds as ISO 8601 with offset; 0 means never, an empty string, and so does an invalid time."""
     try:
         return datetime.fromtimestamp(at_s, UTC).isoformat() if at_s else ""
     except (ValueError, OverflowError, OSError):
@@ -157,16 +160,16 @@ def iso(at_s: float) -> str:
 
 
 def unix_s(text: str | None) -> float:
-    """The reverse of :func:`iso`, for times without a bound; what cannot be read is 0."""
+    """The reverse of :func:`iso`, for times without a bound; an invalid one is 0."""
     return moment_s(text, END_OF_TIME_S, 0.0, first_s=0.0)
 
 
 def _breaker(fields: Mapping[str, str], now_s: float) -> Breaker:
-    # Older writers write the other count anew.
+    # Older writers overwrite the other count.
     own = fields.get("failures") if fields.get("breaker") in (BreakerState.OPEN, BreakerState.HALF_OPEN) else None
     failures = whole(own or fields.get("consecutive_failures"), COUNT_MOST)
     trips, reason = whole(fields.get("trips"), COUNT_MOST), text_of(fields.get("reason"), WORD_MOST)
-    # One that is yet to come says that the clock was set back: the breaker itself sees to that.
+    # A future one means that the clock was set back, which the breaker itself handles.
     opened_at_s = moment_s(fields.get("opened_at"), END_OF_TIME_S, 0.0)
     match fields.get("breaker"):
         case BreakerState.OPEN:
@@ -189,7 +192,7 @@ def _closed(fields: Mapping[str, str], failures: int, trips: int, now_s: float) 
         window=windows.parse(fields.get("window")),
         failures=failures,
         run=frozenset(text_of(fields.get("run"), RUN_MOST).split()),
-        # An older writer's success resets the failures and knows of nothing else.
+        # An older writer's success resets the failures and knows nothing else.
         refusals=min(whole(fields.get("credit_refusals"), COUNT_MOST), failures),
         call_s=number(fields.get("trial_took"), 0.0, TOOK_MOST_S) or 0.0,
         ramp_from_s=moment_s(fields.get("ramp_from"), now_s),
@@ -207,14 +210,14 @@ def _closed(fields: Mapping[str, str], failures: int, trips: int, now_s: float) 
 
 
 def _shares(text: str | None, failures: int) -> dict[str, int]:
-    """How many of the failures came from whom; nothing where they are not as many: an older writer counted anew."""
+    """Return the number of failures per reporter; nothing if the sum differs: an older writer has reset the count."""
     found = {name: whole(share, COUNT_MOST) for name, share in _SHARE.findall(text_of(text, SHARES_MOST))}
     shares = dict(islice(found.items(), SHARES_KEPT))
     return shares if sum(shares.values()) <= failures else {}
 
 
 def _breaker_fields(breaker: Breaker) -> dict[str, str]:
-    """All breaker fields, so that those of the state before are emptied."""
+    """All breaker fields, so that those of the former state are cleared."""
     common = {
         "consecutive_failures": str(breaker.failures),
         "trips": str(breaker.trips),
@@ -261,7 +264,7 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
 
 
 def _is_open(breaker: Breaker, override: Override | None) -> bool:
-    """What existing readers are told: whether calls are to be skipped."""
+    """The flag for existing readers: whether to skip calls."""
     return not isinstance(breaker, Closed) if override is None else override.is_open
 
 
@@ -278,7 +281,7 @@ def _limit(text: str | None, now_s: float) -> Limit:
 
 def _override(text: str | None, now_s: float) -> Override | None:
     row = object_of(text)
-    # What has ended is kept as it is: whoever sees it first says so in the history.
+    # An ended override is kept: the first process to see it records its end.
     until_s = moment_s(row.get("until"), now_s, OVERRIDE_MOST_S + CLOCK_S)
     try:
         kind = OverrideKind(text_of(row.get("kind"), WORD_MOST))
@@ -296,7 +299,7 @@ def _override_text(override: Override | None) -> str:
 
 
 def _legacy_open(fields: Mapping[str, str], breaker: Breaker, override: Override | None) -> bool | None:
-    """What an older writer says that contradicts the breaker."""
+    """Return an older writer's claim that contradicts the breaker."""
     flag, is_open = fields.get("circuit_breaker_open"), _is_open(breaker, override)
     says_open = (flag or "").lower() == "true"
     if override is None and not isinstance(breaker, Closed) and fields.get("state") == OpenRouterState.ACTIVE:
@@ -317,7 +320,7 @@ def _upstream(fields: Mapping[str, str], now_s: float) -> Upstream:
     named_s, shown_s = reset_s("limited_until"), reset_s("rate_limit_reset")
     return Upstream(
         state=_state(fields.get("state"), OpenRouterState.ERROR),
-        # Older writers repeat what the upstream said, and that may be the key.
+        # Older writers repeat the upstream's message, which may be the key.
         message=redact(text_of(fields.get("message"))),
         balance=amount("balance"),
         usage_today=amount("usage_today"),
@@ -341,12 +344,12 @@ def _state(text: str | None, unknown: T) -> OpenRouterState | T:
 
 
 def _epoch(raw: object, now_s: float) -> int:
-    """Milliseconds of Redis' clock, counted on from there: none that is far ahead is one."""
+    """Milliseconds of Redis' clock, incremented from there; a value far ahead is invalid."""
     return whole(raw, int((now_s + EPOCH_AHEAD_S) * 1000))
 
 
 def _timed_until_s(text: str | None, now_s: float) -> float:
-    """Of what cannot be read, nothing is put down a second time."""
+    """Nothing unreadable is recorded twice."""
     return moment_s(text, now_s) or (now_s if text else 0.0)
 
 
@@ -370,7 +373,7 @@ def _transition(row: Mapping[str, Any], now_s: float) -> Transition | None:
 
 
 def _words(raw: object) -> str:
-    """Hidden before it is cut: half a key is a key too."""
+    """Redacted before it is cut: half a key is a key too."""
     return redact(text_of(raw))[:WHO_MOST]
 
 
@@ -386,7 +389,7 @@ def _row(change: Transition) -> dict[str, str | int]:
 
 
 def _permits(text: str | None, now_s: float) -> dict[str, float]:
-    """The leases by owner; the JSON of older versions and of ours is the same."""
+    """Return the leases by owner; older versions use the same JSON."""
     found = {
         text_of(owner, WHO_MOST): number(until_s, 0.0, now_s + LEASE_MOST_S)
         for owner, until_s in object_of(text).items()

@@ -1,4 +1,4 @@
-"""The words for errors that come inside an answer that had begun well, and the statuses that they stand for.
+"""Error words inside an otherwise successful answer, and the statuses that they stand for.
 
 Source: ``APIErrorType`` and the errors of the Responses API in OpenRouter's Python SDK; ``…_error`` are Anthropic's,
 ``resource_exhausted`` and the like Google's, ``badrequesterror`` is vLLM's.
@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["NUMBERS", "known_status", "status_of"]
 
 NUMBERS = ("code", "status", "status_code", "statusCode")
-"""Where an error has its status: the API in the first of them, gateways in the others."""
+"""Fields with an error's status: the API uses the first one, gateways the others."""
 
 _UNKNOWN = 500
 _LENGTH = 64
@@ -96,12 +96,15 @@ _OF_THE_REQUEST = frozenset(
 
 
 def status_of(error: Mapping[str, Any]) -> int:
-    """The HTTP status that an error inside a 200 stands for; one that cannot be told is the upstream's own, 500."""
+    """Return the HTTP status that an error inside a 200 stands for.
+
+    An unknown one counts as the upstream's own, 500.
+    """
     return known_status(error) or _UNKNOWN
 
 
 def known_status(error: Mapping[str, Any]) -> int | None:
-    """The HTTP status that an error names, by number or by a word of ours; None if it names none."""
+    """Return the HTTP status that an error names, by number or by a known word; None if it names none."""
     codes = [error.get(name) for name in NUMBERS]
     number = next((each for each in codes if isinstance(each, int | float) and 400 <= each < 600), None)
     if number is not None:

@@ -1,6 +1,6 @@
-"""What was counted, and what follows from it.
+"""Evaluates the counted results and commits their consequences.
 
-Every function takes the record as it was read and returns the one that should follow, as in :mod:`.transitions`.
+Every function takes the record as it was read and returns its successor, as in :mod:`.transitions`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ __all__ = [
 
 WORD_MOST = 64
 CHECK_HOLDS_S = 60.0
-"""For so long nobody may check again (the slot), so what the last health check found is taken to hold."""
+"""No process may check again for this long (the slot), so the last check counts as current."""
 LEGACY = "legacy worker"
-"""Who changed the state, where an older writer did it without leaving a name."""
+"""Author of a change by an older writer, which leaves no name."""
 
 
 def evaluate(record: SharedState, *, now_s: float, policy: Policy, by: str) -> SharedState:
-    """Draw the consequences of what was counted, and of what older writers claim.
+    """Evaluate the counts, and the claims of older writers.
 
-    Whoever reads the record may commit this: a worker that counted the decisive failure and died is no loss.
+    Any process that reads the record may commit this: a worker that counted the decisive failure and died is no loss.
     """
     if record.override is not None:
         return _under_override(record, record.override, now_s)
@@ -74,12 +74,12 @@ def evaluate(record: SharedState, *, now_s: float, policy: Policy, by: str) -> S
 def _under_override(record: SharedState, override: Override, now_s: float) -> SharedState:
     if override.until_s <= now_s:
         return released(record, by=override.who, now_s=now_s)
-    # An older writer knows of no override: what it made of the flag is written back.
+    # An older writer knows no override: its change of the flag is written back.
     return record if record.legacy_open is None else replace(record, legacy_open=None)
 
 
 def _after_limit(record: SharedState, breaker: Closed, now_s: float, policy: Policy) -> SharedState:
-    """The first call that succeeds after a rate limit begins the ramp; later than it may last, there is none."""
+    """The first success after a rate limit begins the ramp; if it comes later than a ramp may last, there is none."""
     held_s = breaker.held_until_s
     if now_s > held_s + 2 * policy.ramp_s:
         return replace(record, breaker=replace(breaker, held_until_s=0.0))
@@ -95,9 +95,9 @@ def _last_error(record: SharedState, now_s: float) -> str:
 
 
 def found_lately(record: SharedState, state: OpenRouterState, now_s: float) -> bool:
-    """Whether the last health check found that, and still speaks for it.
+    """Return whether the last health check found this, and is still valid.
 
-    A key that worked before the first call was refused may have been revoked since.
+    A key that worked before the first refused call may have been revoked since.
     """
     checked_s = record.upstream.checked_s
     is_outdated = state is OpenRouterState.ACTIVE and checked_s < record.doubted_s
@@ -107,14 +107,14 @@ def found_lately(record: SharedState, state: OpenRouterState, now_s: float) -> b
 def counted(
     record: SharedState, signal: Signal, reporter: str, *, began_s: float = 0.0, ended_s: float = 0.0
 ) -> SharedState:
-    """The record after one result, counted as the store's script counts it, for when the store is away.
+    """Return the record after one result, counted as the store's script does, for when the store is away.
 
     Args:
-        record: Before it.
-        signal: What it said.
-        reporter: Whose it was.
-        began_s: When the call began; 0 if nobody knows.
-        ended_s: When it ended, likewise.
+        record: The record before it.
+        signal: Its signal.
+        reporter: Its reporter.
+        began_s: When the call began; 0 if unknown.
+        ended_s: When it ended; 0 if unknown.
     """
     breaker = record.breaker
     if not isinstance(breaker, Closed) or signal.effect in (Effect.NEUTRAL, Effect.MODEL):
@@ -130,7 +130,7 @@ def counted(
 
 
 def knowing(record: SharedState, told: tuple[int, float, float, float] | None) -> SharedState:
-    """The record with what a batch has *told* of the failures just counted, as ``store.Batch`` has it."""
+    """Return the record with a batch's *told* evidence of the failures just counted, as in ``store.Batch``."""
     breaker = record.breaker
     if told is None or not isinstance(breaker, Closed) or not breaker.failures:
         return record
@@ -138,7 +138,7 @@ def knowing(record: SharedState, told: tuple[int, float, float, float] | None) -
 
 
 def answered(record: SharedState, calls: int, now_s: float) -> SharedState:
-    """The record once so many calls have answered the question that is out, where there are none but these to ask."""
+    """Return the record after this many answers to the open question, if no other process can answer."""
     breaker = record.breaker
     if not isinstance(breaker, Closed) or breaker.question is None:
         return record
@@ -147,7 +147,7 @@ def answered(record: SharedState, calls: int, now_s: float) -> SharedState:
 
 
 def asked_from_afar(record: SharedState, round_trip_s: float) -> SharedState:
-    """The record with a question, just put, that waits for answers from so far away; ``round_trip_s`` is to Redis."""
+    """Return the record with its new question adjusted to the distance of Redis; ``round_trip_s`` is to Redis."""
     breaker = record.breaker
     if not isinstance(breaker, Closed) or breaker.question is None:
         return record
@@ -155,7 +155,7 @@ def asked_from_afar(record: SharedState, round_trip_s: float) -> SharedState:
 
 
 def _after_older_writer(record: SharedState, now_s: float, policy: Policy) -> SharedState:
-    """A call that succeeded closes a half-open breaker, a check counts as one of ours, all else is put right."""
+    """A success closes a half-open breaker, a check counts as one of ours, all other overwrites are corrected."""
     if record.legacy_news is older_writers.News.CALL and record.phase(now_s) is BreakerState.HALF_OPEN:
         return now_closed(record, LEGACY, now_s)
     after = older_writers.insisted(record)
@@ -178,7 +178,7 @@ def _excess(record: SharedState, now_s: float, policy: Policy) -> tuple[str, str
 
 
 def _unwell(record: SharedState, message: str) -> SharedState:
-    """The last call may have been a good one: what is shown is why the breaker opened all the same."""
+    """The last call may have succeeded: the shown state is still the reason why the breaker opened."""
     state = OpenRouterState.SERVICE_UNAVAILABLE
     return replace(record, upstream=replace(record.upstream, state=state, message=message))
 
@@ -193,7 +193,7 @@ def _is_tripped(breaker: Closed, record: SharedState, policy: Policy) -> bool:
 
 
 def _judged(record: SharedState, breaker: Closed, now_s: float, policy: Policy, by: str) -> SharedState:
-    """What follows from enough failures: the fleet is asked, where there is anything to ask of, and that decides."""
+    """Return the outcome of enough failures: the fleet is asked, if there is anything to ask, and that decides."""
     question = breaker.question
     failures = runs.counting(breaker, record.live_reporters, record.calls_per_minute, policy)
     if breaker.on_probation or not breaker.evidence.began_s:
@@ -222,9 +222,9 @@ def _is_unreachable(record: SharedState) -> bool:
 
 
 def _may_be_local(breaker: Closed, record: SharedState, now_s: float, policy: Policy) -> bool:
-    """Whether the only worker that reports does not get through: then a health check says whose network it is.
+    """Return whether the only reporting worker has network errors: then a health check shows whose network it is.
 
-    It is asked for once a minute at the most. Where it does not get through either, it is the second reporter.
+    It is requested at most once a minute. If it has network errors too, it is the second reporter.
     """
     is_open_question = _are_enough(breaker, record, policy) and _is_unreachable(record)
     lately_s = max(record.check_wanted_s, record.upstream.checked_s)
@@ -232,7 +232,7 @@ def _may_be_local(breaker: Closed, record: SharedState, now_s: float, policy: Po
 
 
 def _reported(record: SharedState) -> str:
-    """The error type in ``error_details``, or the state where nothing that can be read is there."""
+    """Return the error type in ``error_details``, or the state if that is unreadable."""
     told = row_of(record.upstream.error_details).get("error_type")
     state = record.upstream.state
     return text_of(told, WORD_MOST) or (OpenRouterState.ERROR if state is OpenRouterState.ACTIVE else state).value

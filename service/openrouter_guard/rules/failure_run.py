@@ -1,4 +1,4 @@
-"""A run of failures of a closed breaker: how many of them count, and from when on they are enough.
+"""A run of failures of a closed breaker: how many of them count, and when they are enough.
 
 The script that counts in Redis does the same; see ``store/count.lua``.
 """
@@ -14,14 +14,16 @@ from .question import NOTHING
 __all__ = ["CHECKER_PREFIX", "SHARES_KEPT", "after_success", "are_enough", "counting", "longer", "without"]
 
 CHECKER_PREFIX = "c"
-"""The reporters' names that start so are health services, whose own checks count too."""
+"""Prefix of health services' reporter names; their own checks count too."""
 SHARES_KEPT = 32
-"""Of so many reporters it is known how many failures of a run came from each. Where more failed in a row, it is no
-single one that fails."""
+"""Number of reporters whose failures in a run are recorded.
+
+If more failed in a row, it is not a single one that fails.
+"""
 
 
 def longer(breaker: Closed, reporter: str, *, refuses_credit: bool, began_s: float, ended_s: float) -> Closed:
-    """The breaker after one more failure; ``began_s`` is 0 if nobody knows."""
+    """Return the breaker after one more failure; ``began_s`` is 0 if unknown."""
     breaker = breaker if breaker.failures else without(breaker)
     shares = breaker.shares
     if reporter in shares or len(shares) < SHARES_KEPT:
@@ -37,7 +39,7 @@ def longer(breaker: Closed, reporter: str, *, refuses_credit: bool, began_s: flo
 
 
 def without(breaker: Closed) -> Closed:
-    """The breaker after a success."""
+    """Return the breaker after a success."""
     return replace(
         breaker,
         failures=0,
@@ -51,20 +53,20 @@ def without(breaker: Closed) -> Closed:
 
 
 def after_success(breaker: Closed, *, began_s: float, ended_s: float) -> Closed:
-    """The breaker after a call that ended well; while the fleet is asked, it speaks in the answers.
+    """Return the breaker after a success; while the fleet is asked, the answers include it.
 
-    A call of which nobody knows when it began is in no answer: it ends the run in any case.
+    A call with an unknown start is in no answer: it ends the run in any case.
     """
     is_held = breaker.question is not None and breaker.question.holds(ended_s)
     return breaker if is_held and began_s else without(breaker)
 
 
 def counting(breaker: Closed, live_reporters: int, calls_per_minute: float, policy: Policy) -> int:
-    """How many of the failures count, where no reporter counts for more than its share of the threshold.
+    """Return how many of the failures count, if no reporter counts for more than its share of the threshold.
 
-    Of whom the others came, nobody knows: older writers do not say.
+    The source of the others is unknown: older writers do not record it.
     """
-    # A health check that fails too agrees with the workers, and takes nothing of what they count for.
+    # A failed health check agrees with the workers, and takes nothing from their count.
     workers = live_reporters - sum(name.startswith(CHECKER_PREFIX) for name in breaker.run)
     reporters = max(min(policy.reporters_wanted, workers), 1)
     most = -(-breakers.threshold(calls_per_minute, policy) // reporters)
@@ -73,6 +75,6 @@ def counting(breaker: Closed, live_reporters: int, calls_per_minute: float, poli
 
 
 def are_enough(breaker: Closed, live_reporters: int, calls_per_minute: float, policy: Policy) -> bool:
-    """Whether the failures that count reach the threshold."""
+    """Return whether the failures that count reach the threshold."""
     wanted = breakers.threshold(calls_per_minute, policy)
     return counting(breaker, live_reporters, calls_per_minute, policy) >= wanted

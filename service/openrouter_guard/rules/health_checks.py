@@ -1,4 +1,7 @@
-"""Health checks and the record: when one may be made, when one is wanted, and what it changes."""
+"""The effect of health checks on the record.
+
+When one is allowed, when one is wanted, and how it changes the state.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +36,10 @@ _OF_THE_ACCOUNT = frozenset({OpenRouterState.API_KEY_INVALID, OpenRouterState.CR
 
 
 def doubted(record: SharedState, signal: Signal, *, now_s: float, policy: Policy, by: str) -> SharedState:
-    """The record after a call said that the key or the credit is gone.
+    """Return the record after a call reported that the key or the credit is gone.
 
-    One call may be wrong about that: valid keys were refused in incidents. What a recent health check found confirms
-    it; else one is wanted at once.
+    One call may be wrong, because valid keys were refused in past incidents. A recent health check confirms it;
+    otherwise a check is wanted at once.
     """
     if not signal.doubts_account or signal.error_type is None or not isinstance(record.breaker, Closed):
         return record
@@ -51,7 +54,7 @@ def doubted(record: SharedState, signal: Signal, *, now_s: float, policy: Policy
 
 
 def wants_check(record: SharedState, *, now_s: float, policy: Policy) -> bool:
-    """Whether a call asked for a health check that has not been made and would not come too late."""
+    """Return whether a call asked for a health check that was not made yet and would not come too late."""
     is_open_question = record.check_wanted_s > record.upstream.checked_s
     return is_open_question and _is_in_doubt(record, now_s, policy)
 
@@ -70,11 +73,11 @@ def after_check(
     began_s: float = math.inf,
     reporter: str = "",
 ) -> SharedState:
-    """The record after a health check that began at ``began_s``, if that is known; *reporter* is who counts.
+    """Return the record after a health check that began at ``began_s``, if known; *reporter* counts it.
 
-    A good check tells that the key works, not that calls do: it does not overrule what workers saw in a breaker
-    that is not closed. It may end an open breaker's wait, so that a call tries; only where no worker is there to try,
-    good checks in a row close it, on probation. A bad one changes nothing there: no recovery comes later by it.
+    A good check says that the key works, not that calls do: it does not overrule the workers' failures in a breaker
+    that is not closed. It may end an open breaker's wait, so that a call tries. Only if no worker is there to try,
+    good checks in a row close it, on probation. A bad check changes nothing there, so it never delays the recovery.
     """
     seen, is_good = record.upstream, found.state is OpenRouterState.ACTIVE
     known = replace(
@@ -116,7 +119,7 @@ def after_check(
 
 
 def _with_amounts(found: Upstream, seen: Upstream) -> Upstream:
-    """What was last known of the account, with its age: a check that failed says nothing new of it."""
+    """Return the last known account data, with its age: a failed check says nothing new about it."""
     return replace(
         found,
         balance=seen.balance,
@@ -127,16 +130,16 @@ def _with_amounts(found: Upstream, seen: Upstream) -> Upstream:
 
 
 def _limited(record: SharedState, found: Upstream, reporter: str, now_s: float) -> SharedState:
-    """The check met a rate limit, as a worker may have said before."""
+    """Return the record after the check met a rate limit, as a worker may have before."""
     if found.rate_limit_reset_s <= now_s:
         return limits.confirmed(record, now_s)
     return limits.claimed(record, found.rate_limit_reset_s - now_s, by=reporter, now_s=now_s)
 
 
 def after_update(record: SharedState, told: Upstream, *, now_s: float, policy: Policy, by: str) -> SharedState:
-    """The record after an application that keeps the state itself told what it found.
+    """Return the record after a check by an application that maintains the state itself.
 
-    It is a health check, but not the service's: no balance becomes younger by it, and nobody's doubt is answered.
+    It is a health check, but not the service's: it makes no balance younger, and settles no doubt.
     """
     seen = record.upstream
     found = replace(
@@ -153,9 +156,9 @@ def after_update(record: SharedState, told: Upstream, *, now_s: float, policy: P
 
 
 def _as_workers_saw_it(found: Upstream, seen: Upstream, *, is_outdated: bool) -> Upstream:
-    """What they saw of the service stands; what they saw of the key does not, for the check knows better.
+    """The workers' findings about the service stand; for the key, the check knows better.
 
-    Unless it was asked before they saw it.
+    Unless the check began before they saw it.
     """
     if seen.state is OpenRouterState.API_KEY_INVALID and not is_outdated:
         return replace(found, state=OpenRouterState.SERVICE_UNAVAILABLE, message=KEY_WORKS, error_details="")
@@ -163,7 +166,7 @@ def _as_workers_saw_it(found: Upstream, seen: Upstream, *, is_outdated: bool) ->
 
 
 def _tells_of_recovery(breaker: Breaker, found: Upstream) -> bool:
-    """A key that works says nothing of an account that was empty, unless it also says what is left."""
+    """A working key says nothing about an account that was empty, unless the check also returns the balance."""
     was_empty = getattr(breaker, "reason", "") == OpenRouterState.CREDITS_EXHAUSTED
     return not was_empty or (found.balance is not None and found.balance > 0)
 
@@ -176,7 +179,7 @@ def _workers_disagree(record: SharedState) -> bool:
 
 
 def is_checks_only(breaker: Closed) -> bool:
-    """Whether no worker has a part in the failures counted: then a good check may end them.
+    """Return whether no worker contributed to the counted failures: then a good check may end them.
 
     Older workers leave no name in the run.
     """
@@ -184,11 +187,11 @@ def is_checks_only(breaker: Closed) -> bool:
 
 
 def _ends_wait(record: SharedState, breaker: Open, found: Upstream, began_s: float) -> bool:
-    """Whether a good check, which began at ``began_s``, says that calls may be tried now.
+    """Return whether a good check, which began at ``began_s``, allows a trial call now.
 
-    Where the key is asked for an upstream whose calls fail, it mostly works all the while: that says nothing. It does
-    where it failed too, and no longer does. Of the key and the account nothing knows more than a check. Who keeps the
-    state by other means says nothing of what it asked before.
+    If only calls fail, a check of the key mostly works all the while and says nothing. It does say something if it
+    failed before and now works. About the key and the account, nothing knows more than a check. A check from before a
+    change by other means says nothing.
     """
     if not math.isfinite(began_s) or not _tells_of_recovery(breaker, found):
         return False
@@ -199,7 +202,7 @@ def _ends_wait(record: SharedState, breaker: Open, found: Upstream, began_s: flo
 
 
 def is_recheck_due(record: SharedState, *, now_s: float, policy: Policy, slot_s: float = SLOT_S) -> bool:
-    """Whether to check an open breaker: as often as the fleet's slot allows, or as the policy does."""
+    """Return whether to check an open breaker: as often as the fleet's slot allows, or as the policy does."""
     breaker = record.breaker
     if not isinstance(breaker, Open) or record.override is not None or record.upstream.limited_until_s > now_s:
         return False
@@ -208,10 +211,10 @@ def is_recheck_due(record: SharedState, *, now_s: float, policy: Policy, slot_s:
 
 
 def with_check_slot(record: SharedState | None, *, now_s: float, slot_s: float, policy: Policy) -> SharedState | None:
-    """The record once the next health check is ours, None if somebody has it already.
+    """Return the record with the check slot taken, None if another process has it.
 
-    No check is made while calls are known to wait for a rate limit, for it would tell nothing that may change that:
-    but for those that watch a long one. Nor while a person keeps them waiting.
+    No check is made while calls wait for a known rate limit, because it would change nothing, except those that watch
+    a long one. Nor while an override keeps them waiting.
     """
     known = record or fresh(now_s)
     taken = replace(known, check_slot_s=now_s + slot_s)

@@ -1,9 +1,8 @@
-"""Long rate limits: one answer to one of many workers must not stop the fleet for hours, and no limit goes unwatched.
+"""Long rate limits: one answer to one of many workers must not stop the fleet for hours, and every limit is tested.
 
-A proxy that is broken, or a unit that somebody got wrong, says "wait a day" as easily as the platform does. So a wait
-of more than five minutes is a claim. Alone it holds the fleet for five minutes; it stands for its whole length once a
-second reporter makes it too. And while a long limit stands, one call of the whole fleet may try every few minutes
-whether it still does.
+A broken proxy, or a wrong unit, says "wait a day" as easily as the platform does. So a wait of more than five minutes
+is a claim. Alone it holds the fleet for five minutes; it stands for its whole length once a second reporter makes it
+too. While a long limit stands, one call of the whole fleet may test it every few minutes.
 """
 
 from __future__ import annotations
@@ -31,23 +30,23 @@ __all__ = [
 ]
 
 LONG_S = 300.0
-"""A wait that is longer is a claim, which holds this long by itself."""
+"""A longer wait is a claim; alone, it holds for this long."""
 LOOK_S = 300.0
-"""So often one call may try, and one health check is made, while a long limit stands."""
+"""How often one call may test a long limit, and one health check is made."""
 AGAIN_S = 10.0
-"""When another call may try, where the one that did told nothing."""
+"""When another call may test, if the last one said nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What stands behind a long rate limit.
+    """The evidence for a long rate limit.
 
     Attributes:
-        by: The reporter that claimed a long wait, and nobody else has confirmed all of it; empty if there is none.
-        at_s: When it did.
-        until_s: Until when calls must wait, as it claims.
-        look_s: From when on one call may try whether the limit still stands; 0 where none is long.
-        looker: Whose call tries.
+        by: The reporter of a long wait that is not fully confirmed; empty if there is none.
+        at_s: When it reported.
+        until_s: End of the wait that it claims.
+        look_s: When one call may test the limit; 0 without a long limit.
+        looker: Owner of the testing call.
     """
 
     by: str = ""
@@ -58,9 +57,9 @@ class Limit:
 
 
 def claimed(record: SharedState, wait_s: float, *, by: str, now_s: float) -> SharedState:
-    """The record after the reporter *by* was told to wait; the later of all times wins.
+    """Return the record after the reporter *by* was told to wait; the later of all times wins.
 
-    Who claimed a long wait, and others' calls succeeded after that had held the fleet, does not hold it again alone.
+    A reporter whose claim was followed by others' successes cannot hold the fleet again alone.
     """
     until_s = now_s + wait_s
     if wait_s <= LONG_S:
@@ -74,7 +73,7 @@ def claimed(record: SharedState, wait_s: float, *, by: str, now_s: float) -> Sha
 
 
 def confirmed(record: SharedState, now_s: float) -> SharedState:
-    """The record after a health check met a rate limit of which it said no end: what a worker claimed stands."""
+    """Return the record after a health check met a rate limit without an end: a worker's claim stands."""
     limit = record.limit
     if not limit.by or limit.until_s <= now_s or _is_disproved(record):
         return record
@@ -82,7 +81,7 @@ def confirmed(record: SharedState, now_s: float) -> SharedState:
 
 
 def watched(record: SharedState, now_s: float) -> SharedState:
-    """The record with a time to look again, where its limit is a long one."""
+    """Return the record with the time of the next test, if its limit is long."""
     limit, is_long = record.limit, record.upstream.limited_until_s > now_s + LONG_S
     if not is_long or limit.look_s:
         return record
@@ -90,20 +89,20 @@ def watched(record: SharedState, now_s: float) -> SharedState:
 
 
 def is_look_due(record: SharedState, now_s: float) -> bool:
-    """Whether one call of the whole fleet may go, under a permit, although a limit says to wait."""
+    """Return whether one call of the whole fleet may go, under a permit, to test a limit."""
     is_long = 0 < record.limit.look_s <= now_s < record.upstream.limited_until_s
     return is_long and record.override is None
 
 
 def looked(record: SharedState, owner: str, now_s: float) -> SharedState:
-    """The record once the call of *owner* is the one that looks."""
+    """Return the record with *owner*'s call as the testing one."""
     return replace(record, limit=replace(record.limit, look_s=now_s + LOOK_S, looker=owner))
 
 
 def after_look(record: SharedState, owner: str, *, is_success: bool, is_void: bool, now_s: float) -> SharedState:
-    """The record after the call of *owner* looked.
+    """Return the record after *owner*'s test.
 
-    One that succeeds ends the limit; after one that told nothing, another may soon try.
+    A success ends the limit; after a call that said nothing, another may soon test.
     """
     if not owner or record.limit.looker != owner:
         return record
@@ -120,7 +119,7 @@ def after_look(record: SharedState, owner: str, *, is_success: bool, is_void: bo
 
 
 def wants_check(record: SharedState, now_s: float) -> bool:
-    """Whether a health check may say more of the limit that stands: of a new claim, and then every few minutes."""
+    """Return whether a health check may tell more about the limit: about a new claim, and then every few minutes."""
     upstream, limit = record.upstream, record.limit
     if upstream.limited_until_s <= now_s:
         return False
@@ -131,11 +130,11 @@ def wants_check(record: SharedState, now_s: float) -> bool:
 def _held(record: SharedState, until_s: float, now_s: float) -> SharedState:
     upstream, limit = record.upstream, record.limit
     if upstream.limited_until_s <= now_s and limit.look_s:
-        limit = replace(limit, look_s=0.0, looker="")  # of a limit that is over
+        limit = replace(limit, look_s=0.0, looker="")  # of an expired limit
     held = replace(upstream, rate_limit_reset_s=max(upstream.rate_limit_reset_s, until_s))
     return replace(record, upstream=held, limit=limit)
 
 
 def _is_disproved(record: SharedState) -> bool:
-    """Whether a call succeeded that began, as calls go, once the claim had held the fleet."""
+    """Return whether a call succeeded that probably began after the claim had held the fleet."""
     return record.limit.by != "" and record.upstream.last_success_s > record.limit.at_s + LONG_S

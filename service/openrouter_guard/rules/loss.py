@@ -1,8 +1,8 @@
-"""What to commit where Redis has lost what somebody knows: by a flush, an expiry, a failover, or somebody's mistake.
+"""Restores a state that Redis has lost: by a flush, an expiry, a failover, or a mistake.
 
-A missing state means lost, not closed. Each state that begins in an empty Redis has a number of its own, ``begun``:
-who knows another one joins to it what has not ended yet. To join a second time changes nothing, so all who know
-something may do so, in any order.
+A missing state means lost, not closed. Each state that begins in an empty Redis has a number of its own, ``begun``: a
+process that knows another number merges the parts that have not ended yet. Merging twice changes nothing, so all
+processes may do so, in any order.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .transitions import OVERRIDE_ENDED
 __all__ = ["recovered"]
 
 REJOIN_S = 3.0
-"""After a loss nobody is given a permit for so long: who holds one of before tells of it meanwhile."""
+"""After a loss no permit is given for this long: holders of earlier permits report them meanwhile."""
 LOST = "lost/"
-"""Holds such a permit until then."""
+"""Placeholder owner of such a permit until then."""
 
 
 def recovered(known: SharedState, seen: SharedState | None, now_s: float, policy: Policy) -> SharedState | None:
-    """What to commit when Redis lost what we know.
+    """Return the record to commit when Redis lost a known state.
 
     Returns:
-        None where the shared record has all that has not ended yet.
+        None if the shared record has all parts that have not ended yet.
     """
     if seen is not None and _came_of(seen, known):
         return None
@@ -40,11 +40,11 @@ def recovered(known: SharedState, seen: SharedState | None, now_s: float, policy
         return _again(known, now_s, policy) if _lasts(known, now_s, policy) else None
     joined = _joined(known, seen, now_s, policy)
     is_behind = seen.epoch < known.epoch
-    # What is written has microseconds, what is known may have more: as long as it reads the same, it is the same.
+    # Stored times have microseconds, known times may have more: they are the same if they read the same.
     if not is_behind and (joined == seen or encode(joined) == encode(seen)):
         return None
     if seen.begun not in (0, known.begun) and not seen.timed_until_s:
-        # What is joined to it first brings the time of before, too.
+        # The first merge also adds the time before the loss.
         joined = time_in_state.owing(joined, known, seen.begun / 1000, now_s)
     if is_behind or joined.breaker != seen.breaker or joined.override != seen.override:
         return replace(joined, epoch=next_epoch(max(known.epoch, seen.epoch), now_s))
@@ -52,27 +52,27 @@ def recovered(known: SharedState, seen: SharedState | None, now_s: float, policy
 
 
 def _came_of(seen: SharedState, known: SharedState) -> bool:
-    """Whether *seen* is *known* after a change. Equal is not: a field may have been damaged since."""
+    """Return whether *seen* is *known* after a change. Equal does not count: a field may have been damaged since."""
     if seen.begun != known.begun:
         return False
-    # Older writers give a state that begins anew no number; but what has been through transitions has some itself.
+    # Older writers give a new state no number; a state with transitions has one itself.
     goes_on = bool(seen.begun or seen.transitions or not known.transitions)
     return goes_on and (seen.epoch, seen.version) > (known.epoch, known.version)
 
 
 def _lasts(known: SharedState, now_s: float, policy: Policy) -> bool:
-    """Whether anything of it has not ended by itself."""
+    """Return whether any part of it has not ended by itself."""
     is_limited = known.upstream.rate_limit_reset_s > now_s
     return not _is_over(known.breaker, now_s, policy) or known.standing(now_s) is not None or is_limited
 
 
 def _is_over(breaker: Breaker, now_s: float, policy: Policy) -> bool:
-    """A breaker that has closed a short time ago has a ramp, and opens for longer if it opens again."""
+    """A recently closed breaker has a ramp, and opens for longer if it opens again."""
     return isinstance(breaker, Closed) and not (breaker.since_s and now_s - breaker.since_s < policy.stable_s)
 
 
 def _again(known: SharedState, now_s: float, policy: Policy) -> SharedState:
-    """All of it, as it is to begin in an empty Redis."""
+    """Return all of it, as the beginning of an empty Redis."""
     breaker = breakers.with_clock(known.breaker, now_s=now_s, policy=policy)
     match breaker:
         case Open():
@@ -84,7 +84,7 @@ def _again(known: SharedState, now_s: float, policy: Policy) -> SharedState:
 
 
 def _with_unknown(breaker: HalfOpen, now_s: float, policy: Policy) -> HalfOpen:
-    """The breaker whose free permits are held for those who have yet to tell of theirs."""
+    """Return the breaker with its free permits held for workers that have yet to report theirs."""
     rejoin_s = _rejoin_s(now_s)
     live = {owner: max(end_s, rejoin_s) for owner, end_s in _live(breaker.permits, now_s).items()}
     unknown = {f"{LOST}{number}": rejoin_s for number in range(len(live), policy.permits)}
@@ -124,7 +124,7 @@ def _joined(known: SharedState, seen: SharedState, now_s: float, policy: Policy)
 
 
 def _knows_later(known: SharedState, seen: SharedState) -> bool:
-    """Whether the breaker that we know is of a later transition than the one that is there."""
+    """Return whether the known breaker is of a later transition than the stored one."""
     if seen.begun == known.begun and (seen.epoch < known.epoch or (seen.begun and seen.epoch > known.epoch)):
         return seen.epoch < known.epoch
     if _last(known) != _last(seen):
@@ -137,7 +137,7 @@ def _last(record: SharedState) -> int:
 
 
 def _breaker(base: Breaker, known: SharedState, seen: SharedState, now_s: float, policy: Policy) -> Breaker:
-    """Of two of the same kind, what lasts longer, and the permits of both."""
+    """Return the longer-lasting of two of the same kind, with the permits of both."""
     ours = breakers.with_clock(known.breaker, now_s=now_s, policy=policy)
     match base, ours, seen.breaker:
         case Open(), Open(), Open() if _last(known) == _last(seen):
@@ -145,12 +145,12 @@ def _breaker(base: Breaker, known: SharedState, seen: SharedState, now_s: float,
         case HalfOpen(), HalfOpen(), HalfOpen():
             return replace(base, permits=_permits(ours.permits, seen.breaker.permits, now_s, policy))
         case HalfOpen(), HalfOpen(), _:
-            # Others may have had permits since; what they found instead came of what was known before that.
+            # Other workers may have had permits since; their results come from the earlier state.
             return _with_unknown(ours, now_s, policy)
         case Closed(), Closed(), Closed() if ours.since_s > seen.breaker.since_s and not _is_over(
             ours, now_s, policy
         ):
-            # What was counted meanwhile stays counted.
+            # Counts of the meantime stay.
             return replace(
                 seen.breaker,
                 since_s=ours.since_s,
@@ -167,7 +167,7 @@ def _breaker(base: Breaker, known: SharedState, seen: SharedState, now_s: float,
 def _permits(
     ours: Mapping[str, float], theirs: Mapping[str, float], now_s: float, policy: Policy
 ) -> dict[str, float]:
-    """Those of both. Who tells of one takes the place of one that nobody knew of."""
+    """Merge the permits of both. A reported permit replaces a placeholder."""
     missing = {owner: end_s for owner, end_s in _live(ours, now_s).items() if end_s > theirs.get(owner, 0.0)}
     if not missing:
         return dict(theirs)
@@ -190,7 +190,7 @@ def _override(known: SharedState, seen: SharedState, now_s: float) -> Override |
     is_replaced = theirs is not None and any(change.reason == theirs.kind for change in later)
     if is_ended or is_replaced:
         return seen.override
-    # Which came first nobody knows: all who know two of them come to the same one.
+    # Their order is unknown, so all processes choose the same one.
     return ours if theirs is None else max(ours, theirs, key=_order)
 
 

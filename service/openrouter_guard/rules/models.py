@@ -1,7 +1,7 @@
-"""Single models that fail while others work, and the ``:free`` models, which share a cap.
+"""State of single models that fail while others work, and of the ``:free`` models, which share a cap.
 
-The store counts, as it does for the fleet; whether a model is cooling down follows from the count and the time. All
-times are Unix seconds of the Redis server's clock.
+The store counts, as for the fleet; whether a model cools down follows from the count and the time. All times are Unix
+seconds of the Redis server's clock.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ __all__ = [
 ]
 
 FREE = ":free"
-"""The name under which all models whose name ends so are kept together."""
+"""The common name of all models whose names end in it."""
 SEEN_S = 600.0
-"""A model that was not called for so long is forgotten."""
+"""A model without calls for this long is dropped."""
 TELL_S = 60.0
-"""How often it is worth telling that a model that works is still called."""
+"""How often a working model is reported as still in use."""
 POOL_S = 5.0
-"""The wait for a provider whose pool is full and that does not say for how long."""
+"""The wait for a full pool of a provider without a time of its own."""
 FAILING_S = 60.0
-"""A model's last failure says something about now for so long."""
+"""How long a model's last failure is relevant."""
 NAME_MOST = 128
 """Characters of a name; the longest at OpenRouter have 70."""
 KEPT = 500
-"""So many models are kept: those that wait, then those that fail, the latest seen first, and"""
+"""Number of models kept: those that wait, then those that fail, the most recent first, and"""
 FINE_KEPT = 20
-"""of these so many that work. Whether any works is all that the rules ask for."""
+"""at most this many of those that work. The rules only ask whether any works."""
 TOLD_MOST = 100
-"""Of so many models a batch tells at most: where more fail at once, it is not theirs."""
+"""A batch reports at most this many models: if more fail at once, it is not their fault."""
 MODEL_MOST = 2048
 FAILURES_MOST = 10**6
 WAIT_MOST_S = MAX_WAIT_S + CLOCK_S
@@ -66,14 +66,14 @@ _WORD = re.compile(r"\w{1,64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What is known of one model.
+    """The state of one model.
 
     Attributes:
-        seen_s: When a call to it last ended.
-        failures: Failures in a row that were of its providers.
-        failed_s: The last of them.
-        until_s: Calls are not permitted before, for the upstream said so; 0 if it did not.
-        reason: Why, an error type.
+        seen_s: End of the last call to it.
+        failures: Failures of its providers in a row.
+        failed_s: Time of the last one.
+        until_s: End of the wait that the upstream named; 0 without one.
+        reason: The reason, an error type.
     """
 
     seen_s: float = 0.0
@@ -88,7 +88,7 @@ Models: TypeAlias = Mapping[str, Model]
 
 @dataclass(slots=True)
 class Run:
-    """The results of one model in a batch: whether one succeeded, and how many failed after the last that did."""
+    """The results of one model in a batch: whether one succeeded, and how many failed after the last success."""
 
     ended: bool = False
     failures: int = 0
@@ -103,10 +103,10 @@ class Run:
 
 
 def clean(name: object) -> str:
-    r"""A model's name as it is kept: users type it, so it may be anything.
+    r"""Return a model's name as stored: users type it, so it may be anything.
 
-    In one form of Unicode, without secrets and without what cannot be printed, cut where no name goes; empty if it
-    is none. A colon at the beginning is ours: see :data:`FREE`.
+    Normalised to one form of Unicode, without secrets and unprintable characters, and cut at the limit; empty if
+    nothing is left. A leading colon is reserved: see :data:`FREE`.
 
     >>> [clean(name) for name in ("openai/gpt-4o", " a\x00b ", "half \ud83d", ":free", 7)]
     ['openai/gpt-4o', 'a\ufffdb', 'half \ufffd', 'free', '']
@@ -123,7 +123,7 @@ def _clean(name: str) -> str:
 
 
 def name_of(signal: Signal, model: str) -> str:
-    """Whom a result is about: its model, or all that are free; empty if nobody knows."""
+    """Return the subject of a result: its model, or all free ones; empty if unknown."""
     return FREE if signal.about is SignalScope.FREE_MODELS else clean(model)
 
 
@@ -139,12 +139,12 @@ def run_of(signal: Signal, now_s: float) -> Run:
 
 
 class Notes:
-    """What is known of single models while results are noted, one after the other.
+    """The known state of single models while results are noted, one after the other.
 
     Each result takes the same time, however many models there are.
 
     Attributes:
-        models: What is known by now; those that it began with stay as they are.
+        models: The current state; the initial one is not changed.
     """
 
     def __init__(self, models: Models, now_s: float) -> None:
@@ -154,7 +154,7 @@ class Notes:
         self._now_s = now_s
 
     def is_news(self, name: str, run: Run, at_s: float) -> bool:
-        """Whether a run is worth telling the fleet."""
+        """Return whether a run should be reported to the fleet."""
         if run.failures or run.until_s:
             return True
         if not run.ended:
@@ -165,7 +165,7 @@ class Notes:
         return at_s - known.seen_s > TELL_S or known.failures > 0
 
     def note(self, name: str, run: Run, at_s: float) -> None:
-        """Count a run as the store's script counts it."""
+        """Count a run as the store's script does."""
         own = dict(self.models) if self._own is None else self._own
         if self._room is not None and name not in own:
             self._room -= 1
@@ -174,7 +174,7 @@ class Notes:
 
     @property
     def _has_room(self) -> bool:
-        """Whether one more that works says anything: where many do, no."""
+        """Return whether one more working model matters: not if many work."""
         if self._room is None:
             begins_s, known = self._now_s - 2 * TELL_S, self.models.values()
             self._room = FINE_KEPT - sum(not model.failures and model.seen_s > begins_s for model in known)
@@ -193,9 +193,9 @@ def _after(known: Model, run: Run, at_s: float) -> Model:
 
 
 def of_fleet(signal: Signal, models: Models, now_s: float) -> Signal:
-    """What a failure of one model's providers means for the fleet, once it is among *models*.
+    """Return the meaning for the fleet of a failure of one model's providers, already noted in *models*.
 
-    Only where a second model fails so as well, or every model that is in use does, is it one of the upstream.
+    It counts for the upstream only if a second model fails in the same way, or every model in use does.
     """
     if signal.about is not SignalScope.MODEL or signal.effect is not Effect.FAILURE:
         return signal
@@ -206,7 +206,7 @@ def of_fleet(signal: Signal, models: Models, now_s: float) -> Signal:
 
 
 def cooling_s(models: Models, model: str, *, now_s: float, policy: Policy) -> tuple[float, str] | None:
-    """How long calls to *model* must wait and why, None if they may go."""
+    """Return how long calls to *model* must wait, and the reason; None if they may go."""
     name = model if model == FREE else clean(model)
     names = (name, FREE) if name.endswith(FREE) else (name,)
     ends = [(_until_s(models[name], policy), models[name].reason) for name in names if name in models]
@@ -215,15 +215,15 @@ def cooling_s(models: Models, model: str, *, now_s: float, policy: Policy) -> tu
 
 
 def cooling(models: Models, *, now_s: float, policy: Policy) -> dict[str, tuple[float, str]]:
-    """The models whose calls must wait, until when and why."""
+    """Return the models whose calls must wait, each with the end and the reason."""
     found = {name: (_until_s(model, policy), model.reason) for name, model in models.items()}
     return {name: end for name, end in found.items() if end[0] > now_s}
 
 
 def back_since_s(models: Models, model: str, *, now_s: float, policy: Policy) -> tuple[float, bool] | None:
-    """When the wait of *model* was over, and whether no call to it has succeeded since; None if it was not lately.
+    """Return the end of *model*'s wait, and whether no call to it has succeeded since; None if it was not recent.
 
-    Of the cap of the free models no success of a single one tells.
+    A success of a single free model says nothing about their shared cap.
     """
     name = model if model == FREE else clean(model)
     names = [name for name in ((name, FREE) if name.endswith(FREE) else (name,)) if name in models]
@@ -232,17 +232,17 @@ def back_since_s(models: Models, model: str, *, now_s: float, policy: Policy) ->
 
 
 def are_any_back(models: Models, *, now_s: float, policy: Policy) -> bool:
-    """Whether the wait of any of them was over lately."""
+    """Return whether the wait of any of them ended recently."""
     return any(_is_lately(_until_s(model, policy), now_s, policy) for model in models.values())
 
 
 def _is_lately(until_s: float, now_s: float, policy: Policy) -> bool:
-    """For as long as its first success may begin a ramp, and that may last."""
+    """Recent: as long as its first success may begin a ramp, and the ramp may last."""
     return 0 <= now_s - until_s < 2 * policy.ramp_s
 
 
 def lost(known: Models, seen: Models, *, now_s: float, policy: Policy) -> Models:
-    """The models that are known to cool down, and that are missing from what is there; not how often they failed."""
+    """Return the known cooldowns that are missing from the stored ones; not their counts of failures."""
     if known is seen or len(seen) >= KEPT:
         return {}
     ends = cooling(known, now_s=now_s, policy=policy)
@@ -250,7 +250,7 @@ def lost(known: Models, seen: Models, *, now_s: float, policy: Policy) -> Models
 
 
 def _until_s(model: Model, policy: Policy) -> float:
-    """A single failure holds nobody back: at one in ten, a busy model would never be called again."""
+    """A single failure causes no wait: at one in ten, a busy model would never be called again."""
     beyond = model.failures - policy.failure_threshold
     if beyond < 0:
         return model.until_s
@@ -259,16 +259,16 @@ def _until_s(model: Model, policy: Policy) -> float:
 
 
 def parse(hash_: Mapping[str, str], now_s: float) -> Models:
-    """The models in the hash at *now_s* by Redis' clock, without those that are not worth keeping."""
+    """Return the models in the hash at *now_s* by Redis' clock, without irrelevant ones."""
     read = {name: model_of(text, now_s) for name, text in hash_.items() if name and name in (FREE, clean(name))}
     return _kept(read, now_s)
 
 
 def model_of(entry: str, now_s: float) -> Model:
-    """One entry of the hash; what cannot be read in it, or is out of its bounds, is taken as absent.
+    """Return one entry of the hash; values that are invalid or out of bounds count as absent.
 
     The script in Redis reads it too, and must see the same. JSON readers differ over ``nan``, ``0x10`` and 1e400, so
-    an entry is taken as the flat list of fields that it is.
+    an entry is treated as the flat list of fields that it is.
     """
     read = _read(entry)
     latest_s = now_s + CLOCK_S
@@ -284,7 +284,7 @@ def model_of(entry: str, now_s: float) -> Model:
 
 @lru_cache(maxsize=2 * KEPT)
 def _read(entry: str) -> Model:
-    """An entry without regard to what time it is."""
+    """Return an entry without regard to the time."""
     found = {name: (quote, value.strip(_SPACE)) for name, quote, value in _fields_of(entry)}
     text = {name: value for name, (_, value) in found.items()}
     quote, reason = found.get("reason", ("", ""))
@@ -302,7 +302,7 @@ def _fields_of(entry: str) -> Iterable[tuple[str, str, str]]:
 
 
 def _kept(models: Models, now_s: float) -> dict[str, Model]:
-    """Those that are worth keeping, as the script in Redis keeps them."""
+    """Return the models to keep, as the script in Redis does."""
     kept = {name: model for name, model in models.items() if _waits(model, now_s) or model.seen_s > now_s - SEEN_S}
     if len(kept) <= FINE_KEPT:
         return kept

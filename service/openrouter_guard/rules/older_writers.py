@@ -1,7 +1,7 @@
-"""What writers of the existing format make of the state, and what follows from it.
+"""Interprets the writes of the existing format, and their effects.
 
-They know none of our fields, and write the flag, the state and the count anew with each report, whatever stood there.
-While the breaker is not closed, only a call of theirs that succeeded says that it may close.
+They know none of our fields, and overwrite the flag, the state and the count with each report. While the breaker is
+not closed, only a successful call of theirs says that it may close.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["KNOWN", "News", "claim_s", "insisted", "is_here", "news_of", "tells_of_recovery", "unwell"]
 
 KNOWN = ("last_check", "last_success", "balance", "usage_today", "usage_month")
-"""Fields whose values our scripts write down together, in ``known``: where one differs, somebody else wrote it."""
+"""Fields whose values our scripts store together, in ``known``: if one differs, another client wrote it."""
 GUESSED = "Worker reported: rate_limited"
-"""Their reporter's words for a rate limit; its reset is a guess, of a minute."""
+"""Their reporter's message for a rate limit; its reset is a guess, of a minute."""
 GUESS_S, GUESS_HOLDS_S = 60.0, 10.0
 
 
 class News(StrEnum):
-    """What they say of the upstream while the breaker is not closed."""
+    """Their report about the upstream while the breaker is not closed."""
 
     NOTHING = ""
     CALL = "call"
@@ -46,7 +46,7 @@ class _Known:
 
 
 def news_of(fields: Mapping[str, str]) -> News:
-    """What a hash tells whose breaker is not closed.
+    """Return the report in a hash whose breaker is not closed.
 
     Their reporter writes one time as the last check, the last call and the last success, and no amounts.
     """
@@ -63,7 +63,7 @@ def news_of(fields: Mapping[str, str]) -> News:
 
 
 def is_here(fields: Mapping[str, str]) -> bool:
-    """Whether somebody wrote to the hash who knows none of our fields, and nobody has noticed yet."""
+    """Return whether an older writer wrote to the hash, and no process has noticed it yet."""
     known = _known(fields)
     if known is None:
         return "epoch" not in fields and bool(fields.get("last_check"))
@@ -71,10 +71,10 @@ def is_here(fields: Mapping[str, str]) -> bool:
 
 
 def claim_s(upstream: Upstream) -> float:
-    """Until when calls wait because they say so, Unix seconds; 0 if they do not.
+    """Return the end of a wait that they wrote, Unix seconds; 0 without one.
 
-    It holds while the state says so too: the next success ends it. The reporter's reset is a guess, and a 429 without
-    a time is otherwise one failure, so that one holds for ten seconds.
+    It holds while the state says so too: the next success ends it. The reporter's reset is a guess. A 429 without a
+    time is otherwise one failure, so this one holds for ten seconds.
     """
     if upstream.state is not OpenRouterState.RATE_LIMITED or not upstream.claimed_reset_s:
         return 0.0
@@ -83,23 +83,23 @@ def claim_s(upstream: Upstream) -> float:
 
 
 def tells_of_recovery(record: SharedState, now_s: float) -> bool:
-    """Whether a check of theirs counts as a good one: a key that works tells nothing of an empty account.
+    """Return whether a check of theirs counts as a good one: a working key says nothing about an empty account.
 
-    Nor does their ``balance``, which is what has been used.
+    Nor does their ``balance``, which is the used credit.
     """
     is_empty = getattr(record.breaker, "reason", "") == OpenRouterState.CREDITS_EXHAUSTED
     return record.legacy_news is News.CHECK and record.phase(now_s) is BreakerState.HALF_OPEN and not is_empty
 
 
 def insisted(record: SharedState) -> SharedState:
-    """The record with what they wrote over it put right: the flag, the count, and a state that says all is well."""
+    """Return the record with their overwrites corrected: the flag, the count, and a state that says all is well."""
     record = replace(record, legacy_open=None, legacy_news=News.NOTHING)
     reason = "" if isinstance(record.breaker, Closed) else record.breaker.reason
     return replace(record, upstream=unwell(record.upstream, reason)) if reason else record
 
 
 def unwell(upstream: Upstream, reason: str) -> Upstream:
-    """What is known of the upstream while the breaker is not closed because of *reason*: not that all is well."""
+    """Return the upstream's state while the breaker is not closed because of *reason*: not "all is well"."""
     if upstream.state is not OpenRouterState.ACTIVE:
         return upstream
     state = OpenRouterState(reason) if reason in set(OpenRouterState) else OpenRouterState.ERROR
@@ -107,7 +107,7 @@ def unwell(upstream: Upstream, reason: str) -> Upstream:
 
 
 def _before(fields: Mapping[str, str], now: _Known) -> _Known:
-    """What was known when the breaker opened, where no script of ours has written it down."""
+    """Return the state at the opening, if no script of ours has stored it."""
     is_of_before = now.last_success <= fields.get("opened_at", "")
     return replace(now, last_check="", last_success=now.last_success if is_of_before else "")
 

@@ -1,4 +1,4 @@
-"""What a person decided over the breaker's head: until when, who, and why."""
+"""Overrides: their kind, end, author and reason."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from .redaction import redact
 __all__ = ["OVERRIDE_MOST_S", "Override", "OverrideKind"]
 
 OVERRIDE_MOST_S = 30 * 86_400.0
-"""No override holds longer: what nobody looks at for a month is forgotten, not decided."""
+"""No override lasts longer: an override that is not renewed for a month is forgotten, not decided."""
 
 
 class OverrideKind(StrEnum):
-    """What holds instead of what the breaker says."""
+    """The state that applies in place of the breaker's."""
 
     FORCED_OPEN = "forced_open"
     """No call may go."""
     FORCED_CLOSED = "forced_closed"
-    """Calls go, and count; rate limits and models that cool down still hold them back."""
+    """Calls go and count; rate limits and cooldowns still hold them back."""
     DISABLED = "disabled"
     """Every call goes, and none counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A decision that ends by itself at ``until_s`` (Unix seconds, Redis' clock)."""
+    """An override that ends by itself at ``until_s`` (Unix seconds, Redis' clock)."""
 
     kind: OverrideKind
     who: str
@@ -34,7 +34,7 @@ class Override:
     until_s: float
 
     def __post_init__(self) -> None:
-        # People write them, or a pipeline does: what they are shown with is read by many.
+        # People or pipelines write these texts, and many read them.
         object.__setattr__(self, "who", redact(self.who))
         object.__setattr__(self, "why", redact(self.why))
 

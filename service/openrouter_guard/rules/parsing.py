@@ -1,7 +1,7 @@
-"""Readers of what others wrote: text, numbers, times and JSON, each within bounds.
+"""Parsers for foreign text, numbers, times and JSON, each within bounds.
 
-None of them raises, whatever it is given: what cannot be read, or lies out of bounds, is no value. So one damaged
-field costs that field and nothing else. All that comes from Redis, and all that an upstream answers, is read so.
+None of them raises: an invalid value, or one out of bounds, counts as no value. So one damaged field costs only that
+field. Everything from Redis, and every answer of the upstream, is read in this way.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = [
 ]
 
 CLOCK_S = 60.0
-"""So far two clocks may be apart. A time that should lie in the past, and is further ahead, says nothing."""
+"""Tolerated difference of two clocks. A time that should be in the past, and is further ahead, says nothing."""
 DAMAGED = "\ufffd"
-"""What stands for a byte that is no text."""
+"""Replacement for a byte that is not text."""
 TEXT_MOST = 4096
 LINE_MOST = 400
 JSON_MOST = 65_536
@@ -40,15 +40,15 @@ YEAR_2000_S = 946_684_800.0
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _NUMBER_MOST = 400
 _COUNT = re.compile(r"[0-9]{1,15}")
-"""What a count looks like, to the scripts in Redis too: 15 digits are exact in their numbers."""
+"""Format of a count, also in the scripts in Redis: 15 digits are exact in their numbers."""
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 
 def text_of(raw: object, most: int = TEXT_MOST) -> str:
-    """Text of no more than *most* characters that can be written as UTF-8; empty if it is none.
+    """Return text of at most *most* characters that can be encoded as UTF-8; empty if it is not text.
 
-    Bytes, surrogates and numbers are taken too.
+    Bytes, surrogates and numbers are accepted too.
     """
     if isinstance(raw, bytes):
         return raw[: 4 * most].decode(errors="replace")[:most]
@@ -62,9 +62,10 @@ def text_of(raw: object, most: int = TEXT_MOST) -> str:
 
 
 def line_of(raw: object, most: int = LINE_MOST) -> str:
-    r"""The same as one line for people to read, of no more than *most* characters.
+    r"""Return the same as one readable line of at most *most* characters.
 
-    What cannot be seen, such as line ends, terminal escapes and marks that turn the direction of text, is a space.
+    Invisible characters, such as line ends, terminal escapes and marks that change the direction of text, become
+    spaces.
 
     >>> line_of("paid\x1b[31m\n  in full\u202e")
     'paid [31m in full'
@@ -76,7 +77,7 @@ def line_of(raw: object, most: int = LINE_MOST) -> str:
 
 
 def number(raw: object, least: float, most: float) -> float | None:
-    """A finite number, or the text of one, from *least* to *most*; else None."""
+    """Return a finite number, or the number in a text, from *least* to *most*; else None."""
     if isinstance(raw, int | float) and not isinstance(raw, bool):
         found = _float(raw)
     else:
@@ -86,7 +87,7 @@ def number(raw: object, least: float, most: float) -> float | None:
 
 
 def whole(raw: object, most: int) -> int:
-    """A count from 0 to *most*, or the digits of one; else 0.
+    """Return a count from 0 to *most*, or the digits of one; else 0.
 
     >>> [whole(each, 10) for each in ("7", 7, "-7", "7.0", "nan", "11", None)]
     [7, 7, 0, 0, 0, 0, 0]
@@ -99,9 +100,11 @@ def whole(raw: object, most: int) -> int:
 
 
 def moment_s(raw: object, now_s: float, ahead_s: float = CLOCK_S, *, first_s: float = YEAR_2000_S) -> float:
-    """A time, as ISO 8601 or Unix seconds, in Unix seconds: from *first_s* on, to *ahead_s* after *now_s*.
+    """Return a time, given as ISO 8601 or Unix seconds, in Unix seconds.
 
-    Else 0: never. A time without offset is taken as UTC.
+    From *first_s* on, to *ahead_s* after *now_s*.
+
+    Otherwise 0: never. A time without offset counts as UTC.
     """
     latest_s = now_s + ahead_s
     unix_s = number(raw, first_s, latest_s)
@@ -112,9 +115,11 @@ def moment_s(raw: object, now_s: float, ahead_s: float = CLOCK_S, *, first_s: fl
 
 
 def json_of(raw: object, most: int = JSON_MOST, depth: int = JSON_DEPTH) -> Any:
-    """What JSON says; None if it is none, longer than *most* or deeper than *depth*. ``NaN`` in it is None.
+    """Return the value of JSON; None if it is invalid, longer than *most* or deeper than *depth*.
 
-    Numbers in it may be infinite, or larger than any float.
+    ``NaN`` in it becomes None.
+
+    Its numbers may be infinite, or larger than any float.
     """
     if not isinstance(raw, str | bytes) or len(raw) > most:
         return None
@@ -129,13 +134,13 @@ def json_of(raw: object, most: int = JSON_MOST, depth: int = JSON_DEPTH) -> Any:
 
 
 def object_of(raw: object, most: int = JSON_MOST) -> dict[str, Any]:
-    """A JSON object; empty if it is none."""
+    """Return a JSON object; empty if it is not one."""
     found = json_of(raw, most)
     return found if isinstance(found, dict) else {}
 
 
 def row_of(raw: object) -> dict[str, Any]:
-    """An error as it was written down: a JSON object, or a dict as older writers print it; else empty."""
+    """Return a stored error: a JSON object, or a dict as printed by older writers; else empty."""
     found = object_of(raw)
     text = "" if found else text_of(raw, PYTHON_MOST + 1)
     return found or _python_dict(text)
@@ -147,14 +152,14 @@ def _python_dict(text: str) -> dict[str, Any]:
     try:
         found = ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, SystemError, MemoryError, RecursionError):
-        # SystemError: Python 3.11 may miscount how deep it is, on text that is all right.
+        # SystemError: Python 3.11 may miscount its depth, even for valid text.
         return {}
     found = _writable(found) if _HALF.search(text) else found
     return {str(name): value for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _writable(found: Any) -> Any:
-    """The same with all text as UTF-8 has it: an escape may stand for half a character, which nobody can write."""
+    """Return the same with valid UTF-8 text: an escape may stand for half a character, which cannot be encoded."""
     if isinstance(found, str):
         return found.encode(errors="replace").decode()
     if isinstance(found, dict):
@@ -180,7 +185,7 @@ def _iso_s(raw: object) -> float:
 
 
 def _is_deeper(text: str, depth: int) -> bool:
-    """Whether JSON nests deeper; the parser would end with the stack."""
+    """Return whether JSON nests deeper; the parser would exceed the stack."""
     if text.count("[") + text.count("{") <= depth:
         return False
     level = 0

@@ -1,4 +1,4 @@
-"""What a push says of the breaker, for who does not want to wait for the look that follows it."""
+"""Reads a push about the breaker, ahead of the read that follows it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ NEWS_MOST = 4096
 
 
 def opening(message: str, known: SharedState, now_s: float) -> SharedState | None:
-    """The record as far as a message on the channel tells of it: that the breaker opened, and until when.
+    """Return the record with the opening in a message on the channel.
 
     Returns:
-        None where it tells of no opening, or of none that is new.
+        None if it is not a new opening.
     """
     news = object_of(message, NEWS_MOST)
     epoch = whole(news.get("epoch"), int((now_s + EPOCH_AHEAD_S) * 1000))

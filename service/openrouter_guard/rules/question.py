@@ -1,9 +1,9 @@
-"""What the fleet is asked before the breaker opens: are calls that began when the failed ones did still well?
+"""The question to the fleet before the breaker opens: are calls that began when the failed ones did still well?
 
-Failures come back sooner than answers. So in a fleet that has just started, or recovered, the first calls to end are
-the failed ones, and enough of them in a row come by chance. The calls that are still under way know better. One
-question goes to all workers once, when the failures are enough; it is decided on what was answered a quarter of a
-second later, by whoever looks first. All times are Unix seconds of Redis' clock.
+Failures come back sooner than successes. So in a fleet that has just started, or recovered, the first calls to end
+are the failed ones, and enough of them in a row occur by chance. The calls in progress know better. One question goes
+to all workers once, when the failures are enough. The first process that looks a quarter of a second later decides,
+on the answers so far. All times are Unix seconds of Redis' clock.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ __all__ = [
 ANSWER_S = 0.25
 """How long a question waits for answers."""
 ANSWERING_S = 0.1
-"""So long a large fleet takes to answer, where Redis is next door."""
+"""How long a large fleet takes to answer if Redis is near."""
 ROUND_TRIPS = 4
-"""So many it takes at the most from the thought of a question to its answers: a commit, a push, a look, an answer."""
+"""Maximum number of round trips from the decision to ask to the answers: a commit, a push, a read, an answer."""
 AHEAD_MOST_S = 0.75
-"""A question is never put further ahead than this, for what lies far ahead is taken for a clock that was set back."""
+"""A question is never dated further ahead than this, because a time far ahead means a clock that was set back."""
 HELD_S = 2.0
-"""For so long a question holds the run of failures together, whoever may be late to decide on it."""
+"""How long a question keeps the run of failures together, however late it is decided."""
 ACQUITTED_S = 5.0
-"""For so long a question goes on to ask of the calls that the last acquittal rested on."""
+"""How long later questions include the calls of the last acquittal."""
 LATE_S = 1.0
-"""A call that ended well so long before the failures began still speaks against them."""
+"""A call that ended well this long before the failures began still contradicts them."""
 SUCCESSES_KEPT = 64
-"""So many of the last calls that ended well does each worker remember."""
+"""Number of recent successes that each worker remembers."""
 CLEAR = 4
-"""So many calls that are well, to each that failed, end a run of failures."""
+"""This many well calls per failed one end a run of failures."""
 BACK_S = 1.0
-"""A question that lies further ahead was put by a clock that has been set back since."""
+"""A question further ahead comes from a clock that was set back since."""
 
 
 class Verdict(Enum):
-    """What a question comes to, where it does not stay open."""
+    """The outcome of a question, unless it stays open."""
 
     OPEN = "open"
     ACQUITTED = "acquitted"
@@ -59,14 +59,14 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of the calls in a run of failures.
+    """Evidence of the calls in a run of failures.
 
     Attributes:
-        began_s: When the earliest of them began; 0 if nobody said.
-        since_s: When the first of them ended.
-        timed: How many it is known of how long they took.
-        took_s: How long these took together.
-        longest_s: How long the longest took.
+        began_s: Start of the earliest one; 0 if unknown.
+        since_s: End of the first one.
+        timed: Number of calls with a known duration.
+        took_s: Their total duration.
+        longest_s: The longest duration.
     """
 
     began_s: float = 0.0
@@ -77,22 +77,22 @@ class Evidence:
 
     @property
     def usual_s(self) -> float:
-        """How long failures take, a third of the way from their mean to the longest.
+        """The duration of failures, a third of the way from their mean to the longest.
 
-        Of a call that has been out for longer it is known that it did not fail as these did.
+        A call that has run for longer did not fail as these did.
         """
         mean_s = self.took_s / self.timed if self.timed else 0.0
         return mean_s + max(self.longest_s - mean_s, 0.0) / 3
 
     def after(self, began_s: float, ended_s: float) -> Evidence:
-        """With one more failure; ``began_s`` is 0 if nobody knows."""
+        """Add one failure; ``began_s`` is 0 if unknown."""
         since_s = self.since_s or ended_s
         known = replace(self, since_s=since_s)
         took_s = max(ended_s - began_s, 0.0)
         return known.joined(1, began_s, took_s, took_s) if began_s else known
 
     def joined(self, timed: int, began_s: float, took_s: float, longest_s: float) -> Evidence:
-        """With some failures more, whose beginning is known."""
+        """Add some failures whose start is known."""
         first_s = min(self.began_s, began_s) if self.began_s else began_s
         longest_s = max(self.longest_s, longest_s)
         return Evidence(first_s, self.since_s or began_s, self.timed + timed, self.took_s + took_s, longest_s)
@@ -103,15 +103,15 @@ NOTHING = Evidence()
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One that is out.
+    """An open question.
 
     Attributes:
-        number: Tells it from every other one.
-        at_s: When it was asked.
-        began_s: It asks of calls that began from then on, and
-        usual_s: that have been out for longer than this, or
+        number: Identifies it.
+        at_s: Time of the question.
+        began_s: It covers calls that began from then on, and
+        usual_s: that have run for longer than this, or
         since_s: that ended well, no more than a moment before then.
-        answers: How many there were, by now.
+        answers: Number of answers so far.
     """
 
     number: int
@@ -122,31 +122,31 @@ class Question:
     answers: int = 0
 
     def from_afar(self, round_trip_s: float) -> Question:
-        """The question as it is put from so far away, if that is too far for answers to be there in time.
+        """Return the question adjusted to the distance of Redis, so that answers arrive in time.
 
-        All wait for as long from the time that it bears, older workers too, so it is dated ahead.
+        All processes, including older ones, wait equally long from its time, so it is dated ahead.
 
         Args:
-            round_trip_s: What an answer of Redis takes.
+            round_trip_s: Round trip to Redis.
         """
         ahead_s = ANSWERING_S + ROUND_TRIPS * round_trip_s - ANSWER_S
         return replace(self, at_s=round(self.at_s + max(0.0, min(ahead_s, AHEAD_MOST_S)), 6))
 
     def is_due(self, now_s: float) -> bool:
-        """Whether it is time to decide."""
+        """Return whether it is time to decide."""
         return not self.at_s - BACK_S < now_s < self.at_s + ANSWER_S
 
     def holds(self, now_s: float) -> bool:
-        """Whether calls that end well leave the failures together, for they speak in the answers."""
+        """Return whether successes keep the run of failures, because the answers include them."""
         return self.at_s - BACK_S < now_s < self.at_s + HELD_S
 
     def answer(self, now_s: float, under_way: Iterable[float], ended_well: Iterable[tuple[float, float]]) -> int:
-        """How many calls speak against the failures.
+        """Return how many calls contradict the failures.
 
         Args:
             now_s: The time.
-            under_way: When each call began that has not ended.
-            ended_well: When each of the last calls that did so began and ended.
+            under_way: Start of each call in progress.
+            ended_well: Start and end of each recent success.
         """
         out = sum(self.began_s <= began_s < now_s - self.usual_s for began_s in under_way)
         since_s = self.since_s - LATE_S
@@ -155,7 +155,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Acquittal:
-    """The last one: when it was, and from when on the calls that it asked of had begun."""
+    """The last acquittal: its time, and the earliest start of the calls it covered."""
 
     at_s: float = 0.0
     began_s: float = 0.0
@@ -165,17 +165,17 @@ NEVER = Acquittal()
 
 
 def asked(evidence: Evidence, last: Acquittal, now_s: float) -> Question:
-    """The question to ask now. It reaches back to the calls that were asked of a moment ago, if that is not far."""
+    """Return the question to ask now. It includes the calls of a recent question."""
     began_s = evidence.began_s
     if now_s - last.at_s < ACQUITTED_S and now_s - last.began_s < ACQUITTED_S:
         began_s = min(began_s, last.began_s)
-    # As they are written down, so that what is decided here is what all read.
+    # As stored, so that all processes decide on the same values.
     at_s, began_s, since_s = round(now_s, 6), round(began_s, 6), round(evidence.since_s, 6)
     return Question(round(now_s * 1e3), at_s, began_s, round(evidence.usual_s, 6), since_s)
 
 
 def verdict(failures: int, answers: int) -> Verdict | int:
-    """What follows from so many failures and so many calls that are well: else, at how many failures to ask again.
+    """Return the outcome for this many failures and well calls: else, the number of failures to ask again at.
 
     >>> [verdict(8, answers) for answers in (8, 9, 31, 32)]
     [<Verdict.OPEN: 'open'>, 9, 20, <Verdict.ACQUITTED: 'acquitted'>]

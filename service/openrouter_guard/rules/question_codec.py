@@ -1,7 +1,7 @@
-"""What the fleet is asked, and what is known of a run of failures, as fields of the hash.
+"""Encodes the question to the fleet, and the evidence of a run of failures, as fields of the hash.
 
-Each is a few numbers with a space between: the scripts in Redis read and write them too. Times are Unix seconds.
-Where one number cannot be read, or is out of its bounds, there is nothing.
+Each is a few numbers separated by spaces, which the scripts in Redis read and write too. Times are Unix seconds. If
+one number is invalid or out of bounds, the field counts as absent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 TOOK_MOST_S = 1e9
-"""No calls of a run take longer, together."""
+"""Upper limit for the total duration of a run's calls."""
 COUNT_MOST = 10**9
 NUMBER_MOST = 10**15
 TEXT_MOST = 200
@@ -29,7 +29,7 @@ ANSWERS_MOST = 16_384
 
 
 def evidence_of(text: str | None, now_s: float) -> Evidence:
-    """What is known of the calls of a run."""
+    """Return the evidence of a run."""
     found = _numbers(text, (YEAR_2000_S, now_s + CLOCK_S), 2, (0.0, TOOK_MOST_S), 3)
     if found is None:
         return NOTHING
@@ -38,7 +38,7 @@ def evidence_of(text: str | None, now_s: float) -> Evidence:
 
 
 def question_of(text: str | None, answers: str | None, now_s: float) -> Question | None:
-    """The question that is out, with what was answered by now; None where there is none."""
+    """Return the open question, with the answers so far; None if there is none."""
     name, _, rest = text_of(text, TEXT_MOST).partition(" ")
     found = _numbers(rest, (YEAR_2000_S, now_s + CLOCK_S), 3, (0.0, TOOK_MOST_S), 1)
     asked = whole(name, NUMBER_MOST)
@@ -51,13 +51,16 @@ def question_of(text: str | None, answers: str | None, now_s: float) -> Question
 
 
 def acquittal_of(text: str | None, now_s: float) -> Acquittal:
-    """The last one."""
+    """The last acquittal."""
     found = _numbers(text, (YEAR_2000_S, now_s + CLOCK_S), 2, (0.0, 0.0), 0)
     return Acquittal(found[0], found[1]) if found else NEVER
 
 
 def fields_of(evidence: Evidence, question: Question | None) -> dict[str, str]:
-    """Those of a run of failures. The answers are written by who gives them: here they are only taken away."""
+    """Return the fields of a run of failures.
+
+    Answers are written by the processes that give them; here they are only removed.
+    """
     known = (evidence.began_s, evidence.since_s, evidence.timed, evidence.took_s, evidence.longest_s)
     evidence_text = words(*known) if evidence.timed else ""
     if question is None:
@@ -67,14 +70,14 @@ def fields_of(evidence: Evidence, question: Question | None) -> dict[str, str]:
 
 
 def words(*numbers: float) -> str:
-    """Numbers as they are written down."""
+    """Encode numbers."""
     return " ".join(f"{each:.6f}" for each in numbers)
 
 
 def _numbers(
     text: str | None, times: tuple[float, float], how_many: int, spans: tuple[float, float], then: int
 ) -> list[float] | None:
-    """So many times, and then so many spans; None where they are not all there."""
+    """Return this many times, and then this many durations; None unless all are there."""
     told = text_of(text, TEXT_MOST).split(" ")
     if len(told) != how_many + then:
         return None

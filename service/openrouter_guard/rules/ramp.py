@@ -1,7 +1,7 @@
-"""How a fleet comes back: a few calls at first, all of them within two or three call lengths.
+"""The ramp by which a fleet comes back: a few calls at first, all of them within two or three call lengths.
 
-The upstream has shown how long a call takes, in the trial that succeeded: the ramp follows that, and not the clock.
-It is counted in calls of the whole fleet, over all its processes and their tasks.
+The successful trial has shown the duration of a call: the ramp follows that, and not the clock. It counts calls of
+the whole fleet, over all its processes and their tasks.
 
     calls begun
         │                  ╭── steady, a little above the healthy rate, for those that still wait
@@ -20,36 +20,41 @@ from dataclasses import dataclass
 __all__ = ["CALL_S", "LASTS_CALLS", "UNKNOWN_CALL_S", "Ramp"]
 
 LASTS_CALLS = 2.5
-"""So many call lengths after its beginning a ramp is over, if nothing fails."""
+"""Number of call lengths that a ramp takes if nothing fails."""
 GROWS_CALLS = 1.5
-"""By then as many calls have begun as the whole fleet makes at a time, at last at the healthy rate."""
+"""By this time as many calls have begun as the whole fleet makes at a time, at last at the healthy rate."""
 POWER = 1.5
-"""Of time: with more, little goes at first and much at the end; with 1 as much at first as at the end."""
+"""Exponent of time: a larger one lets fewer calls go at first and more at the end.
+
+1 lets equally many go throughout.
+"""
 STEADY = 1.3
-"""Then so much more than the healthy rate, for those who have waited until then."""
+"""After that, this much more than the healthy rate, for calls that have waited until then."""
 CALL_S = (0.5, 60.0)
-"""No call is taken for shorter or longer."""
+"""Limits for the duration of a call."""
 UNKNOWN_CALL_S = 5.0
 AHEAD_S = 60.0
-"""Nobody looks further ahead for its turn: by then there is news."""
+"""No caller is given a later turn: by then there is news."""
 HELD_S = 5.0
-"""Until the first success after a rate limit or on probation, so often as many may try as while half-open: should
-their results get lost, others come."""
+"""Until the first success after a rate limit or on probation, this often as many may try as while half-open.
+
+If their results are lost, others follow.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Ramp:
-    """One that is under way. Times are Unix seconds of Redis' clock.
+    """A ramp in progress. Times are Unix seconds of Redis' clock.
 
     Attributes:
         from_s: When it began.
-        until_s: When all may go at the latest.
-        first: So many calls may begin at once, in the whole fleet.
-        calls: So many does the whole fleet make at a time while all is well.
-        call_s: How long one takes.
-        processes: That share it.
-        failing_s: Since when calls have failed without a success between; infinite where the last one succeeded.
-        is_held: Whether no call has succeeded yet: then it does not grow.
+        until_s: Latest time at which all calls may go.
+        first: Number of calls that may begin at once, in the whole fleet.
+        calls: Number of calls that the whole fleet makes at a time while all is well.
+        call_s: Duration of one call.
+        processes: Number of processes that share it.
+        failing_s: Since when calls have failed without a success in between; infinite after a success.
+        is_held: True if no call has succeeded yet: then it does not grow.
     """
 
     from_s: float
@@ -63,12 +68,12 @@ class Ramp:
 
     @property
     def lasts_s(self) -> float:
-        """How long it takes if nothing fails."""
+        """Its duration if nothing fails."""
         return min(LASTS_CALLS * self.call_s, self.until_s - self.from_s)
 
     @property
     def ends_s(self) -> float:
-        """When all may go."""
+        """Time at which all calls may go."""
         return self.until_s if self.is_held or self.failing_s < self._end_s else self._end_s
 
     @property
@@ -76,7 +81,7 @@ class Ramp:
         return self.from_s + self.lasts_s
 
     def begun(self, at_s: float) -> float:
-        """How many calls of the whole fleet may have begun by then; never less for a later time."""
+        """Return how many calls of the whole fleet may have begun by then; never less for a later time."""
         passed_s = max(at_s - self.from_s, 0.0)
         if self.is_held:
             return self.first * (1 + passed_s / HELD_S)
@@ -84,12 +89,12 @@ class Ramp:
         return self._grown(grown_s) + self._rate(grown_s) * (passed_s - grown_s)
 
     def share(self, at_s: float) -> float:
-        """Which share of the fleet's calls may be under way, from 0 to 1."""
+        """Return the share of the fleet's calls that may be in progress, from 0 to 1."""
         passed_s = max(min(at_s, self.failing_s) - self.from_s, 0.0)
         return min((self.first if self.is_held else self._grown(passed_s)) / self.calls, 1.0)
 
     def begins_s(self, calls: float, now_s: float) -> float:
-        """When so many more calls of the whole fleet may have begun than by now; at the ramp's end at the latest."""
+        """Return when this many more calls of the whole fleet may have begun; at the ramp's end at the latest."""
         wanted, early_s, late_s = self.begun(now_s) + calls, now_s, min(self.ends_s, now_s + AHEAD_S)
         if late_s <= now_s or self.begun(late_s) < wanted:
             return max(late_s, now_s)
@@ -104,7 +109,7 @@ class Ramp:
 
     @property
     def _rest(self) -> float:
-        """What the growing part brings, beyond the pace of trial calls, which goes on."""
+        """The growing part, in addition to the pace of trial calls, which continues."""
         return max(self.calls - self.first * (1 + self._grows_s / self.call_s), 0.0)
 
     def _grown(self, passed_s: float) -> float:
@@ -113,7 +118,7 @@ class Ramp:
         return grown + self._rate(passed_s) * steady_s
 
     def _rate(self, passed_s: float) -> float:
-        """Calls a second that may begin."""
+        """Calls that may begin per second."""
         slow = self.first / self.call_s
         if passed_s > self._grows_s:
             return STEADY * (slow + POWER * self._rest / self._grows_s)

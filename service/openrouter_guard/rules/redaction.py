@@ -1,7 +1,7 @@
-"""Keys, tokens and passwords in texts that somebody else wrote: they are never stored, shown or logged.
+"""Redacts keys, tokens and passwords in foreign text: they are never stored, shown or logged.
 
-Two kinds are hidden: what looks like a secret of any vendor, and the secrets that this process was started with,
-which :func:`remember` is told. Every pattern takes time in proportion to the text.
+Two kinds are redacted: text that looks like a secret of any vendor, and the secrets of this process, passed to
+:func:`remember`. Every pattern takes time in proportion to the text.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ __all__ = ["HIDDEN", "cached", "remember", "secrets_in", "redact"]
 
 HIDDEN = "[key]"
 _LEAST = 8
-"""A shorter secret would be found in every other word."""
+"""A shorter secret would match parts of ordinary words."""
 _LEAST_BY_NAME = 12
 _OWN_MOST = 1_000
 _REMEMBERED_MOST = 128
 _TEXT_MOST = 65_536
 
 _WORD = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt])|(?<=\\u[0-9A-Fa-f]{4}))"
-"""Where a word begins, in an address and in quoted text too."""
+"""The beginning of a word, also in an address and in quoted text."""
 _DASH = r"(?:-|%(?:25)?2[dD]|\\u002[dD])"
 _PREFIXES = (
     "gsk_|xai-|hf_|r8_|pplx-|csk-|nvapi-|fw_|tgp_v1_|gh[opsu]_|github_pat_|glpat-|xox[abeprs]-|dop_v1_|"
@@ -38,7 +38,7 @@ _NAME = (
     r"|(?:client)?[-_]?secret|password|passwd))"
     rf"(?:{_QUOTE}?[ \t]{{0,4}}[:=][ \t]{{0,4}}b?{_QUOTE}?|{_QUOTE}[ \t]{{0,4}},[ \t]{{0,4}}b?{_QUOTE})"
 )
-"""Of a field, a header or an argument, up to where its value begins."""
+"""The name of a field, a header or an argument, up to its value."""
 _TOLD = r"(?i:\bkey(?: provided)?[\"']?[: ]{1,3}[\"']?)"
 _PATTERNS = (
     rf"sk{_DASH}or{_DASH}(?:[\w-]|{_DASH})+",
@@ -48,7 +48,7 @@ _PATTERNS = (
     _WORD + r"A(?:KI|SI|RO|ID)A[0-9A-Z]{12,}",
     r"(?<![\w-])eyJ[\w-]{5,}+\.[\w-]{5,}+(?:\.[\w-]*+)?",
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*+",
-    # What stands between :// and @: a password may hold anything but these.
+    # The part between :// and @: a password may hold anything but these.
     r"(?<=://)[^\s/?#\"'<>\\]{1,512}@",
     r"(?i:(?<=%3a%2f%2f)[\w.~%+-]{1,512}?%40)",
     rf"{_SCHEME}(?!{_PROSE})[\w.~+/=-]{{6,}}",
@@ -63,7 +63,7 @@ _FRAGMENTS = """
     glpat- xox dop_v1_ k_live_ k_test_ fc- tvly- ls__ lsv2_ lin_api_ npm_ pypi- sg.
 """
 _MARKS = tuple(_FRAGMENTS.split())
-"""What a text has in it that is worth a closer look, in small letters: most texts have none of these."""
+"""Marks, in lower case, of text that needs a closer look: most texts have none of these."""
 _SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)\Z", re.IGNORECASE)
 _PASSWORD = re.compile(r"://[^\s/?#:@]{0,256}:([^\s/?#]{1,512})@")
 
@@ -72,16 +72,16 @@ _forgotten: list[Callable[[], None]] = []
 
 
 def cached(function: Callable[[str], str]) -> Callable[[str], str]:
-    """Keep what became of the last texts, until there are more secrets to hide."""
+    """Cache the results for recent texts, until there are more secrets."""
     kept = lru_cache(maxsize=1_024)(function)
     _forgotten.append(kept.cache_clear)
     return kept
 
 
 def redact(text: str) -> str:
-    """The text with ``[key]`` in place of each secret; no more than 64 Ki characters of it."""
+    """Return the text with ``[key]`` in place of each secret; no more than 64 Ki characters of it."""
     text = text[:_TEXT_MOST]
-    # Names come again and again, in each look at the history.
+    # The same names recur, in each read of the history.
     return _hidden_before(text) if len(text) <= _REMEMBERED_MOST else _redact(text)
 
 
@@ -97,12 +97,15 @@ _hidden_before = cached(_redact)
 
 
 def remember(secrets: Iterable[str]) -> None:
-    """Hide these too from now on, wherever they appear: as they are, in an address or in JSON. Short ones are not."""
+    """Redact these too from now on, wherever they appear: as they are, in an address or in JSON.
+
+    Short ones are ignored.
+    """
     global _own
     given = [secret for secret in map(str.strip, secrets) if secret]
     if not given:
         return
-    # A probe of a Redis without a password has none, and can do without these.
+    # A probe of a Redis without a password has none, and skips this.
     from json import dumps
     from urllib.parse import quote, quote_plus, unquote
 
@@ -118,7 +121,7 @@ def remember(secrets: Iterable[str]) -> None:
 
 
 def secrets_in(environ: Mapping[str, str]) -> list[str]:
-    """The values in an environment whose names say that they are secret, and the passwords in addresses."""
+    """Return the values of an environment with secret names, and the passwords in addresses."""
     named = (value.strip() for name, value in environ.items() if _SECRET_NAME.search(name))
     found = [value for value in named if len(value) >= _LEAST_BY_NAME and not value.startswith(("/", "."))]
     passwords = [match[1] for value in environ.values() for match in _PASSWORD.finditer(value)]
@@ -127,12 +130,12 @@ def secrets_in(environ: Mapping[str, str]) -> list[str]:
 
 @cache
 def _any() -> re.Pattern[str]:
-    # Not compiled before it is needed: a probe that starts every few seconds should not pay for it.
+    # Compiled on first use: a probe that starts every few seconds should not pay for it.
     return re.compile("|".join(f"(?:{pattern})" for pattern in _PATTERNS))
 
 
 def _hidden(match: re.Match[str]) -> str:
-    """What stands in for a secret; the word in front of it stays."""
+    """Return the replacement for a secret; the word before it stays."""
     text = match[0]
     kept = _KEEPS.match(text)
     if text.endswith("@"):

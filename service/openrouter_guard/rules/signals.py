@@ -1,4 +1,4 @@
-"""What one answer of OpenRouter, or the lack of one, says about the upstream.
+"""Classifies one answer of OpenRouter, or the lack of one.
 
 Sources: the documented statuses of chat completions and the error bodies
 ``{"error": {"code", "message", "metadata"?}}`` of https://openrouter.ai/docs/api-reference/errors.
@@ -44,7 +44,7 @@ class OpenRouterState(StrEnum):
 
 
 class ErrorType(StrEnum):
-    """What a worker reports."""
+    """The error types of reports."""
 
     API_KEY_INVALID = "api_key_invalid"
     CREDITS_EXHAUSTED = "credits_exhausted"
@@ -56,7 +56,7 @@ class ErrorType(StrEnum):
 
     @property
     def state(self) -> OpenRouterState:
-        """The state that this error puts the upstream in."""
+        """Return the upstream's state for this error."""
         try:
             return OpenRouterState(self.value)
         except ValueError:
@@ -64,7 +64,7 @@ class ErrorType(StrEnum):
 
 
 class Effect(StrEnum):
-    """What a signal does to the breaker."""
+    """The effect of a signal on the breaker."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -75,12 +75,12 @@ class Effect(StrEnum):
 
 
 class SignalScope(StrEnum):
-    """Whom a signal is about."""
+    """The subject of a signal."""
 
     ACCOUNT = "account"
     """All calls."""
     MODEL = "model"
-    """The model that was called: a provider behind it is named."""
+    """The model that was called: the error names its provider."""
     FREE_MODELS = "free_models"
     """The models whose names end in ``:free``, which share a cap."""
 
@@ -90,13 +90,13 @@ class Signal:
     """One observation of the upstream.
 
     Attributes:
-        effect: What it does to the breaker.
-        error_type: None for a success and for what is the caller's own mistake.
-        message: The upstream's words, shortened; never holds a key.
-        status_code: HTTP status, where there was an answer.
-        wait_s: How long the upstream asked to wait, where it did.
-        about: Whom it is about.
-        is_vague: Whether its error type is a guess, for lack of a body: then only a health check can tell.
+        effect: Its effect on the breaker.
+        error_type: None for a success and for the caller's own mistake.
+        message: The upstream's message, shortened; never holds a key.
+        status_code: HTTP status, if there was an answer.
+        wait_s: How long the upstream asked to wait, if it did.
+        about: Its subject.
+        is_vague: True if its error type is a guess, for lack of a body: then only a health check can tell.
     """
 
     effect: Effect
@@ -109,17 +109,17 @@ class Signal:
 
     @property
     def doubts_account(self) -> bool:
-        """Whether it says that the key or the credit is gone, which a health check can tell better than a call."""
+        """Return whether it doubts the key or the credit, which a health check can verify."""
         return self.effect is Effect.FAILURE and self.error_type in _OF_THE_ACCOUNT
 
     @property
     def reported(self) -> ErrorType | None:
-        """The error type as it is counted and shown: what is only a guess is unknown."""
+        """Return the error type as counted and shown: a guess is unknown."""
         return ErrorType.UNKNOWN_ERROR if self.is_vague else self.error_type
 
     @property
     def refuses_credit(self) -> bool:
-        """Whether it says for sure that the credit is gone: a few of these open the breaker."""
+        """Return whether it surely reports an empty account: a few of these open the breaker."""
         return self.reported is ErrorType.CREDITS_EXHAUSTED
 
 
@@ -152,15 +152,15 @@ def classify_status(
     headers: Mapping[str, Any] | None = None,
     now_s: float,
 ) -> Signal:
-    """What an HTTP answer says.
+    """Return the signal of an HTTP answer.
 
     Args:
-        status_code: Of the answer, or the ``code`` of an error inside a 200.
-        error: The object under ``error`` in the body, where there is one.
-        headers: With lower-case names.
-        now_s: Unix seconds, to turn a reset time into a wait where the answer has no ``Date``.
+        status_code: Status of the answer, or the ``code`` of an error inside a 200.
+        error: The object under ``error`` in the body, if there is one.
+        headers: Headers with lower-case names.
+        now_s: Unix seconds, to convert a reset time into a wait if the answer has no ``Date``.
 
-    An answer that another guard gave in the upstream's place is neutral: the upstream was not asked.
+    An answer of another guard, in place of the upstream, is neutral: the upstream was not asked.
     """
     if status_code < 400:
         return SUCCESS
@@ -187,7 +187,7 @@ def classify_status(
 
 
 def classify_error_type(error_type: str, message: str = "", status_code: int | None = None) -> Signal:
-    """What a worker says that has already named the error; a name we do not know is ``unknown_error``."""
+    """Return the signal for an error type named by a worker; an unknown name is ``unknown_error``."""
     try:
         known = ErrorType(error_type)
     except ValueError:
@@ -196,23 +196,23 @@ def classify_error_type(error_type: str, message: str = "", status_code: int | N
 
 
 def _shown(message: str) -> str:
-    """Hidden before it is cut: half a key is a key too."""
+    """Redacted before it is cut: half a key is a key too."""
     return redact(message)[:_MESSAGE_LENGTH]
 
 
 def _refused(status_code: int, message: str, shown: str, error: Mapping[str, Any], *, provider: bool) -> Signal:
-    """What a 401, a 402 or a 403 says: of the account, of one provider's account, or of one request."""
+    """Classify a 401, a 402 or a 403: about the account, one provider's account, or one request."""
     error_type = ErrorType.API_KEY_INVALID if status_code == 401 else ErrorType.CREDITS_EXHAUSTED
     if status_code == 403 and "limit exceeded" not in message.lower():
-        # The others are about what was asked for.
+        # The others are about the request.
         return Signal(Effect.NEUTRAL, None, shown, status_code)
     if provider:
-        # A key or a balance with that provider, whose model waits alone: it is none of OpenRouter's.
+        # A key or a balance with that provider: only its model waits, not OpenRouter.
         return Signal(Effect.MODEL, ErrorType.SERVICE_UNAVAILABLE, shown, status_code, about=SignalScope.MODEL)
     if status_code == 402 and _is_about_one_request(message, _mapping(error.get("metadata"))):
         return Signal(Effect.NEUTRAL, None, shown, status_code)
     if status_code == 402 and not any(error.values()):
-        # It may be about one request: the body would tell, and was not read, or a library hides it.
+        # It may be about one request: the body would tell, but was not read, or a library hides it.
         return Signal(Effect.FAILURE, error_type, shown, status_code, is_vague=True)
     return Signal(Effect.FAILURE, error_type, shown, status_code)
 
@@ -223,7 +223,7 @@ def _is_about_one_request(message: str, metadata: Mapping[str, Any]) -> bool:
     if metadata.get("limit_source") == "openrouter_in_flight_budget":
         return True
     affordable = _AFFORDABLE.search(message)
-    # What is left pays for a smaller request.
+    # The remaining credit pays for a smaller request.
     return affordable is not None and any(digit in "123456789" for digit in affordable[1] or affordable[2])
 
 
@@ -232,23 +232,26 @@ def _rate_limit(
 ) -> Signal:
     wait_s = waits.wait_s(told, metadata, now_s)
     if "free-models-per" in message.lower():
-        # What is paid for goes on. A provider's name beside it says nothing: the cap is the platform's.
+        # Paid calls go on. A provider's name beside it says nothing: the cap is the platform's.
         wait_s = _free_wait_s(message, wait_s, now_s, has_reset=waits.has_reset(told, now_s))
         return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, shown, 429, wait_s, SignalScope.FREE_MODELS)
     if metadata.get("provider_name"):
         # One provider's pool behind one model is full: that says nothing about the account.
         return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, shown, 429, wait_s, SignalScope.MODEL)
-    # Without a time to wait for there is nothing to hold the fleet to: it counts as one failure.
+    # Without a time to wait, there is nothing to hold the fleet to: it counts as one failure.
     effect = Effect.FAILURE if wait_s is None else Effect.RATE_LIMIT
     return Signal(effect, ErrorType.RATE_LIMITED, shown, 429, wait_s)
 
 
 def _free_wait_s(message: str, wait_s: float | None, now_s: float, *, has_reset: bool) -> float:
-    """How long the cap of the free models lasts: that of the day to midnight UTC, that of the minute for one."""
+    """Return how long the cap of the free models lasts.
+
+    The daily one to midnight UTC, the one per minute for a minute.
+    """
     if "per-min" in message.lower():
         return _MINUTE_S if wait_s is None else wait_s
     until_midnight_s = _DAY_S - now_s % _DAY_S
-    # To try again sooner, as Retry-After may say, would be refused all day.
+    # A retry sooner, as Retry-After may suggest, would be refused all day.
     return max(wait_s or 0.0, 0.0 if has_reset else until_midnight_s)
 
 

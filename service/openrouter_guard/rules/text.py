@@ -1,4 +1,4 @@
-"""Text that we write: always UTF-8, whatever somebody put into it."""
+"""Our own text output: always valid UTF-8, whatever the input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ __all__ = ["json_text"]
 
 
 def json_text(value: object) -> str:
-    r"""JSON that every reader takes: half a character, which JSON may escape and Redis' scripts refuse, is a ``?``.
+    r"""Return JSON that every reader accepts.
+
+    Half a character, which JSON may escape and Redis' scripts refuse, becomes ``?``.
 
     >>> json_text({"model": "half \\ud83d"})
     '{"model": "half ?"}'

@@ -1,7 +1,7 @@
-"""How long the breaker is in each state, by UTC day, to the millisecond.
+"""Time of the breaker in each state, by UTC day, to the millisecond.
 
-The time is put down with every transition and about twice a minute between them. What has passed since is a function
-of the record: an open breaker turns half-open, and an override ends, by time alone, and nobody has to be there.
+The time is recorded with every transition and about twice a minute in between. The time since then is a function of
+the record: an open breaker becomes half-open, and an override ends, by time alone, with no process running.
 """
 
 from __future__ import annotations
@@ -21,35 +21,38 @@ __all__ = ["DAY_S", "KEPT_DAYS", "Times", "is_due", "kept", "owing", "passed", "
 DAY_S = 86_400
 KEPT_DAYS = 30
 EVERY_S = 30.0
-"""So often the time is put down while nothing happens: so much is lost of a closed state that everybody left."""
+"""How often the time is recorded without a change.
+
+At most this much is lost of a closed state that all processes left.
+"""
 
 Times: TypeAlias = Mapping[float, Mapping[BreakerState, int]]
 """Milliseconds in each state, by the beginning of the UTC day (Unix seconds)."""
 
 
 def timed_until_s(record: SharedState) -> float:
-    """Until when the time in each state has been put down; 0 if that is not known."""
+    """Return until when the time in each state is recorded; 0 if unknown."""
     if record.timed_until_s:
         return record.timed_until_s
-    # A state that nothing has happened to began with its epoch, which was the time in milliseconds.
+    # An unchanged state began with its epoch, which was the time in milliseconds.
     return record.transitions[-1].at_s if record.transitions else record.epoch / 1000
 
 
 def passed(record: SharedState, now_s: float) -> Times:
-    """The time that has passed since it was last put down."""
+    """Return the time since it was last recorded."""
     since_s = timed_until_s(record)
     return _times(record, max(since_s, now_s - KEPT_DAYS * DAY_S), now_s) if since_s else {}
 
 
 def is_due(record: SharedState, now_s: float, every_s: float = EVERY_S) -> bool:
-    """Whether the time is to be put down although nothing happens."""
+    """Return whether to record the time without a change."""
     return 0 < timed_until_s(record) <= now_s - every_s
 
 
 def put_down(record: SharedState, now_s: float) -> SharedState:
-    """The record whose time is to be put down, if it is long enough ago that it was.
+    """Return the record whose time is to be recorded, if enough time has passed.
 
-    Not where an older writer wrote over it: first that is to have its consequences.
+    Not if an older writer wrote over it: its effects come first.
     """
     if record.legacy_open is not None or not is_due(record, now_s):
         return record
@@ -57,10 +60,10 @@ def put_down(record: SharedState, now_s: float) -> SharedState:
 
 
 def kept(old: SharedState | None, new: SharedState, now_s: float) -> tuple[SharedState, Times]:
-    """The record to commit in the place of *old*, and the time to put down with it, none of it twice.
+    """Return the record to commit in place of *old*, and the time to record with it, none of it twice.
 
-    Where Redis lost the state, the record that is committed again says itself until when its time was put down, and
-    what it owes for the time before.
+    If Redis lost the state, the restored record itself contains until when its time was recorded, and the missing
+    time before.
     """
     new, owed = replace(new, owed={}), new.owed
     if _is_moved(old, new):
@@ -72,7 +75,7 @@ def kept(old: SharedState | None, new: SharedState, now_s: float) -> tuple[Share
 
 
 def owing(record: SharedState, known: SharedState, until_s: float, now_s: float) -> SharedState:
-    """The record to commit where Redis lost what is *known*, which lasted until *until_s*, with the time of that."""
+    """Return the record to commit if Redis lost *known*, which lasted until *until_s*, with its time."""
     return replace(record, timed_until_s=max(now_s, known.timed_until_s), owed=passed(known, until_s))
 
 
@@ -97,7 +100,7 @@ def _times(record: SharedState, start_s: float, end_s: float) -> Times:
 
 
 def _edges(record: SharedState, start_s: float, end_s: float) -> Iterable[float]:
-    """The moments between which the state and the day are the same, in their order."""
+    """Yield the moments between which the state and the day are the same, in order."""
     inside = {at_s for at_s in (*_turns(record), *_midnights(start_s, end_s)) if start_s < at_s < end_s}
     return (start_s, *sorted(inside), end_s) if start_s < end_s else ()
 

@@ -1,7 +1,7 @@
-"""How the shared state moves from one phase to another, and how each move is told.
+"""Transitions of the shared state, and their entries in the history.
 
-Every function takes the record as it was read and returns the one that should follow; the store commits it only if
-nobody changed it in between. A record that needs no change is returned as it is.
+Every function takes the record as it was read and returns its successor; the store commits it only if no other
+process changed it in between. A record that needs no change is returned unchanged.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _WELL = {
 
 
 def overridden(record: SharedState, override: Override, now_s: float) -> SharedState:
-    """The record once a person's decision stands; it replaces an earlier one."""
+    """Return the record with a new override, which replaces an earlier one."""
     fleet = record.live_reporters if isinstance(record.breaker, Closed) else record.fleet
     after = replace(record, override=override, fleet=fleet, legacy_open=None)
     return append_transition(after, record.phase(now_s), after.phase(now_s), override.kind, override.who, now_s)
 
 
 def released(record: SharedState, *, by: str, now_s: float) -> SharedState:
-    """The record once no override stands: the breaker is what it was, with a ramp where calls were refused."""
+    """Return the record without an override: the breaker is as before, with a ramp if calls were refused."""
     if record.override is None:
         return record
     breaker = record.breaker
@@ -61,7 +61,7 @@ def released(record: SharedState, *, by: str, now_s: float) -> SharedState:
 
 
 def reset(record: SharedState, *, by: str, now_s: float) -> SharedState:
-    """The record once a person has closed the breaker and ended the override; a rate limit stands."""
+    """Return the record after a person closed the breaker and ended the override; a rate limit stands."""
     record = released(record, by=by, now_s=now_s)
     if isinstance(record.breaker, Closed):
         return replace(record, breaker=runs.without(record.breaker))
@@ -83,7 +83,7 @@ def now_open(record: SharedState, reason: str, by: str, now_s: float, policy: Po
 
 
 def now_half_open(record: SharedState, breaker: Open, by: str, now_s: float) -> SharedState:
-    """The record whose open breaker may be tried before its wait is over, for a health check found it well."""
+    """Return the record whose open breaker may be tried early, after a good health check."""
     after = HalfOpen(
         breaker.reason, breaker.opened_at_s, breaker.trips, breaker.failures, {}, now_s, until_s=breaker.until_s
     )
@@ -91,22 +91,22 @@ def now_half_open(record: SharedState, breaker: Open, by: str, now_s: float) -> 
 
 
 def _share(number: int) -> float:
-    """A number from 0 up to 1 that looks drawn by lot, and is the same for all who decide on the same record."""
+    """Return a pseudo-random number from 0 up to 1, the same for all processes that decide on the same record."""
     return number * 0x9E3779B1 % 2**32 / 2**32
 
 
 def now_closed(
     record: SharedState, by: str, now_s: float, *, reason: str = TRIAL_SUCCEEDED, call_s: float = 0.0
 ) -> SharedState:
-    """The record after recovery: a trial call that took *call_s* succeeded (0: nobody knows).
+    """Return the record after recovery: a trial call that took *call_s* succeeded (0: unknown).
 
-    For another *reason*, such as health checks that did, it is on probation.
+    With another *reason*, such as good health checks, it is on probation.
     """
-    # What one trial call was told to wait stands, though another succeeded.
+    # The wait reported to one trial call stands, though another succeeded.
     reset_s = record.upstream.rate_limit_reset_s if record.upstream.rate_limit_reset_s > now_s else 0.0
     trips = getattr(record.breaker, "trips", 0)
     on_probation = reason != TRIAL_SUCCEEDED
-    # As it is written down.
+    # As stored.
     call_s = round(call_s, 3)
     breaker = Closed(trips=trips, since_s=now_s, on_probation=on_probation, call_s=call_s, held_until_s=reset_s)
     upstream = replace(
@@ -121,7 +121,7 @@ def now_closed(
 
 
 def with_breaker(record: SharedState, breaker: Breaker, reason: str, by: str, now_s: float) -> SharedState:
-    # What readers saw: an open breaker whose time has passed was half-open already, but nobody wrote that down.
+    # The state that readers saw: an open breaker whose time has passed was half-open already, but not stored as such.
     before = BreakerState.OPEN if isinstance(record.breaker, Open) else record.phase(now_s)
     after = replace(
         record,
@@ -137,8 +137,8 @@ def with_breaker(record: SharedState, breaker: Breaker, reason: str, by: str, no
 def append_transition(
     record: SharedState, before: BreakerState, after: BreakerState, reason: str, by: str, now_s: float
 ) -> SharedState:
-    """The record with one more transition, in a new epoch."""
-    # Counted on, so that whoever decides on the same record comes to the same, be it only to show it.
+    """Return the record with one more transition, in a new epoch."""
+    # Incremented, so that all processes that decide on the same record get the same number, even only to show it.
     epoch = record.epoch + 1 if record.epoch else next_epoch(0, now_s)
     change = Transition(epoch, before, after, reason, by, now_s)
     upstream = replace(record.upstream, last_check_s=now_s)

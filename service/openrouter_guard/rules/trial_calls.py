@@ -1,4 +1,4 @@
-"""The trial calls of a half-open breaker: who may make one, and what follows from its end."""
+"""The trial calls of a half-open breaker: the permits for them, and the effect of their results."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = [
 
 
 def with_permit(record: SharedState, owner: str, *, now_s: float, policy: Policy) -> SharedState | None:
-    """The record once *owner* holds one of the fleet's permits, None if it cannot have one.
+    """Return the record with a permit for *owner*, None if it cannot have one.
 
-    While a rate limit lasts nobody gets one: the call would be refused and tell nothing. But who has one may renew
-    it, and where the limit is a long one somebody looks every few minutes whether it still stands.
+    During a rate limit no permit is given: the call would be refused and say nothing. But a holder may renew it, and
+    during a long limit one call tests it every few minutes.
     """
     if record.override is not None:
         return None
@@ -45,7 +45,7 @@ def with_permit(record: SharedState, owner: str, *, now_s: float, policy: Policy
 
 
 def holds_permit(record: SharedState, owner: str) -> bool:
-    """Whether *owner* has leave to try one call."""
+    """Return whether *owner* may make a trial call."""
     return owner == record.limit.looker or owner in getattr(record.breaker, "permits", ())
 
 
@@ -56,18 +56,18 @@ def without_permit(record: SharedState, owner: str) -> SharedState:
 def after_trial(
     record: SharedState, signal: Signal, owner: str, *, now_s: float, policy: Policy, took_s: float = 0.0
 ) -> SharedState:
-    """The record after the trial call of *owner* ended; a call whose permit is gone decides nothing.
+    """Return the record after the trial call of *owner* ended; a call whose permit is gone decides nothing.
 
-    Nor does one that met a rate limit: somebody answered, but not the question. Its permit goes back, and calls wait
-    until the limit is over. One that succeeds although a long limit stood ends that too.
+    Nor does one that met a rate limit: it was answered, but the question is open. Its permit is returned, and calls
+    wait until the limit is over. A success during a long limit ends that too.
 
     Args:
-        record: Before it.
-        signal: What the call said.
-        owner: Of its permit.
+        record: The record before it.
+        signal: The call's signal.
+        owner: Owner of the permit.
         now_s: The time.
         policy: The settings of the rules.
-        took_s: How long the call took; 0 if nobody knows.
+        took_s: Duration of the call; 0 if unknown.
     """
     is_success, is_void = signal.effect is Effect.SUCCESS, signal.effect in (Effect.NEUTRAL, Effect.MODEL)
     record = limits.after_look(record, owner, is_success=is_success, is_void=is_void, now_s=now_s)
@@ -86,11 +86,11 @@ def after_trial(
 
 
 def limited(record: SharedState, signal: Signal, now_s: float, *, by: str = "") -> SharedState:
-    """The record after the platform's rate limit told the reporter *by* how long to wait; the later time wins."""
+    """Return the record after the platform told the reporter *by* how long to wait; the later time wins."""
     upstream = replace(record.upstream, state=OpenRouterState.RATE_LIMITED, message=signal.message)
     after = limits.claimed(record, signal.wait_s or 0.0, by=by, now_s=now_s)
     if after is record:
-        return record  # nobody is held for it
+        return record  # no call is held for it
     reset_s = after.upstream.rate_limit_reset_s
     breaker = after.breaker
     if isinstance(breaker, Closed) and reset_s > now_s:

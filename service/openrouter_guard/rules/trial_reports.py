@@ -1,8 +1,8 @@
-"""What workers report of calls without a permit while half-open: where nobody tries, it may close the breaker.
+"""Reports of calls without a permit while half-open: if no worker can make a trial call, they may close the breaker.
 
-A worker that knows nothing of permits makes calls all the same, be it one a minute. Without an API key no health
-check can close the breaker, and without a permit no call does: the fleet would be paused for ever over an upstream
-that is well. So two successes with some time between them do, on probation.
+A worker without support for permits makes calls anyway, perhaps one a minute. Without an API key no health check can
+close the breaker, and without a permit no call does: the fleet would stay paused for ever over a healthy upstream. So
+two successes with some time in between close it, on probation.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from .transitions import REPORTS_SUCCEEDED, now_closed
 __all__ = ["SPACED_S", "Told", "nobody_tries", "reported"]
 
 SPACED_S = 5.0
-"""Two successes within less may be one moment in which the upstream was well."""
+"""Two successes within less time may come from one good moment of the upstream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A result that was reported.
+    """A reported result.
 
     Attributes:
-        is_success: Else it was a failure of the upstream's; what says nothing of it is not told at all.
-        epoch: In which the call began; 0 if nobody knows.
-        began_s: When it began, as far as that is known; else when it was told.
+        is_success: Otherwise a failure of the upstream; neutral results are not passed at all.
+        epoch: Epoch in which the call began; 0 if unknown.
+        began_s: When it began, if known; else when it was reported.
     """
 
     is_success: bool
@@ -38,10 +38,11 @@ class Told:
 
 
 def reported(record: SharedState, results: Iterable[Told], *, now_s: float, policy: Policy, by: str) -> SharedState:
-    """The record after a report by *by*.
+    """Return the record after a report by *by*.
 
-    Only calls count that began since it is half-open, and since the last trial. A failure among them begins anew.
-    While a trial call is out it alone decides, and as long as somebody may make one, two successes close nothing.
+    Only calls count that began after it became half-open, and after the last trial. A failure among them resets the
+    count. While a trial call is out, it alone decides. As long as some worker may make one, two successes close
+    nothing.
     """
     breaker = record.breaker
     if isinstance(breaker, Closed) or not _is_undecided(record, now_s):
@@ -50,7 +51,7 @@ def reported(record: SharedState, results: Iterable[Told], *, now_s: float, poli
     told = {each.is_success for each in results if each.epoch in (0, record.epoch) and each.began_s >= since_s}
     if told != {True}:
         return replace(record, good_report_s=0.0) if told and record.good_report_s else record
-    # One of an earlier outage may stand there, where a worker of an earlier version changed the state since.
+    # A value of an earlier outage may be stored, if a worker of an earlier version changed the state since.
     if not since_s <= record.good_report_s <= now_s:
         return replace(record, good_report_s=now_s)
     if now_s - record.good_report_s < SPACED_S:
@@ -61,7 +62,7 @@ def reported(record: SharedState, results: Iterable[Told], *, now_s: float, poli
 
 
 def nobody_tries(record: SharedState, now_s: float, policy: Policy) -> bool:
-    """Whether a half-open breaker waits in vain: no worker asks for a permit, and no service checks."""
+    """Return whether a half-open breaker waits in vain: no worker asks for a permit, and no service checks."""
     if not _is_undecided(record, now_s) or record.good_checks:
         return False
     is_checked = now_s - record.upstream.checked_s <= 2 * CHECK_HOLDS_S
@@ -69,7 +70,7 @@ def nobody_tries(record: SharedState, now_s: float, policy: Policy) -> bool:
 
 
 def _is_undecided(record: SharedState, now_s: float) -> bool:
-    """Half-open by itself, with nothing under way that decides it."""
+    """Return whether it is half-open by itself, with nothing in progress that decides it."""
     if record.override is not None or record.upstream.limited_until_s > now_s:
         return False
     is_trial_out = any(end_s > now_s for end_s in getattr(record.breaker, "permits", {}).values())

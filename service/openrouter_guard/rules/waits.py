@@ -1,6 +1,6 @@
-"""How long an answer of the upstream asks to wait, in whatever form it says so.
+"""Reads how long an answer asks to wait, in all known formats.
 
-A wait of nothing, or one that is over, is no information. Times count by the answer's own ``Date``, else by the clock
+A wait of zero, or one in the past, is no information. Times count from the answer's own ``Date``, else from the clock
 that the caller passes in: two readings of one clock differ by the wait, whatever that clock shows.
 """
 
@@ -17,15 +17,15 @@ from .parsing import moment_s, number, text_of
 __all__ = ["DATE", "MAX_WAIT_S", "RESET", "TOLD", "answered_at_s", "has_reset", "told", "wait_s"]
 
 MAX_WAIT_S = 25 * 3600.0
-"""No upstream limit lasts longer than a day; a later time is a clock or a unit gone wrong."""
+"""No upstream limit lasts longer than a day; a later time means a wrong clock or unit."""
 RESET, DATE = "x-ratelimit-reset", "date"
 TOLD = ("retry-after", "retry-after-ms", RESET, DATE)
-"""The headers that tell times."""
+"""The headers about times."""
 _DURATION_MOST_S = 1e8
-"""A larger number is no duration but a time since 1970."""
+"""A larger number is not a duration but a time since 1970."""
 _NUMBER_MOST = 1e20
 _UNITS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (0.0, 1.0))
-"""From how large a number on it counts since 1970 in which part of a second."""
+"""Smallest numbers that count since 1970, with their part of a second."""
 _HEADER_MOST = 100
 _VALUE_LENGTH = 400
 _TIMES_MOST = 8
@@ -36,15 +36,15 @@ _PARTS = re.compile(_PART, re.IGNORECASE)
 _DURATION = re.compile(rf"(?:P?T?{_PART}){{1,5}}", re.IGNORECASE)
 """``30s``, ``1m30s``, ``250 ms``, ``5 minutes``, ``PT30S``."""
 _NEXT = re.compile(r"(?<!mon)(?<!tue)(?<!wed)(?<!thu)(?<!fri)(?<!sat)(?<!sun)(?<!day)\s{0,4}[,;]", re.IGNORECASE)
-"""Between two values; the comma behind the day of a date is none."""
+"""Separates two values; not the comma after the day of a date."""
 
 
 def told(headers: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, str]:
-    """The headers that tell times: those of the answer, and beneath them those that its body repeats.
+    """Return the headers about times: those of the answer, and below them those that its body repeats.
 
     Args:
-        headers: Of the answer, with lower-case names.
-        metadata: Of the error in its body.
+        headers: Headers of the answer, with lower-case names.
+        metadata: Metadata of the error in its body.
     """
     repeated = metadata.get("headers")
     named = list(repeated.items())[:_HEADER_MOST] if isinstance(repeated, Mapping) else ()
@@ -55,20 +55,20 @@ def told(headers: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, s
 
 
 def answered_at_s(headers: Mapping[str, str], now_s: float) -> float:
-    """When the answer was given, in Unix seconds: as it says itself, where that is within a day of *now_s*."""
+    """Return the time of the answer, in Unix seconds: its own, if within a day of *now_s*."""
     at_s = _http_date_s(headers.get(DATE, ""))
     return at_s if at_s is not None and abs(at_s - now_s) <= MAX_WAIT_S else now_s
 
 
 def wait_s(headers: Mapping[str, str], metadata: Mapping[str, Any], now_s: float) -> float | None:
-    """The longest wait that is asked for, in seconds, at most 25 h; None where none is asked for.
+    """Return the longest requested wait, in seconds, at most 25 h; None without one.
 
-    Of several values in one header the longest counts too.
+    Of several values in one header, the longest counts too.
 
     Args:
-        headers: As :func:`told` gives them.
-        metadata: Of the error in the body.
-        now_s: When the answer was given, see :func:`answered_at_s`.
+        headers: As returned by :func:`told`.
+        metadata: Metadata of the error in the body.
+        now_s: Time of the answer, see :func:`answered_at_s`.
     """
     milliseconds = (number(each, 0, _NUMBER_MOST) for each in _values(headers.get("retry-after-ms")))
     after = [*_values(headers.get("retry-after")), *_values(metadata.get("retry_after_seconds"))]
@@ -82,24 +82,27 @@ def wait_s(headers: Mapping[str, str], metadata: Mapping[str, Any], now_s: float
 
 
 def has_reset(headers: Mapping[str, str], now_s: float) -> bool:
-    """Whether the end of a limit is named that lies ahead."""
+    """Return whether the answer names a limit with an end in the future."""
     return (_reset_s(headers, now_s) or 0.0) > 0
 
 
 def _reset_s(headers: Mapping[str, str], now_s: float) -> float | None:
-    """Until the end of a limit, which is a time: a small number is one that was over long ago, and no duration."""
+    """Return the wait until the end of a limit.
+
+    The end is a time, so a small number is long past, and not a duration.
+    """
     times = (each for each in _values(headers.get(RESET)) if number(each, 0, _DURATION_MOST_S) is None)
     return max((ahead for each in times if (ahead := _ahead_s(each, now_s)) is not None), default=None)
 
 
 def _line(raw: object) -> str:
-    """The values of a header as one text, as they come where it is sent several times."""
+    """Return the values of a header as one text, joined if it is repeated."""
     values = raw[:_TIMES_MOST] if isinstance(raw, list | tuple) else (raw,)
     return ", ".join(text for value in values if (text := text_of(value, 100).strip()))[:_VALUE_LENGTH]
 
 
 def _values(raw: object) -> Iterator[object]:
-    """Each of the values in a header; a number is one."""
+    """Return each value in a header; a number is one value."""
     if isinstance(raw, int | float):
         yield raw
     else:
@@ -107,7 +110,7 @@ def _values(raw: object) -> Iterator[object]:
 
 
 def _ahead_s(raw: object, now_s: float) -> float | None:
-    """A duration, or a time in any unit or form, as seconds from now; negative where it is over."""
+    """Return a duration, or a time in any unit or format, as seconds from now; negative if it is over."""
     found = number(raw, 0, _NUMBER_MOST)
     if found is None:
         if (duration_s := _duration_s(text_of(raw, 64))) is not None:
@@ -116,7 +119,7 @@ def _ahead_s(raw: object, now_s: float) -> float | None:
         return at_s - now_s if at_s else None
     if found < _DURATION_MOST_S:
         return found
-    # Upstreams and gateways differ; but seconds are no milliseconds for the next 3,000 years.
+    # Upstreams and gateways differ, but seconds are not milliseconds for the next 3,000 years.
     return found * next(unit for least, unit in _UNITS if found >= least) - now_s
 
 
@@ -139,7 +142,7 @@ def _http_date_s(raw: object) -> float | None:
     text = text_of(raw, 64)
     if ":" not in text:
         return None
-    # Rare, and a probe that starts every few seconds should not pay for it.
+    # Rare, so a probe that starts every few seconds should not pay for it.
     from email.utils import parsedate_to_datetime
 
     try:

@@ -1,8 +1,7 @@
-"""The calls of the last minute or so, in steps of ten seconds: how many failed, and how many were slow.
+"""Recent calls in steps of ten seconds: how many failed, and how many were slow.
 
-Failures in a row find an outage within seconds. Where half of all calls fail, runs are short, and where all calls
-crawl, none fails: a rate over a window finds those. The store counts; all times are Unix seconds of the Redis
-server's clock.
+Failures in a row show an outage within seconds. If half of all calls fail, runs are short, and if all calls are slow,
+none fails: rates over a window show those. The store counts; all times are Unix seconds of the Redis server's clock.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ SLOW_CALL_RATE = "slow_call_rate"
 REPORTERS_MOST = 3
 TEXT_MOST = 16_384
 _TALLY = re.compile(r"([0-9]{1,15}):([0-9]{1,15}):([0-9]{1,15}):([0-9]{1,15}):(\S*)")
-"""One step, as the scripts in Redis read it too."""
+"""Length of one step, also in the scripts in Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Tally:
         at_s: When the step began.
         failures: Calls that failed.
         slow: Calls that took too long, failed or not.
-        reporters: Up to three workers that had one of either.
+        reporters: Up to three workers that had such a call.
     """
 
     at_s: int
@@ -47,14 +46,14 @@ Window: TypeAlias = tuple[Tally, ...]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a window is one of an upstream that is not well.
+    """Limits of a healthy window.
 
     Attributes:
-        window_s: How far it reaches back.
-        calls: With fewer, no rate means anything.
-        failure_rate: From which share of failures on; 0: never.
-        slow_rate: From which share of slow calls on; 0: never.
-        reporters: How many workers must have met them.
+        window_s: Its length.
+        calls: With fewer calls, the rates are ignored.
+        failure_rate: Lowest unhealthy share of failures; 0: off.
+        slow_rate: Lowest unhealthy share of slow calls; 0: off.
+        reporters: Number of workers that must have had such calls.
     """
 
     window_s: float
@@ -65,7 +64,7 @@ class Limits:
 
 
 def excess(window: Window, limits: Limits, now_s: float) -> tuple[str, str] | None:
-    """Which rate is too high, and in words; None if none is."""
+    """Return the rate that is too high, with a message; None if none is."""
     lately = [tally for tally in window if tally.at_s > now_s - limits.window_s]
     calls = sum(tally.calls for tally in lately)
     reporters = {name for tally in lately for name in tally.reporters}
@@ -81,7 +80,7 @@ def excess(window: Window, limits: Limits, now_s: float) -> tuple[str, str] | No
 
 
 def parse(text: str | None) -> Window:
-    """The window as the store wrote it; a step that cannot be read is left out."""
+    """Parse the window that the store wrote; unreadable steps are left out."""
     return tuple(tally for tally in map(_tally, parsing.text_of(text, TEXT_MOST).split()) if tally is not None)
 
 

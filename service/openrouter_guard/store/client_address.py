@@ -1,7 +1,7 @@
-"""The address behind a client of redis-py that somebody hands us, and a client for an address.
+"""Finds the address of a foreign redis-py client, and creates a client for an address.
 
-Ours are connections of our own: what is given may decode its answers or not, wait for ever, or belong to another
-event loop. Whatever has a connection pool will do.
+The library opens connections of its own: a given client may decode its answers or not, wait for ever, or belong to
+another event loop. Any object with a connection pool will do.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 def url_of(redis_client: Any) -> str:
-    """The address that a client connects to, or the address itself where that is given.
+    """Return the address of a client, or a given address itself.
 
     Raises:
-        ConfigurationError: If it is neither, or its connections are of a kind that no address describes.
+        ConfigurationError: If it is neither, or no address can describe its connections.
     """
     if isinstance(redis_client, str):
         return redis_client
@@ -40,7 +40,10 @@ def url_of(redis_client: Any) -> str:
 
 
 def client_of(url: str) -> Any:
-    """A client of redis-py for the address of one server, that decodes its answers; None for any other address."""
+    """Return a redis-py client for the address of one server, which decodes its answers.
+
+    None for any other address.
+    """
     if not url.startswith(("redis://", "rediss://", "unix://")):
         return None
     return aioredis.Redis.from_url(url, decode_responses=True)
@@ -92,7 +95,7 @@ def _login(known: Mapping[str, Any]) -> str:
 
 
 def _tls(pool: Any, known: Mapping[str, Any]) -> dict[str, str] | None:
-    """The options of an encrypted connection; None for one that is not."""
+    """Return the options of an encrypted connection; None for others."""
     if "SSL" not in getattr(pool.connection_class, "__name__", ""):
         return None
     if known.get("ssl_ca_data") or known.get("ssl_ca_path"):
@@ -100,7 +103,7 @@ def _tls(pool: Any, known: Mapping[str, Any]) -> dict[str, str] | None:
             "the client of Redis has authorities that are in no file: give the address of Redis, with ssl_ca_certs"
         )
     options = {name: str(known[name]) for name in _FILES if known.get(name)}
-    # An enumeration of the standard library, its name, its number, or one of the words.
+    # A member of the standard library's enumeration, its name, its number, or a word.
     wanted = getattr(known.get("ssl_cert_reqs"), "name", str(known.get("ssl_cert_reqs"))).lower()
     if wanted in {"none", "cert_none", "0"} and "ssl_cert_reqs" in known and known["ssl_cert_reqs"] is not None:
         options["ssl_cert_reqs"] = "none"

@@ -1,8 +1,8 @@
-"""The conversation with whoever holds our keys, which may move.
+"""The conversation with the server that holds our keys, which may move.
 
-Sentinels may name another primary, and a Cluster may give our slot to another node. Since all keys of a scope share
-one slot, to us each is one server: there is one plain client at a time, and it is replaced when the server is lost or
-sends us elsewhere.
+Sentinels may name another primary, and a Cluster may move our slot to another node. All keys of a scope share one
+slot, so each is one server for us: there is one plain client at a time, and it is replaced when the server is lost or
+redirects us.
 """
 
 from __future__ import annotations
@@ -29,18 +29,20 @@ __all__ = ["Command", "Connection", "Script", "Timeouts"]
 Command: TypeAlias = tuple[str | int | float, ...]
 
 _MOVES = 8
-"""How often a Cluster may send us elsewhere, or ask us to try again, within one conversation."""
+"""Maximum number of redirects and retries by a Cluster within one conversation."""
 _TRY_AGAIN_S = 0.02
 QUIET_S = 30.0
-"""After so long without a message it is asked whether messages still come. That a connection is dead the kernel tells
-much sooner; this is for one that ends in a proxy which lives on without its server."""
+"""After this time without a message, the client checks that messages still come.
+
+The kernel detects a dead connection much sooner; this is for a proxy that outlives its server.
+"""
 _PONG_S = 1.0
-"""How long it may take to answer on the connection that listens; longer where it turns out to be far away."""
+"""Time limit for an answer on the listening connection; longer if Redis is far away."""
 
 
 @dataclass(frozen=True)
 class Script:
-    """A script that runs inside Redis; it is sent once, and again whenever Redis has forgotten it."""
+    """A script that runs inside Redis; it is sent once, and again whenever Redis has lost it."""
 
     text: str
 
@@ -50,10 +52,10 @@ class Script:
 
 
 class Connection:
-    """Connects when it is first used, and again wherever the server is by then; never hangs.
+    """Connects on first use, and again to the server's present place; never hangs.
 
     Raises:
-        ConfigurationError: If a file that the address names cannot be read.
+        ConfigurationError: If a file named by the address cannot be read.
     """
 
     def __init__(self, address: Address, timeouts: Timeouts) -> None:
@@ -92,18 +94,18 @@ class Connection:
         Raises:
             StoreError: If it was refused or not answered.
         """
-        # Of the other keys the scripts themselves see to it.
+        # The scripts themselves handle the other keys.
         with unreadable_errors(self._where), translated(self._where, key=keys[0]):
             (answer,) = await self._answers([("EVALSHA", script.sha, len(keys), *keys, *args)])
             if isinstance(answer, failures.NoScriptError):
-                # Sent as a whole, it cannot be forgotten again before it runs.
+                # Sent as a whole, it cannot be lost again before it runs.
                 (answer,) = await self._answers([("EVAL", script.text, len(keys), *keys, *args)])
             return _raised(answer)
 
     async def listen(self, channel: str) -> AsyncGenerator[str, None]:
-        """Wake once when listening has begun, with nothing, then with each message that is the last for now.
+        """Yield once when listening has begun, with nothing, then each message that is the last for now.
 
-        In a Cluster every node passes them on.
+        In a Cluster every node forwards them.
         """
         with unreadable_errors(self._where), translated(self._where):
             client = await self._found()
@@ -117,12 +119,12 @@ class Connection:
                 raise
 
     async def _heard(self, messages: PubSub) -> AsyncGenerator[str, None]:
-        """Wake at each message. A connection that a firewall has forgotten gives none, and no error either.
+        """Wake at each message. A connection dropped by a firewall gives none, and no error either.
 
         Raises:
             redis.exceptions.TimeoutError: If the server no longer answers on it.
         """
-        # To the subscription it answers too; what comes before that answer would not be pushed.
+        # It answers to the subscription too; changes before that answer would not be pushed.
         is_asked = True
         while True:
             patience_s = self._finder.distance.patience_s(_PONG_S)
@@ -139,7 +141,7 @@ class Connection:
     # -- one conversation ---------------------------------------------------------------------------------------
 
     async def _answers(self, commands: Sequence[Command]) -> list[Any]:
-        """An answer or an error for each, from wherever a Cluster sends us; none is carried out twice."""
+        """Return an answer or an error for each, from the node that the Cluster names; none is executed twice."""
         answers: list[Any] = [None] * len(commands)
         left = list(range(len(commands)))
         for _ in range(_MOVES):
@@ -157,12 +159,12 @@ class Connection:
         return answers
 
     async def _followed(self, client: aioredis.Redis, command: Command, answer: Exception) -> Any:
-        """Go where the Cluster sends us; an error that says so again means: from there, anew."""
+        """Follow the Cluster's redirect; another redirect there means: start again from there."""
         match answer:
             case failures.MovedError():
                 await self._go(client, answer)
             case failures.AskError():
-                # The slot is on its way, and of our keys some are there already: this once, ask there.
+                # The slot is migrating, and some of our keys are there already: ask there this once.
                 async with self._finder.client(_host(client, answer)) as other:
                     return (await self._sent(other, [("ASKING",), command]))[1]
             case _:
@@ -196,18 +198,18 @@ class Connection:
                 await self._retire(client)
 
     async def _lost(self, client: aioredis.Redis) -> None:
-        """Look for the server anew, at the next conversation."""
+        """Search the server again, at the next conversation."""
         if client is not self._client:
             return
         if self._topology in (Topology.SERVER, Topology.SOCKET):
-            # The name may lead to another server by now.
+            # The name may point to another server by now.
             await client.connection_pool.disconnect(inuse_connections=False)
         else:
             self._client = None
             await self._retire(client)
 
     async def _retire(self, client: aioredis.Redis | None) -> None:
-        """Close it, but not while others may still be waiting for an answer: when the next one goes."""
+        """Close it, but not while others may still wait for an answer: when the next one goes."""
         retired, self._retired = self._retired, client
         if retired is not None:
             await retired.aclose()
@@ -226,19 +228,19 @@ async def _exchanged(client: aioredis.Redis, commands: Sequence[Command]) -> lis
 
 
 def _host(client: aioredis.Redis, answer: failures.AskError) -> tuple[str, int]:
-    """Where a Cluster sends us; without a name: to another port of the same host."""
+    """Target of a Cluster's redirect; without a name: another port of the same host."""
     return str(answer.host or client.connection_pool.connection_kwargs["host"]), int(answer.port)
 
 
 async def _last_of(messages: PubSub, found: list[Any]) -> list[Any]:
-    """Of messages that wait already the last: one look tells of all that happened before it."""
+    """The last of the waiting messages: one read covers everything before it."""
     while (another := await messages.parse_response(block=False, timeout=0)) is not None:
         found = another if another[0] == "message" else found
     return found
 
 
 def _is_open(command: Command, answer: Any) -> bool:
-    """Whether it is to be sent again; the clock that counts is that of the node that has the keys."""
+    """Return whether to send it again; the clock of the node with the keys counts."""
     return isinstance(answer, (failures.MovedError, failures.TryAgainError)) or command == ("TIME",)
 
 

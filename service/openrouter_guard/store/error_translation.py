@@ -1,4 +1,4 @@
-"""From Redis' errors to ours: what is wrong, where, and what to do about it."""
+"""Translates Redis' errors into ours: the problem, the place, and the solution."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIX = {
     "MISCONF": "takes no writes, for it cannot save to its disk: look at its log",
     "MOVED": "is a node of a Cluster: write redis+cluster:// and give the scope a name (OPENROUTER_GUARD_SCOPE)",
 }
-"""What somebody must do, by the code of the error."""
+"""The solution, by the code of the error."""
 _WAIT = {
     "BUSY": "is busy with somebody's script",
     "CLUSTERDOWN": "is a Cluster that has lost a part of itself",
@@ -28,7 +28,7 @@ _WAIT = {
     "NOREPLICAS": "takes no writes until enough replicas are connected to it (min-replicas-to-write)",
     "TRYAGAIN": "is moving our keys to another node of the Cluster",
 }
-"""What passes by itself."""
+"""Errors that pass by themselves."""
 _CODES: dict[type[Exception], str] = {
     failures.OutOfMemoryError: "OOM",
     failures.ReadOnlyError: "READONLY",
@@ -40,12 +40,12 @@ _CODES: dict[type[Exception], str] = {
     failures.ClusterDownError: "CLUSTERDOWN",
     failures.TryAgainError: "TRYAGAIN",
 }
-"""redis-py cuts the code off where it has a class for it."""
+"""redis-py removes the code if it has a class for it."""
 
 
 @contextmanager
 def translated(where: str, key: str = "") -> Iterator[None]:
-    """Raise our errors for those of Redis; *where* is the address without secrets, *key* what it is about."""
+    """Raise our errors for those of Redis; *where* is the address without secrets, *key* the key concerned."""
     try:
         yield
     except (failures.RedisError, OSError) as error:
@@ -53,7 +53,7 @@ def translated(where: str, key: str = "") -> Iterator[None]:
 
 
 def explained(error: Exception, where: str, key: str = "") -> StoreError:
-    """Our error for one of Redis."""
+    """Return our error for one of Redis."""
     code = _CODES.get(type(error)) or str(error).partition(" ")[0]
     if code == "WRONGTYPE":
         return foreign_key(key, where)
@@ -75,7 +75,7 @@ def foreign_key(key: str, where: str) -> ForeignValue:
 def _by_class(error: Exception, where: str) -> StoreError:
     if isinstance(error, failures.AuthenticationError):
         return StoreRefused(f"Redis at {where} refuses the user or password of REDIS_URL ({error})")
-    # Of what a script may not do, Redis says so without the code.
+    # For a command that a script may not run, Redis omits the code.
     if isinstance(error, failures.NoPermissionError) or "ACL failure" in str(error):
         return StoreRefused(
             f"Redis at {where} will not do it: the user of REDIS_URL lacks a right ({error}); "
@@ -93,7 +93,7 @@ def _by_class(error: Exception, where: str) -> StoreError:
 
 
 def _tls_error(error: BaseException | None) -> str:
-    """Why no trust came about, if that is what happened; empty if not."""
+    """Return why the certificate was not trusted, if that is the problem; empty if not."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return error.verify_message

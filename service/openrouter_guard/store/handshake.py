@@ -1,7 +1,7 @@
-"""Connections that introduce themselves in the same breath as their first command, and time the answers.
+"""Connections that send their handshake together with their first command, and time the answers.
 
-redis-py waits for the answer to each step of the handshake. Here they are sent together with whatever comes first, so
-that beside TCP and TLS a new connection to a server 100 ms away costs one round trip instead of four.
+redis-py waits for the answer to each step of the handshake. Here the steps are sent together with the first command,
+so a new connection to a server 100 ms away costs one round trip instead of four, besides TCP and TLS.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["ByNetwork", "ByNetworkTLS", "BySocket", "Distance", "Greeting"]
 CLIENT_NAME = "openrouter-guard"
 _REMEMBERED = 8
 _PATIENCE = 3.0
-"""So many times its slowest recent answer Redis may take, where that is longer than the timeout that was set."""
+"""Redis may take this many times its slowest recent answer, if that is longer than the configured timeout."""
 MOST_S = 3.0
 """But no longer than this."""
 _NAMELESS: dict[str, None] = (
@@ -30,35 +30,35 @@ _NAMELESS: dict[str, None] = (
     if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters
     else {"lib_name": None, "lib_version": None}
 )
-"""redis-py would tell its own name and version; its older releases say so by other options."""
+"""redis-py would send its own name and version; its older releases name the option differently."""
 
 _Step: TypeAlias = tuple[str | int, ...]
 
 
 class Distance:
-    """How far away the server is, by its last few answers, whichever connection they came over."""
+    """The distance of the server, by its last few answers over any connection."""
 
     def __init__(self) -> None:
         self._took_s: deque[float] = deque(maxlen=_REMEMBERED)
         self._in_vain_s = 0.0
 
     def note(self, took_s: float) -> None:
-        """An answer came."""
+        """Note an answer."""
         self._took_s.append(took_s)
         self._in_vain_s = 0.0
 
     def note_silence(self, waited_s: float) -> None:
-        """None came: where none ever did, the next one is waited for longer."""
+        """Note a missing answer: if there never was one, the next wait is longer."""
         if not self._took_s:
             self._in_vain_s = waited_s
 
     @property
     def round_trip_s(self) -> float:
-        """The slowest of the last eight answers, in seconds; 0 before the first."""
+        """Return the slowest of the last eight answers, in seconds; 0 before the first."""
         return max(self._took_s, default=0.0)
 
     def patience_s(self, timeout_s: float) -> float:
-        """How long to wait for an answer where *timeout_s* was set."""
+        """Return how long to wait for an answer if *timeout_s* is configured."""
         return max(timeout_s, min(_PATIENCE * max(self.round_trip_s, self._in_vain_s), MOST_S))
 
 
@@ -66,7 +66,7 @@ class Greeting:
     """The handshake of each new connection to one server.
 
     Attributes:
-        options: What redis-py's pool needs to know, so that it adds nothing of its own.
+        options: Options for redis-py's pool, so that it adds nothing of its own.
     """
 
     def __init__(self, login: Login, database: int, distance: Distance) -> None:
@@ -78,7 +78,7 @@ class Greeting:
         self._steps.append(("CLIENT", "SETNAME", CLIENT_NAME))
         if database:
             self._steps.append(("SELECT", database))
-        # RESP3 would have to be asked for.
+        # RESP3 would need a request.
         self.options: dict[str, Any] = {
             "protocol": 2,
             "distance": distance,
@@ -92,7 +92,7 @@ class Greeting:
 
 
 class _Eager(AbstractConnection):
-    """Sends its greeting without waiting for the answers; they are read before those to the first command."""
+    """Sends its greeting without waiting for the answers, which are read before those to the first command."""
 
     def __init__(self, *, distance: Distance, **options: Any) -> None:
         self._distance = distance
@@ -136,13 +136,13 @@ class _Eager(AbstractConnection):
         """Whether the server has answered to all of the greeting.
 
         Raises:
-            redis.exceptions.ResponseError: If it refuses a step that matters.
+            redis.exceptions.ResponseError: If it refuses a required step.
         """
         while self._greeted:
             try:
                 answer = await super().read_response(**options)
             except failures.ResponseError as error:
-                # Under which name it lists us matters to people only.
+                # The name in its client list matters only to people.
                 if self._greeted.popleft()[0] != "CLIENT":
                     self._refusal = error
             else:
@@ -151,7 +151,7 @@ class _Eager(AbstractConnection):
                 self._greeted.popleft()
         if self._refusal is not None:
             await self.disconnect(nowait=True)
-            # To each command that was sent with it, for none of them is to be believed.
+            # For each command sent with it, because none of the answers can be trusted.
             raise self._refusal
         return True
 
@@ -176,11 +176,11 @@ class _Eager(AbstractConnection):
         return answer
 
     async def can_read(self) -> bool:
-        """Whether there is something that nobody has asked for; an answer to the greeting is none."""
+        """Return whether there is unexpected data; an answer to the greeting is expected."""
         return not self._greeted and await super().can_read()
 
     async def can_read_destructive(self) -> bool:
-        # The same by the name that it had in older releases of redis-py.
+        # The same by its name in older releases of redis-py.
         return not self._greeted and await super().can_read_destructive()
 
 
@@ -190,7 +190,7 @@ class ByNetwork(_Eager, aioredis.Connection):
 
 class ByNetworkTLS(_Eager, aioredis.SSLConnection):
     async def disconnect(self, *args: Any, **options: Any) -> None:
-        """Close it at once: with TLS a farewell would be waited for, by then in a loop that has ended."""
+        """Close it at once: with TLS it would wait for a farewell, in a loop that may have ended."""
         if self._writer is not None:
             self._writer.transport.abort()
         await super().disconnect(*args, **options)

@@ -1,6 +1,6 @@
-"""What is kept of the past, and of who is there: read in bounds, however much there is.
+"""History, counters and presence: read in limited amounts, however much there is.
 
-Where a method has a ``limit`` it returns no more than so many, the newest.
+A method with a ``limit`` returns at most this many, the newest.
 """
 
 from __future__ import annotations
@@ -33,37 +33,34 @@ logger = logging.getLogger(__name__)
 __all__ = ["Presence", "Ledger", "time_counters"]
 
 WORKER_LIFE_S = 600.0
-"""A worker that has been silent for so long is gone."""
+"""A worker without a heartbeat for this long is gone."""
 NAMES_MOST = 10_000
-"""So many workers, or clusters, are kept: those that were heard of last."""
+"""Number of workers, or clusters, kept: those with the latest heartbeat."""
 PAUSED_LIFE_S = 86_400.0
-"""What an operator said it has paused holds for so long unless it says it again."""
+"""How long an operator's list of paused workloads is valid unless it is repeated."""
 ERROR_DAYS = 7
 COUNTER_MOST = 10**15
 ENTRY_MOST = 1000
 ENTRY = ("from", "to", "reason", "by", "at")
 HISTORY_READS = 10
-"""So often it is read on where entries are not ours, before what was found must do."""
+"""How often to read on past foreign entries, before the result must do."""
 
 Presence: TypeAlias = dict[str, Any]
-"""What somebody says of itself: a JSON object with ``last_seen``, ISO 8601."""
+"""A presence entry: a JSON object with ``last_seen``, ISO 8601."""
 _TIMES = {phase: f"breaker_{phase}_ms" for phase in BreakerState}
 _NONE = (None,) * len(_TIMES)
 _OPTIONAL = {
     "XADD": ("Redis takes nothing into the history", "Redis takes the history again"),
     "PUBLISH": ("Redis passes nothing on, others must look for it", "Redis passes on what changes again"),
 }
-"""What the scripts do if they may."""
+"""Commands that the scripts run if allowed."""
 
 
 class Ledger:
-    """Counters, transitions, errors, and who is there, of one scope.
+    """Counters, transitions, errors and presence of one scope.
 
-    Every method raises:
-        StoreUnavailable: If Redis is away or slow.
-        StoreRefused: If Redis answers and will not do it.
-        StateUnreadable: If what is stored cannot be understood.
-        ForeignValue: If something else lives under the key.
+    Every method raises: StoreUnavailable: If Redis is away or slow. StoreRefused: If Redis refuses. StateUnreadable:
+    If the stored state cannot be decoded. ForeignValue: If a key holds a foreign value.
     """
 
     def __init__(self, connection: Connection, keys: Keys, address: str) -> None:
@@ -76,13 +73,13 @@ class Ledger:
     async def _run(
         self, script: Script, keys: Mapping[str, object], args: Sequence[str | int], more: Sequence[str] = ()
     ) -> list[Any]:
-        """The answer of a script, without what it could not do: that is said, once.
+        """Return the answer of a script, without the parts it could not do, which are logged once.
 
         Args:
             script: To run.
-            keys: Those that it takes, each with whether it is used this time.
-            args: What else it takes.
-            more: Keys that are used, after the others.
+            keys: Its keys, each with whether it is used this time.
+            args: Its other arguments.
+            more: Further keys, after the others.
         """
         answer: list[Any]
         *answer, foreign, optional = await self._connection.run(script, [*keys, *more], args)
@@ -107,9 +104,9 @@ class Ledger:
 
     @reads_state
     async def metrics(self, days: int, now_s: float) -> dict[str, dict[str, str]]:
-        """The counters of the last *days* UTC days that have any, newest first, by date.
+        """Return the counters of the last *days* UTC days that have any, newest first, by date.
 
-        How long the breaker was in each state is left out: see :meth:`time_in_state`.
+        The time in each state is not included: see :meth:`time_in_state`.
         """
         days_s = _days_s(days, now_s)
         keys = [self.keys.metrics(day_s) for day_s in days_s]
@@ -121,14 +118,14 @@ class Ledger:
     async def add_metrics(self, counters: Mapping[str, int], *, at_s: float) -> None:
         key = self.keys.metrics(at_s)
         await self._connection.say(*(("HINCRBY", key, name, amount) for name, amount in counters.items()))
-        # Only now: if the key is not ours, it must not expire either.
+        # Only now: a foreign key must not expire either.
         await self._connection.say(("EXPIRE", key, int(KEPT_DAYS * DAY_S)))
 
     @reads_state
     async def time_in_state(self, days: int, now_s: float) -> dict[str, dict[BreakerState, float]]:
-        """Seconds that the breaker was in each state, up to this moment, newest day first, by date.
+        """Return the seconds that the breaker was in each state, up to this moment, newest day first, by date.
 
-        A day adds up to its length where the state was kept all day: what passes after everybody has left, and the
+        A day adds up to its length if the state was kept all day: the time after all processes have left, and the
         state has expired, belongs to no state. Days without any are left out.
         """
         days_s = _days_s(days, now_s)
@@ -157,13 +154,13 @@ class Ledger:
 
     @reads_state
     async def history(self, limit: int = 100, *, before: str = "") -> list[dict[str, str]]:
-        """The newest entries, newest first: ``epoch``, ``from``, ``to``, ``reason``, ``by``, ``at``, ``seq``.
+        """Return the newest entries, newest first: ``epoch``, ``from``, ``to``, ``reason``, ``by``, ``at``, ``seq``.
 
-        Transitions have a ``seq`` of 0; what was noted within their epoch, a larger one.
+        Transitions have a ``seq`` of 0; other entries within their epoch have a larger one.
 
         Args:
-            limit: How many at the most.
-            before: Only those before ``<epoch>-<seq>``, to read on where the last answer ended; empty: all.
+            limit: Maximum number.
+            before: Only entries before ``<epoch>-<seq>``, to continue after the last answer; empty: all.
         """
         found: list[dict[str, str]] = []
         is_newest = not before
@@ -181,12 +178,13 @@ class Ledger:
 
     @reads_state
     async def note(self, entry: Mapping[str, str], *, epoch: int, seq: int) -> bool:
-        """Put something into the history that is no transition.
+        """Add an entry to the history that is not a transition.
 
         Args:
-            entry: As :meth:`history` gives it back; ``from`` and ``to`` are the same.
-            epoch: In which it happened.
-            seq: Above 0, and the same for all who may notice the same thing: only the first of them is heard.
+            entry: As returned by :meth:`history`; ``from`` and ``to`` are the same.
+            epoch: Epoch in which it happened.
+            seq: Above 0, and the same in all processes that may notice the same event: only the first one is
+                recorded.
 
         Returns:
             Whether it was put there: not where somebody has said so already, or the epoch is over.
@@ -195,18 +193,18 @@ class Ledger:
         return bool(await self._connection.run(NOTE, [self.keys.history], [f"{epoch}-{seq}", json_text(fields)]))
 
     async def _mend_history(self) -> None:
-        """Something of somebody else stands there as the newest entry, and may keep out what is to come."""
+        """A foreign entry is the newest one, and may block later entries."""
         with suppress(StoreError):
             await self._connection.run(MEND, [self.keys.history], [])
 
     @reads_state
     async def claim(self, name: str, number: int) -> bool:
-        """Whether *number* is ours: of all who claim it, or a lower one, under *name*, one gets it."""
+        """Claim *number*: of all that claim it, or a lower one, under *name*, one process gets it."""
         return bool(await self._connection.run(CLAIM, [self.keys.state], [name, number]))
 
     @reads_state
     async def worker_errors(self, limit: int = 100, *, now_s: float) -> list[Presence]:
-        """The newest errors that workers reported in the last seven days, newest first.
+        """Return the newest errors that workers reported in the last seven days, newest first.
 
         Each has ``timestamp``, ``worker_id``, ``error_type``, ``error_message`` and ``status_code``.
         """
@@ -223,22 +221,25 @@ class Ledger:
 
     @reads_state
     async def heartbeat(self, worker: str, about: Mapping[str, Any]) -> None:
-        """Say that *worker* is alive; ``about`` holds its version and when it was last seen."""
+        """Record that *worker* is alive; ``about`` holds its version and when it was last seen."""
         await self._say(self.keys.workers, worker, about, WORKER_LIFE_S)
 
     @reads_state
     async def workers(self, limit: int = 1000) -> dict[str, Presence]:
-        """The workers that were alive in the last ten minutes, the last seen first."""
+        """Return the workers that were alive in the last ten minutes, the most recent first."""
         return await self._heard(self.keys.workers, WORKER_LIFE_S, limit)
 
     @reads_state
     async def tell_paused(self, cluster: str, about: Mapping[str, Any]) -> None:
-        """Say what the operator of *cluster* has paused; ``about`` holds ``last_seen``, and the rest as it likes."""
+        """Record the workloads that the operator of *cluster* has paused.
+
+        ``about`` holds ``last_seen``, and any other fields.
+        """
         await self._say(self.keys.paused, cluster, about, PAUSED_LIFE_S)
 
     @reads_state
     async def paused(self, limit: int = 100) -> dict[str, Presence]:
-        """What operators said they have paused, by cluster, the last said first."""
+        """Return the paused workloads by cluster, as recorded by operators, the most recent first."""
         return await self._heard(self.keys.paused, PAUSED_LIFE_S, limit)
 
     async def _say(self, key: str, name: str, about: Mapping[str, Any], life_s: float) -> None:
@@ -248,9 +249,9 @@ class Ledger:
             await self._forget(key, life_s)
 
     async def _forget(self, key: str, life_s: float) -> None:
-        """Whoever adds a name removes those that are gone, so that there are never many more than are alive.
+        """Adding a name removes expired ones, so there are never many more than live ones.
 
-        Nor more than :data:`NAMES_MOST`, however many somebody makes up.
+        Nor more than :data:`NAMES_MOST`, however many a client makes up.
         """
         now_s, found = await self._all(key)
         seen = {name: _seen_s(_object(text), now_s) for name, text in found.items()}
@@ -271,12 +272,12 @@ class Ledger:
 
 
 def time_counters(milliseconds: Mapping[BreakerState, int]) -> dict[str, int]:
-    """The time in each state as counters of a day's metrics."""
+    """Return the time in each state as counters of a day's metrics."""
     return {_TIMES[phase]: ms for phase, ms in milliseconds.items() if ms}
 
 
 def _days_s(days: int, now_s: float) -> list[float]:
-    """The beginnings of the last *days* UTC days that are kept, newest first."""
+    """Return the starts of the last *days* UTC days that are kept, newest first."""
     today_s = now_s // DAY_S * DAY_S
     return [today_s - DAY_S * back for back in range(min(days, KEPT_DAYS + 1))]
 
@@ -290,7 +291,7 @@ def _seen_s(about: Presence, now_s: float) -> float:
 
 
 def _entry(name: str, fields: Mapping[str, str]) -> dict[str, str] | None:
-    """An entry of the history; None for what somebody else has put there."""
+    """Return an entry of the history; None for a foreign one."""
     entry = dict.fromkeys(ENTRY, "") | {each: text_of(value, ENTRY_MOST) for each, value in fields.items()}
     epoch, _, seq = name.partition("-")
     is_ours = {entry["from"], entry["to"]} <= set(BreakerState) and unix_s(entry["at"])

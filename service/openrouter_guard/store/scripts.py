@@ -36,7 +36,7 @@ LIMITS = {
     "text": question_codec.TEXT_MOST,
     "held_s": HELD_S,
 }
-"""The bounds of what the counting script reads and keeps: those of the rules in Python."""
+"""The limits of the counting script: the same as those of the rules in Python."""
 
 
 def _script(*names: str, before: str = "") -> Script:
@@ -45,7 +45,7 @@ def _script(*names: str, before: str = "") -> Script:
 
 
 def _constants() -> str:
-    """Lua tables, which cost a script less than arguments do."""
+    """Lua tables, which are cheaper for a script than arguments."""
     limits = ", ".join(f"{name} = {value!r}" for name, value in LIMITS.items())
     fields = ", ".join(f'"{name}"' for name in FIELDS)
     return f"local LIMITS = {{ {limits} }}\nlocal FIELDS = {{ {fields} }}\n"

@@ -23,33 +23,36 @@ __all__ = ["ServerDiscovery", "Host", "Timeouts"]
 Host: TypeAlias = tuple[str, int]
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 2}
-"""After 4 s of silence the kernels ask each other, and after two seconds without an answer the connection is dead: so
-a host that lost its power, or a firewall that has forgotten us, is noticed, and costs Redis nothing."""
+"""After 4 s of silence the kernels probe each other.
+
+After two more seconds without an answer the connection is dead: so a powered-off host, or a firewall that dropped us,
+is noticed at no cost for Redis.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long Redis may take, in seconds, before it counts as away; longer where it turns out to be far away."""
+    """How long Redis may take, in seconds, before it counts as away; longer if it is far away."""
 
     connect_s: float = 1.0
     answer_s: float = 1.0
 
 
 class ServerDiscovery:
-    """Makes clients for one address.
+    """Creates clients for one address.
 
     Attributes:
-        distance: How far away it is.
+        distance: Measures its distance.
 
     Raises:
-        ConfigurationError: If a file that the address names cannot be read.
+        ConfigurationError: If a file named by the address cannot be read.
     """
 
     def __init__(self, address: Address, timeouts: Timeouts) -> None:
         self._address = address
         self._timeouts = timeouts
         self.distance = Distance()
-        # All processes of a fleet asking the same one first would be its load test.
+        # If all processes of a fleet asked the same one first, they would overload it.
         self._hosts = random.sample(address.hosts, len(address.hosts))
         tls = _tls_options(address)
         by_network = ByNetworkTLS if tls else ByNetwork
@@ -57,10 +60,10 @@ class ServerDiscovery:
         self._by_socket = {"connection_class": BySocket}
 
     async def find(self) -> aioredis.Redis:
-        """A client of the server; it may yet turn out to be away.
+        """Return a client of the server, which may still turn out to be away.
 
         Raises:
-            StoreError: If nobody tells where it is.
+            StoreError: If no Sentinel or node knows it.
         """
         match self._address.topology:
             case Topology.SENTINEL:
@@ -71,12 +74,12 @@ class ServerDiscovery:
                 return self.client(self._hosts[0] if self._hosts else None)
 
     def client(self, host: Host | None) -> aioredis.Redis:
-        """A client of one server; without a host, the one behind the socket."""
+        """Return a client of one server; without a host, the one behind the socket."""
         where = {"path": self._address.path} if host is None else {"host": host[0], "port": host[1]}
         return self._client(Greeting(self._address.login, self._address.database, self.distance), **where)
 
     def learn(self, host: Host) -> None:
-        """A node of the Cluster that was not in the address: it will be asked too."""
+        """Remember a node of the Cluster that is not in the address: it will be asked too."""
         if host not in self._hosts:
             self._hosts.append(host)
 
@@ -114,7 +117,7 @@ class ServerDiscovery:
         return (str(found[0]), int(found[1])) if found else None
 
     async def _node(self) -> aioredis.Redis:
-        """The first node that answers; it sends us on to the one that has our keys."""
+        """Return the first node that answers; it redirects us to the one with our keys."""
         last: Exception | None = None
         for host in list(self._hosts):
             client = self.client(host)
@@ -136,17 +139,17 @@ class ServerDiscovery:
         self._hosts.insert(0, host)
 
     def _client(self, greeting: Greeting, **where: Any) -> aioredis.Redis:
-        # The pool by hand: the client's own asks each server for notices of maintenance, at every connection.
+        # Our own pool: the client's default asks each server for notices of maintenance, at every connection.
         pool = aioredis.ConnectionPool(
             **(self._by_socket if "path" in where else self._by_network),
             **where,
             **greeting.options,
             decode_responses=True,
-            # Anybody may write anything: a byte that is no text costs the field that it is in.
+            # Any client may write anything: an invalid byte costs only the field that it is in.
             encoding_errors="replace",
             socket_connect_timeout=self._timeouts.connect_s,
             socket_timeout=self._timeouts.answer_s,
-            # A retry inside the client would multiply the timeouts; who calls us knows when to try again.
+            # A retry inside the client would multiply the timeouts; the caller knows when to retry.
             retry=Retry(NoBackoff(), 0),
         )
         return aioredis.Redis.from_pool(pool)
@@ -157,7 +160,7 @@ def _is_timeout(error: Exception | None) -> bool:
 
 
 def _keepalive() -> dict[str, Any]:
-    """For redis-py; not every system has all of the options."""
+    """Options for redis-py; not every system has all of them."""
     options = {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
     return {"socket_keepalive": True, "socket_keepalive_options": options}
 

@@ -1,4 +1,4 @@
-"""Read, count and commit: everything this product says to Redis."""
+"""Read, count and commit: all commands of this product to Redis."""
 
 from __future__ import annotations
 
@@ -31,19 +31,21 @@ __all__ = ["Batch", "Counted", "Seen", "Store"]
 STATE_LIFE_S = 600
 """``DEFAULT_TTL`` x 2: how long a closed state outlives its last write."""
 WAITING_LIFE_S = 3600
-"""How long a state that keeps calls waiting outlives the end of the wait, should all of us be taken away: earlier
-systems would wait for ever."""
+"""How long a waiting state outlives the end of its wait, if all our processes go away.
+
+Otherwise earlier systems would wait for ever.
+"""
 _TRIES = 20
 LOST = "lost"
 _NEWS = frozenset(
     {"state", "rate_limit_reset", "limited_until", "checked_at", "circuit_breaker_open", "check_wanted", "question"}
 )
-"""The fields whose change those who listen need to see at once."""
+"""The fields whose changes listeners need to see at once."""
 
 LATE_MOST_S = 300.0
-"""A time of a call is never so much later than the batch that tells of it: what is, is none of ours."""
+"""A call never ends this much later than its report; such a time is invalid."""
 Decide: TypeAlias = Callable[[SharedState | None, float], SharedState | None]
-"""From the record (None: no key) and the time to the record that should follow (None: leave it)."""
+"""Maps the record (None: no key) and the time to its successor (None: leave it)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,9 @@ class Seen:
     """The state as it was read.
 
     Attributes:
-        record: None where the key is missing.
-        now_s: The server's clock when it was read, Unix seconds.
-        raw: The fields behind the record.
+        record: None if the key is missing.
+        now_s: The server's clock at the read, Unix seconds.
+        raw: The fields of the record as read.
         models: Single models with a state of their own.
     """
 
@@ -63,7 +65,7 @@ class Seen:
     models: Models = field(default_factory=dict)
 
     def became(self, record: SharedState) -> Seen:
-        """The state once *record* was committed."""
+        """Return the state after *record* was committed."""
         return replace(self, record=record, raw=dict(self.raw) | encode(record))
 
 
@@ -72,23 +74,23 @@ class Batch:
     """Results of one reporter, in their order.
 
     Attributes:
-        epoch: In which the calls began; 0 if unknown.
+        epoch: Epoch in which the calls began; 0 if unknown.
         seq: Grows with every batch, so that a batch whose fate is uncertain can be sent again. None for a batch that
             is not: it always counts, whatever number its reporter has reached elsewhere.
-        runs: ``("S", 12), ("F", 3)`` is twelve successes, then three failures; ``("C", 1)`` is a failure that says
-            that the account is out of credit.
+        runs: ``("S", 12), ("F", 3)`` is twelve successes, then three failures; ``("C", 1)`` is a failure that reports
+            an empty account.
         fields: Fields of the hash to set if the results count.
-        counters: What to add to the day's metrics.
+        counters: Additions to the day's metrics.
         errors: JSON entries for the log of worker errors, oldest first.
-        models: What became of the calls to single models, where that is worth telling.
-        last_success_s: When the last success ended, and
-        first_failure_s: the first failure after it, by the server's clock; 0 for now. A success that is told late
-            does not end a run of failures that began after it.
-        evidence: Of the failures whose beginning is known: how many they are, when the earliest began, how long they
-            took together, and how long the longest.
-        are_timed: Whether it is known of all successes when they began, by who answers where the fleet is asked.
-        window: Calls that ended, that failed and that were slow, and how many seconds back they are to be kept; None
-            where nobody watches that.
+        models: Results of calls to single models, if relevant.
+        last_success_s: End of the last success, and
+        first_failure_s: of the first failure after it, by the server's clock; 0 for now. A late success does not end
+            a run of failures that began after it.
+        evidence: Of the failures with a known start: their number, the earliest start, their total duration, and the
+            longest.
+        are_timed: Whether the start of all successes is known, because their reporter answers questions to the fleet.
+        window: Ended, failed and slow calls, and how many seconds back to keep them; None if the optional rates are
+            off.
     """
 
     epoch: int
@@ -108,13 +110,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What became of a batch.
+    """The outcome of a batch.
 
     Attributes:
         verdict: ``counted``, ``late`` or ``repeated``.
         seen: The state after it.
-        older_writer_s: How many seconds ago a writer of the existing format was last noticed, which wakes nobody;
-            None if there was none.
+        older_writer_s: Seconds since an older writer was last noticed, which wakes no listener; None without one.
     """
 
     verdict: str
@@ -125,11 +126,8 @@ class Counted:
 class Store(Ledger):
     """The shared state of one scope.
 
-    Every method raises:
-        StoreUnavailable: If Redis is away or slow.
-        StoreRefused: If Redis answers and will not do it.
-        StateUnreadable: If what is stored cannot be understood.
-        ForeignValue: If something else lives under the key.
+    Every method raises: StoreUnavailable: If Redis is away or slow. StoreRefused: If Redis refuses. StateUnreadable:
+    If the stored state cannot be decoded. ForeignValue: If a key holds a foreign value.
     """
 
     def __init__(self, url: str, scope: str = DEFAULT_SCOPE, timeouts: Timeouts | None = None) -> None:
@@ -141,7 +139,7 @@ class Store(Ledger):
 
     @property
     def round_trip_s(self) -> float:
-        """How far away Redis is: the slowest of its last few answers, in seconds; 0 before the first."""
+        """The distance of Redis: the slowest of its last few answers, in seconds; 0 before the first."""
         return self._connection.round_trip_s
 
     async def ping(self) -> None:
@@ -168,8 +166,8 @@ class Store(Ledger):
 
         Args:
             batch: The results.
-            at_s: Chooses the day of the metrics.
-            lost: Where Redis has lost the state, what it is to begin with before they are counted, if anything.
+            at_s: Selects the day of the metrics.
+            lost: If Redis has lost the state, its initial state before they are counted, if known.
         """
         counted = await self._count(batch, at_s, knows_more=lost is not None)
         if lost is not None and counted.verdict == LOST:
@@ -193,7 +191,7 @@ class Store(Ledger):
         return Counted(verdict, _seen((seconds, micros), values, found), float(older_s) if older_s else None)
 
     def _counting(self, batch: Batch, at_s: float) -> dict[str, object]:
-        """What count.lua takes."""
+        """Return the arguments of count.lua."""
         return {
             "epoch": batch.epoch,
             "reporter": batch.reporter,
@@ -216,15 +214,15 @@ class Store(Ledger):
 
     @reads_state
     async def commit(self, seen: Seen, new: SharedState) -> SharedState | None:
-        """Replace the record if nobody changed it since it was read, and put down the time in the state before.
+        """Replace the record if it is unchanged since the read, and record the time in the state before.
 
         Returns:
-            The record as it is now; None if somebody was faster.
+            The record as it is now; None if another process was faster.
         """
         new, passed = time_in_state.kept(seen.record, new, seen.now_s)
         changes = _changes(seen.raw, encode(new))
         if new.legacy_open is not None:
-            # What an older writer says of the breaker is not decided here: it stays for whoever draws conclusions.
+            # An older writer's claim about the breaker is not decided here: it is kept for the evaluation.
             changes.pop("circuit_breaker_open", None)
         fresh = new.transitions[-1:] if seen.record is None or new.epoch != seen.record.epoch else ()
         history = [text for change in fresh for text in (str(change.epoch), json_text(_entry(change)))]
@@ -253,16 +251,16 @@ class Store(Ledger):
     async def permit(
         self, owner: str, known: Seen, policy: Policy, *, renews: bool = False
     ) -> tuple[bool | None, Seen]:
-        """Take one of the fleet's permits for *owner*, or renew its own, where no more is to be done.
+        """Take one of the fleet's permits for *owner*, or renew its own, if nothing else is due.
 
         Args:
-            owner: Of the permit.
-            known: What is known so far: of a later epoch, nothing is decided.
-            policy: How many there are, and how long they hold.
+            owner: Owner of the permit.
+            known: The known state: for a later epoch, nothing is decided.
+            policy: Number and lease of the permits.
             renews: Only renew it.
 
         Returns:
-            Whether *owner* has one now, None where the rules have to say; and the state by then.
+            Whether *owner* has one now, None if the rules have to decide; and the state by then.
         """
         verdict, seconds, micros, values = await self._run(
             PERMIT,
@@ -281,19 +279,19 @@ class Store(Ledger):
         return {"taken": True, "refused": False}.get(verdict), seen
 
     async def answer(self, question: Question, reporter: str, calls: int) -> None:
-        """Tell how many calls of *reporter* speak against the failures, once."""
+        """Record how many calls of *reporter* contradict the failures, once."""
         await self._run(ANSWER, {self.keys.state: True}, [question.number, reporter, calls])
 
     @reads_state
     async def change(self, decide: Decide, seen: Seen | None = None) -> Seen:
-        """Read, decide, try to write; the loser reads and decides again.
+        """Read, decide, try to write; a slower process reads and decides again.
 
         Args:
-            decide: What should follow.
-            seen: What was read a moment ago, if anything: it is what to decide on first.
+            decide: Maps the record to its successor.
+            seen: A recent read, if any: the first decision is on it.
 
         Raises:
-            StoreContended: If others were faster every time.
+            StoreContended: If other processes were faster every time.
         """
         for _ in range(_TRIES):
             seen = seen or await self.read()
@@ -307,14 +305,14 @@ class Store(Ledger):
         raise StoreContended(f"the state of scope {self.keys.scope!r} changed {_TRIES} times while we decided")
 
     async def keep_time(self) -> None:
-        """Put down the time in the current state, unless somebody did a moment ago."""
+        """Record the time in the current state, unless it was just recorded."""
         await self.change(lambda record, now_s: record and time_in_state.put_down(record, now_s))
 
     async def listen(self) -> AsyncGenerator[str, None]:
-        """Wake once when listening has begun, then at each change; ends with an error as the connection does.
+        """Wake once when listening has begun, then at each change; raises when the connection fails.
 
         Yields:
-            What was said of the change, empty at first; of changes that came together, what was said of the last.
+            The message about the change, empty at first; of simultaneous changes, the last one.
         """
         async with aclosing(self._connection.listen(self.keys.events)) as wakes:
             async for message in wakes:
@@ -327,7 +325,10 @@ class Store(Ledger):
 
 
 def _life_s(record: SharedState, now_s: float) -> int:
-    """The lifetime of the hash; each commit begins it anew, and while calls wait somebody commits every minute."""
+    """Return the lifetime of the hash.
+
+    Each commit restarts it, and while calls wait a process commits every minute.
+    """
     waits, breaker = record.kept_until_s(now_s), record.breaker
     is_calm = isinstance(breaker, Closed) and record.override is None and waits <= now_s
     return STATE_LIFE_S if is_calm else math.ceil(max(waits - now_s, 0.0)) + WAITING_LIFE_S
@@ -342,21 +343,21 @@ def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Mappi
 def _changes(raw: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
     changes = {name: value for name, value in wanted.items() if raw.get(name, "") != value}
     for name in ("run", "run_shares", "run_evidence"):
-        # Counted by the script alone: but to end a run, to write them would take back what was counted meanwhile.
+        # Only the script counts them: except to end a run, writing them would undo counts made since.
         if raw.get(name) and changes.get(name):
             del changes[name]
     return changes
 
 
 def _guards(changes: Mapping[str, str], raw: Mapping[str, str]) -> list[str]:
-    # No time is put down twice; and a change that puts none down need not wait for one that does.
+    # No time is recorded twice; and a change that records none need not wait for one that does.
     guards = (*GUARDS, "timed_until") if "timed_until" in changes else GUARDS
-    # What is no text is never again what was read: until it is overwritten, it guards nothing.
+    # Invalid text never compares as unchanged: until it is overwritten, it guards nothing.
     return [name for name in guards if DAMAGED not in raw.get(name, "")]
 
 
 def _is_news(changes: Mapping[str, str]) -> bool:
-    """Whether those who listen need to look: not for a permit or a counter."""
+    """Return whether listeners need to read: not for a permit or a counter."""
     return not changes.keys().isdisjoint(_NEWS)
 
 

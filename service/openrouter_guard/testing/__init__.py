@@ -1,4 +1,4 @@
-"""A simulated OpenRouter that fails on demand, for your tests as for ours. Needs the extra ``[service]``.
+"""A simulated OpenRouter that fails on demand, for your tests and ours. Needs the extra ``[service]``.
 
 In the process::
 
@@ -11,7 +11,7 @@ On a port, for any client and any language::
         client = openai.OpenAI(base_url=base_url, api_key="any")
         simulated.switch("rate_limited", retry_after_s=5)
 
-From a shell: ``openrouter-guard simulate``. ``MODES`` holds every mode and what it does.
+From a shell: ``openrouter-guard simulate``. ``MODES`` lists all modes with a description.
 
 answers    the bodies of a healthy OpenRouter
 failures   the ways to answer otherwise

@@ -1,4 +1,4 @@
-"""What the simulated OpenRouter answers when all is well, with the fields that the real one documents.
+"""Successful answers of the simulated OpenRouter, with the documented fields of the real one.
 
 Source: https://openrouter.ai/docs/api-reference; the models of the official SDK (``openrouter``) accept every body.
 """
@@ -15,7 +15,7 @@ __all__ = ["CHAT", "CREDITS", "KEY", "MODELS", "PATHS", "PROVIDER", "Account", "
 
 KEY, CREDITS, MODELS, CHAT = "/key", "/credits", "/models", "/chat/completions"
 PATHS = (KEY, CREDITS, MODELS, CHAT)
-"""Everything that is simulated, below ``/api/v1``."""
+"""All simulated paths, below ``/api/v1``."""
 
 PROVIDER = "Simulated"
 DEFAULT_MODEL = "simulated/model"
@@ -29,7 +29,7 @@ _CONTEXT_LENGTH = 128_000
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who pays: the key with its own cap, and the account behind it. Amounts are US dollars."""
+    """The billed account: the key with its own cap, and the account behind it. Amounts are US dollars."""
 
     key_limit_usd: float = 100.0
     key_usage_usd: float = 12.5
@@ -40,12 +40,12 @@ class Account:
 
 
 def body(path: str, request: Mapping[str, Any], account: Account) -> dict[str, Any]:
-    """The JSON body of a good answer.
+    """Return the JSON body of a good answer.
 
     Args:
         path: One of ``PATHS``.
         request: The JSON body of the request; empty for a GET.
-        account: Who asks.
+        account: The account of the request.
     """
     match path:
         case "/key":
@@ -60,12 +60,12 @@ def body(path: str, request: Mapping[str, Any], account: Account) -> dict[str, A
 
 
 def error(code: int, message: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON body of an error, which may also come with a 200."""
+    """Return the JSON body of an error, which may also come with a 200."""
     return {"error": {"code": code, "message": message, "metadata": dict(metadata)}}
 
 
 def stream(request: Mapping[str, Any], end: Mapping[str, Any] | None = None) -> Iterator[str]:
-    """A chat completion as server-sent events.
+    """Yield a chat completion as server-sent events.
 
     Args:
         request: The JSON body of the request.
@@ -83,7 +83,7 @@ def stream(request: Mapping[str, Any], end: Mapping[str, Any] | None = None) -> 
 
 
 def chunk(request: Mapping[str, Any], content: str, finish_reason: str | None) -> dict[str, Any]:
-    """One piece of a streamed answer."""
+    """Return one chunk of a streamed answer."""
     delta = {"role": "assistant", "content": content}
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
     return {**_head(request, "chat.completion.chunk"), "choices": [choice]}
@@ -111,7 +111,7 @@ def _completion(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _usage(request: Mapping[str, Any]) -> dict[str, Any]:
-    # A token is a word here: nobody bills it.
+    # A token is a word here, because nothing is billed.
     prompt, completion = len(str(request.get("messages", "")).split()), len(_WORDS)
     return {
         "prompt_tokens": prompt,

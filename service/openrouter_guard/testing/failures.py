@@ -1,4 +1,4 @@
-"""How the simulated OpenRouter answers: well, with an error, or in a way that no client likes."""
+"""Ways of the simulated OpenRouter to answer: well, with an error, or with broken output."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ DAY_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, and what the mode that it meets was told.
+    """One request, with the options of the present mode.
 
     Attributes:
         path: One of ``answers.PATHS``.
         request: Its JSON body; empty for a GET.
         now_s: Unix seconds.
-        retry_after_s: How long the answer asks to wait; None: it does not say.
+        retry_after_s: The wait in the answer; None: it names none.
     """
 
     path: str
@@ -65,7 +65,10 @@ Announce: TypeAlias = Callable[[Call, float], Mapping[str, str]]
 
 
 class ConnectionDropped(ConnectionResetError):
-    """Ends a request in the middle of its answer. A client in the process sees it, others a closed connection."""
+    """Breaks off a request in the middle of its answer.
+
+    A client in the process sees the exception, others a closed connection.
+    """
 
 
 def good(call: Call, account: Account | None = None) -> Response:
@@ -89,8 +92,8 @@ def failing(code: int, message: str, error_type: str, announce: Announce, **meta
         code: The HTTP status, repeated in the body.
         message: For people.
         error_type: OpenRouter's canonical name of the error.
-        announce: How a wait is written into the headers.
-        metadata: What else the error says.
+        announce: Writes a wait into the headers.
+        metadata: Metadata of the error.
     """
 
     def answer(call: Call) -> Response:
@@ -121,7 +124,7 @@ def _rate_limit(limit: int, reset_s: float) -> Mapping[str, str]:
 
 
 def spent(account: Account, chat: Answer) -> Answer:
-    """Calls that cost money fail; the others say what the account has left."""
+    """Paid calls fail; the other paths return the remaining credit."""
 
     def answer(call: Call) -> Response:
         return chat(call) if call.path == CHAT else good(call, account)
@@ -130,7 +133,7 @@ def spent(account: Account, chat: Answer) -> Answer:
 
 
 def free_daily_cap(call: Call) -> Response:
-    """No more ``:free`` models before midnight UTC; what is paid for works."""
+    """No more ``:free`` models before midnight UTC; paid models work."""
     if call.path != CHAT or not str(call.request.get("model", "")).endswith(":free"):
         return good(call, Account(free_requests_used=FREE_REQUESTS_A_DAY))
     midnight_s = (call.now_s // DAY_S + 1) * DAY_S
@@ -151,7 +154,7 @@ def error_in_body(_call: Call) -> Response:
 
 
 def error_in_stream(call: Call) -> Response:
-    """A stream that begins well; answers that are not streamed are good."""
+    """A stream that begins well; other answers are good."""
     if call.path != CHAT or not call.request.get("stream"):
         return good(call)
     failed = error(502, "Provider disconnected", {"error_type": "provider_unavailable"})

@@ -1,4 +1,4 @@
-"""A few simulated workers that call OpenRouter all the time, each behind a guard of its own.
+"""A few simulated workers that call OpenRouter all the time, each with a guard of its own.
 
 ``python -m openrouter_guard.testing.fleet`` runs them until a signal; the settings come from the environment.
 """
@@ -27,7 +27,7 @@ _REQUEST = {"model": "simulated/model", "messages": [{"role": "user", "content":
 
 
 async def work(settings: Settings, name: str, client: httpx.AsyncClient) -> None:
-    """Call, wait a moment, call again; says when it is refused and when calls go through again."""
+    """Call, wait a moment, call again; print when calls are refused and when they go through again."""
     was_refused = False
     async with AsyncGuard(replace(settings, worker_id=name)) as guard:
         while True:
@@ -58,7 +58,7 @@ async def _run(settings: Settings, count: int) -> None:
 
 
 async def _until_reachable(client: httpx.AsyncClient) -> None:
-    """Who starts together with the upstream would take its first moment for an outage."""
+    """Started together with the upstream, a worker would take its first moment for an outage."""
     while True:
         try:
             await client.get("/key")

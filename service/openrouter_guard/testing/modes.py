@@ -1,4 +1,4 @@
-"""The modes of the simulated OpenRouter: one table from a name to what it does."""
+"""The modes of the simulated OpenRouter, as a table by name."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Mode:
 
     Attributes:
         description: One line for people.
-        answer: What a request gets.
-        paths: Whom it strikes, if nothing else is said; the other paths answer well.
-        delay_s: How long an answer takes.
-        retry_after_s: How long an answer asks to wait; None: it does not say.
-        can_announce: Whether ``retry_after_s`` has a place in the answer.
+        answer: Returns the answer to a request.
+        paths: Affected paths by default; the other paths answer well.
+        delay_s: Duration of an answer.
+        retry_after_s: The wait in an answer; None: it names none.
+        can_announce: Whether the answer can contain ``retry_after_s``.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Mode:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A mode as somebody switched it on."""
+    """A mode with its present options."""
 
     mode: Mode
     paths: tuple[str, ...]
@@ -54,7 +54,7 @@ def setting(
     delay_s: float | None = None,
     retry_after_s: float | None = None,
 ) -> Setting:
-    """The mode of that name, with its own values where None is given.
+    """Return the mode of that name, with its own values for arguments that are None.
 
     Raises:
         ConfigurationError: If there is no such mode or path, or the mode does not take the value.
@@ -93,7 +93,10 @@ def _error(
     left: Account | None = None,
     **metadata: str,
 ) -> Mode:
-    """A mode in which calls fail so, and where *left* is given, the other paths say what the account has left."""
+    """Return a mode in which calls fail in this way.
+
+    If *left* is given, the other paths return that remaining credit.
+    """
     answer = failures.failing(code, message, error_type, announce, **metadata)
     if left is not None:
         answer = failures.spent(left, answer)

@@ -41,7 +41,7 @@ def run(host: str, port: int) -> None:
 
 @contextmanager
 def running(simulated: SimulatedOpenRouter, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """Serve from a thread; yields the address for ``OPENROUTER_BASE_URL``. At the end all connections are closed.
+    """Serve from a thread; yield the address for ``OPENROUTER_BASE_URL``. All connections are closed at the end.
 
     Args:
         simulated: Can still be switched while it runs.
@@ -76,7 +76,7 @@ def running(simulated: SimulatedOpenRouter, *, host: str = "127.0.0.1", port: in
 
 class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # A request that hangs on purpose would keep us from ending.
+        # A request that hangs on purpose would block the shutdown.
         for connection in list(self.server_state.connections):
             if connection.transport:
                 connection.transport.abort()
@@ -84,7 +84,7 @@ class _Server(uvicorn.Server):
 
 
 class _Unexpected(logging.Filter):
-    """Leaves out the connections that were dropped on purpose: the server would log a traceback for each."""
+    """Ignores connections that were dropped on purpose: the server would log a traceback for each."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], ConnectionDropped))

@@ -79,7 +79,7 @@ class SimulatedOpenRouter:
 
     @property
     def requests(self) -> Mapping[str, int]:
-        """How many requests came, by their path below ``/api/v1``; a copy."""
+        """Number of requests by path below ``/api/v1``; a copy."""
         return dict(self._requests)
 
     def switch(
@@ -90,13 +90,13 @@ class SimulatedOpenRouter:
         delay_s: float | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        """Behave so from the next request on; may be called from any thread.
+        """Switch the mode from the next request on; may be called from any thread.
 
         Args:
             mode: A name in ``MODES``.
-            paths: Which paths it strikes, such as ``["/chat/completions"]``; by default those of the mode.
-            delay_s: How long an answer takes.
-            retry_after_s: How long an answer asks to wait, where the mode has a place for it.
+            paths: Affected paths, such as ``["/chat/completions"]``; by default those of the mode.
+            delay_s: Duration of an answer.
+            retry_after_s: The wait in an answer, if the mode can contain it.
 
         Raises:
             ConfigurationError: If there is no such mode or path, or a value cannot be used.
@@ -161,7 +161,7 @@ def _key(request: Request) -> str:
 
 
 def _content(sent: bytes, endpoint: str) -> Mapping[str, Any] | None:
-    """The JSON body of a request: nothing for a GET, None for one that cannot be used."""
+    """Return the JSON body of a request: nothing for a GET, None for an invalid one."""
     if endpoint != CHAT:
         return {}
     try:
@@ -173,7 +173,7 @@ def _content(sent: bytes, endpoint: str) -> Mapping[str, Any] | None:
 
 
 def _problem(detail: str) -> Response:
-    """A problem document of RFC 9457 that lists what can be chosen."""
+    """Return a problem document of RFC 9457 that lists the choices."""
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     body = {"type": "about:blank", "title": status.phrase, "status": status, "detail": detail, "modes": list(MODES)}
     return JSONResponse(body, status, media_type="application/problem+json")

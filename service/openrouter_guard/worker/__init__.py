@@ -1,12 +1,12 @@
-"""The worker library: refuses calls while the fleet waits, and reports how the others ended.
+"""The worker library: refuses calls while the fleet waits, and reports the results of the others.
 
-guard           the public door: ``Guard`` and ``AsyncGuard``
-core            admission, the end of a call, and the life of the background
-view            the local copy of the shared state that a call looks at
+guard           the public classes ``Guard`` and ``AsyncGuard``
+core            admission, the end of a call, and the lifetime of the background
+view            the local copy of the shared state, as read by calls
 lane, lanes     this process' share of a ramp, for the fleet and for each model
 grants          starts and permits that ``wait()`` has taken for the next call
-watchers        those who wait for the breaker, or listen to it
-own_errors      errors of our own: logged once, and kept from the caller
+watchers        tasks that wait for the breaker, and its listeners
+own_errors      bugs of the guard: logged once, and kept from the caller
 http            the transports for HTTP clients
 classification  the meaning of an exception or an answer
 reporting       the background: batches, permits, decisions while Redis is away
@@ -53,7 +53,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The data model is made when it is first asked for: where pydantic is installed, importing it takes long."""
+    """The data model is created on first use: importing pydantic, if installed, takes long."""
     if name != "OpenRouterStateData":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .legacy import state_data

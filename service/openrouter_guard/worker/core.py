@@ -1,4 +1,4 @@
-"""What ``Guard`` and ``AsyncGuard`` share: admission, outcomes, and the life of the background agent."""
+"""The shared core of ``Guard`` and ``AsyncGuard``: admission, outcomes, and the lifetime of the background agent."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ __all__ = ["FIRST_VIEW_S", "Claim", "Core"]
 NO_PERMIT_RETRY_S = 1.0
 RECOVERING = "recovering"
 FLUSH_SHARE = 0.8
-"""Of the time that closing may take: what reporting the rest may use up."""
+"""Share of the closing time for reporting the remaining results."""
 TURN_S = 0.5
-"""How long who starts the background lets another one finish who has begun to."""
+"""How long a starter of the background waits for another one to finish."""
 
 
 class _Live(NamedTuple):
-    """What runs in the background."""
+    """The running background."""
 
     agent: Agent
     thread: LoopThread
@@ -51,11 +51,11 @@ class _Live(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What a call has of a permit.
+    """A call's claim to a permit.
 
     Attributes:
-        owner: The name that the permit has.
-        drop: Gives it back, once, also one that is still on its way. What drops the call does the same.
+        owner: Name of the permit.
+        drop: Returns the permit, once, even if it is still being granted. Dropping the call does the same.
     """
 
     owner: str
@@ -63,10 +63,12 @@ class Claim(NamedTuple):
 
 
 class Core(Mailbox):
-    """One guard's machinery. Starts on first use, and anew in a forked child; ends once nobody refers to it.
+    """The implementation of one guard.
 
-    Signal handlers and finalizers may come in the middle of any line, and fork too: what runs is put into place, and
-    taken out of it, in one atomic step of a dictionary, and no lock is held while something is waited for.
+    It starts on first use, and again in a forked child; it ends once nothing refers to it.
+
+    Signal handlers, finalizers and forks may interrupt any line. So the running background is stored and removed by
+    one atomic operation of a dictionary, and no lock is held during a wait.
     """
 
     _live: _Live | None = None
@@ -74,7 +76,7 @@ class Core(Mailbox):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self._settings = settings
-        # Bad addresses fail here, where they were given, and not in the background.
+        # Bad addresses fail here, in the caller's code, and not in the background.
         self._new_store()
         self._calls = itertools.count(1)
         self._new_locks()
@@ -87,13 +89,13 @@ class Core(Mailbox):
     # -- admission ------------------------------------------------------------------------------------------------
 
     def known(self) -> View:
-        """What the background knows; it starts if there is none."""
+        """Return the background's view; start the background if there is none."""
         if self._live is None:
             self._start()
         return self.view
 
     def admit(self, model: str = "") -> Admission | None:
-        """Leave for one call, or None where it needs a permit first.
+        """Return the ticket of one call, or None if it needs a permit first.
 
         Raises:
             CallNotPermitted: While open or rate limited, or while *model* is cooling down.
@@ -108,10 +110,10 @@ class Core(Mailbox):
         return None if has_permit or view.needs_permit else self._entered(view, model)
 
     def _entered(self, view: View, model: str) -> Admission:
-        """Leave for a call that needs no permit: while the fleet comes back, one start of this process.
+        """Return the ticket of a call that needs no permit: while the fleet comes back, one start of this process.
 
         Raises:
-            CallNotPermitted: If there is none yet.
+            CallNotPermitted: If no start is available yet.
         """
         wait_s = self._lanes.wait_s(view, model)
         if wait_s:
@@ -121,11 +123,11 @@ class Core(Mailbox):
 
     @property
     def lane(self) -> Lane:
-        """Who of this process begins a call while the fleet comes back."""
+        """Distributes the starts of this process while the fleet comes back."""
         return self._lanes.fleet
 
     def claim(self, caller: object) -> Claim:
-        """Prepare to :meth:`ask`: the permit is kept no longer than *caller* lives, whatever strikes it."""
+        """Prepare to :meth:`ask`: the permit is kept no longer than *caller* lives, whatever interrupts it."""
         agent, thread, _ = self._live or self._start()
         owner = grants.permit(self.lane) or self.lane.claim_any() or agent.owner(next(self._calls))
         drop = weakref.finalize(caller, thread.call, partial(_give_back, agent, owner))
@@ -133,7 +135,7 @@ class Core(Mailbox):
         return Claim(owner, drop)
 
     def ask(self, claim: Claim) -> Future[bool]:
-        """Ask for the permit; whoever is struck from here on must drop the claim."""
+        """Ask for the permit; if the caller is interrupted from here on, it must drop the claim."""
         agent, thread, _ = self._live or self._start()
         return thread.submit(partial(self._granted, agent, claim))
 
@@ -143,20 +145,20 @@ class Core(Mailbox):
         return (self._live or self._start()).agent.permit_s
 
     def with_permit(self, claim: Claim, *, granted: bool) -> Admission:
-        """Leave for the call that asked for it.
+        """Return the ticket of the call that asked for it.
 
         Raises:
-            CallNotPermitted: Where it got none, and needs one.
+            CallNotPermitted: If it got no permit, and needs one.
         """
         _, thread, watch = self._live or self._start()
         view = self.view
         if granted and holds_permit(view.record, claim.owner):
             return Admission(view.record.epoch, claim.owner)
-        # Where one was granted all the same, the others' verdict fell before this call was made.
+        # If one was granted all the same, the verdict of other calls fell before this call was made.
         claim.drop()
         blocked = view.refusal()
         if blocked is None and not view.needs_permit:
-            # Somebody's trial call succeeded meanwhile.
+            # Another trial call has succeeded since.
             return self._entered(view, "")
         self.refused.number += 1
         thread.call(partial(watch.refused, NO_PERMIT_RETRY_S))
@@ -171,7 +173,7 @@ class Core(Mailbox):
             self.mistakes.note(error)
             granted = False
         if granted and not claim.drop.alive:
-            # Nobody is there any more who could use it.
+            # No caller is left that could use it.
             agent.release(claim.owner, NEUTRAL)
             return False
         return granted
@@ -179,14 +181,14 @@ class Core(Mailbox):
     # -- outcomes -------------------------------------------------------------------------------------------------
 
     def succeed(self, admission: Admission, model: str, began_s: float) -> None:
-        """Report a call that ended well: nearly all do, so nothing is done here that can wait."""
+        """Report a successful call. Nearly all are, so everything that can wait is left to the background."""
         if admission is self.view.noop_success:
             self.results.append((SUCCESS, admission, began_s, monotonic(), model))
         else:
             self.end(admission, SUCCESS, model, began_s)
 
     def end(self, admission: Admission, signal: Signal, model: str = "", began_s: float = 0.0) -> None:
-        """:meth:`finish` for a caller, who has nothing to do with our mistakes."""
+        """:meth:`finish` for a caller, shielded from bugs of the guard."""
         try:
             self.finish(admission, signal, model, began_s)
         except Exception as error:
@@ -194,7 +196,7 @@ class Core(Mailbox):
                 raise
 
     def said(self, *ways: Callable[[], Signal]) -> Signal:
-        """What came back, by the first of these *ways* that does not fail; by none of them: nothing is known."""
+        """Return the signal by the first of these *ways* that does not fail; neutral if all fail."""
         for way in ways:
             try:
                 return way()
@@ -208,16 +210,16 @@ class Core(Mailbox):
 
         Args:
             admission: The call's.
-            signal: What it said.
-            model: The one that was called, if it was named.
-            began_s: When it began, on the monotonic clock; 0 if nobody knows.
+            signal: Its signal.
+            model: The model that was called, if known.
+            began_s: When it began, on the monotonic clock; 0 if unknown.
         """
         agent, thread, _ = self._live or self._start()
         self.results.append((signal, admission, began_s, monotonic(), model))
         if signal.effect is Effect.RATE_LIMIT:
             thread.call(partial(agent.limit, signal))
         if admission.permit:
-            # After the limit, so that nobody takes the permit for a call that would meet it too.
+            # After the limit, so that no other call takes the permit and meets the limit too.
             took_s = monotonic() - began_s if began_s else 0.0
             thread.call(partial(agent.release, admission.permit, signal, model, took_s))
         is_urgent = signal.effect is Effect.FAILURE or signal.about is not SignalScope.ACCOUNT
@@ -232,7 +234,10 @@ class Core(Mailbox):
         return state_of(self.known())
 
     def permitted(self) -> Future[Leave]:
-        """Done once calls may go, or may be tried, with what that took. Who stops waiting cancels it."""
+        """A future that is done once calls may go, or may be tried; its result is what that took.
+
+        Cancel it to stop waiting.
+        """
         agent, thread, watch = self._live or self._start()
         has = grants.held(self.lane)
 
@@ -243,10 +248,10 @@ class Core(Mailbox):
         return thread.submit(permitted)
 
     def on_transition(self, callback: Callable[[GuardState, GuardState], object]) -> Callable[[], None]:
-        """Call back with the state before and after each transition; returns what removes it."""
+        """Call back with the state before and after each transition; return a function that removes the callback."""
         remove = self._listeners.add(callback)
         if self._live is None:
-            # Without the background nobody would notice.
+            # Without the background, this would go unnoticed.
             self._start()
         return remove
 
@@ -256,17 +261,17 @@ class Core(Mailbox):
         self._listeners.tell(before, self._told)
 
     def first_view(self) -> Future[bool]:
-        """Done once the state was read from Redis, or could not be."""
+        """A future that is done once the state was read from Redis, or could not be."""
         agent, thread, _ = self._live or self._start()
         return thread.submit(agent.looked.wait)
 
     def flush(self) -> Future[None]:
-        """Done once everything that ended by now is in Redis; fails with a StoreError otherwise."""
+        """A future that is done once all results so far are in Redis; it fails with a StoreError otherwise."""
         agent, thread, _ = self._live or self._start()
         return thread.submit(agent.finish)
 
     def flush_if_started(self) -> Future[None] | None:
-        """:meth:`flush`; None if nothing runs, and so nothing is left."""
+        """:meth:`flush`; None if nothing runs, and so no results are left."""
         live = self._live
         return None if live is None else live.thread.submit(live.agent.finish)
 
@@ -274,38 +279,38 @@ class Core(Mailbox):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether nobody has looked at the state yet, so that calls should wait for that, each for itself."""
+        """Return whether the state was never read, so that each call should wait for that."""
         return not self.view.is_known
 
     def close(self, timeout_s: float) -> None:
-        """Report what is left and stop, both within *timeout_s*."""
+        """Report the remaining results and stop, both within *timeout_s*."""
         thread = self.begin_close(timeout_s)
         if thread is not None:
             thread.join(timeout_s)
         self._listeners.stop()
 
     async def aclose(self, timeout_s: float) -> None:
-        """:meth:`close` without holding up the event loop."""
+        """:meth:`close` without blocking the event loop."""
         if not has_asyncio():
             self.close(timeout_s)
             return
         thread = self.begin_close(timeout_s)
         if thread is not None and await ended(thread.gone, timeout_s, cancel=False):
-            # It has come to its last line.
+            # Its last line has run.
             thread.join(timeout_s)
         self._listeners.stop()
 
     def begin_close(self, timeout_s: float) -> LoopThread | None:
-        """Begin to report what is left and to stop, both within *timeout_s*.
+        """Begin to report the remaining results and to stop, both within *timeout_s*.
 
         Returns:
-            What ends now; None if nothing ran.
+            Return the background to end; None if nothing ran.
         """
         live: _Live | None = vars(self).pop("_live", None)
         if live is None:
             return None
         live.thread.end(timeout_s * FLUSH_SHARE)
-        # Whoever comes now starts anew, and leaves the one that ends in peace.
+        # A later caller starts a new one, and does not disturb the one that ends.
         self.hide(live.agent)
         return live.thread
 
@@ -317,14 +322,14 @@ class Core(Mailbox):
     def hide(self, by: object) -> None:
         with self._showing:
             if self._live is not None and self._live.agent is by:
-                # It ended by itself.
+                # It has ended by itself.
                 vars(self).pop("_live", None)
             if self._live is None:
                 self.forget()
 
     def _start(self) -> _Live:
-        # One at a time, to spare work. But where that takes long, and where a signal handler comes in the middle of
-        # it, it is done twice, and the first to have done it wins.
+        # One at a time, to save work. But if that takes long, or a signal handler interrupts it, it is done twice,
+        # and the first to finish wins.
         is_my_turn = self._turn.acquire(timeout=TURN_S)
         try:
             return self._live or self._started()
@@ -336,7 +341,7 @@ class Core(Mailbox):
         live = self._made()
         error = live.thread.error
         if error is not None:
-            # Calls go all the same, and whoever makes the next one tries again.
+            # Calls still go, and the next call tries again.
             self._threads.failed(error)
             return live
         self._threads.worked()
@@ -371,7 +376,7 @@ class Core(Mailbox):
         if live is not None:
             live.thread.disown()
         self._new_locks()
-        # What the parent saw, the parent reports.
+        # The parent reports its own results.
         self.forget()
         self.begun.clear()
         self.results.clear()
@@ -379,7 +384,8 @@ class Core(Mailbox):
         self._listeners.reset()
 
     def _new_locks(self) -> None:
-        # Both are held for moments alone, and let in again the thread that holds them, wherever it was interrupted.
+        # Both are held only for moments, and are reentrant for the thread that holds them, wherever it was
+        # interrupted.
         self._turn = threading.RLock()
         self._showing = threading.RLock()
         self._lanes = Lanes()
@@ -392,6 +398,6 @@ def _tell(core: weakref.ref[Core], view: View) -> None:
 
 
 def _give_back(agent: Agent, owner: str) -> None:
-    """Give back a permit whose call is gone; one that is still on its way is given back when it comes."""
+    """Return the permit of a lost call; if it is still being granted, return it when it comes."""
     if agent.holds(owner):
         agent.release(owner, NEUTRAL)

@@ -1,4 +1,4 @@
-"""What ``wait()`` has let through: the next call of that thread, or that task, is not refused for want of it."""
+"""Grants of ``wait()``: the next call of that thread or task is not refused."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .lane import Lane
 __all__ = ["NOTHING", "Leave", "held", "permit", "taken", "took"]
 
 LASTS_S = 60.0
-"""A start that was taken for a call which has not come until then is none any more."""
+"""A grant expires if its call has not come by then."""
 
 
 class Leave(NamedTuple):
-    """What a call to come needs, and who waited for it has.
+    """The grant for a coming call.
 
     Attributes:
-        is_start: One of this process' starts, while the fleet comes back.
-        permit: The name of one of the fleet's permits, while half-open; empty if there is none.
+        is_start: Whether it is one of this process' starts, while the fleet comes back.
+        permit: Name of one of the fleet's permits, while half-open; empty without one.
     """
 
     is_start: bool = False
@@ -43,12 +43,15 @@ class _Grant(NamedTuple):
 
 
 _granted: ContextVar[list[_Grant]] = ContextVar("openrouter_guard_granted")
-"""At most one. A list, for a call may be made in a copy of the context, such as that of ``asyncio.to_thread()``: who
-uses it up does so for all copies."""
+"""At most one.
+
+A list, because the call may be made in a copy of the context, such as that of ``asyncio.to_thread()``: using it up
+affects all copies.
+"""
 
 
 def took(lane: Lane, permitted: Future[Leave]) -> bool:
-    """Note for the call to come what was taken for it, if anything; always true."""
+    """Store the grant for the coming call, if any; always true."""
     leave = NOTHING if permitted.exception() else permitted.result()
     if leave is NOTHING or leave is not held(lane):
         _granted.set([_Grant(leave, lane, monotonic() + LASTS_S, _task())] if any(leave) else [])
@@ -56,15 +59,15 @@ def took(lane: Lane, permitted: Future[Leave]) -> bool:
 
 
 def held(lane: Lane) -> Leave:
-    """What this task has that no call has used: where it waits once more, it needs no other."""
+    """Return this task's unused grant: if it waits once more, it needs no other."""
     granted = _granted.get([])
-    # Tasks that were created since have a copy of the context, and each needs one of its own.
+    # Tasks created since have a copy of the context, and each needs a grant of its own.
     is_own = granted and granted[0].is_of(lane) and granted[0].task == _task()
     return granted[0].leave if is_own else NOTHING
 
 
 def taken(lane: Lane) -> bool:
-    """Use the start that was taken, or the permit in its place, if there is one."""
+    """Use the start, or the permit in its place, if there is one."""
     granted = _granted.get([])
     if not granted or not granted[0].is_of(lane):
         return False
@@ -74,7 +77,7 @@ def taken(lane: Lane) -> bool:
 
 
 def permit(lane: Lane) -> str:
-    """Use the permit that was taken; its name, or none if there is none any more."""
+    """Use the permit; return its name, or none if it has expired."""
     granted = _granted.get([])
     if not granted or not granted[0].is_of(lane) or not lane.claim(granted[0].leave.permit):
         return ""

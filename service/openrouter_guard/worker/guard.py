@@ -1,6 +1,6 @@
-"""The worker's door to OpenRouter: ``with guard.call(): …`` makes the call, or refuses it while the fleet waits.
+"""The worker's entry point: ``with guard.call(): …`` makes a call, or refuses it while the fleet waits.
 
-``@guard`` is the same around each call of a function.
+``@guard`` does the same around each call of a function.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _UNKNOWN = Admission(0, "")
 
 
 class Call:
-    """One call: what both forms of it share. A guard fills it in, for an ``__init__`` would cost the caller more."""
+    """One call: the base of both forms. A guard fills it in, because an ``__init__`` would cost the caller more."""
 
     __slots__ = ("__weakref__", "_admission", "_began_s", "_claim", "_core", "_model", "_signal")
     _claim: Claim
@@ -53,23 +53,23 @@ class Call:
     _began_s: float
 
     def answered(self, status_code: int, *, body: object = None, headers: Mapping[str, str] | None = None) -> None:
-        """Tell what came back, for clients that do not raise on an error status.
+        """Report the answer, for clients that do not raise on an error status.
 
         Args:
-            status_code: Of the HTTP answer.
+            status_code: Status of the HTTP answer.
             body: Parsed JSON or text: an ``error`` inside a 200 counts as that error.
-            headers: For the time that a rate limit asks to wait.
+            headers: For the wait of a rate limit.
         """
         whole = partial(of_told, status_code, body=body, headers=headers, now_s=self.now_s)
         self._signal = self._core.said(whole, partial(classify_answer, status_code))
-        # Not the one that a success is noted under without more ado.
+        # Not the ticket whose success needs no report.
         self._admission = Admission(*self._admission)
 
     def end(self, says: Callable[[], Signal]) -> None:
-        """Report what the call came to, where no block's end does; see :mod:`.exchange`.
+        """Report the result of the call if no block's end does so; see :mod:`.exchange`.
 
         Args:
-            says: Tells it. A mistake in there, as any of ours, is kept from the caller.
+            says: Returns the signal. A bug in it is kept from the caller, as any of ours.
         """
         try:
             self._core.end(self._admission, self._core.said(says), self._model or "", self._began_s)
@@ -78,7 +78,7 @@ class Call:
 
     @property
     def now_s(self) -> float:
-        """Unix seconds, by Redis' clock where it is known."""
+        """Unix seconds, by Redis' clock if known."""
         return clock_s(self._core.view)
 
     def _end(self, error: BaseException | None) -> None:
@@ -88,7 +88,7 @@ class Call:
             self.end(partial(classify_exception, error, now_s=self.now_s))
 
     def _goes_all_the_same(self, error: BaseException) -> bool:
-        """Whether the call is let go though entering failed, for by a mistake of ours it did. A permit goes back."""
+        """Return whether to let the call go although entering failed by a bug of ours. A permit is returned."""
         self._give_back()
         if not self._core.mistakes.took(error):
             return False
@@ -96,7 +96,7 @@ class Call:
         return True
 
     def _give_back(self) -> None:
-        """Give back a permit, if there is one: what became of it may have been reported already."""
+        """Return a permit, if there is one; its result may have been reported already."""
         claim = getattr(self, "_claim", None)
         if claim is not None:
             claim.drop()
@@ -188,15 +188,15 @@ class AsyncCall(Call):
 
 
 class _Guard:
-    """What both guards share.
+    """The base of both guards.
 
     Args:
-        settings: Of this process.
-        flush_on_sigterm: Whether SIGTERM makes this process report what is left, within two seconds, before it does
-            what it would have done without this. For the main thread.
+        settings: Settings of this process.
+        flush_on_sigterm: Whether this process reports its remaining results on SIGTERM, within two seconds, before
+            the previous handling. Only in the main thread.
 
     Raises:
-        ConfigurationError: If ``flush_on_sigterm`` is asked for in another thread.
+        ConfigurationError: If ``flush_on_sigterm`` is set in another thread.
     """
 
     def __init__(self, settings: Settings, *, flush_on_sigterm: bool = False) -> None:
@@ -206,28 +206,28 @@ class _Guard:
 
     @classmethod
     def from_url(cls, redis_url: str, scope: str = DEFAULT_SCOPE, *, flush_on_sigterm: bool = False) -> Self:
-        """A guard on the state at *redis_url*; connects in the background on first use.
+        """Create a guard on the state at *redis_url*; it connects in the background on first use.
 
         Raises:
-            ConfigurationError: If the address or the scope cannot be used.
+            ConfigurationError: If the address or the scope is invalid.
         """
         return cls(Settings(redis_url=redis_url, scope=scope), flush_on_sigterm=flush_on_sigterm)
 
     @classmethod
     def from_env(cls, *, flush_on_sigterm: bool = False) -> Self:
-        """A guard set up by ``REDIS_URL`` and ``OPENROUTER_GUARD_*``.
+        """Create a guard from ``REDIS_URL`` and ``OPENROUTER_GUARD_*``.
 
         Args:
-            flush_on_sigterm: Whether SIGTERM makes this process report what is left before it does what it would have
-                done without this. Python's default reports nothing.
+            flush_on_sigterm: Whether this process reports its remaining results on SIGTERM, before the previous
+                handling. Python's default reports nothing.
 
         Raises:
-            ConfigurationError: If a variable is missing or cannot be used; the message names it.
+            ConfigurationError: If a variable is missing or invalid; the message names it.
         """
         return cls(Settings.from_env(os.environ), flush_on_sigterm=flush_on_sigterm)
 
     def __reduce__(self) -> NoReturn:
-        # A copy would carry the password of REDIS_URL into whatever queue or file it goes through.
+        # A copy would carry the password of REDIS_URL into every queue or file that holds it.
         raise TypeError(f"{type(self).__name__} cannot be pickled: make one in the other process, with from_env()")
 
     @property
@@ -238,8 +238,8 @@ class _Guard:
     def on_transition(self, callback: Callable[[GuardState, GuardState], object]) -> Callable[[], None]:
         """Call ``callback(before, after)`` whenever the breaker, as this worker sees it, has changed its phase.
 
-        It runs in a thread of its own: it may take its time, and what it raises is logged, once. After a fork it
-        listens in the child too, from the child's first use of the guard on.
+        The callback runs in a thread of its own and may take its time; its exceptions are logged, once. After a fork
+        it listens in the child too, from the child's first use of the guard on.
 
         Returns:
             A function that removes the callback.
@@ -253,24 +253,24 @@ class Guard(_Guard):
     def call(self, model: str | None = None) -> SyncCall:
         """A context manager around one call to OpenRouter.
 
-        What the block raises is classified and reported in the background, and goes on to the caller unchanged.
+        An exception of the block is classified and reported in the background, and passed on unchanged.
 
         Args:
-            model: The model that is called: then one that its providers fail pauses its own calls alone.
+            model: The model that is called: if its providers fail, only its own calls are paused.
 
         Raises:
-            CallNotPermitted: On entering, while calls are paused, or those to *model*.
+            CallNotPermitted: On entering, while calls, or those to *model*, are paused.
         """
         call = SyncCall()
         call._core, call._model = self._core, model  # noqa: SLF001
         return call
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
-        """A decorator: each call of *function* is one guarded call to OpenRouter.
+        """Decorate *function*: each call of it is one guarded call to OpenRouter.
 
         Raises:
-            TypeError: For what returns before its work is done: coroutine functions, which an ``AsyncGuard`` takes,
-                and generators, in which ``with guard.call():`` says which part is the call.
+            TypeError: For functions that return before their work is done: coroutine functions, for which there is
+                ``AsyncGuard``, and generators, in which ``with guard.call():`` marks the call.
         """
         if inspect.iscoroutinefunction(function):
             raise TypeError(f"{_name(function)} is a coroutine function: decorate it with an AsyncGuard")
@@ -284,7 +284,7 @@ class Guard(_Guard):
             if admission is None:
                 with self.call():
                     return function(*args, **kwargs)
-            # The same once more without an object for the call, which would cost as much again.
+            # The same once more without an object for the call, which would double the cost.
             began_s = monotonic()
             core.begun.append(began_s)
             try:
@@ -302,12 +302,12 @@ class Guard(_Guard):
         return guarded
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Block until calls may go, or while half-open this thread's next call may be tried, with the permit for it.
+        """Block until calls may go, or, while half-open, until this thread has a permit for its next call.
 
-        A refusal is still possible afterwards: somebody else's call may have failed meanwhile.
+        A refusal is still possible afterwards: another call may have failed meanwhile.
 
         Returns:
-            False if that did not come within *timeout_s* seconds, or if the guard was closed meanwhile.
+            False if *timeout_s* seconds pass before that, or if the guard is closed meanwhile.
         """
         permitted = self._core.permitted()
         try:
@@ -316,11 +316,11 @@ class Guard(_Guard):
             permitted.cancel()
 
     def flush(self, timeout_s: float = CLOSE_S) -> None:
-        """Wait until every result so far is in Redis.
+        """Wait until all results so far are in Redis.
 
         Raises:
-            TimeoutError: If that takes longer, or the guard was closed meanwhile.
-            StoreError: If Redis is away; nothing is lost, it is tried again in the background.
+            TimeoutError: If that takes longer, or the guard is closed meanwhile.
+            StoreError: If Redis is away; nothing is lost, and the background retries.
         """
         flushed = self._core.flush()
         if not waited(flushed, timeout_s):
@@ -328,7 +328,7 @@ class Guard(_Guard):
         flushed.result()
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
-        """Report what is left and stop, within *timeout_s* seconds."""
+        """Report the remaining results and stop, within *timeout_s* seconds."""
         self._core.close(timeout_s)
 
     def __enter__(self) -> Self:
@@ -350,7 +350,7 @@ class AsyncGuard(_Guard):
         return call
 
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        """A decorator for coroutine functions; see :meth:`Guard.__call__`.
+        """Decorate a coroutine function; see :meth:`Guard.__call__`.
 
         Raises:
             TypeError: For any other function.
@@ -367,7 +367,7 @@ class AsyncGuard(_Guard):
             if admission is None:
                 async with self.call():
                     return await function(*args, **kwargs)
-            # As above: an object for each call would cost as much again.
+            # As above: an object for each call would double the cost.
             began_s = monotonic()
             core.begun.append(began_s)
             try:
@@ -385,13 +385,13 @@ class AsyncGuard(_Guard):
         return guarded
 
     async def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until calls may go, or while half-open may be tried; see :meth:`Guard.wait`."""
+        """Wait until calls may go, or may be tried while half-open; see :meth:`Guard.wait`."""
         _require_asyncio()
         permitted = self._core.permitted()
         return await ended(permitted, timeout_s) and grants.took(self._core.lane, permitted)
 
     async def flush(self, timeout_s: float = CLOSE_S) -> None:
-        """Wait until every result so far is in Redis; see :meth:`Guard.flush`."""
+        """Wait until all results so far are in Redis; see :meth:`Guard.flush`."""
         _require_asyncio()
         flushed = self._core.flush()
         if not await ended(flushed, timeout_s):
@@ -399,7 +399,7 @@ class AsyncGuard(_Guard):
         flushed.result()
 
     async def close(self, timeout_s: float = CLOSE_S) -> None:
-        """Report what is left and stop, within *timeout_s* seconds."""
+        """Report the remaining results and stop, within *timeout_s* seconds."""
         await self._core.aclose(timeout_s)
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The breaker as a worker sees it, in the few words that its code may want."""
+"""The breaker as a worker sees it, for its code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class GuardState:
 
     Attributes:
         phase: Effective state.
-        reason: What opened the breaker; empty while closed.
+        reason: Why the breaker opened; empty while closed.
         retry_after_s: Seconds until calls may be tried; 0 while they may.
         failures: Failures in a row, of the whole fleet.
         epoch: Number of the current state.
@@ -32,7 +32,7 @@ class GuardState:
 
 
 def state_of(view: View) -> GuardState:
-    """What a view comes to."""
+    """Return the state of a view."""
     waiting = view.block_s()
     return GuardState(
         phase=view.phase,
@@ -44,7 +44,7 @@ def state_of(view: View) -> GuardState:
 
 
 def reason_of(record: SharedState) -> str:
-    """What opened the breaker; empty while it is closed."""
+    """Return why the breaker opened; empty while it is closed."""
     match record.breaker:
         case Open(reason=reason) | HalfOpen(reason=reason):
             return reason

@@ -1,4 +1,7 @@
-"""This process' share of a ramp: which of its calls may begin now, and when the next ones may. Redis is not asked."""
+"""This process' share of a ramp: which of its calls may begin now, and when the next ones may.
+
+It asks Redis nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,17 @@ from openrouter_guard.rules.ramp import Ramp
 __all__ = ["Lane"]
 
 LEAST_S = 0.01
-"""Nobody is told to wait for less."""
+"""The shortest wait that a caller is given."""
 
 
 class Lane:
-    """Hands out the starts of one process: of so many processes, each has one part in so many of all.
+    """Distributes the starts of one process: each process gets an equal share of all.
 
     Args:
-        lot: Draws from 0 to 1: who of all is the first to begin a call.
+        lot: Draws a number from 0 to 1, which orders the processes.
 
     Attributes:
-        held: Permits of the fleet that were taken for who waited, and that no call has used yet.
+        held: Permits of the fleet taken for waiting tasks, and not used by a call yet.
     """
 
     def __init__(self, lot: Callable[[], float] = random.random) -> None:
@@ -40,13 +43,13 @@ class Lane:
         """Begin a call now, if it is its turn.
 
         Args:
-            ramp: The present one.
+            ramp: The current ramp.
             now_s: The time, by Redis' clock.
-            queues: Whether who is told to wait waits here, and is the first to be asked again. Else it gets a time
-                that nobody else was told.
+            queues: Whether the caller waits here and is asked again first. Otherwise it gets a time that no other
+                caller got.
 
         Returns:
-            0 if it may begin; else after how many seconds it may.
+            0 if it may begin; else the seconds until it may.
         """
         with self._turn:
             self._follow(ramp, now_s)
@@ -55,7 +58,7 @@ class Lane:
                 self._granted += queues
                 return 0.0
             if self._granted and not queues:
-                # Of a task that waited and has the call made by another one.
+                # Of a waiting task whose call another task makes.
                 self._granted -= 1
                 return 0.0
             while self._promised and self._promised[0] <= now_s:
@@ -67,19 +70,19 @@ class Lane:
             return start_s - now_s
 
     def use(self) -> None:
-        """Begin a call by a start that was taken for who waited."""
+        """Begin a call with a start taken for a waiting task."""
         with self._turn:
             self._granted = max(self._granted - 1, 0)
 
     def claim(self, permit: str) -> bool:
-        """Take a permit that is :attr:`held` for the call to come; False if it is not any more."""
+        """Use a :attr:`held` permit for the coming call; False if it is gone."""
         with suppress(KeyError):
             self.held.remove(permit)
             return True
         return False
 
     def claim_any(self) -> str:
-        """Take one that is held, for a task that makes the call for one that waited; empty if there is none."""
+        """Use a held permit for a task that makes the call of a waiting one; empty if there is none."""
         return next((permit for permit in tuple(self.held) if self.claim(permit)), "")
 
     def _follow(self, ramp: Ramp, now_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Who of this process begins a call while the fleet, or one model, comes back."""
+"""Distributes the starts of this process while the fleet, or one model, comes back."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .view import View
 __all__ = ["Lanes"]
 
 MODELS_MOST = 64
-"""Of so many models that come back at once starts are counted; with more, anew."""
+"""Number of recovering models whose starts are counted; with more, counting restarts."""
 
 
 class Lanes:
-    """Those of one process.
+    """The starts of one process.
 
     Attributes:
-        fleet: The one for all calls.
+        fleet: The lane of all calls.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Lanes:
         self._models: dict[str, Lane] = {}
 
     def wait_s(self, view: View, model: str) -> float:
-        """Begin a call to *model* now, if it is its turn; else after how many seconds it is."""
+        """Begin a call to *model* now if it is its turn; else return the seconds until then."""
         ramp = view.ramp
         if ramp is not None and not grants.taken(self.fleet) and (wait_s := self.fleet.enter(ramp, view.now_s)):
             return wait_s

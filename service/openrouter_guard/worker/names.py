@@ -1,4 +1,4 @@
-"""What a worker is called."""
+"""Names of workers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from openrouter_guard.rules.redaction import redact
 __all__ = ["default_worker_id", "worker_name"]
 
 NAME_MOST = 200
-"""A permit is named after its worker, and a longer name than can be read again is nobody's."""
+"""A permit is named after its worker; longer names could not be decoded."""
 
 
 def worker_name(given: str) -> str:
-    """What a worker is called wherever that is shown: as it says, without secrets, or by its process."""
+    """Return a worker's name for display: its own, without secrets, or host and process."""
     return redact(text_of(given))[:NAME_MOST] or default_worker_id()
 
 
 def default_worker_id() -> str:
-    """``worker-{host}-{pid}``, as existing workers call themselves."""
+    """``worker-{host}-{pid}``, as in the existing system."""
     return f"worker-{socket.gethostname()}-{os.getpid()}"

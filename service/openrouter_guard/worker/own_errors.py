@@ -1,4 +1,4 @@
-"""Mistakes of our own on the caller's path: logged once each, and kept from the caller."""
+"""Bugs of the guard on the caller's path: logged once each, and kept from the caller."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _FOR_THE_CALLER = (CallNotPermitted, ConfigurationError)
 
 
 class OwnErrors:
-    """Those of one guard."""
+    """The bugs of one guard."""
 
     def __init__(self) -> None:
         self._noted: set[tuple[str, str]] = set()
 
     def note(self, error: BaseException) -> None:
-        """Log *error*, once for each type and place. Its text is left out: it may quote what a caller has sent."""
-        # Where the caller is at the end of the stack, not even this may work.
+        """Log *error*, once for each type and place. Its text is left out, because it may quote the caller's data."""
+        # If the caller is at the end of its stack, even this may fail.
         with suppress(Exception):
             told = (type(error).__name__, _place(error))
             if told not in self._noted:
@@ -35,14 +35,14 @@ class OwnErrors:
                 logger.error("OpenRouter Guard has made a mistake, and goes on; please report it: %s at %s", *told)
 
     def took(self, error: BaseException, *, of_foreign_code: bool = False) -> bool:
-        """Note *error* if it is a mistake of ours; False if it is for the caller.
+        """Note *error* if it is a bug of ours; False if it belongs to the caller.
 
-        A refusal is for the caller, and so is whatever was thrown into our code from outside: by a signal handler,
-        such as a time limit's, by another thread, by an event loop.
+        A refusal belongs to the caller, and so does an exception thrown into our code from outside: by a signal
+        handler, such as a time limit's, by another thread, or by an event loop.
 
         Args:
-            error: Raised in our code.
-            of_foreign_code: Whether that code looks at objects of others, whose attributes may raise anything.
+            error: The exception.
+            of_foreign_code: Whether that code reads foreign objects, whose attributes may raise anything.
         """
         if not isinstance(error, Exception) or isinstance(error, _FOR_THE_CALLER) or _is_of_a_signal(error):
             return False
@@ -53,7 +53,7 @@ class OwnErrors:
 
 
 def _is_known(kind: type) -> bool:
-    """Whether our code could raise it at all: else another thread has thrown it in."""
+    """Return whether our code could raise it; otherwise another thread has thrown it in."""
     return _package(kind.__module__) in {*sys.stdlib_module_names, _OURS}
 
 
@@ -68,7 +68,7 @@ def _is_of_a_signal(error: BaseException) -> bool:
 
 
 def _handlers() -> Iterator[CodeType]:
-    """The code of this process' signal handlers."""
+    """Return the code of this process' signal handlers."""
     for number in signal.valid_signals():
         handler = signal.getsignal(number)
         handler = getattr(handler, "func", handler)
@@ -86,7 +86,7 @@ def _traces(error: BaseException) -> Iterator[TracebackType]:
 
 
 def _place(error: BaseException) -> str:
-    """Where in our code it was raised, or came up."""
+    """Return the place in our code where it was raised."""
     ours = [trace for trace in _traces(error) if _package(trace.tb_frame.f_globals.get("__name__", "")) == _OURS]
     if not ours:
         return "an unknown place"

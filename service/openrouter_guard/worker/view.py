@@ -1,4 +1,4 @@
-"""The worker's local copy of the shared state, and the clock that goes with it; what callers and background share."""
+"""The worker's local copy of the shared state and its clock, shared by callers and background."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Mailbox", "Ended", "Refused", "Admission", "View", "monotonic_offset
 
 
 class Admission(NamedTuple):
-    """Leave to make one call: the epoch in which it began, and the permit it holds (empty: none was needed)."""
+    """Admission of one call: the epoch in which it began, and its permit (empty: none was needed)."""
 
     epoch: int
     permit: str
@@ -29,17 +29,17 @@ class Admission(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a worker knows.
+    """A worker's snapshot of the state.
 
     Attributes:
-        record: The state as last read, with what follows from it.
-        offset_s: Redis' clock minus this process' monotonic clock: no jump of the wall clock moves a deadline.
+        record: The last read, with due transitions.
+        offset_s: Redis' clock minus this process' monotonic clock, so that jumps of the wall clock move no deadline.
         policy: The settings of the rules.
         models: Single models with a state of their own.
-        is_known: Whether it is what to go by: not before the background has looked at the state, or given up.
-        admission: Leave for a call that needs no permit.
-        free_admission: The same, where calls may go without a look at the clock; else None.
-        noop_success: The same, where a success would change nothing, for there is nothing to end; else None.
+        is_known: Whether it is valid: not before the background has read the state, or given up.
+        admission: Ticket of a call that needs no permit.
+        free_admission: The same, if calls may go without reading the clock; else None.
+        noop_success: The same, if a success would change nothing; else None.
     """
 
     record: SharedState
@@ -79,19 +79,19 @@ class View:
 
     @property
     def is_look_due(self) -> bool:
-        """Whether one call of the fleet may try if a long rate limit still stands."""
+        """Return whether one call of the fleet may test a long rate limit."""
         now_s = self.now_s
         return is_look_due(self.record, now_s) and self.record.phase(now_s) is not BreakerState.OPEN
 
     @property
     def needs_permit(self) -> bool:
-        """Whether a call that is not refused may go only under one of the fleet's permits."""
+        """Return whether calls need one of the fleet's permits."""
         return self.phase is not BreakerState.CLOSED or self.is_look_due
 
     def refusal(self, model: str = "") -> tuple[float, str] | None:
-        """How long a call to *model* must wait and why; None if it may go, half-open with a permit.
+        """Return how long a call to *model* must wait, and the reason; None if it may go, half-open with a permit.
 
-        While the fleet comes back, it takes a start from the process' :class:`~.lane.Lane` besides.
+        While the fleet comes back, it also needs a start from the process' :class:`~.lane.Lane`.
         """
         standing = self.record.standing(self.now_s)
         if standing is not None and standing.kind is OverrideKind.DISABLED:
@@ -100,7 +100,7 @@ class View:
         return blocked or self.cooling_s(model)
 
     def cooling_s(self, model: str) -> tuple[float, str] | None:
-        """How long calls to *model* must wait and why, whatever holds for all; None if they may go."""
+        """Return how long calls to *model* must wait apart from the fleet, and the reason; None if they may go."""
         return cooling_s(self.models, model, now_s=self.now_s, policy=self.policy)
 
     @property
@@ -111,40 +111,43 @@ class View:
         )
 
     def model_ramp(self, model: str) -> Ramp | None:
-        """How the calls to *model* come back after its wait; None where all may go."""
+        """Return the ramp of *model* after its wait; None if all calls may go."""
         now_s, policy = self.now_s, self.policy
         back = back_since_s(self.models, model, now_s=now_s, policy=policy) if model else None
         return back and admission.model_ramp(self.record, back[0], is_held=back[1], now_s=now_s, policy=policy)
 
     @property
     def ramp(self) -> Ramp | None:
-        """How the fleet comes back at present; None where all may go, or none."""
+        """Return the fleet's current ramp; None if all calls may go, or none."""
         return admission.ramp(self.record, now_s=self.now_s, policy=self.policy)
 
 
 Ended: TypeAlias = tuple[Signal, Admission, float, float, str | None]
-"""A call that ended: what it said, its ticket, when it began (0: nobody knows) and ended by this process' monotonic
-clock, and its model. A plain tuple, for the caller makes it."""
+"""A finished call.
+
+Its signal, its ticket, its start (0: unknown) and end by this process' monotonic clock, and its model. A plain tuple,
+because the caller creates it.
+"""
 _NOTHING = View(SharedState(), 0.0, is_known=False)
 
 
 @dataclass(slots=True)
 class Refused:
-    """How many calls were refused since the background last looked."""
+    """Return how many calls were refused since the background last looked."""
 
     number: int = 0
 
 
 class Mailbox:
-    """What the callers and the background share: most calls need no more than a look at it and a note on it.
+    """Shared by callers and background: most calls only read it and leave a note on it.
 
-    The background keeps what was noted on it, and not the desk: so the desk goes with the last who could come to it.
+    The background keeps the notes, and not the desk, so the desk goes with the last caller that could reach it.
 
     Attributes:
-        view: What is known; the background replaces it.
+        view: The current view; the background replaces it.
         begun: When each call began, by this process' monotonic clock, for the background to take.
-        results: Calls that ended, likewise.
-        refused: Those that were not let go, likewise.
+        results: Finished calls, likewise.
+        refused: Refused calls, likewise.
     """
 
     __slots__ = ("__weakref__", "begun", "refused", "results", "view")
@@ -156,11 +159,11 @@ class Mailbox:
         self.refused = Refused()
 
     def show(self, view: View, by: object) -> None:
-        """What is known by now.
+        """Replace the view.
 
         Args:
             view: It.
-            by: Whose view it is.
+            by: Owner of the view.
         """
         self.view = view
 
@@ -169,12 +172,12 @@ class Mailbox:
         self.forget()
 
     def forget(self) -> None:
-        """Nobody looks at it from now on: who has something to tell finds nothing known, and starts anew."""
+        """Mark it as abandoned: a caller with something to report finds it unknown, and starts again."""
         self.view = _NOTHING
 
 
 def is_quiet(record: SharedState) -> bool:
-    """Whether a success would end nothing: no failures in a row, no probation or hold, no status that is not good."""
+    """Return whether a success would change nothing: no failures in a row, no probation or hold, a good status."""
     breaker = record.breaker
     if record.override is not None:
         return True

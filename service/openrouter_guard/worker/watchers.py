@@ -1,6 +1,6 @@
-"""Who waits for the breaker and who listens to it: told when a new view comes, and when time alone changes it.
+"""Notifies waiting callers and listeners when a new view comes, and when time alone changes it.
 
-``Watch`` runs in the background loop. Listeners run in a thread of their own, so that a slow one holds up nothing.
+``Watch`` runs in the background loop. Listeners run in a thread of their own, so that a slow one delays nothing.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ __all__ = ["Door", "Listeners", "Watch"]
 logger = logging.getLogger(__name__)
 
 TURN_S = 1.0
-"""Half-open, so often the first of those who wait in this process asks for a permit."""
+"""While half-open, how often the first waiting task of this process asks for a permit."""
 HELD_S = 5.0
-"""For so long a permit is held for the call of who waited for it."""
+"""How long a permit is held for the call of the task that waited."""
 MOMENT_S = 0.01
 
 T = TypeVar("T")
 
 
 class Door(NamedTuple):
-    """Where permits of the fleet are taken, and given back.
+    """Takes and returns permits of the fleet.
 
     Attributes:
-        name: Names a new one.
-        acquire: Takes it, if it can be had.
-        give_back: Gives it back, if it is held.
+        name: Returns the name of a new one.
+        acquire: Takes it, if one is available.
+        give_back: Returns it, if it is held.
     """
 
     name: Callable[[], str]
@@ -50,17 +50,17 @@ class Door(NamedTuple):
 
 
 class Watch:
-    """Looks at the view when it is replaced, and when a deadline in it passes.
+    """Checks the view when it is replaced, and when a deadline in it passes.
 
     Args:
         view: The present view.
         lane: This process' starts while the fleet comes back.
-        door: Where there are permits.
-        phase: The breaker's effective state, as it was last told.
-        on_phase: Called with the view whenever that is another one.
+        door: Source of the permits.
+        phase: The breaker's effective state at the last notification.
+        on_phase: Called with the view after each change of that state.
 
     Attributes:
-        waiting: How many wait to be permitted.
+        waiting: Number of waiting tasks.
     """
 
     def __init__(
@@ -86,25 +86,25 @@ class Watch:
         self._telling = asyncio.create_task(self._tell_for_ever())
 
     def look(self) -> None:
-        """The view is a new one."""
+        """Note a new view."""
         self._replaced.set()
         self._replaced = asyncio.Event()
 
     def refused(self, retry_after_s: float) -> None:
-        """All permits are out: nobody need try again so soon, unless the breaker closes."""
+        """Note that all permits are out: no retry so soon, unless the breaker closes."""
         self._not_before_s = time.monotonic() + retry_after_s
 
     async def permitted(self, has: Leave = NOTHING) -> Leave:
-        """Return once calls may go, or may be tried: then for as many of those who wait as there are permits.
+        """Return once calls may go, or may be tried: then for as many waiting tasks as there are permits.
 
-        They wait in a queue, so that nobody is late for a start that was meant for it, and half-open one at a time
-        asks for a permit.
+        They wait in a queue, so that each start reaches its task in time. While half-open, one at a time asks for a
+        permit.
 
         Args:
-            has: What who waits has taken already.
+            has: The grant that the task has already.
 
         Returns:
-            What it has now for the call to come.
+            Its grant for the coming call.
         """
         self.waiting += 1
         try:
@@ -116,7 +116,7 @@ class Watch:
             self.waiting -= 1
 
     async def _leave(self, has: Leave) -> Leave | float:
-        """What the first of those who wait has for its call, or for how long it must wait yet, in seconds."""
+        """Return the grant of the first waiting task, or the seconds that it must still wait."""
         blocked_s, view = self._blocked_s(), self._view()
         if blocked_s > 0:
             return blocked_s
@@ -131,13 +131,13 @@ class Watch:
         return self._lane.enter(ramp, view.now_s, queues=True) or Leave(is_start=True)
 
     async def _permit(self) -> str:
-        """Take one of the fleet's permits for the call to come; its name, or none."""
+        """Take one of the fleet's permits for the coming call; return its name, or none."""
         owner = self._door.name()
         asking = asyncio.ensure_future(self._door.acquire(owner))
         try:
             is_taken = await asyncio.shield(asking)
         except asyncio.CancelledError:
-            # Nobody waits any more for what is on its way.
+            # No caller waits any more for the pending grant.
             asking.add_done_callback(lambda _: self._door.give_back(owner))
             raise
         if not is_taken:
@@ -147,17 +147,17 @@ class Watch:
         return owner
 
     def _lapsed(self, owner: str) -> None:
-        """Give a permit back for which no call came: others may have one to make, and are asked first."""
+        """Return a permit without a call: other tasks may have one to make, and are asked first."""
         if self._lane.claim(owner):
             self.refused(HELD_S)
             self._door.give_back(owner)
 
     def _again_s(self) -> float:
-        """When to ask again for a permit, where nothing happens until then."""
+        """Return when to ask again for a permit, if nothing happens until then."""
         return TURN_S if self._view().needs_permit else MOMENT_S
 
     async def _tell_for_ever(self) -> None:
-        # Until the first view comes, nothing is known that could differ.
+        # Before the first view, nothing is known that could differ.
         await self._next(None)
         while True:
             view = self._view()
@@ -203,14 +203,14 @@ _News: TypeAlias = queue.SimpleQueue[tuple[T, T, tuple[_Listener[T], ...]] | Non
 
 
 class Listeners(Generic[T]):
-    """Calls back in a thread of its own, in the order of what happened; it ends with this object at the latest."""
+    """Runs callbacks in a thread of its own, in the order of events; it ends with this object at the latest."""
 
     def __init__(self) -> None:
         self._listeners: list[_Listener[T]] = []
         self._news: _News[T] | None = None
 
     def add(self, callback: Callable[[T, T], object]) -> Callable[[], None]:
-        """Returns what removes it again."""
+        """Return a function that removes it."""
         listener = _Listener(callback)
         self._listeners.append(listener)
 
@@ -228,13 +228,13 @@ class Listeners(Generic[T]):
         if self._news is None:
             news: _News[T] = queue.SimpleQueue()
             self._news = news
-            # The thread holds the queue alone: a listener may hold the guard, and with it everything.
+            # The thread holds only the queue: a listener may hold the guard, and with it everything.
             weakref.finalize(self, news.put, None).atexit = False
             threading.Thread(target=_hear, args=(news,), name="openrouter-guard-listeners", daemon=True).start()
         self._news.put((before, after, tuple(self._listeners)))
 
     def stop(self) -> None:
-        """End the thread once it has told what there was; a later :meth:`tell` starts anew."""
+        """End the thread after all notifications; a later :meth:`tell` starts a new one."""
         news, self._news = self._news, None
         if news is not None:
             news.put(None)

@@ -1,4 +1,4 @@
-"""Who may read and who may write, by bearer tokens."""
+"""Access by bearer tokens: the right to read, to report and to write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .token_review import Reviews, ReviewUnavailable
 __all__ = ["HOW_TO_WRITE", "Access", "ReadersOnly", "Right"]
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
-"""Kubernetes asks without a token, and learns nothing but that the process works."""
+"""Kubernetes sends no token, and learns only that the process works."""
 HOW_TO_WRITE = (
     "Writing is off: set OPENROUTER_GUARD_WRITE_TOKEN in the service, and send it as 'Authorization: Bearer <token>'"
 )
@@ -32,27 +32,27 @@ HOW_TO_REPORT = (
 _ONLY_REPORTS = "This token may only report, take permits and ask the gate"
 _REPORTED_TO = re.compile(r"/api/v1/openrouter/(?:reports|permits)(?:/[^/]*)?")
 _GATE = "/api/v1/openrouter/gate"
-"""It says no more than a permit does that is refused."""
+"""The gate reveals no more than a refused permit does."""
 _OTHER_SCOPES = "This token is for other scopes"
 _REALM = 'realm="openrouter-guard"'
 
 
 class Right(StrEnum):
-    """What a token gives the right to."""
+    """The right that a token gives."""
 
     NOTHING = "nothing"
     REPORT = "report"
-    """To report, to take permits and to ask the gate, of some scopes perhaps; nothing else."""
+    """To report, to take permits and to ask the gate, perhaps only for some scopes; nothing else."""
     READ = "read"
     WRITE = "write"
 
 
 class Access:
-    """What each request may do.
+    """Decides whether a request is allowed.
 
     Args:
-        tokens: The ones that are set.
-        reviews: What the cluster says of others; None: nobody is asked.
+        tokens: The configured tokens.
+        reviews: Checks ServiceAccount tokens with the cluster; None: such tokens are not accepted.
     """
 
     def __init__(self, tokens: Tokens, reviews: Reviews | None = None) -> None:
@@ -66,10 +66,10 @@ class Access:
         return self._read is not None
 
     async def know(self, authorization: str) -> None:
-        """Ask the cluster whose a token is that is none of those set; first of all where one may report.
+        """Have the cluster check a token that is not configured; call this before checks for the right to report.
 
         Raises:
-            HTTPException: 503 if it does not say.
+            HTTPException: 503 if the cluster does not answer.
         """
         scheme, _, token = authorization.partition(" ")
         if self._reviews is None or scheme.lower() != "bearer" or self.of_bearer(authorization) is not Right.NOTHING:
@@ -80,29 +80,29 @@ class Access:
             raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
 
     def of_bearer(self, authorization: str) -> Right:
-        """The right of a bearer token; who writes may read."""
+        """Return the right of a bearer token; the right to write includes reading."""
         scheme, _, token = authorization.partition(" ")
         return self._of_token(token.strip()) if scheme.lower() == "bearer" else Right.NOTHING
 
     def of_reader(self, authorization: str) -> Right:
-        """As :meth:`of_bearer`, or by the password that a browser asks for, whatever the user name is.
+        """As :meth:`of_bearer`, but also accept the token as a browser's password, with any user name.
 
-        Not to write with: a browser would send it along with what another site makes it send.
+        Not for writing: the browser would also send the password with requests that another site triggers.
         """
         scheme, _, encoded = authorization.partition(" ")
         if scheme.lower() != "basic":
             return self.of_bearer(authorization)
         try:
             password = base64.b64decode(encoded, validate=True).decode().partition(":")[2]
-        except ValueError:  # no base64, or no text
+        except ValueError:  # not base64, or not text
             return Right.NOTHING
         return self._of_token(password)
 
     def require_write(self, request: Request) -> None:
-        """Let only those through who may write.
+        """Let a request through only if its token may write.
 
         Raises:
-            HTTPException: 403 where writing is off, or the token may only read; 401 without a good token.
+            HTTPException: 403 if writing is off, or the token may only read; 401 without a valid token.
         """
         if self._write is None:
             raise HTTPException(403, HOW_TO_WRITE)
@@ -113,11 +113,11 @@ class Access:
         _require_more(right, authorization, "OPENROUTER_GUARD_WRITE_TOKEN")
 
     def require_report(self, request: Request, scope: str) -> None:
-        """Let only those through who may report of that scope: by a token for it, or who may write.
+        """Let a request through only if its token may report for that scope, or may write.
 
         Raises:
-            HTTPException: 403 where reporting is off, or the token may only read, or is for other scopes; 401 without
-                a good token.
+            HTTPException: 403 if reporting is off, or the token may only read, or is for other scopes; 401 without a
+                valid token.
         """
         if self._write is None and not self._report and self._reviews is None:
             raise HTTPException(403, HOW_TO_REPORT)
@@ -128,7 +128,7 @@ class Access:
         _require_more(right, authorization, "OPENROUTER_GUARD_REPORT_TOKEN")
 
     def is_for(self, authorization: str, scope: str) -> bool:
-        """Whether a token to report with is for that scope."""
+        """Return whether a report token covers that scope."""
         token = authorization.partition(" ")[2].strip()
         given = _digest(token)
         found = [names for known, names in self._report if hmac.compare_digest(given, known)]
@@ -139,7 +139,7 @@ class Access:
         return None if self._reviews is None else self._reviews.scopes_of(token)
 
     def _of_token(self, token: str) -> Right:
-        # All are compared in full, and digests have one length: the time says nothing about the token.
+        # Compare with all digests in full; they have equal length, so the duration reveals nothing about the token.
         given = _digest(token)
         may_write = self._write is not None and hmac.compare_digest(given, self._write)
         may_read = self._read is not None and hmac.compare_digest(given, self._read)
@@ -151,12 +151,12 @@ class Access:
 
 
 class ReadersOnly:
-    """ASGI middleware that lets nobody read without a token, but for the probes.
+    """ASGI middleware that requires a token to read, except for the probes.
 
     Args:
-        app: What is behind it.
-        access: Knows the tokens.
-        scope: Of requests that name none.
+        app: The wrapped app.
+        access: Checks the tokens.
+        scope: Scope of requests that name none.
     """
 
     def __init__(self, app: ASGIApp, access: Access, scope: str) -> None:
@@ -187,7 +187,7 @@ class ReadersOnly:
         await problem(request, 401, detail, _challenge(request.headers))(scope, receive, send)
 
     def _refused(self, request: Request, authorization: str) -> str:
-        """Why a token to report with may not do that; empty where it may, or where the route itself asks."""
+        """Return the reason to refuse a report token; empty if the request is allowed, or if the route checks it."""
         path = request.scope["path"]
         if path != _GATE:
             return "" if _REPORTED_TO.fullmatch(path) else _ONLY_REPORTS
@@ -196,7 +196,7 @@ class ReadersOnly:
 
 
 def _require_more(right: Right, authorization: str, variable: str) -> None:
-    """Refuse who may only read, and who may nothing."""
+    """Refuse tokens that may only read, and requests without a token."""
     if right is Right.READ:
         raise HTTPException(403, f"This token may only read: send the one of {variable}")
     if right is Right.NOTHING:
@@ -206,7 +206,7 @@ def _require_more(right: Right, authorization: str, variable: str) -> None:
 
 
 def _challenge(headers: Mapping[str, str]) -> dict[str, str]:
-    """A browser that shows a page asks the person for a password: the token."""
+    """A browser that shows a page asks its user for a password: the token."""
     is_page = "text/html" in headers.get("accept", "")
     return {"WWW-Authenticate": f"{'Basic' if is_page else 'Bearer'} {_REALM}", "Vary": "Accept"}
 

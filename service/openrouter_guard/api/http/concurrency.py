@@ -1,7 +1,7 @@
-"""A few requests are worked on at a time, so that a flood of them keeps no probe waiting.
+"""Limits the requests in progress, so that a flood of them delays no probe.
 
-A page takes milliseconds to make. A thousand that were asked for at once would all be made before the event loop
-comes round to anything else. What is answered from memory, or waits for something, is not held up.
+A page takes milliseconds to render. A thousand simultaneous requests would all be rendered before the event loop does
+anything else. Answers from memory, and requests that wait, are not delayed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ AT_A_TIME = 4
 
 
 class ConcurrencyLimit:
-    """ASGI layer around *app*; requests for the *quick* paths go through at once."""
+    """ASGI layer around *app*; requests for the *quick* paths pass through at once."""
 
     def __init__(self, app: ASGIApp, quick: Collection[str]) -> None:
         self._app = app
@@ -34,7 +34,7 @@ class ConcurrencyLimit:
         async def send_and_let_go(message: Message) -> None:
             nonlocal is_held
             if is_held:
-                # To send may take as long as the client likes.
+                # Sending may take as long as the client likes.
                 is_held = False
                 self._turns.release()
             await send(message)

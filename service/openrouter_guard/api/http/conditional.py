@@ -1,4 +1,4 @@
-"""Answers that a client may keep: ETag and 304, and headers that say how old they are and where they came from."""
+"""Conditional answers: ETag and 304, and headers with their age and source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ __all__ = ["JSON", "KEPT", "XCache", "answer", "etag", "has", "json_answer", "wi
 
 JSON = "application/json"
 REVALIDATE = "no-cache"
-"""May be kept, and must be asked for again: a breaker opens within milliseconds, however fresh an answer looks."""
+"""Clients may cache the answer but must revalidate it.
+
+A breaker opens within milliseconds, however fresh an answer looks.
+"""
 
 
 KEPT: dict[int | str, dict[str, Any]] = {
@@ -29,43 +32,47 @@ KEPT: dict[int | str, dict[str, Any]] = {
     },
     304: {"description": "The client's copy is still valid"},
 }
-"""What the OpenAPI document says of these answers."""
+"""The part of the OpenAPI document that describes these answers."""
 
 
 class XCache(StrEnum):
-    """What ``X-Cache`` says."""
+    """The values of ``X-Cache``."""
 
     HIT = "HIT"
     """From this process' memory, and fresh."""
     STALE = "STALE"
-    """From memory, older than the fresh threshold, or the last that was known before Redis went away."""
+    """From memory, older than the fresh threshold, or last read before Redis went away."""
     MISS = "MISS"
     """Fetched for this request."""
 
 
 def json_answer(request: Request, body: str, *, stable: str | None = None, **headers: str | int | None) -> Response:
-    """A body of JSON text that is sent only if the client does not have it.
+    """Send a body of JSON text, unless the client has it already.
 
-    What the client must have for that is *stable*, where given, else the whole body: an age that grows is no news.
-    Headers are named with underscores for dashes; those that are None are left out.
+    The ETag covers *stable* if given, else the whole body: a growing age alone is not a change. Write underscores for
+    dashes in the names of headers; headers that are None are left out.
     """
     return _answer(request, body.encode(), JSON, (body if stable is None else stable).encode(), REVALIDATE, headers)
 
 
 def answer(request: Request, body: bytes, media_type: str, *, cache_control: str) -> Response:
-    """A body that is sent only if the client does not have it."""
+    """Send a body, unless the client has it already."""
     return _answer(request, body, media_type, body, cache_control, {})
 
 
 def etag(content: bytes) -> str:
-    """The same for the same content in every replica; weak, for a proxy may compress it."""
+    """Return the same tag for the same content in every replica.
+
+    It is weak, because a proxy may compress the body.
+    """
     return f'W/"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
 
 
 def without(body: str, name: str) -> str:
-    """JSON text without the first member *name*, whose value is a number or null.
+    """Return JSON text without the first member *name*, whose value is a number or null.
 
-    By text, for it is done for each status request: a quote inside of a string is escaped, so the pattern is a name.
+    Works on the text, because it runs for each status request. Quotes inside a string are escaped, so the pattern
+    only matches a name.
     """
     before, found, after = body.partition(f'"{name}":')
     return before + after.partition(",")[2] if found else body
@@ -87,7 +94,7 @@ def _answer(
 
 
 def has(request: Request, tag: str) -> bool:
-    """Whether the client says that it has what *tag* stands for."""
+    """Return whether the client's ``If-None-Match`` includes *tag*."""
     if_none_match = request.headers.get("if-none-match")
     if if_none_match is None:
         return False

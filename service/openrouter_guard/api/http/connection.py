@@ -1,8 +1,8 @@
-"""One connection of a client, within bounds.
+"""One connection of a client, with limits.
 
-uvicorn's own protocol takes a request head of any size and at any pace, headers without number, and as many requests
-at once as fit into a packet. All of that is somebody else's memory to fill. Here a head and a body have a size and a
-time, one request is parsed at a time, and whoever exceeds that is told so and cut off.
+uvicorn's own protocol accepts a request head of any size and at any pace, any number of headers, and as many requests
+at once as fit into a packet. All of that fills this process' memory. Here a head and a body are limited in size and
+time, one request is parsed at a time, and a client that exceeds a limit gets an error and is disconnected.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ __all__ = ["BODY_MAX_BYTES", "HEADERS_MAX", "HEAD_MAX_BYTES", "Connection"]
 HEAD_MAX_BYTES = 64 * 1024
 HEADERS_MAX = 128
 BODY_MAX_BYTES = 2 * 1024 * 1024
-"""As sent: the routes take a body of half as much, and chunks have heads of their own."""
+"""Size as sent: the routes accept a body of half as much, and chunks have heads of their own."""
 HEAD_S = 10.0
-"""From the first byte of a request to the end of its head; for the first request, from the connection."""
+"""Time from the first byte of a request to the end of its head; for the first request, from the connection."""
 REQUEST_S = 30.0
-"""To the end of its body."""
+"""Time to the end of its body."""
 STUCK_S = 10.0
-"""A client that takes nothing of its answer for so long is cut off."""
+"""A client that reads nothing of its answer for this long is disconnected."""
 STOPPING_S = 1.0
-"""What a client has begun to send, or does not take, holds up the end of the process for so long."""
+"""A half-sent request or an unread answer delays the end of the process by this long."""
 LINGER_S = 5.0
-"""So long what a refused client still sends is thrown away: else it would not get the answer."""
+"""How long the rest of a refused request is read and discarded; without that, the client would not get the answer."""
 PIPELINE_MAX = 4
 WRITE_BYTES = 16 * 1024
 _PIECE_BYTES = 16 * 1024
@@ -51,18 +51,18 @@ _END = b"\r\n\r\n"
 _blank_lines = cast("Callable[[bytes, int], re.Match[bytes]]", re.compile(rb"[\r\n]*").match)
 _OPEN_PATHS = frozenset(path.encode() for path in OPEN_PATHS)
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-"""Of any other request nobody reads it."""
+"""The rest of any other request is not read."""
 _HEADERS = b"".join(f"{name}: {value}\r\n".lower().encode() for name, value in SECURITY_HEADERS + UNLESS_SET)
 _BUSY = "Too many requests are being answered; try again"
 
 
-# How far the request has come. Plain numbers, for they are compared several times for each request.
+# Progress of the request. Plain numbers, because they are compared several times for each request.
 _IDLE, _HEAD, _BODY, _WHOLE = range(4)
 _LONGEST_S = {_IDLE: inf, _HEAD: HEAD_S, _BODY: REQUEST_S, _WHOLE: inf}
 
 
 class _TooMany(Exception):
-    """More requests came at once than are taken."""
+    """The client sent more requests at once than are allowed."""
 
 
 class _Flow(FlowControl):
@@ -79,9 +79,9 @@ class _Flow(FlowControl):
 
 
 class _Quiet:
-    """A transport to answer over: what comes after its end goes nowhere, without an error of ours.
+    """A transport for answers: it ignores writes after its end, without an error.
 
-    uvloop's own raises where the client has gone and nobody has been told yet.
+    uvloop's own raises if the client has gone before the protocol was notified.
     """
 
     __slots__ = ("_transport", "close", "is_closing")
@@ -97,10 +97,10 @@ class _Quiet:
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's protocol for HTTP/1.1, within bounds.
+    """uvicorn's protocol for HTTP/1.1, with limits.
 
     Attributes:
-        held_bytes: What the request takes that is not answered yet.
+        held_bytes: Memory of the request that is not answered yet.
     """
 
     server_state: ConnectionLimits
@@ -139,7 +139,7 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         is_alone = self._stage == _IDLE and len(data) <= _SMALL_BYTES and data.find(_END) == len(data) - len(_END)
         if is_alone and data.count(b"\n") <= _LINES_MAX:
-            # Nearly always so: one small head, whole.
+            # The usual case: one small head, complete.
             self._parse(data)
             self._since_s = self._since_s if self._stage == _WHOLE else self.loop.time()
             return
@@ -159,7 +159,7 @@ class Connection(HttpToolsProtocol):
     # -- the parser ---------------------------------------------------------------------------------------------
 
     def _feed(self, data: bytes, at: int) -> None:
-        """Give the parser one request; what follows waits until that one is answered."""
+        """Give the parser one request; later ones wait until it is answered."""
         was_idle = self._stage == _IDLE
         while at < len(data) and not self._is_deaf and self._takes_more:
             at = self._fed(data, at)
@@ -174,7 +174,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _takes_more(self) -> bool:
-        """Not while a request waits for its answer, or a part of a body for whoever reads it."""
+        """Does nothing while a request waits for its answer, or a part of a body for its reader."""
         is_unread = self._stage == _BODY and not self.cycle.response_complete and len(self.cycle.body) >= _PIECE_BYTES
         return self._stage != _WHOLE and not is_unread
 
@@ -183,10 +183,10 @@ class Connection(HttpToolsProtocol):
             self._feed(self._unfed, self._at)
 
     def _fed(self, data: bytes, at: int) -> int:
-        """Feed the head of a request, or a part of its body; returns where that ends."""
+        """Feed the head of a request, or a part of its body; return its end."""
         is_head = self._stage != _BODY
         if self._stage == _IDLE:
-            at = _blank_lines(data, at).end()  # before a request, and there may be many
+            at = _blank_lines(data, at).end()  # empty lines before a request; there may be many
             self._head_bytes = self._head_lines = 0
         if is_head:
             end = data.find(_END, at) + len(_END)
@@ -199,7 +199,7 @@ class Connection(HttpToolsProtocol):
         return at + len(piece)
 
     def _is_within(self, piece: bytes, *, is_head: bool) -> bool:
-        """Whether the request is still within its bounds with one piece more; else it is refused."""
+        """Return whether the request stays within its limits with one more piece; refuse it otherwise."""
         if is_head:
             self._head_bytes += len(piece)
             self._head_lines += piece.count(b"\n")
@@ -209,7 +209,7 @@ class Connection(HttpToolsProtocol):
         else:
             self._body_bytes += len(piece)
             self._untold_bytes += len(piece)
-            # What belongs to no body is what comes after it, or what says nothing: it may be no larger than a head.
+            # Bytes outside a body are the next head or meaningless: they may be no larger than a head.
             if self._body_bytes > BODY_MAX_BYTES or self._untold_bytes > HEAD_MAX_BYTES + _PIECE_BYTES:
                 self._refuse(413, "The body is too large: send it in parts", "sent a body that is too large")
         return not self._is_deaf
@@ -218,7 +218,7 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
-            # Answered as if nothing had been said of it; what comes after this request is of another protocol.
+            # Ignore the offer to switch protocols; the bytes after this request belong to another protocol.
             self.cycle.keep_alive = False
             self._hang_up_after_answer()
         except httptools.HttpParserError as error:
@@ -233,7 +233,7 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._stage != _HEAD:
-            return  # a trailer, of which nobody makes use
+            return  # a trailer, which nothing uses
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -270,7 +270,7 @@ class Connection(HttpToolsProtocol):
         if not self.cycle.response_complete:
             return
         if self.cycle.body:
-            self.cycle.body.clear()  # nobody reads it any more
+            self.cycle.body.clear()  # nothing reads the body any more
         if self._stage != _WHOLE:
             self._account()
             return
@@ -295,7 +295,7 @@ class Connection(HttpToolsProtocol):
         if self._stage == _HEAD:
             held_bytes += self._head_bytes
         elif self._stage >= _BODY and not self.cycle.response_complete and self.scope["method"] in _WITH_BODY:
-            held_bytes += self._body_bytes  # whoever takes it from here keeps it until the answer
+            held_bytes += self._body_bytes  # the next owner keeps it until the answer
         elif self._stage == _BODY:
             held_bytes += self._untold_bytes
         if held_bytes != self.held_bytes:
@@ -305,7 +305,7 @@ class Connection(HttpToolsProtocol):
     # -- the end ------------------------------------------------------------------------------------------------
 
     def look(self, now_s: float) -> None:
-        """Part with a client that let its time pass."""
+        """Disconnect a client that has exceeded its time."""
         waited_s = now_s - self._since_s
         if self in self.server_state.stuck:
             if now_s - self._stuck_s > STUCK_S:
@@ -319,7 +319,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def hurry(self, now_s: float, stopping_s: float) -> None:
-        """Part with a client that keeps a process waiting that is to stop since ``stopping_s``."""
+        """Disconnect a client that has delayed the shutdown since ``stopping_s``."""
         is_stuck = self in self.server_state.stuck
         if self._stage == _WHOLE and not is_stuck:
             return
@@ -333,7 +333,7 @@ class Connection(HttpToolsProtocol):
             self._abort()
 
     def cut_off(self, why: str) -> None:
-        """End it at once; *why* is one of a few phrases, for the log."""
+        """Close it at once; *why* is one of a few phrases, for the log."""
         self.server_state.note(why)
         self._abort()
 
@@ -343,11 +343,11 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     def _gone(self) -> None:
-        # Before the transport says so: a thousand others may be heard before that.
+        # Before the transport reports it: a thousand other clients may be served first.
         self._unfed, self.headers, self.url = b"", [], b""
         if self.cycle is not None:
             self.cycle.body.clear()
-            self.cycle.disconnected = True  # what is still said to it is said to nobody
+            self.cycle.disconnected = True  # later writes go nowhere
             self.cycle.message_event.set()
         self.parser = None  # type: ignore[assignment]  # as the base class does
         self.server_state.leave(self)
@@ -356,14 +356,14 @@ class Connection(HttpToolsProtocol):
             self.held_bytes = 0
 
     def _refuse(self, status_code: int, detail: str, why: str) -> None:
-        """Answer, where that is possible, and take nothing more."""
+        """Answer if possible, and accept nothing more."""
         self.server_state.note(why)
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if self._stage != _BODY or cycle.response_started or self.pipeline:
                 self._hang_up_after_answer()
                 return
-            # Whoever reads this body hears that the client has gone, and answers nothing.
+            # The reader of this body learns that the client has gone, and answers nothing.
             cycle.disconnected = True
             cycle.message_event.set()
         self._is_deaf = self._is_refused = True

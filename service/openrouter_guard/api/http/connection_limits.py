@@ -1,7 +1,7 @@
-"""All connections of this process: how many there may be, and which one goes when there are too many.
+"""All connections of this process: limits their number, and chooses the one to close when there are too many.
 
-Nobody has to send a token to open a connection. So a newcomer is always let in, and the client that has kept us
-waiting the longest makes room for it: a probe of Kubernetes gets through whoever else is there.
+No token is needed to open a connection. So a new client is always let in, and the client that has kept us waiting the
+longest is closed for it: a probe of Kubernetes gets through in any case.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ logger = logging.getLogger(__name__)
 
 CONNECTIONS_MAX = 1000
 RESERVE = 64
-"""So many more are let in, for the probes alone, while all others are being answered."""
+"""This many more are let in, only for the probes, while all others are being answered."""
 HELD_MAX_BYTES = 4 * 1024 * 1024
-"""What all requests that are not answered yet may take together."""
+"""Memory of all unanswered requests together."""
 A_ROUND = 4
-"""So many requests that came behind others begin in one round of the event loop."""
+"""Number of queued requests that begin in one round of the event loop."""
 STUCK_MAX = 64
-"""So many clients at a time may leave their answers untaken."""
+"""Number of clients at a time that may leave their answers unread."""
 SAY_AGAIN_S = 60.0
 
 
 class ConnectionLimits(ServerState):
-    """The connections, by what they do.
+    """The connections, by their state.
 
     Attributes:
-        waiting: Those whose client has the next word, the longest waiting first.
-        answering: Those with a request that is whole and not answered yet.
-        stuck: Those whose client does not take its answer, the oldest first.
-        held_bytes: What requests take that are not answered yet.
+        waiting: Connections whose client is to send, the longest waiting first.
+        answering: Connections with a complete request that is not answered yet.
+        stuck: Connections whose client does not read its answer, the oldest first.
+        held_bytes: Memory of unanswered requests.
     """
 
     def __init__(self, connections_max: int = CONNECTIONS_MAX) -> None:
@@ -54,11 +54,11 @@ class ConnectionLimits(ServerState):
 
     @property
     def is_full(self) -> bool:
-        """Whether as many are being answered as may: more than that get no answer, but for the probes."""
+        """Return whether the maximum of requests is being answered: then only the probes get an answer."""
         return len(self.answering) >= self._max
 
     def enter(self, newcomer: Connection) -> None:
-        """Let a connection in; the one that has waited longest goes, where there are too many."""
+        """Let a connection in; if there are too many, close the one that has waited longest."""
         self.waiting[newcomer] = None
         excess = len(self.waiting) + len(self.answering) - self._max
         if excess <= 0:
@@ -75,20 +75,23 @@ class ConnectionLimits(ServerState):
         self.stuck.pop(gone, None)
 
     def hold(self, more_bytes: int) -> None:
-        """Note that requests take so much more; over the bound, the one that takes most goes."""
+        """Note that requests take this much more memory; over the limit, the largest one is dropped."""
         self.held_bytes += more_bytes
         if self.held_bytes > HELD_MAX_BYTES:
             everybody = (*self.waiting, *self.answering)
             max(everybody, key=lambda each: each.held_bytes).cut_off("sent large requests while many others did")
 
     def stick(self, client: Connection) -> None:
-        """Note that a client does not take its answer."""
+        """Note that a client does not read its answer."""
         self.stuck[client] = None
         if len(self.stuck) > STUCK_MAX:
             next(iter(self.stuck)).cut_off("did not take their answers")
 
     def queue(self, client: Connection) -> None:
-        """Let a connection go on with its next request, a few in each round: first those who wait for their first."""
+        """Let a connection go on with its next request, a few in each round.
+
+        Those that wait for their first come first.
+        """
         if not self._behind:
             client.loop.call_soon(self._go_on)
         self._behind.append(client)
@@ -100,7 +103,7 @@ class ConnectionLimits(ServerState):
             self._behind[0].loop.call_soon(self._go_on)
 
     def look(self, now_s: float) -> None:
-        """Part with those that let their time pass; to be called every second, with the loop's time."""
+        """Disconnect clients that have exceeded their time; call it every second, with the loop's time."""
         for each in (*self.waiting, *self.answering):
             each.look(now_s)
         if self._cut_off and now_s - self._said_s >= SAY_AGAIN_S:
@@ -110,10 +113,10 @@ class ConnectionLimits(ServerState):
             logger.warning("clients were cut off or refused: %s", found)
 
     def hurry(self, now_s: float, stopping_s: float) -> None:
-        """Part with those that have kept us waiting since ``stopping_s``, when the process was told to stop."""
+        """Disconnect clients that have delayed the shutdown since ``stopping_s``."""
         for each in (*self.waiting, *self.answering):
             each.hurry(now_s, stopping_s)
 
     def note(self, why: str) -> None:
-        """Remember, for the log, that a client was cut off; *why* is one of a few phrases."""
+        """Count a disconnected client for the log; *why* is one of a few phrases."""
         self._cut_off[why] += 1

@@ -1,4 +1,4 @@
-"""What every answer gets: headers, a place in the request metrics, and HEAD wherever there is GET."""
+"""Middleware for every answer: headers, request metrics, and HEAD wherever there is GET."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _WAITED_S = "openrouter_guard.waited_s"
 
 
 def is_head(scope: Scope) -> bool:
-    """Whether the request wants the headers alone; to the routes it is a GET."""
+    """Return whether the request is HEAD; the routes see it as GET."""
     return bool(scope.get(_IS_HEAD))
 
 
 def waited(scope: Scope, seconds: float) -> None:
-    """Note that an answer waited for so long because its client wished so: that is no time that it took."""
+    """Note that an answer waited this long at its client's request, so that it does not count as latency."""
     scope[_WAITED_S] = seconds
 
 
 class ResponseMiddleware:
-    """ASGI middleware; around Starlette's own class for them, an answer would take twice as long."""
+    """ASGI middleware; Starlette's own class for it would double the time of an answer."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app = app
@@ -51,7 +51,7 @@ class ResponseMiddleware:
             return
         began_s, has_begun = time.perf_counter(), False
         if not scope["query_string"].isascii():
-            # Starlette would fail at it where it builds an address.
+            # Starlette would fail at it when it builds an address.
             scope = {**scope, "query_string": quote(scope["query_string"], safe=_ASCII).encode()}
         if wants_head := scope["method"] == "HEAD":
             scope = {**scope, "method": "GET", _IS_HEAD: True}
@@ -60,7 +60,7 @@ class ResponseMiddleware:
             nonlocal has_begun
             if message["type"] == "http.response.start":
                 has_begun = True
-                # Not at its end: a stream has none for hours, and every other answer is there as a whole.
+                # Not at the end: a stream ends after hours, and every other answer is sent as a whole.
                 took_s = time.perf_counter() - began_s - scope.get(_WAITED_S, 0.0)
                 self._telemetry.requested(_route(scope), message["status"], took_s)
                 message["headers"] = _with_ours(message.get("headers", ()))
@@ -81,5 +81,5 @@ def _with_ours(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, byte
 
 
 def _route(scope: Scope) -> str:
-    """The path as it was declared: what callers make up must not become a label."""
+    """Return the path as declared: a path made up by a client must not become a label."""
     return getattr(scope.get("route"), "path", "unmatched")

@@ -1,4 +1,4 @@
-"""Requests that stay open until there is news: so many at a time in one process, whatever they listen to."""
+"""Requests that stay open until there is a change: limits their number in one process."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from openrouter_guard.background import cancelled
 __all__ = ["OpenRequests", "TooManyClients", "disconnected"]
 
 LONGEST_S = 60.0
-"""Nothing waits for longer in one piece."""
+"""The longest single wait."""
 
 
 class TooManyClients(Exception):
-    """As many requests stay open as may, or the end has come."""
+    """The maximum of open requests is reached, or the service stops."""
 
 
 class OpenRequests:
-    """How many there are, over all scopes of this process.
+    """The number of open requests, over all scopes of this process.
 
     Args:
-        most: How many there may be at a time.
+        most: Maximum at a time.
     """
 
     def __init__(self, most: int) -> None:
@@ -33,10 +33,10 @@ class OpenRequests:
         self._end = asyncio.Event()
 
     def take(self) -> None:
-        """Stay; to be followed by :meth:`leave`.
+        """Take a seat; :meth:`leave` must follow.
 
         Raises:
-            TooManyClients: If as many stay as may, or the end has come.
+            TooManyClients: If the maximum is reached, or the service stops.
         """
         if self._end.is_set() or self.taken >= self._most:
             raise TooManyClients
@@ -47,7 +47,7 @@ class OpenRequests:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """As :meth:`take`, for as long as the block lasts."""
+        """As :meth:`take`, for the duration of the block."""
         self.take()
         try:
             yield
@@ -55,18 +55,18 @@ class OpenRequests:
             self.leave()
 
     def close(self) -> None:
-        """Nobody waits any longer, and nobody begins to."""
+        """End all waits, and accept no new ones."""
         self._end.set()
 
     async def wait(
         self, goes_on: Callable[[], float], news: Callable[[], Awaitable[None]], receive: Receive, wait_s: float
     ) -> None:
-        """Hold a request for ``wait_s`` at the most: shorter where its client hangs up, or the end comes.
+        """Hold a request for at most ``wait_s``; shorter if its client disconnects, or the service stops.
 
         Args:
-            goes_on: For how many seconds nothing will change by time alone; 0 ends the wait. Asked at each news.
-            news: Returns when there may be something new.
-            receive: Says when the client has gone.
+            goes_on: Seconds until time alone may change the answer; 0 ends the wait. Called after each change.
+            news: Returns when there may be a change.
+            receive: Reports that the client has disconnected.
             wait_s: The longest wait.
         """
         ends = {asyncio.create_task(disconnected(receive)), asyncio.create_task(self._ended())}

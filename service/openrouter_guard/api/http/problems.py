@@ -36,14 +36,14 @@ _HINTS = {
 
 
 class UnknownScope(OpenRouterGuardError):
-    """The scope asked for is not one that this service looks after."""
+    """The requested scope does not belong to this service."""
 
 
 class UnknownParameters(OpenRouterGuardError):
-    """Parameters in the query that the address does not have.
+    """Query parameters that the address does not have.
 
     Attributes:
-        meant: By each of their names the one that was most likely meant, or nothing.
+        meant: For each name the most likely intended one, or nothing.
     """
 
     def __init__(self, meant: Mapping[str, str]) -> None:
@@ -65,7 +65,7 @@ class UnknownParameters(OpenRouterGuardError):
 
 
 def _shown(name: str) -> str:
-    """A name as it may be told: it is the client's own, but it might be a key in the wrong place."""
+    """Return a name as it may be shown: it comes from the client, and might be a key in the wrong place."""
     return name if _NAME.fullmatch(name) else "…"
 
 
@@ -84,14 +84,14 @@ def install(app: FastAPI, routes: Iterable[BaseRoute]) -> None:
 def problem(
     request: Request, status_code: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
-    """An error answer; *detail* says what is wrong and what to do."""
+    """Create an error answer; *detail* describes the problem and its solution."""
     title = HTTPStatus(status_code).phrase
     body = Problem(title=title, status=status_code, detail=detail, instance=request.scope["path"], **more)
     return Response(body.model_dump_json(by_alias=True, exclude_none=True), status_code, headers, MEDIA_TYPE)
 
 
 def documented(*status_codes: int) -> dict[int | str, dict[str, Any]]:
-    """The ``responses`` of a route that may end in these problems."""
+    """Return the ``responses`` of a route that may end in these problems."""
     content = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
     return {code: {"description": HTTPStatus(code).phrase, "content": content} for code in status_codes}
 
@@ -115,12 +115,12 @@ async def _answer(request: Request, error: Exception) -> Response:
                 _log(request, str(error))
             return problem(request, 503, _why(error), {"Retry-After": str(_RETRY_S)})
         case _:
-            # The server logs it. No middleware is around this answer, so it brings the headers itself.
+            # The server logs it. No middleware wraps this answer, so it sets the headers itself.
             return problem(request, 500, "Internal error; see the service's log", dict(SECURITY_HEADERS + UNLESS_SET))
 
 
 def _log(request: Request, error: str) -> None:
-    """Say it once a minute: that Redis is away is said by who looks all the time, but this may be seen here alone."""
+    """Log it once a minute. Other parts log that Redis is away, but this error may be visible only here."""
     told: dict[str, float] = request.app.state.told
     now_s = time.monotonic()
     if now_s - told.get(error, -LOG_AGAIN_S) >= LOG_AGAIN_S:
@@ -141,7 +141,7 @@ def _why(error: StoreError) -> str:
 
 
 def _methods(error: HTTPException, request: Request) -> str:
-    """All that the address takes; the router names those of one route alone, and does not know of HEAD."""
+    """Return all methods of the address; the router names those of one route only, and does not know HEAD."""
     methods = set(filter(None, (error.headers or {}).get("Allow", "").split(", ")))
     for route in request.app.state.routes:
         if route.matches(request.scope)[0] is not Match.NONE:
@@ -150,7 +150,7 @@ def _methods(error: HTTPException, request: Request) -> str:
 
 
 def _of_parameter(error: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with one parameter, without what was sent."""
+    """Describe what is wrong with one parameter, without its value."""
     where, *name = error["loc"]
     return {
         "in": str(where),

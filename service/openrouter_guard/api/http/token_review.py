@@ -1,7 +1,7 @@
-"""Whose token it is, asked of the Kubernetes API server: a ServiceAccount's may report as a report token does.
+"""Checks ServiceAccount tokens with the Kubernetes API server: a valid one may report as a report token does.
 
-It is asked by TokenReview, with the service's own token and the authority that every pod gets. Its answer holds for a
-minute. Source: https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/
+It uses TokenReview, with the service's own token and the certificate authority that every pod gets. A verdict holds
+for a minute. Source: https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from openrouter_guard.tokens import Reporters
 __all__ = ["ReviewUnavailable", "Reviews"]
 
 HOLDS_S = 60.0
-"""So long its answer is taken to hold: a ServiceAccount that is deleted may report for a minute more."""
+"""Lifetime of a verdict: a deleted ServiceAccount may report for a minute more."""
 REFUSAL_HOLDS_S = 10.0
 KNOWN_MOST = 1000
 TOKEN_MOST = 8192
@@ -38,14 +38,14 @@ _UNAVAILABLE = "The cluster does not say whose token this is"
 
 
 class ReviewUnavailable(OpenRouterGuardError):
-    """The API server does not say whose token it is; it may be asked again."""
+    """The API server gives no verdict; ask again."""
 
 
 class Reviews:
-    """What the API server said of tokens.
+    """The API server's verdicts on tokens.
 
     Args:
-        reporters: Whose tokens may report, and who knows whose they are.
+        reporters: The namespaces whose tokens may report, and the audience.
     """
 
     def __init__(self, reporters: Reporters) -> None:
@@ -54,16 +54,16 @@ class Reviews:
         self._server = reporters.server
         self._known: OrderedDict[bytes, tuple[Set[str] | None, float]] = OrderedDict()
         self._asking = LogOnce("The API server does not say whose tokens are sent", "The API server says it again")
-        # One after the other: whoever sends many makes the API server no trouble.
+        # One at a time, so that a client with many tokens does not load the API server.
         self._turn = asyncio.Lock()
 
     def scopes_of(self, token: str) -> Set[str] | None:
-        """The scopes that a token may report of, empty: all; None where it may not, or was not asked about."""
+        """Return the scopes of a token, empty: all; None if it may not report, or was not checked."""
         scopes, until_s = self._known.get(_digest(token), (None, 0.0))
         return scopes if until_s > time.monotonic() else None
 
     async def look(self, token: str) -> None:
-        """Ask about a token of which nothing is known, if it can be one of those meant.
+        """Have an unknown token checked, if it may belong to one of the namespaces.
 
         Raises:
             ReviewUnavailable: If there is no answer.
@@ -85,7 +85,7 @@ class Reviews:
             self._known.popitem(last=False)
 
     def _may_be_meant(self, token: str) -> bool:
-        """Whether it says of itself that it is a ServiceAccount's of these namespaces: else nobody need be asked."""
+        """Return whether the token claims to be a ServiceAccount's of these namespaces; others need no check."""
         parts = token.split(".")
         if len(parts) != 3 or len(token) > TOKEN_MOST:
             return False
@@ -110,7 +110,7 @@ class Reviews:
                 answer = await client.post(self._server + _PATH, json=review, headers=headers)
                 status = answer.raise_for_status().json()["status"]
         except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError) as error:
-            # Its words may hold anything that was sent.
+            # The message may contain parts of the request.
             unavailable = ReviewUnavailable(f"{_UNAVAILABLE}: {type(error).__name__}")
             self._asking.failed(unavailable)
             raise unavailable from None
@@ -118,7 +118,7 @@ class Reviews:
         return self._scopes_in(status)
 
     def _scopes_in(self, status: Any) -> Set[str] | None:
-        """What follows from the answer; one that does not name the audience has not looked at it."""
+        """Return the verdict; an answer that does not name the audience has not checked it."""
         match status:
             case {"authenticated": True, "audiences": [*audiences], "user": {"username": str() as name}}:
                 return self._scopes_of_account(name) if self._audience in audiences else None

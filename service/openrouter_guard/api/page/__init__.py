@@ -1,10 +1,10 @@
-"""The status page at ``/``: rendered here, kept current in the browser by one small script.
+"""The status page at ``/``: rendered here, and updated in the browser by one small script.
 
-board    what it shows, as pure functions
-gather   reads what it shows
-render   from that to HTML, and the files that the page loads
-templates, static   its form; uPlot (MIT), which draws the plots, is in static/uplot, and Swagger UI (Apache-2.0),
-                    which shows the API under /docs, in static/swagger
+view_model  the content of the page, as pure functions
+load        reads that content
+render      renders it as HTML, with the files that the page loads
+templates, static   HTML and styles. static/uplot has uPlot (MIT), which draws the plots, and static/swagger has
+                    Swagger UI (Apache-2.0), which shows the API under /docs
 """
 
 from .load import beside, load_page

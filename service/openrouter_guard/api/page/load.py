@@ -1,4 +1,4 @@
-"""Reads what the page shows."""
+"""Reads the data of the page."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _Read: TypeAlias = tuple[
     dict[str, Presence] | None,
     dict[str, Presence] | None,
 ]
-"""Transitions, counters by day, time in state by day, workers and what is paused."""
+"""Transitions, counters by day, time in state by day, workers and paused workloads."""
 
 
 async def load_page(service: Service) -> PageModel:
-    """Everything on the page. What Redis does not give is None, and the page says so."""
+    """Read everything on the page. A part that Redis does not return is None, and the page says so."""
     status = await service.status(force=False)
     now_s = service.now_s
-    # As many browsers as look read once a second together, and anew when the state has changed.
+    # All open browsers together read once a second, and again when the state has changed.
     (history, metrics, times, workers, paused), _ = await service.recent.get(
         "page", service.version, lambda: _read(service.store, now_s)
     )
@@ -51,7 +51,7 @@ async def load_page(service: Service) -> PageModel:
 
 
 async def beside(services: Iterable[Service]) -> list[Beside]:
-    """All scopes that this process looks after."""
+    """Return all scopes of this process."""
     return [Beside(each.settings.scope, headline(await each.status(force=False))) for each in services]
 
 

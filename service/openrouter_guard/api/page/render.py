@@ -1,4 +1,4 @@
-"""From what is known to HTML, and the files that the page loads; nothing comes from another host."""
+"""Renders the page as HTML, with its files; nothing comes from another host."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["FILES", "File", "document_file", "render", "render_docs", "render_er
 
 
 class File(NamedTuple):
-    """What the page loads."""
+    """A file of the page."""
 
     body: bytes
     media_type: str
@@ -42,11 +42,11 @@ FILES: dict[str, File] = {
     **{name: File(_folder.joinpath(name).read_bytes(), kind) for name, kind in _STATIC.items()},
     **{f"{tone}.svg": File(_ICON.format(colour).encode(), _PICTURE) for tone, colour in _COLOURS.items()},
 }
-"""By their path below ``page/``."""
+"""Files by their path below ``page/``."""
 
 
 def document_file(name: str) -> File | None:
-    """What the page of the API loads. It is large and seldom asked for, so it is not kept in memory."""
+    """Files of the API page. They are large and rarely requested, so they are not kept in memory."""
     kind = _OF_DOCUMENTS.get(name)
     return None if kind is None else File(_folder.joinpath(name).read_bytes(), kind)
 
@@ -61,15 +61,15 @@ _environment.filters["duration"] = duration
 
 
 def render(view: PageModel, scopes: Sequence[Beside]) -> str:
-    """The page of one scope, which leads to those beside it."""
+    """Render the page of one scope, with links to the other scopes."""
     return _environment.get_template("page.html").render(view=view, scopes=scopes, version=package_version())
 
 
 def render_error(title: str, detail: str, scopes: Sequence[str]) -> str:
-    """What a browser is shown instead of a page that cannot be; *scopes* are those that there are."""
+    """Render an error page; *scopes* lists the available scopes."""
     return _environment.get_template("error.html").render(title=title, detail=detail, scopes=scopes)
 
 
 def render_docs(title: str) -> str:
-    """The API as a page to try it out."""
+    """Render the API documentation page."""
     return _environment.get_template("docs.html").render(title=title)

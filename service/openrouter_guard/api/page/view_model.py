@@ -1,4 +1,4 @@
-"""What the status page shows, worked out of what is known: pure, so that a test can hold every word of it.
+"""The content of the status page, computed by pure functions so that tests can check every word.
 
 All times are Unix seconds of Redis' clock unless a name says otherwise.
 """
@@ -41,11 +41,11 @@ DAYS = 30
 TIMELINE_S = DAY_S
 _VISIBLE_PERCENT = 0.4
 _BAD_DAY_PERCENT = 5.0
-"""From this error rate a day is marked although the breaker stayed closed."""
+"""A day with this error rate or more is marked even though the breaker stayed closed."""
 
 
 class Tone(StrEnum):
-    """How something is coloured; never the only way in which it is said."""
+    """Colour of a value; never the only indication of its meaning."""
 
     GOOD = "good"
     WARN = "warn"
@@ -55,7 +55,7 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The current state in words."""
+    """The current state as text."""
 
     tone: Tone
     words: str
@@ -64,9 +64,9 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of the breaker's timeline; ``start`` and ``width`` are per cent of the whole.
+    """A segment of the breaker's timeline; ``start`` and ``width`` are per cent of the whole.
 
-    What is drawn is at least so wide that it can be seen: an outage of a minute is news on a timeline of a day.
+    Minimum width of a segment, so that an outage of a minute is visible on the timeline of a day.
     """
 
     state: str
@@ -90,7 +90,7 @@ class Day:
     """One UTC day.
 
     Attributes:
-        in_state: Seconds that the breaker was in each state; empty where that was not kept.
+        in_state: Seconds that the breaker was in each state; empty if not recorded.
         percentiles_ms: p50, p95 and p99 of the calls' latency; None without calls.
     """
 
@@ -102,12 +102,12 @@ class Day:
 
     @property
     def open_s(self) -> float | None:
-        """How long calls were refused, seconds; None where that was not kept."""
+        """Seconds for which calls were refused; None if not recorded."""
         return self.in_state.get(BreakerState.OPEN, 0.0) if self.in_state else None
 
     @property
     def error_rate(self) -> float | None:
-        """Per cent of the calls; None without calls."""
+        """Error rate in per cent; None without calls."""
         return round(100 * self.failed / self.calls, 2) if self.calls else None
 
     @property
@@ -128,7 +128,7 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """The share of the time in which calls were not refused, per cent; None where nothing was kept."""
+    """Share of the time in which calls were not refused, per cent; None if not recorded."""
 
     days: int
     percent: float | None
@@ -136,7 +136,7 @@ class Availability:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """A scope that this service looks after, and its state in words."""
+    """A scope of this service, and its state as text."""
 
     name: str
     headline: Headline
@@ -144,7 +144,7 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class PageModel:
-    """Everything on the page; a None is what could not be read."""
+    """Everything on the page; None stands for a value that could not be read."""
 
     status: StatusAnswer
     now_s: float
@@ -181,7 +181,7 @@ _PHASES = {BreakerState.OPEN: Tone.BAD, BreakerState.HALF_OPEN: Tone.WARN, Break
 
 
 def headline(status: StatusAnswer) -> Headline:
-    """The state in a sentence, and what follows from it for the workers."""
+    """The state as a sentence, and its consequence for the workers."""
     breaker = status.circuit_breaker
     cause = _CAUSES.get(status.status, "calls to OpenRouter fail")
     if breaker.override is not None:
@@ -200,7 +200,7 @@ def headline(status: StatusAnswer) -> Headline:
         detail = "Some models wait, see below" if status.models else status.message
         return Headline(Tone.GOOD, "Calls go through", detail)
     nobody_asked = status.last_check is None and not status.consecutive_failures
-    if nobody_asked and status.status is not OpenRouterState.API_KEY_MISSING:  # workers may well have asked
+    if nobody_asked and status.status is not OpenRouterState.API_KEY_MISSING:  # workers may have asked it
         return Headline(Tone.UNKNOWN, "Nothing is known yet", status.message)
     return Headline(Tone.WARN, f"Calls go, but {cause}", status.message)
 
@@ -208,13 +208,13 @@ def headline(status: StatusAnswer) -> Headline:
 def segments_of(
     history: Sequence[Mapping[str, Any]], state: str | None, now_s: float, span_s: float = TIMELINE_S
 ) -> list[Segment]:
-    """The breaker's states over the last *span_s*, oldest first.
+    """Return the breaker's states over the last *span_s*, oldest first.
 
     Args:
         history: Transitions, newest first, each with ``at`` (ISO 8601), ``from`` and ``to``.
-        state: What holds now; None if that is not known.
+        state: The current state; None if unknown.
         now_s: The end of the timeline.
-        span_s: How long it is.
+        span_s: Length of the timeline.
     """
     begin_s, end_s, after = now_s - span_s, now_s, state or "unknown"
     found = []
@@ -241,13 +241,13 @@ def days_of(
     now_s: float,
     days: int = DAYS,
 ) -> list[Day]:
-    """The last *days* UTC days, oldest first, whether anything is known of them or not.
+    """Return the last *days* UTC days, oldest first, including days without data.
 
     Args:
         metrics: Counters by date.
         times: Seconds in each state of the breaker, by date.
-        now_s: The last day is the one that holds it.
-        days: How many.
+        now_s: Time on the last day.
+        days: Number of days.
     """
     dates = [utc(now_s - DAY_S * back)[:10] for back in reversed(range(days))]
     return [_day(date, metrics.get(date, {}), times.get(date, {})) for date in dates]
@@ -271,7 +271,7 @@ def _ms(seconds: float | None) -> int | None:
 
 
 def series_of(days: Sequence[Day]) -> dict[str, Any]:
-    """What is plotted: by name its lines, their values, and at which Unix seconds."""
+    """The plots by name: their lines, their values, and the Unix seconds."""
     at = [int(datetime.fromisoformat(day.date).replace(tzinfo=UTC).timestamp()) for day in days]
     percentiles = zip(*(day.percentiles_ms for day in days), strict=True)
     return {
@@ -289,7 +289,7 @@ def utc(at_s: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Rounded so that two numbers say it: ``42 s``, ``7 min``, ``3 h 20 min``."""
+    """Format a duration with at most two numbers: ``42 s``, ``7 min``, ``3 h 20 min``."""
     left = round(seconds or 0)
     if left < 60:
         return f"{left} s"

@@ -1,13 +1,13 @@
-"""The HTTP interface by topic; each module translates, and nothing else.
+"""The HTTP interface by topic; each module only translates.
 
-status   what is known of OpenRouter, and the counters by day
-record   what happened, who reports, and single models
+status   the state of OpenRouter, and the counters by day
+activity history, workers and single models
 events   changes as they happen
-gate     whether calls may go, for machines and as a picture
-reports  what workers in other languages say of their calls
-permits  leave for single calls of theirs
-write    what a person decides
-process  this process alone
+gate     the gate for programs, and the badge
+reports  results of workers in other languages
+permits  permits for their trial calls
+override overrides of the breaker
+process  probes and metrics of this process
 page     the status page for people
 """
 
@@ -19,4 +19,4 @@ ROUTERS = (
     *(status.router, gate.router, activity.router, events.router, reports.router, permits.router, override.router),
     *(process.router, page.router),
 )
-"""Side by side, and what is asked for most first: each router around another one costs time for every request."""
+"""Flat, with the most frequent first: each nested router would cost time for every request."""

@@ -1,4 +1,4 @@
-"""What happened, who reports, and single models."""
+"""History, workers and single models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ router = APIRouter(prefix=PREFIX, tags=["record"], route_class=Route)
 
 ERRORS_READ = 1000
 WORKERS_READ = 100_000
-"""All that are alive, to count them."""
+"""All live workers, to count them."""
 ENTRY_ID = r"^([0-9]{1,18}-[0-9]{1,18})?$"
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of entries")]
@@ -57,7 +57,7 @@ async def history(
     responses={**KEPT, **documented(404, 422, 503)},
 )
 async def workers(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
-    """The workers seen within ten minutes; those of earlier systems are known by their errors alone."""
+    """The workers seen within ten minutes; those of earlier systems appear only after an error."""
     service = of_scope(request, scope)
     now_s = service.now_s
     (beats, errors), cached = await read(service, "workers", lambda: _reporters(service.store, now_s))
@@ -76,7 +76,7 @@ async def _reporters(store: Store, now_s: float) -> tuple[dict[str, Presence], l
     responses={**KEPT, **documented(404, 422, 503)},
 )
 async def paused(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
-    """By cluster, as its operator tells it."""
+    """The paused workloads by cluster, as reported by its operator."""
     service = of_scope(request, scope)
     clusters, cached = await read(service, ("paused", limit), lambda: service.store.paused(limit))
     answer = activity.paused(clusters, scope=service.settings.scope)
@@ -90,7 +90,7 @@ async def paused(request: Request, limit: Limit = 100, scope: Scope = None) -> R
     responses={**KEPT, **documented(404, 422)},
 )
 async def models(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
-    """Answers from memory; `:free` stands for all models whose names end so, for they share a cap."""
+    """Answered from memory. `:free` stands for all models whose names end in it, because they share a cap."""
     service = of_scope(request, scope)
     view = service.view
     answer = activity.models(view, service.settings, limit=limit)

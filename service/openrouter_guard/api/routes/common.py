@@ -1,4 +1,4 @@
-"""What the routes share: whose state is asked for, and that every parameter is one that they know."""
+"""Shared parts of the routes: the scope, and the check of parameters."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def of_app(request: Request) -> Scopes:
 
 
 async def read(service: Service, question: Hashable, ask: Callable[[], Awaitable[T]]) -> tuple[T, XCache]:
-    """What is read from Redis, once for all who ask for the same in a moment, and what ``X-Cache`` says of it."""
+    """Read from Redis, once for all simultaneous requests for the same data; return the value and its ``X-Cache``."""
     answer, was_there = await service.recent.get(question, service.version, ask)
     return answer, XCache.HIT if was_there else XCache.MISS
 
@@ -68,7 +68,7 @@ def unknown_scope(scopes: Scopes) -> str:
 
 
 class Route(APIRoute):
-    """Refuses a query parameter that it does not know: ``?scop=team-a`` must not answer for another scope."""
+    """Refuses an unknown query parameter: ``?scop=team-a`` must not answer for another scope."""
 
     is_lenient = False
 
@@ -87,18 +87,18 @@ class Route(APIRoute):
 
 
 class Lenient(Route):
-    """Lets foreign parameters be where they have always been sent along, such as ``?_=1772366400``; but no typo."""
+    """Accepts foreign parameters where existing clients send them, such as ``?_=1772366400``, but no typo."""
 
     is_lenient = True
 
 
 def unknown_parameters(request: Request, known: Set[str], *, lenient: bool) -> dict[str, str]:
-    """The parameters that are none of *known*, and what was meant by each, or nothing.
+    """Return the parameters that are not in *known*, each with the likely intended one, or nothing.
 
     Args:
-        request: Whose query is looked at.
-        known: What there is.
-        lenient: Pass over those that look like none of *known*.
+        request: The request with the query.
+        known: The parameters of the route.
+        lenient: Ignore parameters that resemble none of *known*.
     """
     found = {name: nearest(name.lower().replace("-", "_"), known) for name in request.query_params.keys() - known}
     return {name: meant for name, meant in found.items() if meant or not lenient}

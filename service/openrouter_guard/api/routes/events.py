@@ -72,10 +72,10 @@ async def events(
         ),
     ] = "",
 ) -> Response:
-    """Server-sent events, which end when the service stops.
+    """Server-sent events, until the service stops.
 
-    `state` with the whole status comes at once and whenever it says something new, and before it a `transition` for
-    each change of the breaker. Their id is the breaker's epoch. A comment every 15 s keeps the connection open.
+    `state` with the whole status is sent at once and after each change, and before it a `transition` for each change
+    of the breaker. Their id is the breaker's epoch. A comment every 15 s keeps the connection open.
     """
     hub = of_scope(request, scope).events
     try:

@@ -1,4 +1,4 @@
-"""Whether calls may go, for machines and as a picture."""
+"""The gate, for programs, and the badge, a picture."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ pictures = APIRouter(route_class=Lenient)
 _SVG = "image/svg+xml"
 WAIT_MOST_S = 60
 RETRY_S = 5
-"""When to ask again where too many wait: a service that answers all the same tells it within so much."""
+"""When to ask again if too many clients wait.
+
+A service that answers all the same reports a change within this time.
+"""
 Model = Annotated[
     str,
     Query(
@@ -64,8 +67,8 @@ Wait = Annotated[
 async def gate(request: Request, model: Model = "", wait: Wait = 0, scope: Scope = None) -> Response:
     """200 while calls may go; 503 with `Retry-After` while the breaker is not closed, or the account is rate limited.
 
-    Without Redis calls go, as workers let them, unless a deadline is known that has not passed. With `wait` the
-    answer comes as soon as it is another one than the client has, and after that time at the latest.
+    While Redis is away, calls may go, as in the worker library, unless a known deadline has not passed. With `wait`
+    the answer comes as soon as it differs from the client's, and after that time at the latest.
     """
     service = of_scope(request, scope)
     if wait:
@@ -96,7 +99,7 @@ def _verdict(request: Request, service: Service, model: str) -> Response:
 
 
 async def _hold(request: Request, service: Service, model: str, wait_s: float) -> None:
-    """Keep the client waiting while it knows the answer; or, where it knows none, while calls may not go."""
+    """Hold the request while the client has the current answer; without ``If-None-Match``, while calls may not go."""
     policy, knows = service.settings.policy, "if-none-match" in request.headers
     began_s = time.monotonic()
 
@@ -123,7 +126,7 @@ async def _hold(request: Request, service: Service, model: str, wait_s: float) -
     },
 )
 async def badge(request: Request, scope: Scope = None) -> Response:
-    """For a README or a dashboard; may be kept for half a minute."""
+    """An SVG for a README or a dashboard; clients may cache it for half a minute."""
     service = of_scope(request, scope)
     words, colour = badges.words(service.view)
     svg = badges.svg("OpenRouter", words, colour).encode()

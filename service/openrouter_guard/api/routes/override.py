@@ -1,4 +1,4 @@
-"""What a person decides over the breaker's head; for those alone who have the token for it."""
+"""Overrides, only with the write token."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ router = APIRouter(prefix=PREFIX, tags=["write"], route_class=ForWriters)
     openapi_extra=OF_WRITERS,
 )
 async def override(request: Request, body: OverrideBody, scope: Scope = None) -> Response:
-    """Replaces an earlier decision; ends by itself at `until`."""
+    """Replaces an earlier override; ends at `until`."""
     service = of_scope(request, scope)
     decided = Override(body.kind, body.who, body.why, _end_s(body, service.now_s))
 
@@ -56,7 +56,7 @@ async def end_override(
     who: Annotated[Words, Query(description="Name of the person who ends it, for the history")],
     scope: Scope = None,
 ) -> Response:
-    """Ends the override; where there is none, nothing changes."""
+    """Ends the override; without one, nothing changes."""
     service = of_scope(request, scope)
     await service.cache.change(lambda record, now_s: record and released(record, by=who, now_s=now_s))
     return _after(service)

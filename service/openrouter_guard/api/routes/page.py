@@ -1,4 +1,4 @@
-"""The pages for people, and the files that they load. What goes wrong there is a page too."""
+"""The pages for people, and their files. Errors there are pages too."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DOCS_POLICY = _POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inl
 
 @router.get("/")
 async def page(request: Request) -> Response:
-    """The state of ``?scope=``, which is read here: what is wrong with it is said as a page."""
+    """Show the state of ``?scope=``, which is read here so that an error in it is shown as a page."""
     mistyped = unknown_parameters(request, {"scope"}, lenient=True)
     if mistyped:
         return _error(request, 422, UnknownParameters(mistyped).detail)

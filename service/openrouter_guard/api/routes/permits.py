@@ -1,4 +1,4 @@
-"""Leave for single calls, for workers in other languages."""
+"""Permits for workers in other languages."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _WRONG = (400, 401, 403, 404, 410, 413, 415, 422, 503)
 async def take_permit(request: Request, body: PermitBody, scope: Scope = None) -> Response:
     """201 with a permit while the breaker is half-open; 200 without one while calls go.
 
-    503 with `Retry-After` while calls must wait, or all permits are out. The whole fleet has two, of workers in any
-    language. One that is neither renewed nor given back within its lease is free again.
+    503 with `Retry-After` while calls must wait, or all permits are out. The whole fleet has two, whatever language
+    its workers use. A permit that is neither renewed nor returned within its lease is free again.
     """
     service = of_scope(request, scope)
     try:
@@ -57,7 +57,7 @@ async def take_permit(request: Request, body: PermitBody, scope: Scope = None) -
     openapi_extra=OF_REPORTERS,
 )
 async def renew_permit(request: Request, permit: PermitId, scope: Scope = None) -> Response:
-    """410 where it is not held any more: what its call comes to decides nothing."""
+    """410 if the permit has expired: the result of its call decides nothing."""
     service = of_scope(request, scope)
     try:
         return _granted(service, await service.permits.renew(permit), 200)
@@ -75,9 +75,9 @@ async def renew_permit(request: Request, permit: PermitId, scope: Scope = None) 
 async def end_permit(
     request: Request, permit: PermitId, body: ResultBody | None = None, scope: Scope = None
 ) -> Response:
-    """With a result it settles whether calls go again, and is counted as a report is; without one it is free again.
+    """A result decides whether calls go again, and counts like a report. Without a result, the permit is free again.
 
-    A result that comes too late is in the metrics alone.
+    A late result appears only in the metrics.
     """
     service = of_scope(request, scope)
     try:

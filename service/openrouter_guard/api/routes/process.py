@@ -1,4 +1,4 @@
-"""This process alone, for Kubernetes and Prometheus."""
+"""Endpoints about this process, for Kubernetes and Prometheus."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ router = APIRouter(tags=["process"])
     responses=documented(503),
 )
 async def livez(request: Request) -> Response:
-    """200 while the background tasks make progress; Redis or OpenRouter being away is no reason for a restart."""
+    """200 while the background tasks make progress; a missing Redis or OpenRouter is no reason for a restart."""
     stalled = of_app(request).stalled()
     if stalled:
         return problem(request, 503, f"no progress: {', '.join(stalled)}")
@@ -37,14 +37,14 @@ async def livez(request: Request) -> Response:
     responses=documented(503),
 )
 async def readyz(request: Request) -> Response:
-    """200 once started: without Redis it answers all the same, with the last known state; the body says so.
+    """200 once started. Without Redis the service still answers, with the last known state; the body says so.
 
-    Were it 503, all replicas would go at once, and with them the gate, which lets calls go where nobody knows better.
+    A 503 would remove all replicas at once, and with them the gate, which lets calls go if no state is known.
     """
     scopes = of_app(request)
     if not scopes.is_ready:
         return problem(request, 503, "starting, or stopping")
-    view = scopes.default.view  # all of them have the same Redis
+    view = scopes.default.view  # all scopes use the same Redis
     waits = view.is_degraded and view.record is None
     answer = Readiness(status="waiting" if waits else "ok", redis="away" if view.is_degraded else "up")
     return Response(answer.model_dump_json(), media_type=JSON)

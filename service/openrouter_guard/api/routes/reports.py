@@ -1,4 +1,4 @@
-"""What workers in other languages say of their calls."""
+"""Reports of workers in other languages."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ router = APIRouter(prefix=PREFIX, tags=["write"], route_class=ForReporters)
     openapi_extra=OF_REPORTERS,
 )
 async def report(request: Request, body: ReportBody, scope: Scope = None) -> Response:
-    """For workers in other languages; counted as the worker library's own results are.
+    """For workers in other languages; results count as those of the worker library do.
 
-    A result that cannot be used is left out and named in `refused`; the others count. With a `sequence`, a report
-    whose fate is uncertain can be sent again.
+    A result that cannot be used is left out and named in `refused`; the others count. With a `sequence`, you can
+    repeat a report whose fate is uncertain.
     """
     service = of_scope(request, scope)
     verdict = await service.reports.take(body)

@@ -1,4 +1,4 @@
-"""What is known of OpenRouter, and the counters by day."""
+"""The state of OpenRouter, and the counters by day."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ async def status(
     ] = False,
     scope: Scope = None,
 ) -> Response:
-    """Answers from memory.
+    """Answered from memory.
 
-    OpenRouter is asked at most once a minute for the whole fleet and never while calls are refused. A request waits
-    for that only where the last check is older than the stale threshold, or where it is forced.
+    The service asks OpenRouter at most once a minute for the whole fleet, and never while calls are refused. A
+    request waits for that only if the last check is older than the stale threshold, or if it forces one.
     """
     service = of_scope(request, scope)
     answer = await service.status(force=force_refresh)
-    # Validated when it was built: once is enough.
+    # Validated when it was built; once is enough.
     body = answer.model_dump_json()
     blocked = service.blocked
     return json_answer(
@@ -69,7 +69,7 @@ async def metrics(
     scope: Scope = None,
 ) -> Response:
     service = of_scope(request, scope)
-    # What is not kept need not be asked for, and many numbers of days are one question.
+    # Days that are not kept need not be read, so many numbers of days are one question.
     kept = min(days, KEPT_DAYS + 1)
     found, cached = await read(service, ("metrics", kept), lambda: service.metrics(kept))
     answer = found.model_copy(update={"days": days})

@@ -1,4 +1,4 @@
-"""What the routes share that change the shared state: who may, and how much is read of a body."""
+"""Shared parts of the routes that write: the check of the token, and the limit of a body."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OF_REPORTERS: dict[str, Any] = {"security": [{"reportToken": []}, {"writeToken":
 
 
 class ForWriters(Route):
-    """Asks for the token before it reads anything, and reads no more than it can use."""
+    """Checks the token before it reads the body, and reads no more than the limit."""
 
     is_for_reporters: ClassVar[bool] = False
 
@@ -52,7 +52,7 @@ class ForWriters(Route):
 
 
 class ForReporters(ForWriters):
-    """Those too who may only report and take permits."""
+    """Also admits tokens that may only report and take permits."""
 
     is_for_reporters = True
 
@@ -62,7 +62,7 @@ def breaker(service: Service) -> Any:
 
 
 def wait_s(service: Service) -> float | None:
-    """How long calls must wait, in seconds; None while they may go."""
+    """Return how long calls must wait, in seconds; None while they may go."""
     blocked = service.blocked
     return blocked and round(blocked[0], 3)
 

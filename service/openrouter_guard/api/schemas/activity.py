@@ -1,11 +1,11 @@
-"""The bodies of the answers about what happened and who reports. Times are ISO 8601 with an offset."""
+"""The bodies of the answers about history, workers and models. Times are ISO 8601 with an offset."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
-from typing_extensions import TypedDict  # pydantic takes no other one before Python 3.12
+from typing_extensions import TypedDict  # pydantic accepts no other one before Python 3.12
 
 from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.codec import iso
@@ -51,7 +51,7 @@ _ERROR = {
 
 
 class TransitionAnswer(BaseModel):
-    """One change of the breaker; an alarm, which is none, has the same state before and after."""
+    """One transition of the breaker. An alert is not a transition, and has the same state before and after."""
 
     model_config = shown(**_OPENED)
 
@@ -78,7 +78,7 @@ class TransitionAnswer(BaseModel):
 
 
 class HistoryAnswer(BaseModel):
-    """The changes of the breaker, newest first."""
+    """The transitions of the breaker, newest first."""
 
     model_config = shown(transitions=[_OPENED], next_before=None, scope="default")
 
@@ -88,7 +88,7 @@ class HistoryAnswer(BaseModel):
 
 
 class WorkerError(BaseModel):
-    """What a worker last reported as failed."""
+    """The last failure that a worker reported."""
 
     model_config = shown(**_ERROR)
 
@@ -111,7 +111,7 @@ class WorkerAnswer(BaseModel):
 
 
 class WorkersAnswer(BaseModel):
-    """Who reports, those seen last first."""
+    """The workers that report, the most recent first."""
 
     model_config = shown(
         workers=[
@@ -135,7 +135,7 @@ class WorkersAnswer(BaseModel):
 
 
 class PausedDetails(TypedDict, total=False):
-    """What an operator tells of its cluster; there may be more than is described here."""
+    """An operator's report of its cluster; it may have more fields."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -145,7 +145,7 @@ class PausedDetails(TypedDict, total=False):
 
 
 class ClusterAnswer(BaseModel):
-    """What the operator of one cluster has paused."""
+    """The workloads that the operator of one cluster has paused."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -155,7 +155,7 @@ class ClusterAnswer(BaseModel):
 
 
 class PausedAnswer(BaseModel):
-    """What operators have paused."""
+    """The workloads that operators have paused."""
 
     model_config = shown(
         clusters=[
@@ -187,7 +187,7 @@ class ModelState(BaseModel):
 
 
 class ModelsAnswer(BaseModel):
-    """The models that cool down or fail, and the latest called that work; those that cool down first."""
+    """The models that cool down or fail, and the most recent working ones; those that cool down come first."""
 
     model_config = shown(
         models=[

@@ -1,4 +1,4 @@
-"""The bodies of the answers, as the OpenAPI document shows them. Times are ISO 8601 with an offset."""
+"""The bodies of the answers, as shown in the OpenAPI document. Times are ISO 8601 with an offset."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
-from typing_extensions import TypedDict  # pydantic takes no other one before Python 3.12
+from typing_extensions import TypedDict  # pydantic accepts no other one before Python 3.12
 
 from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.override import OverrideKind
@@ -30,14 +30,14 @@ __all__ = [
 ]
 
 UNKNOWN: Literal["unknown"] = "unknown"
-"""Nobody has asked OpenRouter yet: neither a worker nor a health check."""
+"""OpenRouter was not asked yet, neither by a worker nor by a health check."""
 Status: TypeAlias = OpenRouterState | Literal["unknown"]
 # Text and not datetime: pydantic writes "Z" for UTC, which older clients of this API cannot read.
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
 class Source(StrEnum):
-    """Where an answer came from."""
+    """The source of an answer."""
 
     CACHE = "cache"
     LIVE = "live"
@@ -95,7 +95,7 @@ STATUS_EXAMPLES: list[Any] = [_ACTIVE, _OPEN]
 
 
 class OverrideAnswer(BaseModel):
-    """What holds instead of what the breaker says."""
+    """The state that applies in place of the breaker's."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -136,7 +136,7 @@ class ModelAnswer(BaseModel):
 
 
 class StatusAnswer(BaseModel):
-    """What is known of OpenRouter. Amounts are US dollars."""
+    """The state of OpenRouter. Amounts are US dollars."""
 
     model_config = ConfigDict(frozen=True, json_schema_extra={"examples": STATUS_EXAMPLES})
 
@@ -170,7 +170,7 @@ class StatusAnswer(BaseModel):
 
 
 class DayMetrics(TypedDict, total=False):
-    """One UTC day. A counter that nothing added to is left out, and there may be more than are described here.
+    """One UTC day. Counters at zero are left out, and there may be more than are described here.
 
     The rates and the availability are 0 to 1.
     """
@@ -205,7 +205,7 @@ class LatencyPercentiles(TypedDict):
 
 
 class MetricsAnswer(BaseModel):
-    """The fleet's counters by UTC day, and what they come to; days without any are left out."""
+    """The fleet's counters by UTC day, and statistics from them; days without any are left out."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -262,7 +262,7 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether this process takes requests, and what it could answer."""
+    """Whether this process takes requests, and whether it reaches Redis."""
 
     model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"status": "ok", "redis": "up"}]})
 
@@ -273,12 +273,12 @@ class Readiness(BaseModel):
 
 
 def _left_out(schema: dict[str, Any]) -> None:
-    """Of a field that is not sent where there is nothing to say: with a default, clients would rely on it."""
+    """Remove the default of a field that is left out if it is empty: clients would rely on it."""
     del schema["default"]
 
 
 class WrongParameter(BaseModel):
-    """What is wrong with one parameter, or one field of a body."""
+    """The error in one parameter, or in one field of a body."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
@@ -288,7 +288,7 @@ class WrongParameter(BaseModel):
 
 
 class Problem(BaseModel):
-    """A problem, as RFC 9457 describes them."""
+    """A problem document of RFC 9457."""
 
     model_config = ConfigDict(frozen=True)
 

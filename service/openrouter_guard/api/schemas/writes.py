@@ -1,4 +1,4 @@
-"""The bodies of the requests that write, and their answers. What is not described is refused."""
+"""The bodies of the requests that write, and their answers. Fields that are not described are refused."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ MESSAGE_MOST = 1000
 VERSION_MOST = 50
 _ERROR_TYPE = {"anyOf": [{"type": "string", "examples": [*ErrorType]}, {"type": "null"}]}
 SEQUENCE_MAX = 2**53 - 1
-"""The largest whole number that every JSON reader, and Redis' scripts, can tell from the next one."""
+"""The largest whole number that every JSON reader, and Redis' scripts, represent exactly."""
 
 
 def _line(words: str) -> str:
-    """The words as people see them: what turns the direction of text, or cannot be seen, is none of them."""
+    """Return the visible text: characters that change the direction of text, or are invisible, are removed."""
     if line := line_of(words):
         return line
     raise ValueError("write visible text")
@@ -70,11 +70,11 @@ Words = Annotated[
 """One line, for the history."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[!-~]+$")]
 Model = Annotated[str, BeforeValidator(clean), WithJsonSchema({"type": "string"})]
-"""As users type it: cleaned and cut, never refused."""
+"""As typed by users: cleaned and cut, never refused."""
 
 
 def _moment(value: Any) -> datetime:
-    """A time of which everybody knows when it is: numbers and times without an offset are refused."""
+    """Parse an unambiguous time: numbers, and times without an offset, are refused."""
     try:
         at = datetime.fromisoformat(value)
     except (TypeError, ValueError):
@@ -88,7 +88,7 @@ When = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "st
 
 
 def _code(value: Any) -> int | None:
-    """The status of an answer; of what is none, nothing is known."""
+    """Return the status of an answer; None if it is not one."""
     found = number(value, 100, 1e6)
     return None if found is None else min(int(found), 599)
 
@@ -103,14 +103,14 @@ def _seconds(most: float) -> Any:
 
 
 def _object(value: Any) -> dict[str, Any] | None:
-    """What stands under ``error``: some clients make a text of it."""
+    """Return the object under ``error``, which some clients turn into text."""
     if isinstance(value, str) and value:
         return {"message": text_of(value, MESSAGE_MOST)}
     return value if isinstance(value, dict) and value else None
 
 
 class ResultBody(BaseModel):
-    """The end of one call to OpenRouter. What is too long is cut, what is too large is the most that there is."""
+    """The end of one call to OpenRouter. Text that is too long is cut, and numbers that are too large are capped."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -149,7 +149,7 @@ class ResultBody(BaseModel):
 
     @property
     def status(self) -> int | None:
-        """The status of the call: inside an answer that began well, that of its error."""
+        """The status of the call: the error's own status if it is inside a successful answer."""
         if self.error and (self.status_code or 0) < 400 and (self.status_code or not self.error_type):
             return status_of(self.error)
         return self.status_code
@@ -175,7 +175,7 @@ class RefusedResult(BaseModel):
 
 
 class ReportBody(BaseModel):
-    """What one worker's calls came to, in their order."""
+    """The results of one worker's calls, in order."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -219,18 +219,18 @@ class ReportBody(BaseModel):
 
     @property
     def refused(self) -> tuple[RefusedResult, ...]:
-        """The results that cannot be used, and are left out."""
+        """The results that were left out because they cannot be used."""
         return self._refused
 
     @model_validator(mode="wrap")
     @classmethod
     def _without_odd_ones(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """One result that cannot be used does not take the others with it."""
+        """Leave out single unusable results, and keep the others."""
         results = data.get("results") if isinstance(data, dict) else None
         if not isinstance(results, list) or len(results) > RESULTS_MAX:
             return validate(data)
         kept, refused = _sorted_out(results)
-        # Where none is left, what is wrong with each is said as of any other body.
+        # If none is left, the errors are reported as for any other body.
         report = validate({**data, "results": kept} if kept else data)
         report._refused = tuple(refused)  # noqa: SLF001  its own
         return report
@@ -265,7 +265,7 @@ Verdict = Literal["counted", "late", "repeated"]
 
 
 class ReportAnswer(BaseModel):
-    """What became of a report."""
+    """The outcome of a report."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -294,7 +294,7 @@ class ReportAnswer(BaseModel):
 
 
 class PermitBody(BaseModel):
-    """Who asks to make one call."""
+    """A request to make one call."""
 
     model_config = ConfigDict(
         frozen=True, json_schema_extra={"examples": [{"worker_id": "go-worker-1", "model": "openai/gpt-4o"}]}
@@ -305,7 +305,7 @@ class PermitBody(BaseModel):
 
 
 class PermitAnswer(BaseModel):
-    """Leave to make one call."""
+    """The answer to a request for a permit."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -333,7 +333,7 @@ class PermitAnswer(BaseModel):
 
 
 class Settled(StrEnum):
-    """What giving a permit back did."""
+    """The effect of returning a permit."""
 
     SETTLED = "settled"
     RETURNED = "returned"
@@ -341,7 +341,7 @@ class Settled(StrEnum):
 
 
 class SettledAnswer(BaseModel):
-    """What became of a permit."""
+    """The outcome of a permit."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -359,7 +359,7 @@ class SettledAnswer(BaseModel):
 
 
 class OverrideBody(BaseModel):
-    """What a person decides over the breaker's head."""
+    """An override of the breaker."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -386,7 +386,7 @@ class OverrideBody(BaseModel):
 
 
 class OverrideAnswered(BaseModel):
-    """The breaker after the decision."""
+    """The breaker after the change."""
 
     model_config = ConfigDict(
         frozen=True,

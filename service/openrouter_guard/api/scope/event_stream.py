@@ -1,8 +1,8 @@
-"""Changes as they happen, to many clients at once: encoded once, never waiting for the slowest.
+"""Sends changes as they happen to many clients at once: encoded once, never waiting for the slowest.
 
 A frame is one event of `server-sent events <https://html.spec.whatwg.org/multipage/server-sent-events.html>`_:
-``transition`` for each change of the breaker, and ``state`` with the whole status whenever it says something new.
-Their id is the breaker's epoch, so that a client that comes back says what it has seen.
+``transition`` for each change of the breaker, and ``state`` with the whole status whenever that changes. Their id is
+the breaker's epoch, so a client that reconnects names the last event it received.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "text/event-stream"
 HEARTBEAT_S = 15.0
-"""Proxies give up on a silent connection after a minute or so."""
+"""Proxies close a silent connection after a minute or so."""
 HEARTBEAT = b": heartbeat\n\n"
 RETRY = b"retry: 2000\n\n"
-"""When a client comes back after the end, in milliseconds."""
+"""Milliseconds after which a client reconnects."""
 SEND_S = 10.0
-"""A client that takes nothing for so long is dropped."""
+"""A client that reads nothing for this long is dropped."""
 BACKLOG = 64
 """Frames that may wait for one client."""
 COALESCE_S = 0.1
-"""At most ten states a second, however fast the counters move; no transition is left out."""
+"""At most ten states a second, however fast the counters change; every transition is sent."""
 
 
 class Client:
-    """What waits for one client."""
+    """The queue of one client."""
 
     def __init__(self, frames: Sequence[bytes]) -> None:
         self._frames = deque(frames)
@@ -50,7 +50,7 @@ class Client:
         self.has_ended = False
 
     def put(self, frames: Sequence[bytes]) -> None:
-        """Queue frames; who has too many is dropped, and will get the state when it comes back."""
+        """Queue frames. A client with too many is dropped, and gets the state when it reconnects."""
         if self.has_ended:
             return
         if len(self._frames) + len(frames) > BACKLOG:
@@ -65,7 +65,7 @@ class Client:
         self._wake.set()
 
     async def next(self) -> bytes:
-        """What to send: all that waits, or a heartbeat; empty at the end."""
+        """Return all waiting frames, or a heartbeat; empty at the end."""
         with suppress(TimeoutError):
             async with asyncio.timeout(HEARTBEAT_S):
                 await self._wake.wait()
@@ -81,10 +81,10 @@ class EventStream:
     """The clients of one scope.
 
     Args:
-        news: Returns when there may be something new.
-        view: What is known.
-        status: The status as JSON, from a view.
-        seats: How many may listen at a time.
+        news: Returns when there may be a change.
+        view: The current view.
+        status: Encodes a snapshot as the status in JSON.
+        seats: Limits the number of clients.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class EventStream:
         return len(self._clients)
 
     async def follow(self) -> None:
-        """Tell all clients when there is something new, and once more: news that came meanwhile woke nobody."""
+        """Send changes to all clients, and look once more: changes during a look woke no task."""
         await self._news()
         self.tell()
         await asyncio.sleep(COALESCE_S)
@@ -126,10 +126,10 @@ class EventStream:
             client.put(frames)
 
     def subscribe(self, seen_epoch: int | None = None) -> Client:
-        """A new client, to be given back to :meth:`leave`; it begins with what it missed, and the state.
+        """Add a client, to be passed to :meth:`leave` at the end; it begins with the events it missed, and the state.
 
         Raises:
-            TooManyClients: If as many listen as may, or the end has come.
+            TooManyClients: If the maximum of clients is reached, or the service stops.
         """
         view = self._view()
         record, body = view.record or SharedState(), self._status(view)
@@ -144,10 +144,10 @@ class EventStream:
         return client
 
     def _changes(self, view: Snapshot) -> tuple[Transition, ...]:
-        """What happened since it was asked for last; of what was before the first time, nothing is news."""
+        """Return the transitions since the last call; the first call returns none."""
         record, told = view.record, self._told_epoch
         if record is None:
-            # Without a state there is none; without Redis, nobody knows.
+            # Without a state there is none; without Redis it is unknown.
             self._told_epoch = told if told is not None or view.is_degraded else 0
             return ()
         self._told_epoch = max(told or 0, record.epoch)
@@ -158,14 +158,14 @@ class EventStream:
         self._open_requests.leave()
 
     def close(self) -> None:
-        """End every stream, and take no more."""
+        """End every stream, and accept no more clients."""
         self._open_requests.close()
         for client in self._clients:
             client.end()
 
 
 async def deliver(client: Client, receive: Receive, send: Send) -> None:
-    """Send what comes for *client* until either side ends."""
+    """Send the events of *client* until either side ends."""
     gone = asyncio.create_task(disconnected(receive))
     gone.add_done_callback(lambda _: client.end())
     try:
@@ -175,7 +175,7 @@ async def deliver(client: Client, receive: Receive, send: Send) -> None:
         async with asyncio.timeout(SEND_S):
             await send({"type": "http.response.body", "body": b""})
     except TimeoutError:
-        # Its buffer is full, so not even the end can be sent: the server closes the connection.
+        # Its buffer is full, so the end cannot be sent either: the server closes the connection.
         logger.info("an event stream takes nothing, it is dropped")
     finally:
         await cancelled(gone)

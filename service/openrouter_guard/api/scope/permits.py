@@ -1,7 +1,7 @@
-"""The fleet's permits for workers in other languages: the same ones that the library takes, held by an id.
+"""The fleet's permits for workers in other languages: the same permits as the library's, held by an id.
 
-The id tells nobody but us what it stands for, and cannot be guessed; Redis and the history know a digest of it. A
-holder that is lost costs one lease.
+Only this service can read an id, and ids cannot be guessed; Redis and the history hold a digest. A lost holder costs
+one lease.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from .reports import Reports, signal_of
 __all__ = ["Granted", "PermitGone", "Permits"]
 
 NO_PERMIT_RETRY_S = 1.0
-"""Somebody else's trial call may end at any moment."""
+"""Another worker's trial call may end at any moment."""
 _SECRET_BYTES = 18
 _DIGEST_BYTES = 12
 
 
 class PermitGone(Exception):
-    """The id is none of ours, or its lease has run out, or the breaker has moved on."""
+    """The id was not issued by this service, its lease has expired, or the breaker has changed since."""
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """Leave to make one call.
+    """The answer to a request for a permit.
 
     Attributes:
-        permit: The id of the permit; None where none is needed.
-        epoch: In which the call begins.
-        ramp: Which share of all calls may go without one, from 0 to 1; None beside a permit.
+        permit: The id of the permit; None if none is needed.
+        epoch: Epoch in which the call begins.
+        ramp: Share of all calls that may go without a permit, from 0 to 1; None with a permit.
     """
 
     permit: str | None
@@ -58,7 +58,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """What an id tells."""
+    """The content of an id."""
 
     permit: str
     worker_id: str
@@ -68,24 +68,24 @@ class _Name:
 
     @property
     def owner(self) -> str:
-        """Its holder's name in the shared state: made from all of the id, so that nothing in it can be changed."""
+        """Return its holder's name in the shared state: computed from the whole id, so no part can be changed."""
         digest = hashlib.blake2b(self.permit.encode(), digest_size=_DIGEST_BYTES).hexdigest()
         return f"{self.worker_id}/p{digest}"
 
 
 class Permits:
-    """Those of one scope."""
+    """The permits of one scope."""
 
     def __init__(self, cache: Replica, reports: Reports) -> None:
         self._cache = cache
         self._reports = reports
 
     async def take(self, asks: PermitBody) -> Granted:
-        """Leave for one call: with a permit where one is needed.
+        """Take leave for one call: with a permit if one is needed.
 
         Raises:
             CallNotPermitted: If calls must wait, or all permits are out.
-            StoreError: If Redis does not say.
+            StoreError: If Redis does not answer.
         """
         view = self._cache.view
         verdict = self._gate(view, asks.model)
@@ -96,7 +96,7 @@ class Permits:
         permit = _issued(redact(asks.worker_id), asks.model, self._epoch, view.now_s)
         if await self._permitted(permit.owner):
             return Granted(permit.permit, self._epoch)
-        # What was read to find out may say that calls go again, or that they must wait for longer.
+        # The state that was just read may say that calls go again, or must wait longer.
         verdict = self._gate(self._cache.view, asks.model)
         if verdict.permits:
             return self._free(self._cache.view)
@@ -104,11 +104,11 @@ class Permits:
         raise CallNotPermitted(NO_PERMIT_RETRY_S if is_trial else verdict.retry_after_s, verdict.reason)
 
     async def renew(self, permit: str) -> Granted:
-        """Hold it for one more lease.
+        """Renew a permit for one more lease.
 
         Raises:
-            PermitGone: If it is not held any more, or its call has taken longer than any trial call may.
-            StoreError: If Redis does not say.
+            PermitGone: If it has expired, or its call has taken longer than any trial call may.
+            StoreError: If Redis does not answer.
         """
         name = _read(permit)
         if self._cache.now_s - name.taken_s > self._cache.policy.trial_call_s:
@@ -118,17 +118,17 @@ class Permits:
         return Granted(permit, self._epoch)
 
     async def end(self, permit: str, result: ResultBody | None) -> Settled:
-        """Give it back with what its call came to, or without: the call was not made, or says nothing.
+        """Return a permit with the result of its call; without a result if the call was not made, or says nothing.
 
         Raises:
-            PermitGone: If the id is none of ours.
-            StoreError: If that is not sure; it may be done again.
+            PermitGone: If the id was not issued by this service.
+            StoreError: If the outcome is uncertain; the call can be repeated.
         """
         name = _read(permit)
         signal = NEUTRAL if result is None else signal_of(result, self._cache.now_s)
         model = (result and result.model) or name.model
         if result is not None:
-            # A rate limit is known before the permit is free, so that nobody takes it for a call that meets it too.
+            # Commit a rate limit before the permit is free, so that no other call takes it and meets the limit too.
             told = [result.model_copy(update={"model": model})]
             body = ReportBody(worker_id=name.worker_id, epoch=name.epoch, results=told)
             await self._reports.take(body, is_trial=True)
@@ -156,7 +156,7 @@ class Permits:
         try:
             return await self._cache.permit(owner, renews=renews)
         except StoreContended:
-            # Redis is there: so many were faster that none is left.
+            # Redis answers: other workers were faster, and none is left.
             return False
 
     def _of_fleet(self, signal: Signal, model: str) -> Signal:
@@ -178,7 +178,7 @@ class Permits:
 
 
 def _is_trial(view: Snapshot, verdict: Gate) -> bool:
-    """Whether a permit is what is missing: half-open, or one call may look whether a long rate limit still stands."""
+    """Return whether a permit is needed: while half-open, or for the one call that tests a long rate limit."""
     if view.record is None:
         return False
     return verdict.reason == "half_open" or limits.is_look_due(view.record, view.now_s)
@@ -191,7 +191,7 @@ def _issued(worker_id: str, model: str, epoch: int, now_s: float) -> _Name:
 
 
 def _read(permit: str) -> _Name:
-    """What an id tells; that it is one of ours, only the shared state can say."""
+    """Decode an id; only the shared state can confirm it."""
     readable = permit.partition(".")[0]
     try:
         told = json_of(base64.urlsafe_b64decode(readable + "=" * (-len(readable) % 4)))
@@ -205,7 +205,7 @@ def _read(permit: str) -> _Name:
 
 
 def _checked(worker_id: Any, model: Any, epoch: int) -> tuple[str, str]:
-    """The names in an id, which anybody may have made up: we give none that we would not take."""
+    """Return the names in an id, which a client may have made up; names that we would not issue are refused."""
     try:
         asks = PermitBody(worker_id=worker_id, model=model)
     except ValidationError:

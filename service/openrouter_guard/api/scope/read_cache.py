@@ -1,4 +1,4 @@
-"""What was read from Redis a moment ago: many who ask for the same at the same time cost one read."""
+"""Caches reads from Redis for a moment: simultaneous requests for the same data cost one read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["KEEP_S", "ReadCache"]
 T = TypeVar("T")
 
 KEEP_S = 1.0
-"""How long what was read is given again, unless the shared state changes meanwhile."""
+"""How long a read is reused, unless the shared state changes in between."""
 _KEPT = 64
 
 
@@ -32,25 +32,26 @@ class _Read:
 
 
 class ReadCache:
-    """The reads of one scope, by what was asked for."""
+    """The reads of one scope, by question."""
 
     def __init__(self) -> None:
         self._reads: dict[Hashable, _Read] = {}
 
     async def get(self, question: Hashable, version: int, read: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
-        """The answer to *question* at this *version* of the shared state, and whether it was there already.
+        """Return the answer to *question* at this *version* of the shared state, and whether it was cached.
 
-        Who stops waiting stops nobody else's read. Raises what *read* raises, and keeps no failure.
+        A caller that stops waiting cancels no other caller's read. Raises the errors of *read*, and caches no
+        failure.
         """
         known = self._reads.get(question)
         if known is not None and known.holds(version):
             is_there = known.task.done()
             return cast("T", await asyncio.shield(known.task)), is_there
         while len(self._reads) >= _KEPT:
-            # The oldest goes, and is read to its end by those who wait for it.
+            # The oldest entry is dropped; callers that wait for it still get their answer.
             del self._reads[next(iter(self._reads))]
         task: asyncio.Task[T] = asyncio.ensure_future(_of(read))
-        # A failure that nobody waits for any more is nobody's business.
+        # A failure with no waiting caller is ignored.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._reads.pop(question, None)
         self._reads[question] = _Read(task, version, time.monotonic() + KEEP_S)

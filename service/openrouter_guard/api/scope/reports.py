@@ -1,4 +1,4 @@
-"""What workers in other languages report over HTTP: classified and counted as a guarded call is."""
+"""Reports of workers in other languages over HTTP: classified and counted like guarded calls."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ __all__ = ["Reports", "pending_of", "signal_of"]
 
 
 class Reports:
-    """Takes reports for one scope."""
+    """Accepts reports for one scope."""
 
     def __init__(self, cache: Replica, store: Store) -> None:
         self._cache = cache
         self._store = store
 
     async def take(self, report: ReportBody, *, is_trial: bool = False) -> str:
-        """Count a report; returns ``counted``, ``late`` or ``repeated``.
+        """Count a report; return ``counted``, ``late`` or ``repeated``.
 
-        Of a trial call, its permit decides the rest.
+        The result of a trial call; its permit decides the rest.
 
         Raises:
-            StoreError: If that is not sure; sent again with its sequence, it counts once.
+            StoreError: If the outcome is uncertain; repeated with its sequence, the report counts once.
         """
         now_s, policy = self._cache.now_s, self._cache.policy
         signals = [signal_of(result, now_s) for result in report.results]
         decide = _Decision(signals, policy, redact(report.worker_id), _reporter("i", report.worker_id))
         if decide.is_needed:
-            # First, for it may be done twice: a report that failed between the two comes again, and is repeated.
+            # First, because it may be repeated: a report that failed between the two steps comes again.
             await self._cache.change(decide)
         view = self._cache.view
         epoch = view.record.epoch if view.record else 0
@@ -56,7 +56,7 @@ class Reports:
         return verdict
 
     async def _recover(self, report: ReportBody, signals: Sequence[Signal]) -> None:
-        """Where nobody can try, what was reported may close the breaker."""
+        """If no worker can make a trial call, the reported results may close the breaker."""
         view, policy, by = self._cache.view, self._cache.policy, redact(report.worker_id)
         told = told_of(report, signals, view.now_s)
 
@@ -74,7 +74,7 @@ class Reports:
 
 
 def signal_of(result: ResultBody, now_s: float) -> Signal:
-    """What one result says of the upstream."""
+    """Return the signal of one result."""
     if result.success:
         return SUCCESS
     if result.error_type is not None and REFUSAL_HEADER not in result.headers:
@@ -94,15 +94,15 @@ def pending_of(
     policy: Policy = Policy(),
     epoch: int = 0,
 ) -> ResultBatch:
-    """The results as what waits to be counted: those of other epochs than *epoch* count in the metrics alone.
+    """Return the results as a batch to be counted; those of other epochs than *epoch* count in the metrics only.
 
     Args:
-        report: Whose results.
-        signals: What they say.
-        models: What is known of single ones.
-        now_s: When they ended, for want of a better time.
+        report: The report with the results.
+        signals: Their signals.
+        models: The known state of single models.
+        now_s: End time of the calls, for lack of a better one.
         policy: The settings of the rules.
-        epoch: The fleet's, as last seen.
+        epoch: The fleet's epoch, as last seen.
     """
     began = [report.epoch if result.epoch is None else result.epoch for result in report.results]
     deciding = epoch if epoch in began else 0 if 0 in began else max(began)
@@ -117,7 +117,7 @@ def pending_of(
 
 
 def told_of(report: ReportBody, signals: Sequence[Signal], now_s: float) -> list[Told]:
-    """What the results say of a breaker that is half-open: those that say nothing of it are left out."""
+    """Return the results that matter to a half-open breaker; the others are left out."""
     return [
         Told(
             signal.effect is Effect.SUCCESS,
@@ -130,7 +130,7 @@ def told_of(report: ReportBody, signals: Sequence[Signal], now_s: float) -> list
 
 
 class _Decision:
-    """What rate limits, and doubts about the key or the credit, change at once."""
+    """Return the events that apply at once: rate limits, and doubts about the key or the credit."""
 
     def __init__(self, signals: Sequence[Signal], policy: Policy, worker_id: str, reporter: str) -> None:
         self._limits = [signal for signal in signals if signal.effect is Effect.RATE_LIMIT]
@@ -153,8 +153,8 @@ class _Decision:
 
 
 def _reporter(kind: str, worker_id: str) -> str:
-    """The worker's name in the count: letters and digits alone, and the same in every replica.
+    """Return the worker's name in the count: only letters and digits, and the same in every replica.
 
-    With sequences it has another one than without: whoever begins to number its reports begins anew.
+    It differs with and without sequences, so a worker that begins to number its reports starts afresh.
     """
     return f"{kind}{hashlib.blake2b(worker_id.encode(), digest_size=6).hexdigest()}"

@@ -1,4 +1,4 @@
-"""The scopes that one process looks after: each has a key, a state and checks of its own."""
+"""The scopes of one process: each has a key, a state and checks of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Scopes"]
 
 
 class Scopes:
-    """A service for each scope; the first is the one of requests that name none.
+    """A service for each scope; the first one is the default.
 
     Raises:
         ConfigurationError: On creation, if an address or a scope cannot be used.
@@ -38,7 +38,7 @@ class Scopes:
         return iter(self._services.values())
 
     def find(self, scope: str | None) -> Service | None:
-        """The service of that scope; None if nobody looks after it."""
+        """Return the service of that scope, or None."""
         return self.default if scope is None else self._services.get(scope)
 
     @property
@@ -46,7 +46,7 @@ class Scopes:
         return all(service.is_ready for service in self)
 
     def stalled(self) -> list[str]:
-        """The parts of this process that make no progress, with the scope where it is not the first."""
+        """Return the parts of this process that make no progress, with the scope unless it is the first."""
         return [
             part if service is self.default else f"{part} of {service.settings.scope}"
             for service in self
@@ -57,7 +57,7 @@ class Scopes:
         await asyncio.gather(*(service.start() for service in self))
 
     def drain(self) -> None:
-        """The end is near: no new requests are wanted, and streams end, for the server waits for them."""
+        """Prepare for the shutdown: accept no new requests and end streams, because the server waits for them."""
         for service in self:
             service.drain()
 

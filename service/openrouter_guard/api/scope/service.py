@@ -1,4 +1,4 @@
-"""The health service without HTTP: one scope's cache, health checks and counters, and their life."""
+"""The health service without HTTP: the cache, health checks and counters of one scope, and their lifetime."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ ERRORS_READ = 1000
 
 
 class Service:
-    """What the routes ask.
+    """The interface for the routes.
 
     Raises:
         ConfigurationError: On creation, if an address or the scope cannot be used.
@@ -115,7 +115,7 @@ class Service:
     # -- what is asked ------------------------------------------------------------------------------------------
 
     async def status(self, *, force: bool) -> StatusAnswer:
-        """What is known of the upstream; *force* asks for more than the cache where a check may be made."""
+        """Return the state of the upstream; *force* makes a check if one is allowed."""
         before_s = self._cache.view.checked_s
         match self._plan(force=force):
             case Plan.WAIT:
@@ -129,18 +129,18 @@ class Service:
         return answer
 
     def count(self, answer: StatusAnswer) -> None:
-        """Count an answer that is sent: also one that is sent again."""
+        """Count an answer, including a repeated one."""
         self._counters.answered(is_hit=answer.cache_hit)
         self._told.answered(answer.source)
 
     @property
     def version(self) -> int:
-        """Changes with each look at the shared state."""
+        """Changes with each read of the shared state."""
         return self._cache.version
 
     @property
     def only_reads(self) -> bool:
-        """Whether a status request that forces nothing would be answered from memory, and start nothing."""
+        """Whether a plain status request would be answered from memory without starting a check."""
         return self._plan(force=False) is Plan.CACHED
 
     def _plan(self, *, force: bool) -> Plan:
@@ -165,12 +165,12 @@ class Service:
 
     @property
     def _settings(self) -> Settings:
-        """With the thresholds of the moment."""
+        """Uses the current thresholds."""
         thresholds = adapted(self._fleet_health, thresholds=self._thresholds)
         return self.settings if thresholds is self._thresholds else replace(self.settings, thresholds=thresholds)
 
     async def metrics(self, days: int) -> MetricsAnswer:
-        """The fleet's counters of the last *days* UTC days, and what they come to.
+        """Return the fleet's metrics of the last *days* UTC days.
 
         Raises:
             StoreError: If Redis cannot be read.
@@ -185,23 +185,23 @@ class Service:
 
     @property
     def view(self) -> Snapshot:
-        """What this process knows at this moment."""
+        """The current snapshot."""
         return self._cache.view
 
     @property
     def blocked(self) -> tuple[float, str] | None:
-        """How long calls must wait and why, None where they may go."""
+        """How long calls must wait, and the reason; None if they may go."""
         view = self._cache.view
         return None if view.record is None else block_s(view.record, view.now_s)
 
     @property
     def store(self) -> Store:
-        """For what is read anew for each request, and not kept."""
+        """For data that is read for each request, and not cached."""
         return self._store
 
     @property
     def cache(self) -> Replica:
-        """For what is changed."""
+        """For changes."""
         return self._cache
 
     @property
@@ -219,7 +219,7 @@ class Service:
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Look at the state once, bounded, so that the first request finds it; then keep looking."""
+        """Read the state once, within a time limit, so that the first request finds it; then keep reading."""
         await self._cache.refresh()
         if self._cache.view.is_degraded:
             words = "scope %s: waiting for Redis: until it answers, nothing is known and the gate lets calls go"
@@ -235,7 +235,7 @@ class Service:
         self._background.start("events", self.events.follow)
 
     def drain(self) -> None:
-        """The end is near: no new requests are wanted, and those that stay open end: the server waits for them."""
+        """Prepare for the shutdown: accept no new requests and end open ones, because the server waits for them."""
         self._is_stopping = True
         self.events.close()
 
@@ -262,7 +262,7 @@ class Service:
             self._health_checker.start()
 
     def _is_due(self, view: Snapshot) -> bool:
-        """Whether to check although no request asks for it."""
+        """Return whether to check without a request."""
         if not self._health_checker.has_key:
             return self._health_checker.check_availability is CheckAvailability.FREE
         record, now_s, policy = view.record or SharedState(), view.now_s, self.settings.policy
@@ -290,7 +290,7 @@ class Service:
     async def _reckon(self) -> None:
         view = self._cache.view
         if not view.is_degraded:
-            with suppress(StoreError):  # the cache's own look says so
+            with suppress(StoreError):  # the cache's own read logs it
                 await self._alarm.look(await self._counter_reader.read(view.now_s), view)
         await asyncio.sleep(RECKON_S)
 

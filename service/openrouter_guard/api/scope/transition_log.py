@@ -1,4 +1,4 @@
-"""One log line in each process for each change of the breaker: what, why, by whom, and until when."""
+"""Logs each change of the breaker once per process: the change, its reason, its author, and its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OVERRIDES = frozenset(OverrideKind)
 
 
 class TransitionLog:
-    """What was told of one scope."""
+    """The last logged state of one scope."""
 
     def __init__(self, scope: str, policy: Policy) -> None:
         self._scope = scope
@@ -30,10 +30,10 @@ class TransitionLog:
         self._phase: BreakerState | None = None
 
     def look(self, view: Snapshot) -> None:
-        """Tell what changed since the last look; what happened before the first one was told by others."""
+        """Log the changes since the last look; other processes have logged earlier ones."""
         record = view.record
         if record is None:
-            # That there is none is a state too; that it cannot be read is not.
+            # A missing state is a state too; an unreadable one is not.
             self._epoch = self._epoch if view.is_degraded else self._epoch or 0
             return
         if self._epoch is not None:
@@ -56,14 +56,14 @@ class TransitionLog:
         logger.log(level, words, self._scope, change.after, change.before, change.reason, by, why)
 
     def _tell_of_time(self, record: SharedState, now_s: float) -> None:
-        """An open breaker becomes half-open with nobody there to write it down."""
+        """An open breaker becomes half-open by time alone, with no process to record it."""
         phase = record.phase(now_s)
         if phase is not self._phase and phase is BreakerState.HALF_OPEN:
             words = "scope %s: the breaker is %s, was %s (%s): trial calls may go"
             logger.info(words, self._scope, phase, self._phase, "reset_timeout")
 
     def _tell_of_nobody(self, record: SharedState, view: Snapshot) -> None:
-        """Once for each time that it is half-open and stays so."""
+        """Log it once for each half-open period without trial calls."""
         was_stuck, self._is_stuck = self._is_stuck, nobody_tries(record, view.now_s, self._policy)
         if self._is_stuck and not was_stuck:
             words = (
@@ -74,7 +74,7 @@ class TransitionLog:
 
 
 def _why(change: Transition, record: SharedState, now_s: float) -> str:
-    """Until when it holds, and the words of the person who decided; of the latest change alone that is known."""
+    """Return the end of the state, and the given reason of an override; both are known of the latest change only."""
     if change is not record.transitions[-1]:
         return ""
     override = record.standing(now_s)

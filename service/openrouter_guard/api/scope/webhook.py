@@ -1,4 +1,7 @@
-"""Tells another system of each change of the breaker: one POST for the whole fleet, retried, holding up nobody."""
+"""Notifies another system of each change of the breaker.
+
+One POST for the whole fleet, retried, without delaying anything else.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +39,10 @@ Event = Mapping[str, Any]
 
 
 class Webhook:
-    """Sends what happened in one scope.
+    """Sends the events of one scope.
 
     Raises:
-        ConfigurationError: On creation, if the address cannot be used. Its message does not hold it.
+        ConfigurationError: On creation, if the address is invalid. The message does not contain it.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Webhook:
         await self._client.aclose()
 
     async def look(self) -> None:
-        """Take what changed since the last look, as far as no other replica has."""
+        """Take the changes since the last look, unless another replica has taken them."""
         record = self._view().record
         if record is None:
             return
@@ -73,11 +76,11 @@ class Webhook:
                     self.put(transition_event(change, self._scope))
                 self._known_epoch = change.epoch
         except StoreError:
-            return  # the cache has said so; the next look tries again
+            return  # the cache has logged it; the next look tries again
         self._known_epoch = max(record.epoch, self._known_epoch or 0)
 
     def _new(self, record: SharedState) -> Sequence[Transition]:
-        """None at first: what happened before we came was told by others, or is no news any more."""
+        """None at first: earlier changes were sent by others, or are outdated."""
         known = record.epoch if self._known_epoch is None else self._known_epoch
         return [change for change in record.transitions if change.epoch > known]
 
@@ -88,7 +91,7 @@ class Webhook:
         self._wake.set()
 
     async def send(self) -> None:
-        """Wait for an event and send it; after some tries it is dropped, which is logged."""
+        """Wait for an event and send it; after some tries drop it and log that."""
         while not self._waiting:
             self._wake.clear()
             await self._wake.wait()
@@ -104,7 +107,7 @@ class Webhook:
         logger.warning("the webhook did not take an event, it is dropped: %s", why)
 
     async def _tried(self, event: Event) -> tuple[str, bool]:
-        """Why it was not taken, empty if it was; and whether another try makes sense. Never the address."""
+        """Return the reason of the failure, empty on success, and whether to retry. Never contains the address."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 answer = await self._client.post(self._url, json=payload(event, self._format))
@@ -132,7 +135,7 @@ def transition_event(change: Transition, scope: str) -> Event:
 
 
 def alarm_event(entry: Mapping[str, str], scope: str) -> Event:
-    """From an alarm's entry in the history."""
+    """Create the event from an alert's entry in the history."""
     percent = 100 * float(entry["error_rate"])
     return {
         "event": "alarm",
@@ -143,7 +146,7 @@ def alarm_event(entry: Mapping[str, str], scope: str) -> Event:
 
 
 def payload(event: Event, form: WebhookFormat) -> Event:
-    """The body to send: the event, or what Slack and those who speak its form take."""
+    """Return the body to send: the event, or the format of Slack and compatible systems."""
     return {"text": event["text"]} if form == "slack" else event
 
 

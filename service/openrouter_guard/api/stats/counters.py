@@ -1,4 +1,4 @@
-"""What this process counts for the day's metrics, written once in a while and not once per request."""
+"""Counters of this process for the day's metrics, written in batches rather than once per request."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class DayCounters:
         self._waiting["cache_hits" if is_hit else "cache_misses"] += 1
 
     async def flush(self, store: Store, now_s: float) -> None:
-        """Add what waits to the day of ``now_s``.
+        """Add the waiting counters to the day of ``now_s``.
 
         Raises:
-            StoreError: If Redis does not take it; it waits on.
+            StoreError: If Redis does not accept them; they keep waiting.
         """
         if not self._waiting:
             return

@@ -1,4 +1,4 @@
-"""An alarm where too many calls of the fleet fail: an entry in the history, once for all replicas."""
+"""Alerts when too many calls of the fleet fail: one entry in the history for all replicas."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ logger = logging.getLogger(__name__)
 
 HIGH, NORMAL = "error_rate_high", "error_rate_normal"
 _LOOKED_AT = 100
-"""Entries of the history in which the last alarm is looked for."""
+"""Number of history entries to search for the last alert."""
 _SAME_S = 30.0
-"""Replicas that notice within this time say it once."""
+"""Replicas that notice the same change within this time write one entry."""
 
 
 def is_high(was_high: bool, figures: Figures, thresholds: Thresholds) -> bool:
-    """Whether too many calls fail; once they do, until half as many do."""
+    """Return whether too many calls fail. Once they do, it stays true until half as many do."""
     if figures.error_rate is None or figures.calls < thresholds.alert_calls:
         return False
     return figures.error_rate >= thresholds.alert_error_rate * (0.5 if was_high else 1.0)
 
 
 class ErrorRateAlert:
-    """The alarm of one scope, as this process knows it."""
+    """The alert of one scope, as this process knows it."""
 
     def __init__(
         self, store: Store, thresholds: Thresholds, by: str, on_said: Callable[[Mapping[str, str]], None]
@@ -44,10 +44,10 @@ class ErrorRateAlert:
         self._was_high: bool | None = None
 
     async def look(self, figures: Figures, view: Snapshot) -> None:
-        """Say what changed since the last look.
+        """Write an entry if the alert began or ended since the last look.
 
         Raises:
-            StoreError: If it cannot be put down; the next look tries again.
+            StoreError: If the entry cannot be written; the next look tries again.
         """
         if self._was_high is None:
             self._was_high = await self._last()
@@ -58,7 +58,7 @@ class ErrorRateAlert:
             self._was_high = await self._last()
 
     async def _last(self) -> bool:
-        """What the history says last."""
+        """Return the last alert in the history."""
         reasons = [entry.get("reason") for entry in await self._store.history(_LOOKED_AT)]
         return next((reason == HIGH for reason in reasons if reason in (HIGH, NORMAL)), False)
 

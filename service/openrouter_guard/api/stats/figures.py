@@ -1,4 +1,4 @@
-"""What the fleet's counters come to: rates, percentiles and availability, as pure functions."""
+"""Statistics from the fleet's counters: rates, percentiles and availability, as pure functions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 WINDOWS = (1, 7, 30)
-"""Days, for which the availability is told."""
+"""Numbers of days for which the availability is reported."""
 PERCENTILES = (50, 95, 99)
 WORKERS_TOLD = 20
 COUNTER_MOST = 10**15
@@ -49,13 +49,13 @@ Totals: TypeAlias = Mapping[str, tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the counters said when they were last read.
+    """The statistics at the last read of the counters.
 
     Attributes:
         today: Calls and failed calls of this UTC day.
-        latency: Of this UTC day's calls.
-        availability: By the number of days; None where nothing was kept.
-        calls: In the last minutes, and how many of them failed.
+        latency: Latency of this UTC day's calls.
+        availability: Availability by number of days; None if nothing was recorded.
+        calls: Calls of the last minutes, and the failed ones among them.
     """
 
     today: tuple[int, int]
@@ -66,14 +66,14 @@ class Figures:
 
     @property
     def error_rate(self) -> float | None:
-        """Of the last minutes, 0 to 1; None without calls."""
+        """Error rate of the last minutes, 0 to 1; None without calls."""
         return self.failed / self.calls if self.calls else None
 
 
 def day_of(counters: Counters, in_state: InState) -> DayMetrics:
-    """One day as it is told: the counters as they are, and what follows from them.
+    """Return the metrics of one day: the counters, and the values computed from them.
 
-    One of ours that is no number is left out; what is not ours is told as it was written.
+    Our counters are left out if they are not numbers; foreign fields are returned unchanged.
     """
     told: dict[str, Any] = {name: number(text) for name, text in counters.items() if name not in _RAW_LATENCY}
     told = {name: value for name, value in told.items() if isinstance(value, int) or name not in _OURS}
@@ -90,7 +90,7 @@ def day_of(counters: Counters, in_state: InState) -> DayMetrics:
 
 
 def availability(days: Iterable[InState]) -> float | None:
-    """The share of the known time in which calls were not refused, 0 to 1; None where nothing is known."""
+    """Return the share of the recorded time in which calls were not refused, 0 to 1; None if nothing was recorded."""
     known_s = open_s = 0.0
     for in_state in days:
         known_s += sum(in_state.values())
@@ -99,7 +99,7 @@ def availability(days: Iterable[InState]) -> float | None:
 
 
 def errors_by_worker(errors: Iterable[Mapping[str, Any]], *, days: int, now_s: float) -> dict[str, int]:
-    """How many of the errors that are kept came from whom in the last *days*; the worst first, and not all."""
+    """Return the number of recorded errors by worker in the last *days*; the highest first, and limited."""
     begins_s = now_s - days * _DAY_S
     recent = (row for row in errors if unix_s(str(row.get("timestamp", ""))) >= begins_s)
     return dict(Counter(str(row.get("worker_id") or "unknown") for row in recent).most_common(WORKERS_TOLD))
@@ -113,7 +113,7 @@ def metrics_answer(
     days: int,
     now_s: float,
 ) -> MetricsAnswer:
-    """What is told of the last *days*; the times in each state may reach further back."""
+    """Return the metrics of the last *days*; the times in each state may reach further back."""
     dates = sorted(counters.keys() | set(_newest(in_state, days)), reverse=True)
     took = latency.merged(latency.of_counters(each) for each in counters.values())
     return MetricsAnswer(
@@ -132,7 +132,7 @@ def _percentiles(took: Latency) -> LatencyPercentiles:
 
 
 def news(answer: MetricsAnswer) -> str:
-    """What of the answer a client that has it needs to hear of: not that time has passed."""
+    """Return the part of the answer that makes a new version: not the time of the answer."""
     counted = {
         date: {name: value for name, value in day.items() if name not in _OF_TIME}
         for date, day in answer.metrics.items()
@@ -145,9 +145,9 @@ def totals(days: Mapping[str, Counters]) -> Totals:
 
 
 def since(before: Totals, after: Totals) -> tuple[int, int]:
-    """The calls, and the failed ones, between two looks at the counters, also across midnight.
+    """Return the calls, and the failed ones, between two reads of the counters, also across midnight.
 
-    A day that was not there before has begun since; what was lost meanwhile counts as nothing.
+    A new day has begun since; counters lost in between count as nothing.
     """
     first = max(before, default="")
     grown = [
@@ -159,7 +159,7 @@ def since(before: Totals, after: Totals) -> tuple[int, int]:
 
 
 def number(text: str) -> int | str:
-    """A counter; a text that is none is left as it is."""
+    """Return a counter as a number, and other text unchanged."""
     found = parsing.number(text, -COUNTER_MOST, COUNTER_MOST)
     return int(found) if found is not None and found.is_integer() else parsing.text_of(text, TEXT_MOST)
 

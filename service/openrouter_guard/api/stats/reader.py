@@ -1,4 +1,4 @@
-"""Reads the fleet's counters now and then, so that neither a scrape nor an alarm has to."""
+"""Reads the fleet's counters periodically, so that neither a scrape nor an alert has to."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .figures import WINDOWS, Figures, Totals, availability, since, totals
 __all__ = ["CounterReader"]
 
 WINDOW_S = 300.0
-"""For how long back the error rate is told."""
+"""Period of the reported error rate."""
 
 
 class CounterReader:
-    """The figures of one scope, as they were last read.
+    """The statistics of one scope at the last read.
 
     Attributes:
-        figures: None until they have been read.
+        figures: None until the first read.
     """
 
     def __init__(self, store: Store) -> None:
@@ -28,7 +28,7 @@ class CounterReader:
         self.figures: Figures | None = None
 
     async def read(self, now_s: float) -> Figures:
-        """Look at the counters; ``now_s`` is Redis' clock, Unix seconds.
+        """Read the counters; ``now_s`` is Redis' clock, Unix seconds.
 
         Raises:
             StoreError: If they cannot be read.

@@ -1,4 +1,4 @@
-"""From what is stored to the answers about what happened and who reports, as pure functions."""
+"""Builds the answers about history, workers and models from stored data, as pure functions."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from openrouter_guard.store.ledger import WORKER_LIFE_S, Presence
 __all__ = ["history", "models", "paused", "workers"]
 
 LIVE_S = 90.0
-"""A worker sends a heartbeat every minute, and one may be late."""
+"""A worker sends a heartbeat every minute; this allows for a late one."""
 _DAY_S = 86_400.0
 
 
 def history(
     entries: Sequence[Mapping[str, str]], *, limit: int, days: int, now_s: float, scope: str
 ) -> HistoryAnswer:
-    """The entries of the last *days*; one more than *limit* was read where there are more."""
+    """Return the entries of the last *days*; if there are more than *limit*, one more was read."""
     begins_s = now_s - days * _DAY_S
     recent = [entry for entry in entries if unix_s(entry.get("at")) >= begins_s]
     page = recent[:limit]
@@ -43,7 +43,7 @@ def history(
 
 
 def _transition(entry: Mapping[str, str]) -> TransitionAnswer | None:
-    """None for an entry that nobody can read: one of them must not hide the others."""
+    """Return None for an unreadable entry: it must not hide the others."""
     try:
         return TransitionAnswer.model_validate(entry)
     except ValueError:
@@ -53,7 +53,10 @@ def _transition(entry: Mapping[str, str]) -> TransitionAnswer | None:
 def workers(
     beats: Mapping[str, Presence], errors: Iterable[Presence], *, limit: int, now_s: float, scope: str
 ) -> WorkersAnswer:
-    """From heartbeats and the log of errors, newest first; who left an error alone is one of an earlier system."""
+    """Build the list from heartbeats and the error log, newest first.
+
+    A worker with only an error belongs to an earlier system.
+    """
     last_errors = _last_errors(errors)
     names = beats.keys() | last_errors.keys()
     listed = [_worker(name, beats.get(name, {}), last_errors.get(name), now_s) for name in names]
@@ -66,7 +69,7 @@ def workers(
 
 
 def paused(clusters: Mapping[str, Presence], *, scope: str) -> PausedAnswer:
-    """What operators said; all but the time is theirs."""
+    """Return the reports of operators; everything but the time comes from them."""
     found = [
         ClusterAnswer(
             cluster=name,
@@ -79,7 +82,7 @@ def paused(clusters: Mapping[str, Presence], *, scope: str) -> PausedAnswer:
 
 
 def _details(about: Presence) -> PausedDetails:
-    """What is told, as it is, but that each of ours is what it should be, or left out."""
+    """Return their data unchanged, except that our own fields are left out if their type is wrong."""
     told = {name: value for name, value in about.items() if name != "last_seen"}
     workloads = told.get("workloads")
     kinds = {"resource": str, "paused": int, "workloads": list}
@@ -125,7 +128,7 @@ def _worker(name: str, about: Mapping[str, Any], error: WorkerError | None, now_
 
 
 def _last_errors(errors: Iterable[Presence]) -> dict[str, WorkerError]:
-    """The newest error of each worker; they come newest first."""
+    """Return the newest error of each worker; the input is newest first."""
     found: dict[str, WorkerError] = {}
     for row in errors:
         worker_id = _text(row.get("worker_id"))

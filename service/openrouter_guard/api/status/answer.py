@@ -1,4 +1,4 @@
-"""From what is known to the answer of the status request."""
+"""Builds the answer of the status request from a snapshot."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ __all__ = ["status_answer"]
 
 
 def status_answer(view: Snapshot, settings: Settings, *, is_live: bool) -> StatusAnswer:
-    """The answer; ``is_live`` says that the request waited for the check behind it."""
+    """Build the answer; ``is_live`` says that the request waited for the check behind it."""
     record, now_s = view.record or SharedState(), view.now_s
     upstream, phase = record.upstream, record.phase(now_s)
     age = age_s(record, now_s, thresholds=settings.thresholds)
-    # Where others have a key, their last check is known here too; without one for long, this process cannot make it.
+    # Another replica's last check is known here too. If it is old, this process cannot repeat it without a key.
     can_ask = bool(settings.api_key) or (age is not None and age <= settings.thresholds.stale_s)
     status, message = _said(view, can_ask=can_ask)
     was_asked = status is not NO_KEY.state
@@ -63,7 +63,7 @@ def status_answer(view: Snapshot, settings: Settings, *, is_live: bool) -> Statu
 
 
 def _details(text: str) -> str | None:
-    """What workers of an earlier system write is a dict as Python prints it, and clients read JSON."""
+    """Workers of an earlier system write a dict as Python prints it, and clients read JSON."""
     row = row_of(text) if text.startswith("{'") else {}
     return json.dumps(row, default=str) if row else text or None
 
@@ -74,14 +74,14 @@ def _models(view: Snapshot, settings: Settings) -> dict[str, ModelAnswer]:
 
 
 def _said(view: Snapshot, *, can_ask: bool) -> tuple[Status, str]:
-    """The state and the words for it."""
+    """Return the state and its message."""
     if view.record is None or not is_known(view.record):
         return (UNKNOWN if view.error is None else OpenRouterState.ERROR), _unknown(view)
     upstream, is_closed = view.record.upstream, isinstance(view.record.breaker, Closed)
     if not can_ask and is_closed:
         return NO_KEY.state, NO_KEY.signal.message
     if is_closed and upstream.state is OpenRouterState.ACTIVE and _limit(upstream, view.now_s):
-        # A call that was under way when the limit came succeeded since; the limit stands all the same.
+        # A call that was under way when the limit came has succeeded since; the limit still stands.
         return OpenRouterState.RATE_LIMITED, "Rate limited"
     return upstream.state, upstream.message
 

@@ -23,7 +23,7 @@ _HEIGHT_PX = 20
 
 
 def words(view: Snapshot) -> tuple[str, str]:
-    """What it says, and on which colour: text on each has a contrast of 4.5 or more."""
+    """The text and the colour; each text has a contrast of 4.5 or more."""
     if view.record is None or view.is_degraded:
         return "unknown", _GREY
     record, now_s = view.record, view.now_s
@@ -43,7 +43,7 @@ def words(view: Snapshot) -> tuple[str, str]:
 
 
 def svg(label: str, text: str, colour: str) -> str:
-    """Two fields side by side; a screen reader says both."""
+    """Two fields side by side; a screen reader reads both."""
     left, right = _width_px(label), _width_px(text)
     said = escape(f"{label}: {text}", quote=True)
     return (
@@ -63,7 +63,7 @@ def _reason(record: SharedState, now_s: float) -> str:
 
 
 def _plain(reason: str) -> str:
-    """An error type in words."""
+    """Return an error type as readable text."""
     return str(reason or BreakerState.OPEN.value).replace("_", " ")
 
 

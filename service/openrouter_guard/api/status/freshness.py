@@ -1,4 +1,4 @@
-"""What a status request is answered with, as pure functions of what is known."""
+"""Decides how a status request is answered, as pure functions of a snapshot."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = [
 
 WELL_ERROR_RATE = 0.01
 GRACE_S = 2.0
-"""What the round trips to Redis may add to a check before it counts as lost."""
+"""Time that the round trips to Redis may add to a check before it counts as lost."""
 
 
 class FleetHealth(StrEnum):
-    """How calls fare, which decides how long an answer counts as fresh."""
+    """The health of the calls, which decides how long an answer counts as fresh."""
 
     WELL = "well"
     PLAIN = "plain"
@@ -41,22 +41,22 @@ class FleetHealth(StrEnum):
 
 
 class Plan(StrEnum):
-    """How to answer."""
+    """How to answer a request."""
 
     CACHED = "cached"
     REVALIDATE = "revalidate"
-    """The cached answer at once, and a refresh behind it."""
+    """The cached answer at once, and a check in the background."""
     WAIT = "wait"
-    """Ask, or wait for whoever asks; bounded."""
+    """Make a check, or wait for the running one, within a time limit."""
 
 
 class CheckAvailability(StrEnum):
-    """Whether a new answer of the upstream can be had."""
+    """Whether a new check is possible."""
 
     FREE = "free"
-    """By a check of our own."""
+    """By a check of this process."""
     OUT = "out"
-    """A check is out, ours or another replica's."""
+    """A check is running, here or in another replica."""
     NONE = "none"
     """No: calls are refused, this minute's check was made, or Redis is away."""
 
@@ -69,9 +69,9 @@ def plan(
     thresholds: Thresholds,
     told_age_s: float | None = None,
 ) -> Plan:
-    """How to answer when the last check is ``age_s`` old (None: there was none).
+    """Return how to answer when the last check is ``age_s`` old (None: there was none).
 
-    What an earlier system told ``told_age_s`` ago is shown while the first check runs.
+    A report of an earlier system, ``told_age_s`` old, is shown while the first check runs.
     """
     if age_s is None and told_age_s is not None and told_age_s <= thresholds.stale_s:
         age_s = thresholds.stale_s
@@ -83,7 +83,7 @@ def plan(
 
 
 def fleet_health(failures: int, calls: int, failed: int, *, thresholds: Thresholds) -> FleetHealth:
-    """How the fleet's calls fare, by the failures in a row and by what was counted in the last minutes."""
+    """Return the health of the fleet's calls, from the failures in a row and the counters of the last minutes."""
     if failures or failed > calls * thresholds.alert_error_rate / 2:
         return FleetHealth.TROUBLED
     if calls >= thresholds.alert_calls and failed <= calls * WELL_ERROR_RATE:
@@ -92,7 +92,7 @@ def fleet_health(failures: int, calls: int, failed: int, *, thresholds: Threshol
 
 
 def adapted(fleet_health: FleetHealth, *, thresholds: Thresholds) -> Thresholds:
-    """The thresholds with the fresh time that suits the mood: never longer than the stale one."""
+    """Return the thresholds with the fresh time for this health: never longer than the stale one."""
     match fleet_health:
         case FleetHealth.TROUBLED:
             fresh_s = min(thresholds.min_fresh_s or thresholds.fresh_s / 2, thresholds.fresh_s)
@@ -107,7 +107,7 @@ def adapted(fleet_health: FleetHealth, *, thresholds: Thresholds) -> Thresholds:
 def check_availability(
     record: SharedState | None, now_s: float, *, is_away: bool, thresholds: Thresholds
 ) -> CheckAvailability:
-    """Whether a check can be made, or is being made; *record* is None where there is none yet."""
+    """Return whether a check is possible or running; *record* is None if there is none yet."""
     if is_away:
         return CheckAvailability.NONE
     if record is None:
@@ -120,9 +120,9 @@ def check_availability(
 
 
 def _is_out(record: SharedState, now_s: float, thresholds: Thresholds) -> bool:
-    """Whether a check has begun that may still end."""
+    """Return whether a check has begun that may still end."""
     began_s = record.check_slot_s - thresholds.check_slot_s
-    # A slot that begins in the future is one of a replica with other settings: nothing is known of its check.
+    # A slot that begins in the future belongs to a replica with other settings: the time of its check is unknown.
     has_begun = record.upstream.checked_s < began_s < now_s + GRACE_S
     return has_begun and now_s < began_s + thresholds.check_timeout_s + GRACE_S
 
@@ -133,12 +133,12 @@ def age_s(record: SharedState | None, now_s: float, *, thresholds: Thresholds) -
 
 
 def told_age_s(record: SharedState | None, now_s: float, *, thresholds: Thresholds) -> float | None:
-    """Seconds since anybody told anything, be it an earlier system; None if nobody has."""
+    """Seconds since the last report of any process, including an earlier system's; None if there was none."""
     return _age_s(record.upstream.last_check_s if record else 0.0, now_s, thresholds)
 
 
 def _age_s(at_s: float, now_s: float, thresholds: Thresholds) -> float | None:
-    # Another writer's clock may be ahead; far ahead, its time would keep us from ever asking again.
+    # Another writer's clock may be ahead. If it is far ahead, its time would prevent all further checks.
     if not at_s or at_s > now_s + thresholds.fresh_s:
         return None
     return max(now_s - at_s, 0.0)
@@ -153,17 +153,17 @@ def source(age_s: float | None, *, is_live: bool, thresholds: Thresholds) -> Sou
 def is_due(
     age_s: float | None, phase: BreakerState, *, thresholds: Thresholds, fleet_health: FleetHealth = FleetHealth.PLAIN
 ) -> bool:
-    """Whether to check although nobody asks: at once, where nobody ever has.
+    """Return whether to check without a request: at once, if OpenRouter was never asked.
 
-    While half-open always: where no worker is there to make a trial call, only checks can close the breaker. In
-    trouble as soon as the last check is no longer fresh: then it matters, whoever asks.
+    Always while half-open: without a worker for a trial call, only checks can close the breaker. During trouble, as
+    soon as the last check is no longer fresh: then a new check matters in any case.
     """
     limit_s = thresholds.fresh_s if fleet_health is FleetHealth.TROUBLED else thresholds.stale_s
     return age_s is None or phase is BreakerState.HALF_OPEN or age_s >= limit_s
 
 
 def is_known(record: SharedState | None) -> bool:
-    """Whether anybody has seen anything of the upstream: a reserved check alone says nothing yet."""
+    """Return whether the upstream was ever seen: a reserved check alone says nothing yet."""
     if record is None:
         return False
     return (replace(record.upstream, last_check_s=0.0), record.breaker) != (Upstream(), Closed())

@@ -1,4 +1,4 @@
-"""Whether calls may go, as a pure function of what is known."""
+"""Decides whether calls may go, as a pure function of a snapshot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openrouter_guard.rules.shared_state import SharedState
 __all__ = ["Gate", "gate", "ramp", "fingerprint", "whole_s"]
 
 HALF_OPEN_RETRY_S = 5.0
-"""A trial call may end at any moment: nobody knows when the breaker closes."""
+"""A trial call may end at any moment, so the time of closing is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class Gate:
     """The verdict.
 
     Attributes:
-        reason: Why calls must wait; empty if they may go.
-        retry_after_s: When to ask again; 0 if they may go.
+        reason: The reason why calls must wait; empty if they may go.
+        retry_after_s: When to ask again; 0 if calls may go.
     """
 
     reason: str = ""
@@ -36,9 +36,9 @@ class Gate:
 
 
 def gate(view: Snapshot, policy: Policy, model: str = "") -> Gate:
-    """Whether calls, those to *model* if one is named, may go.
+    """Return whether calls, or calls to *model* if named, may go.
 
-    Who knows nothing lets them: without Redis only a deadline that is known, such as that of an open breaker, stands.
+    Without a state, calls may go: without Redis only a known deadline counts, such as that of an open breaker.
     """
     record, now_s = view.record or SharedState(), view.now_s
     standing = record.standing(now_s)
@@ -53,9 +53,9 @@ def gate(view: Snapshot, policy: Policy, model: str = "") -> Gate:
 
 
 def ramp(view: Snapshot, policy: Policy) -> float:
-    """Which share of all calls may go without a permit, from 0 to 1: none while they wait.
+    """Return the share of all calls that may go without a permit, from 0 to 1: 0 while they wait.
 
-    In two digits, so that it is no news at every look, and never 0 where some may go.
+    Rounded to two digits, so that it does not change at every look; never 0 if some calls may go.
     """
     if not gate(view, policy).permits:
         return 0.0
@@ -65,7 +65,7 @@ def ramp(view: Snapshot, policy: Policy) -> float:
 def fingerprint(view: Snapshot, policy: Policy, model: str) -> bytes:
     """Changes when the gate's answer changes, and is the same in every replica.
 
-    How long calls must wait is no part of it: that changes all the time, and what ends it is a change.
+    It does not include the remaining wait, which changes all the time.
     """
     epoch = view.record.epoch if view.record else 0
     shown = (gate(view, policy, model).reason, ramp(view, policy), epoch, view.is_degraded)
@@ -73,5 +73,5 @@ def fingerprint(view: Snapshot, policy: Policy, model: str) -> bytes:
 
 
 def whole_s(seconds: float) -> int:
-    """Seconds as ``Retry-After`` has them: never so few that who obeys comes too early."""
+    """Return seconds for ``Retry-After``, rounded up so that a client does not come too early."""
     return max(math.ceil(seconds), 1)

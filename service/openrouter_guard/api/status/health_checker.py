@@ -1,4 +1,4 @@
-"""Health checks: one a minute for the whole fleet, one at a time in this process, however many ask for one."""
+"""Health checks: one a minute for the whole fleet, one at a time in this process, however many requests want one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HealthChecker:
     """Makes this process' share of the fleet's health checks.
 
     Args:
-        on_check: Called with the finding of each call that was made, and the seconds that it took.
+        on_check: Called after each check with its result and its duration in seconds.
     """
 
     def __init__(
@@ -55,23 +55,23 @@ class HealthChecker:
     def check_availability(self) -> CheckAvailability:
         view = self._cache.view
         found = check_availability(view.record, view.now_s, is_away=view.is_degraded, thresholds=self._thresholds)
-        # Without a key there is nothing to ask with, and once that is written down, nothing to add.
+        # Without a key no check is possible; once that is stored, there is nothing to add.
         is_mute = found is CheckAvailability.FREE and not self.has_key and is_known(view.record)
         return CheckAvailability.NONE if is_mute else found
 
     @property
     def has_key(self) -> bool:
-        """Whether checks can be made; without it no turn of the fleet's is taken, and nobody's finding replaced."""
+        """Whether checks are possible; without a key this process takes no slot and overwrites no result."""
         return self._upstream.has_key
 
     def start(self) -> asyncio.Task[None]:
-        """Make a check if it is our turn; joins the one that runs already."""
+        """Make a check if the slot is free, or join the running one."""
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._refresh())
         return self._running
 
     async def answer(self) -> None:
-        """Wait for the check that can be had; returns without one where there is none in time."""
+        """Wait for an available check; return without one if none comes in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._thresholds.check_timeout_s + 2 * GRACE_S):
                 if self.check_availability is CheckAvailability.FREE or self._is_running:
@@ -94,7 +94,7 @@ class HealthChecker:
             else:
                 await self._cache.change(self._without_key)
         except StoreError:
-            return  # the cache has logged it, once; the slot passes
+            return  # the cache has logged it once; the slot expires
         except Exception:
             logger.exception("a health check failed in a way that nobody thought of")
 
@@ -107,13 +107,13 @@ class HealthChecker:
             await self._commit(finding, reserved.epoch, at_s)
 
     def _without_key(self, record: SharedState | None, now_s: float) -> SharedState | None:
-        """Say that there is no key, where nobody knows anything."""
+        """Store that there is no key, if no state exists yet."""
         base = self._cache.base(record, now_s)
         told = replace(NO_KEY.upstream(now_s), checked_s=0.0, amounts_s=0.0)
         return None if is_known(base) else replace(base, upstream=told)
 
     async def _reserve(self) -> SharedState | None:
-        """The record with the fleet's slot in it, None if the slot is somebody else's."""
+        """Return the record with the fleet's slot taken, or None if another process has it."""
         is_ours = False
 
         def decide(record: SharedState | None, now_s: float) -> SharedState | None:
@@ -142,7 +142,7 @@ class HealthChecker:
 
 
 def _runs(finding: CheckResult, record: SharedState | None) -> Sequence[tuple[str, int]]:
-    """What the check counts for: a failure is one; a success only ends failures that checks alone saw."""
+    """Return the effect of a check: a failure counts as one; a success only ends failures that checks alone saw."""
     if finding.signal.error_type is ErrorType.CREDITS_EXHAUSTED:
         return (("C", 1),)
     if finding.signal.effect is Effect.FAILURE:

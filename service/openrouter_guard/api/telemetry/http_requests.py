@@ -1,6 +1,6 @@
-"""How many requests came and how long they took, in plain numbers.
+"""Number and duration of requests, in plain numbers.
 
-The client library's own counters take a lock and look up their labels each time, which for a prepared answer would be
+The client library's own counters take a lock and look up their labels each time. For a prepared answer, that would be
 half of all the work. Here everything happens in one event loop.
 """
 
@@ -25,7 +25,7 @@ _NAMES = (*map(floatToGoString, _BOUNDS_S), "+Inf")
 
 @dataclass(slots=True)
 class _Durations:
-    """A histogram; each bucket counts its own requests alone."""
+    """A histogram; each bucket counts only its own requests."""
 
     buckets: list[int] = field(default_factory=lambda: [0] * len(_NAMES))
     sum_s: float = 0.0

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: the shared state as this process knows it, and this process' own counters."""
+"""The metrics for Prometheus: the shared state as this process knows it, and this process' own counters."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Telemetry:
         GCCollector(registry=self._registry)
 
     def of(self, source: shared_state.ScopeSource) -> ScopeTelemetry:
-        """What counts for one scope, whose shared state is scraped from now on."""
+        """Return the counters of one scope, whose shared state is scraped from now on."""
         self._shared.sources.append(source)
         return ScopeTelemetry(self, source.scope)
 
@@ -60,13 +60,16 @@ class Telemetry:
         self._requests.answered(route, status_code, seconds)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The metrics in the form that the ``Accept`` header asks for, and its content type."""
+        """Return the metrics in the format that the ``Accept`` header asks for, and its content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
 
 class ScopeTelemetry:
-    """The counters of one scope. A label is looked up once and not at each answer: it may be all of its work."""
+    """The counters of one scope.
+
+    The label is looked up once rather than at each answer, where it might cost most of the time.
+    """
 
     def __init__(self, telemetry: Telemetry, scope: str) -> None:
         self._checks = {state: telemetry.checks.labels(scope, state.value) for state in OpenRouterState}

@@ -1,4 +1,4 @@
-"""The shared state of each scope for Prometheus, at the moment of the scrape."""
+"""The shared state of each scope for Prometheus, read at the moment of the scrape."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BOUNDS = (*map(floatToGoString, (bound / 1000 for bound in BOUNDS_MS)), "+Inf")
 
 @dataclass(frozen=True, slots=True)
 class ScopeSource:
-    """Where one scope's values come from."""
+    """The source of one scope's values."""
 
     settings: Settings
     view: Callable[[], Snapshot]
@@ -43,11 +43,11 @@ class ScopeSource:
 
 
 class SharedStateCollector(Collector):
-    """What all replicas tell alike.
+    """Metrics that all replicas report alike.
 
-    While the store cannot be read, counters are left out, and gauges are NaN, but for those that somebody may be
-    alarmed by: of the breaker, the upstream and the balance the last known value stays, beside ``store_up`` 0. What
-    was never known is NaN.
+    While the store cannot be read, counters are left out, and gauges are NaN. The values that alerts use are
+    exceptions: those of the breaker, the upstream and the balance keep the last known value, beside ``store_up`` 0. A
+    value that was never known is NaN.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ def _if_known(
 def _if_ever_known(
     value: Callable[[ScopeSource, Snapshot, SharedState], float | None],
 ) -> Callable[[ScopeSource, Snapshot], float | None]:
-    """As it was last known: who is alarmed by it must not be told that all is well because Redis is away."""
+    """Return the last known value: an alert must not end because Redis is away."""
     return lambda source, view: None if view.record is None else value(source, view, view.record)
 
 

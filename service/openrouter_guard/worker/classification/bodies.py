@@ -1,7 +1,7 @@
-"""The error in the body of an answer, wherever and in whatever form it stands there. Nothing raises.
+"""Finds the error in the body of an answer, in any place and form. Nothing raises.
 
 Sources: https://openrouter.ai/docs/api-reference/errors; the statuses and events of the Responses API in OpenRouter's
-Python SDK; and what gateways in front of it answer.
+Python SDK; and the answers of gateways in front of it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MARKS_MOST = 50_000
 WHOLE_BYTES = 65_536
 """A larger body is searched for its error, and not parsed."""
 SEARCHED_BYTES = 4_194_304
-"""Of so much: some hundredths of a second."""
+"""The searched part: some hundredths of a second."""
 _CHOICES_MOST = 16
 _BEGINNING = 256
 _ENDED_IN_ERROR: Mapping[str, Any] = {"message": "the answer ended in an error"}
 _PAGE = re.compile(rb"\s*<(?:!doctype|!--|\?xml|html|head|body)", re.IGNORECASE)
 _ANSWER = re.compile(rb'\s*\{\s*"(?:id|object|choices|provider|model|created)"\s*:')
 _PART = re.compile(r"response\.[a-z_]{1,64}\.")
-"""Events about a part of a response, such as one of several models: others may do for it."""
+"""Events about a part of a response, such as one of several models: the others may succeed."""
 _NOT_COMPLETED: Mapping[str, Mapping[str, Any]] = {
     "failed": {"message": "the response failed"},
     "incomplete": {"message": "the response is incomplete"},
@@ -39,7 +39,7 @@ _OF_THE_REQUEST: Mapping[str, Any] = {"code": "invalid_request", "message": "the
 
 
 def parsed(body: object) -> object:
-    """What the JSON in a text says; None if it is none. Other values are what they are."""
+    """Return the value of a JSON text; None if it is not JSON. Other values are returned unchanged."""
     if isinstance(body, str):
         body = body[:SEARCHED_BYTES].encode(errors="replace")
     if isinstance(body, bytearray | memoryview):
@@ -50,22 +50,22 @@ def parsed(body: object) -> object:
     if len(text) > WHOLE_BYTES:
         return searched(text)
     found = json_of(text)
-    # What is no JSON may be the beginning of it.
+    # Invalid JSON may be the beginning of a JSON text.
     return (searched(text) or None) if found is None else found
 
 
 def is_page(body: object) -> bool:
-    """Whether it is a page for people, as gateways answer with."""
+    """Return whether it is a web page, such as a gateway's."""
     return _PAGE.match(_beginning(body)) is not None
 
 
 def is_blank(body: object) -> bool:
-    """Whether it is a text, and nothing is in it."""
+    """Return whether it is an empty text."""
     return isinstance(body, str | bytes) and not body[:SEARCHED_BYTES].strip()
 
 
 def is_cut(body: object) -> bool:
-    """Whether it is a text that begins as an answer in JSON does, and is no JSON."""
+    """Return whether a text begins like an answer in JSON but is not valid JSON."""
     return _ANSWER.match(_beginning(body)) is not None and parsed(body) is None
 
 
@@ -75,7 +75,10 @@ def _beginning(body: object) -> bytes:
 
 
 def searched(text: bytes) -> object:
-    """Of JSON that is too long to be parsed, or cut: what tells of an error; ``{}`` if nothing does, None if cut."""
+    """Return the parts about an error from JSON that is too long or cut.
+
+    ``{}`` if there are none, None if it is cut.
+    """
     search = ErrorSearch(_MARKS_MOST)
     search.feed(text[:SEARCHED_BYTES])
     found = search.end()
@@ -83,14 +86,14 @@ def searched(text: bytes) -> object:
 
 
 def error_in(body: object, *, is_refusal: bool = False) -> Mapping[str, Any]:
-    """The error that a body, or an event of a stream, carries; empty if it carries none.
+    """Return the error in a body, or in an event of a stream; empty if there is none.
 
-    At its top, in its ``response`` or in one of its choices; a response that failed without giving a reason too.
+    It is at the top, in ``response`` or in one of the choices; a failed response without a reason counts too.
 
     Args:
-        body: As :func:`parsed` gives it; an SDK's object for an answer is taken too.
-        is_refusal: The status says that it is an error: then the body may be what is else under ``error``, as the
-            ``openai`` SDK hands it out.
+        body: As returned by :func:`parsed`, or an SDK's object for an answer.
+        is_refusal: The status is an error: then the body may be the content of ``error``, as the ``openai`` SDK
+            returns it.
     """
     if isinstance(body, list | tuple):
         body = body[0] if body else None
@@ -114,7 +117,7 @@ def _is_part(event: object) -> bool:
 
 
 def _given(value: object) -> Mapping[str, Any]:
-    """What stands under ``error``, in the form that the API documents."""
+    """The value of ``error``, in the form that the API documents."""
     if isinstance(value, list | tuple):
         value = value[0] if value else None
     if isinstance(value, str) and value.lstrip().startswith("{"):
@@ -136,9 +139,9 @@ def _given(value: object) -> Mapping[str, Any]:
 
 
 def _bare(body: object, *, is_refusal: bool) -> Mapping[str, Any]:
-    """The body itself where it is the error, as gateways have it, and the events of the Responses API."""
+    """The body itself if it is the error, as from gateways, and the events of the Responses API."""
     if not isinstance(body, Mapping):
-        # Of an SDK's object what its model does not know: pydantic keeps it apart.
+        # Fields that an SDK's model does not know: pydantic keeps them apart.
         extra = attribute(body, "model_extra")
         known = {name: attribute(body, name) for name in ("type", "object", "status", *ANSWERS)}
         return _bare({**known, **extra}, is_refusal=is_refusal) if isinstance(extra, Mapping) else {}
@@ -152,7 +155,7 @@ def _bare(body: object, *, is_refusal: bool) -> Mapping[str, Any]:
 
 
 def _of_several(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``errors`` in place of ``error``; a code in there is of another kind."""
+    """``errors`` in place of ``error``; a code in it has another meaning."""
     errors = body.get("errors")
     first = errors[0] if isinstance(errors, list | tuple) and errors else errors
     found = _given(first) if isinstance(first, Mapping | str) else {}
@@ -160,7 +163,7 @@ def _of_several(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _of_response(body: object) -> Mapping[str, Any]:
-    """The error of a response of the Responses API: the body itself, or what is under ``response`` in its events."""
+    """The error of a response of the Responses API: in the body itself, or under ``response`` in its events."""
     for carrier in (body, _field(body, "response")):
         if carrier is None or isinstance(carrier, str | bytes | int | float | list | tuple):
             continue
@@ -176,7 +179,7 @@ def _of_state(state: object, details: object) -> Mapping[str, Any]:
     error = _NOT_COMPLETED.get(state, {}) if isinstance(state, str) else {}
     reason = _field(details, "reason") if state == "incomplete" and details is not None else None
     if isinstance(reason, str) and reason:
-        # It was asked to end there.
+        # The request asked for this end.
         return {"code": reason, "message": error["message"]} if known_status({"code": reason}) else _OF_THE_REQUEST
     return error
 

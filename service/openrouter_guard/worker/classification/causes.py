@@ -1,8 +1,7 @@
-"""What lies behind an exception: those that caused it, and the members of groups, within bounds.
+"""The exceptions behind an exception: its causes, and the members of groups, within limits.
 
-Libraries wrap what happened: ``raise … from error`` says so, and so does a group. An exception that was merely raised
-while another was handled is no wrapper; but litellm wraps in no other way, requests and urllib by an argument, and
-urllib3 before 2.0 and ray by an attribute.
+Libraries wrap exceptions: by ``raise … from error``, or in a group. An exception raised while another was handled is
+no wrapper, except in litellm. requests and urllib wrap in an argument, urllib3 before 2.0 and ray in an attribute.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ _IN_ARGUMENTS = frozenset({"requests", "niquests", "urllib"})
 _IN_ATTRIBUTE = {"urllib3": "reason", "ray": "cause"}
 LEVELS = 16
 MOST = 64
-"""So many exceptions are looked at in all, and no chain is followed further than the levels."""
+"""Number of exceptions to examine in all, and depth of a chain."""
 
 
 def refusal_in(exception: BaseException | None) -> CallNotPermitted | None:
-    """The guard's refusal behind *exception*, or *exception* itself; None if it is about something else.
+    """Return the guard's refusal behind *exception*, or *exception* itself; None if it is about something else.
 
-    Client libraries and frameworks may wrap a refusal of a guarded transport in an error of their own. Causes
-    (``raise … from``) and exception groups are followed, within bounds and in circles too.
+    Client libraries and frameworks may wrap the refusal of a guarded transport in an error of their own. This follows
+    causes (``raise … from``) and exception groups, within limits and also in circles.
 
     >>> try:
     ...     try:
@@ -44,10 +43,10 @@ def refusal_in(exception: BaseException | None) -> CallNotPermitted | None:
 
 
 def branches(exception: BaseException | None) -> Iterator[list[BaseException]]:
-    """Each way from *exception* down to what began it: one, or one for each member of a group in it.
+    """Return each path from *exception* to its root cause: one, or one for each member of a group in it.
 
-    The first of a branch is *exception*. None of them is longer than the levels, and no exception is visited twice
-    but those above a group.
+    Each begins with *exception*. None is longer than the depth limit, and no exception is visited twice except those
+    above a group.
     """
     seen: set[int] = set()
     waiting: list[tuple[BaseException | None, list[BaseException]]] = [(exception, [])]
@@ -63,13 +62,13 @@ def branches(exception: BaseException | None) -> Iterator[list[BaseException]]:
 
 
 def package(kind: type) -> str:
-    """The package that a class comes from; the standard library's modules count as such."""
+    """Return the package of a class; the modules of the standard library count as one."""
     module = attribute(kind, "__module__")
     return module.partition(".")[0] if isinstance(module, str) else ""
 
 
 def attribute(thing: object, name: str) -> Any:
-    """An attribute of an object that others made; None if it has none, or if reading it fails."""
+    """Return an attribute of a foreign object; None if it has none, or if reading it fails."""
     try:
         return getattr(thing, name, None)
     except Exception:  # noqa: BLE001  a property may raise anything, and the caller has an error already
@@ -89,7 +88,7 @@ def _cause(link: BaseException) -> BaseException | None:
 
 
 def _wrapped(link: BaseException, library: str) -> object:
-    """What a library wraps without ``from``."""
+    """Return exceptions that a library wraps without ``from``."""
     if library == "litellm":
         return attribute(link, "__context__")
     if library in _IN_ARGUMENTS:

@@ -1,7 +1,7 @@
-"""What an exception of a client library, or an answer, says about the upstream.
+"""Classifies an exception of a client library, or an answer.
 
-Nothing is imported to find out, nothing is read that was not read already, and nothing raises: what cannot be known
-is no evidence, and the caller has an exception of its own to see.
+Nothing is imported or read for it, and nothing raises: unknown evidence is no evidence, and the caller has its own
+exception to see.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .libraries import FOREIGN, Meaning, meaning_of
 __all__ = ["NOTHING_CAME", "UNREADABLE", "clock_s", "classify_answer", "classify_exception", "was_upstreams_fault"]
 
 UNREADABLE = Signal(Effect.FAILURE, ErrorType.UNKNOWN_ERROR, "the answer is not what the API documents")
-"""Something answered, and it was not the API: a page, a redirect, half a body."""
+"""Something other than the API answered: a web page, a redirect, half a body."""
 NOTHING_CAME = Signal(Effect.FAILURE, ErrorType.UNKNOWN_ERROR, "the stream ended before its answer did")
 _RETRIED = re.compile(r"too many ([45][0-9]{2}) error responses")
 _MISTAKES = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError, NameError)
@@ -34,14 +34,14 @@ _RANKS = (Effect.NEUTRAL, Effect.MODEL, Effect.FAILURE, Effect.RATE_LIMIT)
 
 
 def clock_s(view: View) -> float:
-    """The time in Unix seconds: by Redis' clock, or this machine's where that one is not known yet."""
+    """Return the time in Unix seconds: by Redis' clock, or this machine's if that is unknown."""
     return view.now_s if view.is_known else time.time()
 
 
 def classify_exception(error: BaseException | None, *, now_s: float | None = None) -> Signal:
-    """The signal in what a guarded block raised; None is a success, the caller's own mistakes are neutral.
+    """Return the signal of a guarded block's exception; None is a success, the caller's own mistakes are neutral.
 
-    Causes (``raise … from``) and the members of groups are looked at, within bounds: libraries wrap what happened.
+    Causes (``raise … from``) and members of groups are followed, within limits.
 
     Args:
         error: Anything at all; never raises.
@@ -59,13 +59,13 @@ def classify_exception(error: BaseException | None, *, now_s: float | None = Non
 
 
 def was_upstreams_fault(error: BaseException | None) -> bool:
-    """Whether the same request may succeed later, for OpenRouter or the way to it was at fault, and not the request.
+    """Return whether the same request may succeed later, because OpenRouter or the way to it was at fault.
 
-    So it is for refusals of the guard, outages, timeouts, rate limits, a provider that fails, and a key or an account
-    that is refused; not for a request that cannot be answered, nor for an error that is not about OpenRouter.
+    True for refusals of the guard, outages, timeouts, rate limits, a failing provider, and a refused key or account.
+    False for a request that cannot be answered, and for an error that is not about OpenRouter.
 
     Args:
-        error: What a guarded call raised, in whatever it is wrapped; never raises.
+        error: The exception of a guarded call, wrapped or not; never raises.
 
     >>> was_upstreams_fault(TimeoutError()), was_upstreams_fault(KeyError("choices"))
     (True, False)
@@ -80,12 +80,12 @@ def was_upstreams_fault(error: BaseException | None) -> bool:
 def classify_answer(
     status_code: int, *, body: object = None, headers: object = None, now_s: float | None = None
 ) -> Signal:
-    """The signal in an answer; a 200 whose body carries ``error`` is that error.
+    """Return the signal of an answer; a 200 whose body carries ``error`` is that error.
 
     Args:
-        status_code: Of the HTTP answer.
-        body: As parsed from JSON, its text or bytes, or an SDK's object for it.
-        headers: Of the answer, any case: a mapping, or pairs.
+        status_code: Status of the HTTP answer.
+        body: Parsed JSON, text, bytes, or an SDK's object for it.
+        headers: Headers of the answer, in any case: a mapping, or pairs.
         now_s: Unix seconds by Redis' clock, for answers without a ``Date``; None: this machine's.
 
     A redirect says nothing: whoever follows it will know. Never raises.
@@ -116,12 +116,15 @@ def _classify_status(
 
 
 def _of_branch(branch: Sequence[BaseException], now_s: float | None) -> Signal:
-    """What an exception and those behind it say; the first is the one that the caller sees, the last began it."""
+    """Return the signal of an exception and its causes.
+
+    The first is the caller's exception, the last the root cause.
+    """
     links = [(each, meaning_of(each)) for each in branch if isinstance(each, Exception | BaseExceptionGroup)]
     if any(meaning is Meaning.OWN or _is_foreign(each) for each, meaning in links):
         return NEUTRAL
     answers = [number for number, link in enumerate(links) if _is_answer(*link)]
-    # A wrapper may have a status for want of an answer: what is nearer to the wire is believed.
+    # A wrapper may have a status for lack of an answer: the exception nearer to the wire counts.
     nearer = links[answers[-1] + 1 :] if answers else links
     for each, meaning in reversed(nearer):
         found = _without_status(each, meaning, now_s)
@@ -140,16 +143,16 @@ def _is_answer(error: BaseException, meaning: Meaning | None) -> bool:
     is_made_up = meaning is Meaning.WRAPPER and package(type(error)) == "litellm"
     if meaning is Meaning.SERVER or is_made_up or status_of(error) is None:
         return False
-    # A plain exception with a status: of a library that takes a body apart, and makes a status up.
+    # A plain exception with a status: from a library that parses a body and invents a status.
     read = read_by(error) if type(error) is Exception else None
     return read is None or read.response is not None
 
 
 def _without_status(error: BaseException, meaning: Meaning | None, now_s: float | None) -> Signal | None:
-    """What an exception says of an answer although it has no status; None if it says nothing."""
+    """Return the signal of an exception about an answer without a status; None if there is none."""
     if meaning is Meaning.IN_STREAM or type(error) is ValueError:
         body = next(bodies_of(error), None)
-        # Of an error in a stream the body is what stood under ``error``, in whatever form.
+        # For an error in a stream, the body is the content of ``error``, in any form.
         found = error_in(parsed(body)) or (error_in({"error": body}) if meaning is Meaning.IN_STREAM else {})
         if found:
             return _classify_status(200, found, headers_of(error), now_s)
@@ -161,13 +164,13 @@ def _without_status(error: BaseException, meaning: Meaning | None, now_s: float 
 
 
 def _of_read(read: Read, now_s: float | None) -> Signal | None:
-    """What a body says that a client could not take for an answer; None if it may be something else."""
+    """Return the signal of a body that a client could not read as an answer; None if it may be something else."""
     body = parsed(read.body)
     if error := error_in(body):
         return _classify_status(200, error, {}, now_s)
     if not read.is_sure:
         return UNREADABLE if is_page(read.body) or is_blank(read.body) or is_cut(read.body) else None
-    # One that can be read may be one that the client is too old for: no reason to stop a fleet.
+    # A valid answer may be too new for the client: no reason to stop a fleet.
     return UNREADABLE if body is None else NEUTRAL
 
 
@@ -179,9 +182,9 @@ def _no_answer(error: BaseException, meaning: Meaning | None) -> Signal:
 
 
 def _refused(answers: Sequence[BaseException], now_s: float | None) -> Signal:
-    """The signal in an answer that a client would not take; never a success.
+    """Return the signal of an answer that a client rejected; never a success.
 
-    The one nearest to the wire is believed: a wrapper may have a status of its own. What it lacks, others may have.
+    The exception nearest to the wire counts: a wrapper may have a status of its own. Others may add missing parts.
     """
     nearest = list(reversed(answers))
     status = next((found for each in nearest if (found := status_of(each) or 0) >= 400), status_of(nearest[0]) or 0)
@@ -193,7 +196,7 @@ def _refused(answers: Sequence[BaseException], now_s: float | None) -> Signal:
         headers = headers_of(each) | headers
     if status >= 400 or error:
         return _classify_status(status, error, headers, now_s)
-    # A body that can be read may be one that the client is too old for: no reason to stop a fleet.
+    # A valid body may be too new for the client: no reason to stop a fleet.
     return NEUTRAL if status < 300 and any(body is not None for body in bodies) else UNREADABLE
 
 
@@ -202,9 +205,9 @@ def _is_foreign(error: BaseException) -> bool:
 
 
 def _is_of_python(error: BaseException) -> bool:
-    """Whether it is a mistake in code, such as a client that was closed or a header that is no text.
+    """Return whether it is a mistake in code, such as a closed client or an invalid header.
 
-    SDKs take whatever comes out of sending for a network error; litellm what comes out of reading too.
+    SDKs report any exception during sending as a network error; litellm also during reading.
     """
     return isinstance(error, _MISTAKES) and package(type(error)) == "builtins"
 

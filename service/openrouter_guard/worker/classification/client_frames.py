@@ -1,7 +1,7 @@
-"""What a client library was reading when it raised: an answer that is none says so by an exception of no kind.
+"""Finds the answer that a client library was reading when it raised: an invalid answer causes exceptions of any type.
 
-``json.JSONDecodeError`` comes out of ``response.json()``, and out of a worker's own ``json.loads`` of what a model
-has written. Only the frames that it came through tell them apart; and they have the answer.
+``json.JSONDecodeError`` comes from ``response.json()``, and also from a worker's own ``json.loads`` of a model's
+text. Only the frames of the traceback tell them apart; and they hold the answer.
 
 Seen in httpx 0.28, httpx2 2.16, requests 2.34, aiohttp 3.14, openai 1.109 to 3.54, langchain-openai 1.7,
 langchain-openrouter 0.2, pydantic-ai 2.38, instructor 1.17, litellm 1.110.
@@ -21,9 +21,9 @@ __all__ = ["Read", "read_by"]
 
 _DECODERS = frozenset({"json", "simplejson", "codecs", "encodings", "orjson", "ujson", "msgspec"})
 _CLIENTS = frozenset({"httpx", "httpx2", "requests", "niquests", "aiohttp", "urllib3", "curl_cffi"})
-"""Their responses have a method ``json``."""
+"""Packages whose responses have a method ``json``."""
 _SDKS = frozenset({"openai", "anthropic", "groq", "together", "cerebras"})
-"""Their streams read events in a module of that name."""
+"""Packages whose streams read events in a module of that name."""
 _BODIES: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("langchain_openai", "_create_chat_result"): ("response_dict", "response"),
     ("langchain_openai", "_construct_lc_result_from_responses_api"): ("response",),
@@ -31,10 +31,10 @@ _BODIES: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("pydantic_ai", "_process_response"): ("response",),
     ("litellm", "convert_to_model_response_object"): ("response_object",),
 }
-"""Functions that take an answer apart, and the names that they have for it, the parsed one first."""
+"""Functions that parse an answer, and their names for it, the parsed one first."""
 _EMPTY_STREAM = "No generation chunks were returned"
 _FIELDS = frozenset({"choices", "output", "output_text", "data", "content", "usage"})
-"""Of what SDKs make of an answer. They hand out as text what is not labelled as JSON."""
+"""Methods of SDKs' answers. SDKs return text for an answer that is not labelled as JSON."""
 _FRAMES_MOST = 2_000
 _LAST = 24
 
@@ -44,9 +44,9 @@ class Read:
     """An answer that could not be read.
 
     Attributes:
-        response: Of an HTTP library, with its status; None where only the body is known.
+        response: Response of an HTTP library, with its status; None if only the body is known.
         body: Parsed, as text, or an SDK's object for it; None if nothing came.
-        is_sure: Whether somebody took it for an answer; else it may be any text.
+        is_sure: Whether a library treated it as an answer; otherwise it may be any text.
     """
 
     response: Any = None
@@ -55,9 +55,9 @@ class Read:
 
 
 def read_by(error: BaseException) -> Read | None:
-    """What was being read when *error* was raised; None if it is about something else.
+    """Return the answer that was being read when *error* was raised; None if it is about something else.
 
-    Time grows with the depth of the stack alone, up to a bound. Never raises.
+    The time grows only with the depth of the stack, up to a limit. Never raises.
     """
     try:
         return _kept(error) or _in_frame(error)
@@ -66,7 +66,7 @@ def read_by(error: BaseException) -> Read | None:
 
 
 def _kept(error: BaseException) -> Read | None:
-    """What the exception itself has kept of it."""
+    """Return the part that the exception itself has kept."""
     if isinstance(error, AttributeError):
         read = error.obj if error.name in _FIELDS else None
         return Read(body=read, is_sure=False) if isinstance(read, str | bytes) else None
@@ -98,7 +98,7 @@ def _named(frame: FrameType, names: tuple[str, ...]) -> Iterator[object]:
 
 
 def _innermost(error: BaseException) -> FrameType | None:
-    """Where it was raised, but for what decodes texts."""
+    """Return the frame where it was raised, without the decoders of text."""
     frames: deque[FrameType] = deque(maxlen=_LAST)
     trace = error.__traceback__
     for _ in range(_FRAMES_MOST):

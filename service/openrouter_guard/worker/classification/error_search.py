@@ -1,7 +1,7 @@
-"""Finds what tells of an error in a JSON text too large to be kept: in pieces, in little space, without recursion.
+"""Finds the parts about an error in a JSON text too large to keep: in pieces, with little memory, without recursion.
 
-Looked for are ``error`` at the top, in ``response`` and in each of ``choices``, a ``finish_reason`` that is
-``error``, and what else says that there is no answer. What stands there is copied, its long texts cut.
+It searches ``error`` at the top, in ``response`` and in each of ``choices``, a ``finish_reason`` that is ``error``,
+and other signs of a missing answer. Their values are copied, with long texts cut.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from openrouter_guard.rules.parsing import json_of
 __all__ = ["ANSWERS", "ErrorSearch"]
 
 ANSWERS = ("choices", "output", "data", "content", "results", "embeddings", "images", "text")
-"""Where the answers of the API are: a body with one of these is no error, whatever else is called ``code`` in it."""
+"""Keys of the API's answers.
+
+A body with one of these is not an error, even if another part of it is named ``code``.
+"""
 _TELLING = (b"message", b"type", b"object", b"metadata", b"errors", b"success", b"incomplete_details")
 _AT_TOP = frozenset((b"error", *_TELLING, *(each.encode() for each in NUMBERS)))
 _IN_RESPONSE = frozenset((b"error", b"status", b"incomplete_details"))
@@ -28,7 +31,7 @@ _COPY_BYTES = 32_768
 _KEY_BYTES = 64
 _SCALAR_BYTES = 32
 _MARKS_MOST = 200_000
-"""So many brackets and texts are looked at: some tenths of a second."""
+"""Number of brackets and texts to examine: some tenths of a second."""
 _TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _UNITS = re.compile(rb'(?:[^"\\]++|\\[^u]|\\u[0-9A-Fa-f]{4})*+', re.DOTALL)
 _NAMED = re.compile(rb'[^"{}\[\],:]*+')
@@ -38,7 +41,7 @@ for _ in range(3):
     _DEEP = _FLAT + rb"|[{\[](?:" + _DEEP + rb")*+[}\]]"
 _BETWEEN = re.compile(rb"(?:" + _FLAT + rb")*+", re.DOTALL)
 _SKIPPED = re.compile(rb"(?:" + _DEEP + rb")*+", re.DOTALL)
-"""Values that matter to nobody, with what is in them, some brackets deep: most of a body is skipped so."""
+"""Irrelevant values with their content, some brackets deep: most of a body is skipped in this way."""
 _CLOSING = {0x7B: b"}", 0x5B: b"]"}
 _QUOTE, _COLON, _COMMA, _BACKSLASH = b'":,\\'
 _OPEN, _CLOSE = b"{[", b"}]"
@@ -49,11 +52,11 @@ class ErrorSearch:
     """One text.
 
     Args:
-        marks_most: So many brackets and texts are looked at.
+        marks_most: Number of brackets and texts to examine.
 
     Attributes:
         is_whole: Whether its outermost bracket was closed.
-        is_given_up: Whether there was too much to look at: then nothing is known of the rest.
+        is_given_up: Whether there was too much to examine: then the rest is unknown.
     """
 
     def __init__(self, marks_most: int = _MARKS_MOST) -> None:
@@ -73,17 +76,17 @@ class ErrorSearch:
         self._copied_text = 0
         self._is_cut = False
         self._copied_brackets = bytearray()
-        # The part of an answer that has begun, and of which it is not known yet whether anything is in it.
+        # The part of an answer that has begun, not yet known to be non-empty.
         self._answer, self._scalar = b"", bytearray()
 
     def feed(self, data: bytes) -> None:
-        """Look at the next bytes."""
+        """Examine the next bytes."""
         at = 0
         while at < len(data) and not self._is_found and not self.is_given_up:
             at = self._through_text(data, at) if self._in_text else self._through_marks(data, at)
 
     def end(self) -> Mapping[str, Any]:
-        """What tells of an error, where the body has it; what the end cut short is completed."""
+        """Return the parts about an error in the structure of the body; a cut end is completed."""
         if not self._is_found and self._copy is not None:
             closing = b"".join(_CLOSING[each] for each in reversed(self._copied_brackets))
             self._copy_ended(b'"' * self._in_text + closing)
@@ -154,7 +157,7 @@ class ErrorSearch:
 
     @property
     def _passed(self) -> re.Pattern[bytes]:
-        """What may be passed over from here to the next mark."""
+        """Return the end of the irrelevant part before the next mark."""
         if self._copy is not None or self._is_of_interest:
             return _NAMED
         holds_more = self._depth == 0 or (self._depth == 2 and self._names[0] == b"choices")
@@ -162,7 +165,7 @@ class ErrorSearch:
 
     @property
     def _is_of_interest(self) -> bool:
-        """Whether what stands here are the members of an object that may hold an error."""
+        """Return whether this is inside an object that may hold an error."""
         if self._depth == 3:
             return self._names[0] == b"choices" and self._brackets == b"{[{"
         if self._depth == 2:
@@ -231,7 +234,7 @@ class ErrorSearch:
         if self._depth > 1 and mark not in _CLOSE:
             self._answered()
         elif self._depth > 1 or mark == _COMMA or mark in _CLOSE:
-            # Nothing in it, as in ``[]``; or no text and no bracket, as ``null``.
+            # Empty, as ``[]``; or neither text nor bracket, as ``null``.
             read = json_of(b"[" + bytes(self._scalar) + b"]")
             if self._depth == 1 and (read is None or any(read)):
                 self._answered()
@@ -268,12 +271,12 @@ class ErrorSearch:
 
 
 def _says(error: object) -> bool:
-    """Whether something is said under ``error``."""
+    """Whether ``error`` has a value."""
     first = error[0] if isinstance(error, list) and error else error
     return isinstance(first, Mapping | str | int | float) and bool(first)
 
 
 def _units(text: bytes) -> bytes:
-    """As much of a text as does not end within an escape."""
+    """Return as much of a text as does not end within an escape."""
     match = _UNITS.match(text)
     return match[0] if match else b""

@@ -1,6 +1,6 @@
-"""What an exception or a response of a client library carries: a status, headers, a body.
+"""Extracts the status, headers and body from an exception or a response of a client library.
 
-Nothing here does I/O, whatever the library: only what was read already is looked at. Nothing raises.
+Nothing here does I/O: only data that was read already is used. Nothing raises.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .client_frames import read_by
 __all__ = ["bodies_of", "headers_in", "headers_of", "http_status", "status_of"]
 
 _STORED = ("_content", "_body", "content", "body", "text", "data")
-"""Where responses keep what was read of them: httpx and requests, urllib3 and aiohttp, and others."""
+"""Attributes in which responses keep the body that was read: httpx and requests, urllib3 and aiohttp, and others."""
 _TELLING = frozenset({*TOLD, REFUSAL_HEADER, "content-type"})
 _STATUS = re.compile(r"[1-5][0-9]{2}")
 _HEADERS_MOST = 500
@@ -32,7 +32,7 @@ _HEADER_LENGTH = 400
 
 
 def http_status(raw: object) -> int | None:
-    """An HTTP status, or the text of one; None for any other value."""
+    """Return an HTTP status, or the number in a text; None for any other value."""
     if isinstance(raw, bool):
         return None
     if isinstance(raw, int):
@@ -41,9 +41,9 @@ def http_status(raw: object) -> int | None:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an exception carries, itself or in its response.
+    """Return the HTTP status of an exception, or of its response.
 
-    A ``status`` of its own counts only beside what an HTTP answer has: databases have numbers of that name.
+    An own ``status`` counts only beside other parts of an HTTP answer: database errors have one too.
     """
     for carrier in _carriers(error):
         names = ["status_code", "http_status", "status"][: 3 if carrier is not error or _is_of_http(error) else 2]
@@ -57,7 +57,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def headers_of(error: BaseException) -> dict[str, str]:
-    """The headers that matter: the first of each name, wherever they are kept."""
+    """Return the relevant headers: the first of each name, wherever they are kept."""
     found: dict[str, str] = {}
     kept = [attribute(error, "litellm_response_headers"), *(attribute(each, "headers") for each in _carriers(error))]
     for headers in kept:
@@ -66,12 +66,12 @@ def headers_of(error: BaseException) -> dict[str, str]:
 
 
 def headers_in(raw: object) -> dict[str, str]:
-    """Those of *raw* that tell times, what the body is, or that a guard refused, by lower-case names.
+    """Return the headers of *raw* about times, the type of the body or a guard's refusal, by lower-case names.
 
-    Of a name that comes several times all values, with a comma between.
+    The values of a repeated name are joined by commas.
 
     Args:
-        raw: A mapping, or pairs; of text or of bytes.
+        raw: A mapping, or pairs, of text or bytes.
     """
     try:
         named = [(text_of(pair[0], 64).strip().lower(), pair[1]) for pair in islice(_pairs(raw), _HEADERS_MOST)]
@@ -82,13 +82,13 @@ def headers_in(raw: object) -> dict[str, str]:
 
 
 def bodies_of(error: BaseException) -> Iterator[object]:
-    """The bodies of the answer, as the exception and its response have it: parsed, as text, or as bytes."""
+    """Return the bodies of the answer from the exception and its response: parsed, as text, or as bytes."""
     for carrier in _carriers(error):
         body = _own_body(carrier) if carrier is error else _stored(carrier)
         if body is not None and not (isinstance(body, str | bytes | bytearray) and not body):
             yield body
     if package(type(error)) == "litellm":
-        # It hides the body, and puts its text behind a few words of its own.
+        # It hides the body, and appends its text to a message of its own.
         text = text_of(attribute(error, "message") or str(error), WHOLE_BYTES)
         yield searched(text[max(text.find("{"), 0) :].encode())
     yield _of_value_error(error)
@@ -126,7 +126,7 @@ def _own_body(error: BaseException) -> object:
 
 
 def _stored(response: object) -> object:
-    """What was read of a response, without reading any more of it: its properties may do that."""
+    """Return the part of a response that was read, without its properties, which may read more."""
     held = attribute(response, "__dict__")
     for name in _STORED:
         value = held.get(name) if isinstance(held, dict) else None

@@ -1,8 +1,8 @@
-"""What the exceptions of client libraries mean, by their names: none of the libraries is imported to find out.
+"""The meaning of client libraries' exceptions, by their names: none of the libraries is imported.
 
-A name stands for a class and those derived from it, alone or with the package that it comes from. Seen in httpx 0.28,
-httpx2 2.16, httpcore 1.0, requests 2.34, urllib3 2.8, aiohttp 3.14, openai 3.54, openrouter 1.3, litellm 1.110,
-pydantic-ai 2.38, instructor 1.17, tenacity 9.2, langchain-openai 1.7.
+A name stands for a class and its subclasses, alone or with its package. Seen in httpx 0.28, httpx2 2.16, httpcore
+1.0, requests 2.34, urllib3 2.8, aiohttp 3.14, openai 3.54, openrouter 1.3, litellm 1.110, pydantic-ai 2.38,
+instructor 1.17, tenacity 9.2, langchain-openai 1.7.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ __all__ = ["FOREIGN", "Meaning", "meaning_of", "meaning_of_kind"]
 
 
 class Meaning(Enum):
-    """What an exception without a status says."""
+    """The meaning of an exception without a status."""
 
     OWN = auto()
     """The caller's own mistake: nothing was sent."""
     TIMEOUT = auto()
     NETWORK = auto()
     WRAPPER = auto()
-    """A network error, unless what lies behind it says more."""
+    """A network error, unless its cause says more."""
     UNREADABLE = auto()
-    """An answer came that its encoding does not fit."""
+    """The answer does not fit its encoding."""
     RETRIES = auto()
-    """A library has tried again in vain; its text names the status."""
+    """A library's retries failed; its text names the status."""
     SERVER = auto()
-    """What a web framework answers with: its status is no upstream's."""
+    """An answer of a web framework: its status is not the upstream's."""
     IN_STREAM = auto()
     """An error inside a stream that had begun well."""
 
@@ -80,17 +80,17 @@ _FOREIGN = """
     hvac filelock selenium playwright snowflake pinecone qdrant_client weaviate chromadb psycopg_pool
 """
 FOREIGN = frozenset(_FOREIGN.split())
-"""Packages whose exceptions are about something else, and what caused them too: databases, queues, clouds."""
+"""Packages whose exceptions, and their causes, are about something else: databases, queues, clouds."""
 
 
 _UNREACHED = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH})
-"""Network errors for which Python has no class."""
+"""Network errors without a class in Python."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
-"""This machine has no more files, memory or ports: nothing was sent."""
+"""The machine has no more files, memory or ports: nothing was sent."""
 
 
 def meaning_of(error: BaseException) -> Meaning | None:
-    """What an exception says: by its error number where it has one, else by its class."""
+    """Return the meaning of an exception: by its error number if it has one, else by its class."""
     number = error.errno if isinstance(error, OSError) else None
     if number in _EXHAUSTED:
         return Meaning.OWN
@@ -98,7 +98,7 @@ def meaning_of(error: BaseException) -> Meaning | None:
 
 
 def meaning_of_kind(kind: type) -> Meaning | None:
-    """What an exception of this class says: as the nearest of its classes that is known; None if none is."""
+    """Return the meaning of this class: that of its nearest known base class; None if there is none."""
     for each in kind.__mro__:
         found = _BY_NAME.get(each.__name__) or _BY_NAME.get(f"{package(each)}.{each.__name__}")
         if found is not None:

@@ -1,8 +1,8 @@
-"""What an HTTP answer says while its bytes go by: nothing is held back, and little is kept.
+"""Classifies an HTTP answer while its bytes pass: it holds nothing back, and keeps little.
 
-What it is, its first bytes decide: gateways label streams as text or JSON, and JSON as anything. JSON of up to 64 KiB
-is looked at once it is all there; of more only what tells of an error is looked for, as it goes by. Of a stream each
-event is looked at by itself. No I/O, and no HTTP library: what reads the bytes hands them in.
+The first bytes decide the format, because gateways label streams as text or JSON, and JSON as anything. JSON of up to
+64 KiB is parsed when complete; in a larger body, only the parts about an error are searched as it passes. Each event
+of a stream is examined alone. There is no I/O, and no HTTP library: the reader of the bytes passes them in.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ __all__ = ["KEPT_BYTES", "READABLE_ENCODING", "ResponseInspector", "of_told"]
 
 KEPT_BYTES = 65_536
 SEARCHED_BYTES = 16_777_216
-"""Of so much the error is looked for: more than that is taken for an answer."""
+"""The error is searched in this much; a larger body counts as an answer."""
 READABLE_ENCODING = "gzip"
 _DONE = b"[DONE]"
 _WITHOUT_BODY = (204, 205)
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 _LEADING = b" \t\r\n\xef\xbb\xbf"
-"""Spaces keep a connection alive until the answer is there; a BOM may come before it."""
+"""Spaces keep a connection alive until the answer comes; a BOM may precede it."""
 _FIRST_BYTES = 9
-"""So many tell what an answer is."""
+"""Number of bytes that decide the format."""
 _EVENTS = re.compile(rb"(?:data|event|id|retry)?:")
 _ENDS = re.compile(
     rb'"(?:finish_reason|stop_reason)"\s{0,9}:\s{0,9}"|"type"\s{0,9}:\s{0,9}"(?:message_stop|response\.(?:completed|incomplete|failed|done))"'
 )
 _BEGINS = (b'"choices"', b'"message_start"', b'"response.created"')
-"""Events of the streams whose end is known."""
+"""Final events of known streams."""
 _TELLS = (b"error", b'"code"', b'"status', b"failed", b"incomplete", b"cancelled", b'"success"')
-"""What an event has in it that may be no good news: most have none of these, and need not be parsed."""
+"""Marks of events that may be errors: most have none of these, and need no parsing."""
 
 
 class _Form(Enum):
     EVENTS = auto()
     JSON = auto()
-    """One value, or one in each line."""
+    """One value, or one per line."""
     PAGE = auto()
     OTHER = auto()
 
@@ -57,9 +57,9 @@ class ResponseInspector:
     """One answer.
 
     Args:
-        status_code: Of the answer.
-        headers: Of the answer, found whatever their case is.
-        is_json_due: Whether its path answers in JSON or in events: then anything else is no answer.
+        status_code: Status of the answer.
+        headers: Headers of the answer, in any case.
+        is_json_due: Whether its path answers in JSON or events: then anything else is not an answer.
     """
 
     def __init__(self, status_code: int, headers: Mapping[str, str], *, is_json_due: bool = False) -> None:
@@ -68,7 +68,7 @@ class ResponseInspector:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         encoding = headers.get("content-encoding", "").strip().lower().removeprefix("x-")
         self._is_labelled_stream = kind == "text/event-stream"
-        # What is labelled as a page, and is neither JSON nor events, is no sound either.
+        # An answer labelled as a web page, and neither JSON nor events, is not sound either.
         self._is_json_due = is_json_due or kind.endswith(("json", "event-stream", "html", "xhtml+xml"))
         self._is_readable = encoding in ("", "identity", READABLE_ENCODING)
         self._unzip = zlib.decompressobj(_GZIP_WINDOW) if encoding == READABLE_ENCODING else None
@@ -82,7 +82,7 @@ class ResponseInspector:
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the status alone says that the call failed."""
+        """Whether the status alone makes the call a failure."""
         return self._status_code >= 400
 
     @property
@@ -91,11 +91,11 @@ class ResponseInspector:
 
     @property
     def is_decided(self) -> bool:
-        """Whether nothing that may still come changes what it says."""
+        """Whether later bytes cannot change the verdict."""
         return self.is_refusal or self._error is not None or self._is_done or self._is_garbage
 
     def feed(self, data: bytes) -> None:
-        """Look at the next bytes, as they came."""
+        """Examine the next bytes, as they arrived."""
         for piece in self._pieces(data):
             if self._form is _Form.EVENTS:
                 self._read(self._events.feed(piece))
@@ -105,7 +105,7 @@ class ResponseInspector:
                 self._keep(piece)
 
     def signal(self, now_s: float | None = None) -> Signal:
-        """What the answer says, now that it has ended; *now_s* is the time by Redis' clock, in Unix seconds."""
+        """Return the signal of the finished answer; *now_s* is the time by Redis' clock, in Unix seconds."""
         if self._status_code in _WITHOUT_BODY:
             return SUCCESS
         if self.is_refusal or self._status_code >= 300:
@@ -128,7 +128,7 @@ class ResponseInspector:
 
     @property
     def _unreadable(self) -> Signal:
-        """What is neither JSON nor events may be a text or a sound, where one is due."""
+        """Return the verdict on other data: text or sound may be valid here."""
         return UNREADABLE if self._is_json_due else SUCCESS
 
     # -- as it goes by --------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class ResponseInspector:
         del self._kept[KEPT_BYTES:]
 
     def _decided(self) -> _Form:
-        """What the answer is, by what there is of it. From then on it is read as that."""
+        """Decide the format from the bytes so far. The rest is read in that format."""
         self._form = form = self._of_first_bytes()
         if form is _Form.EVENTS:
             self._read(self._events.feed(bytes(self._kept)))
@@ -168,7 +168,7 @@ class ResponseInspector:
     def _read(self, events: list[bytes]) -> None:
         for data in events:
             is_end = data.startswith(_DONE)
-            # Words are no event of the API, nor is an end before which nothing came.
+            # Plain words are not an event of the API, nor is an end without anything before it.
             self._has_data = self._has_data or (not is_end and (data[:1] in (b"{", b"[") or not self._is_json_due))
             self._is_begun = self._is_begun or any(mark in data for mark in _BEGINS)
             self._is_done = self._is_done or (is_end and self._has_data) or _ENDS.search(data) is not None
@@ -193,7 +193,7 @@ class ResponseInspector:
                 yield self._unzip.decompress(data, KEPT_BYTES)
                 data = self._unzip.unconsumed_tail
         except zlib.error:
-            # No client can read it either; and there is no more to learn from these bytes.
+            # No client can read it either, and the following bytes add nothing.
             self._is_readable, self._is_garbage = False, True
 
     # -- at its end -----------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ class ResponseInspector:
         return self._of_lines(now_s) or self._of_cut(now_s)
 
     def _of_lines(self, now_s: float | None) -> Signal | None:
-        """A stream of JSON, a value in each line; None if it is none."""
+        """Return a stream of JSON, one value per line; None if it is not one."""
         lines = [line for line in bytes(self._kept).split(b"\n") if line.strip()]
         if len(lines) < 2 or json_of(lines[0]) is None:
             return None
@@ -230,29 +230,29 @@ class ResponseInspector:
             return classify_answer(self._status_code, body={"error": self._error}, headers=self._headers, now_s=now_s)
         if not self._is_readable or self._is_done:
             return SUCCESS
-        # Comments alone are no answer, nor is one that breaks off.
+        # Comments alone are no answer, nor is a stream that breaks off.
         return NOTHING_CAME if self._is_begun or not self._has_data else SUCCESS
 
 
 def of_told(status_code: int, *, body: object = None, headers: object = None, now_s: float | None = None) -> Signal:
-    """The signal in an answer that a worker tells of; a text is read as if it had just come.
+    """Return the signal of an answer reported by a worker; text is treated as if it had just arrived.
 
     Args:
-        status_code: Of the HTTP answer.
-        body: As parsed from JSON, its text or bytes, or an SDK's object for it.
-        headers: Of the answer, any case: a mapping, or pairs.
+        status_code: Status of the HTTP answer.
+        body: Parsed JSON, text, bytes, or an SDK's object for it.
+        headers: Headers of the answer, in any case: a mapping, or pairs.
         now_s: Unix seconds by Redis' clock, for answers without a ``Date``; None: this machine's.
     """
     status = http_status(status_code)
     if status is None or not isinstance(body, str | bytes | bytearray):
         return classify_answer(status_code, body=body, headers=headers, now_s=now_s)
-    # Its encoding is not among them: it was unpacked by whoever tells of it.
+    # Without its encoding: the reporting client has decompressed it.
     reading = ResponseInspector(status, headers_in(headers))
     reading.feed(body[:SEARCHED_BYTES].encode(errors="replace") if isinstance(body, str) else bytes(body))
     return reading.signal(now_s)
 
 
 def _json(text: bytes) -> object:
-    """The event; of one that was cut the error in it."""
+    """Return the event; for a cut one, the error in it."""
     found = json_of(text)
     return searched(text) if found is None else found

@@ -1,4 +1,4 @@
-"""Server-sent events, found in bytes that come in any pieces, in little space.
+"""Decodes server-sent events from bytes in any pieces, with little memory.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 """
@@ -13,12 +13,12 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class SSEDecoder:
-    """The data of the events of one stream; comments and other fields are left out.
+    """The data of the events of one stream; comments and other fields are skipped.
 
-    That of an event called ``error`` is given as an error's body, whatever it looks like.
+    The data of an event named ``error`` is returned as an error's body, in any form.
 
     Args:
-        limit_bytes: The data of an event, and a line, are cut here.
+        limit_bytes: Limit for the data of an event, and for a line; the rest is cut.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -35,7 +35,7 @@ class SSEDecoder:
         return len(self._line) + self._data_bytes
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The data of each event that ends in *piece*."""
+        """Return the data of each event that ends in *piece*."""
         if self._follows_cr and piece:
             # The other half of a CRLF.
             piece = piece.removeprefix(b"\n")
@@ -52,14 +52,14 @@ class SSEDecoder:
         return found
 
     def end(self) -> list[bytes]:
-        """The data of an event that the end of the stream cut short, if it has any."""
+        """Return the data of an event that the end of the stream cut short, if any."""
         return self.feed(b"\n\n")
 
     def _add(self, text: bytes) -> None:
         self._line += text[: self._limit_bytes - len(self._line)]
 
     def _whole(self, text: bytes) -> bytes:
-        """The line that ends in *text*: most come in one piece, and need not be put together."""
+        """Return the line that ends in *text*; most come in one piece, and need no joining."""
         if not (self._line or self._is_first_line) and len(text) <= self._limit_bytes:
             return text
         self._add(text)
@@ -77,7 +77,7 @@ class SSEDecoder:
                 return
             line = b"data:"
         value = line[6:] if line.startswith(b"data: ") else line[5:]
-        # The line end that joins it to the one before counts too.
+        # The line break that joins it to the previous line counts too.
         room = self._limit_bytes - self._data_bytes
         if room >= 0:
             self._data.append(value[:room])

@@ -1,7 +1,7 @@
-"""Reads the first bytes of an answer before its reader asks for them, and holds nobody: the time is bounded.
+"""Reads the first bytes of an answer ahead of its reader, within a time limit.
 
-A blocking read cannot be given up without losing what it reads. So a thread makes it: who waits goes on when the time
-is over, and finds what the thread has read when it reads itself.
+A blocking read cannot be abandoned without losing its data. So a thread makes it: the caller goes on when the time is
+over, and later receives the data that the thread has read.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 __all__ = ["LOOK_S", "Ahead"]
 
 LOOK_S = 1.0
-"""So long the body of an error is waited for, before the answer is handed on."""
+"""How long to wait for the body of an error before the answer is handed on."""
 _WAKES_S = 0.2
 _HTTP_1 = (b"HTTP/1.1", b"HTTP/1.0")
 
 
 class Ahead:
-    """The first bytes of one answer, up to a bound.
+    """The first bytes of one answer, up to a limit.
 
     Args:
-        pieces: Of the body. Nobody else may ask for one before :meth:`rest` has ended.
-        most_bytes: When so much is read, no more is asked for.
-        extensions: Of the answer: with the connection, where the HTTP library tells it.
+        pieces: Pieces of the body. No other reader may use it before :meth:`rest` has ended.
+        most_bytes: Limit of the bytes to read.
+        extensions: Extensions of the answer; they hold the connection if the HTTP library provides it.
     """
 
     def __init__(self, pieces: Iterator[bytes], most_bytes: int, extensions: Any = None) -> None:
@@ -40,16 +40,16 @@ class Ahead:
         self._thread = threading.Thread(target=self._run, name="openrouter-guard-ahead", daemon=True)
 
     def within(self, seconds: float) -> Iterator[bytes]:
-        """What comes in that time.
+        """Return the bytes that arrive in that time.
 
         Raises:
-            Exception: What reading raised.
+            Exception: The error of the read.
         """
         until_s = monotonic() + seconds
         try:
             self._thread.start()
         except RuntimeError:
-            # There can be no more threads: then it is read by who wants it.
+            # No thread can be started: then the reader reads it itself.
             self._has_ended = True
         while not self._has_ended:
             try:
@@ -61,10 +61,10 @@ class Ahead:
         self._is_over = True
 
     def rest(self) -> Iterator[bytes]:
-        """What was read since, and what is being read.
+        """Yield the bytes read since, including the read in progress.
 
         Raises:
-            Exception: What reading raised.
+            Exception: The error of the read.
         """
         while not self._has_ended:
             piece = self._taken(None)
@@ -72,13 +72,13 @@ class Ahead:
                 yield piece
 
     def close(self) -> None:
-        """End the read that is under way, if it can be: the connection is given up."""
+        """End the running read if possible: the connection is abandoned."""
         self._is_over = True
         if self._has_ended or not self._thread.is_alive():
             return
         if self._extensions.get("http_version") in _HTTP_1:
             with suppress(Exception):
-                # Not by its own method: that of TLS would wait for the other side.
+                # Not by its own method, which for TLS would wait for the other side.
                 socket.socket.shutdown(self._extensions["network_stream"].get_extra_info("socket"), socket.SHUT_RDWR)
                 self._thread.join(_WAKES_S)
 

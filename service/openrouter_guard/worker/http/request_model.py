@@ -1,4 +1,4 @@
-"""Finds the model that a request asks for, in a body of any size: nothing is parsed, and nothing of it is kept."""
+"""Finds the model in the body of a request, of any size: nothing is parsed or kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["model_in"]
 
 _NAME_BYTES, _MODEL_BYTES = 64, 4_096
 _MARKS_MOST = 200_000
-"""So many values and brackets are looked at one by one: some tenths of a second."""
+"""Number of values and brackets to examine one by one: some tenths of a second."""
 _TEXT = rb'"(?:[^"\\]++|\\.)*+"'
 _FLAT = rb'[^"{}\[\]]++|' + _TEXT
 _DEEP = _FLAT
@@ -23,10 +23,12 @@ _BETWEEN = re.compile(rb"(?:" + _DEEP + rb")*+", re.DOTALL)
 
 
 def model_in(body: bytes) -> str | None:
-    """The text under ``model`` at the top of a JSON object; None where none is to be seen, or the body is cut before.
+    """Return the text under ``model`` at the top of a JSON object.
 
-    Time grows with the size alone: some milliseconds for each 10 MB of an image. As in any reader of JSON, the last
-    of several counts.
+    None if there is none, or if the body is cut before it.
+
+    The time grows only with the size: some milliseconds for each 10 MB of an image. Of several, the last one counts,
+    as in any JSON reader.
     """
     begin = _BEGIN.match(body)
     at, found = begin.end() if begin else len(body), None
@@ -53,7 +55,7 @@ def _text(body: bytes, value: re.Match[bytes]) -> str | None:
 
 
 def _end(body: bytes, at: int) -> int:
-    """Where a value ends that has more brackets in one another than the patterns pass over at once."""
+    """Return the end of a value with deeper nesting than the patterns skip at once."""
     depth = 0
     for _ in range(_MARKS_MOST):
         match = _BETWEEN.match(body, at) if depth else None

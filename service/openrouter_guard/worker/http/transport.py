@@ -1,7 +1,7 @@
-"""A guarded call in the shape of an HTTP exchange: what the transports for HTTP clients share.
+"""A guarded call as an HTTP exchange, shared by the transports for HTTP clients.
 
-The call ends with the answer's last byte. An answer whose status is an error ends it at once: clients that try again
-leave such an answer unread, and some never close it.
+The call ends with the answer's last byte. An error status ends it at once: clients that retry leave such an answer
+unread, and some never close it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CALL = re.compile(
     r"|images(?:/(?:generations|edits|variations))?|videos|audio/(?:speech|transcriptions|translations))/*$",
     re.IGNORECASE,
 )
-"""What asks a model for something, below any base path: ``/api/v1``, a preset, a gateway's own."""
+"""Paths that call a model, below any base path: ``/api/v1``, a preset, a gateway's own."""
 
 
 class _Request(Protocol):
@@ -62,13 +62,13 @@ def send(guard: Guard, request: Request, through: Callable[[Request], Response],
     """Send a request, guarded if it is a call.
 
     Args:
-        guard: Asked before, told afterwards.
-        request: Of ``httpx`` or its like.
-        through: What sends.
-        body_of: The form of :class:`Body` that the client takes.
+        guard: The guard.
+        request: A request of ``httpx`` or ``httpx2``.
+        through: Sends the request.
+        body_of: The subclass of :class:`Body` for the client.
 
     Raises:
-        CallNotPermitted: If it is a call, while calls are paused, or those to its model.
+        CallNotPermitted: If it is a call, and calls or those to its model are paused.
     """
     if not _is_call(request):
         return through(request)
@@ -103,35 +103,35 @@ async def send_async(
 
 
 def _is_call(request: _Request) -> bool:
-    """Whether it asks a model for something; lists of models, keys and credits say nothing about that."""
+    """Return whether it calls a model; lists of models, keys and credits do not."""
     return request.method == "POST" and _CALL.search(request.url.path) is not None
 
 
 def _model_of(request: _Request) -> str | None:
-    """The model that it names; None where that is not to be seen."""
+    """Return the model that it names; None if it cannot be found."""
     if not request.headers.get("content-type", "").lower().startswith(_JSON):
         return None
     try:
         return model_in(request.content)
     except RuntimeError:
-        # A stream: that is read by who sends it.
+        # A stream is read by the client that sends it.
         return None
 
 
 def _reading(request: _Request, response: _Response) -> ResponseInspector:
-    """A sound has no form of its own, and speech is told as text too."""
+    """Sound has no recognisable form, and speech may be transcribed as text."""
     is_json_due = "/audio/" not in request.url.path.lower()
     return ResponseInspector(response.status_code, response.headers, is_json_due=is_json_due)
 
 
 def _with_readable_encoding(request: _Request) -> None:
-    """Ask for no compression that could hide an error from us."""
+    """Request no compression that would hide an error from the guard."""
     if request.headers.get("accept-encoding", "identity") != "identity":
         request.headers["accept-encoding"] = READABLE_ENCODING
 
 
 class Exchange:
-    """One call that has been let through; ends once, whoever ends it first."""
+    """One admitted call; it ends once, whichever end comes first."""
 
     def __init__(self, call: Call) -> None:
         self._call: Call | None = call
@@ -141,15 +141,15 @@ class Exchange:
         self._end(lambda now_s: classify_exception(error, now_s=now_s))
 
     def ended(self, reading: ResponseInspector) -> None:
-        """The answer is there as a whole."""
+        """The answer is complete."""
         self._end(reading.signal)
 
     def broke(self, reading: ResponseInspector, error: BaseException) -> None:
-        """The answer ended in the middle."""
+        """The answer broke off."""
         self._end(reading.signal if reading.is_decided else lambda now_s: classify_exception(error, now_s=now_s))
 
     def closed(self, reading: ResponseInspector) -> None:
-        """The caller wants no more of it: unless all was said, that is no success and no failure."""
+        """The caller leaves the answer: unless it was complete, that is neither a success nor a failure."""
         self._end(reading.signal if reading.is_decided else lambda _: NEUTRAL)
 
     def _end(self, says: Callable[[float], Signal]) -> None:
@@ -189,10 +189,10 @@ class Body(_Body):
         self._reader: Ahead | None = None
 
     def look_ahead(self, *, is_whole: bool) -> None:
-        """Read the body of an error at once, within bounds of size and time; of other answers nothing.
+        """Read the body of an error at once, within limits of size and time; do nothing for other answers.
 
         Args:
-            is_whole: The answer has been read, as of a cache or a mock: nobody will read it again.
+            is_whole: The answer has been read already, as with a cache or a mock: it is not read again.
         """
         try:
             for piece in self._pieces if is_whole else self._first_pieces():
@@ -240,10 +240,10 @@ class AsyncBody(_Body):
         self._next: asyncio.Task[bytes | None] | None = None
 
     async def look_ahead(self, *, is_whole: bool) -> None:
-        """Read the body of an error at once, within bounds of size and time; of other answers nothing.
+        """Read the body of an error at once, within limits of size and time; do nothing for other answers.
 
         Args:
-            is_whole: The answer has been read, as of a cache or a mock: nobody will read it again.
+            is_whole: The answer has been read already, as with a cache or a mock: it is not read again.
         """
         try:
             async for piece in self._pieces if is_whole else self._first_pieces():
@@ -280,7 +280,7 @@ class AsyncBody(_Body):
     async def _first_pieces(self) -> AsyncIterator[bytes]:
         until_s = monotonic() + LOOK_S
         while self._wants_more:
-            # A read that is cancelled would end the connection: it goes on, for who reads the body.
+            # A cancelled read would end the connection, so it goes on for the reader of the body.
             self._next = reading = asyncio.create_task(self._piece())
             reading.add_done_callback(_retrieved)
             await asyncio.wait((reading,), timeout=max(until_s - monotonic(), 0.0))
@@ -302,6 +302,6 @@ class AsyncBody(_Body):
 
 
 def _retrieved(reading: asyncio.Task[bytes | None]) -> None:
-    """Whoever reads the body sees what it raised; nobody may read it."""
+    """The reader of the body sees its exception; there may be no reader."""
     if not reading.cancelled():
         reading.exception()

@@ -1,4 +1,4 @@
-"""What the classes of existing users are given: a client of redis-py, an address, or nothing."""
+"""Accepts the arguments of the existing classes: a client of redis-py, an address, or nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Handed", "settings_of"]
 
 
 class Handed:
-    """The client that was given, which stays open; or one for the address, made when it is first asked for."""
+    """The given client, which stays open; or one for the address, created on first use."""
 
     def __init__(self, given: Any, redis_url: str) -> None:
         self._given = None if isinstance(given, str) else given
@@ -31,18 +31,18 @@ class Handed:
     async def close(self) -> None:
         made, self._made = self._made, None
         if made is not None:
-            with suppress(Exception):  # it may have belonged to an event loop that has ended
+            with suppress(Exception):  # it may belong to an event loop that has ended
                 await made.aclose()
 
 
 def settings_of(given: Any, scope: str, worker_id: str = "") -> Settings:
-    """The settings for what was given.
+    """Return the settings for the given client or address.
 
-    An address stands for itself. Where a client was given, or nothing, the rest comes from the environment, as for
-    ``Guard.from_env()``.
+    An address is used alone. With a client, or without arguments, all other settings come from the environment, as
+    for ``Guard.from_env()``.
 
     Raises:
-        ConfigurationError: If it is no client and no address, or the environment says what cannot be.
+        ConfigurationError: If it is neither a client nor an address, or the environment is invalid.
     """
     if isinstance(given, str):
         return Settings(redis_url=given, scope=scope, worker_id=worker_id)

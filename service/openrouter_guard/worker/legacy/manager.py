@@ -1,7 +1,7 @@
-"""The shared state under the names that existing readers and writers use.
+"""The shared state under the names of existing readers and writers.
 
-A team replaces the import, and its code goes on: what Redis or a mistake makes impossible is "nothing", not an error.
-What a person decides, an override, is the exception.
+You replace the import, and your code goes on: on a failure of Redis, or a bug, a method returns "nothing" rather than
+raise. Overrides are the exception.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _FAILURES = frozenset({OpenRouterState.ERROR, OpenRouterState.SERVICE_UNAVAILABL
 
 
 def _or(nothing: Callable[[], object]) -> Callable[[Method], Method]:
-    """A method that returns *nothing* where Redis is away, or anything else goes wrong; one line says so."""
+    """A method that returns *nothing* if Redis is away or anything else fails, and logs one line."""
 
     def careful(method: Method) -> Method:
         @wraps(method)
@@ -69,11 +69,11 @@ def _or(nothing: Callable[[], object]) -> Callable[[Method], Method]:
 class OpenRouterStateManager:
     """Reads and writes the shared state, and overrides the breaker.
 
-    While Redis is away, or the state cannot be read, reading is None, False, ``(False, None)`` or ``{}``, and writing
-    is False: nothing raises but what a person decides.
+    While Redis is away or the state cannot be decoded, reading returns None, False, ``(False, None)`` or ``{}``, and
+    writing returns False. Only the methods for overrides raise.
 
     Attributes:
-        redis: The client that was given, or one for the address; None for Sentinels and Clusters.
+        redis: The given client, or one for the address; None for Sentinels and Clusters.
     """
 
     STATE_KEY: ClassVar[str] = "openrouter:state"
@@ -85,16 +85,16 @@ class OpenRouterStateManager:
     LOCK_TIMEOUT: ClassVar[int] = 10
 
     def __init__(self, redis_client: Any = None, scope: str = DEFAULT_SCOPE, *, redis_url: str | None = None) -> None:
-        """Without a client or an address, ``REDIS_URL`` says where Redis is.
+        """Without a client or an address, ``REDIS_URL`` is used.
 
         Args:
             redis_client: A client of redis-py, whether it decodes its answers or not, or an address. Of a client only
                 the address and the login are used.
-            scope: Whose state it is.
+            scope: Scope of the state.
             redis_url: The same as an address, by keyword.
 
         Raises:
-            ConfigurationError: If it is neither, or the scope cannot be used.
+            ConfigurationError: If it is neither, or the scope is invalid.
         """
         given = redis_client if redis_client is not None else redis_url
         self._settings = settings_of(given, scope)
@@ -127,7 +127,7 @@ class OpenRouterStateManager:
 
     @_or(lambda: None)
     async def get_state(self, force_refresh: bool = False) -> state_data.OpenRouterStateData | None:
-        """The state, or None if there is none, or nobody told anything for ``STALE_THRESHOLD`` seconds.
+        """Return the state, or None if there is none, or nothing was reported for ``STALE_THRESHOLD`` seconds.
 
         Args:
             force_refresh: Return it however old it is.
@@ -160,14 +160,14 @@ class OpenRouterStateManager:
 
     @_or(lambda: False)
     async def is_fresh(self, max_age_seconds: float | None = None) -> bool:
-        """Whether somebody told something in the last so many seconds (default ``FRESH_THRESHOLD``)."""
+        """Return whether anything was reported in the last so many seconds (default ``FRESH_THRESHOLD``)."""
         limit_s = self.FRESH_THRESHOLD if max_age_seconds is None else max_age_seconds
         seen = await self._store.read()
         return seen.record is not None and seen.now_s - seen.record.upstream.last_check_s <= limit_s
 
     @_or(lambda: (False, None))
     async def should_skip_api_call(self) -> tuple[bool, str | None]:
-        """Whether calls are to wait, and why."""
+        """Return whether calls must wait, and the reason."""
         seen = await self._store.read()
         if seen.record is None:
             return False, None
@@ -180,7 +180,7 @@ class OpenRouterStateManager:
 
     @_or(dict)
     async def get_metrics(self, days: int = 7) -> dict[str, dict[str, int | str]]:
-        """The counters of the last *days* UTC days that have any, by date; any number will do."""
+        """Return the counters of the last *days* UTC days that have any, by date; any number is allowed."""
         if days < 1:
             return {}
         seen = await self._store.read()
@@ -201,20 +201,20 @@ class OpenRouterStateManager:
         is_api_success: bool = False,
         rate_limit_reset: datetime | None = None,
     ) -> bool:
-        """Tell what a health check of the application found; returns whether it is in Redis.
+        """Report a health check of the application; return whether it is in Redis.
 
-        While the breaker is closed, a success ends a run of failures, and a failure is one. While it is not, a
-        success is one good check and closes nothing by itself.
+        While the breaker is closed, a success ends a run of failures, and a failure counts as one. Otherwise, a
+        success counts as one good check and closes nothing by itself.
 
         Args:
-            state: What it found.
-            message: The same in words.
-            balance: In US dollars, as the usage; what is not given stays.
+            state: Result of the check.
+            message: Message for people.
+            balance: In US dollars, as the usage; values that are not given stay.
             usage_today: Since midnight UTC.
             usage_month: Since the first of the month.
             error_details: Text about the error.
             is_api_success: Whether OpenRouter answered well.
-            rate_limit_reset: Until when OpenRouter wants calls to wait.
+            rate_limit_reset: Time until which OpenRouter wants calls to wait.
         """
         told = _told(state, message, error_details, balance, usage_today, usage_month)
         reset_s = 0.0 if rate_limit_reset is None else rate_limit_reset.timestamp()
@@ -235,7 +235,7 @@ class OpenRouterStateManager:
     async def report_worker_error(
         self, error_type: str, error_message: str, status_code: int | None = None, worker_id: str | None = None
     ) -> bool:
-        """Tell that a worker's call failed; returns whether it is in Redis."""
+        """Report a failed call of a worker; return whether it is in Redis."""
         signal = classify_error_type(error_type, error_message, status_code)
         at_s = (await self._store.read()).now_s
         pending = last_of(
@@ -263,13 +263,13 @@ class OpenRouterStateManager:
         Args:
             kind: ``forced_open``: no call may go; ``forced_closed``: calls go and count; ``disabled``: every call
                 goes and none counts.
-            who: Who decided it, for the history.
-            why: The reason, for whoever looks at the status.
+            who: Name of the person, for the history.
+            why: The reason, shown in the status.
             for_s: Seconds until it ends, 30 days at the most.
 
         Raises:
-            ConfigurationError: If a word is missing or unknown, or there is no end within 30 days.
-            StoreError: If Redis does not take it.
+            ConfigurationError: If an argument is missing or unknown, or there is no end within 30 days.
+            StoreError: If Redis does not accept it.
         """
         chosen = _kind(kind)
         if not (who and why and 0 < for_s <= OVERRIDE_MOST_S):
@@ -284,10 +284,10 @@ class OpenRouterStateManager:
         await self._store.change(decide)
 
     async def clear_override(self, *, who: str) -> None:
-        """End the override, if there is one: the breaker decides again.
+        """End the override, if there is one.
 
         Raises:
-            StoreError: If Redis does not take it.
+            StoreError: If Redis does not accept it.
         """
         await self._store.change(lambda record, now_s: record and released(record, by=who, now_s=now_s))
 
@@ -295,17 +295,17 @@ class OpenRouterStateManager:
         """Close the breaker now, and end an override; calls come back in a ramp, and a rate limit stands.
 
         Raises:
-            StoreError: If Redis does not take it.
+            StoreError: If Redis does not accept it.
         """
 
         def decide(record: SharedState | None, now_s: float) -> SharedState | None:
-            # What is shown as open is closed, also where nobody has written that down yet.
+            # Close whatever is shown as open, even if it is not stored yet.
             return record and reset(self._current(record, now_s), by=who, now_s=now_s)
 
         await self._store.change(decide)
 
     async def close(self) -> None:
-        """Close the connections of our own; a client that was given stays open."""
+        """Close the library's own connections; a given client stays open."""
         await self._handed.close()
         await self._store.close()
 

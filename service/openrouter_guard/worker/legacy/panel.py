@@ -1,6 +1,6 @@
-"""The fleet's breaker for the panel of a worker process: plain functions, under the names that panels know.
+"""The fleet's breaker for the panel of a worker process: plain functions, under the existing names.
 
-Each is a question of its own to Redis, from any thread, whether an event loop runs there or not.
+Each asks Redis separately, from any thread, with or without an event loop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OPEN_S = 900.0
 
 
 def get_circuit_breaker_status(redis_client: Any = None) -> dict[str, Any]:
-    """The breaker as a panel shows it; of a Redis that is away, ``state`` is ``unknown``.
+    """Return the breaker as a panel shows it; if Redis is away, ``state`` is ``unknown``.
 
     Args:
         redis_client: A client of redis-py or an address; without, ``REDIS_URL``.
@@ -32,10 +32,10 @@ def get_circuit_breaker_status(redis_client: Any = None) -> dict[str, Any]:
 
 
 def open_circuit_breaker(redis_client: Any = None, *, for_s: float = OPEN_S, who: str = WHO) -> dict[str, Any]:
-    """Let no call of the fleet go for so many seconds; returns what :func:`get_circuit_breaker_status` does.
+    """Let no call of the fleet go for this many seconds; return the result of :func:`get_circuit_breaker_status`.
 
     Raises:
-        StoreError: If Redis does not take it.
+        StoreError: If Redis does not accept it.
     """
 
     async def opened(manager: OpenRouterStateManager) -> dict[str, Any]:
@@ -46,10 +46,10 @@ def open_circuit_breaker(redis_client: Any = None, *, for_s: float = OPEN_S, who
 
 
 def reset_circuit_breaker(redis_client: Any = None, *, who: str = WHO) -> dict[str, Any]:
-    """Close the breaker of the fleet and end an override; returns what :func:`get_circuit_breaker_status` does.
+    """Close the breaker of the fleet and end an override; return the result of :func:`get_circuit_breaker_status`.
 
     Raises:
-        StoreError: If Redis does not take it.
+        StoreError: If Redis does not accept it.
     """
 
     async def reset(manager: OpenRouterStateManager) -> dict[str, Any]:

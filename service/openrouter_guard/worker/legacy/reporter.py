@@ -1,7 +1,7 @@
-"""Reporting under the names that existing workers use, on top of the guard's own machinery.
+"""Reporting under the existing names, built on the guard.
 
-A report goes through the same queue, counting and classification as a guarded call. It has no start time, so it is
-taken as begun now.
+A report goes through the same queue, counting and classification as a guarded call. It has no start time, so it
+counts as begun now.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _PHRASES: tuple[tuple[ErrorType, tuple[str, ...]], ...] = (
 
 
 class WorkerOpenRouterReporter:
-    """Reports what a worker saw of OpenRouter to the shared state.
+    """Reports the results of a worker's calls to the shared state.
 
     Attributes:
-        redis: The client that was given, or one for the address; None for Sentinels and Clusters.
+        redis: The given client, or one for the address; None for Sentinels and Clusters.
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class WorkerOpenRouterReporter:
         worker_id: str = "",
         redis_url: str | None = None,
     ) -> None:
-        """Without a client or an address everything comes from the environment, as for ``Guard.from_env()``.
+        """Without a client or an address, the environment is used, as for ``Guard.from_env()``.
 
         Args:
             redis_client: A client of redis-py, whether it decodes its answers or not, or an address. Of a client only
                 the address and the login are used.
-            scope: Whose state it is.
-            worker_id: Who reports; empty: host name and process.
+            scope: Scope of the state.
+            worker_id: Name of the worker; empty: host name and process.
             redis_url: The same as an address, by keyword.
 
         Raises:
-            ConfigurationError: If it is neither, or the scope cannot be used.
+            ConfigurationError: If it is neither, or the scope is invalid.
         """
         given = redis_client if redis_client is not None else redis_url
         self._settings = settings_of(given, scope, worker_id)
@@ -83,9 +83,9 @@ class WorkerOpenRouterReporter:
         """Report a failed call.
 
         Args:
-            error_message: What the API or the client library said; shortened when stored.
-            status_code: Of the HTTP answer, where there was one.
-            error_type: An error type, if the worker knows it; else it follows from the other two.
+            error_message: Message of the API or the client library; shortened when stored.
+            status_code: Status of the HTTP answer, if there was one.
+            error_type: An error type, if known; else it follows from the other two.
 
         Returns:
             True once the report is in Redis; False if Redis is away, and then it is sent when Redis is back.
@@ -93,11 +93,11 @@ class WorkerOpenRouterReporter:
         return await self._report(_signal(error_message, status_code, error_type))
 
     async def report_api_success(self) -> bool:
-        """Report a call that succeeded; returns as :meth:`report_api_error` does."""
+        """Report a successful call; returns as :meth:`report_api_error` does."""
         return await self._report(SUCCESS)
 
     def _classify_error(self, error_message: str, status_code: int | None = None) -> str:
-        """The error type that a report with these is counted as."""
+        """Return the error type for such a report."""
         return (_signal(error_message, status_code, None).error_type or ErrorType.UNKNOWN_ERROR).value
 
     def _get_worker_id(self) -> str:
@@ -134,7 +134,7 @@ _settings = LogOnce("nothing can be reported to the shared state", "reports reac
 
 
 def get_openrouter_reporter() -> WorkerOpenRouterReporter:
-    """The reporter of this process, set up from the environment."""
+    """Return the reporter of this process, configured by the environment."""
     global _reporter
     if _reporter is None:
         _reporter = WorkerOpenRouterReporter()
@@ -144,17 +144,17 @@ def get_openrouter_reporter() -> WorkerOpenRouterReporter:
 async def report_openrouter_error(
     error_message: str, status_code: int | None = None, error_type: str | None = None
 ) -> bool:
-    """Report a failed call with the reporter of this process; False, and one line, where there can be none."""
+    """Report a failed call with the reporter of this process; False, and one log line, if there is none."""
     return await _tried(lambda: get_openrouter_reporter().report_api_error(error_message, status_code, error_type))
 
 
 async def report_openrouter_success() -> bool:
-    """Report a call that succeeded; returns as :func:`report_openrouter_error` does."""
+    """Report a successful call; returns as :func:`report_openrouter_error` does."""
     return await _tried(lambda: get_openrouter_reporter().report_api_success())
 
 
 async def _tried(report: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
-    """Whoever reports has an error of their own to handle: a missing setting is one line, and no other error."""
+    """The caller has an error of its own to handle, so a missing setting is one log line, and not another error."""
     try:
         found = await report()
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""The state as existing readers hold it: a pydantic model where pydantic is installed, else one that does as much."""
+"""The state as existing readers hold it: a pydantic model if pydantic is installed, else an equivalent class."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _ABOUT = """The state of the upstream. Amounts are US dollars, times have an off
 
 @dataclass
 class StateData:
-    """The state of the upstream. Amounts are US dollars, times have an offset; what it is given it converts.
+    """The state of the upstream. Amounts are US dollars, times have an offset; values are converted.
 
     Attributes:
-        last_check: When anybody last told anything.
+        last_check: Time of the last report of any process.
         circuit_breaker_open: Whether the breaker is not closed.
         error_details: Text about the last error.
 
@@ -137,7 +137,7 @@ def _plain(value: Any) -> Any:
 
 
 def _model() -> type:
-    """The pydantic model, made when it is first asked for: the base install has none, and importing it takes long."""
+    """The pydantic model, created on first use: the base install has no pydantic, and importing it takes long."""
     try:
         create_model: Any = import_module("pydantic").create_model
     except ImportError:

@@ -1,7 +1,7 @@
 """The worker's part in the fleet: keeps the local view current, reports results, holds permits.
 
-Everything here runs in the background loop. A caller looks at the :class:`~.view.Desk`, notes on it what its call
-came to and, while the breaker is half-open, waits a bounded time for ``acquire``.
+Everything here runs in the background loop. A caller reads the :class:`~.view.Desk`, leaves the result of its call
+there and, while the breaker is half-open, waits a limited time for ``acquire``.
 """
 
 from __future__ import annotations
@@ -43,27 +43,36 @@ from .question_answers import Answers
 __all__ = ["FIRST_VIEW_S", "Agent"]
 
 FIRST_VIEW_S = (3.0, 10.0)
-"""How long a process' calls wait at the most until the state was looked at for the first time, while Redis is silent:
-it may be far away, or the machine busy. Of the first, only time counts in which the process could run; the second is
-the end in any case. Where Redis refuses, or nobody is there, calls go at once."""
+"""How long a process' calls wait at most for the first read of the state while Redis is silent.
+
+It may be far away, or the machine busy. The first limit counts only time in which the process could run; the second
+is the limit in any case. If Redis refuses or is down, calls go at once.
+"""
 _STEP_S = 0.1
 POLL_S = (0.5, 1.0)
-"""Between two looks at the state, in case a push was lost; jittered, so that a fleet does not ask in step."""
+"""Time between two reads of the state, in case a push was lost; jittered, so that a fleet does not read in step."""
 FLUSH_S = 1.0
-"""How long a success may wait to be reported that changes nothing; what does change something does not wait."""
+"""How long a success that changes nothing may wait to be reported; other results do not wait."""
 CALM_S = 20.0
-"""How long a success, and a look at the state, may wait at last while all is well and pushes come. The breaker does
-not suffer: failures are told at once, the second in a row is pushed to all, and then nothing waits any more."""
+"""The longest wait for a success, and for a read of the state, while all is well and pushes arrive.
+
+The breaker does not suffer: failures are reported at once, the second in a row is pushed to all, and then nothing
+waits any more.
+"""
 SIGN_S = 20.0
-"""So often a process whose calls wait says that it is there, though it has nothing to report: the ramp is shared by
-as many as wait for it."""
+"""How often a process with waiting calls announces itself, even with nothing to report.
+
+The ramp is shared by all waiting processes.
+"""
 MIXED_S = 7 * 86_400.0
-"""So long after a writer of the existing format was noticed, which pushes nothing, there are looks every second: a
-migration has quiet nights and weekends."""
+"""How long every process polls each second after a write in the existing format, which pushes nothing.
+
+A migration has quiet nights and weekends.
+"""
 
 
 class Agent:
-    """One reporter: a worker process' share in the state of one scope."""
+    """One reporter: a worker process' part in the state of one scope."""
 
     def __init__(self, store: Store, policy: Policy, worker_id: str, mailbox: Mailbox | None = None) -> None:
         mailbox = mailbox or Mailbox()
@@ -107,7 +116,7 @@ class Agent:
         self.show()
 
     def show(self) -> None:
-        """Show callers what is known."""
+        """Show callers the current state."""
         mailbox = self._mailbox()
         if mailbox is not None:
             mailbox.show(self._view, self)
@@ -121,49 +130,49 @@ class Agent:
         self._loops.append(asyncio.create_task(self._look_no_longer()))
 
     async def _look_no_longer(self) -> None:
-        # In steps: what comes late to one of them would have come late to an answer too.
+        # In steps: a push that arrives too late for one step would be too late for an answer as well.
         for _ in range(round(FIRST_VIEW_S[0] / _STEP_S)):
             await asyncio.sleep(_STEP_S)
         self._go_on()
 
     def _go_on(self) -> None:
-        """What is known is what to go by, be it nothing: nobody waits for the first look any more."""
+        """Mark the state as known, even if it is empty: no call waits for the first read any more."""
         if not self.view.is_known:
             self._show(replace(self.view, is_known=True))
         self.looked.set()
 
     async def finish(self) -> None:
-        """Wait until what has ended by now is in Redis: verdicts, rate limits and results.
+        """Wait until all results so far are in Redis: verdicts, rate limits and counts.
 
         Raises:
-            StoreError: If Redis does not take the results.
+            StoreError: If Redis does not accept the results.
         """
         await self._decisions.done()
         await self.flush()
-        # What follows from the results belongs to them.
+        # The decisions that follow from the results belong to them.
         await self._answers.decided()
         await self._decisions.done()
 
     async def farewell(self) -> None:
-        """Report what is left: show callers nothing any more, and take what they have noted."""
+        """Report the remaining results: show callers nothing any more, and take the results they have left."""
         mailbox = self._mailbox()
         if mailbox is not None:
             mailbox.hide(self)
-        # Or this would keep it for as long as it takes.
+        # Otherwise this would keep it alive for as long as it takes.
         del mailbox
         with suppress(StoreError):
             await self._decisions.done()
             self._gather()
-            # What ends from here on is the next agent's: nothing would tell of what this one takes from the desk.
+            # Later results belong to the next agent: nothing would report those that this one takes from the desk.
             self._outbox.is_shut = True
             await self.finish()
 
     async def close(self) -> None:
-        """Let go of Redis, once no work is left that uses it."""
+        """Disconnect from Redis, once no work is left that uses it."""
         await self._store.close()
 
     def wake(self) -> None:
-        """Look at the results that wait, soon: what they say counts here at once while Redis is away."""
+        """Process the waiting results soon: while Redis is away, they count here at once."""
         if self._offline.active:
             self._gather()
         self._work.set()
@@ -171,7 +180,7 @@ class Agent:
     # -- permits ------------------------------------------------------------------------------------------------
 
     def owner(self, call: int) -> str:
-        """The name that a call's permit has: unique in the fleet, even where workers share a name or were forked."""
+        """Return the name of a call's permit: unique in the fleet, even if workers share a name or were forked."""
         return f"{self._worker_id}/{self._reporter}-{call}"
 
     async def acquire(self, owner: str) -> bool:
@@ -179,7 +188,7 @@ class Agent:
         if self._permits.holds(owner):
             # Taken while it waited.
             return True
-        # Who asks waits for less time than Redis is given: where it is known to be away, it is not asked.
+        # The caller waits for less time than Redis is given, so a Redis known to be away is not asked.
         got = self._offline.acquire(owner) if self._offline.active else await self._acquire_of_fleet(owner)
         if got:
             self._permits.keep(owner)
@@ -189,11 +198,11 @@ class Agent:
         try:
             return await self._permits.take(owner)
         except StoreContended:
-            # Redis is there: so many were faster that none is left.
+            # Redis answers: other workers were faster, and none is left.
             return False
         except StoreError as error:
             self._note_away(error)
-            # Silence may still turn into a permit of the fleet: then this call would be one too many.
+            # A silent Redis may still grant a permit of the fleet: then this call would be one too many.
             return not _is_silent(error) and self._offline.acquire(owner)
 
     def holds(self, owner: str) -> bool:
@@ -206,7 +215,7 @@ class Agent:
         return self._permits.wait_s
 
     def release(self, owner: str, signal: Signal, model: str = "", took_s: float = 0.0) -> None:
-        """Give the permit back soon, with what its call found; 0 s: nobody knows how long it took."""
+        """Return the permit soon, with the result of its call; 0 s: the duration is unknown."""
         self._permits.drop(owner)
         signal = self._of_fleet(signal, model, self.view.now_s)
 
@@ -217,19 +226,19 @@ class Agent:
             )
 
         if self._offline.active and self._offline.decide(verdict):
-            # A permit that was taken here: Redis may be able to tell, and knows of none.
+            # A permit granted by this process alone: Redis may answer, but does not know of it.
             return
-        # The permit guards it: what was read last of the fleet will do, where the permit is in it.
+        # The permit guards it, so the last read of the fleet is enough if it includes the permit.
         held = getattr(self._seen.record.breaker, "permits", ()) if self._seen.record else ()
         self._decisions.soon(verdict, is_direct=owner in held)
 
     # -- reporting ----------------------------------------------------------------------------------------------
 
     async def flush(self) -> None:
-        """Report everything that has ended by now.
+        """Report all results so far.
 
         Raises:
-            StoreError: If Redis does not take it; it is kept and reported later.
+            StoreError: If Redis does not accept them; they are kept and reported later.
         """
         async with self._flushing:
             self._gather()
@@ -248,7 +257,7 @@ class Agent:
             await self._settle(counted.seen)
 
     def _gather(self) -> None:
-        """Take what has ended by now from the desk, and draw what follows at once."""
+        """Take the results so far from the desk, and apply their consequences at once."""
         gathered = self._outbox.gather(self.view, is_alone=self._offline.active)
         if gathered.notes.models is not self.view.models:
             self.view = replace(self.view, models=gathered.notes.models)
@@ -275,7 +284,7 @@ class Agent:
         return result_of(signal, 0, now_s, took_s=None, model=model, notes=notes).signal
 
     def limit(self, signal: Signal) -> None:
-        """Hold the fleet back soon, until the platform's rate limit is over."""
+        """Commit the platform's rate limit soon, so that the fleet waits."""
 
         def decide(record: SharedState | None, now_s: float) -> SharedState:
             known = self._known.to_decide_on(record, now_s) or shared_state.fresh(now_s)
@@ -287,7 +296,7 @@ class Agent:
 
     async def refresh(self) -> None:
         async with self._turn:
-            # What was heard before this look, it knows of.
+            # This read includes all earlier pushes.
             self._heard = None
             try:
                 seen = await self._store.read()
@@ -299,18 +308,21 @@ class Agent:
                 await self._settle(seen)
 
     async def _settle(self, seen: Seen) -> None:
-        """Take what was read, and commit what follows from it; whoever sees it first does it."""
+        """Take a new read of the state, and commit the transition that follows from it.
+
+        The first process to see it does so.
+        """
         self._adopt(seen)
         if self._known.current(seen.record, seen.now_s) not in (None, seen.record):
             self._adopt(await self._store.change(self._known.current, seen))
 
     def _latest(self) -> Seen:
-        """What was read last, by the clock as it is now."""
+        """Return the last read, with the present time."""
         return replace(self._seen, now_s=self.view.now_s, models=self.view.models)
 
     @property
     def _lost(self) -> Decide | None:
-        """What a state that Redis has lost is to begin with, if we know of anything."""
+        """Return the initial state after a loss in Redis, if this process knows of any."""
         return self._known.current if self._known.restored(None, self.view.now_s) else None
 
     def _adopt(self, seen: Seen) -> None:
@@ -324,8 +336,8 @@ class Agent:
         self.view = View(record, monotonic_offset(seen.now_s), self._policy, known)
         self._seen_s = time.monotonic()
         if not self.view.is_quiet or self._policy.watches_rates:
-            # A success that has waited may end this run of failures, here or in any other worker; and a rate is
-            # too high for as long as successes are missing in it.
+            # A waiting success may end this run of failures, here or in any other worker; and a rate is too high as
+            # long as successes are missing in it.
             self._patience_s = FLUSH_S
         self.on_view()
         self.known.set()
@@ -333,7 +345,7 @@ class Agent:
         self._offline.ends(self._store.address)
 
     def _put_back(self, seen: Seen) -> models.Models:
-        """The models that cool down and that Redis has lost: the fleet is told of them again."""
+        """Return the cooling models that Redis has lost, to be reported again."""
         lost = models.lost(self._seen.models, seen.models, now_s=seen.now_s, policy=self._policy)
         for name, model in lost.items():
             epoch = seen.record.epoch if seen.record else 0
@@ -347,7 +359,7 @@ class Agent:
 
     def _note_away(self, error: StoreError) -> None:
         if _is_silent(error) and not self.view.is_known:
-            # Calls still wait for the first look: perhaps Redis is only far away.
+            # Calls still wait for the first read: Redis may only be far away.
             return
         unseen = self._outbox.unseen(self._seen_s, self.view.now_s)
         self._offline.begins(error, self._store.address, unseen)
@@ -362,7 +374,7 @@ class Agent:
                     self._hear(message)
                     await self.refresh()
         except StoreUnavailable:
-            # Where Redis still tells the state, only the pushes are gone.
+            # If Redis can still be read, only the pushes are gone.
             self._is_pushed = False
             await self.refresh()
             await pause(RETRY_S)
@@ -370,21 +382,21 @@ class Agent:
             self._is_pushed = False
 
     def _hear(self, message: str) -> None:
-        """Show an opening that was pushed: how it came about, the look that follows tells."""
+        """Show a pushed opening at once; the following read has the details."""
         opened = push_message.opening(message, self.view.record, self.view.now_s)
         if opened is not None and self.view.is_known and not self._offline.active:
             self._heard = opened
             self._show(replace(self.view, record=opened))
 
     async def _poll(self) -> None:
-        # Where results wait, telling them will be the look.
+        # If results wait, reporting them includes a read.
         if not self._is_calm or (time.monotonic() - self._seen_s >= CALM_S and not self._outbox.has_waiting):
             await self.refresh()
         await pause(POLL_S)
 
     @property
     def _is_calm(self) -> bool:
-        """Whether nothing can change here but by a push."""
+        """Return whether only a push can change the state."""
         is_mixed = self.view.record.older_writer_s > self.view.now_s - MIXED_S
         return self._is_pushed and self.view.is_quiet and self.view.free_admission is not None and not is_mixed
 
@@ -392,7 +404,7 @@ class Agent:
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
                 await self._work.wait()
-        # Merged each time, so that what waits does not grow with the number of calls.
+        # Merged each time, so that the waiting results do not grow with the number of calls.
         self._gather()
         if self.is_waited_for() and time.monotonic() - self._told_s >= SIGN_S:
             self._outbox.sign(self.view)
@@ -409,11 +421,11 @@ class Agent:
 
     async def _beat(self) -> None:
         if not self.known.is_set():
-            # The first looks come first, for calls wait for them; and it would need a connection of its own.
+            # The first reads have priority, because calls wait for them; and this would need a connection of its own.
             await self.known.wait()
             await pause(POLL_S)
         if self._offline.active:
-            # That Redis takes nothing has been said.
+            # Already logged: Redis accepts no writes.
             await pause(POLL_S)
             return
         about = {"version": package_version(), "last_seen": iso(self.view.now_s)}

@@ -1,4 +1,4 @@
-"""Results that wait to be reported, in their order and in little space however long Redis is away."""
+"""Waiting results in order, with little memory however long Redis is away."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ResultBatch", "Result", "error_details", "last_of", "result_of"]
 
 _ERRORS_KEPT = 1000
 TOO_OLD_S = 30.0
-"""Results older than this say nothing about now: they are counted in the metrics and decide nothing."""
+"""Results older than this are counted in the metrics and decide nothing."""
 METRICS_ONLY = -1
 _DAY_S = 86_400.0
 _COUNTED_AS = ("total_calls", "successful_calls", "state_active")
@@ -32,11 +32,12 @@ class Result:
     """The end of one call.
 
     Attributes:
-        signal: What it said, for the fleet.
-        epoch: In which it began.
+        signal: Its signal for the fleet.
+        epoch: Epoch in which it began.
         at_s: When it ended, by the server's clock.
-        took_s: How long it took; None if nobody knows.
-        model: Whom it says something about besides, and ``run`` what; None if that is not worth telling.
+        took_s: Duration; None if unknown.
+        model: The model it says something about, and ``run`` the failure run; None if there is nothing to report of
+            it.
     """
 
     signal: Signal
@@ -48,7 +49,7 @@ class Result:
 
 
 def result_of(signal: Signal, epoch: int, at_s: float, *, took_s: float | None, model: str, notes: Notes) -> Result:
-    """The end of a call to *model* (empty: nobody knows), noted where there is something to tell of it."""
+    """The end of a call to *model* (empty: unknown), noted if there is something to report of it."""
     name, run = name_of(signal, model), run_of(signal, at_s)
     if not name or not notes.is_news(name, run, at_s):
         return Result(signal, epoch, at_s, took_s)
@@ -82,23 +83,23 @@ class ResultBatch:
 
     @property
     def decides_since_s(self) -> float:
-        """The end of the oldest result that decides something: what lies before the last success does not."""
+        """The end of the oldest result that decides something; results before the last success do not."""
         return self.first_failure_s or self.last_success_s or self.since_s
 
     @property
     def counters(self) -> Counter[str]:
-        """What to add to the counters of the day."""
+        """Additions to the counters of the day."""
         took = Counter({name: count for name, count in zip(latency.FIELDS, self.by_latency, strict=True) if count})
         took[latency.SUM] = round(self.took_s * 1000)
         return self.counted + took + Counter(dict.fromkeys(_COUNTED_AS, self.successes))
 
     def takes(self, epoch: int, at_s: float) -> bool:
-        """Whether a result may be merged into what is here."""
+        """Return whether a result may be merged into this batch."""
         same_day = at_s // _DAY_S == self.since_s // _DAY_S
         return epoch == self.epoch and same_day and at_s - self.decides_since_s <= TOO_OLD_S
 
     def succeed(self, at_s: float, took_s: float | None) -> None:
-        """A call that ended well, as nearly all do: :meth:`add` for it, and quick."""
+        """Add a successful call: :meth:`add` for the usual case, and quick."""
         self.successes += 1
         self.last_api_call_s = self.last_success_s = at_s
         self.fields = _ACTIVE
@@ -124,21 +125,21 @@ class ResultBatch:
             self._failed(result)
 
     def absorb(self, late: ResultBatch) -> None:
-        """Take over what *late* has counted in the metrics and of single models, and nothing that decides."""
+        """Take over the metrics and models of *late*, and nothing that decides."""
         self.counted += late.counters
         self.errors.extend(late.errors)
         for name, run in late.models.items():
             self.models.setdefault(name, Run()).add(run)
 
     def batch(self, reporter: str, seq: int | None, *, now_s: float, answers: bool = False) -> Batch:
-        """What is to be counted.
+        """Return the batch to be counted.
 
         Args:
-            reporter: Who reports.
-            seq: Of the batch; None for one that is not sent again.
+            reporter: Name of the reporter.
+            seq: Sequence of the batch; None for one that is not sent again.
             now_s: The time.
-            answers: Whether the reporter answers where the fleet is asked of calls that began at some time: then it
-                says when the failed ones did.
+            answers: Whether the reporter answers questions to the fleet about calls that began at some time: then it
+                reports when the failed ones began.
         """
         told = self.evidence if answers and self.evidence.timed else None
         runs = (("S", self.successes), *self.failures.items())
@@ -186,12 +187,12 @@ class ResultBatch:
             self.last_api_call_s = result.at_s
 
     def _took(self, took_s: float) -> None:
-        # In a list, and added up at the end: a Counter would take twice as long for each call.
+        # In a list, added up at the end: a Counter would double the time per call.
         self.by_latency[latency.index_of(took_s)] += 1
         self.took_s += took_s
 
     def _times(self) -> dict[str, str]:
-        # Written out once for all results: that alone was two fifths of what a report cost.
+        # Written once for all results: that was two fifths of the cost of a report.
         called, succeeded = self.last_api_call_s, self.last_success_s
         if not called:
             return {}
@@ -216,7 +217,7 @@ def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
 def last_of(
     pending: deque[ResultBatch], epoch: int, at_s: float, worker_id: str, policy: Policy = Policy()
 ) -> ResultBatch:
-    """Where a result goes: the last of the pending batches, or a new one after it."""
+    """Return the batch for a result: the last of the pending ones, or a new one after it."""
     if not pending or not pending[-1].takes(epoch, at_s):
         pending.append(ResultBatch(epoch, worker_id, at_s, policy))
     return pending[-1]

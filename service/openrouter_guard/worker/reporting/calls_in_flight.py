@@ -1,4 +1,4 @@
-"""The calls of this process that are under way, and the last that ended well: its answer when the fleet is asked."""
+"""Tracks this process' calls in progress, and the last successes: its answer when the fleet is asked."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = ["Flight", "popped", "question_in"]
 T = TypeVar("T")
 
 LONGEST_S = 900.0
-"""A call that has been out for so long is taken for one whose end was never told."""
+"""A call that runs for this long counts as one whose end was never reported."""
 TIDY_AT = 4096
 _BEGAN_S = itemgetter(2)
 STEADY_S = 0.1
-"""By so much the clocks may seem to differ from one answer of Redis to the next, which took more or less time."""
+"""Apparent difference of the clocks between two answers of Redis, which took more or less time."""
 
 
 class Flight:
-    """Those of one guard.
+    """The calls of one guard.
 
     Args:
-        begun: Where each call notes when it begins, by the monotonic clock.
+        begun: Start times of calls, by the monotonic clock; each call adds its own.
     """
 
     def __init__(self, begun: deque[float]) -> None:
@@ -44,17 +44,17 @@ class Flight:
     def offset_s(self, latest_s: float) -> float:
         """Redis' clock minus the monotonic one, for all times of calls.
 
-        By one that wavers, a call that ended just before the first that failed would seem to have begun after it.
+        With a wavering offset, a call that ended just before the first failure would seem to have begun after it.
 
         Args:
-            latest_s: As it is known by the last answer.
+            latest_s: The offset of the last answer.
         """
         if abs(latest_s - self._offset_s) > STEADY_S:
             self._offset_s = latest_s
         return self._offset_s
 
     def note(self, ended: Sequence[Ended]) -> None:
-        """Take what was noted. The calls that ended must have been taken before: each has begun by then."""
+        """Take the noted starts. Take the ended calls before: each of them has begun by then."""
         with suppress(IndexError):
             self._under_way.update(popped(self._begun))
         self._under_way.difference_update(map(_BEGAN_S, ended))
@@ -68,10 +68,10 @@ class Flight:
         self._tidy_at = max(TIDY_AT, 2 * len(self._under_way))
 
     def answer(self, question: Question, now_s: float, offset_s: float) -> int:
-        """How many of the calls speak against the failures.
+        """Return how many of the calls contradict the failures.
 
         Args:
-            question: What is asked.
+            question: The open question.
             now_s: The time, by Redis' clock.
             offset_s: That clock minus the monotonic one.
         """
@@ -81,16 +81,16 @@ class Flight:
 
 
 def question_in(record: SharedState | None) -> Question | None:
-    """The question that is out."""
+    """The open question."""
     breaker = record.breaker if record else None
     return breaker.question if isinstance(breaker, Closed) else None
 
 
 def popped(queue: deque[T]) -> Iterator[T]:
-    """What is in the queue now, from its left end, with no line of Python for each.
+    """Return the content of the queue, from its left end, without running a line of Python per item.
 
     Raises:
-        IndexError: While it is iterated, where another thread takes from the queue too. What came before has been
-            taken: put it into a list that was there already.
+        IndexError: If another thread takes from the queue during the iteration. The earlier items have been taken:
+            put them into an existing list.
     """
     return starmap(queue.popleft, repeat((), len(queue)))

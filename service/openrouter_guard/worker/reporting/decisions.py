@@ -1,4 +1,4 @@
-"""Decisions on the shared state that nobody waits for: committed soon, one after the other."""
+"""Commits decisions on the shared state in the background, one after the other."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["Decisions"]
 
 
 class Decisions:
-    """Those of one reporter.
+    """The decisions of one reporter.
 
     Args:
-        store: Where they are committed.
-        turn: Held during each conversation with it.
+        store: Commits them.
+        turn: Lock held during each conversation with Redis.
         alone: Decides while Redis is away.
-        latest: The state as last read, by the clock as it is now.
-        adopt: Takes what was read.
-        note_away: Told where Redis does not take one.
+        latest: The last read, with the present time.
+        adopt: Called with each new read.
+        note_away: Called if Redis does not accept one.
     """
 
     def __init__(
@@ -45,17 +45,17 @@ class Decisions:
         self._errands: set[asyncio.Task[None]] = set()
 
     async def commit(self, decide: Decide, seen: Seen | None) -> bool:
-        """Commit one now, in a turn that the caller has.
+        """Commit one now; the caller holds the lock.
 
         Args:
             decide: It.
-            seen: What it is decided on first; None: on what is read for it.
+            seen: The state to decide on first; None: read it.
 
         Returns:
-            Whether there was one to commit.
+            True if there was something to commit.
 
         Raises:
-            StoreError: If Redis does not take it.
+            StoreError: If Redis does not accept it.
         """
         decided = False
 
@@ -69,7 +69,7 @@ class Decisions:
         return decided
 
     def soon(self, decide: Decide, *, is_direct: bool = False) -> None:
-        """Commit one in the background, where it *is_direct* first on what was read last."""
+        """Commit one in the background; if *is_direct*, decide first on the last read."""
         errand = asyncio.create_task(self._decide(decide, is_direct=is_direct))
         self._errands.add(errand)
         errand.add_done_callback(self._errands.discard)
@@ -77,7 +77,7 @@ class Decisions:
     async def done(self) -> None:
         """Wait for those that have begun."""
         if self._errands:
-            # Who stops waiting for them must not stop them.
+            # A caller that stops waiting must not stop them.
             await asyncio.wait(self._errands)
 
     async def _decide(self, decide: Decide, *, is_direct: bool) -> None:

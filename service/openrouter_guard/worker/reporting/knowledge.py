@@ -1,4 +1,7 @@
-"""What a process knows of the shared state, and what to decide on: with what follows from it, and what Redis lost."""
+"""A process' knowledge of the shared state.
+
+The basis of its decisions, with due transitions and the parts that Redis lost.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,17 @@ __all__ = ["Knowledge"]
 
 
 class Knowledge:
-    """That of one reporter.
+    """The knowledge of one reporter.
 
     Args:
         policy: The settings of the rules.
-        by: Who decides.
-        is_only: Whether there is nobody else to ask.
-        answer: How many calls of this process speak against the failures, at that time.
+        by: Name for the decisions.
+        is_only: Whether no other worker can be asked.
+        answer: Returns how many calls of this process contradict the failures, at that time.
         round_trip_s: How long Redis takes to answer, in seconds.
 
     Attributes:
-        shared: The state as last read; what Redis lost stays known as it was.
+        shared: The last read; parts that Redis lost are kept as they were.
     """
 
     def __init__(
@@ -45,28 +48,28 @@ class Knowledge:
         self.shared: SharedState | None = None
 
     def take(self, record: SharedState | None, now_s: float) -> SharedState:
-        """Take what was read; the state that follows from it."""
-        # What Redis lost stays known as it was: only a commit may give it a new epoch.
+        """Take a new read; return the state that follows from it."""
+        # Lost parts are kept as they were: only a commit may give them a new epoch.
         if self.restored(record, now_s) is None:
             self.shared = record
         return self.evaluate(self.shared or SharedState(), now_s)
 
     def current(self, record: SharedState | None, now_s: float) -> SharedState | None:
-        """What should stand there instead of the record."""
+        """Return the record that should replace it."""
         return self.restored(record, now_s) or (record and self.evaluate(record, now_s))
 
     def restored(self, record: SharedState | None, now_s: float) -> SharedState | None:
-        """What Redis has lost, where the record shows that it has."""
+        """Return the lost state, if the record shows that Redis lost it."""
         return recovered(self.shared or SharedState(), record, now_s, self._policy)
 
     def to_decide_on(self, record: SharedState | None, now_s: float) -> SharedState | None:
-        """The record, or the one that Redis has lost."""
+        """Return the record, or the one that Redis has lost."""
         known = self.restored(record, now_s) or record
-        # What an older writer wrote over it comes first.
+        # The overwrite by an older writer comes first.
         return known if known is None or known.legacy_open is None else self.evaluate(known, now_s)
 
     def evaluate(self, record: SharedState, now_s: float) -> SharedState:
-        """The record with what follows from it."""
+        """Return the record with due transitions."""
         after = evaluation.evaluate(record, now_s=now_s, policy=self._policy, by=self._by)
         question = question_in(after)
         if question is None:
@@ -74,6 +77,6 @@ class Knowledge:
         if not self._is_only(after):
             is_new = question_in(record) is None
             return evaluation.asked_from_afar(after, self._round_trip_s()) if is_new else after
-        # Nobody waits for what only we could say.
+        # No other process waits for our part.
         answered = evaluation.answered(after, self._answer(question, now_s), now_s)
         return evaluation.evaluate(answered, now_s=now_s, policy=self._policy, by=self._by)

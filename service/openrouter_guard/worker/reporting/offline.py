@@ -1,6 +1,6 @@
-"""What a worker does by itself while Redis is away: by the fleet's own rules, on what it last knew of the fleet.
+"""Decides for a worker alone while Redis is away: by the fleet's rules, on the last known state of the fleet.
 
-Nothing of it is written to Redis: what the worker saw meanwhile is reported when Redis is back, and counts there.
+None of it is written to Redis: the results are reported when Redis is back, and count there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Offline"]
 logger = logging.getLogger(__name__)
 
 REFUSED_S = 5.0
-"""How long after Redis refused a change it is not taken for well because it can be read."""
+"""How long after a refused change a readable Redis is not yet trusted."""
 _SIGNALS = {
     "S": SUCCESS,
     "F": Signal(Effect.FAILURE),
@@ -36,15 +36,15 @@ _SIGNALS = {
 
 
 class Offline:
-    """Whether a worker is alone, and what it decides then.
+    """Decides for a worker while it is alone.
 
     Args:
-        view: What is known.
-        show: Takes what is known by now.
+        view: The current view.
+        show: Called with each new view.
         policy: The settings of the rules, of the fleet.
-        worker_id: Who decides.
-        reporter: Who counts.
-        flight: The calls that are under way: where nobody else can be asked, they alone speak against the failures.
+        worker_id: Name for the decisions.
+        reporter: Name for the counts.
+        flight: The calls in progress: if no other worker can be asked, they alone contradict the failures.
 
     Attributes:
         is_so: Whether Redis is away.
@@ -62,7 +62,7 @@ class Offline:
         self.active = False
         self._view = view
         self._show = show
-        # It cannot ask the others whether they see it too.
+        # It cannot ask the others whether they see the same.
         self._policy = policy.alone
         self._worker_id = worker_id
         self._reporter = reporter
@@ -72,7 +72,10 @@ class Offline:
     # -- since when, and until when -----------------------------------------------------------------------------
 
     def begins(self, error: StoreError, address: str, waiting: Iterable[Batch]) -> None:
-        """Redis is away, perhaps for some time already; ``waiting`` is what it has not taken, in its order."""
+        """Note that Redis is away, perhaps for some time already.
+
+        ``waiting`` are the results it has not accepted, in order.
+        """
         if not isinstance(error, StoreUnavailable):
             self._refused_until_s = time.monotonic() + REFUSED_S
         if not self.active:
@@ -83,21 +86,25 @@ class Offline:
                 self.count(batch)
 
     def ends(self, address: str) -> None:
-        """The view is the fleet's again."""
+        """Note that the view is the fleet's again."""
         if self.active:
             self.active = False
             logger.info("Redis is back", extra={"redis": address})
 
     def is_heard(self) -> None:
-        """Redis took a change."""
+        """Note that Redis accepted a change."""
         self._refused_until_s = 0.0
 
     def stands(self, seen: Seen) -> bool:
-        """Whether Redis tells, but takes nothing: what was counted here stands, unless the fleet knows of worse."""
+        """Return whether Redis can be read but accepts no writes.
+
+        Local counts stand, unless the fleet's state is worse.
+        """
         if time.monotonic() >= self._refused_until_s:
             return False
         told = seen.record.phase(seen.now_s) if seen.record else BreakerState.CLOSED
-        # The same half-open state is told for as long as nothing is taken, whatever the trial calls here found.
+        # The same half-open state is read for as long as Redis accepts no writes, whatever the trial calls here
+        # found.
         least = self._view().phase if self.active else BreakerState.CLOSED
         return _ORDER.index(told) <= _ORDER.index(least)
 
@@ -110,7 +117,7 @@ class Offline:
         )
 
     def count(self, batch: Batch) -> None:
-        """Count results here, as the store's script would: not those of an earlier epoch, nor old ones."""
+        """Count results here, as the store's script would, except those of an earlier epoch and old ones."""
 
         def counted(record: SharedState, _now_s: float) -> SharedState | None:
             is_late = batch.epoch == METRICS_ONLY or (record.epoch and batch.epoch not in (0, record.epoch))
@@ -126,7 +133,7 @@ class Offline:
             return False
         after = evaluation.evaluate(new, now_s=view.now_s, policy=self._policy, by=self._worker_id)
         if (question := question_in(after)) is not None:
-            # It goes to nobody else: it is answered and decided at once.
+            # No other worker gets it: it is answered and decided at once.
             calls = self._flight.answer(question, view.now_s, self._flight.offset_s(view.offset_s))
             answered = evaluation.answered(after, calls, view.now_s)
             after = evaluation.evaluate(answered, now_s=view.now_s, policy=self._policy, by=self._worker_id)
@@ -139,7 +146,7 @@ _ORDER = (BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN)
 
 def _counted(record: SharedState, batch: Batch, reporter: str) -> SharedState:
     for kind, number in batch.runs:
-        # The first success ends the run of failures; more of them change nothing.
+        # The first success ends the run of failures; more successes change nothing.
         for _ in range(1 if kind == "S" else number):
             record = evaluation.counted(record, _SIGNALS[kind], reporter, ended_s=batch.first_failure_s)
     record = evaluation.knowing(record, batch.evidence)

@@ -1,4 +1,4 @@
-"""What has ended and waits to be reported: gathered from the desk, merged, and numbered when it goes out."""
+"""The results that wait to be reported: taken from the desk, merged, and numbered when sent."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _ENDED = models.Run(ended=True)
 
 @dataclass(slots=True)
 class Gathered:
-    """What was found on the desk, besides what now waits.
+    """The findings on the desk, besides the waiting results.
 
     Attributes:
-        notes: Of single models, as known by now.
-        doubts: Calls that gave reason to doubt the key or the credit, one of each kind.
-        alone: The results once more, where this process decides alone.
-        brings_back: Whether a model that failed works again: others wait for that.
+        notes: The known state of single models.
+        doubts: Calls that raised doubts about the key or the credit, one of each kind.
+        alone: The same results, if this process decides alone.
+        brings_back: Whether a failed model works again: others wait for that.
     """
 
     notes: models.Notes
@@ -40,18 +40,18 @@ class Gathered:
 
 
 class Outbox:
-    """That of one reporter.
+    """The outbox of one reporter.
 
     Args:
-        desk: Where calls note what they came to; it is not kept.
-        flight: The calls under way.
+        desk: The desk where calls leave their results; not kept alive.
+        flight: The calls in progress.
         policy: The settings of the rules.
-        worker_id: Whose errors they are.
-        reporter: Under this name batches are counted once.
+        worker_id: Name of the worker in the errors.
+        reporter: Name under which batches are counted once.
 
     Attributes:
-        is_shut: Takes nothing any more from the desk, for what ends from here on is the next agent's.
-        sent_s: When the last batch went out, by the monotonic clock; infinite while it is about to.
+        is_shut: True once it takes nothing from the desk, because later results belong to the next agent.
+        sent_s: When the last batch was sent, by the monotonic clock; infinite just before it is sent.
     """
 
     def __init__(self, mailbox: Mailbox, flight: Flight, policy: Policy, worker_id: str, reporter: str) -> None:
@@ -67,7 +67,7 @@ class Outbox:
         self.sent_s = -math.inf
 
     def gather(self, view: View, *, is_alone: bool) -> Gathered:
-        """Merge what has ended by now into the batches that wait."""
+        """Merge the new results into the waiting batches."""
         gathered = Gathered(models.Notes(view.models, view.now_s))
         if self.is_shut:
             return gathered
@@ -99,11 +99,11 @@ class Outbox:
             gathered.doubts[result.signal.error_type] = result.signal
 
     def sign(self, view: View) -> None:
-        """Report, be it nothing."""
+        """Make sure that a report is sent, even an empty one."""
         self._last(view.record.epoch, view.now_s)
 
     def cooling(self, name: str, model: models.Model, epoch: int, now_s: float) -> None:
-        """Tell of a model that Redis has lost."""
+        """Report a model that Redis has lost."""
         runs = self._last(epoch, now_s).models
         runs.setdefault(name, models.Run()).add(models.Run(until_s=model.until_s, reason=model.reason))
 
@@ -114,25 +114,28 @@ class Outbox:
 
     @property
     def has_waiting(self) -> bool:
-        """Whether there are results that have yet to be sent."""
+        """Return whether there are unsent results."""
         return bool(self._pending)
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything is counted."""
+        """Return whether all results are counted."""
         return not self._pending and self._uncertain is None
 
     def next_out(self) -> ResultBatch:
-        """The next to send: from here on it is closed, and should its fate stay unknown, it goes again as it is."""
+        """Return the next batch to send.
+
+        It is closed from here on, and if its fate is unknown, it is sent again unchanged.
+        """
         if self._uncertain is None:
             self._uncertain = self._pending.popleft()
-            # Until it is sent, no look shows it.
+            # No read shows it until it is sent.
             self.sent_s = math.inf
             self._seq += 1
         return self._uncertain
 
     def counted(self) -> None:
-        """Redis has it."""
+        """Note that Redis has it."""
         self._uncertain = None
 
     def batch(self, each: ResultBatch, now_s: float) -> Batch:
@@ -142,7 +145,9 @@ class Outbox:
         return (self.batch(each, now_s) for each in waiting)
 
     def unseen(self, seen_s: float, now_s: float) -> Iterator[Batch]:
-        """What no look at the state shows: what was sent may have been counted, then a look since has shown it.
+        """Return the results that no read of the state shows yet.
+
+        A sent batch may be counted, and a later read shows it.
 
         Args:
             seen_s: When the state was last read, by the monotonic clock.
@@ -153,7 +158,7 @@ class Outbox:
 
 
 def _taken(results: deque[Ended]) -> list[Ended]:
-    """Those that are there now; where a guard was closed and used again, two agents take from it for a while."""
+    """Take the present ones. If a guard was closed and used again, two agents take from it for a while."""
     taken: list[Ended] = []
     with suppress(IndexError):
         taken.extend(popped(results))

@@ -1,4 +1,4 @@
-"""The fleet's permits that this process holds: taken from Redis, and kept alive as long as their calls run."""
+"""The fleet's permits of this process: taken from Redis, and renewed as long as their calls run."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from openrouter_guard.store.store import Decide
 __all__ = ["PERMIT_S", "Fleet", "Permits"]
 
 PERMIT_S = (0.25, 1.5)
-"""How long a call may wait for a permit: as long as five round trips take, within these bounds."""
+"""How long a call may wait for a permit: five round trips, within these limits."""
 _ROUND_TRIPS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What a process knows of the fleet's state, and how it changes it.
+    """A process' view of the fleet's state, and its means to change it.
 
     Attributes:
-        latest: The state as last read, by the clock as it is now.
-        seen_s: When that was, by this process' monotonic clock.
-        known: What to decide on: a record, or the one that Redis has lost.
-        adopt: Takes what was read.
-        decided: Commits a decision, first on what was read a moment ago; True if there was one.
+        latest: The last read, with the present time.
+        seen_s: Time of the last read, by this process' monotonic clock.
+        known: The state to decide on: a record, or the one that Redis has lost.
+        adopt: Called with each new read.
+        decided: Commits a decision, first on the last read; True if there was something to commit.
     """
 
     latest: Callable[[], Seen]
@@ -43,12 +43,12 @@ class Fleet:
 
 
 class Permits:
-    """Those of this process.
+    """The permits of this process.
 
     Args:
-        store: Where they are.
-        turn: Held during each conversation with it.
-        fleet: What is known.
+        store: Holds the permits.
+        turn: Lock held during each conversation with Redis.
+        fleet: The current view.
         policy: The settings of the rules.
     """
 
@@ -60,21 +60,21 @@ class Permits:
         self._renewals: dict[str, asyncio.Task[None]] = {}
 
     async def take(self, owner: str) -> bool:
-        """Take one for *owner*, if there is one left: mostly in one round trip.
+        """Take one for *owner* if one is left, mostly in one round trip.
 
         Raises:
-            StoreError: If Redis does not say.
+            StoreError: If Redis does not answer.
         """
         asks_s, permit = time.monotonic(), partial(self._permit, owner)
         async with self._turn:
             seen = self._fleet.latest()
             if self._fleet.seen_s() > asks_s and permit(seen.record, seen.now_s) is None:
-                # Another thread was told so since.
+                # Another thread has dropped it since.
                 return False
             return await self._turned(owner) or await self._asked(owner, permit)
 
     async def _turned(self, owner: str) -> bool:
-        """Take the first one of all, where nobody has written down yet that the breaker is half-open."""
+        """Take the first permit, if the half-open state is not stored yet."""
         seen = self._fleet.latest()
         if seen.record is None or not isinstance(seen.record.breaker, Open):
             return False
@@ -91,7 +91,7 @@ class Permits:
 
     @property
     def wait_s(self) -> float:
-        """How long to wait for one, in seconds, by how far away Redis is."""
+        """How long to wait for one, in seconds, depending on the distance to Redis."""
         least_s, most_s = PERMIT_S
         return max(least_s, min(_ROUND_TRIPS * self._store.round_trip_s, most_s))
 
@@ -100,11 +100,11 @@ class Permits:
         self._renewals[owner] = asyncio.create_task(self._renew(owner))
 
     def holds(self, owner: str) -> bool:
-        """Whether its lease is renewed."""
+        """Return whether its lease is renewed."""
         return owner in self._renewals
 
     def drop(self, owner: str) -> None:
-        """Renew it no longer."""
+        """Stop renewing it."""
         renewal = self._renewals.pop(owner, None)
         if renewal is not None:
             renewal.cancel()
@@ -123,5 +123,5 @@ class Permits:
 
     def _renewal(self, owner: str, record: SharedState | None, now_s: float) -> SharedState | None:
         held = getattr(record.breaker, "permits", {}) if record else {}
-        # A lease that ran out is not taken again: by now the permit may be somebody else's.
+        # An expired lease is not taken again: another worker may have the permit by now.
         return self._permit(owner, record, now_s) if owner in held else None

@@ -17,21 +17,21 @@ from .calls_in_flight import question_in
 __all__ = ["Answers"]
 
 MANY = 50
-"""From so many workers on the answers are spread, lest all come in the same instant."""
+"""From this number of workers on, the answers are spread, so that they do not come in the same instant."""
 SPREAD_S = 0.1
 LOOK_S = (0.0, 0.05)
-"""When to look after the time for answers is over: whoever is first decides."""
+"""When to look after the time for answers is over: the first process to look decides."""
 
 
 class Answers:
-    """Answers each question once, and sees to it that it is decided.
+    """Answers each question once, and makes sure that it is decided.
 
     Args:
-        store: Where the question is.
-        reporter: Who answers.
-        answer: Tells what to, and the present time by Redis' clock.
-        now_s: That time.
-        look: Looks at the state, and commits what follows from it.
+        store: Holds the question.
+        reporter: Name of the reporter that answers.
+        answer: Returns the answer, with the present time by Redis' clock.
+        now_s: The present time by Redis' clock.
+        look: Reads the state, and commits the transition that follows from it.
     """
 
     def __init__(
@@ -51,20 +51,20 @@ class Answers:
         self._task: asyncio.Task[None] | None = None
 
     def is_only(self, record: SharedState) -> bool:
-        """Whether there is nobody else to ask: all failures are this worker's, and no other reports."""
+        """Return whether no other worker can be asked: all failures are this worker's, and no other reports."""
         return record.live_reporters <= 1 and getattr(record.breaker, "run", None) == {self._reporter}
 
     async def decided(self) -> None:
-        """Wait until there is no question out of which we know."""
+        """Wait until no known question is open."""
         if self._task is not None:
             await asyncio.wait((self._task,))
 
     def see(self, shared: SharedState | None) -> None:
-        """Take note of the shared state: of whether there is a question in it."""
+        """Note whether the shared state contains a question."""
         before, self._question = self._question, question_in(shared)
         if self._question is not None and (before is None or before.number != self._question.number):
             is_large = shared is not None and shared.live_reporters >= MANY
-            # Who ends this takes the task with it: nothing waits for it.
+            # Ending this also ends the task: nothing waits for it.
             self._task = asyncio.create_task(self._take(self._question, SPREAD_S if is_large else 0.0))
 
     async def _take(self, question: Question, spread_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What a process does with what runs in its background: forgets it in a forked child, and ends it before it ends."""
+"""Handles the background in forks and at the end of the process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["flush_on_sigterm", "started", "watched"]
 
 _EXIT_S = 1.0
 _SIGTERM_S = 2.0
-"""How long what waits to be reported may hold up the end, however many guards there are."""
+"""How long waiting results may delay the end, however many guards there are."""
 
 
 class _Background(Protocol):
@@ -37,12 +37,15 @@ _all: weakref.WeakSet[_Background] = weakref.WeakSet()
 
 
 def watched(background: _Background) -> None:
-    """Reset *background* in every child that is forked, and close it when the process ends."""
+    """Reset *background* in every forked child, and close it when the process ends."""
     _all.add(background)
 
 
 def started() -> None:
-    """Something runs now. A child of ``multiprocessing`` ends without ``atexit``, and has to be told otherwise."""
+    """Note that something runs now.
+
+    A child of ``multiprocessing`` ends without ``atexit``, so it needs another hook.
+    """
     process = sys.modules.get("multiprocessing.process")
     if process is None or process.parent_process() is None:
         return
@@ -52,13 +55,13 @@ def started() -> None:
 
 
 def flush_on_sigterm(background: _Background) -> None:
-    """On SIGTERM report what is left of *background*, and then do what would have been done without this.
+    """On SIGTERM report the remaining results of *background*, and then handle the signal as before.
 
-    One handler does it for all. It is put before the one that is there. One that is installed later replaces it, and
-    a process that ignores SIGTERM goes on to ignore it.
+    One handler serves all guards, before the existing one. A handler installed later replaces it, and a process that
+    ignores SIGTERM still does.
 
     Raises:
-        ConfigurationError: In any thread but the main one, for only there Python lets handlers be installed.
+        ConfigurationError: In any thread but the main one, because Python allows signal handlers only there.
     """
     if threading.current_thread() is not threading.main_thread():
         raise ConfigurationError("flush_on_sigterm=True is for the main thread: make the guard there")
@@ -67,7 +70,7 @@ def flush_on_sigterm(background: _Background) -> None:
 
 
 class _Sigterm:
-    """The handler of this process, and what it was put before."""
+    """The handler of this process, and the one it precedes."""
 
     def __init__(self) -> None:
         self.flushed: weakref.WeakSet[_Background] = weakref.WeakSet()
@@ -76,14 +79,14 @@ class _Sigterm:
 
     def install(self) -> None:
         present = signal.getsignal(signal.SIGTERM)
-        # A later one may call ours: to call it in turn would have no end. One of C's, None here, cannot be called.
+        # A later handler may call ours, so calling it would never end. A handler in C, None here, cannot be called.
         has_room = self._before is None or present is signal.SIG_DFL
         if has_room and present not in (_on_sigterm, signal.SIG_IGN, None):
             self._before = present
             signal.signal(signal.SIGTERM, _on_sigterm)
 
     def flush(self) -> None:
-        """Report what is left, unless that is being done: who sends a second signal is in a hurry."""
+        """Report the remaining results, unless that is under way: a second signal is urgent."""
         if self._is_flushing:
             return
         self._is_flushing = True
@@ -94,13 +97,13 @@ class _Sigterm:
             self._is_flushing = False
 
     def go_on(self, number: int, frame: FrameType | None) -> None:
-        """Do what would have been done without us."""
+        """Handle the signal as if ours were not installed."""
         if callable(self._before):
             self._before(number, frame)
             return
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-        # The first process of a container outlives it, by the kernel's rule.
+        # The first process of a container survives it, by the kernel's rule.
         signal.signal(number, _on_sigterm)
 
 

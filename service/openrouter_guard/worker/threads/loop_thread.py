@@ -1,6 +1,6 @@
-"""One daemon thread with an event loop: the worker library's I/O happens here, never on the caller's path.
+"""One daemon thread with an event loop for the worker library's I/O, off the caller's path.
 
-No lock is held here, so that a signal handler, a finalizer or a fork in the middle of any line finds nothing locked.
+No lock is held here, so a signal handler, a finalizer or a fork in the middle of any line finds nothing locked.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from openrouter_guard.worker.own_errors import OwnErrors
 __all__ = ["LoopThread", "ended", "has_asyncio", "waited"]
 
 LOST_S = 1.6
-"""How long the farewell may take of a thread that nobody refers to any more."""
+"""Time limit of the farewell when nothing refers to the thread any more."""
 STEP_S = 1.0
-"""How long each further step of the end may take."""
+"""Time limit of each further step of the end."""
 
 T = TypeVar("T")
 
@@ -31,16 +31,16 @@ T = TypeVar("T")
 class LoopThread:
     """An event loop in a thread of its own, usable from any thread, any other event loop and any signal handler.
 
-    The thread ends by :meth:`end`, and by itself once nobody refers to this object any more.
+    The thread ends by :meth:`end`, and by itself once nothing refers to this object any more.
 
     Args:
-        name: Of the thread.
+        name: Name of the thread.
         farewell: The first thing at the end, while all other work goes on.
         close: The last thing, once no other work is left.
 
     Attributes:
-        error: Why there is no thread, as where there are too many, or while the interpreter ends: then it is as if it
-            had ended already. None if there is one.
+        error: The reason why there is no thread, such as too many threads, or the end of the interpreter: then it
+            behaves as if it had ended already. None if it runs.
         gone: Done once it has ended.
     """
 
@@ -50,7 +50,7 @@ class LoopThread:
         self.error: Exception | None = None
         self._life = life = _Life(farewell, close)
         self.gone = life.gone
-        # Before it starts: what strikes in the middle of the start must not leave a thread behind.
+        # Before it starts: an interruption during the start must not leave a thread behind.
         self._lost = weakref.finalize(self, life.end)
         self._lost.atexit = False
         try:
@@ -79,12 +79,12 @@ class LoopThread:
             self._thread.join(max(timeout_s, 0.0))
 
     def disown(self) -> None:
-        """Touch it no more: in a forked child the thread does not exist, and the loop's pipe is the parent's."""
+        """Abandon it: in a forked child the thread does not exist, and the loop's pipe is the parent's."""
         self._life.loop = None
 
 
 class _Life:
-    """What the thread itself holds: not the :class:`LoopThread`, with whose end it ends."""
+    """The part that the thread itself holds: not the :class:`LoopThread`, with which it ends."""
 
     def __init__(self, farewell: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -101,7 +101,7 @@ class _Life:
         future.add_done_callback(self.waiting.discard)
         self.call(partial(self._start, work, future))
         if self.loop is None or self.loop.is_closed():
-            # By now; and whoever closed it may have looked at what waits before this did.
+            # By now; and the closing thread may have checked the waiting calls before this.
             self.cancel_waiting()
         return future
 
@@ -151,7 +151,7 @@ class _Life:
         self.gone.set_result(None)
 
     def _try(self, step: Callable[[], object]) -> None:
-        """One step towards the end, which none of them may prevent."""
+        """Run one step of the end; no step may prevent it."""
         try:
             step()
         except BaseException as error:  # noqa: BLE001  a task may have raised SystemExit, another thread anything
@@ -163,16 +163,16 @@ class _Life:
             await cancelled(*(asyncio.all_tasks() - {asyncio.current_task()}))
 
     def cancel_waiting(self) -> None:
-        """Cancel what came too late, and what would not end."""
+        """Cancel late work, and work that would not end."""
         with suppress(KeyError):
             while True:
                 _cancel(self.waiting.pop())
 
 
 async def _within(work: Callable[[], Awaitable[None]], timeout_s: float) -> None:
-    """Let *work* take its time, and leave it to who winds up where that is not enough.
+    """Run *work* within its time limit, and leave the rest to the final cleanup.
 
-    On Python 3.11 a timeout of its own may be lost in what it awaits.
+    On Python 3.11 an own timeout may be lost in an awaited call.
     """
 
     async def worked() -> None:
@@ -199,21 +199,21 @@ def _pass_on(future: Future[T], task: asyncio.Task[T]) -> None:
 
 def _cancel(future: Future[Any]) -> None:
     if future.cancel():
-        # Or who waits for several would not hear of it.
+        # Otherwise a caller that waits for several would not notice.
         future.set_running_or_notify_cancel()
 
 
 def waited(future: Future[Any], timeout_s: float | None) -> bool:
-    """Block until *future* came to an end of its own; False if it did not, in *timeout_s* seconds.
+    """Block until *future* ended by itself; False if it did not within *timeout_s* seconds.
 
-    Nothing is caught here: a ``TimeoutError`` that a signal handler raises meanwhile is the caller's.
+    Nothing is caught here: a ``TimeoutError`` raised by a signal handler belongs to the caller.
     """
     concurrent.futures.wait((future,), timeout_s)
     return future.done() and not future.cancelled()
 
 
 def has_asyncio() -> bool:
-    """Whether an event loop of asyncio runs here: not in a plain thread, and not under trio."""
+    """Return whether an event loop of asyncio runs here: not in a plain thread, and not under trio."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -222,9 +222,9 @@ def has_asyncio() -> bool:
 
 
 async def ended(future: Future[Any], timeout_s: float | None, *, cancel: bool = True) -> bool:
-    """Wait in another loop for what runs in this one; True if it came to an end of its own.
+    """Wait in another loop for a future of this one; True if it ended by itself.
 
-    Awaiting it would take its cancellation, when the guard is closed, for the caller's own.
+    Awaiting it would confuse its cancellation, when the guard is closed, with the caller's own.
     """
     waiting = asyncio.wrap_future(future)
     try:

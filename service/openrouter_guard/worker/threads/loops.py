@@ -1,4 +1,4 @@
-"""Work in the background that goes on whatever happens to it, and what a worker says of itself there."""
+"""Loops in the background that survive every failure, and their log messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 async def forever(work: Work, away: Callable[[StoreError], object], mistakes: LogOnce) -> None:
-    """Do it again and again; *away* is told when Redis fails it, *mistakes* of our own."""
+    """Repeat it; call *away* if Redis fails, and *mistakes* for bugs of our own."""
     while True:
         try:
             await work()
@@ -34,7 +34,7 @@ async def forever(work: Work, away: Callable[[StoreError], object], mistakes: Lo
 
 
 def optional(work: Work, without_it: str) -> Work:
-    """What Redis may refuse without harm, such as to a user without the right; it is asked again later."""
+    """Run a command that Redis may refuse without harm, such as for lack of a right; it is retried later."""
     return partial(_tolerant, work, LogOnce(without_it, ""))
 
 
