@@ -1,7 +1,8 @@
 """Runs a command that ends with its parent, even after a ``kill -9``.
 
 ``python -m openrouter_guard.devtools.die_with_parent PARENT COMMAND…`` asks the kernel for it and becomes the
-command, so there is no process in between. Linux only, like the product."""
+command, so there is no process in between. Linux only, like the product.
+"""
 
 from __future__ import annotations
 
