@@ -17,6 +17,7 @@ from openrouter_guard.errors import OpenRouterGuardError
 
 from .controller import handlers
 from .controller.handlers import Operator
+from .controller.kopf_settings import configure
 from .controller.leftovers import EVERYWHERE
 from .kubernetes.client import AUTOSCALERS, RESOURCE, Cluster, ClusterError, Path, Refused
 from .kubernetes.crd_kinds import comes_with_a_crd
@@ -177,7 +178,7 @@ async def _watch(settings: OperatorSettings, operator: Operator) -> None:
     try:
         await kopf.operator(
             registry=handlers.registry(),
-            settings=handlers.configure(settings.resource_class),
+            settings=configure(settings.resource_class),
             memo=kopf.Memo(operator=operator),
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openrouter_operator.controller.handlers import configure
+from openrouter_operator.controller.kopf_settings import configure
 from openrouter_operator.kubernetes.watch_lag import LAG_S, WatchLag
 from tests.operator.samples import Clock
 

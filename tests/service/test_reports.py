@@ -15,7 +15,7 @@ import pytest
 import redis.asyncio as aioredis
 from pydantic import ValidationError
 
-from openrouter_guard.api.schemas.writes import ReportBody, ResultBody
+from openrouter_guard.api.schemas.reports import ReportBody, ResultBody
 from openrouter_guard.api.scope.reports import _reporter, pending_of, signal_of
 from openrouter_guard.errors import CallNotPermitted
 from openrouter_guard.rules.signals import Effect, ErrorType, SignalScope

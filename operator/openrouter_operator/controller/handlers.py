@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,14 +36,14 @@ from openrouter_operator.shared_state.feed import Feeds
 from openrouter_operator.shared_state.resolver import Resolver
 from openrouter_operator.workloads.inventory import Inventory
 from openrouter_operator.workloads.kinds import Kind
-from openrouter_operator.workloads.workload import GROUP, Workload
+from openrouter_operator.workloads.workload import Workload
 
 from .event_poster import Poster
 from .leftovers import Leftovers
 from .orphans import Orphans
 from .reconcile import Reconciler, Vanished
 
-__all__ = ["Operator", "configure", "registry"]
+__all__ = ["Operator", "registry"]
 
 logger = logging.getLogger(__name__)
 
@@ -368,44 +368,3 @@ def registry() -> kopf.OperatorRegistry:
     kopf.on.cleanup(registry=found)(cleanup)
     kopf.on.login(registry=found)(login)
     return found
-
-
-class _NoDiffs(kopf.DiffBaseStorage):
-    """Stores nothing of the objects: no handler asks for changes, and copying each would cost more than all else."""
-
-    def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> kopf.BodyEssence:
-        return kopf.BodyEssence()
-
-    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
-        return None
-
-    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
-        return
-
-
-def configure(resource_class: str = DEFAULT_CLASS) -> kopf.OperatorSettings:
-    """Settings for kopf: time limits everywhere, and our own names."""
-    settings = kopf.OperatorSettings()
-    settings.peering.standalone = True  # a Lease decides who acts; peering is no mutex
-    settings.scanning.disabled = True  # needs rights on CRDs and namespaces that should not be required
-    settings.persistence.finalizer = finalizer_of(resource_class)
-    settings.persistence.diffbase_storage = _NoDiffs()
-    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    settings.posting.reporting_component = "openrouter-guard"
-    settings.posting.event_name_prefix = "openrouter-guard-"
-    settings.watching.server_timeout = 240
-    settings.watching.client_timeout = 300
-    settings.watching.connect_timeout = 10
-    settings.watching.inactivity_timeout = 70  # a watch may be dead though its connection is not
-    settings.networking.request_timeout = 10
-    settings.networking.connect_timeout = 5
-    settings.networking.error_backoffs = (
-        0.5,
-        1,
-        2,
-        4,
-    )  # a watch that stays broken ends this process, which is then restarted
-    settings.background.instant_exit_timeout = 5
-    settings.background.cancellation_polling = 2
-    settings.process.ultimate_exiting_timeout = 25
-    return settings

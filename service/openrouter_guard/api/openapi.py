@@ -9,8 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from .http.auth import OPEN_PATHS
 from .http.problems import documented
-from .schemas import activity, writes
-from .schemas import status as schemas
+from .schemas import activity, overrides, permits, reports, status
 from .schemas.status import Problem
 
 __all__ = ["completed"]
@@ -49,7 +48,7 @@ def _problems() -> dict[str, Any]:
 
 def _examples() -> Iterator[tuple[str, list[Any]]]:
     """The examples as written: FastAPI drops null values from them, and so required fields."""
-    for module in (schemas, activity, writes):
+    for module in (status, activity, reports, permits, overrides):
         for name in module.__all__:
             extra = getattr(getattr(module, name), "model_config", {}).get("json_schema_extra", {})
             if "examples" in extra:

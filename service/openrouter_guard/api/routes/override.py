@@ -10,7 +10,8 @@ from fastapi.responses import Response
 
 from openrouter_guard.api.http.conditional import JSON
 from openrouter_guard.api.http.problems import documented
-from openrouter_guard.api.schemas.writes import OverrideAnswered, OverrideBody, Words
+from openrouter_guard.api.schemas.fields import Words
+from openrouter_guard.api.schemas.overrides import OverrideAnswered, OverrideBody
 from openrouter_guard.api.scope.service import Service
 from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.shared_state import SharedState

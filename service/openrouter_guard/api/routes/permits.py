@@ -10,7 +10,8 @@ from fastapi.responses import Response
 
 from openrouter_guard.api.http.conditional import JSON
 from openrouter_guard.api.http.problems import documented, problem
-from openrouter_guard.api.schemas.writes import PermitAnswer, PermitBody, ResultBody, SettledAnswer
+from openrouter_guard.api.schemas.permits import PermitAnswer, PermitBody, SettledAnswer
+from openrouter_guard.api.schemas.reports import ResultBody
 from openrouter_guard.api.scope.permits import Granted, PermitGone
 from openrouter_guard.api.scope.service import Service
 from openrouter_guard.errors import CallNotPermitted

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from openrouter_guard.api.http.conditional import JSON
 from openrouter_guard.api.http.problems import documented
-from openrouter_guard.api.schemas.writes import ReportAnswer, ReportBody, Verdict
+from openrouter_guard.api.schemas.reports import ReportAnswer, ReportBody, Verdict
 
 from .common import PREFIX, Scope, of_scope
 from .write_access import OF_REPORTERS, ForReporters, breaker, wait_s

@@ -15,7 +15,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from openrouter_guard.api.schemas.writes import SEQUENCE_MAX, PermitBody, ReportBody, ResultBody, Settled
+from openrouter_guard.api.schemas.fields import SEQUENCE_MAX
+from openrouter_guard.api.schemas.permits import PermitBody, Settled
+from openrouter_guard.api.schemas.reports import ReportBody, ResultBody
 from openrouter_guard.api.status.gate import Gate, gate, ramp
 from openrouter_guard.errors import CallNotPermitted, StoreContended
 from openrouter_guard.replica import Replica, Snapshot

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 
-from openrouter_guard.api.schemas.writes import ReportBody, ResultBody
+from openrouter_guard.api.schemas.reports import ReportBody, ResultBody
 from openrouter_guard.errors import REFUSAL_HEADER, StoreError
 from openrouter_guard.replica import Replica
 from openrouter_guard.rules import health_checks, shared_state, trial_calls

@@ -14,9 +14,10 @@ from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 from openrouter_guard.rules.signals import NEUTRAL, Signal
+from openrouter_guard.worker.call import Call
 from openrouter_guard.worker.classification.classify import classify_exception
 from openrouter_guard.worker.classification.response_inspector import KEPT_BYTES, READABLE_ENCODING, ResponseInspector
-from openrouter_guard.worker.guard import AsyncGuard, Call, Guard
+from openrouter_guard.worker.guard import AsyncGuard, Guard
 
 from .read_ahead import LOOK_S, Ahead
 from .request_model import model_in
