@@ -19,11 +19,11 @@ from openrouter_operator.decisions.summary import (
     PROBLEMS_SHOWN,
     Failure,
     Problem,
-    Tally,
+    TargetSummary,
     no_match,
     not_pausable,
     not_watched,
-    tally,
+    summary,
 )
 from openrouter_operator.decisions.targets import Candidate
 from openrouter_operator.workloads.kinds import Trait
@@ -48,7 +48,7 @@ PAUSE = Goal(Step.PAUSE, "BreakerOpen")
 CANARY = Goal(Step.CANARY, "BreakerHalfOpen")
 RUNNING = Goal(Step.RESUME, "BreakerClosed", share=1.0)
 HALF = Goal(Step.RESUME, "BreakerClosed", share=0.5)
-NONE_PAUSED = Tally(matched=3, able=3, paused=0, resuming=0, failed=0)
+NONE_PAUSED = TargetSummary(matched=3, able=3, paused=0, resuming=0, failed=0)
 ALL_PAUSED = replace(NONE_PAUSED, paused=3)
 COMING_BACK = replace(NONE_PAUSED, paused=1, resuming=2)
 
@@ -56,10 +56,10 @@ Status = dict[str, Any]
 
 
 def a_round(
-    seen: ScopeSnapshot | None = None, goal: Goal = RUNNING, tally: Tally = NONE_PAUSED, **other: Any
+    seen: ScopeSnapshot | None = None, goal: Goal = RUNNING, summary: TargetSummary = NONE_PAUSED, **other: Any
 ) -> ReconcileResult:
     asked = other.pop("spec", spec())
-    return ReconcileResult(generation=4, spec=asked, snapshot=seen or closed(), goal=goal, tally=tally, **other)
+    return ReconcileResult(generation=4, spec=asked, snapshot=seen or closed(), goal=goal, summary=summary, **other)
 
 
 def status(now: ReconcileResult, old: Status | None = None) -> Status:
@@ -83,8 +83,10 @@ IN_THE_DARK = a_round(unknown(900.0), Goal(Step.KEEP, "StateUnknown"), ALL_PAUSE
 # -- counting -------------------------------------------------------------------------------------------------------
 
 
-def count(*found: Workload | Candidate, failures: dict[str, Failure] | None = None, outage: str = "") -> Tally:
-    return tally(candidates(*found), OWNER, outage, failures or {})
+def count(
+    *found: Workload | Candidate, failures: dict[str, Failure] | None = None, outage: str = ""
+) -> TargetSummary:
+    return summary(candidates(*found), OWNER, outage, failures or {})
 
 
 def test_each_workload_is_counted_for_what_it_is() -> None:
@@ -105,7 +107,7 @@ def test_each_workload_is_counted_for_what_it_is() -> None:
 
 
 def test_being_at_zero_already_is_no_problem() -> None:
-    assert count(workload(replicas=0)) == Tally(matched=1, able=0, paused=0, resuming=0, failed=0)
+    assert count(workload(replicas=0)) == TargetSummary(matched=1, able=0, paused=0, resuming=0, failed=0)
 
 
 def test_a_change_that_was_not_taken_is_a_problem_with_the_words_of_the_api_server() -> None:
@@ -118,10 +120,10 @@ def test_what_could_not_be_changed_is_named_before_what_is_left_alone() -> None:
     harmless = [workload(f"a{nth:02}", is_controlled=True) for nth in range(PROBLEMS_SHOWN + 5)]
     found = count(*harmless, workload("z"), failures={"uid-of-z": Failure("Refused", "the webhook says no")})
     assert found.problems[0] == ("Deployment/z", "Refused", "the webhook says no")
-    assert said(a_round(tally=found), "Ready") == (
+    assert said(a_round(summary=found), "Ready") == (
         "False", "TargetsFailed", "1 workload could not be changed; Deployment/z: the webhook says no",
     )  # fmt: skip
-    assert status(a_round(tally=found))["problemCounts"] == {"ControlledByOwner": PROBLEMS_SHOWN + 5, "Refused": 1}
+    assert status(a_round(summary=found))["problemCounts"] == {"ControlledByOwner": PROBLEMS_SHOWN + 5, "Refused": 1}
 
 
 def test_what_admission_made_of_a_pause_is_told_with_what_comes_back() -> None:
@@ -132,16 +134,16 @@ def test_what_admission_made_of_a_pause_is_told_with_what_comes_back() -> None:
 
 
 def test_few_problems_need_no_count() -> None:
-    assert "problemCounts" not in status(a_round(tally=count(workload("a", is_controlled=True))))
+    assert "problemCounts" not in status(a_round(summary=count(workload("a", is_controlled=True))))
 
 
 def test_a_target_that_matches_nothing_is_a_problem_an_event_and_makes_the_resource_unready() -> None:
     missing = no_match("spec.targets[0]", "there is no Deployment 'wroker' in namespace jobs")
-    found = tally(candidates(workload("a")), OWNER, "", {}, unmatched=[missing])
-    ready, reason, message = said(a_round(tally=found), "Ready")
+    found = summary(candidates(workload("a")), OWNER, "", {}, unmatched=[missing])
+    ready, reason, message = said(a_round(summary=found), "Ready")
     assert (ready, reason) == ("False", "NoMatch")
     assert message.startswith("spec.targets[0]: there is no Deployment 'wroker' in namespace jobs: mend")
-    assert [(e.type, e.reason) for e in events({}, status(a_round(tally=found)))] == [("Warning", "NoMatch")]
+    assert [(e.type, e.reason) for e in events({}, status(a_round(summary=found)))] == [("Warning", "NoMatch")]
 
 
 @pytest.mark.parametrize(
@@ -155,13 +157,13 @@ def test_a_target_that_matches_nothing_is_a_problem_an_event_and_makes_the_resou
     ],
 )
 def test_a_kind_without_replicas_is_told_from_one_that_is_not_there(problem: Problem, expected: str) -> None:
-    ready = said(a_round(tally=tally([], OWNER, "", {}, unwatched=[problem])), "Ready")
+    ready = said(a_round(summary=summary([], OWNER, "", {}, unwatched=[problem])), "Ready")
     assert ready[:2] == ("False", "KindNotPausable")
     assert expected in ready[2]
 
 
 def test_a_resource_without_targets_says_that_it_only_shows_the_state() -> None:
-    now = a_round(tally=Tally(0, 0, 0, 0, 0), spec=spec(mode="Observe", targets=[]))
+    now = a_round(summary=TargetSummary(0, 0, 0, 0, 0), spec=spec(mode="Observe", targets=[]))
     assert said(now, "Ready") == ("True", "CarriedOut", "The state is shown; the spec names no workloads")
 
 
@@ -184,10 +186,10 @@ def test_only_the_first_few_problems_are_shown_and_all_are_counted() -> None:
         pytest.param(IN_THE_DARK, ("Unknown", "StateUnknown"), id="not known while the state is not"),
         pytest.param(a_round(spec=spec(suspend=True)), ("True", "Suspended"), id="suspended"),
         pytest.param(
-            a_round(tally=Tally(0, 0, 0, 0, 0)), ("True", "NoTargets"), id="with targets that nobody matches"
+            a_round(summary=TargetSummary(0, 0, 0, 0, 0)), ("True", "NoTargets"), id="with targets that match nothing"
         ),
         pytest.param(
-            a_round(tally=Tally(0, 0, 0, 0, 0), spec=spec(mode="Observe", targets=[])),
+            a_round(summary=TargetSummary(0, 0, 0, 0, 0), spec=spec(mode="Observe", targets=[])),
             ("True", "CarriedOut"), id="without targets at all",
         ),
         pytest.param(
@@ -443,9 +445,9 @@ def test_the_first_status_of_a_resource_tells_nothing() -> None:
 def test_a_new_problem_is_told_and_an_old_one_is_not() -> None:
     one = replace(NONE_PAUSED, problems=(Problem("Deployment/a", "Refused", "no"),))
     two = replace(one, problems=(*one.problems, Problem("Deployment/b", "Refused", "no")))
-    before = status(a_round(tally=one))
+    before = status(a_round(summary=one))
     assert events({}, before) == [Event("Warning", "Refused", "Deployment/a: no")]
-    assert events(before, status(a_round(tally=two), before)) == [Event("Warning", "Refused", "Deployment/b: no")]
+    assert events(before, status(a_round(summary=two), before)) == [Event("Warning", "Refused", "Deployment/b: no")]
 
 
 # -- progress -------------------------------------------------------------------------------------------------------
@@ -482,8 +484,8 @@ def test_a_fight_over_a_pause_is_not_ready_and_names_the_other_one() -> None:
 
 
 def test_a_kind_that_nobody_watches_is_not_ready_and_says_where_to_add_it() -> None:
-    counted = tally([], OWNER, "", {}, unwatched=[not_watched("ReplicaSet")])
-    state, reason, message = said(a_round(tally=counted), "Ready")
+    counted = summary([], OWNER, "", {}, unwatched=[not_watched("ReplicaSet")])
+    state, reason, message = said(a_round(summary=counted), "Ready")
     assert (state, reason) == ("False", "KindNotWatched")
     assert "operator.kinds" in message
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from openrouter_operator.decisions import contests
-from openrouter_operator.decisions.summary import tally
+from openrouter_operator.decisions.summary import summary
 from openrouter_operator.decisions.targets import Candidate
 from openrouter_operator.decisions.workload_events import notice
 from openrouter_operator.resource.spec import Options
@@ -110,7 +110,7 @@ def test_one_that_insists_is_respected() -> None:
     ],
 )
 def test_a_fight_is_told(found: Candidate, reasons: list[str]) -> None:
-    assert [problem.reason for problem in tally([found], OWNER, "", {}).contested] == reasons
+    assert [problem.reason for problem in summary([found], OWNER, "", {}).contested] == reasons
 
 
 def test_the_workload_says_what_will_come_back() -> None:

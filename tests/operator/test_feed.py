@@ -16,7 +16,7 @@ from openrouter_operator.decisions import status as conditions
 from openrouter_operator.decisions.events import events
 from openrouter_operator.decisions.plan import Goal, Step
 from openrouter_operator.decisions.status import ReconcileResult
-from openrouter_operator.decisions.summary import Tally
+from openrouter_operator.decisions.summary import TargetSummary
 from openrouter_operator.shared_state.feed import Feed
 from tests.operator.samples import NOW_S, spec
 
@@ -52,7 +52,7 @@ def test_a_breaker_that_closed_tomorrow_has_been_closed_since_that_was_first_see
 def told(record: SharedState, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[str]]:
     """The status and the events of a resource whose scope has this record, where everything is paused."""
     monkeypatch.setattr(type(feed._cache), "view", Snapshot(record, NOW_S, None, {}))
-    counts = Tally(matched=1, able=1, paused=1, resuming=0, failed=0)
+    counts = TargetSummary(matched=1, able=1, paused=1, resuming=0, failed=0)
     now = ReconcileResult(1, spec(), feed.read(), Goal(Step.PAUSE, "BreakerOpen"), counts)
     status = conditions.status({"breaker": {"state": "closed"}}, now)
     return status, [event.message for event in events({"breaker": {"state": "closed"}}, status)]

@@ -10,7 +10,7 @@ import pytest
 
 from openrouter_operator.decisions import plan
 from openrouter_operator.decisions.plan import Goal, Step
-from openrouter_operator.decisions.summary import tally
+from openrouter_operator.decisions.summary import summary
 from openrouter_operator.decisions.targets import Candidate, Skip, skip
 from openrouter_operator.workloads.kinds import BY_NAME, DEPLOYMENT
 from openrouter_operator.workloads.workload import (
@@ -85,7 +85,7 @@ def test_what_stays_down_takes_no_part_in_canary_and_steps() -> None:
 
 
 def test_what_cannot_be_read_is_a_problem_that_names_it() -> None:
-    (problem,) = tally(candidates(paused("a", resume_to="five")), OWNER, "", {}).problems
+    (problem,) = summary(candidates(paused("a", resume_to="five")), OWNER, "", {}).problems
     assert (problem.target, problem.reason) == ("Deployment/a", "ResumeUnclear")
     assert "openrouter-guard.io/resume-to is 'five': write a number of pods or 'stay'" in problem.message
 

@@ -30,7 +30,7 @@ ROLLOUT = from_crd(foreign.crd("argoproj.io", "v1alpha1", "Rollout", ".spec.repl
 KINDS = [ROLLOUT, BY_NAME["ScaledObject"], BY_NAME["ScaledJob"]]
 WORDS = ("default", "Observe", "2026-01-01T00:00:00Z", "Deployment", "False", "Available", "\x1b[31m\n")
 
-ON_THE_WAY_BACK = a_round(goal=HALF, tally=COMING_BACK)
+ON_THE_WAY_BACK = a_round(goal=HALF, summary=COMING_BACK)
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(WORDS)
 names = st.text(max_size=6) | st.sampled_from(("name", "kind", "selector", "type", "status", "lastTransitionTime"))

@@ -16,7 +16,7 @@ from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.rules.trial_reports import Told, reported
-from openrouter_guard.rules.window import Tally
+from openrouter_guard.rules.window import StepCounts
 
 __all__ = ["POLICY", "Event", "Story", "lose", "steps"]
 
@@ -107,7 +107,7 @@ def seen_lately(failures: int, slow: int) -> Event:
     """Two calls in the window, as the store's script counts them."""
 
     def count(record: SharedState, now_s: float) -> SharedState | None:
-        tally = Tally(int(now_s), 2, failures, slow, ("wa",))
+        tally = StepCounts(int(now_s), 2, failures, slow, ("wa",))
         breaker = record.breaker
         return replace(record, breaker=replace(breaker, window=(tally,))) if isinstance(breaker, Closed) else None
 

@@ -27,7 +27,7 @@ from openrouter_operator.decisions.summary import (
     not_installed,
     not_pausable,
     not_watched,
-    tally,
+    summary,
 )
 from openrouter_operator.decisions.targets import Candidate, Owner
 from openrouter_operator.kubernetes.client import Cluster, ClusterError, Conflict, NotFound, NotLeading
@@ -217,7 +217,7 @@ class Reconciler:
             spec=spec,
             snapshot=snapshot,
             goal=goal,
-            tally=tally(
+            summary=summary(
                 after,
                 owner,
                 snapshot.outage,
@@ -245,7 +245,7 @@ class Reconciler:
             spec=Spec(mode=Mode.OBSERVE),
             snapshot=replace(_NOTHING_KNOWN, now_s=self._cluster.now_s, error=str(why)),
             goal=Goal(Step.KEEP, "InvalidSpec"),
-            tally=tally(candidates, owner, "", {}),
+            summary=summary(candidates, owner, "", {}),
             invalid=str(why),
         )
 

@@ -18,7 +18,7 @@ from openrouter_operator.resource.spec import Spec
 
 from .plan import FLAPPING, Goal, Step
 from .snapshot import ScopeSnapshot
-from .summary import PROBLEMS_SHOWN, Failure, Problem, Tally
+from .summary import PROBLEMS_SHOWN, Failure, Problem, TargetSummary
 from .targets import ROLLOUT
 
 __all__ = [
@@ -65,7 +65,7 @@ class ReconcileResult:
     spec: Spec
     snapshot: ScopeSnapshot
     goal: Goal
-    tally: Tally
+    summary: TargetSummary
     is_settled: bool = True
     invalid: str = ""
     took_s: float = 0.0
@@ -91,17 +91,17 @@ def status(old: Mapping[str, Any], now: ReconcileResult) -> dict[str, Any]:
         "upstream": _upstream(now.snapshot),
         "breaker": _breaker(now.snapshot),
         "targets": _targets(now),
-        "problems": [problem._asdict() for problem in now.tally.problems],
+        "problems": [problem._asdict() for problem in now.summary.problems],
         "conditions": [
             _condition(kind, *check(now), before=conditions.get(kind), generation=now.generation, at=at)
             for kind, check in _CONDITIONS.items()
         ],
     }
-    if sum(now.tally.reasons.values()) > PROBLEMS_SHOWN:
-        written["problemCounts"] = dict(sorted(now.tally.reasons.items()))
+    if sum(now.summary.reasons.values()) > PROBLEMS_SHOWN:
+        written["problemCounts"] = dict(sorted(now.summary.reasons.items()))
     if now.spec.dry_run:
         written["wouldChange"] = list(now.would[:PROBLEMS_SHOWN])
-    if now.tally.is_paused:
+    if now.summary.is_paused:
         written["progress"] = _progress(now)
     if override := _override(now):
         written["override"] = override
@@ -182,27 +182,27 @@ def _progress(now: ReconcileResult) -> dict[str, Any]:
     """Return the progress of a pause or its end, in pods."""
     next_at = {} if now.goal.next_at_s is None else {"nextAt": _second(now.goal.next_at_s)}
     shown = {"step": now.goal.step.value, "reason": now.goal.reason}
-    return shown | {"pods": now.tally.pods, "originalPods": now.tally.original_pods} | next_at
+    return shown | {"pods": now.summary.pods, "originalPods": now.summary.original_pods} | next_at
 
 
 def _targets(now: ReconcileResult) -> dict[str, Any]:
-    tally = now.tally
+    summary = now.summary
     words = [FLAPPING] if now.goal.reason == FLAPPING else []
-    words += [ROLLOUT] if tally.reasons.get(ROLLOUT) else []
+    words += [ROLLOUT] if summary.reasons.get(ROLLOUT) else []
     return {
-        "matched": tally.matched,
-        "paused": tally.paused,
-        "resuming": tally.resuming,
-        "skipped": tally.matched - tally.able,
-        "failed": tally.failed,
-        "summary": " ".join((f"{tally.paused}/{tally.able}", *words)),
-    } | ({"contested": len(tally.contested)} if tally.contested else {})
+        "matched": summary.matched,
+        "paused": summary.paused,
+        "resuming": summary.resuming,
+        "skipped": summary.matched - summary.able,
+        "failed": summary.failed,
+        "summary": " ".join((f"{summary.paused}/{summary.able}", *words)),
+    } | ({"contested": len(summary.contested)} if summary.contested else {})
 
 
 def _spans(old: Mapping[str, Any], now: ReconcileResult) -> dict[str, Any]:
     """Return ``lastPause`` and ``lastResume``: start, reason and duration of the last ones."""
     was_paused = is_true(old, "Paused")
-    now_s, counts = now.snapshot.now_s, now.tally
+    now_s, counts = now.snapshot.now_s, now.summary
     pause, resume = dict(old.get("lastPause") or {}), dict(old.get("lastResume") or {})
     if counts.is_paused and not was_paused:
         pause = {"startedAt": _second(now_s), "reason": _why(now)}
@@ -239,17 +239,17 @@ _Said = tuple[str, str, str]
 def _ready(now: ReconcileResult) -> _Said:
     if now.invalid:
         return "False", "InvalidSpec", now.invalid
-    if now.tally.failed:
-        first = next((p for p in now.tally.problems), None)
-        return "False", "TargetsFailed", f"{_workloads(now.tally.failed)} could not be changed; {_line(first)}"
+    if now.summary.failed:
+        first = next((p for p in now.summary.problems), None)
+        return "False", "TargetsFailed", f"{_workloads(now.summary.failed)} could not be changed; {_line(first)}"
     if now.override.failure:
         return "False", now.override.failure.reason, now.override.failure.message
-    if now.tally.unwatched:
-        return "False", now.tally.unwatched[0].reason, _line(now.tally.unwatched[0])
-    if now.tally.unmatched:
-        return "False", "NoMatch", _line(now.tally.unmatched[0])
-    if now.tally.contested:
-        return "False", "Contested", _line(now.tally.contested[0])
+    if now.summary.unwatched:
+        return "False", now.summary.unwatched[0].reason, _line(now.summary.unwatched[0])
+    if now.summary.unmatched:
+        return "False", "NoMatch", _line(now.summary.unmatched[0])
+    if now.summary.contested:
+        return "False", "Contested", _line(now.summary.contested[0])
     if not now.snapshot.is_fresh:
         return "Unknown", "StateUnknown", _stale(now.snapshot)
     if now.spec.dry_run:
@@ -258,7 +258,7 @@ def _ready(now: ReconcileResult) -> _Said:
         return "True", "Suspended", "spec.suspend is true: the state is shown and nothing is changed"
     if not now.spec.targets:
         return "True", "CarriedOut", "The state is shown; the spec names no workloads"
-    if not now.tally.matched:
+    if not now.summary.matched:
         return "True", "NoTargets", "No workload in this namespace matches spec.targets"
     return "True", "CarriedOut", _going_on(now)
 
@@ -277,7 +277,7 @@ def _line(problem: Problem | None) -> str:
 
 
 def _reconciling(now: ReconcileResult) -> _Said:
-    under_way = not now.is_settled or now.tally.resuming > 0
+    under_way = not now.is_settled or now.summary.resuming > 0
     return ("True", "InProgress", _going_on(now)) if under_way else ("False", "Done", "Nothing is under way")
 
 
@@ -301,7 +301,7 @@ def _upstream_available(now: ReconcileResult) -> _Said:
 
 
 def _paused(now: ReconcileResult) -> _Said:
-    if now.tally.is_paused:
+    if now.summary.is_paused:
         return "True", now.goal.reason, _going_on(now)
     return "False", now.goal.reason, "No workload is paused"
 
@@ -319,7 +319,7 @@ def _stale(snapshot: ScopeSnapshot) -> str:
 
 
 def _going_on(now: ReconcileResult) -> str:
-    counts = now.tally
+    counts = now.summary
     match now.goal.step:
         case Step.PAUSE if counts.able:
             return f"{counts.paused} of {_workloads(counts.able)} paused"

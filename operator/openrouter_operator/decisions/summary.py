@@ -15,12 +15,12 @@ __all__ = [
     "PROBLEMS_SHOWN",
     "Failure",
     "Problem",
-    "Tally",
+    "TargetSummary",
     "no_match",
     "not_installed",
     "not_pausable",
     "not_watched",
-    "tally",
+    "summary",
 ]
 
 PROBLEMS_SHOWN = 10
@@ -69,7 +69,7 @@ def no_match(field: str, words: str) -> Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class TargetSummary:
     """Numbers of workloads; ``able`` counts those that are paused or could be.
 
     Attributes:
@@ -97,14 +97,14 @@ class Tally:
         return self.paused + self.resuming > 0
 
 
-def tally(
+def summary(
     candidates: Sequence[Candidate],
     owner: Owner,
     outage: str,
     failures: Mapping[str, Failure],
     unwatched: Sequence[Problem] = (),
     unmatched: Sequence[Problem] = (),
-) -> Tally:
+) -> TargetSummary:
     """Count the workloads.
 
     Args:
@@ -130,7 +130,7 @@ def tally(
     contested = tuple(problem for problem in fights if problem)
     unclear = sorted(_unclear(c.workload) for c in candidates if c.workload.has_unclear_return)
     problems = [*failed, *altered, *contested, *unclear, *unwatched, *unmatched, *left_alone]
-    return Tally(
+    return TargetSummary(
         matched=len(matched),
         able=sum(why is None for _, why in skips),
         paused=len(ours) - len(up),

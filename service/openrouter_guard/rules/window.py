@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from . import parsing
 
-__all__ = ["FAILURE_RATE", "SLOW_CALL_RATE", "Limits", "Tally", "Window", "excess", "parse", "text_of"]
+__all__ = ["FAILURE_RATE", "SLOW_CALL_RATE", "Limits", "StepCounts", "Window", "excess", "parse", "text_of"]
 
 FAILURE_RATE = "failure_rate"
 SLOW_CALL_RATE = "slow_call_rate"
@@ -24,7 +24,7 @@ _TALLY = re.compile(r"([0-9]{1,15}):([0-9]{1,15}):([0-9]{1,15}):([0-9]{1,15}):(\
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class StepCounts:
     """The calls that ended in one step.
 
     Attributes:
@@ -41,7 +41,7 @@ class Tally:
     reporters: tuple[str, ...] = ()
 
 
-Window: TypeAlias = tuple[Tally, ...]
+Window: TypeAlias = tuple[StepCounts, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ class Limits:
 
 def excess(window: Window, limits: Limits, now_s: float) -> tuple[str, str] | None:
     """Return the rate that is too high, with a message; None if none is."""
-    lately = [tally for tally in window if tally.at_s > now_s - limits.window_s]
-    calls = sum(tally.calls for tally in lately)
-    reporters = {name for tally in lately for name in tally.reporters}
+    lately = [counts for counts in window if counts.at_s > now_s - limits.window_s]
+    calls = sum(counts.calls for counts in lately)
+    reporters = {name for counts in lately for name in counts.reporters}
     if calls < limits.calls or len(reporters) < limits.reporters:
         return None
-    failures, slow = sum(tally.failures for tally in lately), sum(tally.slow for tally in lately)
+    failures, slow = sum(counts.failures for counts in lately), sum(counts.slow for counts in lately)
     within = f"of {calls} calls in the last {limits.window_s:g} s"
     if limits.failure_rate and failures >= limits.failure_rate * calls:
         return FAILURE_RATE, f"{failures} {within} failed"
@@ -81,20 +81,21 @@ def excess(window: Window, limits: Limits, now_s: float) -> tuple[str, str] | No
 
 def parse(text: str | None) -> Window:
     """Parse the window that the store wrote; unreadable steps are left out."""
-    return tuple(tally for tally in map(_tally, parsing.text_of(text, TEXT_MOST).split()) if tally is not None)
+    return tuple(counts for counts in map(_counts, parsing.text_of(text, TEXT_MOST).split()) if counts is not None)
 
 
-def text_of(window: Iterable[Tally]) -> str:
+def text_of(window: Iterable[StepCounts]) -> str:
     """The reverse of :func:`parse`."""
     return " ".join(
-        f"{tally.at_s}:{tally.calls}:{tally.failures}:{tally.slow}:{','.join(tally.reporters)}" for tally in window
+        f"{counts.at_s}:{counts.calls}:{counts.failures}:{counts.slow}:{','.join(counts.reporters)}"
+        for counts in window
     )
 
 
-def _tally(text: str) -> Tally | None:
+def _counts(text: str) -> StepCounts | None:
     match = _TALLY.fullmatch(text)
     if match is None:
         return None
     at_s, calls, failures, slow = map(int, match.groups()[:4])
     names = match[5].split(",")[:REPORTERS_MOST] if match[5] else ()
-    return Tally(at_s, calls, min(failures, calls), min(slow, calls), tuple(names))
+    return StepCounts(at_s, calls, min(failures, calls), min(slow, calls), tuple(names))
