@@ -12,6 +12,7 @@ import pytest
 from openrouter_guard import AsyncGuard, CallNotPermitted, Guard
 from openrouter_guard.httpx import GuardedTransport
 from openrouter_guard.rules.breaker import BreakerState
+from openrouter_guard.worker import call as calls
 from openrouter_guard.worker import guard as guards
 from openrouter_guard.worker.classification.response_inspector import ResponseInspector
 from openrouter_guard.worker.core import Core
@@ -34,9 +35,9 @@ def wrong(*_: object, **__: object) -> None:
 
 def blunders(patch: pytest.MonkeyPatch) -> None:
     """Whatever is classified from now on, it goes wrong."""
-    for module in (guards, transport):
+    for module in (calls, guards, transport):
         patch.setattr(module, "classify_exception", wrong)
-    patch.setattr(guards, "classify_answer", wrong)
+    patch.setattr(calls, "classify_answer", wrong)
     patch.setattr(ResponseInspector, "signal", wrong)
 
 
@@ -197,7 +198,7 @@ def test_what_a_signal_handler_raises_is_the_callers_whatever_it_is(
 
     before = signal.signal(signal.SIGALRM, limit)
     try:
-        monkeypatch.setattr(guards, "classify_exception", struck)
+        monkeypatch.setattr(calls, "classify_exception", struck)
         with pytest.raises(TimeoutError, match="a time limit"), guard.call():
             raise Mine
     finally:
