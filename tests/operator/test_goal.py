@@ -11,8 +11,8 @@ from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, Open
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import SharedState, Transition
-from openrouter_operator.decisions import plan
-from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions import goal as goals
+from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.snapshot import ScopeSnapshot
 from tests.operator.samples import (
     NOW_S,
@@ -34,16 +34,16 @@ ALL_BACK = Goal(Step.RESUME, "BreakerClosed", share=1.0)
 @pytest.mark.parametrize("seen", [opened(), half_open(), closed(), unknown(0.0)], ids=repr)
 @pytest.mark.parametrize("paused_s", [None, OPENED_S])
 def test_a_suspended_resource_changes_nothing_whatever_happens(seen: ScopeSnapshot, paused_s: float | None) -> None:
-    assert plan.goal(spec(suspend=True, maxPauseSeconds=60), seen, paused_s) == Goal(Step.KEEP, "Suspended")
+    assert goals.goal(spec(suspend=True, maxPauseSeconds=60), seen, paused_s) == Goal(Step.KEEP, "Suspended")
 
 
 @pytest.mark.parametrize("seen", [opened(), half_open(), closed(), unknown(0.0)], ids=repr)
 def test_a_resource_that_only_observes_gives_everything_back(seen: ScopeSnapshot) -> None:
-    assert plan.goal(spec(mode="Observe"), seen, OPENED_S) == Goal(Step.RESUME, "ObserveOnly", share=1.0)
+    assert goals.goal(spec(mode="Observe"), seen, OPENED_S) == Goal(Step.RESUME, "ObserveOnly", share=1.0)
 
 
 def test_a_suspended_resource_does_not_even_give_back() -> None:
-    assert plan.goal(spec(mode="Observe", suspend=True), opened(), OPENED_S).step is Step.KEEP
+    assert goals.goal(spec(mode="Observe", suspend=True), opened(), OPENED_S).step is Step.KEEP
 
 
 # -- the goal: the breaker is open ----------------------------------------------------------------------------------
@@ -95,13 +95,13 @@ def test_a_suspended_resource_does_not_even_give_back() -> None:
 def test_while_the_breaker_is_open(
     fields: dict[str, Any], seen: ScopeSnapshot, paused_s: float | None, expected: Goal
 ) -> None:
-    assert plan.goal(spec(**fields), seen, paused_s) == expected
+    assert goals.goal(spec(**fields), seen, paused_s) == expected
 
 
 def test_the_grace_counts_from_the_beginning_of_the_outage_and_not_from_the_latest_opening() -> None:
     again = Open("timeout", opened_at_s=OPENED_S, until_s=1_200.0, trips=2)
     seen = snapshot(again, since_s=999.0)
-    assert plan.goal(spec(pauseAfterSeconds=50), seen, None).step is Step.PAUSE
+    assert goals.goal(spec(pauseAfterSeconds=50), seen, None).step is Step.PAUSE
 
 
 # -- the goal: the longest pause ------------------------------------------------------------------------------------
@@ -109,21 +109,21 @@ def test_the_grace_counts_from_the_beginning_of_the_outage_and_not_from_the_late
 
 @pytest.mark.parametrize("seen", [opened(), half_open()], ids=["open", "half-open"])
 def test_after_the_longest_pause_workloads_come_back_and_stay_for_this_outage(seen: ScopeSnapshot) -> None:
-    goal = plan.goal(spec(maxPauseSeconds=100, resume={"strategy": "Immediate"}), seen, OPENED_S)
+    goal = goals.goal(spec(maxPauseSeconds=100, resume={"strategy": "Immediate"}), seen, OPENED_S)
     assert goal == Goal(Step.RESUME, "MaxPause", share=1.0, release=OUTAGE)
 
 
 def test_after_the_longest_pause_they_come_back_in_steps_too() -> None:
-    goal = plan.goal(spec(maxPauseSeconds=80), opened(), OPENED_S)
+    goal = goals.goal(spec(maxPauseSeconds=80), opened(), OPENED_S)
     assert goal == Goal(Step.RESUME, "MaxPause", share=0.5, release=OUTAGE, next_at_s=1_010.0)
 
 
 def test_a_moment_before_it_is_over_the_pause_holds() -> None:
-    assert plan.goal(spec(maxPauseSeconds=100.1), opened(), OPENED_S).step is Step.PAUSE
+    assert goals.goal(spec(maxPauseSeconds=100.1), opened(), OPENED_S).step is Step.PAUSE
 
 
 def test_a_breaker_that_closed_meanwhile_releases_nobody() -> None:
-    assert plan.goal(spec(maxPauseSeconds=60), closed(990.0), OPENED_S).release == ""
+    assert goals.goal(spec(maxPauseSeconds=60), closed(990.0), OPENED_S).release == ""
 
 
 # -- the goal: the breaker is half-open -----------------------------------------------------------------------------
@@ -151,11 +151,11 @@ def test_a_breaker_that_closed_meanwhile_releases_nobody() -> None:
     ],
 )  # fmt: skip
 def test_while_the_breaker_is_half_open(fields: dict[str, Any], paused_s: float | None, expected: Goal) -> None:
-    assert plan.goal(spec(**fields), half_open(), paused_s) == expected
+    assert goals.goal(spec(**fields), half_open(), paused_s) == expected
 
 
 def test_an_open_breaker_whose_time_has_passed_is_half_open() -> None:
-    assert plan.goal(spec(), opened(until_s=NOW_S), OPENED_S).step is Step.CANARY
+    assert goals.goal(spec(), opened(until_s=NOW_S), OPENED_S).step is Step.CANARY
 
 
 # -- the goal: the breaker is closed --------------------------------------------------------------------------------
@@ -203,11 +203,11 @@ def test_an_open_breaker_whose_time_has_passed_is_half_open() -> None:
     ],
 )  # fmt: skip
 def test_once_the_breaker_is_closed(fields: dict[str, Any], paused_s: float, closed_s: float, expected: Goal) -> None:
-    assert plan.goal(spec(**fields), closed(closed_s), paused_s) == expected
+    assert goals.goal(spec(**fields), closed(closed_s), paused_s) == expected
 
 
 def test_with_nothing_paused_a_closed_breaker_asks_for_no_look_at_any_time() -> None:
-    assert plan.goal(spec(), closed(), None) == ALL_BACK
+    assert goals.goal(spec(), closed(), None) == ALL_BACK
 
 
 # -- the goal: the state is unknown ---------------------------------------------------------------------------------
@@ -225,18 +225,18 @@ def test_with_nothing_paused_a_closed_breaker_asks_for_no_look_at_any_time() -> 
     ],
 )
 def test_while_the_state_is_unknown(last_known_s: float, expected: Goal) -> None:
-    assert plan.goal(spec(maxUnknownSeconds=900), unknown(last_known_s), OPENED_S) == expected
+    assert goals.goal(spec(maxUnknownSeconds=900), unknown(last_known_s), OPENED_S) == expected
 
 
 @pytest.mark.parametrize("last_known_s", [0.0, 999.0])
 def test_while_the_state_is_unknown_nothing_new_is_paused(last_known_s: float) -> None:
     seen = unknown(last_known_s, record=SharedState(Open("timeout", OPENED_S, 1_020.0)))
-    assert plan.goal(spec(), seen, None) == Goal(Step.KEEP, "StateUnknown")
+    assert goals.goal(spec(), seen, None) == Goal(Step.KEEP, "StateUnknown")
 
 
 def test_a_last_known_closed_state_is_still_unknown() -> None:
     seen = unknown(999.0, record=SharedState(Closed()))
-    assert plan.goal(spec(), seen, OPENED_S).step is Step.KEEP
+    assert goals.goal(spec(), seen, OPENED_S).step is Step.KEEP
 
 
 # -- the goal: only health checks have closed the breaker ------------------------------------------------------------
@@ -265,7 +265,7 @@ def on_probation(since_s: float) -> ScopeSnapshot:
     ],
 )  # fmt: skip
 def test_on_probation(resume: dict[str, Any], since_s: float, expected: Goal) -> None:
-    assert plan.goal(spec(minPausedSeconds=0, resume=resume), on_probation(since_s), OPENED_S) == expected
+    assert goals.goal(spec(minPausedSeconds=0, resume=resume), on_probation(since_s), OPENED_S) == expected
 
 
 # -- the goal: a person has decided ----------------------------------------------------------------------------------
@@ -278,15 +278,15 @@ def overridden(kind: OverrideKind, breaker: Breaker, *, since_s: float) -> Scope
 
 def test_forced_open_pauses_like_an_outage_that_began_then() -> None:
     seen = overridden(OverrideKind.FORCED_OPEN, Closed(), since_s=995.0)
-    waiting = plan.goal(spec(pauseAfterSeconds=10), seen, None)
+    waiting = goals.goal(spec(pauseAfterSeconds=10), seen, None)
     assert waiting == Goal(Step.KEEP, "BreakerOpen", next_at_s=1_005)
-    assert plan.goal(spec(pauseAfterSeconds=5), seen, None) == Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_500)
+    assert goals.goal(spec(pauseAfterSeconds=5), seen, None) == Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_500)
     assert seen.outage == f"default/{iso(1_500)}"
 
 
 def test_forced_closed_brings_everything_back_though_the_breaker_is_open() -> None:
     seen = overridden(OverrideKind.FORCED_CLOSED, Open("timeout", OPENED_S, 1_020), since_s=NOW_S)
-    resumed = plan.goal(spec(minPausedSeconds=0, resume={"strategy": "Immediate"}), seen, OPENED_S)
+    resumed = goals.goal(spec(minPausedSeconds=0, resume={"strategy": "Immediate"}), seen, OPENED_S)
     assert resumed == ALL_BACK
     assert seen.outage == ""
 
@@ -308,12 +308,12 @@ def test_forced_closed_brings_everything_back_though_the_breaker_is_open() -> No
 )
 def test_it_pauses_for_the_reasons_that_are_asked_for(reason: str, pause_on: list[str], expected: Step) -> None:
     seen = snapshot(Open(reason, OPENED_S, 1_020.0), since_s=OPENED_S)
-    assert plan.goal(spec(pauseOn=pause_on), seen, None).step is expected
+    assert goals.goal(spec(pauseOn=pause_on), seen, None).step is expected
 
 
 def test_one_who_forces_it_open_always_pauses() -> None:
     seen = overridden(OverrideKind.FORCED_OPEN, Closed(), since_s=900.0)
-    assert plan.goal(spec(pauseOn=["KeyInvalid"]), seen, None).step is Step.PAUSE
+    assert goals.goal(spec(pauseOn=["KeyInvalid"]), seen, None).step is Step.PAUSE
 
 
 @pytest.mark.parametrize(
@@ -327,18 +327,18 @@ def test_one_who_forces_it_open_always_pauses() -> None:
 )
 def test_while_calls_are_rate_limited(left_s: float, paused_s: float | None, expected: Goal) -> None:
     seen = snapshot(Closed(since_s=NOW_S), since_s=NOW_S, rate_limit_reset_s=NOW_S + left_s)
-    assert plan.goal(spec(pauseOn=["BreakerOpen", "RateLimited"]), seen, paused_s) == expected
+    assert goals.goal(spec(pauseOn=["BreakerOpen", "RateLimited"]), seen, paused_s) == expected
 
 
 def test_a_rate_limit_is_no_reason_unless_it_is_asked_for() -> None:
     seen = snapshot(Closed(), rate_limit_reset_s=NOW_S + 3_600)
-    assert plan.goal(spec(), seen, None).step is Step.RESUME
+    assert goals.goal(spec(), seen, None).step is Step.RESUME
 
 
 def test_a_rate_limit_that_outlasts_the_longest_pause_lets_go_and_is_remembered() -> None:
     seen = snapshot(Closed(), rate_limit_reset_s=NOW_S + 3_600)
     asked = spec(pauseOn=["RateLimited"], maxPauseSeconds=60, resume={"strategy": "Immediate"})
-    goal = plan.goal(asked, seen, OPENED_S)
+    goal = goals.goal(asked, seen, OPENED_S)
     assert (goal.step, goal.reason, goal.release) == (Step.RESUME, "MaxPause", seen.outage)
     assert seen.outage
 
@@ -364,7 +364,7 @@ def closings(*at_s: float) -> ScopeSnapshot:
     ],
 )
 def test_a_breaker_that_flaps_is_not_trusted(seen: ScopeSnapshot, expected: Step) -> None:
-    goal = plan.goal(spec(minPausedSeconds=0), seen, 9_000)
+    goal = goals.goal(spec(minPausedSeconds=0), seen, 9_000)
     assert (goal.step, goal.reason == "Flapping") == (expected, expected is Step.CANARY)
 
 
@@ -396,12 +396,12 @@ ON_PROBATION = Closed(since_s=9_990, on_probation=True)
     ],
 )
 def test_a_person_who_lets_calls_go_is_obeyed_at_once(seen: ScopeSnapshot) -> None:
-    goal = plan.goal(spec(minPausedSeconds=0, resume={"strategy": "Immediate"}), seen, 9_000)
+    goal = goals.goal(spec(minPausedSeconds=0, resume={"strategy": "Immediate"}), seen, 9_000)
     assert (goal.step, goal.share, goal.reason) == (Step.RESUME, 1.0, "BreakerClosed")
 
 
 def test_what_people_toggled_before_is_no_flapping_later() -> None:
-    assert plan.goal(spec(minPausedSeconds=0), by_people(FLAPPED), 9_000).step is Step.RESUME
+    assert goals.goal(spec(minPausedSeconds=0), by_people(FLAPPED), 9_000).step is Step.RESUME
 
 
 @pytest.mark.parametrize(
@@ -413,11 +413,11 @@ def test_what_people_toggled_before_is_no_flapping_later() -> None:
     ],
 )
 def test_how_often_is_too_often_is_the_specs_to_say(flapping: dict[str, int], expected: Step) -> None:
-    assert plan.goal(spec(minPausedSeconds=0, resume={"flapping": flapping}), FLAPPED, 9_000).step is expected
+    assert goals.goal(spec(minPausedSeconds=0, resume={"flapping": flapping}), FLAPPED, 9_000).step is expected
 
 
 def test_what_flaps_is_looked_at_again_when_the_hour_is_over() -> None:
-    assert plan.goal(spec(minPausedSeconds=0), closings(7_000, 9_000, 9_990), 9_000).next_at_s == 10_600
+    assert goals.goal(spec(minPausedSeconds=0), closings(7_000, 9_000, 9_990), 9_000).next_at_s == 10_600
 
 
 # -- the goal: a clock that was set back -----------------------------------------------------------------------------
@@ -437,24 +437,24 @@ TOMORROW_S = NOW_S + 86_400
 def test_a_pause_that_began_tomorrow_has_lasted_for_long_enough(
     fields: dict[str, Any], seen: ScopeSnapshot, expected: Step
 ) -> None:
-    assert plan.goal(spec(**fields), seen, TOMORROW_S).step is expected
+    assert goals.goal(spec(**fields), seen, TOMORROW_S).step is expected
 
 
 def test_a_clock_that_is_a_moment_behind_ends_no_pause() -> None:
-    goal = plan.goal(spec(minPausedSeconds=60), closed(), NOW_S + 30)
+    goal = goals.goal(spec(minPausedSeconds=60), closed(), NOW_S + 30)
     assert goal == Goal(Step.KEEP, "MinPaused", next_at_s=NOW_S + 90)
 
 
 def test_an_outage_that_began_tomorrow_pauses_at_once() -> None:
     assert (
-        plan.goal(spec(pauseAfterSeconds=600), opened(TOMORROW_S, until_s=TOMORROW_S + 120), None).step is Step.PAUSE
+        goals.goal(spec(pauseAfterSeconds=600), opened(TOMORROW_S, until_s=TOMORROW_S + 120), None).step is Step.PAUSE
     )
 
 
 def test_the_steps_of_a_breaker_that_closed_tomorrow_do_not_wait_for_it() -> None:
-    assert plan.goal(spec(minPausedSeconds=0), closed(TOMORROW_S), OPENED_S).share == 1.0
+    assert goals.goal(spec(minPausedSeconds=0), closed(TOMORROW_S), OPENED_S).share == 1.0
 
 
 def test_a_breaker_that_closed_three_times_tomorrow_does_not_flap() -> None:
     flapping = closings(TOMORROW_S, TOMORROW_S + 60, TOMORROW_S + 120)
-    assert plan.goal(spec(minPausedSeconds=0), flapping, 9_000).reason == "BreakerClosed"
+    assert goals.goal(spec(minPausedSeconds=0), flapping, 9_000).reason == "BreakerClosed"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from openrouter_operator.decisions import plan
-from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.summary import summary
 from openrouter_operator.decisions.targets import Candidate, Skip, skip
 from openrouter_operator.workloads.kinds import BY_NAME, DEPLOYMENT

@@ -8,7 +8,7 @@ import pytest
 
 from openrouter_operator.controller.pause_journal import MEND_S, NOTED_S, PauseJournal
 from openrouter_operator.decisions import plan
-from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.targets import Candidate, Owner
 from openrouter_operator.workloads.workload import Change, Pause, Workload, forgets
 from tests.operator.samples import NOW_S, OTHER, OWNER, Clock, closed, opened, paused, unknown, workload

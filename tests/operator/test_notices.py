@@ -12,7 +12,7 @@ from openrouter_guard.rules.breaker import Closed
 from openrouter_operator.controller import event_poster
 from openrouter_operator.controller.event_poster import Poster
 from openrouter_operator.decisions.events import Event
-from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.workload_events import notice, until
 from openrouter_operator.kubernetes.client import Cluster, Unavailable
 from openrouter_operator.workloads.kinds import BY_NAME

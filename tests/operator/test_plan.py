@@ -10,8 +10,9 @@ import pytest
 from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.shared_state import Transition
+from openrouter_operator.decisions import goal as goals
 from openrouter_operator.decisions import plan
-from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.snapshot import ScopeSnapshot
 from openrouter_operator.decisions.targets import Candidate, Owner, paused_since_s
 from openrouter_operator.decisions.targets import skip as skip_of
@@ -336,7 +337,7 @@ def test_what_is_left_of_an_earlier_outage_ends_nobodys_pause() -> None:
     again = replace(again, record=replace(again.record, transitions=(closing,)))
     assert paused_since_s(found, OWNER, again) == 800
     asked = spec(maxPauseSeconds=300)
-    assert plan.goal(asked, again, paused_since_s(found, OWNER, again)).step is Step.PAUSE
+    assert goals.goal(asked, again, paused_since_s(found, OWNER, again)).step is Step.PAUSE
     assert paused_since_s(found, OWNER, closed()) == 100, "what is on its way back counts from where it began"
 
 

@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, HalfOpen, Open
 from openrouter_guard.rules.shared_state import SharedState
+from openrouter_operator.decisions import goal as goals
 from openrouter_operator.decisions import plan
-from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.snapshot import ScopeSnapshot
 from openrouter_operator.decisions.targets import Candidate, Owner, paused_since_s
 from openrouter_operator.resource.spec import Mode, OnManualChange, Options, Spec, Strategy
@@ -327,7 +328,7 @@ class Story(RuleBasedStateMachine):
     def _round(self, owner: Owner, order: random.Random, dies_after: int | None) -> Goal:
         asked, snapshot = self.specs[owner], self._snapshot()
         found = self._of(owner, asked)
-        goal = plan.goal(asked, snapshot, paused_since_s(found, owner, snapshot))
+        goal = goals.goal(asked, snapshot, paused_since_s(found, owner, snapshot))
         changes = self._ordered(plan.changes(goal, owner, snapshot, found), order)
         if not self.is_known and self.now_s < self.last_known_s + asked.max_unknown_seconds:
             assert not changes or asked.mode is Mode.OBSERVE

@@ -14,10 +14,11 @@ from typing import Any
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules.override import OVERRIDE_MOST_S
 from openrouter_operator.decisions import contests, plan, workload_events
+from openrouter_operator.decisions import goal as goals
 from openrouter_operator.decisions import status as conditions
 from openrouter_operator.decisions import targets as candidates
 from openrouter_operator.decisions.events import Event, events
-from openrouter_operator.decisions.plan import Goal, Step
+from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.snapshot import ScopeSnapshot
 from openrouter_operator.decisions.status import Overriding, ReconcileResult
 from openrouter_operator.decisions.summary import (
@@ -205,8 +206,8 @@ class Reconciler:
         snapshot = _since_before(feed.read(), old, dated_s)
         self._journal.begin(snapshot)
         before = self._candidates(namespace, owner, spec)
-        goal = plan.goal(spec, snapshot, candidates.paused_since_s(before, owner, snapshot))
-        self.is_flapping = goal.reason == plan.FLAPPING
+        goal = goals.goal(spec, snapshot, candidates.paused_since_s(before, owner, snapshot))
+        self.is_flapping = goal.reason == goals.FLAPPING
         wanted = plan.changes(goal, owner, snapshot, before)
         why = snapshot.cause if goal.step is Step.PAUSE and snapshot.cause else goal.reason
         await self._make([] if spec.dry_run else wanted, owner, why, workload_events.until(spec, goal, snapshot))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from openrouter_guard.rules.breaker import BreakerState
 
-from .plan import FLAPPING, Step
+from .goal import FLAPPING, Step
 from .status import UNKNOWN, is_true
 
 __all__ = ["Event", "events"]

@@ -16,7 +16,7 @@ from openrouter_guard.rules.shared_state import SharedState
 from openrouter_operator.resource.overrides import ACTIONS
 from openrouter_operator.resource.spec import Spec
 
-from .plan import FLAPPING, Goal, Step
+from .goal import FLAPPING, Goal, Step
 from .snapshot import ScopeSnapshot
 from .summary import PROBLEMS_SHOWN, Failure, Problem, TargetSummary
 from .targets import ROLLOUT

@@ -9,7 +9,7 @@ from openrouter_operator.resource.spec import Spec
 from openrouter_operator.workloads.workload import OPT, Change, Pause, Workload
 
 from .events import Event
-from .plan import Goal
+from .goal import Goal
 from .snapshot import ScopeSnapshot
 
 __all__ = ["notice", "until"]
