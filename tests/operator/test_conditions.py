@@ -13,8 +13,9 @@ from openrouter_operator.controller.reconcile import _since_before
 from openrouter_operator.decisions import status as conditions
 from openrouter_operator.decisions.events import Event, events
 from openrouter_operator.decisions.goal import Goal, Step
+from openrouter_operator.decisions.result import Overriding, ReconcileResult
 from openrouter_operator.decisions.snapshot import ScopeSnapshot
-from openrouter_operator.decisions.status import COUNTERS_S, UPSTREAM_S, Overriding, ReconcileResult
+from openrouter_operator.decisions.status import COUNTERS_S, UPSTREAM_S
 from openrouter_operator.decisions.summary import (
     PROBLEMS_SHOWN,
     Failure,

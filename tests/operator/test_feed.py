@@ -15,7 +15,7 @@ from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_operator.decisions import status as conditions
 from openrouter_operator.decisions.events import events
 from openrouter_operator.decisions.goal import Goal, Step
-from openrouter_operator.decisions.status import ReconcileResult
+from openrouter_operator.decisions.result import ReconcileResult
 from openrouter_operator.decisions.summary import TargetSummary
 from openrouter_operator.shared_state.feed import Feed
 from tests.operator.samples import NOW_S, spec

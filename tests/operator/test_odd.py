@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from openrouter_guard.rules.parsing import LINE_MOST
 from openrouter_operator.decisions import status as conditions
 from openrouter_operator.decisions.events import events
-from openrouter_operator.decisions.status import ReconcileResult
+from openrouter_operator.decisions.result import ReconcileResult
 from openrouter_operator.resource import spec as specs
 from openrouter_operator.resource.precedence import Precedence
 from openrouter_operator.resource.spec import InvalidSpec

@@ -19,8 +19,8 @@ from openrouter_operator.decisions import status as conditions
 from openrouter_operator.decisions import targets as candidates
 from openrouter_operator.decisions.events import Event, events
 from openrouter_operator.decisions.goal import Goal, Step
+from openrouter_operator.decisions.result import Overriding, ReconcileResult
 from openrouter_operator.decisions.snapshot import ScopeSnapshot
-from openrouter_operator.decisions.status import Overriding, ReconcileResult
 from openrouter_operator.decisions.summary import (
     Failure,
     Problem,

@@ -7,23 +7,22 @@ people who run ``kubectl describe``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open
 from openrouter_guard.rules.codec import iso, unix_s
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_operator.resource.overrides import ACTIONS
-from openrouter_operator.resource.spec import Spec
 
-from .goal import FLAPPING, Goal, Step
+from .conditions import conditions
+from .goal import FLAPPING, Step
+from .result import ReconcileResult, cause, second
 from .snapshot import ScopeSnapshot
-from .summary import PROBLEMS_SHOWN, Failure, Problem, TargetSummary
+from .summary import PROBLEMS_SHOWN
 from .targets import ROLLOUT
 
 __all__ = [
     "UNKNOWN",
-    "ReconcileResult",
     "differs",
     "is_true",
     "status",
@@ -38,64 +37,17 @@ UNKNOWN = "unknown"
 _ACTIONS = {kind: action for action, kind in ACTIONS.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Overriding:
-    """The outcome of the override in a spec: the applied generation, or the error."""
-
-    generation: int | None = None
-    failure: Failure | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ReconcileResult:
-    """The result of one reconcile.
-
-    Attributes:
-        is_settled: Whether the goal is reached: no change is left.
-        invalid: The reason why the spec cannot be carried out; empty if it can.
-        took_s: Duration of its changes.
-        would: Changes that a dry run would have made.
-        override: Outcome of the override in the spec.
-        dated_s: Time of that, Unix seconds by the API server's clock, which every process knows: a process that
-            starts while Redis is away does not know Redis' clock, which the snapshot uses. None for the snapshot's
-            time.
-    """
-
-    generation: int
-    spec: Spec
-    snapshot: ScopeSnapshot
-    goal: Goal
-    summary: TargetSummary
-    is_settled: bool = True
-    invalid: str = ""
-    took_s: float = 0.0
-    would: tuple[str, ...] = ()
-    override: Overriding = Overriding()
-    dated_s: float | None = None
-
-    @property
-    def ended_s(self) -> float:
-        """When all was answered, by the clock of the snapshot with which the round began."""
-        return self.snapshot.now_s + self.took_s
-
-
-# -- the status -----------------------------------------------------------------------------------------------------
-
-
 def status(old: Mapping[str, Any], now: ReconcileResult) -> dict[str, Any]:
     """Return the status after *old*."""
-    conditions = {entry["type"]: entry for entry in old.get("conditions") or ()}
-    at = _second(now.snapshot.now_s if now.dated_s is None else now.dated_s)
+    before = {entry["type"]: entry for entry in old.get("conditions") or ()}
+    at = second(now.snapshot.now_s if now.dated_s is None else now.dated_s)
     written = {
         "observedGeneration": now.generation,
         "upstream": _upstream(now.snapshot),
         "breaker": _breaker(now.snapshot),
         "targets": _targets(now),
         "problems": [problem._asdict() for problem in now.summary.problems],
-        "conditions": [
-            _condition(kind, *check(now), before=conditions.get(kind), generation=now.generation, at=at)
-            for kind, check in _CONDITIONS.items()
-        ],
+        "conditions": conditions(now, before, generation=now.generation, at=at),
     }
     if sum(now.summary.reasons.values()) > PROBLEMS_SHOWN:
         written["problemCounts"] = dict(sorted(now.summary.reasons.items()))
@@ -145,7 +97,7 @@ def _breaker(snapshot: ScopeSnapshot) -> dict[str, Any]:
     shown = {
         "state": snapshot.phase.value if snapshot.is_fresh else UNKNOWN,
         "failures": record.breaker.failures,
-        "since": _second(snapshot.since_s),
+        "since": second(snapshot.since_s),
         "epoch": record.epoch,
         **_outage(record, snapshot),
     }
@@ -155,16 +107,16 @@ def _breaker(snapshot: ScopeSnapshot) -> dict[str, Any]:
 def _outage(record: SharedState, snapshot: ScopeSnapshot) -> dict[str, Any]:
     forced = snapshot.override
     if forced is not None:
-        since = {"openedAt": _second(snapshot.since_s), "retryAt": _second(forced.until_s)} if forced.is_open else {}
+        since = {"openedAt": second(snapshot.since_s), "retryAt": second(forced.until_s)} if forced.is_open else {}
         return {"reason": forced.kind.value} | since
     match record.breaker:
         case Closed():
             return {}
         case Open(reason=reason, opened_at_s=opened_s, until_s=until_s):
-            retry = {"retryAt": _second(until_s)} if snapshot.phase is BreakerState.OPEN else {}
-            return {"reason": reason, "openedAt": _second(opened_s)} | retry
+            retry = {"retryAt": second(until_s)} if snapshot.phase is BreakerState.OPEN else {}
+            return {"reason": reason, "openedAt": second(opened_s)} | retry
         case HalfOpen(reason=reason, opened_at_s=opened_s):
-            return {"reason": reason, "openedAt": _second(opened_s)}
+            return {"reason": reason, "openedAt": second(opened_s)}
 
 
 def _override(now: ReconcileResult) -> dict[str, Any]:
@@ -173,14 +125,14 @@ def _override(now: ReconcileResult) -> dict[str, Any]:
     standing = now.snapshot.override
     if standing is not None:
         action = _ACTIONS[standing.kind]
-        until = _second(standing.until_s)
+        until = second(standing.until_s)
         shown = {"action": action.value, "by": standing.who, "reason": standing.why, "until": until}
     return shown | ({"appliedGeneration": now.override.generation} if now.override.generation else {})
 
 
 def _progress(now: ReconcileResult) -> dict[str, Any]:
     """Return the progress of a pause or its end, in pods."""
-    next_at = {} if now.goal.next_at_s is None else {"nextAt": _second(now.goal.next_at_s)}
+    next_at = {} if now.goal.next_at_s is None else {"nextAt": second(now.goal.next_at_s)}
     shown = {"step": now.goal.step.value, "reason": now.goal.reason}
     return shown | {"pods": now.summary.pods, "originalPods": now.summary.original_pods} | next_at
 
@@ -205,161 +157,20 @@ def _spans(old: Mapping[str, Any], now: ReconcileResult) -> dict[str, Any]:
     now_s, counts = now.snapshot.now_s, now.summary
     pause, resume = dict(old.get("lastPause") or {}), dict(old.get("lastResume") or {})
     if counts.is_paused and not was_paused:
-        pause = {"startedAt": _second(now_s), "reason": _why(now)}
+        pause = {"startedAt": second(now_s), "reason": cause(now)}
     if counts.is_paused and now.goal.step is Step.RESUME and resume.get("startedAt", "") < pause.get("startedAt", ""):
-        resume = {"startedAt": _second(now_s), "reason": now.goal.reason}
+        resume = {"startedAt": second(now_s), "reason": now.goal.reason}
     if counts.paused and counts.paused == counts.able and "durationSeconds" not in pause:
         pause["durationSeconds"] = _lasted_s(pause, now.ended_s)
     if was_paused and not counts.is_paused:
         if "durationSeconds" in resume or not resume:
-            resume = {"startedAt": _second(now_s), "reason": now.goal.reason}
+            resume = {"startedAt": second(now_s), "reason": now.goal.reason}
         resume["durationSeconds"] = _lasted_s(resume, now.ended_s)
     return {name: span for name, span in (("lastPause", pause), ("lastResume", resume)) if span}
 
 
 def _lasted_s(span: Mapping[str, Any], now_s: float) -> float:
     return round(max(now_s - unix_s(span.get("startedAt")), 0.0), 1)
-
-
-def _why(now: ReconcileResult) -> str:
-    return now.snapshot.cause or now.goal.reason
-
-
-def _second(at_s: float) -> str:
-    """Format whole seconds, as Kubernetes writes times; empty for never."""
-    return iso(float(int(at_s))).replace("+00:00", "Z")
-
-
-# -- the conditions -------------------------------------------------------------------------------------------------
-
-_Said = tuple[str, str, str]
-"""Status, reason and message."""
-
-
-def _ready(now: ReconcileResult) -> _Said:
-    if now.invalid:
-        return "False", "InvalidSpec", now.invalid
-    if now.summary.failed:
-        first = next((p for p in now.summary.problems), None)
-        return "False", "TargetsFailed", f"{_workloads(now.summary.failed)} could not be changed; {_line(first)}"
-    if now.override.failure:
-        return "False", now.override.failure.reason, now.override.failure.message
-    if now.summary.unwatched:
-        return "False", now.summary.unwatched[0].reason, _line(now.summary.unwatched[0])
-    if now.summary.unmatched:
-        return "False", "NoMatch", _line(now.summary.unmatched[0])
-    if now.summary.contested:
-        return "False", "Contested", _line(now.summary.contested[0])
-    if not now.snapshot.is_fresh:
-        return "Unknown", "StateUnknown", _stale(now.snapshot)
-    if now.spec.dry_run:
-        return "True", "DryRun", _would(now.would)
-    if now.spec.suspend:
-        return "True", "Suspended", "spec.suspend is true: the state is shown and nothing is changed"
-    if not now.spec.targets:
-        return "True", "CarriedOut", "The state is shown; the spec names no workloads"
-    if not now.summary.matched:
-        return "True", "NoTargets", "No workload in this namespace matches spec.targets"
-    return "True", "CarriedOut", _going_on(now)
-
-
-def _would(changes: Sequence[str]) -> str:
-    such = f", such as {changes[0]}" if changes else ""
-    return f"spec.dryRun is true: {_workloads(len(changes))} would be changed now{such}"
-
-
-def _workloads(count: int) -> str:
-    return "1 workload" if count == 1 else f"{count} workloads"
-
-
-def _line(problem: Problem | None) -> str:
-    return f"{problem.target}: {problem.message}" if problem else "see problems"
-
-
-def _reconciling(now: ReconcileResult) -> _Said:
-    under_way = not now.is_settled or now.summary.resuming > 0
-    return ("True", "InProgress", _going_on(now)) if under_way else ("False", "Done", "Nothing is under way")
-
-
-def _stalled(now: ReconcileResult) -> _Said:
-    if now.invalid:
-        return "True", "InvalidSpec", now.invalid
-    return "False", "Progressing", "The spec can be carried out"
-
-
-def _upstream_available(now: ReconcileResult) -> _Said:
-    snapshot = now.snapshot
-    if not snapshot.is_fresh or snapshot.record is None:
-        return "Unknown", "StateUnknown", _stale(snapshot)
-    upstream = snapshot.record.upstream
-    if snapshot.phase is not BreakerState.CLOSED:
-        reason = "BreakerOpen" if snapshot.phase is BreakerState.OPEN else "BreakerHalfOpen"
-        return "False", reason, f"{_why(now)}: {upstream.message}"
-    if upstream.limited_until_s > snapshot.now_s:
-        return "False", "RateLimited", f"Calls are not permitted before {_second(upstream.limited_until_s)}"
-    return "True", "BreakerClosed", "Calls go through"
-
-
-def _paused(now: ReconcileResult) -> _Said:
-    if now.summary.is_paused:
-        return "True", now.goal.reason, _going_on(now)
-    return "False", now.goal.reason, "No workload is paused"
-
-
-def _state_fresh(now: ReconcileResult) -> _Said:
-    if now.snapshot.is_fresh:
-        return "True", "Read", f"The state of scope {now.spec.scope!r} is read from Redis"
-    return "False", "NotReported" if not now.snapshot.error else "Unreadable", _stale(now.snapshot)
-
-
-def _stale(snapshot: ScopeSnapshot) -> str:
-    if snapshot.error:
-        return snapshot.error
-    return "Nobody has reported to this scope yet: check OPENROUTER_GUARD_SCOPE and REDIS_URL of workers and service"
-
-
-def _going_on(now: ReconcileResult) -> str:
-    counts = now.summary
-    match now.goal.step:
-        case Step.PAUSE if counts.able:
-            return f"{counts.paused} of {_workloads(counts.able)} paused"
-        case Step.CANARY if now.goal.reason == FLAPPING:
-            return (
-                f"{_workloads(counts.paused)} still paused: the breaker closed too often in vain; to go on now, write"
-                " override ForceClosed (docs/operator.md)"
-            )
-        case Step.CANARY:
-            return f"{_workloads(counts.paused)} paused, {counts.resuming} with one pod that tests the upstream"
-        case Step.RESUME if counts.is_paused:
-            return f"{_workloads(counts.paused + counts.resuming)} coming back, at {now.goal.share:.0%} of their pods"
-        case Step.KEEP if counts.is_paused:
-            return f"{_workloads(counts.paused + counts.resuming)} still paused ({now.goal.reason})"
-        case _:
-            return f"{_workloads(counts.able)} running as before"
-
-
-_CONDITIONS = {
-    "Ready": _ready,
-    "Reconciling": _reconciling,
-    "Stalled": _stalled,
-    "UpstreamAvailable": _upstream_available,
-    "Paused": _paused,
-    "StateFresh": _state_fresh,
-}
-
-
-def _condition(
-    kind: str, state: str, reason: str, message: str, *, before: Mapping[str, Any] | None, generation: int, at: str
-) -> dict[str, Any]:
-    same = before is not None and before["status"] == state
-    return {
-        "type": kind,
-        "status": state,
-        "reason": reason,
-        "message": message,
-        "lastTransitionTime": before["lastTransitionTime"] if same and before else at,
-        "observedGeneration": generation,
-    }
 
 
 def unknown_since_s(status: Mapping[str, Any]) -> float | None:
