@@ -261,7 +261,7 @@ async def _reconcile_once(operator: Operator, reconciler: Reconciler, body: kopf
         return MISHAP_S
     except Exception:
         # Only unexpected errors come here. The resource must still be handled.
-        logger.exception("a round failed in a way that nobody thought of")
+        logger.exception("unexpected error while reconciling")
         operator.reconcile_errors.inc()
         return MISHAP_S
     finally:
@@ -334,7 +334,7 @@ async def _in_the_way(reconciler: Reconciler, body: kopf.Body) -> list[str]:
     except ClusterError as error:
         return [str(error)]
     except Exception as error:
-        logger.exception("restoring failed in a way that nobody thought of")
+        logger.exception("unexpected error while restoring")
         return [str(error)]
 
 

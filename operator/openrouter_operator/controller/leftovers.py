@@ -99,10 +99,10 @@ class Leftovers:
         self._hint = asyncio.Event()
         self._owing = asyncio.Event()
         self._looking = LogOnce(
-            "Annotations stay on ReplicaSets, where an undone rollout finds them", "They are gone"
+            "Annotations cannot be removed from ReplicaSets, where an undone rollout would find them", "They are gone"
         )
         self._disowning = LogOnce(
-            "Fields of workloads stay ours, and others may not apply them", "They are given back"
+            "Ownership of fields cannot be given up, so other tools may be refused", "They are given back"
         )
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
@@ -126,7 +126,7 @@ class Leftovers:
             for workload in workloads:
                 found = newest(workload, copies)
                 if found is not workload:
-                    logger.warning("%s in %s remembers an earlier pause: put right", workload, namespace)
+                    logger.warning("%s in %s had the annotation of an earlier pause: corrected", workload, namespace)
                     self._inventory.replace(found)
 
     async def run(self) -> None:

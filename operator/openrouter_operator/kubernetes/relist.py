@@ -62,7 +62,7 @@ class Relist:
             for namespace in sorted(await self.count()):
                 self._on_news(namespace)
         except ClusterError as error:
-            logger.warning("what is gone cannot be told from what is there: %s", error)
+            logger.warning("deleted objects cannot be found: %s", error)
             self.trigger()
             await asyncio.sleep(AGAIN_S)
 

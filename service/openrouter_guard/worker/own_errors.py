@@ -32,7 +32,7 @@ class OwnErrors:
             told = (type(error).__name__, _place(error))
             if told not in self._noted:
                 self._noted.add(told)
-                logger.error("OpenRouter Guard has made a mistake, and goes on; please report it: %s at %s", *told)
+                logger.error("a bug in OpenRouter Guard, calls go on; please report it: %s at %s", *told)
 
     def took(self, error: BaseException, *, of_foreign_code: bool = False) -> bool:
         """Note *error* if it is a bug of ours; False if it belongs to the caller.

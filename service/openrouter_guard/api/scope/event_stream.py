@@ -54,7 +54,7 @@ class Client:
         if self.has_ended:
             return
         if len(self._frames) + len(frames) > BACKLOG:
-            logger.info("an event stream is too slow, it is dropped")
+            logger.info("an event stream is too slow and is dropped")
             self.end()
             return
         self._frames.extend(frames)
@@ -176,7 +176,7 @@ async def deliver(client: Client, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.body", "body": b""})
     except TimeoutError:
         # Its buffer is full, so the end cannot be sent either: the server closes the connection.
-        logger.info("an event stream takes nothing, it is dropped")
+        logger.info("the client of an event stream reads nothing and is dropped")
     finally:
         await cancelled(gone)
 

@@ -86,7 +86,7 @@ class Webhook:
 
     def put(self, event: Event) -> None:
         if len(self._waiting) == WAITING:
-            logger.warning("the webhook takes nothing, the oldest event is dropped")
+            logger.warning("the webhook accepts nothing, so the oldest event is dropped")
         self._waiting.append(event)
         self._wake.set()
 

@@ -96,7 +96,7 @@ class HealthChecker:
         except StoreError:
             return  # the cache has logged it once; the slot expires
         except Exception:
-            logger.exception("a health check failed in a way that nobody thought of")
+            logger.exception("unexpected error in a health check")
 
     async def _check(self) -> None:
         reserved = await self._reserve()

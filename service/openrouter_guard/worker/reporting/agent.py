@@ -125,7 +125,7 @@ class Agent:
         listen = optional(self._listen, "Redis pushes no changes, looking every second")
         beat = optional(self._beat, "Redis takes no heartbeats")
         loops = (listen, self._poll, self._report, beat)
-        mistakes = LogOnce("OpenRouter Guard has made a mistake, and goes on; please report it", "")
+        mistakes = LogOnce("a bug in OpenRouter Guard, calls go on; please report it", "")
         self._loops = [asyncio.create_task(forever(work, self._note_away, mistakes)) for work in loops]
         self._loops.append(asyncio.create_task(self._look_no_longer()))
 
