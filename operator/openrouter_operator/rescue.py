@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -275,12 +276,33 @@ async def _let_go(cluster: Cluster, body: Mapping[str, Any], dry_run: bool) -> F
     what = f"OpenRouterStatus/{body['metadata']['name']} in {body['metadata']['namespace']}"
     try:
         if not dry_run:
-            await cluster.let_go(body)
+            await cluster.let_go(await _without_a_state(cluster, body))
     except NotFound:
         pass
     except ClusterError as error:
         return Finding(Fate.FAILED, what, str(error))
     return Finding(Fate.LET_GO, what, _why_let_go(body))
+
+
+async def _without_a_state(cluster: Cluster, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Say that nobody looks after it: what an operator wrote last would else be shown as the state for good."""
+    if body["metadata"].get("deletionTimestamp"):
+        return body
+    ready = {
+        "type": "Ready",
+        "status": "False",
+        "reason": "OperatorGone",
+        "message": "the operator was uninstalled; nothing is paused for this resource any more",
+        "lastTransitionTime": datetime.fromtimestamp(cluster.now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    metadata = body["metadata"]
+    with suppress(ClusterError):  # to let it go is what matters
+        for _ in range(_TRIES):
+            try:
+                return await cluster.write_status(body, {"conditions": [ready]})
+            except Conflict:
+                body = await cluster.resource(metadata["namespace"], metadata["name"])
+    return body
 
 
 def _why_let_go(body: Mapping[str, Any]) -> str:

@@ -6,15 +6,18 @@ import os
 import re
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
 
 from openrouter_guard.settings import Settings
-from tests.chart.helm import CHART, CRD_NAME, MINIMAL, Helm, HelmFailed, Manifest
+from openrouter_operator.resource.spec import parse
+from tests.chart.helm import CHART, CRD, CRD_NAME, MINIMAL, Helm, HelmFailed, Manifest
 from tests.chart.readme import README, current
 from tests.chart.test_manifests import HEALTH_SERVICE, OPERATOR, environ, pod, rules
 
@@ -168,3 +171,25 @@ def leaves(values: Mapping[str, Any], where: str = "") -> list[str]:
         path = f"{where}{name}"
         found += leaves(value, f"{path}.") if isinstance(value, dict) and value else [path]
     return found
+
+
+class TestChart:
+    """What catalogues of charts show."""
+
+    def chart(self) -> dict[str, Any]:
+        found: dict[str, Any] = yaml.safe_load((CHART / "Chart.yaml").read_text())
+        return found
+
+    def test_its_crd_and_the_example_are_those_of_the_project(self) -> None:
+        notes = self.chart()["annotations"]
+        (told,) = yaml.safe_load(notes["artifacthub.io/crds"])
+        crd = yaml.safe_load(CRD.read_text())
+        assert told["name"] == CRD_NAME == crd["metadata"]["name"]
+        assert (told["kind"], told["version"]) == (crd["spec"]["names"]["kind"], crd["spec"]["versions"][0]["name"])
+        (example,) = yaml.safe_load(notes["artifacthub.io/crdsExamples"])
+        assert parse(example["spec"]).targets
+
+    def test_its_icon_is_a_picture_that_needs_no_host(self) -> None:
+        head, _, data = self.chart()["icon"].partition(",")
+        assert head == "data:image/svg+xml;base64"
+        assert ElementTree.fromstring(b64decode(data)).tag == "{http://www.w3.org/2000/svg}svg"

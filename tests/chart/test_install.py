@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from base64 import b64decode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +150,44 @@ class TestRightsOfPeople:
 
         until(lambda: allowed() == verbs)  # a controller adds them up
         assert not can(control_plane, role, "list", f"{GUARD}/openrouterstatuses", "default")
+
+
+class TestHelmTest:
+    def test_it_tries_the_crd_with_rights_of_its_own_and_leaves_nothing(
+        self, helm: Helm, control_plane: ControlPlane, release: Release, redis_url: str, tmp_path: Path
+    ) -> None:
+        where, name = f"--namespace={release.namespace}", "openrouter-guard-test"
+        with ThreadPoolExecutor(1) as pool:
+            words = ("test", release.name, where, "--timeout=120s")
+            done = pool.submit(helm.run, *words, kubeconfig=control_plane.kubeconfig)
+            until(lambda: control_plane.kubectl("get", "pod", name, where, "--ignore-not-found", "--output=name"))
+            (container,) = control_plane.get("pod", name, where)["spec"]["containers"]
+            # As the kubelet would, which is not there.
+            environ = in_a_pod(control_plane, release.namespace, name, tmp_path)
+            environ |= {"REDIS_URL": redis_url, "NAMESPACE": release.namespace}
+            script = [sys.executable, "-c", *container["args"]]
+            ran = subprocess.run(script, env=environ, capture_output=True, text=True)
+            succeeded = '--patch={"status": {"phase": "Succeeded"}}'
+            control_plane.kubectl("patch", "pod", name, where, "--subresource=status", succeeded)
+            done.result(120)
+        assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
+        assert "ok: resource: a dry run made helm-test-" in ran.stdout
+        assert not control_plane.get("openrouterstatuses", where)["items"]
+        left = "serviceaccounts,roles,rolebindings,pods"
+        ours = "--selector=app.kubernetes.io/component=test"
+        until(lambda: not control_plane.kubectl("get", left, ours, where, "--output=name"))
+
+
+def in_a_pod(control_plane: ControlPlane, namespace: str, account: str, folder: Path) -> dict[str, str]:
+    """The environment in which a pod of the ServiceAccount finds the API server, and its files."""
+    cluster = json.loads(control_plane.kubeconfig.read_text())["clusters"][0]["cluster"]
+    token = control_plane.kubectl("create", "token", account, f"--namespace={namespace}").strip()
+    (folder / "token").write_text(token)
+    (folder / "ca.crt").write_bytes(b64decode(cluster["certificate-authority-data"]))
+    host, _, port = cluster["server"].removeprefix("https://").rpartition(":")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    service = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
+    return {"PATH": path, "NO_PROXY": "*", "ACCOUNT": str(folder), **service}
 
 
 class TestDrift:

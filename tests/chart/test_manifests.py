@@ -144,6 +144,18 @@ class TestEveryObject:
         assert all(len(name) <= 63 and name.startswith(release[:50]) for name in names)
         assert len(names) == 3
 
+    def test_two_releases_never_meet_but_in_the_crd(self, helm: Helm) -> None:
+        one, other = helm.render_all(EVERYTHING), helm.render_all(EVERYTHING, release="other")
+        elsewhere = helm.render_all(EVERYTHING, "--namespace=elsewhere")
+        crd = {("CustomResourceDefinition", None, CRD_NAME)}
+
+        def keys(manifests: Manifests) -> set[tuple[str, str | None, str]]:
+            found = (each["metadata"] | {"kind": each["kind"]} for each in manifests.objects)
+            return {(each["kind"], each.get("namespace"), each["name"]) for each in found}
+
+        assert keys(one) & keys(other) == crd
+        assert keys(one) & keys(elsewhere) == crd
+
     @pytest.mark.parametrize("part", ["healthService", "operator"])
     def test_a_part_that_is_off_leaves_nothing(self, helm: Helm, part: str) -> None:
         with_the_crd = {

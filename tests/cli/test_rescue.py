@@ -27,3 +27,10 @@ def test_an_empty_namespace_is_not_all_of_them() -> None:
     done = run("rescue", "--namespace", "", KUBECONFIG="/nowhere")
     assert done.returncode == 2
     assert "argument -n/--namespace: it is empty: write a name, or -A for all namespaces" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--take-lease", "--delete-lease"])
+def test_a_lease_is_named_with_its_namespace(option: str) -> None:
+    done = run("rescue", "--all-namespaces", option, "openrouter-guard-operator", KUBECONFIG="/nowhere")
+    assert done.returncode == 2
+    assert f"argument {option}: 'openrouter-guard-operator': write a namespace and a name" in done.stderr

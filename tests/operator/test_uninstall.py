@@ -28,6 +28,7 @@ from tests.waiting import until
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 NAME = "openrouter-guard-operator-restore"
+LAST = f"{NAME}-last"
 
 
 def test_what_it_has_paused_comes_back_and_what_others_have_paused_stays(
@@ -35,28 +36,53 @@ def test_what_it_has_paused_comes_back_and_what_others_have_paused_stays(
 ) -> None:
     values = {**MINIMAL, "crds": {"install": False}, "operator": {"namespaces": [fleet.namespace]}}
     with installed(helm, control_plane, fleet.namespace, values) as release:
-        operator = start(control_plane.kubeconfig_for_service_account(fleet.namespace, release.service_account))
+        kubeconfig = control_plane.kubeconfig_for_service_account(fleet.namespace, release.service_account)
+        operator = start(kubeconfig, OPENROUTER_GUARD_LEASE_NAME=release.operator)
         fleet.apply(*(one_of(kind, "worker") for kind in DEFAULT))
         before = levels(fleet)
         fleet.watch(targets=[{"kind": kind, "name": "worker"} for kind in DEFAULT])
         fleet.force("forced_open")
-        until(lambda: fleet.status()["targets"]["summary"] == "4/4")
+        until(lambda: fleet.status()["targets"]["summary"] == "4/4", seconds=20)
         paused_by_another_class(fleet)
         with uninstalling(helm, control_plane, fleet.namespace) as done:
-            until(lambda: release.operator not in fleet.deployments())
-            operator.stop()  # as the kubelet does
-            until(lambda: "job" in fleet.kubectl("get", "job", NAME, "--ignore-not-found", "--output=name"))
+            until(lambda: job_is_there(fleet, NAME), seconds=20)
             assert levels(fleet) != before
-            granted = set().union(*(rules(role) for role in roles(control_plane, fleet.namespace)))
-            carry_out(fleet, control_plane, tmp_path)
-            until(lambda: completes(fleet))
+            granted = granted_to_restore(fleet, control_plane)
+            assert "let go: OpenRouterStatus/default" in carry_out(fleet, control_plane, tmp_path, NAME)
+            # All of the release is still there, and its operator has ended: the kubelet starts it again.
+            assert release.operator in fleet.deployments()
+            until(lambda: operator.has_ended, seconds=30)
+            again = start(kubeconfig, OPENROUTER_GUARD_LEASE_NAME=release.operator)
+            until(lambda: "waiting for the lease" in again.said(), seconds=30)
+            assert levels(fleet) == before
+            until(lambda: completes(fleet, NAME), seconds=20)
+            until(lambda: release.operator not in fleet.deployments(), seconds=20)
+            again.stop()
+            until(lambda: job_is_there(fleet, LAST), seconds=20)
+            carry_out(fleet, control_plane, tmp_path, LAST)
+            until(lambda: completes(fleet, LAST), seconds=20)
             done.result(30)
     assert used(control_plane, fleet.namespace, NAME) == granted
     assert levels(fleet) == before
     assert fleet.replicas()["theirs"] == 0
+    assert release.operator not in fleet.kubectl("get", "leases", "--output=name")
+    (ready,) = fleet.status()["conditions"]
+    assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "False", "OperatorGone")
+    assert fleet.status().keys() == {"conditions"}
     fleet.unwatch("default", "--timeout=10s")
     left = "serviceaccount,role,rolebinding,job"
     assert NAME not in fleet.kubectl("get", left, "--selector=app.kubernetes.io/component=restore", "--output=name")
+
+
+def job_is_there(fleet: Fleet, name: str) -> bool:
+    return "job" in fleet.kubectl("get", "job", name, "--ignore-not-found", "--output=name")
+
+
+def granted_to_restore(fleet: Fleet, control_plane: ControlPlane) -> set[tuple[str, str, str]]:
+    """The rights of the Job: not those of the operator, which are still there."""
+    found = roles(control_plane, fleet.namespace)
+    ours = [role for role in found if role["metadata"]["labels"]["app.kubernetes.io/component"] == "restore"]
+    return set().union(*(rules(role) for role in ours))
 
 
 def levels(fleet: Fleet) -> dict[str, Any]:
@@ -78,25 +104,25 @@ def paused_by_another_class(fleet: Fleet) -> None:
 @contextmanager
 def uninstalling(helm: Helm, control_plane: ControlPlane, namespace: str) -> Iterator[Future[str]]:
     """Helm waits for the Job of the hook."""
-    words = ("uninstall", "openrouter-guard", f"--namespace={namespace}", "--timeout=60s")
+    words = ("uninstall", "openrouter-guard", f"--namespace={namespace}", "--timeout=120s")
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(helm.run, *words, kubeconfig=control_plane.kubeconfig)
 
 
-def carry_out(fleet: Fleet, control_plane: ControlPlane, tmp_path: Path) -> None:
-    """Do what the pod of the Job would do, by its arguments, as its ServiceAccount."""
-    pod = json.loads(fleet.kubectl("get", "job", NAME, "--output=json"))["spec"]["template"]["spec"]
+def carry_out(fleet: Fleet, control_plane: ControlPlane, tmp_path: Path, job: str) -> str:
+    """Do what the pod of the Job would do, by its arguments, as its ServiceAccount; returns what it says."""
+    pod = json.loads(fleet.kubectl("get", "job", job, "--output=json"))["spec"]["template"]["spec"]
     token = fleet.kubectl("create", "token", pod["serviceAccountName"]).strip()
     with SyncProxy(Proxy(control_plane, tmp_path / "restore.kubeconfig", token=token)) as proxy:
         proxy.rule = each_meets_a_conflict()
         done = run(*pod["containers"][0]["args"], KUBECONFIG=str(proxy.kubeconfig))
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert "let go: OpenRouterStatus/default" in done.stdout
+    return done.stdout
 
 
-def completes(fleet: Fleet) -> bool:
+def completes(fleet: Fleet, job: str) -> bool:
     """Let the pod of the Job end well, as the kubelet would say; whether there is one."""
-    pods = fleet.kubectl("get", "pods", f"--selector=job-name={NAME}", "--output=name").split()
+    pods = fleet.kubectl("get", "pods", f"--selector=job-name={job}", "--output=name").split()
     for pod in pods:
         fleet.kubectl("patch", pod, "--subresource=status", '--patch={"status": {"phase": "Succeeded"}}')
     return bool(pods)
@@ -116,21 +142,26 @@ def test_for_the_whole_cluster_and_custom_kinds_it_may_do_as_much_and_no_more(he
         for each in yaml.safe_load_all(text)
         if each and "helm.sh/hook" in each["metadata"].get("annotations", {})
     ]
-    assert {each["kind"] for each in hooks} == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"}
+    hooks = [each for each in hooks if "delete" in each["metadata"]["annotations"]["helm.sh/hook"]]
+    kinds_of_hooks = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Job"}
+    assert {each["kind"] for each in hooks} == kinds_of_hooks
     (role,) = (each for each in hooks if each["kind"] == "ClusterRole")
     workloads = (("apps", "deployments"), ("keda.sh", "scaledjobs"), ("argoproj.io", "rollouts"))
     assert rules(role) == {
         *((group, plural, verb) for group, plural in workloads for verb in ("get", "list", "patch")),
-        *(("openrouter-guard.io", "openrouterstatuses", verb) for verb in ("list", "patch")),
+        *(("openrouter-guard.io", "openrouterstatuses", verb) for verb in ("get", "list", "patch")),
+        ("openrouter-guard.io", "openrouterstatuses/status", "update"),
         ("apiextensions.k8s.io", "customresourcedefinitions", "get"),
         ("apps", "replicasets", "list"),
     }
-    (job,) = (each for each in hooks if each["kind"] == "Job")
-    words = job["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert words == [
-        "rescue",
-        "--ignore-not-found",
-        "--class=default",
-        *(f"--kind={kind}" for kind in kinds),
-        "--all-namespaces",
-    ]
+    jobs = {
+        each["metadata"]["annotations"]["helm.sh/hook"]: each["spec"]["template"]["spec"]["containers"][0]["args"]
+        for each in hooks
+        if each["kind"] == "Job"
+    }
+    lease = "default/guard-openrouter-guard-operator"
+    rest = ["--ignore-not-found", "--class=default", *(f"--kind={kind}" for kind in kinds), "--all-namespaces"]
+    assert jobs == {
+        "pre-delete": ["rescue", f"--take-lease={lease}", *rest],
+        "post-delete": ["rescue", f"--delete-lease={lease}", *rest],
+    }

@@ -352,6 +352,9 @@ class Cluster:
     async def replace_lease(self, namespace: str, name: str, lease: Mapping[str, Any]) -> dict[str, Any]:
         return await self._request("PUT", f"{_leases(namespace)}/{name}", body=lease)
 
+    async def delete_lease(self, namespace: str, name: str) -> None:
+        await self._request("DELETE", f"{_leases(namespace)}/{name}")
+
     # -- how ----------------------------------------------------------------------------------------------------
 
     def _note_time(self, headers: Mapping[str, str]) -> None:

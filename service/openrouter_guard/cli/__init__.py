@@ -89,6 +89,16 @@ def _parser() -> argparse.ArgumentParser:
     rescue.add_argument(
         "--ignore-not-found", action="store_true", help="pass over a named kind or namespace that is not there"
     )
+    lease = rescue.add_mutually_exclusive_group()
+    lease.add_argument(
+        "--take-lease",
+        type=_namespaced,
+        metavar="NAMESPACE/NAME",
+        help="take this Lease from the operator before, so that it acts no more; it is given back if something fails",
+    )
+    lease.add_argument(
+        "--delete-lease", type=_namespaced, metavar="NAMESPACE/NAME", help="the same, and delete it at the end"
+    )
     rescue.add_argument("--dry-run", action="store_true", help="only tell what would be done")
     rescue.set_defaults(run=_rescue)
 
@@ -140,6 +150,15 @@ def _name(text: str) -> str:
     return text
 
 
+def _namespaced(text: str) -> tuple[str, str]:
+    namespace, _, name = text.partition("/")
+    if not namespace or not name:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: write a namespace and a name, such as guard/openrouter-guard-operator"
+        )
+    return namespace, name
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -180,10 +199,17 @@ def _operate(_arguments: argparse.Namespace) -> None:
 
 
 def _rescue(arguments: argparse.Namespace) -> int:
-    from .rescue import Only, run
+    from .rescue import Ending, LeaseToTake, Only, run
 
     only = Only(arguments.kind or (), arguments.resource_class, arguments.ignore_not_found)
-    return run(arguments.namespace, dry_run=arguments.dry_run, only=only)
+    lease = arguments.take_lease or arguments.delete_lease
+    ending = Ending.DELETE if arguments.delete_lease else Ending.KEEP
+    return run(
+        arguments.namespace,
+        dry_run=arguments.dry_run,
+        only=only,
+        lease=LeaseToTake(lease[0], lease[1], ending) if lease else None,
+    )
 
 
 def _simulate(arguments: argparse.Namespace) -> None:
