@@ -36,7 +36,7 @@ PEERS_RESET_S = 1.0
 _LOOK_S = 0.01
 _HOLDERS = Policy().permits
 
-_policy = Policy(reset_timeout_s=RESET_S, max_reset_timeout_s=RESET_S)
+_policy = Policy(reset_timeout_s=RESET_S, max_reset_timeout_s=RESET_S, next_trial_s=0.0)
 
 
 def run(effort: Effort) -> Iterator[Row]:
@@ -151,7 +151,7 @@ def _pybreaker(url: str, port: int) -> Iterator[Attempt]:
 
 def _after_a_kill(lease_s: float) -> Row:
     """From ``kill -9`` of whoever holds the permits until a call goes."""
-    policy = Policy(reset_timeout_s=RESET_S, permit_lease_s=lease_s)
+    policy = Policy(reset_timeout_s=RESET_S, permit_lease_s=lease_s, next_trial_s=0.0)
     with embedded_valkey() as url, Guard(Settings(url, policy=policy)) as guard:
         opened(guard, BreakerState.HALF_OPEN)
         with Fleet(_HOLDERS, _hold, url, policy) as holders:

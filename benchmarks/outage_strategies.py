@@ -218,7 +218,7 @@ def _wait(place: Place) -> Iterator[Strategy]:
         return Fate.PUT_BACK if was_upstreams_fault(error) else Fate.LOST
 
     with Guard(Settings(place.redis_url)) as guard, _guarded(guard) as http_client:
-        yield Strategy(_asking(place.client(http_client=http_client)), guard.wait, fate)
+        yield Strategy(_asking(place.client(http_client=http_client, max_retries=0)), guard.wait, fate)
 
 
 def _guarded(guard: Guard) -> httpx2.Client:

@@ -122,8 +122,9 @@ class _Play:
         if isinstance(self._record.breaker, Open):
             ends.append(self._record.breaker.until_s)
         elif getattr(self._record.breaker, "permits", ()):
-            # Renewed in good time, as its holder does.
+            # Renewed in good time, as its holder does; and meanwhile there may be one more.
             ends.append(self._now_s + self._policy.permit_lease_s / 3)
+            ends.append(trial_calls.half_open_since_s(self._record) + self._policy.next_trial_s)
         return min((end_s for end_s in ends if end_s > self._now_s), default=self._now_s + 1)
 
     def _end_s(self, began_s: float) -> float:

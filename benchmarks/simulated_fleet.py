@@ -17,7 +17,7 @@ from typing import NamedTuple
 from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.question import ANSWER_S
-from openrouter_guard.rules.ramp import Ramp
+from openrouter_guard.rules.ramp import LONG_CALL_S, Ramp
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.worker.lane import Lane
@@ -100,7 +100,8 @@ class Fleet:
         self.lot = Lot(self.seed)
         self._lane = Lane(self.lot.random)
         policy = Policy()
-        self._ramp = Ramp(0.0, policy.ramp_s, policy.permits, self.workers, RAMP_CALL_S)
+        most_s = policy.ramp_s * RAMP_CALL_S / LONG_CALL_S
+        self._ramp = Ramp(0.0, most_s, policy.permits, self.workers, RAMP_CALL_S)
 
     def calls(self, until_s: float) -> Iterator[Call]:
         """The calls in the order of their ends."""

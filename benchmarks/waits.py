@@ -15,7 +15,7 @@ from .recovery import SLOT_S, Outage, Service, recovery
 
 __all__ = ["Cost", "cost", "run"]
 
-LONGEST_S = (20.0, 30.0, 60.0)
+LONGEST_S = (10.0, 15.0, 30.0)
 OUTAGES_S = (60.0, 600.0, 3600.0)
 LENGTHS_S = (60.0, 180.0, 600.0, 1800.0, 3600.0)
 RUNS = 300

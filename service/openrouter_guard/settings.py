@@ -181,6 +181,7 @@ class Settings:
                 recheck_s=read.seconds("RECHECK_SECONDS", policy.recheck_s),
                 stable_s=read.seconds("STABLE_SECONDS", policy.stable_s),
                 permits=read.count("PERMITS", policy.permits),
+                next_trial_s=read.seconds("NEXT_TRIAL_SECONDS", policy.next_trial_s),
                 permit_lease_s=read.seconds("PERMIT_LEASE_SECONDS", policy.permit_lease_s, at_most=3600),
                 trial_call_s=read.seconds("TRIAL_CALL_SECONDS", policy.trial_call_s),
                 trial_wait_s=read.seconds("TRIAL_WAIT_SECONDS", policy.trial_wait_s),

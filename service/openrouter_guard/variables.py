@@ -40,6 +40,7 @@ NAMES = frozenset(
         "MAX_STREAMS",
         "MIN_FRESH_SECONDS",
         "NAMESPACES",
+        "NEXT_TRIAL_SECONDS",
         "OPERATOR_HOST",
         "OPERATOR_PORT",
         "PERMITS",

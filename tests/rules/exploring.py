@@ -34,7 +34,7 @@ class Explored:
 
 
 def roots() -> list[World]:
-    """Where the search begins: a fleet just started, one failure before it opens, open, and half-open."""
+    """Where the search begins: a fleet just started, one failure before it opens, open, half-open, and for long."""
     new = World(workers=tuple(map(Worker, "abc")))
     first = "a: begins a call", "a: its call ends F", "a: reports F"
     almost = _after(new, *first, "b: looks", "c: looks")
@@ -42,7 +42,7 @@ def roots() -> list[World]:
     failing = "b: begins a call", "b: its call ends F", "b: reports F", "b: looks and writes"
     opened = _after(almost, *failing, "a: looks", "c: looks")
     half_open = _after(opened, "time passes", "a: begins a trial", "b: looks")
-    return [new, almost, opened, half_open]
+    return [new, almost, opened, half_open, _after(half_open, "time passes")]
 
 
 def _after(world: World, *names: str) -> World:
@@ -120,8 +120,17 @@ def _check(world: World, wedges: set[int]) -> None:
 def _no_more_trials_than_permits(world: World) -> None:
     calls = [worker.call for worker in world.workers if worker.call is not None]
     out = [call for call in calls if call.owner and call.trial == world.trial and _counts(call, world)]
-    if len(out) > POLICY.permits:
+    if len(out) > _permits(world):
         raise Violation(f"{len(out)} trial calls are out: {', '.join(call.owner for call in out)}")
+
+
+def _permits(world: World) -> int:
+    """How many there are by now. After a loss, who joins late may have taken one of those that there were before."""
+    server = world.server
+    if server is None or not isinstance(server.breaker, HalfOpen) or world.now_s < world.lost_s + FOREVER_S:
+        return POLICY.permits
+    since_s = trial_calls.half_open_since_s(server)
+    return 1 if world.now_s < since_s + POLICY.next_trial_s else POLICY.permits
 
 
 def _counts(call: Call, world: World) -> bool:
@@ -231,7 +240,8 @@ def _record_key(
             permits = sorted(
                 (places.get(owner.split("/")[0], 9), _span(end_s, world)) for owner, end_s in breaker.permits.items()
             )
-            kind = ("half-open", breaker.trips, *permits)
+            next_s = trial_calls.half_open_since_s(record) + POLICY.next_trial_s
+            kind = ("half-open", breaker.trips, _span(max(next_s, world.now_s), world), *permits)
     return (*kind, *said)
 
 

@@ -21,8 +21,9 @@ from tests.rules.memory import DECISION_LIFE_S, FAILURE
 __all__ = ["POLICY", "START_S", "Call", "Late", "Report", "Steps", "Violation", "Worker", "World", "steps", "usable"]
 
 START_S = 1_800_000_000.0
-POLICY = Policy(failure_threshold=2, reset_timeout_s=10, max_reset_timeout_s=10, jitter=0.0)
-"""A lease is longer than the wait: permits of one outage outlive it."""
+POLICY = Policy(failure_threshold=2, reset_timeout_s=10, max_reset_timeout_s=10, jitter=0.0, next_trial_s=4.0)
+"""A lease is longer than the wait: permits of one outage outlive it. And the second trial call goes before the first
+one renews its own."""
 STEP_S = 0.002
 """Nothing takes no time."""
 LONGEST_S = 120.0
@@ -326,6 +327,7 @@ def _time(world: World) -> Steps:
             ends.add(record.breaker.until_s)
         elif record is not None and isinstance(record.breaker, HalfOpen):
             ends |= set(record.breaker.permits.values())
+            ends.add(trial_calls.half_open_since_s(record) + POLICY.next_trial_s)
     ends |= {worker.call.lease_s for worker in world.workers if worker.call is not None}
     ends |= {worker.call.lease_s - POLICY.permit_lease_s / 2 for worker in world.workers if worker.call is not None}
     ahead = [end_s for end_s in ends if end_s > now_s]

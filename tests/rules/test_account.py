@@ -73,7 +73,7 @@ def test_a_check_is_wanted(record: SharedState, wanted: bool) -> None:
 @pytest.mark.parametrize("found", [INVALID, EMPTY])
 def test_a_check_that_finds_it_too_opens_for_all(found: OpenRouterState) -> None:
     after = checked(IN_DOUBT, found)
-    assert after.breaker == Open(found.value, NOW_S, NOW_S + 10, 1, 1)
+    assert after.breaker == Open(found.value, NOW_S, NOW_S + POLICY.first_wait_s, 1, 1)
     assert after.epoch == 8
 
 

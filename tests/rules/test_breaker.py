@@ -82,7 +82,7 @@ def test_a_clock_that_was_set_back_makes_nobody_wait_for_it_to_catch_up(before: 
         pytest.param(HalfOpen("error", LONG_AGO_S, trips=3), "timeout", 30, 4, id="up to the longest wait"),
         pytest.param(HalfOpen("error", LONG_AGO_S, trips=10**6), "timeout", 30, 10**6 + 1, id="however often"),
         pytest.param(HalfOpen("error", NOW_S - 60, trips=6), "timeout", 10, 7, id="not in a short outage"),
-        pytest.param(HalfOpen("error", NOW_S - 160, trips=6), "timeout", 20, 7, id="an eighth of it at the most"),
+        pytest.param(HalfOpen("error", NOW_S - 200, trips=6), "timeout", 20, 7, id="a tenth of it at the most"),
         pytest.param(HalfOpen(REVOKED, NOW_S - 60, trips=2), REVOKED, 40, 3, id="but where a person must act"),
         pytest.param(Closed(since_s=0), REVOKED, 10, 1, id="a refused key waits as long at first"),
         pytest.param(HalfOpen(REVOKED, 80, trips=2), REVOKED, 40, 3, id="and then twice as long each time"),
@@ -106,9 +106,9 @@ def test_by_default_an_outage_of_an_hour_costs_some_240_trial_calls() -> None:
     ends_s = [0.0]
     while ends_s[-1] < 3_600:
         ends_s.append(ends_s[-1] + wait_s(len(ends_s), Policy(), "service_unavailable", lasted_s=ends_s[-1]))
-    assert [round(end_s) for end_s in ends_s[:12]] == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 101, 114]
-    assert ends_s[-1] - ends_s[-2] == 30
-    assert 2 * (len(ends_s) - 2) <= 260
+    assert [round(end_s) for end_s in ends_s[:13]] == [0, 6, 12, 18, 24, 30, 36, 42, 48, 54, 60, 66, 73]
+    assert ends_s[-1] - ends_s[-2] == 15
+    assert len(ends_s) - 2 <= 250
 
 
 @pytest.mark.parametrize(
@@ -177,6 +177,32 @@ def test_permits_are_few_and_leased() -> None:
     assert second is not None
     assert with_permit(second, "c", now_s=NOW_S, policy=POLICY) is None
     assert dict(second.permits) == {"a": 115, "b": 115}
+
+
+@pytest.mark.parametrize(
+    ("passed_s", "permits"),
+    [
+        pytest.param(0.0, 1, id="one at first"),
+        pytest.param(-5.0, 1, id="by a clock that is a little behind"),
+        pytest.param(9.9, 1, id="as long as it may still bring a verdict"),
+        pytest.param(10.0, 2, id="then a second one"),
+        pytest.param(20.0, 3, id="and a third one"),
+        pytest.param(1e6, 3, id="and never more than there are"),
+    ],
+)
+def test_trial_calls_go_one_after_the_other(passed_s: float, permits: int) -> None:
+    staggered = replace(POLICY, permits=3, next_trial_s=10)
+    breaker: Breaker = HalfOpen("error", 90)
+    for owner in "abcd"[:permits]:
+        taken = with_permit(breaker, owner, now_s=NOW_S, policy=staggered, since_s=NOW_S - passed_s)
+        assert taken is not None
+        breaker = taken
+    assert with_permit(breaker, "e", now_s=NOW_S, policy=staggered, since_s=NOW_S - passed_s) is None
+
+
+def test_who_has_a_permit_renews_it_whenever_the_next_one_may_go() -> None:
+    breaker = HalfOpen("error", 90, permits={"a": 101, "b": 101})
+    assert with_permit(breaker, "a", now_s=NOW_S, policy=POLICY, since_s=NOW_S) is not None
 
 
 def test_a_dead_holders_permit_is_free_again() -> None:

@@ -43,20 +43,25 @@ def test_no_interleaving_breaks_a_promise(faults: dict[str, int], depth: int) ->
 
 
 def three_permits(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = breakers.with_permit
+    real = breakers.permits_by
 
-    def with_permit(breaker: Any, owner: str, *, now_s: float, policy: Policy) -> HalfOpen | None:
-        return real(breaker, owner, now_s=now_s, policy=replace(policy, permits=3))
+    def permits_by(now_s: float, since_s: float, policy: Policy) -> int:
+        found = real(now_s, since_s, policy)
+        return found + 1 if found == policy.permits else found
 
-    monkeypatch.setattr(breakers, "with_permit", with_permit)
+    monkeypatch.setattr(breakers, "permits_by", permits_by)
+
+
+def trial_calls_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breakers, "permits_by", lambda _now_s, _since_s, policy: policy.permits)
 
 
 def leases_that_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
     real = breakers.with_permit
 
-    def with_permit(breaker: Any, owner: str, *, now_s: float, policy: Policy) -> HalfOpen | None:
+    def with_permit(breaker: Any, owner: str, *, policy: Policy, **known: float) -> HalfOpen | None:
         held = getattr(breaker, "permits", {})
-        return None if len(held) >= policy.permits else real(breaker, owner, now_s=now_s, policy=policy)
+        return None if len(held) >= policy.permits else real(breaker, owner, policy=policy, **known)
 
     monkeypatch.setattr(breakers, "with_permit", with_permit)
 
@@ -94,7 +99,8 @@ def one_failure_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     ("broken", "depth", "told"),
     [
         (three_permits, 4, "3 trial calls are out"),
-        (leases_that_never_end, 3, "gets no permit though all is long over"),
+        (trial_calls_all_at_once, 4, "2 trial calls are out"),
+        (leases_that_never_end, 4, "gets no permit though all is long over"),
         (epochs_that_stay, 4, "repeats the epoch"),
         (an_older_writer_closes_what_is_open, 3, "an open breaker ends before its time"),
         (one_failure_is_enough, 5, "1 failures open the breaker"),

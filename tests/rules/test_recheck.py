@@ -117,5 +117,5 @@ class TestWhereAPersonMustAct:
 
 def test_a_wait_that_is_nearly_over_ends_by_itself() -> None:
     # A trial call that fails would take until after its end, and the next one would go later than without a check.
-    nearly = Open("service_unavailable", 70, until_s=104)
+    nearly = Open("service_unavailable", 70, until_s=102)
     assert after(nearly, GOOD) == nearly

@@ -14,7 +14,7 @@ from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
 NOW_S = 100.0
-POLICY = Policy(first_wait_s=10, jitter=0, permit_lease_s=15)
+POLICY = Policy(first_wait_s=10, longest_wait_s=30, jitter=0, permit_lease_s=15)
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
 LIMIT = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=30)
 ONE = frozenset({"wa"})

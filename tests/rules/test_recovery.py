@@ -62,16 +62,16 @@ def test_it_is_never_later_with_a_service_than_without_whatever_its_checks_find(
 def test_a_service_whose_checks_fail_and_then_do_not_has_calls_try_sooner() -> None:
     outage = Outage(lasts_s=600, error_type=ErrorType.CREDITS_EXHAUSTED)
     spent = Service(lambda at_s: OpenRouterState.CREDITS_EXHAUSTED if at_s < 600 else GOOD)
-    assert recovery(outage, POLICY).tried_s == pytest.approx(40, abs=10)
+    assert recovery(outage, POLICY).tried_s > 100
     assert recovery(outage, POLICY, spent).tried_s <= 60
     often = replace(POLICY, recheck_s=5)
     assert recovery(outage, often, spent).tried_s <= 6
 
 
 @pytest.mark.parametrize("lasts_s", [45.0, 100.0, 610.0, 3_599.0])
-def test_by_default_a_trial_goes_within_half_a_minute_and_a_tenth_of_the_return(lasts_s: float) -> None:
+def test_by_default_a_trial_goes_within_a_quarter_of_a_minute_and_a_tenth_of_the_return(lasts_s: float) -> None:
     for seed in range(20):
-        assert recovery(Outage(lasts_s, seed=seed), Policy()).tried_s <= 33 + 1
+        assert recovery(Outage(lasts_s, seed=seed), Policy()).tried_s <= 16.5 + 1
 
 
 @pytest.mark.parametrize("row", COSTS)
@@ -84,4 +84,4 @@ def test_what_the_documentation_says_a_longest_wait_costs(row: tuple[str, ...]) 
 
 
 def test_no_cost_was_lost() -> None:
-    assert [row[0] for row in COSTS] == ["20", "30", "60"]
+    assert [row[0] for row in COSTS] == ["10", "15", "30"]

@@ -28,7 +28,7 @@ from tests.service.listening import listening
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
-PERMITS, LEASE_S, WAIT_S = 3, 2.0, 0.2
+PERMITS, LEASE_S, WAIT_S, NEXT_S = 3, 2.0, 0.2, 0.1
 ROUNDS = 100
 """So many workers are killed during their call."""
 HTTP_WORKERS, PROCESSES = 8, 2
@@ -99,7 +99,7 @@ async def judging() -> AsyncIterator[tuple[Upstream, str]]:
 async def in_library(folder: Path, url: str, redis_url: str, killed: Counter[str]) -> AsyncIterator[None]:
     """Processes with the library whose children are killed again and again."""
     (folder / "worker.py").write_text(WORKER)
-    ours = {"PERMIT_LEASE_SECONDS": LEASE_S, "PERMITS": PERMITS}
+    ours = {"PERMIT_LEASE_SECONDS": LEASE_S, "PERMITS": PERMITS, "NEXT_TRIAL_SECONDS": NEXT_S}
     environ = {**os.environ, "REDIS_URL": redis_url} | {f"OPENROUTER_GUARD_{k}": str(v) for k, v in ours.items()}
 
     async def start() -> asyncio.subprocess.Process:
@@ -147,7 +147,7 @@ async def over_http(service: httpx.AsyncClient, url: str, name: str, killed: Cou
 async def test_no_more_than_so_many_calls_are_out_whoever_is_killed(
     settings: Settings, upstream: FakeUpstream, store: Store, redis_url: str, tmp_path: Path
 ) -> None:
-    policy = Policy(first_wait_s=WAIT_S, permit_lease_s=LEASE_S, permits=PERMITS)
+    policy = Policy(first_wait_s=WAIT_S, permit_lease_s=LEASE_S, permits=PERMITS, next_trial_s=NEXT_S)
     ours = replace(settings, api_key="", tokens=Tokens(write=WRITE_TOKEN), policy=policy)
     killed: Counter[str] = Counter()
     async with AsyncExitStack() as stack:

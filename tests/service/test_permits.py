@@ -30,7 +30,7 @@ OK: Mapping[str, Any] = {"success": True}
 DOWN: Mapping[str, Any] = {"success": False, "status_code": 503}
 LIMITED: Mapping[str, Any] = {"success": False, "status_code": 429, "retry_after_seconds": 60}
 PROVIDER_DOWN: Mapping[str, Any] = {**DOWN, "error": {"metadata": {"provider_name": "p"}}}
-SHORT = Policy(reset_timeout_s=0.2, max_reset_timeout_s=0.4, ramp_s=0.5)
+SHORT = Policy(reset_timeout_s=0.2, max_reset_timeout_s=0.4, ramp_s=0.5, next_trial_s=0.0)
 
 
 @pytest.fixture

@@ -329,7 +329,7 @@ class TestManyModels:
 
 @pytest.mark.parametrize("version", ["nan", "9223372036854775807", "\x00"])
 async def test_a_permit_is_given_whatever_the_version_is(store: Store, client: aioredis.Redis, version: str) -> None:
-    policy = Policy(reset_timeout_s=0.001)
+    policy = Policy(reset_timeout_s=0.001, next_trial_s=0.0)
     await count(store, ("F", 5))
     await store.change(
         lambda record, now_s: record and evaluation.evaluate(record, now_s=now_s, policy=policy, by="me")

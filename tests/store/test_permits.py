@@ -40,9 +40,9 @@ breakers = st.one_of(*[half_open] * 8, is_open, st.just(Closed()))
 overrides = st.sampled_from([*[None] * 12, *OverrideKind])
 
 
-def _record(breaker: Breaker, override: OverrideKind | None, limited_s: float) -> SharedState:
+def _record(breaker: Breaker, override: OverrideKind | None, limited_s: float, since_s: float = 60.0) -> SharedState:
     now_s = time.time()
-    record = transitions.now_open(shared_state.fresh(now_s - 90), "timeout", "ann", now_s - 60, Policy())
+    record = transitions.now_open(shared_state.fresh(now_s - 90), "timeout", "ann", now_s - since_s, Policy())
     upstream = replace(record.upstream, rate_limit_reset_s=now_s + limited_s if limited_s else 0.0)
     kept = Override(override, "ann", "a test", now_s + 60) if override else None
     return replace(record, breaker=breaker, upstream=upstream, override=kept)
@@ -61,6 +61,8 @@ async def client(redis_url: str) -> aioredis.Redis:
     owner=owners,
     permits=st.integers(1, 4),
     renews=st.booleans(),
+    since_s=st.sampled_from([60.0, 19.0, 11.0, 9.0, 5.0, 0.5]),
+    next_s=st.sampled_from([10.0, 10.0, 4.0, 0.0]),
 )
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_it_decides_as_the_rule_does(
@@ -72,8 +74,10 @@ async def test_it_decides_as_the_rule_does(
     owner: str,
     permits: int,
     renews: bool,
+    since_s: float,
+    next_s: float,
 ) -> None:
-    record, policy = _record(breaker, override, limited_s), Policy(permits=permits)
+    record, policy = _record(breaker, override, limited_s, since_s), Policy(permits=permits, next_trial_s=next_s)
     await client.flushall()
     await client.hset(store.keys.state, mapping={name: text for name, text in encode(record).items() if text})
     before = await store.read()

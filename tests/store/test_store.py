@@ -438,7 +438,7 @@ class TestCommitting:
         assert getattr(now.breaker, "run", None) == {"wa", "wb", "wc"}
 
     async def test_never_more_permits_than_the_fleet_has(self, store: Store, redis_url: str) -> None:
-        quick = Policy(reset_timeout_s=0.001)
+        quick = Policy(reset_timeout_s=0.001, next_trial_s=0.0)
         await count(store, "F5")
         await store.change(
             lambda record, now_s: record and evaluation.evaluate(record, now_s=now_s, policy=quick, by="me")

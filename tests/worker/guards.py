@@ -16,10 +16,23 @@ __all__ = ["counters", "fail", "flushed", "half_open", "settings", "start"]
 
 
 def settings(
-    redis_url: str, *, reset_timeout_s: float = 60.0, permit_lease_s: float = 15.0, redis_timeout_s: float = 5.0
+    redis_url: str,
+    *,
+    reset_timeout_s: float = 60.0,
+    permit_lease_s: float = 15.0,
+    redis_timeout_s: float = 5.0,
+    next_trial_s: float = 0.0,
 ) -> Settings:
-    """For a busy machine: the breaker waits for *reset_timeout_s*, and a Redis may take *redis_timeout_s*."""
-    policy = Policy(first_wait_s=reset_timeout_s, reset_timeout_s=reset_timeout_s, permit_lease_s=permit_lease_s)
+    """For a busy machine: the breaker waits for *reset_timeout_s*, and a Redis may take *redis_timeout_s*.
+
+    Half-open, both permits are there at once unless *next_trial_s* says otherwise.
+    """
+    policy = Policy(
+        first_wait_s=reset_timeout_s,
+        reset_timeout_s=reset_timeout_s,
+        permit_lease_s=permit_lease_s,
+        next_trial_s=next_trial_s,
+    )
     return Settings(redis_url, policy=policy, redis_timeout_s=redis_timeout_s)
 
 

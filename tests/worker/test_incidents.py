@@ -144,7 +144,7 @@ class TestHalfOpen:
             assert out == {True: 2, False: 18}
 
     def test_calls_that_hang_do_not_keep_it_half_open_for_ever(self, redis_url: str) -> None:
-        policy = Policy(reset_timeout_s=0.2, permit_lease_s=0.3, trial_call_s=0.5)
+        policy = Policy(reset_timeout_s=0.2, permit_lease_s=0.3, trial_call_s=0.5, next_trial_s=0.0)
         with Guard(Settings(redis_url, policy=policy)) as guard:
             half_open(guard)
             with guard.call(), guard.call():

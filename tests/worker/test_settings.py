@@ -22,13 +22,14 @@ class TestRules:
             ("FAILURE_THRESHOLD", "7", Policy(failure_threshold=7)),
             ("REFUSALS_WANTED", "3", Policy(refusals_wanted=3)),
             ("CONFIRM_SECONDS", "2.5", Policy(confirm_s=2.5)),
-            ("FIRST_WAIT_SECONDS", "20", Policy(first_wait_s=20)),
+            ("FIRST_WAIT_SECONDS", "12", Policy(first_wait_s=12)),
             ("LONGEST_WAIT_SECONDS", "60", Policy(longest_wait_s=60)),
             ("RESET_TIMEOUT_SECONDS", "30", Policy(reset_timeout_s=30)),
             ("MAX_RESET_TIMEOUT_SECONDS", "240", Policy(max_reset_timeout_s=240)),
             ("RECHECK_SECONDS", "5", Policy(recheck_s=5)),
             ("STABLE_SECONDS", "60", Policy(stable_s=60)),
             ("PERMITS", "4", Policy(permits=4)),
+            ("NEXT_TRIAL_SECONDS", "3", Policy(next_trial_s=3)),
             ("PERMIT_LEASE_SECONDS", "20", Policy(permit_lease_s=20)),
             ("TRIAL_CALL_SECONDS", "60", Policy(trial_call_s=60)),
             ("TRIAL_WAIT_SECONDS", "90", Policy(trial_wait_s=90)),
@@ -107,19 +108,19 @@ class TestBadSettings:
             pytest.param({"TRIAL_CALL_SECONDS": "10"}, "PERMIT_LEASE_SECONDS is 15 by default, above", id="a call"),
             pytest.param({"RECHECK_SECONDS": "121"}, "RECHECK_SECONDS is 121, above", id="checked after the wait"),
             pytest.param(
-                {"FIRST_WAIT_SECONDS": "31"}, "FIRST_WAIT_SECONDS is 31, above", id="the first is the longest"
+                {"FIRST_WAIT_SECONDS": "16"}, "FIRST_WAIT_SECONDS is 16, above", id="the first is the longest"
             ),
             pytest.param(
-                {"LONGEST_WAIT_SECONDS": "9"},
-                "FIRST_WAIT_SECONDS is 10 by default, above",
+                {"LONGEST_WAIT_SECONDS": "5"},
+                "FIRST_WAIT_SECONDS is 6 by default, above",
                 id="shorter than the first",
             ),
             pytest.param(
                 {"LONGEST_WAIT_SECONDS": "121"}, "LONGEST_WAIT_SECONDS is 121, above", id="longer than the promise"
             ),
             pytest.param(
-                {"FIRST_WAIT_SECONDS": "20", "RESET_TIMEOUT_SECONDS": "15"},
-                "FIRST_WAIT_SECONDS is 20, above OPENROUTER_GUARD_RESET_TIMEOUT_SECONDS, which is 15",
+                {"FIRST_WAIT_SECONDS": "12", "RESET_TIMEOUT_SECONDS": "11"},
+                "FIRST_WAIT_SECONDS is 12, above OPENROUTER_GUARD_RESET_TIMEOUT_SECONDS, which is 11",
                 id="the first, longer than the promise",
             ),
             pytest.param({"CHECK_SLOT_SECONDS": "301"}, "CHECK_SLOT_SECONDS is 301, above", id="checked too seldom"),

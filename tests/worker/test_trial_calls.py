@@ -58,6 +58,34 @@ def test_while_half_open_only_a_few_calls_are_out(redis_url: str) -> None:
         until(lambda: guard.state.phase is BreakerState.CLOSED)
 
 
+@pytest.mark.parametrize("next_trial_s", [2.0, 4.0])
+def test_the_second_one_goes_once_the_first_has_been_out_for_a_while(redis_url: str, next_trial_s: float) -> None:
+    staggered = settings(redis_url, reset_timeout_s=0.2, next_trial_s=next_trial_s)
+    with Guard(staggered) as guard, Guard(staggered) as other:
+        half_open(guard)
+        until(lambda: other.state.phase is BreakerState.HALF_OPEN)
+        began_s = time.monotonic()
+        with guard.call():
+            assert other.wait(timeout_s=60)
+            assert time.monotonic() - began_s >= next_trial_s
+            with other.call():
+                pass
+        until(lambda: guard.state.phase is BreakerState.CLOSED)
+
+
+def test_the_next_one_goes_at_once_where_the_first_has_said_nothing(redis_url: str) -> None:
+    staggered = settings(redis_url, reset_timeout_s=0.2, next_trial_s=600)
+    with Guard(staggered) as guard, Guard(staggered) as other:
+        half_open(guard)
+        with suppress(KeyError), guard.call():
+            raise KeyError("a bug in the worker")
+        guard.flush()
+        assert other.wait(timeout_s=60)
+        with other.call():
+            pass
+        until(lambda: guard.state.phase is BreakerState.CLOSED)
+
+
 @pytest.mark.parametrize("is_up", [False, True])
 def test_a_permit_is_worth_nothing_once_the_verdict_has_fallen(redis_url: str, is_up: bool) -> None:
     with Guard(settings(redis_url, reset_timeout_s=0.3)) as slow, Guard(settings(redis_url)) as other:
@@ -119,7 +147,7 @@ import sys
 from openrouter_guard import Guard, Settings
 from openrouter_guard.rules.breaker import Policy
 
-guard = Guard(Settings(sys.argv[1], policy=Policy(permit_lease_s=0.5)))
+guard = Guard(Settings(sys.argv[1], policy=Policy(permit_lease_s=0.5, next_trial_s=0.0)))
 with guard.call():
     print("held", flush=True)
     sys.stdin.readline()

@@ -9,7 +9,7 @@ from functools import partial
 
 from .breaker import BreakerState, Closed, Open, Policy
 from .override import OverrideKind
-from .ramp import CALL_S, UNKNOWN_CALL_S, Ramp
+from .ramp import CALL_S, LONG_CALL_S, UNKNOWN_CALL_S, Ramp
 from .shared_state import SharedState
 from .signals import OpenRouterState
 
@@ -71,12 +71,13 @@ def model_ramp(record: SharedState, since_s: float, *, is_held: bool, now_s: flo
 
 def _ramp(breaker: Closed, record: SharedState, now_s: float, policy: Policy) -> Ramp | None:
     from_s, held_s = max(breaker.since_s, breaker.ramp_from_s), breaker.held_until_s
+    most_s = policy.ramp_s * max(_call_s(record, breaker.call_s) / LONG_CALL_S, 1.0)
     is_held = breaker.on_probation
-    until_s = math.inf if is_held else from_s + policy.ramp_s
+    until_s = math.inf if is_held else from_s + most_s
     if held_s and not is_held:
         is_held = now_s < held_s + policy.ramp_s
         from_s = held_s if is_held else held_s + policy.ramp_s
-        until_s = from_s + policy.ramp_s
+        until_s = from_s + most_s
     failing_s = (breaker.evidence.since_s or from_s) if breaker.failures else math.inf
     made = _of_fleet(record, breaker.call_s, policy)
     return made(from_s, until_s, failing_s=failing_s, is_held=is_held) if from_s else None
@@ -84,13 +85,18 @@ def _ramp(breaker: Closed, record: SharedState, now_s: float, policy: Policy) ->
 
 def _of_fleet(record: SharedState, call_s: float, policy: Policy) -> Callable[..., Ramp]:
     """Return a ramp for the fleet's number of calls; ``call_s`` is the duration of a call, 0 if unknown."""
-    processes, healthy = max(record.live_reporters, 1), record.calls_per_minute / 60
-    call_s = max(CALL_S[0], min(call_s or UNKNOWN_CALL_S, CALL_S[1]))
-    if healthy:
-        # The trial may have been short: at the healthy rate, the calls of a busy fleet last longer.
-        call_s = max(call_s, min(processes / healthy, UNKNOWN_CALL_S))
-    calls = max(processes, record.fleet, healthy * call_s)
+    processes, call_s = max(record.live_reporters, 1), _call_s(record, call_s)
+    calls = max(processes, record.fleet, record.calls_per_minute / 60 * call_s)
     return partial(Ramp, first=policy.permits, calls=calls, call_s=call_s, processes=processes)
+
+
+def _call_s(record: SharedState, told_s: float) -> float:
+    """How long a call takes, where a trial call took *told_s*; 0 if nobody knows."""
+    call_s = max(CALL_S[0], min(told_s or UNKNOWN_CALL_S, CALL_S[1]))
+    if not record.calls_per_minute:
+        return call_s
+    # The trial may have been a short one: at the healthy rate, calls of a fleet that is busy last longer.
+    return max(call_s, min(60 * max(record.live_reporters, 1) / record.calls_per_minute, UNKNOWN_CALL_S))
 
 
 def admitted_share(record: SharedState, *, now_s: float, policy: Policy) -> float:

@@ -33,6 +33,7 @@ __all__ = [
     "Policy",
     "needs_person",
     "opened",
+    "permits_by",
     "phase",
     "threshold",
     "try_early_s",
@@ -48,7 +49,7 @@ TOLERATED_ERROR_RATE = 0.1
 """One call in ten may fail although the upstream as a whole is well."""
 LONGEST_S = 960.0
 _FAILS_WITHIN_S = 5.0
-_WAIT_SHARE = 1 / 8
+_WAIT_SHARE = 1 / 10
 """Share of the outage so far: a wait of at most this share hardly extends the outage."""
 _UNTIL_SOMEBODY_ACTS = frozenset({OpenRouterState.API_KEY_INVALID.value, OpenRouterState.CREDITS_EXHAUSTED.value})
 _MINUTES_IN_30_DAYS = 30 * 24 * 60
@@ -72,14 +73,15 @@ class Policy:
         network_reporters: The same for network errors, even if fewer reporters live: one worker's own network may be
             broken.
         first_wait_s: How long an open breaker waits before trial calls may go; half as long again at each re-opening,
-            but at most an eighth of the outage so far,
-        longest_wait_s: and at most this. Two calls then cost the fleet little, whatever its size.
+            but at most a tenth of the outage so far,
+        longest_wait_s: and at most this. A call then costs the fleet little, whatever its size.
         reset_timeout_s: No wait is longer, unless a person has to act.
         max_reset_timeout_s: The longest wait while the key or the account is refused: that wait doubles up to this.
         jitter: Random addition to a wait, as a share of it, so that scopes that opened together do not try together.
         recheck_s: How often the service may check an open breaker, if that is more often than its slot allows.
         stable_s: After this time closed, the next wait is the first one again.
-        permits: Trial calls at a time for the whole fleet while half-open.
+        permits: Trial calls at a time for the whole fleet while half-open, at most:
+        next_trial_s: one at first, and one more after each such time without a verdict; 0: all at once.
         permit_lease_s: A permit that is not renewed for this long is free again.
         trial_call_s: A trial call that takes longer than this loses its permit, so a hanging call does not hold it.
         trial_wait_s: After this time half-open without a trial call, good health checks may close it instead.
@@ -99,14 +101,15 @@ class Policy:
     failure_threshold: int = 5
     reporters_wanted: int = 3
     network_reporters: int = 2
-    first_wait_s: float = 10.0
-    longest_wait_s: float = 30.0
+    first_wait_s: float = 6.0
+    longest_wait_s: float = 15.0
     reset_timeout_s: float = 120.0
     max_reset_timeout_s: float = LONGEST_S
     jitter: float = 0.1
     recheck_s: float = 60.0
     stable_s: float = 600.0
     permits: int = 2
+    next_trial_s: float = 10.0
     permit_lease_s: float = 15.0
     trial_call_s: float = 600.0
     trial_wait_s: float = 60.0
@@ -331,12 +334,26 @@ def needs_person(reason: str) -> bool:
     return reason in _UNTIL_SOMEBODY_ACTS
 
 
-def with_permit(breaker: Breaker, owner: str, *, now_s: float, policy: Policy) -> HalfOpen | None:
-    """Return the breaker with a permit for *owner* (or a renewed one), or None if it cannot have one."""
+def permits_by(now_s: float, since_s: float, policy: Policy) -> int:
+    """Return how many trial calls may be out at *now_s*, half-open *since_s* (0 if unknown).
+
+    One tells as much as two, and costs half. But it may hang, or its worker may be gone.
+    """
+    passed_s = max(now_s - since_s, 0.0)
+    return int(min(1 + passed_s // policy.next_trial_s, policy.permits)) if policy.next_trial_s else policy.permits
+
+
+def with_permit(
+    breaker: Breaker, owner: str, *, now_s: float, policy: Policy, since_s: float = 0.0
+) -> HalfOpen | None:
+    """Return the breaker with a permit for *owner* (or a renewed one), or None if it cannot have one.
+
+    See :func:`permits_by` for *since_s*.
+    """
     if phase(breaker, now_s) is not BreakerState.HALF_OPEN or isinstance(breaker, Closed):
         return None
     live = {name: until for name, until in _permits(breaker).items() if until > now_s}
-    if owner not in live and len(live) >= policy.permits:
+    if owner not in live and len(live) >= permits_by(now_s, since_s, policy):
         return None
     permits = live | {owner: now_s + policy.permit_lease_s}
     if isinstance(breaker, HalfOpen):

@@ -1,14 +1,14 @@
-"""The ramp by which a fleet comes back: a few calls at first, all of them within two or three call lengths.
+"""The ramp by which a fleet comes back: a few calls at first, all of them within a call length or two.
 
 The successful trial has shown the duration of a call: the ramp follows that, and not the clock. It counts calls of
 the whole fleet, over all its processes and their tasks.
 
     calls begun
-        │                  ╭── steady, a little above the healthy rate, for those that still wait
-    all │               ╭──╯
-        │            ╭──╯
-        │        ╭───╯
-    few │────────╯                 a failure: goes on as fast as it was, and no faster, until the next success
+        │              ╭── steady, a quarter above the healthy rate, for those that still wait
+    all │           ╭──╯
+        │        ╭──╯
+        │      ╭─╯
+    few │──────╯                   a failure: goes on as fast as it was, and no faster, until the next success
         └────────────────────▶ time
 """
 
@@ -19,17 +19,21 @@ from dataclasses import dataclass
 
 __all__ = ["CALL_S", "LASTS_CALLS", "UNKNOWN_CALL_S", "Ramp"]
 
-LASTS_CALLS = 2.5
+LASTS_CALLS = 2.0
 """Number of call lengths that a ramp takes if nothing fails."""
-GROWS_CALLS = 1.5
-"""By this time as many calls have begun as the whole fleet makes at a time, at last at the healthy rate."""
-POWER = 1.5
+GROWS_CALLS = 1.0
+"""By this time as many calls have begun as the whole fleet makes at a time."""
+POWER = 1.25
 """Exponent of time: a larger one lets fewer calls go at first and more at the end.
 
-1 lets equally many go throughout.
+1 lets equally many go throughout. At the end of the growth, and from then on, calls begin at this many times the healthy
+rate.
 """
-STEADY = 1.3
-"""After that, this much more than the healthy rate, for calls that have waited until then."""
+LONG_CALL_S = 15.0
+"""With longer calls, the ramp may take longer than its setting, in proportion.
+
+Otherwise a fleet with long calls would come back faster than it ever calls.
+"""
 CALL_S = (0.5, 60.0)
 """Limits for the duration of a call."""
 UNKNOWN_CALL_S = 5.0
@@ -105,7 +109,7 @@ class Ramp:
 
     @property
     def _grows_s(self) -> float:
-        return self.lasts_s * GROWS_CALLS / LASTS_CALLS
+        return min(GROWS_CALLS * self.call_s, self.lasts_s)
 
     @property
     def _rest(self) -> float:
@@ -119,7 +123,5 @@ class Ramp:
 
     def _rate(self, passed_s: float) -> float:
         """Calls that may begin per second."""
-        slow = self.first / self.call_s
-        if passed_s > self._grows_s:
-            return STEADY * (slow + POWER * self._rest / self._grows_s)
-        return slow + POWER * self._rest / self._grows_s * math.pow(passed_s / self._grows_s, POWER - 1)
+        grown = math.pow(min(passed_s / self._grows_s, 1.0), POWER - 1)
+        return self.first / self.call_s + POWER * self._rest / self._grows_s * grown

@@ -13,6 +13,7 @@ from .transitions import now_closed, now_open, with_breaker
 
 __all__ = [
     "after_trial",
+    "half_open_since_s",
     "holds_permit",
     "limited",
     "with_permit",
@@ -31,7 +32,8 @@ def with_permit(record: SharedState, owner: str, *, now_s: float, policy: Policy
     is_look = limits.is_look_due(record, now_s)
     if is_look and isinstance(record.breaker, Closed):
         return limits.looked(record, owner, now_s)
-    breaker = breakers.with_permit(record.breaker, owner, now_s=now_s, policy=policy)
+    since_s = half_open_since_s(record)
+    breaker = breakers.with_permit(record.breaker, owner, now_s=now_s, policy=policy, since_s=since_s)
     if breaker is None:
         return None
     is_held = isinstance(record.breaker, HalfOpen) and owner in record.breaker.permits
@@ -42,6 +44,11 @@ def with_permit(record: SharedState, owner: str, *, now_s: float, policy: Policy
     if isinstance(record.breaker, HalfOpen):
         return replace(record, breaker=breaker)
     return with_breaker(record, breaker, "reset_timeout", owner, now_s)
+
+
+def half_open_since_s(record: SharedState) -> float:
+    """When the breaker became half-open, if it is stored as that: with its last transition; 0 if nobody knows."""
+    return record.transitions[-1].at_s if record.transitions and isinstance(record.breaker, HalfOpen) else 0.0
 
 
 def holds_permit(record: SharedState, owner: str) -> bool:

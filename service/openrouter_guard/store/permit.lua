@@ -9,6 +9,8 @@
 -- ARGV[5]  "1" to take one, "0" to renew the one that the owner holds, if it still does
 -- ARGV[6]  lifetime of the hash in seconds
 -- ARGV[7]  JSON list of the fields to return
+-- ARGV[8]  when the state became half-open, in Unix seconds; 0 if nobody knows. Of the epoch that the owner knows
+-- ARGV[9]  of the permits there is one at first, and one more after each such time, in seconds; 0: all at once
 -- Returns  "taken", "refused", or "undecided" where that is for the rule to say; TIME as two strings, the values of
 --          ARGV[7], and what own.lua tells of
 local PERMITS_LENGTH = 8192
@@ -34,6 +36,13 @@ local function iso()
     "%04d-%02d-%02dT%02d:%02d:%02d.%06d+00:00",
     year, month, day, math.floor(rest / 3600), math.floor(rest % 3600 / 60), rest % 60, time[2]
   )
+end
+
+-- How many there are by now.
+local function permits_by()
+  local since_s, next_s = tonumber(ARGV[8]), tonumber(ARGV[9])
+  if next_s == 0 then return permits end
+  return math.min(1 + math.floor(math.max(now_s - since_s, 0) / next_s), permits)
 end
 
 -- Who holds one and until when, or nil where that cannot be told.
@@ -65,7 +74,7 @@ local function decided()
   for name, until_s in pairs(all) do
     if until_s > now_s then live[name], count = until_s, count + 1 end
   end
-  if not live[owner] and count >= permits then return "refused" end
+  if not live[owner] and count >= permits_by() then return "refused" end
   live[owner] = now_s + lease_s
   local rows = {}
   for name, until_s in pairs(live) do

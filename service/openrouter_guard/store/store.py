@@ -11,7 +11,7 @@ from typing import TypeAlias
 from openrouter_guard.address import checked
 from openrouter_guard.errors import ForeignValue, StoreContended
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
-from openrouter_guard.rules import time_in_state
+from openrouter_guard.rules import time_in_state, trial_calls
 from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.codec import FIELDS, GUARDS, encode, iso, parse
 from openrouter_guard.rules.models import Models, Run
@@ -273,6 +273,8 @@ class Store(Ledger):
                 0 if renews else 1,
                 _life_s(known.record, known.now_s) if known.record else STATE_LIFE_S,
                 json_text(FIELDS),
+                f"{trial_calls.half_open_since_s(known.record) if known.record else 0:.6f}",
+                f"{policy.next_trial_s:.6f}",
             ],
         )
         seen = replace(_seen((seconds, micros), values, {}), models=known.models)
