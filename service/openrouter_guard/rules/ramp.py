@@ -26,8 +26,8 @@ GROWS_CALLS = 1.0
 POWER = 1.25
 """Exponent of time: a larger one lets fewer calls go at first and more at the end.
 
-1 lets equally many go throughout. At the end of the growth, and from then on, calls begin at this many times the healthy
-rate.
+1 lets equally many go throughout. At the end of the growth, and from then on, calls begin at this many times the
+healthy rate.
 """
 LONG_CALL_S = 15.0
 """With longer calls, the ramp may take longer than its setting, in proportion.
