@@ -43,7 +43,7 @@ def going(record: SharedState, now_s: float) -> Ramp:
     [
         pytest.param(100.0, 2, id="at first as many as half-open"),
         pytest.param(99.0, 2, id="a clock that is a little behind"),
-        pytest.param(104.0, 20, id="after a call length as many as the whole fleet makes at a time"),
+        pytest.param(104.8, 20, id="after 1.2 call lengths as many as the whole fleet makes at a time"),
     ],
 )
 def test_so_many_calls_of_the_whole_fleet_may_have_begun(now_s: float, calls: float) -> None:

@@ -21,13 +21,13 @@ __all__ = ["CALL_S", "LASTS_CALLS", "UNKNOWN_CALL_S", "Ramp"]
 
 LASTS_CALLS = 2.0
 """Number of call lengths that a ramp takes if nothing fails."""
-GROWS_CALLS = 1.0
+GROWS_CALLS = 1.2
 """By this time as many calls have begun as the whole fleet makes at a time."""
-POWER = 1.25
+POWER = 1.5
 """Exponent of time: a larger one lets fewer calls go at first and more at the end.
 
-1 lets equally many go throughout. At the end of the growth, and from then on, calls begin at this many times the
-healthy rate.
+1 lets equally many go throughout. At the end of the growth, and from then on, a quarter more calls begin
+per second than at the healthy rate.
 """
 LONG_CALL_S = 15.0
 """With longer calls, the ramp may take longer than its setting, in proportion.
