@@ -108,6 +108,10 @@ def a_forced_check(client: socket.socket) -> None:
     sent(client, b"GET %s?force_refresh=true HTTP/1.1\r\nHost: x\r\n\r\n" % STATUS)
 
 
+def a_page(client: socket.socket) -> None:
+    sent(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
 def no_http(client: socket.socket) -> None:
     sent(client, bytes(range(256)) * 100)
 
@@ -116,6 +120,6 @@ ONE = (many_small_headers, one_endless_header, one_endless_path, an_endless_trai
 FEW = (a_pipeline_that_nobody_reads, a_pipeline_behind_a_body, a_trickle_of_chunks, empty_lines)
 MANY = (
     nothing, half_a_head, almost_too_large_a_head, a_body_that_nobody_asked_for, a_slow_body, no_http,
-    a_large_body_without_a_token, a_stream_that_nobody_reads, a_forced_check,
+    a_large_body_without_a_token, a_stream_that_nobody_reads, a_forced_check, a_page,
 )  # fmt: skip
 ATTACKS = [(each, count) for attacks, count in ((ONE, 1), (FEW, 100), (MANY, CLIENTS)) for each in attacks]

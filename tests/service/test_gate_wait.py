@@ -190,7 +190,7 @@ class TestHowMany:
         assert (waits.status_code, listens.status_code) == (429, 503)
         assert (free.status_code, alive.status_code) == (200, 200)
         for refused in (waits, listens):
-            assert "at this process" in refused.json()["detail"]
+            assert "over all scopes" in refused.json()["detail"]
             assert "OPENROUTER_GUARD_MAX_STREAMS" in refused.json()["detail"]
             assert int(refused.headers["retry-after"]) > 0
             assert "openrouter-guard" not in refused.headers

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from openrouter_guard.api.http.concurrency import AT_A_TIME, ConcurrencyLimit
+from openrouter_guard.api.http.concurrency import A_ROUND, AT_A_TIME, ConcurrencyLimit
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -75,6 +75,27 @@ async def test_what_is_quick_is_not_held_up(work: Work) -> None:
     work.go.set()
     work.end.set()
     await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("quick", [(), ("/any",)], ids=["slow", "quick"])
+async def test_a_flood_begins_a_few_in_each_round_of_the_loop_and_a_probe_at_once(quick: tuple[str, ...]) -> None:
+    # Of what is answered without a pause all would else be answered before anybody else is heard.
+    work = Work()
+    work.go.set()
+    work.end.set()
+    limit = ConcurrencyLimit(work, quick, {"/livez"})
+    tasks = ask(limit, "/any", 100)
+    for rounds in range(1, 11):
+        await asyncio.sleep(0)
+        assert 0 < work.begun <= rounds * A_ROUND
+    before = work.begun
+    tasks += ask(limit, "/livez", 50)
+    await asyncio.sleep(0)
+    assert before + 50 <= work.begun <= before + 50 + A_ROUND
+    for task in tasks[40:60]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert work.ended == 130
 
 
 async def test_one_that_fails_or_is_cancelled_gives_its_turn_back() -> None:

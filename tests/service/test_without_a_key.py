@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx
@@ -37,8 +38,15 @@ async def side_by_side(
         yield keyed, await stack.enter_async_context(running(replace(settings, api_key=""), upstream))
 
 
+async def is_known(service: httpx.AsyncClient) -> bool:
+    """Whether it has heard of a check that was made."""
+    return (await ask(service))["last_check"] is not None
+
+
 async def test_it_tells_what_they_found_and_how_old_that_is(settings: Settings, upstream: FakeUpstream) -> None:
     async with side_by_side(settings, upstream) as (keyed, keyless):
+        for each in (keyed, keyless):
+            await eventually(partial(is_known, each))
         known, told = await ask(keyed), await ask(keyless)
         ages = [(await gauges(each, "state_age_seconds"))[""] for each in (keyed, keyless)]
     same = ("status", "message", "balance", "last_check", "circuit_breaker")
@@ -53,7 +61,11 @@ async def test_however_often_it_is_asked_it_changes_nothing(
 ) -> None:
     thresholds = Thresholds(fresh_s=0.05, stale_s=0.1, check_slot_s=0.05)
     async with running(replace(settings, thresholds=Thresholds(check_slot_s=0.05)), upstream):
-        await eventually(lambda: upstream.calls)
+
+        async def is_written() -> bool:
+            return await client.hget(STATE, "state") == "active"
+
+        await eventually(is_written)  # the check was made some time before
     before = await of_checks(client)
     async with running(replace(settings, api_key="", thresholds=thresholds), upstream) as keyless:
         for _ in range(5):

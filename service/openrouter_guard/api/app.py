@@ -28,7 +28,7 @@ from .status_fast_path import StatusFastPath
 __all__ = ["create_app"]
 
 STATUS_PATH = f"{PREFIX}/status"
-_QUICK = OPEN_PATHS | {STATUS_PATH, f"{PREFIX}/gate", f"{PREFIX}/events", f"{PREFIX}/reports", f"{PREFIX}/override"}
+_QUICK = {STATUS_PATH, f"{PREFIX}/gate", f"{PREFIX}/events", f"{PREFIX}/reports", f"{PREFIX}/override"}
 """These requests are cheap to answer, or first read a body, for which the client may take its time."""
 _DESCRIPTION = """\
 The state of OpenRouter as seen by a whole fleet, answered from memory.
@@ -95,7 +95,8 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     )
     app.state.scopes = scopes
     app.state.service = scopes.default
-    app.prepared = StatusFastPath(ConcurrencyLimit(super(_App, app).__call__, _QUICK), scopes.default, STATUS_PATH)
+    limited = ConcurrencyLimit(super(_App, app).__call__, _QUICK, OPEN_PATHS)
+    app.prepared = StatusFastPath(limited, scopes.default, STATUS_PATH)
     for router in ROUTERS:
         app.include_router(router)
     reporters = settings.tokens.reporters
