@@ -174,10 +174,13 @@ async def _workloads(
     cluster: Cluster, kind: Kind, namespace: str, dry_run: bool, others: Others, only: Only
 ) -> AsyncIterator[Finding]:
     workloads: list[Workload] = []
+    lacking: list[Workload] = []
     try:
         async for body in cluster.list(kind.path, namespace):
             workload = Workload.of(kind, body)
-            if (workload.damage or workload.pause or workload.copied) and _is_ours(workload, others):
+            if workload.may_lack_its_pause and kind not in _WITHOUT_COPIES:
+                lacking.append(workload)
+            elif (workload.damage or workload.pause or workload.copied) and _is_ours(workload, others):
                 workloads.append(workload)
     except NotFound:
         # It matters to the caller.
@@ -186,7 +189,10 @@ async def _workloads(
         return
     except ClusterError as error:
         yield _unlisted(kind.plural, namespace, error)
-    copies = await _copies(cluster, namespace) if workloads and kind not in _WITHOUT_COPIES else []
+    are_copies_needed = (workloads or lacking) and kind not in _WITHOUT_COPIES
+    copies = await _copies(cluster, namespace) if are_copies_needed else []
+    reminded = ((workload, newest(workload, copies)) for workload in lacking)
+    workloads += [workload for workload, known in reminded if known.pause and _is_ours(known, others)]
     for first in range(0, len(workloads), _AT_ONCE):
         some = workloads[first : first + _AT_ONCE]
         for finding in await asyncio.gather(*(_restore(cluster, workload, copies, dry_run) for workload in some)):

@@ -216,8 +216,9 @@ def test_an_undone_rollout_brings_back_neither_an_old_number_nor_an_old_pause(
 
 
 @pytest.mark.parametrize("by", ["an operator that has just started", "rescue"])
+@pytest.mark.parametrize("is_clean", [False, True], ids=["with an old annotation", "without any"])
 def test_an_undone_rollout_misleads_nobody_who_comes_later(
-    fleet: Fleet, operator: Operator, control_plane: ControlPlane, by: str
+    fleet: Fleet, operator: Operator, control_plane: ControlPlane, by: str, *, is_clean: bool
 ) -> None:
     fleet.deploy(one=3)
     fleet.watch()
@@ -228,7 +229,11 @@ def test_an_undone_rollout_misleads_nobody_who_comes_later(
     fleet.until_replicas(one=0)
     until(lambda: copies(fleet))
     operator.kill()
-    undo(fleet, first, note)
+    if is_clean:
+        fleet.kubectl("rollout", "undo", "deployment/one")
+        assert not remembered(fleet, "one")
+    else:
+        undo(fleet, first, note)
     if by == "rescue":
         done = run("rescue", "--namespace", fleet.namespace, KUBECONFIG=str(control_plane.kubeconfig))
         assert (done.returncode, done.stderr) == (0, "")

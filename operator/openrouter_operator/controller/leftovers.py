@@ -80,11 +80,18 @@ class Copy:
 
 
 def newest(workload: Workload, copies: Iterable[Copy]) -> Workload:
-    """Return the workload with its latest pause, if a copy has a later one than its own annotation."""
+    """Return the workload with its latest pause, if a copy has a later one than its own annotation.
+
+    An undone rollout may have left the workload without an annotation.
+    """
     pauses = (copy.pause for copy in copies if copy.controller == workload.uid)
     own = [pause for pause in pauses if pause is not None and pause.uid == workload.uid]
     latest = max(own, key=lambda pause: pause.at_s, default=None)
-    if latest is None or workload.pause is None or latest.at_s <= workload.pause.at_s:
+    if latest is None:
+        return workload
+    if workload.may_lack_its_pause and workload.value == latest.set_to:
+        return replace(workload, pause=latest, is_stripped=True)
+    if workload.pause is None or latest.at_s <= workload.pause.at_s:
         return workload
     return replace(workload, pause=latest, is_stripped=True)
 
@@ -119,7 +126,7 @@ class Leftovers:
     async def correct(self) -> None:
         """Correct annotations that an undone rollout brought back while no operator ran."""
         paused = defaultdict[str, list[Workload]](list)
-        for workload in self._inventory.paused():
+        for workload in (*self._inventory.paused(), *self._inventory.lacking()):
             paused[workload.namespace].append(workload)
         for namespace, workloads in paused.items():
             copies = await self._copies(namespace)

@@ -118,6 +118,10 @@ class Inventory:
         """The UIDs of those whose owners say how they are to come back from a pause."""
         return frozenset(w.uid for found in self._workloads.values() for w in found.values() if w.resume_to)
 
+    def lacking(self) -> Iterable[Workload]:
+        """Every workload that may have lost the annotation of its pause."""
+        return tuple(w for found in self._workloads.values() for w in found.values() if w.may_lack_its_pause)
+
     def owing(self) -> Iterable[Workload]:
         """Yield every workload that still has fields of ours to give up."""
         return tuple(w for found in self._workloads.values() for w in found.values() if w.owes_fields)

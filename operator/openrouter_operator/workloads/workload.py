@@ -233,6 +233,17 @@ class Workload:
         return self.pause is None or (self.is_applied and self.value == self.pause.set_to and not self.is_kept)
 
     @property
+    def may_lack_its_pause(self) -> bool:
+        """Whether its annotation may be missing because an undone rollout has replaced all of them.
+
+        The operator was the last to write the replicas. It gives the field up a moment after a pause, and during the
+        pause of an object that another tool applies; then nobody owns it.
+        """
+        if self.pause is not None or self.copied is not None or self.damage or self.released or self.is_going:
+            return False
+        return self.is_our_value or (self.is_applied and not self.changed_by and self.pods == 0)
+
+    @property
     def asked_pods(self) -> int | None:
         """The number of pods its owner wants after the pause; None without a readable setting."""
         if self.resume_to.lower() == STAY:

@@ -1,0 +1,33 @@
+"""A rollout that is undone while nobody operates takes the annotation of a pause away; the ReplicaSets still tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from openrouter_operator.controller.leftovers import Copy, newest
+from openrouter_operator.workloads.workload import PAUSED, Workload
+from tests.operator.samples import paused, workload
+
+KNOWN = replace(paused().pause or pytest.fail("it is paused"), uid="uid-of-a")
+COPY = Copy("jobs", "a-1", "7", "uid-of-a", KNOWN, frozenset({PAUSED}))
+
+
+@pytest.mark.parametrize(
+    ("seen", "is_known"),
+    [
+        pytest.param(workload(replicas=0, is_our_value=True), True, id="the operator wrote its 0"),
+        pytest.param(workload(replicas=0, is_applied=True), True, id="nobody owns the 0 of what others apply"),
+        pytest.param(workload(replicas=0, is_applied=True, changed_by="kubectl"), False, id="somebody owns it"),
+        pytest.param(workload(replicas=0, changed_by="kubectl"), False, id="somebody else wrote its 0"),
+        pytest.param(workload(replicas=3, is_our_value=True), False, id="it is back"),
+        pytest.param(workload(replicas=0, is_our_value=True, released="now"), False, id="it was let go of"),
+    ],
+)
+def test_what_its_replica_sets_tell_counts_where_the_operator_was_the_last_to_write(
+    seen: Workload, *, is_known: bool
+) -> None:
+    found = newest(seen, [COPY])
+    assert (found.pause == KNOWN, found.is_stripped) == (is_known, is_known)
+    assert newest(seen, []) == seen
