@@ -266,7 +266,7 @@ async def _resources(cluster: Cluster, namespace: str, dry_run: bool, only: Only
         yield _unlisted(RESOURCE[2], namespace, error)
         return
     for body in waiting:
-        yield await _let_go(cluster, body, dry_run)
+        yield await _remove_finalizers(cluster, body, dry_run)
 
 
 def _waits(body: Mapping[str, Any], only: Only) -> bool:
@@ -278,11 +278,11 @@ def _waits(body: Mapping[str, Any], only: Only) -> bool:
     return bool(metadata.get("deletionTimestamp"))
 
 
-async def _let_go(cluster: Cluster, body: Mapping[str, Any], dry_run: bool) -> Finding:
+async def _remove_finalizers(cluster: Cluster, body: Mapping[str, Any], dry_run: bool) -> Finding:
     what = f"OpenRouterStatus/{body['metadata']['name']} in {body['metadata']['namespace']}"
     try:
         if not dry_run:
-            await cluster.let_go(await _without_a_state(cluster, body))
+            await cluster.remove_finalizers(await _without_a_state(cluster, body))
     except NotFound:
         pass
     except ClusterError as error:

@@ -218,15 +218,15 @@ class Story:
             life = await stack.enter_async_context(_living(self._environ(proxy), self.folder / f"{self.name}.log"))
             killer = _Killer(life.kill, self.deaths.only_writes)
             proxy.rule, proxy.is_serial = killer.rule, self.deaths.only_writes
-            wrong = await self._turn(life, killer, self.deaths.pausing, self._unpaused)
+            wrong = await self._lock(life, killer, self.deaths.pausing, self._unpaused)
             pausing = killer.writes
             await _force(state, "forced_closed")
-            wrong += await self._turn(life, killer, self.deaths.resuming, self._unresumed)
+            wrong += await self._lock(life, killer, self.deaths.resuming, self._unresumed)
             return Outcome(
                 [f"{self.name}: {each}" for each in wrong], life.deaths, (pausing, killer.writes - pausing)
             )
 
-    async def _turn(
+    async def _lock(
         self, life: _Life, killer: _Killer, deaths: Sequence[int], missing: Callable[[], Any]
     ) -> list[str]:
         """Let operators act, and die, until nothing is missing."""

@@ -43,7 +43,7 @@ async def past(store: Store, client: aioredis.Redis) -> None:
         fields = {"from": before, "to": after, "reason": "service_unavailable", "by": "summaries-2"}
         at = ("at", iso(now_s - ago_s))
         entry = [word for pair in (*fields.items(), at) for word in pair]
-        await store._connection.say(("XADD", store.keys.history, f"{int(1000 * (now_s - ago_s))}-0", *entry))
+        await store._connection.execute(("XADD", store.keys.history, f"{int(1000 * (now_s - ago_s))}-0", *entry))
     for number in range(1, 4):
         await store.heartbeat(f"summaries-{number}", {"version": "0.1.0", "last_seen": iso(now_s - number)})
 

@@ -33,7 +33,7 @@ class Orphans:
     Args:
         is_looked_after: Returns whether a resource is handled, by its UID.
         is_held: Returns whether a resource has paused a workload, by its UID, whatever its annotation says by now.
-        let_go: Called with the namespace of a restored workload: other resources may want it.
+        on_released: Called with the namespace of a restored workload: other resources may want it.
         tell: Called with an event to post on a workload.
     """
 
@@ -43,14 +43,14 @@ class Orphans:
         inventory: Inventory,
         is_looked_after: Callable[[str, str], bool],
         is_held: Callable[[str], bool],
-        let_go: Callable[[str], None],
+        on_released: Callable[[str], None],
         tell: Callable[[Workload, Event], None],
     ) -> None:
         self._cluster = cluster
         self._inventory = inventory
         self._is_looked_after = is_looked_after
         self._is_held = is_held
-        self._let_go = let_go
+        self._on_released = on_released
         self._tell = tell
         self._ran_s: dict[str, float] = {}
         self._applier = Applier(cluster, inventory)
@@ -91,7 +91,7 @@ class Orphans:
         for workload in done:
             logger.info("restored %s in %s: %s", workload, workload.namespace, _why(workload))
         for namespace in {workload.namespace for workload in done}:
-            self._let_go(namespace)
+            self._on_released(namespace)
         return len(done) < len(found)
 
     def _change(self, workload: Workload) -> Change | None:

@@ -86,8 +86,8 @@ class Reconciler:
     """Handles one resource throughout all changes of its spec.
 
     Args:
-        let_go: Called with the namespace of released workloads: other resources may want them, and the watch, which
-            shows the known state, does not trigger them.
+        on_released: Called with the namespace of released workloads: other resources may want them, and the watch,
+            which shows the known state, does not trigger them.
 
     Attributes:
         scope: The scope that the resource requested last.
@@ -101,7 +101,7 @@ class Reconciler:
         resolver: Resolver,
         precedence: Precedence,
         access: Access,
-        let_go: Callable[[str], None] = lambda _namespace: None,
+        on_released: Callable[[str], None] = lambda _namespace: None,
         tell: Callable[[Workload, Event], None] = lambda _workload, _event: None,
     ) -> None:
         self.scope = ""
@@ -111,7 +111,7 @@ class Reconciler:
         self._cluster = cluster
         self._inventory = inventory
         self._resolver = resolver
-        self._let_go = let_go
+        self._on_released = on_released
         self._tell = tell
         self._applier = Applier(cluster, inventory)
         self._journal = PauseJournal()
@@ -121,7 +121,7 @@ class Reconciler:
         self._wrote_s = -conditions.COUNTERS_S
         self._write_failures = 0
         # A deletion must not restore workloads that a running round pauses.
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     def holds(self, uid: str) -> bool:
         """Return whether this resource has paused the workload, whatever its annotation says by now."""
@@ -144,7 +144,7 @@ class Reconciler:
             NotLeading: If this operator may not act any more.
             Vanished: If the resource is gone.
         """
-        async with self._turn:
+        async with self._lock:
             resource = conditions.sound(self._newest(resource))
             if resource["metadata"].get("deletionTimestamp"):
                 return Outcome((), IDLE_S)
@@ -163,7 +163,7 @@ class Reconciler:
         Raises:
             NotLeading: If this operator may not act any more.
         """
-        async with self._turn:
+        async with self._lock:
             resource = conditions.sound(resource)
             await self._withdraw(resource)
             owner, namespace = _owner(resource), resource["metadata"]["namespace"]
@@ -273,7 +273,7 @@ class Reconciler:
             if event := workload_events.notice(change, f"OpenRouterStatus {owner.name}", why, until):
                 self._tell(change.workload, event)
         for namespace in {change.workload.namespace for change in made if change.pause is None}:
-            self._let_go(namespace)
+            self._on_released(namespace)
 
     def _allowed(self, spec: Spec, namespace: str) -> Spec:
         if not self._access.may_use(namespace, spec.scope):

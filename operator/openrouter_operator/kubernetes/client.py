@@ -330,7 +330,7 @@ class Cluster:
         self._note(RESOURCE[2], metadata["namespace"], before, after)
         return made
 
-    async def let_go(self, resource: Mapping[str, Any]) -> None:
+    async def remove_finalizers(self, resource: Mapping[str, Any]) -> None:
         """Remove our finalizers from a resource, if it is unchanged since it was read.
 
         Raises:

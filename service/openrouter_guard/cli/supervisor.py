@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from openrouter_guard.devtools.die_with_parent import tied
+from openrouter_guard.devtools.die_with_parent import die_with_parent
 
 __all__ = ["Child", "supervise"]
 
@@ -53,7 +53,7 @@ async def supervise(children: Sequence[Child]) -> int:
 async def _start(child: Child) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         # If this process is killed, it cannot stop the children: then the kernel does.
-        *tied([sys.executable, "-m", *child.words]),
+        *die_with_parent([sys.executable, "-m", *child.words]),
         env=os.environ | dict(child.environ),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -12,13 +12,13 @@ import signal
 import sys
 from collections.abc import Sequence
 
-__all__ = ["tied"]
+__all__ = ["die_with_parent"]
 
 _PR_SET_PDEATHSIG = 1
 """From ``linux/prctl.h``."""
 
 
-def tied(command: Sequence[str]) -> list[str]:
+def die_with_parent(command: Sequence[str]) -> list[str]:
     """Return the command line that runs *command* in this way.
 
     It ends with the thread that starts it, so start it from a lasting thread.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from openrouter_guard.errors import ConfigurationError
 
-from .die_with_parent import tied
+from .die_with_parent import die_with_parent
 
 __all__ = ["embedded_valkey"]
 
@@ -57,7 +57,7 @@ def _started(program: Path) -> tuple[subprocess.Popen[bytes], int]:
     for _ in range(_TRIES):
         port = _free_port()
         process = subprocess.Popen(  # noqa: S603  a program of our own extra
-            tied([str(program), *_options(port)]),
+            die_with_parent([str(program), *_options(port)]),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             # Ctrl-C in a terminal reaches the whole group; the processes that use it should end first.

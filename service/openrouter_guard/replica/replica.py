@@ -80,7 +80,7 @@ class Replica:
         self._wake = asyncio.Event()
         self._news = asyncio.Event()
         # One conversation at a time, so that an older answer never replaces a newer one.
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         scope = store.keys.scope
         self._reading = LogOnce("Redis is away, serving the last known state", "Redis is back", scope=scope)
         self._writing = LogOnce(
@@ -127,7 +127,7 @@ class Replica:
         await asyncio.sleep(random.uniform(*RETRY_S))  # noqa: S311  jitter, not a secret
 
     async def refresh(self) -> None:
-        async with self._turn:
+        async with self._lock:
             try:
                 seen = await self._store.read()
                 self._adopt(seen)
@@ -146,7 +146,7 @@ class Replica:
         Raises:
             StoreError: If it was not committed; it has been logged.
         """
-        async with self._turn:
+        async with self._lock:
             return await self._change(decide)
 
     async def count(self, batch: Batch) -> str:
@@ -155,7 +155,7 @@ class Replica:
         Raises:
             StoreError: If the outcome is uncertain; it has been logged.
         """
-        async with self._turn:
+        async with self._lock:
             try:
                 lost = self._current if self._restored(None, self.now_s) else None
                 counted = await self._store.count(batch, at_s=self.now_s, lost=lost)
@@ -179,7 +179,7 @@ class Replica:
                 return None
             return trial_calls.with_permit(known, owner, now_s=now_s, policy=self.policy)
 
-        async with self._turn:
+        async with self._lock:
             known = Seen(self._known, self.now_s, {}, self._models)
             try:
                 got, seen = await self._store.permit(owner, known, self.policy, renews=renews)

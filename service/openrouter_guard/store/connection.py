@@ -75,7 +75,7 @@ class Connection:
         await self._retire(self._client)
         await self._retire(None)
 
-    async def say(self, *commands: Command) -> list[Any]:
+    async def execute(self, *commands: Command) -> list[Any]:
         """Send commands together, and return their answers.
 
         Raises:
@@ -112,13 +112,13 @@ class Connection:
             try:
                 async with client.pubsub() as messages:
                     await messages.subscribe(channel)
-                    async for message in self._heard(messages):
+                    async for message in self._messages(messages):
                         yield message
             except (failures.ConnectionError, failures.TimeoutError):
                 await self._lost(client)
                 raise
 
-    async def _heard(self, messages: PubSub) -> AsyncGenerator[str, None]:
+    async def _messages(self, messages: PubSub) -> AsyncGenerator[str, None]:
         """Wake at each message. A connection dropped by a firewall gives none, and no error either.
 
         Raises:

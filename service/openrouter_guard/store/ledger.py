@@ -110,16 +110,16 @@ class Ledger:
         """
         days_s = _days_s(days, now_s)
         keys = [self.keys.metrics(day_s) for day_s in days_s]
-        found: list[dict[str, str]] = await self._connection.say(*(("HGETALL", key) for key in keys))
+        found: list[dict[str, str]] = await self._connection.execute(*(("HGETALL", key) for key in keys))
         counted = [{name: n for name, n in day.items() if name not in _TIMES.values()} for day in found]
         return {_date(day_s): counters for day_s, counters in zip(days_s, counted, strict=True) if counters}
 
     @reads_state
     async def add_metrics(self, counters: Mapping[str, int], *, at_s: float) -> None:
         key = self.keys.metrics(at_s)
-        await self._connection.say(*(("HINCRBY", key, name, amount) for name, amount in counters.items()))
+        await self._connection.execute(*(("HINCRBY", key, name, amount) for name, amount in counters.items()))
         # Only now: a foreign key must not expire either.
-        await self._connection.say(("EXPIRE", key, int(KEPT_DAYS * DAY_S)))
+        await self._connection.execute(("EXPIRE", key, int(KEPT_DAYS * DAY_S)))
 
     @reads_state
     async def time_in_state(self, days: int, now_s: float) -> dict[str, dict[BreakerState, float]]:
@@ -166,7 +166,7 @@ class Ledger:
         is_newest = not before
         for _ in range(HISTORY_READS):
             newest = f"({before}" if before else "+"
-            (entries,) = await self._connection.say(("XREVRANGE", self.keys.history, newest, "-", "COUNT", limit))
+            (entries,) = await self._connection.execute(("XREVRANGE", self.keys.history, newest, "-", "COUNT", limit))
             found += [entry for name, fields in entries if (entry := _entry(name, fields))]
             if is_newest and entries and not _entry(*entries[0]):
                 await self._mend_history()
@@ -213,7 +213,7 @@ class Ledger:
             if len(found) >= limit:
                 break
             key = self.keys.worker_errors(day_s)
-            (entries,) = await self._connection.say(("LRANGE", key, 0, limit - len(found) - 1))
+            (entries,) = await self._connection.execute(("LRANGE", key, 0, limit - len(found) - 1))
             found += [row for row in map(row_of, map(redact, entries)) if row]
         return found
 
@@ -227,7 +227,7 @@ class Ledger:
     @reads_state
     async def workers(self, limit: int = 1000) -> dict[str, Presence]:
         """Return the workers that were alive in the last ten minutes, the most recent first."""
-        return await self._heard(self.keys.workers, WORKER_LIFE_S, limit)
+        return await self._present(self.keys.workers, WORKER_LIFE_S, limit)
 
     @reads_state
     async def tell_paused(self, cluster: str, about: Mapping[str, Any]) -> None:
@@ -240,11 +240,11 @@ class Ledger:
     @reads_state
     async def paused(self, limit: int = 100) -> dict[str, Presence]:
         """Return the paused workloads by cluster, as recorded by operators, the most recent first."""
-        return await self._heard(self.keys.paused, PAUSED_LIFE_S, limit)
+        return await self._present(self.keys.paused, PAUSED_LIFE_S, limit)
 
     async def _say(self, key: str, name: str, about: Mapping[str, Any], life_s: float) -> None:
-        (is_new,) = await self._connection.say(("HSET", key, name, json_text(about)))
-        await self._connection.say(("EXPIRE", key, int(life_s)))
+        (is_new,) = await self._connection.execute(("HSET", key, name, json_text(about)))
+        await self._connection.execute(("EXPIRE", key, int(life_s)))
         if is_new:
             await self._forget(key, life_s)
 
@@ -258,16 +258,16 @@ class Ledger:
         latest = sorted(seen, key=lambda name: -seen[name])
         gone = [*(name for name in latest[:NAMES_MOST] if seen[name] < now_s - life_s), *latest[NAMES_MOST:]]
         if gone:
-            await self._connection.say(("HDEL", key, *gone))
+            await self._connection.execute(("HDEL", key, *gone))
 
-    async def _heard(self, key: str, life_s: float, limit: int) -> dict[str, Presence]:
+    async def _present(self, key: str, life_s: float, limit: int) -> dict[str, Presence]:
         now_s, found = await self._all(key)
         rows = {redact(name): _object(redact(text)) for name, text in found.items()}
         alive = {name: about for name, about in rows.items() if _seen_s(about, now_s) >= now_s - life_s}
         return dict(sorted(alive.items(), key=lambda row: -_seen_s(row[1], now_s))[:limit])
 
     async def _all(self, key: str) -> tuple[float, dict[str, str]]:
-        (seconds, _), found = await self._connection.say(("TIME",), ("HGETALL", key))
+        (seconds, _), found = await self._connection.execute(("TIME",), ("HGETALL", key))
         return float(seconds), found
 
 

@@ -143,19 +143,19 @@ class Store(Ledger):
         return self._connection.round_trip_s
 
     async def ping(self) -> None:
-        await self._connection.say(("PING",))
+        await self._connection.execute(("PING",))
 
     @reads_state
     async def read(self) -> Seen:
         models = self.keys.models
         state: tuple[Command, ...] = (("TIME",), ("HMGET", self.keys.state, *FIELDS))
         try:
-            time, values, found = await self._connection.say(*state, ("HGETALL", models))
+            time, values, found = await self._connection.execute(*state, ("HGETALL", models))
             self._note_foreign([models], [])
         except ForeignValue as error:
             if error.key != models:
                 raise
-            time, values = await self._connection.say(*state)
+            time, values = await self._connection.execute(*state)
             found = {}
             self._note_foreign([models], [models])
         return _seen(time, values, found)

@@ -330,12 +330,12 @@ class Core(Mailbox):
     def _start(self) -> _Live:
         # One at a time, to save work. But if that takes long, or a signal handler interrupts it, it is done twice,
         # and the first to finish wins.
-        is_my_turn = self._turn.acquire(timeout=TURN_S)
+        is_locked = self._lock.acquire(timeout=TURN_S)
         try:
             return self._live or self._started()
         finally:
-            if is_my_turn:
-                self._turn.release()
+            if is_locked:
+                self._lock.release()
 
     def _started(self) -> _Live:
         live = self._made()
@@ -386,7 +386,7 @@ class Core(Mailbox):
     def _new_locks(self) -> None:
         # Both are held only for moments, and are reentrant for the thread that holds them, wherever it was
         # interrupted.
-        self._turn = threading.RLock()
+        self._lock = threading.RLock()
         self._showing = threading.RLock()
         self._lanes = Lanes()
 

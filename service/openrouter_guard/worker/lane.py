@@ -36,7 +36,7 @@ class Lane:
         self._at_s = 0.0
         self._promised: deque[float] = deque()
         self._granted = 0
-        self._turn = threading.RLock()
+        self._lock = threading.RLock()
         self.held: set[str] = set()
 
     def enter(self, ramp: Ramp, now_s: float, *, queues: bool = False) -> float:
@@ -51,7 +51,7 @@ class Lane:
         Returns:
             0 if it may begin; else the seconds until it may.
         """
-        with self._turn:
+        with self._lock:
             self._follow(ramp, now_s)
             if self._left >= 1:
                 self._left -= 1
@@ -71,7 +71,7 @@ class Lane:
 
     def use(self) -> None:
         """Begin a call with a start taken for a waiting task."""
-        with self._turn:
+        with self._lock:
             self._granted = max(self._granted - 1, 0)
 
     def claim(self, permit: str) -> bool:

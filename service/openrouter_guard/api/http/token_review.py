@@ -55,7 +55,7 @@ class Reviews:
         self._known: OrderedDict[bytes, tuple[Set[str] | None, float]] = OrderedDict()
         self._asking = LogOnce("The API server does not say whose tokens are sent", "The API server says it again")
         # One at a time, so that a client with many tokens does not load the API server.
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     def scopes_of(self, token: str) -> Set[str] | None:
         """Return the scopes of a token, empty: all; None if it may not report, or was not checked."""
@@ -70,7 +70,7 @@ class Reviews:
         """
         if not self._may_be_meant(token) or self._is_known(token):
             return
-        async with self._turn:
+        async with self._lock:
             if not self._is_known(token):
                 self._keep(token, await self._asked(token))
 

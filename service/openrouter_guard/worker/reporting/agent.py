@@ -97,12 +97,12 @@ class Agent:
         self._answers = Answers(store, self._reporter, self._answer, lambda: self.view.now_s, self.refresh)
         self._heard: SharedState | None = None
         # One conversation at a time, so that an older answer never replaces a newer one.
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._known = Knowledge(policy, worker_id, self._answers.is_only, self._spoken, lambda: store.round_trip_s)
-        self._decisions = Decisions(store, self._turn, self._offline, self._latest, self._adopt, self._note_away)
+        self._decisions = Decisions(store, self._lock, self._offline, self._latest, self._adopt, self._note_away)
         decided = self._decisions.commit
         fleet = Fleet(self._latest, lambda: self._seen_s, self._known.to_decide_on, self._adopt, decided)
-        self._permits = Permits(store, self._turn, fleet, policy)
+        self._permits = Permits(store, self._lock, fleet, policy)
         self._flushing = asyncio.Lock()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -248,7 +248,7 @@ class Agent:
     async def _flush_one(self) -> None:
         out = self._outbox.next_out()
         batch = self._outbox.batch(out, self.view.now_s)
-        async with self._turn:
+        async with self._lock:
             self._outbox.sent_s = time.monotonic()
             counted = await self._store.count(batch, at_s=out.since_s, lost=self._lost)
             self._outbox.counted()
@@ -295,7 +295,7 @@ class Agent:
     # -- the shared state ---------------------------------------------------------------------------------------
 
     async def refresh(self) -> None:
-        async with self._turn:
+        async with self._lock:
             # This read includes all earlier pushes.
             self._heard = None
             try:

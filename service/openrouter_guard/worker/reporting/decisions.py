@@ -20,7 +20,7 @@ class Decisions:
 
     Args:
         store: Commits them.
-        turn: Lock held during each conversation with Redis.
+        lock: Lock held during each conversation with Redis.
         alone: Decides while Redis is away.
         latest: The last read, with the present time.
         adopt: Called with each new read.
@@ -30,14 +30,14 @@ class Decisions:
     def __init__(
         self,
         store: Store,
-        turn: asyncio.Lock,
+        lock: asyncio.Lock,
         alone: Offline,
         latest: Callable[[], Seen],
         adopt: Callable[[Seen], None],
         note_away: Callable[[StoreError], None],
     ) -> None:
         self._store = store
-        self._turn = turn
+        self._lock = lock
         self._offline = alone
         self._latest = latest
         self._adopt = adopt
@@ -82,7 +82,7 @@ class Decisions:
 
     async def _decide(self, decide: Decide, *, is_direct: bool) -> None:
         try:
-            async with self._turn:
+            async with self._lock:
                 await self.commit(decide, self._latest() if is_direct else None)
         except StoreError as error:
             self._note_away(error)

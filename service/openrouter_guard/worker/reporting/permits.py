@@ -47,14 +47,14 @@ class Permits:
 
     Args:
         store: Holds the permits.
-        turn: Lock held during each conversation with Redis.
+        lock: Lock held during each conversation with Redis.
         fleet: The current view.
         policy: The settings of the rules.
     """
 
-    def __init__(self, store: Store, turn: asyncio.Lock, fleet: Fleet, policy: Policy) -> None:
+    def __init__(self, store: Store, lock: asyncio.Lock, fleet: Fleet, policy: Policy) -> None:
         self._store = store
-        self._turn = turn
+        self._lock = lock
         self._fleet = fleet
         self._policy = policy
         self._renewals: dict[str, asyncio.Task[None]] = {}
@@ -66,7 +66,7 @@ class Permits:
             StoreError: If Redis does not answer.
         """
         asks_s, permit = time.monotonic(), partial(self._permit, owner)
-        async with self._turn:
+        async with self._lock:
             seen = self._fleet.latest()
             if self._fleet.seen_s() > asks_s and permit(seen.record, seen.now_s) is None:
                 # Another thread has dropped it since.
@@ -118,7 +118,7 @@ class Permits:
         while time.monotonic() < until_s:
             await asyncio.sleep(self._policy.permit_lease_s / 3)
             with suppress(StoreError):
-                async with self._turn:
+                async with self._lock:
                     await self._asked(owner, partial(self._renewal, owner), renews=True)
 
     def _renewal(self, owner: str, record: SharedState | None, now_s: float) -> SharedState | None:
