@@ -27,8 +27,10 @@ cluster: $(READY) ## A throwaway Kubernetes control plane in the foreground
 
 test: $(READY) ## All tests; those on a Kubernetes control plane two at a time
 	@python -m tests.controlplane build >/dev/null || echo "The tests that need it are skipped."
-	@pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder -m "not cluster"
-	@pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -m cluster
+	@status=0; \
+	pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder -m "not cluster" || status=1; \
+	pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -m cluster || status=1; \
+	exit $$status
 
 test-fast: $(READY) ## The tests that need no cluster, in under a minute
 	@pytest --numprocesses=auto --quiet -m "not cluster and not slow"
