@@ -23,11 +23,6 @@ from openrouter_operator.decisions.result import Overriding, ReconcileResult
 from openrouter_operator.decisions.snapshot import ScopeSnapshot
 from openrouter_operator.decisions.summary import (
     Failure,
-    Problem,
-    no_match,
-    not_installed,
-    not_pausable,
-    not_watched,
     summary,
 )
 from openrouter_operator.decisions.targets import Candidate, Owner
@@ -36,14 +31,14 @@ from openrouter_operator.resource import overrides
 from openrouter_operator.resource import spec as specs
 from openrouter_operator.resource.access import Access
 from openrouter_operator.resource.precedence import Precedence
-from openrouter_operator.resource.spec import InvalidSpec, Mode, NotAllowed, Options, Spec, Which
+from openrouter_operator.resource.spec import InvalidSpec, Mode, NotAllowed, Spec
 from openrouter_operator.shared_state.feed import Feed, Unreadable
 from openrouter_operator.shared_state.resolver import Resolver
 from openrouter_operator.workloads.inventory import Inventory
-from openrouter_operator.workloads.kinds import BY_NAME
 from openrouter_operator.workloads.workload import Change, Workload
 
 from .apply import Applier, backoff_s
+from .gather import Gatherer, unmatched, unwatched
 from .pause_journal import PauseJournal
 
 __all__ = ["Outcome", "Reconciler", "Vanished"]
@@ -115,9 +110,9 @@ class Reconciler:
         self._tell = tell
         self._applier = Applier(cluster, inventory)
         self._journal = PauseJournal()
+        self._gatherer = Gatherer(inventory, precedence, self._journal)
         self._feed: Feed | Unreadable | None = None
         self._latest: Mapping[str, Any] = {}
-        self._rolling: frozenset[str] = frozenset()
         self._wrote_s = -conditions.COUNTERS_S
         self._write_failures = 0
         # A deletion must not restore workloads that a running round pauses.
@@ -169,10 +164,12 @@ class Reconciler:
             owner, namespace = _owner(resource), resource["metadata"]["namespace"]
             orphans = specs.is_left_paused(resource)
             if orphans:
-                await self._make(plan.orphaned(self._candidates(namespace, owner, None), owner), owner, "Orphaned")
+                await self._make(
+                    plan.orphaned(self._gatherer.candidates(namespace, owner, None), owner), owner, "Orphaned"
+                )
             else:
                 await self._restore(namespace, owner, "it is deleted", self._last_words(resource))
-            left = [c.workload for c in self._candidates(namespace, owner, None) if c.is_paused_by(owner)]
+            left = [c.workload for c in self._gatherer.candidates(namespace, owner, None) if c.is_paused_by(owner)]
             if orphans:
                 left = [workload for workload in left if workload.pause and not workload.pause.is_orphaned]
             if not left and self._feed is not None:
@@ -187,15 +184,15 @@ class Reconciler:
         """Return the result of the round, and the seconds until the next."""
         namespace, generation = resource["metadata"]["namespace"], resource["metadata"]["generation"]
         owner = _owner(resource)
-        self._rolling = conditions.rolling(old)
+        self._gatherer.rolling = conditions.rolling(old)
         try:
             spec = self._allowed(specs.parse(resource.get("spec")), namespace)
         except NotAllowed as error:
             # Workloads paused while it was allowed must not wait for a person to notice.
             await self._restore(namespace, owner, "its scope is no longer allowed here")
-            return self._invalid(generation, error, self._candidates(namespace, owner, None), owner), RETRY_S
+            return self._invalid(generation, error, self._gatherer.candidates(namespace, owner, None), owner), RETRY_S
         except InvalidSpec as error:
-            return self._invalid(generation, error, self._candidates(namespace, owner, None), owner), IDLE_S
+            return self._invalid(generation, error, self._gatherer.candidates(namespace, owner, None), owner), IDLE_S
         self.scope = spec.scope
         feed = await self._resolver.of(owner.uid, namespace, spec)
         if self._feed is not None and self._feed is not feed:
@@ -205,13 +202,13 @@ class Reconciler:
         dated_s = self._cluster.now_s
         snapshot = _since_before(feed.read(), old, dated_s)
         self._journal.begin(snapshot)
-        before = self._candidates(namespace, owner, spec)
+        before = self._gatherer.candidates(namespace, owner, spec)
         goal = goals.goal(spec, snapshot, candidates.paused_since_s(before, owner, snapshot))
         self.is_flapping = goal.reason == goals.FLAPPING
         wanted = plan.changes(goal, owner, snapshot, before)
         why = snapshot.cause if goal.step is Step.PAUSE and snapshot.cause else goal.reason
         await self._make([] if spec.dry_run else wanted, owner, why, workload_events.until(spec, goal, snapshot))
-        after = self._candidates(namespace, owner, spec) if wanted else before
+        after = self._gatherer.candidates(namespace, owner, spec) if wanted else before
         self._journal.note(after, owner, snapshot.now_s)
         now = ReconcileResult(
             generation=generation,
@@ -223,8 +220,8 @@ class Reconciler:
                 owner,
                 snapshot.outage,
                 self._applier.failures(),
-                self._unwatched(spec),
-                self._unmatched(namespace, spec),
+                unwatched(self._inventory, spec),
+                unmatched(self._inventory, namespace, spec),
             ),
             is_settled=spec.dry_run or not (wanted and plan.changes(goal, owner, snapshot, after)),
             would=tuple(map(str, wanted)) if spec.dry_run else (),
@@ -253,7 +250,7 @@ class Reconciler:
     async def _restore(
         self, namespace: str, owner: Owner, why: str, snapshot: ScopeSnapshot = _NOTHING_KNOWN
     ) -> None:
-        found = self._candidates(namespace, owner, None)
+        found = self._gatherer.candidates(namespace, owner, None)
         await self._make(plan.changes(_GIVE_BACK, owner, snapshot, found), owner, why)
 
     def _last_words(self, resource: Mapping[str, Any]) -> ScopeSnapshot:
@@ -312,81 +309,6 @@ class Reconciler:
             await feed.override(None, _who(resource))
         except (StoreError, InvalidSpec) as error:
             logger.warning("the override of %s is not withdrawn: %s", _who(resource), error)
-
-    def _candidates(self, namespace: str, owner: Owner, spec: Spec | None) -> list[Candidate]:
-        """Return the workloads that the spec names, and those already paused; without a spec only the latter."""
-        found = []
-        for workload in map(self._journal.recall, self._inventory.of(namespace)):
-            options = spec.options(workload) if spec is not None else None
-            candidate = Candidate(
-                workload,
-                is_matched=options is not None,
-                options=options or Options(),
-                has_worked=self._has_worked(workload),
-            )
-            is_marked = workload.has_litter or bool(workload.released)
-            if candidate.is_matched or candidate.is_paused_by(owner) or is_marked:
-                found.append(candidate)
-        return self._with_surroundings(namespace, owner, found)
-
-    def _with_surroundings(self, namespace: str, owner: Owner, found: Sequence[Candidate]) -> list[Candidate]:
-        """With their autoscalers, KEDA objects, and older resources."""
-        autoscaled, kedas = self._inventory.autoscaled(namespace), self._inventory.scaled_by_keda(namespace)
-        rollouts, older = (
-            self._inventory.emptied_by_rollouts(namespace),
-            self._precedence.before(namespace, owner.uid),
-        )
-        if not (autoscaled or kedas or rollouts or older):
-            return list(found)
-
-        def whole(candidate: Candidate) -> Candidate:
-            workload = candidate.workload
-            place = (workload.kind.name, workload.name)
-            autoscaler = autoscaled.get(place)
-            behind = self._inventory.at(namespace, workload.scales) if workload.scales else None
-            return replace(
-                candidate,
-                has_autoscaler=autoscaler is not None,
-                autoscaler_min=autoscaler.least if autoscaler else 1,
-                is_kedas=place in kedas,
-                is_rollouts=place in rollouts,
-                pods_behind=behind.pods if behind else None,
-                traits_behind=behind.traits if behind else frozenset(),
-                has_worked=self._has_worked(workload, behind),
-                claimed_by=next((claim.name for claim in older if claim.spec.matches(workload)), ""),
-            )
-
-        return list(map(whole, found))
-
-    def _has_worked(self, workload: Workload, behind: Workload | None = None) -> bool:
-        """Conditions from before this process started stay as long as they hold."""
-        return str(workload) in self._rolling or self._inventory.has_worked(behind or workload)
-
-    def _unwatched(self, spec: Spec) -> list[Problem]:
-        """Return the kinds in the spec that are not watched."""
-        lacking = {str(t): t for t in spec.targets if not any(map(t.is_of, self._inventory.kinds))}
-        return [self._why_unwatched(kind, lacking[kind]) for kind in sorted(lacking)]
-
-    def _why_unwatched(self, kind: str, target: Which) -> Problem:
-        if target.is_plain and target.kind not in BY_NAME:
-            return not_pausable(kind)
-        unusable = [why for name, why in self._inventory.unusable.items() if target.may_be_of(name)]
-        if unusable:
-            return not_pausable(kind, unusable[0])
-        return not_installed(kind) if any(map(target.may_be_of, self._inventory.absent)) else not_watched(kind)
-
-    def _unmatched(self, namespace: str, spec: Spec) -> list[Problem]:
-        """Return the targets and exclusions, of watched kinds, that match no workload of the namespace."""
-        here = list(self._inventory.of(namespace))
-        fields: Sequence[tuple[str, Sequence[Which]]] = (("targets", spec.targets), ("exclude", spec.exclude))
-        return [
-            no_match(f"spec.{name}[{nth}]", f"there is no {which.words} in namespace {namespace}")
-            for name, named in fields
-            for nth, which in enumerate(named)
-            if not which.annotated
-            and any(map(which.is_of, self._inventory.kinds))
-            and not any(map(which.matches, here))
-        ]
 
     # -- the status ---------------------------------------------------------------------------------------------
 
