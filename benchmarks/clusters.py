@@ -17,7 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from openrouter_operator.kubernetes.client import AT_ONCE, RESOURCE, Cluster
+from openrouter_operator.kubernetes.client import AT_ONCE, Cluster
+from openrouter_operator.kubernetes.paths import RESOURCE
 from openrouter_operator.workloads.kinds import DEPLOYMENT
 from openrouter_operator.workloads.workload import Workload
 from tests.chart.helm import wait_for_crd

@@ -19,9 +19,10 @@ from .controller import handlers
 from .controller.handlers import Operator
 from .controller.kopf_settings import configure
 from .controller.leftovers import EVERYWHERE
-from .kubernetes.client import AUTOSCALERS, RESOURCE, Cluster, ClusterError, Path, Refused
+from .kubernetes.client import Cluster, ClusterError, Refused
 from .kubernetes.crd_kinds import comes_with_a_crd
 from .kubernetes.lease import Lease
+from .kubernetes.paths import AUTOSCALERS, RESOURCE, Path
 from .serving.metrics import Telemetry
 from .serving.probes import serving
 from .settings import OperatorSettings

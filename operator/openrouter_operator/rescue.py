@@ -14,7 +14,8 @@ from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.variables import nearest
 
 from .controller.leftovers import EVERYWHERE, REPLICA_SETS, Copy, newest
-from .kubernetes.client import CRDS, RESOURCE, Cluster, ClusterError, Conflict, NotFound, is_finalizer
+from .kubernetes.client import Cluster, ClusterError, Conflict, NotFound
+from .kubernetes.paths import CRDS, RESOURCE, is_finalizer
 from .resource.spec import class_of
 from .workloads.kinds import BY_NAME, Kind, UnusableKind, from_crd
 from .workloads.workload import Change, Workload, restored

@@ -9,7 +9,8 @@ import pytest
 
 from openrouter_operator.controller.handlers import Operator
 from openrouter_operator.decisions.targets import Candidate, skip
-from openrouter_operator.kubernetes.client import Cluster, finalizer_of
+from openrouter_operator.kubernetes.client import Cluster
+from openrouter_operator.kubernetes.paths import finalizer_of
 from openrouter_operator.resource.precedence import Precedence
 from openrouter_operator.shared_state.feed import Feeds
 from openrouter_operator.workloads.inventory import Inventory

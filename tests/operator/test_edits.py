@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_operator.kubernetes.client import finalizer_of
+from openrouter_operator.kubernetes.paths import finalizer_of
 from openrouter_operator.workloads.workload import PAUSED, Pause
 from tests.cli.commands import run
 from tests.controlplane import ControlPlane

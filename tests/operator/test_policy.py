@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_operator.kubernetes.client import FINALIZER
+from openrouter_operator.kubernetes.paths import FINALIZER
 from openrouter_operator.workloads.kinds import DEPLOYMENT
 from openrouter_operator.workloads.workload import PAUSED, RELEASED, Pause, Workload, restored
 from tests.chart.helm import MINIMAL, Helm, HelmFailed, installed

@@ -17,16 +17,10 @@ from typing import Any
 import kopf
 from prometheus_client import Counter, Histogram
 
-from openrouter_operator.kubernetes.client import (
-    AUTOSCALERS,
-    RESOURCE,
-    Cluster,
-    ClusterError,
-    NotLeading,
-    finalizer_of,
-)
+from openrouter_operator.kubernetes.client import Cluster, ClusterError, NotLeading
 from openrouter_operator.kubernetes.crd_kinds import CrdKinds
 from openrouter_operator.kubernetes.login import login
+from openrouter_operator.kubernetes.paths import AUTOSCALERS, RESOURCE, finalizer_of
 from openrouter_operator.kubernetes.relist import Relist
 from openrouter_operator.kubernetes.watch_lag import WatchLag
 from openrouter_operator.resource.access import Access

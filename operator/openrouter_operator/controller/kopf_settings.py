@@ -7,9 +7,7 @@ from typing import Any
 
 import kopf
 
-from openrouter_operator.kubernetes.client import (
-    finalizer_of,
-)
+from openrouter_operator.kubernetes.paths import finalizer_of
 from openrouter_operator.resource.spec import DEFAULT_CLASS
 from openrouter_operator.workloads.workload import GROUP
 

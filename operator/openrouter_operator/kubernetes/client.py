@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
@@ -22,17 +22,25 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from openrouter_guard.errors import ConfigurationError
-from openrouter_operator.resource.spec import DEFAULT_CLASS
-from openrouter_operator.workloads.workload import FIELD_MANAGER, GROUP, Change, Workload
+from openrouter_operator.workloads.workload import FIELD_MANAGER, Change, Workload
 
 from .errors import ClusterError, Conflict, Expired, NotFound, NotLeading, Refused, Unavailable, error_of
 from .objects import disowning, event_on, lines
+from .paths import (
+    CRDS,
+    EVENTS,
+    RESOURCE,
+    SECRETS,
+    Path,
+    every,
+    is_finalizer,
+    path_as_us,
+    path_of,
+    path_of_lease,
+    path_of_resource,
+)
 
 __all__ = [
-    "AUTOSCALERS",
-    "CRDS",
-    "FINALIZER",
-    "RESOURCE",
     "Cluster",
     "ClusterError",
     "Conflict",
@@ -41,20 +49,8 @@ __all__ = [
     "NotLeading",
     "Refused",
     "Unavailable",
-    "finalizer_of",
-    "is_finalizer",
 ]
 
-VERSION = "v1alpha1"
-Path: TypeAlias = tuple[str, str, str]
-"""Group, version and plural of a kind."""
-RESOURCE: Path = (GROUP, VERSION, "openrouterstatuses")
-FINALIZER = f"{GROUP}/restore"
-"""On our own resources: the workloads they have paused come back before they go."""
-AUTOSCALERS: Path = ("autoscaling", "v2", "horizontalpodautoscalers")
-CRDS: Path = ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
-SECRETS: Path = ("", "v1", "secrets")
-EVENTS: Path = ("", "v1", "events")
 PAGE = 500
 TIMEOUT_S = 10.0
 AT_ONCE = 32
@@ -68,19 +64,6 @@ _MERGE = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-
-
-def finalizer_of(resource_class: str) -> str:
-    """Return the finalizer of one class.
-
-    Two operators with the same one would remove it from each other's resources for ever.
-    """
-    return FINALIZER if resource_class == DEFAULT_CLASS else f"{FINALIZER}-{resource_class}"
-
-
-def is_finalizer(name: str) -> bool:
-    """Return whether it is ours, of any class."""
-    return name == FINALIZER or name.startswith(f"{FINALIZER}-")
 
 
 class Cluster:
@@ -152,7 +135,7 @@ class Cluster:
         workload = change.workload
         async with self._turns:
             self.fence()
-            made = Workload.of(workload.kind, await self._request("PATCH", _as_us(workload), body=change.patch()))
+            made = Workload.of(workload.kind, await self._request("PATCH", path_as_us(workload), body=change.patch()))
         self._note(workload.kind.plural, workload.namespace, workload.version, made.version)
         return made
 
@@ -165,7 +148,7 @@ class Cluster:
         notes = {"resourceVersion": version, "annotations": dict.fromkeys(copied)}
         async with self._turns:
             self.fence()
-            path = f"{_every(kind, namespace)}/{name}?fieldManager={FIELD_MANAGER}"
+            path = f"{every(kind, namespace)}/{name}?fieldManager={FIELD_MANAGER}"
             await self._request("PATCH", path, body={"metadata": notes})
 
     async def disown(self, seen: Workload) -> Workload:
@@ -181,7 +164,7 @@ class Cluster:
             try:
                 return await self._disowned(seen)
             except Refused:
-                now = Workload.of(seen.kind, await self._request("GET", _path(seen)))
+                now = Workload.of(seen.kind, await self._request("GET", path_of(seen)))
                 if not now.owes_fields:
                     return now
                 if disowning(now) == disowning(seen):
@@ -190,7 +173,7 @@ class Cluster:
 
     async def _disowned(self, seen: Workload) -> Workload:
         # Written without our field manager: the purpose is to own nothing.
-        body = await self._request("PATCH", _path(seen), body=disowning(seen), content=_JSON_PATCH)
+        body = await self._request("PATCH", path_of(seen), body=disowning(seen), content=_JSON_PATCH)
         made = Workload.of(seen.kind, body)
         self._note(seen.kind.plural, seen.namespace, seen.version, made.version)
         return made
@@ -204,12 +187,12 @@ class Cluster:
         body = event_on(workload, type_, reason, message, at_s)
         async with self._turns:
             self.fence()
-            await self._request("POST", _every(EVENTS, workload.namespace), body=body)
+            await self._request("POST", every(EVENTS, workload.namespace), body=body)
 
     async def workload(self, seen: Workload) -> Workload:
         """Return the workload as it is now."""
         async with self._turns:
-            return Workload.of(seen.kind, await self._request("GET", _path(seen)))
+            return Workload.of(seen.kind, await self._request("GET", path_of(seen)))
 
     async def crd(self, name: str) -> dict[str, Any]:
         """Return a CustomResourceDefinition.
@@ -217,7 +200,7 @@ class Cluster:
         Raises:
             NotFound: If there is none of that name.
         """
-        return await self._request("GET", f"{_every(CRDS, '')}/{name}")
+        return await self._request("GET", f"{every(CRDS, '')}/{name}")
 
     async def namespace(self, name: str) -> dict[str, Any]:
         """Return a Namespace.
@@ -230,7 +213,7 @@ class Cluster:
     async def secret(self, namespace: str, name: str) -> dict[str, Any]:
         """Return a Secret, its data still in Base64."""
         async with self._turns:
-            return await self._request("GET", f"{_every(SECRETS, namespace)}/{name}")
+            return await self._request("GET", f"{every(SECRETS, namespace)}/{name}")
 
     # -- our own resource ---------------------------------------------------------------------------------------
 
@@ -254,7 +237,7 @@ class Cluster:
             Refused: If that is not allowed.
             NotFound: If there is no such kind.
         """
-        await self._request("GET", f"{_every(kind, namespace)}?limit=1")
+        await self._request("GET", f"{every(kind, namespace)}?limit=1")
 
     async def list(self, kind: Path, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
         """Yield all objects of a kind, in one namespace or (empty) everywhere, page by page."""
@@ -284,7 +267,7 @@ class Cluster:
         """
         query = f"watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_S}&resourceVersion={quote(since)}"
         timeout = aiohttp.ClientTimeout(total=WATCH_S + 60, sock_connect=TIMEOUT_S, sock_read=SILENT_S)
-        call = await self._call("GET", f"{_every(kind, namespace)}?{query}")
+        call = await self._call("GET", f"{every(kind, namespace)}?{query}")
         with suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):  # ValueError: cut within a line
             answer = await self._watching.call_api(*call, _request_timeout=timeout)
             async with answer.response:
@@ -299,7 +282,7 @@ class Cluster:
     async def _pages(self, kind: Path, namespace: str, accept: str = _JSON) -> AsyncIterator[Mapping[str, Any]]:
         next_page = ""
         while True:
-            where = f"{_every(kind, namespace)}?limit={PAGE}&continue={quote(next_page)}"
+            where = f"{every(kind, namespace)}?limit={PAGE}&continue={quote(next_page)}"
             page = await self._request("GET", where, accept=accept)
             yield page
             next_page = page["metadata"].get("continue") or ""
@@ -313,7 +296,7 @@ class Cluster:
             NotFound: If there is none of that name.
         """
         async with self._turns:
-            return await self._request("GET", _resource(namespace, name))
+            return await self._request("GET", path_of_resource(namespace, name))
 
     async def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Mapping[str, Any]:
         """Replace the status if the resource is unchanged since it was read; return the resource.
@@ -322,7 +305,7 @@ class Cluster:
             ClusterError: If it was not written.
         """
         metadata = resource["metadata"]
-        path = f"{_resource(metadata['namespace'], metadata['name'])}/status?fieldManager={FIELD_MANAGER}"
+        path = f"{path_of_resource(metadata['namespace'], metadata['name'])}/status?fieldManager={FIELD_MANAGER}"
         async with self._turns:
             self.fence()
             made = await self._request("PUT", path, body={**resource, "status": status})
@@ -339,21 +322,21 @@ class Cluster:
         metadata = resource["metadata"]
         left = [finalizer for finalizer in metadata.get("finalizers", ()) if not is_finalizer(finalizer)]
         patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": left}}
-        await self._request("PATCH", _resource(metadata["namespace"], metadata["name"]), body=patch)
+        await self._request("PATCH", path_of_resource(metadata["namespace"], metadata["name"]), body=patch)
 
     # -- the lease ----------------------------------------------------------------------------------------------
 
     async def lease(self, namespace: str, name: str) -> dict[str, Any]:
-        return await self._request("GET", f"{_leases(namespace)}/{name}")
+        return await self._request("GET", f"{path_of_lease(namespace)}/{name}")
 
     async def create_lease(self, namespace: str, lease: Mapping[str, Any]) -> dict[str, Any]:
-        return await self._request("POST", _leases(namespace), body=lease)
+        return await self._request("POST", path_of_lease(namespace), body=lease)
 
     async def replace_lease(self, namespace: str, name: str, lease: Mapping[str, Any]) -> dict[str, Any]:
-        return await self._request("PUT", f"{_leases(namespace)}/{name}", body=lease)
+        return await self._request("PUT", f"{path_of_lease(namespace)}/{name}", body=lease)
 
     async def delete_lease(self, namespace: str, name: str) -> None:
-        await self._request("DELETE", f"{_leases(namespace)}/{name}")
+        await self._request("DELETE", f"{path_of_lease(namespace)}/{name}")
 
     # -- how ----------------------------------------------------------------------------------------------------
 
@@ -403,26 +386,3 @@ class Cluster:
             method, path, query_params=[], header_params=headers, auth_settings=["BearerToken"]
         )
         return call
-
-
-def _every(kind: Path, namespace: str) -> str:
-    group, version, plural = kind
-    where = f"/namespaces/{namespace}" if namespace else ""
-    root = f"/apis/{group}" if group else "/api"
-    return f"{root}/{version}{where}/{plural}"
-
-
-def _path(workload: Workload) -> str:
-    return f"{_every(workload.kind.path, workload.namespace)}/{workload.name}"
-
-
-def _as_us(workload: Workload) -> str:
-    return f"{_path(workload)}?fieldManager={FIELD_MANAGER}"
-
-
-def _resource(namespace: str, name: str) -> str:
-    return f"{_every(RESOURCE, namespace)}/{name}"
-
-
-def _leases(namespace: str) -> str:
-    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"

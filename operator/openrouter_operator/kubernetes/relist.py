@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from openrouter_operator.resource.precedence import Precedence
 from openrouter_operator.workloads.inventory import Inventory
 
-from .client import AUTOSCALERS, RESOURCE, Cluster, ClusterError, NotFound, Path
+from .client import Cluster, ClusterError, NotFound
+from .paths import AUTOSCALERS, RESOURCE, Path
 
 __all__ = ["Relist"]
 
