@@ -30,14 +30,12 @@ __all__ = ["FIELDS", "GUARDS", "encode", "iso", "parse", "unix_s"]
 
 FIELDS = (
     "state", "message", "balance", "usage_today", "usage_month", "last_check", "last_api_call", "last_success",
-    "error_details", "consecutive_failures", "circuit_breaker_open", "rate_limit_reset",
-    "breaker", "reason", "epoch", "version", "opened_at", "open_until", "closed_at", "trips", "run",
-    "live_reporters", "permits", "tried_at", "probation", "good_checks", "transitions", "check_slot",
-    "override", "fleet", "calls_per_minute", "credit_refusals", "check_found", "check_wanted",
-    "timed_until", "window", "begun", "checked_at", "doubted_at",
-    "failures", "limited_until", "known", "older_writer", "limit", "balance_at",
-    "run_shares", "run_evidence", "run_want", "question", "answers", "acquitted",
-    "trial_took", "ramp_from", "held_until", "good_report",
+    "error_details", "consecutive_failures", "circuit_breaker_open", "rate_limit_reset", "breaker", "reason", "epoch",
+    "version", "opened_at", "open_until", "closed_at", "trips", "run", "live_reporters", "permits", "tried_at",
+    "probation", "good_checks", "transitions", "check_slot", "override", "fleet", "calls_per_minute",
+    "credit_refusals", "check_found", "check_wanted", "timed_until", "window", "begun", "checked_at", "doubted_at",
+    "failures", "limited_until", "known", "older_writer", "limit", "balance_at", "run_shares", "run_evidence",
+    "run_want", "question", "answers", "acquitted", "trial_took", "ramp_from", "held_until", "good_report",
 )  # fmt: skip
 """All fields that are read.
 

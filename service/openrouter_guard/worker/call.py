@@ -47,7 +47,7 @@ class Call:
         """
         whole = partial(of_told, status_code, body=body, headers=headers, now_s=self.now_s)
         self._signal = self._core.said(whole, partial(classify_answer, status_code))
-        # Not the ticket whose success needs no report.
+        # Not the admission whose success needs no report.
         self._admission = Admission(*self._admission)
 
     def end(self, says: Callable[[], Signal]) -> None:

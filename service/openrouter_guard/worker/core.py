@@ -95,7 +95,7 @@ class Core(Mailbox):
         return self.view
 
     def admit(self, model: str = "") -> Admission | None:
-        """Return the ticket of one call, or None if it needs a permit first.
+        """Return the admission of one call, or None if it needs a permit first.
 
         Raises:
             CallNotPermitted: While open or rate limited, or while *model* is cooling down.
@@ -110,7 +110,7 @@ class Core(Mailbox):
         return None if has_permit or view.needs_permit else self._entered(view, model)
 
     def _entered(self, view: View, model: str) -> Admission:
-        """Return the ticket of a call that needs no permit: while the fleet comes back, one start of this process.
+        """Return the admission of a call that needs no permit: while the fleet comes back, one start of this process.
 
         Raises:
             CallNotPermitted: If no start is available yet.
@@ -145,7 +145,7 @@ class Core(Mailbox):
         return (self._live or self._start()).agent.permit_s
 
     def with_permit(self, claim: Claim, *, granted: bool) -> Admission:
-        """Return the ticket of the call that asked for it.
+        """Return the admission of the call that asked for it.
 
         Raises:
             CallNotPermitted: If it got no permit, and needs one.
@@ -227,8 +227,6 @@ class Core(Mailbox):
         if is_urgent or not self.view.is_quiet:
             thread.call(agent.wake)
 
-    # -- inspection -----------------------------------------------------------------------------------------------
-
     @property
     def state(self) -> GuardState:
         return state_of(self.known())
@@ -274,8 +272,6 @@ class Core(Mailbox):
         """:meth:`flush`; None if nothing runs, and so no results are left."""
         live = self._live
         return None if live is None else live.thread.submit(live.agent.finish)
-
-    # -- life -----------------------------------------------------------------------------------------------------
 
     @property
     def is_fresh(self) -> bool:

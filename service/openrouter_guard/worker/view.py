@@ -125,8 +125,8 @@ class View:
 Ended: TypeAlias = tuple[Signal, Admission, float, float, str | None]
 """A finished call.
 
-Its signal, its ticket, its start (0: unknown) and end by this process' monotonic clock, and its model. A plain tuple,
-because the caller creates it.
+Its signal, its admission, its start (0: unknown) and end by this process' monotonic clock, and its model. A plain
+tuple, because the caller creates it.
 """
 _NOTHING = View(SharedState(), 0.0, is_known=False)
 

@@ -302,8 +302,6 @@ class Connection(HttpToolsProtocol):
             more_bytes, self.held_bytes = held_bytes - self.held_bytes, held_bytes
             self.server_state.hold(more_bytes)
 
-    # -- the end ------------------------------------------------------------------------------------------------
-
     def look(self, now_s: float) -> None:
         """Disconnect a client that has exceeded its time."""
         waited_s = now_s - self._since_s
