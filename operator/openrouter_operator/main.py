@@ -249,7 +249,7 @@ async def _permitted(cluster: Cluster, paths: Sequence[Path], namespaces: Sequen
     if refusals and not set(namespaces) - refusals.keys():
         raise _right_missing(next(iter(refusals.values())))
     for namespace, refusal in refusals.items():
-        logger.warning("%s is left out until that is granted: %s", namespace, refusal)
+        logger.warning("%s is left out until the right is granted: %s", namespace, refusal)
     return tuple(namespace for namespace in namespaces if namespace not in refusals)
 
 
@@ -261,7 +261,7 @@ async def _let_in(cluster: Cluster, operator: Operator) -> None:
         with suppress(ClusterError):
             for path in paths:
                 await cluster.try_to_list(path, namespace)
-            logger.info("%s may be watched now: this operator ends, to begin anew", namespace)
+            logger.info("%s may be watched now: restarting the operator", namespace)
             operator.ending.set()
 
 

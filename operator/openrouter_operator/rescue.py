@@ -33,8 +33,8 @@ class Fate(StrEnum):
     """The outcome for one object."""
 
     RESTORED = "restored"
-    KEPT = "kept as somebody set it"
-    LET_GO = "let go"
+    KEPT = "kept as changed since"
+    LET_GO = "released"
     FAILED = "failed"
 
 
@@ -73,7 +73,7 @@ class Only:
             if name not in BY_NAME and "." not in name:
                 meant = nearest(name.capitalize(), BY_NAME) or nearest(name.removesuffix("s").capitalize(), BY_NAME)
                 trigger = f"did you mean {meant}?" if meant else f"write {', '.join(BY_NAME)}, or the name of a CRD"
-                raise ConfigurationError(f"--kind {name} is no kind of workloads: {trigger}")
+                raise ConfigurationError(f"--kind {name} is not a kind of workloads: {trigger}")
 
 
 async def rescue(
@@ -237,7 +237,7 @@ async def _restore(cluster: Cluster, workload: Workload, copies: Sequence[Copy],
         return Finding(Fate.LET_GO, what, "it is gone")
     except ClusterError as error:
         return Finding(Fate.FAILED, what, str(error))
-    return Finding(Fate.FAILED, what, "somebody keeps changing it; run this again")
+    return Finding(Fate.FAILED, what, "it keeps changing; run this again")
 
 
 async def _make(cluster: Cluster, change: Change) -> None:
@@ -252,7 +252,7 @@ async def _make(cluster: Cluster, change: Change) -> None:
 def _unpaused(what: str, workload: Workload) -> Finding:
     if workload.damage:
         return Finding(Fate.FAILED, what, f"{workload.damage}; set it by hand and remove the annotation")
-    return Finding(Fate.RESTORED, what, "by somebody else")
+    return Finding(Fate.RESTORED, what, "by another client")
 
 
 # -- resources whose deletion waits for an operator, or would -------------------------------------------------------

@@ -251,7 +251,7 @@ def _where(topology: Topology, path: str, options: Mapping[str, str]) -> tuple[i
     service, database = path[1:].partition("/")[::2] if topology is Topology.SENTINEL else ("", path[1:])
     if topology is Topology.SENTINEL and not re.fullmatch(r"[A-Za-z0-9._-]+", service):
         raise ConfigurationError(
-            "REDIS_URL does not say what the Sentinels call the server: "
+            "REDIS_URL lacks the name of the server at the Sentinels: "
             "write redis+sentinel://host:26379/name/0, with the name of their 'sentinel monitor'"
         )
     found = _database(options.get("db", database))
@@ -262,7 +262,7 @@ def _where(topology: Topology, path: str, options: Mapping[str, str]) -> tuple[i
 
 def _database(text: str) -> int:
     if not re.fullmatch(r"\d{0,9}", text):
-        raise ConfigurationError(f"REDIS_URL ends in what is no database number: {_FORMS}{_ESCAPE}")
+        raise ConfigurationError(f"REDIS_URL does not end in a database number: {_FORMS}{_ESCAPE}")
     return int(text or 0)
 
 
@@ -277,7 +277,7 @@ def _login(user: str, options: Mapping[str, str]) -> Login:
 def _sentinel_login(topology: Topology, options: Mapping[str, str]) -> Login:
     login = Login(options.get("sentinel_username", ""), options.get("sentinel_password", ""))
     if login != Login() and topology is not Topology.SENTINEL:
-        raise ConfigurationError("REDIS_URL has a login for Sentinels, and names none: write redis+sentinel://…")
+        raise ConfigurationError("REDIS_URL has a login for Sentinels, but names none: write redis+sentinel://…")
     return login
 
 

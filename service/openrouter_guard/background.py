@@ -69,7 +69,7 @@ class Background:
         mistake = (name, type(error).__name__, f"{frames[-1].filename}:{frames[-1].lineno}")
         if mistake not in self._mistakes and len(self._mistakes) < _MISTAKES_MOST:
             self._mistakes.add(mistake)
-            logger.error("background work failed and goes on: %s; said once", name, exc_info=error)
+            logger.error("background work failed and goes on: %s; logged once", name, exc_info=error)
 
     def _came_round(self, name: str) -> None:
         if name in self._loops:

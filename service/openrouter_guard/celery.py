@@ -165,6 +165,6 @@ class _Pause(bootsteps.StartStopStep):
         if is_paused is not self._is_paused:
             self._is_paused = is_paused
             if is_paused:
-                logger.info("Takes no tasks: calls to OpenRouter are paused (%s)", state.reason)
+                logger.info("Taking no tasks: calls to OpenRouter are paused (%s)", state.reason)
             else:
-                logger.info("Takes tasks again")
+                logger.info("Taking tasks again")

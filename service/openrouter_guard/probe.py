@@ -56,7 +56,7 @@ def read(url: str, scope: str, timeout_s: float) -> tuple[SharedState | None, fl
     except (OSError, EOFError) as error:
         raise StoreUnavailable(f"Redis at {address} does not answer: {error}") from error
     except (ValueError, ArithmeticError, MemoryError, RecursionError) as error:
-        raise StoreRefused(f"what answers at {address} is not Redis: look at REDIS_URL") from error
+        raise StoreRefused(f"the server at {address} is not Redis: look at REDIS_URL") from error
     with unreadable_errors(str(address)):
         seconds, micros = _list(now)
         found = {name: str(value) for name, value in zip(FIELDS, _list(values), strict=True) if value is not None}
@@ -105,7 +105,7 @@ def _primary(address: Address, deadline_s: float) -> Host:
     sentinels = replace(address, login=address.sentinel_login, database=0)
     (found,) = _first(address.hosts, lambda host: _ask(sentinels, host, question, deadline_s))
     if not isinstance(found, list):
-        raise StoreRefused(f"the Sentinels of {address} do not tell where Redis is ({found or 'unknown name'})")
+        raise StoreRefused(f"the Sentinels of {address} do not name the address of Redis ({found or 'unknown name'})")
     return str(found[0]), int(str(found[1]))
 
 
@@ -208,7 +208,7 @@ def _checked(reply: Reply, address: Address, key: str = "") -> Reply:
     if isinstance(reply, _Error) and reply.startswith("WRONGTYPE"):
         raise ForeignValue(f"a value of another type lives under the key {key} in Redis at {address}")
     if isinstance(reply, _Error):
-        raise StoreRefused(f"Redis at {address} will not do it: {reply}")
+        raise StoreRefused(f"Redis at {address} refuses the command: {reply}")
     return reply
 
 

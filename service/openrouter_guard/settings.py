@@ -297,7 +297,7 @@ def _addresses(name: str, environ: Mapping[str, str]) -> tuple[str, ...]:
     for number, text in enumerate(found, 1):
         if not _ADDRESS.fullmatch(text):
             raise ConfigurationError(
-                f"{name}: entry {number} is no address: write https://host/path, several with commas between"
+                f"{name}: entry {number} is not an address: write https://host/path, several separated by commas"
             )
     return found
 
@@ -353,7 +353,7 @@ def _base_url(text: str) -> str:
     if "@" in re.split(r"[/?#\\]", rest, maxsplit=1)[0]:
         # Not repeated: it holds a password.
         raise ConfigurationError(
-            "OPENROUTER_BASE_URL has a user or a password in it: remove what stands before the @, and give the key "
+            "OPENROUTER_BASE_URL has a user or a password in it: remove the part before the @, and give the key "
             "as OPENROUTER_API_KEY"
         )
     if not text.startswith(("http://", "https://")):

@@ -60,4 +60,4 @@ def _load(certificate: Certificate, context: ssl.SSLContext) -> None:
 
 def _no_passphrase() -> str:
     """Instead of a question on the terminal, for which a server would wait for ever."""
-    raise ValueError("the key has a passphrase, which nobody is there to enter")
+    raise ValueError("the key has a passphrase, which cannot be entered here")

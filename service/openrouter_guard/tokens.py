@@ -83,7 +83,7 @@ def tokens_in(environ: Mapping[str, str], scopes: Set[str]) -> Tokens:
     read, write = (_token(environ, f"{_PREFIX}{name}_TOKEN") for name in ("READ", "WRITE"))
     if read and read == write:
         raise ConfigurationError(
-            f"{_PREFIX}READ_TOKEN and {_PREFIX}WRITE_TOKEN are the same: choose two, or everybody who reads may write"
+            f"{_PREFIX}READ_TOKEN and {_PREFIX}WRITE_TOKEN are the same: choose two, or every reader may write"
         )
     report = _report_tokens(environ.get(f"{_PREFIX}REPORT_TOKEN", ""), scopes)
     tokens = Tokens(read, write, report, _reporters(environ, scopes))

@@ -29,7 +29,7 @@ def unreadable_errors(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise StateUnreadable(
-            f"the state in Redis at {where} cannot be understood: {type(error).__name__} at {_place(error)}; "
+            f"the state in Redis at {where} cannot be decoded: {type(error).__name__} at {_place(error)}; "
             "please report it"
         ) from error
 

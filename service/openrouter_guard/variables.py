@@ -104,7 +104,7 @@ def unknown(environ: Mapping[str, str]) -> list[str]:
     """
     found = sorted(name for name in environ if name.upper().startswith(PREFIX) and not _is_known(name))
     return [
-        f"{name} is no setting and changes nothing: {_advice(name.upper().removeprefix(PREFIX))}" for name in found
+        f"{name} is not a setting and has no effect: {_advice(name.upper().removeprefix(PREFIX))}" for name in found
     ]
 
 

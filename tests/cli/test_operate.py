@@ -42,6 +42,6 @@ def test_a_variable_that_is_no_setting_is_told_once() -> None:
     done = run("operate", REDIS_URL=NOBODY, KUBECONFIG="/nonexistent", OPENROUTER_GUARD_NAMESPACE="team-a")
     typo, error = done.stderr.splitlines()
     assert typo.endswith(
-        "OPENROUTER_GUARD_NAMESPACE is no setting and changes nothing: did you mean OPENROUTER_GUARD_NAMESPACES?"
+        "OPENROUTER_GUARD_NAMESPACE is not a setting and has no effect: did you mean OPENROUTER_GUARD_NAMESPACES?"
     )
     assert error.startswith("openrouter-guard: no Kubernetes cluster")

@@ -97,7 +97,7 @@ class TestAScopeWithoutAState:
         use(redis_url, "team-a")
         done = run("probe", REDIS_URL=redis_url, OPENROUTER_GUARD_SCOPE="taem-a")
         assert (done.returncode, done.stdout) == (UNKNOWN, "")
-        assert done.stderr.startswith("unknown: nobody has used the scope 'taem-a' in Redis at redis://127.0.0.1")
+        assert done.stderr.startswith("unknown: the scope 'taem-a' was never used in Redis at redis://127.0.0.1")
         assert done.stderr.count("\n") == 1
 
     def test_who_would_rather_run_passes_it(self, redis_url: str) -> None:
@@ -122,7 +122,7 @@ def test_a_typo_in_a_variable_is_told(redis_url: str) -> None:
     done = run("probe", REDIS_URL=redis_url, OPENROUTER_GUARD_SCOP="team-a")
     assert (done.returncode, done.stdout) == (CLOSED, "closed\n")
     assert done.stderr == (
-        "OPENROUTER_GUARD_SCOP is no setting and changes nothing: did you mean OPENROUTER_GUARD_SCOPE?\n"
+        "OPENROUTER_GUARD_SCOP is not a setting and has no effect: did you mean OPENROUTER_GUARD_SCOPE?\n"
     )
 
 
@@ -192,7 +192,7 @@ def test_something_that_is_not_redis_is_unknown_too() -> None:
         web.join()
     assert (done.returncode, done.stderr) == (
         UNKNOWN,
-        f"unknown: what answers at {url} is not Redis: look at REDIS_URL\n",
+        f"unknown: the server at {url} is not Redis: look at REDIS_URL\n",
     )
 
 

@@ -19,7 +19,7 @@ from tests.cli.commands import run
 def test_a_kind_that_cannot_be_is_refused_with_what_was_meant(kind: str, advice: str) -> None:
     done = run("rescue", "--all-namespaces", f"--kind={kind}", KUBECONFIG="/nowhere")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"openrouter-guard: --kind {kind} is no kind of workloads: {advice}")
+    assert done.stderr.startswith(f"openrouter-guard: --kind {kind} is not a kind of workloads: {advice}")
     assert done.stderr.count("\n") == 1
 
 

@@ -56,7 +56,7 @@ def test_a_setting_that_cannot_be_used_is_one_line(environ: dict[str, str], word
 def test_a_variable_that_is_no_setting_is_told_once(tmp_path: Path, redis_url: str) -> None:
     typo = {"OPENROUTER_GUARD_FRESH": "20"}
     with serving(tmp_path / "log", REDIS_URL=redis_url, OPENROUTER_GUARD_FURTHER_SCOPES="team-a", **typo) as service:
-        sentence = "OPENROUTER_GUARD_FRESH is no setting and changes nothing: did you mean "
+        sentence = "OPENROUTER_GUARD_FRESH is not a setting and has no effect: did you mean "
         assert service.log.count(f"{sentence}OPENROUTER_GUARD_FRESH_SECONDS?") == 1
 
 

@@ -71,7 +71,7 @@ def test_a_kind_that_is_installed_later_is_looked_after_and_one_that_is_removed_
         assert f"the cluster has no {pools.name}" in operator.said()
 
         pools.install(first=5)
-        until(lambda: f"looking after {pools.name}, in version v1" in operator.said())
+        until(lambda: f"watching {pools.name}, in version v1" in operator.said())
         fleet.until_condition("Ready", "True")
         pools.make(second=2)
         fleet.force("forced_open")

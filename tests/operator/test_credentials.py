@@ -112,7 +112,7 @@ def test_a_namespace_without_rights_is_left_out_and_told_of_and_the_others_are_l
     fleet.watch()
     fleet.force("forced_open")
     fleet.until_replicas(one=0)
-    assert "kube-public is left out until that is granted: openrouterstatuses" in operator.said()
+    assert "kube-public is left out until the right is granted: openrouterstatuses" in operator.said()
     assert operator.stop() == 0
 
 

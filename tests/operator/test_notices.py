@@ -72,7 +72,7 @@ def test_what_admission_made_of_the_way_back_is_told() -> None:
 
 def test_what_somebody_has_set_is_let_go() -> None:
     told = notice(forgets(replace(PAUSED, value=5)), WHO, "BreakerOpen")
-    assert told == Event("Normal", "LetGo", f"{WHO} forgets its pause and leaves it as somebody has set it (5)")
+    assert told == Event("Normal", "LetGo", f"{WHO} drops its pause and leaves it as it was changed (5)")
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,8 @@ def test_what_a_lost_operator_has_paused_comes_back_and_what_a_person_did_since_
     assert fleet.replicas() == {"one": 1, "three": 5, "seven": 7, "idle": 0}
     assert not marks(fleet)
     assert f"restored: Deployment/seven in {fleet.namespace}\n" in done.stdout
-    assert f"kept as somebody set it: Deployment/three in {fleet.namespace}\n" in done.stdout
-    assert "2 restored, 1 kept as somebody set it, 0 let go, 0 failed\n" in done.stdout
+    assert f"kept as changed since: Deployment/three in {fleet.namespace}\n" in done.stdout
+    assert "2 restored, 1 kept as changed since, 0 released, 0 failed\n" in done.stdout
 
 
 def test_a_resource_whose_deletion_waits_for_a_lost_operator_goes_when_all_is_restored(

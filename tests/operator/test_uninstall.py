@@ -48,7 +48,7 @@ def test_what_it_has_paused_comes_back_and_what_others_have_paused_stays(
             until(lambda: job_is_there(fleet, NAME), seconds=20)
             assert levels(fleet) != before
             granted = granted_to_restore(fleet, control_plane)
-            assert "let go: OpenRouterStatus/default" in carry_out(fleet, control_plane, tmp_path, NAME)
+            assert "released: OpenRouterStatus/default" in carry_out(fleet, control_plane, tmp_path, NAME)
             # All of the release is still there, and its operator has ended: the kubelet starts it again.
             assert release.operator in fleet.deployments()
             until(lambda: operator.has_ended, seconds=30)

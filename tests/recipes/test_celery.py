@@ -38,7 +38,7 @@ def once(question):
 
 app.conf.result_extended = True
 """
-PAUSED = "Takes no tasks: calls to OpenRouter are paused"
+PAUSED = "Taking no tasks: calls to OpenRouter are paused"
 
 Worker = Callable[..., AbstractContextManager[Path]]
 

@@ -77,7 +77,7 @@ async def test_the_log_says_so_once_and_the_status_until_somebody_tries(
 ) -> None:
     def said() -> list[int]:
         records = [*caplog.get_records("setup"), *caplog.records]
-        return [each.levelno for each in records if "nobody makes a trial call" in each.getMessage()]
+        return [each.levelno for each in records if "no worker makes a trial call" in each.getMessage()]
 
     await eventually(said)
     await asyncio.sleep(1.5)

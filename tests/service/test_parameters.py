@@ -83,7 +83,7 @@ class TestThePage:
     @pytest.mark.parametrize(
         ("query", "status", "words"),
         [
-            ("scope=nosuch", 404, "This service does not look after that scope: choose one of default, team-a"),
+            ("scope=nosuch", 404, "This service does not handle that scope: choose one of default, team-a"),
             (f"scope={'x' * 300}", 404, "choose one of default, team-a"),
             ("scope=<script>", 404, "choose one of default, team-a"),
             ("scop=team-a", 422, "There is no parameter &#39;scop&#39;: did you mean &#39;scope&#39;?"),

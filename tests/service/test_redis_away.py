@@ -173,14 +173,14 @@ async def test_a_redis_that_takes_no_writes_serves_what_it_has(
         # Out of memory for everybody: reads go on.
         await client.config_set("maxmemory", 1)
         try:
-            await eventually(lambda: lines(caplog, "takes no changes"))
+            await eventually(lambda: lines(caplog, "accepts no changes"))
             answers = [await ask(service) for _ in range(5)]
         finally:
             await client.config_set("maxmemory", 0)
         assert {(answer["balance"], answer["degraded"], answer["source"]) for answer in answers} == {
             (87.5, False, "stale")
         }
-        assert lines(caplog, "takes no changes") == 1
+        assert lines(caplog, "accepts no changes") == 1
         assert upstream.calls == 1
 
 

@@ -129,7 +129,7 @@ class TestOnARealApiServer:
             (own / "token").write_text(right)
             again = await report(service, good)
         assert (answer.status_code, answer.headers["retry-after"], again) == (503, "5", 200)
-        assert "does not say whose token" in answer.json()["detail"]
+        assert "does not check this token" in answer.json()["detail"]
 
 
 class TestSettings:

@@ -133,7 +133,7 @@ async def test_what_is_not_taken_is_dropped_and_logged_without_the_address(
     async with running(telling, upstream) as service:
         await ask(service)
         await open_breaker(store, telling)
-        await eventually(lambda: "the webhook did not take an event" in caplog.text)
+        await eventually(lambda: "the webhook did not accept an event" in caplog.text)
     assert len(hook.taken) == tries
     assert f"HTTP {code}" in caplog.text
     assert SECRET not in caplog.text

@@ -110,8 +110,8 @@ def test_it_is_shown_without_its_secrets(url: str, shown: str) -> None:
         pytest.param("redis://:1#hunter2@redis", "# %23", id="a hash in the password"),
         pytest.param("redis://:1?hunter2@redis", "\\? %3F", id="a question mark in the password"),
         pytest.param("redis://:hunter2/@redis", "a password, / is written %2F", id="a slash at its end"),
-        pytest.param("redis://redis/first", "no database number", id="a database with a name"),
-        pytest.param("redis://redis?db=-1", "no database number", id="a database below zero"),
+        pytest.param("redis://redis/first", "does not end in a database number", id="a database with a name"),
+        pytest.param("redis://redis?db=-1", "does not end in a database number", id="a database below zero"),
         pytest.param("redis://redis?ssl_ca_cert=/x", "'ssl_ca_cert', which is none of db, password", id="a typo"),
         pytest.param("redis://redis?Hunter2=x", "has an option, which is none of", id="a strange option"),
         pytest.param("redis://redis?ssl_ca_certs=/x", "ssl_ca_certs, and no TLS: begin it with rediss", id="no TLS"),
@@ -120,8 +120,10 @@ def test_it_is_shown_without_its_secrets(url: str, shown: str) -> None:
         pytest.param("rediss://redis?ssl_check_hostname=2", "write one of true", id="no truth"),
         pytest.param("unix://redis/run/redis.sock", "names a host and a socket", id="a socket elsewhere"),
         pytest.param("unix://", "names no socket: write unix:///path", id="no socket"),
-        pytest.param("redis+sentinel://s1", "what the Sentinels call the server", id="no name"),
-        pytest.param("redis+sentinel://s1/0/main", "no database number", id="name and number changed places"),
+        pytest.param("redis+sentinel://s1", "the name of the server at the Sentinels", id="no name"),
+        pytest.param(
+            "redis+sentinel://s1/0/main", "does not end in a database number", id="name and number changed places"
+        ),
         pytest.param("redis+sentinel://s1,/main", "a host without a name", id="a comma too many"),
         pytest.param(
             "redis://redis?sentinel_password=hunter2", "names none: write redis\\+sentinel", id="one too many"

@@ -600,7 +600,7 @@ class TestWhatCanGoWrong:
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             host, port = server.sockets[0].getsockname()
             store = Store(f"redis://{host}:{port}/0")
-            with pytest.raises(StoreRefused, match=r"what answers at redis://.* is not Redis: look at REDIS_URL"):
+            with pytest.raises(StoreRefused, match=r"the server at redis://.* is not Redis: look at REDIS_URL"):
                 await store.read()
             await store.close()
 

@@ -147,16 +147,16 @@ def at_rest() -> Iterator[Watched]:
 
 async def test_a_name_that_they_do_not_know_is_said(at_rest: Watched) -> None:
     async with store_at(at_rest.url("other")) as store:
-        with pytest.raises(StoreRefused, match=r"do not tell where .* \(they watch nothing called 'other'\)"):
+        with pytest.raises(StoreRefused, match=r"do not name the address .* \(they watch nothing called 'other'\)"):
             await report(store)
-    with pytest.raises(StoreRefused, match="do not tell where Redis is"):
+    with pytest.raises(StoreRefused, match="do not name the address of Redis"):
         read(at_rest.url("other"), "default", 1.0)
 
 
 async def test_who_is_no_sentinel_is_said(at_rest: Watched) -> None:
     url = f"redis+sentinel://127.0.0.1:{at_rest.replica.port}/main"
     async with store_at(url) as store:
-        with pytest.raises(StoreRefused, match=r"do not tell where Redis is \(unknown command 'SENTINEL'"):
+        with pytest.raises(StoreRefused, match=r"do not name the address of Redis \(unknown command 'SENTINEL'"):
             await report(store)
 
 
@@ -175,7 +175,9 @@ async def test_sentinels_may_ask_for_a_password() -> None:
         assert read(them.url(), "default", 1.0)[0] is not None
         url = them.url().partition("?")[0]
         async with store_at(url) as store:
-            with pytest.raises(StoreRefused, match=r"do not tell where.*sentinel_username and sentinel_password"):
+            with pytest.raises(
+                StoreRefused, match=r"do not name the address.*sentinel_username and sentinel_password"
+            ):
                 await report(store)
 
 

@@ -1,4 +1,4 @@
-"""A state that cannot be understood is one that cannot be read: nobody falls over it or takes it for well."""
+"""A state that cannot be decoded is one that cannot be read: nobody falls over it or takes it for well."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_workers_decide_alone_say_so_once_and_close_in_peace(
         return guard.state.phase is BreakerState.OPEN
 
     until(opens)
-    assert len(told(caplog, "cannot be understood")) == 1
+    assert len(told(caplog, "cannot be decoded")) == 1
     assert "Traceback" not in caplog.text
     guard.close()
     assert not [each.name for each in threading.enumerate() if "openrouter-guard" in each.name]
@@ -121,7 +121,7 @@ async def test_the_service_starts_is_degraded_and_alive_and_well_again_once_it_i
 
         await eventually(lambda: degraded(True))
         assert (await service.get("/livez")).status_code == 200
-        assert len(told(caplog, "cannot be understood")) <= 2
+        assert len(told(caplog, "cannot be decoded")) <= 2
         stumble.lasts = False
         await eventually(lambda: degraded(False))
 
@@ -147,7 +147,7 @@ async def test_the_operator_does_not_take_it_for_fresh(redis_url: str, stumble: 
         assert feed.read().is_fresh
         stumble.lasts = True
         await _until(lambda: not feed.read().is_fresh)
-        assert "cannot be understood" in feed.read().error
+        assert "cannot be decoded" in feed.read().error
         stumble.lasts = False
         await _until(lambda: feed.read().is_fresh)
         assert feed.stalled() == []

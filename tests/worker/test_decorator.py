@@ -73,7 +73,7 @@ async def async_generator() -> AsyncIterator[int]:
         (Guard, coroutine, "coroutine is a coroutine function: decorate it with an AsyncGuard"),
         (Guard, generator, r"generator is a generator: .* use guard\.call\(\) inside it"),
         (Guard, async_generator, r"async_generator is a generator: .* use guard\.call\(\) inside it"),
-        (AsyncGuard, function, "function is no coroutine function: decorate it with a Guard"),
+        (AsyncGuard, function, "function is not a coroutine function: decorate it with a Guard"),
         (AsyncGuard, generator, r"generator is a generator: .* use guard\.call\(\) inside it"),
         (AsyncGuard, async_generator, r"async_generator is a generator: .* use guard\.call\(\) inside it"),
     ],

@@ -253,10 +253,12 @@ def test_a_client_of_sentinels_has_one_too() -> None:
 
 
 def test_what_is_no_client_is_said() -> None:
-    with pytest.raises(ConfigurationError, match="int is no client of redis-py: give one, or the address of Redis"):
+    with pytest.raises(
+        ConfigurationError, match="int is not a client of redis-py: give one, or the address of Redis"
+    ):
         OpenRouterStateManager(7)
     for double in (MagicMock(), AsyncMock()):  # that have whatever one asks them for
-        with pytest.raises(ConfigurationError, match="Mock is no client of redis-py"):
+        with pytest.raises(ConfigurationError, match="Mock is not a client of redis-py"):
             WorkerOpenRouterReporter(double)
 
 

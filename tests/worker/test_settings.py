@@ -170,7 +170,7 @@ class TestTypos:
         ],
     )
     def test_an_unknown_variable_is_told_with_what_was_meant(self, name: str, advice: str) -> None:
-        assert unknown({name: "s3cret"}) == [f"{name} is no setting and changes nothing: {advice}"]
+        assert unknown({name: "s3cret"}) == [f"{name} is not a setting and has no effect: {advice}"]
 
     def test_a_typo_is_logged_once_however_many_guards_are_made(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, redis_url: str
@@ -179,7 +179,9 @@ class TestTypos:
         monkeypatch.setenv("OPENROUTER_GUARD_PERMIT", "3")
         with caplog.at_level(logging.WARNING), Guard.from_env(), Guard.from_env():
             pass
-        sentence = "OPENROUTER_GUARD_PERMIT is no setting and changes nothing: did you mean OPENROUTER_GUARD_PERMITS?"
+        sentence = (
+            "OPENROUTER_GUARD_PERMIT is not a setting and has no effect: did you mean OPENROUTER_GUARD_PERMITS?"
+        )
         assert [record.getMessage() for record in caplog.records] == [sentence]
 
     @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_listener_that_fails_is_logged_once_and_disturbs_nobody(
         half_open(guard)
         until(lambda: len(heard) == 2)
     (line,) = [line for line in caplog.records if line.levelname == "ERROR"]
-    assert line.getMessage() == "a listener to the breaker failed; said once"
+    assert line.getMessage() == "a listener to the breaker failed; logged once"
 
 
 def test_a_listener_that_blocks_holds_up_no_call(redis_url: str) -> None:

@@ -50,7 +50,7 @@ IDLE_S = 60.0
 RETRY_S = 5.0
 _NOT_ALLOWED = Failure(
     "OverrideNotAllowed",
-    "this namespace may not override this scope: the operator's configuration (operator.access) has to say so",
+    "this namespace may not override this scope: the operator's configuration (operator.access) must allow it",
 )
 _TOO_LONG = Failure(
     "OverrideFailed",

@@ -97,7 +97,9 @@ def _state_fresh(now: ReconcileResult) -> _Said:
 def _stale(snapshot: ScopeSnapshot) -> str:
     if snapshot.error:
         return snapshot.error
-    return "Nobody has reported to this scope yet: check OPENROUTER_GUARD_SCOPE and REDIS_URL of workers and service"
+    return (
+        "No worker has reported to this scope yet: check OPENROUTER_GUARD_SCOPE and REDIS_URL of workers and service"
+    )
 
 
 def _going_on(now: ReconcileResult) -> str:

@@ -63,7 +63,13 @@ def _of_steps(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     if step == Step.RESUME:
         return [Event("Normal", "Resuming", f"Bringing workloads back ({now['reason']}), {pods} so far")]
     if step == Step.PAUSE and before in (Step.CANARY, Step.RESUME):
-        return [Event("Normal", "PausedAgain", f"What had come back is paused again ({now['reason']}), {pods} left")]
+        return [
+            Event(
+                "Normal",
+                "PausedAgain",
+                f"Workloads that had come back are paused again ({now['reason']}), {pods} left",
+            )
+        ]
     return []
 
 

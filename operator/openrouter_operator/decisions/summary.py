@@ -45,7 +45,7 @@ class Problem(NamedTuple):
 def not_watched(kind: str) -> Problem:
     """The spec names a kind that the operator does not handle."""
     words = (
-        "the operator does not look after this kind: mend the apiVersion if it is wrong, or add the kind to"
+        "the operator does not handle this kind: correct the apiVersion if it is wrong, or add the kind to"
         " operator.kinds of the chart (OPENROUTER_GUARD_KINDS)"
     )
     return Problem(kind, "KindNotWatched", words)

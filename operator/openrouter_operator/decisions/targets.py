@@ -134,7 +134,7 @@ def _skip_others(candidate: Candidate, _outage: str) -> Skip | None:
     if candidate.is_kedas:
         return Skip("ScaledByKeda", "a ScaledObject of KEDA scales it: name the ScaledObject instead")
     if candidate.is_rollouts:
-        words = "a Rollout of Argo runs instead of it (spec.workloadRef) and scales it to 0: name the Rollout instead"
+        words = "an Argo Rollout runs in its place (spec.workloadRef) and scales it to 0: name the Rollout instead"
         return Skip("ScaledByRollout", words)
     if workload.is_our_own:
         return Skip("OwnComponent", "it is part of OpenRouter Guard, which does not pause itself")
@@ -196,7 +196,7 @@ def _skip_floor(candidate: Candidate, _outage: str) -> Skip | None:
 def _skip_state(candidate: Candidate, outage: str) -> Skip | None:
     workload = candidate.workload
     if workload.released and workload.released == outage:
-        return Skip("Released", "somebody changed it, or it was paused for long enough: left alone in this outage")
+        return Skip("Released", "it was changed, or paused for long enough: left alone in this outage")
     if not candidate.stays:
         return Skip("HasPods")
     if workload.kind.control.is_pause(workload.value):

@@ -38,7 +38,7 @@ def notice(change: Change, who: str, why: str, until: str = "") -> Event | None:
         return Event("Warning", "ChangedByAdmission", f"{_altered(change, change.became)}, by {who} ({why})")
     if change.is_written:
         return Event("Normal", "Resumed", f"{_done(change)} by {who} ({why})")
-    words = f"{who} forgets its pause and leaves it as somebody has set it ({workload.value})"
+    words = f"{who} drops its pause and leaves it as it was changed ({workload.value})"
     return Event("Normal", "LetGo", words)
 
 

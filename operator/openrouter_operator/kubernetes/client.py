@@ -371,7 +371,7 @@ class Cluster:
         try:
             found: dict[str, Any] = json.loads(text)
         except ValueError:
-            raise Unavailable(f"what answers at {self.host} is no API server: its answer is not JSON") from None
+            raise Unavailable(f"the server at {self.host} is not an API server: its answer is not JSON") from None
         return found
 
     async def _call(

@@ -164,7 +164,9 @@ class CrdKinds:
 
     def _note(self, place: _Place, kind: Kind | None) -> None:
         if kind is None and place.kind is None and not place.told:
-            self._tell(place, f"the cluster has no {place.name}: looked for again and again, and the others go on")
+            self._tell(
+                place, f"the cluster has no {place.name}: it is looked up again and again, and the other kinds go on"
+            )
         if kind == place.kind:
             return
         before, place.kind, place.version = place.kind, kind, ""
@@ -192,7 +194,7 @@ class CrdKinds:
         if not place.version:
             await self._list(place, kind)
             if not place.is_own:
-                logger.info("looking after %s, in version %s", place.name, kind.version)
+                logger.info("watching %s, in version %s", place.name, kind.version)
         place.wait_s, place.told = AGAIN_S[0], ""
         async with aclosing(self._cluster.watch(kind.path, place.namespace, place.version)) as events:
             async for event, body in events:

@@ -54,7 +54,7 @@ class _AsOfNow(Collector):
 
     def collect(self) -> Iterator[Metric]:
         operator = self._operator
-        yield _gauge("leader", "Whether this operator is the one that acts", self._lease.is_held)
+        yield _gauge("leader", "1 for the operator that acts", self._lease.is_held)
         yield _gauge("resources", "OpenRouterStatus resources that are looked after", len(operator.resources))
         yield _gauge("left_out_namespaces", "Namespaces where a right is missing", len(operator.left_out))
         yield _gauges("paused_targets", "Workloads that are paused", ["namespace", "kind"], _paused(operator))

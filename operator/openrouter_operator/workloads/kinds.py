@@ -384,7 +384,7 @@ def from_crd(crd: Body) -> Kind:
     spec, name = crd["spec"], crd["spec"]["names"]["kind"]
     able = [v for v in spec["versions"] if v.get("served") and (v.get("subresources") or {}).get("scale")]
     if not able or spec["scope"] != "Namespaced":
-        raise UnusableKind(f"{name}.{spec['group']} has no scale subresource, so nobody can tell how it is paused")
+        raise UnusableKind(f"{name}.{spec['group']} has no scale subresource, so it cannot be paused")
     version = next((v for v in able if v.get("storage")), able[0])
     path = version["subresources"]["scale"]["specReplicasPath"]
     names = tuple(path.strip(".").split("."))

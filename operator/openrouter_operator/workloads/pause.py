@@ -136,5 +136,5 @@ def _contest(found: Any) -> Contest | None:
 def _name(found: Any) -> str:
     """Return a valid name of a resource: it is used in requests, and shown to people."""
     if not isinstance(found, str) or len(found) > _NAME_MOST or not _NAME.fullmatch(found):
-        raise ValueError("its owner has a name that no resource can have")
+        raise ValueError("its owner has an invalid name")
     return found

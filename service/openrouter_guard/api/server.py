@@ -93,7 +93,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
         for each in settings.for_each_scope():
             if not each.api_key:
                 name = api_key_variable(each.scope, is_further=each.scope != settings.scope)
-                logger.warning("%s is not set: of scope %s only what workers report is known", name, each.scope)
+                logger.warning("%s is not set: scope %s shows only the reports of its workers", name, each.scope)
         server.run(sockets=[listener])
     return 0 if server.started else 1
 

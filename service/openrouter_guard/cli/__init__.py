@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    up = commands.add_parser("up", help="everything at once on embedded defaults, to try it out")
+    up = commands.add_parser("up", help="run everything on embedded defaults, to try it out")
     up.add_argument("--host", default="127.0.0.1")
     up.add_argument("--port", type=_port, default=8080, help="of the health service; another one when it is taken")
     up.set_defaults(run=_up)
@@ -67,9 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         "rescue",
         help="restore everything that an operator left paused",
         description="Restore every paused workload from its own annotation, with the rights of your kubeconfig; "
-        "neither an operator nor Redis is needed. What somebody has changed since stands. Stop the operator first: "
-        "one that still runs may pause again. Exit status: 0 nothing is left paused; 1 something is, or a "
-        "namespace or kind that you name is not there.",
+        "neither an operator nor Redis is needed. Workloads changed since stay as they are. Stop the operator first: "
+        "a running one may pause again. Exit status: 0 nothing is left paused; 1 something is, or a "
+        "namespace or kind that you name does not exist.",
     )
     where = rescue.add_mutually_exclusive_group(required=True)
     where.add_argument(
@@ -84,22 +84,22 @@ def _parser() -> argparse.ArgumentParser:
         dest="resource_class",
         default="",
         metavar="NAME",
-        help="only what resources of this spec.class, whose operator is gone for good, have paused; they are let go",
+        help="only pauses by resources of this spec.class, whose operator is gone for good; releases them",
     )
     rescue.add_argument(
-        "--ignore-not-found", action="store_true", help="pass over a named kind or namespace that is not there"
+        "--ignore-not-found", action="store_true", help="skip a named kind or namespace that does not exist"
     )
     lease = rescue.add_mutually_exclusive_group()
     lease.add_argument(
         "--take-lease",
         type=_namespaced,
         metavar="NAMESPACE/NAME",
-        help="take this Lease from the operator before, so that it acts no more; it is given back if something fails",
+        help="first take this Lease from the operator, so that it stops acting; give it back if something fails",
     )
     lease.add_argument(
-        "--delete-lease", type=_namespaced, metavar="NAMESPACE/NAME", help="the same, and delete it at the end"
+        "--delete-lease", type=_namespaced, metavar="NAMESPACE/NAME", help="the same, and delete the Lease at the end"
     )
-    rescue.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    rescue.add_argument("--dry-run", action="store_true", help="only print the changes")
     rescue.set_defaults(run=_rescue)
 
     simulate = commands.add_parser("simulate", help="a simulated OpenRouter that fails on demand")
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 
 _PROBE = (
     "Exit status: 0 calls may go; 1 the breaker is not closed, or the account is rate limited; "
-    "2 unknown: Redis does not answer, nobody has used the scope, or a setting is wrong."
+    "2 unknown: Redis does not answer, the scope was never used, or a setting is wrong."
 )
 
 

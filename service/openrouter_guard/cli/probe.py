@@ -44,7 +44,7 @@ def _require_known(settings: Settings, now_s: float, timeout_s: float) -> None:
     if not is_known(settings.redis_url, settings.scope, now_s, timeout_s):
         where = checked(settings.redis_url, settings.scope)
         raise ConfigurationError(
-            f"nobody has used the scope {settings.scope!r} in Redis at {where}: look at OPENROUTER_GUARD_SCOPE; "
+            f"the scope {settings.scope!r} was never used in Redis at {where}: check OPENROUTER_GUARD_SCOPE; "
             "a new scope is known once a worker or the health service has reported"
         )
 

@@ -49,7 +49,7 @@ async def _run(namespaces: Sequence[str], dry_run: bool, only: Only, lease: Leas
             held.ending = lease.ending
     print(", ".join(f"{fates.count(fate)} {fate}" for fate in Fate))
     if fates.count(Fate.RESTORED) and not dry_run and not only.resource_class:
-        print("An operator that still runs may pause them again while the breaker is open.")
+        print("A running operator may pause them again while the breaker is open.")
     return LEFT if Fate.FAILED in fates else DONE
 
 

@@ -67,7 +67,9 @@ def _started(program: Path) -> tuple[subprocess.Popen[bytes], int]:
             return process, port
         process.kill()
         process.wait()
-    raise ConfigurationError(f"REDIS_URL is not set, and {program} does not start: set it, or run that by hand")
+    raise ConfigurationError(
+        f"REDIS_URL is not set, and {program} does not start: set it, or run that program yourself"
+    )
 
 
 def _options(port: int) -> list[str]:

@@ -84,10 +84,10 @@ class Replica:
         scope = store.keys.scope
         self._reading = LogOnce("Redis is away, serving the last known state", "Redis is back", scope=scope)
         self._writing = LogOnce(
-            "Redis takes no changes of the state", "Redis takes changes of the state again", scope=scope
+            "Redis accepts no changes of the state", "Redis accepts changes of the state again", scope=scope
         )
         self._pushing = LogOnce(
-            "Redis pushes no changes, looking every second", "Redis pushes changes again", scope=scope
+            "Redis pushes no changes, polling every second", "Redis pushes changes again", scope=scope
         )
 
     @property

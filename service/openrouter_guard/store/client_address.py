@@ -34,7 +34,7 @@ def url_of(redis_client: Any) -> str:
         return _cluster(redis_client, nodes)
     if not isinstance(known, Mapping):
         raise ConfigurationError(
-            f"{type(redis_client).__name__} is no client of redis-py: give one, or the address of Redis"
+            f"{type(redis_client).__name__} is not a client of redis-py: give one, or the address of Redis"
         )
     return _sentinel(pool, known) if hasattr(pool, "sentinel_manager") else _server(pool, known)
 

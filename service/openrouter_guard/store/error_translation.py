@@ -14,14 +14,14 @@ __all__ = ["explained", "foreign_key", "translated"]
 
 
 _FIX = {
-    "OOM": "is full (maxmemory is reached, and nothing may be evicted): give it memory, or remove what nobody needs",
+    "OOM": "is full (maxmemory is reached, and nothing may be evicted): give it memory, or remove unused keys",
     "READONLY": "is a read-only replica: let REDIS_URL lead to the primary, or name its Sentinels (redis+sentinel://)",
     "MISCONF": "takes no writes, for it cannot save to its disk: look at its log",
     "MOVED": "is a node of a Cluster: write redis+cluster:// and give the scope a name (OPENROUTER_GUARD_SCOPE)",
 }
 """The solution, by the code of the error."""
 _WAIT = {
-    "BUSY": "is busy with somebody's script",
+    "BUSY": "is busy with a script",
     "CLUSTERDOWN": "is a Cluster that has lost a part of itself",
     "LOADING": "is loading its data",
     "MASTERDOWN": "is a replica that has lost its primary",
@@ -78,8 +78,8 @@ def _by_class(error: Exception, where: str) -> StoreError:
     # For a command that a script may not run, Redis omits the code.
     if isinstance(error, failures.NoPermissionError) or "ACL failure" in str(error):
         return StoreRefused(
-            f"Redis at {where} will not do it: the user of REDIS_URL lacks a right ({error}); "
-            "docs/redis.md lists those that are needed"
+            f"Redis at {where} refuses the command: the user of REDIS_URL lacks a right ({error}); "
+            "docs/redis.md lists the needed rights"
         )
     if isinstance(error, (failures.ConnectionError, failures.TimeoutError, OSError)):
         tls = _tls_error(error)
@@ -88,8 +88,8 @@ def _by_class(error: Exception, where: str) -> StoreError:
         is_silent = isinstance(error, failures.TimeoutError | TimeoutError)
         return StoreUnavailable(f"Redis at {where} does not answer: {_plain(error)}", is_silent=is_silent)
     if isinstance(error, failures.InvalidResponse):
-        return StoreRefused(f"what answers at {where} is not Redis: look at REDIS_URL")
-    return StoreRefused(f"Redis at {where} will not do it: {error}")
+        return StoreRefused(f"the server at {where} is not Redis: look at REDIS_URL")
+    return StoreRefused(f"Redis at {where} refuses the command: {error}")
 
 
 def _tls_error(error: BaseException | None) -> str:

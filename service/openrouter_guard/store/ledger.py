@@ -51,7 +51,7 @@ _TIMES = {phase: f"breaker_{phase}_ms" for phase in BreakerState}
 _NONE = (None,) * len(_TIMES)
 _OPTIONAL = {
     "XADD": ("Redis takes nothing into the history", "Redis takes the history again"),
-    "PUBLISH": ("Redis passes nothing on, others must look for it", "Redis passes on what changes again"),
+    "PUBLISH": ("Redis passes nothing on, others must look for it", "Redis publishes changes again"),
 }
 """Commands that the scripts run if allowed."""
 

@@ -102,8 +102,8 @@ class ServerDiscovery:
                 refusal = failures.ResponseError(f"they watch nothing called {self._address.service!r}")
         if refusal is not None:
             raise StoreRefused(
-                f"the Sentinels of {self._address} do not tell where Redis is ({refusal}): look at the name after "
-                "their addresses, and at sentinel_username and sentinel_password in REDIS_URL"
+                f"the Sentinels of {self._address} do not name the address of Redis ({refusal}): look at the name "
+                "after their addresses, and at sentinel_username and sentinel_password in REDIS_URL"
             ) from refusal
         raise StoreUnavailable(
             f"none of the Sentinels of {self._address} answers: {silence}", is_silent=_is_timeout(silence)

@@ -137,7 +137,7 @@ _TABLE = (
         402,
         "payment_required",
         "Insufficient credits",
-        "the account has no credits left, which /key does not tell and /credits does",
+        "the account has no credits left; /key does not show it, /credits does",
         left=_NO_CREDITS,
         limit_source="openrouter_credits",
     ),

@@ -114,7 +114,7 @@ def _banner(base_url: str) -> str:
             "",
             "Switch its mode",
             f"""  curl -X PUT {control} -H 'content-type: application/json' -d '{{"mode": "outage"}}'""",
-            "See what each mode does, and the requests so far",
+            "List the modes, and the requests so far",
             f"  curl {control}",
             "",
             "Modes",

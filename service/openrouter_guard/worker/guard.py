@@ -205,7 +205,7 @@ class AsyncGuard(_Guard):
         """
         _refuse_generators(function)
         if not inspect.iscoroutinefunction(function):
-            raise TypeError(f"{_name(function)} is no coroutine function: decorate it with a Guard")
+            raise TypeError(f"{_name(function)} is not a coroutine function: decorate it with a Guard")
 
         core = self._core
 

@@ -225,7 +225,7 @@ class Connection(HttpToolsProtocol):
             if isinstance(error.__context__, _TooMany):
                 self._hang_up_after_answer()
             else:
-                self._refuse(400, "This is no HTTP/1.1 request", "sent what is no HTTP")
+                self._refuse(400, "This is not an HTTP/1.1 request", "sent something other than HTTP")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

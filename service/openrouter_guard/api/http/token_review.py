@@ -34,7 +34,7 @@ TIMEOUT_S = 5.0
 SECRETS = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _PATH = "/apis/authentication.k8s.io/v1/tokenreviews"
 _ACCOUNT = "system:serviceaccount:"
-_UNAVAILABLE = "The cluster does not say whose token this is"
+_UNAVAILABLE = "The cluster does not check this token"
 
 
 class ReviewUnavailable(OpenRouterGuardError):
@@ -53,7 +53,7 @@ class Reviews:
         self._namespaces: Mapping[str, Set[str]] = dict(reporters.namespaces)
         self._server = reporters.server
         self._known: OrderedDict[bytes, tuple[Set[str] | None, float]] = OrderedDict()
-        self._asking = LogOnce("The API server does not say whose tokens are sent", "The API server says it again")
+        self._asking = LogOnce("The API server does not check tokens", "The API server checks tokens again")
         # One at a time, so that a client with many tokens does not load the API server.
         self._lock = asyncio.Lock()
 

@@ -64,7 +64,7 @@ def of_scope(request: Request, scope: str | None) -> Service:
 
 
 def unknown_scope(scopes: Scopes) -> str:
-    return f"This service does not look after that scope: choose one of {', '.join(scopes.names)}"
+    return f"This service does not handle that scope: choose one of {', '.join(scopes.names)}"
 
 
 class Route(APIRoute):

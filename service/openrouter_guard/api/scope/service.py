@@ -94,7 +94,7 @@ class Service:
         self._account = LogOnce(
             "The account's credit is not known", "The account's credit is known again", scope=scope
         )
-        self._counting = LogOnce("Redis takes no metrics, they wait", "Redis takes metrics again", scope=scope)
+        self._counting = LogOnce("Redis accepts no metrics, they wait", "Redis accepts metrics again", scope=scope)
         self._journal = TransitionLog(scope, settings.policy)
         self._counter_reader = CounterReader(self._store)
         self._webhook = Webhook(settings, self._store, lambda: self._cache.view) if settings.webhook_url else None

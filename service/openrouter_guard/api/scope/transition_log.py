@@ -67,7 +67,7 @@ class TransitionLog:
         was_stuck, self._is_stuck = self._is_stuck, nobody_tries(record, view.now_s, self._policy)
         if self._is_stuck and not was_stuck:
             words = (
-                "scope %s: nobody makes a trial call, and no service has an API key to check with: the breaker "
+                "scope %s: no worker makes a trial call, and no service has an API key to check with: the breaker "
                 "closes once a worker asks for a permit, or two successes without one are reported"
             )
             logger.warning(words, self._scope)

@@ -104,7 +104,7 @@ class Webhook:
             if not may_try_again or tried == TRIES - 1:
                 break
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  jitter, not a secret
-        logger.warning("the webhook did not take an event, it is dropped: %s", why)
+        logger.warning("the webhook did not accept an event, which is dropped: %s", why)
 
     async def _tried(self, event: Event) -> tuple[str, bool]:
         """Return the reason of the failure, empty on success, and whether to retry. Never contains the address."""

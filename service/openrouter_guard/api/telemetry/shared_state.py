@@ -98,7 +98,7 @@ _GAUGES: Sequence[tuple[str, str, Callable[[ScopeSource, Snapshot], float | None
     ("consecutive_failures", "Of the fleet", _if_known(lambda _s, _v, record: record.breaker.failures)),
     (
         "balance_usd",
-        "What is left of the key's limit, or of the account where that is less",
+        "Remaining credit of the key's limit, or of the account if that is less",
         _if_ever_known(lambda _s, _v, record: record.upstream.balance),
     ),
     (

@@ -23,7 +23,7 @@ from .libraries import FOREIGN, Meaning, meaning_of
 
 __all__ = ["NOTHING_CAME", "UNREADABLE", "clock_s", "classify_answer", "classify_exception", "was_upstreams_fault"]
 
-UNREADABLE = Signal(Effect.FAILURE, ErrorType.UNKNOWN_ERROR, "the answer is not what the API documents")
+UNREADABLE = Signal(Effect.FAILURE, ErrorType.UNKNOWN_ERROR, "the answer is not in the API's documented format")
 """Something other than the API answered: a web page, a redirect, half a body."""
 NOTHING_CAME = Signal(Effect.FAILURE, ErrorType.UNKNOWN_ERROR, "the stream ended before its answer did")
 _RETRIED = re.compile(r"too many ([45][0-9]{2}) error responses")

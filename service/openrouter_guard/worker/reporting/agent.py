@@ -122,7 +122,7 @@ class Agent:
             mailbox.show(self._view, self)
 
     def start(self) -> None:
-        listen = optional(self._listen, "Redis pushes no changes, looking every second")
+        listen = optional(self._listen, "Redis pushes no changes, polling every second")
         beat = optional(self._beat, "Redis takes no heartbeats")
         loops = (listen, self._poll, self._report, beat)
         mistakes = LogOnce("a bug in OpenRouter Guard, calls go on; please report it", "")
