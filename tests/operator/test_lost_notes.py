@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from openrouter_operator.controller.leftovers import Copy, newest
-from openrouter_operator.workloads.workload import PAUSED, Workload
+from openrouter_operator.workloads.workload import PAUSED, RESUME_TO, Workload
 from tests.operator.samples import paused, workload
 
 KNOWN = replace(paused().pause or pytest.fail("it is paused"), uid="uid-of-a")
@@ -31,3 +31,22 @@ def test_what_its_replica_sets_tell_counts_where_the_operator_was_the_last_to_wr
     found = newest(seen, [COPY])
     assert (found.pause == KNOWN, found.is_stripped) == (is_known, is_known)
     assert newest(seen, []) == seen
+
+
+@pytest.mark.parametrize(
+    ("word", "is_known"), [("stay", False), (" Stay", False), ("0", False), ("5", True), ("", True), ("five", True)]
+)
+def test_what_its_owner_wanted_to_stay_down_lacks_nothing(word: str, *, is_known: bool) -> None:
+    body = {
+        "metadata": {
+            "namespace": "jobs",
+            "name": "a-1",
+            "resourceVersion": "7",
+            "annotations": {PAUSED: KNOWN.text(), RESUME_TO: word},
+            "ownerReferences": [{"uid": "uid-of-a", "controller": True}],
+        }
+    }
+    copy = Copy.of(body)
+    assert copy is not None
+    assert copy.pause == KNOWN
+    assert (newest(workload(replicas=0, is_applied=True), [copy]).pause == KNOWN) is is_known

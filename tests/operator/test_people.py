@@ -383,6 +383,25 @@ def test_rescue_gives_fields_back_too(fleet: Fleet, operator: Operator, control_
     assert fleet.replicas() == {"one": 5}
 
 
+def test_a_second_rescue_leaves_down_what_its_owner_wanted_down(
+    fleet: Fleet, operator: Operator, control_plane: ControlPlane
+) -> None:
+    """The chart runs it twice when a release is uninstalled, and ReplicaSets still carry the pause then."""
+    apply_as_ci(fleet)
+    fleet.watch()
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0)
+    fleet.kubectl("annotate", "deployment/one", f"{RESUME_TO}=stay")
+    until(lambda: copies(fleet) and handed_down(fleet, RESUME_TO) == ["stay"])
+    until(lambda: "openrouter-guard" not in owners(fleet))
+    operator.kill()
+    for _ in range(2):
+        done = run("rescue", "--namespace", fleet.namespace, KUBECONFIG=str(control_plane.kubeconfig))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert not remembered(fleet, "one")
+        assert fleet.replicas() == {"one": 0}
+
+
 # -- rollouts under way ---------------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,8 @@ from openrouter_guard.log_once import LogOnce
 from openrouter_operator.kubernetes.client import Cluster, ClusterError, Conflict, NotFound
 from openrouter_operator.workloads.inventory import Inventory
 from openrouter_operator.workloads.kinds import BY_NAME
-from openrouter_operator.workloads.workload import PAUSED, RELEASED, RESUME_TO, Pause, Workload
+from openrouter_operator.workloads.manifest import word
+from openrouter_operator.workloads.workload import PAUSED, RELEASED, RESUME_TO, STAY, Pause, Workload
 
 __all__ = ["Copy", "Leftovers", "newest"]
 
@@ -43,6 +44,7 @@ YIELD_S = 5.0
 _AT_ONCE = 8
 _LOOK_S = 0.05
 _OF_A_PAUSE = (PAUSED, RELEASED, RESUME_TO)
+_TO_STAY = (STAY, "0")
 EVERYWHERE = ""
 
 
@@ -55,6 +57,7 @@ class Copy:
         controller: UID of its controller.
         pause: Its pause; None if there is none, or it is unreadable.
         notes: The names of these annotations.
+        stays: Whether the owner wanted the workload to stay down after the pause.
     """
 
     namespace: str
@@ -63,6 +66,7 @@ class Copy:
     controller: str
     pause: Pause | None
     notes: frozenset[str]
+    stays: bool = False
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Copy | None:
@@ -76,21 +80,25 @@ class Copy:
         pause: Pause | None = None
         with suppress(ValueError):
             pause = Pause.parse(notes.get(PAUSED, ""), REPLICA_SETS.control)
-        return cls(metadata["namespace"], metadata["name"], metadata["resourceVersion"], owners[0], pause, found)
+        stays = word(str(notes.get(RESUME_TO, ""))).lower() in _TO_STAY
+        return cls(
+            metadata["namespace"], metadata["name"], metadata["resourceVersion"], owners[0], pause, found, stays
+        )
 
 
 def newest(workload: Workload, copies: Iterable[Copy]) -> Workload:
     """Return the workload with its latest pause, if a copy has a later one than its own annotation.
 
-    An undone rollout may have left the workload without an annotation.
+    An undone rollout may have left the workload without an annotation. So does the end of a pause after which the
+    owner wanted it to stay down: then it is left alone, also by a second ``rescue``.
     """
-    pauses = (copy.pause for copy in copies if copy.controller == workload.uid)
-    own = [pause for pause in pauses if pause is not None and pause.uid == workload.uid]
-    latest = max(own, key=lambda pause: pause.at_s, default=None)
-    if latest is None:
+    pauses = ((copy.pause, copy.stays) for copy in copies if copy.controller == workload.uid)
+    own = [(pause, stays) for pause, stays in pauses if pause is not None and pause.uid == workload.uid]
+    if not own:
         return workload
+    latest, stays = max(own, key=lambda each: each[0].at_s)
     if workload.may_lack_its_pause and workload.value == latest.set_to:
-        return replace(workload, pause=latest, is_stripped=True)
+        return workload if stays else replace(workload, pause=latest, is_stripped=True)
     if workload.pause is None or latest.at_s <= workload.pause.at_s:
         return workload
     return replace(workload, pause=latest, is_stripped=True)

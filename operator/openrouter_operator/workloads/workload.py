@@ -38,6 +38,7 @@ __all__ = [
     "PAUSED",
     "RELEASED",
     "RESUME_TO",
+    "STAY",
     "Change",
     "Contest",
     "Pause",
