@@ -1,7 +1,7 @@
 -- Put before the scripts that write into the history. Its ids are our epochs and only grow: what somebody else puts there
 -- behind our newest entry, with a time or a number of their own, would keep out all that comes. So that has to go.
 local HISTORY_KEPT = 10000
--- No epoch of ours is further ahead of the clock: see rules/wire.py.
+-- No epoch of ours is further ahead of the clock: see rules/codec.py.
 local HISTORY_AHEAD_MS = 24 * 3600 * 1000
 -- Entries of ours have five fields; what has more than so many words is none.
 local WORDS_MOST = 100

@@ -1,5 +1,5 @@
 -- Take or renew a permit where nothing else has to be decided: the rule of with_permit in rules/breaker.py and
--- rules/record.py, in one round trip and without lost races.
+-- rules/trial_calls.py, in one round trip and without lost races.
 -- What is rare, or looks odd, is left to that rule: an override, a rate limit, a wait cut short, the turn to half-open, a lost state.
 -- KEYS[1]  the state hash
 -- ARGV[1]  the owner of the permit
