@@ -141,7 +141,7 @@ class Leftovers:
             for workload in workloads:
                 found = newest(workload, copies)
                 if found is not workload:
-                    logger.warning("%s in %s had the annotation of an earlier pause: corrected", workload, namespace)
+                    logger.warning("%s in %s lacked the annotation of its pause: corrected", workload, namespace)
                     self._inventory.replace(found)
 
     async def run(self) -> None:
