@@ -188,6 +188,12 @@ class TestRateLimit:
         assert share(self.told, 1_065.0) > 0.5
         assert share(self.told, 1_075.0) == 1.0
 
+    def test_where_calls_are_long_it_goes_on_for_as_long_as_a_ramp_of_theirs(self) -> None:
+        slow = limited(replace(RECORD, breaker=Closed(call_s=40)), LIMIT, self.at_s)
+        after = evaluate(slow, now_s=1_091, policy=POLICY, by="me")
+        assert share(after, 1_091.0) == pytest.approx(0.5, abs=0.1)
+        assert share(after, 1_140.0) == 1.0
+
     def test_one_long_after_it_holds_nobody_back(self) -> None:
         seen = replace(self.told, upstream=replace(self.told.upstream, last_success_s=5_000.0))
         after = evaluate(seen, now_s=5_001, policy=POLICY, by="me")

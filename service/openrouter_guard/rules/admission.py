@@ -19,6 +19,7 @@ __all__ = [
     "kept_visible",
     "model_ramp",
     "ramp",
+    "ramp_most_s",
 ]
 
 
@@ -71,7 +72,7 @@ def model_ramp(record: SharedState, since_s: float, *, is_held: bool, now_s: flo
 
 def _ramp(breaker: Closed, record: SharedState, now_s: float, policy: Policy) -> Ramp | None:
     from_s, held_s = max(breaker.since_s, breaker.ramp_from_s), breaker.held_until_s
-    most_s = policy.ramp_s * max(_call_s(record, breaker.call_s) / LONG_CALL_S, 1.0)
+    most_s = ramp_most_s(breaker, record, policy)
     is_held = breaker.on_probation
     until_s = math.inf if is_held else from_s + most_s
     if held_s and not is_held:
@@ -83,6 +84,11 @@ def _ramp(breaker: Closed, record: SharedState, now_s: float, policy: Policy) ->
     return made(from_s, until_s, failing_s=failing_s, is_held=is_held) if from_s else None
 
 
+def ramp_most_s(breaker: Closed, record: SharedState, policy: Policy) -> float:
+    """Return how long a ramp may last, in seconds; in proportion longer where calls are long."""
+    return policy.ramp_s * max(_call_s(record, breaker.call_s) / LONG_CALL_S, 1.0)
+
+
 def _of_fleet(record: SharedState, call_s: float, policy: Policy) -> Callable[..., Ramp]:
     """Return a ramp for the fleet's number of calls; ``call_s`` is the duration of a call, 0 if unknown."""
     processes, call_s = max(record.live_reporters, 1), _call_s(record, call_s)
@@ -91,7 +97,7 @@ def _of_fleet(record: SharedState, call_s: float, policy: Policy) -> Callable[..
 
 
 def _call_s(record: SharedState, told_s: float) -> float:
-    """How long a call takes, where a trial call took *told_s*; 0 if nobody knows."""
+    """Return how long a call takes, in seconds; *told_s* is the duration of the trial call, 0 if unknown."""
     call_s = max(CALL_S[0], min(told_s or UNKNOWN_CALL_S, CALL_S[1]))
     if not record.calls_per_minute:
         return call_s

@@ -12,6 +12,7 @@ from . import failure_run as runs
 from . import limits, older_writers
 from . import question as questions
 from . import window as windows
+from .admission import ramp_most_s
 from .breaker import BreakerState, Closed, HalfOpen, Open, Policy
 from .override import Override, OverrideKind
 from .parsing import row_of, text_of
@@ -81,7 +82,7 @@ def _under_override(record: SharedState, override: Override, now_s: float) -> Sh
 def _after_limit(record: SharedState, breaker: Closed, now_s: float, policy: Policy) -> SharedState:
     """The first success after a rate limit begins the ramp; if it comes later than a ramp may last, there is none."""
     held_s = breaker.held_until_s
-    if now_s > held_s + 2 * policy.ramp_s:
+    if now_s > held_s + policy.ramp_s + ramp_most_s(breaker, record, policy):
         return replace(record, breaker=replace(breaker, held_until_s=0.0))
     if not held_s < record.upstream.last_success_s <= now_s:
         return record
