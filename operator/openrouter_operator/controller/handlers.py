@@ -1,7 +1,7 @@
 """The interface to kopf: maps events to reconciles, and decides nothing.
 
 kopf runs a task for each ``OpenRouterStatus`` as long as it exists, with a finalizer on it and never on a workload.
-Workloads are watched without kopf (:mod:`.discovery`).
+Workloads are watched without kopf (:mod:`~openrouter_operator.kubernetes.crd_kinds`).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The API server; nothing outside this folder talks to it."""
+"""The API server; besides kopf, nothing of the operator outside this folder talks to it."""

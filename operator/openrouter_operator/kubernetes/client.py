@@ -1,7 +1,7 @@
-"""The only file that talks to Kubernetes.
+"""The only file of the operator that talks to Kubernetes, besides kopf.
 
 All requests and answers are plain JSON, whatever the kind. Every call has a time limit, and every failure is one of
-:mod:`.cluster_errors`.
+:mod:`.errors`.
 """
 
 from __future__ import annotations

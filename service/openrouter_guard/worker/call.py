@@ -51,7 +51,7 @@ class Call:
         self._admission = Admission(*self._admission)
 
     def end(self, says: Callable[[], Signal]) -> None:
-        """Report the result of the call if no block's end does so; see :mod:`.exchange`.
+        """Report the result of the call if no block's end does so; see :mod:`.http.transport`.
 
         Args:
             says: Returns the signal. A bug in it is kept from the caller, as any of ours.

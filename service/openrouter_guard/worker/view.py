@@ -139,9 +139,9 @@ class Refused:
 
 
 class Mailbox:
-    """Shared by callers and background: most calls only read it and leave a note on it.
+    """Shared by callers and background: most calls only read it and leave a note in it.
 
-    The background keeps the notes, and not the desk, so the desk goes with the last caller that could reach it.
+    The background keeps the notes, and not the mailbox, so the mailbox goes with the last caller that could reach it.
 
     Attributes:
         view: The current view; the background replaces it.

@@ -84,7 +84,7 @@ class EventStream:
         news: Returns when there may be a change.
         view: The current view.
         status: Encodes a snapshot as the status in JSON.
-        seats: Limits the number of clients.
+        open_requests: Limits the number of clients.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The worker's part in the fleet: keeps the local view current, reports results, holds permits.
 
-Everything here runs in the background loop. A caller reads the :class:`~.view.Desk`, leaves the result of its call
-there and, while the breaker is half-open, waits a limited time for ``acquire``.
+Everything here runs in the background loop. A caller reads the :class:`~openrouter_guard.worker.view.Mailbox`, leaves
+the result of its call there and, while the breaker is half-open, waits a limited time for ``acquire``.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Agent:
         with suppress(StoreError):
             await self._decisions.done()
             self._gather()
-            # Later results belong to the next agent: nothing would report those that this one takes from the desk.
+            # Later results belong to the next agent: nothing would report those that this one takes from the mailbox.
             self._outbox.is_shut = True
             await self.finish()
 
@@ -257,7 +257,7 @@ class Agent:
             await self._settle(counted.seen)
 
     def _gather(self) -> None:
-        """Take the results so far from the desk, and apply their consequences at once."""
+        """Take the results so far from the mailbox, and apply their consequences at once."""
         gathered = self._outbox.gather(self.view, is_alone=self._offline.active)
         if gathered.notes.models is not self.view.models:
             self.view = replace(self.view, models=gathered.notes.models)

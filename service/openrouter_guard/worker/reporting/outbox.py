@@ -1,4 +1,4 @@
-"""The results that wait to be reported: taken from the desk, merged, and numbered when sent."""
+"""The results that wait to be reported: taken from the mailbox, merged, and numbered when sent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ENDED = models.Run(ended=True)
 
 @dataclass(slots=True)
 class Gathered:
-    """The findings on the desk, besides the waiting results.
+    """The contents of the mailbox, besides the waiting results.
 
     Attributes:
         notes: The known state of single models.
@@ -43,14 +43,14 @@ class Outbox:
     """The outbox of one reporter.
 
     Args:
-        desk: The desk where calls leave their results; not kept alive.
+        mailbox: Where calls leave their results; not kept alive.
         flight: The calls in progress.
         policy: The settings of the rules.
         worker_id: Name of the worker in the errors.
         reporter: Name under which batches are counted once.
 
     Attributes:
-        is_shut: True once it takes nothing from the desk, because later results belong to the next agent.
+        is_shut: True once it takes nothing from the mailbox, because later results belong to the next agent.
         sent_s: When the last batch was sent, by the monotonic clock; infinite just before it is sent.
     """
 
