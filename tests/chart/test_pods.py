@@ -82,7 +82,7 @@ class TestSecurityContexts:
         values = {**MINIMAL, "podSecurityContext": {"runAsUser": None}}
         hooks = helm.render_all(values).all("Job", "Pod")
         specs = [each["spec"]["template"]["spec"] if each["kind"] == "Job" else each["spec"] for each in hooks]
-        assert len(specs) == 2
+        assert len(specs) == 3
         assert all("runAsUser" not in spec["securityContext"] for spec in specs)
 
 

@@ -31,8 +31,8 @@ class TestImages:
     ) -> None:
         manifests = helm.render_all({**MINIMAL, "global": {"imageRegistry": shared}, "image": image})
         assert [container(manifests, name)["image"] for name in NAMES] == [expected] * 2
-        (job,), (test,) = manifests.all("Job"), manifests.all("Pod")
-        assert job["spec"]["template"]["spec"]["containers"][0]["image"] == expected
+        jobs, (test,) = manifests.all("Job"), manifests.all("Pod")
+        assert [job["spec"]["template"]["spec"]["containers"][0]["image"] for job in jobs] == [expected] * 2
         assert test["spec"]["containers"][0]["image"] == expected
 
     @pytest.mark.parametrize("name", NAMES)

@@ -48,7 +48,7 @@ def test_a_service_writes_nothing_but_json(tmp_path: Path) -> None:
     with serving(tmp_path / "log", OPENROUTER_GUARD_LOG_FORMAT="json", **faults) as service:
         pass
     told = [json.loads(each) for each in service.log.splitlines()]
-    assert any("OPENROUTER_GUARD_FRESH is no setting" in each["message"] for each in told)
+    assert any("OPENROUTER_GUARD_FRESH is not a setting" in each["message"] for each in told)
     assert {"time", "level", "logger", "message"} <= set.intersection(*map(set, told))
 
 
