@@ -136,7 +136,7 @@ def _bare() -> ASGIApp:
 
 
 def _cashews() -> FastAPI:
-    cache = peer("cashews").Replica()
+    cache = peer("cashews").Cache()
     cache.setup("mem://")
     app = FastAPI()
 
