@@ -44,14 +44,14 @@ def test_a_breaker_that_closed_tomorrow_has_been_closed_since_that_was_first_see
 ) -> None:
     record = SharedState(Closed(since_s=90_000.0))
     for now_s in (80_000.0, 1_000.0, 1_010.0):  # the clock is set back
-        monkeypatch.setattr(type(feed._cache), "view", Snapshot(record, now_s, None, {}))
+        monkeypatch.setattr(type(feed._replica), "view", Snapshot(record, now_s, None, {}))
         feed._notice()
     assert feed._since_s(record, 1_020.0) == 1_000.0
 
 
 def told(record: SharedState, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[str]]:
     """The status and the events of a resource whose scope has this record, where everything is paused."""
-    monkeypatch.setattr(type(feed._cache), "view", Snapshot(record, NOW_S, None, {}))
+    monkeypatch.setattr(type(feed._replica), "view", Snapshot(record, NOW_S, None, {}))
     counts = TargetSummary(matched=1, able=1, paused=1, resuming=0, failed=0)
     now = ReconcileResult(1, spec(), feed.read(), Goal(Step.PAUSE, "BreakerOpen"), counts)
     status = conditions.status({"breaker": {"state": "closed"}}, now)
@@ -89,6 +89,6 @@ def test_so_is_what_a_person_said_who_forced_it(
 
 def test_so_is_why_redis_cannot_be_read(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     error: Any = OSError("no\n\x1b[31m" + "x" * 1_000_000)
-    monkeypatch.setattr(type(feed._cache), "view", Snapshot(None, NOW_S, error, {}))
+    monkeypatch.setattr(type(feed._replica), "view", Snapshot(None, NOW_S, error, {}))
     assert feed.read().error.startswith("no [31mxxx")
     assert len(feed.read().error) == 400

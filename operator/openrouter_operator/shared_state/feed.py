@@ -53,11 +53,11 @@ class Feed:
         timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
         self._scope = scope
         self._store = Store(settings.redis_url, scope, timeouts)
-        self._cache = Replica(self._store, settings.policy, by, clock)
+        self._replica = Replica(self._store, settings.policy, by, clock)
         self._on_news = on_news
         self._background = Background()
         self._told: object = None
-        self._last_known_s = self._cache.now_s
+        self._last_known_s = self._replica.now_s
         self._closed_s = 0.0
         self._cluster = cluster
         self._paused: dict[str, tuple[str, ...]] = {}
@@ -66,10 +66,10 @@ class Feed:
 
     async def start(self) -> None:
         """Read once, within a time limit, so that the first decision finds the state; then keep reading."""
-        await self._cache.refresh()
+        await self._replica.refresh()
         self._notice()
         self._background.start("state", self._follow)
-        self._background.start("pushes", self._cache.listen, waits=True)
+        self._background.start("pushes", self._replica.listen, waits=True)
         self._background.start("paused", self._tell, waits=True)
 
     async def stop(self) -> None:
@@ -94,10 +94,10 @@ class Feed:
         """
 
         def decide(record: SharedState | None, now_s: float) -> SharedState | None:
-            base = self._cache.base(record, now_s) if wish else record
+            base = self._replica.base(record, now_s) if wish else record
             return overrides.decided(base, wish, who, now_s)
 
-        await self._cache.change(decide)
+        await self._replica.change(decide)
         self._notice()
 
     def tell(self, resource: str, workloads: Sequence[str]) -> None:
@@ -114,16 +114,16 @@ class Feed:
     @property
     def now_s(self) -> float:
         """Redis' clock."""
-        return self._cache.now_s
+        return self._replica.now_s
 
     @property
     def age_s(self) -> float:
         """Seconds since the state was last read."""
-        return max(self._cache.now_s - self._last_known_s, 0.0)
+        return max(self._replica.now_s - self._last_known_s, 0.0)
 
     def read(self) -> ScopeSnapshot:
         """Return the current snapshot, without a request."""
-        view = self._cache.view
+        view = self._replica.view
         return ScopeSnapshot(
             record=readable(view.record) if view.record else None,
             now_s=view.now_s,
@@ -154,13 +154,13 @@ class Feed:
         }
 
     async def _follow(self) -> None:
-        await self._cache.follow()
+        await self._replica.follow()
         self._notice()
         await self._keep_alive()
 
     async def _keep_alive(self) -> None:
         """If workers and service are away, an outage must not expire while workloads are paused because of it."""
-        view = self._cache.view
+        view = self._replica.view
         if view.record is None or view.is_degraded or view.record.phase(view.now_s) is BreakerState.CLOSED:
             return
         if time_in_state.is_due(view.record, view.now_s, KEEP_ALIVE_S):
@@ -168,7 +168,7 @@ class Feed:
                 await self._store.keep_time()
 
     def _notice(self) -> None:
-        view = self._cache.view
+        view = self._replica.view
         if _is_fresh(view):
             self._last_known_s = view.now_s
         self._tell_again(view.record)

@@ -75,7 +75,7 @@ class Call:
     def _goes_all_the_same(self, error: BaseException) -> bool:
         """Return whether to let the call go although entering failed by a bug of ours. A permit is returned."""
         self._give_back()
-        if not self._core.mistakes.took(error):
+        if not self._core.own_errors.took(error):
             return False
         self._admission, self._began_s = _UNKNOWN, monotonic()
         return True

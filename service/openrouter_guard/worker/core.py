@@ -80,7 +80,7 @@ class Core(Mailbox):
         self._new_store()
         self._calls = itertools.count(1)
         self._new_locks()
-        self.mistakes = OwnErrors()
+        self.own_errors = OwnErrors()
         self._listeners: Listeners[GuardState] = Listeners()
         self._threads = LogOnce("No thread can be started, calls go unguarded", "Calls are guarded again")
         self._told = state_of(View(SharedState(), 0.0))
@@ -170,7 +170,7 @@ class Core(Mailbox):
         try:
             granted = await agent.acquire(claim.owner)
         except Exception as error:  # noqa: BLE001  a caller waits, who has nothing to do with it
-            self.mistakes.note(error)
+            self.own_errors.note(error)
             granted = False
         if granted and not claim.drop.alive:
             # No caller is left that could use it.
@@ -192,7 +192,7 @@ class Core(Mailbox):
         try:
             self.finish(admission, signal, model, began_s)
         except Exception as error:
-            if not self.mistakes.took(error):
+            if not self.own_errors.took(error):
                 raise
 
     def said(self, *ways: Callable[[], Signal]) -> Signal:
@@ -201,7 +201,7 @@ class Core(Mailbox):
             try:
                 return way()
             except Exception as error:
-                if not self.mistakes.took(error, of_foreign_code=True):
+                if not self.own_errors.took(error, of_foreign_code=True):
                     raise
         return NEUTRAL
 

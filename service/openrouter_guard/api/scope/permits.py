@@ -78,8 +78,8 @@ class _Name:
 class Permits:
     """The permits of one scope."""
 
-    def __init__(self, cache: Replica, reports: Reports) -> None:
-        self._cache = cache
+    def __init__(self, replica: Replica, reports: Reports) -> None:
+        self._replica = replica
         self._reports = reports
 
     async def take(self, asks: PermitBody) -> Granted:
@@ -89,7 +89,7 @@ class Permits:
             CallNotPermitted: If calls must wait, or all permits are out.
             StoreError: If Redis does not answer.
         """
-        view = self._cache.view
+        view = self._replica.view
         verdict = self._gate(view, asks.model)
         if verdict.permits:
             return self._free(view)
@@ -99,10 +99,10 @@ class Permits:
         if await self._permitted(permit.owner):
             return Granted(permit.permit, self._epoch)
         # The state that was just read may say that calls go again, or must wait longer.
-        verdict = self._gate(self._cache.view, asks.model)
+        verdict = self._gate(self._replica.view, asks.model)
         if verdict.permits:
-            return self._free(self._cache.view)
-        is_trial = _is_trial(self._cache.view, verdict)
+            return self._free(self._replica.view)
+        is_trial = _is_trial(self._replica.view, verdict)
         raise CallNotPermitted(NO_PERMIT_RETRY_S if is_trial else verdict.retry_after_s, verdict.reason)
 
     async def renew(self, permit: str) -> Granted:
@@ -113,7 +113,7 @@ class Permits:
             StoreError: If Redis does not answer.
         """
         name = _read(permit)
-        if self._cache.now_s - name.taken_s > self._cache.policy.trial_call_s:
+        if self._replica.now_s - name.taken_s > self._replica.policy.trial_call_s:
             raise PermitGone
         if not await self._permitted(name.owner, renews=True):
             raise PermitGone
@@ -127,7 +127,7 @@ class Permits:
             StoreError: If the outcome is uncertain; the call can be repeated.
         """
         name = _read(permit)
-        signal = NEUTRAL if result is None else signal_of(result, self._cache.now_s)
+        signal = NEUTRAL if result is None else signal_of(result, self._replica.now_s)
         model = (result and result.model) or name.model
         if result is not None:
             # Commit a rate limit before the permit is free, so that no other call takes it and meets the limit too.
@@ -139,16 +139,16 @@ class Permits:
 
         def verdict(record: SharedState | None, now_s: float) -> SharedState | None:
             nonlocal is_held
-            known = self._cache.base(record, now_s)
+            known = self._replica.base(record, now_s)
             is_held = trial_calls.holds_permit(known, name.owner)
             if not is_held:
                 return None
             took_s = max(now_s - name.taken_s, 0.0)
             return trial_calls.after_trial(
-                known, signal, name.owner, now_s=now_s, policy=self._cache.policy, took_s=took_s
+                known, signal, name.owner, now_s=now_s, policy=self._replica.policy, took_s=took_s
             )
 
-        await self._cache.change(verdict)
+        await self._replica.change(verdict)
         if not is_held:
             return Settled.LATE
         is_verdict = signal.effect in (Effect.SUCCESS, Effect.FAILURE)
@@ -156,27 +156,27 @@ class Permits:
 
     async def _permitted(self, owner: str, *, renews: bool = False) -> bool:
         try:
-            return await self._cache.permit(owner, renews=renews)
+            return await self._replica.permit(owner, renews=renews)
         except StoreContended:
             # Redis answers: other workers were faster, and none is left.
             return False
 
     def _of_fleet(self, signal: Signal, model: str) -> Signal:
-        view = self._cache.view
+        view = self._replica.view
         notes = Notes(view.models, view.now_s)
         return result_of(signal, 0, view.now_s, took_s=None, model=model, notes=notes).signal
 
     @property
     def _epoch(self) -> int:
-        record = self._cache.view.record
+        record = self._replica.view.record
         return record.epoch if record else 0
 
     def _gate(self, view: Snapshot, model: str) -> Gate:
-        return gate(view, self._cache.policy, model)
+        return gate(view, self._replica.policy, model)
 
     def _free(self, view: Snapshot) -> Granted:
         record = view.record or SharedState()
-        return Granted(None, record.epoch, ramp(view, self._cache.policy))
+        return Granted(None, record.epoch, ramp(view, self._replica.policy))
 
 
 def _is_trial(view: Snapshot, verdict: Gate) -> bool:

@@ -26,8 +26,8 @@ __all__ = ["Reports", "pending_of", "signal_of"]
 class Reports:
     """Accepts reports for one scope."""
 
-    def __init__(self, cache: Replica, store: Store) -> None:
-        self._cache = cache
+    def __init__(self, replica: Replica, store: Store) -> None:
+        self._replica = replica
         self._store = store
 
     async def take(self, report: ReportBody, *, is_trial: bool = False) -> str:
@@ -38,13 +38,13 @@ class Reports:
         Raises:
             StoreError: If the outcome is uncertain; repeated with its sequence, the report counts once.
         """
-        now_s, policy = self._cache.now_s, self._cache.policy
+        now_s, policy = self._replica.now_s, self._replica.policy
         signals = [signal_of(result, now_s) for result in report.results]
         decide = _Decision(signals, policy, redact(report.worker_id), _reporter("i", report.worker_id))
         if decide.is_needed:
             # First, because it may be repeated: a report that failed between the two steps comes again.
-            await self._cache.change(decide)
-        view = self._cache.view
+            await self._replica.change(decide)
+        view = self._replica.view
         epoch = view.record.epoch if view.record else 0
         pending = pending_of(report, signals, view.models, now_s, policy, epoch)
         verdict = await self._count(pending, report)
@@ -57,7 +57,7 @@ class Reports:
 
     async def _recover(self, report: ReportBody, signals: Sequence[Signal]) -> None:
         """If no worker can make a trial call, the reported results may close the breaker."""
-        view, policy, by = self._cache.view, self._cache.policy, redact(report.worker_id)
+        view, policy, by = self._replica.view, self._replica.policy, redact(report.worker_id)
         told = told_of(report, signals, view.now_s)
 
         def decide(record: SharedState | None, now_s: float) -> SharedState | None:
@@ -65,12 +65,12 @@ class Reports:
 
         if decide(view.record, view.now_s) is not view.record:
             with suppress(StoreError):  # the report is counted
-                await self._cache.change(decide)
+                await self._replica.change(decide)
 
     async def _count(self, pending: ResultBatch, report: ReportBody) -> str:
         # Without a sequence it is counted as it comes: two replicas agree upon no numbers of their own.
         reporter = _reporter("i" if report.sequence is None else "h", report.worker_id)
-        return await self._cache.count(pending.batch(reporter, report.sequence, now_s=self._cache.now_s))
+        return await self._replica.count(pending.batch(reporter, report.sequence, now_s=self._replica.now_s))
 
 
 def signal_of(result: ResultBody, now_s: float) -> Signal:

@@ -87,8 +87,8 @@ class Service:
             health_urls=settings.health_urls,
             transport=transport,
         )
-        self._cache = Replica(self._store, settings.policy, by=settings.worker_id or _name())
-        self._health_checker = HealthChecker(self._cache, self._upstream, self._thresholds, self._checked)
+        self._replica = Replica(self._store, settings.policy, by=settings.worker_id or _name())
+        self._health_checker = HealthChecker(self._replica, self._upstream, self._thresholds, self._checked)
         self._counters = DayCounters()
         scope = settings.scope
         self._account = LogOnce(
@@ -97,17 +97,17 @@ class Service:
         self._counting = LogOnce("Redis accepts no metrics, they wait", "Redis accepts metrics again", scope=scope)
         self._journal = TransitionLog(scope, settings.policy)
         self._counter_reader = CounterReader(self._store)
-        self._webhook = Webhook(settings, self._store, lambda: self._cache.view) if settings.webhook_url else None
-        self._alarm = ErrorRateAlert(self._store, self._thresholds, self._cache.by, self._alarmed)
+        self._webhook = Webhook(settings, self._store, lambda: self._replica.view) if settings.webhook_url else None
+        self._alarm = ErrorRateAlert(self._store, self._thresholds, self._replica.by, self._alarmed)
         self.telemetry = telemetry or Telemetry()
         self._told = self.telemetry.of(
-            ScopeSource(settings, lambda: self._cache.view, lambda: self._counter_reader.figures)
+            ScopeSource(settings, lambda: self._replica.view, lambda: self._counter_reader.figures)
         )
-        self.reports = Reports(self._cache, self._store)
-        self.permits = Permits(self._cache, self.reports)
+        self.reports = Reports(self._replica, self._store)
+        self.permits = Permits(self._replica, self.reports)
         self.recent = ReadCache()
         self.open_requests = open_requests or OpenRequests(settings.thresholds.max_streams)
-        self.events = EventStream(self._cache.news, lambda: self._cache.view, self._as_event, self.open_requests)
+        self.events = EventStream(self._replica.news, lambda: self._replica.view, self._as_event, self.open_requests)
         self._background = Background()
         self._is_stopping = False
         self.last_answer: StatusAnswer | None = None
@@ -116,13 +116,13 @@ class Service:
 
     async def status(self, *, force: bool) -> StatusAnswer:
         """Return the state of the upstream; *force* makes a check if one is allowed."""
-        before_s = self._cache.view.checked_s
+        before_s = self._replica.view.checked_s
         match self._plan(force=force):
             case Plan.WAIT:
                 await self._health_checker.answer()
             case Plan.REVALIDATE:
                 self._health_checker.start()
-        view = self._cache.view
+        view = self._replica.view
         answer = status_answer(view, self._settings, is_live=view.checked_s != before_s)
         self.last_answer = answer
         self.count(answer)
@@ -136,7 +136,7 @@ class Service:
     @property
     def version(self) -> int:
         """Changes with each read of the shared state."""
-        return self._cache.version
+        return self._replica.version
 
     @property
     def only_reads(self) -> bool:
@@ -145,7 +145,7 @@ class Service:
 
     def _plan(self, *, force: bool) -> Plan:
         thresholds = adapted(self._fleet_health, thresholds=self._thresholds)
-        view = self._cache.view
+        view = self._replica.view
         told_s = told_age_s(view.record, view.now_s, thresholds=thresholds)
         return plan(
             self._age_s,
@@ -157,7 +157,7 @@ class Service:
 
     @property
     def _fleet_health(self) -> FleetHealth:
-        record = self._cache.view.record
+        record = self._replica.view.record
         failures = record.breaker.failures if record else 0
         figures = self._counter_reader.figures
         calls, failed = (figures.calls, figures.failed) if figures else (0, 0)
@@ -175,7 +175,7 @@ class Service:
         Raises:
             StoreError: If Redis cannot be read.
         """
-        now_s, store = self._cache.now_s, self._store
+        now_s, store = self._replica.now_s, self._store
         counters, in_state, errors = await asyncio.gather(
             store.metrics(days, now_s),
             store.time_in_state(max(WINDOWS), now_s),
@@ -186,12 +186,12 @@ class Service:
     @property
     def view(self) -> Snapshot:
         """The current snapshot."""
-        return self._cache.view
+        return self._replica.view
 
     @property
     def blocked(self) -> tuple[float, str] | None:
         """How long calls must wait, and the reason; None if they may go."""
-        view = self._cache.view
+        view = self._replica.view
         return None if view.record is None else block_s(view.record, view.now_s)
 
     @property
@@ -202,11 +202,11 @@ class Service:
     @property
     def cache(self) -> Replica:
         """For changes."""
-        return self._cache
+        return self._replica
 
     @property
     def now_s(self) -> float:
-        return self._cache.now_s
+        return self._replica.now_s
 
     @property
     def is_ready(self) -> bool:
@@ -220,13 +220,13 @@ class Service:
 
     async def start(self) -> None:
         """Read the state once, within a time limit, so that the first request finds it; then keep reading."""
-        await self._cache.refresh()
-        if self._cache.view.is_degraded:
+        await self._replica.refresh()
+        if self._replica.view.is_degraded:
             words = "scope %s: waiting for Redis: until it answers, nothing is known and the gate lets calls go"
             logger.warning(words, self.settings.scope)
-        self._journal.look(self._cache.view)
+        self._journal.look(self._replica.view)
         self._background.start("cache", self._follow)
-        self._background.start("pushes", self._cache.listen, waits=True)
+        self._background.start("pushes", self._replica.listen, waits=True)
         self._background.start("counters", self._flush)
         self._background.start("figures", self._reckon)
         if self._webhook:
@@ -245,8 +245,8 @@ class Service:
         await self._health_checker.stop()
         await self.recent.stop()
         with suppress(StoreError):
-            if not self._cache.view.is_degraded:
-                await self._counters.flush(self._store, self._cache.now_s)
+            if not self._replica.view.is_degraded:
+                await self._counters.flush(self._store, self._replica.now_s)
         if self._webhook:
             await self._webhook.close()
         await self._upstream.close()
@@ -256,9 +256,9 @@ class Service:
         return status_answer(view, self._settings, is_live=False).model_dump_json()
 
     async def _follow(self) -> None:
-        await self._cache.follow()
-        self._journal.look(self._cache.view)
-        if self._is_due(self._cache.view):
+        await self._replica.follow()
+        self._journal.look(self._replica.view)
+        if self._is_due(self._replica.view):
             self._health_checker.start()
 
     def _is_due(self, view: Snapshot) -> bool:
@@ -277,10 +277,10 @@ class Service:
 
     async def _flush(self) -> None:
         await asyncio.sleep(FLUSH_S)
-        if self._cache.view.is_degraded:
+        if self._replica.view.is_degraded:
             return
         try:
-            await self._counters.flush(self._store, self._cache.now_s)
+            await self._counters.flush(self._store, self._replica.now_s)
             await self._keep_time()
         except StoreError as error:
             self._counting.failed(error)
@@ -288,7 +288,7 @@ class Service:
             self._counting.worked()
 
     async def _reckon(self) -> None:
-        view = self._cache.view
+        view = self._replica.view
         if not view.is_degraded:
             with suppress(StoreError):  # the cache's own read logs it
                 await self._alarm.look(await self._counter_reader.read(view.now_s), view)
@@ -296,20 +296,20 @@ class Service:
 
     async def _tell(self, webhook: Webhook) -> None:
         await webhook.look()
-        await self._cache.news()
+        await self._replica.news()
 
     def _alarmed(self, entry: Mapping[str, str]) -> None:
         if self._webhook:
             self._webhook.put(alarm_event(entry, self.settings.scope))
 
     async def _keep_time(self) -> None:
-        record = self._cache.view.record
-        if record is not None and time_in_state.is_due(record, self._cache.now_s):
+        record = self._replica.view.record
+        if record is not None and time_in_state.is_due(record, self._replica.now_s):
             await self._store.keep_time()
 
     @property
     def _age_s(self) -> float | None:
-        view = self._cache.view
+        view = self._replica.view
         return age_s(view.record, view.now_s, thresholds=self._thresholds)
 
     def _checked(self, finding: CheckResult, seconds: float) -> None:

@@ -38,12 +38,12 @@ class HealthChecker:
 
     def __init__(
         self,
-        cache: Replica,
+        replica: Replica,
         upstream: OpenRouter,
         thresholds: Thresholds,
         on_check: Callable[[CheckResult, float], None],
     ) -> None:
-        self._cache = cache
+        self._replica = replica
         self._upstream = upstream
         self._thresholds = thresholds
         self._on_check = on_check
@@ -53,7 +53,7 @@ class HealthChecker:
 
     @property
     def check_availability(self) -> CheckAvailability:
-        view = self._cache.view
+        view = self._replica.view
         found = check_availability(view.record, view.now_s, is_away=view.is_degraded, thresholds=self._thresholds)
         # Without a key no check is possible; once that is stored, there is nothing to add.
         is_mute = found is CheckAvailability.FREE and not self.has_key and is_known(view.record)
@@ -77,7 +77,7 @@ class HealthChecker:
                 if self.check_availability is CheckAvailability.FREE or self._is_running:
                     await asyncio.shield(self.start())
                 while self.check_availability is CheckAvailability.OUT:
-                    await self._cache.news()
+                    await self._replica.news()
 
     async def stop(self) -> None:
         if self._running is not None:
@@ -92,23 +92,23 @@ class HealthChecker:
             if self.has_key:
                 await self._check()
             else:
-                await self._cache.change(self._without_key)
+                await self._replica.change(self._without_key)
         except StoreError:
-            return  # the cache has logged it once; the slot expires
+            return  # the replica has logged it once; the slot expires
         except Exception:
             logger.exception("unexpected error in a health check")
 
     async def _check(self) -> None:
         reserved = await self._reserve()
         if reserved is not None:
-            began_s, at_s = time.monotonic(), self._cache.now_s
+            began_s, at_s = time.monotonic(), self._replica.now_s
             finding = await self._upstream.check(at_s)
             self._on_check(finding, time.monotonic() - began_s)
             await self._commit(finding, reserved.epoch, at_s)
 
     def _without_key(self, record: SharedState | None, now_s: float) -> SharedState | None:
         """Store that there is no key, if no state exists yet."""
-        base = self._cache.base(record, now_s)
+        base = self._replica.base(record, now_s)
         told = replace(NO_KEY.upstream(now_s), checked_s=0.0, amounts_s=0.0)
         return None if is_known(base) else replace(base, upstream=told)
 
@@ -118,26 +118,26 @@ class HealthChecker:
 
         def decide(record: SharedState | None, now_s: float) -> SharedState | None:
             nonlocal is_ours
-            base = self._cache.base(record, now_s)
-            slot_s, policy = self._thresholds.check_slot_s, self._cache.policy
+            base = self._replica.base(record, now_s)
+            slot_s, policy = self._thresholds.check_slot_s, self._replica.policy
             reserved = with_check_slot(base, now_s=now_s, slot_s=slot_s, policy=policy)
             is_ours = reserved is not None
             return reserved
 
-        seen = await self._cache.change(decide)
+        seen = await self._replica.change(decide)
         return seen.record if is_ours else None
 
     async def _commit(self, finding: CheckResult, epoch: int, began_s: float) -> None:
-        seen = await self._cache.change(partial(self._after, finding, began_s))
+        seen = await self._replica.change(partial(self._after, finding, began_s))
         runs = _runs(finding, seen.record)
         if runs:
             self._seq += 1
-            await self._cache.count(Batch(epoch, self._reporter, self._seq, runs))
+            await self._replica.count(Batch(epoch, self._reporter, self._seq, runs))
 
     def _after(self, finding: CheckResult, began_s: float, record: SharedState | None, now_s: float) -> SharedState:
-        base = self._cache.base(record, now_s)
+        base = self._replica.base(record, now_s)
         seen = finding.upstream(now_s)
-        policy, by = self._cache.policy, self._cache.by
+        policy, by = self._replica.policy, self._replica.by
         return after_check(base, seen, now_s=now_s, policy=policy, by=by, began_s=began_s, reporter=self._reporter)
 
 
