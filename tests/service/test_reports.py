@@ -176,7 +176,7 @@ class TestCounting:
             "open",
             "service_unavailable",
         )
-        assert 8 < answer["retry_after_seconds"] < 12
+        assert 4 < answer["retry_after_seconds"] < 8
         assert [entry["to"] for entry in await store.history()] == ["open"]
         assert (await send(service, OK))["verdict"] == "late"
 
