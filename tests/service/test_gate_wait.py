@@ -59,7 +59,7 @@ class TestWhatIsShown:
         [
             pytest.param(None, 1.0, id="nothing is known"),
             pytest.param(SharedState(), 1.0, id="closed"),
-            pytest.param(SharedState(Closed(since_s=NOW_S - 4), fleet=7), 0.63, id="just closed: in two digits"),
+            pytest.param(SharedState(Closed(since_s=NOW_S - 4), fleet=7), 0.72, id="just closed: in two digits"),
             pytest.param(SharedState(Closed(since_s=NOW_S), fleet=9999), 0.0002, id="of a large fleet, never none"),
             pytest.param(SharedState(Open("timeout", 1.0, NOW_S + 9)), 0.0, id="open"),
             pytest.param(SharedState(Open("timeout", 1.0, NOW_S - 9)), 0.0, id="half-open: none without a permit"),

@@ -51,7 +51,7 @@ class TestChangesOfTheBreaker:
 
     def test_say_what_why_by_whom_and_until_when(self, caplog: pytest.LogCaptureFixture) -> None:
         assert self.told(caplog, (self.CLOSED, 0), (self.OPEN, 1), (self.OPEN, 2)) == [
-            "scope team-a: the breaker is open, was closed (timeout), by worker-a, until 2026-03-01T12:00:10+00:00"
+            "scope team-a: the breaker is open, was closed (timeout), by worker-a, until 2026-03-01T12:00:06+00:00"
         ]
         assert [record.levelname for record in caplog.records] == ["WARNING"]
 
@@ -73,13 +73,13 @@ class TestChangesOfTheBreaker:
         decided = Override(OverrideKind.FORCED_OPEN, "ada", f"Pay {KEY}", NOW_S + 600)
         forced = transitions.overridden(self.OPEN, decided, NOW_S)
         ended = transitions.released(forced, by="ada", now_s=NOW_S + 5)
-        decided_line, ended_line = self.told(caplog, (self.OPEN, 0), (forced, 1), (ended, 6))
+        decided_line, ended_line = self.told(caplog, (self.OPEN, 0), (forced, 1), (ended, 5.5))
         assert decided_line.startswith(
             "scope team-a: the breaker is overridden: open, was open (forced_open), by ada,"
         )
         assert decided_line.endswith(", until 2026-03-01T12:10:00+00:00: Pay [key]")
         assert ended_line == (
-            "scope team-a: the breaker is open, was open (override_ended), by ada, until 2026-03-01T12:00:10+00:00"
+            "scope team-a: the breaker is open, was open (override_ended), by ada, until 2026-03-01T12:00:06+00:00"
         )
 
     async def test_are_told_by_the_running_service(
