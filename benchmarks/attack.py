@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cli.commands import serving
-from tests.service.attacks import ATTACKS
+from tests.service.attacks import ATTACKS as TESTED
+from tests.service.attacks import MANY_PAGES
 
 from .fleet import Connection, Fleet
 from .load import request
@@ -28,6 +29,7 @@ from .valkey import embedded_valkey
 
 __all__ = ["run"]
 
+ATTACKS = [*TESTED, MANY_PAGES]
 PROBE, PAGES = "/livez", ("/livez", "/readyz", "/api/v1/openrouter/status", "/metrics", "/")
 PROBE_S = 30.0
 PACE_S = 0.02

@@ -236,11 +236,11 @@ monkey.patch_all()
 import sys
 import gevent, redis
 from openrouter_guard import CallNotPermitted, Guard, Settings
-from openrouter_guard.rules.breaker import Phase
+from openrouter_guard.rules.breaker import BreakerState
 
 guard = Guard(Settings(sys.argv[1], redis_timeout_s=10))
 client = redis.Redis.from_url(sys.argv[1])
-while guard.state.phase is not Phase.HALF_OPEN:
+while guard.state.phase is not BreakerState.HALF_OPEN:
     gevent.sleep(0.01)
 for _ in range(4):
     client.execute_command("CLIENT", "PAUSE", "150", "ALL")
