@@ -295,6 +295,8 @@ class TestLife:
             assert columns(untouched)
 
     def test_a_release_of_another_name_takes_up_what_was_kept(self, helm: Helm, untouched: ControlPlane) -> None:
+        # Not one that people have marked by hand: kubectl owns the marks of such a CRD.
+        untouched.kubectl("delete", "crd", CRD_NAME, "--ignore-not-found")
         with installed(helm, untouched, "guard"):
             wait_for_crd(untouched)
             untouched.kubectl("apply", "--filename=-", "--namespace=guard", input=STATUS)
