@@ -147,6 +147,7 @@ def test_one_that_had_ended_before_it_could_stand_is_said_to_and_one_that_ends_l
     fleet: Fleet, start: Any
 ) -> None:
     start(OPENROUTER_GUARD_ACCESS=MAY)
+    fleet.deploy(one=1)
     fleet.watch(mode="Observe", override=asked(minutes=-5))
     fleet.until_condition("Ready", "False OverrideEnded")
     until(lambda: "OverrideEnded" in fleet.kubectl("get", "events"))

@@ -155,7 +155,7 @@ def test_a_misspelt_field_is_refused(control_plane: ControlPlane) -> None:
 
 def test_kubectl_explain_teaches_the_fields_with_their_units(control_plane: ControlPlane) -> None:
     taught = " ".join(control_plane.kubectl("explain", "ors.spec").split())
-    assert "Seconds that the breaker must have been open before anything is paused" in taught
+    assert "Seconds for which the breaker is open before anything is paused" in taught
     tree = control_plane.kubectl("explain", "ors.spec", "--recursive")
     for field in ("urlSecretRef", "matchExpressions", "pausedReplicas", "canaryTimeoutSeconds", "until"):
         assert re.search(rf"^ +{field}\t<", tree, re.MULTILINE), field
