@@ -31,7 +31,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("patient")
 
-_MOST_SECOND_TRIES = 3
+_MOST_SECOND_TRIES = 5
 
 _CLUSTER_IS_REQUIRED = os.environ.get("TESTS_REQUIRE_CLUSTER") == "1"
 
