@@ -132,6 +132,7 @@ def _pybreaker(place: Place) -> Iterator[Strategy]:
 
 @contextmanager
 def _litellm(deployments: int, place: Place) -> Iterator[Strategy]:
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else its import waits for a download
     library = peer("litellm")
     shared = urllib.parse.urlsplit(place.redis_url)
     parameters = {"model": f"openai/{MODEL}", "api_key": API_KEY, "api_base": place.base_url}
