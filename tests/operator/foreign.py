@@ -9,19 +9,35 @@ from typing import Any
 from tests.controlplane import ControlPlane
 from tests.waiting import until
 
-__all__ = ["add", "crd", "install", "pool", "rollout", "scaled"]
+__all__ = ["add", "crd", "install", "pool", "remove", "rollout", "scaled"]
 
 _ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
 def install(control_plane: ControlPlane) -> None:
     """KEDA's ScaledObject and ScaledJob, and Argo's Rollout with its scale subresource."""
-    for each in (
+    for each in _crds():
+        add(control_plane, each)
+
+
+def remove(control_plane: ControlPlane) -> None:
+    """Take away the kinds that :func:`install` left in a shared control plane; returns once nobody sees them."""
+    names = [each["metadata"]["name"] for each in _crds()]
+    control_plane.kubectl("delete", "crd", "--ignore-not-found", *names)
+    until(lambda: not {"keda.sh", "argoproj.io"} & _groups(control_plane))
+
+
+def _crds() -> list[dict[str, Any]]:
+    return [
         crd("keda.sh", "v1alpha1", "ScaledObject"),
         crd("keda.sh", "v1alpha1", "ScaledJob"),
         crd("argoproj.io", "v1alpha1", "Rollout", ".spec.replicas"),
-    ):
-        add(control_plane, each)
+    ]
+
+
+def _groups(control_plane: ControlPlane) -> set[str]:
+    found = json.loads(control_plane.kubectl("get", "--raw=/apis"))
+    return {group["name"] for group in found["groups"]}
 
 
 def add(control_plane: ControlPlane, crd: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from types import TracebackType
@@ -149,6 +150,7 @@ class Proxy:
     ) -> None:
         self.rule = None
         self.seen: list[Seen] = []
+        self._refused: set[int] = set()
         self.lists: dict[str, bytes] = {}
         self.past: dict[str, bytes] = {}
         self.is_cut = self.is_serial = False
@@ -208,6 +210,10 @@ class Proxy:
         told = self.past.pop(seen.url, None) if seen.is_list else None
         return Answer(200, body=told) if told else None
 
+    def written(self) -> list[Seen]:
+        """Return the writes but for those that the API server refused: they came from a view that was out of date."""
+        return [seen for seen in self.seen if seen.is_write and seen.number not in self._refused]
+
     async def _end_all(self) -> None:
         """End what is still under way: the server forgets a request whose connection was lost, and lets it run on."""
         await self._session.close()  # which aborts what a request that is cancelled would close politely, and slowly
@@ -259,6 +265,8 @@ class Proxy:
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
             if seen.is_watch:
                 return await self._stream(request, seen, answer, kept, fault)
+            if answer.status == HTTPStatus.CONFLICT:
+                self._refused.add(seen.number)
             told = await answer.read()
             if seen.is_list and answer.status == 200:
                 self.lists.setdefault(seen.url, told)

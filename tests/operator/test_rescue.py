@@ -18,6 +18,7 @@ from openrouter_operator.rescue import Fate, rescue
 from openrouter_operator.workloads.workload import PAUSED, RELEASED, Pause, Workload
 from tests.cli.commands import run
 from tests.controlplane import ControlPlane
+from tests.operator import foreign
 from tests.operator.conftest import Fleet, Operator
 from tests.waiting import until
 
@@ -52,6 +53,12 @@ class Rescue:
 @pytest.fixture
 def command(control_plane: ControlPlane) -> Rescue:
     return Rescue(control_plane.kubeconfig)
+
+
+@pytest.fixture
+def without_foreign_kinds(control_plane: ControlPlane) -> None:
+    """Other tests install some in the control plane that all share."""
+    foreign.remove(control_plane)
 
 
 @pytest.fixture
@@ -229,6 +236,7 @@ def test_a_namespace_that_is_not_there_is_an_error_and_the_others_are_restored(f
         ("ScaledJob", "failed: kind ScaledJob: this cluster does not know it\n"),
     ],
 )
+@pytest.mark.usefixtures("without_foreign_kinds")
 def test_a_kind_that_is_not_there_is_an_error_and_the_others_are_restored(
     fleet: Fleet, command: Rescue, kind: str, line: str
 ) -> None:
@@ -239,6 +247,7 @@ def test_a_kind_that_is_not_there_is_an_error_and_the_others_are_restored(
     assert line in done.stdout
 
 
+@pytest.mark.usefixtures("without_foreign_kinds")
 def test_what_an_uninstall_passes_over_is_no_error(fleet: Fleet, command: Rescue) -> None:
     kinds = ("--kind=rollouts.argoproj.io", "--kind=ScaledJob")
     assert command("--namespace", fleet.namespace, *kinds, "--ignore-not-found").returncode == 0
