@@ -100,7 +100,7 @@ def _open(url: str, *, wait_s: float) -> None:
 
 def _change(url: str, decide: Callable[[SharedState | None, float], SharedState | None]) -> None:
     async def change() -> None:
-        store = Store(url)
+        store = Store.from_url(url)
         await store.change(decide)
         await store.close()
 

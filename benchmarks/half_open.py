@@ -82,7 +82,7 @@ def _waited(verdicts_s: Callable[[], list[float]], wanted: int) -> list[float]:
 
 
 async def _verdicts_s(url: str) -> list[float]:
-    store = Store(url)
+    store = Store.from_url(url)
     entries = await store.history(1000)
     await store.close()
     return sorted(

@@ -59,7 +59,7 @@ async def client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
 @pytest.fixture
 async def store(redis_url: str) -> AsyncIterator[Store]:
     """It takes no busy machine for a Redis that is away."""
-    store = Store(redis_url, timeouts=Timeouts(10.0, 10.0))
+    store = Store.from_url(redis_url, timeouts=Timeouts(10.0, 10.0))
     yield store
     await store.close()
 

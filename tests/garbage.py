@@ -151,7 +151,7 @@ class System:
         async with AsyncExitStack() as stack:
             service = await stack.enter_async_context(running(settings, FakeUpstream()))
             manager = await stack.enter_async_context(OpenRouterStateManager(url))
-            feed = Feed(settings, "default", "operator", lambda _scope: None)
+            feed = Feed(settings, "operator", lambda _scope: None)
             await feed.start()
             stack.push_async_callback(feed.stop)
             guards = [Guard(settings) for _ in range(FLEET)]

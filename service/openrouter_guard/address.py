@@ -18,7 +18,7 @@ from enum import Enum
 from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE
 
-__all__ = ["Address", "Login", "Tls", "Topology", "address", "checked", "parse"]
+__all__ = ["Address", "Login", "Tls", "Topology", "parse_address"]
 
 REDIS_PORT, SENTINEL_PORT = 6379, 26379
 _FORMS = (
@@ -125,6 +125,19 @@ class Address:
     sentinel_login: Login = Login()
     tls: Tls | None = None
 
+    def for_scope(self, scope: str) -> Address:
+        """Return itself, if it can hold the keys of *scope*.
+
+        Raises:
+            ConfigurationError: If it cannot.
+        """
+        if self.topology is Topology.CLUSTER and scope == DEFAULT_SCOPE:
+            raise ConfigurationError(
+                "REDIS_URL names a Cluster, where the keys of the default scope would lie on different nodes: "
+                "give the fleet a scope with a name, such as OPENROUTER_GUARD_SCOPE=main"
+            )
+        return self
+
     def __str__(self) -> str:
         scheme = self.topology.value.replace("redis", "rediss") if self.tls else self.topology.value
         hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
@@ -140,31 +153,7 @@ class Address:
         return f"{scheme}://{hosts}{path}"
 
 
-def address(url: str) -> str:
-    """The address for people: no user, no password.
-
-    Raises:
-        ConfigurationError: If it is ambiguous.
-    """
-    return str(parse(url))
-
-
-def checked(url: str, scope: str) -> Address:
-    """Return the address, if it can hold the keys of *scope*.
-
-    Raises:
-        ConfigurationError: If it cannot, or it is not an address of Redis.
-    """
-    found = parse(url)
-    if found.topology is Topology.CLUSTER and scope == DEFAULT_SCOPE:
-        raise ConfigurationError(
-            "REDIS_URL names a Cluster, where the keys of the default scope would lie on different nodes: "
-            "give the fleet a scope with a name, such as OPENROUTER_GUARD_SCOPE=main"
-        )
-    return found
-
-
-def parse(url: str) -> Address:
+def parse_address(url: str) -> Address:
     """Read an address.
 
     Raises:

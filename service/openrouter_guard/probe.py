@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import IO, Any, TypeAlias
 
-from .address import Address, Tls, Topology, checked
+from .address import Address, Tls, Topology
 from .errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavailable
 from .keys import Keys
 from .rules.codec import FIELDS, parse
@@ -37,17 +37,15 @@ class _Error(str):
     __slots__ = ()
 
 
-def read(url: str, scope: str, timeout_s: float) -> tuple[SharedState | None, float]:
+def read(address: Address, scope: str, timeout_s: float) -> tuple[SharedState | None, float]:
     """Return the record (None: there is none) and the server's time in Unix seconds.
 
     Raises:
-        ConfigurationError: If it is not an address of Redis.
         StoreUnavailable: If Redis does not answer within ``timeout_s`` seconds, including the search for it.
         StoreRefused: If it answers with an error.
         StateUnreadable: If the stored state cannot be decoded.
         ForeignValue: If the key holds a foreign value.
     """
-    address = checked(url, scope)
     deadline_s = time.monotonic() + timeout_s
     try:
         key = Keys(scope).state
@@ -64,11 +62,11 @@ def read(url: str, scope: str, timeout_s: float) -> tuple[SharedState | None, fl
         return (parse(found, now_s) if found else None), now_s
 
 
-def is_known(url: str, scope: str, now_s: float, timeout_s: float) -> bool:
+def is_known(address: Address, scope: str, now_s: float, timeout_s: float) -> bool:
     """Return whether the scope was ever used, as far as the rights allow: its counters are kept for 30 days.
 
     Args:
-        url: Address of Redis, which has just answered.
+        address: Address of Redis, which has just answered.
         scope: The scope without a state, which expires if there are no calls.
         now_s: Redis' clock, Unix seconds.
         timeout_s: How long Redis may take.
@@ -76,7 +74,7 @@ def is_known(url: str, scope: str, now_s: float, timeout_s: float) -> bool:
     keys = Keys(scope)
     traces = [keys.history, keys.workers, *(keys.metrics(now_s - _DAY_S * back) for back in range(_DAYS))]
     try:
-        (found,) = _answers(checked(url, scope), [["EXISTS", *traces]], time.monotonic() + timeout_s)
+        (found,) = _answers(address, [["EXISTS", *traces]], time.monotonic() + timeout_s)
     except (OSError, EOFError, ValueError, StoreRefused):
         return False
     return isinstance(found, int) and found > 0

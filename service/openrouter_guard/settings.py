@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Literal, TypeAlias, TypeVar
 
-from .address import checked
+from .address import Address, parse_address
 from .certificates import Certificate
 from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE, Keys
@@ -110,6 +110,10 @@ class Settings:
         worker_id: The name of this worker in reports; empty: host name and process.
         cors_origins: Sites whose pages may read the API; none unless named.
         certificate: The certificate of the service and the operator; None: without TLS.
+        redis: The address, parsed.
+
+    Raises:
+        ConfigurationError: On creation, if it is not an address of Redis, or cannot hold the scope.
     """
 
     redis_url: str = field(repr=False)
@@ -128,12 +132,14 @@ class Settings:
     webhook_format: WebhookFormat = "json"
     further: tuple[FurtherScope, ...] = ()
     certificate: Certificate | None = None
+    redis: Address = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         addresses = {str(number): url for number, url in enumerate((self.redis_url, *self.health_urls))}
         further = (key for each in self.further for key in (each.api_key, each.management_key))
         own = (self.api_key, self.management_key, *self.tokens.all, self.webhook_url, *further)
         remember((*own, *secrets_in(addresses)))
+        object.__setattr__(self, "redis", parse_address(self.redis_url).for_scope(self.scope))
 
     def for_each_scope(self) -> tuple[Settings, ...]:
         """Return the settings of each scope of one service, these first."""
@@ -159,10 +165,9 @@ class Settings:
         if not redis_url:
             raise ConfigurationError("REDIS_URL is not set: write where Redis is, such as redis://redis:6379/0")
         scope = Keys(environ.get(f"{_PREFIX}SCOPE") or DEFAULT_SCOPE).scope
-        checked(redis_url, scope)
         read = _Reader(environ)
         policy, thresholds = Policy(), Thresholds()
-        further = _further(environ, redis_url, scope)
+        further = _further(environ, scope)
         settings = cls(
             redis_url=redis_url,
             scope=scope,
@@ -311,14 +316,14 @@ def _suffix(scope: str) -> str:
     return "_" + scope.upper().replace("-", "_")
 
 
-def _further(environ: Mapping[str, str], redis_url: str, first: str) -> tuple[FurtherScope, ...]:
+def _further(environ: Mapping[str, str], first: str) -> tuple[FurtherScope, ...]:
     names = [text for text in map(str.strip, environ.get(f"{_PREFIX}FURTHER_SCOPES", "").split(",")) if text]
     if len({first, *names}) != 1 + len(names):
         raise ConfigurationError(
             f"{_PREFIX}FURTHER_SCOPES names a scope twice, or {_PREFIX}SCOPE, which is {first!r}"
         )
     for name in names:
-        checked(redis_url, Keys(name).scope)
+        Keys(name)
     # Without further scopes, such variables may belong to something else.
     for sentence in unused_keys(environ, [_suffix(name)[1:] for name in names]) if names else ():
         _warn_once(sentence)

@@ -32,7 +32,7 @@ HOSTILE = [
 
 @pytest.fixture
 def feed(monkeypatch: pytest.MonkeyPatch) -> Feed:
-    return Feed(Settings("redis://127.0.0.1:1/0"), "default", "test", lambda _scope: None)
+    return Feed(Settings("redis://127.0.0.1:1/0"), "test", lambda _scope: None)
 
 
 def test_a_breaker_has_been_closed_since_it_says_so(feed: Feed) -> None:

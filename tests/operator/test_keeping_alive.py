@@ -31,7 +31,7 @@ async def written(store: Store, breaker: Breaker) -> None:
 
 @pytest.fixture
 async def feed(redis_url: str) -> AsyncIterator[Feed]:
-    feed = Feed(Settings(redis_url), "default", "operator", lambda _scope: None)
+    feed = Feed(Settings(redis_url), "operator", lambda _scope: None)
     yield feed
     await feed.stop()
 

@@ -16,7 +16,7 @@ from tests.waiting import until
 
 
 async def test_of_many_resources_that_pause_at_once_none_is_left_out(redis_url: str, store: Store) -> None:
-    feed = Feed(Settings(redis_url), "default", "test", lambda _: None, CLUSTER)
+    feed = Feed(Settings(redis_url), "test", lambda _: None, CLUSTER)
     await feed.start()
     for number in range(40):
         feed.tell(f"team/{number}", [f"Deployment/{number}"])

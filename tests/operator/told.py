@@ -16,7 +16,7 @@ def told(redis_url: str) -> dict[str, Any]:
     """What the operator of that cluster has said last; empty if it has not said anything."""
 
     async def paused() -> dict[str, Any]:
-        store = Store(redis_url)
+        store = Store.from_url(redis_url)
         try:
             return dict((await store.paused()).get(CLUSTER, {}))
         finally:

@@ -30,7 +30,7 @@ def upstream() -> FakeUpstream:
 
 @fixture
 async def store(redis_url: str) -> AsyncIterator[Store]:
-    store = Store(redis_url)
+    store = Store.from_url(redis_url)
     yield store
     await store.close()
 

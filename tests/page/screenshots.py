@@ -79,7 +79,7 @@ async def main(folder: Path) -> None:
         sys.exit(MISSING)
     with ValkeyServer(port=free_port()) as valkey:
         settings = Settings(redis_url=f"redis://{valkey.host}:{valkey.port}/0", api_key=KEY)
-        store = Store(settings.redis_url)
+        store = Store.from_url(settings.redis_url)
         async with aioredis.Redis.from_url(settings.redis_url) as client:
             await past(store, client)
         async with serving(settings, FakeUpstream()) as url, browsing(program) as browser:

@@ -131,7 +131,7 @@ async def test_one_page_leads_to_every_scope_that_the_service_looks_after(
     settings: Settings, upstream: FakeUpstream, page: Page, redis_url: str
 ) -> None:
     both = replace(settings, further=(FurtherScope("team-a", KEY),))
-    other = Store(redis_url, "team-a")
+    other = Store.from_url(redis_url, "team-a")
     async with serving(both, upstream) as url:
         await page.goto(url)
         await expect(page.get_by_role("link", name="default")).to_have_attribute("aria-current", "page")

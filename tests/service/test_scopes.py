@@ -45,7 +45,7 @@ async def test_each_scope_has_its_own_key_state_and_checks(three: Settings) -> N
 
 
 async def test_the_outage_of_one_is_not_the_others(three: Settings, upstream: FakeUpstream) -> None:
-    store = Store(three.redis_url, "team-a")
+    store = Store.from_url(three.redis_url, "team-a")
     await open_breaker(store, three)
     await store.close()
     async with running(three, upstream) as service:

@@ -103,7 +103,7 @@ async def test_an_alarm_does_not_end_because_redis_went_away(settings: Settings,
     valkey = ValkeyServer(port=free_port())
     valkey.start()
     own = replace(settings, redis_url=f"redis://127.0.0.1:{valkey.port}/0", redis_timeout_s=0.3)
-    store = Store(own.redis_url)
+    store = Store.from_url(own.redis_url)
     await open_breaker(store, own)
     await store.close()
     async with running(own, upstream) as service:

@@ -20,7 +20,7 @@ _seqs = itertools.count(1)
 
 @asynccontextmanager
 async def store_at(url: str, scope: str = "default") -> AsyncIterator[Store]:
-    store = Store(url, scope)
+    store = Store.from_url(url, scope)
     try:
         yield store
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openrouter_guard.address import Address, Login, Tls, Topology, address, checked, parse
+from openrouter_guard.address import Address, Login, Tls, Topology, parse_address
 from openrouter_guard.errors import ConfigurationError
 
 ONE = (("redis", 6379),)
@@ -70,7 +70,7 @@ ONE = (("redis", 6379),)
     ],
 )
 def test_what_it_says(url: str, expected: Address) -> None:
-    assert parse(url) == expected
+    assert parse_address(url) == expected
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_what_it_says(url: str, expected: Address) -> None:
     ],
 )
 def test_it_is_shown_without_its_secrets(url: str, shown: str) -> None:
-    assert address(url) == shown
-    assert "hunter2" not in repr(parse(url))
+    assert str(parse_address(url)) == shown
+    assert "hunter2" not in repr(parse_address(url))
 
 
 @pytest.mark.parametrize(
@@ -133,11 +133,11 @@ def test_it_is_shown_without_its_secrets(url: str, shown: str) -> None:
 )
 def test_what_is_wrong_is_said_and_what_to_write_and_no_secret(url: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=f"REDIS_URL .*{words}") as caught:
-        parse(url)
+        parse_address(url)
     assert "hunter2" not in str(caught.value).lower()
 
 
 def test_a_cluster_needs_a_scope_with_a_name() -> None:
-    assert checked("redis+cluster://c1", "main").topology is Topology.CLUSTER
+    assert parse_address("redis+cluster://c1").for_scope("main").topology is Topology.CLUSTER
     with pytest.raises(ConfigurationError, match=r"REDIS_URL names a Cluster.*such as OPENROUTER_GUARD_SCOPE=main"):
-        checked("redis+cluster://c1", "default")
+        parse_address("redis+cluster://c1").for_scope("default")

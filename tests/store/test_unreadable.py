@@ -141,7 +141,7 @@ def test_the_probe_says_unknown_in_one_line(
 
 async def test_the_operator_does_not_take_it_for_fresh(redis_url: str, stumble: Stumble) -> None:
     news: list[str] = []
-    feed = Feed(Settings(redis_url), "default", "operator", news.append)
+    feed = Feed(Settings(redis_url), "operator", news.append)
     await feed.start()
     try:
         assert feed.read().is_fresh

@@ -112,7 +112,7 @@ async def test_the_history_keeps_the_newest_ten_thousand_or_a_few_more(store: St
 
 async def test_a_transition_is_in_the_history_once_whoever_appends_it(store: Store, redis_url: str) -> None:
     await report(store, 5)
-    others = [Store(redis_url) for _ in range(5)]
+    others = [Store.from_url(redis_url) for _ in range(5)]
     await asyncio.gather(*(other.change(settle) for other in others))
     await asyncio.gather(*(other.close() for other in others))
     (entry,) = await store.history()

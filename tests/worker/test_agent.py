@@ -15,6 +15,7 @@ import redis
 import redis.asyncio as aioredis
 
 from openrouter_guard import Guard, Settings
+from openrouter_guard.address import parse_address
 from openrouter_guard.rules import evaluation, trial_calls
 from openrouter_guard.rules.breaker import BreakerState, Open, Policy
 from openrouter_guard.rules.codec import iso, unix_s
@@ -35,7 +36,7 @@ class SlowFirstRead(Store):
     """A store whose first answer is a long time on its way."""
 
     def __init__(self, redis_url: str) -> None:
-        super().__init__(redis_url)
+        super().__init__(parse_address(redis_url))
         self.is_read = asyncio.Event()
         self.arrives = asyncio.Event()
 
@@ -104,7 +105,7 @@ async def test_of_many_who_know_what_was_lost_one_restores_it(
     redis_url: str, store: Store, client: aioredis.Redis
 ) -> None:
     await half_open(store)
-    stores = [Store(redis_url) for _ in range(5)]
+    stores = [Store.from_url(redis_url) for _ in range(5)]
     agents = [Agent(each, POLICY, f"worker-{number}") for number, each in enumerate(stores)]
     for agent in agents:
         await agent.refresh()
@@ -161,7 +162,7 @@ async def test_a_newcomer_who_reports_before_anybody_who_knows_changes_nothing(
     await agent.refresh()
     lost = await read(store)
     await client.flushall()
-    newcomer = Store(redis_url)
+    newcomer = Store.from_url(redis_url)
     await newcomer.count(Batch(0, "wb", next(_seqs), [("S", 9)]), at_s=time.time())
     assert (await read(newcomer)).phase(time.time()) is BreakerState.CLOSED
     await newcomer.close()

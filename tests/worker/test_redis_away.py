@@ -176,7 +176,7 @@ class TestRedisAway:
                 raise TimeoutError
         with ValkeyServer(port=port):
             await asyncio.to_thread(until, lambda: flushed(guard))
-            store = Store(url)
+            store = Store.from_url(url)
             assert (await counters(store))["failed_calls"] == 3
             await store.close()
             guard.close()

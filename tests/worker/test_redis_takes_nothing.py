@@ -62,7 +62,7 @@ async def test_a_full_one_costs_no_protection_and_no_report(
     server.client().config_set("maxmemory", "0")
     until(lambda: flushed(guard))
     until(lambda: messages(caplog, "Redis is back"))
-    store = Store(url_of(server))
+    store = Store.from_url(url_of(server))
     assert (await counters(store))["failed_calls"] == failures
     record = (await store.read()).record
     assert record is not None

@@ -44,15 +44,14 @@ class Feed:
     def __init__(
         self,
         settings: Settings,
-        scope: str,
         by: str,
         on_news: Callable[[str], None],
         cluster: str = CLUSTER,
         clock: Clock = time.time,
     ) -> None:
         timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
-        self._scope = scope
-        self._store = Store(settings.redis_url, scope, timeouts)
+        self._scope = settings.scope
+        self._store = Store(settings.redis, settings.scope, timeouts)
         self._replica = Replica(self._store, settings.policy, by, clock)
         self._on_news = on_news
         self._background = Background()
@@ -270,8 +269,8 @@ class Feeds:
         """
         key = (redis_url, scope)
         if key not in self._feeds:
-            settings = replace(self._settings, redis_url=redis_url or self._settings.redis_url)
-            self._feeds[key] = Feed(settings, scope, self._by, self._on_news, self._cluster, self.clock)
+            settings = replace(self._settings, redis_url=redis_url or self._settings.redis_url, scope=scope)
+            self._feeds[key] = Feed(settings, self._by, self._on_news, self._cluster, self.clock)
             self._starts[key] = asyncio.create_task(self._feeds[key].start())
         await asyncio.shield(self._starts[key])
         return self._feeds[key]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from openrouter_guard.address import checked
 from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.probe import is_known, read
@@ -25,10 +24,10 @@ def run(environ: Mapping[str, str], *, timeout_s: float, passes_unknown: bool) -
     """Print one line and return 0 (calls may go), 1 (they may not) or 2 (unknown)."""
     try:
         settings = Settings.from_env(environ)
-        record, now_s = read(settings.redis_url, settings.scope, timeout_s)
+        record, now_s = read(settings.redis, settings.scope, timeout_s)
         if record is None and settings.scope != DEFAULT_SCOPE:
             _require_known(settings, now_s, timeout_s)
-        with unreadable_errors(str(checked(settings.redis_url, settings.scope))):
+        with unreadable_errors(str(settings.redis)):
             # A fleet without calls, now or so far, is not down.
             current = evaluate(record or SharedState(), now_s=now_s, policy=settings.policy, by="probe")
             waiting = _waiting(current, now_s)
@@ -41,11 +40,10 @@ def run(environ: Mapping[str, str], *, timeout_s: float, passes_unknown: bool) -
 
 def _require_known(settings: Settings, now_s: float, timeout_s: float) -> None:
     """Distinguish a quiet fleet from one that does not exist."""
-    if not is_known(settings.redis_url, settings.scope, now_s, timeout_s):
-        where = checked(settings.redis_url, settings.scope)
+    if not is_known(settings.redis, settings.scope, now_s, timeout_s):
         raise ConfigurationError(
-            f"the scope {settings.scope!r} was never used in Redis at {where}: check OPENROUTER_GUARD_SCOPE; "
-            "a new scope is known once a worker or the health service has reported"
+            f"the scope {settings.scope!r} was never used in Redis at {settings.redis}: "
+            "check OPENROUTER_GUARD_SCOPE; a new scope is known once a worker or the health service has reported"
         )
 
 

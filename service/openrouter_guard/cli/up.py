@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from openrouter_guard.address import address
+from openrouter_guard.address import parse_address
 from openrouter_guard.devtools.embedded import embedded_valkey
 from openrouter_guard.settings import DEFAULT_BASE_URL, Settings
 
@@ -80,7 +80,7 @@ def _plan(environ: Mapping[str, str], redis_url: str, *, host: str, port: int, e
         children.append(Child("operator", ("openrouter_guard", "operate"), shared))
     return Plan(
         service_url=f"http://{host}:{service_port}",
-        redis=f"{address(redis_url)}{' (embedded Valkey)' if embedded else ''}",
+        redis=f"{parse_address(redis_url)}{' (embedded Valkey)' if embedded else ''}",
         upstream=simulator_url or environ.get("OPENROUTER_BASE_URL", DEFAULT_BASE_URL),
         simulator_url=simulator_url,
         operator=cluster or "not started: KUBECONFIG leads to no cluster",

@@ -6,9 +6,9 @@ import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
-from openrouter_guard.address import checked
+from openrouter_guard.address import Address, parse_address
 from openrouter_guard.errors import ForeignValue, StoreContended
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
 from openrouter_guard.rules import time_in_state, trial_calls
@@ -130,9 +130,17 @@ class Store(Ledger):
     If the stored state cannot be decoded. ForeignValue: If a key holds a foreign value.
     """
 
-    def __init__(self, url: str, scope: str = DEFAULT_SCOPE, timeouts: Timeouts | None = None) -> None:
-        address = checked(url, scope)
+    def __init__(self, address: Address, scope: str = DEFAULT_SCOPE, timeouts: Timeouts | None = None) -> None:
         super().__init__(Connection(address, timeouts or Timeouts()), Keys(scope), str(address))
+
+    @classmethod
+    def from_url(cls, url: str, scope: str = DEFAULT_SCOPE, timeouts: Timeouts | None = None) -> Self:
+        """Return the store at the address.
+
+        Raises:
+            ConfigurationError: If it is not an address of Redis, or cannot hold the scope.
+        """
+        return cls(parse_address(url).for_scope(scope), scope, timeouts)
 
     async def close(self) -> None:
         await self._connection.close()

@@ -76,8 +76,6 @@ class Core(Mailbox):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self._settings = settings
-        # Bad addresses fail here, in the caller's code, and not in the background.
-        self._new_store()
         self._calls = itertools.count(1)
         self._new_locks()
         self.own_errors = OwnErrors()
@@ -354,17 +352,15 @@ class Core(Mailbox):
 
     def _made(self) -> _Live:
         worker_id = worker_name(self._settings.worker_id)
-        agent = Agent(self._new_store(), self._settings.policy, worker_id, self)
+        settings = self._settings
+        store = Store(settings.redis, settings.scope, Timeouts(settings.redis_timeout_s, settings.redis_timeout_s))
+        agent = Agent(store, settings.policy, worker_id, self)
         calls = self._calls
         door = Door(lambda: agent.owner(next(calls)), agent.acquire, partial(_give_back, agent))
         watch = Watch(lambda: agent.view, self.lane, door, self._told.phase, partial(_tell, weakref.ref(self)))
         agent.on_view = watch.look
         agent.is_waited_for = lambda: watch.waiting > 0
         return _Live(agent, LoopThread("openrouter-guard", agent.farewell, agent.close), watch)
-
-    def _new_store(self) -> Store:
-        timeout_s = self._settings.redis_timeout_s
-        return Store(self._settings.redis_url, self._settings.scope, Timeouts(timeout_s, timeout_s))
 
     def reset(self) -> None:
         """Forget the background thread: in this forked child it does not exist."""

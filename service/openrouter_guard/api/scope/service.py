@@ -78,7 +78,7 @@ class Service:
         timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
         self.settings = settings
         self._thresholds = settings.thresholds
-        self._store = Store(settings.redis_url, settings.scope, timeouts)
+        self._store = Store(settings.redis, settings.scope, timeouts)
         self._upstream = OpenRouter(
             settings.base_url,
             settings.api_key,

@@ -121,7 +121,7 @@ class OpenRouterStateManager:
 
     def _new_store(self) -> Store:
         settings = self._settings
-        return Store(settings.redis_url, settings.scope, Timeouts(settings.redis_timeout_s, settings.redis_timeout_s))
+        return Store(settings.redis, settings.scope, Timeouts(settings.redis_timeout_s, settings.redis_timeout_s))
 
     # -- reading ------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ from functools import partial
 
 from openrouter_guard.errors import StoreContended, StoreError, StoreUnavailable
 from openrouter_guard.log_once import LogOnce
+from openrouter_guard.replica.pace import POLL_S, RETRY_S, pause
+from openrouter_guard.replica.state_copy import StateCopy
 from openrouter_guard.rules import health_checks, models, push_message, shared_state, time_in_state, trial_calls
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.codec import iso
@@ -25,19 +27,16 @@ from openrouter_guard.rules.question import Question
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import Signal
 from openrouter_guard.store import Seen, Store
-from openrouter_guard.store.store import Decide
-from openrouter_guard.unreadable import unreadable_errors
 from openrouter_guard.version import package_version
-from openrouter_guard.worker.threads.loops import HEARTBEAT_S, RETRY_S, forever, optional, pause
+from openrouter_guard.worker.threads.loops import HEARTBEAT_S, forever, optional
 from openrouter_guard.worker.view import Mailbox, View, monotonic_offset
 
 from .batches import result_of
 from .calls_in_flight import Flight
 from .decisions import Decisions
-from .knowledge import Knowledge
 from .offline import Offline
 from .outbox import Outbox
-from .permits import Fleet, Permits
+from .permits import Permits
 from .question_answers import Answers
 
 __all__ = ["FIRST_VIEW_S", "Agent"]
@@ -49,8 +48,6 @@ It may be far away, or the machine busy. The first limit counts only time in whi
 is the limit in any case. If Redis refuses or is down, calls go at once.
 """
 _STEP_S = 0.1
-POLL_S = (0.5, 1.0)
-"""Time between two reads of the state, in case a push was lost; jittered, so that a fleet does not read in step."""
 FLUSH_S = 1.0
 """How long a success that changes nothing may wait to be reported; other results do not wait."""
 CALM_S = 20.0
@@ -81,7 +78,6 @@ class Agent:
         self.view = View(SharedState(), monotonic_offset(time.time()), is_known=False)
         self.looked = asyncio.Event()
         self.known = asyncio.Event()
-        self._seen = Seen(None, self.view.now_s, {})
         self.on_view: Callable[[], None] = lambda: None
         self.is_waited_for: Callable[[], bool] = lambda: False
         self._store = store
@@ -90,19 +86,18 @@ class Agent:
         self._reporter = f"w{uuid.uuid4().hex[:8]}"
         self._outbox = Outbox(mailbox, self._flight, policy, worker_id, self._reporter)
         self._work = asyncio.Event()
-        self._told_s = self._seen_s = -math.inf
+        self._told_s = -math.inf
         self._patience_s = FLUSH_S
         self._is_pushed = False
         self._offline = Offline(lambda: self.view, self._show, policy, worker_id, self._reporter, self._flight)
-        self._answers = Answers(store, self._reporter, self._answer, lambda: self.view.now_s, self.refresh)
+        self._answers = Answers(
+            store, self._reporter, self._gather, self._answer, lambda: self.view.now_s, self.refresh
+        )
         self._heard: SharedState | None = None
-        # One conversation at a time, so that an older answer never replaces a newer one.
-        self._lock = asyncio.Lock()
-        self._known = Knowledge(policy, worker_id, self._answers.is_only, self._spoken, lambda: store.round_trip_s)
-        self._decisions = Decisions(store, self._lock, self._offline, self._latest, self._adopt, self._note_away)
-        decided = self._decisions.commit
-        fleet = Fleet(self._latest, lambda: self._seen_s, self._known.to_decide_on, self._adopt, decided)
-        self._permits = Permits(store, self._lock, fleet, policy)
+        evaluate = partial(self._answers.evaluate, policy=policy, by=worker_id)
+        self._state = StateCopy(store, policy, worker_id, evaluate=evaluate, on_read=self._show_read)
+        self._decisions = Decisions(self._state, self._offline, self._note_away)
+        self._permits = Permits(self._state, policy)
         self._flushing = asyncio.Lock()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -220,7 +215,7 @@ class Agent:
         signal = self._of_fleet(signal, model, self.view.now_s)
 
         def verdict(record: SharedState | None, now_s: float) -> SharedState | None:
-            known = self._known.to_decide_on(record, now_s)
+            known = self._state.to_decide_on(record, now_s)
             return known and trial_calls.after_trial(
                 known, signal, owner, now_s=now_s, policy=self._policy, took_s=took_s
             )
@@ -229,7 +224,8 @@ class Agent:
             # A permit granted by this process alone: Redis may answer, but does not know of it.
             return
         # The permit guards it, so the last read of the fleet is enough if it includes the permit.
-        held = getattr(self._seen.record.breaker, "permits", ()) if self._seen.record else ()
+        read = self._state.seen.record
+        held = getattr(read.breaker, "permits", ()) if read else ()
         self._decisions.soon(verdict, is_direct=owner in held)
 
     # -- reporting ----------------------------------------------------------------------------------------------
@@ -248,19 +244,20 @@ class Agent:
     async def _flush_one(self) -> None:
         out = self._outbox.next_out()
         batch = self._outbox.batch(out, self.view.now_s)
-        async with self._lock:
+        async with self._state.lock:
             self._outbox.sent_s = time.monotonic()
-            counted = await self._store.count(batch, at_s=out.since_s, lost=self._lost)
+            counted = await self._state.count(batch, at_s=out.since_s)
             self._outbox.counted()
             self._told_s, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
             self._offline.is_heard()
-            await self._settle(counted.seen)
+            await self._state.settle(counted.seen)
 
     def _gather(self) -> None:
         """Take the results so far from the mailbox, and apply their consequences at once."""
         gathered = self._outbox.gather(self.view, is_alone=self._offline.active)
         if gathered.notes.models is not self.view.models:
             self.view = replace(self.view, models=gathered.notes.models)
+            self._state.models = gathered.notes.models
         if gathered.brings_back:
             self._work.set()
         for signal in gathered.doubts.values():
@@ -268,15 +265,11 @@ class Agent:
         for batch in self._outbox.batches(gathered.alone, self.view.now_s):
             self._offline.count(batch)
 
-    def _answer(self, question: Question) -> int:
-        self._gather()
-        return self._spoken(question, self.view.now_s)
-
-    def _spoken(self, question: Question, now_s: float) -> int:
+    def _answer(self, question: Question, now_s: float) -> int:
         return self._flight.answer(question, now_s, self._flight.offset_s(self.view.offset_s))
 
     def _doubted(self, signal: Signal, record: SharedState | None, now_s: float) -> SharedState | None:
-        known = self._known.to_decide_on(record, now_s)
+        known = self._state.to_decide_on(record, now_s)
         return known and health_checks.doubted(known, signal, now_s=now_s, policy=self._policy, by=self._worker_id)
 
     def _of_fleet(self, signal: Signal, model: str, now_s: float) -> Signal:
@@ -287,7 +280,7 @@ class Agent:
         """Commit the platform's rate limit soon, so that the fleet waits."""
 
         def decide(record: SharedState | None, now_s: float) -> SharedState:
-            known = self._known.to_decide_on(record, now_s) or shared_state.fresh(now_s)
+            known = self._state.to_decide_on(record, now_s) or shared_state.fresh(now_s)
             return trial_calls.limited(known, signal, now_s, by=self._reporter)
 
         self._decisions.soon(decide)
@@ -295,7 +288,7 @@ class Agent:
     # -- the shared state ---------------------------------------------------------------------------------------
 
     async def refresh(self) -> None:
-        async with self._lock:
+        async with self._state.lock:
             # This read includes all earlier pushes.
             self._heard = None
             try:
@@ -305,36 +298,16 @@ class Agent:
                     self._go_on()
                 raise
             if not self._offline.stands(seen):
-                await self._settle(seen)
+                await self._state.settle(seen)
 
-    async def _settle(self, seen: Seen) -> None:
-        """Take a new read of the state, and commit the transition that follows from it.
-
-        The first process to see it does so.
-        """
-        self._adopt(seen)
-        if self._known.current(seen.record, seen.now_s) not in (None, seen.record):
-            self._adopt(await self._store.change(self._known.current, seen))
-
-    def _latest(self) -> Seen:
-        """Return the last read, with the present time."""
-        return replace(self._seen, now_s=self.view.now_s, models=self.view.models)
-
-    @property
-    def _lost(self) -> Decide | None:
-        """Return the initial state after a loss in Redis, if this process knows of any."""
-        return self._known.current if self._known.restored(None, self.view.now_s) else None
-
-    def _adopt(self, seen: Seen) -> None:
-        with unreadable_errors(self._store.address):
-            record = self._known.take(seen.record, seen.now_s)
-        known = {**seen.models, **self._put_back(seen)}
-        self._answers.see(self._known.shared)
-        self._seen = seen
+    def _show_read(self, before: Seen) -> None:
+        """Show callers a new read of the state, with the parts that Redis has lost and the pushes since."""
+        seen, record = self._state.seen, self._state.record or SharedState()
+        self._state.models = {**seen.models, **self._put_back(before, seen)}
+        self._answers.see(self._state.known)
         if self._heard is not None and self._heard.epoch > record.epoch:
             record = self._heard
-        self.view = View(record, monotonic_offset(seen.now_s), self._policy, known)
-        self._seen_s = time.monotonic()
+        self.view = View(record, monotonic_offset(seen.now_s), self._policy, self._state.models)
         if not self.view.is_quiet or self._policy.watches_rates:
             # A waiting success may end this run of failures, here or in any other worker; and a rate is too high as
             # long as successes are missing in it.
@@ -344,9 +317,9 @@ class Agent:
         self.looked.set()
         self._offline.ends(self._store.address)
 
-    def _put_back(self, seen: Seen) -> models.Models:
+    def _put_back(self, before: Seen, seen: Seen) -> models.Models:
         """Return the cooling models that Redis has lost, to be reported again."""
-        lost = models.lost(self._seen.models, seen.models, now_s=seen.now_s, policy=self._policy)
+        lost = models.lost(before.models, seen.models, now_s=seen.now_s, policy=self._policy)
         for name, model in lost.items():
             epoch = seen.record.epoch if seen.record else 0
             self._outbox.cooling(name, model, epoch, seen.now_s)
@@ -361,7 +334,7 @@ class Agent:
         if _is_silent(error) and not self.view.is_known:
             # Calls still wait for the first read: Redis may only be far away.
             return
-        unseen = self._outbox.unseen(self._seen_s, self.view.now_s)
+        unseen = self._outbox.unseen(self._state.read_s, self.view.now_s)
         self._offline.begins(error, self._store.address, unseen)
 
     # -- the loops ----------------------------------------------------------------------------------------------
@@ -390,7 +363,7 @@ class Agent:
 
     async def _poll(self) -> None:
         # If results wait, reporting them includes a read.
-        if not self._is_calm or (time.monotonic() - self._seen_s >= CALM_S and not self._outbox.has_waiting):
+        if not self._is_calm or (time.monotonic() - self._state.read_s >= CALM_S and not self._outbox.has_waiting):
             await self.refresh()
         await pause(POLL_S)
 

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from openrouter_guard.errors import StoreError
+from openrouter_guard.rules import evaluation
+from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.question import ANSWER_S, Question
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Store
@@ -29,7 +31,8 @@ class Answers:
     Args:
         store: Holds the question.
         reporter: Name of the reporter that answers.
-        answer: Returns the answer, with the present time by Redis' clock.
+        gather: Takes the results of the calls that have ended.
+        answer: Returns how many calls of this process contradict the failures, at that time by Redis' clock.
         now_s: The present time by Redis' clock.
         look: Reads the state, and commits the transition that follows from it.
     """
@@ -38,20 +41,34 @@ class Answers:
         self,
         store: Store,
         reporter: str,
-        answer: Callable[[Question], int],
+        gather: Callable[[], None],
+        answer: Callable[[Question, float], int],
         now_s: Callable[[], float],
         look: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
         self._reporter = reporter
+        self._gather = gather
         self._answer = answer
         self._now_s = now_s
         self._look = look
         self._question: Question | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def is_only(self, record: SharedState) -> bool:
-        """Return whether no other worker can be asked: all failures are this worker's, and no other reports."""
+    def evaluate(self, record: SharedState, now_s: float, *, policy: Policy, by: str) -> SharedState:
+        """Return the record with due transitions; a question that no other worker can be asked is decided at once."""
+        after = evaluation.evaluate(record, now_s=now_s, policy=policy, by=by)
+        question = question_in(after)
+        if question is None:
+            return after
+        if not self._is_only(after):
+            is_new = question_in(record) is None
+            return evaluation.asked_from_afar(after, self._store.round_trip_s) if is_new else after
+        answered = evaluation.answered(after, self._answer(question, now_s), now_s)
+        return evaluation.evaluate(answered, now_s=now_s, policy=policy, by=by)
+
+    def _is_only(self, record: SharedState) -> bool:
+        """Return whether all failures are this worker's, and no other reports."""
         return record.live_reporters <= 1 and getattr(record.breaker, "run", None) == {self._reporter}
 
     async def decided(self) -> None:
@@ -71,12 +88,16 @@ class Answers:
         if self._store.round_trip_s < SPREAD_S / 4:
             await asyncio.sleep(random.uniform(0.0, spread_s))  # noqa: S311  a lot, not a secret
         with suppress(StoreError):
-            if self._is_out(question) and (calls := self._answer(question)):
+            if self._is_out(question) and (calls := self._calls(question)):
                 await self._store.answer(question, self._reporter, calls)
         await asyncio.sleep(question.at_s + ANSWER_S - self._now_s() + random.uniform(*LOOK_S))  # noqa: S311
         with suppress(StoreError):
             if self._is_out(question):
                 await self._look()
+
+    def _calls(self, question: Question) -> int:
+        self._gather()
+        return self._answer(question, self._now_s())
 
     def _is_out(self, question: Question) -> bool:
         return self._question is not None and self._question.number == question.number

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeAlias
 
 from openrouter_guard.errors import ForeignValue, StoreError, StoreRefused
 from openrouter_guard.log_once import LogOnce
+from openrouter_guard.replica.pace import RETRY_S, pause
 
-__all__ = ["HEARTBEAT_S", "RETRY_S", "Work", "forever", "optional", "pause"]
+__all__ = ["HEARTBEAT_S", "Work", "forever", "optional"]
 
-RETRY_S = (0.1, 1.0)
 REFUSED_RETRY_S = 60.0
 HEARTBEAT_S = 60.0
 
@@ -44,7 +43,3 @@ async def _tolerant(work: Work, log_once: LogOnce) -> None:
     except (StoreRefused, ForeignValue) as error:
         log_once.failed(error)
         await asyncio.sleep(REFUSED_RETRY_S)
-
-
-async def pause(between_s: tuple[float, float]) -> None:
-    await asyncio.sleep(random.uniform(*between_s))  # noqa: S311  jitter, not a secret
