@@ -18,6 +18,7 @@ from .errors import ConfigurationError, ForeignValue, StoreRefused, StoreUnavail
 from .keys import Keys
 from .rules.codec import FIELDS, parse
 from .rules.shared_state import SharedState
+from .rules.units import DAY_S
 from .unreadable import unreadable_errors
 
 __all__ = ["is_known", "read"]
@@ -26,7 +27,7 @@ Reply: TypeAlias = "str | int | _Error | list[Reply] | None"
 Command: TypeAlias = "list[str]"
 Host: TypeAlias = tuple[str, int]
 
-_DAYS, _DAY_S = 30, 86_400.0
+_DAYS = 30
 _MOVES = 3
 """Maximum number of redirects by a Cluster."""
 
@@ -72,7 +73,7 @@ def is_known(address: Address, scope: str, now_s: float, timeout_s: float) -> bo
         timeout_s: How long Redis may take.
     """
     keys = Keys(scope)
-    traces = [keys.history, keys.workers, *(keys.metrics(now_s - _DAY_S * back) for back in range(_DAYS))]
+    traces = [keys.history, keys.workers, *(keys.metrics(now_s - DAY_S * back) for back in range(_DAYS))]
     try:
         (found,) = _answers(address, [["EXISTS", *traces]], time.monotonic() + timeout_s)
     except (OSError, EOFError, ValueError, StoreRefused):

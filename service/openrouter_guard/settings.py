@@ -14,6 +14,7 @@ from .errors import ConfigurationError
 from .keys import DEFAULT_SCOPE, Keys
 from .rules.breaker import Policy
 from .rules.redaction import redact, remember, secrets_in
+from .rules.units import DAY_S
 from .tokens import Tokens, tokens_in
 from .variables import PREFIX as _PREFIX
 from .variables import unknown, unused_keys
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
-LONGEST_S = 30 * 86_400.0
+LONGEST_S = 30 * DAY_S
 MOST = 1_000_000
 _ADDRESS = re.compile(r"https?://[^\s/?#]+(:\d{1,5})?([/?]\S*)?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?")
@@ -177,11 +178,11 @@ class Settings:
                 failure_threshold=read.count("FAILURE_THRESHOLD", policy.failure_threshold),
                 refusals_wanted=read.count("REFUSALS_WANTED", policy.refusals_wanted),
                 confirm_s=read.seconds("CONFIRM_SECONDS", policy.confirm_s),
-                first_wait_s=read.seconds("FIRST_WAIT_SECONDS", policy.first_wait_s, at_most=86_400),
-                longest_wait_s=read.seconds("LONGEST_WAIT_SECONDS", policy.longest_wait_s, at_most=86_400),
-                reset_timeout_s=read.seconds("RESET_TIMEOUT_SECONDS", policy.reset_timeout_s, at_most=86_400),
+                first_wait_s=read.seconds("FIRST_WAIT_SECONDS", policy.first_wait_s, at_most=DAY_S),
+                longest_wait_s=read.seconds("LONGEST_WAIT_SECONDS", policy.longest_wait_s, at_most=DAY_S),
+                reset_timeout_s=read.seconds("RESET_TIMEOUT_SECONDS", policy.reset_timeout_s, at_most=DAY_S),
                 max_reset_timeout_s=read.seconds(
-                    "MAX_RESET_TIMEOUT_SECONDS", policy.max_reset_timeout_s, at_most=86_400
+                    "MAX_RESET_TIMEOUT_SECONDS", policy.max_reset_timeout_s, at_most=DAY_S
                 ),
                 recheck_s=read.seconds("RECHECK_SECONDS", policy.recheck_s),
                 stable_s=read.seconds("STABLE_SECONDS", policy.stable_s),

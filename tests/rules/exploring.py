@@ -147,7 +147,7 @@ def _no_wedge(world: World, worker: Worker) -> None:
         server = known and evaluation.evaluate(known, now_s=now_s, policy=POLICY, by="z")
         now_s += POLICY.permit_lease_s + 1
     record = server or SharedState()
-    if admission.block_s(record, now_s) is not None:
+    if admission.fleet_refusal(record, now_s) is not None:
         raise Violation(f"{worker.name} may not call though all is long over: {record.breaker}")
     if record.phase(now_s) is BreakerState.CLOSED:
         return

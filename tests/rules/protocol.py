@@ -191,7 +191,7 @@ def _adopted(world: World, who: int) -> World:
 
 def _begins(world: World, who: int, worker: Worker) -> Steps:
     view, now_s = _settled(worker.shared or SharedState(), world.now_s), world.now_s
-    if admission.block_s(view, now_s) is not None:
+    if admission.fleet_refusal(view, now_s) is not None:
         return
     if view.phase(now_s) is BreakerState.CLOSED:
         yield f"{worker.name}: begins a call", _with(world, who, worker._replace(call=Call(view.epoch)))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrouter_guard.rules import evaluation
-from openrouter_guard.rules.admission import block_s
+from openrouter_guard.rules.admission import fleet_refusal
 from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.codec import FIELDS, encode, iso, parse, unix_s
 from openrouter_guard.rules.parsing import YEAR_2000_S
@@ -147,7 +147,7 @@ def test_no_stored_time_holds_calls_back_longer_than_it_may(
 ) -> None:
     def wait_s(ahead_s: float) -> float:
         record = evaluation.evaluate(parse(fields(ahead_s), NOW_S), now_s=NOW_S, policy=Policy(), by="me")
-        return (block_s(record, NOW_S) or (0.0, ""))[0]
+        return (fleet_refusal(record, NOW_S) or (0.0, ""))[0]
 
     assert wait_s(longest_s - 1) == pytest.approx(longest_s - 1, abs=1e-3)
     assert wait_s(max(ahead_s, longest_s * 1.5)) <= 120

@@ -125,7 +125,7 @@ class Fleet(RuleBasedStateMachine):
     def begins_a_call(self, who: int) -> None:
         worker = self.workers[who]
         now_s = worker.now_s(self.now().now_s)
-        if admission.block_s(worker.view, now_s) is not None:
+        if admission.fleet_refusal(worker.view, now_s) is not None:
             return
         if worker.view.phase(now_s) is BreakerState.CLOSED:
             worker.calls.append(Call(worker.view.epoch))
@@ -309,7 +309,7 @@ class Fleet(RuleBasedStateMachine):
         for _ in range(2):
             self.commit(new, partial(self.current, new), self.now(), is_lost=False)
         record, now_s = new.view, self.memory.now_s
-        assert admission.block_s(record, now_s) is None or isinstance(record.breaker, Open)
+        assert admission.fleet_refusal(record, now_s) is None or isinstance(record.breaker, Open)
         if isinstance(record.breaker, Open) and now_s < record.breaker.until_s:
             self.memory.now_s = now_s = record.breaker.until_s
         if record.phase(now_s) is not BreakerState.CLOSED:

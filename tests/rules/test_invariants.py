@@ -88,4 +88,4 @@ def test_a_closed_breaker_lets_calls_go_unless_a_limit_or_a_person_stands_agains
         record = event(record, now_s) or record
         is_free = record.upstream.rate_limit_reset_s <= now_s and record.standing(now_s) is None
         if isinstance(record.breaker, Closed) and is_free:
-            assert admission.block_s(record, now_s) is None
+            assert admission.fleet_refusal(record, now_s) is None

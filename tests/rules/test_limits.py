@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrouter_guard.rules import evaluation, limits, trial_calls
-from openrouter_guard.rules.admission import block_s
+from openrouter_guard.rules.admission import fleet_refusal
 from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.codec import encode, parse
 from openrouter_guard.rules.health_checks import after_check, with_check_slot
@@ -33,7 +33,7 @@ def told(record: SharedState, wait_s: float, by: str = "w1", at_s: float = 0.0) 
 
 
 def waits_s(record: SharedState, at_s: float = 0.0) -> float:
-    blocked = block_s(record, NOW_S + at_s)
+    blocked = fleet_refusal(record, NOW_S + at_s)
     return blocked[0] if blocked else 0.0
 
 
@@ -168,7 +168,7 @@ class TestALongLimitIsLookedAt:
 
     def test_a_success_ends_it(self) -> None:
         after = self.after(SUCCESS)
-        assert block_s(after, self.DUE_S + 1) is None
+        assert fleet_refusal(after, self.DUE_S + 1) is None
         assert (after.upstream.state, after.limit) == (OpenRouterState.ACTIVE, Limit())
 
     def test_a_limit_once_more_leaves_it(self) -> None:
@@ -209,7 +209,7 @@ class TestALongLimitIsLookedAt:
         assert with_permit(looked, "w4/1", now_s=self.DUE_S, policy=POLICY) is None
         after = after_trial(looked, SUCCESS, "w3/1", now_s=self.DUE_S, policy=POLICY)
         assert after.phase(self.DUE_S) is BreakerState.CLOSED
-        assert block_s(after, self.DUE_S) is None
+        assert fleet_refusal(after, self.DUE_S) is None
 
     def test_one_that_another_writer_left_is_too(self) -> None:
         stored = replace(FLEET, upstream=Upstream(rate_limit_reset_s=NOW_S + DAY_S))

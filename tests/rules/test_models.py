@@ -16,7 +16,7 @@ from openrouter_guard.rules.models import (
     Run,
     are_any_back,
     back_since_s,
-    cooling_s,
+    model_refusal,
     of_fleet,
     parse,
     run_of,
@@ -67,15 +67,15 @@ def after(signals: list[Signal], model: str = "a") -> Models:
     ],
 )
 def test_a_model_waits(signals: list[Signal], wait_s: float | None) -> None:
-    found = cooling_s(after(signals), "a", now_s=NOW_S, policy=POLICY)
+    found = model_refusal(after(signals), "a", now_s=NOW_S, policy=POLICY)
     assert (found and found[0]) == wait_s
-    assert cooling_s(after(signals), "b", now_s=NOW_S, policy=POLICY) is None
+    assert model_refusal(after(signals), "b", now_s=NOW_S, policy=POLICY) is None
 
 
 def test_the_wait_ends_by_time_alone() -> None:
     found = after([DOWN] * 5)
-    assert cooling_s(found, "a", now_s=NOW_S + 4.9, policy=POLICY) is not None
-    assert cooling_s(found, "a", now_s=NOW_S + 5, policy=POLICY) is None
+    assert model_refusal(found, "a", now_s=NOW_S + 4.9, policy=POLICY) is not None
+    assert model_refusal(found, "a", now_s=NOW_S + 5, policy=POLICY) is None
 
 
 def test_once_it_is_over_a_few_try_until_one_succeeds() -> None:
@@ -96,8 +96,8 @@ def test_after_their_cap_no_single_free_model_is_waited_for() -> None:
 
 def test_the_cap_of_the_free_models_is_theirs_together() -> None:
     found = after([CAPPED], model="a:free")
-    assert cooling_s(found, "b:free", now_s=NOW_S, policy=POLICY) == (3_600, "rate_limited")
-    assert cooling_s(found, "a", now_s=NOW_S, policy=POLICY) is None
+    assert model_refusal(found, "b:free", now_s=NOW_S, policy=POLICY) == (3_600, "rate_limited")
+    assert model_refusal(found, "a", now_s=NOW_S, policy=POLICY) is None
     assert set(models.cooling(found, now_s=NOW_S, policy=POLICY)) == {FREE}
 
 
@@ -171,9 +171,9 @@ def test_any_name_is_one_that_can_be_kept(name: str) -> None:
 
 def test_a_caller_may_write_the_name_as_users_do() -> None:
     found = {models.clean("cafe\u0301:free"): Model(until_s=NOW_S + 9), FREE: Model(until_s=NOW_S + 5)}
-    assert cooling_s(found, " caf\u00e9:free", now_s=NOW_S, policy=POLICY) == (9, "error")
-    assert cooling_s(found, "b:free", now_s=NOW_S, policy=POLICY) == (5, "error")
-    assert cooling_s(found, FREE, now_s=NOW_S, policy=POLICY) == (5, "error")
+    assert model_refusal(found, " caf\u00e9:free", now_s=NOW_S, policy=POLICY) == (9, "error")
+    assert model_refusal(found, "b:free", now_s=NOW_S, policy=POLICY) == (5, "error")
+    assert model_refusal(found, FREE, now_s=NOW_S, policy=POLICY) == (5, "error")
 
 
 def test_no_more_are_known_than_are_kept_however_many_fail() -> None:

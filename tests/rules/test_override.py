@@ -41,7 +41,7 @@ def test_it_holds_whatever_the_breaker_says(breaker: Breaker, kind: OverrideKind
     assert evaluate(record) == record
     assert record.phase(END_S - 0.1) is phase
     expected = (60.0, "forced_open") if kind is FORCED_OPEN else None
-    assert admission.block_s(record, NOW_S) == expected
+    assert admission.fleet_refusal(record, NOW_S) == expected
     # Existing readers see it as well.
     assert encode(record)["circuit_breaker_open"] == str(kind is FORCED_OPEN).lower()
 
@@ -103,7 +103,7 @@ def test_what_counts_meanwhile(kind: OverrideKind, counts: bool) -> None:
 @pytest.mark.parametrize(("kind", "waits"), [(FORCED_CLOSED, True), (DISABLED, False)])
 def test_a_rate_limit_holds_back_unless_all_is_disabled(kind: OverrideKind, waits: bool) -> None:
     limited = forced(kind, upstream=Upstream(rate_limit_reset_s=NOW_S + 10))
-    assert (admission.block_s(limited, NOW_S) is not None) is waits
+    assert (admission.fleet_refusal(limited, NOW_S) is not None) is waits
 
 
 @pytest.mark.parametrize("kind", OverrideKind)

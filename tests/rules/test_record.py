@@ -247,7 +247,7 @@ class TestTrialCalls:
         limited = trial_calls.limited(self.HALF_OPEN, LIMIT, NOW_S)
         after = trial_calls.after_trial(limited, SUCCESS, "me", now_s=NOW_S, policy=POLICY)
         assert after.phase(NOW_S) is BreakerState.CLOSED
-        assert admission.block_s(after, NOW_S) == (30, "rate_limited")
+        assert admission.fleet_refusal(after, NOW_S) == (30, "rate_limited")
 
     def test_a_late_trial_does_not_touch_a_closed_breaker(self) -> None:
         closed = SharedState(Closed(2, ONE), epoch=8)
@@ -308,8 +308,8 @@ class TestRateLimit:
         after = trial_calls.limited(
             SharedState(), Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=30), NOW_S
         )
-        assert admission.block_s(after, NOW_S) == (30, "rate_limited")
-        assert admission.block_s(after, NOW_S + 30) is None
+        assert admission.fleet_refusal(after, NOW_S) == (30, "rate_limited")
+        assert admission.fleet_refusal(after, NOW_S + 30) is None
         assert after.phase(NOW_S) is BreakerState.CLOSED
 
     def test_the_longer_wait_wins(self) -> None:

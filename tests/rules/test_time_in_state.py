@@ -15,7 +15,8 @@ from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open,
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import SharedState
-from openrouter_guard.rules.time_in_state import DAY_S, Times, kept, passed, put_down, timed_until_s
+from openrouter_guard.rules.time_in_state import Times, kept, passed, put_down, timed_until_s
+from openrouter_guard.rules.units import DAY_S
 from tests.rules.stories import Story, lose, steps
 
 MIDNIGHT_S = datetime(2026, 3, 1, tzinfo=UTC).timestamp()

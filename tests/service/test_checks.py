@@ -113,7 +113,7 @@ class TestChecksCount:
         assert (answer["status"], answer["consecutive_failures"]) == ("rate_limited", 0)
         seen = await store.read()
         assert seen.record is not None
-        blocked = admission.block_s(seen.record, seen.now_s)
+        blocked = admission.fleet_refusal(seen.record, seen.now_s)
         assert blocked is not None
         assert blocked[0] == pytest.approx(90, abs=2)
 

@@ -139,7 +139,7 @@ class TestWaiting:
     ) -> None:
         assert (await served.client.get(f"{GATE}?wait=30")).status_code == 200
         await open_breaker(store, replace(settings, policy=SOON))
-        await eventually(lambda: served.service.blocked)
+        await eventually(lambda: served.service.refusal)
         asking = await waiting(served, None)
         await store.change(lambda record, _: record and replace(record, breaker=Closed(), epoch=record.epoch + 1))
         assert (await asyncio.wait_for(asking, 5)).status_code == 200
@@ -151,7 +151,7 @@ class TestWaiting:
         async with knowing(settings, upstream) as served:
             if is_open:
                 await open_breaker(store, settings)
-                await eventually(lambda: served.service.blocked)
+                await eventually(lambda: served.service.refusal)
             first, began_s = await served.client.get(GATE), time.monotonic()
             again = await served.client.get(f"{GATE}?wait=1", headers=known(first))
             assert 0.9 < time.monotonic() - began_s < 3

@@ -16,7 +16,7 @@ from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import SharedState
-from openrouter_guard.rules.time_in_state import DAY_S
+from openrouter_guard.rules.units import DAY_S
 from openrouter_guard.store import Batch, Store
 
 ROUNDING_S = 0.005

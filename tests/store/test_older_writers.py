@@ -146,7 +146,7 @@ async def evaluate(store: Store) -> SharedState:
 
 async def wait_s(store: Store) -> float:
     """How long calls must wait."""
-    return (admission.block_s(await evaluate(store), time.time()) or (0.0, ""))[0]
+    return (admission.fleet_refusal(await evaluate(store), time.time()) or (0.0, ""))[0]
 
 
 @pytest.mark.parametrize("case", CASES)

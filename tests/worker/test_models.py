@@ -77,7 +77,7 @@ def test_once_the_wait_is_over_few_try_until_a_call_has_succeeded(redis_url: str
             each.flush()
         fail(fleet[0], "broken", 5)
         until(lambda: all(failures(each, "broken") == 5 for each in fleet))
-        until(lambda: not any(each._core.view.cooling_s("broken") for each in fleet))
+        until(lambda: not any(each._core.view.model_refusal("broken") for each in fleet))
         with ExitStack() as under_way:
             assert sum(_went(each, under_way) for each in fleet) <= 4
             until(lambda: any(_went(each, under_way) for each in fleet))

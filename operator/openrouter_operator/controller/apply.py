@@ -10,17 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from openrouter_guard.rules.backoff import Backoff
 from openrouter_operator.decisions.summary import Failure
 from openrouter_operator.kubernetes.client import Cluster, ClusterError, Conflict, NotFound, NotLeading, Refused
 from openrouter_operator.workloads.inventory import Inventory
 from openrouter_operator.workloads.workload import Change
 
-__all__ = ["Applier", "backoff_s"]
+__all__ = ["RETRY", "Applier"]
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = (1.0, 60.0)
-"""The first and the longest wait before a failed change is retried."""
+RETRY = Backoff(1.0, 60.0)
+"""The waits before a failed change is retried."""
 CONFLICT_S = 0.1
 
 
@@ -121,17 +122,10 @@ class Applier:
         workload = change.workload
         tries = self._retries[workload.uid].tries + 1 if workload.uid in self._retries else 1
         failure = Failure("Refused" if isinstance(error, Refused) else "Unavailable", _words(error))
-        wait_s = max(backoff_s(tries), min(getattr(error, "after_s", 0.0), RETRY_S[1]))
+        wait_s = max(RETRY.wait_s(tries), min(getattr(error, "after_s", 0.0), RETRY.longest_s))
         self._retries[workload.uid] = _Retry(change.pods, failure, tries, time.monotonic() + wait_s)
         if tries == 1:
             logger.warning("%s in %s cannot be changed: %s", workload, workload.namespace, failure.message)
-
-
-def backoff_s(failures: int) -> float:
-    """Return the seconds to wait after this many failures in a row: doubled each time, within limits."""
-    first_s, longest_s = RETRY_S
-    doublings = min(max(failures - 1, 0), 10)
-    return min(first_s * 2.0**doublings, longest_s)
 
 
 def _words(error: Exception) -> str:

@@ -37,7 +37,7 @@ from openrouter_operator.shared_state.resolver import Resolver
 from openrouter_operator.workloads.inventory import Inventory
 from openrouter_operator.workloads.workload import Change, Workload
 
-from .apply import Applier, backoff_s
+from .apply import RETRY, Applier
 from .gather import Gatherer, unmatched, unwatched
 from .pause_journal import PauseJournal
 
@@ -150,7 +150,7 @@ class Reconciler:
                 return Outcome((), requeue_after_s)
             if await self._write(resource, new):
                 return Outcome(events(old, new), requeue_after_s)
-            return Outcome((), min(requeue_after_s, backoff_s(self._write_failures)))
+            return Outcome((), min(requeue_after_s, RETRY.wait_s(self._write_failures)))
 
     async def finalize(self, resource: Mapping[str, Any]) -> list[str]:
         """Restore everything that the resource has paused; return the obstacles, empty if nothing is left.

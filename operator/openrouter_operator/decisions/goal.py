@@ -92,7 +92,7 @@ def _not_asked_for(spec: Spec, snapshot: ScopeSnapshot, _paused_s: float | None)
         or PauseOn.BREAKER_OPEN in spec.pause_on
     ):
         return None
-    reason = getattr(snapshot.record.breaker, "reason", "") if snapshot.record else ""
+    reason = snapshot.record.breaker.reason if snapshot.record else ""
     return None if _PAUSED_ON.get(reason, PauseOn.OUTAGE) in spec.pause_on else Goal(Step.RESUME, "NotPausedOn", 1.0)
 
 

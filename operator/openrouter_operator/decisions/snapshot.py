@@ -51,7 +51,7 @@ class ScopeSnapshot:
             limited_s = self.limited_until_s
             return f"{self.scope}/limited until {iso(limited_s)}" if limited_s else ""
         forced = self.override
-        at_s = forced.until_s if forced else getattr(self.record.breaker, "opened_at_s", 0.0)
+        at_s = forced.until_s if forced else self.record.breaker.opened_at_s
         return f"{self.scope}/{iso(at_s)}"
 
     @property
@@ -78,12 +78,12 @@ class ScopeSnapshot:
         forced = self.override
         if forced is not None:
             return f"{forced.kind} by {forced.who} ({forced.why})"
-        return str(getattr(self.record.breaker, "reason", "")) if self.record else ""
+        return str(self.record.breaker.reason) if self.record else ""
 
     @property
     def is_on_probation(self) -> bool:
         """Whether only health checks have closed the breaker."""
-        return self.record is not None and getattr(self.record.breaker, "on_probation", False)
+        return self.record is not None and self.record.breaker.on_probation
 
     @property
     def epoch(self) -> int:

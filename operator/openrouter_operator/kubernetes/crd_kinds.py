@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from openrouter_guard.rules.backoff import Backoff
 from openrouter_operator.workloads.inventory import Inventory
 from openrouter_operator.workloads.kinds import BY_NAME, Kind, UnusableKind, from_crd
 
@@ -23,7 +24,7 @@ __all__ = ["CrdKinds", "Seen", "comes_with_a_crd"]
 
 logger = logging.getLogger(__name__)
 
-AGAIN_S = (1.0, 30.0)
+_AGAIN = Backoff(1.0, 30.0)
 """The first and the longest wait before a missing kind is looked up again."""
 RECONNECT_S = 0.1
 Seen = Callable[[Kind, str, Mapping[str, Any]], None]
@@ -45,7 +46,7 @@ class _Place:
     is_own: bool = False
     """Whether it is one of Kubernetes' own kinds, which always exist."""
     version: str = ""
-    wait_s: float = AGAIN_S[0]
+    tries: int = 0
     told: str = ""
 
 
@@ -137,8 +138,8 @@ class CrdKinds:
             self._tell(place, f"{place.name} cannot be watched: {error}")
             if place.is_own and isinstance(error, Refused):
                 self._on_refusal()
-        await asyncio.sleep(place.wait_s)
-        place.wait_s = min(2 * place.wait_s, AGAIN_S[1])
+        place.tries += 1
+        await asyncio.sleep(_AGAIN.wait_s(place.tries))
 
     async def _find(self, place: _Place) -> Kind | None:
         if place.is_own:
@@ -173,7 +174,7 @@ class CrdKinds:
         if before is not None:
             self._forget(place, before)
         if kind is None:
-            place.wait_s = AGAIN_S[0]
+            place.tries = 0
             self._tell(place, f"the cluster has no {place.name} any more: looked after again once it is back")
         self._count()
 
@@ -195,7 +196,7 @@ class CrdKinds:
             await self._list(place, kind)
             if not place.is_own:
                 logger.info("watching %s, in version %s", place.name, kind.version)
-        place.wait_s, place.told = AGAIN_S[0], ""
+        place.tries, place.told = 0, ""
         async with aclosing(self._cluster.watch(kind.path, place.namespace, place.version)) as events:
             async for event, body in events:
                 place.version = body["metadata"]["resourceVersion"]

@@ -207,7 +207,7 @@ def _news(view: Snapshot) -> object:
     record = view.record
     if record is None:
         return view.is_degraded
-    on_probation = getattr(record.breaker, "on_probation", False)
+    on_probation = record.breaker.on_probation
     state = (record.epoch, record.phase(view.now_s), on_probation)
     return (view.is_degraded, *state, record.upstream.state, record.upstream.limited_until_s)
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from openrouter_guard.rules.backoff import Backoff
 from openrouter_guard.rules.codec import iso, unix_s
 from openrouter_guard.rules.parsing import line_of
 
@@ -17,7 +18,7 @@ __all__ = ["GROUP", "PAUSED", "Contest", "Pause"]
 GROUP = "openrouter-guard.io"
 PAUSED = f"{GROUP}/paused"
 """The annotation with the original value and the owner; see :class:`Pause`."""
-CONTEST_S = (5.0, 300.0)
+_CONTEST = Backoff(5.0, 300.0)
 """The first and the longest wait before an undone pause is put back."""
 _SAME_S = 0.001
 """Times are written to the microsecond."""
@@ -41,7 +42,7 @@ class Contest:
     @property
     def next_s(self) -> float:
         """Return when it may be put back again: the wait doubles each time, up to five minutes."""
-        return self.at_s + min(CONTEST_S[0] * 2.0 ** min(self.times - 1, 10), CONTEST_S[1])
+        return self.at_s + _CONTEST.wait_s(self.times)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.probe import is_known, read
-from openrouter_guard.rules.admission import block_s
+from openrouter_guard.rules.admission import fleet_refusal
 from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.evaluation import evaluate
 from openrouter_guard.rules.shared_state import SharedState
@@ -53,7 +53,7 @@ def _line(text: str) -> str:
 
 
 def _waiting(record: SharedState, now_s: float) -> str:
-    blocked = block_s(record, now_s)
-    if blocked:
-        return f"{record.phase(now_s)}: {blocked[1]}, {blocked[0]:.0f} s to go"
+    refused = fleet_refusal(record, now_s)
+    if refused:
+        return f"{record.phase(now_s)}: {refused.reason}, {refused.retry_after_s:.0f} s to go"
     return "" if record.phase(now_s) is BreakerState.CLOSED else "half_open"

@@ -10,12 +10,13 @@ from functools import partial
 from .breaker import BreakerState, Closed, Open, Policy
 from .override import OverrideKind
 from .ramp import CALL_S, LONG_CALL_S, UNKNOWN_CALL_S, Ramp
+from .refusal import Refusal
 from .shared_state import SharedState
 from .signals import OpenRouterState
 
 __all__ = [
     "admitted_share",
-    "block_s",
+    "fleet_refusal",
     "kept_visible",
     "model_ramp",
     "ramp",
@@ -23,18 +24,18 @@ __all__ = [
 ]
 
 
-def block_s(record: SharedState, now_s: float) -> tuple[float, str] | None:
-    """Return how long calls must wait, and the reason; None if they may go (half-open: with a permit)."""
+def fleet_refusal(record: SharedState, now_s: float) -> Refusal | None:
+    """Return the refusal of all calls; None if they may go (half-open: with a permit)."""
     standing = record.standing(now_s)
     if standing is not None and standing.is_open:
-        return standing.until_s - now_s, standing.kind
+        return Refusal(standing.until_s - now_s, standing.kind)
     if standing is not None and standing.kind is OverrideKind.DISABLED:
         return None
     match record.breaker:
         case Open() as breaker if breaker.until_s > now_s and standing is None:
-            return breaker.until_s - now_s, breaker.reason
+            return Refusal(breaker.until_s - now_s, breaker.reason)
         case _ if (until_s := record.upstream.limited_until_s) > now_s:
-            return until_s - now_s, OpenRouterState.RATE_LIMITED
+            return Refusal(until_s - now_s, OpenRouterState.RATE_LIMITED)
         case _:
             return None
 
@@ -47,7 +48,7 @@ def ramp(record: SharedState, *, now_s: float, policy: Policy) -> Ramp | None:
     longest time of a ramp; on probation it waits for one.
     """
     breaker = record.breaker
-    if not isinstance(breaker, Closed) or record.standing(now_s) is not None or block_s(record, now_s):
+    if not isinstance(breaker, Closed) or record.standing(now_s) is not None or fleet_refusal(record, now_s):
         return None
     found = _ramp(breaker, record, now_s, policy)
     return found if found and found.calls > found.first and now_s < found.ends_s else None
@@ -119,6 +120,6 @@ def kept_visible(record: SharedState, now_s: float) -> SharedState:
 
     They ignore a state whose ``last_check`` is older than five minutes, and let their calls go.
     """
-    if record.phase(now_s) is BreakerState.CLOSED and block_s(record, now_s) is None:
+    if record.phase(now_s) is BreakerState.CLOSED and fleet_refusal(record, now_s) is None:
         return record
     return replace(record, upstream=replace(record.upstream, last_check_s=now_s))

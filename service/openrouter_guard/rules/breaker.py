@@ -16,8 +16,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TypeAlias
+from types import MappingProxyType
+from typing import ClassVar, TypeAlias
 
+from .backoff import Backoff
 from .parsing import CLOCK_S
 from .question import NOTHING, Evidence, Question
 from .signals import OpenRouterState
@@ -178,6 +180,9 @@ class Closed:
     call_s: float = 0.0
     ramp_from_s: float = 0.0
     held_until_s: float = 0.0
+    reason: ClassVar[str] = ""
+    opened_at_s: ClassVar[float] = 0.0
+    permits: ClassVar[Mapping[str, float]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +202,9 @@ class Open:
     until_s: float
     trips: int = 1
     failures: int = 0
+    permits: ClassVar[Mapping[str, float]] = MappingProxyType({})
+    run: ClassVar[frozenset[str]] = frozenset()
+    on_probation: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +224,8 @@ class HalfOpen:
     permits: Mapping[str, float] = field(default_factory=dict)
     tried_at_s: float = 0.0
     until_s: float = 0.0
+    run: ClassVar[frozenset[str]] = frozenset()
+    on_probation: ClassVar[bool] = False
 
 
 Breaker: TypeAlias = Closed | Open | HalfOpen
@@ -316,7 +326,7 @@ def wait_s(trips: int, policy: Policy, reason: str = "", lasted_s: float = math.
     grown = min(max(trips, 1) - 1, 30)  # beyond this the power is large, and the cap has long decided
     first_s = min(policy.first_wait_s, policy.reset_timeout_s)
     if needs_person(reason):
-        return float(min(first_s * 2**grown, policy.max_reset_timeout_s))
+        return Backoff(first_s, policy.max_reset_timeout_s).wait_s(trips)
     grown_s = min(first_s * 1.5**grown, max(first_s, lasted_s * _WAIT_SHARE))
     return float(min(grown_s, max(policy.longest_wait_s, policy.first_wait_s), policy.reset_timeout_s))
 
@@ -352,7 +362,7 @@ def with_permit(
     """
     if phase(breaker, now_s) is not BreakerState.HALF_OPEN or isinstance(breaker, Closed):
         return None
-    live = {name: until for name, until in _permits(breaker).items() if until > now_s}
+    live = {name: until for name, until in breaker.permits.items() if until > now_s}
     if owner not in live and len(live) >= permits_by(now_s, since_s, policy):
         return None
     permits = live | {owner: now_s + policy.permit_lease_s}
@@ -375,8 +385,4 @@ def waits_for_trial(breaker: Breaker, *, now_s: float, policy: Policy) -> bool:
     if phase(breaker, now_s) is not BreakerState.HALF_OPEN or isinstance(breaker, Closed):
         return False
     since_s = breaker.until_s if isinstance(breaker, Open) else breaker.tried_at_s
-    return now_s - since_s >= policy.trial_wait_s and not any(end > now_s for end in _permits(breaker).values())
-
-
-def _permits(breaker: Open | HalfOpen) -> Mapping[str, float]:
-    return breaker.permits if isinstance(breaker, HalfOpen) else {}
+    return now_s - since_s >= policy.trial_wait_s and not any(end > now_s for end in breaker.permits.values())

@@ -25,6 +25,7 @@ from .redaction import redact
 from .shared_state import KEPT_TRANSITIONS, SharedState, Transition, Upstream
 from .signals import MAX_WAIT_S, OpenRouterState
 from .text import json_text
+from .units import DAY_S
 
 __all__ = ["FIELDS", "GUARDS", "encode", "iso", "parse", "unix_s"]
 
@@ -56,7 +57,7 @@ GUARDS = (
     "held_until",
 )
 """A commit requires that these are unchanged since the read. A count in between is no conflict."""
-EPOCH_AHEAD_S = 86_400.0
+EPOCH_AHEAD_S = DAY_S
 SLOT_MOST_S = 3600.0
 LEASE_MOST_S = 3600.0
 OPEN_MOST_S = 27 * 3600.0

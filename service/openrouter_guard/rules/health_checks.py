@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from . import breaker as breakers
 from . import limits
-from .admission import block_s
+from .admission import fleet_refusal
 from .breaker import Breaker, BreakerState, Closed, Open, Policy, needs_person
 from .evaluation import CHECK_HOLDS_S, found_lately
 from .failure_run import CHECKER_PREFIX
@@ -167,7 +167,7 @@ def _as_workers_saw_it(found: Upstream, seen: Upstream, *, is_outdated: bool) ->
 
 def _tells_of_recovery(breaker: Breaker, found: Upstream) -> bool:
     """A working key says nothing about an account that was empty, unless the check also returns the balance."""
-    was_empty = getattr(breaker, "reason", "") == OpenRouterState.CREDITS_EXHAUSTED
+    was_empty = breaker.reason == OpenRouterState.CREDITS_EXHAUSTED
     return not was_empty or (found.balance is not None and found.balance > 0)
 
 
@@ -220,6 +220,7 @@ def with_check_slot(record: SharedState | None, *, now_s: float, slot_s: float, 
     taken = replace(known, check_slot_s=now_s + slot_s)
     if is_recheck_due(known, now_s=now_s, policy=policy, slot_s=slot_s):
         return taken
-    if known.check_slot_s > now_s or (block_s(known, now_s) is not None and not limits.wants_check(known, now_s)):
+    is_refused = fleet_refusal(known, now_s) is not None
+    if known.check_slot_s > now_s or (is_refused and not limits.wants_check(known, now_s)):
         return None
     return taken

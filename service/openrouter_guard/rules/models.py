@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
 
+from .backoff import Backoff
 from .breaker import Policy
 from .parsing import CLOCK_S, DAMAGED, YEAR_2000_S, number, whole
 from .redaction import cached, redact
+from .refusal import Refusal
 from .signals import MAX_WAIT_S, Effect, OpenRouterState, Signal, SignalScope
 
 __all__ = [
@@ -29,7 +31,7 @@ __all__ = [
     "back_since_s",
     "clean",
     "cooling",
-    "cooling_s",
+    "model_refusal",
     "model_of",
     "lost",
     "name_of",
@@ -205,13 +207,13 @@ def of_fleet(signal: Signal, models: Models, now_s: float) -> Signal:
     return signal if counts else replace(signal, effect=Effect.MODEL)
 
 
-def cooling_s(models: Models, model: str, *, now_s: float, policy: Policy) -> tuple[float, str] | None:
-    """Return how long calls to *model* must wait, and the reason; None if they may go."""
+def model_refusal(models: Models, model: str, *, now_s: float, policy: Policy) -> Refusal | None:
+    """Return the refusal of calls to *model*; None if they may go."""
     name = model if model == FREE else clean(model)
     names = (name, FREE) if name.endswith(FREE) else (name,)
     ends = [(_until_s(models[name], policy), models[name].reason) for name in names if name in models]
     until_s, reason = max(ends, default=(0.0, ""))
-    return (until_s - now_s, reason or OpenRouterState.ERROR.value) if until_s > now_s else None
+    return Refusal(until_s - now_s, reason or OpenRouterState.ERROR.value) if until_s > now_s else None
 
 
 def cooling(models: Models, *, now_s: float, policy: Policy) -> dict[str, tuple[float, str]]:
@@ -254,8 +256,8 @@ def _until_s(model: Model, policy: Policy) -> float:
     beyond = model.failures - policy.failure_threshold
     if beyond < 0:
         return model.until_s
-    wait_s = float(min(policy.cooldown_s * 2 ** min(beyond, 30), policy.max_cooldown_s))
-    return max(model.until_s, model.failed_s + wait_s)
+    cooldown_s = Backoff(policy.cooldown_s, policy.max_cooldown_s).wait_s(beyond + 1)
+    return max(model.until_s, model.failed_s + cooldown_s)
 
 
 def parse(hash_: Mapping[str, str], now_s: float) -> Models:

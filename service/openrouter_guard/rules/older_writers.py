@@ -87,7 +87,7 @@ def tells_of_recovery(record: SharedState, now_s: float) -> bool:
 
     Nor does their ``balance``, which is the used credit.
     """
-    is_empty = getattr(record.breaker, "reason", "") == OpenRouterState.CREDITS_EXHAUSTED
+    is_empty = record.breaker.reason == OpenRouterState.CREDITS_EXHAUSTED
     return record.legacy_news is News.CHECK and record.phase(now_s) is BreakerState.HALF_OPEN and not is_empty
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from .redaction import redact
+from .units import DAY_S
 
 __all__ = ["OVERRIDE_MOST_S", "Override", "OverrideKind"]
 
-OVERRIDE_MOST_S = 30 * 86_400.0
+OVERRIDE_MOST_S = 30 * DAY_S
 """No override lasts longer: an override that is not renewed for a month is forgotten, not decided."""
 
 

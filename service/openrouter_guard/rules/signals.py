@@ -17,6 +17,7 @@ from openrouter_guard.errors import REFUSAL_HEADER
 from . import waits
 from .parsing import text_of
 from .redaction import redact
+from .units import DAY_S, MINUTE_S
 from .waits import MAX_WAIT_S
 
 __all__ = [
@@ -137,7 +138,6 @@ _FAILURES: Mapping[int, ErrorType] = {
 }
 _OF_THE_ACCOUNT = frozenset({ErrorType.API_KEY_INVALID, ErrorType.CREDITS_EXHAUSTED})
 _MESSAGE_LENGTH = 200
-_DAY_S, _MINUTE_S = 86_400.0, 60.0
 _AFFORDABLE = re.compile(
     r"can only afford\s{1,4}\$?([0-9][0-9.,_]{0,30})"
     r"|tokens limit exceeded:\s{0,4}[0-9]{1,15}\s{0,4}>\s{0,4}([0-9]{1,15})",
@@ -249,8 +249,8 @@ def _free_wait_s(message: str, wait_s: float | None, now_s: float, *, has_reset:
     The daily one to midnight UTC, the one per minute for a minute.
     """
     if "per-min" in message.lower():
-        return _MINUTE_S if wait_s is None else wait_s
-    until_midnight_s = _DAY_S - now_s % _DAY_S
+        return MINUTE_S if wait_s is None else wait_s
+    until_midnight_s = DAY_S - now_s % DAY_S
     # A retry sooner, as Retry-After may suggest, would be refused all day.
     return max(wait_s or 0.0, 0.0 if has_reset else until_midnight_s)
 

@@ -15,10 +15,10 @@ from typing import TypeAlias
 from .admission import kept_visible
 from .breaker import BreakerState, Open
 from .shared_state import SharedState
+from .units import DAY_S
 
-__all__ = ["DAY_S", "KEPT_DAYS", "Times", "is_due", "kept", "owing", "passed", "put_down", "timed_until_s"]
+__all__ = ["KEPT_DAYS", "Times", "is_due", "kept", "owing", "passed", "put_down", "timed_until_s"]
 
-DAY_S = 86_400
 KEPT_DAYS = 30
 EVERY_S = 30.0
 """How often the time is recorded without a change.

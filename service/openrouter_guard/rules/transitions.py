@@ -104,7 +104,7 @@ def now_closed(
     """
     # The wait reported to one trial call stands, though another succeeded.
     reset_s = record.upstream.rate_limit_reset_s if record.upstream.rate_limit_reset_s > now_s else 0.0
-    trips = getattr(record.breaker, "trips", 0)
+    trips = record.breaker.trips
     on_probation = reason != TRIAL_SUCCEEDED
     # As stored.
     call_s = round(call_s, 3)

@@ -53,7 +53,7 @@ def half_open_since_s(record: SharedState) -> float:
 
 def holds_permit(record: SharedState, owner: str) -> bool:
     """Return whether *owner* may make a trial call."""
-    return owner == record.limit.looker or owner in getattr(record.breaker, "permits", ())
+    return owner == record.limit.looker or owner in record.breaker.permits
 
 
 def without_permit(record: SharedState, owner: str) -> SharedState:

@@ -73,7 +73,7 @@ def _is_undecided(record: SharedState, now_s: float) -> bool:
     """Return whether it is half-open by itself, with nothing in progress that decides it."""
     if record.override is not None or record.upstream.limited_until_s > now_s:
         return False
-    is_trial_out = any(end_s > now_s for end_s in getattr(record.breaker, "permits", {}).values())
+    is_trial_out = any(end_s > now_s for end_s in record.breaker.permits.values())
     return record.phase(now_s) is BreakerState.HALF_OPEN and not is_trial_out
 
 

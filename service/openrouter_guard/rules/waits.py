@@ -13,6 +13,7 @@ from datetime import UTC
 from typing import Any
 
 from .parsing import moment_s, number, text_of
+from .units import DAY_S, HOUR_S, MINUTE_S
 
 __all__ = ["DATE", "MAX_WAIT_S", "RESET", "TOLD", "answered_at_s", "has_reset", "told", "wait_s"]
 
@@ -29,7 +30,7 @@ _UNITS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (0.0, 1.0))
 _HEADER_MOST = 100
 _VALUE_LENGTH = 400
 _TIMES_MOST = 8
-_UNIT_S: Mapping[str, float] = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_UNIT_S: Mapping[str, float] = {"s": 1, "m": MINUTE_S, "h": HOUR_S, "d": DAY_S}
 _UNIT = r"(ms(?:ecs?)?|milliseconds?|s(?:ecs?|econds?)?|m(?:ins?|inutes?)?|h(?:rs?|ours?)?|d(?:ays?)?)"
 _PART = rf"([0-9]{{1,15}}(?:\.[0-9]{{0,9}})?)\s?{_UNIT}\.?[\s,]{{0,2}}"
 _PARTS = re.compile(_PART, re.IGNORECASE)

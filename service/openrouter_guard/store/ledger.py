@@ -21,7 +21,8 @@ from openrouter_guard.rules.codec import FIELDS, iso, parse, unix_s
 from openrouter_guard.rules.parsing import moment_s, object_of, row_of, text_of, whole
 from openrouter_guard.rules.redaction import redact
 from openrouter_guard.rules.text import json_text
-from openrouter_guard.rules.time_in_state import DAY_S, KEPT_DAYS
+from openrouter_guard.rules.time_in_state import KEPT_DAYS
+from openrouter_guard.rules.units import DAY_S
 from openrouter_guard.unreadable import reads_state
 
 from .connection import Connection, Script
@@ -36,7 +37,7 @@ WORKER_LIFE_S = 600.0
 """A worker without a heartbeat for this long is gone."""
 NAMES_MOST = 10_000
 """Number of workers, or clusters, kept: those with the latest heartbeat."""
-PAUSED_LIFE_S = 86_400.0
+PAUSED_LIFE_S = DAY_S
 """How long an operator's list of paused workloads is valid unless it is repeated."""
 ERROR_DAYS = 7
 COUNTER_MOST = 10**15

@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from openrouter_guard.rules.units import DAY_S
+
 from .answers import CHAT, CREDITS, FREE_REQUESTS_A_DAY, PROVIDER, Account, body, chunk, error, stream
 
 __all__ = [
@@ -39,7 +41,6 @@ __all__ = [
 ]
 
 HUGE_BYTES = 10 * 1024 * 1024
-DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from openrouter_guard.errors import ConfigurationError
+from openrouter_guard.rules.units import DAY_S
 
 from . import failures
 from .answers import CHAT, KEY, PATHS, PROVIDER, Account
@@ -13,7 +14,7 @@ from .failures import Announce, Answer
 
 __all__ = ["HEALTHY", "MODES", "Mode", "Setting", "setting"]
 
-MAX_S = 86_400.0
+MAX_S = DAY_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ class Core(Mailbox):
         view = self.known()
         permit = grants.held(self.lane).permit if self.lane.held else ""
         has_permit = permit != "" and holds_permit(view.record, permit)
-        blocked = view.cooling_s(model) if has_permit else view.refusal(model)
+        blocked = view.model_refusal(model) if has_permit else view.refusal(model)
         if blocked is not None:
             self.refused.number += 1
             raise CallNotPermitted(*blocked)

@@ -33,7 +33,7 @@ class GuardState:
 
 def state_of(view: View) -> GuardState:
     """Return the state of a view."""
-    waiting = view.block_s()
+    waiting = view.fleet_refusal()
     return GuardState(
         phase=view.phase,
         reason=reason_of(view.record) or (waiting[1] if waiting else ""),

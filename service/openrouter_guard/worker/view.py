@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from openrouter_guard.rules import admission
-from openrouter_guard.rules.admission import block_s
+from openrouter_guard.rules.admission import fleet_refusal
 from openrouter_guard.rules.breaker import BreakerState, Closed, Policy
 from openrouter_guard.rules.limits import is_look_due
-from openrouter_guard.rules.models import Models, are_any_back, back_since_s, cooling, cooling_s
+from openrouter_guard.rules.models import Models, are_any_back, back_since_s, cooling, model_refusal
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.ramp import Ramp
+from openrouter_guard.rules.refusal import Refusal
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import OpenRouterState, Signal
 
@@ -74,8 +75,8 @@ class View:
     def phase(self) -> BreakerState:
         return self.record.phase(self.now_s)
 
-    def block_s(self) -> tuple[float, str] | None:
-        return block_s(self.record, self.now_s)
+    def fleet_refusal(self) -> Refusal | None:
+        return fleet_refusal(self.record, self.now_s)
 
     @property
     def is_look_due(self) -> bool:
@@ -88,20 +89,20 @@ class View:
         """Return whether calls need one of the fleet's permits."""
         return self.phase is not BreakerState.CLOSED or self.is_look_due
 
-    def refusal(self, model: str = "") -> tuple[float, str] | None:
-        """Return how long a call to *model* must wait, and the reason; None if it may go, half-open with a permit.
+    def refusal(self, model: str = "") -> Refusal | None:
+        """Return the refusal of a call to *model*; None if it may go, half-open with a permit.
 
         While the fleet comes back, it also needs a start from the process' :class:`~.lane.Lane`.
         """
         standing = self.record.standing(self.now_s)
         if standing is not None and standing.kind is OverrideKind.DISABLED:
             return None
-        blocked = None if self.is_look_due else self.block_s()
-        return blocked or self.cooling_s(model)
+        blocked = None if self.is_look_due else self.fleet_refusal()
+        return blocked or self.model_refusal(model)
 
-    def cooling_s(self, model: str) -> tuple[float, str] | None:
-        """Return how long calls to *model* must wait apart from the fleet, and the reason; None if they may go."""
-        return cooling_s(self.models, model, now_s=self.now_s, policy=self.policy)
+    def model_refusal(self, model: str) -> Refusal | None:
+        """Return the refusal of calls to *model* alone; None if they may go."""
+        return model_refusal(self.models, model, now_s=self.now_s, policy=self.policy)
 
     @property
     def _waits_for_models(self) -> bool:

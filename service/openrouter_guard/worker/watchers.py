@@ -164,18 +164,18 @@ class Watch:
             if view.phase is not self._phase:
                 self._phase = view.phase
                 self._on_phase(view)
-            blocked = view.block_s()
-            await self._next(blocked[0] if blocked else None)
+            refused = view.fleet_refusal()
+            await self._next(refused.retry_after_s if refused else None)
 
     def _blocked_s(self) -> float:
         view = self._view()
-        blocked = view.block_s()
-        if view.is_look_due or (blocked is None and view.phase is not BreakerState.CLOSED):
+        refused = view.fleet_refusal()
+        if view.is_look_due or (refused is None and view.phase is not BreakerState.CLOSED):
             return self._not_before_s - time.monotonic()
-        if blocked is None:
+        if refused is None:
             return 0.0
         look_in_s = view.record.limit.look_s - view.now_s
-        return min(blocked[0], look_in_s) if look_in_s > 0 else blocked[0]
+        return min(refused.retry_after_s, look_in_s) if look_in_s > 0 else refused.retry_after_s
 
     async def _next(self, timeout_s: float | None) -> None:
         with suppress(TimeoutError):

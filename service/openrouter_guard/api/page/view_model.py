@@ -18,6 +18,7 @@ from openrouter_guard.rules.latency import of_counters
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.parsing import whole
 from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_guard.rules.units import DAY_S
 
 __all__ = [
     "DAYS",
@@ -36,7 +37,6 @@ __all__ = [
     "utc",
 ]
 
-DAY_S = 86_400
 DAYS = 30
 TIMELINE_S = DAY_S
 _VISIBLE_PERCENT = 0.4

@@ -16,13 +16,14 @@ from openrouter_guard.api.scope.service import Service
 from openrouter_guard.rules.override import Override
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.transitions import overridden, released
+from openrouter_guard.rules.units import DAY_S
 
 from .common import PREFIX, Scope, of_scope
 from .write_access import OF_WRITERS, ForWriters, breaker
 
 __all__ = ["router"]
 
-OVERRIDE_MAX_S = 30 * 86_400.0
+OVERRIDE_MAX_S = 30 * DAY_S
 router = APIRouter(prefix=PREFIX, tags=["write"], route_class=ForWriters)
 
 

@@ -46,14 +46,14 @@ async def status(
     answer = await service.status(force=force_refresh)
     # Validated when it was built; once is enough.
     body = answer.model_dump_json()
-    blocked = service.blocked
+    refused = service.refusal
     return json_answer(
         request,
         body,
         stable=without(body, "age_seconds"),
         Age=None if answer.age_seconds is None else int(answer.age_seconds),
         X_Cache=_X_CACHE[answer.source],
-        Retry_After=blocked and whole_s(blocked[0]),
+        Retry_After=refused and whole_s(refused.retry_after_s),
     )
 
 

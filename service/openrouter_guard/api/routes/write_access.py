@@ -63,8 +63,8 @@ def breaker(service: Service) -> Any:
 
 def wait_s(service: Service) -> float | None:
     """Return how long calls must wait, in seconds; None while they may go."""
-    blocked = service.blocked
-    return blocked and round(blocked[0], 3)
+    refused = service.refusal
+    return refused and round(refused.retry_after_s, 3)
 
 
 def _has_body(request: Request) -> bool:

@@ -20,6 +20,7 @@ from openrouter_guard.rules.error_codes import status_of
 from openrouter_guard.rules.parsing import line_of, number, text_of
 from openrouter_guard.rules.redaction import redact
 from openrouter_guard.rules.signals import MAX_WAIT_S
+from openrouter_guard.rules.units import DAY_S
 from openrouter_guard.worker.classification.evidence import headers_in
 
 from .fields import (
@@ -73,7 +74,7 @@ class ResultBody(BaseModel):
         default=None, description="Seconds that the answer asked to wait"
     )
     model: Model = Field(default="", description="The model that was called")
-    took_seconds: read_seconds(86_400.0) = Field(default=None, description="Duration of the call in seconds")  # type: ignore[valid-type]
+    took_seconds: read_seconds(DAY_S) = Field(default=None, description="Duration of the call in seconds")  # type: ignore[valid-type]
     epoch: Annotated[int | None, BeforeValidator(lambda value: number(value, 0, SEQUENCE_MAX))] = Field(
         default=None, description="Epoch in which the call began, if different from the report's"
     )

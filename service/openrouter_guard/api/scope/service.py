@@ -37,8 +37,9 @@ from openrouter_guard.errors import OpenRouterGuardError, StoreError
 from openrouter_guard.log_once import LogOnce
 from openrouter_guard.replica import Replica, Snapshot
 from openrouter_guard.rules import limits, time_in_state
-from openrouter_guard.rules.admission import block_s
+from openrouter_guard.rules.admission import fleet_refusal
 from openrouter_guard.rules.health_checks import is_recheck_due, wants_check
+from openrouter_guard.rules.refusal import Refusal
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import OpenRouterState
 from openrouter_guard.settings import Settings
@@ -189,10 +190,10 @@ class Service:
         return self._replica.view
 
     @property
-    def blocked(self) -> tuple[float, str] | None:
-        """How long calls must wait, and the reason; None if they may go."""
+    def refusal(self) -> Refusal | None:
+        """The refusal of all calls; None if they may go."""
         view = self._replica.view
-        return None if view.record is None else block_s(view.record, view.now_s)
+        return None if view.record is None else fleet_refusal(view.record, view.now_s)
 
     @property
     def store(self) -> Store:

@@ -13,6 +13,7 @@ from openrouter_guard.rules import latency, parsing
 from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.codec import iso, unix_s
 from openrouter_guard.rules.latency import Latency
+from openrouter_guard.rules.units import DAY_S
 
 __all__ = [
     "PERCENTILES",
@@ -37,7 +38,6 @@ COUNTER_MOST = 10**15
 TEXT_MOST = 100
 _OF_TIME = frozenset((*(f"seconds_{phase.value}" for phase in BreakerState), "availability"))
 _OURS = frozenset(DayMetrics.__annotations__)
-_DAY_S = 86_400
 _RAW_LATENCY = frozenset((*latency.FIELDS, latency.SUM))
 
 Counters: TypeAlias = Mapping[str, str]
@@ -100,7 +100,7 @@ def availability(days: Iterable[InState]) -> float | None:
 
 def errors_by_worker(errors: Iterable[Mapping[str, Any]], *, days: int, now_s: float) -> dict[str, int]:
     """Return the number of recorded errors by worker in the last *days*; the highest first, and limited."""
-    begins_s = now_s - days * _DAY_S
+    begins_s = now_s - days * DAY_S
     recent = (row for row in errors if unix_s(str(row.get("timestamp", ""))) >= begins_s)
     return dict(Counter(str(row.get("worker_id") or "unknown") for row in recent).most_common(WORKERS_TOLD))
 

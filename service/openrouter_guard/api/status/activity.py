@@ -20,6 +20,7 @@ from openrouter_guard.api.schemas.activity import (
 from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.codec import iso, unix_s
 from openrouter_guard.rules.models import Model, cooling
+from openrouter_guard.rules.units import DAY_S
 from openrouter_guard.settings import Settings
 from openrouter_guard.store.ledger import WORKER_LIFE_S, Presence
 
@@ -27,14 +28,13 @@ __all__ = ["history", "models", "paused", "workers"]
 
 LIVE_S = 90.0
 """A worker sends a heartbeat every minute; this allows for a late one."""
-_DAY_S = 86_400.0
 
 
 def history(
     entries: Sequence[Mapping[str, str]], *, limit: int, days: int, now_s: float, scope: str
 ) -> HistoryAnswer:
     """Return the entries of the last *days*; if there are more than *limit*, one more was read."""
-    begins_s = now_s - days * _DAY_S
+    begins_s = now_s - days * DAY_S
     recent = [entry for entry in entries if unix_s(entry.get("at")) >= begins_s]
     page = recent[:limit]
     next_before = f"{page[-1]['epoch']}-{page[-1]['seq']}" if len(recent) > limit else None
@@ -93,23 +93,23 @@ def _details(about: Presence) -> PausedDetails:
 
 
 def models(view: Snapshot, settings: Settings, *, limit: int) -> ModelsAnswer:
-    waits = cooling(view.models, now_s=view.now_s, policy=settings.policy)
-    names = sorted(view.models, key=lambda name: (name not in waits, -view.models[name].seen_s, name))
+    ends = cooling(view.models, now_s=view.now_s, policy=settings.policy)
+    names = sorted(view.models, key=lambda name: (name not in ends, -view.models[name].seen_s, name))
     return ModelsAnswer(
-        models=[_model(name, view.models[name], waits.get(name)) for name in names[:limit]],
+        models=[_model(name, view.models[name], ends.get(name)) for name in names[:limit]],
         total=len(names),
-        cooling=len(waits),
+        cooling=len(ends),
         degraded=view.is_degraded,
         scope=settings.scope,
     )
 
 
-def _model(name: str, model: Model, wait: tuple[float, str] | None) -> ModelState:
+def _model(name: str, model: Model, end: tuple[float, str] | None) -> ModelState:
     return ModelState(
         model=name,
-        cooling=wait is not None,
-        reason=wait[1] or "error" if wait else None,
-        retry_at=iso(wait[0]) if wait else None,
+        cooling=end is not None,
+        reason=end[1] or "error" if end else None,
+        retry_at=iso(end[0]) if end else None,
         failures=model.failures,
         last_failure=iso(model.failed_s) or None,
         last_call=iso(model.seen_s) or None,

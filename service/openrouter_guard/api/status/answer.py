@@ -100,7 +100,7 @@ def _breaker(record: SharedState, phase: BreakerState | None, view: Snapshot, se
     return BreakerAnswer(
         state=phase,
         reason=override.kind.value if override else _reason(breaker),
-        opened_at=iso(getattr(breaker, "opened_at_s", 0.0)) or None,
+        opened_at=iso(breaker.opened_at_s) or None,
         retry_at=iso(getattr(deadline, "until_s", 0.0)) if ends else None,
         epoch=record.epoch,
         override=_override(override),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from openrouter_guard.replica import Snapshot
-from openrouter_guard.rules.admission import block_s
+from openrouter_guard.rules.admission import fleet_refusal
 from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import OpenRouterState
@@ -32,7 +32,7 @@ def words(view: Snapshot) -> tuple[str, str]:
             return _plain(_reason(record, now_s)), _RED
         case BreakerState.HALF_OPEN:
             return "recovering", _YELLOW
-        case _ if block_s(record, now_s):
+        case _ if fleet_refusal(record, now_s):
             return "rate limited", _YELLOW
         case _ if not is_known(record) or record.upstream.state is OpenRouterState.API_KEY_MISSING:
             return "unknown", _GREY
@@ -58,8 +58,8 @@ def svg(label: str, text: str, colour: str) -> str:
 
 
 def _reason(record: SharedState, now_s: float) -> str:
-    blocked = block_s(record, now_s)
-    return blocked[1] if blocked else BreakerState.OPEN.value
+    refused = fleet_refusal(record, now_s)
+    return refused.reason if refused else BreakerState.OPEN.value
 
 
 def _plain(reason: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from openrouter_guard.api.schemas.status import Source
-from openrouter_guard.rules.admission import block_s
+from openrouter_guard.rules.admission import fleet_refusal
 from openrouter_guard.rules.breaker import BreakerState, Closed
 from openrouter_guard.rules.limits import wants_check
 from openrouter_guard.rules.shared_state import SharedState, Upstream
@@ -112,7 +112,7 @@ def check_availability(
         return CheckAvailability.NONE
     if record is None:
         return CheckAvailability.FREE
-    if block_s(record, now_s) is not None and not wants_check(record, now_s):
+    if fleet_refusal(record, now_s) is not None and not wants_check(record, now_s):
         return CheckAvailability.NONE
     if _is_out(record, now_s, thresholds):
         return CheckAvailability.OUT

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from openrouter_guard.replica import Snapshot
-from openrouter_guard.rules.admission import admitted_share, block_s
+from openrouter_guard.rules.admission import admitted_share, fleet_refusal
 from openrouter_guard.rules.breaker import BreakerState, Policy
-from openrouter_guard.rules.models import cooling_s
+from openrouter_guard.rules.models import model_refusal
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.shared_state import SharedState
 
@@ -44,9 +44,9 @@ def gate(view: Snapshot, policy: Policy, model: str = "") -> Gate:
     standing = record.standing(now_s)
     if standing is not None and standing.kind is OverrideKind.DISABLED:
         return Gate()
-    waits = block_s(record, now_s) or cooling_s(view.models, model, now_s=now_s, policy=policy)
-    if waits is not None:
-        return Gate(str(waits[1]) or "open", waits[0])
+    refused = fleet_refusal(record, now_s) or model_refusal(view.models, model, now_s=now_s, policy=policy)
+    if refused is not None:
+        return Gate(str(refused.reason) or "open", refused.retry_after_s)
     if record.phase(now_s) is BreakerState.HALF_OPEN and not view.is_degraded:
         return Gate(BreakerState.HALF_OPEN.value, HALF_OPEN_RETRY_S)
     return Gate()

@@ -15,7 +15,7 @@ from prometheus_client.utils import floatToGoString
 from openrouter_guard.api.stats.figures import Figures
 from openrouter_guard.api.status.freshness import age_s, is_known
 from openrouter_guard.replica import Snapshot
-from openrouter_guard.rules.admission import block_s
+from openrouter_guard.rules.admission import fleet_refusal
 from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.latency import BOUNDS_MS
 from openrouter_guard.rules.models import cooling
@@ -110,7 +110,7 @@ _GAUGES: Sequence[tuple[str, str, Callable[[ScopeSource, Snapshot], float | None
     (
         "blocked_seconds",
         "How long calls are still refused, as far as that is known; 0 where they may go",
-        _if_ever_known(lambda _s, view, record: (block_s(record, view.now_s) or (0.0,))[0]),
+        _if_ever_known(lambda _s, view, record: (fleet_refusal(record, view.now_s) or (0.0,))[0]),
     ),
     (
         "live_workers",

@@ -20,7 +20,7 @@ from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.log_once import LogOnce
 from openrouter_guard.rules import health_checks
-from openrouter_guard.rules.admission import block_s
+from openrouter_guard.rules.admission import fleet_refusal
 from openrouter_guard.rules.breaker import BreakerState, HalfOpen, Open
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.evaluation import evaluate
@@ -176,7 +176,7 @@ class OpenRouterStateManager:
             return True, OPEN
         upstream = record.upstream
         is_claimed = upstream.state is OpenRouterState.RATE_LIMITED and upstream.claimed_reset_s > seen.now_s
-        return (True, LIMITED) if is_claimed or block_s(record, seen.now_s) else (False, None)
+        return (True, LIMITED) if is_claimed or fleet_refusal(record, seen.now_s) else (False, None)
 
     @_or(dict)
     async def get_metrics(self, days: int = 7) -> dict[str, dict[str, int | str]]:

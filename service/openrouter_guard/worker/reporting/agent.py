@@ -26,6 +26,7 @@ from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.question import Question
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import Signal
+from openrouter_guard.rules.units import DAY_S
 from openrouter_guard.store import Seen, Store
 from openrouter_guard.version import package_version
 from openrouter_guard.worker.threads.loops import HEARTBEAT_S, forever, optional
@@ -61,7 +62,7 @@ SIGN_S = 20.0
 
 The ramp is shared by all waiting processes.
 """
-MIXED_S = 7 * 86_400.0
+MIXED_S = 7 * DAY_S
 """How long every process polls each second after a write in the existing format, which pushes nothing.
 
 A migration has quiet nights and weekends.
@@ -225,7 +226,7 @@ class Agent:
             return
         # The permit guards it, so the last read of the fleet is enough if it includes the permit.
         read = self._state.seen.record
-        held = getattr(read.breaker, "permits", ()) if read else ()
+        held = read.breaker.permits if read else ()
         self._decisions.soon(verdict, is_direct=owner in held)
 
     # -- reporting ----------------------------------------------------------------------------------------------

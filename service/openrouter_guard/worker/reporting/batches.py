@@ -14,6 +14,7 @@ from openrouter_guard.rules.models import TOLD_MOST, Notes, Run, name_of, of_fle
 from openrouter_guard.rules.question import NOTHING, Evidence
 from openrouter_guard.rules.signals import Effect, Signal
 from openrouter_guard.rules.text import json_text
+from openrouter_guard.rules.units import DAY_S
 from openrouter_guard.store import Batch
 
 __all__ = ["ResultBatch", "Result", "error_details", "last_of", "result_of"]
@@ -22,7 +23,6 @@ _ERRORS_KEPT = 1000
 TOO_OLD_S = 30.0
 """Results older than this are counted in the metrics and decide nothing."""
 METRICS_ONLY = -1
-_DAY_S = 86_400.0
 _COUNTED_AS = ("total_calls", "successful_calls", "state_active")
 _ACTIVE = {"state": "active", "message": "Service active", "error_details": ""}
 
@@ -95,7 +95,7 @@ class ResultBatch:
 
     def takes(self, epoch: int, at_s: float) -> bool:
         """Return whether a result may be merged into this batch."""
-        same_day = at_s // _DAY_S == self.since_s // _DAY_S
+        same_day = at_s // DAY_S == self.since_s // DAY_S
         return epoch == self.epoch and same_day and at_s - self.decides_since_s <= TOO_OLD_S
 
     def succeed(self, at_s: float, took_s: float | None) -> None:

@@ -69,7 +69,7 @@ class Answers:
 
     def _is_only(self, record: SharedState) -> bool:
         """Return whether all failures are this worker's, and no other reports."""
-        return record.live_reporters <= 1 and getattr(record.breaker, "run", None) == {self._reporter}
+        return record.live_reporters <= 1 and record.breaker.run == {self._reporter}
 
     async def decided(self) -> None:
         """Wait until no known question is open."""
