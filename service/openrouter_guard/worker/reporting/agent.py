@@ -20,7 +20,7 @@ from openrouter_guard.errors import StoreContended, StoreError, StoreUnavailable
 from openrouter_guard.log_once import LogOnce
 from openrouter_guard.replica.pace import POLL_S, RETRY_S, pause
 from openrouter_guard.replica.state_copy import StateCopy
-from openrouter_guard.rules import health_checks, models, push_message, shared_state, time_in_state, trial_calls
+from openrouter_guard.rules import models, push_message, time_in_state
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.question import Question
@@ -97,7 +97,7 @@ class Agent:
         self._heard: SharedState | None = None
         evaluate = partial(self._answers.evaluate, policy=policy, by=worker_id)
         self._state = StateCopy(store, policy, worker_id, evaluate=evaluate, on_read=self._show_read)
-        self._decisions = Decisions(self._state, self._offline, self._note_away)
+        self._decisions = Decisions(self._state, self._offline, self._note_away, policy, worker_id)
         self._permits = Permits(self._state, policy)
         self._flushing = asyncio.Lock()
         self._loops: list[asyncio.Task[None]] = []
@@ -214,20 +214,7 @@ class Agent:
         """Return the permit soon, with the result of its call; 0 s: the duration is unknown."""
         self._permits.drop(owner)
         signal = self._of_fleet(signal, model, self.view.now_s)
-
-        def verdict(record: SharedState | None, now_s: float) -> SharedState | None:
-            known = self._state.to_decide_on(record, now_s)
-            return known and trial_calls.after_trial(
-                known, signal, owner, now_s=now_s, policy=self._policy, took_s=took_s
-            )
-
-        if self._offline.active and self._offline.decide(verdict):
-            # A permit granted by this process alone: Redis may answer, but does not know of it.
-            return
-        # The permit guards it, so the last read of the fleet is enough if it includes the permit.
-        read = self._state.seen.record
-        held = read.breaker.permits if read else ()
-        self._decisions.soon(verdict, is_direct=owner in held)
+        self._decisions.after_trial(signal, owner, took_s)
 
     # -- reporting ----------------------------------------------------------------------------------------------
 
@@ -262,16 +249,12 @@ class Agent:
         if gathered.brings_back:
             self._work.set()
         for signal in gathered.doubts.values():
-            self._decisions.soon(partial(self._doubted, signal))
+            self._decisions.doubted(signal)
         for batch in self._outbox.batches(gathered.alone, self.view.now_s):
             self._offline.count(batch)
 
     def _answer(self, question: Question, now_s: float) -> int:
         return self._flight.answer(question, now_s, self._flight.offset_s(self.view.offset_s))
-
-    def _doubted(self, signal: Signal, record: SharedState | None, now_s: float) -> SharedState | None:
-        known = self._state.to_decide_on(record, now_s)
-        return known and health_checks.doubted(known, signal, now_s=now_s, policy=self._policy, by=self._worker_id)
 
     def _of_fleet(self, signal: Signal, model: str, now_s: float) -> Signal:
         notes = models.Notes(self.view.models, now_s)
@@ -279,12 +262,7 @@ class Agent:
 
     def limit(self, signal: Signal) -> None:
         """Commit the platform's rate limit soon, so that the fleet waits."""
-
-        def decide(record: SharedState | None, now_s: float) -> SharedState:
-            known = self._state.to_decide_on(record, now_s) or shared_state.fresh(now_s)
-            return trial_calls.limited(known, signal, now_s, by=self._reporter)
-
-        self._decisions.soon(decide)
+        self._decisions.limited(signal, by=self._reporter)
 
     # -- the shared state ---------------------------------------------------------------------------------------
 

@@ -7,6 +7,10 @@ from collections.abc import Callable
 
 from openrouter_guard.errors import StoreError
 from openrouter_guard.replica.state_copy import StateCopy
+from openrouter_guard.rules import health_checks, shared_state, trial_calls
+from openrouter_guard.rules.breaker import Policy
+from openrouter_guard.rules.shared_state import SharedState
+from openrouter_guard.rules.signals import Signal
 from openrouter_guard.store.store import Decide
 
 from .offline import Offline
@@ -21,25 +25,70 @@ class Decisions:
         state: Commits them.
         offline: Decides while Redis is away.
         note_away: Called if Redis does not accept one.
+        policy: The settings of the rules.
+        by: Name for the decisions.
     """
 
-    def __init__(self, state: StateCopy, offline: Offline, note_away: Callable[[StoreError], None]) -> None:
+    def __init__(
+        self,
+        state: StateCopy,
+        offline: Offline,
+        note_away: Callable[[StoreError], None],
+        policy: Policy,
+        by: str,
+    ) -> None:
         self._state = state
         self._offline = offline
         self._note_away = note_away
+        self._policy = policy
+        self._by = by
         self._errands: set[asyncio.Task[None]] = set()
 
-    def soon(self, decide: Decide, *, is_direct: bool = False) -> None:
-        """Commit one in the background; if *is_direct*, decide first on the last read."""
-        errand = asyncio.create_task(self._decide(decide, is_direct=is_direct))
-        self._errands.add(errand)
-        errand.add_done_callback(self._errands.discard)
+    def after_trial(self, signal: Signal, owner: str, took_s: float) -> None:
+        """Commit the result of *owner*'s trial call; 0 s: its duration is unknown."""
+
+        def decide(record: SharedState | None, now_s: float) -> SharedState | None:
+            known = self._state.to_decide_on(record, now_s)
+            return known and trial_calls.after_trial(
+                known, signal, owner, now_s=now_s, policy=self._policy, took_s=took_s
+            )
+
+        if self._offline.active and self._offline.decide(decide):
+            # A permit granted by this process alone: Redis may answer, but does not know of it.
+            return
+        # The permit guards it, so the last read of the fleet is enough if it includes the permit.
+        read = self._state.seen.record
+        self._soon(decide, is_direct=read is not None and owner in read.breaker.permits)
+
+    def doubted(self, signal: Signal) -> None:
+        """Commit a call's doubt about the key or the credit, so that a health check confirms it."""
+
+        def decide(record: SharedState | None, now_s: float) -> SharedState | None:
+            known = self._state.to_decide_on(record, now_s)
+            return known and health_checks.doubted(known, signal, now_s=now_s, policy=self._policy, by=self._by)
+
+        self._soon(decide)
+
+    def limited(self, signal: Signal, *, by: str) -> None:
+        """Commit the platform's rate limit, reported by the reporter *by*."""
+
+        def decide(record: SharedState | None, now_s: float) -> SharedState:
+            known = self._state.to_decide_on(record, now_s) or shared_state.fresh(now_s)
+            return trial_calls.limited(known, signal, now_s, by=by)
+
+        self._soon(decide)
 
     async def done(self) -> None:
         """Wait for those that have begun."""
         if self._errands:
             # A caller that stops waiting must not stop them.
             await asyncio.wait(self._errands)
+
+    def _soon(self, decide: Decide, *, is_direct: bool = False) -> None:
+        """Commit one in the background; if *is_direct*, decide first on the last read."""
+        errand = asyncio.create_task(self._decide(decide, is_direct=is_direct))
+        self._errands.add(errand)
+        errand.add_done_callback(self._errands.discard)
 
     async def _decide(self, decide: Decide, *, is_direct: bool) -> None:
         try:
