@@ -38,6 +38,8 @@ class Override:
         # People or pipelines write these texts, and many read them.
         object.__setattr__(self, "who", redact(self.who))
         object.__setattr__(self, "why", redact(self.why))
+        # Whole microseconds, so that the stored time reads back as the same value.
+        object.__setattr__(self, "until_s", round(self.until_s, 6))
 
     @property
     def is_open(self) -> bool:

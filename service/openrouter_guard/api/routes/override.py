@@ -13,17 +13,15 @@ from openrouter_guard.api.http.problems import documented
 from openrouter_guard.api.schemas.fields import Words
 from openrouter_guard.api.schemas.overrides import OverrideAnswered, OverrideBody
 from openrouter_guard.api.scope.service import Service
-from openrouter_guard.rules.override import Override
+from openrouter_guard.rules.override import OVERRIDE_MOST_S, Override
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.transitions import overridden, released
-from openrouter_guard.rules.units import DAY_S
 
 from .common import PREFIX, Scope, of_scope
 from .write_access import OF_WRITERS, ForWriters, breaker
 
 __all__ = ["router"]
 
-OVERRIDE_MAX_S = 30 * DAY_S
 router = APIRouter(prefix=PREFIX, tags=["write"], route_class=ForWriters)
 
 
@@ -66,7 +64,7 @@ async def end_override(
 
 def _end_s(body: OverrideBody, now_s: float) -> float:
     until_s = body.until.timestamp()
-    if now_s < until_s <= now_s + OVERRIDE_MAX_S:
+    if now_s < until_s <= now_s + OVERRIDE_MOST_S:
         return until_s
     wrong = {
         "loc": ("body", "until"),

@@ -278,7 +278,7 @@ class OpenRouterStateManager:
             )
 
         def decide(record: SharedState | None, now_s: float) -> SharedState:
-            override = Override(chosen, who, why, round(now_s + for_s, 6))
+            override = Override(chosen, who, why, now_s + for_s)
             return overridden(record or fresh(now_s), override, now_s)
 
         await self._store.change(decide)
