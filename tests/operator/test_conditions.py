@@ -26,7 +26,7 @@ from openrouter_operator.decisions.summary import (
     not_watched,
     summary,
 )
-from openrouter_operator.decisions.targets import Candidate
+from openrouter_operator.decisions.targets import Candidate, Targets
 from openrouter_operator.workloads.kinds import Trait
 from openrouter_operator.workloads.workload import Contest, Workload
 from tests.operator.samples import (
@@ -87,7 +87,7 @@ IN_THE_DARK = a_round(unknown(900.0), Goal(Step.KEEP, "StateUnknown"), ALL_PAUSE
 def count(
     *found: Workload | Candidate, failures: dict[str, Failure] | None = None, outage: str = ""
 ) -> TargetSummary:
-    return summary(candidates(*found), OWNER, outage, failures or {})
+    return summary(Targets(OWNER, candidates(*found)), outage, failures or {})
 
 
 def test_each_workload_is_counted_for_what_it_is() -> None:
@@ -140,7 +140,7 @@ def test_few_problems_need_no_count() -> None:
 
 def test_a_target_that_matches_nothing_is_a_problem_an_event_and_makes_the_resource_unready() -> None:
     missing = no_match("spec.targets[0]", "there is no Deployment 'wroker' in namespace jobs")
-    found = summary(candidates(workload("a")), OWNER, "", {}, unmatched=[missing])
+    found = summary(Targets(OWNER, candidates(workload("a"))), "", {}, unmatched=[missing])
     ready, reason, message = said(a_round(summary=found), "Ready")
     assert (ready, reason) == ("False", "NoMatch")
     assert message.startswith("spec.targets[0]: there is no Deployment 'wroker' in namespace jobs: mend")
@@ -158,7 +158,7 @@ def test_a_target_that_matches_nothing_is_a_problem_an_event_and_makes_the_resou
     ],
 )
 def test_a_kind_without_replicas_is_told_from_one_that_is_not_there(problem: Problem, expected: str) -> None:
-    ready = said(a_round(summary=summary([], OWNER, "", {}, unwatched=[problem])), "Ready")
+    ready = said(a_round(summary=summary(Targets(OWNER, []), "", {}, unwatched=[problem])), "Ready")
     assert ready[:2] == ("False", "KindNotPausable")
     assert expected in ready[2]
 
@@ -485,7 +485,7 @@ def test_a_fight_over_a_pause_is_not_ready_and_names_the_other_one() -> None:
 
 
 def test_a_kind_that_nobody_watches_is_not_ready_and_says_where_to_add_it() -> None:
-    counted = summary([], OWNER, "", {}, unwatched=[not_watched("ReplicaSet")])
+    counted = summary(Targets(OWNER, []), "", {}, unwatched=[not_watched("ReplicaSet")])
     state, reason, message = said(a_round(summary=counted), "Ready")
     assert (state, reason) == ("False", "KindNotWatched")
     assert "operator.kinds" in message

@@ -153,7 +153,9 @@ async def test_once_a_right_is_granted_the_operator_begins_anew(
     fleet.kubectl("create", "serviceaccount", "half")
     kubeconfig = control_plane.kubeconfig_for_service_account(fleet.namespace, "half")
     async with Cluster(await configuration(kubeconfig)) as cluster:
-        operator = handlers.Operator(cluster, Inventory([DEPLOYMENT]), Feeds(Settings(""), "test", lambda _: None))
+        operator = handlers.Operator(
+            cluster, Inventory([DEPLOYMENT]), Feeds(Settings("redis://127.0.0.1:1"), "test", lambda _: None)
+        )
         operator.left_out = (fleet.namespace,)
         await main._let_in(cluster, operator)
         assert not operator.ending.is_set()

@@ -9,7 +9,7 @@ import pytest
 
 from openrouter_operator.decisions import plan
 from openrouter_operator.decisions.goal import Goal, Step
-from openrouter_operator.decisions.targets import Candidate, Skip, skip
+from openrouter_operator.decisions.targets import Candidate, Skip, Targets, skip
 from openrouter_operator.resource.spec import Options
 from openrouter_operator.workloads.kinds import BY_NAME, Kind, Trait, UnusableKind, Value, from_crd
 from openrouter_operator.workloads.workload import PAUSED, RELEASED, Workload, restored
@@ -80,7 +80,7 @@ SAMPLES = [
 def test_pausing_writes_what_stops_the_kind_and_remembers_what_was_there(
     kind: Kind, spec: dict[str, Any], written: dict[str, Any], original: Value
 ) -> None:
-    (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(found(kind, spec))])
+    (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(found(kind, spec))]))
     patch = change.patch()
     annotations = patch["metadata"]["annotations"]
     assert annotations.pop(PAUSED) is not None
@@ -96,11 +96,11 @@ def test_what_was_paused_is_read_as_paused_and_comes_back_as_it_was(
     kind: Kind, spec: dict[str, Any], written: dict[str, Any], original: Value
 ) -> None:
     before = found(kind, spec)
-    (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(before)])
+    (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(before)]))
     after = patched(before, change.patch())
     assert after.is_as_we_set_it
     assert (after.pods, after.original_pods) == (0, before.pods)
-    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(after)])
+    (back,) = plan.changes(ALL_BACK, closed(), Targets(OWNER, [Candidate(after)]))
     again = patched(after, back.patch())
     assert (again.value, again.pause) == (original, None)
     assert restored(after) == back
@@ -123,17 +123,17 @@ def test_what_was_paused_is_read_as_paused_and_comes_back_as_it_was(
 def test_what_its_owner_has_paused_stays_so(kind: str, spec: dict[str, Any], annotations: dict[str, str]) -> None:
     theirs = Candidate(found(BY_NAME[kind], spec, annotations=annotations))
     for goal, seen in ((PAUSE, opened()), (CANARY, half_open()), (ALL_BACK, closed())):
-        assert plan.changes(goal, OWNER, seen, [theirs]) == []
+        assert plan.changes(goal, seen, Targets(OWNER, [theirs])) == []
 
 
 @pytest.mark.parametrize("word", ["0", "f", "F", "false", "FALSE", "False"])
 @pytest.mark.parametrize("kind", ["ScaledObject", "ScaledJob"])
 def test_what_keda_takes_for_not_paused_is_paused_and_given_back_as_its_owner_wrote_it(kind: str, word: str) -> None:
     before = found(BY_NAME[kind], {}, annotations={f"{KEDA}/paused": word})
-    (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(before)])
+    (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(before)]))
     after = patched(before, change.patch())
     assert (before.pods, after.pods, after.is_as_we_set_it) == (1, 0, True)
-    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(after)])
+    (back,) = plan.changes(ALL_BACK, closed(), Targets(OWNER, [Candidate(after)]))
     written = back.patch()["metadata"]["annotations"]
     assert (written[f"{KEDA}/paused"], written.get(f"{KEDA}/paused-replicas")) == (word, None)
     assert patched(after, back.patch()).value == before.value
@@ -141,7 +141,7 @@ def test_what_keda_takes_for_not_paused_is_paused_and_given_back_as_its_owner_wr
 
 def test_a_cron_job_is_changed_in_nothing_but_its_suspension() -> None:
     spec = {"suspend": False, "schedule": "*/5 * * * *", "startingDeadlineSeconds": 200}
-    (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(found(BY_NAME["CronJob"], spec))])
+    (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(found(BY_NAME["CronJob"], spec))]))
     assert change.patch()["spec"] == {"suspend": True}
 
 
@@ -149,7 +149,7 @@ def test_a_cron_job_is_changed_in_nothing_but_its_suspension() -> None:
 
 
 def pause_of(*before: Candidate) -> list[Candidate]:
-    changes = {c.workload.name: c for c in plan.changes(PAUSE, OWNER, opened(), before)}
+    changes = {c.workload.name: c for c in plan.changes(PAUSE, opened(), Targets(OWNER, before))}
     return [
         replace(c, workload=replace(patched(c.workload, changes[c.workload.name].patch()), name=c.workload.name))
         if c.workload.name in changes
@@ -165,24 +165,24 @@ def named(workload: Workload, name: str) -> Workload:
 def test_a_scaled_object_comes_back_in_steps_of_the_pods_that_were_there() -> None:
     scaled = Candidate(found(BY_NAME["ScaledObject"]), pods_behind=8)
     (held,) = pause_of(scaled)
-    (step,) = plan.changes(Goal(Step.RESUME, "BreakerClosed", share=0.25), OWNER, closed(), [held])
+    (step,) = plan.changes(Goal(Step.RESUME, "BreakerClosed", share=0.25), closed(), Targets(OWNER, [held]))
     assert step.patch()["metadata"]["annotations"][f"{KEDA}/paused-replicas"] == "2"
-    (canary,) = plan.changes(CANARY, OWNER, half_open(), [held])
+    (canary,) = plan.changes(CANARY, half_open(), Targets(OWNER, [held]))
     assert canary.patch()["metadata"]["annotations"][f"{KEDA}/paused-replicas"] == "1"
 
 
 def test_one_who_unpauses_a_scaled_object_during_its_canary_is_respected() -> None:
     (held,) = pause_of(Candidate(found(BY_NAME["ScaledObject"]), pods_behind=8))
-    (canary,) = plan.changes(CANARY, OWNER, half_open(), [held])
+    (canary,) = plan.changes(CANARY, half_open(), Targets(OWNER, [held]))
     running = replace(held, workload=replace(patched(held.workload, canary.patch()), value=None))
-    (change,) = plan.changes(PAUSE, OWNER, opened(), [running])
+    (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [running]))
     assert (change.pause, change.is_written, change.released != "") == (None, False, True)
 
 
 @pytest.mark.parametrize("kind", ["CronJob", "Job", "ScaledJob"])
 def test_what_has_no_pods_to_ask_for_is_no_canary(kind: str) -> None:
     (stopped,) = pause_of(Candidate(found(BY_NAME[kind])))
-    assert plan.changes(CANARY, OWNER, half_open(), [stopped]) == []
+    assert plan.changes(CANARY, half_open(), Targets(OWNER, [stopped])) == []
 
 
 # -- held -----------------------------------------------------------------------------------------------------------
@@ -200,19 +200,21 @@ def test_what_has_no_pods_to_ask_for_is_no_canary(kind: str) -> None:
     ],
 )
 def test_holding(kind: str, spec: dict[str, Any], value: Value) -> None:
-    changes = plan.changes(PAUSE, OWNER, opened(), [Candidate(found(BY_NAME[kind], spec), options=HOLD)])
+    changes = plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(found(BY_NAME[kind], spec), options=HOLD)]))
     assert [change.value for change in changes] == ([] if value is None else [value])
 
 
 def test_a_held_scaled_object_is_marked_as_keda_reads_it() -> None:
-    (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(found(BY_NAME["ScaledObject"]), options=HOLD)])
+    (change,) = plan.changes(
+        PAUSE, opened(), Targets(OWNER, [Candidate(found(BY_NAME["ScaledObject"]), options=HOLD)])
+    )
     annotations = change.patch()["metadata"]["annotations"]
     assert (annotations[f"{KEDA}/paused"], annotations[f"{KEDA}/paused-replicas"]) == ("true", None)
 
 
 def test_what_was_scaled_down_comes_back_when_the_mode_becomes_hold() -> None:
     (down,) = pause_of(Candidate(found(BY_NAME["Deployment"], {"replicas": 3})))
-    (change,) = plan.changes(PAUSE, OWNER, opened(), [replace(down, options=HOLD)])
+    (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [replace(down, options=HOLD)]))
     assert (change.value, change.pause) == (3, None)
 
 
@@ -220,7 +222,7 @@ def test_what_was_held_is_scaled_down_when_the_mode_becomes_scale_down() -> None
     scaled = Candidate(found(BY_NAME["ScaledObject"]), options=HOLD)
     (held,) = pause_of(scaled)
     assert held.workload.value == "held"
-    (change,) = plan.changes(PAUSE, OWNER, opened(), [replace(held, options=Options())])
+    (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [replace(held, options=Options())]))
     assert change.value == "0"
 
 
@@ -274,19 +276,19 @@ def floored(replicas: int, floor: int, **more: Any) -> Candidate:
 
 
 def test_a_floor_of_pods_runs_on() -> None:
-    (change,) = plan.changes(PAUSE, OWNER, opened(), [floored(5, 2)])
+    (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [floored(5, 2)]))
     assert change.value == 2
     (down,) = pause_of(floored(5, 2))
-    assert plan.changes(PAUSE, OWNER, opened(), [down]) == []
-    assert plan.changes(CANARY, OWNER, half_open(), [down]) == [], "what runs is the canary"
-    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [down])
+    assert plan.changes(PAUSE, opened(), Targets(OWNER, [down])) == []
+    assert plan.changes(CANARY, half_open(), Targets(OWNER, [down])) == [], "what runs is the canary"
+    (back,) = plan.changes(ALL_BACK, closed(), Targets(OWNER, [down]))
     assert back.value == 5
 
 
 @pytest.mark.parametrize(("floor", "expected"), [(3, 3), (9, 5), (0, 0)], ids=["higher", "above all", "lower"])
 def test_a_floor_that_is_edited_during_the_pause_counts_at_once(floor: int, expected: int) -> None:
     (down,) = pause_of(floored(5, 2))
-    (change,) = plan.changes(PAUSE, OWNER, opened(), [replace(down, options=Options(paused_replicas=floor))])
+    (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [replace(down, options=Options(paused_replicas=floor))]))
     assert change.value == expected
 
 
@@ -310,8 +312,8 @@ def test_with_a_floor(candidate: Candidate, reason: str) -> None:
 def test_an_autoscaler_that_moves_pods_above_the_floor_is_no_person() -> None:
     (down,) = pause_of(floored(9, 2, has_autoscaler=True, autoscaler_min=2))
     moved = replace(down, workload=replace(down.workload, value=4))
-    assert plan.changes(PAUSE, OWNER, opened(), [moved]) == []
-    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [moved])
+    assert plan.changes(PAUSE, opened(), Targets(OWNER, [moved])) == []
+    (back,) = plan.changes(ALL_BACK, closed(), Targets(OWNER, [moved]))
     assert (back.value, back.pause) == (9, None)
 
 
@@ -325,9 +327,9 @@ def ranked(name: str, priority: int, replicas: int = 4) -> Candidate:
 
 def test_what_matters_less_is_paused_first_and_comes_back_last() -> None:
     mixed = [ranked("main", 10), ranked("batch", -10), ranked("other", 0)]
-    paused = plan.changes(PAUSE, OWNER, opened(), mixed)
+    paused = plan.changes(PAUSE, opened(), Targets(OWNER, mixed))
     assert [(c.workload.name, c.rank) for c in paused] == [("batch", -10), ("other", 0), ("main", 10)]
-    back = plan.changes(ALL_BACK, OWNER, closed(), pause_of_all(mixed))
+    back = plan.changes(ALL_BACK, closed(), Targets(OWNER, pause_of_all(mixed)))
     assert [c.workload.name for c in back] == ["main", "other", "batch"]
 
 
@@ -335,7 +337,7 @@ def test_steps_fill_what_matters_most_first() -> None:
     mixed = pause_of_all([ranked("a", 0, 4), ranked("b", 0, 4), ranked("main", 10, 4)])
 
     def step(share: float) -> dict[str, int | None]:
-        made = plan.changes(Goal(Step.RESUME, "BreakerClosed", share=share), OWNER, closed(), mixed)
+        made = plan.changes(Goal(Step.RESUME, "BreakerClosed", share=share), closed(), Targets(OWNER, mixed))
         return {change.workload.name: change.pods for change in made}
 
     assert step(0.25) == {"main": 3}
@@ -344,13 +346,13 @@ def test_steps_fill_what_matters_most_first() -> None:
 
 def test_the_canary_is_of_what_matters_most() -> None:
     mixed = pause_of_all([ranked("a", 0), ranked("main", 10)])
-    (canary,) = plan.changes(CANARY, OWNER, half_open(), mixed)
+    (canary,) = plan.changes(CANARY, half_open(), Targets(OWNER, mixed))
     assert (canary.workload.name, canary.value) == ("main", 1)
 
 
 def pause_of_all(candidates: list[Candidate]) -> list[Candidate]:
     def paused(candidate: Candidate) -> Candidate:
-        (change,) = plan.changes(PAUSE, OWNER, opened(), [candidate])
+        (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [candidate]))
         assert change.pause is not None
         assert change.pause.at_s == NOW_S
         return replace(candidate, workload=replace(candidate.workload, value=0, pause=change.pause))
@@ -388,7 +390,9 @@ def test_a_job_of_a_cron_job_is_no_problem_and_one_that_is_suspended_remembers_i
     why = skip(Candidate(CRON_RUN), OWNER, "")
     assert why is not None
     assert not why.message
-    (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(CRON_RUN, options=Options(takes_cron_runs=True))])
+    (change,) = plan.changes(
+        PAUSE, opened(), Targets(OWNER, [Candidate(CRON_RUN, options=Options(takes_cron_runs=True))])
+    )
     assert patched(CRON_RUN, change.patch()).is_as_we_set_it
 
 
@@ -472,6 +476,6 @@ def test_what_keda_scales_is_left_alone_in_a_rollout_too() -> None:
 
 
 def test_what_is_paused_comes_back_whatever_was_rolled_out_meanwhile() -> None:
-    (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(found(BY_NAME["Deployment"]))])
+    (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(found(BY_NAME["Deployment"]))]))
     after = replace(patched(found(BY_NAME["Deployment"]), change.patch()), traits=frozenset({Trait.ROLLING}))
-    assert len(plan.changes(ALL_BACK, OWNER, closed(), [Candidate(after)])) == 1
+    assert len(plan.changes(ALL_BACK, closed(), Targets(OWNER, [Candidate(after)]))) == 1

@@ -11,7 +11,7 @@ import pytest
 from openrouter_operator.decisions import plan
 from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.summary import summary
-from openrouter_operator.decisions.targets import Candidate, Skip, skip
+from openrouter_operator.decisions.targets import Candidate, Skip, Targets, skip
 from openrouter_operator.workloads.kinds import BY_NAME, DEPLOYMENT
 from openrouter_operator.workloads.workload import (
     PAUSED,
@@ -36,7 +36,9 @@ PAUSE = Goal(Step.PAUSE, "BreakerOpen")
 
 
 def changes(goal: Goal, *found: Workload | Candidate) -> list[Change]:
-    return list(plan.changes(goal, OWNER, opened() if goal.step is Step.PAUSE else closed(), candidates(*found)))
+    return list(
+        plan.changes(goal, opened() if goal.step is Step.PAUSE else closed(), Targets(OWNER, candidates(*found)))
+    )
 
 
 # -- the annotation -------------------------------------------------------------------------------------------------
@@ -85,7 +87,7 @@ def test_what_stays_down_takes_no_part_in_canary_and_steps() -> None:
 
 
 def test_what_cannot_be_read_is_a_problem_that_names_it() -> None:
-    (problem,) = summary(candidates(paused("a", resume_to="five")), OWNER, "", {}).problems
+    (problem,) = summary(Targets(OWNER, candidates(paused("a", resume_to="five"))), "", {}).problems
     assert (problem.target, problem.reason) == ("Deployment/a", "ResumeUnclear")
     assert "openrouter-guard.io/resume-to is 'five': write a number of pods or 'stay'" in problem.message
 

@@ -40,7 +40,9 @@ def parsed(told: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 async def test_a_reconcile_that_makes_no_progress_is_no_life(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handlers, "STALL_S", 0.0)
     async with Cluster(Configuration()) as cluster:
-        operator = handlers.Operator(cluster, Inventory(), Feeds(Settings(""), "test", lambda _scope: None))
+        operator = handlers.Operator(
+            cluster, Inventory(), Feeds(Settings("redis://127.0.0.1:1"), "test", lambda _scope: None)
+        )
         with operator.watching("a", "jobs") as idle, operator.watching("b", "jobs") as busy:
             busy.busy_since_s = idle.reconciler.progressed_s
             assert operator.stalled() == ["resource b"]

@@ -79,7 +79,7 @@ async def test_once_the_secret_names_another_redis_that_one_is_read_and_the_firs
     monkeypatch.setattr(resolver, "FRESH_S", 0.0)
     monkeypatch.setattr(resolver, "DOUBTFUL_S", 0.0)
     with ValkeyServer(port=free_port()) as first, ValkeyServer(port=free_port()) as second:
-        feeds = Feeds(Settings(""), "test", lambda _scope: None)
+        feeds = Feeds(Settings("redis://127.0.0.1:1"), "test", lambda _scope: None)
         async with Cluster(await configured(control_plane.kubeconfig)) as cluster:
             found = Resolver(cluster, feeds, reads_secrets=True)
             for server, other in ((first, second), (second, first), (first, second)):

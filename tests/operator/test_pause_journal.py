@@ -9,7 +9,7 @@ import pytest
 from openrouter_operator.controller.pause_journal import MEND_S, NOTED_S, PauseJournal
 from openrouter_operator.decisions import plan
 from openrouter_operator.decisions.goal import Goal, Step
-from openrouter_operator.decisions.targets import Candidate, Owner
+from openrouter_operator.decisions.targets import Candidate, Owner, Targets
 from openrouter_operator.workloads.workload import Change, Pause, Workload, forgets
 from tests.operator.samples import NOW_S, OTHER, OWNER, Clock, closed, opened, paused, unknown, workload
 
@@ -24,7 +24,7 @@ STRIPPED = replace(PAUSED, pause=None)
 @pytest.fixture
 def journal(clock: Clock) -> PauseJournal:
     journal = PauseJournal(clock)
-    journal.note([Candidate(PAUSED), Candidate(paused("b", owner=OTHER)), Candidate(RUNNING)], OWNER, NOW_S)
+    journal.note(Targets(OWNER, [Candidate(PAUSED), Candidate(paused("b", owner=OTHER)), Candidate(RUNNING)]), NOW_S)
     return journal
 
 
@@ -49,12 +49,12 @@ def undone(name: str, at_s: float, *, owner: Owner = OWNER) -> Workload:
 def test_an_annotation_of_an_earlier_outage_is_put_right(journal: PauseJournal, owner: Owner) -> None:
     seen = journal.recall(undone("a", at_s=100.0, owner=owner))
     assert (seen.pause, seen.is_stripped) == (PAUSED.pause, True)
-    (again,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(seen)])
+    (again,) = plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(seen)]))
     assert (again.value, again.pause) == (0, PAUSED.pause)
-    (first,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(seen)])
+    (first,) = plan.changes(ALL_BACK, closed(), Targets(OWNER, [Candidate(seen)]))
     assert (first.value, first.pause) == (0, PAUSED.pause), "what it comes back to is written on it first"
     journal.made([first])
-    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(journal.recall(PAUSED))])
+    (back,) = plan.changes(ALL_BACK, closed(), Targets(OWNER, [Candidate(journal.recall(PAUSED))]))
     assert (back.value, back.pause) == (3, None)
 
 
@@ -74,21 +74,21 @@ def test_a_late_write_of_an_earlier_leader_is_a_pause_like_any_other(journal: Pa
 
 
 def test_our_own_pause_is_known_though_its_answer_was_lost(journal: PauseJournal) -> None:
-    (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(RUNNING)])
+    (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(RUNNING)]))
     journal.asks([change])
-    journal.note([Candidate(RUNNING)], OWNER, NOW_S + 5)
+    journal.note(Targets(OWNER, [Candidate(RUNNING)]), NOW_S + 5)
     assert change.pause is not None
     made = replace(RUNNING, value=0, pause=Pause.parse(change.pause.text(), RUNNING.kind.control))
     assert journal.recall(made) == made
 
 
 def test_a_pause_that_we_made_and_ended_is_over_for_good(journal: PauseJournal) -> None:
-    (change,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(RUNNING)])
+    (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(RUNNING)]))
     journal.asks([change])
     journal.made([change])
     made = replace(RUNNING, value=0, pause=change.pause)
-    journal.made(plan.changes(ALL_BACK, OWNER, closed(), [Candidate(made)]))
-    journal.note([Candidate(RUNNING)], OWNER, NOW_S + 5)
+    journal.made(plan.changes(ALL_BACK, closed(), Targets(OWNER, [Candidate(made)])))
+    journal.note(Targets(OWNER, [Candidate(RUNNING)]), NOW_S + 5)
     assert journal.recall(made).has_litter
 
 
@@ -104,24 +104,24 @@ def test_an_annotation_that_tells_of_no_pause_of_ours_is_put_right(journal: Paus
 
 
 def test_an_annotation_is_written_again_once_a_minute_at_the_most(journal: PauseJournal, clock: Clock) -> None:
-    (again,) = plan.changes(PAUSE, OWNER, opened(), [Candidate(journal.recall(STRIPPED))])
+    (again,) = plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(journal.recall(STRIPPED))]))
     assert (again.value, again.pause) == (0, PAUSED.pause)
     journal.made([again])
-    assert plan.changes(PAUSE, OWNER, opened(), [Candidate(journal.recall(STRIPPED))]) == []
+    assert plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(journal.recall(STRIPPED))])) == []
     clock.now_s += MEND_S
-    assert len(plan.changes(PAUSE, OWNER, opened(), [Candidate(journal.recall(STRIPPED))])) == 1
+    assert len(plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(journal.recall(STRIPPED))]))) == 1
 
 
 def test_what_comes_back_does_so_without_its_annotation_where_that_is_taken_away_at_once(
     journal: PauseJournal, clock: Clock
 ) -> None:
-    (first,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(journal.recall(STRIPPED))])
+    (first,) = plan.changes(ALL_BACK, closed(), Targets(OWNER, [Candidate(journal.recall(STRIPPED))]))
     assert (first.value, first.pause) == (0, PAUSED.pause)
     journal.made([first])
-    (back,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(journal.recall(STRIPPED))])
+    (back,) = plan.changes(ALL_BACK, closed(), Targets(OWNER, [Candidate(journal.recall(STRIPPED))]))
     assert (back.value, back.pause) == (3, None)
     clock.now_s += NOTED_S
-    (again,) = plan.changes(ALL_BACK, OWNER, closed(), [Candidate(journal.recall(STRIPPED))])
+    (again,) = plan.changes(ALL_BACK, closed(), Targets(OWNER, [Candidate(journal.recall(STRIPPED))]))
     assert (again.value, again.pause) == (0, PAUSED.pause), (
         "our own admission policy has refused it: perhaps somebody else took it away just then"
     )

@@ -14,7 +14,7 @@ from openrouter_operator.decisions import goal as goals
 from openrouter_operator.decisions import plan
 from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.snapshot import ScopeSnapshot
-from openrouter_operator.decisions.targets import Candidate, Owner, paused_since_s
+from openrouter_operator.decisions.targets import Candidate, Owner, Targets, paused_since_s
 from openrouter_operator.decisions.targets import skip as skip_of
 from openrouter_operator.workloads.workload import Change, Workload, forgets, restored
 from tests.operator.samples import (
@@ -49,7 +49,7 @@ def share(part: float) -> Goal:
 
 def made(goal: Goal, *found: Workload | Candidate, seen: ScopeSnapshot | None = None) -> dict[str, Change]:
     """The changes by the workload's name."""
-    changes = plan.changes(goal, OWNER, seen or opened(), candidates(*found))
+    changes = plan.changes(goal, seen or opened(), Targets(OWNER, candidates(*found)))
     assert len({change.workload.name for change in changes}) == len(changes)
     return {change.workload.name: change for change in changes}
 
@@ -324,8 +324,8 @@ def test_outside_an_outage_no_release_counts() -> None:
 
 def test_a_pause_began_with_the_first_workload_of_ours() -> None:
     found = candidates(paused("a", at_s=930), paused("b", at_s=920), paused("c", at_s=10, owner=OTHER), workload("d"))
-    assert paused_since_s(found, OWNER, opened()) == 920
-    assert paused_since_s(candidates(workload(), paused(owner=OTHER)), OWNER, opened()) is None
+    assert paused_since_s(Targets(OWNER, found), opened()) == 920
+    assert paused_since_s(Targets(OWNER, candidates(workload(), paused(owner=OTHER))), opened()) is None
 
 
 def test_what_is_left_of_an_earlier_outage_ends_nobodys_pause() -> None:
@@ -335,17 +335,19 @@ def test_what_is_left_of_an_earlier_outage_ends_nobodys_pause() -> None:
     again = opened()
     assert again.record is not None
     again = replace(again, record=replace(again.record, transitions=(closing,)))
-    assert paused_since_s(found, OWNER, again) == 800
+    assert paused_since_s(Targets(OWNER, found), again) == 800
     asked = spec(maxPauseSeconds=300)
-    assert goals.goal(asked, again, paused_since_s(found, OWNER, again)).step is Step.PAUSE
-    assert paused_since_s(found, OWNER, closed()) == 100, "what is on its way back counts from where it began"
+    assert goals.goal(asked, again, paused_since_s(Targets(OWNER, found), again)).step is Step.PAUSE
+    assert paused_since_s(Targets(OWNER, found), closed()) == 100, (
+        "what is on its way back counts from where it began"
+    )
 
 
 def test_an_undone_annotation_in_place_of_a_pause_that_nobody_knows_ends_nobodys_pause() -> None:
     undone = paused("a", at_s=100, is_foreign=True, is_undone=True)
-    assert paused_since_s(candidates(undone, paused("b", at_s=930)), OWNER, opened()) == 930
+    assert paused_since_s(Targets(OWNER, candidates(undone, paused("b", at_s=930))), opened()) == 930
     known = replace(undone, pause=paused("a", at_s=920).pause, is_stripped=True)
-    assert paused_since_s(candidates(known, paused("b", at_s=930)), OWNER, opened()) == 920
+    assert paused_since_s(Targets(OWNER, candidates(known, paused("b", at_s=930))), opened()) == 920
 
 
 def test_a_pause_names_the_workload_that_it_is_of() -> None:
@@ -398,7 +400,7 @@ def test_an_outage_is_named_by_its_beginning(breaker: Closed | Open | HalfOpen, 
 
 
 def test_what_is_orphaned_stays_paused_and_keeps_its_memory() -> None:
-    (change,) = plan.orphaned(candidates(paused("a"), workload("b"), paused("c", owner=OTHER)), OWNER)
+    (change,) = plan.orphaned(Targets(OWNER, candidates(paused("a"), workload("b"), paused("c", owner=OTHER))))
     assert (change.workload.name, change.pods) == ("a", None)
     assert change.pause is not None
     assert change.pause.is_orphaned
@@ -409,9 +411,9 @@ def test_the_next_resource_of_that_name_takes_it_over() -> None:
     assert left.pause is not None
     left = replace(left, pause=replace(left.pause, is_orphaned=True))
     successor, stranger = Owner("uid-of-the-next", OWNER.name), Owner("uid-of-the-next", "stranger")
-    (change,) = plan.changes(ALL_BACK, successor, closed(), candidates(left))
+    (change,) = plan.changes(ALL_BACK, closed(), Targets(successor, candidates(left)))
     assert (change.pods, change.pause) == (3, None)
-    assert plan.changes(ALL_BACK, stranger, closed(), candidates(left)) == []
-    (canary,) = plan.changes(CANARY, successor, half_open(), candidates(left))
+    assert plan.changes(ALL_BACK, closed(), Targets(stranger, candidates(left))) == []
+    (canary,) = plan.changes(CANARY, half_open(), Targets(successor, candidates(left)))
     assert canary.pause is not None
     assert (canary.pause.owner_uid, canary.pause.is_orphaned) == (successor.uid, False)

@@ -20,7 +20,7 @@ from openrouter_operator.decisions import goal as goals
 from openrouter_operator.decisions import plan
 from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.snapshot import ScopeSnapshot
-from openrouter_operator.decisions.targets import Candidate, Owner, paused_since_s
+from openrouter_operator.decisions.targets import Candidate, Owner, Targets, paused_since_s
 from openrouter_operator.resource.spec import Mode, OnManualChange, Options, Spec, Strategy
 from openrouter_operator.workloads.kinds import DEPLOYMENT
 from openrouter_operator.workloads.workload import PAUSED, Change, Workload
@@ -230,7 +230,9 @@ class Story(RuleBasedStateMachine):
     @rule(owner=owners, order=orders)
     def the_resource_is_deleted_and_made_anew(self, owner: Owner, order: random.Random) -> None:
         while self._is_pausing(owner):
-            for change in self._ordered(plan.changes(GIVE_BACK, owner, NOTHING_KNOWN, self._of(owner, None)), order):
+            for change in self._ordered(
+                plan.changes(GIVE_BACK, NOTHING_KNOWN, Targets(owner, self._of(owner, None))), order
+            ):
                 # With the resource goes what it knew.
                 self.decided.pop(change.workload.name, None)
                 self._write(change, NOTHING_KNOWN)
@@ -328,8 +330,8 @@ class Story(RuleBasedStateMachine):
     def _round(self, owner: Owner, order: random.Random, dies_after: int | None) -> Goal:
         asked, snapshot = self.specs[owner], self._snapshot()
         found = self._of(owner, asked)
-        goal = goals.goal(asked, snapshot, paused_since_s(found, owner, snapshot))
-        changes = self._ordered(plan.changes(goal, owner, snapshot, found), order)
+        goal = goals.goal(asked, snapshot, paused_since_s(Targets(owner, found), snapshot))
+        changes = self._ordered(plan.changes(goal, snapshot, Targets(owner, found)), order)
         if not self.is_known and self.now_s < self.last_known_s + asked.max_unknown_seconds:
             assert not changes or asked.mode is Mode.OBSERVE
         for change in changes[:dies_after]:

@@ -12,7 +12,7 @@ from openrouter_operator.decisions.summary import (
     not_pausable,
     not_watched,
 )
-from openrouter_operator.decisions.targets import Candidate, Owner
+from openrouter_operator.decisions.targets import Candidate, Owner, Targets
 from openrouter_operator.resource.precedence import Precedence
 from openrouter_operator.resource.spec import Options, Spec, Which
 from openrouter_operator.workloads.inventory import Inventory
@@ -34,7 +34,7 @@ class Gatherer:
         self._precedence = precedence
         self._journal = journal
 
-    def candidates(self, namespace: str, owner: Owner, spec: Spec | None) -> list[Candidate]:
+    def targets(self, namespace: str, owner: Owner, spec: Spec | None) -> Targets:
         """Return the workloads that the spec names, and those already paused; without a spec only the latter."""
         found = []
         for workload in map(self._journal.recall, self._inventory.of(namespace)):
@@ -48,7 +48,7 @@ class Gatherer:
             is_marked = workload.has_litter or bool(workload.released)
             if candidate.is_matched or candidate.is_paused_by(owner) or is_marked:
                 found.append(candidate)
-        return self._with_surroundings(namespace, owner, found)
+        return Targets(owner, self._with_surroundings(namespace, owner, found))
 
     def _with_surroundings(self, namespace: str, owner: Owner, found: Sequence[Candidate]) -> list[Candidate]:
         """With their autoscalers, KEDA objects, and older resources."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from openrouter_operator.decisions.snapshot import ScopeSnapshot
-from openrouter_operator.decisions.targets import Candidate, Owner
+from openrouter_operator.decisions.targets import Targets
 from openrouter_operator.workloads.workload import Change, Pause, Workload
 
 __all__ = ["PauseJournal"]
@@ -99,16 +99,11 @@ class PauseJournal:
             if change.workload.is_stripped:
                 self._mended_s[uid] = self._clock()
 
-    def note(self, candidates: Iterable[Candidate], owner: Owner, now_s: float) -> None:
+    def note(self, targets: Targets, now_s: float) -> None:
         """Record the paused and the running workloads; *now_s* is Redis' clock, as in a pause."""
-        self._owner_uid = owner.uid
-        pauses, running = dict[str, Pause](), dict[str, float]()
-        for candidate in candidates:
-            workload = candidate.workload
-            if workload.pause is None:
-                running[workload.uid] = now_s
-            elif candidate.is_paused_by(owner):
-                pauses[workload.uid] = workload.pause
+        self._owner_uid = targets.owner.uid
+        running = {c.workload.uid: now_s for c in targets.candidates if c.workload.pause is None}
+        pauses = {c.workload.uid: c.workload.pause for c in targets.owned if c.workload.pause}
         self._pauses, self._running_at_s = pauses, running
         self._asked = {uid: pause for uid, pause in self._asked.items() if uid in pauses or uid in running}
         self._mended_s = {uid: at_s for uid, at_s in self._mended_s.items() if uid in pauses}

@@ -16,7 +16,6 @@ from openrouter_guard.rules.override import OVERRIDE_MOST_S
 from openrouter_operator.decisions import contests, plan, workload_events
 from openrouter_operator.decisions import goal as goals
 from openrouter_operator.decisions import status as conditions
-from openrouter_operator.decisions import targets as candidates
 from openrouter_operator.decisions.events import Event, events
 from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.result import Overriding, ReconcileResult
@@ -25,7 +24,7 @@ from openrouter_operator.decisions.summary import (
     Failure,
     summary,
 )
-from openrouter_operator.decisions.targets import Candidate, Owner
+from openrouter_operator.decisions.targets import Owner, Targets, paused_since_s
 from openrouter_operator.kubernetes.client import Cluster, ClusterError, Conflict, NotFound, NotLeading
 from openrouter_operator.resource import overrides
 from openrouter_operator.resource import spec as specs
@@ -164,12 +163,10 @@ class Reconciler:
             owner, namespace = _owner(resource), resource["metadata"]["namespace"]
             orphans = specs.is_left_paused(resource)
             if orphans:
-                await self._make(
-                    plan.orphaned(self._gatherer.candidates(namespace, owner, None), owner), owner, "Orphaned"
-                )
+                await self._make(plan.orphaned(self._gatherer.targets(namespace, owner, None)), owner, "Orphaned")
             else:
                 await self._restore(namespace, owner, "it is deleted", self._last_words(resource))
-            left = [c.workload for c in self._gatherer.candidates(namespace, owner, None) if c.is_paused_by(owner)]
+            left = [c.workload for c in self._gatherer.targets(namespace, owner, None).owned]
             if orphans:
                 left = [workload for workload in left if workload.pause and not workload.pause.is_orphaned]
             if not left and self._feed is not None:
@@ -190,9 +187,9 @@ class Reconciler:
         except NotAllowed as error:
             # Workloads paused while it was allowed must not wait for a person to notice.
             await self._restore(namespace, owner, "its scope is no longer allowed here")
-            return self._invalid(generation, error, self._gatherer.candidates(namespace, owner, None), owner), RETRY_S
+            return self._invalid(generation, error, self._gatherer.targets(namespace, owner, None)), RETRY_S
         except InvalidSpec as error:
-            return self._invalid(generation, error, self._gatherer.candidates(namespace, owner, None), owner), IDLE_S
+            return self._invalid(generation, error, self._gatherer.targets(namespace, owner, None)), IDLE_S
         self.scope = spec.scope
         feed = await self._resolver.of(owner.uid, namespace, spec)
         if self._feed is not None and self._feed is not feed:
@@ -202,14 +199,14 @@ class Reconciler:
         dated_s = self._cluster.now_s
         snapshot = _since_before(feed.read(), old, dated_s)
         self._journal.begin(snapshot)
-        before = self._gatherer.candidates(namespace, owner, spec)
-        goal = goals.goal(spec, snapshot, candidates.paused_since_s(before, owner, snapshot))
+        before = self._gatherer.targets(namespace, owner, spec)
+        goal = goals.goal(spec, snapshot, paused_since_s(before, snapshot))
         self.is_flapping = goal.reason == goals.FLAPPING
-        wanted = plan.changes(goal, owner, snapshot, before)
+        wanted = plan.changes(goal, snapshot, before)
         why = snapshot.cause if goal.step is Step.PAUSE and snapshot.cause else goal.reason
         await self._make([] if spec.dry_run else wanted, owner, why, workload_events.until(spec, goal, snapshot))
-        after = self._gatherer.candidates(namespace, owner, spec) if wanted else before
-        self._journal.note(after, owner, snapshot.now_s)
+        after = self._gatherer.targets(namespace, owner, spec) if wanted else before
+        self._journal.note(after, snapshot.now_s)
         now = ReconcileResult(
             generation=generation,
             spec=spec,
@@ -217,41 +214,38 @@ class Reconciler:
             goal=goal,
             summary=summary(
                 after,
-                owner,
                 snapshot.outage,
                 self._applier.failures(),
                 unwatched(self._inventory, spec),
                 unmatched(self._inventory, namespace, spec),
             ),
-            is_settled=spec.dry_run or not (wanted and plan.changes(goal, owner, snapshot, after)),
+            is_settled=spec.dry_run or not (wanted and plan.changes(goal, snapshot, after)),
             would=tuple(map(str, wanted)) if spec.dry_run else (),
             took_s=feed.now_s - snapshot.now_s,
             override=override,
             dated_s=dated_s,
         )
-        paused = [str(c.workload) for c in after if c.is_paused_by(owner)]
+        paused = [str(c.workload) for c in after.owned]
         feed.tell(f"{namespace}/{owner.name}", paused)
-        next_at_s = min(goal.next_at_s or math.inf, contests.next_contest_s(after, owner))
+        next_at_s = min(goal.next_at_s or math.inf, contests.next_contest_s(after))
         due_s = max(next_at_s - feed.now_s, 0.0)
         return now, min(due_s, self._applier.due_in_s(), RETRY_S if override.failure else IDLE_S)
 
-    def _invalid(
-        self, generation: int, why: InvalidSpec, candidates: Sequence[Candidate], owner: Owner
-    ) -> ReconcileResult:
+    def _invalid(self, generation: int, why: InvalidSpec, targets: Targets) -> ReconcileResult:
         return ReconcileResult(
             generation=generation,
             spec=Spec(mode=Mode.OBSERVE),
             snapshot=replace(_NOTHING_KNOWN, now_s=self._cluster.now_s, error=str(why)),
             goal=Goal(Step.KEEP, "InvalidSpec"),
-            summary=summary(candidates, owner, "", {}),
+            summary=summary(targets, "", {}),
             invalid=str(why),
         )
 
     async def _restore(
         self, namespace: str, owner: Owner, why: str, snapshot: ScopeSnapshot = _NOTHING_KNOWN
     ) -> None:
-        found = self._gatherer.candidates(namespace, owner, None)
-        await self._make(plan.changes(_GIVE_BACK, owner, snapshot, found), owner, why)
+        found = self._gatherer.targets(namespace, owner, None)
+        await self._make(plan.changes(_GIVE_BACK, snapshot, found), owner, why)
 
     def _last_words(self, resource: Mapping[str, Any]) -> ScopeSnapshot:
         """Report, for the last resource of a scope, that no outage concerns the namespace any more."""

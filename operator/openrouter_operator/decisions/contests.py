@@ -8,14 +8,13 @@ that start and stop all the time help no one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from openrouter_guard.rules.breaker import CLOCK_S
 from openrouter_operator.workloads.kinds import Value
 from openrouter_operator.workloads.workload import Change, Contest
 
-from .targets import Candidate, Owner
+from .targets import Candidate, Targets
 
 __all__ = ["RESTATED_MOST", "REST_S", "is_fought", "next_contest_s", "past", "put_back"]
 
@@ -54,9 +53,9 @@ def _standing(candidate: Candidate, now_s: float) -> Contest | None:
     return contest if contest is not None and now_s - contest.at_s < REST_S else None
 
 
-def next_contest_s(candidates: Iterable[Candidate], owner: Owner) -> float:
+def next_contest_s(targets: Targets) -> float:
     """Return when the next undone pause may be put back; infinite without one."""
-    ours = ((c, c.workload.pause) for c in candidates if c.is_paused_by(owner) and not c.workload.is_as_we_set_it)
+    ours = ((c, c.workload.pause) for c in targets.owned if not c.workload.is_as_we_set_it)
     contests = [(c, pause.contest) for c, pause in ours if pause and pause.contest]
     fought = (contest.next_s for c, contest in contests if is_fought(c, contest.at_s))
     return min(fought, default=float("inf"))

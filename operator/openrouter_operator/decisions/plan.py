@@ -7,7 +7,7 @@ that the next round does not see.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from openrouter_operator.workloads.kinds import Value
@@ -16,30 +16,25 @@ from openrouter_operator.workloads.workload import Change, Pause, Workload, forg
 from .contests import is_fought, put_back
 from .goal import Goal, Step
 from .snapshot import ScopeSnapshot
-from .targets import Candidate, Owner, skip
+from .targets import Candidate, Owner, Targets
 
 __all__ = ["changes", "orphaned"]
 
 
-def changes(goal: Goal, owner: Owner, snapshot: ScopeSnapshot, candidates: Sequence[Candidate]) -> list[Change]:
+def changes(goal: Goal, snapshot: ScopeSnapshot, targets: Targets) -> list[Change]:
     """Return the changes to reach the goal; less important workloads are paused first and come back last."""
     if goal.step is Step.KEEP:
         return []
-    ours = [candidate for candidate in candidates if candidate.is_paused_by(owner)]
-    wanted = _wanted(goal, [candidate for candidate in ours if candidate.stays])
-    found = [_of_paused(goal, owner, snapshot, c, wanted.get(c.workload.uid)) for c in ours]
-    if goal.step is Step.PAUSE or (goal.step is Step.CANARY and ours):
-        found += [_paused(c, owner, snapshot) for c in candidates if _is_pausable(c, owner, snapshot.outage)]
+    owner, owned = targets.owner, targets.owned
+    wanted = _wanted(goal, [candidate for candidate in owned if candidate.stays])
+    found = [_of_paused(goal, owner, snapshot, c, wanted.get(c.workload.uid)) for c in owned]
+    if goal.step is Step.PAUSE or (goal.step is Step.CANARY and owned):
+        found += [_paused(c, owner, snapshot) for c in targets.pausable(snapshot.outage)]
     made = [change for change in found if change is not None]
     changed = {change.workload.uid for change in made}
-    litter = [c.workload for c in candidates if c.workload.has_litter or _is_over(c.workload, snapshot)]
+    litter = [c.workload for c in targets.candidates if c.workload.has_litter or _is_over(c.workload, snapshot)]
     made += [forgets(workload) for workload in litter if workload.uid not in changed]
     return sorted(made, key=lambda change: change.rank)
-
-
-def _is_pausable(candidate: Candidate, owner: Owner, outage: str) -> bool:
-    paused = candidate.is_paused_by(owner)
-    return candidate.stays and not paused and skip(candidate, owner, outage) is None
 
 
 def _is_over(workload: Workload, snapshot: ScopeSnapshot) -> bool:
@@ -96,12 +91,12 @@ def _of_paused(
     return Change(workload, value, pause, rank=rank)
 
 
-def orphaned(candidates: Iterable[Candidate], owner: Owner) -> list[Change]:
+def orphaned(targets: Targets) -> list[Change]:
     """Return the changes that leave everything paused.
 
     Then only a person restores it, or a new resource of that name.
     """
-    ours = [(c.workload, c.workload.pause) for c in candidates if c.is_paused_by(owner) and not c.workload.is_going]
+    ours = [(c.workload, c.workload.pause) for c in targets.owned if not c.workload.is_going]
     return [
         Change(workload, workload.value, replace(pause, is_orphaned=True), is_written=False)
         for workload, pause in ours

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from openrouter_operator.workloads.workload import RESUME_TO, STAY, Pause, Workload
 
-from .targets import Candidate, Owner, skip
+from .targets import Candidate, Targets, skip
 
 __all__ = [
     "PROBLEMS_SHOWN",
@@ -98,8 +98,7 @@ class TargetSummary:
 
 
 def summary(
-    candidates: Sequence[Candidate],
-    owner: Owner,
+    targets: Targets,
     outage: str,
     failures: Mapping[str, Failure],
     unwatched: Sequence[Problem] = (),
@@ -108,30 +107,28 @@ def summary(
     """Count the workloads.
 
     Args:
-        candidates: The workloads that the spec names, and those that are paused.
-        owner: The acting resource.
+        targets: The workloads of the resource.
         outage: The present outage; empty for none.
         failures: Failed changes, by the UID of the workload.
         unwatched: Kinds in the spec that are not handled.
         unmatched: Targets and exclusions of the spec that match nothing.
     """
-    matched = [c for c in candidates if c.is_matched]
-    ours = [c for c in candidates if c.is_paused_by(owner)]
+    ours = targets.owned
     up = [c for c in ours if c.workload.pause and c.workload.set_pods > c.paused_pods]
-    skips = [(c, skip(c, owner, outage)) for c in matched]
+    skips = [(c, skip(c, targets.owner, outage)) for c in targets.matched]
     failed = sorted(
         Problem(str(c.workload), failures[c.workload.uid].reason, failures[c.workload.uid].message)
-        for c in candidates
+        for c in targets.candidates
         if c.workload.uid in failures
     )
     left_alone = sorted(Problem(str(c.workload), why.reason, why.message) for c, why in skips if why and why.message)
     altered = sorted(_altered(c.workload) for c in ours if c.workload.is_altered)
     fights = (_contested(c, c.workload.pause) for c in ours if c.workload.pause)
     contested = tuple(problem for problem in fights if problem)
-    unclear = sorted(_unclear(c.workload) for c in candidates if c.workload.has_unclear_return)
+    unclear = sorted(_unclear(c.workload) for c in targets.candidates if c.workload.has_unclear_return)
     problems = [*failed, *altered, *contested, *unclear, *unwatched, *unmatched, *left_alone]
     return TargetSummary(
-        matched=len(matched),
+        matched=len(targets.matched),
         able=sum(why is None for _, why in skips),
         paused=len(ours) - len(up),
         resuming=len(up),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from openrouter_guard.rules.breaker import BreakerState
@@ -12,7 +12,7 @@ from openrouter_operator.workloads.workload import OPT, Workload
 
 from .snapshot import ScopeSnapshot
 
-__all__ = ["ROLLOUT", "Candidate", "Owner", "Skip", "paused_since_s", "skip"]
+__all__ = ["ROLLOUT", "Candidate", "Owner", "Skip", "Targets", "paused_since_s", "skip"]
 
 
 ROLLOUT = "RolloutInProgress"
@@ -85,6 +85,33 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Targets:
+    """The workloads of one resource, worked out once.
+
+    Attributes:
+        owner: The resource.
+        candidates: The workloads that its spec names, and those with an annotation of ours.
+        matched: Those that its spec names.
+        owned: Those that it has paused.
+    """
+
+    owner: Owner
+    candidates: Sequence[Candidate]
+    matched: Sequence[Candidate] = field(init=False)
+    owned: Sequence[Candidate] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "matched", [c for c in self.candidates if c.is_matched])
+        object.__setattr__(self, "owned", [c for c in self.candidates if c.is_paused_by(self.owner)])
+
+    def pausable(self, outage: str) -> list[Candidate]:
+        """Return those that may be paused now."""
+        owned = {c.workload.uid for c in self.owned}
+        running = (c for c in self.matched if c.stays and c.workload.uid not in owned)
+        return [c for c in running if skip(c, self.owner, outage) is None]
+
+
+@dataclass(frozen=True, slots=True)
 class Skip:
     """The reason to leave a matched workload alone; ``message`` is empty if it need not be reported."""
 
@@ -92,13 +119,13 @@ class Skip:
     message: str = ""
 
 
-def paused_since_s(candidates: Iterable[Candidate], owner: Owner, snapshot: ScopeSnapshot) -> float | None:
+def paused_since_s(targets: Targets, snapshot: ScopeSnapshot) -> float | None:
     """Return the start of the present pause; None if nothing is paused.
 
     A pause from before the last closing is over, even if an old annotation came back since: while the breaker is open
     again, its remains count from that closing.
     """
-    ours = (c.workload for c in candidates if c.is_paused_by(owner))
+    ours = (c.workload for c in targets.owned)
     pauses = [each.pause for each in ours if not each.is_undone or each.is_stripped]
     since_s = min((pause.at_s for pause in pauses if pause), default=None)
     return since_s if since_s is None or snapshot.phase is BreakerState.CLOSED else max(since_s, snapshot.closed_at_s)
