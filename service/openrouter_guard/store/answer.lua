@@ -1,9 +1,9 @@
--- Add a worker's answer to the question that is out, once.
+-- Add a worker's answer to the open question, once.
 -- KEYS[1]  the state hash
 -- ARGV[1]  the number of the question
--- ARGV[2]  who answers
--- ARGV[3]  how many of its calls speak against the failures
--- Returns  1 if it was added, 0 if that question is not out any more, or the answer was there; and what own.lua tells of
+-- ARGV[2]  the reporter that answers
+-- ARGV[3]  how many of its calls contradict the failures
+-- Returns  1 if it was added, 0 if that question is closed, or already has this answer; then own.lua's report
 local LENGTH = 16384
 
 local asked, answers = unpack(redis.call("HMGET", KEYS[1], "question", "answers"))

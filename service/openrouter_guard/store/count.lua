@@ -1,44 +1,43 @@
--- Count a batch of results, once, in the order they came.
--- Atomic and without retries: under load, counting by compare-and-set spends its time on lost races.
--- Each hash is read by one command and written by one: what counting costs Redis does not grow with the batch.
+-- Count a batch of results, once, in order.
+-- Atomic and without retries: under load, compare-and-set spends its time on lost races.
+-- Each hash is read and written by one command each, so the cost for Redis does not grow with the batch.
 -- KEYS[1]  the state hash
 -- KEYS[2]  the day's metrics hash
 -- KEYS[3]  the day's list of worker errors
 -- KEYS[4]  the hash of single models
 -- ARGV[1]  JSON object, the batch:
---   epoch            in which the calls began; 0 if the reporter does not know it, -1 if they are too old to decide
---                    anything and belong into the metrics only
---   reporter, seq    who reports, and the batch's number, which grows with every batch of this reporter; without a
---                    number it is no repetition, and gets the next one here
---   runs             the results in their order: [["S", 12], ["F", 3]] is twelve successes, then three failures; "C" is
---                    a failure that says that the account is out of credit
+--   epoch            of the calls; 0 if unknown, -1 if they are too old to decide anything and only count in the
+--                    metrics
+--   reporter, seq    name of the reporter, and the batch's number, which grows with each of its batches; a batch without
+--                    a number is never a repetition, and gets the next one here
+--   runs             the results in order: [["S", 12], ["F", 3]] is twelve successes, then three failures; "C" is a
+--                    failure that reports an account out of credit
 --   fields           fields of the hash to set if the results count
---   latest           no time among them is later than this: what is, somebody has damaged
---   counters         what to add to the metrics
+--   latest           the latest plausible time; later times are damaged
+--   counters         additions to the metrics
 --   errors           list of worker errors, oldest first
---   models           for each model of which there is something to tell: whether a call ended well, the failures after
---                    it, until when the upstream wants calls to wait, and why
---   last_success_s   when the last of the successes ended,
---   first_failure_s  and the first of the failures after it; 0 for now
---   evidence         of the failures whose beginning is known: how many they are, when the earliest began, how long they
---                    took together, and how long the longest; empty if there are none
---   are_timed        whether it is known of all successes when they began
---   window           for the window of all calls: how many ended, failed and were slow, and how many seconds it reaches
---                    back; empty if nobody watches it
---   knows_more       whether the reporter knows what a lost state is to begin with, and begins it before it counts
---   life_s           of a closed state
---   scope, channel   to wake those who listen
--- LIMITS   bounds of what is read, and of what is kept of single models
--- FIELDS   those to return
--- Returns  what became of it ("counted", "late": of another epoch or a breaker that is not closed,
---          "repeated": this batch was here before, "lost": the state is to begin first), TIME as two strings, the values of the fields, the models, and
---          how many seconds ago somebody was last noticed who writes and wakes nobody; "" if nobody was; and what
---          own.lua tells of
+--   models           per model with news: whether a call ended well, the failures after it, until when the upstream
+--                    asks calls to wait, and the reason
+--   last_success_s   end of the last success,
+--   first_failure_s  and of the first failure after it; 0 for now
+--   evidence         of the failures with a known start: their number, the earliest start, their total duration, and the
+--                    longest; empty if there are none
+--   are_timed        whether the start of all successes is known
+--   window           ended, failed and slow calls, and the length of the window in seconds; empty if the optional rates
+--                    are off
+--   knows_more       whether the reporter knows a lost state, and restores it before it counts
+--   life_s           lifetime of a closed state in seconds
+--   scope, channel   to wake listeners
+-- LIMITS   bounds for reading, and for the models that are kept
+-- FIELDS   the fields to return
+-- Returns  the outcome ("counted"; "late": of another epoch, or the breaker is not closed; "repeated": counted before;
+--          "lost": the state has to be restored first), TIME as two strings, the values of the fields, the models, the
+--          seconds since an older writer was last noticed ("" if never), then own.lua's report
 local METRICS_LIFE_S = 30 * 24 * 3600
 local ERRORS_LIFE_S = 7 * 24 * 3600
 local ERRORS_KEPT = 1000
 local REPORTER_LIFE_S = 60
--- So long a reporter's last batch is known, lest it count again when its answer was lost.
+-- How long a reporter's last batch is remembered, so that it is not counted twice if the answer was lost.
 local BATCH_LIFE_S = 600
 local REPORTERS_KEPT = 1000
 local MINUTE_S = 60
@@ -46,15 +45,15 @@ local MODELS_LIFE_S = 26 * 3600
 local RUN_KEPT = 3
 local STEP_S = 10
 local WINDOW_MOST = 65536
--- So many failures in a row are pushed to all, whose successes may wait to be reported while there are none.
+-- From this many failures in a row on, all processes are woken: their successes may be waiting to be reported.
 local SUSPECT = 2
--- Results count in the order in which they come, a success that is told so much later than it ended in the order of
--- their ends. With less, large fleets would trip by chance: failures come at once, successes do not.
+-- Results count in order of arrival. A success that arrives this much later than it ended counts in order of its
+-- end. With a smaller value, large fleets would open by chance: failures are reported at once, successes are not.
 local LATE_S = 1
--- Up to here whole numbers are exact; no batch has a higher one.
+-- Whole numbers are exact up to here; no batch has a higher one.
 local EXACT = 2 ^ 53 - 1
 local OWN = { "reporters", "calls_counted", "calls_since", "run_since" }
--- What is written down of these in "known" is what our scripts left: where it differs, somebody else wrote.
+-- "known" records the values of these fields that our scripts left: if they differ, another system has written.
 local MARKED = { "last_check", "last_success", "balance", "usage_today", "usage_month" }
 
 local state, batch = KEYS[1], cjson.decode(ARGV[1])
@@ -64,7 +63,7 @@ local now_s = tonumber(time[1])
 local latest_s = now_s + LIMITS.clock_s
 local now_ms = now_s * 1000 + math.floor(tonumber(time[2]) / 1000)
 
--- The hash as it is, with what is set meanwhile; written once, at the end.
+-- The hash as read, with the changes so far; written once, at the end.
 local known, changed, returned = {}, {}, #FIELDS
 for _, name in ipairs(OWN) do FIELDS[#FIELDS + 1] = name end
 for i, value in ipairs(redis.call("HMGET", state, unpack(FIELDS))) do known[FIELDS[i]] = value or "" end
@@ -84,18 +83,18 @@ local function mark()
   return table.concat(values, "|")
 end
 
--- Whether somebody wrote since who wakes nobody.
+-- Whether an older writer, which wakes no listener, has written since.
 local function is_written_over(epoch)
   if known.known == "" then return epoch == 0 and known.last_check ~= "" end
   return string.match(known.known, "^[^|]*") ~= known.last_check
 end
 
--- Milliseconds of our clock, counted on from there; 0 for what is none.
+-- An epoch: milliseconds of our clock; 0 if it is invalid.
 local function epoch_of(value)
   return whole(value, now_ms + LIMITS.epoch_ahead_s * 1000)
 end
 
--- Times are told apart by their text: all of ours are of one form, in UTC.
+-- Times are compared as text: ours all have the same form, in UTC.
 local function is_later(known_time, value)
   return string.sub(known_time, -6) == "+00:00" and known_time > value and known_time <= batch.latest
 end
@@ -106,7 +105,7 @@ local function add(key, counters)
   if #names == 0 then return end
   for i, value in ipairs(try("HMGET", key, unpack(names)) or {}) do
     is_new = is_new or not value
-    -- What is no count is left alone.
+    -- A value that is no count is left alone.
     if string.find(value or "0", "^%-?%d+$") and #(value or "") <= 15 then
       totals[#totals + 1] = names[i]
       totals[#totals + 1] = string.format("%.0f", tonumber(value or "0") + counters[names[i]])
@@ -116,7 +115,7 @@ local function add(key, counters)
   if is_new then redis.call("EXPIRE", key, METRICS_LIFE_S) end
 end
 
--- How many of so many failures came from which reporter, and of how many reporters that is known.
+-- The number of failures of each reporter, as far as known, and the number of those reporters.
 local function shares_of(failures)
   local shares, kept, sum = {}, 0, 0
   for name, share in string.gmatch(string.sub(known.run_shares, 1, LIMITS.shares), "(%w+):(%d+)") do
@@ -127,7 +126,7 @@ local function shares_of(failures)
       sum = sum + shares[name]
     end
   end
-  -- Where they are more than all, an older writer has counted anew.
+  -- If they exceed the total, an older writer has started counting again.
   if sum > failures then return {}, 0 end
   return shares, kept
 end
@@ -139,7 +138,7 @@ local function text_of(shares)
   return table.concat(entries, " ")
 end
 
--- Numbers with a space between, each within its bounds; nil where one is not.
+-- Numbers separated by spaces, each within its bounds; nil if one is not.
 local function numbers_in(text, bounds)
   local found = {}
   for word in string.gmatch(#text <= LIMITS.text and text or "", "[^ ]+") do
@@ -152,7 +151,7 @@ end
 
 local MOMENT, SPAN = { LIMITS.year_2000_s, latest_s }, { 0, LIMITS.took_s }
 
--- What is known of the calls of a run: since when, and with what the batch has to tell of them.
+-- The evidence of the calls of a run, including that of the batch.
 local function evidence_after(text, run_since)
   local known = numbers_in(text, { MOMENT, MOMENT, SPAN, SPAN, SPAN })
   if known and known[3] < 1 then known = nil end
@@ -168,21 +167,21 @@ local function evidence_after(text, run_since)
   return known and string.format("%.6f %.6f %.6f %.6f %.6f", unpack(known)) or ""
 end
 
--- Whether the fleet is being asked about so many failures: then calls that end well speak in the answers.
+-- Whether the fleet is being asked about this many failures: then successes are part of the answers.
 local function is_asked(failures)
   local from, to = string.find(known.question, "^%d+ ")
   local asked = from and failures > 0 and numbers_in(string.sub(known.question, to + 1), { MOMENT, MOMENT, MOMENT, SPAN })
   return asked and now_ms / 1000 > asked[1] - 1 and now_ms / 1000 < asked[1] + LIMITS.held_s
 end
 
--- Count the runs after so many failures in a row, and return how many there are now.
+-- Count the runs after this many failures in a row; returns their new number.
 local function count_runs(failures)
   local success_s, failure_s = batch.last_success_s, batch.first_failure_s
   local run, has = names_in(failures > 0 and known.run or "", RUN_KEPT)
   local shares, kept = shares_of(failures)
   local run_since = failures > 0 and number(known.run_since, 0, latest_s) or 0
   local refusals = math.min(whole(known.credit_refusals, LIMITS.count), failures)
-  -- A success that ended before the run began, and was only told later, does not end it.
+  -- A late success that ended before the run began does not end it.
   local is_late = success_s ~= 0 and success_s < run_since - LATE_S
   local ends_run = not is_late and not (batch.are_timed and is_asked(failures))
   local evidence, failed, is_new = failures > 0 and known.run_evidence or "", false, failures == 0
@@ -217,7 +216,7 @@ local function count_runs(failures)
   return failures, is_told
 end
 
--- The window with one batch more, as "from:calls:failures:slow:reporters" for each step that it reaches back to.
+-- The window with this batch, as "from:calls:failures:slow:reporters" for each step within its length.
 local function window_with(calls, failures, slow, reach_s)
   local step, kept, names, has = now_s - now_s % STEP_S, {}, {}, {}
   for entry in string.gmatch(#known.window <= WINDOW_MOST and known.window or "", "%S+") do
@@ -235,7 +234,7 @@ local function window_with(calls, failures, slow, reach_s)
   return table.concat(kept, " ")
 end
 
--- What can be read of a ring of reporters, each as "name:batch:seconds ".
+-- The valid entries of the ring of reporters, each as "name:batch:seconds ".
 local function readable(ring)
   local entries = {}
   for entry, seen in string.gmatch(ring, "(%w+:%d+:(%d+) )") do
@@ -244,7 +243,7 @@ local function readable(ring)
   return table.concat(entries)
 end
 
--- The ring without the longest silent, and how many of those in it are live.
+-- The ring without the reporters that have been silent longest, and the number of live ones.
 local function ring_without_gone(ring)
   local _, kept = string.gsub(ring, " ", "")
   local from, at, live = 1, 1, kept
@@ -252,7 +251,7 @@ local function ring_without_gone(ring)
     local _, stop, seen = string.find(ring, "^%w+:%d+:(%d+) ", at)
     local seen_s = whole(seen or "", latest_s)
     if seen_s == 0 then
-      -- Somebody has damaged it: what can be read stays, and all of that is live or will go.
+      -- The ring is damaged: valid entries stay, and all of them are live or will expire.
       ring = readable(string.sub(ring, from))
       local _, left = string.gsub(ring, " ", "")
       from, at, live, kept = 1, 1, left, left
@@ -268,7 +267,7 @@ local function ring_without_gone(ring)
   return string.sub(ring, from), live
 end
 
--- Whether a person decides: then nothing counts, unless for closed.
+-- Whether an override decides: then nothing counts, except in forced_closed.
 local function is_overridden()
   if known.override == "" or #known.override > LIMITS.json then return false end
   local ok, row = pcall(cjson.decode, known.override)
@@ -276,24 +275,24 @@ local function is_overridden()
   return number(tostring(row["until"]), LIMITS.year_2000_s, now_s + LIMITS.override_s) ~= nil
 end
 
--- Whether calls go and count, as while the breaker is closed.
+-- Whether calls may go and count, as while the breaker is closed.
 local function are_calls_counted()
-  -- An older writer opens by this flag alone: what comes after it must not take it back.
+  -- An older writer opens by this flag alone: later results must not clear it.
   local is_open = known.breaker == "open" or known.breaker == "half_open"
   return not (is_open or string.lower(known.circuit_breaker_open) == "true" or is_overridden())
 end
 
--- Whether the results decide anything: those of calls that began in the present epoch do.
+-- Whether the results decide anything: only if their calls began in the present epoch.
 local function decides(epoch)
   return batch.epoch == 0 or (batch.epoch > 0 and (epoch == 0 or batch.epoch == epoch))
 end
 
--- Count what decides; returns whether all need to know of it.
+-- Count the deciding results; returns whether listeners need to know.
 local function count(epoch)
   local failed_before = whole(known.consecutive_failures, LIMITS.count)
   local failures, is_told = count_runs(failed_before)
   if epoch == 0 then
-    -- Of our clock: an epoch that was lost with the data is never used again.
+    -- From our clock: an epoch lost with the data is never used again.
     set("epoch", math.max(now_ms, epoch_of(string.format("%.0f", batch.epoch)) + 1))
     set("begun", known.epoch)
   end
@@ -310,8 +309,8 @@ local function count(epoch)
   return failures >= SUSPECT and failed_before < SUSPECT
 end
 
--- The rate of calls, measured over a minute, or over the pause that followed it: a fleet that slept begins anew. An
--- outage is no such pause: the rate before it is kept, and after it not taken for smaller than half of that a minute.
+-- The rate of calls over the last minute, or over the pause after it: after a sleep it starts again. An outage is no
+-- such pause: the rate before it is kept, and at least half of it is assumed for one minute after it.
 -- Returns whether a minute begins.
 local function measure()
   if not are_calls_counted() then
@@ -334,13 +333,13 @@ local function measure()
   return begins
 end
 
--- Note what the batch has to tell of single models, and forget what is not worth keeping any more.
--- Returns those that are kept, as the hash has them, and whether all need to know of one.
+-- Record the batch's news of single models, and drop models that are no longer worth keeping.
+-- Returns the kept ones as stored, and whether listeners need to know of one.
 local function models_with(found, runs)
   local entries, told, is_news, is_full = {}, {}, false, #found > 2 * LIMITS.kept
   for i = 1, #found, 2 do entries[found[i]] = found[i + 1] end
   for name, run in pairs(runs) do
-    -- What was forgotten long ago does no harm until there is one more.
+    -- Dropped entries do no harm until the next one comes.
     is_full = is_full or not entries[name]
     local model = model_with(model_of(entries[name] or "", now_s), run, now_s)
     is_news = is_news or run.until_s > now_s or (run.failures > 0 and model.failures >= SUSPECT)
@@ -376,20 +375,20 @@ else
   local live
   local seq = is_numbered and batch.seq or math.min(last_seq + 1, EXACT)
   ring, live = ring_without_gone(ring .. string.format("%s:%.0f:%s ", reporter, seq, time[1]))
-  -- The first sign of somebody who wakes nobody is news to all: from now on they look for themselves.
+  -- All processes must know of an older writer: from now on they poll.
   local is_first = is_written_over(epoch) and known.older_writer == ""
   if is_written_over(epoch) then set("older_writer", now_s) end
   local is_counted = are_calls_counted() and decides(epoch)
   if is_counted then is_news = count(epoch) else verdict = "late" end
-  -- While the breaker is not closed, what they wrote is still to be drawn conclusions from.
+  -- While the breaker is not closed, its writes still have to be evaluated.
   if is_counted then set("known", mark()) end
   set("reporters", ring)
   set("live_reporters", live)
   local begins = measure() or epoch == 0
   in_chunks(changed, function(...) return redis.call("HSET", state, ...) end)
-  -- Once a minute is enough for what lives ten.
+  -- Once a minute is enough for a lifetime of ten minutes.
   if is_counted and known.override == "" and begins then
-    -- Never shorter than a rate limit needs it.
+    -- At least as long as a rate limit.
     redis.call("EXPIRE", state, batch.life_s, "GT")
     redis.call("EXPIRE", state, batch.life_s, "NX")
   end

@@ -1,9 +1,9 @@
--- Put before the scripts that write into the history. Its ids are our epochs and only grow: what somebody else puts there
--- behind our newest entry, with a time or a number of their own, would keep out all that comes. So that has to go.
+-- Prefix of the scripts that write the history. Its ids are our epochs and only grow: a foreign entry behind our newest
+-- one, with a time or another number as id, would block all later entries, so it is removed.
 local HISTORY_KEPT = 10000
--- No epoch of ours is further ahead of the clock: see rules/codec.py.
+-- None of our epochs is further ahead of the clock: see rules/codec.py.
 local HISTORY_AHEAD_MS = 24 * 3600 * 1000
--- Entries of ours have five fields; what has more than so many words is none.
+-- Our entries have five fields; an entry with more than this many words is foreign.
 local WORDS_MOST = 100
 local PHASES = { closed = true, open = true, half_open = true }
 
@@ -14,8 +14,8 @@ local function is_ours(entry, latest_ms)
   return PHASES[known.from] and PHASES[known.to] and known.at ~= nil
 end
 
--- Take away what is not ours and stands behind our newest entry, or from the id on that was refused. To delete it would
--- not do, for the last id stays. Returns whether there was something.
+-- Remove foreign entries behind our newest one, or from the refused id on. Deleting the entry alone would not help,
+-- because the stream keeps its last id. Returns whether there was one.
 local function mend(key, refused)
   local latest_ms = redis.call("TIME")[1] * 1000 + HISTORY_AHEAD_MS
   local newer, foreign_ones = redis.pcall("XREVRANGE", key, "+", refused or "-"), 0
@@ -24,7 +24,7 @@ local function mend(key, refused)
     if is_ours(entry, latest_ms) then break end
     foreign_ones = foreign_ones + 1
   end
-  -- Refused because of one of ours, it is there already or comes too late.
+  -- Refused because of an entry of ours: it exists already, or comes too late.
   if refused and foreign_ones < #newer or not refused and foreign_ones == 0 then return false end
   local all = redis.pcall("XRANGE", key, "-", "+")
   if all.err or type(redis.pcall("DEL", key)) == "table" then return false end
@@ -35,12 +35,12 @@ local function mend(key, refused)
   return true
 end
 
--- What came of it: the id, or the error.
+-- The result: the id, or the error.
 local function append(key, id, fields)
   local function add() return redis.pcall("XADD", key, "MAXLEN", "~", HISTORY_KEPT, id, unpack(fields)) end
   local added = add()
   local err = type(added) == "table" and added.err or ""
-  -- The one after the last id that there can be says "exhausted".
+  -- After the highest possible id, Redis says "exhausted".
   local is_refused = string.find(err, "equal or smaller", 1, true) or string.find(err, "exhausted", 1, true)
   return is_refused and mend(key, id) and add() or added
 end

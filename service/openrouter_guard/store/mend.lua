@@ -1,4 +1,4 @@
--- Take out of the history what is not ours and would keep out all that comes.
+-- Remove foreign entries that would block later ones from the history.
 -- KEYS[1]  the history stream
--- Returns  1 if there was something, else 0
+-- Returns  1 if there was one, else 0
 return mend(KEYS[1]) and 1 or 0

@@ -1,12 +1,12 @@
--- Put before count.lua: what the hash of single models keeps, as rules/models.py says it.
--- The others are deleted so many at a time: a hash that is far too large must not hold up all who use Redis.
+-- Prefix of count.lua: the entries in the hash of single models, as in rules/models.py.
+-- Entries are deleted in chunks of this size, so that a far too large hash does not block Redis.
 local LOOKED_AT = 2000
 
 local function word(text)
   return #text <= 64 and string.match(text, "^[%w_]+$") or nil
 end
 
--- A model as its entry has it. An entry is flat, so that both languages read the same, whatever is in it.
+-- Decode an entry. Entries are flat, so that Lua and Python read the same from any input.
 local function model_of(text, now_s)
   local model = { seen_s = 0, failures = 0, failed_s = 0, until_s = 0, reason = "" }
   if #text > LIMITS.entry then return model end
@@ -25,7 +25,7 @@ local function model_of(text, now_s)
   return model
 end
 
--- The reverse: what says nothing is left out.
+-- Encode an entry, without empty fields.
 local function entry_of(model)
   local parts = { string.format('"seen_s":%.0f', model.seen_s) }
   if model.failures > 0 then parts[#parts + 1] = string.format('"failures":%.0f', model.failures) end
@@ -46,14 +46,14 @@ local function model_with(model, run, now_s)
   return model
 end
 
--- Where there are more than *most*, move those beyond the first *left*, in the order of what they have to tell, to *gone*.
+-- If there are more than *most*, move those after the first *left*, most relevant first, to *gone*.
 local function cut(names, most, left, ranks, gone)
   if #names <= most then return end
   table.sort(names, function(a, b) return ranks[a] > ranks[b] or (ranks[a] == ranks[b] and a < b) end)
   for i = left + 1, #names do gone[#gone + 1] = names[i] end
 end
 
--- Take out of *entries*, by name, what is not worth keeping; returns the names.
+-- Remove entries that are not worth keeping, by name; returns their names.
 local function forgotten(entries, now_s)
   local troubled, fine, ranks, gone, looked_at = {}, {}, {}, {}, 0
   for name, text in pairs(entries) do
@@ -71,7 +71,7 @@ local function forgotten(entries, now_s)
     end
   end
   cut(fine, LIMITS.fine, LIMITS.fine, ranks, gone)
-  -- Some room, so that they need not be sorted for each that is new.
+  -- Some room, so that not every new entry causes a sort.
   local most = LIMITS.kept - LIMITS.fine
   cut(troubled, most, math.floor(0.9 * most), ranks, gone)
   for _, name in ipairs(gone) do entries[name] = nil end

@@ -1,9 +1,9 @@
--- Put before every script: what somebody else keeps under a key of ours is never touched, and stops only what needs it.
--- The state itself comes first in each script, by redis.call: if it is foreign, nothing has been changed.
--- Each script tells of both at the end of its answer.
+-- Prefix of every script: it never touches a foreign value under one of our keys, and does all that needs no such key.
+-- Each script reads the state first, with redis.call: if it is foreign, nothing has been changed.
+-- Each script ends its answer with this report: the foreign key, and the refused commands.
 local foreign, optional = {}, {}
 
--- As redis.call, but nil where the key (the first argument of the command) holds a value of another type.
+-- Like redis.call, but nil if the key (the command's first argument) holds another type.
 local function try(command, key, ...)
   local answer = redis.pcall(command, key, ...)
   if type(answer) ~= "table" or not answer.err then return answer end
@@ -12,15 +12,15 @@ local function try(command, key, ...)
   return nil
 end
 
--- What came of a command on a key that must not keep the rest from happening: its answer, or nil. Of each command so
--- tried is told what is wrong with it; "" means: nothing.
+-- Run a command whose failure must not stop the rest: returns its answer, or nil. The report has the error of each
+-- such command; "" means none.
 local function told(command, key, answer)
   local err = type(answer) == "table" and answer.err
   if err and string.find(err, "WRONGTYPE", 1, true) then
     foreign[#foreign + 1] = key
     return nil
   end
-  -- The history has it already, or a later one: it is written once, by whoever comes first.
+  -- The history has it, or a later one, already: the first process writes it.
   local is_there = err and string.find(err, "equal or smaller", 1, true)
   optional[#optional + 1] = command
   optional[#optional + 1] = not is_there and err or ""

@@ -1,25 +1,25 @@
--- Take or renew a permit where nothing else has to be decided: the rule of with_permit in rules/breaker.py and
+-- Take or renew a permit if nothing else has to be decided: with_permit in rules/breaker.py and
 -- rules/trial_calls.py, in one round trip and without lost races.
--- What is rare, or looks odd, is left to that rule: an override, a rate limit, a wait cut short, the turn to half-open, a lost state.
+-- Rare or odd cases are left to that rule: an override, a rate limit, a shortened wait, the turn to half-open, a loss.
 -- KEYS[1]  the state hash
 -- ARGV[1]  the owner of the permit
--- ARGV[2]  how long it holds, in seconds
--- ARGV[3]  how many there are
--- ARGV[4]  the epoch that the owner knows
--- ARGV[5]  "1" to take one, "0" to renew the one that the owner holds, if it still does
+-- ARGV[2]  its lease in seconds
+-- ARGV[3]  the number of permits
+-- ARGV[4]  the epoch known to the owner
+-- ARGV[5]  "1" to take one, "0" to renew the owner's, if it still has one
 -- ARGV[6]  lifetime of the hash in seconds
 -- ARGV[7]  JSON list of the fields to return
--- ARGV[8]  when the state became half-open, in Unix seconds; 0 if nobody knows. Of the epoch that the owner knows
--- ARGV[9]  of the permits there is one at first, and one more after each such time, in seconds; 0: all at once
--- Returns  "taken", "refused", or "undecided" where that is for the rule to say; TIME as two strings, the values of
---          ARGV[7], and what own.lua tells of
+-- ARGV[8]  when the state became half-open, in Unix seconds, for that epoch; 0 if unknown
+-- ARGV[9]  one permit at first, and one more after each such time in seconds; 0: all at once
+-- Returns  "taken", "refused", or "undecided" if the rule has to decide; TIME as two strings, the values of ARGV[7],
+--          then own.lua's report
 local PERMITS_LENGTH = 8192
 local OWNER_LENGTH = 200
 local owner, lease_s, permits = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call("TIME")
 local now_s = tonumber(time[1]) + tonumber(time[2]) / 1e6
 
--- A time as Python writes it.
+-- A time in Python's format.
 local function iso()
   local days, rest = math.floor(time[1] / 86400) + 719468, time[1] % 86400
   local era = math.floor(days / 146097)
@@ -38,14 +38,14 @@ local function iso()
   )
 end
 
--- How many there are by now.
+-- The number of permits by now.
 local function permits_by()
   local since_s, next_s = tonumber(ARGV[8]), tonumber(ARGV[9])
   if next_s == 0 then return permits end
   return math.min(1 + math.floor(math.max(now_s - since_s, 0) / next_s), permits)
 end
 
--- Who holds one and until when, or nil where that cannot be told.
+-- The holders and their leases, or nil if they cannot be read.
 local function held(text)
   if text == "" then return {} end
   if #text > PERMITS_LENGTH or string.find(text, "[^ -~]") or string.sub(text, 1, 1) ~= "{" then return nil end
@@ -82,7 +82,7 @@ local function decided()
   end
   table.sort(rows)
   redis.call("HSET", KEYS[1], "permits", "{" .. table.concat(rows, ", ") .. "}", "tried_at", iso())
-  -- As in commit.lua: what is no number begins anew.
+  -- As in commit.lua: an invalid number starts again.
   local version = redis.pcall("HINCRBY", KEYS[1], "version", 1)
   if type(version) == "table" then redis.call("HSET", KEYS[1], "version", time[1]) end
   redis.call("EXPIRE", KEYS[1], ARGV[6])

@@ -1,4 +1,4 @@
--- Put before count.lua: reads what may be anything, as rules/parsing.py reads it in Python, so that both see the same.
+-- Prefix of count.lua: reads arbitrary values as rules/parsing.py does, so that Lua and Python agree.
 
 -- A count from 0 to *most*, else 0.
 local function whole(text, most)
@@ -6,14 +6,14 @@ local function whole(text, most)
   return count <= most and count or 0
 end
 
--- A finite number from *least* to *most*, else nil. Alone, tonumber takes "nan", "1e400" and "0x10".
+-- A finite number from *least* to *most*, else nil. tonumber alone accepts "nan", "1e400" and "0x10".
 local function number(text, least, most)
   if #text > 400 or not string.find(text, "^%s*[+-]?%.?%d") or string.find(text, "[^%d%.eE+%-%s]") then return nil end
   local found = tonumber(text)
   return found and found >= least and found <= most and found or nil
 end
 
--- The first *most* of the names in a text, each once.
+-- The first *most* distinct names in a text.
 local function names_in(text, most)
   local names, has = {}, {}
   for name in string.gmatch(text, "%w+") do
@@ -24,7 +24,7 @@ local function names_in(text, most)
   return names, has
 end
 
--- Call with some of a list at a time: unpack takes no more than some thousands.
+-- Call with chunks of a list: unpack takes only some thousands.
 local CHUNK = 1000
 local function in_chunks(list, call)
   for from = 1, #list, CHUNK do

@@ -1,10 +1,10 @@
--- Read at one moment what is needed to tell how long the breaker was in each state: time that is put down between
--- two readings would be counted twice, or not at all.
+-- Read the data for the time in each state at one moment: time recorded between two reads would be counted twice,
+-- or not at all.
 -- KEYS[1]   the state hash
 -- KEYS[2]…  the metrics hash of each day
 -- ARGV[1]   JSON list of the fields of the state
 -- ARGV[2]   JSON list of the fields of each day
--- Returns   TIME as two strings, the values of ARGV[1], for each day those of ARGV[2], and what own.lua tells of
+-- Returns   TIME as two strings, the values of ARGV[1], those of ARGV[2] for each day, then own.lua's report
 local state = redis.call("HMGET", KEYS[1], unpack(cjson.decode(ARGV[1])))
 local day_fields = cjson.decode(ARGV[2])
 local days = {}
