@@ -96,7 +96,7 @@ class TestAWorkerFarAway:
             began_s = time.monotonic()
             with pytest.raises(CallNotPermitted, match="timeout"), guard.call():
                 pytest.fail("a third call was made")
-            assert time.monotonic() - began_s < PERMIT_S[1] + 0.5
+            assert time.monotonic() - began_s < PERMIT_S[1] + 3
 
     async def test_it_hears_of_an_opening_one_way_after_it_was_written_down(
         self, far: str, store: Store, round_trip_s: float
