@@ -331,6 +331,20 @@ class TestTheRateOfCalls:
         assert await self.calls_per_minute(store, 1) == pytest.approx(600, rel=0.05)
         assert await client.hget(store.keys.state, "calls_counted") == "1"
 
+    @pytest.mark.parametrize(("successes", "failures", "rate"), [(1, 6, 10), (300, 6, 3000), (0, 6, 0)])
+    async def test_of_a_fleet_in_its_first_minute_is_that_without_the_failures_that_end_it(
+        self, store: Store, client: aioredis.Redis, successes: int, failures: int, rate: float
+    ) -> None:
+        await self.calls_per_minute(store, successes)
+        began = await client.hget(store.keys.state, "calls_since")
+        await client.hset(store.keys.state, "calls_since", str(int(began or 0) - 6))
+        batch = Batch(0, "wa", next(_seqs), [("F", failures)], counters={"total_calls": failures})
+        await store.count(batch, at_s=time.time())
+        record = (await store.change(settle)).record
+        assert record is not None
+        assert isinstance(record.breaker, Open)
+        assert (await self.calls_per_minute(store, 0)) == pytest.approx(rate, rel=0.35)
+
     async def test_falls_by_half_a_minute_at_the_most(self, store: Store, client: aioredis.Redis) -> None:
         await self.after(store, client, 60, 800)
         assert await self.after(store, client, 60, 10) == pytest.approx(400, rel=0.05)

@@ -34,14 +34,19 @@ local function note_older_writer()
   end
 end
 
--- A fleet that has called for less than a minute has a rate too: it comes back at that rate.
+local function whole(text, digits)
+  return text and #text <= digits and tonumber(string.match(text, "^%d+$")) or nil
+end
+
+-- A fleet that has called for less than a minute has a rate too: it comes back at that rate. The failures that ended the
+-- minute are not part of it, because they may have come in one burst.
 local function keep_rate()
-  local known = redis.call("HMGET", KEYS[1], "calls_per_minute", "calls_counted", "calls_since")
-  local counted, since = string.match(known[2] or "", "^%d+$"), string.match(known[3] or "", "^%d+$")
-  if (known[1] or "") ~= "" or not counted or not since or #counted > 9 or #since > 10 then return end
-  local passed_s = redis.call("TIME")[1] - since
+  local known = redis.call("HMGET", KEYS[1], "calls_per_minute", "calls_counted", "calls_since", "consecutive_failures")
+  local counted, since_s, failures = whole(known[2], 9), whole(known[3], 10), whole(known[4], 9) or 0
+  if (known[1] or "") ~= "" or not counted or not since_s or counted <= failures then return end
+  local passed_s = redis.call("TIME")[1] - since_s
   if passed_s >= RATE_AFTER_S then
-    redis.call("HSET", KEYS[1], "calls_per_minute", string.format("%.1f", counted * 60 / passed_s))
+    redis.call("HSET", KEYS[1], "calls_per_minute", string.format("%.1f", (counted - failures) * 60 / passed_s))
   end
 end
 
