@@ -168,6 +168,13 @@ def test_a_resource_without_targets_says_that_it_only_shows_the_state() -> None:
     assert said(now, "Ready") == ("True", "CarriedOut", "The state is shown; the spec names no workloads")
 
 
+def test_a_resource_whose_workloads_are_all_left_alone_says_so() -> None:
+    found = count(workload("a"), workload("b", labels={"app.kubernetes.io/part-of": "openrouter-guard"}))
+    assert said(a_round(summary=found), "Ready")[2] == "1 workload running as before"
+    found = count(workload("b", labels={"app.kubernetes.io/part-of": "openrouter-guard"}))
+    assert said(a_round(summary=found), "Ready")[2] == "Nothing to pause: the matching workload is left alone"
+
+
 def test_only_the_first_few_problems_are_shown_and_all_are_counted() -> None:
     names = [f"w{nth:02}" for nth in range(PROBLEMS_SHOWN + 5)]
     failures = {f"uid-of-{name}": Failure("Refused", "no") for name in names}

@@ -54,6 +54,10 @@ def _workloads(count: int) -> str:
     return "1 workload" if count == 1 else f"{count} workloads"
 
 
+def _left_alone(count: int) -> str:
+    return "the matching workload is left alone" if count == 1 else f"all {count} matching workloads are left alone"
+
+
 def _line(problem: Problem | None) -> str:
     return f"{problem.target}: {problem.message}" if problem else "see problems"
 
@@ -118,6 +122,8 @@ def _going_on(now: ReconcileResult) -> str:
             return f"{_workloads(counts.paused + counts.resuming)} coming back, at {now.goal.share:.0%} of their pods"
         case Step.KEEP if counts.is_paused:
             return f"{_workloads(counts.paused + counts.resuming)} still paused ({now.goal.reason})"
+        case _ if counts.matched and not counts.able:
+            return "Nothing to pause: " + _left_alone(counts.matched)
         case _:
             return f"{_workloads(counts.able)} running as before"
 
