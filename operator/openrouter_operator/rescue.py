@@ -72,8 +72,10 @@ class Only:
         for name in self.kinds:
             if name not in BY_NAME and "." not in name:
                 meant = nearest(name.capitalize(), BY_NAME) or nearest(name.removesuffix("s").capitalize(), BY_NAME)
-                trigger = f"did you mean {meant}?" if meant else f"write {', '.join(BY_NAME)}, or the name of a CRD"
-                raise ConfigurationError(f"--kind {name} is not a kind of workloads: {trigger}")
+                suggestion = (
+                    f"did you mean {meant}?" if meant else f"write {', '.join(BY_NAME)}, or the name of a CRD"
+                )
+                raise ConfigurationError(f"--kind {name} is not a kind of workloads: {suggestion}")
 
 
 async def rescue(

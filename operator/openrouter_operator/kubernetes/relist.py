@@ -26,7 +26,7 @@ class Relist:
     Args:
         cluster: The API client.
         inventory: The cache of autoscalers and workloads.
-        claims: The claims of the resources.
+        precedence: The claims of the resources.
         on_news: Called with the namespaces in which objects were dropped.
         namespaces: The watched namespaces; none means all.
     """
