@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.cli.commands import run
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet, Operator, deployment, resource
 from tests.operator.crashes import one_of
-from tests.operator.proxy import Fault, Hold, Proxy, Seen
+from tests.operator.proxy import Fault, Hold, Late, Proxy, Seen
 from tests.operator.samples import WORKERS
 from tests.waiting import until
 
@@ -24,6 +25,7 @@ BLUE: dict[str, Any] = {"class": "blue"}
 QUICK: dict[str, Any] = {"pauseAfterSeconds": 0, "minPausedSeconds": 0, "resume": {"strategy": "Immediate"}}
 ORS = "openrouterstatus.openrouter-guard.io"
 GREEN: dict[str, Any] = {"class": "green"}
+LAG_S = 3.0
 
 
 # -- the class ------------------------------------------------------------------------------------------------------
@@ -54,6 +56,27 @@ def test_an_operator_leaves_the_resources_of_another_class_alone(fleet: Fleet, p
     assert [
         seen.path for seen in proxy.seen if seen.method == "GET" and seen.is_of("openrouterstatuses", "default")
     ] == []
+
+
+def test_what_another_class_has_just_restored_is_not_restored_once_more(
+    fleet: Fleet, proxy: Proxy, start: Any
+) -> None:
+    def lags(seen: Seen) -> Fault | None:
+        return Late(LAG_S) if seen.is_watch and seen.is_of("deployments") else None
+
+    proxy.rule = lags
+    start_class(start, "green", proxy.kubeconfig)
+    start_class(start, "blue")
+    fleet.deploy(one=1)
+    fleet.watch(**BLUE)
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0)
+    time.sleep(LAG_S)  # green sees it paused when blue restores it, or even later
+    fleet.unwatch("default", "--timeout=15s")
+    assert fleet.replicas() == {"one": 1}
+    until(lambda: any(seen.method == "GET" and seen.is_of("deployments", "one") for seen in proxy.seen))
+    time.sleep(1.0)  # in which it would write
+    assert [f"{seen.method} {seen.path}" for seen in proxy.seen if seen.is_write] == []
 
 
 def test_a_resource_that_changes_its_class_while_paused_hands_its_workloads_over(fleet: Fleet, start: Any) -> None:

@@ -36,7 +36,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> BusyCluster:
 
 def owing(cluster: BusyCluster) -> Leftovers:
     inventory = Inventory()
-    inventory.put(workload("a", owned=(1,), owners=2))
+    inventory.put_changed(workload("a", owned=(1,), owners=2))
     found = Leftovers(cast("Cluster", cluster), inventory)
     found.owe()
     return found
@@ -55,3 +55,21 @@ async def test_but_not_for_ever(cluster: BusyCluster, monkeypatch: pytest.Monkey
     monkeypatch.setattr(leftovers, "YIELD_S", 0.1)
     await owing(cluster).give_back()
     assert cluster.disowned == ["a"]
+
+
+async def test_those_of_what_another_operator_has_restored_are_left_to_it_while_it_may_be_there(
+    cluster: BusyCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.is_busy = False
+    monkeypatch.setattr(leftovers, "OTHERS_S", 0.3)
+    inventory = Inventory()
+    inventory.put_changed(workload("ours", owned=(1,), owners=2))
+    inventory.put(workload("theirs", owned=(1,), owners=2))
+    giving = Leftovers(cast("Cluster", cluster), inventory)
+    giving.owe()
+    await giving.give_back()
+    assert cluster.disowned == ["ours"]
+    async with asyncio.timeout(10):
+        while cluster.disowned == ["ours"]:
+            await giving.give_back()
+    assert cluster.disowned == ["ours", "theirs"]

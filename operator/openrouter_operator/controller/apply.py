@@ -91,7 +91,7 @@ class Applier:
         workload = change.workload
         try:
             became = await self._cluster.change(change)
-            self._inventory.put(became)
+            self._inventory.put_changed(became)
             self._retries.pop(workload.uid, None)
         except NotLeading:
             raise

@@ -39,6 +39,8 @@ GIVE_BACK_S = 0.3
 
 Those of many pauses are given up together.
 """
+OTHERS_S = 5.0
+"""An operator of another class, or an earlier process, gives back its own fields; if it is gone, this one does."""
 YIELD_S = 5.0
 """How long they let changes of workloads go first, so that they do not prolong the outage of thousands."""
 _AT_ONCE = 8
@@ -113,6 +115,7 @@ class Leftovers:
         self._hinted: set[str] = set()
         self._hint = asyncio.Event()
         self._owing = asyncio.Event()
+        self._owing_since_s: dict[str, float] = {}
         self._looking = LogOnce(
             "Annotations cannot be removed from ReplicaSets, where an undone rollout would find them", "They are gone"
         )
@@ -122,13 +125,13 @@ class Leftovers:
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     def trigger(self, namespace: str) -> None:
-        """Trigger: a pause may be over there; *namespace* may be :data:`EVERYWHERE`."""
+        """Note that a pause may be over there; *namespace* may be :data:`EVERYWHERE`."""
         self._hinted.add(namespace)
         self._hint.set()
         self.owe()
 
     def owe(self) -> None:
-        """Trigger: a workload may have unneeded fields of ours."""
+        """Note that a workload may have unneeded fields of ours."""
         self._owing.set()
 
     async def correct(self) -> None:
@@ -160,10 +163,20 @@ class Leftovers:
         await self._owing.wait()
         await asyncio.sleep(GIVE_BACK_S)
         self._owing.clear()
-        owing = self._inventory.owing()
-        if not all(await asyncio.gather(*map(self._disown, owing))):
+        owing = list(self._inventory.owing())
+        due = self._due(owing)
+        if len(due) < len(owing):
+            asyncio.get_running_loop().call_later(OTHERS_S, self.owe)
+        if not all(await asyncio.gather(*map(self._disown, due))):
             self._owing.set()
             await asyncio.sleep(GIVE_BACK_S)
+
+    def _due(self, owing: Sequence[Workload]) -> list[Workload]:
+        """Return those whose fields this process has taken, and those that nobody has given back for a while."""
+        now_s = time.monotonic()
+        self._owing_since_s = {each.uid: self._owing_since_s.get(each.uid, now_s) for each in owing}
+        late = {uid for uid, since_s in self._owing_since_s.items() if now_s - since_s >= OTHERS_S}
+        return [each for each in owing if each.uid in late or self._inventory.has_changed(each)]
 
     def _without_own(self, copy: Copy) -> Copy | None:
         """Return the copy without the annotations that its Deployment still carries and would pass on again.

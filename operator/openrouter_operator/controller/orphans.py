@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from openrouter_operator.decisions.events import Event
 from openrouter_operator.decisions.workload_events import notice
@@ -71,7 +72,7 @@ class Orphans:
         await self._hint.wait()
         self._hint.clear()
         try:
-            ownerless = await self._ownerless(self._inventory.paused())
+            ownerless = await self._read_anew(await self._ownerless(self._inventory.paused()))
             left = await self._restore([*ownerless, *self._inventory.copies()])
         except ClusterError as error:
             logger.warning("workloads of a vanished OpenRouterStatus wait: %s", error)
@@ -121,6 +122,26 @@ class Orphans:
             if owners[owner] != pause.owner_uid:
                 found.append(workload)
         return found
+
+    async def _read_anew(self, ownerless: Sequence[Workload]) -> list[Workload]:
+        """Return those that are still paused.
+
+        The operator of another class may just have restored them, and the watch may not have shown it yet.
+        """
+        await asyncio.gather(*map(self._read, ownerless))
+        uids = {workload.uid for workload in ownerless}
+        return [workload for workload in self._inventory.paused() if workload.uid in uids]
+
+    async def _read(self, workload: Workload) -> None:
+        """Without an answer the known state counts: a change is refused if it is outdated."""
+        with suppress(ClusterError):
+            try:
+                now = await self._cluster.workload(workload)
+            except NotFound:
+                self._inventory.drop(workload)
+            else:
+                if not workload.is_stripped:  # then its annotation is not the one that counts
+                    self._inventory.put(now)
 
     async def _uid_of(self, namespace: str, name: str) -> str:
         try:

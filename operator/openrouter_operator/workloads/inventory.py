@@ -51,6 +51,7 @@ class Inventory:
         self.unusable: dict[str, str] = {}
         self._workloads: defaultdict[str, dict[tuple[Kind, str], Workload]] = defaultdict(dict)
         self._untried: set[str] = set()
+        self._changed: set[str] = set()
         self._undone: dict[str, Pause] = {}
         self._autoscalers: defaultdict[str, dict[str, Autoscaler]] = defaultdict(dict)
 
@@ -79,12 +80,22 @@ class Inventory:
             self._undone[workload.uid] = workload.pause
         found[place] = workload
 
+    def put_changed(self, workload: Workload) -> None:
+        """Note the answer to a change that this process has made."""
+        self._changed.add(workload.uid)
+        self.put(workload)
+
+    def has_changed(self, workload: Workload) -> bool:
+        """Return whether this process has changed it: else the operator of another class may have done that."""
+        return workload.uid in self._changed
+
     def drop(self, workload: Workload) -> None:
         """Drop the workload, but not another one with the same name."""
         found, place = self._workloads[workload.namespace], (workload.kind, workload.name)
         if place in found and found[place].uid == workload.uid:
             del found[place]
             self._untried.discard(workload.uid)
+            self._changed.discard(workload.uid)
             self._undone.pop(workload.uid, None)
 
     def has_worked(self, workload: Workload) -> bool:
