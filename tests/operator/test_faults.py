@@ -22,12 +22,13 @@ from openrouter_operator.workloads.workload import PAUSED, Change, Pause, Worklo
 from tests.chart.helm import wait_for_crd
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.audit import changes
-from tests.operator.conftest import CRDS, Fleet, Operator
+from tests.operator.conftest import CRDS, Fleet, Operator, resource
 from tests.operator.proxy import Answer, Fault, Hold, Proxy, Reset, Seen
 from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
+CRD = "openrouterstatuses.openrouter-guard.io"
 LEASE_S = 5
 """Longer than in other tests: here an operator is not to lose it because the machine is busy."""
 
@@ -232,6 +233,42 @@ def test_a_namespace_that_is_deleted_while_paused_goes(fleet: Fleet, control_pla
     fleet.force("forced_open")
     fleet.until_replicas(one=0, three=0)
     control_plane.kubectl("delete", "namespace", fleet.namespace, "--timeout=30s")
+
+
+@pytest.fixture
+def lenient(control_plane: ControlPlane, crd: None) -> Iterator[None]:
+    """A CRD whose schema takes anything, as an older one may have; it is replaced again at the end."""
+    found = json.loads(control_plane.kubectl("get", "crd", CRD, "--output=json"))
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    found["spec"]["versions"][0]["schema"] = {"openAPIV3Schema": anything}
+    del found["status"], found["metadata"]["resourceVersion"]
+    control_plane.kubectl("replace", "--filename=-", input=json.dumps(found))
+    yield
+    control_plane.kubectl("replace", "--filename", str(CRDS))
+
+
+def test_what_an_older_schema_let_in_is_one_resources_mistake(
+    lenient: None, fleet: Fleet, control_plane: ControlPlane, start: Any
+) -> None:
+    def is_taken(spec: Any, *words: str) -> bool:
+        with suppress(KubectlFailed):
+            fleet.kubectl("create", "--filename=-", *words, stdin=json.dumps(resource("odd") | {"spec": spec}))
+            return True
+        return False
+
+    fleet.deploy(one=3)
+    until(lambda: is_taken([1]))
+    control_plane.kubectl("replace", "--filename", str(CRDS))
+    until(lambda: not is_taken([2], "--dry-run=server"))
+    operator = start()
+    fleet.watch()
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0)
+    until(lambda: "InvalidSpec" in fleet.kubectl("describe", "openrouterstatus", "odd"))
+    assert not operator.has_ended
+    fleet.unwatch("odd", "--timeout=30s")
+    fleet.force("forced_closed")
+    fleet.until_replicas(one=3)
 
 
 def test_the_crd_may_go_and_come_back(redis_url: str, tmp_path: Path) -> None:

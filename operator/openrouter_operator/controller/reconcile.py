@@ -149,7 +149,13 @@ class Reconciler:
                 return Outcome((), requeue_after_s)
             if await self._write(resource, new):
                 return Outcome(events(old, new), requeue_after_s)
-            return Outcome((), min(requeue_after_s, RETRY.wait_s(self._write_failures)))
+            return Outcome(self._unwritten(old, new), min(requeue_after_s, RETRY.wait_s(self._write_failures)))
+
+    def _unwritten(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> Sequence[Event]:
+        """Return the event about an invalid spec, once: if an older schema let it in, it can have no status."""
+        if self._write_failures != 1:
+            return ()
+        return [event for event in events(old, new) if event.reason == "InvalidSpec"]
 
     async def finalize(self, resource: Mapping[str, Any]) -> list[str]:
         """Restore everything that the resource has paused; return the obstacles, empty if nothing is left.
