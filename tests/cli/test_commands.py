@@ -13,7 +13,8 @@ from tests.cli.commands import run
 def test_help_names_every_command() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for command in ("up", "serve", "operate", "rescue", "simulate", "probe"):
+    commands = ("status", "history", "workers", "models", "override", "config", "version")
+    for command in (*commands, "up", "serve", "operate", "rescue", "simulate", "probe"):
         assert f"\n    {command} " in done.stdout
 
 

@@ -35,6 +35,8 @@ __all__ = ["Presence", "Ledger", "time_counters"]
 
 WORKER_LIFE_S = 600.0
 """A worker without a heartbeat for this long is gone."""
+WORKER_LIVE_S = 90.0
+"""A worker sends a heartbeat every minute; this allows for a late one."""
 NAMES_MOST = 10_000
 """Number of workers, or clusters, kept: those with the latest heartbeat."""
 PAUSED_LIFE_S = DAY_S

@@ -22,12 +22,9 @@ from openrouter_guard.rules.codec import iso, unix_s
 from openrouter_guard.rules.models import Model, cooling
 from openrouter_guard.rules.units import DAY_S
 from openrouter_guard.settings import Settings
-from openrouter_guard.store.ledger import WORKER_LIFE_S, Presence
+from openrouter_guard.store.ledger import WORKER_LIFE_S, WORKER_LIVE_S, Presence
 
 __all__ = ["history", "models", "paused", "workers"]
-
-LIVE_S = 90.0
-"""A worker sends a heartbeat every minute; this allows for a late one."""
 
 
 def history(
@@ -122,7 +119,7 @@ def _worker(name: str, about: Mapping[str, Any], error: WorkerError | None, now_
         worker_id=name,
         version=_text(about.get("version")) or None,
         last_seen=iso(last_s) or None,
-        live=now_s - last_s <= LIVE_S,
+        live=now_s - last_s <= WORKER_LIVE_S,
         last_error=error,
     )
 

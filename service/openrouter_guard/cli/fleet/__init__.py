@@ -1,0 +1,1 @@
+"""The commands that need Redis and nothing else."""

@@ -1,0 +1,86 @@
+"""docs/command-line.md: each command runs, and each answer looks as the page says; it names every command."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openrouter_guard.cli.parser import parser
+from openrouter_guard.store import Store
+from tests.cli.commands import run
+from tests.cli.outages import outage
+
+TEXT = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+ELSEWHERE = {"up", "serve", "operate", "simulate", "rescue", "probe"}
+"""Commands that other pages describe."""
+
+
+def examples() -> Iterator[tuple[str, str, str]]:
+    """Each command with the block that follows it: its language and its text."""
+    commands: list[str] = []
+    for language, text in BLOCK.findall(TEXT):
+        if language == "console":
+            lines = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+            commands = [line for line in lines if line.startswith("openrouter-guard")]
+            yield from ((command, "", "") for command in commands)
+        elif commands:
+            yield commands[-1], language, text
+
+
+EXAMPLES = list(examples())
+
+
+def shape(value: Any) -> Any:
+    """Names and types; of a list its first item."""
+    match value:
+        case dict():
+            return {name: shape(item) for name, item in value.items()}
+        case list():
+            return [shape(item) for item in value[:1]]
+        case int() | float() if not isinstance(value, bool):
+            return "number"
+        case _:
+            return type(value).__name__
+
+
+def matches(told: Any, found: Any) -> bool:
+    """Whether an answer looks as the example does; what is null in one of them may be anything in the other."""
+    if "NoneType" in (told, found):
+        return True
+    if isinstance(told, dict) and isinstance(found, dict):
+        return told.keys() == found.keys() and all(matches(told[name], found[name]) for name in told)
+    if isinstance(told, list) and isinstance(found, list):
+        return len(told) == len(found) and all(map(matches, told, found))
+    return bool(told == found)
+
+
+@pytest.mark.parametrize(("command", "language", "told"), EXAMPLES, ids=[f"{each[0]} {each[1]}" for each in EXAMPLES])
+async def test_the_example_runs_and_answers_as_it_says(
+    redis_url: str, store: Store, command: str, language: str, told: str
+) -> None:
+    await outage(store)
+    done = run(*shlex.split(command, comments=True)[1:], REDIS_URL=redis_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    if language == "json":
+        assert matches(shape(json.loads(told)), shape(json.loads(done.stdout))), done.stdout
+    elif told:
+        # Times, and the state at them, differ.
+        assert first_words(told) - {"until"} <= first_words(done.stdout), done.stdout
+
+
+def first_words(text: str) -> set[str]:
+    return {line.split()[0] for line in text.splitlines() if line.strip()}
+
+
+def test_it_describes_every_command() -> None:
+    (commands,) = (action for action in parser()._actions if action.choices and action.dest == "==SUPPRESS==")
+    assert commands.choices
+    described = set(re.findall(r"^## `([a-z]+)`", TEXT, re.MULTILINE))
+    assert described == set(commands.choices) - ELSEWHERE
