@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cli.commands import serving
-from tests.service.attacks import ATTACKS as TESTED
-from tests.service.attacks import MANY_PAGES
+from tests.service.attacks import ATTACKS
 
 from .fleet import Connection, Fleet
 from .load import request
@@ -29,8 +28,10 @@ from .valkey import embedded_valkey
 
 __all__ = ["run"]
 
-ATTACKS = [*TESTED, MANY_PAGES]
-PROBE, PAGES = "/livez", ("/livez", "/readyz", "/api/v1/openrouter/status", "/metrics", "/")
+PROBE, PAGES = (
+    "/livez",
+    ("/livez", "/readyz", "/api/v1/openrouter/status", "/metrics", "/", "/page/swagger/swagger-ui-bundle.js"),
+)
 PROBE_S = 30.0
 PACE_S = 0.02
 QUIET = 20

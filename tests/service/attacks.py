@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 
-__all__ = ["ATTACKS", "CLIENTS", "MANY_PAGES", "STATUS", "half_a_head"]
+__all__ = ["ATTACKS", "CLIENTS", "STATUS", "half_a_head"]
 
 MIB = 1024 * 1024
 CLIENTS = 1100
@@ -112,6 +112,15 @@ def a_page(client: socket.socket) -> None:
     sent(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
+def a_page_of_an_unknown_scope(client: socket.socket) -> None:
+    sent(client, b"GET /?scope=%d HTTP/1.1\r\nHost: x\r\n\r\n" % client.fileno())
+
+
+def a_large_file_that_nobody_reads(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sent(client, b"GET /page/swagger/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
 def no_http(client: socket.socket) -> None:
     sent(client, bytes(range(256)) * 100)
 
@@ -121,7 +130,6 @@ FEW = (a_pipeline_that_nobody_reads, a_pipeline_behind_a_body, a_trickle_of_chun
 MANY = (
     nothing, half_a_head, almost_too_large_a_head, a_body_that_nobody_asked_for, a_slow_body, no_http,
     a_large_body_without_a_token, a_stream_that_nobody_reads, a_forced_check,
+    a_page, a_page_of_an_unknown_scope, a_large_file_that_nobody_reads,
 )  # fmt: skip
 ATTACKS = [(each, count) for attacks, count in ((ONE, 1), (FEW, 100), (MANY, CLIENTS)) for each in attacks]
-MANY_PAGES = (a_page, CLIENTS)
-"""A probe waits for seconds under this one; the benchmark measures how long."""

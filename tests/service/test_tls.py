@@ -9,11 +9,12 @@ import ssl
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from openrouter_guard.api.http.acceptor import HANDSHAKE_S
 from openrouter_guard.certificates import Certificate
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.settings import Settings
@@ -89,6 +90,42 @@ def test_the_service_answers_over_tls_and_not_without(files: Files, port: int) -
     with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
         plain.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert not plain.recv(100).startswith(b"HTTP/1.1 200")
+
+
+class TestHandshakes:
+    """Clients that connect and never shake hands."""
+
+    def test_they_keep_nobody_out(self, files: Files, port: int) -> None:
+        with ExitStack() as stack:
+            silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 30)) for _ in range(1100)]
+            until(lambda: served_at_once(files, port), seconds=60)
+            # The limit holds: for each new one, the oldest was closed.
+            assert silent[0].recv(1) == b""
+
+    def test_each_has_ten_seconds(self, files: Files, port: int) -> None:
+        """asyncio would wait for a minute."""
+        with socket.create_connection(("127.0.0.1", port), timeout=HANDSHAKE_S + 30) as silent:
+            assert silent.recv(1) == b""
+
+    def test_at_the_end_of_the_process_nobody_waits_for_them(
+        self, files: Files, redis_url: str, tmp_path: Path
+    ) -> None:
+        port = free_port()
+        environ = {"REDIS_URL": redis_url, **files.environ}
+        with (
+            serving_on(port, tmp_path / "other log", environ, scheme="https") as service,
+            socket.create_connection(("127.0.0.1", port), timeout=30) as silent,
+        ):
+            files.get(f"https://127.0.0.1:{port}/livez")  # it came before, so it is accepted
+            service.process.terminate()
+            assert silent.recv(1) == b""
+            service.process.wait(30)
+
+
+def served_at_once(files: Files, port: int) -> bytes | None:
+    with suppress(OSError):
+        return files.get(f"https://127.0.0.1:{port}/livez")
+    return None
 
 
 def test_it_serves_a_renewed_certificate_without_a_new_start(files: Files, port: int) -> None:

@@ -18,8 +18,9 @@ from openrouter_guard.settings import Settings, api_key_variable
 from openrouter_guard.tls import RenewedContext
 
 from .app import create_app
+from .http.acceptor import Acceptor
 from .http.connection import Connection
-from .http.connection_limits import CONNECTIONS_MAX, RESERVE, ConnectionLimits
+from .http.connection_limits import ARRIVING_MAX, CONNECTIONS_MAX, RESERVE, ConnectionLimits
 
 __all__ = ["Server", "configured", "listening", "serve"]
 
@@ -35,8 +36,8 @@ SENT_BYTES, TAKEN_BYTES = 128 * 1024, 16 * 1024
 
 Received bytes are read at once, of a thousand clients before one is answered, so they fill this process' memory.
 """
-OTHER_FILES = 128
-"""Open files besides the clients' connections."""
+OTHER_FILES = 128 + ARRIVING_MAX
+"""Open files besides the clients' connections, with those that are not made yet."""
 _TICKS = 10
 _TICKS_TO_RENEW = 100
 """A certificate that is renewed is served within ten seconds."""
@@ -54,6 +55,18 @@ class Server(uvicorn.Server):
         self.server_state = self.limits = ConnectionLimits(min(CONNECTIONS_MAX, _files_max() - RESERVE - OTHER_FILES))
         self._on_stop = on_stop
         self._tls = tls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        # They end as uvicorn's own do.
+        self.servers = [self._acceptor(each) for each in sockets or ()]  # type: ignore[misc]
+
+    def _acceptor(self, listener: socket.socket) -> Acceptor:
+        tls = self._tls.context if self._tls else None
+        return Acceptor(listener, self._protocol, self.limits, tls)
+
+    def _protocol(self) -> Connection:
+        return Connection(self.config, self.limits, self.lifespan.state)
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS == 0:  # it runs ten times a second
@@ -86,7 +99,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     tls = RenewedContext(settings.certificate) if settings.certificate else None
     app = create_app(settings)
-    server = Server(configured(app, tls), on_stop=app.state.scopes.drain, tls=tls)
+    server = Server(configured(app), on_stop=app.state.scopes.drain, tls=tls)
     with listening(host, port) as listener:
         url = _url(listener, "https" if tls else "http")
         logger.info("running on %s %s", url, _about(settings, app.state.scopes.default.store.address))
@@ -108,7 +121,7 @@ def _about(settings: Settings, redis: str) -> str:
     return f"for {scopes}; Redis at {redis}; reading is {reading}, writing is {writing}"
 
 
-def configured(app: ASGIApp, tls: RenewedContext | None = None) -> uvicorn.Config:
+def configured(app: ASGIApp) -> uvicorn.Config:
     """Return the server's configuration for *app*."""
     return uvicorn.Config(
         app,
@@ -122,7 +135,6 @@ def configured(app: ASGIApp, tls: RenewedContext | None = None) -> uvicorn.Confi
         # Nothing here depends on the client, or on how it addressed a proxy.
         proxy_headers=False,
         timeout_graceful_shutdown=STOP_S,
-        ssl_context_factory=(lambda _config, _default: tls.context) if tls else None,
     )
 
 

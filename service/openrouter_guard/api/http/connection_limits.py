@@ -7,6 +7,7 @@ longest is closed for it: a probe of Kubernetes gets through in any case.
 from __future__ import annotations
 
 import logging
+from asyncio import Task
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,15 @@ from uvicorn.server import ServerState
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["CONNECTIONS_MAX", "HELD_MAX_BYTES", "ConnectionLimits"]
+__all__ = ["ARRIVING_MAX", "CONNECTIONS_MAX", "HELD_MAX_BYTES", "ConnectionLimits"]
 
 logger = logging.getLogger(__name__)
 
 CONNECTIONS_MAX = 1000
 RESERVE = 64
 """This many more are let in, only for the probes, while all others are being answered."""
+ARRIVING_MAX = 256
+"""And this many whose connection is not made yet. Only TLS takes a while for that."""
 HELD_MAX_BYTES = 4 * 1024 * 1024
 """Memory of all unanswered requests together."""
 A_ROUND = 4
@@ -35,6 +38,7 @@ class ConnectionLimits(ServerState):
     """The connections, by their state.
 
     Attributes:
+        arriving: Connections that are not made yet, the oldest first, and the work on each: their TLS handshake.
         waiting: Connections whose client is to send, the longest waiting first.
         answering: Connections with a complete request that is not answered yet.
         stuck: Connections whose client does not read its answer, the oldest first.
@@ -43,6 +47,7 @@ class ConnectionLimits(ServerState):
 
     def __init__(self, connections_max: int = CONNECTIONS_MAX) -> None:
         super().__init__()
+        self.arriving: dict[Connection, Task[None]] = {}
         self.waiting: dict[Connection, None] = {}
         self.answering: set[Connection] = set()
         self.stuck: dict[Connection, None] = {}
@@ -57,8 +62,25 @@ class ConnectionLimits(ServerState):
         """Return whether the maximum of requests is being answered: then only the probes get an answer."""
         return len(self.answering) >= self._max
 
+    def arrive(self, newcomer: Connection, making: Task[None]) -> None:
+        """Note an accepted connection until *making* has ended; if there are too many, close the oldest of these."""
+        self.arriving[newcomer] = making
+        making.add_done_callback(lambda _: self.arriving.pop(newcomer, None))
+        if len(self.arriving) > ARRIVING_MAX:
+            self._turn_away(next(iter(self.arriving)))
+            self.note("had not shaken hands when others came")
+
+    def turn_away(self) -> None:
+        """Close all connections that are not made yet."""
+        for each in list(self.arriving):
+            self._turn_away(each)
+
+    def _turn_away(self, newcomer: Connection) -> None:
+        self.arriving.pop(newcomer).cancel()
+
     def enter(self, newcomer: Connection) -> None:
         """Let a connection in; if there are too many, close the one that has waited longest."""
+        self.arriving.pop(newcomer, None)
         self.waiting[newcomer] = None
         excess = len(self.waiting) + len(self.answering) - self._max
         if excess <= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
@@ -46,9 +47,13 @@ FILES: dict[str, File] = {
 
 
 def document_file(name: str) -> File | None:
-    """Files of the API page. They are large and rarely requested, so they are not kept in memory."""
-    kind = _OF_DOCUMENTS.get(name)
-    return None if kind is None else File(_folder.joinpath(name).read_bytes(), kind)
+    """Files of the API page. They are large and rarely requested, so only the first request loads one."""
+    return _loaded(name) if name in _OF_DOCUMENTS else None
+
+
+@functools.cache
+def _loaded(name: str) -> File:
+    return File(_folder.joinpath(name).read_bytes(), _OF_DOCUMENTS[name])
 
 
 _environment = Environment(

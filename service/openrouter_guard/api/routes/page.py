@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 
 from openrouter_guard.api.http.problems import problem
 from openrouter_guard.api.page import FILES, beside, document_file, load_page, render, render_docs, render_error
+from openrouter_guard.api.scope.scopes import Scopes
+from openrouter_guard.api.scope.service import Service
 
 from .common import UnknownParameters, of_app, unknown_parameters, unknown_scope
 
@@ -17,6 +20,7 @@ __all__ = ["router"]
 router = APIRouter(include_in_schema=False)
 
 _KEPT_S = 300
+_PIECE_BYTES = 64 * 1024
 _HTML = "text/html; charset=utf-8"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -38,7 +42,17 @@ async def page(request: Request) -> Response:
     service = scopes.find(request.query_params.get("scope"))
     if service is None:
         return _error(request, 404, unknown_scope(scopes))
-    return _page(render(await load_page(service), await beside(scopes)))
+    return _page(await _rendered(service, scopes))
+
+
+async def _rendered(service: Service, scopes: Scopes) -> str:
+    """Render the page once a second, and again when a scope on it has changed: a flood of requests costs no more."""
+
+    async def rendered() -> str:
+        return render(await load_page(service), await beside(scopes))
+
+    html, _ = await service.recent.get("rendered page", tuple(each.version for each in scopes), rendered)
+    return html
 
 
 @router.get("/docs")
@@ -52,7 +66,16 @@ async def file(request: Request, path: str) -> Response:
     if found is None:
         return problem(request, 404, "The status page has no such file")
     headers = {"Cache-Control": f"public, max-age={_KEPT_S}"}
-    return Response(found.body, media_type=found.media_type, headers=headers)
+    if len(found.body) <= _PIECE_BYTES:
+        return Response(found.body, media_type=found.media_type, headers=headers)
+    headers["Content-Length"] = str(len(found.body))
+    return StreamingResponse(_pieces(found.body), media_type=found.media_type, headers=headers)
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    """Wait for the client after each piece: many slow clients hold no more memory than that."""
+    for at in range(0, len(body), _PIECE_BYTES):
+        yield body[at : at + _PIECE_BYTES]
 
 
 def _error(request: Request, status_code: int, detail: str) -> Response:

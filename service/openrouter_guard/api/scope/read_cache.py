@@ -22,10 +22,10 @@ _KEPT = 64
 @dataclass(frozen=True, slots=True)
 class _Read:
     task: asyncio.Task[Any]
-    version: int
+    version: Hashable
     until_s: float
 
-    def holds(self, version: int) -> bool:
+    def holds(self, version: Hashable) -> bool:
         if self.version != version or self.until_s < time.monotonic():
             return False
         return not self.task.done() or (not self.task.cancelled() and self.task.exception() is None)
@@ -37,7 +37,7 @@ class ReadCache:
     def __init__(self) -> None:
         self._reads: dict[Hashable, _Read] = {}
 
-    async def get(self, question: Hashable, version: int, read: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
+    async def get(self, question: Hashable, version: Hashable, read: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         """Return the answer to *question* at this *version* of the shared state, and whether it was cached.
 
         A caller that stops waiting cancels no other caller's read. Raises the errors of *read*, and caches no

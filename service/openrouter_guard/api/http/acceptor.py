@@ -1,0 +1,101 @@
+"""Accepts connections, and limits those that are not made yet: with TLS, their handshake comes first.
+
+uvloop accepts one connection in each round of the event loop. A probe would wait for as many rounds as clients came
+before it, and each of these rounds answers some of them. Here a round accepts many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+
+from openrouter_guard.background import cancelled
+from openrouter_guard.log_once import LogOnce
+
+from .connection import HEAD_S, Connection
+from .connection_limits import ConnectionLimits
+
+__all__ = ["Acceptor"]
+
+A_ROUND = 64
+"""Connections that one round of the event loop accepts."""
+HANDSHAKE_S = HEAD_S
+"""Time from the connection to the end of its TLS handshake."""
+CLOSING_S = 1.0
+"""Time for the other side's part at the end of TLS."""
+FULL_S = 0.1
+"""Time until the next try, where the system gives this process no more files or memory."""
+
+
+class Acceptor(asyncio.AbstractServer):
+    """Accepts the connections of one listening socket, as uvicorn's servers do.
+
+    Args:
+        listener: Where clients connect.
+        protocol: Makes the protocol of one connection.
+        limits: The connections of this process.
+        tls: How to shake hands; None: no TLS.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        protocol: Callable[[], Connection],
+        limits: ConnectionLimits,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self._protocol = protocol
+        self._limits = limits
+        self._tls = tls
+        self._full = LogOnce("no connection can be accepted", "connections are accepted again")
+        self._loop = asyncio.get_running_loop()
+        self._accepting = self._loop.create_task(self._accept())
+
+    def close(self) -> None:
+        """Accept nothing more, and close what is not made yet."""
+        self._accepting.cancel()
+        self._limits.turn_away()
+
+    async def wait_closed(self) -> None:
+        await cancelled(self._accepting)
+
+    async def _accept(self) -> None:
+        while True:
+            try:
+                await self._accept_a_round()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            except OSError as error:
+                self._full.failed(error)
+                await asyncio.sleep(FULL_S)
+            else:
+                self._full.worked()
+
+    async def _accept_a_round(self) -> None:
+        client, _ = await self._loop.sock_accept(self._listener)
+        self._enter(client)
+        for _ in range(A_ROUND - 1):
+            client, _ = self._listener.accept()
+            client.setblocking(False)
+            self._enter(client)
+
+    def _enter(self, client: socket.socket) -> None:
+        protocol = self._protocol()
+        making = self._loop.create_task(self._make(client, protocol))
+        self._limits.arrive(protocol, making)
+
+    async def _make(self, client: socket.socket, protocol: Connection) -> None:
+        with suppress(OSError):  # it has gone, takes too long, or does not speak TLS
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self._loop.connect_accepted_socket(
+                lambda: protocol,
+                client,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_S if self._tls else None,
+                ssl_shutdown_timeout=CLOSING_S if self._tls else None,
+            )
