@@ -48,6 +48,27 @@ def answered(record: SharedState, answers: int) -> SharedState:
     return replace(record, breaker=replace(record.breaker, question=question))
 
 
+@given(st.integers(1, 40), st.lists(st.integers(0, 3), min_size=1, max_size=8))
+def test_nothing_that_is_answered_keeps_a_run_that_goes_on_from_opening(
+    reporters: int, contradicting: list[int]
+) -> None:
+    """However few report: for each question, the calls that contradict are so many times the failures.
+
+    They were some once, as in a process that has just started on a busy machine, and are none in the end.
+    """
+    record, at_s = SharedState(epoch=7, live_reporters=reporters), NOW_S
+    for number in range(2_000):
+        at_s += 1
+        record = evaluation.counted(record, FAILURE, f"w{number % reporters}", began_s=at_s - 1, ended_s=at_s)
+        record = settle(record, at_s)
+        if isinstance(record.breaker, Closed) and record.breaker.question is not None:
+            times = contradicting.pop(0) if contradicting else 0
+            record = settle(answered(record, times * record.breaker.failures), at_s + 0.3)
+        if isinstance(record.breaker, Open):
+            return
+    pytest.fail(f"2,000 failures in a row: {record.breaker}")
+
+
 @pytest.mark.parametrize(
     ("failures", "answers", "expected"),
     [

@@ -62,14 +62,16 @@ def after_success(breaker: Closed, *, began_s: float, ended_s: float) -> Closed:
 
 
 def counting(breaker: Closed, live_reporters: int, calls_per_minute: float, policy: Policy) -> int:
-    """Return how many of the failures count, if no reporter counts for more than its share of the threshold.
+    """Return how many of the failures count, if no reporter counts for more than its share of those that are wanted.
 
-    The source of the others is unknown: older writers do not record it.
+    The threshold wants some, and a question that left it open wants more. The source of the others is unknown: older
+    writers do not record it.
     """
     # A failed health check agrees with the workers, and takes nothing from their count.
     workers = live_reporters - sum(name.startswith(CHECKER_PREFIX) for name in breaker.run)
     reporters = max(min(policy.reporters_wanted, workers), 1)
-    most = -(-breakers.threshold(calls_per_minute, policy) // reporters)
+    # Else a few reporters would reach the threshold only, and never the number to ask again at.
+    most = -(-max(breakers.threshold(calls_per_minute, policy), breaker.want) // reporters)
     known = sum(breaker.shares.values())
     return max(breaker.failures - known, 0) + sum(min(share, most) for share in breaker.shares.values())
 
