@@ -25,8 +25,8 @@ GROWTH_MAX = 32 * MIB
 ANSWER_CPU_S = 2.0
 """Processor time of the service until a probe is answered.
 
-It shares the processor with its attackers and other tests, so it may take longer. Without limits, a flood of pages took
-seven.
+It shares the processor with its attackers and other tests, so it may take longer. Without limits, a flood of pages
+took seven.
 """
 
 
