@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.cli.commands import run
@@ -34,3 +36,16 @@ def test_a_lease_is_named_with_its_namespace(option: str) -> None:
     done = run("rescue", "--all-namespaces", option, "openrouter-guard-operator", KUBECONFIG="/nowhere")
     assert done.returncode == 2
     assert f"argument {option}: 'openrouter-guard-operator': write a namespace and a name" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "- a\n", "}{", "\x00", "current-context: a\n", "current-context: a\ncontexts: [1]\n", "contexts:\n  a: {\n"],
+)
+def test_a_kubeconfig_without_a_cluster_is_one_line(tmp_path: Path, content: str) -> None:
+    config = tmp_path / "config"
+    config.write_text(content)
+    done = run("rescue", "--all-namespaces", KUBECONFIG=str(config))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"openrouter-guard: no Kubernetes cluster: {config} cannot be used (")
+    assert done.stderr.count("\n") == 1

@@ -107,9 +107,9 @@ class Cluster:
         except ConfigException:
             try:
                 await load_kube_config(client_configuration=configuration)
-            except (ConfigException, OSError) as error:
+            except Exception as error:  # noqa: BLE001  of any type, for a file that is empty or damaged
                 where = os.environ.get("KUBECONFIG") or "~/.kube/config"
-                raise ConfigurationError(f"no Kubernetes cluster: {where} cannot be used ({error})") from None
+                raise ConfigurationError(f"no Kubernetes cluster: {where} cannot be used ({_why(error)})") from None
         return cls(configuration)
 
     async def __aenter__(self) -> Self:
@@ -386,3 +386,9 @@ class Cluster:
             method, path, query_params=[], header_params=headers, auth_settings=["BearerToken"]
         )
         return call
+
+
+def _why(error: Exception) -> str:
+    """Return the reason in one line."""
+    words = " ".join(str(error).split())
+    return words if isinstance(error, ConfigException | OSError) else f"{type(error).__name__}: {words}"
