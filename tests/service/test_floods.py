@@ -11,7 +11,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from openrouter_guard.api import create_app
-from openrouter_guard.api.routes import page as page_route
+from openrouter_guard.api.page import render
 from openrouter_guard.api.server import Server, configured, listening
 from openrouter_guard.settings import Settings
 from tests.service.apps import FakeUpstream, eventually
@@ -68,14 +68,13 @@ async def test_a_flood_of_pages_is_rendered_once_for_each_state(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     renders = 0
-    render = page_route.render
 
     def counted(*args: object) -> str:
         nonlocal renders
         renders += 1
         return render(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(page_route, "render", counted)
+    monkeypatch.setattr("openrouter_guard.api.routes.page.render", counted)
     monkeypatch.setattr("openrouter_guard.api.scope.read_cache.KEEP_S", 3600.0)
     async with served(settings, FakeUpstream()) as running:
         before = running.service.version

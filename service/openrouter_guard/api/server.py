@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 import prometheus_client
 import uvicorn
@@ -58,8 +59,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
-        # They end as uvicorn's own do.
-        self.servers = [self._acceptor(each) for each in sockets or ()]  # type: ignore[misc]
+        # At the end, uvicorn closes them as it would close its own.
+        self.servers = cast("list[asyncio.Server]", [self._acceptor(each) for each in sockets or ()])
 
     def _acceptor(self, listener: socket.socket) -> Acceptor:
         tls = self._tls.context if self._tls else None

@@ -30,7 +30,7 @@ FULL_S = 0.1
 """Time until the next try, where the system gives this process no more files or memory."""
 
 
-class Acceptor(asyncio.AbstractServer):
+class Acceptor:
     """Accepts the connections of one listening socket, as uvicorn's servers do.
 
     Args:
