@@ -121,7 +121,7 @@ class _Play:
             ends += [self._record.check_slot_s, self._record.check_slot_s - sooner_s]
         if isinstance(self._record.breaker, Open):
             ends.append(self._record.breaker.until_s)
-        elif getattr(self._record.breaker, "permits", ()):
+        elif self._record.breaker.permits:
             # Renewed in good time, as its holder does; and meanwhile there may be one more.
             ends.append(self._now_s + self._policy.permit_lease_s / 3)
             ends.append(trial_calls.half_open_since_s(self._record) + self._policy.next_trial_s)

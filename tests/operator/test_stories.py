@@ -183,6 +183,8 @@ class Story(RuleBasedStateMachine):
             return
         if workload.pause and replicas == workload.pause.set_to:
             return  # Nobody can tell it from our own doing.
+        if workload.pause and name in AUTOSCALED and replicas and workload.set_pods:
+            return  # Nobody can tell it from its autoscaler's doing.
         if workload.pause:
             self.decided[name] = self.truth.outage
         self.deployments.scale(name, replicas)

@@ -212,7 +212,7 @@ def _worker_key(worker: Worker, world: World, ranks: dict[int, int], order: dict
 
 
 def _held(owner: str, lease_s: float, world: World) -> Key:
-    permits = getattr(world.server.breaker, "permits", {}) if world.server else {}
+    permits = world.server.breaker.permits if world.server else {}
     return bool(owner), owner in permits, _span(lease_s, world)
 
 

@@ -182,7 +182,7 @@ def _adopted(world: World, who: int) -> World:
     worker, server = world.workers[who], world.server
     if loss.recovered(worker.shared or SharedState(), server, world.now_s, POLICY) is None:
         worker = worker._replace(shared=server)
-    held = getattr(server.breaker, "permits", {}) if server else {}
+    held = server.breaker.permits if server else {}
     in_time = world.now_s < world.lost_s + loss.REJOIN_S
     if worker.call is not None and not worker.call.is_told and worker.call.owner in held and in_time:
         worker = worker._replace(call=worker.call._replace(is_told=True))
@@ -315,7 +315,7 @@ def usable(world: World, late: Late) -> bool:
 
 def _guards(record: SharedState) -> object:
     breaker = record.breaker
-    until_s, permits = getattr(breaker, "until_s", 0.0), getattr(breaker, "permits", {})
+    until_s, permits = getattr(breaker, "until_s", 0.0), breaker.permits
     return type(breaker), record.epoch, record.legacy_open, until_s, permits
 
 

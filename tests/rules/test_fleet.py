@@ -257,7 +257,7 @@ class Fleet(RuleBasedStateMachine):
         # who comes first. But who knew it does not go back to what was before; see adopt.
         record = self.memory.read().record
         self.epoch = record.epoch if record else self.epoch
-        held = getattr(record.breaker, "permits", {}) if record else {}
+        held = record.breaker.permits if record else {}
         for call in (call for worker in self.workers for call in worker.calls if call.owner not in held):
             call.lease_until_s = 0.0
 
@@ -374,7 +374,7 @@ class Fleet(RuleBasedStateMachine):
 
     def permit(self, worker: Worker, owner: str, record: SharedState | None, now_s: float) -> SharedState | None:
         known = self.known(worker, record, now_s)
-        if known is not None and owner in getattr(known.breaker, "permits", {}):
+        if known is not None and owner in known.breaker.permits:
             return None
         return known and trial_calls.with_permit(known, owner, now_s=now_s, policy=POLICY)
 
@@ -382,7 +382,7 @@ class Fleet(RuleBasedStateMachine):
         return recovered(worker.shared or SharedState(), record, now_s, POLICY) or record
 
     def renewal(self, worker: Worker, call: Call, record: SharedState | None, now_s: float) -> SharedState | None:
-        held = getattr(record.breaker, "permits", {}) if record else {}
+        held = record.breaker.permits if record else {}
         known = self.known(worker, record, now_s)
         if known is None or call.owner not in held:
             return None
@@ -391,7 +391,7 @@ class Fleet(RuleBasedStateMachine):
     def granted(self, worker: Worker, record: SharedState, now_s: float) -> None:
         """The calls that begin, or go on, with the permits that the worker has just been given."""
         out = {call.owner: call for call in worker.calls}
-        for owner, until_s in getattr(record.breaker, "permits", {}).items():
+        for owner, until_s in record.breaker.permits.items():
             if owner in out:
                 out[owner].lease_until_s = until_s
             elif owner.startswith(f"{worker.name}/") and until_s == now_s + POLICY.permit_lease_s:
@@ -417,7 +417,7 @@ class Fleet(RuleBasedStateMachine):
             return None
         after = trial_calls.after_trial(known, signal, owner, now_s=now_s, policy=POLICY)
         # Who holds no permit (any more) decides nothing, who does decides all.
-        is_held = owner in getattr(known.breaker, "permits", {})
+        is_held = owner in known.breaker.permits
         verdict = {FAILURE: Open, REFUSAL: Open, SUCCESS: Closed}.get(signal, HalfOpen)
         assert isinstance(after.breaker, verdict) if is_held else after == known
         return after

@@ -60,7 +60,7 @@ def leases_that_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
     real = breakers.with_permit
 
     def with_permit(breaker: Any, owner: str, *, policy: Policy, **known: float) -> HalfOpen | None:
-        held = getattr(breaker, "permits", {})
+        held = breaker.permits
         return None if len(held) >= policy.permits else real(breaker, owner, policy=policy, **known)
 
     monkeypatch.setattr(breakers, "with_permit", with_permit)

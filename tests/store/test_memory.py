@@ -43,7 +43,7 @@ def about(record: SharedState | None) -> dict[str, object]:
         "state": type(breaker),
         "failures": breaker.failures,
         # The script keeps three names, which is all that is asked for.
-        "reporters": min(len(getattr(breaker, "run", ())), 3),
+        "reporters": min(len(breaker.run), 3),
         "shares": getattr(breaker, "shares", {}),
         "refusals": getattr(breaker, "refusals", 0),
         "live": record.live_reporters,

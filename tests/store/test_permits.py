@@ -94,13 +94,13 @@ async def test_it_decides_as_the_rule_does(
 
 def _by_rule(before: Seen, owner: str, policy: Policy, now_s: float, *, renews: bool) -> SharedState | None:
     assert before.record is not None
-    if renews and owner not in getattr(before.record.breaker, "permits", {}):
+    if renews and owner not in before.record.breaker.permits:
         return None
     return trial_calls.with_permit(before.record, owner, now_s=now_s, policy=policy)
 
 
 def _is_rare(breaker: Breaker, override: OverrideKind | None, limited_s: float, owner: str) -> bool:
-    names = [owner, *getattr(breaker, "permits", {})]
+    names = [owner, *breaker.permits]
     is_plain = isinstance(breaker, HalfOpen) and all(name.isascii() for name in names)
     return not is_plain or override is not None or bool(limited_s)
 
