@@ -23,7 +23,7 @@ __all__ = ["Times", "measured", "run"]
 OURS = "ours, wait + transport"
 SIZE = Size(processes=6, workers=10)
 MINUTE_S = 60.0
-FIRST_CALLS_S = 6.0
+HEALTHY_LEAST_S = 6.0
 RECOVERY = ("work_lost_s", "back_s", "peak")
 UNITS = {
     "calls": ("calls sent while it was down", "calls"),
@@ -55,8 +55,7 @@ class Times:
 
     def plan(self, trouble: str, lot: random.Random, scale: float, began_s: float) -> Plan:
         """The next plan; everything takes *scale* as long."""
-        # Libraries take seconds for their first calls.
-        down_s = began_s + max(self.healthy_s * scale, FIRST_CALLS_S)
+        down_s = began_s + max(self.healthy_s * scale, HEALTHY_LEAST_S)
         well_s = down_s + lot.uniform(self.least_s, self.most_s) * scale
         return Plan(TROUBLES[trouble], began_s, down_s, well_s, well_s + self.after_s * scale, self.call_s * scale)
 

@@ -111,6 +111,8 @@ def _work(parent: Connection, name: str) -> None:
     """One process of a fleet: plan after plan, until None."""
     while (place := parent.recv()) is not None:
         with STRATEGIES[name](place) as strategy:
+            # A library's first call loads what it needs, and takes LiteLLM more than ten seconds on a busy machine.
+            strategy.call()
             parent.send("ready")
             plan, workers = parent.recv()
             fates = _through(strategy, plan, range(place.index * workers, (place.index + 1) * workers))
