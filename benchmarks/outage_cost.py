@@ -24,6 +24,8 @@ OURS = "ours, wait + transport"
 SIZE = Size(processes=6, workers=10)
 MINUTE_S = 60.0
 HEALTHY_LEAST_S = 6.0
+CALL_LEAST_S = 1.5
+"""Shorter calls are more of them, and one of LiteLLM's takes a core 30 ms."""
 RECOVERY = ("work_lost_s", "back_s", "peak")
 UNITS = {
     "calls": ("calls sent while it was down", "calls"),
@@ -57,7 +59,8 @@ class Times:
         """The next plan; everything takes *scale* as long."""
         down_s = began_s + max(self.healthy_s * scale, HEALTHY_LEAST_S)
         well_s = down_s + lot.uniform(self.least_s, self.most_s) * scale
-        return Plan(TROUBLES[trouble], began_s, down_s, well_s, well_s + self.after_s * scale, self.call_s * scale)
+        call_s = max(self.call_s * scale, CALL_LEAST_S)
+        return Plan(TROUBLES[trouble], began_s, down_s, well_s, well_s + self.after_s * scale, call_s)
 
 
 OUTAGE = Times(60, 90, 75, ("calls", "later", "lost", *RECOVERY))
