@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import median
 
 import pytest
 
@@ -44,6 +45,17 @@ def test_a_total_outage_is_noticed_as_soon_as_by_a_run_alone_and_a_question_more
     ours, plain = notice_s(Fleet(workers, 0.02, mixed(15, 30), outage=outage))
     # A single worker has nobody to wait for.
     assert ours - plain == pytest.approx(ANSWER_S if workers > 1 else 0.0, abs=0.1)
+
+
+def test_successes_that_began_before_the_outage_do_not_hide_it() -> None:
+    """60 workers with calls of 5 s; without the rule it takes 1.3 s and 48 calls."""
+    found = [notice_s(Fleet(60, 0.0, mixed(4, 6), outage=Outage(20, 0.25), seed=seed))[0] for seed in range(9)]
+    assert median(found) < 1.1
+
+
+def test_nor_do_they_open_it_in_a_brown_out() -> None:
+    fleets = [Fleet(60, 0.3, mixed(4, 6), constant(0.25), seed=seed) for seed in range(10)]
+    assert [judged(Breaker(fleet, rate=700.0), 60) for fleet in fleets] == [None] * 10
 
 
 def test_also_where_calls_break_one_by_one() -> None:

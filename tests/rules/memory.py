@@ -29,6 +29,7 @@ COUNTED = (
     "run_shares",
     "run_evidence",
     "run_want",
+    "run_earlier",
     "question",
     "credit_refusals",
     "breaker",

@@ -245,6 +245,62 @@ class TestAQuestionThatIsOut:
         assert read.breaker.failures == 5
 
 
+class TestASuccessOfACallThatBeganBeforeTheFailedOnes:
+    """It began before all of them, which took a second, and ends as the last of them does, or later."""
+
+    def succeed(self, record: SharedState, *, took_s: float = 5.0, later_s: float = 0.0) -> SharedState:
+        ended_s = NOW_S + later_s
+        return evaluation.counted(record, SUCCESS, "w", began_s=ended_s - took_s, ended_s=ended_s)
+
+    def failures(self, record: SharedState) -> int:
+        assert isinstance(record.breaker, Closed)
+        return record.breaker.failures
+
+    def test_does_not_end_their_run(self) -> None:
+        assert self.failures(failed(1, record=self.succeed(failed(4)))) == 5
+
+    @pytest.mark.parametrize(
+        ("took_s", "later_s"),
+        [
+            pytest.param(1.0, 0.0, id="it began with them"),
+            pytest.param(0.5, 0.0, id="it began after them"),
+            pytest.param(5.0, 1.0, id="a second after the first has failed"),
+        ],
+    )
+    def test_ends_it_where(self, took_s: float, later_s: float) -> None:
+        assert self.failures(self.succeed(failed(4), took_s=took_s, later_s=later_s)) == 0
+
+    def test_ends_it_where_nobody_knows_when_one_of_them_began(self) -> None:
+        assert self.failures(evaluation.counted(failed(4), SUCCESS, "w", ended_s=NOW_S)) == 0
+        unknown = evaluation.counted(SharedState(epoch=7), FAILURE, "w", ended_s=NOW_S)
+        assert self.failures(self.succeed(unknown)) == 0
+
+    def test_ends_it_soon_after_an_acquittal(self) -> None:
+        acquitted = replace(failed(4), acquittal=Acquittal(NOW_S - 4.9, NOW_S - 6))
+        assert self.failures(self.succeed(acquitted)) == 0
+        long_ago = replace(failed(4), acquittal=Acquittal(NOW_S - 5, NOW_S - 6))
+        assert self.failures(self.succeed(long_ago)) == 4
+
+    @pytest.mark.parametrize(
+        ("failures", "answers", "expected"),
+        [(5, 0, BreakerState.OPEN), (5, 1, BreakerState.CLOSED), (8, 1, BreakerState.OPEN)],
+    )
+    def test_makes_well_calls_weigh_more(self, failures: int, answers: int, expected: BreakerState) -> None:
+        held = failed(failures - 1, record=self.succeed(failed(1)))
+        after = settle(answered(settle(held), answers), NOW_S + ANSWER_S)
+        assert after.phase(NOW_S + ANSWER_S) is expected
+        if expected is BreakerState.CLOSED:
+            assert after.breaker == Closed()
+            assert after.acquittal == Acquittal(NOW_S + ANSWER_S, NOW_S + ANSWER_S)
+
+    def test_is_told_to_all(self) -> None:
+        record = self.succeed(failed(4))
+        known = parse(encode(record), NOW_S).breaker
+        assert isinstance(known, Closed)
+        assert known.earlier == 1
+        assert encode(self.succeed(record, took_s=0.5))["run_earlier"] == ""
+
+
 class TestAnAnswer:
     question = Question(1, NOW_S, began_s=NOW_S - 5, usual_s=2.0, since_s=NOW_S - 3)
 

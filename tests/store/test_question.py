@@ -147,6 +147,54 @@ async def test_what_was_counted_meanwhile_is_not_lost_where_the_run_goes_on(stor
     assert found.shares == {"wa": 2, "wb": 2, "wc": 1, "wd": 1}
 
 
+class TestASuccessOfACallThatBeganBefore:
+    """Of one that began before the failed calls, of which the first has just ended."""
+
+    async def succeed(self, store: Store, began_s: float, *, are_timed: bool = True) -> Closed:
+        now_s = time.time()
+        batch = Batch(
+            0, "wz", next(_seqs), [("S", 2)], last_success_s=now_s, are_timed=are_timed, last_begun_s=began_s
+        )
+        return closed((await store.count(batch, at_s=now_s)).seen.record)
+
+    async def test_does_not_end_the_run_for_a_moment(self, store: Store) -> None:
+        await fail(store, "wa", 0.2)
+        held = await self.succeed(store, time.time() - 5)
+        assert (held.failures, held.earlier) == (1, 2)
+        assert closed(await fail(store, "wb", 0.2)).failures == 2
+
+    async def test_ends_it_where_it_began_later_or_nobody_knows(self, store: Store) -> None:
+        for began_s, are_timed in ((time.time() - 0.1, True), (time.time() - 5, False), (0.0, True)):
+            await fail(store, "wa", 0.2)
+            assert await self.succeed(store, began_s, are_timed=are_timed) == Closed()
+
+    async def test_ends_it_a_second_after_the_first_failure(self, store: Store) -> None:
+        await fail(store, "wa", 0.2, ended_s=time.time() - 1)
+        assert await self.succeed(store, time.time() - 5) == Closed()
+
+    async def test_ends_it_soon_after_an_acquittal(self, store: Store, client: aioredis.Redis) -> None:
+        for ago_s, failures in ((4.5, 0), (5.5, 1)):
+            at_s = time.time() - ago_s
+            await client.hset(store.keys.state, "acquitted", f"{at_s:.6f} {at_s:.6f}")
+            await fail(store, "wa", 0.2)
+            assert (await self.succeed(store, time.time() - 5)).failures == failures
+
+    async def test_is_forgotten_with_the_run(self, store: Store, client: aioredis.Redis) -> None:
+        await fail(store, "wa", 0.2)
+        await self.succeed(store, time.time() - 5)
+        await succeed(store)
+        assert not await client.hget(store.keys.state, "run_earlier")
+
+    async def test_in_one_batch_with_the_failures_counts_too(self, store: Store) -> None:
+        now_s = time.time()
+        batch = Batch(
+            0, "wz", next(_seqs), [("S", 1), ("F", 2)], first_failure_s=now_s, last_success_s=now_s,
+            evidence=(2, now_s - 0.2, 0.4, 0.2), are_timed=True, last_begun_s=now_s - 5, earlier=1,
+        )  # fmt: skip
+        found = closed((await store.count(batch, at_s=now_s)).seen.record)
+        assert (found.failures, found.earlier) == (2, 1)
+
+
 class TestASuccessMeanwhile:
     async def test_does_not_end_the_run(self, store: Store) -> None:
         out = await asked(store)

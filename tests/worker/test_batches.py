@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+import pytest
+
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.store import Batch
@@ -81,6 +83,24 @@ class TestBatches:
             )
         )
         assert (batch.last_success_s, batch.first_failure_s) == (1001.0, 1002.0)
+
+    @pytest.mark.parametrize(
+        ("took_s", "is_timed", "runs", "earlier"),
+        [
+            pytest.param(5.0, True, (("S", 1), ("F", 2)), 1, id="the success began before them"),
+            pytest.param(0.2, True, (("S", 1), ("F", 1)), 0, id="it began after the first of them"),
+            pytest.param(5.0, False, (("S", 1), ("F", 1)), 0, id="nobody can be asked"),
+        ],
+    )
+    def test_keep_the_failures_before_a_success_that_says_nothing_of_them(
+        self, took_s: float, is_timed: bool, runs: tuple[tuple[str, int], ...], earlier: int
+    ) -> None:
+        pending: deque[ResultBatch] = deque()
+        for signal, at_s, long_s in ((TIMEOUT, 1000.0, 0.5), (SUCCESS, 1000.5, took_s), (TIMEOUT, 1000.6, 0.5)):
+            last_of(pending, 1, at_s, "w", is_timed=is_timed).add(Result(signal, 1, at_s, long_s))
+        batch = pending[0].batch("w", 1, now_s=1010.0, answers=is_timed)
+        assert (batch.runs, batch.earlier, batch.fields["state"]) == (runs, earlier, "error")
+        assert batch.last_begun_s == 1000.5 - took_s
 
     def test_are_of_one_epoch_each(self) -> None:
         assert [batch.epoch for batch in batches_of(Result(SUCCESS, 1, 1000.0), Result(SUCCESS, 2, 1000.0))] == [1, 2]

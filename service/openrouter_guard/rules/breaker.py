@@ -161,6 +161,7 @@ class Closed:
         evidence: Evidence of the failed calls.
         want: Number of failures at which the fleet is asked again.
         question: The open question to the fleet.
+        earlier: Number of successes that began before the failed calls, and did not end the run.
         call_s: Duration of the trial call that closed it; 0 if unknown.
         ramp_from_s: When the fleet began to come back, if later than the closing; else 0.
         held_until_s: The end of a rate limit, if no call has succeeded since; else 0.
@@ -177,6 +178,7 @@ class Closed:
     evidence: Evidence = field(default=NOTHING, compare=False)
     want: int = 0
     question: Question | None = None
+    earlier: int = 0
     call_s: float = 0.0
     ramp_from_s: float = 0.0
     held_until_s: float = 0.0

@@ -37,6 +37,7 @@ FIELDS = (
     "credit_refusals", "check_found", "check_wanted", "timed_until", "window", "begun", "checked_at", "doubted_at",
     "failures", "limited_until", "known", "older_writer", "limit", "balance_at", "run_shares", "run_evidence",
     "run_want", "question", "answers", "acquitted", "trial_took", "ramp_from", "held_until", "good_report",
+    "run_earlier",
 )  # fmt: skip
 """All fields that are read.
 
@@ -45,17 +46,9 @@ Those that only the counting script needs are left out: ``reporters`` can be lon
 """
 
 GUARDS = (
-    "breaker",
-    "epoch",
-    "circuit_breaker_open",
-    "open_until",
-    "permits",
-    "check_slot",
-    "override",
-    "limit",
-    "question",
-    "held_until",
-)
+    "breaker", "epoch", "circuit_breaker_open", "open_until", "permits", "check_slot", "override", "limit",
+    "question", "held_until",
+)  # fmt: skip
 """A commit requires that these are unchanged since the read. A count in between is no conflict."""
 EPOCH_AHEAD_S = DAY_S
 SLOT_MOST_S = 3600.0
@@ -204,6 +197,7 @@ def _closed(fields: Mapping[str, str], failures: int, trips: int, now_s: float) 
         shares=_shares(fields.get("run_shares"), failures),
         evidence=question_codec.evidence_of(fields.get("run_evidence"), now_s),
         want=whole(fields.get("run_want"), COUNT_MOST),
+        earlier=whole(fields.get("run_earlier"), COUNT_MOST),
         question=question_codec.question_of(fields.get("question"), fields.get("answers"), now_s),
     )
 
@@ -222,13 +216,13 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
         "trips": str(breaker.trips),
         "closed_at": "", "opened_at": "", "open_until": "", "reason": "", "permits": "", "run": "",
         "tried_at": "", "probation": "", "credit_refusals": "", "window": "", "failures": "",
-        "run_shares": "", "run_evidence": "", "run_want": "", "question": "",
+        "run_shares": "", "run_evidence": "", "run_want": "", "run_earlier": "", "question": "",
         "trial_took": "", "ramp_from": "", "held_until": "",
     }  # fmt: skip
     match breaker:
         case Closed():
             own = {
-                **question_codec.fields_of(breaker.evidence, breaker.question),
+                **question_codec.fields_of(breaker.evidence, breaker.question, breaker.earlier),
                 "run_want": str(breaker.want or ""),
                 "breaker": BreakerState.CLOSED.value,
                 "closed_at": iso(breaker.since_s),

@@ -123,19 +123,23 @@ def counted(
     if record.override is not None and record.override.kind is not OverrideKind.FORCED_CLOSED:
         return record
     if signal.effect is Effect.SUCCESS:
-        after = runs.after_success(breaker, began_s=began_s, ended_s=ended_s)
+        after = runs.after_success(breaker, record.acquittal, began_s=began_s, ended_s=ended_s)
         return record if after is breaker else replace(record, breaker=after)
     refuses = signal.refuses_credit
     after = runs.longer(breaker, reporter, refuses_credit=refuses, began_s=began_s, ended_s=ended_s)
     return replace(record, breaker=after)
 
 
-def knowing(record: SharedState, told: tuple[int, float, float, float] | None) -> SharedState:
-    """Return the record with a batch's *told* evidence of the failures just counted, as in ``store.Batch``."""
+def knowing(record: SharedState, told: tuple[int, float, float, float] | None, earlier: int = 0) -> SharedState:
+    """Return the record with a batch's *told* evidence of the failures just counted, as in ``store.Batch``.
+
+    ``earlier`` is the number of successes that did not end the batch's own run.
+    """
     breaker = record.breaker
     if told is None or not isinstance(breaker, Closed) or not breaker.failures:
         return record
-    return replace(record, breaker=replace(breaker, evidence=breaker.evidence.joined(*told)))
+    evidence, earlier = breaker.evidence.joined(*told), breaker.earlier + earlier
+    return replace(record, breaker=replace(breaker, evidence=evidence, earlier=earlier))
 
 
 def answered(record: SharedState, calls: int, now_s: float) -> SharedState:
@@ -204,6 +208,10 @@ def _judged(record: SharedState, breaker: Closed, now_s: float, policy: Policy, 
         return replace(record, breaker=replace(breaker, question=question)) if failures >= breaker.want else record
     if not question.is_due(now_s):
         return record
+    wanted = breakers.threshold(record.calls_per_minute, policy)
+    if breaker.earlier and not questions.is_clear(failures, wanted, question.answers):
+        # The next runs end as usual for a while, and ask about their own calls alone.
+        return replace(record, breaker=runs.without(breaker), acquittal=Acquittal(now_s, now_s))
     match questions.verdict(failures, question.answers):
         case Verdict.OPEN:
             return now_open(record, _last_error(record, now_s), by, now_s, policy)

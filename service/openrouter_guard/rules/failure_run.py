@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from . import breaker as breakers
 from .breaker import Closed, Policy
-from .question import NOTHING
+from .question import NOTHING, Acquittal
 
 __all__ = ["CHECKER_PREFIX", "SHARES_KEPT", "after_success", "are_enough", "counting", "longer", "without"]
 
@@ -49,16 +49,22 @@ def without(breaker: Closed) -> Closed:
         evidence=NOTHING,
         want=0,
         question=None,
+        earlier=0,
     )
 
 
-def after_success(breaker: Closed, *, began_s: float, ended_s: float) -> Closed:
-    """Return the breaker after a success; while the fleet is asked, the answers include it.
+def after_success(breaker: Closed, last: Acquittal, *, began_s: float, ended_s: float) -> Closed:
+    """Return the breaker after a success, which ends the run of failures but in two cases.
 
-    A call with an unknown start is in no answer: it ends the run in any case.
+    While the fleet is asked, the answers include it. Soon after the first failure, and unless the fleet has been
+    acquitted a moment ago, one that began before the failed calls says nothing of them. A call with an unknown start
+    ends the run in any case.
     """
-    is_held = breaker.question is not None and breaker.question.holds(ended_s)
-    return breaker if is_held and began_s else without(breaker)
+    if breaker.question is not None and breaker.question.holds(ended_s) and began_s:
+        return breaker
+    if breaker.evidence.outlives(began_s, ended_s) and not last.is_recent(ended_s):
+        return replace(breaker, earlier=breaker.earlier + 1)
+    return without(breaker)
 
 
 def counting(breaker: Closed, live_reporters: int, calls_per_minute: float, policy: Policy) -> int:

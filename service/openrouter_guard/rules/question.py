@@ -15,6 +15,7 @@ from enum import Enum
 __all__ = [
     "ACQUITTED_S",
     "ANSWER_S",
+    "EARLIER_S",
     "HELD_S",
     "LATE_S",
     "NEVER",
@@ -25,6 +26,7 @@ __all__ = [
     "Question",
     "Verdict",
     "asked",
+    "is_clear",
     "verdict",
 ]
 
@@ -44,8 +46,12 @@ LATE_S = 1.0
 """A call that ended well this long before the failures began still contradicts them."""
 SUCCESSES_KEPT = 64
 """Number of recent successes that each worker remembers."""
+EARLIER_S = 1.0
+"""How long after a run's first failure it outlives successes of calls that began before the failed ones."""
 CLEAR = 4
 """This many well calls per failed one end a run of failures."""
+WELL_COSTS = 3
+"""A run that such successes did not end needs this many more failures for each well call."""
 BACK_S = 1.0
 """A question further ahead comes from a clock that was set back since."""
 
@@ -83,6 +89,13 @@ class Evidence:
         """
         mean_s = self.took_s / self.timed if self.timed else 0.0
         return mean_s + max(self.longest_s - mean_s, 0.0) / 3
+
+    def outlives(self, began_s: float, ended_s: float) -> bool:
+        """Return whether the run outlives a success, which began before the failed calls and says nothing of them.
+
+        Only for a moment: of a run that lasts, calls that began later tell more. ``began_s`` is 0 if unknown.
+        """
+        return 0 < began_s < self.began_s and ended_s < self.since_s + EARLIER_S
 
     def after(self, began_s: float, ended_s: float) -> Evidence:
         """Add one failure; ``began_s`` is 0 if unknown."""
@@ -160,6 +173,10 @@ class Acquittal:
     at_s: float = 0.0
     began_s: float = 0.0
 
+    def is_recent(self, now_s: float) -> bool:
+        """Return whether it was a moment ago."""
+        return now_s - self.at_s < ACQUITTED_S
+
 
 NEVER = Acquittal()
 
@@ -167,7 +184,7 @@ NEVER = Acquittal()
 def asked(evidence: Evidence, last: Acquittal, now_s: float) -> Question:
     """Return the question to ask now. It includes the calls of a recent question."""
     began_s = evidence.began_s
-    if now_s - last.at_s < ACQUITTED_S and now_s - last.began_s < ACQUITTED_S:
+    if last.is_recent(now_s) and now_s - last.began_s < ACQUITTED_S:
         began_s = min(began_s, last.began_s)
     # As stored, so that all processes decide on the same values.
     at_s, began_s, since_s = round(now_s, 6), round(began_s, 6), round(evidence.since_s, 6)
@@ -185,3 +202,14 @@ def verdict(failures: int, answers: int) -> Verdict | int:
     if answers >= CLEAR * failures:
         return Verdict.ACQUITTED
     return max(failures + 1, (failures + answers + 1) // 2)
+
+
+def is_clear(failures: int, wanted: int, answers: int) -> bool:
+    """Return whether a run opens the breaker that successes of earlier calls did not end.
+
+    Such a run grows quickly also where some calls fail by chance, so well calls weigh more: else it is over.
+
+    >>> [is_clear(failures, 8, answers) for failures, answers in ((8, 0), (8, 1), (11, 1), (13, 2))]
+    [True, False, True, False]
+    """
+    return answers * WELL_COSTS <= failures - wanted

@@ -56,17 +56,18 @@ def acquittal_of(text: str | None, now_s: float) -> Acquittal:
     return Acquittal(found[0], found[1]) if found else NEVER
 
 
-def fields_of(evidence: Evidence, question: Question | None) -> dict[str, str]:
+def fields_of(evidence: Evidence, question: Question | None, earlier: int) -> dict[str, str]:
     """Return the fields of a run of failures.
 
     Answers are written by the processes that give them; here they are only removed.
     """
     known = (evidence.began_s, evidence.since_s, evidence.timed, evidence.took_s, evidence.longest_s)
     evidence_text = words(*known) if evidence.timed else ""
+    run = {"run_evidence": evidence_text, "run_earlier": str(earlier or "")}
     if question is None:
-        return {"run_evidence": evidence_text, "question": "", "answers": ""}
+        return {**run, "question": "", "answers": ""}
     about = words(question.at_s, question.began_s, question.since_s, question.usual_s)
-    return {"run_evidence": evidence_text, "question": f"{question.number} {about}"}
+    return {**run, "question": f"{question.number} {about}"}
 
 
 def words(*numbers: float) -> str:

@@ -23,6 +23,8 @@
 --   evidence         of the failures with a known start: their number, the earliest start, their total duration, and the
 --                    longest; empty if there are none
 --   are_timed        whether the start of all successes is known
+--   last_begun_s     latest start of a success; 0 if unknown
+--   earlier          number of successes that began before the batch's own failed calls, and did not end their run
 --   window           ended, failed and slow calls, and the length of the window in seconds; empty if the optional rates
 --                    are off
 --   knows_more       whether the reporter knows a lost state, and restores it before it counts
@@ -174,6 +176,16 @@ local function is_asked(failures)
   return asked and now_ms / 1000 > asked[1] - 1 and now_ms / 1000 < asked[1] + LIMITS.held_s
 end
 
+-- Whether a run outlives the successes of the batch: they began before the failed calls, and say nothing of them.
+local function outlives(evidence)
+  local of_run = batch.are_timed and batch.last_begun_s > 0 and numbers_in(evidence, { MOMENT, MOMENT, SPAN, SPAN, SPAN })
+  if not of_run or of_run[3] < 1 then return false end
+  local ended_s = batch.last_success_s ~= 0 and batch.last_success_s or now_ms / 1000
+  local acquitted = numbers_in(known.acquitted, { MOMENT, MOMENT })
+  local is_rest = acquitted and ended_s - acquitted[1] < LIMITS.acquitted_s
+  return not is_rest and batch.last_begun_s < of_run[1] and ended_s < of_run[2] + LIMITS.earlier_s
+end
+
 -- Count the runs after this many failures in a row; returns their new number.
 local function count_runs(failures)
   local success_s, failure_s = batch.last_success_s, batch.first_failure_s
@@ -183,8 +195,11 @@ local function count_runs(failures)
   local refusals = math.min(whole(known.credit_refusals, LIMITS.count), failures)
   -- A late success that ended before the run began does not end it.
   local is_late = success_s ~= 0 and success_s < run_since - LATE_S
-  local ends_run = not is_late and not (batch.are_timed and is_asked(failures))
   local evidence, failed, is_new = failures > 0 and known.run_evidence or "", false, failures == 0
+  local speaks_elsewhere = is_late or (batch.are_timed and is_asked(failures))
+  local is_earlier = not speaks_elsewhere and outlives(evidence)
+  local ends_run = not (speaks_elsewhere or is_earlier)
+  local earlier = failures > 0 and whole(known.run_earlier, LIMITS.count) or 0
   local is_told = ends_run
   for _, each in ipairs(batch.runs) do
     local kind, count = each[1], each[2]
@@ -202,6 +217,9 @@ local function count_runs(failures)
       end
     elseif ends_run then
       failures, run, has, refusals, shares, kept, evidence, is_new = 0, {}, {}, 0, {}, 0, "", true
+      earlier = 0
+    elseif is_earlier then
+      earlier = earlier + count
     end
   end
   set("consecutive_failures", failures)
@@ -211,6 +229,8 @@ local function count_runs(failures)
   if is_new then
     for _, field in ipairs({ "run_want", "question", "answers" }) do set(field, "") end
   end
+  earlier = failures > 0 and math.min(earlier + batch.earlier, LIMITS.count) or 0
+  set("run_earlier", earlier > 0 and earlier or "")
   set("run_since", failures > 0 and string.format("%.6f", run_since) or "")
   set("credit_refusals", refusals)
   return failures, is_told

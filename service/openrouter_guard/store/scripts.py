@@ -9,7 +9,7 @@ from openrouter_guard.rules.codec import CALLS_MOST, COUNT_MOST, EPOCH_AHEAD_S, 
 from openrouter_guard.rules.failure_run import SHARES_KEPT
 from openrouter_guard.rules.override import OVERRIDE_MOST_S
 from openrouter_guard.rules.parsing import CLOCK_S, JSON_MOST, YEAR_2000_S
-from openrouter_guard.rules.question import HELD_S
+from openrouter_guard.rules.question import ACQUITTED_S, EARLIER_S, HELD_S
 
 from .connection import Script
 
@@ -35,6 +35,8 @@ LIMITS = {
     "took_s": question_codec.TOOK_MOST_S,
     "text": question_codec.TEXT_MOST,
     "held_s": HELD_S,
+    "earlier_s": EARLIER_S,
+    "acquitted_s": ACQUITTED_S,
 }
 """The limits of the counting script: the same as those of the rules in Python."""
 

@@ -89,6 +89,8 @@ class Batch:
         evidence: Of the failures with a known start: their number, the earliest start, their total duration, and the
             longest.
         are_timed: Whether the start of all successes is known, because their reporter answers questions to the fleet.
+        last_begun_s: Latest start of a success; 0 if unknown.
+        earlier: Number of successes that began before the batch's own failed calls, and did not end their run.
         window: Ended, failed and slow calls, and how many seconds back to keep them; None if the optional rates are
             off.
     """
@@ -106,6 +108,8 @@ class Batch:
     window: tuple[int, int, int, int] | None = None
     evidence: tuple[int, float, float, float] | None = None
     are_timed: bool = False
+    last_begun_s: float = 0.0
+    earlier: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +219,8 @@ class Store(Ledger):
             "window": batch.window or (),
             "evidence": batch.evidence or (),
             "are_timed": batch.are_timed,
+            "last_begun_s": batch.last_begun_s,
+            "earlier": batch.earlier,
             "life_s": STATE_LIFE_S,
             "scope": self.keys.scope,
             "channel": self.keys.events,
@@ -352,7 +358,7 @@ def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Mappi
 
 def _changes(raw: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
     changes = {name: value for name, value in wanted.items() if raw.get(name, "") != value}
-    for name in ("run", "run_shares", "run_evidence"):
+    for name in ("run", "run_shares", "run_evidence", "run_earlier"):
         # Only the script counts them: except to end a run, writing them would undo counts made since.
         if raw.get(name) and changes.get(name):
             del changes[name]

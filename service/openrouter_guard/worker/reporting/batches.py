@@ -59,7 +59,10 @@ def result_of(signal: Signal, epoch: int, at_s: float, *, took_s: float | None, 
 
 @dataclass(slots=True)
 class ResultBatch:
-    """Results of one epoch and one UTC day, merged."""
+    """Results of one epoch and one UTC day, merged.
+
+    If ``is_timed``, its reporter answers questions to the fleet, and tells when calls began.
+    """
 
     epoch: int
     worker_id: str
@@ -80,6 +83,9 @@ class ResultBatch:
     untimed: int = 0
     failed: int = 0
     slow: int = 0
+    is_timed: bool = False
+    last_begun_s: float = 0.0
+    earlier: int = 0
 
     @property
     def decides_since_s(self) -> float:
@@ -102,14 +108,23 @@ class ResultBatch:
         """Add a successful call: :meth:`add` for the usual case, and quick."""
         self.successes += 1
         self.last_api_call_s = self.last_success_s = at_s
-        self.fields = _ACTIVE
         if self.first_failure_s:
-            self.failures, self.first_failure_s, self.evidence = Counter(), 0.0, NOTHING
+            self._succeed_in_run(at_s, took_s)
+        else:
+            self.fields = _ACTIVE
         if took_s is not None:
+            self.last_begun_s = max(self.last_begun_s, at_s - took_s)
             self._took(took_s)
             self.slow += took_s >= self.policy.slow_s
         else:
             self.untimed += 1
+
+    def _succeed_in_run(self, at_s: float, took_s: float | None) -> None:
+        if self.is_timed and took_s is not None and self.evidence.outlives(at_s - took_s, at_s):
+            self.earlier += 1
+            return
+        self.failures, self.first_failure_s, self.evidence, self.earlier = Counter(), 0.0, NOTHING, 0
+        self.fields = _ACTIVE
 
     def add(self, result: Result) -> None:
         signal = result.signal
@@ -157,6 +172,8 @@ class ResultBatch:
             window=self._window() if self.policy.watches_rates else None,
             evidence=(told.timed, told.began_s, told.took_s, told.longest_s) if told else None,
             are_timed=answers and not self.untimed,
+            last_begun_s=self.last_begun_s,
+            earlier=self.earlier if told else 0,
         )
 
     def _window(self) -> tuple[int, int, int, int]:
@@ -215,9 +232,15 @@ def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
 
 
 def last_of(
-    pending: deque[ResultBatch], epoch: int, at_s: float, worker_id: str, policy: Policy = Policy()
+    pending: deque[ResultBatch],
+    epoch: int,
+    at_s: float,
+    worker_id: str,
+    policy: Policy = Policy(),
+    *,
+    is_timed: bool = False,
 ) -> ResultBatch:
     """Return the batch for a result: the last of the pending ones, or a new one after it."""
     if not pending or not pending[-1].takes(epoch, at_s):
-        pending.append(ResultBatch(epoch, worker_id, at_s, policy))
+        pending.append(ResultBatch(epoch, worker_id, at_s, policy, is_timed=is_timed))
     return pending[-1]

@@ -148,9 +148,15 @@ def _counted(record: SharedState, batch: Batch, reporter: str) -> SharedState:
     for kind, number in batch.runs:
         # The first success ends the run of failures; more successes change nothing.
         for _ in range(1 if kind == "S" else number):
-            record = evaluation.counted(record, _SIGNALS[kind], reporter, ended_s=batch.first_failure_s)
-    record = evaluation.knowing(record, batch.evidence)
+            began_s, ended_s = _successes_s(batch) if kind == "S" else (0.0, batch.first_failure_s)
+            record = evaluation.counted(record, _SIGNALS[kind], reporter, began_s=began_s, ended_s=ended_s)
+    record = evaluation.knowing(record, batch.evidence, batch.earlier)
     return replace(record, upstream=_shown(record.upstream, batch))
+
+
+def _successes_s(batch: Batch) -> tuple[float, float]:
+    """Return the last start, 0 unless all are known, and the last end of a batch's successes."""
+    return batch.last_begun_s if batch.are_timed else 0.0, batch.last_success_s
 
 
 def _shown(upstream: Upstream, batch: Batch) -> Upstream:

@@ -94,7 +94,7 @@ class Outbox:
         gathered.brings_back |= known is not None and known.failures > 0 and signal is SUCCESS
         pending.add(result)
         if is_alone:
-            last_of(gathered.alone, epoch, at_s, self._worker_id, self._policy).add(result)
+            last_of(gathered.alone, epoch, at_s, self._worker_id, self._policy, is_timed=True).add(result)
         if result.signal.doubts_account:
             gathered.doubts[result.signal.error_type] = result.signal
 
@@ -108,7 +108,7 @@ class Outbox:
         runs.setdefault(name, models.Run()).add(models.Run(until_s=model.until_s, reason=model.reason))
 
     def _last(self, epoch: int, at_s: float) -> ResultBatch:
-        return last_of(self._pending, epoch, at_s, self._worker_id, self._policy)
+        return last_of(self._pending, epoch, at_s, self._worker_id, self._policy, is_timed=True)
 
     # -- sending --------------------------------------------------------------------------------------------------
 
