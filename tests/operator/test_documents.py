@@ -60,6 +60,12 @@ def test_the_tools_in_the_documentation_are_those_that_are_tried() -> None:
     assert [row.split("`")[1] for row in table.splitlines()] == list(TOOLS)
 
 
+def test_the_section_that_the_chart_points_to_is_there() -> None:
+    notes = (ROOT / "charts/openrouter-guard/templates/NOTES.txt").read_text()
+    (heading,) = re.findall(r'\(docs/operator\.md, "(.+)"\)', notes)
+    assert f"\n## {heading}\n" in DOCUMENT
+
+
 def test_every_kind_is_in_the_documentation_and_the_default_is_true() -> None:
     assert all(name in DOCUMENT for name in BY_NAME)
     assert f"{', '.join(DEFAULT[:-1])} and {DEFAULT[-1]}" in " ".join(DOCUMENT.split())
