@@ -1,5 +1,8 @@
 """Classifies one answer of OpenRouter, or the lack of one.
 
+The status decides. For a 401, a 402 or a 403 the body decides too: it may be about the account, about one provider's
+account, or about this request alone.
+
 Sources: the documented statuses of chat completions and the error bodies
 ``{"error": {"code", "message", "metadata"?}}`` of https://openrouter.ai/docs/api-reference/errors.
 """

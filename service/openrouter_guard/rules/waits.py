@@ -1,4 +1,4 @@
-"""Reads how long an answer asks to wait, in all known formats.
+"""Reads how long an answer asks to wait, in all known formats; more than 25 hours are cut.
 
 A wait of zero, or one in the past, is no information. Times count from the answer's own ``Date``, else from the clock
 that the caller passes in: two readings of one clock differ by the wait, whatever that clock shows.
