@@ -53,7 +53,7 @@ async def test_it_is_said_once_and_all_is_told_as_soon_as_there_is_one(
     with pytest.raises(CallNotPermitted), guard.call():
         pytest.fail("the call was made")
     first, *others = caplog.messages
-    assert first == "No thread can be started, calls go unguarded: can't start new thread"
+    assert first == "The background does not run, calls go unguarded: can't start new thread"
     assert others == ["Calls are guarded again"]
     guard.close()
 

@@ -80,7 +80,7 @@ class Core(Mailbox):
         self._new_locks()
         self.own_errors = OwnErrors()
         self._listeners: Listeners[GuardState] = Listeners()
-        self._threads = LogOnce("No thread can be started, calls go unguarded", "Calls are guarded again")
+        self._threads = LogOnce("The background does not run, calls go unguarded", "Calls are guarded again")
         self._told = state_of(View(SharedState(), 0.0))
         fork_hooks.watched(self)
 
@@ -295,11 +295,7 @@ class Core(Mailbox):
         self._listeners.stop()
 
     def begin_close(self, timeout_s: float) -> LoopThread | None:
-        """Begin to report the remaining results and to stop, both within *timeout_s*.
-
-        Returns:
-            Return the background to end; None if nothing ran.
-        """
+        """Begin to report the remaining results and to stop, both within *timeout_s*; return it, if it runs."""
         live: _Live | None = vars(self).pop("_live", None)
         if live is None:
             return None
@@ -338,7 +334,7 @@ class Core(Mailbox):
             # Calls still go, and the next call tries again.
             self._threads.failed(error)
             return live
-        self._threads.worked()
+        live.thread.gone.add_done_callback(partial(_lost, weakref.ref(self), live.agent))
         live.thread.submit(partial(self._begin, live))
         first: _Live = vars(self).setdefault("_live", live)
         if first is live:
@@ -347,14 +343,14 @@ class Core(Mailbox):
         return first
 
     async def _begin(self, live: _Live) -> None:
+        self._threads.worked()
         live.watch.start()
         live.agent.start()
 
     def _made(self) -> _Live:
-        worker_id = worker_name(self._settings.worker_id)
         settings = self._settings
         store = Store(settings.redis, settings.scope, Timeouts(settings.redis_timeout_s, settings.redis_timeout_s))
-        agent = Agent(store, settings.policy, worker_id, self)
+        agent = Agent(store, settings.policy, worker_name(settings.worker_id), self)
         calls = self._calls
         door = Door(lambda: agent.owner(next(calls)), agent.acquire, partial(_give_back, agent))
         watch = Watch(lambda: agent.view, self.lane, door, self._told.phase, partial(_tell, weakref.ref(self)))
@@ -362,10 +358,15 @@ class Core(Mailbox):
         agent.is_waited_for = lambda: watch.waiting > 0
         return _Live(agent, LoopThread("openrouter-guard", agent.farewell, agent.close), watch)
 
+    def lost(self, agent: Agent, error: BaseException | None) -> None:
+        """Note that the background has ended: the next call starts it again."""
+        self.hide(agent)
+        if error:
+            self._threads.failed(RuntimeError(repr(error)))
+
     def reset(self) -> None:
         """Forget the background thread: in this forked child it does not exist."""
-        live = vars(self).pop("_live", None)
-        if live is not None:
+        if (live := vars(self).pop("_live", None)) is not None:
             live.thread.disown()
         self._new_locks()
         # The parent reports its own results.
@@ -384,9 +385,13 @@ class Core(Mailbox):
 
 
 def _tell(core: weakref.ref[Core], view: View) -> None:
-    there = core()
-    if there is not None:
+    if there := core():
         there.tell(view)
+
+
+def _lost(core: weakref.ref[Core], agent: Agent, gone: Future[BaseException | None]) -> None:
+    if there := core():
+        there.lost(agent, gone.result())
 
 
 def _give_back(agent: Agent, owner: str) -> None:

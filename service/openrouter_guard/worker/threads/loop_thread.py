@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 from openrouter_guard.background import cancelled
 from openrouter_guard.worker.own_errors import OwnErrors
 
+from .turns import Turns, new_loop
+
 __all__ = ["LoopThread", "ended", "has_asyncio", "waited"]
 
 LOST_S = 1.6
@@ -41,7 +43,7 @@ class LoopThread:
     Attributes:
         error: The reason why there is no thread, such as too many threads, or the end of the interpreter: then it
             behaves as if it had ended already. None if it runs.
-        gone: Done once it has ended.
+        gone: Done once it has ended; its result is the error that ended it, or None.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class LoopThread:
         self._lost = weakref.finalize(self, life.end)
         self._lost.atexit = False
         try:
-            life.loop = asyncio.new_event_loop()
+            life.loop, life.turns = new_loop()
             self._thread = threading.Thread(target=life.run, name=name, daemon=True)
             self._thread.start()
         except (RuntimeError, OSError) as error:
@@ -88,7 +90,8 @@ class _Life:
 
     def __init__(self, farewell: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.gone: Future[None] = Future()
+        self.turns = Turns()
+        self.gone: Future[BaseException | None] = Future()
         self.waiting: set[Future[Any]] = set()
         self._farewell = farewell
         self._close = close
@@ -136,27 +139,29 @@ class _Life:
         loop = self.loop
         if loop is None:
             return
-        asyncio.set_event_loop(loop)
-        self._try(loop.run_forever)
-        for step in (
-            _within(self._farewell, LOST_S if self._within_s is None else self._within_s),
-            self._wind_up(),
-            _within(self._close, STEP_S),
-            self._wind_up(),
-            loop.shutdown_asyncgens(),
-        ):
-            self._try(partial(loop.run_until_complete, step))
-        loop.close()
+        with self.turns.taken():
+            error = self._try(loop.run_forever)
+            for step in (
+                lambda: _within(self._farewell, LOST_S if self._within_s is None else self._within_s),
+                self._wind_up,
+                lambda: _within(self._close, STEP_S),
+                self._wind_up,
+                loop.shutdown_asyncgens,
+            ):
+                self._try(partial(_run, loop, step))
+            loop.close()
         self.cancel_waiting()
-        self.gone.set_result(None)
+        self.gone.set_result(error)
 
-    def _try(self, step: Callable[[], object]) -> None:
-        """Run one step of the end; no step may prevent it."""
+    def _try(self, step: Callable[[], object]) -> BaseException | None:
+        """Run one step of the end; no step may prevent it. Return its error."""
         try:
             step()
         except BaseException as error:  # noqa: BLE001  a task may have raised SystemExit, another thread anything
             if isinstance(error, Exception) and not isinstance(error, TimeoutError):
                 self._mistakes.note(error)
+            return error
+        return None
 
     async def _wind_up(self) -> None:
         async with asyncio.timeout(STEP_S):
@@ -167,6 +172,10 @@ class _Life:
         with suppress(KeyError):
             while True:
                 _cancel(self.waiting.pop())
+
+
+def _run(loop: asyncio.AbstractEventLoop, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    loop.run_until_complete(step())
 
 
 async def _within(work: Callable[[], Awaitable[None]], timeout_s: float) -> None:
