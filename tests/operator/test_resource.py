@@ -125,6 +125,11 @@ def test_observing_needs_no_targets(control_plane: ControlPlane) -> None:
             id="fewer pods than none",
         ),
         pytest.param({"targets": [WORKER], "scope": "Team A"}, "spec.scope: .*1 to 40 of a-z", id="a wrong scope"),
+        pytest.param(
+            {"targets": [WORKER], "class": "Blue"},
+            "spec.class: .*a class is 1 to 40 of a-z, 0-9 and -",
+            id="a class that no operator can have",
+        ),
         pytest.param({"targets": [WORKER], "mode": "Stop"}, "spec.mode: Unsupported value", id="a wrong mode"),
         pytest.param(
             {"targets": [WORKER], "pauseAfterSeconds": -1},
