@@ -27,7 +27,7 @@ from openrouter_guard.rules.codec import FIELDS
 from openrouter_operator.shared_state.feed import Feed
 from tests.service.apps import KEY, STATUS, FakeUpstream, running
 
-__all__ = ["Damage", "Foreign", "System", "damages", "write"]
+__all__ = ["NASTY", "Damage", "Foreign", "System", "damages", "write"]
 
 POLICY = Policy(reset_timeout_s=0.2, max_reset_timeout_s=0.4, recheck_s=0.05, ramp_s=0.1, cooldown_s=0.2)
 FLEET = 3
@@ -146,7 +146,8 @@ class System:
 
     @classmethod
     @asynccontextmanager
-    async def on(cls, url: str) -> AsyncIterator[System]:
+    async def on(cls, url: str, damaged: str = "") -> AsyncIterator[System]:
+        """A system on *url*; the damage is done on that of *damaged*, where it is another way to the same server."""
         settings = Settings(url, api_key=KEY, policy=POLICY, redis_timeout_s=5.0)
         async with AsyncExitStack() as stack:
             service = await stack.enter_async_context(running(settings, FakeUpstream()))
@@ -155,7 +156,7 @@ class System:
             await feed.start()
             stack.push_async_callback(feed.stop)
             guards = [Guard(settings) for _ in range(FLEET)]
-            client = stack.enter_context(redis.Redis.from_url(url))
+            client = stack.enter_context(redis.Redis.from_url(damaged or url))
             system = cls(url, client, service, guards, manager, feed)
             try:
                 yield system

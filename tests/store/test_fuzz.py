@@ -23,10 +23,13 @@ from openrouter_guard.rules import evaluation, shared_state, transitions
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Batch, Store, Timeouts
-from tests.garbage import Damage, Foreign, System, damages, write
+from tests.garbage import NASTY, Damage, Foreign, System, damages, write
+from tests.store import test_tls
+from tests.topologies import watched
 from tests.valkeys import url_of, valkey
 
 # The system's own jitter draws lots while an example does.
+tls_files = test_tls.files
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")]
 
 
@@ -69,6 +72,40 @@ def test_of_a_whole_system(
     asyncio.run_coroutine_threadsafe(system.round(damage), loop).result(120)
     wrong, system.wrong = system.wrong, []
     assert not wrong
+
+
+async def test_of_a_whole_system_behind_sentinels() -> None:
+    with watched() as them:
+        async with System.on(them.url(), url_of(them.primary)) as system:
+            for key in ("state", "workers", "models"):
+                await system.round([Damage(key, b"override", value) for value in NASTY[:8]])
+                await system.round([Foreign(key, is_list=False)])
+            assert not system.wrong
+
+
+async def test_of_a_whole_system_behind_tls(server: ValkeyServer, tls_files: test_tls.Files) -> None:
+    server.client().flushall()
+    with test_tls.encrypted(tls_files, url_of(server)) as port:
+        async with System.on(
+            f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={tls_files.authority}", url_of(server)
+        ) as system:
+            for key in ("state", "workers", "models"):
+                await system.round([Damage(key, b"override", value) for value in NASTY[:8]])
+                await system.round([Foreign(key, is_list=False)])
+            assert not system.wrong
+
+
+async def test_of_a_whole_system_with_200_workers_that_write_it(server: ValkeyServer) -> None:
+    server.client().flushall()
+    many = [
+        Damage(key, b"worker-%d" % number, NASTY[number % len(NASTY)])
+        for key in ("workers", "models", "paused", "metrics", "worker_errors")
+        for number in range(200)
+    ]
+    reporters = b" ".join(b"w%d:%d:x" % (number, number * 10**9) for number in range(200))
+    async with System.on(url_of(server)) as system:
+        await system.round([*many, Damage("state", b"reporters", reporters)])
+        assert not system.wrong
 
 
 _seqs = iter(range(1, 10**9))

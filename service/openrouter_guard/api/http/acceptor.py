@@ -70,7 +70,7 @@ class Acceptor:
                 await self._accept_a_round()
             except (BlockingIOError, ConnectionAbortedError):
                 continue
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001  nobody could connect any more
                 self._full.failed(error)
                 await asyncio.sleep(FULL_S)
             else:
