@@ -76,7 +76,7 @@ def _in_one_line(record: logging.LogRecord) -> bool:
 
 async def _run(settings: OperatorSettings) -> None:
     async with AsyncExitStack() as stack:
-        cluster = await stack.enter_async_context(await Cluster.connect())
+        cluster = await stack.enter_async_context(await Cluster.connect(strict_x509=settings.strict_x509))
         lease = Lease(
             cluster,
             namespace=settings.lease_namespace,

@@ -13,6 +13,7 @@ from pathlib import Path
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.settings import Settings
 from openrouter_guard.variables import PREFIX as _PREFIX
+from openrouter_guard.variables import is_strict_x509, truth
 
 from .resource.access import Access
 from .resource.spec import DEFAULT_CLASS
@@ -36,6 +37,7 @@ class OperatorSettings:
         cluster: Name of this cluster on the status page.
         resource_class: Class of the handled resources.
         reads_secrets: Whether resources may name a Redis of their own in a Secret.
+        strict_x509: Whether the certificate authority of the API server must have the extensions of RFC 5280.
         lease_s: How long a leader may be silent before another takes over, whole seconds.
         identity: Name of this process among the candidates for the lease.
         host: Address of its probes, with ``port``; 0 is any free port.
@@ -48,6 +50,7 @@ class OperatorSettings:
     cluster: str = CLUSTER
     resource_class: str = DEFAULT_CLASS
     reads_secrets: bool = False
+    strict_x509: bool = True
     lease_namespace: str = "default"
     lease_name: str = "openrouter-guard-operator"
     lease_s: int = 15
@@ -70,7 +73,8 @@ class OperatorSettings:
             access=Access.parse(environ.get(f"{_PREFIX}ACCESS", "")),
             cluster=environ.get(f"{_PREFIX}CLUSTER") or CLUSTER,
             resource_class=_class(environ),
-            reads_secrets=_truth(environ, "READ_SECRETS"),
+            reads_secrets=truth(environ, "READ_SECRETS"),
+            strict_x509=is_strict_x509(environ),
             lease_namespace=environ.get(f"{_PREFIX}LEASE_NAMESPACE") or _own_namespace(),
             lease_name=environ.get(f"{_PREFIX}LEASE_NAME") or _lease_name(environ),
             lease_s=_whole(environ, "LEASE_SECONDS", 15, lowest=1, highest=3600),
@@ -109,13 +113,6 @@ def _lease_name(environ: Mapping[str, str]) -> str:
     """Operators of different classes do not replace each other."""
     resource_class = _class(environ)
     return "openrouter-guard-operator" + ("" if resource_class == DEFAULT_CLASS else f"-{resource_class}")
-
-
-def _truth(environ: Mapping[str, str], name: str) -> bool:
-    text = environ.get(_PREFIX + name, "").strip() or "false"
-    if text not in {"true", "false"}:
-        raise ConfigurationError(f"{_PREFIX}{name} is {text!r}: write true or false")
-    return text == "true"
 
 
 def _whole(environ: Mapping[str, str], name: str, default: int, *, lowest: int, highest: int) -> int:

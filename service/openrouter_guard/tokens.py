@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from .errors import ConfigurationError
 from .variables import PREFIX as _PREFIX
+from .variables import is_strict_x509
 
 __all__ = ["ReportToken", "Reporters", "Tokens", "tokens_in"]
 
@@ -42,11 +43,13 @@ class Reporters:
         audience: Audience that a token must have been issued for; a token for the API server must not be sent to
             others.
         server: The address of the API server, which checks tokens.
+        strict_x509: Whether its certificate authority must have the extensions of RFC 5280.
     """
 
     namespaces: tuple[tuple[str, frozenset[str]], ...] = ()
     audience: str = AUDIENCE
     server: str = ""
+    strict_x509: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,9 @@ def _reporters(environ: Mapping[str, str], scopes: Set[str]) -> Reporters:
     audience = environ.get(f"{_PREFIX}REPORTER_AUDIENCE", "").strip() or AUDIENCE
     if not _AUDIENCE.fullmatch(audience):
         raise ConfigurationError(f"{_PREFIX}REPORTER_AUDIENCE cannot be used: write one word, such as {AUDIENCE}")
-    return Reporters(tuple(namespaces.items()), audience, _api_server(name, environ)) if namespaces else Reporters()
+    if not namespaces:
+        return Reporters()
+    return Reporters(tuple(namespaces.items()), audience, _api_server(name, environ), is_strict_x509(environ))
 
 
 def _api_server(name: str, environ: Mapping[str, str]) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-__all__ = ["NAMES", "PREFIX", "nearest", "unknown", "unused_keys"]
+from .errors import ConfigurationError
+
+__all__ = ["NAMES", "PREFIX", "is_strict_x509", "nearest", "truth", "unknown", "unused_keys"]
 
 PREFIX = "OPENROUTER_GUARD_"
 NAMES = frozenset(
@@ -60,6 +62,7 @@ NAMES = frozenset(
         "SLOW_SECONDS",
         "STABLE_SECONDS",
         "STALE_SECONDS",
+        "STRICT_X509",
         "TLS_CERT_FILE",
         "TLS_KEY_FILE",
         "TRIAL_CALL_SECONDS",
@@ -79,6 +82,27 @@ _ELSEWHERE = ("OPENROUTER_API_KEY", "OPENROUTER_BASE_URL", "OPENROUTER_MANAGEMEN
 _SERVICE_LINK = re.compile(
     r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)"
 )
+
+
+def truth(environ: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+    """Return the value of a setting that is true or false.
+
+    Raises:
+        ConfigurationError: If it is neither.
+    """
+    text = environ.get(PREFIX + name, "").strip() or str(default).lower()
+    if text not in {"true", "false"}:
+        raise ConfigurationError(f"{PREFIX}{name} is {text!r}: write true or false")
+    return text == "true"
+
+
+def is_strict_x509(environ: Mapping[str, str]) -> bool:
+    """Return whether the API server's certificate authority must have the extensions of RFC 5280.
+
+    Raises:
+        ConfigurationError: If the setting is neither true nor false.
+    """
+    return truth(environ, "STRICT_X509", default=True)
 
 
 def unused_keys(environ: Mapping[str, str], suffixes: Iterable[str]) -> list[str]:

@@ -379,6 +379,15 @@ class TestRights:
         assert operator_settings(asking).reads_secrets
         assert not operator_settings(minimal).reads_secrets
 
+    def test_a_cluster_with_an_old_authority_is_accepted_where_that_is_asked_for(
+        self, helm: Helm, minimal: Manifests
+    ) -> None:
+        asking = helm.render({**MINIMAL, "strictX509": False})
+        assert not operator_settings(asking).strict_x509
+        assert operator_settings(minimal).strict_x509
+        (container,) = asking.one("Job", f"guard-{OPERATOR}-restore")["spec"]["template"]["spec"]["containers"]
+        assert container["env"] == [{"name": "OPENROUTER_GUARD_STRICT_X509", "value": "false"}]
+
     def test_every_known_kind_is_found_where_the_operator_looks_for_it(self, helm: Helm) -> None:
         manifests = helm.render({**MINIMAL, "operator": {"kinds": list(BY_NAME)}})
         held = rules(manifests.one("ClusterRole", f"guard-{OPERATOR}"))

@@ -37,6 +37,7 @@ def test_operators_of_different_classes_have_different_leases() -> None:
     [
         pytest.param("KINDS", "Deployments", "'Deployments': write Deployment, .* rollouts", id="a kind"),
         pytest.param("READ_SECRETS", "yes", "'yes': write true or false", id="a truth value"),
+        pytest.param("STRICT_X509", "0", "'0': write true or false", id="another truth value"),
         pytest.param("CLASS", "Team A", "'Team A': write 1 to 40 of a-z, 0-9 and -", id="a name"),
         pytest.param("LEASE_SECONDS", "0", "'0': write a whole number from 1 to 3600", id="a number"),
     ],

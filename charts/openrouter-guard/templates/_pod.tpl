@@ -163,6 +163,10 @@ resources: {{- toYaml $part.resources | nindent 2 }}
   value: {{ .Values.logLevel }}
 - name: OPENROUTER_GUARD_LOG_FORMAT
   value: {{ .Values.logFormat }}
+{{- if not .Values.strictX509 }}
+- name: OPENROUTER_GUARD_STRICT_X509
+  value: "false"
+{{- end }}
 {{- if .Values.tls.enabled }}
 - name: OPENROUTER_GUARD_TLS_CERT_FILE
   value: /etc/openrouter-guard/tls/tls.crt

@@ -139,6 +139,11 @@ class Operator:
         """The address of the API server."""
         return self._cluster.host
 
+    @property
+    def strict_x509(self) -> bool:
+        """Whether the certificate authority of the API server must have the extensions of RFC 5280."""
+        return self._cluster.strict_x509
+
     def wake_all(self) -> None:
         for watched in self.resources.values():
             watched.wake.set()

@@ -24,7 +24,17 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 from openrouter_guard.errors import ConfigurationError
 from openrouter_operator.workloads.workload import FIELD_MANAGER, Change, Workload
 
-from .errors import ClusterError, Conflict, Expired, NotFound, NotLeading, Refused, Unavailable, error_of
+from .errors import (
+    ClusterError,
+    Conflict,
+    Expired,
+    NotFound,
+    NotLeading,
+    Refused,
+    Unavailable,
+    error_of,
+    strict_x509_hint,
+)
 from .objects import disowning, event_on, lines
 from .paths import (
     CRDS,
@@ -86,6 +96,7 @@ class Cluster:
         self._watching = ApiClient(configuration)
         configuration.connection_pool_maxsize = CONNECTIONS
         self.host = str(configuration.host)
+        self.strict_x509 = not configuration.disable_strict_ssl_verification
         self._offset_s = time.time() - time.monotonic()
         self.fence = lambda: None
         self.wrote = lambda _plural, _namespace, _version: None
@@ -95,8 +106,12 @@ class Cluster:
         self._api = ApiClient(configuration)
 
     @classmethod
-    async def connect(cls) -> Self:
+    async def connect(cls, *, strict_x509: bool = True) -> Self:
         """Return the cluster of this pod, or the one that ``KUBECONFIG`` names.
+
+        Args:
+            strict_x509: Whether its certificate authority must have the extensions of RFC 5280, which Python requires
+                since 3.13.
 
         Raises:
             ConfigurationError: If there is neither.
@@ -110,6 +125,7 @@ class Cluster:
             except Exception as error:  # noqa: BLE001  of any type, for a file that is empty or damaged
                 where = os.environ.get("KUBECONFIG") or "~/.kube/config"
                 raise ConfigurationError(f"no Kubernetes cluster: {where} cannot be used ({_why(error)})") from None
+        configuration.disable_strict_ssl_verification = not strict_x509
         return cls(configuration)
 
     async def __aenter__(self) -> Self:
@@ -362,7 +378,7 @@ class Cluster:
             text = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.answers[method, "none"] += 1
-            reason = str(error) or type(error).__name__
+            reason = strict_x509_hint(error) or str(error) or type(error).__name__
             raise Unavailable(f"the API server at {self.host} does not answer: {reason}") from error
         self.answers[method, str(answer.status)] += 1
         self._note_time(answer.headers or {})

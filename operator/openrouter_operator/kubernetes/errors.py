@@ -26,11 +26,16 @@ __all__ = [
     "Refused",
     "Unavailable",
     "error_of",
+    "strict_x509_hint",
 ]
 
 _BODY_SHOWN = 300
 _WORDS_MOST = 1_000
 """A webhook may say anything, at any length; a condition and an event have room for so much."""
+
+
+_STRICT_ONLY = ("Authority Key Identifier", "key usage extension", "Basic Constraints", "Subject Key Identifier")
+"""Parts of OpenSSL's messages about extensions that it requires only with ``X509_V_FLAG_X509_STRICT``."""
 
 
 class ClusterError(OpenRouterGuardError):
@@ -88,3 +93,14 @@ def error_of(status: int, text: bytes, headers: Mapping[str, str]) -> ClusterErr
             return error
         case _:
             return Refused(message)
+
+
+def strict_x509_hint(error: BaseException) -> str:
+    """Return how to accept a certificate authority that is only refused by strict rules; empty if that is not why."""
+    words = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" not in words or not any(part in words for part in _STRICT_ONLY):
+        return ""
+    return (
+        f"{line_of(words)}. Python 3.13 and newer require X.509 extensions that this cluster's certificate authority"
+        " lacks: renew it, or set OPENROUTER_GUARD_STRICT_X509=false (in the chart: strictX509)"
+    )

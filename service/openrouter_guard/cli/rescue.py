@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from openrouter_guard.variables import is_strict_x509
 from openrouter_operator.kubernetes.client import Cluster
 from openrouter_operator.kubernetes.seizure import Ending, Seized, seized
 from openrouter_operator.rescue import EVERYWHERE, Fate, Only, rescue
@@ -41,7 +43,8 @@ def run(namespaces: Sequence[str] | None, *, dry_run: bool, only: Only, lease: L
 
 async def _run(namespaces: Sequence[str], dry_run: bool, only: Only, lease: LeaseToTake | None) -> int:
     fates: list[Fate] = []
-    async with await Cluster.connect() as cluster, _taken(cluster, lease, dry_run) as held:
+    connected = await Cluster.connect(strict_x509=is_strict_x509(os.environ))
+    async with connected as cluster, _taken(cluster, lease, dry_run) as held:
         async for finding in rescue(cluster, namespaces, dry_run=dry_run, only=only):
             fates.append(finding.fate)
             print(f"(dry run) {finding}" if dry_run else finding, flush=True)
