@@ -1,4 +1,4 @@
-"""The goal for all targets together, as it follows from the breaker, the spec and the time: pure."""
+"""The goal for all targets together, from the breaker, the spec and the time, also while Redis is away: pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shared state of each scope in use, pushed and polled."""
+"""The shared state of each scope in use, pushed and polled; while Redis is away, the last known one and its age."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This process' copy of the shared state: pushed and polled, so that a request costs no round trip to Redis."""
+"""A server's copy of the shared state, pushed and polled: a request costs no round trip to Redis, and needs none."""
 
 from __future__ import annotations
 

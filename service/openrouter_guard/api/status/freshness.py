@@ -1,4 +1,4 @@
-"""Decides how a status request is answered, as pure functions of a snapshot."""
+"""Decides how a status request is answered, also while Redis is away: pure functions of a snapshot."""
 
 from __future__ import annotations
 
