@@ -67,7 +67,8 @@ async def test_the_example_runs_and_answers_as_it_says(
 ) -> None:
     await outage(store)
     done = run(*shlex.split(command, comments=True)[1:], REDIS_URL=redis_url)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode in ({0, 3} if "doctor" in command else {0}), done.stderr
+    assert done.stderr == "" or "--file" in command
     if language == "json":
         assert matches(shape(json.loads(told)), shape(json.loads(done.stdout))), done.stdout
     elif told:
@@ -82,5 +83,7 @@ def first_words(text: str) -> set[str]:
 def test_it_describes_every_command() -> None:
     (commands,) = (action for action in parser()._actions if action.choices and action.dest == "==SUPPRESS==")
     assert commands.choices
-    described = set(re.findall(r"^## `([a-z]+)`", TEXT, re.MULTILINE))
+    described = {
+        name for line in re.findall(r"^### (`.*)$", TEXT, re.MULTILINE) for name in re.findall(r"`([a-z]+)", line)
+    }
     assert described == set(commands.choices) - ELSEWHERE

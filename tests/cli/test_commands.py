@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -13,9 +14,10 @@ from tests.cli.commands import run
 def test_help_names_every_command() -> None:
     done = run("--help")
     assert done.returncode == 0
-    commands = ("status", "history", "workers", "models", "override", "config", "version")
-    for command in (*commands, "up", "serve", "operate", "rescue", "simulate", "probe"):
-        assert f"\n    {command} " in done.stdout
+    of_people = ("status", "history", "workers", "models", "override", "config")
+    for_help = ("doctor", "report", "completion", "version")
+    for command in (*of_people, *for_help, "up", "serve", "operate", "rescue", "simulate", "probe"):
+        assert re.search(rf"^    {command}\b", done.stdout, re.MULTILINE), command
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:

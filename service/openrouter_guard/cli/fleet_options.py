@@ -6,7 +6,7 @@ import argparse
 
 from .arguments import Commands, count, duration, name
 
-__all__ = ["add_fleet", "add_output", "run_overview"]
+__all__ = ["add_fleet", "add_output", "add_watch", "run_overview"]
 
 _LIMIT = 20
 
@@ -77,6 +77,10 @@ def _add_decision(one: argparse.ArgumentParser) -> None:
     add_output(one)
 
 
+def add_watch(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-w", "--watch", action="store_true", help="every two seconds, until Ctrl-C")
+
+
 def _add_watched(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--scope",
@@ -85,7 +89,7 @@ def _add_watched(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="may be given more than once; default: OPENROUTER_GUARD_SCOPE and …_FURTHER_SCOPES",
     )
-    command.add_argument("-w", "--watch", action="store_true", help="every two seconds, until Ctrl-C")
+    add_watch(command)
     add_output(command)
 
 

@@ -28,6 +28,7 @@ See what happens
   workers     the workers that report
   models      the models that cool down or fail
   config      all settings, with their sources
+  doctor      check Redis, the workers, the key and the service, and say what to do
 
 Act
   override    force the breaker open or closed, or switch it off, for a limited time
