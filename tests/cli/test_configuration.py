@@ -37,7 +37,7 @@ class Asked(Mapping[str, str]):
 
 def documented() -> set[str]:
     rows = re.findall(r"^\| (`[^|]+`) \|", DOCUMENT.read_text(), re.MULTILINE)
-    return {name for row in rows for name in re.findall(r"`([A-Z_<>]+)`", row)}
+    return {name for row in rows for name in re.findall(r"`([A-Z0-9_<>]+)`", row)}
 
 
 def test_every_variable_that_is_read_is_documented_and_no_other() -> None:
