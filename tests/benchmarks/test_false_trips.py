@@ -43,8 +43,8 @@ def test_a_total_outage_is_noticed_as_soon_as_by_a_run_alone_and_a_question_more
     workers: int, outage: Outage
 ) -> None:
     ours, plain = notice_s(Fleet(workers, 0.02, mixed(15, 30), outage=outage))
-    # A single worker has nobody to wait for.
-    assert ours - plain == pytest.approx(ANSWER_S if workers > 1 else 0.0, abs=0.1)
+    # A single worker has nobody to wait for. A fleet may be sooner: calls from before the outage do not hide it.
+    assert ours - plain <= (ANSWER_S if workers > 1 else 0.0) + 0.1
 
 
 def test_successes_that_began_before_the_outage_do_not_hide_it() -> None:
