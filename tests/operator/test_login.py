@@ -17,7 +17,7 @@ IN_A_POD = kopf.ConnectionInfo(server="https://kubernetes.default.svc", token="t
 def logged_in(monkeypatch: pytest.MonkeyPatch, found: kopf.ConnectionInfo | None) -> Any:
     monkeypatch.setattr(kopf, "login_with_service_account", lambda **_: found)
     monkeypatch.setattr(kopf, "login_with_kubeconfig", lambda **_: None)
-    return login(memo=kopf.Memo(operator=SimpleNamespace(host=HOST)), settings=None, logger=None)
+    return login(memo=kopf.Memo(operator=SimpleNamespace(host=HOST, strict_x509=True)), settings=None, logger=None)
 
 
 def test_it_is_found_without_cluster_dns(monkeypatch: pytest.MonkeyPatch) -> None:
