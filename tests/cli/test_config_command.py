@@ -25,7 +25,7 @@ def documented() -> dict[str, tuple[str, str]]:
     """Default and readers of each variable, as the page has them."""
     found: dict[str, tuple[str, str]] = {}
     for names, default, readers in re.findall(r"^\| (`[^|]+`) \| ([^|]*) \| ([^|]*) \|", DOCUMENT, re.MULTILINE):
-        each = [name for name in re.findall(r"`([A-Z_<>]+)`", names) if "<" not in name]
+        each = [name for name in re.findall(r"`([A-Z0-9_<>]+)`", names) if "<" not in name]
         defaults = default.replace("`", "").split(", ") if len(each) > 1 and "," in default else [default] * len(each)
         found |= {name: (told.replace("`", ""), readers) for name, told in zip(each, defaults, strict=True)}
     return found

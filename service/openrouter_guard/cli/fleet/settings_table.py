@@ -81,6 +81,7 @@ SETTINGS = (
     Setting("OPENROUTER_GUARD_KINDS", "Deployment,StatefulSet,CronJob,Job", "operator"),
     Setting("OPENROUTER_GUARD_ACCESS", "all may use default, none override", "operator"),
     Setting("OPENROUTER_GUARD_READ_SECRETS", "false", "operator"),
+    Setting("OPENROUTER_GUARD_STRICT_X509", "true", "operator, service"),
     Setting("OPENROUTER_GUARD_CLASS", "default", "operator"),
     Setting("OPENROUTER_GUARD_CLUSTER", "kubernetes", "operator"),
     Setting("OPENROUTER_GUARD_LEASE_NAMESPACE", "the pod's, else default", "operator"),
