@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 
-__all__ = ["ATTACKS", "CLIENTS", "STATUS", "half_a_head"]
+__all__ = ["ATTACKS", "CLIENTS", "STATUS", "a_large_file_that_nobody_reads", "a_page", "half_a_head"]
 
 MIB = 1024 * 1024
 CLIENTS = 1100

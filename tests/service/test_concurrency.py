@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from openrouter_guard.api.http.concurrency import A_ROUND, AT_A_TIME, ConcurrencyLimit
+from openrouter_guard.api.http.concurrency import A_ROUND, AT_A_TIME, WHILE_THERE, ConcurrencyLimit
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -109,3 +109,18 @@ async def test_one_that_fails_or_is_cancelled_gives_its_turn_back() -> None:
     found = await asyncio.gather(*cancelled, *failing, return_exceptions=True)
     assert [type(each) for each in found] == [asyncio.CancelledError] * AT_A_TIME + [KeyError] * 20
     assert work.begun == AT_A_TIME + 20
+
+
+@pytest.mark.parametrize("quick", [(), ("/any",)], ids=["slow", "quick"])
+async def test_a_request_whose_client_goes_while_it_waits_never_begins(work: Work, quick: tuple[str, ...]) -> None:
+    limit = ConcurrencyLimit(work, quick)
+    scope = {"type": "http", "path": "/any", "extensions": {WHILE_THERE: lambda turn: turn.set_result(False)}}
+    there = ask(limit, "/any", max(A_ROUND, AT_A_TIME))
+    gone = [asyncio.create_task(limit(scope, receive, send)) for _ in range(20)]
+    there += ask(limit, "/any", 1)
+    await evaluate()
+    assert [task for task in gone if not task.done()] == []  # though the first have not ended
+    work.go.set()
+    work.end.set()
+    await asyncio.gather(*there)
+    assert work.ended == len(there)

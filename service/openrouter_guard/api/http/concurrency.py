@@ -13,14 +13,18 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["ConcurrencyLimit"]
+__all__ = ["WHILE_THERE", "ConcurrencyLimit"]
 
 AT_A_TIME = 4
 A_ROUND = 4
+WHILE_THERE = "openrouter_guard.while_there"
+"""ASGI extension: a callable that takes a future, and sets its result to false once the client has gone."""
 
 
 class ConcurrencyLimit:
     """ASGI layer around *app*.
+
+    A request whose client goes while it waits is dropped at once: nobody would read its answer.
 
     Args:
         app: What is asked.
@@ -33,17 +37,19 @@ class ConcurrencyLimit:
         self._quick = quick
         self._probes = probes
         self._rounds = _Rounds()
-        self._turns = asyncio.Semaphore(AT_A_TIME)
+        self._slots = _Slots()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in self._probes:
             await self._app(scope, receive, send)
+        elif not await self._rounds.begin(scope):
             return
-        await self._rounds.begin()
-        if scope["path"] in self._quick:
+        elif scope["path"] in self._quick:
             await self._app(scope, receive, send)
-            return
-        await self._turns.acquire()
+        elif await self._slots.take(scope):
+            await self._in_slot(scope, receive, send)
+
+    async def _in_slot(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_held = True
 
         async def send_and_let_go(message: Message) -> None:
@@ -51,41 +57,79 @@ class ConcurrencyLimit:
             if is_held:
                 # Sending may take as long as the client likes.
                 is_held = False
-                self._turns.release()
+                self._slots.release()
             await send(message)
 
         try:
             await self._app(scope, receive, send_and_let_go)
         finally:
             if is_held:
-                self._turns.release()
+                self._slots.release()
+
+
+class _Queue:
+    """Requests that wait, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[bool]] = deque()
+
+    async def wait(self, scope: Scope) -> bool:
+        """Return true when it is this request's turn, and false if its client has gone."""
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        if while_there := scope.get("extensions", {}).get(WHILE_THERE):
+            while_there(turn)
+        return await turn
+
+    def next(self) -> bool:
+        """Let the first one go on; return false if none waits."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # else its client has gone, or its request was cancelled
+                turn.set_result(True)
+                return True
+        return False
 
 
 class _Rounds:
-    """Lets a few requests begin in each round of the event loop, in the order in which they came."""
+    """Lets a few requests begin in each round of the event loop."""
 
     def __init__(self) -> None:
         self._begun = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._queue = _Queue()
 
-    async def begin(self) -> None:
-        """Return at once, or when there is room in one of the next rounds."""
-        loop = asyncio.get_running_loop()
+    async def begin(self, scope: Scope) -> bool:
+        """Return at once, or when there is room in one of the next rounds; false if the client has gone."""
         if not self._begun:
-            loop.call_soon(self._next)
+            asyncio.get_running_loop().call_soon(self._next)
         if self._begun < A_ROUND:
             self._begun += 1
-            return
-        turn = loop.create_future()
-        self._waiting.append(turn)
-        await turn
+            return True
+        return await self._queue.wait(scope)
 
     def _next(self) -> None:
         self._begun = 0
-        while self._waiting and self._begun < A_ROUND:
-            turn = self._waiting.popleft()
-            if not turn.done():  # else its request was cancelled
-                turn.set_result(None)
-                self._begun += 1
+        while self._begun < A_ROUND and self._queue.next():
+            self._begun += 1
         if self._begun:
             asyncio.get_running_loop().call_soon(self._next)
+
+
+class _Slots:
+    """Those of the requests that are slow, a few at a time."""
+
+    def __init__(self) -> None:
+        self._free = AT_A_TIME
+        self._queue = _Queue()
+
+    async def take(self, scope: Scope) -> bool:
+        """Return true once this request has a slot, and false if its client has gone."""
+        if self._free:
+            self._free -= 1
+            return True
+        return await self._queue.wait(scope)
+
+    def release(self) -> None:
+        """Hand a slot to the next one."""
+        if not self._queue.next():
+            self._free += 1

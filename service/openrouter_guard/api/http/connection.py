@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from asyncio import AbstractEventLoop, Transport
+from asyncio import AbstractEventLoop, Future, Transport
 from collections.abc import Callable
 from http import HTTPStatus
 from math import inf
@@ -23,6 +23,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .auth import OPEN_PATHS
+from .concurrency import WHILE_THERE
 from .connection_limits import ConnectionLimits
 from .middleware import SECURITY_HEADERS, UNLESS_SET
 
@@ -119,6 +120,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = self._head_lines = self._body_bytes = self._untold_bytes = 0
         self._unfed, self._at = b"", 0
         self._is_deaf = self._is_refused = False
+        self._turn: Future[bool] | None = None
 
     # -- what the transport tells -------------------------------------------------------------------------------
 
@@ -247,9 +249,15 @@ class Connection(HttpToolsProtocol):
         elif self.app is _busy:
             self.app = self.config.loaded_app
         super().on_headers_complete()
+        cast("dict[str, Any]", self.scope)["extensions"] = {WHILE_THERE: self._await_turn}
         self.cycle.transport = cast("Transport", self._quiet)
         self._stage = _BODY
         self._body_bytes = self._untold_bytes = 0
+
+    def _await_turn(self, turn: Future[bool]) -> None:
+        if self.cycle.disconnected:
+            turn.set_result(False)
+        self._turn = turn
 
     def on_body(self, body: bytes) -> None:
         self._untold_bytes = 0
@@ -342,11 +350,15 @@ class Connection(HttpToolsProtocol):
 
     def _gone(self) -> None:
         # Before the transport reports it: a thousand other clients may be served first.
+        self._unset_keepalive_if_required()  # the base class does not after a reset, and the timer holds all of this
         self._unfed, self.headers, self.url = b"", [], b""
         if self.cycle is not None:
             self.cycle.body.clear()
             self.cycle.disconnected = True  # later writes go nowhere
             self.cycle.message_event.set()
+            self.scope.pop("extensions", None)  # a circle
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(False)  # its request has not begun
         self.parser = None  # type: ignore[assignment]  # as the base class does
         self.server_state.leave(self)
         if self.held_bytes:

@@ -20,7 +20,7 @@ __all__ = ["router"]
 router = APIRouter(include_in_schema=False)
 
 _KEPT_S = 300
-_PIECE_BYTES = 64 * 1024
+_PIECE_BYTES = 16 * 1024
 _HTML = "text/html; charset=utf-8"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
