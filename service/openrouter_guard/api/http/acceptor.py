@@ -10,9 +10,8 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
-from openrouter_guard.background import cancelled
 from openrouter_guard.log_once import LogOnce
 
 from .connection import HEAD_S, Connection
@@ -54,44 +53,52 @@ class Acceptor:
         self._tls = tls
         self._full = LogOnce("no connection can be accepted", "connections are accepted again")
         self._loop = asyncio.get_running_loop()
-        self._accepting = self._loop.create_task(self._accept())
+        self._resuming: asyncio.TimerHandle | None = None
+        self._resume()
 
     def close(self) -> None:
         """Accept nothing more, and close what is not made yet."""
-        self._accepting.cancel()
+        self._pause()
+        if self._resuming:
+            self._resuming.cancel()
         self._limits.turn_away()
 
     async def wait_closed(self) -> None:
-        await cancelled(self._accepting)
+        """Return at once, since nothing is left to wait for."""
 
-    async def _accept(self) -> None:
-        while True:
-            try:
-                await self._accept_a_round()
-            except (BlockingIOError, ConnectionAbortedError):
-                continue
-            except Exception as error:  # noqa: BLE001  nobody could connect any more
-                self._full.failed(error)
-                await asyncio.sleep(FULL_S)
-            else:
-                self._full.worked()
+    def _resume(self) -> None:
+        self._loop.add_reader(self._listener, self._accept)
 
-    async def _accept_a_round(self) -> None:
-        client, _ = await self._loop.sock_accept(self._listener)
-        self._enter(client)
-        for _ in range(A_ROUND - 1):
-            client, _ = self._listener.accept()
-            client.setblocking(False)
-            self._enter(client)
+    def _pause(self) -> None:
+        self._loop.remove_reader(self._listener)
+
+    def _accept(self) -> None:
+        try:
+            for _ in range(A_ROUND):
+                client, _ = self._listener.accept()
+                self._enter(client)
+        except (BlockingIOError, ConnectionAbortedError):
+            pass
+        except Exception as error:  # noqa: BLE001  nobody could connect any more
+            self._full.failed(error)
+            self._pause()
+            self._resuming = self._loop.call_later(FULL_S, self._resume)
+            return
+        self._full.worked()
 
     def _enter(self, client: socket.socket) -> None:
+        client.setblocking(False)
         protocol = self._protocol()
-        making = self._loop.create_task(self._make(client, protocol))
+        unmade = ExitStack()
+        unmade.enter_context(client)
+        making = self._loop.create_task(self._make(client, protocol, unmade))
+        making.add_done_callback(lambda _: unmade.close())  # it may have been cancelled before it began
         self._limits.arrive(protocol, making)
 
-    async def _make(self, client: socket.socket, protocol: Connection) -> None:
+    async def _make(self, client: socket.socket, protocol: Connection, unmade: ExitStack) -> None:
         with suppress(OSError):  # it has gone, takes too long, or does not speak TLS
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            unmade.pop_all()  # from here on, its transport closes it
             await self._loop.connect_accepted_socket(
                 lambda: protocol,
                 client,
