@@ -14,7 +14,7 @@ import pytest
 from openrouter_guard.cli.parser import parser
 from openrouter_guard.store import Store
 from tests.cli.commands import run
-from tests.cli.outages import outage
+from tests.store.outages import outage
 
 TEXT = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)

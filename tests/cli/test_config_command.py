@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from openrouter_guard.cli.fleet.settings_table import SETTINGS
+import pytest
+
+from openrouter_guard.cli.fleet.settings_table import SETTINGS, Setting
+from openrouter_guard.settings import Settings
+from openrouter_operator.settings import OperatorSettings
 from tests.cli.commands import run
 
 DOCUMENT = Path("docs/configuration.md").read_text()
@@ -19,6 +25,21 @@ SECRETS = {
     "OPENROUTER_GUARD_WEBHOOK_URL": "https://hooks.example/T0/B0/hook-secret",
     "OPENROUTER_GUARD_HEALTH_URLS": "https://status.example/?key=health-secret",
 }
+
+
+def of_operator(environ: Mapping[str, str]) -> OperatorSettings:
+    return replace(OperatorSettings.from_env(environ), identity="chance")
+
+
+READ: dict[str, Callable[[Mapping[str, str]], object]] = {
+    "all": Settings.from_env,
+    "workers": Settings.from_env,
+    "service": Settings.from_env,
+    "operator": of_operator,
+}
+WORDS = {"off", "half", "twice"}
+"""They stand for what no variable can say."""
+VALUES = [each for each in SETTINGS if each.default and each.default not in WORDS and " " not in each.default]
 
 
 def documented() -> dict[str, tuple[str, str]]:
@@ -38,6 +59,13 @@ def test_it_knows_every_documented_setting_with_its_default_and_its_readers() ->
         default, readers = told[each.name]
         assert each.readers == readers
         assert default.startswith(each.default or "\u2013"), each.name
+
+
+@pytest.mark.parametrize("setting", VALUES, ids=lambda each: each.name)
+def test_a_variable_with_its_default_changes_nothing(setting: Setting) -> None:
+    unset = {"REDIS_URL": "redis://redis/0"}
+    for reader in setting.readers.split(", "):
+        assert READ[reader](unset | {setting.name: setting.default}) == READ[reader](unset)
 
 
 def test_each_value_has_its_source() -> None:

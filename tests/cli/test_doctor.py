@@ -18,7 +18,7 @@ from openrouter_guard.store.inspection import PARTS, needed
 from openrouter_guard.testing import SimulatedOpenRouter
 from openrouter_guard.version import package_version
 from tests.cli.commands import NOBODY, run, serving
-from tests.cli.outages import outage
+from tests.store.outages import outage
 from tests.valkeys import grant, url_of, valkey
 
 HEALTHY, FAILED, WARNED = 0, 1, 3

@@ -16,8 +16,8 @@ from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.store import Store
 from tests.cli.commands import NOBODY, run
-from tests.cli.outages import outage
 from tests.store.batches import store_at
+from tests.store.outages import outage
 
 
 def answer(*words: str, **environ: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pytest
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.store import Store
 from tests.cli.commands import NOBODY, run
-from tests.cli.outages import outage
+from tests.store.outages import outage
 
 KEY = "sk-or-v1-0123456789abcdef"
 COMPLETE = """

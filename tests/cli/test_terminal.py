@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 
 from openrouter_guard.store import Store
-from tests.cli.outages import outage
+from tests.store.outages import outage
 from tests.waiting import until
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

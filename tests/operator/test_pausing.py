@@ -133,7 +133,7 @@ def test_a_worker_deployed_while_paused_is_paused_too(fleet: Fleet, operator: Op
 def test_a_worker_that_is_no_longer_a_target_comes_back(fleet: Fleet, operator: Operator) -> None:
     fleet.deploy(one=1, three=3)
     fleet.watch()
-    fleet.fail()
+    fleet.force("forced_open")
     fleet.until_replicas(one=0, three=0)
     fleet.watch(targets=[{"kind": "Deployment", "name": "one"}])
     fleet.until_replicas(one=0, three=3)

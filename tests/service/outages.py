@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,10 +10,10 @@ import httpx
 
 from openrouter_guard.rules import latency
 from openrouter_guard.rules.codec import iso
-from openrouter_guard.rules.models import Run
 from openrouter_guard.settings import Settings
-from openrouter_guard.store import Batch, Store
+from openrouter_guard.store import Store
 from tests.service.apps import WRITE_TOKEN, FakeUpstream, ask, bearer, eventually, running
+from tests.store.outages import reported_outage
 
 __all__ = ["outage"]
 
@@ -24,21 +23,12 @@ PREFIX = "/api/v1/openrouter"
 @asynccontextmanager
 async def outage(settings: Settings, upstream: FakeUpstream, store: Store) -> AsyncIterator[httpx.AsyncClient]:
     """A fleet whose breaker has opened twice, with a worker, a model that waits, and an operator that paused."""
-    now = iso(time.time())
-    await store.heartbeat("worker-a", {"version": "0.1.0", "last_seen": now})
-    paused = {"resource": "team-a/default", "workloads": ["Deployment/chat"], "paused": 1}
-    await store.tell_paused("production", {"last_seen": now, **paused})
-    error = {"timestamp": now, "worker_id": "worker-a", "error_type": "service_unavailable"}
-    details = json.dumps(error | {"error_message": "HTTP 503", "status_code": 503})
-    fields = {"state": "service_unavailable", "message": "…", "error_details": details}
-    run = Run(failures=5, until_s=time.time() + 60, reason="rate_limited")
     counters = {"total_calls": 5, "successful_calls": 1, "failed_calls": 4, latency.FIELDS[latency.index_of(1.0)]: 5}
     async with running(settings, upstream) as service:
         await ask(service)
         await service.post(f"{PREFIX}/override", json=_forced(), headers=bearer(WRITE_TOKEN))
         await service.delete(f"{PREFIX}/override?who=ada", headers=bearer(WRITE_TOKEN))
-        batch = Batch(0, "worker1", 1, [("F", 5)], fields, counters, [details], {"openai/gpt-4o": run})
-        await store.count(batch, at_s=time.time())
+        await reported_outage(store, counters)
 
         async def is_open() -> bool:
             answer = await ask(service)
