@@ -7,13 +7,13 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from openrouter_guard.cli.parser import parser
 from openrouter_guard.store import Store
 from tests.cli.commands import run
+from tests.examples import is_like
 from tests.store.outages import outage
 
 TEXT = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
@@ -37,30 +37,6 @@ def examples() -> Iterator[tuple[str, str, str]]:
 EXAMPLES = list(examples())
 
 
-def shape(value: Any) -> Any:
-    """Names and types; of a list its first item."""
-    match value:
-        case dict():
-            return {name: shape(item) for name, item in value.items()}
-        case list():
-            return [shape(item) for item in value[:1]]
-        case int() | float() if not isinstance(value, bool):
-            return "number"
-        case _:
-            return type(value).__name__
-
-
-def matches(told: Any, found: Any) -> bool:
-    """Whether an answer looks as the example does; what is null in one of them may be anything in the other."""
-    if "NoneType" in (told, found):
-        return True
-    if isinstance(told, dict) and isinstance(found, dict):
-        return told.keys() == found.keys() and all(matches(told[name], found[name]) for name in told)
-    if isinstance(told, list) and isinstance(found, list):
-        return len(told) == len(found) and all(map(matches, told, found))
-    return bool(told == found)
-
-
 @pytest.mark.parametrize(("command", "language", "told"), EXAMPLES, ids=[f"{each[0]} {each[1]}" for each in EXAMPLES])
 async def test_the_example_runs_and_answers_as_it_says(
     redis_url: str, store: Store, command: str, language: str, told: str
@@ -70,7 +46,7 @@ async def test_the_example_runs_and_answers_as_it_says(
     assert done.returncode in ({0, 3} if "doctor" in command else {0}), done.stderr
     assert done.stderr == "" or "--file" in command
     if language == "json":
-        assert matches(shape(json.loads(told)), shape(json.loads(done.stdout))), done.stdout
+        assert is_like(json.loads(told), json.loads(done.stdout)), done.stdout
     elif told:
         # Times, and the state at them, differ.
         assert first_words(told) - {"until"} <= first_words(done.stdout), done.stdout
