@@ -23,7 +23,9 @@ from openrouter_guard.rules.text import json_text
 from openrouter_guard.unreadable import reads_state
 
 from .connection import Command, Connection, Timeouts
-from .ledger import Ledger, time_counters
+from .counters import Counters, time_counters
+from .history import History
+from .presence import Presences
 from .scripts import ANSWER, COMMIT, COUNT, PERMIT
 
 __all__ = ["Batch", "Counted", "Seen", "Store"]
@@ -127,7 +129,7 @@ class Counted:
     older_writer_s: float | None = None
 
 
-class Store(Ledger):
+class Store(Counters, History, Presences):
     """The shared state of one scope.
 
     Every method raises: StoreUnavailable: If Redis is away or slow. StoreRefused: If Redis refuses. StateUnreadable:

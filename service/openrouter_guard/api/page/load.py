@@ -10,7 +10,7 @@ from openrouter_guard.api.scope.service import Service
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.store import Store
-from openrouter_guard.store.ledger import Presence
+from openrouter_guard.store.presence import Presence
 
 from .view_model import DAYS, Beside, PageModel, days_of, headline, segments_of
 

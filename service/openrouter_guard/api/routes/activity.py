@@ -12,7 +12,7 @@ from openrouter_guard.api.http.problems import documented
 from openrouter_guard.api.schemas.activity import HistoryAnswer, ModelsAnswer, PausedAnswer, WorkersAnswer
 from openrouter_guard.api.status import activity
 from openrouter_guard.store import Store
-from openrouter_guard.store.ledger import Presence
+from openrouter_guard.store.presence import Presence
 
 from .common import PREFIX, Route, Scope, of_scope, read
 

@@ -22,7 +22,7 @@ from openrouter_guard.rules.codec import iso, unix_s
 from openrouter_guard.rules.models import Model, cooling
 from openrouter_guard.rules.units import DAY_S
 from openrouter_guard.settings import Settings
-from openrouter_guard.store.ledger import WORKER_LIFE_S, WORKER_LIVE_S, Presence
+from openrouter_guard.store.presence import WORKER_LIFE_S, WORKER_LIVE_S, Presence
 
 __all__ = ["history", "models", "paused", "workers"]
 

@@ -16,7 +16,7 @@ from openrouter_guard.rules.parsing import row_of
 from openrouter_guard.rules.shared_state import SharedState, Transition
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Seen
-from openrouter_guard.store.ledger import Presence
+from openrouter_guard.store.presence import Presence
 
 from .scopes import BY
 

@@ -9,7 +9,7 @@ from openrouter_guard.cli.console.output import Answer
 from openrouter_guard.cli.console.tables import Block, Table
 from openrouter_guard.cli.console.times import ago
 from openrouter_guard.rules.codec import iso, unix_s
-from openrouter_guard.store.ledger import WORKER_LIFE_S, WORKER_LIVE_S, Presence
+from openrouter_guard.store.presence import WORKER_LIFE_S, WORKER_LIVE_S, Presence
 
 from .scopes import OpenScope
 

@@ -1,0 +1,104 @@
+"""Transitions, other entries of the history, and the errors of workers: read in limited amounts, the newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from openrouter_guard.errors import StoreError
+from openrouter_guard.rules.breaker import BreakerState
+from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.parsing import row_of, text_of
+from openrouter_guard.rules.redaction import redact
+from openrouter_guard.rules.text import json_text
+from openrouter_guard.unreadable import reads_state
+
+from .counters import kept_days_s
+from .scope_store import ScopeStore
+from .scripts import CLAIM, MEND, NOTE
+
+__all__ = ["History"]
+
+ERROR_DAYS = 7
+ENTRY_MOST = 1000
+ENTRY = ("from", "to", "reason", "by", "at")
+HISTORY_READS = 10
+"""How often to read on past foreign entries, before the result must do."""
+
+
+class History(ScopeStore):
+    """The history of one scope."""
+
+    @reads_state
+    async def history(self, limit: int = 100, *, before: str = "") -> list[dict[str, str]]:
+        """Return the newest entries, newest first: ``epoch``, ``from``, ``to``, ``reason``, ``by``, ``at``, ``seq``.
+
+        Transitions have a ``seq`` of 0; other entries within their epoch have a larger one.
+
+        Args:
+            limit: Maximum number.
+            before: Only entries before ``<epoch>-<seq>``, to continue after the last answer; empty: all.
+        """
+        found: list[dict[str, str]] = []
+        is_newest = not before
+        for _ in range(HISTORY_READS):
+            newest = f"({before}" if before else "+"
+            (entries,) = await self._connection.execute(("XREVRANGE", self.keys.history, newest, "-", "COUNT", limit))
+            found += [entry for name, fields in entries if (entry := _entry(name, fields))]
+            if is_newest and entries and not _entry(*entries[0]):
+                await self._mend_history()
+            is_newest = False
+            if len(found) >= limit or len(entries) < limit:
+                break
+            before = entries[-1][0]
+        return found[:limit]
+
+    @reads_state
+    async def note(self, entry: Mapping[str, str], *, epoch: int, seq: int) -> bool:
+        """Add an entry to the history that is not a transition.
+
+        Args:
+            entry: As returned by :meth:`history`; ``from`` and ``to`` are the same.
+            epoch: Epoch in which it happened.
+            seq: Above 0, and the same in all processes that may notice the same event: only the first one is
+                recorded.
+
+        Returns:
+            Whether it was put there: not where somebody has said so already, or the epoch is over.
+        """
+        fields = [text for pair in entry.items() for text in pair]
+        return bool(await self._connection.run(NOTE, [self.keys.history], [f"{epoch}-{seq}", json_text(fields)]))
+
+    async def _mend_history(self) -> None:
+        """A foreign entry is the newest one, and may block later entries."""
+        with suppress(StoreError):
+            await self._connection.run(MEND, [self.keys.history], [])
+
+    @reads_state
+    async def claim(self, name: str, number: int) -> bool:
+        """Claim *number*: of all that claim it, or a lower one, under *name*, one process gets it."""
+        return bool(await self._connection.run(CLAIM, [self.keys.state], [name, number]))
+
+    @reads_state
+    async def worker_errors(self, limit: int = 100, *, now_s: float) -> list[dict[str, Any]]:
+        """Return the newest errors that workers reported in the last seven days, newest first.
+
+        Each has ``timestamp``, ``worker_id``, ``error_type``, ``error_message`` and ``status_code``.
+        """
+        found: list[dict[str, Any]] = []
+        for day_s in kept_days_s(ERROR_DAYS, now_s):
+            if len(found) >= limit:
+                break
+            key = self.keys.worker_errors(day_s)
+            (entries,) = await self._connection.execute(("LRANGE", key, 0, limit - len(found) - 1))
+            found += [row for row in map(row_of, map(redact, entries)) if row]
+        return found
+
+
+def _entry(name: str, fields: Mapping[str, str]) -> dict[str, str] | None:
+    """Return an entry of the history; None for a foreign one."""
+    entry = dict.fromkeys(ENTRY, "") | {each: text_of(value, ENTRY_MOST) for each, value in fields.items()}
+    epoch, _, seq = name.partition("-")
+    is_ours = {entry["from"], entry["to"]} <= set(BreakerState) and unix_s(entry["at"])
+    return {**entry, "epoch": epoch, "seq": seq} if is_ours else None
