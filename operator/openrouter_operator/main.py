@@ -153,7 +153,7 @@ async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator
     background.start("relist", operator.relist.run, waits=True)
     background.start("events", operator.poster.post, waits=True)
     background.start("copies", operator.leftovers.run, waits=True)
-    background.start("fields", operator.leftovers.give_back, waits=True)
+    background.start("fields", operator.leftovers.disown, waits=True)
     if operator.left_out:
         background.start("rights", lambda: _let_in(cluster, operator), waits=True)
     keeping = asyncio.create_task(_keep(lease, operator))

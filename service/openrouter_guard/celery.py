@@ -28,7 +28,7 @@ __all__ = ["GuardedTask", "pause_while_open"]
 
 logger = get_logger(__name__)
 
-LOOK_S = 0.5
+POLL_S = 0.5
 """Time between two looks at the guard, which send no request."""
 HOLD_S = 1.5
 """A shorter wait is spent in the pool: while half-open, tasks would otherwise circle through the queue."""
@@ -147,17 +147,17 @@ class _Pause(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        self._looking: Any = None
+        self._polling: Any = None
         self._is_paused = False
 
     def start(self, consumer: Any) -> None:
-        self._looking = consumer.timer.call_repeatedly(LOOK_S, self._look, (consumer,))
+        self._polling = consumer.timer.call_repeatedly(POLL_S, self._poll, (consumer,))
 
     def stop(self, consumer: Any) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._polling is not None:
+            self._polling.cancel()
 
-    def _look(self, consumer: Any) -> None:
+    def _poll(self, consumer: Any) -> None:
         # Repeated at each look, which is harmless: a new connection starts with all consumers on.
         state = self.guard.state
         is_paused = state.retry_after_s > 0

@@ -30,7 +30,7 @@ class BusyCluster:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> BusyCluster:
-    monkeypatch.setattr(leftovers, "GIVE_BACK_S", 0.0)
+    monkeypatch.setattr(leftovers, "DISOWN_S", 0.0)
     return BusyCluster()
 
 
@@ -43,7 +43,7 @@ def owing(cluster: BusyCluster) -> Leftovers:
 
 
 async def test_fields_are_given_back_after_what_is_to_be_changed(cluster: BusyCluster) -> None:
-    giving = asyncio.create_task(owing(cluster).give_back())
+    giving = asyncio.create_task(owing(cluster).disown())
     await asyncio.sleep(0.2)
     assert cluster.disowned == []
     cluster.is_busy = False
@@ -53,7 +53,7 @@ async def test_fields_are_given_back_after_what_is_to_be_changed(cluster: BusyCl
 
 async def test_but_not_for_ever(cluster: BusyCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leftovers, "YIELD_S", 0.1)
-    await owing(cluster).give_back()
+    await owing(cluster).disown()
     assert cluster.disowned == ["a"]
 
 
@@ -67,9 +67,9 @@ async def test_those_of_what_another_operator_has_restored_are_left_to_it_while_
     inventory.put(workload("theirs", owned=(1,), owners=2))
     giving = Leftovers(cast("Cluster", cluster), inventory)
     giving.owe()
-    await giving.give_back()
+    await giving.disown()
     assert cluster.disowned == ["ours"]
     async with asyncio.timeout(10):
         while cluster.disowned == ["ours"]:
-            await giving.give_back()
+            await giving.disown()
     assert cluster.disowned == ["ours", "theirs"]

@@ -98,7 +98,7 @@ class Applier:
         except NotFound:
             self._inventory.drop(workload)
         except Conflict:
-            await self._look(change)
+            await self._reread(change)
         except (ClusterError, KeyError, TypeError, ValueError) as error:
             self._failed(change, error)
         else:
@@ -107,7 +107,7 @@ class Applier:
             self.progressed_s = time.monotonic()
         return None
 
-    async def _look(self, change: Change) -> None:
+    async def _reread(self, change: Change) -> None:
         """Read the object that another manager has changed; the next round decides again."""
         workload = change.workload
         self._conflicts = True

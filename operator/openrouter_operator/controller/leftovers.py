@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 REPLICA_SETS = BY_NAME["ReplicaSet"]
 SETTLE_S = 5.0
 """Time for the controllers to see that a pause is over; until then they would pass the annotation on again."""
-GIVE_BACK_S = 0.3
+DISOWN_S = 0.3
 """A tool that applies right after an outage should find no field of ours.
 
 Those of many pauses are given up together.
@@ -158,10 +158,10 @@ class Leftovers:
             stale = [copy for copy in await self._copies(namespace) if copy.controller not in paused]
             await asyncio.gather(*map(self._take_away, filter(None, map(self._without_own, stale))))
 
-    async def give_back(self) -> None:
+    async def disown(self) -> None:
         """Wait until there is a field to give up, and do it: after a pause, or during it if another tool applies."""
         await self._owing.wait()
-        await asyncio.sleep(GIVE_BACK_S)
+        await asyncio.sleep(DISOWN_S)
         self._owing.clear()
         owing = list(self._inventory.owing())
         due = self._due(owing)
@@ -169,7 +169,7 @@ class Leftovers:
             asyncio.get_running_loop().call_later(OTHERS_S, self.owe)
         if not all(await asyncio.gather(*map(self._disown, due))):
             self._owing.set()
-            await asyncio.sleep(GIVE_BACK_S)
+            await asyncio.sleep(DISOWN_S)
 
     def _due(self, owing: Sequence[Workload]) -> list[Workload]:
         """Return those whose fields this process has taken, and those that nobody has given back for a while."""
