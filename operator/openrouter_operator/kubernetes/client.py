@@ -33,6 +33,7 @@ from .errors import (
     Refused,
     Unavailable,
     error_of,
+    kubeconfig_error,
     strict_x509_hint,
 )
 from .objects import disowning, event_on, lines
@@ -124,7 +125,9 @@ class Cluster:
                 await load_kube_config(client_configuration=configuration)
             except Exception as error:  # noqa: BLE001  of any type, for a file that is empty or damaged
                 where = os.environ.get("KUBECONFIG") or "~/.kube/config"
-                raise ConfigurationError(f"no Kubernetes cluster: {where} cannot be used ({_why(error)})") from None
+                raise ConfigurationError(
+                    f"no Kubernetes cluster: {where} cannot be used ({kubeconfig_error(where, error)})"
+                ) from None
         configuration.disable_strict_ssl_verification = not strict_x509
         return cls(configuration)
 
@@ -402,9 +405,3 @@ class Cluster:
             method, path, query_params=[], header_params=headers, auth_settings=["BearerToken"]
         )
         return call
-
-
-def _why(error: Exception) -> str:
-    """Return the reason in one line."""
-    words = " ".join(str(error).split())
-    return words if isinstance(error, ConfigException | OSError) else f"{type(error).__name__}: {words}"

@@ -12,7 +12,10 @@ ClusterError
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from openrouter_guard.errors import OpenRouterGuardError
 from openrouter_guard.rules.parsing import line_of
@@ -26,6 +29,7 @@ __all__ = [
     "Refused",
     "Unavailable",
     "error_of",
+    "kubeconfig_error",
     "strict_x509_hint",
 ]
 
@@ -80,6 +84,8 @@ def error_of(status: int, text: bytes, headers: Mapping[str, str]) -> ClusterErr
         message = line_of(text, _BODY_SHOWN)
     message = message or f"HTTP {status}"
     match status:
+        case 401:
+            return Refused(f"{message}: the API server does not accept these credentials; they may have expired")
         case 404:
             return NotFound(message)
         case 409:
@@ -93,6 +99,20 @@ def error_of(status: int, text: bytes, headers: Mapping[str, str]) -> ClusterErr
             return error
         case _:
             return Refused(message)
+
+
+def kubeconfig_error(where: str, error: Exception) -> str:
+    """Return in one line why a kubeconfig cannot be used, without entries of it: they may hold a token.
+
+    Args:
+        where: One path, or several as in ``KUBECONFIG``.
+        error: The client's error, which is about its keys also for a file that does not exist.
+    """
+    if not any(Path(path).expanduser().exists() for path in where.split(os.pathsep)):
+        return "there is no such file"
+    words = re.sub(r"\{.*\}", "{…}", " ".join(str(error).split()))
+    is_told = isinstance(error, OSError) or type(error).__name__ == "ConfigException"
+    return words if is_told else f"{type(error).__name__}: {words}"
 
 
 def strict_x509_hint(error: BaseException) -> str:
