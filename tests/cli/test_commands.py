@@ -14,7 +14,7 @@ from tests.cli.commands import run
 def test_help_names_every_command() -> None:
     done = run("--help")
     assert done.returncode == 0
-    of_people = ("status", "history", "workers", "models", "override", "config")
+    of_people = ("status", "history", "workers", "models", "override", "why", "plan", "suspend", "resume", "config")
     for_help = ("doctor", "report", "completion", "version")
     for command in (*of_people, *for_help, "up", "serve", "operate", "rescue", "simulate", "probe"):
         assert re.search(rf"^    {command}\b", done.stdout, re.MULTILINE), command

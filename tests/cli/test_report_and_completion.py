@@ -46,7 +46,7 @@ def test_bash_completes_commands_and_options() -> None:
 def test_every_shell_knows_every_command(shell: str) -> None:
     done = run("completion", shell)
     assert done.returncode == 0
-    for command in ("status", "override", "doctor", "report", "completion", "rescue"):
+    for command in ("status", "why", "override", "doctor", "report", "completion", "rescue"):
         assert command in done.stdout
 
 

@@ -6,10 +6,12 @@ import argparse
 import re
 from typing import TypeAlias
 
-__all__ = ["Commands", "count", "duration", "name", "namespaced", "port", "seconds", "workload"]
+__all__ = ["Commands", "count", "duration", "name", "namespaced", "object_name", "port", "seconds", "workload"]
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  it has no public name
 _UNITS_S = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_OBJECT = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
+_NAME_MOST = 253
 _DURATION = re.compile(r"(?:\d{1,7}[dhms])+", re.ASCII)
 
 
@@ -22,6 +24,13 @@ def port(text: str) -> int:
 def name(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("it is empty: write a name, or -A for all namespaces")
+    return text
+
+
+def object_name(text: str) -> str:
+    """The name of an object of Kubernetes: it becomes a part of a path."""
+    if not _OBJECT.fullmatch(text) or len(text) > _NAME_MOST:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a name of lower-case letters, digits, '-' and '.'")
     return text
 
 
@@ -39,7 +48,7 @@ def workload(text: str) -> tuple[str, str]:
     kind, _, name = text.partition("/")
     if not kind or not name:
         raise argparse.ArgumentTypeError(f"{text!r}: write a kind and a name, such as deploy/chat")
-    return kind, name
+    return kind, object_name(name)
 
 
 def seconds(text: str) -> float:

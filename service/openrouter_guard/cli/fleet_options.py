@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .arguments import Commands, count, duration, name
+from .arguments import Commands, count, duration, name, object_name
 
 __all__ = ["add_fleet", "add_output", "add_watch", "run_overview"]
 
@@ -14,6 +14,11 @@ _LIMIT = 20
 def add_fleet(commands: Commands) -> None:
     status = commands.add_parser("status", help="the state of each scope, since when, why, and what is paused")
     _add_watched(status)
+    where = status.add_mutually_exclusive_group()
+    where.add_argument(
+        "-n", "--namespace", type=object_name, metavar="NAME", help="the resources of this namespace too"
+    )
+    where.add_argument("-A", "--all-namespaces", action="store_true", help="the resources of all namespaces too")
     status.set_defaults(run=_run_status)
 
     history = commands.add_parser("history", help="the transitions of the breaker, newest first")
@@ -106,6 +111,10 @@ def _add_limit(command: argparse.ArgumentParser, default: int) -> None:
 
 
 def _run_status(arguments: argparse.Namespace) -> int:
+    if arguments.all_namespaces or arguments.namespace:
+        from .cluster.run import run_status as run_status_of_cluster
+
+        return run_status_of_cluster(arguments)
     from .fleet.run import run_status
 
     return run_status(arguments)

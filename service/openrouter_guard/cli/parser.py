@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import PurePath
 
+from .cluster_options import add_cluster
 from .doctor_options import add_doctor
 from .fleet_options import add_fleet, run_overview
 from .probe_options import PROBE, add_probe_options
@@ -25,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=run_overview, parser=parser)
     commands = parser.add_subparsers(metavar="COMMAND")
     add_fleet(commands)
+    add_cluster(commands)
     add_doctor(commands)
     add_processes(commands)
     probe = commands.add_parser("probe", help="whether calls may go, for exec probes", description=PROBE)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from openrouter_guard.errors import StoreError
+from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 
 from .colour import draw, is_wanted
 from .tables import Block, plain
@@ -52,6 +52,8 @@ async def show(
 
     Raises:
         StoreError: If Redis cannot be read; while it watches, that is one line on stderr.
+        ClusterError: The same for the API server.
+        ConfigurationError: If there is nothing to wait for.
     """
     if not watches:
         answer = await ask()
@@ -60,7 +62,9 @@ async def show(
     while True:
         try:
             answer = await ask()
-        except StoreError as error:
+        except ConfigurationError:
+            raise
+        except OpenRouterGuardError as error:
             print(f"openrouter-guard: {error}", file=sys.stderr)
         else:
             print(_CLEAR if sys.stdout.isatty() and form is Form.TABLE else "", end="")

@@ -28,10 +28,13 @@ See what happens
   workers     the workers that report
   models      the models that cool down or fail
   config      all settings, with their sources
+  why         why a workload is at zero, or is not, and when it comes back
+  plan        what a resource would pause if the breaker opened now
   doctor      check Redis, the workers, the key and the service, and say what to do
 
 Act
   override    force the breaker open or closed, or switch it off, for a limited time
+  suspend     let a resource leave all workloads as they are; resume ends that
 
 Run
   up          everything on embedded defaults, to try it out

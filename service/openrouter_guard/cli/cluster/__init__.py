@@ -1,0 +1,1 @@
+"""The commands that need a kubeconfig, and the extra ``[operator]``."""
