@@ -265,6 +265,31 @@ def watching(*words: str, **environ: str) -> Iterator[tuple[Callable[[], str], C
             process.wait()
 
 
+def test_doctor_checks_the_cluster(
+    fleet: Fleet,  # noqa: F811
+    start: Any,  # noqa: F811
+    control_plane: ControlPlane,
+) -> None:
+    environ = {
+        "KUBECONFIG": str(control_plane.kubeconfig),
+        "OPENROUTER_GUARD_NAMESPACES": fleet.namespace,
+        "OPENROUTER_GUARD_LEASE_NAMESPACE": fleet.namespace,
+    }
+
+    def checks() -> dict[str, dict[str, Any]]:
+        done = run("doctor", "--output=json", **environ)
+        found = json.loads(done.stdout)["checks"]
+        return {each["check"]: each for each in found if each["area"] == "kubernetes"}
+
+    found = checks()
+    assert found["crd"]["verdict"] == "ok", found
+    assert found["rights on deployments"]["found"] == f"get, list, watch, patch in {fleet.namespace}"
+    assert found["rights on leases"]["verdict"] == "ok"
+    assert found["lease"]["verdict"] == "warning"
+    start()
+    until(lambda: checks()["lease"]["verdict"] == "ok")
+
+
 def test_each_example_of_the_page_runs(
     fleet: Fleet,  # noqa: F811
     operator: Operator,  # noqa: F811

@@ -22,13 +22,14 @@ from tests.store.outages import outage
 from tests.valkeys import grant, url_of, valkey
 
 HEALTHY, FAILED, WARNED = 0, 1, 3
+NO_CLUSTER = {"KUBECONFIG": ""}
 _DOCS = (Path(__file__).parents[2] / "docs" / "redis.md").read_text()
 RIGHTS = {line.split()[2]: line.split()[3:] for line in re.findall(r"^ACL SETUSER .*$", _DOCS, re.MULTILINE)}
 
 
 def checks(*words: str, status: int, **environ: str) -> dict[str, dict[str, Any]]:
     """The checks by area and name; a busy machine may answer late, which is a warning and no fault of the test."""
-    done = run("doctor", *words, "--output=json", **environ)
+    done = run("doctor", *words, "--output=json", **NO_CLUSTER | environ)
     assert done.stderr == ""
     found = {f"{each['area']} {each['check']}": each for each in json.loads(done.stdout)["checks"]}
     is_late = found.get("redis latency", {}).get("verdict") == "warning"
@@ -49,6 +50,7 @@ async def test_a_fleet_that_is_well(
     assert found["workers versions of default"]["found"] == f"1 with {package_version()}"
     assert found["openrouter key of default"]["found"].startswith("sha256:")
     assert key not in json.dumps(found)
+    assert found["kubernetes reachable"]["verdict"] == "skipped"
 
 
 async def _now(store: Store) -> str:
@@ -70,7 +72,7 @@ async def test_a_refused_key_an_older_worker_and_an_outage(
 def test_a_redis_that_is_away_fails_and_the_rest_is_checked_still() -> None:
     found = checks(status=FAILED, REDIS_URL=NOBODY)
     assert found["redis reachable"]["verdict"] == "failed"
-    assert {"service reachable", "openrouter key of default"} <= found.keys()
+    assert {"kubernetes reachable", "service reachable", "openrouter key of default"} <= found.keys()
 
 
 def test_without_anything_it_says_what_to_set() -> None:
@@ -114,8 +116,14 @@ def test_the_service_is_asked_at_its_address(redis_url: str, tmp_path: Path) -> 
     assert "does not answer" in found["service live"]["found"]
 
 
+def test_a_kubeconfig_that_is_meant_and_cannot_be_used_fails() -> None:
+    found = checks(status=FAILED, KUBECONFIG="/nonexistent/config")
+    assert found["kubernetes reachable"]["verdict"] == "failed"
+    assert "/nonexistent/config cannot be used" in found["kubernetes reachable"]["found"]
+
+
 def test_people_read_a_table_and_what_to_do() -> None:
-    done = run("doctor", REDIS_URL=NOBODY)
+    done = run("doctor", REDIS_URL=NOBODY, **NO_CLUSTER)
     assert done.returncode == FAILED
     assert done.stdout.startswith("VERDICT  AREA        CHECK")
     assert "\n\nredis reachable: set REDIS_URL to an address that this machine reaches" in done.stdout

@@ -13,7 +13,7 @@ __all__ = ["add_doctor"]
 def add_doctor(commands: Commands) -> None:
     doctor = commands.add_parser(
         "doctor",
-        help="check Redis, the workers, the key and the service, and say what to do",
+        help="check Redis, the workers, the key, the cluster and the service, and say what to do",
         description="Checks all that this environment leads to, and changes nothing. It sends one request for each "
         "API key to OpenRouter. Exit status: 0 all is well; 3 there are warnings; 1 a check failed.",
     )

@@ -29,7 +29,7 @@ class Check:
     """One line of the report.
 
     Attributes:
-        area: ``settings``, ``redis``, ``workers``, ``openrouter`` or ``service``.
+        area: ``settings``, ``redis``, ``workers``, ``openrouter``, ``kubernetes`` or ``service``.
         name: The name of the check; stable.
         found: What was found.
         advice: What to do; empty if there is nothing to do.

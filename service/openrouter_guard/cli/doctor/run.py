@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from openrouter_guard.cli.console.output import Answer, Form, show
@@ -52,6 +53,8 @@ async def _checks(environ: Mapping[str, str], arguments: argparse.Namespace) -> 
             yield check
     else:
         yield skipped("redis", "reachable", "REDIS_URL is not set", "set it to check Redis, the workers and the key")
+    async for check in _of_cluster(environ):
+        yield check
     for check in await checked_service(arguments.url or "", environ.get(f"{PREFIX}READ_TOKEN", "")):
         yield check
 
@@ -78,3 +81,21 @@ async def _of_redis(environ: Mapping[str, str], arguments: argparse.Namespace) -
                     yield failed("workers", f"state of {scope.name}", str(error), "see the checks of redis")
             for check in await checked_key(scope.settings):
                 yield check
+
+
+async def _of_cluster(environ: Mapping[str, str]) -> AsyncIterator[Check]:
+    if find_spec("kubernetes") is None:
+        yield skipped("kubernetes", "reachable", "not asked", "install the extra [operator] to check a cluster")
+        return
+    from openrouter_operator.settings import OperatorSettings
+
+    from .kubernetes import checked_cluster
+
+    try:
+        # The cluster can be checked without Redis.
+        settings = OperatorSettings.from_env({**environ, "REDIS_URL": "redis://not-asked:6379/0"})
+    except ConfigurationError as error:
+        yield failed("settings", "values of the operator", str(error), "correct it")
+        return
+    async for check in checked_cluster(settings):
+        yield check

@@ -30,7 +30,7 @@ See what happens
   config      all settings, with their sources
   why         why a workload is at zero, or is not, and when it comes back
   plan        what a resource would pause if the breaker opened now
-  doctor      check Redis, the workers, the key and the service, and say what to do
+  doctor      check Redis, the workers, the key, the cluster and the service, and say what to do
 
 Act
   override    force the breaker open or closed, or switch it off, for a limited time
