@@ -39,6 +39,8 @@ def test_bash_completes_commands_and_options() -> None:
     assert completed("openrouter-guard", "sta") == {"status"}
     assert {"open", "closed", "off", "clear"} <= completed("openrouter-guard", "override", "")
     assert completed("openrouter-guard", "override", "open", "--re") == {"--reason"}
+    assert "--keep-paused" in completed("openrouter-guard", "suspend", "--")
+    assert {"--file", "--namespace"} <= completed("openrouter-guard", "plan", "--")
     assert {"--watch", "--output"} <= completed("kubectl-openrouter", "status", "--")
 
 
@@ -46,7 +48,18 @@ def test_bash_completes_commands_and_options() -> None:
 def test_every_shell_knows_every_command(shell: str) -> None:
     done = run("completion", shell)
     assert done.returncode == 0
-    for command in ("status", "why", "override", "doctor", "report", "completion", "rescue"):
+    for command in (
+        "status",
+        "why",
+        "plan",
+        "suspend",
+        "resume",
+        "override",
+        "doctor",
+        "report",
+        "completion",
+        "rescue",
+    ):
         assert command in done.stdout
 
 
