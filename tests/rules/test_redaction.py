@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -49,6 +51,8 @@ def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
         f"xoxb-{BODY}",
         f"nvapi-{BODY}",
         f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx{BODY}.{BODY}-_x",
+        f"eyJhbGciOiJkaXIifQ.{BODY}.{BODY}.{BODY}.{BODY}",
+        f"SG.{BODY}.{BODY}",
     ],
 )
 @pytest.mark.parametrize(
@@ -81,6 +85,18 @@ def test_keys_of_any_vendor(secret: str, text: str) -> None:
         ("HF_TOKEN=abcdef123456", "HF_TOKEN=[key]"),
         ("aws_secret_access_key=abcdef123456", "aws_secret_access_key=[key]"),
         ("Bearer%20abcdef123456", "Bearer%20[key]"),
+        ("Bearer: abcdef123456", "Bearer: [key]"),
+        (f"Authorization: {BODY}", "Authorization: [key]"),
+        (f"{{'authorization': 'ApiKey {BODY}'}}", "{'authorization': 'ApiKey [key]'}"),
+        (f"Authorization: Token {BODY}", "Authorization: Token [key]"),
+        (f"Ocp-Apim-Subscription-Key: {BODY}", "Ocp-Apim-Subscription-Key: [key]"),
+        (f'{{"secretAccessKey": "wJa/{BODY}"}}', '{"secretAccessKey": "[key]"}'),
+        (f"OPENROUTER_KEY={BODY}", "OPENROUTER_KEY=[key]"),
+        (f"passphrase: {BODY}", "passphrase: [key]"),
+        (f"https://b.example/x?X-Amz-Signature={BODY}&n=1", "https://b.example/x?X-Amz-Signature=[key]&n=1"),
+        (f"https%3A%2F%2Fhost%2F%3Fkey%3D{BODY}%26n%3D1", "https%3A%2F%2Fhost%2F%3Fkey%3D[key]%26n%3D1"),
+        (f"Unauthorized key {BODY}", "Unauthorized key [key]"),
+        (f"Key 8d2c0a51-1f3a-4c1b:{BODY}", "Key [key]"),
         ("redis%3A%2F%2F%3Apass-word-1%40host", "redis%3A%2F%2F[key]%40host"),
         ("Incorrect API key provided: 0123456789abcdef0123", "Incorrect API key provided: [key]"),
         ("-----BEGIN RSA PRIVATE KEY-----\nMIIEvQ\n-----END RSA", "[key]-----END RSA"),
@@ -102,6 +118,8 @@ def test_passwords_in_addresses_and_headers(text: str, expected: str) -> None:
         "mail support@openrouter.ai, see https://openrouter.ai",
         "https://host/people/@somebody",
         "Invalid API key: api_key is missing",
+        "Missing Authorization: header, or its scheme is not Bearer: see the docs",
+        "monkey=0123456789abcdef0123",
         "password: incorrect; token: expired, secret=undefined",
         "max_tokens: 100000000, prompt_tokens=123456789",
         "the key openai/gpt-4o-mini-2024-07-18 and its token",
@@ -133,6 +151,15 @@ def test_the_process_own_secrets_in_each_form(secret: str) -> None:
     remember([secret])
     for form in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]):
         assert secret not in redact(f"<{form}>") or secret in HIDDEN
+
+
+@pytest.mark.parametrize("safe", ["", "/"])
+@pytest.mark.parametrize("encode", [quote, quote_plus])
+def test_the_process_own_secrets_however_an_address_encodes_them(encode: Callable[..., str], safe: str) -> None:
+    remember(["plain/word+of=mine secret"])
+    encoded = encode("plain/word+of=mine secret", safe=safe)
+    for form in (encoded, re.sub("%..", lambda match: match[0].lower(), encoded)):
+        assert redact(f"?x={form}&y") == f"?x={HIDDEN}&y"
 
 
 def test_what_was_shown_before_it_was_known_for_a_secret_is_hidden_from_then_on() -> None:

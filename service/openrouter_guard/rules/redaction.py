@@ -32,39 +32,51 @@ _PROSE = (
     r"|type|incorrect|expired|must|should|does|has|for|provided|undefined|null|none)[a-z]*\b"
 )
 _QUOTE = r"(?:\\?[\"'])"
-_SCHEME = r"(?i:(?<![a-z])(?:bearer|basic)(?:[ \t\xa0]|%20|\+){1,8})"
+_SCHEME = r"(?i:(?<![a-z])(?:bearer:?|basic)(?:[ \t\xa0]|%20|\+){1,8})"
+_IS = rf"(?:{_QUOTE}?[ \t]{{0,4}}[:=][ \t]{{0,4}}b?{_QUOTE}?|{_QUOTE}[ \t]{{0,4}},[ \t]{{0,4}}b?{_QUOTE})"
 _NAME = (
-    r"(?i:(?<![a-z])(?:x-)?(?:(?:api|access|account|secret|private)[-_]?key|(?:access|refresh|auth|id|session)?[-_]?token"
-    r"|(?:client)?[-_]?secret|password|passwd))"
-    rf"(?:{_QUOTE}?[ \t]{{0,4}}[:=][ \t]{{0,4}}b?{_QUOTE}?|{_QUOTE}[ \t]{{0,4}},[ \t]{{0,4}}b?{_QUOTE})"
+    r"(?i:(?<![a-z])(?:x-)?(?:(?:api|(?:secret[-_]?)?access|account|secret|private|subscription)[-_]?key"
+    r"|(?:access|refresh|auth|id|session)?[-_]?token|(?:client)?[-_]?secret|password|passwd|passphrase))"
+    rf"{_IS}"
 )
 """The name of a field, a header or an argument, up to its value."""
-_TOLD = r"(?i:\bkey(?: provided)?[\"']?[: ]{1,3}[\"']?)"
+_HEADER = rf"(?i:(?<![a-z])authorization{_IS}(?:[a-z]{{2,16}}[ \t]{{1,4}})?)"
+"""The header with a credential, whatever its scheme."""
+_IN_QUERY = (
+    r"(?i:(?:(?<=[?&])|(?<=%3f)|(?<=%26))(?:api[-_]?key|access[-_]?token|key|token|auth|secret|password|sig"
+    r"|(?:x-amz-)?signature|x-amz-security-token)(?:=|%3d))"
+)
+"""A parameter of an address, also of one inside another."""
+_TOLD = r"(?:(?i:(?<![a-z])key)|(?<=[a-z])Key)(?i:(?: provided)?[\"']?[:= ]{1,3}[\"']?)"
+_DIGIT_NEAR = r"(?=[A-Za-z_-]{0,64}[0-9])"
 _PATTERNS = (
     rf"sk{_DASH}or{_DASH}(?:[\w-]|{_DASH})+",
     _WORD + rf"sk{_DASH}(?:[\w-]|{_DASH}){{10,}}",
+    _WORD + r"SG\.[\w-]{10,}\.[\w-]{10,}",
     _WORD + rf"(?:{_PREFIXES})[\w-]{{10,}}",
     _WORD + r"AIza[\w-]{16,}",
     _WORD + r"A(?:KI|SI|RO|ID)A[0-9A-Z]{12,}",
-    r"(?<![\w-])eyJ[\w-]{5,}+\.[\w-]{5,}+(?:\.[\w-]*+)?",
+    r"(?<![A-Za-z0-9_-])eyJ[\w-]{5,}+\.[\w-]{5,}+(?:\.[\w-]*+){0,3}",
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*+",
     # The part between :// and @: a password may hold anything but these.
     r"(?<=://)[^\s/?#\"'<>\\]{1,512}@",
     r"(?i:(?<=%3a%2f%2f)[\w.~%+-]{1,512}?%40)",
     rf"{_SCHEME}(?!{_PROSE})[\w.~+/=-]{{6,}}",
-    r"(?i:(?<=[?&])(?:api[-_]?key|access[-_]?token|key|token|auth|secret|password|sig|signature)=)[^&\s\"'<>#\\]+",
+    rf"{_IN_QUERY}(?:(?!%26)[^&\s\"'<>#\\])+",
     rf"{_NAME}(?!{_PROSE})[\w.~+/=-]{{8,}}",
-    rf"{_TOLD}(?=[a-z_-]{{0,64}}[0-9])[\w.~+/=-]{{16,}}",
+    rf"{_HEADER}(?!{_PROSE}){_DIGIT_NEAR}[\w.~+/=-]{{16,}}",
+    rf"{_TOLD}{_DIGIT_NEAR}[\w.~+/=-]{{16,}}(?::[\w.~+/=-]{{8,}})?",
 )
-_KEEPS = re.compile(rf"{_SCHEME}|[\w-]+=|{_NAME}|{_TOLD}")
+_KEEPS = re.compile(rf"{_SCHEME}|{_IN_QUERY}|{_HEADER}|{_NAME}|{_TOLD}")
 _FRAGMENTS = """
-    sk- sk%2 sk\\u002d :// %3a%2f%2f eyj aiza akia asia aroa aida bearer basic key token auth= secret password
-    passwd sig= signature= ya29. gsk_ xai- hf_ r8_ pplx- nvapi- fw_ tgp_ ghp_ gho_ ghs_ ghu_ github_pat_
-    glpat- xox dop_v1_ k_live_ k_test_ fc- tvly- ls__ lsv2_ lin_api_ npm_ pypi- sg.
+    sk- sk%2 sk\\u002d :// %3a%2f%2f eyj aiza akia asia aroa aida bearer basic key token auth= auth%3d authorization
+    secret passw passphrase sig= sig%3d signature ya29. gsk_ xai- hf_ r8_ pplx- nvapi- fw_ tgp_ ghp_ gho_ ghs_
+    ghu_ github_pat_ glpat- xox dop_v1_ k_live_ k_test_ fc- tvly- ls__ lsv2_ lin_api_ npm_ pypi- sg.
 """
 _MARKS = tuple(_FRAGMENTS.split())
 """Marks, in lower case, of text that needs a closer look: most texts have none of these."""
 _SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)\Z", re.IGNORECASE)
+_PERCENT = re.compile(r"%[0-9A-F]{2}")
 _PASSWORD = re.compile(r"://[^\s/?#:@]{0,256}:([^\s/?#]{1,512})@")
 
 _own: tuple[str, ...] = ()
@@ -112,7 +124,8 @@ def remember(secrets: Iterable[str]) -> None:
     found = set(_own)
     for secret in given:
         plain = unquote(secret)
-        forms = (secret, plain, quote(plain, safe=""), quote_plus(plain), dumps(plain)[1:-1])
+        encoded = (quote(plain, safe=""), quote(plain), quote_plus(plain), quote_plus(plain, safe="/"))
+        forms = (secret, plain, dumps(plain)[1:-1], *encoded, *map(_in_small_hex, encoded))
         found.update(form for form in forms if len(form) >= _LEAST)
     # The longest first: one may be part of another.
     _own = tuple(sorted(found, key=len, reverse=True)[:_OWN_MOST])
@@ -128,6 +141,10 @@ def secrets_in(environ: Mapping[str, str]) -> list[str]:
     return [*found, *passwords]
 
 
+def _in_small_hex(encoded: str) -> str:
+    return _PERCENT.sub(lambda match: match[0].lower(), encoded)
+
+
 @cache
 def _any() -> re.Pattern[str]:
     # Compiled on first use: a probe that starts every few seconds should not pay for it.
@@ -137,7 +154,7 @@ def _any() -> re.Pattern[str]:
 def _hidden(match: re.Match[str]) -> str:
     """Return the replacement for a secret; the word before it stays."""
     text = match[0]
-    kept = _KEEPS.match(text)
+    kept = _KEEPS.match(match.string, match.start(), match.end())
     if text.endswith("@"):
         return f"{HIDDEN}@"
     if text.endswith("%40"):
