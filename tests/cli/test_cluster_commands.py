@@ -18,8 +18,10 @@ import pytest
 
 from tests.cli.commands import NOBODY, run
 from tests.cli.test_command_line_docs import EXAMPLES, WITH_A_CLUSTER
+from tests.cli.test_terminal import COLOUR, Terminal
 from tests.controlplane import ControlPlane
 from tests.examples import is_like
+from tests.operator import foreign
 from tests.operator.conftest import (  # noqa: F401  pytest looks fixtures up by their names here
     Fleet,
     Operator,
@@ -214,7 +216,6 @@ def test_plan_says_what_a_manifest_would_pause_and_changes_nothing(
     [
         (("why", "deploy/nobody"), "there is no Deployment/nobody in namespace test-"),
         (("why", "rollouts.example.org/chat"), "this cluster has no rollouts.example.org"),
-        (("why", "scaledobject/chat"), "this cluster has no scaledobjects.keda.sh"),
         (("why", "deplyo/chat"), "'deplyo' is not a kind of workloads: did you mean deploy?"),
         (("suspend", "nobody"), "there is no OpenRouterStatus nobody in namespace test-"),
         (("plan", "nobody"), "there is no OpenRouterStatus nobody in namespace test-"),
@@ -227,6 +228,33 @@ def test_what_is_not_there_is_one_line(
     done = command(*words)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert advice in done.stderr
+
+
+def test_a_kind_whose_crd_is_missing_is_one_line(fleet: Fleet, proxy: Proxy) -> None:  # noqa: F811
+    # Another test may have installed the CRDs of KEDA.
+    proxy.rule = lambda seen: Answer(404) if seen.path.startswith("/apis/keda.sh/") else None
+    done = run("why", "scaledobject/chat", f"--namespace={fleet.namespace}", KUBECONFIG=str(proxy.kubeconfig))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "openrouter-guard: this cluster has no scaledobjects.keda.sh\n"
+
+
+def test_custom_kinds_are_planned_and_explained_too(
+    fleet: Fleet,  # noqa: F811
+    control_plane: ControlPlane,
+    ask: Ask,
+) -> None:
+    foreign.install(control_plane)
+    fleet.apply(foreign.rollout("canary", replicas=4))
+    target = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "canary"}
+    fleet.apply(resource(targets=[target], suspend=True))
+    found = ask("plan")
+    assert found["would_pause"] == [{"workload": "Rollout/canary", "pods": 4, "to": 0}]
+    assert (found["acts"], found["problems"]) == ("no: suspended", [])
+    words = "Rollout/canary runs: OpenRouterStatus default names it and does not act (suspended)."
+    assert ask("why", "rollouts.argoproj.io/canary")["explanation"] == [words]
+    shown = Terminal("plan", f"--namespace={fleet.namespace}", KUBECONFIG=str(control_plane.kubeconfig)).read_all()
+    assert COLOUR.search(shown)
+    assert "Rollout/canary" in COLOUR.sub("", shown)
 
 
 def test_status_of_a_cluster_needs_no_redis_but_says_if_a_given_one_is_away(
@@ -288,6 +316,19 @@ def test_doctor_checks_the_cluster(
     assert found["lease"]["verdict"] == "warning"
     start()
     until(lambda: checks()["lease"]["verdict"] == "ok")
+
+
+def test_doctor_names_each_right_that_is_missing(control_plane: ControlPlane, crd: None) -> None:  # noqa: F811
+    done = run("doctor", "--output=json", KUBECONFIG=str(control_plane.kubeconfig_for("nobody")))
+    assert (done.returncode, done.stderr) == (1, "")
+    found = {each["check"]: each for each in json.loads(done.stdout)["checks"] if each["area"] == "kubernetes"}
+    assert found["reachable"]["verdict"] == "ok"
+    assert found["crd"]["found"] == "installed; its schema may not be read"
+    assert found["rights on deployments"]["verdict"] == "failed"
+    assert found["rights on deployments"]["found"] == "may not get, list, watch, patch everywhere"
+    assert found["rights on openrouterstatuses/status"]["found"] == "may not update everywhere"
+    assert found["rights on leases"]["found"] == "may not get, update, create in default"
+    assert {found[name]["verdict"] for name in ("admission policy", "lease")} == {"skipped"}
 
 
 def test_each_example_of_the_page_runs(
