@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -206,6 +207,13 @@ def test_the_environment_is_remembered_by_the_names_in_it() -> None:
     assert set(redact(secret).split()) == {HIDDEN}
     assert "openai/gpt-4o-mini" not in secrets_in(environ)
     assert redact("openai/gpt-4o-mini /etc/ssl/private/key.pem") == "openai/gpt-4o-mini /etc/ssl/private/key.pem"
+
+
+@pytest.mark.parametrize("name", ["OPENROUTER_API_KEY", "OF_ANOTHER_PROGRAM_TOKEN"])
+def test_a_secret_that_is_no_text_stops_nobody(name: str) -> None:
+    no_text = os.fsdecode(b"not-text-\xff-1234")
+    Settings.from_env({"REDIS_URL": REDIS, name: no_text})
+    assert redact(f"<{no_text}>") == f"<{HIDDEN}>"
 
 
 @pytest.mark.parametrize("before", [0, 190, 195], ids=["whole", "across the end", "at the end"])

@@ -124,7 +124,7 @@ def remember(secrets: Iterable[str]) -> None:
     found = set(_own)
     for secret in given:
         plain = unquote(secret)
-        encoded = (quote(plain, safe=""), quote(plain), quote_plus(plain), quote_plus(plain, safe="/"))
+        encoded = [encode(plain, safe, errors="replace") for encode in (quote, quote_plus) for safe in ("", "/")]
         forms = (secret, plain, dumps(plain)[1:-1], *encoded, *map(_in_small_hex, encoded))
         found.update(form for form in forms if len(form) >= _LEAST)
     # The longest first: one may be part of another.
