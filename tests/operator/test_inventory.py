@@ -52,6 +52,15 @@ def test_only_what_could_change_a_decision_is_news() -> None:
     assert inventory.put(version(13, value=5, labels={}))
 
 
+def test_exactly_what_is_known_need_not_be_read_again() -> None:
+    inventory = Inventory()
+    inventory.put(here := version(10))
+    metadata = {"namespace": "jobs", "name": here.name, "uid": here.uid, "resourceVersion": "10"}
+    assert inventory.at_version(here.kind, metadata) is here
+    for other in ({"resourceVersion": "11"}, {"uid": "another"}, {"name": "b"}, {"namespace": "elsewhere"}):
+        assert inventory.at_version(here.kind, metadata | other) is None
+
+
 def test_what_is_dropped_is_gone_and_may_be_dropped_again() -> None:
     inventory = Inventory()
     inventory.put(workload("a"))

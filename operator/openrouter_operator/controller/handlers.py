@@ -150,7 +150,7 @@ class Operator:
 
     def saw(self, kind: Kind, event: str | None, body: Mapping[str, Any]) -> None:
         """Note a change of a workload."""
-        workload = Workload.of(kind, body)
+        workload = self.inventory.at_version(kind, body["metadata"]) or Workload.of(kind, body)
         self.watch_lag.saw(kind.plural, workload.namespace, workload.version)
         if workload.owes_fields:
             self.leftovers.owe()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from .kinds import DEPLOYMENT, Kind
@@ -13,6 +13,7 @@ from .workload import Pause, Workload
 
 __all__ = ["Autoscaler", "Inventory", "Place"]
 
+_but_version = attrgetter(*(field.name for field in fields(Workload) if field.name != "version"))
 Place: TypeAlias = tuple[str, str]
 """Kind and name, as an autoscaler names its target."""
 
@@ -66,7 +67,16 @@ class Inventory:
         if known is not None and (known.version == workload.version or _version(known) > _version(workload)):
             return False
         self.replace(workload)
-        return known is None or dataclasses.replace(known, version=workload.version) != workload
+        return known is None or _but_version(known) != _but_version(workload)
+
+    def at_version(self, kind: Kind, metadata: Mapping[str, Any]) -> Workload | None:
+        """Return the workload with this metadata, if exactly that version of it is known already.
+
+        It is for most of what a watch shows of this process' own changes.
+        """
+        known = self._workloads[metadata["namespace"]].get((kind, metadata["name"]))
+        same = known is not None and (known.uid, known.version) == (metadata["uid"], metadata["resourceVersion"])
+        return known if same else None
 
     def replace(self, workload: Workload) -> None:
         """Note the API server's latest answer, whatever its version: after a restore, versions restart."""

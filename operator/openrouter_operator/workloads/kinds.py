@@ -42,6 +42,8 @@ class ScaleControl(Protocol):
         paths: The fields that it writes.
     """
 
+    def __hash__(self) -> int: ...
+
     @property
     def held(self) -> Value: ...
 

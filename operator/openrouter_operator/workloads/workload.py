@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from openrouter_guard.rules.codec import unix_s
@@ -57,6 +58,8 @@ RESUME_TO = f"{GROUP}/resume-to"
 """Also the owner's setting: the number of pods after the pause, or :data:`STAY`. It counts once."""
 STAY = "stay"
 _DIGITS_MOST = 9
+_USUAL_TEXT = 1000
+"""Longer annotations are not kept."""
 _NOTE = ("metadata", "annotations", PAUSED)
 _OWN = ("app.kubernetes.io/part-of", "openrouter-guard")
 
@@ -363,6 +366,12 @@ def raised(workload: Workload) -> Change | None:
 def _pause(text: str | None, control: ScaleControl) -> tuple[Pause | None, str]:
     if not text:
         return None, ""
+    return (_read if len(text) <= _USUAL_TEXT else _read.__wrapped__)(text, control)
+
+
+@lru_cache(maxsize=1024)
+def _read(text: str, control: ScaleControl) -> tuple[Pause | None, str]:
+    """Read it once: a watch shows a paused workload several times within a second."""
     try:
         return Pause.parse(text, control), ""
     except ValueError as error:
