@@ -71,6 +71,7 @@ def test_keys_of_any_vendor(secret: str, text: str) -> None:
     [
         ("redis://user:pa:ss@host:6379/0", "redis://[key]@host:6379/0"),
         ("amqp://:secret@host", "amqp://[key]@host"),
+        ("Invalid proxy: somebody:correct-horse@proxy:3128", "Invalid proxy: somebody:[key]@proxy:3128"),
         ("https://token@host/a", "https://[key]@host/a"),
         ("see https://host/a?api_key=abc&x=1", "see https://host/a?api_key=[key]&x=1"),
         ("https://host/?x=1&token=abc#y", "https://host/?x=1&token=[key]#y"),
@@ -118,6 +119,7 @@ def test_passwords_in_addresses_and_headers(text: str, expected: str) -> None:
         "To increase, visit https://openrouter.ai/settings/credits",
         "mail support@openrouter.ai, see https://openrouter.ai",
         "https://host/people/@somebody",
+        "write to mailto:support@openrouter.ai or support@openrouter.ai: at once",
         "Invalid API key: api_key is missing",
         "Missing Authorization: header, or its scheme is not Bearer: see the docs",
         "monkey=0123456789abcdef0123",

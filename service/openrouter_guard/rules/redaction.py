@@ -60,6 +60,7 @@ _PATTERNS = (
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*+",
     # The part between :// and @: a password may hold anything but these.
     r"(?<=://)[^\s/?#\"'<>\\]{1,512}@",
+    r"(?<=\w:)(?<!mailto:)[^\s:/@\"'<>\\]{4,256}@(?=\w)",
     r"(?i:(?<=%3a%2f%2f)[\w.~%+-]{1,512}?%40)",
     rf"{_SCHEME}(?!{_PROSE})[\w.~+/=-]{{6,}}",
     rf"{_IN_QUERY}(?:(?!%26)[^&\s\"'<>#\\])+",
@@ -69,7 +70,7 @@ _PATTERNS = (
 )
 _KEEPS = re.compile(rf"{_SCHEME}|{_IN_QUERY}|{_HEADER}|{_NAME}|{_TOLD}")
 _FRAGMENTS = """
-    sk- sk%2 sk\\u002d :// %3a%2f%2f eyj aiza akia asia aroa aida bearer basic key token auth= auth%3d authorization
+    sk- sk%2 sk\\u002d :// @ %3a%2f%2f eyj aiza akia asia aroa aida bearer basic key token auth= auth%3d authorization
     secret passw passphrase sig= sig%3d signature ya29. gsk_ xai- hf_ r8_ pplx- nvapi- fw_ tgp_ ghp_ gho_ ghs_
     ghu_ github_pat_ glpat- xox dop_v1_ k_live_ k_test_ fc- tvly- ls__ lsv2_ lin_api_ npm_ pypi- sg.
 """
