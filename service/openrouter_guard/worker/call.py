@@ -92,10 +92,9 @@ class SyncCall(Call):
 
     def __enter__(self) -> Self:
         try:
-            core = self._core
-            self._admission = core.view.free_admission or self._admitted()
+            self._admission = self._core.view.free_admission or self._admitted()
             self._began_s = began_s = monotonic()
-            core.begun.append(began_s)
+            self._core.begun.append(began_s)
             return self  # noqa: TRY300  up to its last line
         except BaseException as error:
             if not self._goes_all_the_same(error):
@@ -106,10 +105,9 @@ class SyncCall(Call):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            core = self._core
             admission = self._admission
-            if admission is core.view.noop_success and error is None:
-                core.results.append((SUCCESS, admission, self._began_s, monotonic(), self._model))
+            if admission is self._core.view.noop_success and error is None:
+                self._core.results.append((SUCCESS, admission, self._began_s, monotonic(), self._model))
             else:
                 self._end(error)
         except BaseException:
@@ -134,10 +132,9 @@ class AsyncCall(Call):
 
     async def __aenter__(self) -> Self:
         try:
-            core = self._core
-            self._admission = core.view.free_admission or await self._admitted()
+            self._admission = self._core.view.free_admission or await self._admitted()
             self._began_s = began_s = monotonic()
-            core.begun.append(began_s)
+            self._core.begun.append(began_s)
             return self  # noqa: TRY300  up to its last line
         except BaseException as error:
             if not self._goes_all_the_same(error):
@@ -148,10 +145,9 @@ class AsyncCall(Call):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            core = self._core
             admission = self._admission
-            if admission is core.view.noop_success and error is None:
-                core.results.append((SUCCESS, admission, self._began_s, monotonic(), self._model))
+            if admission is self._core.view.noop_success and error is None:
+                self._core.results.append((SUCCESS, admission, self._began_s, monotonic(), self._model))
             else:
                 self._end(error)
         except BaseException:

@@ -178,13 +178,6 @@ class Core(Mailbox):
 
     # -- outcomes -------------------------------------------------------------------------------------------------
 
-    def succeed(self, admission: Admission, model: str, began_s: float) -> None:
-        """Report a successful call. Nearly all are, so everything that can wait is left to the background."""
-        if admission is self.view.noop_success:
-            self.results.append((SUCCESS, admission, began_s, monotonic(), model))
-        else:
-            self.end(admission, SUCCESS, model, began_s)
-
     def end(self, admission: Admission, signal: Signal, model: str = "", began_s: float = 0.0) -> None:
         """:meth:`finish` for a caller, shielded from bugs of the guard."""
         try:

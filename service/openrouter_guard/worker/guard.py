@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
 from openrouter_guard.keys import DEFAULT_SCOPE
+from openrouter_guard.rules.signals import SUCCESS
 from openrouter_guard.settings import Settings
 
 from . import grants
@@ -110,7 +111,8 @@ class Guard(_Guard):
             CallNotPermitted: On entering, while calls, or those to *model*, are paused.
         """
         call = SyncCall()
-        call._core, call._model = self._core, model  # noqa: SLF001
+        call._core = self._core  # noqa: SLF001
+        call._model = model  # noqa: SLF001
         return call
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
@@ -144,7 +146,10 @@ class Guard(_Guard):
                     began_s=began_s,
                 )
                 raise
-            core.succeed(admission, "", began_s)
+            if admission is core.view.noop_success:
+                core.results.append((SUCCESS, admission, began_s, monotonic(), None))
+            else:
+                core.end(admission, SUCCESS, began_s=began_s)
             return answer
 
         return guarded
@@ -194,7 +199,8 @@ class AsyncGuard(_Guard):
     def call(self, model: str | None = None) -> AsyncCall:
         """An async context manager around one call to OpenRouter; see :meth:`Guard.call`."""
         call = AsyncCall()
-        call._core, call._model = self._core, model  # noqa: SLF001
+        call._core = self._core  # noqa: SLF001
+        call._model = model  # noqa: SLF001
         return call
 
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -227,7 +233,10 @@ class AsyncGuard(_Guard):
                     began_s=began_s,
                 )
                 raise
-            core.succeed(admission, "", began_s)
+            if admission is core.view.noop_success:
+                core.results.append((SUCCESS, admission, began_s, monotonic(), None))
+            else:
+                core.end(admission, SUCCESS, began_s=began_s)
             return answer
 
         return guarded
