@@ -92,6 +92,9 @@ class Foreign:
         client.delete(_key(self.key))
 
 
+# A test may have the clock of the system jump.
+_true_time = time.time
+
 HASHES = ("state", "models", "workers", "paused", "metrics")
 nasty = (
     st.sampled_from(NASTY)
@@ -113,7 +116,7 @@ pages = (
 
 
 def _key(name: str) -> str:
-    keys, now_s = Keys(), time.time()
+    keys, now_s = Keys(), _true_time()
     return {"metrics": keys.metrics(now_s), "worker_errors": keys.worker_errors(now_s)}.get(
         name
     ) or f"openrouter:{name}"
@@ -175,14 +178,22 @@ class System:
         except Exception as error:  # noqa: BLE001  that is what is looked for
             self.wrong.append(f"{what} raised {error!r:.200}")
 
-    async def round(self, damage: Sequence[Damage | Foreign]) -> None:
-        """Damage, use everything, an outage, and once the damage is gone, recovery."""
+    async def round(self, damage: Sequence[Damage | Foreign], jump: Callable[[], object] = lambda: None) -> None:
+        """Damage, use everything, an outage, and once the damage is gone, recovery.
+
+        Args:
+            damage: What somebody writes.
+            jump: Called between the steps.
+        """
         write(damage, self.client)
+        jump()
         await self.is_used()
         if any(isinstance(each, Foreign) and each.key == "state" for each in damage):
             await self.becomes("degraded", self._is_degraded, OPENS_S)
+        jump()
         self.refused.clear()
         await self.becomes("protected in an outage", self._is_protected, OPENS_S)
+        jump()
         await self.is_used()
         for each in damage:
             with suppress(redis.ResponseError):

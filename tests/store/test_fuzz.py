@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from threading import Thread
 from typing import Any
@@ -72,6 +73,44 @@ def test_of_a_whole_system(
     asyncio.run_coroutine_threadsafe(system.round(damage), loop).result(120)
     wrong, system.wrong = system.wrong, []
     assert not wrong
+
+
+HOUR_S, YEAR_S = 3600.0, 365 * 86400.0
+jumps = st.sampled_from([0.0, -HOUR_S, HOUR_S, -30 * HOUR_S, 30 * HOUR_S, -5 * YEAR_S, 5 * YEAR_S, -60 * YEAR_S])
+_true_time = time.time
+
+
+@given(st.lists(damages, min_size=1, max_size=3), st.lists(jumps, min_size=3, max_size=3))
+@settings(
+    max_examples=12,
+    deadline=None,
+    phases=[HypothesisPhase.explicit, HypothesisPhase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_of_a_whole_system_whose_own_clock_jumps(
+    system: System,
+    loop: asyncio.AbstractEventLoop,
+    damage: Sequence[Damage | Foreign],
+    off_s: Sequence[float],
+) -> None:
+    jumps_s = iter(off_s)
+
+    def jump() -> None:
+        moved_s = next(jumps_s)
+        patch.setattr(time, "time", lambda: _true_time() + moved_s)
+        # Its next background begins by the clock as it is now.
+        asyncio.get_running_loop().run_in_executor(None, system.guards[0].close)
+
+    with pytest.MonkeyPatch.context() as patch:
+        asyncio.run_coroutine_threadsafe(system.round(damage, jump), loop).result(120)
+    wrong, system.wrong = system.wrong, []
+    assert not wrong
+    ahead = [key for key in system.client.scan_iter("openrouter:metrics:*") if key > _tomorrow()]
+    assert not ahead
+
+
+def _tomorrow() -> bytes:
+    return f"openrouter:metrics:{datetime.fromtimestamp(_true_time() + 86400, UTC).date().isoformat()}".encode()
 
 
 async def test_of_a_whole_system_behind_sentinels() -> None:

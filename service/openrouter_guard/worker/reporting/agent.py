@@ -20,21 +20,20 @@ from openrouter_guard.errors import StoreContended, StoreError, StoreUnavailable
 from openrouter_guard.log_once import LogOnce
 from openrouter_guard.replica.pace import POLL_S, RETRY_S, pause
 from openrouter_guard.replica.state_copy import StateCopy
-from openrouter_guard.rules import models, push_message, time_in_state
+from openrouter_guard.rules import models, push_message
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.question import Question
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import Signal
 from openrouter_guard.rules.units import DAY_S
 from openrouter_guard.store import Seen, Store
-from openrouter_guard.version import package_version
-from openrouter_guard.worker.threads.loops import HEARTBEAT_S, forever, optional
+from openrouter_guard.worker.threads.loops import forever, optional
 from openrouter_guard.worker.view import Mailbox, View, monotonic_offset
 
 from .batches import result_of
 from .calls_in_flight import Flight
 from .decisions import Decisions
+from .heartbeat import Heartbeat
 from .offline import Offline
 from .outbox import Outbox
 from .permits import Permits
@@ -62,6 +61,8 @@ SIGN_S = 20.0
 
 The ramp is shared by all waiting processes.
 """
+WRONG_CLOCK_S = 5.0
+"""This process' own clock is wrong if it differs from Redis' by so much. Less may be a slow answer."""
 MIXED_S = 7 * DAY_S
 """How long every process polls each second after a write in the existing format, which pushes nothing.
 
@@ -89,7 +90,7 @@ class Agent:
         self._work = asyncio.Event()
         self._told_s = -math.inf
         self._patience_s = FLUSH_S
-        self._is_pushed = False
+        self._is_pushed = self._has_clock = False
         self._offline = Offline(lambda: self.view, self._show, policy, worker_id, self._reporter, self._flight)
         self._answers = Answers(
             store, self._reporter, self._gather, self._answer, lambda: self.view.now_s, self.refresh
@@ -119,11 +120,13 @@ class Agent:
 
     def start(self) -> None:
         listen = optional(self._listen, "Redis pushes no changes, polling every second")
-        beat = optional(self._beat, "Redis takes no heartbeats")
-        loops = (listen, self._poll, self._report, beat)
+        heartbeat = Heartbeat(
+            self._store, self._worker_id, self.known, lambda: self.view, lambda: self._offline.active
+        )
+        beat = optional(heartbeat.beat, "Redis takes no heartbeats")
         mistakes = LogOnce("a bug in OpenRouter Guard, calls go on; please report it", "")
-        self._loops = [asyncio.create_task(forever(work, self._note_away, mistakes)) for work in loops]
-        self._loops.append(asyncio.create_task(self._look_no_longer()))
+        works = [forever(work, self._note_away, mistakes) for work in (listen, self._poll, self._report, beat)]
+        self._loops = [asyncio.create_task(work) for work in (*works, self._look_no_longer())]
 
     async def _look_no_longer(self) -> None:
         # In steps: a push that arrives too late for one step would be too late for an answer as well.
@@ -132,7 +135,7 @@ class Agent:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Mark the state as known, even if it is empty: no call waits for the first read any more."""
+        """Mark the state as known, even if it is empty: no call waits for the first read."""
         if not self.view.is_known:
             self._show(replace(self.view, is_known=True))
         self.looked.set()
@@ -154,8 +157,7 @@ class Agent:
         mailbox = self._mailbox()
         if mailbox is not None:
             mailbox.hide(self)
-        # Otherwise this would keep it alive for as long as it takes.
-        del mailbox
+        del mailbox  # kept alive by this variable, for as long as it takes
         with suppress(StoreError):
             await self._decisions.done()
             self._gather()
@@ -182,8 +184,7 @@ class Agent:
     async def acquire(self, owner: str) -> bool:
         """Take one of the fleet's permits for *owner* and keep its lease alive until :meth:`release`."""
         if self._permits.holds(owner):
-            # Taken while it waited.
-            return True
+            return True  # taken while it waited
         # The caller waits for less time than Redis is given, so a Redis known to be away is not asked.
         got = self._offline.acquire(owner) if self._offline.active else await self._acquire_of_fleet(owner)
         if got:
@@ -224,6 +225,8 @@ class Agent:
         Raises:
             StoreError: If Redis does not accept them; they are kept and reported later.
         """
+        if not self._has_clock:
+            await self.refresh()
         async with self._flushing:
             self._gather()
             while not self._outbox.is_empty:
@@ -276,11 +279,23 @@ class Agent:
                 if not _is_silent(error):
                     self._go_on()
                 raise
-            if not self._offline.stands(seen):
+            # Decided by a wrong clock, nothing stands.
+            if self._takes_clock(seen) or not self._offline.stands(seen):
                 await self._state.settle(seen)
+
+    def _takes_clock(self, seen: Seen) -> bool:
+        """Take Redis' clock. True if the waiting results had the times of this process' own, which was wrong."""
+        moved_s = monotonic_offset(seen.now_s) - self.view.offset_s
+        has_clock, self._has_clock = self._has_clock, True
+        if has_clock or abs(moved_s) < WRONG_CLOCK_S:
+            return False
+        self._outbox.move(moved_s)
+        self._view = replace(self._view, offset_s=self._view.offset_s + moved_s)
+        return True
 
     def _show_read(self, before: Seen) -> None:
         """Show callers a new read of the state, with the parts that Redis has lost and the pushes since."""
+        self._takes_clock(self._state.seen)
         seen, record = self._state.seen, self._state.record or SharedState()
         self._state.models = {**seen.models, **self._put_back(before, seen)}
         self._answers.see(self._state.known)
@@ -370,21 +385,6 @@ class Agent:
         except StoreError:
             self._work.set()
             raise
-
-    async def _beat(self) -> None:
-        if not self.known.is_set():
-            # The first reads have priority, because calls wait for them; and this would need a connection of its own.
-            await self.known.wait()
-            await pause(POLL_S)
-        if self._offline.active:
-            # Already logged: Redis accepts no writes.
-            await pause(POLL_S)
-            return
-        about = {"version": package_version(), "last_seen": iso(self.view.now_s)}
-        await self._store.heartbeat(self._worker_id, about)
-        if time_in_state.is_due(self.view.record, self.view.now_s):
-            await self._store.keep_time()
-        await asyncio.sleep(HEARTBEAT_S)
 
 
 def _is_silent(error: Exception) -> bool:

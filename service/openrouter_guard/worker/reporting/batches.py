@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 
 from openrouter_guard.rules import latency
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.codec import iso
+from openrouter_guard.rules.codec import iso, unix_s
 from openrouter_guard.rules.models import TOLD_MOST, Notes, Run, name_of, of_fleet, run_of
 from openrouter_guard.rules.question import NOTHING, Evidence
 from openrouter_guard.rules.signals import Effect, Signal
@@ -146,6 +147,18 @@ class ResultBatch:
         for name, run in late.models.items():
             self.models.setdefault(name, Run()).add(run)
 
+    def move(self, by_s: float) -> None:
+        """Move all moments *by_s* seconds, to another clock."""
+        self.since_s += by_s
+        for name in ("last_api_call_s", "last_success_s", "first_failure_s", "last_begun_s"):
+            setattr(self, name, getattr(self, name) + by_s if getattr(self, name) else 0.0)
+        self.evidence = self.evidence.moved(by_s)
+        for run in self.models.values():
+            run.until_s += by_s if run.until_s else 0.0
+        self.errors = deque((_moved(error, by_s) for error in self.errors), maxlen=_ERRORS_KEPT)
+        if details := self.fields.get("error_details"):
+            self.fields = {**self.fields, "error_details": _moved(details, by_s)}
+
     def batch(self, reporter: str, seq: int | None, *, now_s: float, answers: bool = False) -> Batch:
         """Return the batch to be counted.
 
@@ -229,6 +242,11 @@ def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
             "status_code": signal.status_code,
         }
     )
+
+
+def _moved(details: str, by_s: float) -> str:
+    error = json.loads(details)
+    return json_text({**error, "timestamp": iso(unix_s(error["timestamp"]) + by_s)})
 
 
 def last_of(

@@ -98,6 +98,12 @@ class Outbox:
         if result.signal.doubts_account:
             gathered.doubts[result.signal.error_type] = result.signal
 
+    def move(self, by_s: float) -> None:
+        """Move all moments *by_s* seconds, to another clock. A batch that was sent is still counted only once."""
+        for each in (*self._pending, self._uncertain):
+            if each is not None:
+                each.move(by_s)
+
     def sign(self, view: View) -> None:
         """Make sure that a report is sent, even an empty one."""
         self._last(view.record.epoch, view.now_s)
