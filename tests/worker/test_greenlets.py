@@ -112,5 +112,5 @@ def test_a_background_that_ends_says_so_and_the_next_call_starts_another(redis_u
     guard.close()
     """
     lines = said(code, redis_url).splitlines()
-    assert lines.count("The background does not run, calls go unguarded: SystemExit()") == 1
+    assert lines.count("No background thread runs, deciding alone: SystemExit()") == 1
     assert lines[-1] == "True"

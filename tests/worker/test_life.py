@@ -209,14 +209,14 @@ INTERRUPTED_START = """
     print("well", threading.active_count())
 """
 IN_THE_LOOP = """
-    begin = core.Core._begin
+    begun = core.begun
 
-    async def slow(self, live):
+    async def slow(live, starts):
         os.kill(os.getpid(), signal.SIGUSR1)
         time.sleep(0.2)
-        return await begin(self, live)
+        return await begun(live, starts)
 
-    core.Core._begin = slow"""
+    core.begun = slow"""
 IN_THE_START_OF_THE_THREAD = """
     start = threading.Thread.start
 

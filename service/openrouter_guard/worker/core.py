@@ -12,25 +12,24 @@ from time import monotonic
 from typing import NamedTuple
 
 from openrouter_guard.errors import CallNotPermitted
-from openrouter_guard.log_once import LogOnce
 from openrouter_guard.rules.shared_state import SharedState
-from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, OpenRouterState, Signal, SignalScope
+from openrouter_guard.rules.signals import NEUTRAL, Effect, OpenRouterState, Signal, SignalScope
 from openrouter_guard.rules.trial_calls import holds_permit
 from openrouter_guard.settings import Settings
-from openrouter_guard.store import Store, Timeouts
 
 from . import grants
+from .background import AloneWait, Live, Starts, begun, give_back, parts
 from .grants import Leave
 from .guard_state import GuardState, reason_of, state_of
 from .lane import Lane
 from .lanes import Lanes
-from .names import worker_name
 from .own_errors import OwnErrors
 from .reporting.agent import FIRST_VIEW_S, Agent
 from .threads import fork_hooks
-from .threads.loop_thread import LoopThread, ended, has_asyncio
+from .threads.callers_thread import CallersThread
+from .threads.loop_thread import LoopThread, has_asyncio
 from .view import Admission, Mailbox, View
-from .watchers import Door, Listeners, Watch
+from .watchers import Listeners
 
 __all__ = ["FIRST_VIEW_S", "Claim", "Core"]
 
@@ -40,14 +39,6 @@ FLUSH_SHARE = 0.8
 """Share of the closing time for reporting the remaining results."""
 TURN_S = 0.5
 """How long a starter of the background waits for another one to finish."""
-
-
-class _Live(NamedTuple):
-    """The running background."""
-
-    agent: Agent
-    thread: LoopThread
-    watch: Watch
 
 
 class Claim(NamedTuple):
@@ -71,7 +62,7 @@ class Core(Mailbox):
     one atomic operation of a dictionary, and no lock is held during a wait.
     """
 
-    _live: _Live | None = None
+    _live: Live | None = None
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -80,7 +71,7 @@ class Core(Mailbox):
         self._new_locks()
         self.own_errors = OwnErrors()
         self._listeners: Listeners[GuardState] = Listeners()
-        self._threads = LogOnce("The background does not run, calls go unguarded", "Calls are guarded again")
+        self._last = self.view
         self._told = state_of(View(SharedState(), 0.0))
         fork_hooks.watched(self)
 
@@ -88,8 +79,7 @@ class Core(Mailbox):
 
     def known(self) -> View:
         """Return the background's view; start the background if there is none."""
-        if self._live is None:
-            self._start()
+        self._running()
         return self.view
 
     def admit(self, model: str = "") -> Admission | None:
@@ -126,21 +116,21 @@ class Core(Mailbox):
 
     def claim(self, caller: object) -> Claim:
         """Prepare to :meth:`ask`: the permit is kept no longer than *caller* lives, whatever interrupts it."""
-        agent, thread, _ = self._live or self._start()
+        agent, thread, _ = self._running()
         owner = grants.permit(self.lane) or self.lane.claim_any() or agent.owner(next(self._calls))
-        drop = weakref.finalize(caller, thread.call, partial(_give_back, agent, owner))
+        drop = weakref.finalize(caller, thread.call, partial(give_back, agent, owner))
         drop.atexit = False
         return Claim(owner, drop)
 
     def ask(self, claim: Claim) -> Future[bool]:
         """Ask for the permit; if the caller is interrupted from here on, it must drop the claim."""
-        agent, thread, _ = self._live or self._start()
+        agent, thread, _ = self._running()
         return thread.submit(partial(self._granted, agent, claim))
 
     @property
     def permit_s(self) -> float:
         """How long to wait for a permit, in seconds."""
-        return (self._live or self._start()).agent.permit_s
+        return self._running().agent.permit_s
 
     def with_permit(self, claim: Claim, *, granted: bool) -> Admission:
         """Return the admission of the call that asked for it.
@@ -148,7 +138,7 @@ class Core(Mailbox):
         Raises:
             CallNotPermitted: If it got no permit, and needs one.
         """
-        _, thread, watch = self._live or self._start()
+        _, thread, watch = self._running()
         view = self.view
         if granted and holds_permit(view.record, claim.owner):
             return Admission(view.record.epoch, claim.owner)
@@ -205,7 +195,7 @@ class Core(Mailbox):
             model: The model that was called, if known.
             began_s: When it began, on the monotonic clock; 0 if unknown.
         """
-        agent, thread, _ = self._live or self._start()
+        agent, thread, _ = self._running()
         self.results.append((signal, admission, began_s, monotonic(), model))
         if signal.effect is Effect.RATE_LIMIT:
             thread.call(partial(agent.limit, signal))
@@ -227,7 +217,7 @@ class Core(Mailbox):
 
         Cancel it to stop waiting.
         """
-        agent, thread, watch = self._live or self._start()
+        agent, thread, watch = self._running()
         has = grants.held(self.lane)
 
         async def permitted() -> Leave:
@@ -239,9 +229,8 @@ class Core(Mailbox):
     def on_transition(self, callback: Callable[[GuardState, GuardState], object]) -> Callable[[], None]:
         """Call back with the state before and after each transition; return a function that removes the callback."""
         remove = self._listeners.add(callback)
-        if self._live is None:
-            # Without the background, this would go unnoticed.
-            self._start()
+        # Without the background, this would go unnoticed.
+        self._running()
         return remove
 
     def tell(self, view: View) -> None:
@@ -249,14 +238,18 @@ class Core(Mailbox):
         before, self._told = self._told, state_of(view)
         self._listeners.tell(before, self._told)
 
+    def wait_alone(self, timeout_s: float | None) -> AloneWait:
+        """Return the wait of a caller for as long as no background runs."""
+        return AloneWait(self._running, lambda: self._live, self.lane, timeout_s)
+
     def first_view(self) -> Future[bool]:
         """A future that is done once the state was read from Redis, or could not be."""
-        agent, thread, _ = self._live or self._start()
+        agent, thread, _ = self._running()
         return thread.submit(agent.looked.wait)
 
     def flush(self) -> Future[None]:
         """A future that is done once all results so far are in Redis; it fails with a StoreError otherwise."""
-        agent, thread, _ = self._live or self._start()
+        agent, thread, _ = self._running(at_once=True)
         return thread.submit(agent.finish)
 
     def flush_if_started(self) -> Future[None] | None:
@@ -282,14 +275,13 @@ class Core(Mailbox):
             self.close(timeout_s)
             return
         thread = self.begin_close(timeout_s)
-        if thread is not None and await ended(thread.gone, timeout_s, cancel=False):
-            # Its last line has run.
-            thread.join(timeout_s)
+        if thread is not None:
+            await thread.ended(timeout_s)
         self._listeners.stop()
 
-    def begin_close(self, timeout_s: float) -> LoopThread | None:
+    def begin_close(self, timeout_s: float) -> LoopThread | CallersThread | None:
         """Begin to report the remaining results and to stop, both within *timeout_s*; return it, if it runs."""
-        live: _Live | None = vars(self).pop("_live", None)
+        live: Live | None = vars(self).pop("_live", None)
         if live is None:
             return None
         live.thread.end(timeout_s * FLUSH_SHARE)
@@ -310,52 +302,67 @@ class Core(Mailbox):
             if self._live is None:
                 self.forget()
 
-    def _start(self) -> _Live:
+    def forget(self) -> None:
+        if self.view.is_known:
+            self._last = self.view
+        super().forget()
+
+    def _running(self, *, at_once: bool = False) -> Live:
+        """Return the background. Start it if there is none, or only a stand-in and it is time to try again."""
+        live = self._live
+        if live is not None and not (live.is_alone and (at_once or self._starts.are_due)):
+            return live
         # One at a time, to save work. But if that takes long, or a signal handler interrupts it, it is done twice,
         # and the first to finish wins.
         is_locked = self._lock.acquire(timeout=TURN_S)
         try:
-            return self._live or self._started()
+            return self._started(at_once=at_once)
         finally:
             if is_locked:
                 self._lock.release()
 
-    def _started(self) -> _Live:
-        live = self._made()
-        error = live.thread.error
-        if error is not None:
-            # Calls still go, and the next call tries again.
-            self._threads.failed(error)
-            return live
-        live.thread.gone.add_done_callback(partial(_lost, weakref.ref(self), live.agent))
-        live.thread.submit(partial(self._begin, live))
-        first: _Live = vars(self).setdefault("_live", live)
+    def _started(self, *, at_once: bool) -> Live:
+        before = self._live
+        if before is not None:
+            return self._relieved(before, at_once=at_once) if before.is_alone else before
+        phase, calls = self._told.phase, self._calls
+        agent, watch = parts(self._settings, self, calls, self.lane, phase, partial(_tell, weakref.ref(self)))
+        thread = self._starts.thread(agent, at_once=at_once)
+        live = Live(agent, thread or CallersThread(agent.farewell, agent.close), watch)
+        if thread is not None:
+            self._begin(live, thread)
+        first: Live = vars(self).setdefault("_live", live)
         if first is live:
-            live.thread.call(live.agent.show)
+            live.thread.call(agent.show if thread else partial(agent.go_alone, self._last))
             fork_hooks.started()
         return first
 
-    async def _begin(self, live: _Live) -> None:
-        self._threads.worked()
-        live.watch.start()
-        live.agent.start()
+    def _relieved(self, before: Live, *, at_once: bool) -> Live:
+        """Return the background that takes over from its stand-in; the stand-in if there is still no thread."""
+        if not isinstance(before.thread, CallersThread):
+            return before
+        with before.thread.relieved() as is_idle:
+            thread = self._starts.thread(before.agent, at_once=at_once) if is_idle else None
+            if thread is None:
+                return before
+            live = before._replace(thread=thread)
+            self._begin(live, thread)
+            before.thread.succeeded_by(thread)
+            if self._live is before:
+                vars(self)["_live"] = live
+            else:
+                # The guard was closed meanwhile.
+                thread.end(TURN_S)
+            return live
 
-    def _made(self) -> _Live:
-        settings = self._settings
-        store = Store(settings.redis, settings.scope, Timeouts(settings.redis_timeout_s, settings.redis_timeout_s))
-        agent = Agent(store, settings.policy, worker_name(settings.worker_id), self)
-        calls = self._calls
-        door = Door(lambda: agent.owner(next(calls)), agent.acquire, partial(_give_back, agent))
-        watch = Watch(lambda: agent.view, self.lane, door, self._told.phase, partial(_tell, weakref.ref(self)))
-        agent.on_view = watch.look
-        agent.is_waited_for = lambda: watch.waiting > 0
-        return _Live(agent, LoopThread("openrouter-guard", agent.farewell, agent.close), watch)
+    def _begin(self, live: Live, thread: LoopThread) -> None:
+        thread.gone.add_done_callback(partial(_lost, weakref.ref(self), live.agent))
+        thread.submit(partial(begun, live, self._starts))
 
     def lost(self, agent: Agent, error: BaseException | None) -> None:
         """Note that the background has ended: the next call starts it again."""
         self.hide(agent)
-        if error:
-            self._threads.failed(RuntimeError(repr(error)))
+        self._starts.ended(error)
 
     def reset(self) -> None:
         """Forget the background thread: in this forked child it does not exist."""
@@ -375,6 +382,7 @@ class Core(Mailbox):
         self._lock = threading.RLock()
         self._showing = threading.RLock()
         self._lanes = Lanes()
+        self._starts = Starts()
 
 
 def _tell(core: weakref.ref[Core], view: View) -> None:
@@ -385,9 +393,3 @@ def _tell(core: weakref.ref[Core], view: View) -> None:
 def _lost(core: weakref.ref[Core], agent: Agent, gone: Future[BaseException | None]) -> None:
     if there := core():
         there.lost(agent, gone.result())
-
-
-def _give_back(agent: Agent, owner: str) -> None:
-    """Return the permit of a lost call; if it is still being granted, return it when it comes."""
-    if agent.holds(owner):
-        agent.release(owner, NEUTRAL)

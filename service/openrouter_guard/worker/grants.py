@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .lane import Lane
 
-__all__ = ["NOTHING", "Leave", "held", "permit", "taken", "took"]
+__all__ = ["NOTHING", "Leave", "held", "permit", "taken", "took", "took_of"]
 
 LASTS_S = 60.0
 """A grant expires if its call has not come by then."""
@@ -50,9 +50,13 @@ affects all copies.
 """
 
 
-def took(lane: Lane, permitted: Future[Leave]) -> bool:
+def took_of(lane: Lane, permitted: Future[Leave]) -> bool:
     """Store the grant for the coming call, if any; always true."""
-    leave = NOTHING if permitted.exception() else permitted.result()
+    return took(lane, NOTHING if permitted.exception() else permitted.result())
+
+
+def took(lane: Lane, leave: Leave) -> bool:
+    """Store the grant for the coming call, if any; always true."""
     if leave is NOTHING or leave is not held(lane):
         _granted.set([_Grant(leave, lane, monotonic() + LASTS_S, _task())] if any(leave) else [])
     return True

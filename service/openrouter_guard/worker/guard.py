@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 from collections.abc import Callable, Coroutine
 from functools import partial, wraps
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
@@ -162,9 +163,14 @@ class Guard(_Guard):
         Returns:
             False if *timeout_s* seconds pass before that, or if the guard is closed meanwhile.
         """
+        alone = self._core.wait_alone(timeout_s)
+        for pause_s in alone.pauses():
+            sleep(pause_s)
+        if alone.result is not None:
+            return alone.result
         permitted = self._core.permitted()
         try:
-            return waited(permitted, timeout_s) and grants.took(self._core.lane, permitted)
+            return waited(permitted, alone.left_s) and grants.took_of(self._core.lane, permitted)
         finally:
             permitted.cancel()
 
@@ -244,8 +250,13 @@ class AsyncGuard(_Guard):
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until calls may go, or may be tried while half-open; see :meth:`Guard.wait`."""
         require_asyncio()
+        alone = self._core.wait_alone(timeout_s)
+        for pause_s in alone.pauses():
+            await asyncio.sleep(pause_s)
+        if alone.result is not None:
+            return alone.result
         permitted = self._core.permitted()
-        return await ended(permitted, timeout_s) and grants.took(self._core.lane, permitted)
+        return await ended(permitted, alone.left_s) and grants.took_of(self._core.lane, permitted)
 
     async def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Wait until all results so far are in Redis; see :meth:`Guard.flush`."""

@@ -38,6 +38,8 @@ class View:
         policy: The settings of the rules.
         models: Single models with a state of their own.
         is_known: Whether it is valid: not before the background has read the state, or given up.
+        is_alone: Whether no background runs: then each call takes the longer way, on which it does the background's
+            work.
         admission: Ticket of a call that needs no permit.
         free_admission: The same, if calls may go without reading the clock; else None.
         noop_success: The same, if a success would change nothing; else None.
@@ -48,6 +50,7 @@ class View:
     policy: Policy = Policy()
     models: Models = field(default_factory=dict)
     is_known: bool = True
+    is_alone: bool = False
     admission: Admission = field(init=False)
     free_admission: Admission | None = field(init=False)
     noop_success: Admission | None = field(init=False)
@@ -58,10 +61,9 @@ class View:
         is_closed = isinstance(self.record.breaker, Closed) and self.record.override is None
         admission = Admission(self.record.epoch, "")
         object.__setattr__(self, "admission", admission)
-        object.__setattr__(
-            self, "free_admission", admission if self.is_known and is_closed and not held_back else None
-        )
-        object.__setattr__(self, "noop_success", admission if self.is_known and is_quiet(self.record) else None)
+        is_watched = self.is_known and not self.is_alone
+        object.__setattr__(self, "free_admission", admission if is_watched and is_closed and not held_back else None)
+        object.__setattr__(self, "noop_success", admission if is_watched and is_quiet(self.record) else None)
 
     @property
     def is_quiet(self) -> bool:

@@ -89,6 +89,15 @@ class Watch:
         """Note a new view."""
         self._replaced.set()
         self._replaced = asyncio.Event()
+        if self._view().is_alone:
+            # No background runs that would notice.
+            self._tell()
+
+    def _tell(self) -> None:
+        view = self._view()
+        if view.phase is not self._phase:
+            self._phase = view.phase
+            self._on_phase(view)
 
     def refused(self, retry_after_s: float) -> None:
         """Note that all permits are out: no retry so soon, unless the breaker closes."""
@@ -125,6 +134,17 @@ class Watch:
                 return has
             permit = await self._permit()
             return Leave(permit=permit) if permit else self._again_s()
+        return self._start_of(view, has)
+
+    def leave_alone(self, has: Leave) -> Leave | float:
+        """Return the grant of a caller without a background, or the seconds that it must still wait.
+
+        While half-open the call takes a permit itself, because nobody could return one that is not used.
+        """
+        blocked_s, view = self._blocked_s(), self._view()
+        return blocked_s if blocked_s > 0 else NOTHING if view.needs_permit else self._start_of(view, has)
+
+    def _start_of(self, view: View, has: Leave) -> Leave | float:
         ramp = view.ramp
         if ramp is None or has.is_start:
             return has if has.is_start else NOTHING
@@ -160,11 +180,8 @@ class Watch:
         # Before the first view, nothing is known that could differ.
         await self._next(None)
         while True:
-            view = self._view()
-            if view.phase is not self._phase:
-                self._phase = view.phase
-                self._on_phase(view)
-            refused = view.fleet_refusal()
+            self._tell()
+            refused = self._view().fleet_refusal()
             await self._next(refused.retry_after_s if refused else None)
 
     def _blocked_s(self) -> float:
@@ -208,6 +225,7 @@ class Listeners(Generic[T]):
     def __init__(self) -> None:
         self._listeners: list[_Listener[T]] = []
         self._news: _News[T] | None = None
+        self._is_heard = False
 
     def add(self, callback: Callable[[T, T], object]) -> Callable[[], None]:
         """Return a function that removes it."""
@@ -230,8 +248,16 @@ class Listeners(Generic[T]):
             self._news = news
             # The thread holds only the queue: a listener may hold the guard, and with it everything.
             weakref.finalize(self, news.put, None).atexit = False
-            threading.Thread(target=_hear, args=(news,), name="openrouter-guard-listeners", daemon=True).start()
+            self._is_heard = False
         self._news.put((before, after, tuple(self._listeners)))
+        # If no thread can start, the news waits for the next one.
+        with suppress(RuntimeError):
+            self._hear_by_thread(self._news)
+
+    def _hear_by_thread(self, news: _News[T]) -> None:
+        if not self._is_heard:
+            threading.Thread(target=_hear, args=(news,), name="openrouter-guard-listeners", daemon=True).start()
+            self._is_heard = True
 
     def stop(self) -> None:
         """End the thread after all notifications; a later :meth:`tell` starts a new one."""

@@ -118,7 +118,13 @@ class Agent:
         if mailbox is not None:
             mailbox.show(self._view, self)
 
+    def go_alone(self, known: View) -> None:
+        """Decide in callers' threads until :meth:`start`, as without Redis."""
+        self._offline.goes_to_callers(known if known.is_known else self.view)
+        self.looked.set()
+
     def start(self) -> None:
+        self._decisions.come_back()
         listen = optional(self._listen, "Redis pushes no changes, polling every second")
         heartbeat = Heartbeat(
             self._store, self._worker_id, self.known, lambda: self.view, lambda: self._offline.active
@@ -146,6 +152,8 @@ class Agent:
         Raises:
             StoreError: If Redis does not accept the results.
         """
+        if self._offline.in_callers:
+            raise StoreUnavailable("no background thread can start; the results are kept")
         await self._decisions.done()
         await self.flush()
         # The decisions that follow from the results belong to them.
@@ -158,6 +166,7 @@ class Agent:
         if mailbox is not None:
             mailbox.hide(self)
         del mailbox  # kept alive by this variable, for as long as it takes
+        self._decisions.come_back()
         with suppress(StoreError):
             await self._decisions.done()
             self._gather()
@@ -188,7 +197,7 @@ class Agent:
         # The caller waits for less time than Redis is given, so a Redis known to be away is not asked.
         got = self._offline.acquire(owner) if self._offline.active else await self._acquire_of_fleet(owner)
         if got:
-            self._permits.keep(owner)
+            self._permits.keep(owner, renews=not self._offline.in_callers)
         return got
 
     async def _acquire_of_fleet(self, owner: str) -> bool:

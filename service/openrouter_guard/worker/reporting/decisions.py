@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 from openrouter_guard.errors import StoreError
 from openrouter_guard.replica.state_copy import StateCopy
@@ -43,6 +46,7 @@ class Decisions:
         self._policy = policy
         self._by = by
         self._errands: set[asyncio.Task[None]] = set()
+        self._later: dict[str, Callable[[], None]] = {}
 
     def after_trial(self, signal: Signal, owner: str, took_s: float) -> None:
         """Commit the result of *owner*'s trial call; 0 s: its duration is unknown."""
@@ -68,6 +72,8 @@ class Decisions:
             return known and health_checks.doubted(known, signal, now_s=now_s, policy=self._policy, by=self._by)
 
         self._soon(decide)
+        if self._offline.in_callers:
+            self._later[f"doubt {signal.error_type}"] = partial(self.doubted, signal)
 
     def limited(self, signal: Signal, *, by: str) -> None:
         """Commit the platform's rate limit, reported by the reporter *by*."""
@@ -77,6 +83,20 @@ class Decisions:
             return trial_calls.limited(known, signal, now_s, by=by)
 
         self._soon(decide)
+        if self._offline.in_callers:
+            self._later["limit"] = partial(self._limited_at, time.monotonic(), signal, by)
+
+    def _limited_at(self, at_s: float, signal: Signal, by: str) -> None:
+        left_s = (signal.wait_s or 0.0) - (time.monotonic() - at_s)
+        if left_s > 0:
+            self.limited(replace(signal, wait_s=left_s), by=by)
+
+    def come_back(self) -> None:
+        """Decide in the background again. Commit the limits and doubts that callers could only note without one."""
+        self._offline.comes_back()
+        later, self._later = self._later, {}
+        for commit in later.values():
+            commit()
 
     async def done(self) -> None:
         """Wait for those that have begun."""
@@ -86,6 +106,9 @@ class Decisions:
 
     def _soon(self, decide: Decide, *, is_direct: bool = False) -> None:
         """Commit one in the background; if *is_direct*, decide first on the last read."""
+        if self._offline.in_callers:
+            self._offline.decide(decide)
+            return
         errand = asyncio.create_task(self._decide(decide, is_direct=is_direct))
         self._errands.add(errand)
         errand.add_done_callback(self._errands.discard)

@@ -47,7 +47,8 @@ class Offline:
         flight: The calls in progress: if no other worker can be asked, they alone contradict the failures.
 
     Attributes:
-        is_so: Whether Redis is away.
+        active: Whether this process decides alone.
+        in_callers: Whether that is so because no background runs: callers decide, in their own threads.
     """
 
     def __init__(
@@ -59,7 +60,8 @@ class Offline:
         reporter: str,
         flight: Flight | None = None,
     ) -> None:
-        self.active = False
+        self.active = self.in_callers = False
+        self._is_away = False
         self._view = view
         self._show = show
         # It cannot ask the others whether they see the same.
@@ -78,17 +80,31 @@ class Offline:
         """
         if not isinstance(error, StoreUnavailable):
             self._refused_until_s = time.monotonic() + REFUSED_S
-        if not self.active:
-            self.active = True
+        if not self._is_away:
+            self._is_away = True
             why = "The state cannot be read" if isinstance(error, StateUnreadable) else "Redis is away"
             logger.warning("%s, deciding alone: %s", why, error, extra={"redis": address})
+        if not self.active:
+            self.active = True
             for batch in waiting:
                 self.count(batch)
 
+    def goes_to_callers(self, known: View) -> None:
+        """Note that no background runs; begin with the view that is *known*."""
+        self.active = self.in_callers = True
+        self._show(replace(known, is_known=True, is_alone=True))
+
+    def comes_back(self) -> None:
+        """Note that a background runs now: it decides alone until it has read the state."""
+        if self.in_callers:
+            self.in_callers = False
+            self._show(replace(self._view(), is_alone=False))
+
     def ends(self, address: str) -> None:
         """Note that the view is the fleet's again."""
-        if self.active:
-            self.active = False
+        self.active = False
+        if self._is_away:
+            self._is_away = False
             logger.info("Redis is back", extra={"redis": address})
 
     def is_heard(self) -> None:

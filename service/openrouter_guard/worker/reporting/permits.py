@@ -28,7 +28,7 @@ class Permits:
     def __init__(self, state: StateCopy, policy: Policy) -> None:
         self._state = state
         self._policy = policy
-        self._renewals: dict[str, asyncio.Task[None]] = {}
+        self._renewals: dict[str, asyncio.Task[None] | None] = {}
 
     async def take(self, owner: str) -> bool:
         """Take one for *owner* if one is left, mostly in one round trip.
@@ -50,12 +50,12 @@ class Permits:
         least_s, most_s = PERMIT_S
         return max(least_s, min(_ROUND_TRIPS * self._state.round_trip_s, most_s))
 
-    def keep(self, owner: str) -> None:
-        """Renew its lease until it is dropped."""
-        self._renewals[owner] = asyncio.create_task(self._renew(owner))
+    def keep(self, owner: str, *, renews: bool) -> None:
+        """Note that *owner* has it until it is dropped, and renew its lease if *renews*."""
+        self._renewals[owner] = asyncio.create_task(self._renew(owner)) if renews else None
 
     def holds(self, owner: str) -> bool:
-        """Return whether its lease is renewed."""
+        """Return whether *owner* has one."""
         return owner in self._renewals
 
     def drop(self, owner: str) -> None:

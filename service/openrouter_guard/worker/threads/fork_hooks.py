@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from openrouter_guard.errors import ConfigurationError
 
+from .callers_thread import CallersThread
 from .loop_thread import LoopThread
 
 __all__ = ["flush_on_sigterm", "started", "watched"]
@@ -29,7 +30,7 @@ _SIGTERM_S = 2.0
 
 class _Background(Protocol):
     def reset(self) -> None: ...
-    def begin_close(self, timeout_s: float) -> LoopThread | None: ...
+    def begin_close(self, timeout_s: float) -> LoopThread | CallersThread | None: ...
     def flush_if_started(self) -> Future[None] | None: ...
 
 

@@ -20,7 +20,7 @@ from openrouter_guard.worker.own_errors import OwnErrors
 
 from .turns import Turns, new_loop
 
-__all__ = ["LoopThread", "ended", "has_asyncio", "waited"]
+__all__ = ["LoopThread", "cancel", "ended", "has_asyncio", "run_here", "waited"]
 
 LOST_S = 1.6
 """Time limit of the farewell when nothing refers to the thread any more."""
@@ -79,6 +79,12 @@ class LoopThread:
         """Wait for the end, at most *timeout_s* seconds; within this thread itself not at all."""
         if self.error is None and self._thread is not threading.current_thread():
             self._thread.join(max(timeout_s, 0.0))
+
+    async def ended(self, timeout_s: float) -> None:
+        """:meth:`join` without blocking the event loop."""
+        if await ended(self.gone, timeout_s, cancel=False):
+            # Its last line has run.
+            self.join(timeout_s)
 
     def disown(self) -> None:
         """Abandon it: in a forked child the thread does not exist, and the loop's pipe is the parent's."""
@@ -171,7 +177,18 @@ class _Life:
         """Cancel late work, and work that would not end."""
         with suppress(KeyError):
             while True:
-                _cancel(self.waiting.pop())
+                cancel(self.waiting.pop())
+
+
+def run_here(farewell: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]], within_s: float) -> None:
+    """Run the end of a background that has no thread in this one, whatever event loop runs in it."""
+    life = _Life(farewell, close)
+    try:
+        life.loop, life.turns = new_loop()
+    except (RuntimeError, OSError):
+        return
+    life.end(within_s)
+    life.run()
 
 
 def _run(loop: asyncio.AbstractEventLoop, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -195,7 +212,7 @@ async def _within(work: Callable[[], Awaitable[None]], timeout_s: float) -> None
 
 def _pass_on(future: Future[T], task: asyncio.Task[T]) -> None:
     if task.cancelled():
-        _cancel(future)
+        cancel(future)
         return
     error = task.exception()
     if not future.set_running_or_notify_cancel():
@@ -206,7 +223,7 @@ def _pass_on(future: Future[T], task: asyncio.Task[T]) -> None:
         future.set_result(task.result())
 
 
-def _cancel(future: Future[Any]) -> None:
+def cancel(future: Future[Any]) -> None:
     if future.cancel():
         # Otherwise a caller that waits for several would not notice.
         future.set_running_or_notify_cancel()
