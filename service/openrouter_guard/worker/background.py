@@ -110,7 +110,7 @@ class Starts:
         """
         if not (at_once or self.are_due):
             return None
-        thread = LoopThread("openrouter-guard", agent.farewell, agent.close)
+        thread = LoopThread("openrouter-guard", agent.farewell, agent.close, self._ended)
         if thread.error is None:
             return thread
         self._failures += 1
@@ -123,15 +123,14 @@ class Starts:
         self._began_s, self._not_before_s = monotonic(), -math.inf
         self._log.worked()
 
-    def ended(self, error: BaseException | None) -> None:
-        """Note that the background has ended, perhaps by an error: the first time it starts again at once."""
+    def _ended(self, error: BaseException) -> None:
+        """Note that the background ends by an error: the first time it may start again at once."""
         if monotonic() - self._began_s > STEADY_S:
             self._failures = 0
-        if error is not None:
-            if self._failures:
-                self._not_before_s = monotonic() + AGAIN.wait_s(self._failures)
-            self._failures += 1
-            self._log.failed(RuntimeError(repr(error)))
+        if self._failures:
+            self._not_before_s = monotonic() + AGAIN.wait_s(self._failures)
+        self._failures += 1
+        self._log.failed(RuntimeError(repr(error)))
 
 
 class AloneWait:

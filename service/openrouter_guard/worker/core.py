@@ -359,11 +359,6 @@ class Core(Mailbox):
         thread.gone.add_done_callback(partial(_lost, weakref.ref(self), live.agent))
         thread.submit(partial(begun, live, self._starts))
 
-    def lost(self, agent: Agent, error: BaseException | None) -> None:
-        """Note that the background has ended: the next call starts it again."""
-        self.hide(agent)
-        self._starts.ended(error)
-
     def reset(self) -> None:
         """Forget the background thread: in this forked child it does not exist."""
         if (live := vars(self).pop("_live", None)) is not None:
@@ -390,6 +385,7 @@ def _tell(core: weakref.ref[Core], view: View) -> None:
         there.tell(view)
 
 
-def _lost(core: weakref.ref[Core], agent: Agent, gone: Future[BaseException | None]) -> None:
+def _lost(core: weakref.ref[Core], agent: Agent, _gone: Future[None]) -> None:
+    """The background has ended: the next call starts it again."""
     if there := core():
-        there.lost(agent, gone.result())
+        there.hide(agent)

@@ -76,14 +76,16 @@ class CallersThread:
 
     def join(self, _timeout_s: float) -> None:
         """Report the remaining results in this thread, within the time given to :meth:`end`."""
-        if (within_s := self._ends()) is not None:
-            run_here(self._farewell, self._close, within_s)
+        with self._ending() as within_s:
+            if within_s is not None:
+                run_here(self._farewell, self._close, within_s)
 
     async def ended(self, _timeout_s: float) -> None:
         """:meth:`join` in the caller's event loop."""
-        if (within_s := self._ends()) is not None:
+        with self._ending() as within_s:
             for step in (self._farewell, self._close):
-                await self._within(step, within_s)
+                if within_s is not None:
+                    await self._within(step, within_s)
 
     async def _within(self, step: Callable[[], Awaitable[None]], within_s: float) -> None:
         try:
@@ -97,9 +99,17 @@ class CallersThread:
     def disown(self) -> None:
         """Nothing of it is left in a forked child."""
 
-    def _ends(self) -> float | None:
+    @contextmanager
+    def _ending(self) -> Iterator[float | None]:
+        """Yield the time for the end, once, while no caller is at work; None if it is not to end here."""
         within_s, self._within_s = self._within_s, None
-        return within_s
+        # Work of callers takes only moments. If this is a signal handler in the middle of it, it cannot go on.
+        is_taken = within_s is not None and self._is_taken.acquire(timeout=max(within_s, 0.0))
+        try:
+            yield within_s if is_taken and self._successor is None else None
+        finally:
+            if is_taken:
+                self._is_taken.release()
 
     def _work_off(self) -> None:
         # Once more after the release: another caller may have left work in the last moment.

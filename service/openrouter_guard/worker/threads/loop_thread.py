@@ -39,18 +39,23 @@ class LoopThread:
         name: Name of the thread.
         farewell: The first thing at the end, while all other work goes on.
         close: The last thing, once no other work is left.
+        failed: Called before the end with the error that ends it, if one does.
 
     Attributes:
         error: The reason why there is no thread, such as too many threads, or the end of the interpreter: then it
             behaves as if it had ended already. None if it runs.
-        gone: Done once it has ended; its result is the error that ended it, or None.
+        gone: Done once it has ended.
     """
 
     def __init__(
-        self, name: str, farewell: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]
+        self,
+        name: str,
+        farewell: Callable[[], Awaitable[None]],
+        close: Callable[[], Awaitable[None]],
+        failed: Callable[[BaseException], object] = lambda _error: None,
     ) -> None:
         self.error: Exception | None = None
-        self._life = life = _Life(farewell, close)
+        self._life = life = _Life(farewell, close, failed)
         self.gone = life.gone
         # Before it starts: an interruption during the start must not leave a thread behind.
         self._lost = weakref.finalize(self, life.end)
@@ -94,13 +99,19 @@ class LoopThread:
 class _Life:
     """The part that the thread itself holds: not the :class:`LoopThread`, with which it ends."""
 
-    def __init__(self, farewell: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        farewell: Callable[[], Awaitable[None]],
+        close: Callable[[], Awaitable[None]],
+        failed: Callable[[BaseException], object] = lambda _error: None,
+    ) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.turns = Turns()
-        self.gone: Future[BaseException | None] = Future()
+        self.gone: Future[None] = Future()
         self.waiting: set[Future[Any]] = set()
         self._farewell = farewell
         self._close = close
+        self._failed = failed
         self._within_s: float | None = None
         self._mistakes = OwnErrors()
 
@@ -147,6 +158,8 @@ class _Life:
             return
         with self.turns.taken():
             error = self._try(loop.run_forever)
+            if error is not None:
+                self._failed(error)
             for step in (
                 lambda: _within(self._farewell, LOST_S if self._within_s is None else self._within_s),
                 self._wind_up,
@@ -157,7 +170,7 @@ class _Life:
                 self._try(partial(_run, loop, step))
             loop.close()
         self.cancel_waiting()
-        self.gone.set_result(error)
+        self.gone.set_result(None)
 
     def _try(self, step: Callable[[], object]) -> BaseException | None:
         """Run one step of the end; no step may prevent it. Return its error."""
