@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import redis
@@ -98,9 +99,9 @@ async def test_what_was_seen_by_a_wrong_clock_before_redis_told_its_own_gets_the
         until(lambda: flushed(guard))
         days = [key.decode().rpartition(":")[2] for key in client.scan_iter("openrouter:metrics:*")]
         assert days == [datetime.fromtimestamp(_true_time(), UTC).date().isoformat()]
-        stored = client.hgetall("openrouter:state")
+        stored: Any = client.hgetall("openrouter:state")
         times = [stored.get(name, b"").decode() for name in (b"last_success", b"last_check", b"last_api_call")]
-        errors = client.lrange(f"openrouter:worker_errors:{days[0]}", 0, -1)
+        errors: Any = client.lrange(f"openrouter:worker_errors:{days[0]}", 0, -1)
         for told in filter(None, (*times, *(json.loads(error)["timestamp"] for error in errors))):
             assert abs(unix_s(told) - _true_time()) < 30, told
         assert bool(errors) is (status_code == 503)
@@ -120,7 +121,8 @@ def redis_at(port: int, *, is_away: bool) -> Iterator[Callable[[], redis.Redis]]
         if is_away:
             server.start()
         server.client().delete("openrouter:state")
-        return server.client()
+        client: redis.Redis = server.client()
+        return client
 
     try:
         yield come_back
