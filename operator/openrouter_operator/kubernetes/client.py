@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -21,7 +20,6 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from openrouter_guard.errors import ConfigurationError
 from openrouter_operator.workloads.workload import FIELD_MANAGER, Change, Workload
 
 from .errors import (
@@ -124,10 +122,7 @@ class Cluster:
             try:
                 await load_kube_config(client_configuration=configuration)
             except Exception as error:  # noqa: BLE001  of any type, for a file that is empty or damaged
-                where = os.environ.get("KUBECONFIG") or "~/.kube/config"
-                raise ConfigurationError(
-                    f"no Kubernetes cluster: {where} cannot be used ({kubeconfig_error(where, error)})"
-                ) from None
+                raise kubeconfig_error(error) from None
         configuration.disable_strict_ssl_verification = not strict_x509
         return cls(configuration)
 

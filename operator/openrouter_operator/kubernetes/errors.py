@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from openrouter_guard.errors import OpenRouterGuardError
+from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 from openrouter_guard.rules.parsing import line_of
 
 __all__ = [
@@ -101,13 +101,17 @@ def error_of(status: int, text: bytes, headers: Mapping[str, str]) -> ClusterErr
             return Refused(message)
 
 
-def kubeconfig_error(where: str, error: Exception) -> str:
-    """Return in one line why a kubeconfig cannot be used, without entries of it: they may hold a token.
+def kubeconfig_error(error: Exception) -> ConfigurationError:
+    """Return, in one line, why the kubeconfig cannot be used, without entries of it: they may hold a token.
 
     Args:
-        where: One path, or several as in ``KUBECONFIG``.
         error: The client's error, which is about its keys also for a file that does not exist.
     """
+    where = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    return ConfigurationError(f"no Kubernetes cluster: {where} cannot be used ({_why_unusable(where, error)})")
+
+
+def _why_unusable(where: str, error: Exception) -> str:
     if not any(Path(path).expanduser().exists() for path in where.split(os.pathsep)):
         return "there is no such file"
     words = re.sub(r"\{.*\}", "{…}", " ".join(str(error).split()))

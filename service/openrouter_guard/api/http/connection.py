@@ -7,17 +7,14 @@ time, one request is parsed at a time, and a client that exceeds a limit gets an
 
 from __future__ import annotations
 
-import json
 import re
 from asyncio import AbstractEventLoop, Future, Transport
 from collections.abc import Callable
-from http import HTTPStatus
 from math import inf
 from typing import Any, cast
 from weakref import WeakMethod
 
 import httptools
-from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -25,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from .auth import OPEN_PATHS
 from .concurrency import WHILE_THERE
 from .connection_limits import ConnectionLimits
-from .middleware import SECURITY_HEADERS, UNLESS_SET
+from .refusals import busy, refusal
 
 __all__ = ["BODY_MAX_BYTES", "HEADERS_MAX", "HEAD_MAX_BYTES", "Connection"]
 
@@ -53,8 +50,6 @@ _blank_lines = cast("Callable[[bytes, int], re.Match[bytes]]", re.compile(rb"[\r
 _OPEN_PATHS = frozenset(path.encode() for path in OPEN_PATHS)
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 """The rest of any other request is not read."""
-_HEADERS = b"".join(f"{name}: {value}\r\n".lower().encode() for name, value in SECURITY_HEADERS + UNLESS_SET)
-_BUSY = "Too many requests are being answered; try again"
 
 
 # Progress of the request. Plain numbers, because they are compared several times for each request.
@@ -245,8 +240,8 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINE_MAX:
             raise _TooMany
         if self.server_state.is_full and self.url.partition(b"?")[0] not in _OPEN_PATHS:
-            self.app = _busy
-        elif self.app is _busy:
+            self.app = busy
+        elif self.app is busy:
             self.app = self.config.loaded_app
         super().on_headers_complete()
         cast("dict[str, Any]", self.scope)["extensions"] = {WHILE_THERE: self._await_turn}
@@ -379,34 +374,10 @@ class Connection(HttpToolsProtocol):
         self._is_deaf = self._is_refused = True
         self._since_s = self.loop.time()
         if not self.transport.is_closing():
-            self.transport.write(_refusal(status_code, detail))
+            self.transport.write(refusal(status_code, detail))
             self.transport.write_eof()
             self.flow.resume_reading()
 
     def _hang_up_after_answer(self) -> None:
         self._is_deaf = True
         self.cycle.keep_alive = False
-
-
-def _refusal(status_code: int, detail: str) -> bytes:
-    title = HTTPStatus(status_code).phrase
-    body = json.dumps(
-        {"type": "about:blank", "title": title, "status": status_code, "detail": detail, "instance": "/"}
-    ).encode()
-    return b"".join(
-        (
-            f"HTTP/1.1 {status_code} {title}\r\ncontent-type: application/problem+json\r\n".encode(),
-            f"content-length: {len(body)}\r\nconnection: close\r\n".encode(),
-            _HEADERS,
-            b"\r\n",
-            body,
-        )
-    )
-
-
-async def _busy(_scope: Scope, _receive: Receive, send: Send) -> None:
-    head, _, body = _refusal(503, _BUSY).partition(_END)
-    lines = (line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
-    headers = [(name, value) for name, value in lines]
-    await send({"type": "http.response.start", "status": 503, "headers": [*headers, (b"retry-after", b"1")]})
-    await send({"type": "http.response.body", "body": body})
