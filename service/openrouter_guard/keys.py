@@ -26,6 +26,7 @@ from .errors import ConfigurationError
 __all__ = ["DEFAULT_SCOPE", "Keys"]
 
 DEFAULT_SCOPE = "default"
+_SHOWN = 60
 _SCOPE = re.compile(r"[a-z0-9-]{1,40}")
 
 
@@ -42,7 +43,7 @@ class Keys:
     def __post_init__(self) -> None:
         if not _SCOPE.fullmatch(self.scope):
             raise ConfigurationError(
-                f"scope {self.scope!r} cannot be used: write 1 to 40 of a-z, 0-9 and -, such as 'team-a'"
+                f"scope {self.scope[:_SHOWN]!r} cannot be used: write 1 to 40 of a-z, 0-9 and -, such as 'team-a'"
             )
 
     @property

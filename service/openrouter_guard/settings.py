@@ -32,6 +32,8 @@ __all__ = [
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
 LONGEST_S = 30 * DAY_S
 MOST = 1_000_000
+_SHOWN = 60
+"""An error shows this much of a wrong value."""
 _ADDRESS = re.compile(r"https?://[^\s/?#]+(:\d{1,5})?([/?]\S*)?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?")
 
@@ -165,7 +167,7 @@ class Settings:
         redis_url = environ.get("REDIS_URL", "").strip()
         if not redis_url:
             raise ConfigurationError("REDIS_URL is not set: write where Redis is, such as redis://redis:6379/0")
-        scope = Keys(environ.get(f"{_PREFIX}SCOPE") or DEFAULT_SCOPE).scope
+        scope = _scope("SCOPE", environ.get(f"{_PREFIX}SCOPE") or DEFAULT_SCOPE)
         read = _Reader(environ)
         policy, thresholds = Policy(), Thresholds()
         further = _further(environ, scope)
@@ -268,7 +270,7 @@ class _Reader:
         # Python also accepts 1_000 and the digits of all scripts, which are probably mistakes here.
         is_plain = text.isascii() and "_" not in text
         if text and not (is_plain and 0 < number <= at_most):
-            raise ConfigurationError(f"{_PREFIX}{name} is {text!r}: write {wanted}")
+            raise ConfigurationError(f"{_PREFIX}{name} is {text[:_SHOWN]!r}: write {wanted}")
         self.found[name] = number
         return number
 
@@ -313,6 +315,13 @@ def api_key_variable(scope: str, *, is_further: bool) -> str:
     return f"OPENROUTER_API_KEY{_suffix(scope)}" if is_further else "OPENROUTER_API_KEY"
 
 
+def _scope(variable: str, text: str) -> str:
+    try:
+        return Keys(text).scope
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{_PREFIX}{variable}: {error}") from None
+
+
 def _suffix(scope: str) -> str:
     return "_" + scope.upper().replace("-", "_")
 
@@ -324,7 +333,7 @@ def _further(environ: Mapping[str, str], first: str) -> tuple[FurtherScope, ...]
             f"{_PREFIX}FURTHER_SCOPES names a scope twice, or {_PREFIX}SCOPE, which is {first!r}"
         )
     for name in names:
-        Keys(name)
+        _scope("FURTHER_SCOPES", name)
     # Without further scopes, such variables may belong to something else.
     for sentence in unused_keys(environ, [_suffix(name)[1:] for name in names]) if names else ():
         _warn_once(sentence)

@@ -149,6 +149,17 @@ class TestBadSettings:
     ) -> None:
         Settings.from_env(given(settings))
 
+    @pytest.mark.parametrize("name", ["SCOPE", "FURTHER_SCOPES"])
+    def test_a_scope_that_cannot_be_used_is_named_with_its_variable(self, name: str) -> None:
+        with pytest.raises(ConfigurationError, match=f"OPENROUTER_GUARD_{name}: scope 'Team A' cannot be used"):
+            Settings.from_env(given({name: "Team A"}))
+
+    @pytest.mark.parametrize("name", ["SCOPE", "FURTHER_SCOPES", "PERMITS"])
+    def test_of_a_long_value_only_the_beginning_is_shown(self, name: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            Settings.from_env(given({name: "x" * 5_000}))
+        assert len(str(caught.value)) < 300
+
     def test_secrets_are_in_no_representation(self) -> None:
         shown = repr(Settings("redis://user:hunter2@host", api_key="sk-or-secret"))
         assert "hunter2" not in shown

@@ -109,11 +109,9 @@ class Cluster:
         """Return the cluster of this pod, or the one that ``KUBECONFIG`` names.
 
         Args:
-            strict_x509: Whether its certificate authority must have the extensions of RFC 5280, which Python requires
-                since 3.13.
+            strict_x509: Whether its certificate authority must have the extensions that Python 3.13 requires.
 
-        Raises:
-            ConfigurationError: If there is neither.
+        Raises: ConfigurationError: If there is neither.
         """
         configuration = Configuration()
         try:
