@@ -10,6 +10,8 @@ import subprocess
 import sys
 from contextlib import suppress
 
+import pytest
+
 from openrouter_guard.store import Store
 from tests.store.outages import outage
 from tests.waiting import until
@@ -77,6 +79,7 @@ async def test_every_table_has_colour_and_the_same_words(redis_url: str, store: 
         assert word in COLOUR.sub("", shown), command
 
 
+@pytest.mark.skipif(signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="Ctrl-C is ignored in the background")
 async def test_watch_shows_each_change_until_it_is_stopped(redis_url: str, store: Store) -> None:
     terminal = Terminal("status", "--watch", REDIS_URL=redis_url)
     until(lambda: "unknown" in terminal.read(), seconds=30)
