@@ -116,6 +116,7 @@ class Connection(HttpToolsProtocol):
         self._unfed, self._at = b"", 0
         self._is_deaf = self._is_refused = False
         self._turn: Future[bool] | None = None
+        self._extensions: dict[str, object] = {}
 
     # -- what the transport tells -------------------------------------------------------------------------------
 
@@ -123,6 +124,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = _Flow(transport, WeakMethod(self._wanted))
         self._quiet = _Quiet(transport)
+        self._extensions[WHILE_THERE] = self._await_turn
         transport.set_write_buffer_limits(high=WRITE_BYTES)
         self.server_state.enter(self)
 
@@ -244,14 +246,12 @@ class Connection(HttpToolsProtocol):
         elif self.app is busy:
             self.app = self.config.loaded_app
         super().on_headers_complete()
-        cast("dict[str, Any]", self.scope)["extensions"] = {WHILE_THERE: self._await_turn}
+        cast("dict[str, Any]", self.scope)["extensions"] = self._extensions
         self.cycle.transport = cast("Transport", self._quiet)
         self._stage = _BODY
         self._body_bytes = self._untold_bytes = 0
 
     def _await_turn(self, turn: Future[bool]) -> None:
-        if self.cycle.disconnected:
-            turn.set_result(False)
         self._turn = turn
 
     def on_body(self, body: bytes) -> None:
@@ -347,11 +347,11 @@ class Connection(HttpToolsProtocol):
         # Before the transport reports it: a thousand other clients may be served first.
         self._unset_keepalive_if_required()  # the base class does not after a reset, and the timer holds all of this
         self._unfed, self.headers, self.url = b"", [], b""
+        self._extensions[WHILE_THERE] = _has_gone  # and no longer a circle
         if self.cycle is not None:
             self.cycle.body.clear()
             self.cycle.disconnected = True  # later writes go nowhere
             self.cycle.message_event.set()
-            self.scope.pop("extensions", None)  # a circle
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(False)  # its request has not begun
         self.parser = None  # type: ignore[assignment]  # as the base class does
@@ -381,3 +381,7 @@ class Connection(HttpToolsProtocol):
     def _hang_up_after_answer(self) -> None:
         self._is_deaf = True
         self.cycle.keep_alive = False
+
+
+def _has_gone(turn: Future[bool]) -> None:
+    turn.set_result(False)
