@@ -24,9 +24,7 @@ def add_cluster(commands: Commands) -> None:
         description="Applies the operator's own rules to the present workloads, with the rights of your kubeconfig.",
     )
     which = plan.add_mutually_exclusive_group()
-    which.add_argument(
-        "name", nargs="?", default="default", type=object_name, metavar="NAME", help="an OpenRouterStatus (default)"
-    )
+    _add_name(which)
     which.add_argument("-f", "--file", metavar="FILE", help="a manifest instead, or - for stdin")
     _add_namespace(plan)
     add_output(plan)
@@ -50,11 +48,15 @@ def add_cluster(commands: Commands) -> None:
 
 
 def _add_one(command: argparse.ArgumentParser) -> None:
+    _add_name(command)
+    _add_namespace(command)
+    add_output(command)
+
+
+def _add_name(command: argparse._ActionsContainer) -> None:
     command.add_argument(
         "name", nargs="?", default="default", type=object_name, metavar="NAME", help="an OpenRouterStatus (default)"
     )
-    _add_namespace(command)
-    add_output(command)
 
 
 def _add_namespace(command: argparse.ArgumentParser) -> None:

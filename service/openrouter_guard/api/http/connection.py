@@ -347,7 +347,7 @@ class Connection(HttpToolsProtocol):
         # Before the transport reports it: a thousand other clients may be served first.
         self._unset_keepalive_if_required()  # the base class does not after a reset, and the timer holds all of this
         self._unfed, self.headers, self.url = b"", [], b""
-        self._extensions[WHILE_THERE] = _has_gone  # and no longer a circle
+        self._extensions[WHILE_THERE] = _drop_turn  # and no longer a circle
         if self.cycle is not None:
             self.cycle.body.clear()
             self.cycle.disconnected = True  # later writes go nowhere
@@ -383,5 +383,5 @@ class Connection(HttpToolsProtocol):
         self.cycle.keep_alive = False
 
 
-def _has_gone(turn: Future[bool]) -> None:
+def _drop_turn(turn: Future[bool]) -> None:
     turn.set_result(False)
