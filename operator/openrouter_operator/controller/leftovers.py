@@ -148,7 +148,11 @@ class Leftovers:
                     self._inventory.replace(found)
 
     async def run(self) -> None:
-        """Wait for a trigger, then remove the copies of ended pauses."""
+        """Wait for a trigger, then remove the copies of ended pauses.
+
+        A watch may be late, so a pause that goes on may look like one that has ended. Its copy comes back: the
+        Deployment controller looks at each change of a ReplicaSet, and passes the annotations on again.
+        """
         await self._hint.wait()
         await asyncio.sleep(SETTLE_S)
         self._hint.clear()
