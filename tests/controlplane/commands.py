@@ -73,7 +73,7 @@ def api_server(port: int) -> list[str]:
         "--service-cluster-ip-range=10.0.0.0/16",
         f"--audit-policy-file={AUDIT_POLICY}",
         f"--audit-log-path={AUDIT_LOG}",
-        "--audit-log-maxsize=0",  # one file, never rotated away from under a reader
+        "--audit-log-maxsize=1000000",  # MB: one file, never rotated away from under a reader; 0 stands for 100
     ]
 
 
