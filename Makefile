@@ -11,7 +11,7 @@ RUN := .venv-run
 RUN_READY := $(RUN)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run demo cluster test test-fast lint format bench screenshots lock chart clean
+.PHONY: help run demo cluster test test-fast lint format bench screenshots lock chart release-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,7 @@ lock: $(READY) ## Resolve the dependencies anew into requirements/
 	@for extra in service operator all; do \
 		$(COMPILE) pyproject.toml $(AS_DEV) --extra $$extra -o requirements/$$extra.txt || exit; done
 	@$(COMPILE) --group bench $(AS_DEV) -o requirements/bench.txt
+	@$(COMPILE) --group release $(AS_DEV) -o requirements/release.txt
 	@echo hatchling editables | tr " " "\n" | $(COMPILE) - --no-annotate $(AS_DEV) -o requirements/build.txt
 
 chart: $(READY) ## Copy the CRD into the chart, check the chart and pack it into dist/
@@ -68,6 +69,10 @@ chart: $(READY) ## Copy the CRD into the chart, check the chart and pack it into
 	@helm=$$(python -c 'from tests.controlplane import helm; print(helm())') \
 		&& $$helm lint --strict charts/openrouter-guard \
 		&& $$helm package charts/openrouter-guard --destination dist
+
+# TAG=v0.1.0 also holds all versions to a tag, as the release workflow does.
+release-check: $(READY) $(VENV)/.release ## Build and check all that a release publishes, into dist/
+	@python -m release $(if $(TAG),--tag $(TAG))
 
 clean: ## Remove the virtual environment and the caches in the checkout
 	@rm -rf $(VENV) $(RUN) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -89,6 +94,6 @@ $(READY): requirements/dev.txt pyproject.toml
 $(RUN_READY): requirements/all.txt requirements/build.txt pyproject.toml
 	$(call set_up,$(RUN),requirements/all.txt requirements/build.txt,--no-compile)
 
-$(VENV)/.bench: requirements/bench.txt $(READY)
+$(VENV)/.bench $(VENV)/.release: $(VENV)/.%: requirements/%.txt $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@

@@ -31,6 +31,11 @@ def names(found: Pins) -> set[str]:
     return {canonicalize_name(Requirement(pin).name) for pin in found}
 
 
+def versions(found: Pins) -> dict[str, str]:
+    """The versions by name, on whatever machine: a marker says who needs it."""
+    return {canonicalize_name(each.name): str(each.specifier) for each in map(Requirement, found)}
+
+
 def project() -> dict[str, Any]:
     table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return table
@@ -58,10 +63,10 @@ def test_everybody_gets_the_versions_and_files_that_the_tests_ran_with(audience:
     assert pins(audience).items() <= pins("dev").items()
 
 
-def test_what_the_benchmarks_measure_beside_changes_no_version() -> None:
-    dev, bench = pins("dev"), pins("bench")
-    shared = names(dev) & names(bench)
-    assert {pin for pin in bench if names({pin: frozenset()}) <= shared} <= dev.keys()
+@pytest.mark.parametrize("addition", ["bench", "release"])
+def test_what_is_added_for_benchmarks_or_a_release_changes_no_version(addition: str) -> None:
+    dev, more = versions(pins("dev")), versions(pins(addition))
+    assert {name: more[name] for name in more.keys() & dev.keys()}.items() <= dev.items()
 
 
 @pytest.mark.parametrize("audience", ["worker", "service", "operator", "all"])

@@ -1,0 +1,1 @@
+"""The files of a release, built without any credentials: ``make release-check``."""
