@@ -82,12 +82,12 @@ def main() -> None:
     print("columns: name, ours, peer, ours / peer, unit")
     for name in arguments.names or BENCHMARKS:
         print(f"\n{name}  (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)", flush=True)
-        began_s = time.monotonic()
+        began_at = time.monotonic()
         for row in BENCHMARKS[name](effort):
             print(line(row), flush=True)
             with kept.open("a") as file:
                 file.write(json.dumps(row.fields()) + "\n")
-        print(f"{'':<{WIDTH}}  took {time.monotonic() - began_s:.0f} s", flush=True)
+        print(f"{'':<{WIDTH}}  took {time.monotonic() - began_at:.0f} s", flush=True)
     print(f"\nkept in {kept}")
 
 

@@ -57,7 +57,7 @@ class Struck:
 
     def look(self, served: Served) -> None:
         before_s = served.cpu_s
-        self.waits_s.append(_asked_s(served.port, PROBE))
+        self.waits_s.append(_asked_at(served.port, PROBE))
         self.cpu_s.append(served.cpu_s - before_s)
         self.memory.append(served.memory)
         time.sleep(PACE_S)
@@ -77,7 +77,7 @@ def run(effort: Effort) -> Iterator[Row]:
         served = Served(int(service.url.rpartition(":")[2]), service.process.pid)
         calm = Struck()
         for page in PAGES * QUIET:
-            _asked_s(served.port, page)
+            _asked_at(served.port, page)
         for _ in range(QUIET):
             calm.look(served)
         yield Row("no attack: /livez, the slowest", 1000 * max(calm.waits_s), "ms")
@@ -112,15 +112,15 @@ def _struck(served: Served, number: int, clients: int) -> Struck:
     return struck
 
 
-def _asked_s(port: int, path: str) -> float:
+def _asked_at(port: int, path: str) -> float:
     """How long a probe waits, whose kubelet opens a connection for each."""
-    began_s = time.perf_counter()
+    began_at = time.perf_counter()
     with socket.create_connection(("127.0.0.1", port), timeout=PROBE_S) as client:
         client.sendall(request(path, "Connection: close"))
         answer = b"".join(iter(lambda: client.recv(65_536), b""))
     if not answer.startswith(b"HTTP/1.1 200 "):
         raise ConnectionError(f"{path} was answered {answer[:40]!r}")
-    return time.perf_counter() - began_s
+    return time.perf_counter() - began_at
 
 
 def _attack(parent: Connection, number: int, port: int, clients: int) -> None:

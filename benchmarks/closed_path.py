@@ -68,12 +68,12 @@ def _with_reports(effort: Effort, url: str) -> Row:
     with Guard(Settings(url)) as guard:
 
         def spent_s() -> float:
-            began_s = time.process_time()
+            began_at = time.process_time()
             for _ in range(effort.calls * _ROUNDS):
                 with guard.call():
                     pass
             guard.flush(FLUSH_S)
-            return time.process_time() - began_s
+            return time.process_time() - began_at
 
         least_s = min(spent_s() for _ in range(effort.samples)) / effort.calls / _ROUNDS
     return Row("one call and its report, processor time of all threads", least_s * _US, "us")

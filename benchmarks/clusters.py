@@ -87,20 +87,20 @@ class Answers:
     def __init__(self, control_plane: ControlPlane, matches: Callable[[_Event], bool]) -> None:
         self._log = control_plane.audit_log()
         self._matches = matches
-        self._at_s: list[float] = []
+        self._at: list[float] = []
 
-    def at_s(self) -> list[float]:
+    def at(self) -> list[float]:
         """All so far, in order."""
         found = (event for event in self._log.more() if event["responseStatus"]["code"] < 300)
-        self._at_s += [_at_s(event) for event in found if self._matches(event)]
-        return sorted(self._at_s)
+        self._at += [_at(event) for event in found if self._matches(event)]
+        return sorted(self._at)
 
     async def until(self, number: int) -> list[float]:
         async def are_there() -> bool:
-            return len(self.at_s()) >= number
+            return len(self.at()) >= number
 
         await until(are_there)
-        return self.at_s()
+        return self.at()
 
 
 def patches(control_plane: ControlPlane, namespace: str = "") -> Answers:
@@ -129,7 +129,7 @@ def _is(event: _Event, what: tuple[str | None, ...], namespace: str = "") -> boo
     return tuple(found) == what and namespace in ("", where)
 
 
-def _at_s(event: _Event) -> float:
+def _at(event: _Event) -> float:
     return datetime.fromisoformat(event["stageTimestamp"]).timestamp()
 
 

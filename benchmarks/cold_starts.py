@@ -49,25 +49,25 @@ def opens(redis_url: str, error_rate: float, seed: int, good_s: float, failed_s:
     """Whether the breaker opens within *for_s* seconds of a start of all workers of this process."""
     with Guard(Settings(redis_url)) as guard:
         guard.flush()
-        until_s = time.monotonic() + for_s
+        until = time.monotonic() + for_s
         threads = [
-            threading.Thread(target=_work, args=(guard, error_rate, f"{seed}/{number}", good_s, failed_s, until_s))
+            threading.Thread(target=_work, args=(guard, error_rate, f"{seed}/{number}", good_s, failed_s, until))
             for number in range(WORKERS)
         ]
         for thread in threads:
             thread.start()
         opened = False
-        while time.monotonic() < until_s and not opened:
+        while time.monotonic() < until and not opened:
             time.sleep(0.02)
             opened = guard.state.phase is not BreakerState.CLOSED
         return opened
 
 
-def _work(guard: Guard, error_rate: float, seed: str, good_s: float, failed_s: float, until_s: float) -> None:
+def _work(guard: Guard, error_rate: float, seed: str, good_s: float, failed_s: float, until: float) -> None:
     lot = random.Random(seed)
-    while time.monotonic() < until_s:
+    while time.monotonic() < until:
         with suppress(TimeoutError, CallNotPermitted), guard.call():
             fails = lot.random() < error_rate
-            time.sleep(min(failed_s if fails else good_s, max(until_s - time.monotonic(), 0.0)))
+            time.sleep(min(failed_s if fails else good_s, max(until - time.monotonic(), 0.0)))
             if fails:
                 raise TimeoutError

@@ -49,7 +49,7 @@ def run(effort: Effort) -> Iterator[Row]:
 
 
 def _rows(where: str, place: _Place, samples: int) -> Iterator[Row]:
-    _change(place.near, lambda record, now_s: record or shared_state.fresh(now_s))
+    _change(place.near, lambda record, now: record or shared_state.fresh(now))
     for what, measured in (
         ("until a new process knows the state", _first_view_s),
         ("a permit, while half-open", _permit_s),
@@ -59,10 +59,10 @@ def _rows(where: str, place: _Place, samples: int) -> Iterator[Row]:
 
 
 def _first_view_s(place: _Place) -> float:
-    began_s = time.perf_counter()
+    began_at = time.perf_counter()
     with Guard(Settings(place.far)) as guard:
         until(lambda: guard.state.epoch, seconds=WAIT_S)
-        return time.perf_counter() - began_s
+        return time.perf_counter() - began_at
 
 
 def _permit_s(place: _Place) -> float:
@@ -71,9 +71,9 @@ def _permit_s(place: _Place) -> float:
     with Guard(Settings(place.far)) as guard:
         until(lambda: guard.state.epoch, seconds=WAIT_S)
         time.sleep(1.0)  # what it does at its start is over
-        began_s = time.perf_counter()
+        began_at = time.perf_counter()
         until(lambda: goes(guard), seconds=WAIT_S)
-        took_s = time.perf_counter() - began_s
+        took_s = time.perf_counter() - began_at
         until(lambda: guard.state.phase is BreakerState.CLOSED, seconds=WAIT_S)
         return took_s
 
@@ -83,17 +83,17 @@ def _propagation_s(place: _Place) -> float:
         until(lambda: guard.state.epoch, seconds=WAIT_S)
         time.sleep(1.0)
         _open(place.near, wait_s=_AGES_S)
-        began_s = time.perf_counter()
+        began_at = time.perf_counter()
         until(lambda: guard.state.phase is BreakerState.OPEN, seconds=WAIT_S)
-        took_s = time.perf_counter() - began_s
-    _change(place.near, lambda record, now_s: record and transitions.now_closed(record, "bench", now_s))
+        took_s = time.perf_counter() - began_at
+    _change(place.near, lambda record, now: record and transitions.now_closed(record, "bench", now))
     return took_s
 
 
 def _open(url: str, *, wait_s: float) -> None:
-    def opened(record: SharedState | None, now_s: float) -> SharedState:
-        after = transitions.now_open(record or shared_state.fresh(now_s), "timeout", "bench", now_s, Policy())
-        return replace(after, breaker=Open("timeout", now_s, now_s + wait_s))
+    def opened(record: SharedState | None, now: float) -> SharedState:
+        after = transitions.now_open(record or shared_state.fresh(now), "timeout", "bench", now, Policy())
+        return replace(after, breaker=Open("timeout", now, now + wait_s))
 
     _change(url, opened)
 

@@ -138,9 +138,9 @@ def _notice_s(fleet: Fleet, *, asks: bool) -> float:
     # The same calls once more.
     fleet = replace(fleet, outage=outage)
     breaker = Breaker(fleet, asks=asks)
-    for call in fleet.calls(outage.at_s + 20 * CALL_S):
+    for call in fleet.calls(outage.at + 20 * CALL_S):
         if breaker.takes(call):
-            if breaker.opened_s > outage.at_s:
-                return breaker.opened_s - outage.at_s
+            if breaker.opened_s > outage.at:
+                return breaker.opened_s - outage.at
             breaker.close()
     raise AssertionError("a total outage was not noticed")

@@ -171,14 +171,14 @@ def timed(form: Form, names: Names, calls: int, run: Run) -> Callable[[], float]
     loop = _loop(form, names)
 
     async def in_loop() -> float:
-        began_s = time.perf_counter()
+        began_at = time.perf_counter()
         await loop(range(calls))
-        return time.perf_counter() - began_s
+        return time.perf_counter() - began_at
 
     def here() -> float:
-        began_s = time.perf_counter()
+        began_at = time.perf_counter()
         loop(range(calls))
-        return time.perf_counter() - began_s
+        return time.perf_counter() - began_at
 
     return lambda: float(run(in_loop()) if form.is_async else here()) / calls
 

@@ -50,9 +50,9 @@ async def _damaged(seconds: float) -> _Found:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # meant for people who try an example by hand
                     damage = any_damage.example()
-                began_s = time.monotonic()
+                began_at = time.monotonic()
                 await system.round(damage)
-                found.times_s.append(time.monotonic() - began_s)
+                found.times_s.append(time.monotonic() - began_at)
                 found.rounds, found.values = found.rounds + 1, found.values + len(damage)
                 found.wrong += [f"{what}, after {damage!r:.300}" for what in system.wrong]
                 system.wrong.clear()

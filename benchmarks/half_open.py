@@ -75,8 +75,8 @@ def _ours(effort: Effort) -> tuple[list[tuple[float, float]], list[float]]:
 
 
 def _waited(verdicts_s: Callable[[], list[float]], wanted: int) -> list[float]:
-    deadline_s = time.monotonic() + WAIT_S + 2 * wanted * RESET_S
-    while len(found := verdicts_s()) < wanted and time.monotonic() < deadline_s:
+    deadline = time.monotonic() + WAIT_S + 2 * wanted * RESET_S
+    while len(found := verdicts_s()) < wanted and time.monotonic() < deadline:
         time.sleep(RESET_S / 4)
     return found[:wanted]
 
@@ -97,7 +97,7 @@ def _trials(calls: list[tuple[float, float]], verdicts_s: list[float]) -> list[t
 
 def _late(calls: list[tuple[float, float]], verdicts_s: list[float]) -> int:
     """Calls that came after a verdict, before the next trial was due."""
-    return sum(at_s < came_s < at_s + RESET_S / 2 for at_s in verdicts_s[1:] for came_s, _ in calls)
+    return sum(at < came_s < at + RESET_S / 2 for at in verdicts_s[1:] for came_s, _ in calls)
 
 
 def _theirs(processes: int, rounds: int) -> list[tuple[float, float]]:
@@ -157,10 +157,10 @@ def _after_a_kill(lease_s: float) -> Row:
         with Fleet(_HOLDERS, _hold, url, policy) as holders:
             holders.answers()
             holders.kill()
-            killed_s = time.monotonic()
+            killed_at = time.monotonic()
             until(lambda: goes(guard), seconds=WAIT_S)
             return Row(
-                f"kill -9 of a trial call, lease {lease_s:g} s: until calls go", time.monotonic() - killed_s, "s"
+                f"kill -9 of a trial call, lease {lease_s:g} s: until calls go", time.monotonic() - killed_at, "s"
             )
 
 

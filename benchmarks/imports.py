@@ -31,9 +31,9 @@ import importlib, json, pathlib, resource, time
 def mib():
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
-before, began_mib, began_s = set(sys.modules), mib(), time.perf_counter()
+before, began_mib, began_at = set(sys.modules), mib(), time.perf_counter()
 importlib.import_module(sys.argv[2])
-spent_s = time.perf_counter() - began_s
+spent_s = time.perf_counter() - began_at
 loaded = set(sys.modules) - before
 packages = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names
 print(json.dumps({"ms": spent_s * 1000, "mib": mib() - began_mib, "modules": len(loaded), "packages": len(packages)}))

@@ -35,10 +35,10 @@ OUTAGE_S = 60.0
 
 def run(effort: Effort) -> Iterator[Row]:
     for workers, error_rate in FLEETS[: effort.samples]:
-        until_s = min(WORK_S, 4e6 * effort.simulated_h / workers)
-        ours, peer = (Fleet(workers, error_rate, is_patient=patient).after(until_s) for patient in (True, False))
+        until = min(WORK_S, 4e6 * effort.simulated_h / workers)
+        ours, peer = (Fleet(workers, error_rate, is_patient=patient).after(until) for patient in (True, False))
         name = f"{workers} workers, {error_rate:.0%} errors"
-        yield Row(f"{name}: trips in {until_s / 60:.0f} min", ours.trips, "trips", peer.trips)
+        yield Row(f"{name}: trips in {until / 60:.0f} min", ours.trips, "trips", peer.trips)
         yield Row(f"{name}: reports", ours.reports_per_1000, "per 1,000 calls", peer.reports_per_1000)
         seen = [_notice_s(workers, error_rate, effort.samples, is_patient=patient) for patient in (True, False)]
         yield Row(f"{name}: a total outage is noticed, median", seen[0], "s", seen[1])
@@ -59,7 +59,7 @@ class Worker:
         waiting: The end of each call that was not told, and whether it failed.
         phase_s: When in each second it looks whether to tell.
         seen: Failures in a row as it last heard, and
-        seen_s: when that was.
+        seen_at: when that was.
         due_s: When it will tell; None if nothing waits.
     """
 
@@ -68,7 +68,7 @@ class Worker:
     told_s: float = -CALM_S
     patience_s: float = FLUSH_S
     seen: int = 0
-    seen_s: float = 0.0
+    seen_at: float = 0.0
     due_s: float | None = None
 
     def next_look_s(self, after_s: float) -> float:
@@ -89,7 +89,7 @@ class Fleet:
         rate = workers * 60 / ((1 - error_rate) * CALL_S + error_rate * FAILED_CALL_S)
         self._threshold = threshold(rate, Policy())
         self._reporters_wanted = min(Policy().reporters_wanted, workers)
-        self._failures, self._run_since_s, self._pushed_s = 0, 0.0, -1.0
+        self._failures, self._run_since, self._pushed_at = 0, 0.0, -1.0
         self._run: set[int] = set()
         self._times_s, self._values = [-1.0], [0]
         self._order = itertools.count()
@@ -99,86 +99,86 @@ class Fleet:
     def reports_per_1000(self) -> float:
         return 1000 * self.reports / self.calls
 
-    def after(self, until_s: float) -> Fleet:
+    def after(self, until: float) -> Fleet:
         """The fleet after so much time, or once it noticed the outage."""
         for number in range(len(self._workers)):
             self._call(self._lot.uniform(0, CALL_S), number)
-        while self._queue[0][0] < until_s and self.noticed_s == float("inf"):
-            at_s, _, number, failed = heapq.heappop(self._queue)
+        while self._queue[0][0] < until and self.noticed_s == float("inf"):
+            at, _, number, failed = heapq.heappop(self._queue)
             if failed is None:
-                if self._workers[number].due_s == at_s:
-                    self._tell(at_s, number)
+                if self._workers[number].due_s == at:
+                    self._tell(at, number)
             else:
-                self._ended(at_s, number, failed=failed)
+                self._ended(at, number, failed=failed)
         return self
 
-    def _call(self, at_s: float, number: int) -> None:
-        failed = at_s >= self._outage_s or self._lot.random() < self._error_rate
+    def _call(self, at: float, number: int) -> None:
+        failed = at >= self._outage_s or self._lot.random() < self._error_rate
         lasts_s = (FAILED_CALL_S if failed else CALL_S) * self._lot.uniform(0.5, 1.5)
-        heapq.heappush(self._queue, (at_s + lasts_s, next(self._order), number, failed))
+        heapq.heappush(self._queue, (at + lasts_s, next(self._order), number, failed))
 
-    def _ended(self, at_s: float, number: int, *, failed: bool) -> None:
+    def _ended(self, at: float, number: int, *, failed: bool) -> None:
         worker = self._workers[number]
-        worker.waiting.append((at_s, failed))
+        worker.waiting.append((at, failed))
         self.calls += 1
-        self._call(at_s, number)
-        if failed or (self._is_patient and self._known(at_s, worker)):
-            self._plan(at_s + TRIP_S, number)
+        self._call(at, number)
+        if failed or (self._is_patient and self._known(at, worker)):
+            self._plan(at + TRIP_S, number)
         elif self._is_patient:
-            self._plan(worker.next_look_s(max(at_s, worker.told_s + worker.patience_s - FLUSH_S)), number)
+            self._plan(worker.next_look_s(max(at, worker.told_s + worker.patience_s - FLUSH_S)), number)
         else:
-            self._plan(at_s + self._lot.uniform(TRIP_S, FLUSH_S), number)
+            self._plan(at + self._lot.uniform(TRIP_S, FLUSH_S), number)
 
-    def _known(self, at_s: float, worker: Worker) -> int:
+    def _known(self, at: float, worker: Worker) -> int:
         """Failures in a row as the worker knows: by push, or by poll: seldom while there are none."""
-        if worker.seen_s < self._pushed_s + PUSH_S <= at_s:
-            worker.seen, worker.seen_s, worker.patience_s = SUSPECT, self._pushed_s + PUSH_S, FLUSH_S
+        if worker.seen_at < self._pushed_at + PUSH_S <= at:
+            worker.seen, worker.seen_at, worker.patience_s = SUSPECT, self._pushed_at + PUSH_S, FLUSH_S
         age_s = POLL_AGE_S if worker.seen else CALM_S
-        if at_s - age_s > worker.seen_s:
-            worker.seen, worker.seen_s = self._values[bisect_right(self._times_s, at_s - age_s) - 1], at_s - age_s
+        if at - age_s > worker.seen_at:
+            worker.seen, worker.seen_at = self._values[bisect_right(self._times_s, at - age_s) - 1], at - age_s
         return worker.seen
 
-    def _plan(self, at_s: float, number: int) -> None:
+    def _plan(self, at: float, number: int) -> None:
         worker = self._workers[number]
-        if worker.due_s is None or at_s < worker.due_s:
-            worker.due_s = at_s
-            heapq.heappush(self._queue, (at_s, next(self._order), number, None))
+        if worker.due_s is None or at < worker.due_s:
+            worker.due_s = at
+            heapq.heappush(self._queue, (at, next(self._order), number, None))
 
-    def _tell(self, at_s: float, number: int) -> None:
+    def _tell(self, at: float, number: int) -> None:
         worker = self._workers[number]
         self.reports += 1
-        self._count(at_s, number, worker.waiting)
-        worker.waiting, worker.due_s, worker.told_s = [], None, at_s
-        worker.seen, worker.seen_s = self._failures, at_s
+        self._count(at, number, worker.waiting)
+        worker.waiting, worker.due_s, worker.told_s = [], None, at
+        worker.seen, worker.seen_at = self._failures, at
         worker.patience_s = FLUSH_S if self._failures else min(2 * worker.patience_s, CALM_S)
 
-    def _count(self, at_s: float, number: int, results: list[tuple[float, bool]]) -> None:
+    def _count(self, at: float, number: int, results: list[tuple[float, bool]]) -> None:
         """As the counting script does it, and open if that is enough."""
-        success_s = max((ended_s for ended_s, failed in results if not failed), default=-1.0)
-        failed_s = [ended_s for ended_s, failed in results if failed and ended_s > success_s]
+        success_s = max((ended_at for ended_at, failed in results if not failed), default=-1.0)
+        failed_s = [ended_at for ended_at, failed in results if failed and ended_at > success_s]
         before, failures = self._failures, self._failures
-        if success_s >= 0 and (not self._is_patient or success_s >= self._run_since_s - LATE_S):
+        if success_s >= 0 and (not self._is_patient or success_s >= self._run_since - LATE_S):
             failures = 0
         if failed_s and not failures:
-            self._run_since_s, self._run = failed_s[0], set()
+            self._run_since, self._run = failed_s[0], set()
         failures += len(failed_s)
         self._run |= {number} if failed_s else set()
         if failures >= self._threshold and len(self._run) >= self._reporters_wanted:
             self.trips += 1
-            self.noticed_s = at_s if at_s >= self._outage_s else self.noticed_s
+            self.noticed_s = at if at >= self._outage_s else self.noticed_s
             failures = 0
-        self._change(at_s, failures)
+        self._change(at, failures)
         if before < SUSPECT <= failures:
-            self._push(at_s)
+            self._push(at)
 
-    def _change(self, at_s: float, failures: int) -> None:
+    def _change(self, at: float, failures: int) -> None:
         if failures != self._failures:
             self._failures = failures
-            self._times_s.append(at_s)
+            self._times_s.append(at)
             self._values.append(failures)
 
-    def _push(self, at_s: float) -> None:
-        self._pushed_s = at_s
+    def _push(self, at: float) -> None:
+        self._pushed_at = at
         for number, worker in enumerate(self._workers):
             if self._is_patient and worker.waiting:
-                self._plan(worker.next_look_s(at_s + PUSH_S), number)
+                self._plan(worker.next_look_s(at + PUSH_S), number)

@@ -57,13 +57,13 @@ async def closed_loop(
         ConnectionError: If a server closes a connection.
     """
     found, loop = Answers(), asyncio.get_running_loop()
-    until_s = loop.time() + seconds
-    clients = [_Client(asks[number % len(asks)], found, until_s, pace_s) for number in range(connections)]
-    began_s = time.perf_counter()
+    until = loop.time() + seconds
+    clients = [_Client(asks[number % len(asks)], found, until, pace_s) for number in range(connections)]
+    began_at = time.perf_counter()
     for number, client in enumerate(clients):
         await loop.create_connection(lambda client=client: client, "127.0.0.1", ports[number % len(ports)])  # type: ignore[misc]
     await asyncio.gather(*(client.ended for client in clients))
-    found.lasted_s = time.perf_counter() - began_s
+    found.lasted_s = time.perf_counter() - began_at
     return found
 
 
@@ -75,10 +75,10 @@ async def burst(ports: Sequence[int], asks: Sequence[bytes], requests: int) -> A
 class _Client(asyncio.Protocol):
     """One connection with one request at a time."""
 
-    def __init__(self, ask: bytes, found: Answers, until_s: float, pace_s: float) -> None:
+    def __init__(self, ask: bytes, found: Answers, until: float, pace_s: float) -> None:
         self._ask = ask
         self._found = found
-        self._until_s = until_s
+        self._until = until
         self._pace_s = pace_s
         self._received = b""
         self._loop = asyncio.get_running_loop()
@@ -93,7 +93,7 @@ class _Client(asyncio.Protocol):
         self._received += data
         if not _is_whole(self._received):
             return
-        self._found.times_s.append(time.perf_counter() - self._began_s)
+        self._found.times_s.append(time.perf_counter() - self._began_at)
         self._found.bad += not self._received.startswith(_OK)
         self._received = b""
         if self._pace_s:
@@ -106,14 +106,14 @@ class _Client(asyncio.Protocol):
             self.ended.set_exception(error or ConnectionError("the server closed a connection"))
 
     def _send(self) -> None:
-        if self._loop.time() > self._until_s:
+        if self._loop.time() > self._until:
             self.ended.set_result(None)
             self._transport.close()
         else:
             self._ask_now()
 
     def _ask_now(self) -> None:
-        self._began_s = time.perf_counter()
+        self._began_at = time.perf_counter()
         self._transport.write(self._ask)
 
 

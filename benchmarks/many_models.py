@@ -70,9 +70,9 @@ def _cost(names: int, batches: int) -> Cost:
         # All of them once, so that what comes after is a fleet at work.
         _report(guard, called, names)
         for _ in range(batches):
-            before, began_s = _scripts(client), time.process_time() - time.thread_time()
+            before, began_at = _scripts(client), time.process_time() - time.thread_time()
             _report(guard, called, CALLS)
-            worker_s.append(time.process_time() - time.thread_time() - began_s)
+            worker_s.append(time.process_time() - time.thread_time() - began_at)
             after = _scripts(client)
             scripts_us.append((after["usec"] - before["usec"]) / (after["calls"] - before["calls"]))
         for _ in range(CALLS_BEFORE):
@@ -93,9 +93,9 @@ def _call(guard: Guard, model: str, status_code: int = 200) -> None:
 
 
 def _opens_s(guard: Guard) -> float:
-    began_s = time.monotonic()
+    began_at = time.monotonic()
     until(lambda: _is_open_after_a_failure(guard), seconds=WAIT_S)
-    return time.monotonic() - began_s
+    return time.monotonic() - began_at
 
 
 def _is_open_after_a_failure(guard: Guard) -> bool:

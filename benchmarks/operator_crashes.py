@@ -30,9 +30,9 @@ TELL_EVERY = 20
 def run(effort: Effort) -> Iterator[Row]:
     with ControlPlane() as control_plane, embedded_valkey() as url, TemporaryDirectory() as folder:
         installed(control_plane)
-        began_s = time.monotonic()
+        began_at = time.monotonic()
         outcomes = asyncio.run(_played(control_plane, url, Path(folder), effort.crashes))
-        lasted_s = time.monotonic() - began_s
+        lasted_s = time.monotonic() - began_at
     yield Row("crashes: workloads lost or stranded", sum(len(outcome.wrong) for outcome in outcomes), "workloads")
     yield Row("crashes: operators killed", sum(outcome.deaths for outcome in outcomes), "operators")
     yield Row(f"crashes: a pause and a resume of {TARGETS} workloads", lasted_s / len(outcomes), "s")
@@ -56,7 +56,7 @@ class _Progress:
     """Says on stderr how far it is, every now and then; at once if something is wrong."""
 
     def __init__(self, stories: int) -> None:
-        self._began_s = time.monotonic()
+        self._began_at = time.monotonic()
         self._stories = stories
         self._done = 0
 
@@ -65,5 +65,5 @@ class _Progress:
         for wrong in outcome.wrong:
             print(wrong, file=sys.stderr, flush=True)
         if self._done % TELL_EVERY == 0:
-            took_s = time.monotonic() - self._began_s
+            took_s = time.monotonic() - self._began_at
             print(f"{self._done} of {self._stories} stories in {took_s:.0f} s", file=sys.stderr, flush=True)

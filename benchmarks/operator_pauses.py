@@ -87,13 +87,13 @@ async def _latency(world: World, pauses: int) -> Sequence[Row]:
 async def _pause(world: World, fleet: Fleet, guard: AsyncGuard) -> tuple[float, float]:
     """How long after the failure that opens the breaker the first and the last patch were made; then back."""
     made, failed_s = patches(world.control_plane, fleet.namespace), await _open(guard)
-    at_s = await made.until(FEW)
+    at = await made.until(FEW)
     made = patches(world.control_plane, fleet.namespace)
     while guard.state.phase is not BreakerState.HALF_OPEN:  # noqa: ASYNC110  nothing tells of time that has passed
         await asyncio.sleep(0.05)
     await _succeed(guard)
     await made.until(FEW)
-    return at_s[0] - failed_s, at_s[-1] - failed_s
+    return at[0] - failed_s, at[-1] - failed_s
 
 
 async def _open(guard: AsyncGuard) -> float:
@@ -104,9 +104,9 @@ async def _open(guard: AsyncGuard) -> float:
     failed_s = 0.0
     with suppress(CallNotPermitted):
         while guard.state.phase is not BreakerState.OPEN:
-            began_s = time.time()
+            began_at = time.time()
             await _fail(guard)
-            failed_s = began_s
+            failed_s = began_at
             await guard.flush()
     return failed_s
 
@@ -145,14 +145,14 @@ async def _bare(world: World, namespace: str, targets: int) -> tuple[float, floa
 
 
 def _paused(workload: Workload) -> Change:
-    pause = Pause("none", "none", epoch=1, original=workload.value, set_to=0, at_s=1_000.0)
+    pause = Pause("none", "none", epoch=1, original=workload.value, set_to=0, at=1_000.0)
     return Change(workload, 0, pause)
 
 
 async def _changed(world: World, fleet: Fleet, changes: Sequence[Change]) -> float:
-    made, began_s = patches(world.control_plane, fleet.namespace), time.time()
+    made, began_at = patches(world.control_plane, fleet.namespace), time.time()
     await asyncio.gather(*(fleet.cluster.change(change) for change in changes))
-    return (await made.until(len(changes)))[-1] - began_s
+    return (await made.until(len(changes)))[-1] - began_at
 
 
 async def _many(world: World, namespace: str, targets: int, bare_s: tuple[float, float]) -> Sequence[Row]:
@@ -165,9 +165,9 @@ async def _many(world: World, namespace: str, targets: int, bare_s: tuple[float,
             await fleet.until_free()
             await fleet.until_settled()
             told = tidings(world.control_plane, namespace)
-            made, began_s = patches(world.control_plane, namespace), time.time()
+            made, began_at = patches(world.control_plane, namespace), time.time()
             await _force(state, kind)
-            taken_s.append((await made.until(targets))[-1] - began_s)
+            taken_s.append((await made.until(targets))[-1] - began_at)
             assert await fleet.have(replicas)
             await told.until(targets)  # each workload's own event, after all changes: the next turn begins at rest
         await fleet.until_settled()
@@ -193,12 +193,12 @@ async def _resources(world: World, name: str, resources: int) -> Sequence[Row]:
         rows = []
         for kind, done in (("forced_open", "paused"), ("forced_closed", "restored")):
             await everywhere.until_settled()
-            made, told, began_s = patches(world.control_plane), statuses(world.control_plane), time.time()
+            made, told, began_at = patches(world.control_plane), statuses(world.control_plane), time.time()
             await _force(state, kind)
-            patched_s = (await made.until(resources))[-1] - began_s
+            patched_s = (await made.until(resources))[-1] - began_at
             await told.until(resources)  # before that, to look would only hinder
             await until(partial(_are_told, everywhere, is_paused=done == "paused"))
-            told_s = told.at_s()[-1] - began_s
+            told_s = told.at()[-1] - began_at
             rows.append(Row(f"{resources} resources: Deployments {done}", patched_s, "s"))
             rows.append(Row(f"{resources} resources: all {done}, and their statuses say so", told_s, "s"))
         await everywhere.until_settled()

@@ -26,7 +26,7 @@ QUIET_S = 30.0
 
 
 def run(effort: Effort) -> Iterator[Row]:
-    wrong, told, began_s = 0, Told(), time.monotonic()
+    wrong, told, began_at = 0, Told(), time.monotonic()
     with ControlPlane() as control_plane, embedded_valkey() as url, TemporaryDirectory() as folder:
         installed(control_plane)
         with grounds(control_plane, url, Path(folder)) as ground:
@@ -36,7 +36,7 @@ def run(effort: Effort) -> Iterator[Row]:
             except AssertionError as error:
                 wrong = 1
                 print(error, file=sys.stderr, flush=True)
-    lasted_s = time.monotonic() - began_s
+    lasted_s = time.monotonic() - began_at
     yield Row("states: stories that end wrong", wrong, "stories")
     yield Row("states: stories", told.stories, "stories")
     yield Row("states: transitions tried", sum(told.moves.values()), "transitions")

@@ -55,12 +55,12 @@ class Times:
     healthy_s: float = 20.0
     call_s: float = 5.0
 
-    def plan(self, trouble: str, lot: random.Random, scale: float, began_s: float) -> Plan:
+    def plan(self, trouble: str, lot: random.Random, scale: float, began_at: float) -> Plan:
         """The next plan; everything takes *scale* as long."""
-        down_s = began_s + max(self.healthy_s * scale, HEALTHY_LEAST_S)
+        down_s = began_at + max(self.healthy_s * scale, HEALTHY_LEAST_S)
         well_s = down_s + lot.uniform(self.least_s, self.most_s) * scale
         call_s = max(self.call_s * scale, CALL_LEAST_S)
-        return Plan(TROUBLES[trouble], began_s, down_s, well_s, well_s + self.after_s * scale, call_s)
+        return Plan(TROUBLES[trouble], began_at, down_s, well_s, well_s + self.after_s * scale, call_s)
 
 
 OUTAGE = Times(60, 90, 75, ("calls", "later", "lost", *RECOVERY))

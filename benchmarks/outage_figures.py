@@ -46,23 +46,23 @@ class Figures:
 
 def figures(calls: Sequence[Call], lost: int, plan: Plan) -> Figures:
     """The figures of a fleet of which *lost* tasks were."""
-    began = sorted(call.began_s for call in calls)
+    began = sorted(call.began_at for call in calls)
     good = [call for call in calls if call.is_good]
-    settled_s = plan.began_s + SETTLED * (plan.down_s - plan.began_s)
+    settled_s = plan.began_at + SETTLED * (plan.down_s - plan.began_at)
     healthy_s = plan.down_s - settled_s
     healthy = _work_s(good, settled_s, plan.down_s) / healthy_s
     if not healthy:
         raise NothingHealthy(
             "no call ended well before the outage: the machine is too busy, or the strategy is broken"
         )
-    after_s, down_for_s = plan.ended_s - plan.well_s, plan.well_s - plan.down_s
+    after_s, down_for_s = plan.ended_at - plan.well_s, plan.well_s - plan.down_s
     return Figures(
         calls=_between(began, plan.down_s, plan.well_s),
         later=_between(began, min(plan.down_s + FIRST_S, plan.well_s), plan.well_s),
         lost=lost,
-        work_lost_s=max(after_s - _work_s(good, plan.well_s, plan.ended_s) / healthy, 0.0),
+        work_lost_s=max(after_s - _work_s(good, plan.well_s, plan.ended_at) / healthy, 0.0),
         back_s=_back_s(good, BACK * healthy, plan),
-        peak=_peak([at_s for at_s in began if at_s >= plan.well_s]) / (healthy / plan.call_s),
+        peak=_peak([at for at in began if at >= plan.well_s]) / (healthy / plan.call_s),
         kept=_work_s(good, plan.down_s, plan.well_s) / down_for_s / healthy,
     )
 
@@ -76,26 +76,26 @@ def _values(found: Figures) -> Iterator[float]:
     return (getattr(found, name) for name in Figures.__slots__)
 
 
-def _between(began: Sequence[float], from_s: float, until_s: float) -> int:
-    return bisect_left(began, until_s) - bisect_left(began, from_s)
+def _between(began: Sequence[float], from_s: float, until: float) -> int:
+    return bisect_left(began, until) - bisect_left(began, from_s)
 
 
-def _work_s(good: Sequence[Call], from_s: float, until_s: float) -> float:
+def _work_s(good: Sequence[Call], from_s: float, until: float) -> float:
     """Seconds of good calls under way between the two, of all workers together."""
-    return sum(max(min(call.ended_s, until_s) - max(call.began_s, from_s), 0.0) for call in good)
+    return sum(max(min(call.ended_at, until) - max(call.began_at, from_s), 0.0) for call in good)
 
 
 def _back_s(good: Sequence[Call], wanted: float, plan: Plan) -> float:
     """All of the time that is left, where it never is."""
-    changes = sorted([(call.began_s, 1) for call in good] + [(call.ended_s, -1) for call in good])
+    changes = sorted([(call.began_at, 1) for call in good] + [(call.ended_at, -1) for call in good])
     under_way = 0
-    for at_s, change in changes:
+    for at, change in changes:
         under_way += change
-        if at_s >= plan.well_s and under_way >= wanted:
-            return at_s - plan.well_s
-    return plan.ended_s - plan.well_s
+        if at >= plan.well_s and under_way >= wanted:
+            return at - plan.well_s
+    return plan.ended_at - plan.well_s
 
 
 def _peak(began: Sequence[float]) -> int:
     """The most within one second."""
-    return max((bisect_left(began, at_s + 1.0) - number for number, at_s in enumerate(began)), default=0)
+    return max((bisect_left(began, at + 1.0) - number for number, at in enumerate(began)), default=0)

@@ -65,7 +65,7 @@ class Fleets:
         for processes in self.fleets.values():
             for process in processes:
                 process.tell((plan, self.size.workers))
-        time.sleep(max(plan.ended_s - time.time(), 0.0))
+        time.sleep(max(plan.ended_at - time.time(), 0.0))
         self.upstreams.tell("calls")
         ((calls, late_s),) = self.upstreams.answers()
         fates = {name: self._fates(processes) for name, processes in self.fleets.items()}
@@ -128,20 +128,20 @@ def _through(strategy: Strategy, plan: Plan, numbers: Sequence[int]) -> Counter[
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(max(plan.ended_s - time.time(), 0.0))
+        thread.join(max(plan.ended_at - time.time(), 0.0))
     return fates.copy()
 
 
 def _worker(strategy: Strategy, plan: Plan, fates: Counter[Fate], number: int) -> None:
     # Spread, and the same in each run.
-    time.sleep(max(plan.began_s - time.time(), 0.0) + number * 0.37 % 1.0 * plan.call_s)
-    while time.time() < plan.ended_s and strategy.is_ready():
+    time.sleep(max(plan.began_at - time.time(), 0.0) + number * 0.37 % 1.0 * plan.call_s)
+    while time.time() < plan.ended_at and strategy.is_ready():
         fate = Fate.DONE
         try:
             strategy.call()
         except Exception as error:  # noqa: BLE001  the strategy says what it means
             fate = strategy.fate(error)
-        if time.time() < plan.ended_s:
+        if time.time() < plan.ended_at:
             fates[fate] += 1
         if fate is Fate.REFUSED:
             time.sleep(REST_S)

@@ -60,26 +60,26 @@ class Plan:
     """What happens when, in Unix seconds.
 
     Attributes:
-        began_s: The workers start.
+        began_at: The workers start.
         down_s: Calls that begin from here on meet the trouble,
         well_s: and from here on none.
-        ended_s: The workers stop.
+        ended_at: The workers stop.
         call_s: What a good call takes.
     """
 
     trouble: Trouble
-    began_s: float
+    began_at: float
     down_s: float
     well_s: float
-    ended_s: float
+    ended_at: float
     call_s: float
 
 
 class Call(NamedTuple):
     """When it came and was answered (Unix seconds), and whether well."""
 
-    began_s: float
-    ended_s: float
+    began_at: float
+    ended_at: float
     is_good: bool
 
 
@@ -130,13 +130,13 @@ class _Upstream:
         """All so far; those under way as they would end."""
         return [*self.calls, *self.under_way.values()]
 
-    def answer(self, path: str, now_s: float) -> tuple[float, bytes]:
+    def answer(self, path: str, now: float) -> tuple[float, bytes]:
         """How long it takes, and what it is."""
         plan, is_key = self.plan, path.endswith("/key")
-        if plan is not None and plan.down_s <= now_s < plan.well_s:
+        if plan is not None and plan.down_s <= now < plan.well_s:
             trouble = plan.trouble
             if trouble.on_key if is_key else self._lot.random() < trouble.share:
-                return trouble.after_s, _failure(trouble, plan.well_s - now_s)
+                return trouble.after_s, _failure(trouble, plan.well_s - now)
         takes_s = 0.0 if is_key or plan is None else plan.call_s * self._lot.uniform(1 - SPREAD, 1 + SPREAD)
         return takes_s, _GOOD_KEY if is_key else _GOOD
 
@@ -165,18 +165,18 @@ class _Exchange(asyncio.Protocol):
         if self._due is not None:
             self._due.cancel()
         if (call := self._upstream.under_way.pop(self, None)) is not None:
-            self._upstream.calls.append(call._replace(ended_s=time.time(), is_good=False))
+            self._upstream.calls.append(call._replace(ended_at=time.time(), is_good=False))
 
     def _begin(self, path: str) -> None:
-        now_s = time.time()
-        takes_s, answer = self._upstream.answer(path, now_s)
+        now = time.time()
+        takes_s, answer = self._upstream.answer(path, now)
         if not path.endswith("/key"):
-            self._upstream.under_way[self] = Call(now_s, now_s + takes_s, answer is _GOOD)
+            self._upstream.under_way[self] = Call(now, now + takes_s, answer is _GOOD)
         self._due = self._loop.call_later(takes_s, self._end, answer)
 
     def _end(self, answer: bytes) -> None:
         if (call := self._upstream.under_way.pop(self, None)) is not None:
-            self._upstream.calls.append(call._replace(ended_s=time.time()))
+            self._upstream.calls.append(call._replace(ended_at=time.time()))
         self._transport.write(answer)
 
 

@@ -48,8 +48,8 @@ def _delays_s(url: str, effort: Effort) -> list[float]:
         failing = [stack.enter_context(Guard(Settings(url, policy=_policy))) for _ in range(REPORTERS)]
         for _ in range(effort.openings):
             fleet.tell(True)
-            began_s = _opened(failing)
-            delays_s += (at_s - began_s for answer in fleet.answers() for at_s in answer)
+            began_at = _opened(failing)
+            delays_s += (at - began_at for answer in fleet.answers() for at in answer)
             _succeed(failing[0])
             fleet.answers()
         fleet.tell(False)
@@ -62,9 +62,9 @@ def _opened(guards: list[Guard]) -> float:
         _succeed(guard)
     for guard in (*guards, guards[0]):
         fail(guard)
-    began_s = time.monotonic()
+    began_at = time.monotonic()
     fail(guards[1])
-    return began_s
+    return began_at
 
 
 def _succeed(guard: Guard) -> None:

@@ -107,6 +107,6 @@ def _times_s(call: Callable[[], object], calls: int) -> list[float]:
 
 def _seconds(call: Callable[[], object], *, after_s: float = 0.0) -> float:
     time.sleep(after_s)
-    began_s = time.perf_counter()
+    began_at = time.perf_counter()
     call()
-    return time.perf_counter() - began_s
+    return time.perf_counter() - began_at

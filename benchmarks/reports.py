@@ -92,10 +92,10 @@ def _outcome(reporters: Callable[..., None], workers: int, seconds: float, pace_
     processes = min(workers, PROCESSES)
     with embedded_valkey() as url, Fleet(processes, reporters, url, workers // processes, seconds, pace_s) as fleet:
         fleet.answers()
-        before, known, began_s = commands(url), _reported(url), time.monotonic()
+        before, known, began_at = commands(url), _reported(url), time.monotonic()
         fleet.tell("go")
         made = sum(fleet.answers())
-        lasted_s, after = time.monotonic() - began_s, commands(url)
+        lasted_s, after = time.monotonic() - began_at, commands(url)
         kept = _reported(url) - known
         fleet.tell("end")
     spent = {name: count - before.get(name, 0) for name, count in after.items() if name != "info"}
@@ -147,14 +147,14 @@ def _report(parent: Connection, reports: list[Report], seconds: float, pace_s: f
 def _in_threads(reports: list[Report], seconds: float, pace_s: float) -> int:
     """All at once until the time is over; returns how many reports were made."""
     made: list[int] = []
-    until_s = time.monotonic() + seconds
+    until = time.monotonic() + seconds
 
     def work(report: Report) -> None:
         for number in itertools.count(1):
             report()
             if pace_s:
                 time.sleep(pace_s)
-            if time.monotonic() > until_s:
+            if time.monotonic() > until:
                 made.append(number)
                 return
 

@@ -53,10 +53,10 @@ ONE_SECOND, HALF_A_MINUTE = constant(1.0), constant(30.0)
 
 
 class Outage(NamedTuple):
-    """From ``at_s`` on every call that begins fails after ``took_s``; those under way end well, or break within
+    """From ``at`` on every call that begins fails after ``took_s``; those under way end well, or break within
     ``breaks_s`` (None: they end well)."""
 
-    at_s: float
+    at: float
     took_s: float = 1.0
     breaks_s: float | None = None
 
@@ -66,7 +66,7 @@ class Call(NamedTuple):
 
     end_s: float
     worker: int
-    began_s: float
+    began_at: float
     fails: bool
 
 
@@ -103,7 +103,7 @@ class Fleet:
         most_s = policy.ramp_s * RAMP_CALL_S / LONG_CALL_S
         self._ramp = Ramp(0.0, most_s, policy.permits, self.workers, RAMP_CALL_S)
 
-    def calls(self, until_s: float) -> Iterator[Call]:
+    def calls(self, until: float) -> Iterator[Call]:
         """The calls in the order of their ends."""
         for worker in range(self.workers):
             if self.starts == "steady":
@@ -111,37 +111,37 @@ class Fleet:
                 self._begin(worker, 0.0, passed=self.lot.random())
             else:
                 heapq.heappush(self._due, (self.lot.random() * self.spread_s, worker, -1))
-        breaks_s = self.outage.at_s if self.outage and self.outage.breaks_s is not None else float("inf")
-        while self._due and self._due[0][0] < until_s:
-            at_s, worker, retries = heapq.heappop(self._due)
-            if at_s >= breaks_s:
-                heapq.heappush(self._due, (at_s, worker, retries))
+        breaks_s = self.outage.at if self.outage and self.outage.breaks_s is not None else float("inf")
+        while self._due and self._due[0][0] < until:
+            at, worker, retries = heapq.heappop(self._due)
+            if at >= breaks_s:
+                heapq.heappush(self._due, (at, worker, retries))
                 self._break()
                 breaks_s = float("inf")
                 continue
             if retries < 0:
-                self._begin(worker, at_s)
+                self._begin(worker, at)
                 continue
             call = self.under_way.pop(worker)
             yield call
             if call.fails and retries > 0:
-                self._put(Call(at_s + self.failed(self.lot), worker, at_s, True), retries - 1)
+                self._put(Call(at + self.failed(self.lot), worker, at, True), retries - 1)
             else:
-                self._begin(worker, at_s)
+                self._begin(worker, at)
 
-    def _begin(self, worker: int, at_s: float, *, passed: float = 0.0) -> None:
-        is_ramp = self.starts == "ramp" and at_s < self._ramp.ends_s
-        if is_ramp and (wait_s := self._lane.enter(self._ramp, at_s)):
-            heapq.heappush(self._due, (at_s + wait_s, worker, -1))
+    def _begin(self, worker: int, at: float, *, passed: float = 0.0) -> None:
+        is_ramp = self.starts == "ramp" and at < self._ramp.ends_at
+        if is_ramp and (wait_s := self._lane.enter(self._ramp, at)):
+            heapq.heappush(self._due, (at + wait_s, worker, -1))
             return
-        if self.outage and at_s >= self.outage.at_s:
-            self._put(Call(at_s + self.outage.took_s, worker, at_s, True), 0)
+        if self.outage and at >= self.outage.at:
+            self._put(Call(at + self.outage.took_s, worker, at, True), 0)
             return
         # Of those that are in the middle of a call, few are in one that fails: it is short.
         fails = not passed and (self.lot.random() < self.error_rate or (self.loops and not worker))
         took_s = (self.failed if fails else self.good)(self.lot)
-        began_s = at_s - passed * took_s
-        self._put(Call(began_s + took_s, worker, began_s, fails), self.retries if fails else 0)
+        began_at = at - passed * took_s
+        self._put(Call(began_at + took_s, worker, began_at, fails), self.retries if fails else 0)
 
     def _put(self, call: Call, retries: int) -> None:
         self.under_way[call.worker] = call
@@ -151,7 +151,7 @@ class Fleet:
         assert self.outage is not None
         self._due = [due for due in self._due if due[2] < 0]
         for call in self.under_way.values():
-            end_s = self.outage.at_s + self.lot.random() * (self.outage.breaks_s or 0.0)
+            end_s = self.outage.at + self.lot.random() * (self.outage.breaks_s or 0.0)
             self.under_way[call.worker] = call._replace(end_s=end_s, fails=True)
             self._due.append((end_s, call.worker, 0))
         heapq.heapify(self._due)
@@ -179,58 +179,58 @@ class Breaker:
     record: SharedState = field(init=False)
     _ended_well: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=4 * SUCCESSES_KEPT))
     _calls: int = 0
-    _since_s: float = 0.0
+    _since: float = 0.0
 
     def __post_init__(self) -> None:
         self.record = SharedState(epoch=1, live_reporters=self.fleet.workers, calls_per_minute=self.rate)
 
     def takes(self, call: Call) -> bool:
         """Count the end of a call; whether it opened the breaker, or the question that was out before it did."""
-        at_s = call.end_s
-        self._measure(at_s)
-        if self._is_decided(at_s):
+        at = call.end_s
+        self._measure(at)
+        if self._is_decided(at):
             return True
         if not call.fails:
-            self._ended_well.append((call.began_s, at_s))
+            self._ended_well.append((call.began_at, at))
             if not self.record.breaker.failures:
                 return False
         signal = FAILURE if call.fails else SUCCESS
-        began_s = call.began_s + EPOCH_S if self.asks else 0.0
+        began_at = call.began_at + EPOCH_S if self.asks else 0.0
         counted = evaluation.counted(
-            self.record, signal, f"w{call.worker}", began_s=began_s, ended_s=at_s + EPOCH_S if self.asks else 0.0
+            self.record, signal, f"w{call.worker}", began_at=began_at, ended_at=at + EPOCH_S if self.asks else 0.0
         )
-        self.record = evaluation.evaluate(counted, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
-        self.opened_s = at_s
+        self.record = evaluation.evaluate(counted, now=at + EPOCH_S, policy=self.policy, by="simulation")
+        self.opened_s = at
         if self.fleet.workers == 1 and isinstance(self.record.breaker, Closed) and self.record.breaker.question:
             # It answers itself, at once.
-            self._answer(at_s + EPOCH_S)
-            answered = evaluation.answered(self.record, 0, at_s + EPOCH_S)
-            self.record = evaluation.evaluate(answered, now_s=at_s + EPOCH_S, policy=self.policy, by="simulation")
+            self._answer(at + EPOCH_S)
+            answered = evaluation.answered(self.record, 0, at + EPOCH_S)
+            self.record = evaluation.evaluate(answered, now=at + EPOCH_S, policy=self.policy, by="simulation")
         return not isinstance(self.record.breaker, Closed)
 
-    def _is_decided(self, at_s: float) -> bool:
+    def _is_decided(self, at: float) -> bool:
         """Whether the question that was out has opened the breaker by now."""
         breaker = self.record.breaker
         if not isinstance(breaker, Closed) or breaker.question is None:
             return False
-        question, due_s = breaker.question, breaker.question.at_s + ANSWER_S
-        if not question.answers and at_s + EPOCH_S >= question.at_s + ANSWERED_S:
-            self._answer(question.at_s + ANSWERED_S)
-        if at_s + EPOCH_S < due_s:
+        question, due_s = breaker.question, breaker.question.at + ANSWER_S
+        if not question.answers and at + EPOCH_S >= question.at + ANSWERED_S:
+            self._answer(question.at + ANSWERED_S)
+        if at + EPOCH_S < due_s:
             return False
         self.questions += 1
-        self.record = evaluation.evaluate(self.record, now_s=due_s, policy=self.policy, by="simulation")
+        self.record = evaluation.evaluate(self.record, now=due_s, policy=self.policy, by="simulation")
         self.opened_s = due_s - EPOCH_S
         return not isinstance(self.record.breaker, Closed)
 
-    def _answer(self, at_s: float) -> None:
+    def _answer(self, at: float) -> None:
         breaker = self.record.breaker
         assert isinstance(breaker, Closed)
         assert breaker.question is not None
         shown = int(self.fleet.workers * self.answers)
         calls = [call for call in self.fleet.under_way.values() if call.worker < shown]
-        well = [(began_s + EPOCH_S, ended_s + EPOCH_S) for began_s, ended_s in self._ended_well]
-        found = breaker.question.answer(at_s, [call.began_s + EPOCH_S for call in calls], well)
+        well = [(began_at + EPOCH_S, ended_at + EPOCH_S) for began_at, ended_at in self._ended_well]
+        found = breaker.question.answer(at, [call.began_at + EPOCH_S for call in calls], well)
         self.answered += found
         self.record = replace(
             self.record, breaker=replace(breaker, question=replace(breaker.question, answers=found or NONE))
@@ -240,19 +240,19 @@ class Breaker:
         """Begin anew, as after a false alarm."""
         self.record = replace(self.record, breaker=Closed())
 
-    def _measure(self, at_s: float) -> None:
+    def _measure(self, at: float) -> None:
         """The calls per minute, as the store's script measures them."""
         self._calls += 1
-        if self.is_scaled and at_s - self._since_s >= MINUTE_S:
-            minutes = (at_s - self._since_s) / MINUTE_S
+        if self.is_scaled and at - self._since >= MINUTE_S:
+            minutes = (at - self._since) / MINUTE_S
             rate = max(self._calls / minutes, self.record.calls_per_minute / 2**minutes)
             self.record = replace(self.record, calls_per_minute=rate)
-            self._calls, self._since_s = 0, at_s
+            self._calls, self._since = 0, at
 
 
-def judged(breaker: Breaker, until_s: float) -> float | None:
+def judged(breaker: Breaker, until: float) -> float | None:
     """When the breaker opens first; None if it does not until then."""
-    for call in breaker.fleet.calls(until_s):
+    for call in breaker.fleet.calls(until):
         if breaker.takes(call):
             return breaker.opened_s
     return None

@@ -67,14 +67,14 @@ def run(effort: Effort) -> Iterator[Row]:
 
 
 def _started(port: int, asked_s: float, environ: Mapping[str, str], *arguments: str) -> Started:
-    began_s = time.perf_counter()
+    began_at = time.perf_counter()
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(
         [sys.executable, *arguments], env={**os.environ, **environ}, stdout=quiet, stderr=quiet
     )
     try:
-        asyncio.run(_answer(port, began_s + _WITHIN_S))
-        took_s, served = time.perf_counter() - began_s, Served(port, process.pid)
+        asyncio.run(_answer(port, began_at + _WITHIN_S))
+        took_s, served = time.perf_counter() - began_at, Served(port, process.pid)
         first = served.memory
         asyncio.run(closed_loop([port], [request(PATH)], 16, asked_s))
         return Started(took_s, first / _MIB, served.memory / _MIB)
@@ -83,13 +83,13 @@ def _started(port: int, asked_s: float, environ: Mapping[str, str], *arguments: 
         process.wait()
 
 
-async def _answer(port: int, until_s: float) -> None:
+async def _answer(port: int, until: float) -> None:
     """Ask until there is an answer.
 
     Raises:
         TimeoutError: If there is none in time.
     """
-    while time.perf_counter() < until_s:
+    while time.perf_counter() < until:
         with suppress(OSError):
             await closed_loop([port], [request(PATH)], 1, seconds=0.0)
             return

@@ -42,8 +42,8 @@ Key = Callable[[float, float], Service]
 """A health service beside the fleet, by how long the outage lasts and when it checked last."""
 KEYS: dict[str, Key | None] = {
     "no service": None,
-    "/key fails": lambda lasts_s, last_s: Service(lambda at_s: DOWN if 0 <= at_s < lasts_s else WELL, last_s),
-    "/key answers": lambda _lasts_s, last_s: Service(lambda _at_s: WELL, last_s),
+    "/key fails": lambda lasts_s, last_s: Service(lambda at: DOWN if 0 <= at < lasts_s else WELL, last_s),
+    "/key answers": lambda _lasts_s, last_s: Service(lambda _at: WELL, last_s),
 }
 
 
@@ -77,5 +77,5 @@ def cost(longest_s: float, lasts_s: float, key: Key | None = None) -> Cost:
     outages = [Outage(lasts_s + drawn.uniform(-30, 30), seed=drawn.randrange(2**30)) for _ in range(RUNS)]
     services = [key and key(outage.lasts_s, drawn.uniform(-SLOT_S, 0)) for outage in outages]
     ends = [recovery(outage, policy, service) for outage, service in zip(outages, services, strict=True)]
-    tried_s = [end.tried_s for end in ends]
-    return Cost(fmean(end.calls for end in ends), fmean(tried_s), max(tried_s), fmean(end.closed_s for end in ends))
+    tried_at = [end.tried_at for end in ends]
+    return Cost(fmean(end.calls for end in ends), fmean(tried_at), max(tried_at), fmean(end.closed_s for end in ends))

@@ -116,10 +116,8 @@ pages = (
 
 
 def _key(name: str) -> str:
-    keys, now_s = Keys(), _true_time()
-    return {"metrics": keys.metrics(now_s), "worker_errors": keys.worker_errors(now_s)}.get(
-        name
-    ) or f"openrouter:{name}"
+    keys, now = Keys(), _true_time()
+    return {"metrics": keys.metrics(now), "worker_errors": keys.worker_errors(now)}.get(name) or f"openrouter:{name}"
 
 
 def write(damage: Sequence[Damage | Foreign], client: redis.Redis) -> None:
@@ -241,9 +239,9 @@ class System:
         return code
 
     async def becomes(self, what: str, holds: Callable[[], Any], seconds: float) -> None:
-        deadline_s = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while not await holds():
-            if time.monotonic() > deadline_s:
+            if time.monotonic() > deadline:
                 self.wrong.append(f"not {what} within {seconds:g} s: {await self._shown()}")
                 return
             await asyncio.sleep(0.05)

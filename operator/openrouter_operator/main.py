@@ -116,7 +116,7 @@ async def _operator(settings: OperatorSettings, cluster: Cluster) -> AsyncIterat
         lambda scope: operator.wake_scope(scope),
         settings.cluster,
         # Like the times of pauses and conditions: a server's clock, not that of the present node.
-        clock=lambda: cluster.now_s,
+        clock=lambda: cluster.now,
     )
     operator = Operator(
         cluster,

@@ -302,7 +302,7 @@ async def _without_a_state(cluster: Cluster, body: Mapping[str, Any]) -> Mapping
         "status": "False",
         "reason": "OperatorGone",
         "message": "the operator was uninstalled; nothing is paused for this resource any more",
-        "lastTransitionTime": datetime.fromtimestamp(cluster.now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "lastTransitionTime": datetime.fromtimestamp(cluster.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     metadata = body["metadata"]
     with suppress(ClusterError):  # to let it go is what matters

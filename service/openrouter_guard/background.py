@@ -23,7 +23,7 @@ _MISTAKES_MOST = 100
 @dataclass(slots=True)
 class _Loop:
     task: asyncio.Task[None]
-    came_round_s: float
+    came_round_at: float
     waits: bool
 
 
@@ -49,9 +49,9 @@ class Background:
 
     def stalled(self) -> list[str]:
         """Return the loops that ended, or have made no progress for a long time."""
-        late_s = time.monotonic() - STALL_S
+        late = time.monotonic() - STALL_S
         loops = self._loops.items()
-        return [name for name, loop in loops if loop.task.done() or (not loop.waits and loop.came_round_s < late_s)]
+        return [name for name, loop in loops if loop.task.done() or (not loop.waits and loop.came_round_at < late)]
 
     async def _forever(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
         while True:
@@ -73,7 +73,7 @@ class Background:
 
     def _came_round(self, name: str) -> None:
         if name in self._loops:
-            self._loops[name].came_round_s = time.monotonic()
+            self._loops[name].came_round_at = time.monotonic()
 
 
 async def cancelled(*tasks: asyncio.Task[None]) -> None:

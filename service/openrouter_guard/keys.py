@@ -70,17 +70,17 @@ class Keys:
     def events(self) -> str:
         return self._key("events")
 
-    def metrics(self, at_s: float) -> str:
-        """The counters of the UTC day that holds ``at_s`` (Unix seconds)."""
-        return self._key(f"metrics:{utc_date(at_s)}")
+    def metrics(self, at: float) -> str:
+        """The counters of the UTC day that holds ``at`` (Unix seconds)."""
+        return self._key(f"metrics:{utc_date(at)}")
 
-    def worker_errors(self, at_s: float) -> str:
-        return self._key(f"worker_errors:{utc_date(at_s)}")
+    def worker_errors(self, at: float) -> str:
+        return self._key(f"worker_errors:{utc_date(at)}")
 
     def _key(self, name: str) -> str:
         prefix = "openrouter" if self.scope == DEFAULT_SCOPE else f"openrouter:{{{self.scope}}}"
         return f"{prefix}:{name}"
 
 
-def utc_date(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d")
+def utc_date(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")

@@ -47,33 +47,33 @@ def read(address: Address, scope: str, timeout_s: float) -> tuple[SharedState | 
         StateUnreadable: If the stored state cannot be decoded.
         ForeignValue: If the key holds a foreign value.
     """
-    deadline_s = time.monotonic() + timeout_s
+    deadline = time.monotonic() + timeout_s
     try:
         key = Keys(scope).state
-        replies = _answers(address, [["HMGET", key, *FIELDS], ["TIME"]], deadline_s)
-        values, now = (_checked(reply, address, key) for reply in replies)
+        replies = _answers(address, [["HMGET", key, *FIELDS], ["TIME"]], deadline)
+        values, clock = (_checked(reply, address, key) for reply in replies)
     except (OSError, EOFError) as error:
         raise StoreUnavailable(f"Redis at {address} does not answer: {error}") from error
     except (ValueError, ArithmeticError, MemoryError, RecursionError) as error:
         raise StoreRefused(f"the server at {address} is not Redis: look at REDIS_URL") from error
     with unreadable_errors(str(address)):
-        seconds, micros = _list(now)
+        seconds, micros = _list(clock)
         found = {name: str(value) for name, value in zip(FIELDS, _list(values), strict=True) if value is not None}
-        now_s = float(str(seconds)) + float(str(micros)) / 1e6
-        return (parse(found, now_s) if found else None), now_s
+        now = float(str(seconds)) + float(str(micros)) / 1e6
+        return (parse(found, now) if found else None), now
 
 
-def is_known(address: Address, scope: str, now_s: float, timeout_s: float) -> bool:
+def is_known(address: Address, scope: str, now: float, timeout_s: float) -> bool:
     """Return whether the scope was ever used, as far as the rights allow: its counters are kept for 30 days.
 
     Args:
         address: Address of Redis, which has just answered.
         scope: The scope without a state, which expires if there are no calls.
-        now_s: Redis' clock, Unix seconds.
+        now: Redis' clock, Unix seconds.
         timeout_s: How long Redis may take.
     """
     keys = Keys(scope)
-    traces = [keys.history, keys.workers, *(keys.metrics(now_s - DAY_S * back) for back in range(_DAYS))]
+    traces = [keys.history, keys.workers, *(keys.metrics(now - DAY_S * back) for back in range(_DAYS))]
     try:
         (found,) = _answers(address, [["EXISTS", *traces]], time.monotonic() + timeout_s)
     except (OSError, EOFError, ValueError, StoreRefused):
@@ -81,12 +81,12 @@ def is_known(address: Address, scope: str, now_s: float, timeout_s: float) -> bo
     return isinstance(found, int) and found > 0
 
 
-def _answers(address: Address, question: Sequence[Command], deadline_s: float) -> list[Reply]:
+def _answers(address: Address, question: Sequence[Command], deadline: float) -> list[Reply]:
     """Send the commands to the server with the key of the first one."""
     if address.topology is Topology.SENTINEL:
-        replies = _ask(address, _primary(address, deadline_s), question, deadline_s)
+        replies = _ask(address, _primary(address, deadline), question, deadline)
     else:
-        replies = _first(address.hosts or (("", 0),), lambda host: _ask(address, host, question, deadline_s))
+        replies = _first(address.hosts or (("", 0),), lambda host: _ask(address, host, question, deadline))
     for _ in range(_MOVES):
         first = replies[0]
         word, _, where = first.partition(" ") if isinstance(first, _Error) else ("", "", "")
@@ -95,14 +95,14 @@ def _answers(address: Address, question: Sequence[Command], deadline_s: float) -
         host, _, port = where.split()[1].rpartition(":")
         # It applies only to the next command.
         asking = [["ASKING"]] if word == "ASK" else []
-        replies = _ask(address, (host, int(port)), [*asking, *question], deadline_s)[len(asking) :]
+        replies = _ask(address, (host, int(port)), [*asking, *question], deadline)[len(asking) :]
     return replies
 
 
-def _primary(address: Address, deadline_s: float) -> Host:
+def _primary(address: Address, deadline: float) -> Host:
     question = [["SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service]]
     sentinels = replace(address, login=address.sentinel_login, database=0)
-    (found,) = _first(address.hosts, lambda host: _ask(sentinels, host, question, deadline_s))
+    (found,) = _first(address.hosts, lambda host: _ask(sentinels, host, question, deadline))
     if not isinstance(found, list):
         raise StoreRefused(f"the Sentinels of {address} do not name the address of Redis ({found or 'unknown name'})")
     return str(found[0]), int(str(found[1]))
@@ -116,10 +116,10 @@ def _first(hosts: Sequence[Host], ask: Callable[[Host], list[Reply]]) -> list[Re
     return ask(hosts[-1])
 
 
-def _ask(address: Address, host: Host, question: Sequence[Command], deadline_s: float) -> list[Reply]:
+def _ask(address: Address, host: Host, question: Sequence[Command], deadline: float) -> list[Reply]:
     login = _login(address)
     commands = [*login, *question]
-    with _connect(address, host, deadline_s) as connection, connection.makefile("rb") as replies:
+    with _connect(address, host, deadline) as connection, connection.makefile("rb") as replies:
         connection.sendall(b"".join(_encode(command) for command in commands))
         answers = [_reply(replies) for _ in commands]
     for answer in answers[: len(login)]:
@@ -127,9 +127,9 @@ def _ask(address: Address, host: Host, question: Sequence[Command], deadline_s: 
     return answers[len(login) :]
 
 
-def _connect(address: Address, host: Host, deadline_s: float) -> socket.socket:
+def _connect(address: Address, host: Host, deadline: float) -> socket.socket:
     encrypted = _encryption(address, address.tls, host[0]) if address.tls else None
-    left_s = max(deadline_s - time.monotonic(), 0.001)
+    left_s = max(deadline - time.monotonic(), 0.001)
     if address.topology is Topology.SOCKET:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(left_s)

@@ -113,8 +113,8 @@ class CheckResult:
     usage_month: float | None = None
     account_error: str = ""
 
-    def upstream(self, now_s: float) -> Upstream:
-        """Return the finding for the shared state, made at ``now_s`` (Unix seconds, Redis' clock)."""
+    def upstream(self, now: float) -> Upstream:
+        """Return the finding for the shared state, made at ``now`` (Unix seconds, Redis' clock)."""
         limited = self.signal.effect is Effect.RATE_LIMIT
         return Upstream(
             state=self.state,
@@ -122,18 +122,18 @@ class CheckResult:
             balance=self.balance,
             usage_today=self.usage_today,
             usage_month=self.usage_month,
-            last_check_s=now_s,
-            checked_s=now_s,
-            amounts_s=now_s,
-            error_details="" if self.state is OpenRouterState.ACTIVE else self._details(now_s),
-            rate_limit_reset_s=now_s + (self.signal.wait_s or 0.0) if limited else 0.0,
+            last_check_at=now,
+            checked_at=now,
+            amounts_at=now,
+            error_details="" if self.state is OpenRouterState.ACTIVE else self._details(now),
+            rate_limit_reset_at=now + (self.signal.wait_s or 0.0) if limited else 0.0,
         )
 
-    def _details(self, now_s: float) -> str:
+    def _details(self, now: float) -> str:
         fallback = self.state if self.state is OpenRouterState.API_KEY_MISSING else ErrorType.UNKNOWN_ERROR
         return json.dumps(
             {
-                "timestamp": iso(now_s),
+                "timestamp": iso(now),
                 "error_type": self.signal.error_type or fallback,
                 "error_message": self.signal.message,
                 "status_code": self.signal.status_code,
@@ -200,34 +200,34 @@ class OpenRouter:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def check(self, now_s: float) -> CheckResult:
-        """Ask once; ``now_s`` (Unix seconds) converts reset times into waits."""
+    async def check(self, now: float) -> CheckResult:
+        """Ask once; ``now`` (Unix seconds) converts reset times into waits."""
         if not self._api_key:
             return NO_KEY
         if not _is_sendable(self._api_key):
             return _failed(ErrorType.API_KEY_INVALID, "OPENROUTER_API_KEY holds characters that no key has")
         # At the same time, so that all of it takes no longer than one may.
         key, account, others = await asyncio.gather(
-            self._asked("OpenRouter", self._key_url, self._api_key, now_s, _of_key),
-            self._account(now_s),
-            asyncio.gather(*(self._asked(_place(url), url, "", now_s) for url in self._health_urls)),
+            self._asked("OpenRouter", self._key_url, self._api_key, now, _of_key),
+            self._account(now),
+            asyncio.gather(*(self._asked(_place(url), url, "", now) for url in self._health_urls)),
         )
         found = key if account is None else _with_account(key, account)
         if found.state is not OpenRouterState.ACTIVE:
             return found
         return reduce(_but_for, zip(map(_place, self._health_urls), others, strict=True), found)
 
-    async def _account(self, now_s: float) -> CheckResult | None:
+    async def _account(self, now: float) -> CheckResult | None:
         """Return the remaining credit of the account, None without a management key."""
         if not self._management_key:
             return None
         if not _is_sendable(self._management_key):
             return _failed(ErrorType.API_KEY_INVALID, "OPENROUTER_MANAGEMENT_KEY holds characters that no key has")
-        return await self._asked("OpenRouter", self._credits_url, self._management_key, now_s, _of_credits)
+        return await self._asked("OpenRouter", self._credits_url, self._management_key, now, _of_credits)
 
-    async def _asked(self, who: str, url: httpx.URL, key: str, now_s: float, read: Read | None = None) -> CheckResult:
+    async def _asked(self, who: str, url: httpx.URL, key: str, now: float, read: Read | None = None) -> CheckResult:
         """Return the answer of *who*, parsed by *read*; without *read*, any answer is accepted. Never raises."""
-        began_s = time.monotonic()
+        began_at = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._get(url, key)
@@ -236,18 +236,18 @@ class OpenRouter:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             reason = self._cleaned(str(error)) or type(error).__name__
             return _failed(ErrorType.NETWORK_ERROR, f"{who} cannot be reached: {reason}")
-        return self._finding(who, answer, now_s + time.monotonic() - began_s, read)
+        return self._finding(who, answer, now + time.monotonic() - began_at, read)
 
     async def _get(self, url: httpx.URL, key: str) -> _Answer:
         headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
         async with self._client.stream("GET", url, headers=headers) as answer:
             return _Answer(answer.status_code, dict(answer.headers), await _body(answer))
 
-    def _finding(self, who: str, answer: _Answer, now_s: float, read: Read | None) -> CheckResult:
+    def _finding(self, who: str, answer: _Answer, now: float, read: Read | None) -> CheckResult:
         error = self._error(answer.body)
         status_code = status_of(error) if answer.status_code == 200 and error else answer.status_code
         if status_code >= 400:
-            return _of_signal(classify_status(status_code, error=error, headers=answer.headers, now_s=now_s))
+            return _of_signal(classify_status(status_code, error=error, headers=answer.headers, now=now))
         if 300 <= status_code < 400:
             return _strange(who, answer, "it redirects elsewhere; check the address")
         if read is None:

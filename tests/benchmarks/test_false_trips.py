@@ -69,9 +69,9 @@ def test_at_a_cold_start_too(took_s: float) -> None:
     assert found == pytest.approx(took_s + ANSWER_S, abs=0.3)
 
 
-@pytest.mark.parametrize("at_s", [5, 15, 25])
-def test_and_in_the_ramp(at_s: float) -> None:
-    fleet = Fleet(200, 0.02, mixed(15, 30), starts="ramp", outage=Outage(at_s))
+@pytest.mark.parametrize("at", [5, 15, 25])
+def test_and_in_the_ramp(at: float) -> None:
+    fleet = Fleet(200, 0.02, mixed(15, 30), starts="ramp", outage=Outage(at))
     ours = judged(Breaker(fleet, rate=500), 60)
     plain = judged(Breaker(replace(fleet), asks=False, rate=500), 60)
     assert ours is not None

@@ -10,19 +10,19 @@ from benchmarks.outage_fleet import Size, fleets
 from benchmarks.outage_strategies import BROKEN
 from benchmarks.outage_upstream import TROUBLES, Call, Plan
 
-PLAN = Plan(TROUBLES["503"], began_s=0, down_s=20, well_s=80, ended_s=140, call_s=5)
+PLAN = Plan(TROUBLES["503"], began_at=0, down_s=20, well_s=80, ended_at=140, call_s=5)
 WORKERS = 10
 
 
-def fleet(from_s: float, until_s: float, workers: int = WORKERS) -> list[Call]:
+def fleet(from_s: float, until: float, workers: int = WORKERS) -> list[Call]:
     """Good calls of five seconds, one after another, the workers spread evenly."""
     firsts = [from_s + 5 * worker / workers for worker in range(workers)]
     return [Call(first + 5 * turn, first + 5 * turn + 5, True) for first in firsts for turn in range(100)
-            if first + 5 * turn + 5 <= until_s + 5 and first + 5 * turn < until_s]  # fmt: skip
+            if first + 5 * turn + 5 <= until + 5 and first + 5 * turn < until]  # fmt: skip
 
 
-def down(*began_s: float) -> list[Call]:
-    return [Call(at_s, at_s + 0.25, False) for at_s in began_s]
+def down(*began_at: float) -> list[Call]:
+    return [Call(at, at + 0.25, False) for at in began_at]
 
 
 def test_a_fleet_that_is_back_at_once_has_lost_nothing() -> None:

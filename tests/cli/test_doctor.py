@@ -54,7 +54,7 @@ async def test_a_fleet_that_is_well(
 
 
 async def _now(store: Store) -> str:
-    return iso((await store.read()).now_s)
+    return iso((await store.read()).now)
 
 
 async def test_a_refused_key_an_older_worker_and_an_outage(

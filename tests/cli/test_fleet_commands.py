@@ -130,7 +130,7 @@ async def test_an_override_concerns_one_scope(redis_url: str) -> None:
     async with store_at(redis_url, "team-a") as there, store_at(redis_url) as here:
         seen = await there.read()
         assert seen.record
-        assert seen.record.phase(seen.now_s) is BreakerState.OPEN
+        assert seen.record.phase(seen.now) is BreakerState.OPEN
         assert (await here.read()).record is None
 
 

@@ -29,9 +29,9 @@ CLOSED, WAITING, UNKNOWN = 0, 1, 2
 
 async def open_breaker(store: Store, reset_timeout_s: float) -> None:
     policy = Policy(reset_timeout_s=reset_timeout_s)
-    await store.count(Batch(0, "wa", 1, [("F", 5)], {"state": "service_unavailable"}), at_s=time.time())
+    await store.count(Batch(0, "wa", 1, [("F", 5)], {"state": "service_unavailable"}), at=time.time())
     await store.change(
-        lambda record, now_s: record and evaluation.evaluate(record, now_s=now_s, policy=policy, by="somebody")
+        lambda record, now: record and evaluation.evaluate(record, now=now, policy=policy, by="somebody")
     )
 
 
@@ -56,7 +56,7 @@ async def test_half_open_is_not_closed(redis_url: str, store: Store) -> None:
 
 async def test_a_rate_limit_waits_though_the_breaker_is_closed(redis_url: str, store: Store) -> None:
     signal = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=30)
-    await store.change(lambda _record, now_s: trial_calls.limited(SharedState(), signal, now_s))
+    await store.change(lambda _record, now: trial_calls.limited(SharedState(), signal, now))
     done = run("probe", REDIS_URL=redis_url)
     assert done.returncode == WAITING
     assert done.stdout.startswith("closed: rate_limited, ")

@@ -129,11 +129,11 @@ def test_an_open_stream_does_not_hold_up_the_end(tmp_path: Path, redis_url: str)
         with urllib.request.urlopen(f"{service.url}/api/v1/openrouter/events", timeout=10) as stream:
             assert stream.readline() == b"retry: 2000\n"
             service.process.send_signal(signal.SIGTERM)
-            began_s = time.monotonic()
+            began_at = time.monotonic()
             rest = stream.read().decode()
         service.process.wait(10)
         # Well before the server would lose its patience with requests that do not end.
-        assert time.monotonic() - began_s < STOP_S - 1
+        assert time.monotonic() - began_at < STOP_S - 1
     assert rest.count("event: state") == 1
     assert "Cancel" not in service.log
     assert "Traceback" not in service.log

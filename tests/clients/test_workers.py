@@ -173,9 +173,9 @@ def test_an_outage_from_its_beginning_to_its_end(
 ) -> None:
     with fleet(redis_url, tmp_path, commands) as (workers, _):
         workers.simulated.switch("outage")
-        began_s = time.monotonic()
+        began_at = time.monotonic()
         workers.until("open", 10)
-        opened_s = time.monotonic() - began_s
+        opened_s = time.monotonic() - began_at
         time.sleep(1.0)
         while_open = workers.calls_in(1.0)
         # Trial calls that fail open it again, and are no more than two at a time.

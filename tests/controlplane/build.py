@@ -87,13 +87,13 @@ def build(program: Program, report: Report = progress) -> Path:
 def _build_and_time(go: str, program: Program, target: Path, report: Report) -> None:
     label = f"{program.name} {pinned_version(program)}"
     report(f"building {label}: once, minutes if Go's own cache is cold …")
-    began_s = time.monotonic()
+    began_at = time.monotonic()
     # Only a finished program gets its place: whoever finds it may run it.
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=target.parent) as folder:
         unfinished = Path(folder, program.name)
         _go_build(go, program, unfinished)
         unfinished.replace(target)
-    report(f"built {label} in {time.monotonic() - began_s:.0f} s")
+    report(f"built {label} in {time.monotonic() - began_at:.0f} s")
 
 
 def _go_build(go: str, program: Program, output: Path) -> None:

@@ -182,10 +182,10 @@ class ControlPlane:
         return process
 
     def _wait_until_it_answers(self, path: str) -> None:
-        deadline_s = time.monotonic() + _START_S
+        deadline = time.monotonic() + _START_S
         while self._run_kubectl(["get", f"--raw={path}", "--request-timeout=2s"]).returncode:
             self._check_that_all_run()
-            if time.monotonic() > deadline_s:
+            if time.monotonic() > deadline:
                 last = self.processes[-1]
                 raise ControlPlaneFailed(f"no {path} within {_START_S:g} s; {last.name} says:\n{last.log_tail()}")
             time.sleep(_POLL_S)

@@ -113,12 +113,12 @@ class Stage:
         Raises:
             DemoFailed: If it does not in that time, or if a program ends meanwhile.
         """
-        deadline_s = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while not _holds(holds):
             ended = [name for name, program in self._programs.items() if program.has_ended]
             if ended:
                 raise DemoFailed(f"not reached: {what}. Ended by itself: {', '.join(ended)}")
-            if time.monotonic() > deadline_s:
+            if time.monotonic() > deadline:
                 raise DemoFailed(f"not reached within {seconds:g} s: {what}")
             time.sleep(_POLL_S)
 

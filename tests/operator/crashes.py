@@ -334,15 +334,15 @@ class _Patience:
 
     def __init__(self) -> None:
         self._seen: Sequence[str] = ()
-        self._since_s = time.monotonic()
+        self._since = time.monotonic()
 
     @property
     def idle_s(self) -> float:
-        return time.monotonic() - self._since_s
+        return time.monotonic() - self._since
 
     def see(self, found: Sequence[str]) -> None:
         if found != self._seen:
-            self._seen, self._since_s = found, time.monotonic()
+            self._seen, self._since = found, time.monotonic()
 
 
 class _Life:

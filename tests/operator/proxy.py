@@ -51,10 +51,10 @@ _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-e
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request, numbered from 1 in the order of arrival; ``at_s`` is of the monotonic clock."""
+    """A request, numbered from 1 in the order of arrival; ``at`` is of the monotonic clock."""
 
     number: int
-    at_s: float
+    at: float
     method: str
     url: str
     path: str

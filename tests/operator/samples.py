@@ -42,10 +42,10 @@ class Clock:
     """A monotonic clock that stands until a test moves it."""
 
     def __init__(self) -> None:
-        self.now_s = NOW_S
+        self.now = NOW_S
 
     def __call__(self) -> float:
-        return self.now_s
+        return self.now
 
 
 def spec(**fields: Any) -> Spec:
@@ -60,12 +60,12 @@ def workload(name: str = "a", replicas: int = 3, **other: Any) -> Workload:
 
 
 def paused(
-    name: str = "a", original: int = 3, *, set_to: int = 0, at_s: float = OPENED_S, owner: Owner = OWNER, **other: Any
+    name: str = "a", original: int = 3, *, set_to: int = 0, at: float = OPENED_S, owner: Owner = OWNER, **other: Any
 ) -> Workload:
     """A worker Deployment as we left it when we set it to ``set_to``."""
     if "replicas" in other:
         other["value"] = other.pop("replicas")
-    pause = Pause(owner.uid, owner.name, epoch=7, original=original, set_to=set_to, at_s=at_s)
+    pause = Pause(owner.uid, owner.name, epoch=7, original=original, set_to=set_to, at=at)
     return replace(workload(name, set_to, pause=pause), **other)
 
 
@@ -73,23 +73,23 @@ def candidates(*found: Workload | Candidate) -> list[Candidate]:
     return [one if isinstance(one, Candidate) else Candidate(one) for one in found]
 
 
-def snapshot(breaker: Breaker, *, now_s: float = NOW_S, since_s: float = 0.0, **upstream: Any) -> ScopeSnapshot:
+def snapshot(breaker: Breaker, *, now: float = NOW_S, since: float = 0.0, **upstream: Any) -> ScopeSnapshot:
     """A breaker as just read."""
     record = SharedState(breaker, epoch=7, upstream=Upstream(**upstream))
-    return ScopeSnapshot(record, now_s, is_fresh=True, last_known_s=now_s, since_s=since_s)
+    return ScopeSnapshot(record, now, is_fresh=True, last_known_at=now, since=since)
 
 
-def opened(at_s: float = OPENED_S, *, until_s: float = 1_020.0, now_s: float = NOW_S) -> ScopeSnapshot:
-    return snapshot(Open("timeout", at_s, until_s, failures=5), now_s=now_s, since_s=at_s)
+def opened(at: float = OPENED_S, *, until: float = 1_020.0, now: float = NOW_S) -> ScopeSnapshot:
+    return snapshot(Open("timeout", at, until, failures=5), now=now, since=at)
 
 
-def half_open(*, now_s: float = NOW_S) -> ScopeSnapshot:
-    return snapshot(HalfOpen("timeout", OPENED_S, failures=5), now_s=now_s, since_s=990.0)
+def half_open(*, now: float = NOW_S) -> ScopeSnapshot:
+    return snapshot(HalfOpen("timeout", OPENED_S, failures=5), now=now, since=990.0)
 
 
-def closed(since_s: float = NOW_S, *, now_s: float = NOW_S) -> ScopeSnapshot:
-    return snapshot(Closed(since_s=since_s), now_s=now_s, since_s=since_s)
+def closed(since: float = NOW_S, *, now: float = NOW_S) -> ScopeSnapshot:
+    return snapshot(Closed(since=since), now=now, since=since)
 
 
-def unknown(last_known_s: float, *, record: SharedState | None = None) -> ScopeSnapshot:
-    return ScopeSnapshot(record, NOW_S, is_fresh=False, last_known_s=last_known_s, error="Redis is away")
+def unknown(last_known_at: float, *, record: SharedState | None = None) -> ScopeSnapshot:
+    return ScopeSnapshot(record, NOW_S, is_fresh=False, last_known_at=last_known_at, error="Redis is away")

@@ -329,13 +329,13 @@ class Story(RuleBasedStateMachine):
 
     def _is_quiet(self) -> None:
         """Nothing is written any more, once what is under way has come to its end."""
-        quiet_s, seen, since_s = self.ground.quiet_s, self.twins.versions(), time.monotonic()
-        deadline = since_s + PATIENCE_S + quiet_s
-        while time.monotonic() - since_s < quiet_s:
+        quiet_s, seen, since = self.ground.quiet_s, self.twins.versions(), time.monotonic()
+        deadline = since + PATIENCE_S + quiet_s
+        while time.monotonic() - since < quiet_s:
             time.sleep(0.3)
             now = self.twins.versions()
             if now != seen:
-                seen, since_s = now, time.monotonic()
+                seen, since = now, time.monotonic()
             assert time.monotonic() < deadline, self._story("somebody goes on writing")
 
     def _story(self, *wrong: str) -> str:

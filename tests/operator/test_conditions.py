@@ -72,8 +72,8 @@ def said(now: ReconcileResult, kind: str) -> tuple[str, str, str]:
     return found["status"], found["reason"], found["message"]
 
 
-def at(now_s: float, seen: ScopeSnapshot) -> ScopeSnapshot:
-    return replace(seen, now_s=now_s, last_known_s=now_s)
+def at(now: float, seen: ScopeSnapshot) -> ScopeSnapshot:
+    return replace(seen, now=now, last_known_at=now)
 
 
 IN_PEACE = a_round()
@@ -219,10 +219,10 @@ def test_ready_tells_whether_the_spec_is_carried_out(now: ReconcileResult, expec
         pytest.param(ON_TRIAL, ("False", "BreakerHalfOpen"), id="on trial"),
         pytest.param(IN_THE_DARK, ("Unknown", "StateUnknown"), id="in the dark"),
         pytest.param(
-            a_round(snapshot(Closed(), rate_limit_reset_s=NOW_S + 1)), ("False", "RateLimited"), id="rate limited"
+            a_round(snapshot(Closed(), rate_limit_reset_at=NOW_S + 1)), ("False", "RateLimited"), id="rate limited"
         ),
         pytest.param(
-            a_round(snapshot(Closed(), rate_limit_reset_s=NOW_S)), ("True", "BreakerClosed"), id="no longer limited"
+            a_round(snapshot(Closed(), rate_limit_reset_at=NOW_S)), ("True", "BreakerClosed"), id="no longer limited"
         ),
     ],
 )
@@ -282,22 +282,22 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
 
 
 def test_conditions_are_dated_by_the_clock_that_a_process_knows_from_its_start() -> None:
-    told = status(a_round(unknown(900.0), dated_s=5_000.0))
-    assert conditions.unknown_since_s(told) == 5_000.0
+    told = status(a_round(unknown(900.0), dated_at=5_000.0))
+    assert conditions.unknown_since(told) == 5_000.0
 
 
 @pytest.mark.parametrize("redis_s", [-3_600.0, 0.0, 3_600.0], ids=["an hour behind", "right", "an hour ahead"])
 def test_by_whichever_clock_somebody_reads_the_state_is_unknown_for_as_long(redis_s: float) -> None:
-    told = status(a_round(unknown(900.0), dated_s=5_000.0))
-    now_s = 5_100.0 + redis_s
-    seen = replace(unknown(now_s), now_s=now_s)
-    assert _since_before(seen, told, 5_100.0).last_known_s == now_s - 100.0
+    told = status(a_round(unknown(900.0), dated_at=5_000.0))
+    now = 5_100.0 + redis_s
+    seen = replace(unknown(now), now=now)
+    assert _since_before(seen, told, 5_100.0).last_known_at == now - 100.0
 
 
 def test_the_state_is_unknown_since_somebody_wrote_that_down() -> None:
-    assert conditions.unknown_since_s(status(IN_THE_DARK)) == NOW_S
-    assert conditions.unknown_since_s(status(IN_PEACE)) is None
-    assert conditions.unknown_since_s({}) is None
+    assert conditions.unknown_since(status(IN_THE_DARK)) == NOW_S
+    assert conditions.unknown_since(status(IN_PEACE)) is None
+    assert conditions.unknown_since({}) is None
 
 
 # -- the rest of the status -----------------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ def test_the_columns_of_kubectl_get() -> None:
     [
         pytest.param(unknown(900.0), "unknown", id="what was never known"),
         pytest.param(unknown(900.0, record=opened().record), "unknown", id="what is no longer known"),
-        pytest.param(opened(until_s=NOW_S), "half_open", id="open until a time that has passed"),
+        pytest.param(opened(until=NOW_S), "half_open", id="open until a time that has passed"),
         pytest.param(half_open(), "half_open", id="half-open"),
         pytest.param(closed(), "closed", id="closed"),
     ],
@@ -345,7 +345,7 @@ def test_the_breaker_is_shown_as(seen: ScopeSnapshot, expected: str) -> None:
 
 
 def test_a_rate_limit_is_shown_as_long_as_it_stands() -> None:
-    limited = snapshot(Closed(), rate_limit_reset_s=NOW_S + 1, state=OpenRouterState.RATE_LIMITED)
+    limited = snapshot(Closed(), rate_limit_reset_at=NOW_S + 1, state=OpenRouterState.RATE_LIMITED)
     assert status(a_round(limited))["upstream"]["rateLimitReset"] == "1970-01-01T00:16:41+00:00"
     assert "rateLimitReset" not in status(a_round(at(NOW_S + 1, limited)))["upstream"]
 
@@ -374,7 +374,7 @@ def with_failures(number: int) -> Status:
 
 
 def limited_until(reset_s: float) -> Status:
-    return status(a_round(snapshot(Closed(), rate_limit_reset_s=reset_s, state=OpenRouterState.RATE_LIMITED)))
+    return status(a_round(snapshot(Closed(), rate_limit_reset_at=reset_s, state=OpenRouterState.RATE_LIMITED)))
 
 
 @pytest.mark.parametrize(
@@ -462,7 +462,7 @@ def test_a_new_problem_is_told_and_an_old_one_is_not() -> None:
 
 
 def test_the_status_tells_in_pods_how_far_it_has_come() -> None:
-    goal = Goal(Step.RESUME, "BreakerClosed", share=0.25, next_at_s=NOW_S + 15)
+    goal = Goal(Step.RESUME, "BreakerClosed", share=0.25, next_at=NOW_S + 15)
     counted = count(paused("a", 8, set_to=2), paused("b", 4, set_to=1))
     found = status(a_round(closed(), goal, counted))
     assert found["progress"] == {

@@ -44,8 +44,8 @@ def test_it_is_put_back_and_what_they_want_comes_back_later() -> None:
 )
 def test_the_next_time_takes_longer(contest: Contest, requeue_after_s: float) -> None:
     assert made(PAUSE, undone(contest)) == {}
-    assert contests.next_contest_s(Targets(OWNER, [undone(contest)])) == requeue_after_s
-    later = made(PAUSE, undone(contest), seen=opened(now_s=requeue_after_s, until_s=2_000))["a"]
+    assert contests.next_contest_at(Targets(OWNER, [undone(contest)])) == requeue_after_s
+    later = made(PAUSE, undone(contest), seen=opened(now=requeue_after_s, until=2_000))["a"]
     assert later.pause is not None
     assert later.pause.contest == Contest(contest.times + 1, requeue_after_s, "argocd")
 
@@ -96,9 +96,9 @@ def test_one_that_insists_is_respected() -> None:
     often = Contest(contests.RESTATED_MOST, NOW_S - 100, "helm")
     change = made(PAUSE, upgraded(often))["a"]
     assert (change.pods, change.pause) == (None, None)
-    assert contests.next_contest_s(Targets(OWNER, [upgraded(often)])) == float("inf")
+    assert contests.next_contest_at(Targets(OWNER, [upgraded(often)])) == float("inf")
     once = Contest(1, NOW_S, "helm")
-    assert contests.next_contest_s(Targets(OWNER, [upgraded(once)])) == NOW_S + 5
+    assert contests.next_contest_at(Targets(OWNER, [upgraded(once)])) == NOW_S + 5
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_a_workload_that_is_made_anew_under_its_name_is_paused_and_comes_back_as
 
 
 def test_a_paused_workload_from_the_backup_of_another_cluster_comes_back_as_it_was_there(paused: Fleet) -> None:
-    elsewhere = Pause("uid-elsewhere", "default", epoch=1, original=8, set_to=0, at_s=1_000.0)
+    elsewhere = Pause("uid-elsewhere", "default", epoch=1, original=8, set_to=0, at=1_000.0)
     restored = deployment("restored", 0)
     restored["metadata"]["annotations"] = {PAUSED: elsewhere.text()}
     paused.apply(restored)

@@ -88,7 +88,7 @@ def test_changes_that_fail_keep_no_other_from_being_made_and_are_made_in_the_end
     fleet.until_replicas(sound=0, conflicted=0, throttled=0, broken=0, cut=0)
     fleet.until_condition("Ready", "True")
     assert not problems(fleet)
-    first, second, *_ = (seen.at_s for seen in changes_of(proxy, "throttled"))
+    first, second, *_ = (seen.at for seen in changes_of(proxy, "throttled"))
     assert second - first >= 3, "the API server has asked for that"
     fleet.force("forced_closed")
     fleet.until_replicas(sound=1, conflicted=2, throttled=3, broken=4, cut=5)
@@ -105,7 +105,7 @@ def test_a_target_that_a_policy_refuses_is_told_of_and_tried_again_ever_less_oft
         until(lambda: "hands off" in problems(fleet).get("Deployment/guarded", ""))
         assert problems(fleet)["Deployment/guarded"].startswith("Refused: ")
         until(lambda: len(changes_of(proxy, "guarded")) == 3)
-    first, second, third = (seen.at_s for seen in changes_of(proxy, "guarded"))
+    first, second, third = (seen.at for seen in changes_of(proxy, "guarded"))
     assert third - second > 1.5 * (second - first) > 1
     fleet.until_replicas(sound=0, guarded=0)
     until(lambda: not problems(fleet))
@@ -161,7 +161,7 @@ async def test_a_change_without_an_answer_is_given_up_in_time_and_the_others_are
 ) -> None:
     monkeypatch.setattr(clusters, "TIMEOUT_S", 0.5)
     fleet.deploy(sound=1, hung=2)
-    pause = Pause("uid", "default", epoch=1, original=1, set_to=0, at_s=1_000.0)
+    pause = Pause("uid", "default", epoch=1, original=1, set_to=0, at=1_000.0)
     async with Proxy(control_plane, tmp_path / "proxy.kubeconfig") as proxy:
         proxy.rule = spoiled({"hung": (Hold(), 1)})
         async with Cluster(await configuration(proxy.kubeconfig)) as cluster:

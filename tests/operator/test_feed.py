@@ -36,17 +36,17 @@ def feed(monkeypatch: pytest.MonkeyPatch) -> Feed:
 
 
 def test_a_breaker_has_been_closed_since_it_says_so(feed: Feed) -> None:
-    assert feed._since_s(SharedState(Closed(since_s=900.0)), 1_000.0) == 900.0
+    assert feed._since(SharedState(Closed(since=900.0)), 1_000.0) == 900.0
 
 
 def test_a_breaker_that_closed_tomorrow_has_been_closed_since_that_was_first_seen(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = SharedState(Closed(since_s=90_000.0))
-    for now_s in (80_000.0, 1_000.0, 1_010.0):  # the clock is set back
-        monkeypatch.setattr(type(feed._replica), "view", Snapshot(record, now_s, None, {}))
+    record = SharedState(Closed(since=90_000.0))
+    for now in (80_000.0, 1_000.0, 1_010.0):  # the clock is set back
+        monkeypatch.setattr(type(feed._replica), "view", Snapshot(record, now, None, {}))
         feed._notice()
-    assert feed._since_s(record, 1_020.0) == 1_000.0
+    assert feed._since(record, 1_020.0) == 1_000.0
 
 
 def told(record: SharedState, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[str]]:

@@ -32,9 +32,9 @@ ALL_BACK = Goal(Step.RESUME, "BreakerClosed", share=1.0)
 
 
 @pytest.mark.parametrize("seen", [opened(), half_open(), closed(), unknown(0.0)], ids=repr)
-@pytest.mark.parametrize("paused_s", [None, OPENED_S])
-def test_a_suspended_resource_changes_nothing_whatever_happens(seen: ScopeSnapshot, paused_s: float | None) -> None:
-    assert goals.goal(spec(suspend=True, maxPauseSeconds=60), seen, paused_s) == Goal(Step.KEEP, "Suspended")
+@pytest.mark.parametrize("paused_at", [None, OPENED_S])
+def test_a_suspended_resource_changes_nothing_whatever_happens(seen: ScopeSnapshot, paused_at: float | None) -> None:
+    assert goals.goal(spec(suspend=True, maxPauseSeconds=60), seen, paused_at) == Goal(Step.KEEP, "Suspended")
 
 
 @pytest.mark.parametrize("seen", [opened(), half_open(), closed(), unknown(0.0)], ids=repr)
@@ -50,57 +50,57 @@ def test_a_suspended_resource_does_not_even_give_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "seen", "paused_s", "expected"),
+    ("fields", "seen", "paused_at", "expected"),
     [
         pytest.param(
-            {"pauseAfterSeconds": 101}, opened(until_s=1_020), None,
-            Goal(Step.KEEP, "BreakerOpen", next_at_s=1_001), id="a moment before the grace is over nothing is paused",
+            {"pauseAfterSeconds": 101}, opened(until=1_020), None,
+            Goal(Step.KEEP, "BreakerOpen", next_at=1_001), id="a moment before the grace is over nothing is paused",
         ),
         pytest.param(
-            {"pauseAfterSeconds": 100}, opened(until_s=1_020), None,
-            Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_020), id="at the end of the grace everything is",
+            {"pauseAfterSeconds": 100}, opened(until=1_020), None,
+            Goal(Step.PAUSE, "BreakerOpen", next_at=1_020), id="at the end of the grace everything is",
         ),
         pytest.param(
-            {"pauseAfterSeconds": 100}, opened(until_s=1_011), None,
-            Goal(Step.KEEP, "BreakerOpen", next_at_s=1_011),
+            {"pauseAfterSeconds": 100}, opened(until=1_011), None,
+            Goal(Step.KEEP, "BreakerOpen", next_at=1_011),
             id="unless a trial call is about to tell whether the outage is over",
         ),
         pytest.param(
-            {"pauseAfterSeconds": 0}, opened(NOW_S, until_s=NOW_S + 1), None,
-            Goal(Step.PAUSE, "BreakerOpen", next_at_s=NOW_S + 1), id="without a grace nobody waits for one",
+            {"pauseAfterSeconds": 0}, opened(NOW_S, until=NOW_S + 1), None,
+            Goal(Step.PAUSE, "BreakerOpen", next_at=NOW_S + 1), id="without a grace nobody waits for one",
         ),
         pytest.param(
-            {"pauseAfterSeconds": 0}, opened(NOW_S, until_s=1_120), None,
-            Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_120), id="without a grace at once",
+            {"pauseAfterSeconds": 0}, opened(NOW_S, until=1_120), None,
+            Goal(Step.PAUSE, "BreakerOpen", next_at=1_120), id="without a grace at once",
         ),
         pytest.param(
-            {"pauseAfterSeconds": 500}, opened(until_s=1_020), None,
-            Goal(Step.KEEP, "BreakerOpen", next_at_s=1_020),
+            {"pauseAfterSeconds": 500}, opened(until=1_020), None,
+            Goal(Step.KEEP, "BreakerOpen", next_at=1_020),
             id="a grace that outlasts the open phase is looked at again when trial calls may go",
         ),
         pytest.param(
-            {"pauseAfterSeconds": 500}, opened(until_s=1_020), 950.0,
-            Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_020), id="what is paused stays so without a second grace",
+            {"pauseAfterSeconds": 500}, opened(until=1_020), 950.0,
+            Goal(Step.PAUSE, "BreakerOpen", next_at=1_020), id="what is paused stays so without a second grace",
         ),
         pytest.param(
-            {"maxPauseSeconds": 105}, opened(until_s=1_020), OPENED_S,
-            Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_005), id="the end of the longest pause is not slept through",
+            {"maxPauseSeconds": 105}, opened(until=1_020), OPENED_S,
+            Goal(Step.PAUSE, "BreakerOpen", next_at=1_005), id="the end of the longest pause is not slept through",
         ),
         pytest.param(
-            {"maxPauseSeconds": 60}, opened(until_s=1_100), None,
-            Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_060), id="nor is it when the pause only begins",
+            {"maxPauseSeconds": 60}, opened(until=1_100), None,
+            Goal(Step.PAUSE, "BreakerOpen", next_at=1_060), id="nor is it when the pause only begins",
         ),
     ],
 )  # fmt: skip
 def test_while_the_breaker_is_open(
-    fields: dict[str, Any], seen: ScopeSnapshot, paused_s: float | None, expected: Goal
+    fields: dict[str, Any], seen: ScopeSnapshot, paused_at: float | None, expected: Goal
 ) -> None:
-    assert goals.goal(spec(**fields), seen, paused_s) == expected
+    assert goals.goal(spec(**fields), seen, paused_at) == expected
 
 
 def test_the_grace_counts_from_the_beginning_of_the_outage_and_not_from_the_latest_opening() -> None:
-    again = Open("timeout", opened_at_s=OPENED_S, until_s=1_200.0, trips=2)
-    seen = snapshot(again, since_s=999.0)
+    again = Open("timeout", opened_at=OPENED_S, until=1_200.0, trips=2)
+    seen = snapshot(again, since=999.0)
     assert goals.goal(spec(pauseAfterSeconds=50), seen, None).step is Step.PAUSE
 
 
@@ -115,7 +115,7 @@ def test_after_the_longest_pause_workloads_come_back_and_stay_for_this_outage(se
 
 def test_after_the_longest_pause_they_come_back_in_steps_too() -> None:
     goal = goals.goal(spec(maxPauseSeconds=80), opened(), OPENED_S)
-    assert goal == Goal(Step.RESUME, "MaxPause", share=0.5, release=OUTAGE, next_at_s=1_010.0)
+    assert goal == Goal(Step.RESUME, "MaxPause", share=0.5, release=OUTAGE, next_at=1_010.0)
 
 
 def test_a_moment_before_it_is_over_the_pause_holds() -> None:
@@ -130,7 +130,7 @@ def test_a_breaker_that_closed_meanwhile_releases_nobody() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "paused_s", "expected"),
+    ("fields", "paused_at", "expected"),
     [
         pytest.param({}, OPENED_S, Goal(Step.CANARY, "BreakerHalfOpen"), id="one pod makes the trial call"),
         pytest.param(
@@ -138,55 +138,55 @@ def test_a_breaker_that_closed_meanwhile_releases_nobody() -> None:
         ),
         pytest.param(
             {"minPausedSeconds": 101}, OPENED_S,
-            Goal(Step.PAUSE, "BreakerHalfOpen", next_at_s=1_001), id="and not before the shortest pause is over",
+            Goal(Step.PAUSE, "BreakerHalfOpen", next_at=1_001), id="and not before the shortest pause is over",
         ),
         pytest.param(
             {"minPausedSeconds": 100}, OPENED_S, Goal(Step.CANARY, "BreakerHalfOpen"), id="but then at once"
         ),
         pytest.param(
             {"maxPauseSeconds": 130}, OPENED_S,
-            Goal(Step.CANARY, "BreakerHalfOpen", next_at_s=1_030), id="the end of the longest pause is not forgotten",
+            Goal(Step.CANARY, "BreakerHalfOpen", next_at=1_030), id="the end of the longest pause is not forgotten",
         ),
         pytest.param({}, None, Goal(Step.KEEP, "BreakerHalfOpen"), id="where nothing is paused nothing will be"),
     ],
 )  # fmt: skip
-def test_while_the_breaker_is_half_open(fields: dict[str, Any], paused_s: float | None, expected: Goal) -> None:
-    assert goals.goal(spec(**fields), half_open(), paused_s) == expected
+def test_while_the_breaker_is_half_open(fields: dict[str, Any], paused_at: float | None, expected: Goal) -> None:
+    assert goals.goal(spec(**fields), half_open(), paused_at) == expected
 
 
 def test_an_open_breaker_whose_time_has_passed_is_half_open() -> None:
-    assert goals.goal(spec(), opened(until_s=NOW_S), OPENED_S).step is Step.CANARY
+    assert goals.goal(spec(), opened(until=NOW_S), OPENED_S).step is Step.CANARY
 
 
 # -- the goal: the breaker is closed --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("fields", "paused_s", "closed_s", "expected"),
+    ("fields", "paused_at", "closed_at", "expected"),
     [
         pytest.param(
             {"minPausedSeconds": 101}, 900, 950,
-            Goal(Step.KEEP, "MinPaused", next_at_s=1_001), id="a pause lasts its shortest time",
+            Goal(Step.KEEP, "MinPaused", next_at=1_001), id="a pause lasts its shortest time",
         ),
         pytest.param(
             {"minPausedSeconds": 100}, 900, 950,
-            Goal(Step.RESUME, "BreakerClosed", 0.25, next_at_s=1_015), id="the first step is due when that is over",
+            Goal(Step.RESUME, "BreakerClosed", 0.25, next_at=1_015), id="the first step is due when that is over",
         ),
         pytest.param(
             {}, 900, 1_000,
-            Goal(Step.RESUME, "BreakerClosed", 0.25, next_at_s=1_015), id="or when the breaker closes",
+            Goal(Step.RESUME, "BreakerClosed", 0.25, next_at=1_015), id="or when the breaker closes",
         ),
         pytest.param(
             {}, 900, 986,
-            Goal(Step.RESUME, "BreakerClosed", 0.25, next_at_s=1_001), id="it stands for the whole interval",
+            Goal(Step.RESUME, "BreakerClosed", 0.25, next_at=1_001), id="it stands for the whole interval",
         ),
         pytest.param(
-            {}, 900, 985, Goal(Step.RESUME, "BreakerClosed", 0.5, next_at_s=1_015), id="the second one follows it"
+            {}, 900, 985, Goal(Step.RESUME, "BreakerClosed", 0.5, next_at=1_015), id="the second one follows it"
         ),
         pytest.param({}, 890, 955, Goal(Step.RESUME, "BreakerClosed", 1.0), id="the last one is everything"),
         pytest.param(
             {}, 935, 100,
-            Goal(Step.RESUME, "BreakerClosed", 0.25, next_at_s=1_010), id="being late is no reason to skip steps",
+            Goal(Step.RESUME, "BreakerClosed", 0.25, next_at=1_010), id="being late is no reason to skip steps",
         ),
         pytest.param(
             {"resume": {"stepPercent": 40, "intervalSeconds": 10}}, 900, 980,
@@ -202,8 +202,10 @@ def test_an_open_breaker_whose_time_has_passed_is_half_open() -> None:
         ),
     ],
 )  # fmt: skip
-def test_once_the_breaker_is_closed(fields: dict[str, Any], paused_s: float, closed_s: float, expected: Goal) -> None:
-    assert goals.goal(spec(**fields), closed(closed_s), paused_s) == expected
+def test_once_the_breaker_is_closed(
+    fields: dict[str, Any], paused_at: float, closed_at: float, expected: Goal
+) -> None:
+    assert goals.goal(spec(**fields), closed(closed_at), paused_at) == expected
 
 
 def test_with_nothing_paused_a_closed_breaker_asks_for_no_look_at_any_time() -> None:
@@ -214,23 +216,23 @@ def test_with_nothing_paused_a_closed_breaker_asks_for_no_look_at_any_time() -> 
 
 
 @pytest.mark.parametrize(
-    ("last_known_s", "expected"),
+    ("last_known_at", "expected"),
     [
-        pytest.param(101, Goal(Step.KEEP, "StateUnknown", next_at_s=1_001), id="a pause is kept"),
+        pytest.param(101, Goal(Step.KEEP, "StateUnknown", next_at=1_001), id="a pause is kept"),
         pytest.param(
-            100, Goal(Step.RESUME, "StateUnknown", 0.25, next_at_s=1_015), id="but a dead Redis strands nobody"
+            100, Goal(Step.RESUME, "StateUnknown", 0.25, next_at=1_015), id="but a dead Redis strands nobody"
         ),
-        pytest.param(85, Goal(Step.RESUME, "StateUnknown", 0.5, next_at_s=1_015), id="they come back in steps"),
+        pytest.param(85, Goal(Step.RESUME, "StateUnknown", 0.5, next_at=1_015), id="they come back in steps"),
         pytest.param(0, Goal(Step.RESUME, "StateUnknown", 1.0), id="until all are there"),
     ],
 )
-def test_while_the_state_is_unknown(last_known_s: float, expected: Goal) -> None:
-    assert goals.goal(spec(maxUnknownSeconds=900), unknown(last_known_s), OPENED_S) == expected
+def test_while_the_state_is_unknown(last_known_at: float, expected: Goal) -> None:
+    assert goals.goal(spec(maxUnknownSeconds=900), unknown(last_known_at), OPENED_S) == expected
 
 
-@pytest.mark.parametrize("last_known_s", [0.0, 999.0])
-def test_while_the_state_is_unknown_nothing_new_is_paused(last_known_s: float) -> None:
-    seen = unknown(last_known_s, record=SharedState(Open("timeout", OPENED_S, 1_020.0)))
+@pytest.mark.parametrize("last_known_at", [0.0, 999.0])
+def test_while_the_state_is_unknown_nothing_new_is_paused(last_known_at: float) -> None:
+    seen = unknown(last_known_at, record=SharedState(Open("timeout", OPENED_S, 1_020.0)))
     assert goals.goal(spec(), seen, None) == Goal(Step.KEEP, "StateUnknown")
 
 
@@ -242,20 +244,20 @@ def test_a_last_known_closed_state_is_still_unknown() -> None:
 # -- the goal: only health checks have closed the breaker ------------------------------------------------------------
 
 
-def on_probation(since_s: float) -> ScopeSnapshot:
-    return snapshot(Closed(since_s=since_s, on_probation=True), since_s=since_s)
+def on_probation(since: float) -> ScopeSnapshot:
+    return snapshot(Closed(since=since, on_probation=True), since=since)
 
 
 @pytest.mark.parametrize(
-    ("resume", "since_s", "expected"),
+    ("resume", "since", "expected"),
     [
         pytest.param(
-            {"canaryTimeoutSeconds": 30}, 980.0, Goal(Step.CANARY, "Probation", next_at_s=1_010),
+            {"canaryTimeoutSeconds": 30}, 980.0, Goal(Step.CANARY, "Probation", next_at=1_010),
             id="the canary has to make a good call first",
         ),
         pytest.param(
             {"canaryTimeoutSeconds": 30, "stepPercent": 25, "intervalSeconds": 10}, 970.0,
-            Goal(Step.RESUME, "BreakerClosed", share=0.25, next_at_s=1_010),
+            Goal(Step.RESUME, "BreakerClosed", share=0.25, next_at=1_010),
             id="one without work holds nobody back for ever",
         ),
         pytest.param(
@@ -264,28 +266,28 @@ def on_probation(since_s: float) -> ScopeSnapshot:
         ),
     ],
 )  # fmt: skip
-def test_on_probation(resume: dict[str, Any], since_s: float, expected: Goal) -> None:
-    assert goals.goal(spec(minPausedSeconds=0, resume=resume), on_probation(since_s), OPENED_S) == expected
+def test_on_probation(resume: dict[str, Any], since: float, expected: Goal) -> None:
+    assert goals.goal(spec(minPausedSeconds=0, resume=resume), on_probation(since), OPENED_S) == expected
 
 
 # -- the goal: a person has decided ----------------------------------------------------------------------------------
 
 
-def overridden(kind: OverrideKind, breaker: Breaker, *, since_s: float) -> ScopeSnapshot:
-    override = Override(kind, "ann", "maintenance", until_s=1_500)
-    return ScopeSnapshot(SharedState(breaker, override=override), NOW_S, True, last_known_s=NOW_S, since_s=since_s)
+def overridden(kind: OverrideKind, breaker: Breaker, *, since: float) -> ScopeSnapshot:
+    override = Override(kind, "ann", "maintenance", until=1_500)
+    return ScopeSnapshot(SharedState(breaker, override=override), NOW_S, True, last_known_at=NOW_S, since=since)
 
 
 def test_forced_open_pauses_like_an_outage_that_began_then() -> None:
-    seen = overridden(OverrideKind.FORCED_OPEN, Closed(), since_s=995.0)
+    seen = overridden(OverrideKind.FORCED_OPEN, Closed(), since=995.0)
     waiting = goals.goal(spec(pauseAfterSeconds=10), seen, None)
-    assert waiting == Goal(Step.KEEP, "BreakerOpen", next_at_s=1_005)
-    assert goals.goal(spec(pauseAfterSeconds=5), seen, None) == Goal(Step.PAUSE, "BreakerOpen", next_at_s=1_500)
+    assert waiting == Goal(Step.KEEP, "BreakerOpen", next_at=1_005)
+    assert goals.goal(spec(pauseAfterSeconds=5), seen, None) == Goal(Step.PAUSE, "BreakerOpen", next_at=1_500)
     assert seen.outage == f"default/{iso(1_500)}"
 
 
 def test_forced_closed_brings_everything_back_though_the_breaker_is_open() -> None:
-    seen = overridden(OverrideKind.FORCED_CLOSED, Open("timeout", OPENED_S, 1_020), since_s=NOW_S)
+    seen = overridden(OverrideKind.FORCED_CLOSED, Open("timeout", OPENED_S, 1_020), since=NOW_S)
     resumed = goals.goal(spec(minPausedSeconds=0, resume={"strategy": "Immediate"}), seen, OPENED_S)
     assert resumed == ALL_BACK
     assert seen.outage == ""
@@ -307,36 +309,36 @@ def test_forced_closed_brings_everything_back_though_the_breaker_is_open() -> No
     ],
 )
 def test_it_pauses_for_the_reasons_that_are_asked_for(reason: str, pause_on: list[str], expected: Step) -> None:
-    seen = snapshot(Open(reason, OPENED_S, 1_020.0), since_s=OPENED_S)
+    seen = snapshot(Open(reason, OPENED_S, 1_020.0), since=OPENED_S)
     assert goals.goal(spec(pauseOn=pause_on), seen, None).step is expected
 
 
 def test_one_who_forces_it_open_always_pauses() -> None:
-    seen = overridden(OverrideKind.FORCED_OPEN, Closed(), since_s=900.0)
+    seen = overridden(OverrideKind.FORCED_OPEN, Closed(), since=900.0)
     assert goals.goal(spec(pauseOn=["KeyInvalid"]), seen, None).step is Step.PAUSE
 
 
 @pytest.mark.parametrize(
-    ("left_s", "paused_s", "expected"),
+    ("left_s", "paused_at", "expected"),
     [
         pytest.param(299, None, ALL_BACK, id="one that is nearly over pauses nothing"),
-        pytest.param(300, None, Goal(Step.PAUSE, "RateLimited", next_at_s=1_300), id="one that lasts pauses"),
-        pytest.param(1, 900, Goal(Step.PAUSE, "RateLimited", next_at_s=1_001), id="to its end"),
-        pytest.param(0, 900, Goal(Step.RESUME, "BreakerClosed", 0.25, next_at_s=1_015), id="and no longer"),
+        pytest.param(300, None, Goal(Step.PAUSE, "RateLimited", next_at=1_300), id="one that lasts pauses"),
+        pytest.param(1, 900, Goal(Step.PAUSE, "RateLimited", next_at=1_001), id="to its end"),
+        pytest.param(0, 900, Goal(Step.RESUME, "BreakerClosed", 0.25, next_at=1_015), id="and no longer"),
     ],
 )
-def test_while_calls_are_rate_limited(left_s: float, paused_s: float | None, expected: Goal) -> None:
-    seen = snapshot(Closed(since_s=NOW_S), since_s=NOW_S, rate_limit_reset_s=NOW_S + left_s)
-    assert goals.goal(spec(pauseOn=["BreakerOpen", "RateLimited"]), seen, paused_s) == expected
+def test_while_calls_are_rate_limited(left_s: float, paused_at: float | None, expected: Goal) -> None:
+    seen = snapshot(Closed(since=NOW_S), since=NOW_S, rate_limit_reset_at=NOW_S + left_s)
+    assert goals.goal(spec(pauseOn=["BreakerOpen", "RateLimited"]), seen, paused_at) == expected
 
 
 def test_a_rate_limit_is_no_reason_unless_it_is_asked_for() -> None:
-    seen = snapshot(Closed(), rate_limit_reset_s=NOW_S + 3_600)
+    seen = snapshot(Closed(), rate_limit_reset_at=NOW_S + 3_600)
     assert goals.goal(spec(), seen, None).step is Step.RESUME
 
 
 def test_a_rate_limit_that_outlasts_the_longest_pause_lets_go_and_is_remembered() -> None:
-    seen = snapshot(Closed(), rate_limit_reset_s=NOW_S + 3_600)
+    seen = snapshot(Closed(), rate_limit_reset_at=NOW_S + 3_600)
     asked = spec(pauseOn=["RateLimited"], maxPauseSeconds=60, resume={"strategy": "Immediate"})
     goal = goals.goal(asked, seen, OPENED_S)
     assert (goal.step, goal.reason, goal.release) == (Step.RESUME, "MaxPause", seen.outage)
@@ -346,13 +348,13 @@ def test_a_rate_limit_that_outlasts_the_longest_pause_lets_go_and_is_remembered(
 # -- the goal: the breaker closes and opens, again and again ---------------------------------------------------------
 
 
-def closings(*at_s: float) -> ScopeSnapshot:
+def closings(*at: float) -> ScopeSnapshot:
     moves = tuple(
         Transition(n, BreakerState.HALF_OPEN, BreakerState.CLOSED, "trial_succeeded", "w", s)
-        for n, s in enumerate(at_s)
+        for n, s in enumerate(at)
     )
-    record = SharedState(Closed(since_s=at_s[-1]), transitions=moves)
-    return ScopeSnapshot(record, NOW_S * 10, is_fresh=True, last_known_s=NOW_S * 10, since_s=at_s[-1])
+    record = SharedState(Closed(since=at[-1]), transitions=moves)
+    return ScopeSnapshot(record, NOW_S * 10, is_fresh=True, last_known_at=NOW_S * 10, since=at[-1])
 
 
 @pytest.mark.parametrize(
@@ -378,12 +380,12 @@ def by_people(seen: ScopeSnapshot) -> ScopeSnapshot:
 def decided(seen: ScopeSnapshot, kind: OverrideKind, breaker: Breaker | None = None) -> ScopeSnapshot:
     """The same while a person's decision stands."""
     assert seen.record is not None
-    override = Override(kind, "ann", "it works again", seen.now_s + 600)
+    override = Override(kind, "ann", "it works again", seen.now + 600)
     return replace(seen, record=replace(seen.record, override=override, breaker=breaker or seen.record.breaker))
 
 
 FLAPPED = closings(7_000, 9_000, 9_990)
-ON_PROBATION = Closed(since_s=9_990, on_probation=True)
+ON_PROBATION = Closed(since=9_990, on_probation=True)
 
 
 @pytest.mark.parametrize(
@@ -417,7 +419,7 @@ def test_how_often_is_too_often_is_the_specs_to_say(flapping: dict[str, int], ex
 
 
 def test_what_flaps_is_looked_at_again_when_the_hour_is_over() -> None:
-    assert goals.goal(spec(minPausedSeconds=0), closings(7_000, 9_000, 9_990), 9_000).next_at_s == 10_600
+    assert goals.goal(spec(minPausedSeconds=0), closings(7_000, 9_000, 9_990), 9_000).next_at == 10_600
 
 
 # -- the goal: a clock that was set back -----------------------------------------------------------------------------
@@ -442,12 +444,12 @@ def test_a_pause_that_began_tomorrow_has_lasted_for_long_enough(
 
 def test_a_clock_that_is_a_moment_behind_ends_no_pause() -> None:
     goal = goals.goal(spec(minPausedSeconds=60), closed(), NOW_S + 30)
-    assert goal == Goal(Step.KEEP, "MinPaused", next_at_s=NOW_S + 90)
+    assert goal == Goal(Step.KEEP, "MinPaused", next_at=NOW_S + 90)
 
 
 def test_an_outage_that_began_tomorrow_pauses_at_once() -> None:
     assert (
-        goals.goal(spec(pauseAfterSeconds=600), opened(TOMORROW_S, until_s=TOMORROW_S + 120), None).step is Step.PAUSE
+        goals.goal(spec(pauseAfterSeconds=600), opened(TOMORROW_S, until=TOMORROW_S + 120), None).step is Step.PAUSE
     )
 
 

@@ -144,4 +144,4 @@ def test_a_copy_of_what_an_undone_rollout_has_brought_back_is_no_copy_of_a_pause
     inventory.put(replace(undone, pause=pause))
     inventory.put(replace(workload("a"), version="2"))
     assert inventory.is_over(pause)
-    assert not inventory.is_over(replace(pause, at_s=pause.at_s + 1)), "that is another pause"
+    assert not inventory.is_over(replace(pause, at=pause.at + 1)), "that is another pause"

@@ -20,13 +20,13 @@ from tests.existing import STATE, ExistingWorker
 from tests.service.apps import eventually
 
 NOW_S = round(time.time(), 3)
-HALF_OPEN = HalfOpen("service_unavailable", NOW_S - 900, failures=5, tried_at_s=NOW_S - 700)
+HALF_OPEN = HalfOpen("service_unavailable", NOW_S - 900, failures=5, tried_at=NOW_S - 700)
 
 
 async def written(store: Store, breaker: Breaker) -> None:
     upstream = Upstream(OpenRouterState.SERVICE_UNAVAILABLE, "Worker reported: service_unavailable")
     before = SharedState(breaker, epoch=int(NOW_S * 1000), upstream=upstream)
-    await store.change(lambda _record, now_s: replace(before, timed_until_s=now_s - 61))
+    await store.change(lambda _record, now: replace(before, timed_until=now - 61))
 
 
 @pytest.fixture

@@ -354,7 +354,7 @@ def pause_of_all(candidates: list[Candidate]) -> list[Candidate]:
     def paused(candidate: Candidate) -> Candidate:
         (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [candidate]))
         assert change.pause is not None
-        assert change.pause.at_s == NOW_S
+        assert change.pause.at == NOW_S
         return replace(candidate, workload=replace(candidate.workload, value=0, pause=change.pause))
 
     return [paused(candidate) for candidate in candidates]

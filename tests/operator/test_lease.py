@@ -34,16 +34,16 @@ class Clock:
     """The clock of all candidates in a test that would else have to wait."""
 
     def __init__(self) -> None:
-        self.now_s = 100.0
+        self.now = 100.0
 
     def passes(self, seconds: float) -> None:
-        self.now_s += seconds
+        self.now += seconds
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(leases, "_now_s", lambda: clock.now_s)
+    monkeypatch.setattr(leases, "_now", lambda: clock.now)
     return clock
 
 
@@ -82,10 +82,10 @@ async def soon(lease: Lease) -> None:
 
 async def trusted_s(lease: Lease) -> float:
     """For how many seconds its holder still counts on it."""
-    began_s = time.monotonic()
+    began_at = time.monotonic()
     while lease.is_held:  # noqa: ASYNC110  nothing tells of time that has passed
         await asyncio.sleep(0.01)
-    return time.monotonic() - began_s
+    return time.monotonic() - began_at
 
 
 async def test_the_first_candidate_gets_it_and_the_second_learns_who_has_it(candidate: Candidates) -> None:
@@ -124,13 +124,13 @@ async def test_when_the_holder_dies_the_other_takes_over_within_the_life_and_not
 ) -> None:
     first, second = await candidate("first"), await candidate("second")
     await soon(first)
-    died_s = time.monotonic()
+    died_at = time.monotonic()
     waiting = asyncio.create_task(soon(second))
     while not second.is_held:
         assert not waiting.done()
         await asyncio.sleep(0.01)
         assert not (first.is_held and second.is_held)
-    took_s = time.monotonic() - died_s
+    took_s = time.monotonic() - died_at
     await waiting
     # It looks five times in a life, so it may see the end a fifth of it late; the rest is a slow machine.
     assert LIFE_S * 0.95 < took_s < LIFE_S * 1.2 + SLOW_MACHINE_S

@@ -72,7 +72,7 @@ def test_more_pods_than_there_were_are_remembered_first_since_the_admission_poli
 
 def test_what_is_to_stay_is_left_as_it_is() -> None:
     cron_job = replace(paused(resume_to="Stay"), kind=BY_NAME["CronJob"], value=True)
-    cron_job = replace(cron_job, pause=Pause(OWNER.uid, OWNER.name, 7, original=False, set_to=True, at_s=900.0))
+    cron_job = replace(cron_job, pause=Pause(OWNER.uid, OWNER.name, 7, original=False, set_to=True, at=900.0))
     assert changes(ALL_BACK, cron_job) == [forgets(cron_job)]
     (zero,) = changes(ALL_BACK, replace(cron_job, resume_to="0"))
     assert (zero.value, zero.pause) == (True, None)

@@ -47,7 +47,7 @@ async def test_a_reconcile_that_makes_no_progress_is_no_life(monkeypatch: pytest
             cluster, Inventory(), Feeds(Settings("redis://127.0.0.1:1"), "test", lambda _scope: None)
         )
         with operator.watching("a", "jobs") as idle, operator.watching("b", "jobs") as busy:
-            busy.busy_since_s = idle.reconciler.progressed_s
+            busy.busy_since = idle.reconciler.progressed_at
             assert operator.stalled() == ["resource b"]
             monkeypatch.setattr(handlers, "STALL_S", 60.0)
             assert operator.stalled() == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.codec import parse_iso
 from openrouter_operator.controller.orphans import SKEW_S
 from openrouter_operator.workloads import manifest as bodies
 from openrouter_operator.workloads.workload import PAUSED
@@ -92,7 +92,7 @@ def test_a_rollout_half_way_is_left_alone_though_no_pod_is_ready_any_more(
         until(lambda: [p["reason"] for p in fleet.status()["problems"]] == ["RolloutInProgress"])
         operator.kill()
     # One that was unavailable from its first seconds on would count as one that has never worked.
-    made_s = unix_s(fleet.deployments()["one"]["metadata"]["creationTimestamp"])
+    made_s = parse_iso(fleet.deployments()["one"]["metadata"]["creationTimestamp"])
     until(lambda: time.time() > made_s + bodies._FIRST_LOOK_S + 1)
     get_unready(fleet)
     until(lambda: not fleet.deployments()["one"]["status"].get("readyReplicas"))

@@ -73,7 +73,7 @@ def test_whatever_status_there_is_a_round_goes_on_from_it(now: ReconcileResult, 
     events(old, new)
     conditions.differs(old, new, since_write_s=1.0)
     conditions.rolling(old)
-    conditions.unknown_since_s(old)
+    conditions.unknown_since(old)
 
 
 def test_a_status_of_our_own_is_taken_as_it_is() -> None:

@@ -22,8 +22,8 @@ from tests.operator.told import told
 from tests.waiting import until
 
 WHO = "OpenRouterStatus jobs/default"
-MINE = Override(OverrideKind.FORCED_OPEN, WHO, "maintenance", until_s=2_000.0)
-THEIRS = Override(OverrideKind.FORCED_CLOSED, "ann", "it is fine", until_s=2_000.0)
+MINE = Override(OverrideKind.FORCED_OPEN, WHO, "maintenance", until=2_000.0)
+THEIRS = Override(OverrideKind.FORCED_CLOSED, "ann", "it is fine", until=2_000.0)
 
 # -- the decision ---------------------------------------------------------------------------------------------------
 
@@ -41,20 +41,20 @@ THEIRS = Override(OverrideKind.FORCED_CLOSED, "ann", "it is fine", until_s=2_000
 def test_after_a_change_of_the_spec(
     standing: Override | None, wish: Override | None, expected: Override | None
 ) -> None:
-    after = decided(SharedState(override=standing), wish, WHO, now_s=1_000.0)
+    after = decided(SharedState(override=standing), wish, WHO, now=1_000.0)
     assert after is not None
     assert after.override == expected
 
 
 def test_what_stands_already_is_not_decided_again() -> None:
     record = SharedState(override=MINE)
-    assert decided(record, MINE, WHO, now_s=1_000.0) is record
+    assert decided(record, MINE, WHO, now=1_000.0) is record
 
 
 def test_a_wish_whose_time_is_over_ends_what_is_left_of_it() -> None:
-    late = Override(OverrideKind.FORCED_OPEN, WHO, "maintenance", until_s=999.0)
-    assert decided(None, late, WHO, now_s=1_000.0) is None
-    after = decided(SharedState(override=MINE), late, WHO, now_s=1_000.0)
+    late = Override(OverrideKind.FORCED_OPEN, WHO, "maintenance", until=999.0)
+    assert decided(None, late, WHO, now=1_000.0) is None
+    after = decided(SharedState(override=MINE), late, WHO, now=1_000.0)
     assert after is not None
     assert after.override is None
 

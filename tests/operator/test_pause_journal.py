@@ -40,14 +40,14 @@ def test_what_is_there_counts_more_than_what_was(journal: PauseJournal) -> None:
         assert journal.recall(seen) == seen
 
 
-def undone(name: str, at_s: float, *, owner: Owner = OWNER) -> Workload:
+def undone(name: str, at: float, *, owner: Owner = OWNER) -> Workload:
     """The workload once ``kubectl rollout undo`` has put back the annotation of an earlier outage."""
-    return paused(name, original=9, at_s=at_s, owner=owner)
+    return paused(name, original=9, at=at, owner=owner)
 
 
 @pytest.mark.parametrize("owner", [OWNER, OTHER], ids=["our own", "one of a resource that is gone"])
 def test_an_annotation_of_an_earlier_outage_is_put_right(journal: PauseJournal, owner: Owner) -> None:
-    seen = journal.recall(undone("a", at_s=100.0, owner=owner))
+    seen = journal.recall(undone("a", at=100.0, owner=owner))
     assert (seen.pause, seen.is_stripped) == (PAUSED.pause, True)
     (again,) = plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(seen)]))
     assert (again.value, again.pause) == (0, PAUSED.pause)
@@ -59,17 +59,17 @@ def test_an_annotation_of_an_earlier_outage_is_put_right(journal: PauseJournal, 
 
 
 def test_one_of_an_earlier_outage_on_what_runs_means_nothing(journal: PauseJournal) -> None:
-    seen = journal.recall(replace(undone("c", at_s=100.0), value=5))
+    seen = journal.recall(replace(undone("c", at=100.0), value=5))
     assert (seen.pause, seen.has_litter) == (None, True)
 
 
 def test_one_that_scales_to_zero_and_undoes_a_rollout_is_not_taken_for_paused(journal: PauseJournal) -> None:
-    seen = journal.recall(undone("c", at_s=100.0))
+    seen = journal.recall(undone("c", at=100.0))
     assert (seen.pause, seen.has_litter) == (None, True)
 
 
 def test_a_late_write_of_an_earlier_leader_is_a_pause_like_any_other(journal: PauseJournal) -> None:
-    late = replace(undone("c", at_s=100.0), is_our_value=True)
+    late = replace(undone("c", at=100.0), is_our_value=True)
     assert journal.recall(late) == late
 
 
@@ -93,13 +93,13 @@ def test_a_pause_that_we_made_and_ended_is_over_for_good(journal: PauseJournal) 
 
 
 def test_a_later_pause_of_another_resource_is_its_own(journal: PauseJournal) -> None:
-    theirs = undone("a", at_s=NOW_S + 10, owner=OTHER)
+    theirs = undone("a", at=NOW_S + 10, owner=OTHER)
     assert journal.recall(theirs) == theirs
 
 
-@pytest.mark.parametrize("at_s", [NOW_S + 10, 4e9], ids=["of a moment later", "of the next century"])
-def test_an_annotation_that_tells_of_no_pause_of_ours_is_put_right(journal: PauseJournal, at_s: float) -> None:
-    seen = journal.recall(undone("a", at_s=at_s))
+@pytest.mark.parametrize("at", [NOW_S + 10, 4e9], ids=["of a moment later", "of the next century"])
+def test_an_annotation_that_tells_of_no_pause_of_ours_is_put_right(journal: PauseJournal, at: float) -> None:
+    seen = journal.recall(undone("a", at=at))
     assert (seen.pause, seen.is_stripped) == (PAUSED.pause, True)
 
 
@@ -108,7 +108,7 @@ def test_an_annotation_is_written_again_once_a_minute_at_the_most(journal: Pause
     assert (again.value, again.pause) == (0, PAUSED.pause)
     journal.made([again])
     assert plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(journal.recall(STRIPPED))])) == []
-    clock.now_s += MEND_S
+    clock.now += MEND_S
     assert len(plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(journal.recall(STRIPPED))]))) == 1
 
 
@@ -120,7 +120,7 @@ def test_what_comes_back_does_so_without_its_annotation_where_that_is_taken_away
     journal.made([first])
     (back,) = plan.changes(ALL_BACK, closed(), Targets(OWNER, [Candidate(journal.recall(STRIPPED))]))
     assert (back.value, back.pause) == (3, None)
-    clock.now_s += NOTED_S
+    clock.now += NOTED_S
     (again,) = plan.changes(ALL_BACK, closed(), Targets(OWNER, [Candidate(journal.recall(STRIPPED))]))
     assert (again.value, again.pause) == (0, PAUSED.pause), (
         "our own admission policy has refused it: perhaps somebody else took it away just then"

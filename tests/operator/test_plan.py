@@ -14,7 +14,7 @@ from openrouter_operator.decisions import goal as goals
 from openrouter_operator.decisions import plan
 from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.snapshot import ScopeSnapshot
-from openrouter_operator.decisions.targets import Candidate, Owner, Targets, paused_since_s
+from openrouter_operator.decisions.targets import Candidate, Owner, Targets, paused_since
 from openrouter_operator.decisions.targets import skip as skip_of
 from openrouter_operator.workloads.workload import Change, Workload, forgets, restored
 from tests.operator.samples import (
@@ -64,7 +64,7 @@ def test_a_paused_workload_remembers_what_it_was_and_who_paused_it() -> None:
     assert change.pause is not None
     pause = change.pause
     assert (pause.owner_uid, pause.owner, pause.epoch) == (OWNER.uid, OWNER.name, 7)
-    assert (pause.original, pause.set_to, pause.at_s) == (7, 0, NOW_S)
+    assert (pause.original, pause.set_to, pause.at) == (7, 0, NOW_S)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_canary_goes_back_to_zero_when_the_breaker_opens_again() -> None:
     change = made(PAUSE, paused(original=3, set_to=1))["a"]
     assert change.pods == 0
     assert change.pause is not None
-    assert (change.pause.original, change.pause.set_to, change.pause.at_s) == (3, 0, OPENED_S)
+    assert (change.pause.original, change.pause.set_to, change.pause.at) == (3, 0, OPENED_S)
 
 
 def test_keeping_is_no_change_at_all() -> None:
@@ -188,9 +188,9 @@ def test_a_step_brings_back(part: float, originals: dict[str, int], expected: di
 
 
 def test_a_step_remembers_the_original_and_when_the_pause_began() -> None:
-    change = made(share(0.5), paused(original=8, at_s=950.0), seen=closed())["a"]
+    change = made(share(0.5), paused(original=8, at=950.0), seen=closed())["a"]
     assert change.pause is not None
-    assert (change.pause.original, change.pause.set_to, change.pause.at_s) == (8, 4, 950.0)
+    assert (change.pause.original, change.pause.set_to, change.pause.at) == (8, 4, 950.0)
 
 
 def test_a_share_never_shrinks() -> None:
@@ -323,31 +323,29 @@ def test_outside_an_outage_no_release_counts() -> None:
 
 
 def test_a_pause_began_with_the_first_workload_of_ours() -> None:
-    found = candidates(paused("a", at_s=930), paused("b", at_s=920), paused("c", at_s=10, owner=OTHER), workload("d"))
-    assert paused_since_s(Targets(OWNER, found), opened()) == 920
-    assert paused_since_s(Targets(OWNER, candidates(workload(), paused(owner=OTHER))), opened()) is None
+    found = candidates(paused("a", at=930), paused("b", at=920), paused("c", at=10, owner=OTHER), workload("d"))
+    assert paused_since(Targets(OWNER, found), opened()) == 920
+    assert paused_since(Targets(OWNER, candidates(workload(), paused(owner=OTHER))), opened()) is None
 
 
 def test_what_is_left_of_an_earlier_outage_ends_nobodys_pause() -> None:
     """As the annotation of an outage that is over, which an undone rollout has brought back."""
-    found = candidates(paused("a", at_s=100), paused("b", at_s=930))
+    found = candidates(paused("a", at=100), paused("b", at=930))
     closing = Transition(5, BreakerState.HALF_OPEN, BreakerState.CLOSED, "trial_succeeded", "w", 800)
     again = opened()
     assert again.record is not None
     again = replace(again, record=replace(again.record, transitions=(closing,)))
-    assert paused_since_s(Targets(OWNER, found), again) == 800
+    assert paused_since(Targets(OWNER, found), again) == 800
     asked = spec(maxPauseSeconds=300)
-    assert goals.goal(asked, again, paused_since_s(Targets(OWNER, found), again)).step is Step.PAUSE
-    assert paused_since_s(Targets(OWNER, found), closed()) == 100, (
-        "what is on its way back counts from where it began"
-    )
+    assert goals.goal(asked, again, paused_since(Targets(OWNER, found), again)).step is Step.PAUSE
+    assert paused_since(Targets(OWNER, found), closed()) == 100, "what is on its way back counts from where it began"
 
 
 def test_an_undone_annotation_in_place_of_a_pause_that_nobody_knows_ends_nobodys_pause() -> None:
-    undone = paused("a", at_s=100, is_foreign=True, is_undone=True)
-    assert paused_since_s(Targets(OWNER, candidates(undone, paused("b", at_s=930))), opened()) == 930
-    known = replace(undone, pause=paused("a", at_s=920).pause, is_stripped=True)
-    assert paused_since_s(Targets(OWNER, candidates(known, paused("b", at_s=930))), opened()) == 920
+    undone = paused("a", at=100, is_foreign=True, is_undone=True)
+    assert paused_since(Targets(OWNER, candidates(undone, paused("b", at=930))), opened()) == 930
+    known = replace(undone, pause=paused("a", at=920).pause, is_stripped=True)
+    assert paused_since(Targets(OWNER, candidates(known, paused("b", at=930))), opened()) == 920
 
 
 def test_a_pause_names_the_workload_that_it_is_of() -> None:

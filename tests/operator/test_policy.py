@@ -20,7 +20,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
 
-MEMORY = Pause("uid-of-owner", "default", epoch=1, original=3, set_to=0, at_s=1_000.0).text()
+MEMORY = Pause("uid-of-owner", "default", epoch=1, original=3, set_to=0, at=1_000.0).text()
 PAUSE = {"metadata": {"annotations": {PAUSED: MEMORY}}, "spec": {"replicas": 0}}
 CRON_JOB = {
     "apiVersion": "batch/v1",

@@ -29,7 +29,7 @@ SAFETY = (Path(__file__).parents[2] / "docs" / "safety.md").read_text()
 
 def pause(fleet: Fleet, name: str, *, original: int, text: str = "") -> None:
     """Leave a Deployment as an operator that is gone has left it."""
-    paused = text or Pause("uid-of-owner", "default", epoch=1, original=original, set_to=0, at_s=1_000.0).text()
+    paused = text or Pause("uid-of-owner", "default", epoch=1, original=original, set_to=0, at=1_000.0).text()
     patch = {"metadata": {"annotations": {PAUSED: paused}}, "spec": {"replicas": 0}}
     fleet.kubectl("patch", f"deployment/{name}", f"--patch={json.dumps(patch)}")
 

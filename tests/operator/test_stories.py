@@ -20,7 +20,7 @@ from openrouter_operator.decisions import goal as goals
 from openrouter_operator.decisions import plan
 from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.snapshot import ScopeSnapshot
-from openrouter_operator.decisions.targets import Candidate, Owner, Targets, paused_since_s
+from openrouter_operator.decisions.targets import Candidate, Owner, Targets, paused_since
 from openrouter_operator.resource.spec import Mode, OnManualChange, Options, Spec, Strategy
 from openrouter_operator.workloads.kinds import DEPLOYMENT
 from openrouter_operator.workloads.workload import PAUSED, Change, Workload
@@ -31,7 +31,7 @@ AUTOSCALED = frozenset("e")
 OWNERS = (OWNER, OTHER)
 OPEN_S = 20.0
 GIVE_BACK = Goal(Step.RESUME, "Deleted", share=1.0)
-NOTHING_KNOWN = ScopeSnapshot(record=None, now_s=0.0, is_fresh=False, last_known_s=0.0)
+NOTHING_KNOWN = ScopeSnapshot(record=None, now=0.0, is_fresh=False, last_known_at=0.0)
 
 
 def mostly(usual: Any, other: Any) -> st.SearchStrategy[Any]:
@@ -126,11 +126,11 @@ class Story(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now_s = 1_000_000_000.0
+        self.now = 1_000_000_000.0
         self.breaker: Breaker = Closed()
         self.is_known = True
         self.last_known: SharedState | None = SharedState()
-        self.last_known_s = self.now_s
+        self.last_known_at = self.now
         self.deployments = Deployments()
         self.seen: dict[str, Workload] = {}
         self.wishes: dict[str, int] = {}
@@ -153,13 +153,13 @@ class Story(RuleBasedStateMachine):
     def the_upstream(self, happens: str, seconds: float) -> None:
         match happens, self.phase:
             case "fails", BreakerState.CLOSED:
-                self.breaker = Open("timeout", self.now_s, self.now_s + OPEN_S)
+                self.breaker = Open("timeout", self.now, self.now + OPEN_S)
             case "fails", BreakerState.HALF_OPEN:
-                self.breaker = Open("timeout", self._opened_s, self.now_s + OPEN_S)
+                self.breaker = Open("timeout", self._opened_s, self.now + OPEN_S)
             case "is tried", BreakerState.HALF_OPEN:
                 self.breaker = HalfOpen("timeout", self._opened_s)
             case "works", BreakerState.HALF_OPEN:
-                self.breaker = Closed(since_s=self.now_s)
+                self.breaker = Closed(since=self.now)
         self._passes(seconds)
 
     @rule(is_there=mostly(True, False), seconds=moments)
@@ -171,7 +171,7 @@ class Story(RuleBasedStateMachine):
     def the_clock_is_set_back(self, seconds: float) -> None:
         """As when another server of Redis takes over."""
         if self.is_known:
-            self.now_s -= seconds
+            self.now -= seconds
             self._passes(0.0)
 
     # -- people -------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class Story(RuleBasedStateMachine):
     def restart(self) -> None:
         self._look()
         if not self.is_known:
-            self.last_known, self.last_known_s = None, self.now_s
+            self.last_known, self.last_known_at = None, self.now
 
     @rule(owner=owners, order=orders)
     def the_resource_is_deleted_and_made_anew(self, owner: Owner, order: random.Random) -> None:
@@ -262,7 +262,7 @@ class Story(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Once the breaker is closed, and enough time has passed, everything is as its owner wants it."""
-        self.is_known, self.breaker = True, Closed(since_s=self.now_s)
+        self.is_known, self.breaker = True, Closed(since=self.now)
         self.specs = {owner: replace_spec(asked, suspend=False) for owner, asked in self.specs.items()}
         for _ in range(40):
             self.undisturbed_rounds(random.Random(1), 15.0)
@@ -281,7 +281,7 @@ class Story(RuleBasedStateMachine):
     @property
     def truth(self) -> ScopeSnapshot:
         return ScopeSnapshot(
-            SharedState(self.breaker), self.now_s, is_fresh=True, last_known_s=self.now_s, since_s=self._since_s
+            SharedState(self.breaker), self.now, is_fresh=True, last_known_at=self.now, since=self._since
         )
 
     @property
@@ -289,17 +289,17 @@ class Story(RuleBasedStateMachine):
         return self.truth.phase
 
     @property
-    def _since_s(self) -> float:
-        return self.breaker.since_s if isinstance(self.breaker, Closed) else 0.0
+    def _since(self) -> float:
+        return self.breaker.since if isinstance(self.breaker, Closed) else 0.0
 
     @property
     def _opened_s(self) -> float:
-        return 0.0 if isinstance(self.breaker, Closed) else self.breaker.opened_at_s
+        return 0.0 if isinstance(self.breaker, Closed) else self.breaker.opened_at
 
     def _passes(self, seconds: float) -> None:
-        self.now_s += seconds
+        self.now += seconds
         if self.is_known:
-            self.last_known, self.last_known_s = SharedState(self.breaker), self.now_s
+            self.last_known, self.last_known_at = SharedState(self.breaker), self.now
 
     def _create(self, name: str, replicas: int) -> None:
         self.deployments.create(name, replicas)
@@ -312,7 +312,7 @@ class Story(RuleBasedStateMachine):
     def _snapshot(self) -> ScopeSnapshot:
         if self.is_known:
             return self.truth
-        return ScopeSnapshot(self.last_known, self.now_s, is_fresh=False, last_known_s=self.last_known_s)
+        return ScopeSnapshot(self.last_known, self.now, is_fresh=False, last_known_at=self.last_known_at)
 
     def _of(self, owner: Owner, asked: Spec | None) -> list[Candidate]:
         found = [
@@ -332,9 +332,9 @@ class Story(RuleBasedStateMachine):
     def _round(self, owner: Owner, order: random.Random, dies_after: int | None) -> Goal:
         asked, snapshot = self.specs[owner], self._snapshot()
         found = self._of(owner, asked)
-        goal = goals.goal(asked, snapshot, paused_since_s(Targets(owner, found), snapshot))
+        goal = goals.goal(asked, snapshot, paused_since(Targets(owner, found), snapshot))
         changes = self._ordered(plan.changes(goal, snapshot, Targets(owner, found)), order)
-        if not self.is_known and self.now_s < self.last_known_s + asked.max_unknown_seconds:
+        if not self.is_known and self.now < self.last_known_at + asked.max_unknown_seconds:
             assert not changes or asked.mode is Mode.OBSERVE
         for change in changes[:dies_after]:
             self._write(change, snapshot)

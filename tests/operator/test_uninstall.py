@@ -96,7 +96,7 @@ def paused_by_another_class(fleet: Fleet) -> None:
     fleet.apply(resource("other", **other))
     uid = json.loads(fleet.kubectl("get", "ors", "other", "--output=json"))["metadata"]["uid"]
     theirs = deployment("theirs", 0)
-    journal = Pause(uid, "other", epoch=1, original=3, set_to=0, at_s=1_000.0).text()
+    journal = Pause(uid, "other", epoch=1, original=3, set_to=0, at=1_000.0).text()
     theirs["metadata"]["annotations"] = {PAUSED: journal}
     fleet.apply(theirs)
 

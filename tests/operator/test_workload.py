@@ -53,7 +53,7 @@ MANAGERS = st.text("abc-", max_size=128)
 
 
 def test_what_a_paused_workload_remembers_is_readable_by_people() -> None:
-    assert json.loads(Pause("uid-of-default", "default", 7, original=3, set_to=0, at_s=900.0).text()) == REMEMBERED
+    assert json.loads(Pause("uid-of-default", "default", 7, original=3, set_to=0, at=900.0).text()) == REMEMBERED
 
 
 @given(
@@ -64,7 +64,7 @@ def test_what_a_paused_workload_remembers_is_readable_by_people() -> None:
         epoch=st.integers(0, 2**63),
         original=st.integers(1, 2**31 - 1),
         set_to=st.integers(0, 2**31 - 1),
-        at_s=st.integers(1, 4_000_000_000_000_000).map(lambda micros: micros / 1e6),
+        at=st.integers(1, 4_000_000_000_000_000).map(lambda micros: micros / 1e6),
         pods=st.none() | st.integers(0, 99),
         contest=st.none() | st.builds(Contest, st.integers(1, 99), st.integers(1, 10**9).map(float), MANAGERS),
         is_orphaned=st.booleans(),

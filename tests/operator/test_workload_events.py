@@ -21,7 +21,7 @@ from tests.operator.samples import NOW_S, closed, opened, paused, snapshot, spec
 
 WHO = "OpenRouterStatus default"
 PAUSED = paused("a", original=3)
-PAUSE_OF_A = Pause("uid-of-default", "default", epoch=7, original=3, set_to=0, at_s=NOW_S)
+PAUSE_OF_A = Pause("uid-of-default", "default", epoch=7, original=3, set_to=0, at=NOW_S)
 PAUSE = Goal(Step.PAUSE, "BreakerOpen")
 
 
@@ -97,7 +97,7 @@ def test_a_copy_that_comes_back_is_told() -> None:
 def test_the_latest_end_is_that_of_the_longest_pause_or_of_the_rate_limit() -> None:
     assert until(spec(), PAUSE, opened()) == ""
     assert until(spec(maxPauseSeconds=600), PAUSE, opened()) == "by 1970-01-01T00:26:40Z at the latest"
-    limited = snapshot(Closed(), rate_limit_reset_s=NOW_S + 400)
+    limited = snapshot(Closed(), rate_limit_reset_at=NOW_S + 400)
     assert until(spec(), Goal(Step.PAUSE, "RateLimited"), limited) == "by 1970-01-01T00:23:20Z at the latest"
     assert until(spec(), PAUSE, closed()) == ""
 
@@ -105,16 +105,16 @@ def test_the_latest_end_is_that_of_the_longest_pause_or_of_the_rate_limit() -> N
 class Api:
     """Takes events, or does not."""
 
-    now_s = NOW_S
+    now = NOW_S
 
     def __init__(self) -> None:
         self.posted: list[tuple[str, str, float]] = []
         self.is_away = False
 
-    async def create_event(self, seen: Workload, _type: str, reason: str, _message: str, at_s: float) -> None:
+    async def create_event(self, seen: Workload, _type: str, reason: str, _message: str, at: float) -> None:
         if self.is_away:
             raise Unavailable("it is away")
-        self.posted.append((seen.name, reason, at_s))
+        self.posted.append((seen.name, reason, at))
 
 
 def test_events_are_dated_when_they_happened_and_dropped_where_there_are_too_many(
@@ -126,7 +126,7 @@ def test_events_are_dated_when_they_happened_and_dropped_where_there_are_too_man
         poster = Poster(cast("Cluster", api))
         for name in ("a", "b", "c"):
             poster.put(workload(name), Event("Normal", "Paused", ""))
-        api.now_s = NOW_S + 60
+        api.now = NOW_S + 60
         await poster.post()
         await poster.post()
         return api.posted

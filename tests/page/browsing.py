@@ -72,5 +72,5 @@ async def serving(settings: Settings, upstream: FakeUpstream, port: int = 0) -> 
 async def outage(store: Store, settings: Settings) -> None:
     """Five failures of workers, as they report them, and the open breaker that follows."""
     fields = {"state": "service_unavailable", "message": "HTTP 503: no provider answers"}
-    await store.count(Batch(0, "summaries-1", time.time_ns(), [("F", 5)], fields=fields), at_s=time.time())
+    await store.count(Batch(0, "summaries-1", time.time_ns(), [("F", 5)], fields=fields), at=time.time())
     await open_breaker(store, settings)

@@ -26,7 +26,7 @@ DAY_S = 86_400
 
 async def past(store: Store, client: aioredis.Redis) -> None:
     """A month with one outage and one bad day."""
-    now_s = time.time()
+    now = time.time()
     for back in range(30):
         calls = 9_000 + 700 * (back * 7 % 11)
         failed = calls // 12 if back == 12 else calls * (back * 5 % 7) // 1000
@@ -34,18 +34,18 @@ async def past(store: Store, client: aioredis.Redis) -> None:
         latency = {"latency_ms_le_1500": calls // 2, "latency_ms_le_3000": calls // 3, "latency_ms_le_15000": failed}
         open_ms = 1_500_000 if back == 4 else 0
         times = {"breaker_open_ms": open_ms, "breaker_closed_ms": 86_400_000 - open_ms}
-        await store.add_metrics(counters | latency | times, at_s=now_s - DAY_S * back)
+        await store.add_metrics(counters | latency | times, at=now - DAY_S * back)
     for ago_s, before, after in (
         (40_000, "closed", "open"),
         (38_500, "open", "half_open"),
         (38_400, "half_open", "closed"),
     ):
         fields = {"from": before, "to": after, "reason": "service_unavailable", "by": "summaries-2"}
-        at = ("at", iso(now_s - ago_s))
+        at = ("at", iso(now - ago_s))
         entry = [word for pair in (*fields.items(), at) for word in pair]
-        await store._connection.execute(("XADD", store.keys.history, f"{int(1000 * (now_s - ago_s))}-0", *entry))
+        await store._connection.execute(("XADD", store.keys.history, f"{int(1000 * (now - ago_s))}-0", *entry))
     for number in range(1, 4):
-        await store.heartbeat(f"summaries-{number}", {"version": "0.1.0", "last_seen": iso(now_s - number)})
+        await store.heartbeat(f"summaries-{number}", {"version": "0.1.0", "last_seen": iso(now - number)})
 
 
 async def paused(store: Store) -> None:

@@ -127,31 +127,31 @@ def _no_more_trials_than_permits(world: World) -> None:
 def _permits(world: World) -> int:
     """How many there are by now. After a loss, who joins late may have taken one of those that there were before."""
     server = world.server
-    if server is None or not isinstance(server.breaker, HalfOpen) or world.now_s < world.lost_s + FOREVER_S:
+    if server is None or not isinstance(server.breaker, HalfOpen) or world.now < world.lost_s + FOREVER_S:
         return POLICY.permits
-    since_s = trial_calls.half_open_since_s(server)
-    return 1 if world.now_s < since_s + POLICY.next_trial_s else POLICY.permits
+    since = trial_calls.half_open_since(server)
+    return 1 if world.now < since + POLICY.next_trial_s else POLICY.permits
 
 
 def _counts(call: Call, world: World) -> bool:
     """After a loss, who does not look for three seconds is taken to be gone; so is who does not renew its lease."""
-    is_known = call.is_told or world.now_s < world.lost_s + loss.REJOIN_S
-    return call.lease_s > world.now_s and is_known
+    is_known = call.is_told or world.now < world.lost_s + loss.REJOIN_S
+    return call.lease_s > world.now and is_known
 
 
 def _no_wedge(world: World, worker: Worker) -> None:
     """Whatever was left behind, this worker alone can make a call again."""
-    now_s, server = world.now_s + LONGEST_S, world.server
+    now, server = world.now + LONGEST_S, world.server
     for _ in range(3):
-        known = loss.recovered(worker.shared or SharedState(), server, now_s, POLICY) or server
-        server = known and evaluation.evaluate(known, now_s=now_s, policy=POLICY, by="z")
-        now_s += POLICY.permit_lease_s + 1
+        known = loss.recovered(worker.shared or SharedState(), server, now, POLICY) or server
+        server = known and evaluation.evaluate(known, now=now, policy=POLICY, by="z")
+        now += POLICY.permit_lease_s + 1
     record = server or SharedState()
-    if admission.fleet_refusal(record, now_s) is not None:
+    if admission.fleet_refusal(record, now) is not None:
         raise Violation(f"{worker.name} may not call though all is long over: {record.breaker}")
-    if record.phase(now_s) is BreakerState.CLOSED:
+    if record.phase(now) is BreakerState.CLOSED:
         return
-    given = trial_calls.with_permit(record, "z/1", now_s=now_s, policy=POLICY)
+    given = trial_calls.with_permit(record, "z/1", now=now, policy=POLICY)
     if given is None:
         raise Violation(f"{worker.name} gets no permit though all is long over: {record.breaker}")
 
@@ -178,7 +178,7 @@ def _key(world: World) -> Key:
             _span(late.sent_s, world),
         ),
         (world.crashes, world.losses, world.older),
-        world.now_s < world.lost_s + loss.REJOIN_S,
+        world.now < world.lost_s + loss.REJOIN_S,
     )
 
 
@@ -231,20 +231,20 @@ def _record_key(
                 breaker.failures,
                 *run,
                 breaker.trips,
-                _span(breaker.since_s, world),
+                _span(breaker.since, world),
                 record.live_reporters,
             )
         case Open() as breaker:
-            kind = ("open", breaker.trips, _span(breaker.until_s, world))
+            kind = ("open", breaker.trips, _span(breaker.until, world))
         case HalfOpen() as breaker:
             permits = sorted(
                 (places.get(owner.split("/")[0], 9), _span(end_s, world)) for owner, end_s in breaker.permits.items()
             )
-            next_s = trial_calls.half_open_since_s(record) + POLICY.next_trial_s
-            kind = ("half-open", breaker.trips, _span(max(next_s, world.now_s), world), *permits)
+            next_s = trial_calls.half_open_since(record) + POLICY.next_trial_s
+            kind = ("half-open", breaker.trips, _span(max(next_s, world.now), world), *permits)
     return (*kind, *said)
 
 
-def _span(at_s: float, world: World) -> float:
+def _span(at: float, world: World) -> float:
     """Half seconds from now, as far as that matters."""
-    return round(min(max(at_s - world.now_s, -FOREVER_S), FOREVER_S) * 2)
+    return round(min(max(at - world.now, -FOREVER_S), FOREVER_S) * 2)

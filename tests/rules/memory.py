@@ -42,7 +42,7 @@ class Seen:
     """The state as it was read; ``record`` is None where there is none."""
 
     record: SharedState | None
-    now_s: float
+    now: float
     raw: Mapping[str, str]
 
 
@@ -51,20 +51,20 @@ class Memory:
     """The state of one scope.
 
     Attributes:
-        now_s: The server's clock.
+        now: The server's clock.
         fields: The hash.
         reporters: Of each the last batch, and when it came.
         calls: The day's counter of all calls.
     """
 
-    now_s: float
+    now: float
     fields: dict[str, str] = field(default_factory=dict)
     reporters: dict[str, tuple[int, float]] = field(default_factory=dict)
     calls: int = 0
 
     def read(self) -> Seen:
         raw = {name: self.fields[name] for name in FIELDS if name in self.fields}
-        return Seen(parse(raw, self.now_s) if raw else None, self.now_s, raw)
+        return Seen(parse(raw, self.now) if raw else None, self.now, raw)
 
     def lose(self) -> None:
         """All data, as a flush or a failover to an empty replica does."""
@@ -75,9 +75,9 @@ class Memory:
         if any(self.fields.get(name, "") != seen.raw.get(name, "") for name in GUARDS):
             return None
         if not seen.raw.get("epoch"):
-            if self.now_s - seen.now_s > DECISION_LIFE_S:
+            if self.now - seen.now > DECISION_LIFE_S:
                 return None
-            epoch = max(new.epoch, next_epoch(0, self.now_s))
+            epoch = max(new.epoch, next_epoch(0, self.now))
             new = replace(new, epoch=epoch, begun=epoch)
         new = replace(new, version=int(self.fields.get("version", "0")) + 1)
         changes = {name: value for name, value in encode(new).items() if seen.raw.get(name, "") != value}
@@ -88,8 +88,8 @@ class Memory:
         """Count a batch, once: ``counted``, ``late`` or ``repeated``."""
         if self.reporters.get(reporter, (0, 0.0))[0] >= seq:
             return "repeated"
-        self.reporters = {name: row for name, row in self.reporters.items() if row[1] > self.now_s - BATCH_LIFE_S}
-        self.reporters[reporter] = (seq, self.now_s)
+        self.reporters = {name: row for name, row in self.reporters.items() if row[1] > self.now - BATCH_LIFE_S}
+        self.reporters[reporter] = (seq, self.now)
         self.calls += sum(number for _, number in runs)
         record = self.read().record or SharedState()
         is_late = (
@@ -97,7 +97,7 @@ class Memory:
         )
         if not is_late:
             self._count(record, reporter, epoch, runs)
-        live = [seen_s for _, seen_s in self.reporters.values() if seen_s > self.now_s - REPORTER_LIFE_S]
+        live = [seen_at for _, seen_at in self.reporters.values() if seen_at > self.now - REPORTER_LIFE_S]
         self.fields["live_reporters"] = str(len(live))
         return "late" if is_late else "counted"
 
@@ -108,7 +108,7 @@ class Memory:
         written = encode(record)
         self._set({name: written[name] for name in COUNTED})
         if not record.epoch:
-            self.fields["epoch"] = self.fields["begun"] = str(next_epoch(epoch, self.now_s))
+            self.fields["epoch"] = self.fields["begun"] = str(next_epoch(epoch, self.now))
 
     def _set(self, changes: Mapping[str, str]) -> None:
         self.fields |= changes

@@ -99,7 +99,7 @@ class World:
         crashes, losses, older: How many may still come.
     """
 
-    now_s: float = START_S
+    now: float = START_S
     server: SharedState | None = None
     workers: tuple[Worker, ...] = ()
     late: Late | None = None
@@ -119,7 +119,7 @@ Steps: TypeAlias = Iterator[tuple[str, World]]
 
 def steps(world: World) -> Steps:
     """All that may happen next, by name."""
-    world = replace(world, now_s=world.now_s + STEP_S)
+    world = replace(world, now=world.now + STEP_S)
     for who, worker in enumerate(world.workers):
         yield from _of(world, who, worker)
     if world.late is not None:
@@ -165,51 +165,51 @@ def _looks(world: World, who: int, worker: Worker) -> Steps:
         return
     yield f"{worker.name}: looks and writes", _committed(seen, who, world.server, wanted)
     if world.late is None:
-        late = Late("look", who, worker.name, world.server, wanted, world.now_s, restores=_restores(world, worker))
+        late = Late("look", who, worker.name, world.server, wanted, world.now, restores=_restores(world, worker))
         yield f"{worker.name}: looks, and writes late", replace(seen, late=late)
 
 
 def _current(world: World, worker: Worker) -> SharedState | None:
-    again = loss.recovered(worker.shared or SharedState(), world.server, world.now_s, POLICY)
-    return again or (world.server and _settled(world.server, world.now_s))
+    again = loss.recovered(worker.shared or SharedState(), world.server, world.now, POLICY)
+    return again or (world.server and _settled(world.server, world.now))
 
 
-def _settled(record: SharedState, now_s: float) -> SharedState:
-    return evaluation.evaluate(record, now_s=now_s, policy=POLICY, by="w")
+def _settled(record: SharedState, now: float) -> SharedState:
+    return evaluation.evaluate(record, now=now, policy=POLICY, by="w")
 
 
 def _adopted(world: World, who: int) -> World:
     worker, server = world.workers[who], world.server
-    if loss.recovered(worker.shared or SharedState(), server, world.now_s, POLICY) is None:
+    if loss.recovered(worker.shared or SharedState(), server, world.now, POLICY) is None:
         worker = worker._replace(shared=server)
     held = server.breaker.permits if server else {}
-    in_time = world.now_s < world.lost_s + loss.REJOIN_S
+    in_time = world.now < world.lost_s + loss.REJOIN_S
     if worker.call is not None and not worker.call.is_told and worker.call.owner in held and in_time:
         worker = worker._replace(call=worker.call._replace(is_told=True))
     return _with(world, who, worker)
 
 
 def _begins(world: World, who: int, worker: Worker) -> Steps:
-    view, now_s = _settled(worker.shared or SharedState(), world.now_s), world.now_s
-    if admission.fleet_refusal(view, now_s) is not None:
+    view, now = _settled(worker.shared or SharedState(), world.now), world.now
+    if admission.fleet_refusal(view, now) is not None:
         return
-    if view.phase(now_s) is BreakerState.CLOSED:
+    if view.phase(now) is BreakerState.CLOSED:
         yield f"{worker.name}: begins a call", _with(world, who, worker._replace(call=Call(view.epoch)))
         return
-    owner = f"{worker.name}/{world.trial}.{round((now_s - START_S) / STEP_S)}"
+    owner = f"{worker.name}/{world.trial}.{round((now - START_S) / STEP_S)}"
     known = _known(world, worker)
-    new = known and trial_calls.with_permit(known, owner, now_s=now_s, policy=POLICY)
+    new = known and trial_calls.with_permit(known, owner, now=now, policy=POLICY)
     if new is None:
         return
     yield f"{worker.name}: begins a trial", _granted(_committed(world, who, world.server, new), who, owner)
     yield f"{worker.name}: is given a permit, the answer is lost", _committed(world, who, world.server, new, False)
     if world.late is None:
-        late = Late("permit", who, worker.name, world.server, new, now_s, owner, _restores(world, worker))
+        late = Late("permit", who, worker.name, world.server, new, now, owner, _restores(world, worker))
         yield f"{worker.name}: asks for a permit, late", replace(world, late=late)
 
 
 def _known(world: World, worker: Worker) -> SharedState | None:
-    return loss.recovered(worker.shared or SharedState(), world.server, world.now_s, POLICY) or world.server
+    return loss.recovered(worker.shared or SharedState(), world.server, world.now, POLICY) or world.server
 
 
 def _granted(world: World, who: int, owner: str) -> World:
@@ -224,13 +224,13 @@ def _granted(world: World, who: int, owner: str) -> World:
 def _renews(world: World, who: int, worker: Worker, call: Call) -> Steps:
     server = world.server
     held = server.breaker.permits if server and isinstance(server.breaker, HalfOpen) else {}
-    if call.owner not in held or call.lease_s - world.now_s > POLICY.permit_lease_s / 2:
+    if call.owner not in held or call.lease_s - world.now > POLICY.permit_lease_s / 2:
         return
     known = _known(world, worker)
-    new = known and trial_calls.with_permit(known, call.owner, now_s=world.now_s, policy=POLICY)
+    new = known and trial_calls.with_permit(known, call.owner, now=world.now, policy=POLICY)
     if new is not None:
         after = _committed(world, who, server, new)
-        renewed = call._replace(lease_s=world.now_s + POLICY.permit_lease_s)
+        renewed = call._replace(lease_s=world.now + POLICY.permit_lease_s)
         yield f"{worker.name}: renews", _with(after, who, after.workers[who]._replace(call=renewed))
 
 
@@ -245,9 +245,9 @@ def _settles(world: World, who: int, worker: Worker, verdict: Verdict) -> Steps:
     if known is None:
         yield f"{worker.name}: has nothing to settle", told
         return
-    new = trial_calls.after_trial(known, SIGNALS[verdict.kind], verdict.owner, now_s=world.now_s, policy=POLICY)
+    new = trial_calls.after_trial(known, SIGNALS[verdict.kind], verdict.owner, now=world.now, policy=POLICY)
     if type(new.breaker) is not type(known.breaker) and world.lost_trial < verdict.trial != world.trial:
-        raise Violation(f"the late result of {verdict.owner} makes the breaker {new.phase(world.now_s)}")
+        raise Violation(f"the late result of {verdict.owner} makes the breaker {new.phase(world.now)}")
     if new == world.server:
         yield f"{worker.name}: has nothing to settle", _adopted(told, who)
         return
@@ -258,7 +258,7 @@ def _settles(world: World, who: int, worker: Worker, verdict: Verdict) -> Steps:
     yield f"{worker.name}: settles, the answer is lost", _committed(unsure, who, world.server, new, False)
     if world.late is None:
         late = Late(
-            "verdict", who, worker.name, world.server, new, world.now_s, verdict.owner, _restores(world, worker)
+            "verdict", who, worker.name, world.server, new, world.now, verdict.owner, _restores(world, worker)
         )
         yield f"{worker.name}: settles {verdict.kind}, late", replace(unsure, late=late)
 
@@ -280,7 +280,7 @@ def _counted(world: World, worker: Worker, report: Report) -> World:
         return world
     after = evaluation.counted(record, SIGNALS[report.kind], worker.name)
     if not record.epoch:
-        epoch = next_epoch(report.epoch, world.now_s)
+        epoch = next_epoch(report.epoch, world.now)
         after = replace(after, epoch=epoch, begun=epoch, live_reporters=1)
     return replace(world, server=after, top=max(world.top, after.epoch))
 
@@ -309,30 +309,30 @@ def _arrivals(world: World, late: Late) -> Steps:
 def usable(world: World, late: Late) -> bool:
     """Whether the server would take it: what was counted meanwhile is no conflict."""
     if late.seen is None or world.server is None:
-        return late.seen is world.server and world.now_s - late.sent_s <= DECISION_LIFE_S
+        return late.seen is world.server and world.now - late.sent_s <= DECISION_LIFE_S
     return _guards(late.seen) == _guards(world.server)
 
 
 def _guards(record: SharedState) -> object:
     breaker = record.breaker
-    until_s, permits = getattr(breaker, "until_s", 0.0), breaker.permits
-    return type(breaker), record.epoch, record.legacy_open, until_s, permits
+    until, permits = getattr(breaker, "until", 0.0), breaker.permits
+    return type(breaker), record.epoch, record.legacy_open, until, permits
 
 
 def _time(world: World) -> Steps:
-    server, now_s = world.server, world.now_s
+    server, now = world.server, world.now
     ends: set[float] = {world.lost_s + loss.REJOIN_S}
     for record in (server, *(worker.shared for worker in world.workers)):
         if record is not None and isinstance(record.breaker, Open):
-            ends.add(record.breaker.until_s)
+            ends.add(record.breaker.until)
         elif record is not None and isinstance(record.breaker, HalfOpen):
             ends |= set(record.breaker.permits.values())
-            ends.add(trial_calls.half_open_since_s(record) + POLICY.next_trial_s)
+            ends.add(trial_calls.half_open_since(record) + POLICY.next_trial_s)
     ends |= {worker.call.lease_s for worker in world.workers if worker.call is not None}
     ends |= {worker.call.lease_s - POLICY.permit_lease_s / 2 for worker in world.workers if worker.call is not None}
-    ahead = [end_s for end_s in ends if end_s > now_s]
+    ahead = [end_s for end_s in ends if end_s > now]
     if ahead:
-        yield f"time passes: {min(ahead) - now_s:.1f} s", replace(world, now_s=min(ahead) + MOMENT_S)
+        yield f"time passes: {min(ahead) - now:.1f} s", replace(world, now=min(ahead) + MOMENT_S)
 
 
 def _lost(world: World) -> World:
@@ -344,12 +344,12 @@ def _lost(world: World) -> World:
         for worker in world.workers
     )
     return replace(
-        world, server=None, losses=world.losses - 1, lost_s=world.now_s, lost_trial=world.trial, workers=workers
+        world, server=None, losses=world.losses - 1, lost_s=world.now, lost_trial=world.trial, workers=workers
     )
 
 
 def _older_writes(world: World, server: SharedState) -> Steps:
-    at = iso(world.now_s)
+    at = iso(world.now)
     well = {"state": "active", "last_check": at, "last_api_call": at, "last_success": at, "consecutive_failures": "0"}
     said = {
         "an older worker says open": {"circuit_breaker_open": "true"},
@@ -357,7 +357,7 @@ def _older_writes(world: World, server: SharedState) -> Steps:
         "an older worker's call succeeds": well | {"circuit_breaker_open": "false"},
     }
     for name, fields in said.items():
-        read = parse(encode(server) | fields, world.now_s)
+        read = parse(encode(server) | fields, world.now)
         if read != server:
             yield name, replace(world, server=read, older=world.older - 1)
 
@@ -379,7 +379,7 @@ def _committed(
 ) -> World:
     """The world after the server took it; a worker that hears of it knows it."""
     if seen is None or not seen.epoch:
-        epoch = max(new.epoch, next_epoch(0, world.now_s))
+        epoch = max(new.epoch, next_epoch(0, world.now))
         new = replace(new, epoch=epoch, begun=epoch)
     new = replace(new, version=(world.server.version if world.server else 0) + 1)
     new = _with_counts(new, seen, world.server)
@@ -403,16 +403,16 @@ def _with_counts(new: SharedState, seen: SharedState | None, server: SharedState
 
 def _restores(world: World, worker: Worker) -> bool:
     """What was lost counts again: then a wait that is only to give everybody time for that may end early."""
-    return loss.recovered(worker.shared or SharedState(), world.server, world.now_s, POLICY) is not None
+    return loss.recovered(worker.shared or SharedState(), world.server, world.now, POLICY) is not None
 
 
 def _check(world: World, seen: SharedState | None, new: SharedState, *, restores: bool) -> None:
-    before, now_s = world.server, world.now_s
+    before, now = world.server, world.now
     _check_epoch(world, new)
     if before is None:
         return
-    if isinstance(before.breaker, Open) and before.breaker.until_s > now_s + 1 and not restores:
-        is_longer = isinstance(new.breaker, Open) and new.breaker.until_s >= before.breaker.until_s
+    if isinstance(before.breaker, Open) and before.breaker.until > now + 1 and not restores:
+        is_longer = isinstance(new.breaker, Open) and new.breaker.until >= before.breaker.until
         if not is_longer:
             raise Violation("an open breaker ends before its time")
     if isinstance(before.breaker, Closed) and isinstance(new.breaker, Open) and seen is not None:

@@ -38,84 +38,84 @@ Story: TypeAlias = list[tuple[Event, float]]
 """What happens, and the seconds before."""
 
 
-def settle(record: SharedState, now_s: float) -> SharedState:
-    return evaluation.evaluate(record, now_s=now_s, policy=POLICY, by="me")
+def settle(record: SharedState, now: float) -> SharedState:
+    return evaluation.evaluate(record, now=now, policy=POLICY, by="me")
 
 
 def result(signal: Signal, reporter: str) -> Event:
-    return lambda record, _now_s: evaluation.counted(record, signal, reporter)
+    return lambda record, _now: evaluation.counted(record, signal, reporter)
 
 
 def permit(owner: str) -> Event:
-    return lambda record, now_s: trial_calls.with_permit(record, owner, now_s=now_s, policy=POLICY)
+    return lambda record, now: trial_calls.with_permit(record, owner, now=now, policy=POLICY)
 
 
 def trial(signal: Signal, owner: str) -> Event:
-    return lambda record, now_s: trial_calls.after_trial(record, signal, owner, now_s=now_s, policy=POLICY)
+    return lambda record, now: trial_calls.after_trial(record, signal, owner, now=now, policy=POLICY)
 
 
 def report(*, is_success: bool) -> Event:
     """Of a call without a permit that took no time."""
 
-    def tell(record: SharedState, now_s: float) -> SharedState:
-        told = [Told(is_success, record.epoch, now_s)]
-        return reported(record, told, now_s=now_s, policy=POLICY, by="http")
+    def tell(record: SharedState, now: float) -> SharedState:
+        told = [Told(is_success, record.epoch, now)]
+        return reported(record, told, now=now, policy=POLICY, by="http")
 
     return tell
 
 
 def older_writer(*, says_open: bool) -> Event:
-    def write(record: SharedState, now_s: float) -> SharedState:
-        return parse(encode(record) | {"circuit_breaker_open": str(says_open).lower()}, now_s)
+    def write(record: SharedState, now: float) -> SharedState:
+        return parse(encode(record) | {"circuit_breaker_open": str(says_open).lower()}, now)
 
     return write
 
 
 def limit(wait_s: float) -> Event:
     signal = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=wait_s)
-    return lambda record, now_s: trial_calls.limited(record, signal, now_s)
+    return lambda record, now: trial_calls.limited(record, signal, now)
 
 
 def check(state: OpenRouterState, balance: float | None = None) -> Event:
-    return lambda record, now_s: health_checks.after_check(
+    return lambda record, now: health_checks.after_check(
         record,
-        Upstream(state, checked_s=now_s, balance=balance),
-        now_s=now_s,
+        Upstream(state, checked_at=now, balance=balance),
+        now=now,
         policy=POLICY,
         by="checker",
-        began_s=now_s,
+        began_at=now,
     )
 
 
-def slot(record: SharedState, now_s: float) -> SharedState | None:
-    return health_checks.with_check_slot(record, now_s=now_s, slot_s=1, policy=POLICY)
+def slot(record: SharedState, now: float) -> SharedState | None:
+    return health_checks.with_check_slot(record, now=now, slot_s=1, policy=POLICY)
 
 
 def doubt(signal: Signal) -> Event:
-    return lambda record, now_s: health_checks.doubted(record, signal, now_s=now_s, policy=POLICY, by="me")
+    return lambda record, now: health_checks.doubted(record, signal, now=now, policy=POLICY, by="me")
 
 
 def override(kind: OverrideKind, for_s: float) -> Event:
-    return lambda record, now_s: transitions.overridden(record, Override(kind, "ann", "a test", now_s + for_s), now_s)
+    return lambda record, now: transitions.overridden(record, Override(kind, "ann", "a test", now + for_s), now)
 
 
-def release(record: SharedState, now_s: float) -> SharedState:
-    return transitions.released(record, by="ann", now_s=now_s)
+def release(record: SharedState, now: float) -> SharedState:
+    return transitions.released(record, by="ann", now=now)
 
 
 def seen_lately(failures: int, slow: int) -> Event:
     """Two calls in the window, as the store's script counts them."""
 
-    def count(record: SharedState, now_s: float) -> SharedState | None:
-        tally = StepCounts(int(now_s), 2, failures, slow, ("wa",))
+    def count(record: SharedState, now: float) -> SharedState | None:
+        tally = StepCounts(int(now), 2, failures, slow, ("wa",))
         breaker = record.breaker
         return replace(record, breaker=replace(breaker, window=(tally,))) if isinstance(breaker, Closed) else None
 
     return count
 
 
-def lose(record: SharedState, now_s: float) -> SharedState | None:
-    return recovered(record, None, now_s, POLICY)
+def lose(record: SharedState, now: float) -> SharedState | None:
+    return recovered(record, None, now, POLICY)
 
 
 signals = st.sampled_from([SUCCESS, NEUTRAL, *(Signal(Effect.FAILURE, kind) for kind in ErrorType)])

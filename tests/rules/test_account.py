@@ -19,27 +19,27 @@ TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
 INVALID, EMPTY = OpenRouterState.API_KEY_INVALID, OpenRouterState.CREDITS_EXHAUSTED
 FINE, DOWN, NO_KEY = OpenRouterState.ACTIVE, OpenRouterState.SERVICE_UNAVAILABLE, OpenRouterState.API_KEY_MISSING
 IN_DOUBT = SharedState(
-    Closed(1), epoch=7, live_reporters=50, check_wanted_s=95.0, doubted_s=95.0, upstream=Upstream(INVALID)
+    Closed(1), epoch=7, live_reporters=50, check_wanted_at=95.0, doubted_at=95.0, upstream=Upstream(INVALID)
 )
 
 
 def doubted(record: SharedState, signal: Signal) -> SharedState:
-    return health_checks.doubted(record, signal, now_s=NOW_S, policy=POLICY, by="me")
+    return health_checks.doubted(record, signal, now=NOW_S, policy=POLICY, by="me")
 
 
 def checked(record: SharedState, found: OpenRouterState) -> SharedState:
-    seen = Upstream(found, checked_s=NOW_S)
-    return health_checks.after_check(record, seen, now_s=NOW_S, policy=POLICY, by="service")
+    seen = Upstream(found, checked_at=NOW_S)
+    return health_checks.after_check(record, seen, now=NOW_S, policy=POLICY, by="service")
 
 
 def evaluate(record: SharedState) -> SharedState:
-    return evaluation.evaluate(record, now_s=NOW_S, policy=POLICY, by="me")
+    return evaluation.evaluate(record, now=NOW_S, policy=POLICY, by="me")
 
 
 def test_one_refused_key_stops_nobody_and_asks_for_a_check() -> None:
     after = doubted(SharedState(Closed(1), epoch=7, live_reporters=50), BAD_KEY)
-    assert (evaluate(after).phase(NOW_S), after.check_wanted_s) == (BreakerState.CLOSED, NOW_S)
-    assert health_checks.wants_check(after, now_s=NOW_S, policy=POLICY)
+    assert (evaluate(after).phase(NOW_S), after.check_wanted_at) == (BreakerState.CLOSED, NOW_S)
+    assert health_checks.wants_check(after, now=NOW_S, policy=POLICY)
 
 
 @pytest.mark.parametrize("signal", [SUCCESS, TIMEOUT])
@@ -60,14 +60,14 @@ def test_many_refused_calls_ask_once() -> None:
     ("record", "wanted"),
     [
         pytest.param(IN_DOUBT, True, id="asked and not made"),
-        pytest.param(replace(IN_DOUBT, upstream=Upstream(checked_s=96.0)), False, id="made"),
-        pytest.param(replace(IN_DOUBT, check_wanted_s=89.9), False, id="too late to say anything about that call"),
+        pytest.param(replace(IN_DOUBT, upstream=Upstream(checked_at=96.0)), False, id="made"),
+        pytest.param(replace(IN_DOUBT, check_wanted_at=89.9), False, id="too late to say anything about that call"),
         pytest.param(replace(IN_DOUBT, breaker=Open("error", 90, 99)), False, id="not closed any more"),
         pytest.param(SharedState(), False, id="nobody asked"),
     ],
 )
 def test_a_check_is_wanted(record: SharedState, wanted: bool) -> None:
-    assert health_checks.wants_check(record, now_s=NOW_S, policy=POLICY) is wanted
+    assert health_checks.wants_check(record, now=NOW_S, policy=POLICY) is wanted
 
 
 @pytest.mark.parametrize("found", [INVALID, EMPTY])
@@ -84,7 +84,7 @@ def test_any_other_finding_leaves_the_one_failure(found: OpenRouterState) -> Non
 
 @pytest.mark.parametrize("age_s", [10.1, 1_000.0])
 def test_an_answer_that_comes_late_confirms_nothing(age_s: float) -> None:
-    late = replace(IN_DOUBT, check_wanted_s=NOW_S - age_s)
+    late = replace(IN_DOUBT, check_wanted_at=NOW_S - age_s)
     assert checked(late, INVALID).breaker == Closed(1)
 
 
@@ -112,7 +112,7 @@ def test_a_key_that_works_was_not_the_reason() -> None:
     ],
 )
 def test_a_recent_check_confirms_as_well(found: OpenRouterState, age_s: float, opens: bool) -> None:
-    record = SharedState(Closed(1), epoch=7, check_found=found, upstream=Upstream(checked_s=NOW_S - age_s))
+    record = SharedState(Closed(1), epoch=7, check_found=found, upstream=Upstream(checked_at=NOW_S - age_s))
     assert isinstance(doubted(record, BAD_KEY).breaker, Open) is opens
 
 
@@ -136,7 +136,7 @@ def test_two_calls_without_credit_open_for_all(signals: list[Signal], expected: 
 
 
 def test_a_check_from_before_the_first_refused_call_says_nothing_for_the_key() -> None:
-    record = SharedState(Closed(4), epoch=7, check_found=FINE, upstream=Upstream(INVALID, checked_s=NOW_S - 5))
+    record = SharedState(Closed(4), epoch=7, check_found=FINE, upstream=Upstream(INVALID, checked_at=NOW_S - 5))
     refused = replace(doubted(record, BAD_KEY), breaker=Closed(5))
     opened = evaluate(refused)
     assert isinstance(opened.breaker, Open)
@@ -145,19 +145,19 @@ def test_a_check_from_before_the_first_refused_call_says_nothing_for_the_key() -
 
 def test_nor_does_one_that_was_asked_before_it_and_answered_after() -> None:
     after = health_checks.after_check(
-        IN_DOUBT, Upstream(FINE, checked_s=NOW_S), now_s=NOW_S, policy=POLICY, by="me", began_s=94.9
+        IN_DOUBT, Upstream(FINE, checked_at=NOW_S), now=NOW_S, policy=POLICY, by="me", began_at=94.9
     )
     assert (after.upstream.state, after.check_found) == (INVALID, None)
 
 
 def test_what_anybody_reports_is_no_check() -> None:
-    upstream = Upstream(INVALID, last_check_s=NOW_S, checked_s=NOW_S - 61)
+    upstream = Upstream(INVALID, last_check_at=NOW_S, checked_at=NOW_S - 61)
     record = SharedState(Closed(1), epoch=7, check_found=INVALID, upstream=upstream)
     assert isinstance(doubted(record, BAD_KEY).breaker, Closed)
 
 
 def test_the_doubt_of_a_run_of_failures_began_with_its_first() -> None:
-    asked_long_ago = replace(IN_DOUBT, check_wanted_s=80.0, doubted_s=80.0)
-    assert doubted(asked_long_ago, BAD_KEY).doubted_s == 80.0
-    succeeded_since = replace(asked_long_ago, upstream=replace(IN_DOUBT.upstream, last_success_s=90.0))
-    assert doubted(succeeded_since, BAD_KEY).doubted_s == NOW_S
+    asked_long_ago = replace(IN_DOUBT, check_wanted_at=80.0, doubted_at=80.0)
+    assert doubted(asked_long_ago, BAD_KEY).doubted_at == 80.0
+    succeeded_since = replace(asked_long_ago, upstream=replace(IN_DOUBT.upstream, last_success_at=90.0))
+    assert doubted(succeeded_since, BAD_KEY).doubted_at == NOW_S

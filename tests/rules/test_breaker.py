@@ -55,8 +55,8 @@ def test_the_effective_state_is_what_is_stored_and_the_time(breaker: Breaker, ex
             id="open: waits as at last, from now",
         ),
         pytest.param(
-            HalfOpen("error", 90_000, permits={"a": 90_015}, tried_at_s=90_000),
-            HalfOpen("error", 100, tried_at_s=100),
+            HalfOpen("error", 90_000, permits={"a": 90_015}, tried_at=90_000),
+            HalfOpen("error", 100, tried_at=100),
             id="half-open: no permit is out until tomorrow",
         ),
         pytest.param(Open("error", 159, 170), Open("error", 159, 170), id="clocks are a little apart"),
@@ -65,16 +65,16 @@ def test_the_effective_state_is_what_is_stored_and_the_time(breaker: Breaker, ex
     ],
 )
 def test_a_clock_that_was_set_back_makes_nobody_wait_for_it_to_catch_up(before: Breaker, after: Breaker) -> None:
-    assert with_clock(before, now_s=NOW_S, policy=POLICY) == after
-    assert evaluate(SharedState(breaker=before, epoch=7), now_s=NOW_S, policy=POLICY, by="me").breaker == after
+    assert with_clock(before, now=NOW_S, policy=POLICY) == after
+    assert evaluate(SharedState(breaker=before, epoch=7), now=NOW_S, policy=POLICY, by="me").breaker == after
 
 
 @pytest.mark.parametrize(
     ("before", "reason", "waits_s", "trips"),
     [
-        pytest.param(Closed(since_s=0), "timeout", 10, 1, id="the first opening waits the first wait"),
-        pytest.param(Closed(trips=1, since_s=60), "timeout", 15, 2, id="soon after closing half as long again"),
-        pytest.param(Closed(trips=4, since_s=50), "timeout", 10, 1, id="after a stable time it starts over"),
+        pytest.param(Closed(since=0), "timeout", 10, 1, id="the first opening waits the first wait"),
+        pytest.param(Closed(trips=1, since=60), "timeout", 15, 2, id="soon after closing half as long again"),
+        pytest.param(Closed(trips=4, since=50), "timeout", 10, 1, id="after a stable time it starts over"),
         pytest.param(
             HalfOpen("error", LONG_AGO_S, trips=1), "timeout", 15, 2, id="a failed trial: half as long again"
         ),
@@ -84,17 +84,17 @@ def test_a_clock_that_was_set_back_makes_nobody_wait_for_it_to_catch_up(before: 
         pytest.param(HalfOpen("error", NOW_S - 60, trips=6), "timeout", 10, 7, id="not in a short outage"),
         pytest.param(HalfOpen("error", NOW_S - 200, trips=6), "timeout", 20, 7, id="a tenth of it at the most"),
         pytest.param(HalfOpen(REVOKED, NOW_S - 60, trips=2), REVOKED, 40, 3, id="but where a person must act"),
-        pytest.param(Closed(since_s=0), REVOKED, 10, 1, id="a refused key waits as long at first"),
+        pytest.param(Closed(since=0), REVOKED, 10, 1, id="a refused key waits as long at first"),
         pytest.param(HalfOpen(REVOKED, 80, trips=2), REVOKED, 40, 3, id="and then twice as long each time"),
         pytest.param(HalfOpen(REVOKED, 80, trips=9), "credits_exhausted", 60, 10, id="up to a bound of its own"),
-        pytest.param(Closed(trips=7, since_s=60), REVOKED, 10, 1, id="what closed has a key that worked"),
+        pytest.param(Closed(trips=7, since=60), REVOKED, 10, 1, id="what closed has a key that worked"),
         pytest.param(HalfOpen("error", 80, trips=9), REVOKED, 10, 1, id="another trouble begins its own count"),
         pytest.param(HalfOpen(REVOKED, 80, trips=9), "error", 10, 1, id="and the other way round"),
     ],
 )
 def test_the_wait_grows_with_each_opening(before: Breaker, reason: str, waits_s: float, trips: int) -> None:
-    after = opened(before, reason=reason, now_s=NOW_S, policy=POLICY)
-    assert (after.until_s - NOW_S, after.trips) == (waits_s, trips)
+    after = opened(before, reason=reason, now=NOW_S, policy=POLICY)
+    assert (after.until - NOW_S, after.trips) == (waits_s, trips)
 
 
 @pytest.mark.parametrize("trips", [1, 2, 3, 50])
@@ -112,34 +112,34 @@ def test_by_default_an_outage_of_an_hour_costs_some_240_trial_calls() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now_s", "until_s", "trips"),
+    ("now", "until", "trips"),
     [
         pytest.param(100.0, 150, 3, id="the wait goes on as if nobody had tried"),
         pytest.param(151.0, 150, 3, id="a call that took until after its end: the next one goes at once"),
     ],
 )
-def test_a_call_that_a_check_had_go_early_costs_no_time_if_it_fails(now_s: float, until_s: float, trips: int) -> None:
-    early = HalfOpen(REVOKED, 80, trips=3, until_s=150)
-    after = opened(early, reason=REVOKED, now_s=now_s, policy=POLICY)
-    assert (after.until_s, after.trips) == (until_s, trips)
+def test_a_call_that_a_check_had_go_early_costs_no_time_if_it_fails(now: float, until: float, trips: int) -> None:
+    early = HalfOpen(REVOKED, 80, trips=3, until=150)
+    after = opened(early, reason=REVOKED, now=now, policy=POLICY)
+    assert (after.until, after.trips) == (until, trips)
 
 
 def test_one_that_went_after_the_end_of_the_wait_is_a_trial_like_any_other() -> None:
-    tried = with_permit(HalfOpen(REVOKED, 80, trips=3, until_s=99), "me", now_s=NOW_S, policy=POLICY)
+    tried = with_permit(HalfOpen(REVOKED, 80, trips=3, until=99), "me", now=NOW_S, policy=POLICY)
     assert tried is not None
-    assert opened(tried, reason=REVOKED, now_s=NOW_S + 1, policy=POLICY).trips == 4
+    assert opened(tried, reason=REVOKED, now=NOW_S + 1, policy=POLICY).trips == 4
 
 
 def test_one_that_only_goes_on_after_it_is_not() -> None:
-    early = HalfOpen(REVOKED, 80, trips=3, permits={"me": 101}, until_s=99)
-    renewed = with_permit(early, "me", now_s=NOW_S, policy=POLICY)
+    early = HalfOpen(REVOKED, 80, trips=3, permits={"me": 101}, until=99)
+    renewed = with_permit(early, "me", now=NOW_S, policy=POLICY)
     assert renewed is not None
-    assert opened(renewed, reason=REVOKED, now_s=NOW_S + 1, policy=POLICY).trips == 3
+    assert opened(renewed, reason=REVOKED, now=NOW_S + 1, policy=POLICY).trips == 3
 
 
 def test_the_outage_began_with_the_first_opening() -> None:
-    assert opened(HalfOpen("error", 80), reason="error", now_s=NOW_S, policy=POLICY).opened_at_s == 80
-    assert opened(Closed(), reason="error", now_s=NOW_S, policy=POLICY).opened_at_s == NOW_S
+    assert opened(HalfOpen("error", 80), reason="error", now=NOW_S, policy=POLICY).opened_at == 80
+    assert opened(Closed(), reason="error", now=NOW_S, policy=POLICY).opened_at == NOW_S
 
 
 @pytest.mark.parametrize(
@@ -167,15 +167,15 @@ def test_more_calls_never_need_fewer_failures(one: float, other: float) -> None:
 
 @pytest.mark.parametrize("breaker", [Closed(), Open("error", 90, 101)])
 def test_there_are_no_permits_unless_half_open(breaker: Breaker) -> None:
-    assert with_permit(breaker, "me", now_s=NOW_S, policy=POLICY) is None
+    assert with_permit(breaker, "me", now=NOW_S, policy=POLICY) is None
 
 
 def test_permits_are_few_and_leased() -> None:
-    first = with_permit(Open("error", 90, 95), "a", now_s=NOW_S, policy=POLICY)
+    first = with_permit(Open("error", 90, 95), "a", now=NOW_S, policy=POLICY)
     assert first is not None
-    second = with_permit(first, "b", now_s=NOW_S, policy=POLICY)
+    second = with_permit(first, "b", now=NOW_S, policy=POLICY)
     assert second is not None
-    assert with_permit(second, "c", now_s=NOW_S, policy=POLICY) is None
+    assert with_permit(second, "c", now=NOW_S, policy=POLICY) is None
     assert dict(second.permits) == {"a": 115, "b": 115}
 
 
@@ -194,27 +194,27 @@ def test_trial_calls_go_one_after_the_other(passed_s: float, permits: int) -> No
     staggered = replace(POLICY, permits=3, next_trial_s=10)
     breaker: Breaker = HalfOpen("error", 90)
     for owner in "abcd"[:permits]:
-        taken = with_permit(breaker, owner, now_s=NOW_S, policy=staggered, since_s=NOW_S - passed_s)
+        taken = with_permit(breaker, owner, now=NOW_S, policy=staggered, since=NOW_S - passed_s)
         assert taken is not None
         breaker = taken
-    assert with_permit(breaker, "e", now_s=NOW_S, policy=staggered, since_s=NOW_S - passed_s) is None
+    assert with_permit(breaker, "e", now=NOW_S, policy=staggered, since=NOW_S - passed_s) is None
 
 
 def test_who_has_a_permit_renews_it_whenever_the_next_one_may_go() -> None:
     breaker = HalfOpen("error", 90, permits={"a": 101, "b": 101})
-    assert with_permit(breaker, "a", now_s=NOW_S, policy=POLICY, since_s=NOW_S) is not None
+    assert with_permit(breaker, "a", now=NOW_S, policy=POLICY, since=NOW_S) is not None
 
 
 def test_a_dead_holders_permit_is_free_again() -> None:
     breaker = HalfOpen("error", 90, permits={"dead": 100.0, "alive": 100.1})
-    after = with_permit(breaker, "me", now_s=NOW_S, policy=POLICY)
+    after = with_permit(breaker, "me", now=NOW_S, policy=POLICY)
     assert after is not None
     assert set(after.permits) == {"alive", "me"}
 
 
 def test_a_holder_renews_its_lease_even_when_all_are_out() -> None:
     breaker = HalfOpen("error", 90, permits={"a": 101, "b": 101})
-    after = with_permit(breaker, "a", now_s=NOW_S, policy=POLICY)
+    after = with_permit(breaker, "a", now=NOW_S, policy=POLICY)
     assert after is not None
     assert dict(after.permits) == {"a": 115, "b": 101}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from openrouter_guard.rules import evaluation
 from openrouter_guard.rules.admission import fleet_refusal
 from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, HalfOpen, Open, Policy
-from openrouter_guard.rules.codec import FIELDS, encode, iso, parse, unix_s
+from openrouter_guard.rules.codec import FIELDS, encode, iso, parse, parse_iso
 from openrouter_guard.rules.parsing import YEAR_2000_S
 from openrouter_guard.rules.shared_state import SharedState, Transition, Upstream
 from openrouter_guard.rules.signals import OpenRouterState
@@ -81,7 +81,7 @@ def test_what_is_written_is_read(record: SharedState) -> None:
 
 @given(st.dictionaries(st.sampled_from(FIELDS), st.text() | NASTY))
 def test_no_hash_whatever_is_in_it_stops_a_reader(fields: dict[str, str]) -> None:
-    evaluate = evaluation.evaluate(parse(fields, NOW_S), now_s=NOW_S, policy=Policy(), by="me")
+    evaluate = evaluation.evaluate(parse(fields, NOW_S), now=NOW_S, policy=Policy(), by="me")
     encode(evaluate)
 
 
@@ -104,7 +104,7 @@ def test_what_an_existing_writer_leaves_is_understood() -> None:
     assert record.legacy_open is True
     assert record.breaker == Closed(5)
     assert record.upstream.state is OpenRouterState.SERVICE_UNAVAILABLE
-    assert record.upstream.last_check_s == unix_s("2026-11-24T10:00:00Z")
+    assert record.upstream.last_check_at == parse_iso("2026-11-24T10:00:00Z")
 
 
 def test_existing_readers_find_their_fields_in_every_state() -> None:
@@ -146,7 +146,7 @@ def test_no_stored_time_holds_calls_back_longer_than_it_may(
     fields: Callable[[float], dict[str, str]], longest_s: float, ahead_s: float
 ) -> None:
     def wait_s(ahead_s: float) -> float:
-        record = evaluation.evaluate(parse(fields(ahead_s), NOW_S), now_s=NOW_S, policy=Policy(), by="me")
+        record = evaluation.evaluate(parse(fields(ahead_s), NOW_S), now=NOW_S, policy=Policy(), by="me")
         return (fleet_refusal(record, NOW_S) or (0.0, ""))[0]
 
     assert wait_s(longest_s - 1) == pytest.approx(longest_s - 1, abs=1e-3)

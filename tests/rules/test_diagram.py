@@ -63,7 +63,7 @@ EVENTS: tuple[Event, ...] = (
     slot,
     release,
     settle,
-    lambda record, _now_s: record,
+    lambda record, _now: record,
 )
 PAUSES_S = (0.0, 5.0, 61.0)
 
@@ -94,57 +94,57 @@ def made() -> frozenset[LogOnce]:
     known: set[Hashable] = {kind_of(start, START_S)}
     ahead = deque([(start, START_S)])
     while ahead:
-        record, now_s = ahead.popleft()
-        for edge, after, at_s in steps(record, now_s):
+        record, now = ahead.popleft()
+        for edge, after, at in steps(record, now):
             found.update(edge)
-            if (kind := kind_of(after, at_s)) not in known:
+            if (kind := kind_of(after, at)) not in known:
                 known.add(kind)
-                ahead.append((after, at_s))
+                ahead.append((after, at))
     return frozenset(found)
 
 
-def steps(record: SharedState, now_s: float) -> Iterator[tuple[list[LogOnce], SharedState, float]]:
+def steps(record: SharedState, now: float) -> Iterator[tuple[list[LogOnce], SharedState, float]]:
     for pause_s in PAUSES_S:
         for event in EVENTS:
-            at_s = now_s + pause_s
-            after = event(record, at_s) or record
-            yield [*by_time(record, now_s, at_s), *by_event(record, after, at_s)], after, at_s
+            at = now + pause_s
+            after = event(record, at) or record
+            yield [*by_time(record, now, at), *by_event(record, after, at)], after, at
 
 
-def by_time(record: SharedState, now_s: float, at_s: float) -> Iterator[LogOnce]:
-    before, after = record.phase(now_s), record.phase(at_s)
+def by_time(record: SharedState, now: float, at: float) -> Iterator[LogOnce]:
+    before, after = record.phase(now), record.phase(at)
     if before is not after:
-        has_ended = record.standing(now_s) is not None
+        has_ended = record.standing(now) is not None
         yield LogOnce(before, after, "override_ended" if has_ended else "reset_timeout")
 
 
-def by_event(before: SharedState, after: SharedState, at_s: float) -> Iterator[LogOnce]:
+def by_event(before: SharedState, after: SharedState, at: float) -> Iterator[LogOnce]:
     if before.epoch == after.epoch:
         return
     reason = after.transitions[-1].reason
     why = AN_ERROR_TYPE if reason in {*ErrorType, *OpenRouterState} else reason
-    edge = LogOnce(before.phase(at_s), after.phase(at_s), why)
-    if why == "reset_timeout" or (why == "override_ended" and before.standing(at_s) is None):
+    edge = LogOnce(before.phase(at), after.phase(at), why)
+    if why == "reset_timeout" or (why == "override_ended" and before.standing(at) is None):
         # Written down when somebody came; it was so by time alone.
         assert edge.before is edge.after
         return
     yield edge
 
 
-def kind_of(record: SharedState, now_s: float) -> Hashable:
+def kind_of(record: SharedState, now: float) -> Hashable:
     """What of a record decides where it can go, without the times themselves."""
     breaker = record.breaker
     return (
         type(breaker),
-        record.phase(now_s),
+        record.phase(now),
         counted(breaker) if isinstance(breaker, Closed) else (),
         bool(breaker.permits),
         reason if (reason := breaker.reason) in {"api_key_invalid", "credits_exhausted"} else "",
-        record.override and (record.override.kind, record.override.until_s > now_s),
+        record.override and (record.override.kind, record.override.until > now),
         record.legacy_open,
         min(record.good_checks, POLICY.good_checks),
-        record.good_report_s and min(now_s - record.good_report_s, SPACED_S),
-        breakers.waits_for_trial(breaker, now_s=now_s, policy=POLICY),
+        record.good_report_at and min(now - record.good_report_at, SPACED_S),
+        breakers.waits_for_trial(breaker, now=now, policy=POLICY),
     )
 
 

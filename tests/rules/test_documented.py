@@ -34,7 +34,7 @@ def test_what_counts(answers: str, says: str) -> None:
         message = next((message for word, message in WORDS.items() if word in answers), "")
         metadata = {"provider_name": "Acme"} if "provider" in answers else {}
         error = {"message": message, "metadata": metadata}
-        found = classify_status(int(code), error=error, headers=headers, now_s=0.0)
+        found = classify_status(int(code), error=error, headers=headers, now=0.0)
         assert in_words(found) == says, code
 
 

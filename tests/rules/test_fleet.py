@@ -44,7 +44,7 @@ class Call:
 
     epoch: int
     owner: str = ""
-    lease_until_s: float = 0.0
+    lease_until: float = 0.0
 
 
 @dataclass(slots=True)
@@ -72,16 +72,16 @@ class Worker:
     drift: float
     view: SharedState = field(default_factory=SharedState)
     shared: SharedState | None = None
-    seen_s: float = 0.0
+    seen_at: float = 0.0
     calls: list[Call] = field(default_factory=list)
     ended: list[tuple[int, Signal]] = field(default_factory=list)
     uncertain: Batch | None = None
     seq: int = 0
     plans: list[tuple[Decide, Seen | None]] = field(default_factory=list)
 
-    def now_s(self, server_s: float) -> float:
+    def now(self, server_s: float) -> float:
         """The server's time as it believes it to be."""
-        return self.seen_s + (server_s - self.seen_s) * self.drift
+        return self.seen_at + (server_s - self.seen_at) * self.drift
 
     @property
     def untold(self) -> int:
@@ -109,7 +109,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 16.0, 65.0]))
     def time_passes(self, seconds: float) -> None:
-        self.memory.now_s += seconds
+        self.memory.now += seconds
 
     @rule(who=whoever)
     def looks(self, who: int) -> None:
@@ -124,10 +124,10 @@ class Fleet(RuleBasedStateMachine):
     @rule(who=whoever)
     def begins_a_call(self, who: int) -> None:
         worker = self.workers[who]
-        now_s = worker.now_s(self.now().now_s)
-        if admission.fleet_refusal(worker.view, now_s) is not None:
+        now = worker.now(self.now().now)
+        if admission.fleet_refusal(worker.view, now) is not None:
             return
-        if worker.view.phase(now_s) is BreakerState.CLOSED:
+        if worker.view.phase(now) is BreakerState.CLOSED:
             worker.calls.append(Call(worker.view.epoch))
         else:
             owner = f"{worker.name}/{next(self.names)}"
@@ -162,7 +162,7 @@ class Fleet(RuleBasedStateMachine):
                 self.end(worker, FAILURE, worker.calls.pop())
         self.report(worker, "yes")
         self.commits_all(worker)
-        self.memory.now_s += seconds
+        self.memory.now += seconds
         self.looks(who)
 
     @precondition(lambda self: any(worker.plans for worker in self.workers))
@@ -200,18 +200,18 @@ class Fleet(RuleBasedStateMachine):
         worker.uncertain = worker.uncertain or self.batch(worker)
         if worker.uncertain is None or arrives == "no":
             return
-        if worker.uncertain.sent_s is not None and self.memory.now_s - worker.uncertain.sent_s > BATCH_LIFE_S:
+        if worker.uncertain.sent_s is not None and self.memory.now - worker.uncertain.sent_s > BATCH_LIFE_S:
             # Nobody promises to know it after so long.
             self.forgotten += self.not_counted(worker)
             worker.uncertain = None
             return
-        worker.uncertain.sent_s = worker.uncertain.sent_s or self.memory.now_s
-        batch, now_s = worker.uncertain, self.now().now_s
+        worker.uncertain.sent_s = worker.uncertain.sent_s or self.memory.now
+        batch, now = worker.uncertain, self.now().now
         self.memory.count(worker.name, batch.seq, batch.epoch, batch.runs)
         if arrives == "yes":
             worker.uncertain = None
             self.look(worker)
-        assert self.memory.now_s >= now_s
+        assert self.memory.now >= now
 
     @precondition(lambda self: any(worker.uncertain and worker.uncertain.sent_s for worker in self.workers))
     @rule(answer=st.sampled_from(["yes", "yes without an answer"]))
@@ -250,8 +250,8 @@ class Fleet(RuleBasedStateMachine):
         for worker in self.workers:
             worker.plans = [(decide, None) for decide, _ in worker.plans]
         before = self.accounted
-        now_s, self.memory = self.memory.now_s, deepcopy(self.replica)
-        self.memory.now_s = now_s
+        now, self.memory = self.memory.now, deepcopy(self.replica)
+        self.memory.now = now
         self.forgotten += before - self.accounted
         # What Redis had not replicated nobody else can know: a permit may be given once more, an epoch used again by
         # who comes first. But who knew it does not go back to what was before; see adopt.
@@ -259,7 +259,7 @@ class Fleet(RuleBasedStateMachine):
         self.epoch = record.epoch if record else self.epoch
         held = record.breaker.permits if record else {}
         for call in (call for worker in self.workers for call in worker.calls if call.owner not in held):
-            call.lease_until_s = 0.0
+            call.lease_until = 0.0
 
     # -- what holds ---------------------------------------------------------------------------------------------
 
@@ -275,8 +275,8 @@ class Fleet(RuleBasedStateMachine):
         record = self.memory.read().record
         if record is None or not isinstance(record.breaker, HalfOpen):
             return
-        now_s = self.memory.now_s
-        held = [c for w in self.workers for c in w.calls if c.owner and c.lease_until_s > now_s]
+        now = self.memory.now
+        held = [c for w in self.workers for c in w.calls if c.owner and c.lease_until > now]
         assert len([call for call in held if call.epoch == record.epoch]) <= POLICY.permits
         assert len(record.breaker.permits) <= POLICY.permits
 
@@ -304,21 +304,21 @@ class Fleet(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """No wedge: whatever is left behind, a new worker can make a call once the longest wait is over."""
-        self.memory.now_s += LONGEST_S
+        self.memory.now += LONGEST_S
         new = self.hired(1.0)
         for _ in range(2):
             self.commit(new, partial(self.current, new), self.now(), is_lost=False)
-        record, now_s = new.view, self.memory.now_s
-        assert admission.fleet_refusal(record, now_s) is None or isinstance(record.breaker, Open)
-        if isinstance(record.breaker, Open) and now_s < record.breaker.until_s:
-            self.memory.now_s = now_s = record.breaker.until_s
-        if record.phase(now_s) is not BreakerState.CLOSED:
-            assert trial_calls.with_permit(record, "new/1", now_s=now_s, policy=POLICY) is not None
+        record, now = new.view, self.memory.now
+        assert admission.fleet_refusal(record, now) is None or isinstance(record.breaker, Open)
+        if isinstance(record.breaker, Open) and now < record.breaker.until:
+            self.memory.now = now = record.breaker.until
+        if record.phase(now) is not BreakerState.CLOSED:
+            assert trial_calls.with_permit(record, "new/1", now=now, policy=POLICY) is not None
 
     # -- how a worker works -------------------------------------------------------------------------------------
 
     def now(self) -> Seen:
-        self.memory.now_s += STEP_S
+        self.memory.now += STEP_S
         return self.memory.read()
 
     def plan(self, worker: Worker, decide: Decide, seen: Seen | None = None) -> None:
@@ -326,20 +326,20 @@ class Fleet(RuleBasedStateMachine):
         worker.plans.append((decide, seen or self.now()))
 
     def commit(self, worker: Worker, decide: Decide, seen: Seen, *, is_lost: bool) -> None:
-        new = decide(seen.record, seen.now_s)
+        new = decide(seen.record, seen.now)
         if new is None or new == seen.record:
             self.adopt(worker, seen)
             return
-        before = self.known(worker, seen.record, seen.now_s) or SharedState()
+        before = self.known(worker, seen.record, seen.now) or SharedState()
         done = self.memory.commit(seen, new)
         if done:
             new = done
             self.a_breaker_opens_for_a_reason(before, new)
-            self.what_is_open_stays_so_until_its_time(before, new, seen.now_s)
+            self.what_is_open_stays_so_until_its_time(before, new, seen.now)
             assert type(new.breaker) is type(before.breaker) or new.epoch > before.epoch
         if done and not is_lost:
-            self.adopt(worker, Seen(new, seen.now_s, self.memory.read().raw))
-            self.granted(worker, new, seen.now_s)
+            self.adopt(worker, Seen(new, seen.now, self.memory.read().raw))
+            self.granted(worker, new, seen.now)
         else:
             # Somebody was faster, or nobody knows: read again, and decide again on that.
             worker.plans.append((decide, None))
@@ -353,49 +353,49 @@ class Fleet(RuleBasedStateMachine):
             assert before.breaker.failures >= POLICY.failure_threshold
             assert len(before.breaker.run) >= min(POLICY.reporters_wanted, before.live_reporters)
 
-    def what_is_open_stays_so_until_its_time(self, before: SharedState, after: SharedState, now_s: float) -> None:
-        if isinstance(before.breaker, Open) and before.breaker.until_s > now_s:
+    def what_is_open_stays_so_until_its_time(self, before: SharedState, after: SharedState, now: float) -> None:
+        if isinstance(before.breaker, Open) and before.breaker.until > now:
             assert isinstance(after.breaker, Open)
-            assert after.breaker.until_s >= before.breaker.until_s
+            assert after.breaker.until >= before.breaker.until
 
     def adopt(self, worker: Worker, seen: Seen) -> None:
-        if recovered(worker.shared or SharedState(), seen.record, seen.now_s, POLICY) is None:
+        if recovered(worker.shared or SharedState(), seen.record, seen.now, POLICY) is None:
             assert seen.record is None or worker.shared is None or seen.record.epoch >= worker.shared.epoch
             worker.shared = seen.record
-        worker.view = self.evaluate(worker, worker.shared or SharedState(), seen.now_s)
-        worker.seen_s = seen.now_s
+        worker.view = self.evaluate(worker, worker.shared or SharedState(), seen.now)
+        worker.seen_at = seen.now
 
-    def current(self, worker: Worker, record: SharedState | None, now_s: float) -> SharedState | None:
-        again = recovered(worker.shared or SharedState(), record, now_s, POLICY)
-        return again or (record and self.evaluate(worker, record, now_s))
+    def current(self, worker: Worker, record: SharedState | None, now: float) -> SharedState | None:
+        again = recovered(worker.shared or SharedState(), record, now, POLICY)
+        return again or (record and self.evaluate(worker, record, now))
 
-    def evaluate(self, worker: Worker, record: SharedState, now_s: float) -> SharedState:
-        return evaluation.evaluate(record, now_s=now_s, policy=POLICY, by=worker.name)
+    def evaluate(self, worker: Worker, record: SharedState, now: float) -> SharedState:
+        return evaluation.evaluate(record, now=now, policy=POLICY, by=worker.name)
 
-    def permit(self, worker: Worker, owner: str, record: SharedState | None, now_s: float) -> SharedState | None:
-        known = self.known(worker, record, now_s)
+    def permit(self, worker: Worker, owner: str, record: SharedState | None, now: float) -> SharedState | None:
+        known = self.known(worker, record, now)
         if known is not None and owner in known.breaker.permits:
             return None
-        return known and trial_calls.with_permit(known, owner, now_s=now_s, policy=POLICY)
+        return known and trial_calls.with_permit(known, owner, now=now, policy=POLICY)
 
-    def known(self, worker: Worker, record: SharedState | None, now_s: float) -> SharedState | None:
-        return recovered(worker.shared or SharedState(), record, now_s, POLICY) or record
+    def known(self, worker: Worker, record: SharedState | None, now: float) -> SharedState | None:
+        return recovered(worker.shared or SharedState(), record, now, POLICY) or record
 
-    def renewal(self, worker: Worker, call: Call, record: SharedState | None, now_s: float) -> SharedState | None:
+    def renewal(self, worker: Worker, call: Call, record: SharedState | None, now: float) -> SharedState | None:
         held = record.breaker.permits if record else {}
-        known = self.known(worker, record, now_s)
+        known = self.known(worker, record, now)
         if known is None or call.owner not in held:
             return None
-        return trial_calls.with_permit(known, call.owner, now_s=now_s, policy=POLICY)
+        return trial_calls.with_permit(known, call.owner, now=now, policy=POLICY)
 
-    def granted(self, worker: Worker, record: SharedState, now_s: float) -> None:
+    def granted(self, worker: Worker, record: SharedState, now: float) -> None:
         """The calls that begin, or go on, with the permits that the worker has just been given."""
         out = {call.owner: call for call in worker.calls}
-        for owner, until_s in record.breaker.permits.items():
+        for owner, until in record.breaker.permits.items():
             if owner in out:
-                out[owner].lease_until_s = until_s
-            elif owner.startswith(f"{worker.name}/") and until_s == now_s + POLICY.permit_lease_s:
-                worker.calls.append(Call(record.epoch, owner, until_s))
+                out[owner].lease_until = until
+            elif owner.startswith(f"{worker.name}/") and until == now + POLICY.permit_lease_s:
+                worker.calls.append(Call(record.epoch, owner, until))
 
     def end(self, worker: Worker, signal: Signal, call: Call) -> None:
         if signal in KINDS:
@@ -406,16 +406,16 @@ class Fleet(RuleBasedStateMachine):
         if call.owner:
             self.plan(worker, partial(self.verdict, worker, call.owner, signal))
 
-    def limited(self, worker: Worker, record: SharedState | None, now_s: float) -> SharedState:
-        return trial_calls.limited(self.known(worker, record, now_s) or shared_state.fresh(now_s), LIMIT, now_s)
+    def limited(self, worker: Worker, record: SharedState | None, now: float) -> SharedState:
+        return trial_calls.limited(self.known(worker, record, now) or shared_state.fresh(now), LIMIT, now)
 
     def verdict(
-        self, worker: Worker, owner: str, signal: Signal, record: SharedState | None, now_s: float
+        self, worker: Worker, owner: str, signal: Signal, record: SharedState | None, now: float
     ) -> SharedState | None:
-        known = self.known(worker, record, now_s)
+        known = self.known(worker, record, now)
         if known is None:
             return None
-        after = trial_calls.after_trial(known, signal, owner, now_s=now_s, policy=POLICY)
+        after = trial_calls.after_trial(known, signal, owner, now=now, policy=POLICY)
         # Who holds no permit (any more) decides nothing, who does decides all.
         is_held = owner in known.breaker.permits
         verdict = {FAILURE: Open, REFUSAL: Open, SUCCESS: Closed}.get(signal, HalfOpen)

@@ -45,15 +45,15 @@ def test_no_interleaving_breaks_a_promise(faults: dict[str, int], depth: int) ->
 def three_permits(monkeypatch: pytest.MonkeyPatch) -> None:
     real = breakers.permits_by
 
-    def permits_by(now_s: float, since_s: float, policy: Policy) -> int:
-        found = real(now_s, since_s, policy)
+    def permits_by(now: float, since: float, policy: Policy) -> int:
+        found = real(now, since, policy)
         return found + 1 if found == policy.permits else found
 
     monkeypatch.setattr(breakers, "permits_by", permits_by)
 
 
 def trial_calls_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(breakers, "permits_by", lambda _now_s, _since_s, policy: policy.permits)
+    monkeypatch.setattr(breakers, "permits_by", lambda _now, _since, policy: policy.permits)
 
 
 def leases_that_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,10 +69,10 @@ def leases_that_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def whoever_comes_late_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     real = trial_calls.after_trial
 
-    def after_trial(record: SharedState, signal: Signal, owner: str, *, now_s: float, policy: Policy) -> SharedState:
+    def after_trial(record: SharedState, signal: Signal, owner: str, *, now: float, policy: Policy) -> SharedState:
         if isinstance(record.breaker, HalfOpen):
-            record = replace(record, breaker=replace(record.breaker, permits={owner: now_s}))
-        return real(record, signal, owner, now_s=now_s, policy=policy)
+            record = replace(record, breaker=replace(record.breaker, permits={owner: now}))
+        return real(record, signal, owner, now=now, policy=policy)
 
     monkeypatch.setattr(trial_calls, "after_trial", after_trial)
 
@@ -86,7 +86,7 @@ def epochs_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def an_older_writer_closes_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        evaluation, "_after_older_writer", lambda record, now_s, _policy: transitions.now_closed(record, "old", now_s)
+        evaluation, "_after_older_writer", lambda record, now, _policy: transitions.now_closed(record, "old", now)
     )
 
 

@@ -17,15 +17,15 @@ START_S = 1_800_000_000.0
 
 @given(steps)
 def test_of_any_story(story: Story) -> None:
-    record, now_s = replace(shared_state.fresh(START_S), live_reporters=1), START_S
+    record, now = replace(shared_state.fresh(START_S), live_reporters=1), START_S
     for event, pause_s in story:
-        now_s += pause_s
-        after = event(record, now_s) or record
+        now += pause_s
+        after = event(record, now) or record
         every_transition_has_a_new_epoch(record, after)
-        open_until_never_moves_earlier(record, after, now_s)
-        an_override_holds_until_it_ends_or_another_comes(record, after, now_s)
-        no_more_permits_than_the_fleet_has(after, now_s)
-        it_is_the_same_once_written_and_read(after, now_s)
+        open_until_never_moves_earlier(record, after, now)
+        an_override_holds_until_it_ends_or_another_comes(record, after, now)
+        no_more_permits_than_the_fleet_has(after, now)
+        it_is_the_same_once_written_and_read(after, now)
         record = after
 
 
@@ -36,39 +36,39 @@ def every_transition_has_a_new_epoch(before: SharedState, after: SharedState) ->
         assert after.transitions[-1].epoch == after.epoch
 
 
-def an_override_holds_until_it_ends_or_another_comes(before: SharedState, after: SharedState, now_s: float) -> None:
-    standing = before.standing(now_s)
+def an_override_holds_until_it_ends_or_another_comes(before: SharedState, after: SharedState, now: float) -> None:
+    standing = before.standing(now)
     if standing is not None and after.epoch == before.epoch:
         assert after.override == before.override
-        assert after.phase(now_s) is (BreakerState.OPEN if standing.is_open else BreakerState.CLOSED)
+        assert after.phase(now) is (BreakerState.OPEN if standing.is_open else BreakerState.CLOSED)
         assert type(after.breaker) is type(before.breaker)
 
 
-def open_until_never_moves_earlier(before: SharedState, after: SharedState, now_s: float) -> None:
+def open_until_never_moves_earlier(before: SharedState, after: SharedState, now: float) -> None:
     """Only a health check may have a call try before, and then the end stays known."""
-    if isinstance(before.breaker, Open) and before.breaker.until_s > now_s:
+    if isinstance(before.breaker, Open) and before.breaker.until > now:
         if after.transitions[-1:] != before.transitions[-1:] and after.transitions[-1].reason == "check_succeeded":
             assert after.breaker == HalfOpen(
                 before.breaker.reason,
-                before.breaker.opened_at_s,
+                before.breaker.opened_at,
                 before.breaker.trips,
                 before.breaker.failures,
-                tried_at_s=now_s,
-                until_s=before.breaker.until_s,
+                tried_at=now,
+                until=before.breaker.until,
             )
             return
         assert isinstance(after.breaker, Open)
-        assert after.breaker.until_s >= before.breaker.until_s
+        assert after.breaker.until >= before.breaker.until
 
 
-def no_more_permits_than_the_fleet_has(record: SharedState, now_s: float) -> None:
+def no_more_permits_than_the_fleet_has(record: SharedState, now: float) -> None:
     if isinstance(record.breaker, HalfOpen):
-        assert sum(until > now_s for until in record.breaker.permits.values()) <= POLICY.permits
+        assert sum(until > now for until in record.breaker.permits.values()) <= POLICY.permits
         assert len(record.breaker.permits) <= POLICY.permits
 
 
-def it_is_the_same_once_written_and_read(record: SharedState, now_s: float) -> None:
-    read = parse({name: value for name, value in encode(record).items() if value}, now_s)
+def it_is_the_same_once_written_and_read(record: SharedState, now: float) -> None:
+    read = parse({name: value for name, value in encode(record).items() if value}, now)
     assert type(read.breaker) is type(record.breaker)
     assert (read.override, read.fleet, read.legacy_open) == (record.override, record.fleet, None)
     assert (read.epoch, read.breaker.failures, read.transitions) == (
@@ -82,10 +82,10 @@ def it_is_the_same_once_written_and_read(record: SharedState, now_s: float) -> N
 def test_a_closed_breaker_lets_calls_go_unless_a_limit_or_a_person_stands_against_it(
     story: Story,
 ) -> None:
-    record, now_s = shared_state.fresh(START_S), START_S
+    record, now = shared_state.fresh(START_S), START_S
     for event, pause_s in story:
-        now_s += pause_s
-        record = event(record, now_s) or record
-        is_free = record.upstream.rate_limit_reset_s <= now_s and record.standing(now_s) is None
+        now += pause_s
+        record = event(record, now) or record
+        is_free = record.upstream.rate_limit_reset_at <= now and record.standing(now) is None
         if isinstance(record.breaker, Closed) and is_free:
-            assert admission.fleet_refusal(record, now_s) is None
+            assert admission.fleet_refusal(record, now) is None

@@ -27,18 +27,18 @@ HOUR_S = 3600.0
 FAILURE = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)
 
 
-def told(record: SharedState, wait_s: float, by: str = "w1", at_s: float = 0.0) -> SharedState:
+def told(record: SharedState, wait_s: float, by: str = "w1", at: float = 0.0) -> SharedState:
     signal = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, "slow down", 429, wait_s)
-    return trial_calls.limited(record, signal, NOW_S + at_s, by=by)
+    return trial_calls.limited(record, signal, NOW_S + at, by=by)
 
 
-def waits_s(record: SharedState, at_s: float = 0.0) -> float:
-    blocked = fleet_refusal(record, NOW_S + at_s)
+def waits_s(record: SharedState, at: float = 0.0) -> float:
+    blocked = fleet_refusal(record, NOW_S + at)
     return blocked[0] if blocked else 0.0
 
 
-def succeeded(record: SharedState, at_s: float) -> SharedState:
-    return replace(record, upstream=replace(record.upstream, last_success_s=NOW_S + at_s))
+def succeeded(record: SharedState, at: float) -> SharedState:
+    return replace(record, upstream=replace(record.upstream, last_success_at=NOW_S + at))
 
 
 FLEET = SharedState(Closed(), epoch=1, live_reporters=5)
@@ -60,7 +60,7 @@ def test_a_long_one_of_one_reporter_holds_five_minutes() -> None:
 
 
 def test_however_often_it_says_so_meanwhile() -> None:
-    after = told(told(FLEET, DAY_S), DAY_S, at_s=60)
+    after = told(told(FLEET, DAY_S), DAY_S, at=60)
     assert waits_s(after, 60) == LONG_S
 
 
@@ -84,7 +84,7 @@ def test_a_third_one_agrees_with_the_longest() -> None:
 
 
 def test_a_second_reporter_may_come_after_the_five_minutes() -> None:
-    after = told(told(FLEET, DAY_S), DAY_S, by="w2", at_s=LONG_S + 1)
+    after = told(told(FLEET, DAY_S), DAY_S, by="w2", at=LONG_S + 1)
     assert waits_s(after, LONG_S + 1) == DAY_S - LONG_S - 1
 
 
@@ -94,33 +94,33 @@ class TestOneWorkerBehindABrokenProxy:
     """The others' calls succeeded once they were let go."""
 
     def test_holds_the_fleet_once(self) -> None:
-        assert waits_s(told(self.WELL, DAY_S, at_s=self.AGAIN_S), self.AGAIN_S) == 0
-        assert told(self.WELL, DAY_S, at_s=self.AGAIN_S) == self.WELL
+        assert waits_s(told(self.WELL, DAY_S, at=self.AGAIN_S), self.AGAIN_S) == 0
+        assert told(self.WELL, DAY_S, at=self.AGAIN_S) == self.WELL
 
     def test_is_no_second_voice_either(self) -> None:
-        after = told(self.WELL, DAY_S, by="w2", at_s=self.AGAIN_S)
+        after = told(self.WELL, DAY_S, by="w2", at=self.AGAIN_S)
         assert waits_s(after, self.AGAIN_S) == LONG_S
 
     def test_is_believed_where_it_is_the_only_one(self) -> None:
         alone = replace(self.WELL, live_reporters=1)
-        assert waits_s(told(alone, DAY_S, at_s=self.AGAIN_S), self.AGAIN_S) == LONG_S
+        assert waits_s(told(alone, DAY_S, at=self.AGAIN_S), self.AGAIN_S) == LONG_S
 
     def test_may_still_say_that_the_limit_is_short(self) -> None:
-        assert waits_s(told(self.WELL, 60.0, at_s=self.AGAIN_S), self.AGAIN_S) == 60
+        assert waits_s(told(self.WELL, 60.0, at=self.AGAIN_S), self.AGAIN_S) == 60
 
     def test_is_believed_again_after_its_own_time(self) -> None:
-        assert waits_s(told(self.WELL, DAY_S, at_s=DAY_S + 1), DAY_S + 1) == LONG_S
+        assert waits_s(told(self.WELL, DAY_S, at=DAY_S + 1), DAY_S + 1) == LONG_S
 
 
 def test_calls_that_were_under_way_when_it_came_disprove_nothing() -> None:
     record = succeeded(told(FLEET, DAY_S), LONG_S - 1)
-    assert waits_s(told(record, DAY_S, by="w2", at_s=LONG_S), LONG_S) == DAY_S - LONG_S
+    assert waits_s(told(record, DAY_S, by="w2", at=LONG_S), LONG_S) == DAY_S - LONG_S
 
 
 class TestTheServicesOwnCheck:
     def checked(self, record: SharedState, wait_s: float = 0.0, state: OpenRouterState | None = None) -> SharedState:
-        found = Upstream(state or OpenRouterState.RATE_LIMITED, rate_limit_reset_s=NOW_S + wait_s if wait_s else 0.0)
-        return after_check(record, found, now_s=NOW_S, policy=POLICY, by="service", reporter="c1")
+        found = Upstream(state or OpenRouterState.RATE_LIMITED, rate_limit_reset_at=NOW_S + wait_s if wait_s else 0.0)
+        return after_check(record, found, now=NOW_S, policy=POLICY, by="service", reporter="c1")
 
     @pytest.mark.parametrize(("wait_s", "stands_s"), [(0.0, DAY_S), (DAY_S, DAY_S), (HOUR_S, HOUR_S)])
     def test_is_a_second_voice_where_it_meets_one_too(self, wait_s: float, stands_s: float) -> None:
@@ -135,33 +135,33 @@ class TestTheServicesOwnCheck:
 
     def test_is_made_at_once_and_then_every_few_minutes(self) -> None:
         claim = told(FLEET, DAY_S)
-        assert with_check_slot(claim, now_s=NOW_S, slot_s=60, policy=POLICY)
+        assert with_check_slot(claim, now=NOW_S, slot_s=60, policy=POLICY)
         after = self.checked(AGREED)
-        checked = replace(after, upstream=replace(after.upstream, checked_s=NOW_S), check_slot_s=0.0)
-        assert not with_check_slot(checked, now_s=NOW_S + LOOK_S - 1, slot_s=60, policy=POLICY)
-        assert with_check_slot(checked, now_s=NOW_S + LOOK_S, slot_s=60, policy=POLICY)
+        checked = replace(after, upstream=replace(after.upstream, checked_at=NOW_S), check_slot_at=0.0)
+        assert not with_check_slot(checked, now=NOW_S + LOOK_S - 1, slot_s=60, policy=POLICY)
+        assert with_check_slot(checked, now=NOW_S + LOOK_S, slot_s=60, policy=POLICY)
 
     def test_is_not_made_while_a_short_one_stands(self) -> None:
-        assert not with_check_slot(told(FLEET, 60.0), now_s=NOW_S, slot_s=60, policy=POLICY)
+        assert not with_check_slot(told(FLEET, 60.0), now=NOW_S, slot_s=60, policy=POLICY)
 
 
 class TestALongLimitIsLookedAt:
     DUE_S = NOW_S + LOOK_S
-    LOOKED = with_permit(AGREED, "w3/1", now_s=DUE_S, policy=POLICY) or SharedState()
+    LOOKED = with_permit(AGREED, "w3/1", now=DUE_S, policy=POLICY) or SharedState()
 
     def after(self, signal: Signal, owner: str = "w3/1") -> SharedState:
-        return after_trial(self.LOOKED, signal, owner, now_s=self.DUE_S + 1, policy=POLICY)
+        return after_trial(self.LOOKED, signal, owner, now=self.DUE_S + 1, policy=POLICY)
 
     def test_by_nobody_in_the_first_minutes(self) -> None:
-        assert with_permit(AGREED, "w3/1", now_s=self.DUE_S - 1, policy=POLICY) is None
+        assert with_permit(AGREED, "w3/1", now=self.DUE_S - 1, policy=POLICY) is None
 
     def test_by_one_call_at_a_time(self) -> None:
         assert holds_permit(self.LOOKED, "w3/1")
         assert not limits.is_look_due(self.LOOKED, self.DUE_S)
-        assert with_permit(self.LOOKED, "w4/1", now_s=self.DUE_S, policy=POLICY) is None
+        assert with_permit(self.LOOKED, "w4/1", now=self.DUE_S, policy=POLICY) is None
 
     def test_by_another_one_where_that_was_not_heard_of_again(self) -> None:
-        later = with_permit(self.LOOKED, "w4/1", now_s=self.DUE_S + LOOK_S, policy=POLICY)
+        later = with_permit(self.LOOKED, "w4/1", now=self.DUE_S + LOOK_S, policy=POLICY)
         assert later
         assert holds_permit(later, "w4/1")
         assert not holds_permit(later, "w3/1")
@@ -172,9 +172,9 @@ class TestALongLimitIsLookedAt:
         assert (after.upstream.state, after.limit) == (OpenRouterState.ACTIVE, Limit())
 
     def test_a_limit_once_more_leaves_it(self) -> None:
-        limited = told(self.LOOKED, DAY_S - LOOK_S, by="w3", at_s=LOOK_S)
+        limited = told(self.LOOKED, DAY_S - LOOK_S, by="w3", at=LOOK_S)
         limit = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED)
-        after = after_trial(limited, limit, "w3/1", now_s=self.DUE_S, policy=POLICY)
+        after = after_trial(limited, limit, "w3/1", now=self.DUE_S, policy=POLICY)
         assert waits_s(after, LOOK_S) == DAY_S - LOOK_S
         assert not limits.is_look_due(after, self.DUE_S + LOOK_S - 1)
         assert limits.is_look_due(after, self.DUE_S + LOOK_S)
@@ -196,30 +196,30 @@ class TestALongLimitIsLookedAt:
 
     def test_nor_one_while_a_person_decides(self) -> None:
         forced = replace(AGREED, override=Override(OverrideKind.FORCED_CLOSED, "me", "why", NOW_S + DAY_S))
-        assert with_permit(forced, "w3/1", now_s=self.DUE_S, policy=POLICY) is None
+        assert with_permit(forced, "w3/1", now=self.DUE_S, policy=POLICY) is None
 
     def test_nor_one_under_an_open_breaker(self) -> None:
         opened = replace(AGREED, breaker=Open("timeout", NOW_S, self.DUE_S + 60))
-        assert with_permit(opened, "w3/1", now_s=self.DUE_S, policy=POLICY) is None
+        assert with_permit(opened, "w3/1", now=self.DUE_S, policy=POLICY) is None
 
     def test_a_half_open_breaker_closes_with_it(self) -> None:
         half_open = replace(AGREED, breaker=HalfOpen("timeout", NOW_S, 1))
-        looked = with_permit(half_open, "w3/1", now_s=self.DUE_S, policy=POLICY)
+        looked = with_permit(half_open, "w3/1", now=self.DUE_S, policy=POLICY)
         assert looked
-        assert with_permit(looked, "w4/1", now_s=self.DUE_S, policy=POLICY) is None
-        after = after_trial(looked, SUCCESS, "w3/1", now_s=self.DUE_S, policy=POLICY)
+        assert with_permit(looked, "w4/1", now=self.DUE_S, policy=POLICY) is None
+        after = after_trial(looked, SUCCESS, "w3/1", now=self.DUE_S, policy=POLICY)
         assert after.phase(self.DUE_S) is BreakerState.CLOSED
         assert fleet_refusal(after, self.DUE_S) is None
 
     def test_one_that_another_writer_left_is_too(self) -> None:
-        stored = replace(FLEET, upstream=Upstream(rate_limit_reset_s=NOW_S + DAY_S))
-        after = evaluation.evaluate(stored, now_s=NOW_S, policy=POLICY, by="me")
+        stored = replace(FLEET, upstream=Upstream(rate_limit_reset_at=NOW_S + DAY_S))
+        after = evaluation.evaluate(stored, now=NOW_S, policy=POLICY, by="me")
         assert limits.is_look_due(after, self.DUE_S)
-        assert evaluation.evaluate(after, now_s=NOW_S + 1, policy=POLICY, by="me") == after
+        assert evaluation.evaluate(after, now=NOW_S + 1, policy=POLICY, by="me") == after
 
     def test_the_next_one_begins_anew(self) -> None:
         over_s = DAY_S + 60
-        again = told(told(self.LOOKED, DAY_S, at_s=over_s), DAY_S, by="w2", at_s=over_s)
+        again = told(told(self.LOOKED, DAY_S, at=over_s), DAY_S, by="w2", at=over_s)
         assert not limits.is_look_due(again, NOW_S + over_s + LOOK_S - 1)
         assert limits.is_look_due(again, NOW_S + over_s + LOOK_S)
 
@@ -251,11 +251,11 @@ STEP = st.tuples(st.sampled_from(["w1", "w2", "w3"]), st.floats(0, MAX_WAIT_S), 
 def test_one_voice_alone_never_holds_longer_than_five_minutes(
     first: tuple[str, float, float], others: list[tuple[str, float, float]]
 ) -> None:
-    record, at_s, longest_s = FLEET, 0.0, dict[str, float]()
+    record, at, longest_s = FLEET, 0.0, dict[str, float]()
     for by, wait_s, passed_s in (first, *others):
-        at_s += passed_s
-        record = told(record, wait_s, by, at_s)
-        longest_s[by] = max(longest_s.get(by, 0.0), at_s + wait_s)
+        at += passed_s
+        record = told(record, wait_s, by, at)
+        longest_s[by] = max(longest_s.get(by, 0.0), at + wait_s)
         agreed_s = sorted(longest_s.values())[-2] if len(longest_s) > 1 else 0.0
-        assert at_s + waits_s(record, at_s) <= max(at_s + LONG_S, agreed_s) + 1e-3
-        assert parse(encode(record), NOW_S + at_s).limit.by == record.limit.by
+        assert at + waits_s(record, at) <= max(at + LONG_S, agreed_s) + 1e-3
+        assert parse(encode(record), NOW_S + at).limit.by == record.limit.by

@@ -29,7 +29,7 @@ soon_look = st.integers(1, 100).map(lambda seconds: NOW_S + seconds)
 lately = st.integers(0, 90_000_000).map(lambda micros: round(NOW_S - micros / 1e6, 6))
 overrides = st.builds(Override, st.sampled_from(OverrideKind), st.just("ann"), st.just("a test"), lately | soon)
 breakers_ = st.one_of(
-    st.builds(Closed, st.integers(0, 9), since_s=lately | st.just(0.0), trips=st.integers(0, 3)),
+    st.builds(Closed, st.integers(0, 9), since=lately | st.just(0.0), trips=st.integers(0, 3)),
     st.builds(Open, st.just("timeout"), st.just(NOW_S - 60), lately | soon, st.integers(1, 3)),
     st.builds(
         HalfOpen, st.just("timeout"), st.just(NOW_S - 60), st.integers(1, 3),
@@ -37,7 +37,7 @@ breakers_ = st.one_of(
     ),
 )  # fmt: skip
 upstreams = st.builds(
-    Upstream, st.sampled_from(OpenRouterState), last_check_s=lately, rate_limit_reset_s=st.just(0.0) | lately | soon
+    Upstream, st.sampled_from(OpenRouterState), last_check_at=lately, rate_limit_reset_at=st.just(0.0) | lately | soon
 )
 
 
@@ -52,10 +52,10 @@ def states(draw: st.DrawFn, begun: int) -> SharedState:
         told,
         override=draw(st.none() | overrides),
         limit=draw(st.just(Limit()) | st.builds(Limit, st.just("wa"), lately, soon, soon_look)),
-        check_slot_s=draw(st.just(0.0) | soon),
-        check_wanted_s=draw(st.just(0.0) | lately),
-        doubted_s=draw(st.just(0.0) | lately),
-        timed_until_s=draw(lately),
+        check_slot_at=draw(st.just(0.0) | soon),
+        check_wanted_at=draw(st.just(0.0) | lately),
+        doubted_at=draw(st.just(0.0) | lately),
+        timed_until=draw(lately),
         begun=begun,
         version=draw(st.integers(1, 9)),
     )
@@ -92,7 +92,7 @@ def test_every_deadline_that_is_known_comes_back_after_a_loss(known: SharedState
         assert not {path for path in deadlines(known) if "breaker" in path or "override" in path or "reset" in path}
         return
     back = deadlines(written(again))
-    assert all(back.get(path, 0.0) >= at_s for path, at_s in deadlines(known).items())
+    assert all(back.get(path, 0.0) >= at for path, at in deadlines(known).items())
 
 
 @given(states(BEGUN))
@@ -100,7 +100,7 @@ def test_so_it_does_where_somebody_who_knew_nothing_was_faster(known: SharedStat
     began = replace(shared_state.fresh(NOW_S), begun=int(NOW_S * 1000), version=1)
     joined = recovered(known, began, NOW_S, POLICY)
     back = deadlines(written(joined)) if joined else {}
-    assert all(back.get(path, 0.0) >= at_s for path, at_s in deadlines(known).items() if at_s)
+    assert all(back.get(path, 0.0) >= at for path, at in deadlines(known).items() if at)
 
 
 @given(states(BEGUN), states(BEGUN + 50_000) | states(BEGUN))
@@ -136,12 +136,12 @@ def test_what_came_of_a_state_stands(known: SharedState) -> None:
 def test_what_is_written_is_no_loss_though_times_are_known_more_exactly(known: SharedState, more_s: float) -> None:
     breaker = known.breaker
     if isinstance(breaker, Closed):
-        breaker = replace(breaker, since_s=breaker.since_s and breaker.since_s + more_s)
+        breaker = replace(breaker, since=breaker.since and breaker.since + more_s)
     elif isinstance(breaker, Open):
-        breaker = replace(breaker, until_s=breaker.until_s + more_s)
+        breaker = replace(breaker, until=breaker.until + more_s)
     else:
-        breaker = replace(breaker, permits={owner: at_s + more_s for owner, at_s in breaker.permits.items()})
-    exact = replace(known, breaker=breaker, check_slot_s=known.check_slot_s and known.check_slot_s + more_s)
+        breaker = replace(breaker, permits={owner: at + more_s for owner, at in breaker.permits.items()})
+    exact = replace(known, breaker=breaker, check_slot_at=known.check_slot_at and known.check_slot_at + more_s)
     seen = replace(written(exact), version=exact.version)
     assert recovered(exact, seen, NOW_S, POLICY) is None
     assert recovered(exact, replace(seen, begun=BEGUN - 7), NOW_S, POLICY) is None
@@ -153,9 +153,9 @@ def test_nobody_is_given_a_permit_until_all_who_hold_one_have_told(known: Shared
     assume(again is not None and not isinstance(again.breaker, Closed) and again.override is None)
     assert again is not None
     again = replace(again, upstream=Upstream())
-    assert trial_calls.with_permit(again, "new/1", now_s=NOW_S + 2.9, policy=POLICY) is None
-    if isinstance(again.breaker, Open) and again.breaker.until_s < NOW_S + 3.1:
-        assert trial_calls.with_permit(again, "new/1", now_s=NOW_S + 3.1, policy=POLICY) is not None
+    assert trial_calls.with_permit(again, "new/1", now=NOW_S + 2.9, policy=POLICY) is None
+    if isinstance(again.breaker, Open) and again.breaker.until < NOW_S + 3.1:
+        assert trial_calls.with_permit(again, "new/1", now=NOW_S + 3.1, policy=POLICY) is not None
 
 
 UNTIL_S = NOW_S + 60
@@ -172,8 +172,8 @@ def test_a_permit_of_before_the_loss_takes_the_place_that_was_kept_for_it() -> N
     assert joined is not None
     assert isinstance(joined.breaker, HalfOpen)
     assert joined.breaker.permits.keys() == {"wa/1", "lost/0"}
-    assert trial_calls.after_trial(joined, SUCCESS, "wa/1", now_s=NOW_S + 2, policy=POLICY).breaker == Closed(
-        since_s=NOW_S + 2, trips=1
+    assert trial_calls.after_trial(joined, SUCCESS, "wa/1", now=NOW_S + 2, policy=POLICY).breaker == Closed(
+        since=NOW_S + 2, trips=1
     )
 
 
@@ -205,7 +205,7 @@ def test_an_override_that_a_person_ended_after_the_loss_stays_ended() -> None:
     began = recovered(known, None, NOW_S, POLICY)
     assert began is not None
     assert began.override == forced
-    ended = transitions.released(replace(began, begun=began.epoch), by="ann", now_s=NOW_S)
+    ended = transitions.released(replace(began, begun=began.epoch), by="ann", now=NOW_S)
     assert (recovered(known, written(ended), NOW_S, POLICY) or ended).override is None
 
 
@@ -218,7 +218,7 @@ def test_who_joins_a_half_open_breaker_to_an_older_one_keeps_room_for_the_permit
     known = SharedState(trying, BEGUN + 2, transitions=(OPENED, halved), begun=BEGUN, version=4)
     joined = recovered(known, seen, NOW_S, POLICY)
     assert joined is not None
-    assert trial_calls.with_permit(joined, "wc/1", now_s=NOW_S + 1, policy=POLICY) is None
+    assert trial_calls.with_permit(joined, "wc/1", now=NOW_S + 1, policy=POLICY) is None
     another = replace(known, breaker=replace(trying, permits={"wa/1": NOW_S + 10, "wb/1": NOW_S + 10}), version=5)
     told = recovered(another, replace(joined, version=2), NOW_S + 1, POLICY)
     assert told is not None

@@ -15,7 +15,7 @@ from openrouter_guard.rules.models import (
     Notes,
     Run,
     are_any_back,
-    back_since_s,
+    back_since,
     model_refusal,
     of_fleet,
     parse,
@@ -29,12 +29,12 @@ DOWN = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE, about=SignalScope.M
 FULL = Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, wait_s=9.0, about=SignalScope.MODEL)
 CAPPED = Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, wait_s=3_600.0, about=SignalScope.FREE_MODELS)
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
-FINE = Model(seen_s=NOW_S)
+FINE = Model(seen_at=NOW_S)
 MANY = {str(number): FINE for number in range(models.FINE_KEPT)}
 
 
 def failing(times: int, ago_s: float = 0.0) -> Model:
-    return Model(seen_s=NOW_S - ago_s, failures=times, failed_s=NOW_S - ago_s, reason="service_unavailable")
+    return Model(seen_at=NOW_S - ago_s, failures=times, failed_at=NOW_S - ago_s, reason="service_unavailable")
 
 
 def noted(known: Models, name: str, *runs: Run) -> Models:
@@ -67,38 +67,38 @@ def after(signals: list[Signal], model: str = "a") -> Models:
     ],
 )
 def test_a_model_waits(signals: list[Signal], wait_s: float | None) -> None:
-    found = model_refusal(after(signals), "a", now_s=NOW_S, policy=POLICY)
+    found = model_refusal(after(signals), "a", now=NOW_S, policy=POLICY)
     assert (found and found[0]) == wait_s
-    assert model_refusal(after(signals), "b", now_s=NOW_S, policy=POLICY) is None
+    assert model_refusal(after(signals), "b", now=NOW_S, policy=POLICY) is None
 
 
 def test_the_wait_ends_by_time_alone() -> None:
     found = after([DOWN] * 5)
-    assert model_refusal(found, "a", now_s=NOW_S + 4.9, policy=POLICY) is not None
-    assert model_refusal(found, "a", now_s=NOW_S + 5, policy=POLICY) is None
+    assert model_refusal(found, "a", now=NOW_S + 4.9, policy=POLICY) is not None
+    assert model_refusal(found, "a", now=NOW_S + 5, policy=POLICY) is None
 
 
 def test_once_it_is_over_a_few_try_until_one_succeeds() -> None:
     found = after([DOWN] * 5)
-    assert back_since_s(found, "a", now_s=NOW_S + 4.9, policy=POLICY) is None
-    assert back_since_s(found, "a", now_s=NOW_S + 6, policy=POLICY) == (NOW_S + 5, True)
-    assert are_any_back(found, now_s=NOW_S + 6, policy=POLICY)
-    assert back_since_s(found, "b", now_s=NOW_S + 6, policy=POLICY) is None
+    assert back_since(found, "a", now=NOW_S + 4.9, policy=POLICY) is None
+    assert back_since(found, "a", now=NOW_S + 6, policy=POLICY) == (NOW_S + 5, True)
+    assert are_any_back(found, now=NOW_S + 6, policy=POLICY)
+    assert back_since(found, "b", now=NOW_S + 6, policy=POLICY) is None
     # Nobody waits for ever for a success that is never told.
-    assert back_since_s(found, "a", now_s=NOW_S + 5 + 2 * POLICY.ramp_s, policy=POLICY) is None
-    assert back_since_s(after([DOWN] * 5 + [SUCCESS]), "a", now_s=NOW_S + 6, policy=POLICY) is None
+    assert back_since(found, "a", now=NOW_S + 5 + 2 * POLICY.ramp_s, policy=POLICY) is None
+    assert back_since(after([DOWN] * 5 + [SUCCESS]), "a", now=NOW_S + 6, policy=POLICY) is None
 
 
 def test_after_their_cap_no_single_free_model_is_waited_for() -> None:
     found = after([CAPPED], model="a:free")
-    assert back_since_s(found, "b:free", now_s=NOW_S + 3_601, policy=POLICY) == (NOW_S + 3_600, False)
+    assert back_since(found, "b:free", now=NOW_S + 3_601, policy=POLICY) == (NOW_S + 3_600, False)
 
 
 def test_the_cap_of_the_free_models_is_theirs_together() -> None:
     found = after([CAPPED], model="a:free")
-    assert model_refusal(found, "b:free", now_s=NOW_S, policy=POLICY) == (3_600, "rate_limited")
-    assert model_refusal(found, "a", now_s=NOW_S, policy=POLICY) is None
-    assert set(models.cooling(found, now_s=NOW_S, policy=POLICY)) == {FREE}
+    assert model_refusal(found, "b:free", now=NOW_S, policy=POLICY) == (3_600, "rate_limited")
+    assert model_refusal(found, "a", now=NOW_S, policy=POLICY) is None
+    assert set(models.cooling(found, now=NOW_S, policy=POLICY)) == {FREE}
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_the_cap_of_the_free_models_is_theirs_together() -> None:
         pytest.param({"a": failing(1), "b": failing(1), "c": FINE}, True, id="two fail"),
         pytest.param({"a": failing(1), "b": failing(1, ago_s=61), "c": FINE}, False, id="one of them long ago"),
         pytest.param({"a": failing(1)}, True, id="the only one that is in use"),
-        pytest.param({"a": failing(1), "b": Model(seen_s=NOW_S - 601)}, True, id="the other was not called lately"),
-        pytest.param({"a": failing(1), FREE: Model(seen_s=NOW_S)}, True, id="the cap of the free is no model"),
+        pytest.param({"a": failing(1), "b": Model(seen_at=NOW_S - 601)}, True, id="the other was not called lately"),
+        pytest.param({"a": failing(1), FREE: Model(seen_at=NOW_S)}, True, id="the cap of the free is no model"),
     ],
 )
 def test_when_it_is_the_upstreams(known: Models, counts: bool) -> None:
@@ -129,10 +129,10 @@ def test_nothing_else_is_weighed_so(signal: Signal) -> None:
         pytest.param({"a": FINE}, Run(ended=True), False, id="it works, as ever"),
         pytest.param({"a": failing(1)}, Run(ended=True), True, id="it works again"),
         pytest.param({"a": FINE}, Run(failures=1), True, id="it fails"),
-        pytest.param({"a": FINE}, Run(until_s=9.0), True, id="it waits"),
-        pytest.param({"a": Model(seen_s=NOW_S - 61)}, Run(ended=True), True, id="it is still in use"),
+        pytest.param({"a": FINE}, Run(until=9.0), True, id="it waits"),
+        pytest.param({"a": Model(seen_at=NOW_S - 61)}, Run(ended=True), True, id="it is still in use"),
         pytest.param({}, Run(), False, id="a name that somebody mistyped"),
-        pytest.param({"a": Model(seen_s=NOW_S - 61)}, Run(), False, id="an answer that says nothing of it"),
+        pytest.param({"a": Model(seen_at=NOW_S - 61)}, Run(), False, id="an answer that says nothing of it"),
         pytest.param(MANY, Run(ended=True), False, id="one more of many that work"),
         pytest.param(MANY, Run(failures=1), True, id="one more, that fails"),
         pytest.param({**MANY, "0": failing(1)}, Run(ended=True), True, id="where there is room, one more that works"),
@@ -170,10 +170,10 @@ def test_any_name_is_one_that_can_be_kept(name: str) -> None:
 
 
 def test_a_caller_may_write_the_name_as_users_do() -> None:
-    found = {models.clean("cafe\u0301:free"): Model(until_s=NOW_S + 9), FREE: Model(until_s=NOW_S + 5)}
-    assert model_refusal(found, " caf\u00e9:free", now_s=NOW_S, policy=POLICY) == (9, "error")
-    assert model_refusal(found, "b:free", now_s=NOW_S, policy=POLICY) == (5, "error")
-    assert model_refusal(found, FREE, now_s=NOW_S, policy=POLICY) == (5, "error")
+    found = {models.clean("cafe\u0301:free"): Model(until=NOW_S + 9), FREE: Model(until=NOW_S + 5)}
+    assert model_refusal(found, " caf\u00e9:free", now=NOW_S, policy=POLICY) == (9, "error")
+    assert model_refusal(found, "b:free", now=NOW_S, policy=POLICY) == (5, "error")
+    assert model_refusal(found, FREE, now=NOW_S, policy=POLICY) == (5, "error")
 
 
 def test_no_more_are_known_than_are_kept_however_many_fail() -> None:
@@ -204,7 +204,7 @@ def test_a_batch_comes_to_the_same_as_its_results_one_by_one(results: list[Signa
     )
 )
 def test_no_hash_whatever_is_in_it_stops_a_reader(found: dict[str, str]) -> None:
-    models.cooling(parse(found, NOW_S), now_s=NOW_S, policy=POLICY)
+    models.cooling(parse(found, NOW_S), now=NOW_S, policy=POLICY)
 
 
 def test_a_name_holds_no_secret_of_which_this_process_was_told_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ SINCE_S, UNTIL_S, END_S = NOW_S - 10, NOW_S + 30, NOW_S + 60
 POLICY = Policy(reset_timeout_s=10, jitter=0)
 FORCED_OPEN, FORCED_CLOSED, DISABLED = OverrideKind
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT)
-OPEN = Open("timeout", SINCE_S, until_s=UNTIL_S)
+OPEN = Open("timeout", SINCE_S, until=UNTIL_S)
 
 
 def forced(kind: OverrideKind, breaker: Breaker = Closed(), **changes: object) -> SharedState:
@@ -27,8 +27,8 @@ def forced(kind: OverrideKind, breaker: Breaker = Closed(), **changes: object) -
     return transitions.overridden(record, Override(kind, "ann", "maintenance", END_S), NOW_S)
 
 
-def evaluate(record: SharedState, now_s: float = NOW_S) -> SharedState:
-    return evaluation.evaluate(record, now_s=now_s, policy=POLICY, by="me")
+def evaluate(record: SharedState, now: float = NOW_S) -> SharedState:
+    return evaluation.evaluate(record, now=now, policy=POLICY, by="me")
 
 
 @pytest.mark.parametrize("breaker", [Closed(), OPEN, HalfOpen("timeout", SINCE_S)])
@@ -59,10 +59,10 @@ def test_the_newest_wins() -> None:
 
 @pytest.mark.parametrize("kind", OverrideKind)
 @pytest.mark.parametrize(
-    "breaker", [Closed(9), Open("timeout", SINCE_S, until_s=UNTIL_S), HalfOpen("timeout", SINCE_S)]
+    "breaker", [Closed(9), Open("timeout", SINCE_S, until=UNTIL_S), HalfOpen("timeout", SINCE_S)]
 )
 def test_it_ends_by_itself_and_the_breaker_goes_on(kind: OverrideKind, breaker: Breaker) -> None:
-    ended = evaluate(forced(kind, breaker), now_s=END_S)
+    ended = evaluate(forced(kind, breaker), now=END_S)
     assert ended.override is None
     assert ended.epoch == 9
     assert ended.transitions[-1].reason == "override_ended"
@@ -71,25 +71,25 @@ def test_it_ends_by_itself_and_the_breaker_goes_on(kind: OverrideKind, breaker: 
 
 def test_those_who_were_refused_come_back_little_by_little() -> None:
     waiting = replace(forced(FORCED_OPEN), fleet=100)
-    ended = evaluate(waiting, now_s=END_S)
-    assert admission.admitted_share(ended, now_s=END_S, policy=POLICY) == 0.02
+    ended = evaluate(waiting, now=END_S)
+    assert admission.admitted_share(ended, now=END_S, policy=POLICY) == 0.02
 
 
 def test_a_person_may_end_it_earlier() -> None:
-    ended = transitions.released(forced(FORCED_OPEN), by="bob", now_s=NOW_S)
+    ended = transitions.released(forced(FORCED_OPEN), by="bob", now=NOW_S)
     assert (ended.phase(NOW_S), ended.transitions[-1].by) == (BreakerState.CLOSED, "bob")
-    assert transitions.released(SharedState(), by="bob", now_s=NOW_S) == SharedState()
+    assert transitions.released(SharedState(), by="bob", now=NOW_S) == SharedState()
 
 
 @pytest.mark.parametrize("kind", OverrideKind)
 def test_meanwhile_nothing_moves_the_breaker(kind: OverrideKind) -> None:
     half_open = forced(kind, HalfOpen("timeout", SINCE_S, permits={"me": NOW_S + 15}))
-    after = trial_calls.after_trial(half_open, SUCCESS, "me", now_s=NOW_S, policy=POLICY)
+    after = trial_calls.after_trial(half_open, SUCCESS, "me", now=NOW_S, policy=POLICY)
     assert isinstance(after.breaker, HalfOpen)
     assert not after.breaker.permits
-    assert trial_calls.with_permit(half_open, "you", now_s=NOW_S, policy=POLICY) is None
-    found = Upstream(OpenRouterState.SERVICE_UNAVAILABLE, checked_s=NOW_S)
-    checked = health_checks.after_check(forced(kind, OPEN), found, now_s=NOW_S, policy=POLICY, by="service")
+    assert trial_calls.with_permit(half_open, "you", now=NOW_S, policy=POLICY) is None
+    found = Upstream(OpenRouterState.SERVICE_UNAVAILABLE, checked_at=NOW_S)
+    checked = health_checks.after_check(forced(kind, OPEN), found, now=NOW_S, policy=POLICY, by="service")
     assert (checked.breaker, checked.upstream.state) == (OPEN, found.state)
     tripped = forced(kind, Closed(9, refusals=9))
     assert evaluate(tripped) == tripped
@@ -102,7 +102,7 @@ def test_what_counts_meanwhile(kind: OverrideKind, counts: bool) -> None:
 
 @pytest.mark.parametrize(("kind", "waits"), [(FORCED_CLOSED, True), (DISABLED, False)])
 def test_a_rate_limit_holds_back_unless_all_is_disabled(kind: OverrideKind, waits: bool) -> None:
-    limited = forced(kind, upstream=Upstream(rate_limit_reset_s=NOW_S + 10))
+    limited = forced(kind, upstream=Upstream(rate_limit_reset_at=NOW_S + 10))
     assert (admission.fleet_refusal(limited, NOW_S) is not None) is waits
 
 
@@ -119,7 +119,7 @@ def test_what_an_older_writer_makes_of_the_flag_is_written_back(
 
 def test_what_redis_lost_is_committed_again_until_it_ends() -> None:
     known = forced(FORCED_OPEN)
-    assert recovered(known, None, NOW_S, POLICY) == replace(known, epoch=int(NOW_S * 1000), timed_until_s=NOW_S)
+    assert recovered(known, None, NOW_S, POLICY) == replace(known, epoch=int(NOW_S * 1000), timed_until=NOW_S)
     assert recovered(known, None, END_S, POLICY) is None
 
 

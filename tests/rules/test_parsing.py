@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrouter_guard.rules.parsing import json_of, moment_s, number, object_of, row_of, text_of, whole
+from openrouter_guard.rules.parsing import json_of, number, object_of, parse_moment, row_of, text_of, whole
 
 NOW_S = 1_800_000_000.0
 ANYTHING = st.one_of(
@@ -26,8 +26,8 @@ def test_no_reader_raises_and_each_stays_within_its_bounds(raw: object) -> None:
     found = number(raw, -1.0, 1e6)
     assert found is None or -1.0 <= found <= 1e6
     assert 0 <= whole(raw, 100) <= 100
-    at_s = moment_s(raw, NOW_S)
-    assert at_s == 0.0 or 946_684_800 <= at_s <= NOW_S + 60
+    at = parse_moment(raw, NOW_S)
+    assert at == 0.0 or 946_684_800 <= at <= NOW_S + 60
     assert isinstance(object_of(raw), dict)
     assert isinstance(row_of(raw), dict)
 
@@ -47,14 +47,14 @@ def test_no_reader_raises_and_each_stays_within_its_bounds(raw: object) -> None:
         pytest.param(lambda: whole("-1000000", 100), 0, id="a negative count"),
         pytest.param(lambda: whole("1e400", 100), 0, id="a count with an exponent"),
         pytest.param(lambda: whole("٣", 100), 0, id="the digits of another script"),
-        pytest.param(lambda: moment_s("2027-01-15T08:00:00+00:00", NOW_S), NOW_S, id="a time"),
-        pytest.param(lambda: moment_s("2027-01-15T08:00:00", NOW_S), NOW_S, id="a time without offset is of UTC"),
-        pytest.param(lambda: moment_s(NOW_S - 1, NOW_S), NOW_S - 1, id="Unix seconds"),
-        pytest.param(lambda: moment_s(NOW_S * 1000, NOW_S), 0.0, id="milliseconds are far ahead"),
-        pytest.param(lambda: moment_s(NOW_S + 61, NOW_S), 0.0, id="a past that is yet to come"),
-        pytest.param(lambda: moment_s(NOW_S + 61, NOW_S, 90.0), NOW_S + 61, id="a future that may be so far"),
-        pytest.param(lambda: moment_s("9999-12-31T23:59:59-23:59", NOW_S), 0.0, id="a time beyond all calendars"),
-        pytest.param(lambda: moment_s("1999-12-31T23:59:59+00:00", NOW_S), 0.0, id="a time before 2000"),
+        pytest.param(lambda: parse_moment("2027-01-15T08:00:00+00:00", NOW_S), NOW_S, id="a time"),
+        pytest.param(lambda: parse_moment("2027-01-15T08:00:00", NOW_S), NOW_S, id="a time without offset is of UTC"),
+        pytest.param(lambda: parse_moment(NOW_S - 1, NOW_S), NOW_S - 1, id="Unix seconds"),
+        pytest.param(lambda: parse_moment(NOW_S * 1000, NOW_S), 0.0, id="milliseconds are far ahead"),
+        pytest.param(lambda: parse_moment(NOW_S + 61, NOW_S), 0.0, id="a past that is yet to come"),
+        pytest.param(lambda: parse_moment(NOW_S + 61, NOW_S, 90.0), NOW_S + 61, id="a future that may be so far"),
+        pytest.param(lambda: parse_moment("9999-12-31T23:59:59-23:59", NOW_S), 0.0, id="a time beyond all calendars"),
+        pytest.param(lambda: parse_moment("1999-12-31T23:59:59+00:00", NOW_S), 0.0, id="a time before 2000"),
         pytest.param(lambda: json_of('{"a": NaN}'), {"a": None}, id="JSON that is almost JSON"),
         pytest.param(
             lambda: json_of(r'{"a\ud83d": [{"b": "c\uDE00"}], "whole": "\ud83d\ude00"}'),

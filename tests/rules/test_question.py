@@ -21,17 +21,17 @@ FAILURE = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)
 POLICY = Policy(jitter=0)
 
 
-def settle(record: SharedState, at_s: float = NOW_S) -> SharedState:
-    return evaluate(record, now_s=at_s, policy=POLICY, by="me")
+def settle(record: SharedState, at: float = NOW_S) -> SharedState:
+    return evaluate(record, now=at, policy=POLICY, by="me")
 
 
 def failed(
-    times: int, *, at_s: float = NOW_S, took_s: float = 1.0, record: SharedState | None = None, live: int = 200
+    times: int, *, at: float = NOW_S, took_s: float = 1.0, record: SharedState | None = None, live: int = 200
 ) -> SharedState:
     """The record after so many failures of as many reporters."""
     record = record or SharedState(epoch=7, live_reporters=live)
     for number in range(times):
-        record = evaluation.counted(record, FAILURE, f"w{number}", began_s=at_s - took_s, ended_s=at_s)
+        record = evaluation.counted(record, FAILURE, f"w{number}", began_at=at - took_s, ended_at=at)
     return record
 
 
@@ -56,14 +56,14 @@ def test_nothing_that_is_answered_keeps_a_run_that_goes_on_from_opening(
 
     They were some once, as in a process that has just started on a busy machine, and are none in the end.
     """
-    record, at_s = SharedState(epoch=7, live_reporters=reporters), NOW_S
+    record, at = SharedState(epoch=7, live_reporters=reporters), NOW_S
     for number in range(2_000):
-        at_s += 1
-        record = evaluation.counted(record, FAILURE, f"w{number % reporters}", began_s=at_s - 1, ended_s=at_s)
-        record = settle(record, at_s)
+        at += 1
+        record = evaluation.counted(record, FAILURE, f"w{number % reporters}", began_at=at - 1, ended_at=at)
+        record = settle(record, at)
         if isinstance(record.breaker, Closed) and record.breaker.question is not None:
             times = contradicting.pop(0) if contradicting else 0
-            record = settle(answered(record, times * record.breaker.failures), at_s + 0.3)
+            record = settle(answered(record, times * record.breaker.failures), at + 0.3)
         if isinstance(record.breaker, Open):
             return
     pytest.fail(f"2,000 failures in a row: {record.breaker}")
@@ -102,27 +102,27 @@ class TestEvidence:
     @given(st.lists(calls, min_size=1), st.randoms())
     def test_is_the_same_in_whatever_order_it_comes(self, calls: list[tuple[float, float]], lot: object) -> None:
         known = NOTHING
-        for began_s, took_s in calls:
-            known = known.after(began_s, began_s + took_s)
-        assert known.began_s == min(began_s for began_s, _ in calls)
+        for began_at, took_s in calls:
+            known = known.after(began_at, began_at + took_s)
+        assert known.began_at == min(began_at for began_at, _ in calls)
         assert known.timed == len(calls)
         shuffled = NOTHING
-        for began_s, took_s in sorted(calls, key=lambda call: -call[0]):
-            shuffled = shuffled.after(began_s, began_s + took_s)
-        assert (shuffled.began_s, shuffled.longest_s) == (known.began_s, known.longest_s)
+        for began_at, took_s in sorted(calls, key=lambda call: -call[0]):
+            shuffled = shuffled.after(began_at, began_at + took_s)
+        assert (shuffled.began_at, shuffled.longest_s) == (known.began_at, known.longest_s)
 
     @given(st.lists(calls, min_size=1))
     def test_what_failures_usually_take_lies_between_their_mean_and_the_longest(
         self, calls: list[tuple[float, float]]
     ) -> None:
         known = NOTHING
-        for began_s, took_s in calls:
-            known = known.after(began_s, began_s + took_s)
+        for began_at, took_s in calls:
+            known = known.after(began_at, began_at + took_s)
         mean_s = known.took_s / known.timed
         assert mean_s - 1e-6 <= known.usual_s <= known.longest_s + 1e-6
 
     def test_of_calls_whose_beginning_nobody_knows_is_only_their_end(self) -> None:
-        assert NOTHING.after(0.0, NOW_S) == Evidence(since_s=NOW_S)
+        assert NOTHING.after(0.0, NOW_S) == Evidence(since=NOW_S)
 
     @pytest.mark.parametrize("known", [NOTHING, Evidence(NOW_S - 9, NOW_S - 8, 1, 1.0, 1.0)])
     def test_of_a_batch_is_the_same_as_of_each(self, known: Evidence) -> None:
@@ -148,19 +148,23 @@ class TestAsking:
         assert settle(failed(1, record=record)).phase(NOW_S) is BreakerState.OPEN
         for number in range(2):
             record = evaluation.counted(
-                SharedState(epoch=7, live_reporters=1) if not number else record, refused, "wa", began_s=1, ended_s=2
+                SharedState(epoch=7, live_reporters=1) if not number else record,
+                refused,
+                "wa",
+                began_at=1,
+                ended_at=2,
             )
         assert settle(record).phase(NOW_S) is BreakerState.OPEN
 
     def test_is_about_the_calls_of_the_last_acquittal_too(self) -> None:
         recent = replace(failed(5), acquittal=Acquittal(NOW_S - 4.9, NOW_S - 4.9))
-        assert asked(settle(recent)).began_s == NOW_S - 4.9
+        assert asked(settle(recent)).began_at == NOW_S - 4.9
         past = replace(failed(5), acquittal=Acquittal(NOW_S - 5.1, NOW_S - 4.9))
-        assert asked(settle(past)).began_s == NOW_S - 1
+        assert asked(settle(past)).began_at == NOW_S - 1
         far_back = replace(failed(5), acquittal=Acquittal(NOW_S - 1, NOW_S - 5.1))
-        assert asked(settle(far_back)).began_s == NOW_S - 1
+        assert asked(settle(far_back)).began_at == NOW_S - 1
         later = replace(failed(5), acquittal=Acquittal(NOW_S - 0.1, NOW_S - 0.5))
-        assert asked(settle(later)).began_s == NOW_S - 1
+        assert asked(settle(later)).began_at == NOW_S - 1
 
 
 class TestAQuestionThatIsOut:
@@ -175,7 +179,7 @@ class TestAQuestionThatIsOut:
     def test_opens_for_what_the_calls_failed_of_and_no_later_than_a_run_alone_would_by_that(self) -> None:
         after = settle(self.asked, NOW_S + 0.3)
         assert isinstance(after.breaker, Open)
-        assert (after.breaker.failures, after.breaker.opened_at_s) == (5, NOW_S + 0.3)
+        assert (after.breaker.failures, after.breaker.opened_at) == (5, NOW_S + 0.3)
 
     def test_waits_for_no_clock_that_was_set_back(self) -> None:
         assert settle(self.asked, NOW_S - 30).phase(NOW_S - 30) is BreakerState.OPEN
@@ -190,12 +194,12 @@ class TestAQuestionThatIsOut:
         assert isinstance(after.breaker, Closed)
         assert (after.breaker.failures, after.breaker.want, after.breaker.question) == (5, 8, None)
         assert settle(after, NOW_S + 0.4) is after
-        seven = failed(2, at_s=NOW_S + 1, record=after)
+        seven = failed(2, at=NOW_S + 1, record=after)
         assert settle(seven, NOW_S + 1) is seven
-        assert asked(settle(failed(3, at_s=NOW_S + 1, record=after), NOW_S + 1)).began_s == NOW_S - 1
+        assert asked(settle(failed(3, at=NOW_S + 1, record=after), NOW_S + 1)).began_at == NOW_S - 1
 
     def test_is_not_ended_by_a_success_for_that_is_in_the_answers(self) -> None:
-        after = evaluation.counted(self.asked, SUCCESS, "wz", began_s=NOW_S - 20, ended_s=NOW_S + 0.1)
+        after = evaluation.counted(self.asked, SUCCESS, "wz", began_at=NOW_S - 20, ended_at=NOW_S + 0.1)
         assert after is self.asked
 
     def test_is_ended_by_one_of_whoever_cannot_answer(self) -> None:
@@ -203,13 +207,13 @@ class TestAQuestionThatIsOut:
         assert after.breaker == Closed()
 
     def test_that_nobody_decides_on_does_not_hold_the_run_for_ever(self) -> None:
-        after = evaluation.counted(self.asked, SUCCESS, "wz", began_s=NOW_S - 20, ended_s=NOW_S + 2.1)
+        after = evaluation.counted(self.asked, SUCCESS, "wz", began_at=NOW_S - 20, ended_at=NOW_S + 2.1)
         assert after.breaker == Closed()
 
     def test_counts_no_more_of_one_reporter_than_its_share(self) -> None:
         looping = self.asked
         for _ in range(100):
-            looping = evaluation.counted(looping, FAILURE, "w0", began_s=NOW_S, ended_s=NOW_S + 0.1)
+            looping = evaluation.counted(looping, FAILURE, "w0", began_at=NOW_S, ended_at=NOW_S + 0.1)
         # One more of that reporter counts: six.
         assert settle(answered(looping, 24), NOW_S + 0.3).breaker == Closed()
         assert settle(answered(looping, 6), NOW_S + 0.3).phase(NOW_S + 0.3) is BreakerState.OPEN
@@ -249,8 +253,8 @@ class TestASuccessOfACallThatBeganBeforeTheFailedOnes:
     """It began before all of them, which took a second, and ends as the last of them does, or later."""
 
     def succeed(self, record: SharedState, *, took_s: float = 5.0, later_s: float = 0.0) -> SharedState:
-        ended_s = NOW_S + later_s
-        return evaluation.counted(record, SUCCESS, "w", began_s=ended_s - took_s, ended_s=ended_s)
+        ended_at = NOW_S + later_s
+        return evaluation.counted(record, SUCCESS, "w", began_at=ended_at - took_s, ended_at=ended_at)
 
     def failures(self, record: SharedState) -> int:
         assert isinstance(record.breaker, Closed)
@@ -271,8 +275,8 @@ class TestASuccessOfACallThatBeganBeforeTheFailedOnes:
         assert self.failures(self.succeed(failed(4), took_s=took_s, later_s=later_s)) == 0
 
     def test_ends_it_where_nobody_knows_when_one_of_them_began(self) -> None:
-        assert self.failures(evaluation.counted(failed(4), SUCCESS, "w", ended_s=NOW_S)) == 0
-        unknown = evaluation.counted(SharedState(epoch=7), FAILURE, "w", ended_s=NOW_S)
+        assert self.failures(evaluation.counted(failed(4), SUCCESS, "w", ended_at=NOW_S)) == 0
+        unknown = evaluation.counted(SharedState(epoch=7), FAILURE, "w", ended_at=NOW_S)
         assert self.failures(self.succeed(unknown)) == 0
 
     def test_ends_it_soon_after_an_acquittal(self) -> None:
@@ -302,10 +306,10 @@ class TestASuccessOfACallThatBeganBeforeTheFailedOnes:
 
 
 class TestAnAnswer:
-    question = Question(1, NOW_S, began_s=NOW_S - 5, usual_s=2.0, since_s=NOW_S - 3)
+    question = Question(1, NOW_S, began_at=NOW_S - 5, usual_s=2.0, since=NOW_S - 3)
 
     @pytest.mark.parametrize(
-        ("began_s", "expected"),
+        ("began_at", "expected"),
         [
             pytest.param(NOW_S - 5.1, 0, id="began before the first that failed"),
             pytest.param(NOW_S - 5, 1, id="began with it"),
@@ -313,11 +317,11 @@ class TestAnAnswer:
             pytest.param(NOW_S - 2, 0, id="may yet fail as they did"),
         ],
     )
-    def test_has_the_calls_that_are_still_under_way(self, began_s: float, expected: int) -> None:
-        assert self.question.answer(NOW_S, [began_s], []) == expected
+    def test_has_the_calls_that_are_still_under_way(self, began_at: float, expected: int) -> None:
+        assert self.question.answer(NOW_S, [began_at], []) == expected
 
     @pytest.mark.parametrize(
-        ("began_s", "ended_s", "expected"),
+        ("began_at", "ended_at", "expected"),
         [
             pytest.param(NOW_S - 5, NOW_S - 1, 1, id="began with the first that failed"),
             pytest.param(NOW_S - 5.1, NOW_S - 1, 0, id="began before"),
@@ -325,8 +329,8 @@ class TestAnAnswer:
             pytest.param(NOW_S - 5, NOW_S - 4.1, 0, id="ended before that"),
         ],
     )
-    def test_has_the_calls_that_ended_well(self, began_s: float, ended_s: float, expected: int) -> None:
-        assert self.question.answer(NOW_S, [], [(began_s, ended_s)]) == expected
+    def test_has_the_calls_that_ended_well(self, began_at: float, ended_at: float, expected: int) -> None:
+        assert self.question.answer(NOW_S, [], [(began_at, ended_at)]) == expected
 
 
 ends = st.lists(
@@ -340,15 +344,15 @@ def test_nothing_opens_before_a_run_of_failures_alone_would(
     story: list[tuple[bool, str, float, float]], answers: list[int], rate: float
 ) -> None:
     ours = plain = SharedState(epoch=7, live_reporters=4, calls_per_minute=rate)
-    at_s, has_opened = NOW_S, False
+    at, has_opened = NOW_S, False
     for (fails, reporter, pause_s, took_s), answer in zip(story, answers, strict=False):
-        at_s += pause_s
-        ours = settle(answered(ours, answer) if getattr(ours.breaker, "question", None) else ours, at_s)
+        at += pause_s
+        ours = settle(answered(ours, answer) if getattr(ours.breaker, "question", None) else ours, at)
         if isinstance(ours.breaker, Open):
             break
         signal = FAILURE if fails else SUCCESS
-        ours = settle(evaluation.counted(ours, signal, reporter, began_s=at_s - took_s, ended_s=at_s), at_s)
-        plain = settle(evaluation.counted(plain, signal, reporter), at_s)
+        ours = settle(evaluation.counted(ours, signal, reporter, began_at=at - took_s, ended_at=at), at)
+        plain = settle(evaluation.counted(plain, signal, reporter), at)
         has_opened = has_opened or isinstance(plain.breaker, Open)
         plain = plain if isinstance(plain.breaker, Closed) else replace(plain, breaker=Closed())
     assert has_opened or isinstance(ours.breaker, Closed)
@@ -359,18 +363,18 @@ def test_where_nobody_answers_it_opens_a_quarter_of_a_second_later(
     story: list[tuple[bool, str, float, float]],
 ) -> None:
     ours = plain = SharedState(epoch=7, live_reporters=4)
-    at_s = NOW_S
+    at = NOW_S
     for fails, reporter, pause_s, took_s in story:
-        at_s += pause_s
-        ours = settle(ours, at_s)
+        at += pause_s
+        ours = settle(ours, at)
         if not isinstance(plain.breaker, Closed) or not isinstance(ours.breaker, Closed):
             break
         signal = FAILURE if fails else SUCCESS
-        ours = settle(evaluation.counted(ours, signal, reporter, began_s=at_s - took_s, ended_s=at_s), at_s)
-        plain = settle(evaluation.counted(plain, signal, reporter), at_s)
+        ours = settle(evaluation.counted(ours, signal, reporter, began_at=at - took_s, ended_at=at), at)
+        plain = settle(evaluation.counted(plain, signal, reporter), at)
     if isinstance(plain.breaker, Open):
         # Times are written down to the microsecond.
-        assert isinstance(settle(ours, at_s + ANSWER_S + 1e-5).breaker, Open)
+        assert isinstance(settle(ours, at + ANSWER_S + 1e-5).breaker, Open)
 
 
 @pytest.mark.parametrize(

@@ -40,38 +40,38 @@ policies = st.builds(
 )
 
 
-def service(flips_s: list[float], bad: OpenRouterState, last_check_s: float) -> Service:
+def service(flips_s: list[float], bad: OpenRouterState, last_check_at: float) -> Service:
     """One whose checks are good at first, and another time after each of these."""
 
-    def finds(at_s: float) -> OpenRouterState:
-        return bad if sum(flip_s <= at_s for flip_s in flips_s) % 2 else GOOD
+    def finds(at: float) -> OpenRouterState:
+        return bad if sum(flip_s <= at for flip_s in flips_s) % 2 else GOOD
 
-    return Service(finds, last_check_s)
+    return Service(finds, last_check_at)
 
 
 @settings(deadline=None)
 @given(outages, policies, flips, st.sampled_from(OpenRouterState), st.floats(-60, -1))
 def test_it_is_never_later_with_a_service_than_without_whatever_its_checks_find(
-    outage: Outage, policy: Policy, flips_s: list[float], bad: OpenRouterState, last_check_s: float
+    outage: Outage, policy: Policy, flips_s: list[float], bad: OpenRouterState, last_check_at: float
 ) -> None:
-    beside = service(flips_s, bad, last_check_s)
+    beside = service(flips_s, bad, last_check_at)
     alone = recovery(outage, policy)
     assert recovery(outage, policy, beside).closed_s <= alone.closed_s + 1e-3
 
 
 def test_a_service_whose_checks_fail_and_then_do_not_has_calls_try_sooner() -> None:
     outage = Outage(lasts_s=600, error_type=ErrorType.CREDITS_EXHAUSTED)
-    spent = Service(lambda at_s: OpenRouterState.CREDITS_EXHAUSTED if at_s < 600 else GOOD)
-    assert recovery(outage, POLICY).tried_s > 100
-    assert recovery(outage, POLICY, spent).tried_s <= 60
+    spent = Service(lambda at: OpenRouterState.CREDITS_EXHAUSTED if at < 600 else GOOD)
+    assert recovery(outage, POLICY).tried_at > 100
+    assert recovery(outage, POLICY, spent).tried_at <= 60
     often = replace(POLICY, recheck_s=5)
-    assert recovery(outage, often, spent).tried_s <= 6
+    assert recovery(outage, often, spent).tried_at <= 6
 
 
 @pytest.mark.parametrize("lasts_s", [45.0, 100.0, 610.0, 3_599.0])
 def test_by_default_a_trial_goes_within_a_quarter_of_a_minute_and_a_tenth_of_the_return(lasts_s: float) -> None:
     for seed in range(20):
-        assert recovery(Outage(lasts_s, seed=seed), Policy()).tried_s <= 16.5 + 1
+        assert recovery(Outage(lasts_s, seed=seed), Policy()).tried_at <= 16.5 + 1
 
 
 @pytest.mark.parametrize("row", COSTS)

@@ -37,18 +37,18 @@ MINUTE_AHEAD = {"x-ratelimit-reset": "1800000060000"}
     ],
 )
 def test_an_outage_or_an_account_problem_is_a_failure(status_code: int, error_type: ErrorType) -> None:
-    signal = classify_status(status_code, now_s=NOW_S)
+    signal = classify_status(status_code, now=NOW_S)
     assert (signal.effect, signal.error_type) == (Effect.FAILURE, error_type)
 
 
 @pytest.mark.parametrize("status_code", [400, 403, 404, 413, 422])
 def test_a_request_that_was_wrong_says_nothing_about_the_upstream(status_code: int) -> None:
-    assert classify_status(status_code, now_s=NOW_S).effect is Effect.NEUTRAL
+    assert classify_status(status_code, now=NOW_S).effect is Effect.NEUTRAL
 
 
 def test_a_key_over_its_limit_is_out_of_credit_and_not_a_bad_key() -> None:
     error = {"code": 403, "message": "Key limit exceeded (total limit)"}
-    assert classify_status(403, error=error, now_s=NOW_S).error_type is ErrorType.CREDITS_EXHAUSTED
+    assert classify_status(403, error=error, now=NOW_S).error_type is ErrorType.CREDITS_EXHAUSTED
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_key_over_its_limit_is_out_of_credit_and_not_a_bad_key() -> None:
 )
 def test_a_402_about_a_request_is_no_empty_account(metadata: dict[str, str]) -> None:
     error = {"code": 402, "message": "no", "metadata": metadata}
-    assert classify_status(402, error=error, now_s=NOW_S).effect is Effect.NEUTRAL
+    assert classify_status(402, error=error, now=NOW_S).effect is Effect.NEUTRAL
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_402_about_a_request_is_no_empty_account(metadata: dict[str, str]) -> 
 )
 def test_what_is_left_may_pay_for_a_smaller_request(message: str, effect: Effect) -> None:
     signal = classify_status(
-        402, error={"code": 402, "message": message, "metadata": {"provider_name": None}}, now_s=NOW_S
+        402, error={"code": 402, "message": message, "metadata": {"provider_name": None}}, now=NOW_S
     )
     assert signal.effect is effect
     assert signal.refuses_credit is (effect is Effect.FAILURE)
@@ -88,20 +88,20 @@ def test_what_is_left_may_pay_for_a_smaller_request(message: str, effect: Effect
 )
 def test_a_refusal_of_a_named_provider_is_about_its_model(status_code: int, message: str) -> None:
     error = {"code": status_code, "message": message, "metadata": {"provider_name": "Acme", "is_byok": True}}
-    signal = classify_status(status_code, error=error, now_s=NOW_S)
+    signal = classify_status(status_code, error=error, now=NOW_S)
     assert (signal.effect, signal.about, signal.doubts_account) == (Effect.MODEL, SignalScope.MODEL, False)
 
 
 @pytest.mark.parametrize("error", [None, {}, {"message": "", "metadata": {}}])
 def test_a_402_of_which_no_more_is_known_asks_for_a_check_and_is_one_failure(error: dict[str, Any] | None) -> None:
-    signal = classify_status(402, error=error, now_s=NOW_S)
+    signal = classify_status(402, error=error, now=NOW_S)
     assert (signal.effect, signal.doubts_account, signal.refuses_credit) == (Effect.FAILURE, True, False)
     assert signal.reported is ErrorType.UNKNOWN_ERROR
 
 
 @pytest.mark.parametrize("message", [None, 5, ["x"], {"a": 1}, "\ud800", pytest.param(10**5000, id="long")])
 def test_a_message_may_be_anything(message: Any) -> None:
-    classify_status(500, error={"message": message}, now_s=NOW_S).message.encode()
+    classify_status(500, error={"message": message}, now=NOW_S).message.encode()
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_message_may_be_anything(message: Any) -> None:
     ],
 )
 def test_a_rate_limit_is_waited_for(headers: dict[str, str], wait_s: float) -> None:
-    signal = classify_status(429, headers=headers, now_s=NOW_S)
+    signal = classify_status(429, headers=headers, now=NOW_S)
     assert (signal.effect, signal.wait_s) == (Effect.RATE_LIMIT, wait_s)
 
 
@@ -148,7 +148,7 @@ def test_a_rate_limit_is_waited_for(headers: dict[str, str], wait_s: float) -> N
     ],
 )
 def test_a_time_is_understood_in_each_form(headers: dict[str, str], wait_s: float | None) -> None:
-    assert classify_status(429, headers=headers, now_s=NOW_S).wait_s == wait_s
+    assert classify_status(429, headers=headers, now=NOW_S).wait_s == wait_s
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,9 @@ def test_a_time_is_understood_in_each_form(headers: dict[str, str], wait_s: floa
     ],
 )
 def test_a_wait_is_understood_as_lenient_clients_do(value: object, wait_s: float | None) -> None:
-    assert classify_status(429, headers={"retry-after": value}, now_s=NOW_S).wait_s == wait_s
+    assert classify_status(429, headers={"retry-after": value}, now=NOW_S).wait_s == wait_s
     for metadata in ({"retry_after_seconds": value}, {"headers": {"Retry-After": value}}):
-        assert classify_status(429, error={"metadata": metadata}, now_s=NOW_S).wait_s == wait_s
+        assert classify_status(429, error={"metadata": metadata}, now=NOW_S).wait_s == wait_s
 
 
 @pytest.mark.parametrize("where", ["x-ratelimit-reset", "X-RateLimit-Reset", "X-RATELIMIT-RESET"])
@@ -196,9 +196,9 @@ def test_a_reset_may_stand_in_the_body(where: str) -> None:
         "message": "Rate limit exceeded",
         "metadata": {"headers": {where: "1800000060000", "Date": "no", "n": None}},
     }
-    signal = classify_status(429, error=error, now_s=NOW_S)
+    signal = classify_status(429, error=error, now=NOW_S)
     assert (signal.effect, signal.wait_s) == (Effect.RATE_LIMIT, 60.0)
-    assert classify_status(429, error=error, headers={"retry-after": "90"}, now_s=NOW_S).wait_s == 90.0
+    assert classify_status(429, error=error, headers={"retry-after": "90"}, now=NOW_S).wait_s == 90.0
 
 
 @given(
@@ -211,7 +211,7 @@ def test_a_reset_may_stand_in_the_body(where: str) -> None:
 @example("retry-after", "Mon, 99 Jan 99999 99:99:99 GMT", "Mon, 99 Jan 99999 99:99:99 GMT")
 def test_a_wait_is_within_bounds_or_none_whatever_is_said(name: str, value: str, date: str) -> None:
     for headers, metadata in (({name: value, "date": date}, {}), ({}, {"headers": {name: value}})):
-        wait_s = classify_status(429, headers=headers, error={"metadata": metadata}, now_s=NOW_S).wait_s
+        wait_s = classify_status(429, headers=headers, error={"metadata": metadata}, now=NOW_S).wait_s
         assert wait_s is None or 0 < wait_s <= 25 * 3600.0
 
 
@@ -236,21 +236,21 @@ def test_a_wait_is_within_bounds_or_none_whatever_is_said(name: str, value: str,
     ],
 )
 def test_a_rate_limit_without_a_time_is_one_failure(headers: dict[str, str]) -> None:
-    assert classify_status(429, headers=headers, now_s=NOW_S).effect is Effect.FAILURE
+    assert classify_status(429, headers=headers, now=NOW_S).effect is Effect.FAILURE
 
 
 def test_one_providers_full_pool_stops_nobody_else() -> None:
     error = {"message": "busy", "metadata": {"provider_name": "Acme", "retry_after_seconds": 9}}
-    signal = classify_status(429, error=error, now_s=NOW_S)
+    signal = classify_status(429, error=error, now=NOW_S)
     assert (signal.effect, signal.wait_s, signal.about) == (Effect.NEUTRAL, 9.0, SignalScope.MODEL)
 
 
 @pytest.mark.parametrize("status_code", [500, 502, 503, 529])
 def test_a_provider_that_is_named_fails_for_its_model(status_code: int) -> None:
     error = {"message": "down", "metadata": {"provider_name": "Acme"}}
-    signal = classify_status(status_code, error=error, headers={"retry-after": "9"}, now_s=NOW_S)
+    signal = classify_status(status_code, error=error, headers={"retry-after": "9"}, now=NOW_S)
     assert (signal.effect, signal.wait_s, signal.about) == (Effect.FAILURE, 9.0, SignalScope.MODEL)
-    assert classify_status(status_code, now_s=NOW_S).about is SignalScope.ACCOUNT
+    assert classify_status(status_code, now=NOW_S).about is SignalScope.ACCOUNT
 
 
 @pytest.mark.parametrize(
@@ -268,14 +268,14 @@ def test_a_provider_that_is_named_fails_for_its_model(status_code: int) -> None:
 )
 def test_the_cap_of_the_free_models_stops_only_them(headers: dict[str, str], wait_s: float) -> None:
     error = {"message": "Rate limit exceeded: free-models-per-day", "metadata": {"provider_name": "Acme"}}
-    signal = classify_status(429, error=error, headers=headers, now_s=NOW_S)
+    signal = classify_status(429, error=error, headers=headers, now=NOW_S)
     assert (signal.effect, signal.wait_s, signal.about) == (Effect.NEUTRAL, wait_s, SignalScope.FREE_MODELS)
 
 
 @pytest.mark.parametrize(("headers", "wait_s"), [({}, 60.0), ({"retry-after": "7"}, 7.0)])
 def test_their_cap_of_a_minute_lasts_no_longer(headers: dict[str, str], wait_s: float) -> None:
     signal = classify_status(
-        429, error={"message": "Rate limit exceeded: free-models-per-min. "}, headers=headers, now_s=NOW_S
+        429, error={"message": "Rate limit exceeded: free-models-per-min. "}, headers=headers, now=NOW_S
     )
     assert (signal.wait_s, signal.about) == (wait_s, SignalScope.FREE_MODELS)
 
@@ -284,14 +284,14 @@ def test_their_cap_of_a_minute_lasts_no_longer(headers: dict[str, str], wait_s: 
 def test_a_key_that_the_upstream_repeats_is_hidden(before: int) -> None:
     message = "x" * before + " sk-or-v1-0123456789abcdef is not known"
     signals = (
-        classify_status(401, error={"message": message}, now_s=NOW_S),
+        classify_status(401, error={"message": message}, now=NOW_S),
         classify_error_type("api_key_invalid", message),
     )
     assert all("sk-or" not in signal.message and "[key]" in signal.message for signal in signals)
 
 
 def test_a_long_message_is_shortened() -> None:
-    assert len(classify_status(500, error={"message": "x" * 10_000}, now_s=NOW_S).message) == 200
+    assert len(classify_status(500, error={"message": "x" * 10_000}, now=NOW_S).message) == 200
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ THREE = ("wa", "wb", "wc")
 
 def evaluate(window: Window, policy: Policy = POLICY, *, live: int = 3) -> SharedState:
     record = SharedState(Closed(window=window), epoch=1, live_reporters=live)
-    return evaluation.evaluate(record, now_s=NOW_S, policy=policy, by="me")
+    return evaluation.evaluate(record, now=NOW_S, policy=policy, by="me")
 
 
 @pytest.mark.parametrize(

@@ -148,13 +148,13 @@ async def write_as_before(client: aioredis.Redis, age_s: float, **fields: str) -
 
 
 async def fail(store: Store, count: int, reporter: str = "worker1") -> None:
-    await store.count(Batch(0, reporter, time.time_ns(), [("F", count)]), at_s=time.time())
+    await store.count(Batch(0, reporter, time.time_ns(), [("F", count)]), at=time.time())
 
 
 async def open_breaker(store: Store, settings: Settings) -> SharedState:
     await fail(store, 5)
     seen = await store.change(
-        lambda record, now_s: record and evaluation.evaluate(record, now_s=now_s, policy=settings.policy, by="me")
+        lambda record, now: record and evaluation.evaluate(record, now=now, policy=settings.policy, by="me")
     )
     assert seen.record is not None
     assert isinstance(seen.record.breaker, Open)

@@ -151,11 +151,11 @@ class TestAnEmptyAccount:
         )
 
     async def empty(self, store: Store) -> None:
-        await store.count(Batch(0, "worker1", 1, [("C", 2)], fields={"state": "credits_exhausted"}), at_s=NOW_S)
+        await store.count(Batch(0, "worker1", 1, [("C", 2)], fields={"state": "credits_exhausted"}), at=NOW_S)
 
     async def phase(self, store: Store) -> BreakerState | None:
         seen = await store.read()
-        return seen.record.phase(seen.now_s) if seen.record else None
+        return seen.record.phase(seen.now) if seen.record else None
 
     async def test_stays_closed_to_calls_while_the_key_alone_is_good(self, quick: Settings, store: Store) -> None:
         upstream = Paths(credits=credits_of(40, 40))
@@ -204,9 +204,9 @@ class TestFurtherAddresses:
                 await asyncio.sleep(60)
                 raise AssertionError
 
-        began_s = asyncio.get_running_loop().time()
+        began_at = asyncio.get_running_loop().time()
         found = await check(Hanging(), health_urls=(HEALTH_URL, HEALTH_URL))
-        assert asyncio.get_running_loop().time() - began_s < 1.0
+        assert asyncio.get_running_loop().time() - began_at < 1.0
         assert "OpenRouter did not answer within 0.5 s" in found.signal.message
 
 

@@ -40,10 +40,10 @@ async def transitions(store: Store, count: int) -> None:
     override = Override(OverrideKind.FORCED_OPEN, "ops", "drill", time.time() + 600)
     for number in range(count):
         await store.change(
-            lambda known, now_s, number=number: (  # type: ignore[misc]
-                released(known, by="ops", now_s=now_s)
+            lambda known, now, number=number: (  # type: ignore[misc]
+                released(known, by="ops", now=now)
                 if number % 2 and known
-                else overridden(known or fresh(now_s), override, now_s)
+                else overridden(known or fresh(now), override, now)
             )
         )
 
@@ -59,7 +59,7 @@ class TestHistory:
         assert change["epoch"] == known.epoch
         assert (change["from"], change["to"], change["by"]) == ("closed", "open", "me")
         assert change["reason"] == known.transitions[-1].reason
-        assert change["at"] == iso(known.transitions[-1].at_s)
+        assert change["at"] == iso(known.transitions[-1].at)
         assert (answer["next_before"], answer["scope"]) == (None, "default")
 
     async def test_nothing_is_an_empty_list(self, settings: Settings, upstream: FakeUpstream) -> None:
@@ -100,18 +100,18 @@ class TestHistory:
 
     def test_what_is_older_than_asked_for_is_left_out(self) -> None:
         entries = [entry(3), entry(2, age_s=1.9 * DAY_S), entry(1, age_s=2.1 * DAY_S)]
-        found = activity.history(entries, limit=10, days=2, now_s=NOW_S, scope="default")
+        found = activity.history(entries, limit=10, days=2, now=NOW_S, scope="default")
         assert [change.epoch for change in found.transitions] == [3, 2]
 
     def test_an_entry_that_nobody_can_read_hides_no_other(self) -> None:
         entries = [entry(3), entry(2, to="sideways"), entry(1)]
-        found = activity.history(entries, limit=10, days=30, now_s=NOW_S, scope="default")
+        found = activity.history(entries, limit=10, days=30, now=NOW_S, scope="default")
         assert [change.epoch for change in found.transitions] == [3, 1]
 
 
 class TestWorkers:
     def listed(self, beats: Mapping[str, Any], *errors: Any, limit: int = 100) -> WorkersAnswer:
-        return activity.workers(beats, errors, limit=limit, now_s=NOW_S, scope="default")
+        return activity.workers(beats, errors, limit=limit, now=NOW_S, scope="default")
 
     def beat(self, age_s: float) -> Mapping[str, str]:
         return {"version": "1.2.3", "last_seen": iso(NOW_S - age_s)}
@@ -156,10 +156,10 @@ class TestWorkers:
         assert [worker.worker_id for worker in answer.workers] == ["here"]
 
     async def test_who_beats_is_there(self, settings: Settings, upstream: FakeUpstream, store: Store) -> None:
-        now_s = time.time()
-        await store.heartbeat("here", {"version": "1", "last_seen": iso(now_s)})
-        failed = {**self.error("old", 0), "timestamp": iso(now_s)}
-        await store.count(Batch(0, "r", 1, [], errors=[json.dumps(failed)]), at_s=now_s)
+        now = time.time()
+        await store.heartbeat("here", {"version": "1", "last_seen": iso(now)})
+        failed = {**self.error("old", 0), "timestamp": iso(now)}
+        await store.count(Batch(0, "r", 1, [], errors=[json.dumps(failed)]), at=now)
         async with running(settings, upstream) as service:
             answer = await ask(service, WORKERS)
         assert {worker["worker_id"]: worker["version"] for worker in answer["workers"]} == {"here": "1", "old": None}
@@ -178,9 +178,9 @@ async def test_what_an_operator_has_paused_is_told_as_it_says(
 class TestModels:
     def test_those_that_cool_down_come_first(self) -> None:
         models = {
-            "fine": Model(seen_s=NOW_S - 1),
-            "older": Model(seen_s=NOW_S - 2, failures=1, failed_s=NOW_S - 3),
-            "cooling": Model(seen_s=NOW_S - 9, failures=5, failed_s=NOW_S - 1, reason="timeout"),
+            "fine": Model(seen_at=NOW_S - 1),
+            "older": Model(seen_at=NOW_S - 2, failures=1, failed_at=NOW_S - 3),
+            "cooling": Model(seen_at=NOW_S - 9, failures=5, failed_at=NOW_S - 1, reason="timeout"),
         }
         answer = activity.models(Snapshot(None, NOW_S, models=models), Settings("redis://redis"), limit=2)
         assert [(model.model, model.cooling) for model in answer.models] == [("cooling", True), ("fine", False)]
@@ -192,17 +192,17 @@ class TestModels:
     async def test_a_model_that_fails_is_there(
         self, settings: Settings, upstream: FakeUpstream, store: Store
     ) -> None:
-        until_s = round(time.time()) + 60.0
-        run = Run(failures=1, until_s=until_s, reason="rate_limited")
+        until = round(time.time()) + 60.0
+        run = Run(failures=1, until=until, reason="rate_limited")
         async with running(settings, upstream) as service:
-            await store.count(Batch(0, "worker1", 1, [], models={"openai/gpt-4o": run}), at_s=time.time())
+            await store.count(Batch(0, "worker1", 1, [], models={"openai/gpt-4o": run}), at=time.time())
 
             async def listed() -> list[Any]:
                 return list((await ask(service, MODELS))["models"])
 
             (model,) = await eventually(listed)
         assert (model["model"], model["cooling"], model["reason"]) == ("openai/gpt-4o", True, "rate_limited")
-        assert (model["retry_at"], model["failures"]) == (iso(until_s), 1)
+        assert (model["retry_at"], model["failures"]) == (iso(until), 1)
 
 
 async def test_what_redis_will_not_do_is_said_once_and_not_at_each_request(
@@ -220,10 +220,10 @@ async def test_what_redis_will_not_do_is_said_once_and_not_at_each_request(
 async def test_half_a_character_that_somebody_left_in_redis_hides_nobody(
     settings: Settings, upstream: FakeUpstream, client: aioredis.Redis, store: Store
 ) -> None:
-    now_s = time.time()
-    error = {"timestamp": iso(now_s), "worker_id": "w\ud83d", "error_type": "timeout", "error_message": "\udcff"}
-    await client.lpush(store.keys.worker_errors(now_s), json.dumps(error))
-    await client.hset(store.keys.workers, "fine", json.dumps({"version": "\ud83d", "last_seen": iso(now_s)}))
+    now = time.time()
+    error = {"timestamp": iso(now), "worker_id": "w\ud83d", "error_type": "timeout", "error_message": "\udcff"}
+    await client.lpush(store.keys.worker_errors(now), json.dumps(error))
+    await client.hset(store.keys.workers, "fine", json.dumps({"version": "\ud83d", "last_seen": iso(now)}))
     async with running(settings, upstream) as service:
         answer = await ask(service, WORKERS)
     assert {worker["worker_id"]: worker["version"] for worker in answer["workers"]} == {"w?": None, "fine": "?"}

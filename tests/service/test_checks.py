@@ -113,7 +113,7 @@ class TestChecksCount:
         assert (answer["status"], answer["consecutive_failures"]) == ("rate_limited", 0)
         seen = await store.read()
         assert seen.record is not None
-        blocked = admission.fleet_refusal(seen.record, seen.now_s)
+        blocked = admission.fleet_refusal(seen.record, seen.now)
         assert blocked is not None
         assert blocked[0] == pytest.approx(90, abs=2)
 
@@ -161,7 +161,7 @@ class TestDoubts:
     ) -> None:
         async with running(settings, upstream) as service:
             await ask(service)
-            await store.change(lambda record, now_s: record and replace(record, check_wanted_s=now_s))
+            await store.change(lambda record, now: record and replace(record, check_wanted_at=now))
             await asyncio.sleep(0.1)
             assert upstream.calls == 1
             await client.hdel(STATE, "check_slot")

@@ -387,10 +387,10 @@ class TestTheEnd:
                 await loop.sock_connect(client, ("127.0.0.1", served.port))
                 await loop.sock_sendall(client, sent.encode())
             await eventually(lambda: len(served.server.server_state.tasks) == 20 or served.server.limits.stuck)
-            began_s = loop.time()
+            began_at = loop.time()
             served.server.should_exit = True
             await served.task
-            assert loop.time() - began_s < STOPPING_S + 2
+            assert loop.time() - began_at < STOPPING_S + 2
 
     async def test_a_body_that_ends_in_time_is_taken_and_one_that_does_not_is_to_come_again(
         self, served: Listening

@@ -123,12 +123,12 @@ async def test_both_ways_to_ask_and_a_parameter_that_nobody_knows_still_work(
 
 
 async def test_the_days_metrics_have_their_shape(settings: Settings, upstream: FakeUpstream, store: Store) -> None:
-    at_s = time.time()
+    at = time.time()
     counters = {"total_calls": 3, "successful_calls": 2, "failed_calls": 1, "state_active": 2, "state_error": 1}
-    await store.add_metrics(counters, at_s=at_s)
+    await store.add_metrics(counters, at=at)
     async with running(settings, upstream) as service:
         answer = await ask(service, "/api/v1/openrouter/metrics?days=1")
     assert answer.keys() >= {"metrics", "days", "generated_at"}
-    assert (answer["days"], list(answer["metrics"])) == (1, [iso(at_s)[:10]])
-    assert counters.items() <= answer["metrics"][iso(at_s)[:10]].items()
+    assert (answer["days"], list(answer["metrics"])) == (1, [iso(at)[:10]])
+    assert counters.items() <= answer["metrics"][iso(at)[:10]].items()
     assert datetime.fromisoformat(answer["generated_at"]).utcoffset() is not None

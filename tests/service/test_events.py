@@ -34,7 +34,7 @@ def hub(record: SharedState, max_clients: int = 10) -> tuple[EventStream, list[S
 
     def status(view: Snapshot) -> str:
         reason = getattr(view.record and view.record.breaker, "reason", "")
-        return f'{{"reason":"{reason}","age_seconds":{view.now_s},"models":{{}}}}'
+        return f'{{"reason":"{reason}","age_seconds":{view.now},"models":{{}}}}'
 
     return EventStream(news, lambda: views[-1], status, OpenRequests(max_clients)), views
 
@@ -56,7 +56,7 @@ class TestTheHub:
         client = told.subscribe()
         told.tell()
         assert (await client.next()).count(b"event: state") == 1
-        views.append(replace(views[0], now_s=1001.0))
+        views.append(replace(views[0], now=1001.0))
         told.tell()
         client.end()
         assert await client.next() == b""

@@ -66,8 +66,8 @@ def test_the_errors_of_the_days_asked_for_are_counted_by_worker() -> None:
         {"worker_id": "b", "timestamp": iso(NOW_S - 2 * 86_400)},
         {"timestamp": iso(NOW_S - 60)},
     ]
-    assert errors_by_worker(rows, days=1, now_s=NOW_S) == {"b": 2, "a": 1, "unknown": 1}
-    assert errors_by_worker(rows, days=7, now_s=NOW_S)["b"] == 3
+    assert errors_by_worker(rows, days=1, now=NOW_S) == {"b": 2, "a": 1, "unknown": 1}
+    assert errors_by_worker(rows, days=7, now=NOW_S)["b"] == 3
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_an_alarm_begins_at_the_threshold_and_ends_at_half_of_it(
 
 async def calls(store: Store, good: int, bad: int) -> None:
     counters = {"total_calls": good + bad, "failed_calls": bad, "latency_ms_le_1000": good}
-    await store.add_metrics(counters, at_s=time.time())
+    await store.add_metrics(counters, at=time.time())
 
 
 async def reasons(store: Store) -> list[str]:
@@ -196,7 +196,7 @@ async def test_the_metrics_tell_rates_percentiles_availability_and_who_reported_
     settings: Settings, upstream: FakeUpstream, store: Store
 ) -> None:
     error = json.dumps({"worker_id": "worker1", "timestamp": iso(time.time()), "error_type": "timeout"})
-    await store.count(Batch(0, "worker1", 1, [("F", 1)], errors=[error]), at_s=time.time())
+    await store.count(Batch(0, "worker1", 1, [("F", 1)], errors=[error]), at=time.time())
     await calls(store, 96, 4)
     await open_breaker(store, settings)
     async with running(settings, upstream) as service:

@@ -55,8 +55,8 @@ def test_a_forced_request_waits_wherever_there_is_something_to_wait_for(age: flo
 def record(**known: float) -> SharedState:
     """A record whose check began and ended so many seconds ago."""
     slot_s = NOW_S - known["began"] + T.check_slot_s if "began" in known else 0.0
-    ended_s = NOW_S - known["ended"] if "ended" in known else 0.0
-    return SharedState(upstream=Upstream(checked_s=ended_s), check_slot_s=slot_s)
+    ended_at = NOW_S - known["ended"] if "ended" in known else 0.0
+    return SharedState(upstream=Upstream(checked_at=ended_at), check_slot_at=slot_s)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def record(**known: float) -> SharedState:
         pytest.param(SharedState(breaker=Open("error", 1.0, NOW_S + 1)), NONE, id="open"),
         pytest.param(SharedState(breaker=Open("error", 1.0, NOW_S - 1)), FREE, id="half-open by time"),
         pytest.param(SharedState(breaker=HalfOpen("error", 1.0)), FREE, id="half-open"),
-        pytest.param(SharedState(upstream=Upstream(rate_limit_reset_s=NOW_S + 1)), NONE, id="rate limited"),
+        pytest.param(SharedState(upstream=Upstream(rate_limit_reset_at=NOW_S + 1)), NONE, id="rate limited"),
         pytest.param(SharedState(breaker=Closed(4)), FREE, id="failures alone block nothing"),
     ],
 )
@@ -84,7 +84,7 @@ def test_chance(known: SharedState | None, expected: CheckAvailability) -> None:
 
 
 @pytest.mark.parametrize(
-    ("checked_s", "age"),
+    ("checked_at", "age"),
     [
         pytest.param(0.0, None, id="never"),
         pytest.param(NOW_S - 7, 7.0, id="in the past"),
@@ -92,8 +92,8 @@ def test_chance(known: SharedState | None, expected: CheckAvailability) -> None:
         pytest.param(NOW_S + 3600, None, id="by a clock that is wrong"),
     ],
 )
-def test_age(checked_s: float, age: float | None) -> None:
-    assert age_s(SharedState(upstream=Upstream(checked_s=checked_s)), NOW_S, thresholds=T) == age
+def test_age(checked_at: float, age: float | None) -> None:
+    assert age_s(SharedState(upstream=Upstream(checked_at=checked_at)), NOW_S, thresholds=T) == age
 
 
 def test_age_of_nothing() -> None:

@@ -25,10 +25,10 @@ GATE, BADGE = "/api/v1/openrouter/gate", "/api/v1/openrouter/badge"
 NOW_S = 10_000.0
 AWAY = StoreUnavailable("away")
 OPEN, OVER, HALF_OPEN = Open("timeout", 1.0, NOW_S + 30), Open("timeout", 1.0, NOW_S - 1), HalfOpen("timeout", 1.0)
-LIMITED = Upstream(rate_limit_reset_s=NOW_S + 90)
+LIMITED = Upstream(rate_limit_reset_at=NOW_S + 90)
 
 
-WELL = Upstream(message="Service active", checked_s=NOW_S - 5)
+WELL = Upstream(message="Service active", checked_at=NOW_S - 5)
 
 
 def seen(state: str) -> Upstream:
@@ -85,7 +85,7 @@ def test_gate(known: SharedState | None, expected: Gate, without_redis: Gate) ->
 
 
 def test_a_model_that_cools_down_holds_back_its_own_calls_alone() -> None:
-    view = Snapshot(SharedState(), NOW_S, models={"a": Model(until_s=NOW_S + 7, reason="rate_limited")})
+    view = Snapshot(SharedState(), NOW_S, models={"a": Model(until=NOW_S + 7, reason="rate_limited")})
     assert gate(view, Policy(), "a") == Gate("rate_limited", 7)
     assert gate(view, Policy(), "b") == gate(view, Policy()) == Gate()
 

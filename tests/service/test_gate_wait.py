@@ -34,7 +34,7 @@ def known(answer: httpx.Response) -> dict[str, str]:
 async def knowing(settings: Settings, upstream: FakeUpstream) -> AsyncIterator[Listening]:
     """A service whose first check, which is news, is over."""
     async with listening(settings, upstream) as served:
-        await eventually(lambda: served.service.view.checked_s)
+        await eventually(lambda: served.service.view.checked_at)
         yield served
 
 
@@ -59,11 +59,11 @@ class TestWhatIsShown:
         [
             pytest.param(None, 1.0, id="nothing is known"),
             pytest.param(SharedState(), 1.0, id="closed"),
-            pytest.param(SharedState(Closed(since_s=NOW_S - 4), fleet=7), 0.72, id="just closed: in two digits"),
-            pytest.param(SharedState(Closed(since_s=NOW_S), fleet=9999), 0.0002, id="of a large fleet, never none"),
+            pytest.param(SharedState(Closed(since=NOW_S - 4), fleet=7), 0.72, id="just closed: in two digits"),
+            pytest.param(SharedState(Closed(since=NOW_S), fleet=9999), 0.0002, id="of a large fleet, never none"),
             pytest.param(SharedState(Open("timeout", 1.0, NOW_S + 9)), 0.0, id="open"),
             pytest.param(SharedState(Open("timeout", 1.0, NOW_S - 9)), 0.0, id="half-open: none without a permit"),
-            pytest.param(SharedState(upstream=Upstream(rate_limit_reset_s=NOW_S + 9)), 0.0, id="rate limited"),
+            pytest.param(SharedState(upstream=Upstream(rate_limit_reset_at=NOW_S + 9)), 0.0, id="rate limited"),
             pytest.param(
                 SharedState(
                     Open("timeout", 1.0, NOW_S + 9), override=Override(OverrideKind.DISABLED, "a", "b", NOW_S + 9)
@@ -84,12 +84,12 @@ class TestWhatIsShown:
             Snapshot(SharedState(Open("timeout", 1.0, NOW_S + 9), epoch=2), NOW_S),
             Snapshot(SharedState(Open("timeout", 1.0, NOW_S + 9), epoch=2), NOW_S + 9),
             Snapshot(SharedState(Open("timeout", 1.0, NOW_S + 9), epoch=3), NOW_S),
-            Snapshot(SharedState(Closed(since_s=NOW_S), fleet=7, epoch=3), NOW_S),
-            Snapshot(SharedState(Closed(since_s=NOW_S), fleet=7, epoch=3), NOW_S + 9),
+            Snapshot(SharedState(Closed(since=NOW_S), fleet=7, epoch=3), NOW_S),
+            Snapshot(SharedState(Closed(since=NOW_S), fleet=7, epoch=3), NOW_S + 9),
         ]
         tags = [fingerprint(view, Policy(), "") for view in views]
         assert len(set(tags)) == len(tags)
-        assert [fingerprint(replace(view, now_s=view.now_s + 0.01), Policy(), "") for view in views[:6]] == tags[:6]
+        assert [fingerprint(replace(view, now=view.now + 0.01), Policy(), "") for view in views[:6]] == tags[:6]
 
 
 class TestWithoutWaiting:
@@ -123,14 +123,14 @@ class TestWaiting:
         await asyncio.sleep(0.2)
         assert not asking.done()
         record = await open_breaker(store, replace(settings, policy=SOON))
-        began_s = time.monotonic()
+        began_at = time.monotonic()
         refused = await asyncio.wait_for(asking, 5)
-        told_s = time.monotonic() - began_s
+        told_s = time.monotonic() - began_at
         assert (refused.status_code, refused.json()["reason"]) == (503, record.transitions[-1].reason)
         assert told_s < 0.5, "it is a push, and not the next look"
         # Half-open by time alone: nobody tells it, and who waits learns it within the same moment.
         half_open = await asyncio.wait_for(await waiting(served, refused), 5)
-        late_s = time.time() - getattr(record.breaker, "until_s", 0.0)
+        late_s = time.time() - getattr(record.breaker, "until", 0.0)
         assert half_open.json()["reason"] == "half_open"
         assert 0 <= late_s < 0.4
 
@@ -152,9 +152,9 @@ class TestWaiting:
             if is_open:
                 await open_breaker(store, settings)
                 await eventually(lambda: served.service.refusal)
-            first, began_s = await served.client.get(GATE), time.monotonic()
+            first, began_at = await served.client.get(GATE), time.monotonic()
             again = await served.client.get(f"{GATE}?wait=1", headers=known(first))
-            assert 0.9 < time.monotonic() - began_s < 3
+            assert 0.9 < time.monotonic() - began_at < 3
         assert (again.status_code, again.headers["etag"]) == (503 if is_open else 304, first.headers["etag"])
 
     async def test_how_long_it_waited_is_no_time_that_it_took(self, served: Listening) -> None:
@@ -198,8 +198,8 @@ class TestHowMany:
     async def test_at_the_end_of_the_service_all_are_answered_at_once(self, served: Listening) -> None:
         first = await served.client.get(GATE)
         asking = [await waiting(served, first) for _ in range(20)]
-        served.server.should_exit, began_s = True, time.monotonic()
+        served.server.should_exit, began_at = True, time.monotonic()
         answers = await asyncio.wait_for(asyncio.gather(*asking), 5)
         await asyncio.wait_for(served.task, 5)
-        assert time.monotonic() - began_s < 2
+        assert time.monotonic() - began_at < 2
         assert {answer.status_code for answer in answers} == {304}

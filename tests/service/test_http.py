@@ -32,7 +32,7 @@ class TestMetricsByDay:
         self, settings: Settings, upstream: FakeUpstream, store: Store
     ) -> None:
         batch = Batch(0, "worker1", 1, [("S", 2)], counters={"total_calls": 2, "successful_calls": 2})
-        await store.count(batch, at_s=time.time())
+        await store.count(batch, at=time.time())
         async with running(settings, upstream) as service:
             found = (await service.get(METRICS)).json()
         assert found.keys() >= {"metrics", "days", "generated_at"}
@@ -43,7 +43,7 @@ class TestMetricsByDay:
     async def test_a_text_among_the_numbers_stays_a_text(
         self, settings: Settings, upstream: FakeUpstream, store: Store, client: aioredis.Redis
     ) -> None:
-        await store.add_metrics({"total_calls": 1}, at_s=time.time())
+        await store.add_metrics({"total_calls": 1}, at=time.time())
         await client.hset(store.keys.metrics(time.time()), "note", "maintenance")
         async with running(settings, upstream) as service:
             (day,) = (await service.get(f"{METRICS}?days=1")).json()["metrics"].values()
@@ -53,9 +53,9 @@ class TestMetricsByDay:
     async def test_any_number_of_days_is_answered_with_what_there_is(
         self, settings: Settings, upstream: FakeUpstream, store: Store, days: int
     ) -> None:
-        now_s = time.time()
+        now = time.time()
         for age in (0, 29, 30):
-            await store.add_metrics({"total_calls": 1}, at_s=now_s - age * 86_400)
+            await store.add_metrics({"total_calls": 1}, at=now - age * 86_400)
         async with running(settings, upstream) as service:
             found = (await service.get(f"{METRICS}?days={days}")).json()
         assert (found["days"], len(found["metrics"])) == (days, 2 if days == 30 else 3)

@@ -45,8 +45,8 @@ class TestChangesOfTheBreaker:
     def told(self, caplog: pytest.LogCaptureFixture, *views: tuple[SharedState | None, float]) -> list[str]:
         """What is told of these states; None is one that cannot be read."""
         journal = TransitionLog("team-a", Policy())
-        for record, at_s in views:
-            journal.look(Snapshot(record, NOW_S + at_s, error=None if record else OSError()))
+        for record, at in views:
+            journal.look(Snapshot(record, NOW_S + at, error=None if record else OSError()))
         return lines(caplog, "scope team-a")
 
     def test_say_what_why_by_whom_and_until_when(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -56,7 +56,7 @@ class TestChangesOfTheBreaker:
         assert [record.levelname for record in caplog.records] == ["WARNING"]
 
     def test_by_time_alone_are_told_once_too(self, caplog: pytest.LogCaptureFixture) -> None:
-        half_open = trial_calls.with_permit(self.OPEN, "w1", now_s=NOW_S + 20, policy=POLICY)
+        half_open = trial_calls.with_permit(self.OPEN, "w1", now=NOW_S + 20, policy=POLICY)
         assert half_open
         closed = transitions.now_closed(half_open, "w1", NOW_S + 30)
         views = [(self.OPEN, 0.0), (self.OPEN, 12.0), (self.OPEN, 15.0), (closed, 30.0)]
@@ -72,7 +72,7 @@ class TestChangesOfTheBreaker:
     def test_by_a_person_say_who_and_why(self, caplog: pytest.LogCaptureFixture) -> None:
         decided = Override(OverrideKind.FORCED_OPEN, "ada", f"Pay {KEY}", NOW_S + 600)
         forced = transitions.overridden(self.OPEN, decided, NOW_S)
-        ended = transitions.released(forced, by="ada", now_s=NOW_S + 5)
+        ended = transitions.released(forced, by="ada", now=NOW_S + 5)
         decided_line, ended_line = self.told(caplog, (self.OPEN, 0), (forced, 1), (ended, 5.5))
         assert decided_line.startswith(
             "scope team-a: the breaker is overridden: open, was open (forced_open), by ada,"

@@ -17,14 +17,14 @@ DAY_S = 86_400.0
 SHORT = Thresholds(check_slot_s=0.1)
 
 
-def claim(record: SharedState | None, now_s: float) -> SharedState:
+def claim(record: SharedState | None, now: float) -> SharedState:
     told = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, "slow down", 429, DAY_S)
-    return trial_calls.limited(record or shared_state.fresh(now_s), told, now_s, by="w1")
+    return trial_calls.limited(record or shared_state.fresh(now), told, now, by="w1")
 
 
 async def limit_s(store: Store) -> float:
     record = (await store.read()).record
-    return record.upstream.rate_limit_reset_s - time.time() if record else 0.0
+    return record.upstream.rate_limit_reset_at - time.time() if record else 0.0
 
 
 async def test_a_check_that_meets_a_limit_too_confirms_it(
@@ -57,11 +57,11 @@ async def test_a_key_that_works_does_not(settings: Settings, upstream: FakeUpstr
 async def test_while_a_long_limit_stands_a_check_is_made_every_few_minutes(
     settings: Settings, upstream: FakeUpstream, store: Store
 ) -> None:
-    def minutes_ago(record: SharedState | None, now_s: float) -> SharedState:
+    def minutes_ago(record: SharedState | None, now: float) -> SharedState:
         agreed = trial_calls.limited(
-            claim(record, now_s - LOOK_S), Signal(Effect.RATE_LIMIT, wait_s=DAY_S), now_s - LOOK_S, by="w2"
+            claim(record, now - LOOK_S), Signal(Effect.RATE_LIMIT, wait_s=DAY_S), now - LOOK_S, by="w2"
         )
-        return replace(agreed, upstream=replace(agreed.upstream, checked_s=now_s - LOOK_S + 1))
+        return replace(agreed, upstream=replace(agreed.upstream, checked_at=now - LOOK_S + 1))
 
     await store.change(minutes_ago)
     async with running(replace(settings, thresholds=SHORT), upstream) as service:

@@ -34,18 +34,18 @@ async def test_four_replicas_and_64_clients_make_one_call_a_fresh_period(setting
     async def poll(service: httpx.AsyncClient, url: str) -> None:
         nonlocal hits
         for _ in range(REQUESTS):
-            began_s = time.monotonic()
+            began_at = time.monotonic()
             answer = await ask(service, url)
             hits += answer["cache_hit"]
-            waits_s.append(time.monotonic() - began_s)
+            waits_s.append(time.monotonic() - began_at)
             await asyncio.sleep(PACE_S)
 
     async with AsyncExitStack() as stack:
         replicas = [await stack.enter_async_context(running(short, upstream)) for _ in range(REPLICAS)]
         await asyncio.gather(*(ask(service) for service in replicas))
-        began_s, cold = time.monotonic(), upstream.calls
+        began_at, cold = time.monotonic(), upstream.calls
         await asyncio.gather(*(poll(replicas[n % REPLICAS], (STATUS, FORCED)[n // 4 % 2]) for n in range(CLIENTS)))
-        periods = (time.monotonic() - began_s) / PERIOD_S
+        periods = (time.monotonic() - began_at) / PERIOD_S
     later, requests = upstream.calls - cold, CLIENTS * REQUESTS
     assert cold == 1
     assert later <= periods + 1

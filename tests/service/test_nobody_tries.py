@@ -63,8 +63,8 @@ async def closes(service: httpx.AsyncClient, **more: Any) -> bool:
 
 async def for_long(service: httpx.AsyncClient, **more: Any) -> list[str]:
     """The verdicts on successes that are reported all the time, and change nothing."""
-    said, began_s = list[str](), time.monotonic()
-    while time.monotonic() - began_s < 2 * SPACED_S:
+    said, began_at = list[str](), time.monotonic()
+    while time.monotonic() - began_at < 2 * SPACED_S:
         answer = await report(service, OK, **more)
         assert answer["circuit_breaker"]["state"] == "half_open"
         said.append(answer["verdict"])

@@ -131,9 +131,9 @@ async def test_no_answer_contradicts_itself_while_they_write_over_an_outage(
 async def test_a_late_failure_of_theirs_does_not_close_over_a_revoked_key(
     settings: Settings, upstream: FakeUpstream, client: aioredis.Redis, store: Store, redis_url: str
 ) -> None:
-    breaker = HalfOpen("api_key_invalid", time.time() - 900, failures=1, tried_at_s=time.time() - 10)
+    breaker = HalfOpen("api_key_invalid", time.time() - 900, failures=1, tried_at=time.time() - 10)
     seen = Upstream(OpenRouterState.API_KEY_INVALID, "User not found")
-    await store.change(lambda _record, now_s: SharedState(breaker, epoch=int(now_s * 1000), upstream=seen))
+    await store.change(lambda _record, now: SharedState(breaker, epoch=int(now * 1000), upstream=seen))
     with ExistingWorker(redis_url) as existing:
         async with running(settings, upstream) as service:
             assert existing.report_api_error("timeout")

@@ -204,8 +204,8 @@ class TestWhileHalfOpen:
         async with running(quick, upstream) as service:
             await half_open(service, store)
             permit = await taken(service)
-            until_s = time.monotonic() + 1.2
-            while time.monotonic() < until_s:
+            until = time.monotonic() + 1.2
+            while time.monotonic() < until:
                 assert (await renew(service, permit)).status_code == 200
                 assert (await take(service)).status_code == 503
                 await asyncio.sleep(0.1)

@@ -21,7 +21,7 @@ def quick(settings: Settings) -> Settings:
 
 async def breaker_is(store: Store, phase: BreakerState) -> SharedState | None:
     seen = await store.read()
-    return seen.record if seen.record and seen.record.phase(seen.now_s) is phase else None
+    return seen.record if seen.record and seen.record.phase(seen.now) is phase else None
 
 
 async def test_good_checks_close_it_on_probation(quick: Settings, upstream: FakeUpstream, store: Store) -> None:
@@ -55,10 +55,10 @@ async def open_for_long(store: Store, settings: Settings) -> SharedState:
     """An open breaker with a minute to go."""
     await open_breaker(store, settings)
 
-    def decide(record: SharedState | None, now_s: float) -> SharedState:
+    def decide(record: SharedState | None, now: float) -> SharedState:
         assert record is not None
         assert isinstance(record.breaker, Open)
-        return replace(record, breaker=replace(record.breaker, until_s=round(now_s + 60, 6)))
+        return replace(record, breaker=replace(record.breaker, until=round(now + 60, 6)))
 
     record = (await store.change(decide)).record
     assert record is not None
@@ -96,7 +96,7 @@ async def test_one_that_succeeds_after_one_that_failed_lets_calls_try_at_once(
         record = await eventually(lambda: breaker_is(store, BreakerState.HALF_OPEN))
     assert isinstance(record.breaker, HalfOpen)
     assert isinstance(opened.breaker, Open)
-    assert record.breaker.until_s == opened.breaker.until_s
+    assert record.breaker.until == opened.breaker.until
     assert (await store.history(1))[0]["reason"] == "check_succeeded"
 
 

@@ -229,7 +229,7 @@ class TestCounting:
         assert (await send(service, DOWN, epoch=epoch))["verdict"] in {"counted", "late"}
         seen = await store.read()
         assert seen.record is not None
-        assert 0 < seen.record.epoch <= seen.now_s * 1000
+        assert 0 < seen.record.epoch <= seen.now * 1000
         assert (await send(service, DOWN, epoch=seen.record.epoch))["verdict"] == "counted"
 
     async def test_each_result_may_have_an_epoch_of_its_own(self, service: httpx.AsyncClient, store: Store) -> None:
@@ -385,5 +385,5 @@ class TestBodies:
 async def test_a_secret_in_the_name_of_a_worker_is_not_kept(service: httpx.AsyncClient, store: Store) -> None:
     await send(service, DOWN, worker_id="go-sk-or-v1-Q7wE4rT9yU2iO5pA8sD3")
     assert list(await store.workers()) == ["go-[key]"]
-    (error,) = await store.worker_errors(now_s=time.time())
+    (error,) = await store.worker_errors(now=time.time())
     assert error["worker_id"] == "go-[key]"

@@ -18,7 +18,7 @@ from openrouter_guard.api.status import freshness
 from openrouter_guard.replica import replica
 from openrouter_guard.rules import health_checks
 from openrouter_guard.rules.breaker import BreakerState, Open, Policy
-from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.codec import iso, parse_iso
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import (
@@ -203,7 +203,7 @@ class TestManyReplicas:
         monkeypatch.setattr(freshness, "GRACE_S", 0.1)
         quick = replace(settings, thresholds=Thresholds(check_timeout_s=0.1))
         await store.change(
-            lambda record, now_s: health_checks.with_check_slot(record, now_s=now_s, slot_s=60, policy=Policy())
+            lambda record, now: health_checks.with_check_slot(record, now=now, slot_s=60, policy=Policy())
         )
         began = time.monotonic()
         async with running(quick, upstream) as service:
@@ -229,8 +229,8 @@ class TestWhileCallsAreRefused:
             assert answer["circuit_breaker"] == {
                 "state": "open",
                 "reason": record.breaker.reason,
-                "opened_at": iso(record.breaker.opened_at_s),
-                "retry_at": iso(record.breaker.until_s),
+                "opened_at": iso(record.breaker.opened_at),
+                "retry_at": iso(record.breaker.until),
                 "epoch": record.epoch,
                 "override": None,
                 "ramp": 0.0,
@@ -294,7 +294,7 @@ async def test_the_service_puts_down_the_time_in_a_state_that_nothing_happens_to
     async with running(settings, upstream):
 
         async def put_down() -> bool:
-            return unix_s(str(await client.hget(STATE, "timed_until"))) > time.time() - 60
+            return parse_iso(str(await client.hget(STATE, "timed_until"))) > time.time() - 60
 
         await eventually(put_down)
     (day,) = (await store.time_in_state(1, time.time())).values()

@@ -110,7 +110,7 @@ async def test_an_answer_becomes_a_finding(answer: Answer, state: OpenRouterStat
 async def test_amounts_are_the_ones_of_the_key() -> None:
     upstream = (await answered(healthy(87.5))).upstream(NOW_S)
     assert (upstream.balance, upstream.usage_today, upstream.usage_month) == (87.5, 1.25, 12.5)
-    assert (upstream.last_check_s, upstream.checked_s) == (NOW_S, NOW_S)
+    assert (upstream.last_check_at, upstream.checked_at) == (NOW_S, NOW_S)
 
 
 async def test_without_a_cap_there_is_no_balance() -> None:
@@ -127,7 +127,7 @@ async def test_without_a_cap_there_is_no_balance() -> None:
 )
 async def test_a_rate_limit_says_until_when(headers: dict[str, str]) -> None:
     upstream = (await answered(failing(429, "Slow down", headers=headers))).upstream(NOW_S)
-    assert upstream.rate_limit_reset_s == pytest.approx(NOW_S + 90, abs=1)
+    assert upstream.rate_limit_reset_at == pytest.approx(NOW_S + 90, abs=1)
 
 
 async def test_error_details_are_json() -> None:

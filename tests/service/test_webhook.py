@@ -147,10 +147,10 @@ async def test_one_that_hangs_holds_up_nobody(
         await ask(service)
         await open_breaker(store, telling)
         await eventually(lambda: hook.taken)
-        began_s = time.monotonic()
+        began_at = time.monotonic()
         assert (await ask(service))["circuit_breaker_open"] is True
         assert (await service.get("/livez")).status_code == 200
-    assert time.monotonic() - began_s < 2.0  # nor does the end wait for it
+    assert time.monotonic() - began_at < 2.0  # nor does the end wait for it
 
 
 async def test_the_address_is_in_no_answer(telling: Settings, upstream: FakeUpstream) -> None:

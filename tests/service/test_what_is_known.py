@@ -38,9 +38,7 @@ async def test_until_somebody_has_asked_nothing_is_active(
     settings: Settings, upstream: FakeUpstream, store: Store
 ) -> None:
     # Another replica took the fleet's turn, and was never heard of again.
-    await store.change(
-        lambda record, now_s: health_checks.with_check_slot(record, now_s=now_s, slot_s=60, policy=Policy())
-    )
+    await store.change(lambda record, now: health_checks.with_check_slot(record, now=now, slot_s=60, policy=Policy()))
     async with running(replace(settings, thresholds=Thresholds(check_timeout_s=0.1)), upstream) as service:
         states = await gauges(service, "upstream_state")
         answer = await ask(service)

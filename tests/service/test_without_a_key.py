@@ -89,7 +89,7 @@ async def test_their_good_checks_close_a_breaker_that_no_worker_tries(
         async def is_closed() -> bool:
             await ask(keyless, FORCED)
             seen = await store.read()
-            return seen.record is not None and seen.record.phase(seen.now_s) is BreakerState.CLOSED
+            return seen.record is not None and seen.record.phase(seen.now) is BreakerState.CLOSED
 
         await eventually(is_closed)
     assert (await store.history())[0]["reason"] == "checks_succeeded"

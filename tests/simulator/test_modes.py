@@ -144,9 +144,9 @@ async def test_a_health_check(simulated: SimulatedOpenRouter, mode: str) -> None
 
 async def test_a_slow_answer_is_a_good_one(simulated: SimulatedOpenRouter) -> None:
     simulated.switch("slow", delay_s=0.05)
-    began_s = time.monotonic()
+    began_at = time.monotonic()
     assert (await check(simulated)).state is OpenRouterState.ACTIVE
-    assert time.monotonic() - began_s >= 0.05
+    assert time.monotonic() - began_at >= 0.05
 
 
 async def test_an_answer_may_be_slower_than_the_client_waits(simulated: SimulatedOpenRouter) -> None:

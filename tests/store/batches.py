@@ -42,7 +42,7 @@ def failures(count: int, reporter: str) -> Batch:
 
 async def report(store: Store, count: int = 1, *, reporter: str = "wa") -> Counted:
     """Report failures, once."""
-    return await store.count(failures(count, reporter), at_s=time.time())
+    return await store.count(failures(count, reporter), at=time.time())
 
 
 async def failed_calls(store: Store) -> int:
@@ -51,6 +51,6 @@ async def failed_calls(store: Store) -> int:
     return sum(int(day["failed_calls"]) for day in days.values())
 
 
-def settle(record: SharedState | None, now_s: float) -> SharedState | None:
+def settle(record: SharedState | None, now: float) -> SharedState | None:
     """What follows from what is stored."""
-    return record and evaluation.evaluate(record, now_s=now_s, policy=Policy(), by="somebody")
+    return record and evaluation.evaluate(record, now=now, policy=Policy(), by="somebody")

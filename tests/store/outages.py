@@ -30,6 +30,6 @@ async def reported_outage(store: Store, counters: Mapping[str, int]) -> None:
     error = {"timestamp": now, "worker_id": "worker-a", "error_type": "service_unavailable"}
     details = json.dumps(error | {"error_message": "HTTP 503", "status_code": 503})
     fields = {"state": "service_unavailable", "message": "Service unavailable", "error_details": details}
-    run = Run(failures=5, until_s=time.time() + 60, reason="rate_limited")
+    run = Run(failures=5, until=time.time() + 60, reason="rate_limited")
     batch = Batch(0, "worker-a", 1, [("F", 5)], fields, dict(counters), [details], {"openai/gpt-4o": run})
-    await store.count(batch, at_s=time.time())
+    await store.count(batch, at=time.time())

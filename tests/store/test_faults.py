@@ -88,7 +88,7 @@ class TestRightsThatAreMissing:
         assert "Redis passes nothing on, others must look for it (scope default): " in line
         assert "lacks a right" in line
         # Who hears of that looks every second from now on.
-        assert (await report(own_store, reporter="wb")).older_writer_s in (0, 1)
+        assert (await report(own_store, reporter="wb")).older_writer_at in (0, 1)
 
     async def test_who_may_not_write_the_history_changes_the_state_all_the_same_and_says_so_once(
         self, server: ValkeyServer, admin: aioredis.Redis, caplog: pytest.LogCaptureFixture
@@ -97,7 +97,7 @@ class TestRightsThatAreMissing:
         grant(server, "mute", "on", ">pw", "~*", "&*", "+@all", "-xadd")
         async with store_at(url_of(server, "mute:pw")) as store:
             assert await opens(store)
-            await store.change(lambda record, now_s: record and now_closed(record, "ann", now_s))
+            await store.change(lambda record, now: record and now_closed(record, "ann", now))
             assert await store.history() == []
             (line,) = caplog.messages
             assert "Redis takes nothing into the history (scope default): " in line
@@ -170,12 +170,12 @@ class TestAFullRedis:
     ) -> None:
         batch = failures(2, "wa")
         with pytest.raises(StoreRefused, match=r"is full \(maxmemory is reached.*give it memory"):
-            await own_store.count(batch, at_s=time.time())
+            await own_store.count(batch, at=time.time())
         seen = await own_store.read()
         assert seen.record is not None
         assert seen.record.breaker.failures == 1
         await admin.config_set("maxmemory", "0")
-        assert (await own_store.count(batch, at_s=time.time())).verdict == "counted"
+        assert (await own_store.count(batch, at=time.time())).verdict == "counted"
         assert await failed_calls(own_store) == 3
 
 
@@ -234,7 +234,7 @@ class TestAForeignValue:
     async def test_under_what_is_read_only_for_people_is_named(self, admin: aioredis.Redis, own_store: Store) -> None:
         asks: dict[str, Callable[[], Awaitable[object]]] = {
             "history": own_store.history,
-            "worker_errors": lambda: own_store.worker_errors(now_s=time.time()),
+            "worker_errors": lambda: own_store.worker_errors(now=time.time()),
             "metrics": lambda: own_store.metrics(7, time.time()),
             "workers": lambda: own_store.heartbeat("wa", {"last_seen": ""}),
             "paused": lambda: own_store.tell_paused("prod", {"last_seen": ""}),

@@ -150,21 +150,21 @@ async def test_of_a_whole_system_with_200_workers_that_write_it(server: ValkeySe
 _seqs = iter(range(1, 10**9))
 
 
-def evaluate(record: SharedState | None, now_s: float) -> SharedState | None:
-    return record and evaluation.evaluate(record, now_s=now_s, policy=Policy(), by="me")
+def evaluate(record: SharedState | None, now: float) -> SharedState | None:
+    return record and evaluation.evaluate(record, now=now, policy=Policy(), by="me")
 
 
-def opened(record: SharedState | None, now_s: float) -> SharedState:
-    return transitions.now_open(record or shared_state.fresh(now_s), "timeout", "me", now_s, Policy())
+def opened(record: SharedState | None, now: float) -> SharedState:
+    return transitions.now_open(record or shared_state.fresh(now), "timeout", "me", now, Policy())
 
 
-def closed(record: SharedState | None, now_s: float) -> SharedState | None:
-    return record and transitions.now_closed(record, "me", now_s)
+def closed(record: SharedState | None, now: float) -> SharedState | None:
+    return record and transitions.now_closed(record, "me", now)
 
 
 async def used(url: str, *, is_foreign: bool) -> None:
     """All that reads the state or changes it, once."""
-    store, manager, now_s = (
+    store, manager, now = (
         Store.from_url(url, timeouts=Timeouts(10.0, 10.0)),
         OpenRouterStateManager(url),
         time.time(),
@@ -172,16 +172,16 @@ async def used(url: str, *, is_foreign: bool) -> None:
     batch = Batch(0, "wa", next(_seqs), [("F", 2)], counters={"total_calls": 1})
     uses: list[Callable[[], Coroutine[Any, Any, object]]] = [
         store.read,
-        lambda: store.count(batch, at_s=now_s),
+        lambda: store.count(batch, at=now),
         *(partial(store.change, decide) for decide in (evaluate, opened, closed)),
         lambda: manager.get_state(force_refresh=True),
-        lambda: store.time_in_state(7, now_s),
-        lambda: store.metrics(7, now_s),
+        lambda: store.time_in_state(7, now),
+        lambda: store.metrics(7, now),
         store.history,
         store.workers,
         store.paused,
-        lambda: store.worker_errors(now_s=now_s),
-        lambda: store.claim("alarm", int(now_s)),
+        lambda: store.worker_errors(now=now),
+        lambda: store.claim("alarm", int(now)),
         lambda: asyncio.to_thread(probed, parse_address(url), "default", 5),
     ]
     try:

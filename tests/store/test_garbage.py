@@ -33,7 +33,7 @@ _seqs = itertools.count(1)
 
 async def count(store: Store, *runs: tuple[str, int], epoch: int = 0, **more: object) -> Counted:
     batch = Batch(epoch, "wa", next(_seqs), runs, counters={"total_calls": 1}, **more)  # type: ignore[arg-type]
-    return await store.count(batch, at_s=time.time())
+    return await store.count(batch, at=time.time())
 
 
 async def damage(client: aioredis.Redis, fields: Mapping[str, str]) -> None:
@@ -110,7 +110,7 @@ class TestOneDamagedField:
         ahead = iso(time.time() + YEAR_S)
         await client.hset(store.keys.state, mapping={"last_success": ahead, "last_api_call": "zzzz+00:00"})
         now = iso(time.time())
-        await count(store, ("S", 1), fields={"last_success": now, "last_api_call": now}, last_success_s=time.time())
+        await count(store, ("S", 1), fields={"last_success": now, "last_api_call": now}, last_success_at=time.time())
         assert await client.hmget(store.keys.state, "last_success", "last_api_call") == [now, now]
 
     async def test_that_is_a_counter_is_left_alone_and_the_others_count(
@@ -120,12 +120,12 @@ class TestOneDamagedField:
         damaged: dict[Any, Any] = {"a": "nan", "b": "1e400", "c": "0x10", "d": "1.5", "e": "9" * 400, "f": ""}
         await client.hset(key, mapping={**damaged, "total_calls": "-2"})
         batch = Batch(0, "wa", next(_seqs), [("F", 1)], counters={**dict.fromkeys(damaged, 1), "total_calls": 5})
-        await store.count(batch, at_s=time.time())
+        await store.count(batch, at=time.time())
         assert await client.hgetall(key) == {**damaged, "total_calls": "3"}
 
     async def test_that_is_an_entry_of_the_ring_keeps_the_others(self, store: Store, client: aioredis.Redis) -> None:
-        now_s = int(time.time())
-        text = ring(f"w1:5:{now_s - 300}", "w2:xx:yy", f"w3:7:{now_s - 20}", f"w4:9:{now_s + YEAR_S}")
+        now = int(time.time())
+        text = ring(f"w1:5:{now - 300}", "w2:xx:yy", f"w3:7:{now - 20}", f"w4:9:{now + YEAR_S}")
         await client.hset(store.keys.state, "reporters", text)
         record = (await count(store, ("F", 1))).seen.record
         assert record is not None
@@ -209,7 +209,7 @@ values = st.one_of(
     numbers,
     numbers.map(lambda text: json.dumps(text)),
     st.just("null"),
-    st.floats(time.time() - YEAR_S, time.time() + YEAR_S).map(lambda at_s: f"{at_s:.3f}"),
+    st.floats(time.time() - YEAR_S, time.time() + YEAR_S).map(lambda at: f"{at:.3f}"),
     st.sampled_from(['"timeout"', '"' + "x" * 65 + '"', "[]", '{"a": 1}', "1767225600000"]),
 )
 entries = st.one_of(
@@ -230,13 +230,13 @@ async def test_the_script_reads_a_model_as_python_does(
     entry = entry.encode(errors="replace").decode()
     await client.hset(store.keys.models, "a/b", entry)
     seen = (await count(store, models={"a/b": run})).seen
-    notes = Notes({"a/b": model_of(entry, seen.now_s)}, seen.now_s)
-    notes.note("a/b", run, int(seen.now_s))
+    notes = Notes({"a/b": model_of(entry, seen.now)}, seen.now)
+    notes.note("a/b", run, int(seen.now))
     assert about(seen.models["a/b"]) == about(notes.models["a/b"])
 
 
 def about(model: Model) -> tuple[object, ...]:
-    times = (round(at_s, 2) for at_s in (model.seen_s, model.failed_s, model.until_s))
+    times = (round(at, 2) for at in (model.seen_at, model.failed_at, model.until))
     return model.failures, model.reason, *map(pytest.approx, times)
 
 
@@ -248,16 +248,16 @@ class TestTextThatIsNone:
     async def test_reaches_redis_as_a_question_mark(self, store: Store, client: aioredis.Redis) -> None:
         run = Run(failures=1, reason=self.HALF)
         batch = Batch(0, "wa", 1, [("F", 1)], {"message": self.HALF}, {}, [self.HALF], {self.HALF: run})
-        assert (await store.count(batch, at_s=time.time())).verdict == "counted"
-        until_s = time.time() + 60
-        override = Override(OverrideKind.FORCED_CLOSED, self.HALF, self.HALF, until_s)
+        assert (await store.count(batch, at=time.time())).verdict == "counted"
+        until = time.time() + 60
+        override = Override(OverrideKind.FORCED_CLOSED, self.HALF, self.HALF, until)
         await store.change(lambda record, _: record and transitions.overridden(record, override, time.time()))
         await store.heartbeat(self.HALF, {"version": self.HALF, "last_seen": iso(time.time())})
         await store.tell_paused(self.HALF, {"last_seen": iso(time.time())})
         seen = await store.read()
         assert seen.record is not None
         assert seen.record.upstream.message == "half ?"
-        assert seen.record.override == Override(OverrideKind.FORCED_CLOSED, "half ?", "half ?", until_s)
+        assert seen.record.override == Override(OverrideKind.FORCED_CLOSED, "half ?", "half ?", until)
         assert list(seen.models) == list(await store.workers()) == list(await store.paused()) == ["half ?"]
         assert await client.lrange(store.keys.worker_errors(time.time()), 0, -1) == ["half ?"]
 
@@ -292,9 +292,9 @@ class TestManyModels:
     async def test_are_kept_if_they_wait_then_if_they_fail_then_the_latest_seen(
         self, store: Store, client: aioredis.Redis
     ) -> None:
-        now_s = time.time()
-        await self.write(client, 100, ago_s=20, until_s=now_s + 60)
-        await self.write(client, 600, ago_s=10, failures=1, failed_s=int(now_s) - 10)
+        now = time.time()
+        await self.write(client, 100, ago_s=20, until_s=now + 60)
+        await self.write(client, 600, ago_s=10, failures=1, failed_s=int(now) - 10)
         await self.write(client, 300, ago_s=4)
         await self.write(client, 10, ago_s=3)
         seen = (await count(store, models={"new": Run(ended=True)})).seen
@@ -317,27 +317,25 @@ class TestManyModels:
         assert seen.record.breaker.failures == 10
 
     async def test_a_wait_of_years_is_none(self, store: Store, client: aioredis.Redis) -> None:
-        now_s = time.time()
-        for name, until_s in {"ms": now_s * 1000, "years": now_s + YEAR_S, "a day": now_s + 86_400}.items():
-            await client.hset(store.keys.models, name, json.dumps({"seen_s": int(now_s), "until_s": until_s}))
+        now = time.time()
+        for name, until in {"ms": now * 1000, "years": now + YEAR_S, "a day": now + 86_400}.items():
+            await client.hset(store.keys.models, name, json.dumps({"seen_s": int(now), "until_s": until}))
         known = (await store.read()).models
-        assert {name for name, model in known.items() if model.until_s} == {"a day"}
-        seen = (await count(store, models={"ms": Run(failures=1), "new": Run(until_s=now_s + YEAR_S)})).seen
-        assert seen.models["ms"].until_s == 0
-        assert seen.models["new"].until_s <= now_s + LIMITS["wait_s"] + 1
+        assert {name for name, model in known.items() if model.until} == {"a day"}
+        seen = (await count(store, models={"ms": Run(failures=1), "new": Run(until=now + YEAR_S)})).seen
+        assert seen.models["ms"].until == 0
+        assert seen.models["new"].until <= now + LIMITS["wait_s"] + 1
 
 
 @pytest.mark.parametrize("version", ["nan", "9223372036854775807", "\x00"])
 async def test_a_permit_is_given_whatever_the_version_is(store: Store, client: aioredis.Redis, version: str) -> None:
     policy = Policy(reset_timeout_s=0.001, next_trial_s=0.0)
     await count(store, ("F", 5))
-    await store.change(
-        lambda record, now_s: record and evaluation.evaluate(record, now_s=now_s, policy=policy, by="me")
-    )
+    await store.change(lambda record, now: record and evaluation.evaluate(record, now=now, policy=policy, by="me"))
     await asyncio.sleep(0.01)
 
-    def tried(record: SharedState | None, now_s: float) -> SharedState | None:
-        return record and trial_calls.with_permit(record, "first", now_s=now_s, policy=policy)
+    def tried(record: SharedState | None, now: float) -> SharedState | None:
+        return record and trial_calls.with_permit(record, "first", now=now, policy=policy)
 
     known = await store.change(tried)
     await client.hset(store.keys.state, "version", version)

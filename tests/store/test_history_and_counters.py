@@ -23,79 +23,79 @@ ROUNDING_S = 0.005
 STATE, HISTORY = "openrouter:state", "openrouter:history"
 
 
-def force_open(record: SharedState | None, now_s: float, *, for_s: float = 60.0) -> SharedState:
-    override = Override(OverrideKind.FORCED_OPEN, "ann", "a test", now_s + for_s)
-    return transitions.overridden(record or shared_state.fresh(now_s), override, now_s)
+def force_open(record: SharedState | None, now: float, *, for_s: float = 60.0) -> SharedState:
+    override = Override(OverrideKind.FORCED_OPEN, "ann", "a test", now + for_s)
+    return transitions.overridden(record or shared_state.fresh(now), override, now)
 
 
-def release(record: SharedState | None, now_s: float) -> SharedState | None:
-    return record and transitions.released(record, by="ann", now_s=now_s)
+def release(record: SharedState | None, now: float) -> SharedState | None:
+    return record and transitions.released(record, by="ann", now=now)
 
 
 async def began(store: Store, client: aioredis.Redis, ago_s: float) -> float:
     """A closed state whose time was last put down *ago_s* before; returns since when."""
-    await store.change(lambda record, now_s: record or shared_state.fresh(now_s))
-    since_s = round(time.time() - ago_s, 3)
-    await client.hset(STATE, "timed_until", iso(since_s))
-    return since_s
+    await store.change(lambda record, now: record or shared_state.fresh(now))
+    since = round(time.time() - ago_s, 3)
+    await client.hset(STATE, "timed_until", iso(since))
+    return since
 
 
 async def total_s(store: Store, phase: BreakerState, days: int = 30) -> float:
     return sum(day[phase] for day in (await store.time_in_state(days, time.time())).values())
 
 
-async def nothing_is_missing(store: Store, since_s: float, *phases: BreakerState) -> None:
+async def nothing_is_missing(store: Store, since: float, *phases: BreakerState) -> None:
     """The time in these states, all if none is named, is what has passed since."""
     before_s = time.time()
     told = await store.time_in_state(30, before_s)
     after_s = time.time()
     whole_s = sum(day[phase] for day in told.values() for phase in phases or BreakerState)
-    assert before_s - since_s - ROUNDING_S <= whole_s <= after_s - since_s + ROUNDING_S
+    assert before_s - since - ROUNDING_S <= whole_s <= after_s - since + ROUNDING_S
 
 
 class TestTimeInState:
     async def test_is_told_up_to_this_moment(self, store: Store, client: aioredis.Redis) -> None:
-        since_s = await began(store, client, 5)
-        await nothing_is_missing(store, since_s, BreakerState.CLOSED)
+        since = await began(store, client, 5)
+        await nothing_is_missing(store, since, BreakerState.CLOSED)
 
     async def test_of_a_whole_day_is_exactly_a_day(self, store: Store, client: aioredis.Redis) -> None:
-        since_s = await began(store, client, 3 * DAY_S)
+        since = await began(store, client, 3 * DAY_S)
         told = await store.time_in_state(4, time.time())
         whole = dict.fromkeys(BreakerState, 0.0) | {BreakerState.CLOSED: float(DAY_S)}
         assert list(told.values())[1:3] == [whole, whole]
         assert list(told) == sorted(told, reverse=True)
-        assert list(told)[-1] == datetime.fromtimestamp(since_s, UTC).date().isoformat()
+        assert list(told)[-1] == datetime.fromtimestamp(since, UTC).date().isoformat()
 
     async def test_survives_a_transition_a_restart_and_the_loss_of_the_history(
         self, store: Store, client: aioredis.Redis, redis_url: str
     ) -> None:
-        since_s = await began(store, client, 3 * DAY_S)
+        since = await began(store, client, 3 * DAY_S)
         await store.change(force_open)
         await client.delete(HISTORY)
         another = Store.from_url(redis_url)
         await another.change(release)
         assert await total_s(another, BreakerState.OPEN) > 0
-        await nothing_is_missing(another, since_s)
+        await nothing_is_missing(another, since)
         await another.close()
 
     async def test_that_a_crash_left_undone_is_told_all_the_same(self, store: Store, client: aioredis.Redis) -> None:
         """Nobody came to close what a person had opened for a minute, or to open what nobody released."""
         await store.change(force_open)
-        until_s = time.time() - 100
-        row = json.loads(str(await client.hget(STATE, "override"))) | {"until": until_s}
-        await client.hset(STATE, mapping={"override": json.dumps(row), "timed_until": iso(until_s - 60)})
+        until = time.time() - 100
+        row = json.loads(str(await client.hget(STATE, "override"))) | {"until": until}
+        await client.hset(STATE, mapping={"override": json.dumps(row), "timed_until": iso(until - 60)})
         assert await total_s(store, BreakerState.OPEN) == pytest.approx(60, abs=0.002)
-        await nothing_is_missing(store, until_s, BreakerState.CLOSED)
+        await nothing_is_missing(store, until, BreakerState.CLOSED)
 
     async def test_is_put_down_once_however_many_do_it(
         self, store: Store, client: aioredis.Redis, redis_url: str
     ) -> None:
-        since_s = await began(store, client, 2 * DAY_S)
+        since = await began(store, client, 2 * DAY_S)
         others = [Store.from_url(redis_url) for _ in range(20)]
         work = [other.keep_time() if i % 2 else other.change(force_open) for i, other in enumerate(others)]
         await asyncio.gather(*work)
         await asyncio.gather(*(other.close() for other in others))
-        await nothing_is_missing(store, since_s)
+        await nothing_is_missing(store, since)
 
     async def test_goes_on_after_the_state_expired_from_when_somebody_is_there(
         self, store: Store, client: aioredis.Redis
@@ -105,7 +105,7 @@ class TestTimeInState:
         put_down_s = await total_s(store, BreakerState.CLOSED)
         await client.delete(STATE)
         again_s = time.time()
-        await store.count(Batch(0, "wa", 1, [("S", 1)]), at_s=time.time())
+        await store.count(Batch(0, "wa", 1, [("S", 1)]), at=time.time())
         assert (
             500 - ROUNDING_S
             <= await total_s(store, BreakerState.CLOSED)
@@ -121,7 +121,7 @@ class TestTimeInState:
     async def test_is_not_among_the_counters(self, store: Store, client: aioredis.Redis) -> None:
         await began(store, client, 100)
         await store.keep_time()
-        await store.add_metrics({"total_calls": 1}, at_s=time.time())
+        await store.add_metrics({"total_calls": 1}, at=time.time())
         assert next(iter((await store.metrics(1, time.time())).values())) == {"total_calls": "1"}
 
     async def test_does_not_keep_the_breaker_from_changing_where_it_cannot_be_put_down(
@@ -187,12 +187,12 @@ class TestHistory:
 
 class TestWorkers:
     async def test_are_those_that_were_alive_lately_the_last_seen_first(self, store: Store) -> None:
-        now_s = time.time()
+        now = time.time()
         for name, ago_s in (("old", 300.0), ("new", 1.0), ("gone", 900.0)):
-            await store.heartbeat(name, {"version": "1.0", "last_seen": iso(now_s - ago_s)})
+            await store.heartbeat(name, {"version": "1.0", "last_seen": iso(now - ago_s)})
         found = await store.workers()
         assert list(found) == ["new", "old"]
-        assert found["new"] == {"version": "1.0", "last_seen": iso(now_s - 1)}
+        assert found["new"] == {"version": "1.0", "last_seen": iso(now - 1)}
 
     async def test_are_no_more_than_asked_for(self, store: Store) -> None:
         for number in range(5):
@@ -200,10 +200,10 @@ class TestWorkers:
         assert list(await store.workers(2)) == ["w0", "w1"]
 
     async def test_that_somebody_makes_up_without_end_are_bounded(self, store: Store, client: aioredis.Redis) -> None:
-        now_s = time.time()
-        made_up = {f"w{number}": json.dumps({"last_seen": iso(now_s - number / 100)}) for number in range(10_050)}
+        now = time.time()
+        made_up = {f"w{number}": json.dumps({"last_seen": iso(now - number / 100)}) for number in range(10_050)}
         await client.hset(store.keys.workers, mapping=made_up)  # type: ignore[arg-type]
-        await store.heartbeat("newest", {"last_seen": iso(now_s)})
+        await store.heartbeat("newest", {"last_seen": iso(now)})
         assert await client.hlen(store.keys.workers) == 10_000
         assert await client.hmget(store.keys.workers, "w10000", "w9999") == [None, None]
         assert list(await store.workers(1)) in (["newest"], ["w0"])
@@ -220,16 +220,16 @@ class TestWorkers:
 
 class TestWorkerErrors:
     async def test_are_the_newest_first_across_midnight(self, store: Store) -> None:
-        now_s = time.time()
-        for number, at_s in enumerate((now_s - DAY_S, now_s)):
+        now = time.time()
+        for number, at in enumerate((now - DAY_S, now)):
             errors = [json.dumps({"error_type": f"{number}{letter}"}) for letter in "ab"]
-            await store.count(Batch(0, "wa", number + 1, [("F", 2)], errors=errors), at_s=at_s)
-        assert [row["error_type"] for row in await store.worker_errors(now_s=now_s)] == ["1b", "1a", "0b", "0a"]
-        assert [row["error_type"] for row in await store.worker_errors(3, now_s=now_s)] == ["1b", "1a", "0b"]
+            await store.count(Batch(0, "wa", number + 1, [("F", 2)], errors=errors), at=at)
+        assert [row["error_type"] for row in await store.worker_errors(now=now)] == ["1b", "1a", "0b", "0a"]
+        assert [row["error_type"] for row in await store.worker_errors(3, now=now)] == ["1b", "1a", "0b"]
 
     async def test_that_cannot_be_read_are_left_out(self, store: Store, client: aioredis.Redis) -> None:
         await client.lpush(store.keys.worker_errors(time.time()), '{"error_type": "timeout"}', "no JSON", "[1]")
-        assert await store.worker_errors(now_s=time.time()) == [{"error_type": "timeout"}]
+        assert await store.worker_errors(now=time.time()) == [{"error_type": "timeout"}]
 
 
 class TestPaused:

@@ -26,8 +26,8 @@ from tests.worker.guards import fail
 LIMIT = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=60)
 
 
-def limited(record: SharedState | None, now_s: float) -> SharedState:
-    return trial_calls.limited(record or shared_state.fresh(now_s), LIMIT, now_s)
+def limited(record: SharedState | None, now: float) -> SharedState:
+    return trial_calls.limited(record or shared_state.fresh(now), LIMIT, now)
 
 
 async def read(store: Store) -> SharedState:
@@ -40,7 +40,7 @@ async def test_a_decision_of_before_the_last_loss_does_not_take_the_epoch_back(
     store: Store, client: aioredis.Redis
 ) -> None:
     seen = await store.read()
-    late = limited(seen.record, seen.now_s)
+    late = limited(seen.record, seen.now)
     await report(store, 5)
     between = (await store.change(settle)).record
     assert between is not None
@@ -52,8 +52,8 @@ async def test_a_decision_of_before_the_last_loss_does_not_take_the_epoch_back(
 
 async def test_a_decision_that_took_long_is_made_again(store: Store) -> None:
     seen = await store.read()
-    seen = replace(seen, now_s=seen.now_s - 10)
-    assert await store.commit(seen, limited(None, seen.now_s)) is None
+    seen = replace(seen, now=seen.now - 10)
+    assert await store.commit(seen, limited(None, seen.now)) is None
     assert (await store.read()).record is None
 
 
@@ -61,14 +61,14 @@ async def test_who_decides_where_there_is_no_state_has_it_in_the_end(store: Stor
     after = (await store.change(limited)).record
     now = await read(store)
     assert after == now
-    assert now.upstream.rate_limit_reset_s > 0
+    assert now.upstream.rate_limit_reset_at > 0
 
 
 async def test_what_begins_there_is_read_by_existing_workers_and_expires(
     store: Store, client: aioredis.Redis, redis_url: str
 ) -> None:
     seen = await store.read()
-    begun = await store.commit(seen, limited(None, seen.now_s))
+    begun = await store.commit(seen, limited(None, seen.now))
     assert begun is not None
     assert begun.begun == begun.epoch == (await read(store)).begun
     with ExistingWorker(redis_url) as existing:
@@ -136,14 +136,14 @@ async def test_a_rate_limit_of_a_fleet_whose_breaker_never_opened_is_written_bac
     with fleet[0].call() as call:
         call.answered(429, headers={"Retry-After": "250"})
     await all_wait(fleet, 240)
-    before = (await read(store)).upstream.rate_limit_reset_s
+    before = (await read(store)).upstream.rate_limit_reset_at
     for _ in range(3):
         await lost(client, fleet)
         assert all([await asyncio.to_thread(wait_s, guard) > 230 for guard in fleet])
 
         async def is_back() -> bool:
             record = (await store.read()).record
-            return record is not None and record.upstream.rate_limit_reset_s == before
+            return record is not None and record.upstream.rate_limit_reset_at == before
 
         await eventually(is_back)
 
@@ -159,7 +159,7 @@ async def test_an_override_is_written_back(
 
     async def is_back() -> bool:
         seen = await store.read()
-        return seen.record is not None and seen.record.standing(seen.now_s) is not None
+        return seen.record is not None and seen.record.standing(seen.now) is not None
 
     await eventually(is_back)
 

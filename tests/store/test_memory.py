@@ -51,8 +51,8 @@ def about(record: SharedState | None) -> dict[str, object]:
     }
 
 
-def evaluate(record: SharedState | None, now_s: float) -> SharedState | None:
-    return record and evaluation.evaluate(record, now_s=now_s, policy=POLICY, by="me")
+def evaluate(record: SharedState | None, now: float) -> SharedState | None:
+    return record and evaluation.evaluate(record, now=now, policy=POLICY, by="me")
 
 
 @pytest.mark.slow
@@ -66,13 +66,13 @@ async def test_counts_and_commits_as_the_scripts_do(
     memory.fields = {"epoch": "1", "breaker": "closed"}
     await client.hset(store.keys.state, mapping={"epoch": "1", "breaker": "closed"})
     for reporter, seq, epoch, runs in story:
-        counted = await store.count(Batch(epoch, reporter, seq, runs), at_s=memory.now_s)
+        counted = await store.count(Batch(epoch, reporter, seq, runs), at=memory.now)
         assert memory.count(reporter, seq, epoch, runs) == counted.verdict
         assert about(memory.read().record) == about(counted.seen.record)
         if settles:
             await store.change(evaluate)
             seen = memory.read()
-            after = evaluate(seen.record, seen.now_s)
+            after = evaluate(seen.record, seen.now)
             assert after is not None
             assert memory.commit(seen, after)
             assert about(memory.read().record) == about((await store.read()).record)

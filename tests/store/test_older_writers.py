@@ -39,17 +39,17 @@ def _begun() -> None:
     now.cache_clear()
 
 
-def record(breaker: Breaker, override: OverrideKind | None = None, rate_limit_reset_s: float = 0.0) -> SharedState:
+def record(breaker: Breaker, override: OverrideKind | None = None, rate_limit_reset_at: float = 0.0) -> SharedState:
     upstream = Upstream(
         OpenRouterState.SERVICE_UNAVAILABLE,
         "Worker reported: service_unavailable",
         balance=12.5,
         usage_today=1.25,
         usage_month=30.0,
-        last_check_s=now() - 50,
-        last_api_call_s=now() - 40,
-        last_success_s=now() - 100,
-        rate_limit_reset_s=rate_limit_reset_s,
+        last_check_at=now() - 50,
+        last_api_call_at=now() - 40,
+        last_success_at=now() - 100,
+        rate_limit_reset_at=rate_limit_reset_at,
         error_details=json.dumps({"error_type": "service_unavailable"}),
     )
     decision = Override(override, "ann", "a test", now() + FOR_LONG_S) if override else None
@@ -89,7 +89,7 @@ CASES = [
     ),
     pytest.param(
         Case(
-            lambda: record(Closed(0, trips=1, since_s=now() - 30, on_probation=True)),
+            lambda: record(Closed(0, trips=1, since=now() - 30, on_probation=True)),
             False,
             BreakerState.CLOSED,
             BreakerState.OPEN,
@@ -98,7 +98,7 @@ CASES = [
     ),
     pytest.param(
         Case(
-            lambda: record(Closed(), rate_limit_reset_s=now() + FOR_LONG_S),
+            lambda: record(Closed(), rate_limit_reset_at=now() + FOR_LONG_S),
             False,
             BreakerState.CLOSED,
             BreakerState.CLOSED,
@@ -107,7 +107,7 @@ CASES = [
     ),
     pytest.param(Case(lambda: record(opened()), True, BreakerState.OPEN, BreakerState.OPEN), id="open"),
     pytest.param(
-        Case(lambda: record(replace(opened(), until_s=now() - 1)), True, BreakerState.CLOSED, BreakerState.HALF_OPEN),
+        Case(lambda: record(replace(opened(), until=now() - 1)), True, BreakerState.CLOSED, BreakerState.HALF_OPEN),
         id="open and its time over",
     ),
     pytest.param(
@@ -132,13 +132,13 @@ def existing(redis_url: str) -> Iterator[ExistingWorker]:
 
 
 async def written(store: Store, before: SharedState) -> None:
-    await store.change(lambda _record, _now_s: before)
+    await store.change(lambda _record, _now: before)
 
 
 async def evaluate(store: Store) -> SharedState:
     """Ours, after one of us has looked."""
     seen = await store.change(
-        lambda found, now_s: found and evaluation.evaluate(found, now_s=now_s, policy=POLICY, by="wa")
+        lambda found, now: found and evaluation.evaluate(found, now=now, policy=POLICY, by="wa")
     )
     assert seen.record is not None
     return seen.record
@@ -163,7 +163,7 @@ async def test_they_read_every_field_of_ours_by_the_types_they_know(
     assert int(fields["consecutive_failures"]) == case.before().breaker.failures
     assert fields["circuit_breaker_open"] in {"true", "false"}
     assert existing.should_skip_api_call() is case.skip
-    reset_s = case.before().upstream.rate_limit_reset_s
+    reset_s = case.before().upstream.rate_limit_reset_at
     assert (datetime.fromisoformat(fields["rate_limit_reset"]).timestamp() if reset_s else 0.0) == reset_s
 
 
@@ -203,7 +203,7 @@ async def holds(store: Store, existing: ExistingWorker, case: Case, phase: Break
     assert after.phase(time.time()) is phase
     assert existing.should_skip_api_call() is (phase is not BreakerState.CLOSED)
     assert (after.override, after.upstream.balance) == (case.before().override, 12.5)
-    assert after.upstream.rate_limit_reset_s == case.before().upstream.rate_limit_reset_s
+    assert after.upstream.rate_limit_reset_at == case.before().upstream.rate_limit_reset_at
     if phase is BreakerState.OPEN and isinstance(case.before().breaker, Open) and case.before().override is None:
         assert after.breaker == replace(case.before().breaker, failures=after.breaker.failures)
     if phase is BreakerState.CLOSED and case.before().override is None:
@@ -245,7 +245,7 @@ class TestWhileOursIsNotClosed:
         await written(store, record(opened()))
         assert existing.report_api_success()
         await evaluate(store)
-        await store.change(lambda found, _now_s: found and replace(found, breaker=half_open()))
+        await store.change(lambda found, _now: found and replace(found, breaker=half_open()))
         assert existing.report_api_error("timeout")
         await client.hset(STATE, mapping={"state": "active", "circuit_breaker_open": "false"})
         assert (await evaluate(store)).breaker == half_open()
@@ -276,7 +276,7 @@ class TestWhileOursIsNotClosed:
     async def test_two_checks_of_theirs_bring_a_fleet_back_that_nobody_else_would(
         self, store: Store, existing: ExistingWorker
     ) -> None:
-        waited = replace(half_open(), permits={}, tried_at_s=now() - 100)
+        waited = replace(half_open(), permits={}, tried_at=now() - 100)
         await written(store, record(waited))
         theirs = ExistingApi(existing.manager, lambda: Checked(usage=7.0))
         theirs.status(force_refresh=True)
@@ -316,7 +316,7 @@ class TestRateLimits:
         assert await wait_s(store) == 0
 
     async def test_ours_is_kept_where_they_cannot_overwrite_it(self, store: Store, existing: ExistingWorker) -> None:
-        await written(store, record(Closed(), rate_limit_reset_s=now() + 600))
+        await written(store, record(Closed(), rate_limit_reset_at=now() + 600))
         assert existing.report_api_error("rate_limited")
         assert existing.report_api_success()
         assert await wait_s(store) > 500
@@ -329,7 +329,7 @@ class TestRateLimits:
 
 async def test_their_errors_are_read_though_they_are_python(store: Store, existing: ExistingWorker) -> None:
     existing.reporter.report_api_error('it\'s "down"', 503)
-    (row,) = await store.worker_errors(now_s=time.time())
+    (row,) = await store.worker_errors(now=time.time())
     assert (row["error_type"], row["error_message"], row["status_code"]) == (
         "service_unavailable",
         'it\'s "down"',
@@ -349,7 +349,7 @@ class TestAFleetOfOursThatIsTakenAway:
         self, store: Store, existing: ExistingWorker, client: aioredis.Redis
     ) -> None:
         before = record(opened())
-        await written(store, replace(before, timed_until_s=now() - 31))
+        await written(store, replace(before, timed_until=now() - 31))
         await client.expire(STATE, 60)
         await client.hset(STATE, "last_check", datetime.fromtimestamp(now() - 301, UTC).isoformat())
         assert not existing.should_skip_api_call()
@@ -370,17 +370,17 @@ class TestTheFirstSignOfThem:
         await report(store)
         seen = await store.read()
         assert seen.record is not None
-        assert seen.record.older_writer_s == int(now() - 3 * 86_400)
+        assert seen.record.older_writer_at == int(now() - 3 * 86_400)
 
     async def test_is_seen_by_whoever_reads(self, store: Store, existing: ExistingWorker) -> None:
         await written(store, record(Closed()))
         seen = await store.read()
         assert seen.record is not None
-        assert seen.record.older_writer_s == 0
+        assert seen.record.older_writer_at == 0
         assert existing.report_api_error()
         seen = await store.read()
         assert seen.record is not None
-        assert seen.record.older_writer_s == seen.now_s
+        assert seen.record.older_writer_at == seen.now
 
     async def test_what_ours_write_is_none(self, store: Store) -> None:
         await report(store)
@@ -388,23 +388,23 @@ class TestTheFirstSignOfThem:
         await store.keep_time()
         seen = await store.read()
         assert seen.record is not None
-        assert seen.record.older_writer_s == 0
+        assert seen.record.older_writer_at == 0
 
 
 class TestADecisionOfOursThatKnowsNothingOfThem:
     """It may be made between their write and our next look."""
 
     async def test_does_not_take_back_their_opening(self, store: Store, existing: ExistingWorker) -> None:
-        await written(store, replace(record(Closed()), timed_until_s=now() - 100))
+        await written(store, replace(record(Closed()), timed_until=now() - 100))
         for _ in range(5):
             assert existing.report_api_error()
-        await store.change(lambda found, now_s: found and replace(found, check_slot_s=now_s + 60))
+        await store.change(lambda found, now: found and replace(found, check_slot_at=now + 60))
         await store.keep_time()
         assert existing.should_skip_api_call()
         assert (await evaluate(store)).phase(time.time()) is BreakerState.OPEN
 
     async def test_nor_their_success(self, store: Store, existing: ExistingWorker) -> None:
-        await written(store, replace(record(half_open()), timed_until_s=now() - 100))
+        await written(store, replace(record(half_open()), timed_until=now() - 100))
         assert existing.report_api_success()
         await store.keep_time()
         assert (await evaluate(store)).phase(time.time()) is BreakerState.CLOSED

@@ -22,9 +22,9 @@ FOREIGN = "wörker/w5-1"
 
 
 def _half_open(lease_s: dict[str, float] | None = None) -> HalfOpen:
-    now_s = time.time()
-    permits = {owner: now_s + seconds for owner, seconds in (lease_s or {}).items()}
-    return HalfOpen("timeout", now_s - 60, failures=5, permits=permits)
+    now = time.time()
+    permits = {owner: now + seconds for owner, seconds in (lease_s or {}).items()}
+    return HalfOpen("timeout", now - 60, failures=5, permits=permits)
 
 
 def _open(ends_in_s: float) -> Open:
@@ -40,11 +40,11 @@ breakers = st.one_of(*[half_open] * 8, is_open, st.just(Closed()))
 overrides = st.sampled_from([*[None] * 12, *OverrideKind])
 
 
-def _record(breaker: Breaker, override: OverrideKind | None, limited_s: float, since_s: float = 60.0) -> SharedState:
-    now_s = time.time()
-    record = transitions.now_open(shared_state.fresh(now_s - 90), "timeout", "ann", now_s - since_s, Policy())
-    upstream = replace(record.upstream, rate_limit_reset_s=now_s + limited_s if limited_s else 0.0)
-    kept = Override(override, "ann", "a test", now_s + 60) if override else None
+def _record(breaker: Breaker, override: OverrideKind | None, limited_s: float, since: float = 60.0) -> SharedState:
+    now = time.time()
+    record = transitions.now_open(shared_state.fresh(now - 90), "timeout", "ann", now - since, Policy())
+    upstream = replace(record.upstream, rate_limit_reset_at=now + limited_s if limited_s else 0.0)
+    kept = Override(override, "ann", "a test", now + 60) if override else None
     return replace(record, breaker=breaker, upstream=upstream, override=kept)
 
 
@@ -61,7 +61,7 @@ async def client(redis_url: str) -> aioredis.Redis:
     owner=owners,
     permits=st.integers(1, 4),
     renews=st.booleans(),
-    since_s=st.sampled_from([60.0, 19.0, 11.0, 9.0, 5.0, 0.5]),
+    since=st.sampled_from([60.0, 19.0, 11.0, 9.0, 5.0, 0.5]),
     next_s=st.sampled_from([10.0, 10.0, 4.0, 0.0]),
 )
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -74,15 +74,15 @@ async def test_it_decides_as_the_rule_does(
     owner: str,
     permits: int,
     renews: bool,
-    since_s: float,
+    since: float,
     next_s: float,
 ) -> None:
-    record, policy = _record(breaker, override, limited_s, since_s), Policy(permits=permits, next_trial_s=next_s)
+    record, policy = _record(breaker, override, limited_s, since), Policy(permits=permits, next_trial_s=next_s)
     await client.flushall()
     await client.hset(store.keys.state, mapping={name: text for name, text in encode(record).items() if text})
     before = await store.read()
     got, after = await store.permit(owner, before, policy, renews=renews)
-    wanted = _by_rule(before, owner, policy, after.now_s, renews=renews)
+    wanted = _by_rule(before, owner, policy, after.now, renews=renews)
     if got is None:
         assert _is_rare(breaker, override, limited_s, owner)
         assert after.raw == before.raw
@@ -92,11 +92,11 @@ async def test_it_decides_as_the_rule_does(
     await client.aclose()
 
 
-def _by_rule(before: Seen, owner: str, policy: Policy, now_s: float, *, renews: bool) -> SharedState | None:
+def _by_rule(before: Seen, owner: str, policy: Policy, now: float, *, renews: bool) -> SharedState | None:
     assert before.record is not None
     if renews and owner not in before.record.breaker.permits:
         return None
-    return trial_calls.with_permit(before.record, owner, now_s=now_s, policy=policy)
+    return trial_calls.with_permit(before.record, owner, now=now, policy=policy)
 
 
 def _is_rare(breaker: Breaker, override: OverrideKind | None, limited_s: float, owner: str) -> bool:
@@ -112,8 +112,8 @@ def _is_same(after: Seen, wanted: SharedState | None) -> None:
     assert isinstance(breaker, HalfOpen)
     assert isinstance(expected, HalfOpen)
     assert dict(breaker.permits) == pytest.approx(dict(expected.permits), abs=1e-4)
-    assert breaker.tried_at_s == pytest.approx(expected.tried_at_s, abs=1e-4)
-    same = replace(expected, permits=breaker.permits, tried_at_s=breaker.tried_at_s)
+    assert breaker.tried_at == pytest.approx(expected.tried_at, abs=1e-4)
+    same = replace(expected, permits=breaker.permits, tried_at=breaker.tried_at)
     assert replace(after.record, version=0) == replace(wanted, breaker=same, version=0)
 
 

@@ -32,20 +32,20 @@ async def client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
         yield client
 
 
-async def fail(store: Store, reporter: str, *took_s: float, ended_s: float = 0.0) -> SharedState:
+async def fail(store: Store, reporter: str, *took_s: float, ended_at: float = 0.0) -> SharedState:
     """Report failures that ended now, and took so long."""
-    ended_s = ended_s or time.time()
-    evidence = (len(took_s), ended_s - max(took_s), sum(took_s), max(took_s))
+    ended_at = ended_at or time.time()
+    evidence = (len(took_s), ended_at - max(took_s), sum(took_s), max(took_s))
     runs = [("F", len(took_s))]
-    batch = Batch(0, reporter, next(_seqs), runs, first_failure_s=ended_s, evidence=evidence, are_timed=True)
-    counted = await store.count(batch, at_s=ended_s)
+    batch = Batch(0, reporter, next(_seqs), runs, first_failure_at=ended_at, evidence=evidence, are_timed=True)
+    counted = await store.count(batch, at=ended_at)
     assert counted.seen.record is not None
     return counted.seen.record
 
 
 async def succeed(store: Store, *, are_timed: bool = True) -> SharedState:
-    batch = Batch(0, "wz", next(_seqs), [("S", 1)], last_success_s=time.time(), are_timed=are_timed)
-    seen = (await store.count(batch, at_s=time.time())).seen
+    batch = Batch(0, "wz", next(_seqs), [("S", 1)], last_success_at=time.time(), are_timed=are_timed)
+    seen = (await store.count(batch, at=time.time())).seen
     assert seen.record is not None
     return seen.record
 
@@ -70,11 +70,11 @@ async def asked(store: Store) -> Question:
 
 
 async def test_the_script_knows_of_the_calls_what_the_rules_do(store: Store) -> None:
-    ended_s, known = time.time(), SharedState(epoch=7)
+    ended_at, known = time.time(), SharedState(epoch=7)
     for reporter, took_s in (("wa", (1.0, 2.5)), ("wb", (0.25,)), ("wc", (4.0, 1.0))):
-        counted = await fail(store, reporter, *took_s, ended_s=ended_s)
+        counted = await fail(store, reporter, *took_s, ended_at=ended_at)
         for each_s in took_s:
-            known = evaluation.counted(known, FAILURE, reporter, began_s=ended_s - each_s, ended_s=ended_s)
+            known = evaluation.counted(known, FAILURE, reporter, began_at=ended_at - each_s, ended_at=ended_at)
     found, expected = closed(counted).evidence, closed(known).evidence
     assert (
         (found.timed, found.took_s, found.longest_s)
@@ -85,19 +85,19 @@ async def test_the_script_knows_of_the_calls_what_the_rules_do(store: Store) -> 
             expected.longest_s,
         )
     )
-    assert found.began_s == pytest.approx(expected.began_s, abs=1e-5)
-    assert found.since_s == pytest.approx(expected.since_s, abs=1e-5)
+    assert found.began_at == pytest.approx(expected.began_at, abs=1e-5)
+    assert found.since == pytest.approx(expected.since, abs=1e-5)
     assert closed(await succeed(store)).evidence.timed == 0
 
 
 async def test_is_asked_once_and_pushed(store: Store) -> None:
     for reporter in ("wa", "wb", "wc"):
         await fail(store, reporter, 1.0, 1.0)
-    at_s = (await store.read()).now_s
+    at = (await store.read()).now
     async with aclosing(store.listen()) as wakes:
         assert await anext(wakes) == ""
         # However slow this machine is: all decide at the same moment.
-        asked = await asyncio.gather(*(store.change(lambda record, _: settle(record, at_s)) for _ in range(5)))
+        asked = await asyncio.gather(*(store.change(lambda record, _: settle(record, at)) for _ in range(5)))
         number = question((await store.read()).record).number
         assert {question(each.record).number for each in asked} == {number}
         async with asyncio.timeout(20):
@@ -114,7 +114,7 @@ async def test_each_answers_once_and_only_what_is_asked(store: Store) -> None:
 
 async def test_an_answer_after_the_decision_changes_nothing(store: Store) -> None:
     out = await asked(store)
-    await store.change(lambda record, now_s: settle(record, now_s + 0.3))
+    await store.change(lambda record, now: settle(record, now + 0.3))
     before = await store.read()
     assert isinstance(before.record and before.record.breaker, Open)
     await store.answer(out, "wa", 50)
@@ -124,12 +124,12 @@ async def test_an_answer_after_the_decision_changes_nothing(store: Store) -> Non
 async def test_is_decided_once_whoever_looks_first(store: Store) -> None:
     out = await asked(store)
     await store.answer(out, "wa", 50)
-    decided = [store.change(lambda record, now_s: settle(record, now_s + 0.3)) for _ in range(5)]
+    decided = [store.change(lambda record, now: settle(record, now + 0.3)) for _ in range(5)]
     for seen in await asyncio.gather(*decided):
         assert closed(seen.record) == Closed()
     record = (await store.read()).record
     assert record is not None
-    assert record.acquittal.began_s == out.began_s
+    assert record.acquittal.began_at == out.began_at
     assert record.version == 2
 
 
@@ -139,7 +139,7 @@ async def test_what_was_counted_meanwhile_is_not_lost_where_the_run_goes_on(stor
     before = await store.read()
     await fail(store, "wd", 1.0)
     assert before.record is not None
-    after = settle(before.record, before.now_s + 0.3)
+    after = settle(before.record, before.now + 0.3)
     assert after is not None
     assert await store.commit(before, after)
     found = closed((await store.read()).record)
@@ -150,12 +150,12 @@ async def test_what_was_counted_meanwhile_is_not_lost_where_the_run_goes_on(stor
 class TestASuccessOfACallThatBeganBefore:
     """Of one that began before the failed calls, of which the first has just ended."""
 
-    async def succeed(self, store: Store, began_s: float, *, are_timed: bool = True) -> Closed:
-        now_s = time.time()
+    async def succeed(self, store: Store, began_at: float, *, are_timed: bool = True) -> Closed:
+        now = time.time()
         batch = Batch(
-            0, "wz", next(_seqs), [("S", 2)], last_success_s=now_s, are_timed=are_timed, last_begun_s=began_s
+            0, "wz", next(_seqs), [("S", 2)], last_success_at=now, are_timed=are_timed, last_begun_at=began_at
         )
-        return closed((await store.count(batch, at_s=now_s)).seen.record)
+        return closed((await store.count(batch, at=now)).seen.record)
 
     async def test_does_not_end_the_run_for_a_moment(self, store: Store) -> None:
         await fail(store, "wa", 0.2)
@@ -164,18 +164,18 @@ class TestASuccessOfACallThatBeganBefore:
         assert closed(await fail(store, "wb", 0.2)).failures == 2
 
     async def test_ends_it_where_it_began_later_or_nobody_knows(self, store: Store) -> None:
-        for began_s, are_timed in ((time.time() - 0.1, True), (time.time() - 5, False), (0.0, True)):
+        for began_at, are_timed in ((time.time() - 0.1, True), (time.time() - 5, False), (0.0, True)):
             await fail(store, "wa", 0.2)
-            assert await self.succeed(store, began_s, are_timed=are_timed) == Closed()
+            assert await self.succeed(store, began_at, are_timed=are_timed) == Closed()
 
     async def test_ends_it_a_second_after_the_first_failure(self, store: Store) -> None:
-        await fail(store, "wa", 0.2, ended_s=time.time() - 1)
+        await fail(store, "wa", 0.2, ended_at=time.time() - 1)
         assert await self.succeed(store, time.time() - 5) == Closed()
 
     async def test_ends_it_soon_after_an_acquittal(self, store: Store, client: aioredis.Redis) -> None:
         for ago_s, failures in ((4.5, 0), (5.5, 1)):
-            at_s = time.time() - ago_s
-            await client.hset(store.keys.state, "acquitted", f"{at_s:.6f} {at_s:.6f}")
+            at = time.time() - ago_s
+            await client.hset(store.keys.state, "acquitted", f"{at:.6f} {at:.6f}")
             await fail(store, "wa", 0.2)
             assert (await self.succeed(store, time.time() - 5)).failures == failures
 
@@ -186,12 +186,12 @@ class TestASuccessOfACallThatBeganBefore:
         assert not await client.hget(store.keys.state, "run_earlier")
 
     async def test_in_one_batch_with_the_failures_counts_too(self, store: Store) -> None:
-        now_s = time.time()
+        now = time.time()
         batch = Batch(
-            0, "wz", next(_seqs), [("S", 1), ("F", 2)], first_failure_s=now_s, last_success_s=now_s,
-            evidence=(2, now_s - 0.2, 0.4, 0.2), are_timed=True, last_begun_s=now_s - 5, earlier=1,
+            0, "wz", next(_seqs), [("S", 1), ("F", 2)], first_failure_at=now, last_success_at=now,
+            evidence=(2, now - 0.2, 0.4, 0.2), are_timed=True, last_begun_at=now - 5, earlier=1,
         )  # fmt: skip
-        found = closed((await store.count(batch, at_s=now_s)).seen.record)
+        found = closed((await store.count(batch, at=now)).seen.record)
         assert (found.failures, found.earlier) == (2, 1)
 
 
@@ -216,7 +216,7 @@ class TestASuccessMeanwhile:
 async def test_a_new_run_begins_with_nothing_of_the_last(store: Store) -> None:
     out = await asked(store)
     await store.answer(out, "wa", 10)
-    await store.change(lambda record, now_s: settle(record, now_s + 0.3))
+    await store.change(lambda record, now: settle(record, now + 0.3))
     assert closed((await store.read()).record).want == 8
     await succeed(store)
     again = closed(await fail(store, "wa", 1.0))

@@ -78,7 +78,7 @@ async def test_the_service_needs_these_and_no_others(
         await _opens(store)
         await store.history()
         await store.workers()
-        await store.worker_errors(now_s=time.time())
+        await store.worker_errors(now=time.time())
         await store.paused()
         await store.time_in_state(2, time.time())
     await _nothing_was_refused(admin, caplog, "service")

@@ -36,41 +36,41 @@ def documented() -> dict[str, int]:
 
 
 async def fill(store: Store, client: aioredis.Redis) -> None:
-    now_s = time.time()
-    failure = classify_status(502, error={"message": "x" * 5_000, "metadata": {"provider_name": "Acme"}}, now_s=now_s)
-    details = error_details(failure, WORKER, now_s)
+    now = time.time()
+    failure = classify_status(502, error={"message": "x" * 5_000, "metadata": {"provider_name": "Acme"}}, now=now)
+    details = error_details(failure, WORKER, now)
     names = (f"{'a' * 64}/{'b' * 57}-{number:05d}" for number in range(2 * KEPT))
-    runs = {name: Run(failures=1, until_s=now_s + 60, reason="service_unavailable") for name in names}
+    runs = {name: Run(failures=1, until=now + 60, reason="service_unavailable") for name in names}
     told = {"state": "service_unavailable", "message": failure.message, "error_details": details}
-    times = dict.fromkeys(("last_check", "last_api_call", "last_success"), iso(now_s))
-    ring = "".join(f"h{number:012x}:{2**53 - 1}:{int(now_s)} " for number in range(REPORTERS))
+    times = dict.fromkeys(("last_check", "last_api_call", "last_success"), iso(now))
+    ring = "".join(f"h{number:012x}:{2**53 - 1}:{int(now)} " for number in range(REPORTERS))
     await client.hset(store.keys.state, "reporters", ring)
     for number in range(WORKERS):
-        await store.heartbeat(f"{WORKER}-{number}", {"version": "0.1.0", "last_seen": iso(now_s)})
+        await store.heartbeat(f"{WORKER}-{number}", {"version": "0.1.0", "last_seen": iso(now)})
     errors, window = [details] * ERRORS, (9, 9, 9, 60)
     batch = Batch(0, "hffffffffffff", 1, [("F", 1)], told | times, COUNTERS, errors, runs, window=window)
-    await store.count(batch, at_s=now_s)
+    await store.count(batch, at=now)
     for _ in range(8):
-        await store.change(lambda record, at_s: record and opened_or_closed(record, at_s))
-    entry: dict[Any, Any] = {"from": "half_open", "to": "closed", "reason": "timeout", "by": WORKER, "at": iso(now_s)}
+        await store.change(lambda record, at: record and opened_or_closed(record, at))
+    entry: dict[Any, Any] = {"from": "half_open", "to": "closed", "reason": "timeout", "by": WORKER, "at": iso(now)}
     async with client.pipeline() as pipe:
         for number in range(CHANGES):
-            pipe.xadd(store.keys.history, entry, id=f"{int(now_s * 1000) + number + 60_000}-0", maxlen=10_000)
+            pipe.xadd(store.keys.history, entry, id=f"{int(now * 1000) + number + 60_000}-0", maxlen=10_000)
         await pipe.execute()
 
 
-def opened_or_closed(record: SharedState, at_s: float) -> SharedState | None:
-    after = evaluate(record, now_s=at_s, policy=Policy(), by=WORKER)
-    return after if after != record else now_closed(record, WORKER, at_s)
+def opened_or_closed(record: SharedState, at: float) -> SharedState | None:
+    after = evaluate(record, now=at, policy=Policy(), by=WORKER)
+    return after if after != record else now_closed(record, WORKER, at)
 
 
 async def test_what_each_key_takes(store: Store, client: aioredis.Redis) -> None:
     await fill(store, client)
-    now_s = time.time()
+    now = time.time()
     keys = {
         "state": store.keys.state,
-        "metrics": store.keys.metrics(now_s),
-        "worker_errors": store.keys.worker_errors(now_s),
+        "metrics": store.keys.metrics(now),
+        "worker_errors": store.keys.worker_errors(now),
         "history": store.keys.history,
         "models": store.keys.models,
         "workers": store.keys.workers,

@@ -28,8 +28,8 @@ POLICY = Policy(reset_timeout_s=60)
 _seqs = itertools.count(1)
 
 
-def settle(record: SharedState | None, now_s: float) -> SharedState | None:
-    return record and evaluation.evaluate(record, now_s=now_s, policy=POLICY, by="me")
+def settle(record: SharedState | None, now: float) -> SharedState | None:
+    return record and evaluation.evaluate(record, now=now, policy=POLICY, by="me")
 
 
 async def count(store: Store, runs: str, *, epoch: int = 0, reporter: str = "wa", seq: int | None = None) -> Counted:
@@ -37,7 +37,7 @@ async def count(store: Store, runs: str, *, epoch: int = 0, reporter: str = "wa"
     parsed = [(run[0], int(run[1:])) for run in runs.split()]
     failed = sum(number for kind, number in parsed if kind == "F")
     batch = Batch(epoch, reporter, seq or next(_seqs), parsed, counters={"failed_calls": failed})
-    return await store.count(batch, at_s=time.time())
+    return await store.count(batch, at=time.time())
 
 
 async def opened(store: Store) -> SharedState:
@@ -53,7 +53,7 @@ async def expires_an_hour_after_its_end(store: Store, client: aioredis.Redis) ->
     assert seen.record is not None
     assert isinstance(seen.record.breaker, Open)
     left_s = await client.ttl(store.keys.state)
-    assert left_s == pytest.approx(3600 + seen.record.breaker.until_s - seen.now_s, abs=2)
+    assert left_s == pytest.approx(3600 + seen.record.breaker.until - seen.now, abs=2)
 
 
 async def failed_calls(store: Store) -> int:
@@ -115,8 +115,8 @@ class TestCounting:
     async def test_who_was_silent_for_a_minute_is_no_live_reporter_and_forgotten_after_ten(
         self, store: Store, client: aioredis.Redis
     ) -> None:
-        now_s = int(time.time())
-        ring = "".join(f"w{ago_s}:1:{now_s - ago_s} " for ago_s in (700, 601, 500, 61, 30))
+        now = int(time.time())
+        ring = "".join(f"w{ago_s}:1:{now - ago_s} " for ago_s in (700, 601, 500, 61, 30))
         await client.hset("openrouter:state", "reporters", ring)
         record = (await count(store, "F1", reporter="wa")).seen.record
         assert record is not None
@@ -149,7 +149,7 @@ class TestCounting:
 
     async def test_the_error_log_keeps_the_newest_first(self, store: Store, client: aioredis.Redis) -> None:
         errors = [json.dumps({"n": n}) for n in range(1200)]
-        await store.count(Batch(0, "wa", 9001, [("F", 1)], errors=errors), at_s=time.time())
+        await store.count(Batch(0, "wa", 9001, [("F", 1)], errors=errors), at=time.time())
         kept = await client.lrange(store.keys.worker_errors(time.time()), 0, -1)
         assert len(kept) == 1000
         assert json.loads(kept[0]) == {"n": 1199}
@@ -166,44 +166,44 @@ class TestCounting:
 class TestSuccessesThatAreToldLate:
     """While all is well a worker need not tell each of its successes at once; they count as if it had."""
 
-    async def told(self, store: Store, ended_s: float) -> int:
+    async def told(self, store: Store, ended_at: float) -> int:
         """Failures in a row after a success that ended then."""
-        fields = {"state": "active", "last_success": iso(ended_s)}
-        batch = Batch(0, "wb", next(_seqs), [("S", 1)], fields, last_success_s=ended_s)
-        record = (await store.count(batch, at_s=ended_s)).seen.record
+        fields = {"state": "active", "last_success": iso(ended_at)}
+        batch = Batch(0, "wb", next(_seqs), [("S", 1)], fields, last_success_at=ended_at)
+        record = (await store.count(batch, at=ended_at)).seen.record
         assert record is not None
         return record.breaker.failures
 
-    async def failed(self, store: Store, at_s: float) -> None:
-        batch = Batch(0, "wa", next(_seqs), [("F", 2)], {"state": "error"}, first_failure_s=at_s)
-        await store.count(batch, at_s=at_s)
+    async def failed(self, store: Store, at: float) -> None:
+        batch = Batch(0, "wa", next(_seqs), [("F", 2)], {"state": "error"}, first_failure_at=at)
+        await store.count(batch, at=at)
 
     async def test_do_not_end_a_run_that_began_after_them(self, store: Store) -> None:
-        now_s = time.time()
-        await self.failed(store, now_s)
-        assert await self.told(store, now_s - 1.001) == 2
+        now = time.time()
+        await self.failed(store, now)
+        assert await self.told(store, now - 1.001) == 2
         record = (await store.read()).record
         assert record is not None
         assert record.upstream.state == "error"
-        assert record.upstream.last_success_s == pytest.approx(now_s - 1.001, abs=1e-4)
+        assert record.upstream.last_success_at == pytest.approx(now - 1.001, abs=1e-4)
 
     async def test_end_a_run_that_began_before_them(self, store: Store) -> None:
-        now_s = time.time()
-        await self.failed(store, now_s - 5)
-        assert await self.told(store, now_s - 4) == 0
+        now = time.time()
+        await self.failed(store, now - 5)
+        assert await self.told(store, now - 4) == 0
 
     async def test_end_a_run_where_they_ended_only_just_before_it(self, store: Store) -> None:
-        now_s = time.time()
-        await self.failed(store, now_s)
-        assert await self.told(store, now_s - 0.9) == 0
+        now = time.time()
+        await self.failed(store, now)
+        assert await self.told(store, now - 0.9) == 0
 
     async def test_leave_the_last_success_as_late_as_it_was(self, store: Store) -> None:
-        now_s = time.time()
-        await self.told(store, now_s)
-        await self.told(store, now_s - 10)
+        now = time.time()
+        await self.told(store, now)
+        await self.told(store, now - 10)
         record = (await store.read()).record
         assert record is not None
-        assert record.upstream.last_success_s == pytest.approx(now_s, abs=1e-4)
+        assert record.upstream.last_success_at == pytest.approx(now, abs=1e-4)
 
     async def test_end_a_run_of_existing_workers_whose_beginning_nobody_knows(
         self, store: Store, client: aioredis.Redis
@@ -223,7 +223,7 @@ class TestWhatCountingCosts:
         spent = []
         for _ in range(2):
             before = await self.commands(client)
-            await store.count(Batch(0, "wa", next(_seqs), [("S", 900)], fields, counters), at_s=time.time())
+            await store.count(Batch(0, "wa", next(_seqs), [("S", 900)], fields, counters), at=time.time())
             spent.append(await self.commands(client) - before)
         # The script itself, TIME, a read and a write of each of two hashes, and the models.
         assert spent[1] == 7
@@ -232,7 +232,7 @@ class TestWhatCountingCosts:
         key = store.keys.metrics(time.time())
         await client.hset(key, mapping={"total_calls": "many", "failed_calls": "2"})
         counters = {"total_calls": 1, "failed_calls": 1}
-        await store.count(Batch(0, "wa", next(_seqs), [("F", 1)], counters=counters), at_s=time.time())
+        await store.count(Batch(0, "wa", next(_seqs), [("F", 1)], counters=counters), at=time.time())
         assert await client.hgetall(key) == {"total_calls": "many", "failed_calls": "3"}
 
     async def test_counters_expire_with_their_day(self, store: Store, client: aioredis.Redis) -> None:
@@ -255,25 +255,25 @@ class TestWhatCountingCosts:
 
 class TestSingleModels:
     async def told(self, store: Store, epoch: int = 0, **runs: Run) -> Models:
-        counted = await store.count(Batch(epoch, "wa", next(_seqs), (), models=runs), at_s=time.time())
+        counted = await store.count(Batch(epoch, "wa", next(_seqs), (), models=runs), at=time.time())
         assert (await store.read()).models == counted.seen.models
         return counted.seen.models
 
     async def test_are_counted_as_the_rules_count_them(self, store: Store) -> None:
         expected: Models = {}
-        until_s = round(time.time()) + 500.0
-        for run in (Run(failures=2, reason="timeout"), Run(until_s=until_s), Run(failures=1), Run(ended=True)):
+        until = round(time.time()) + 500.0
+        for run in (Run(failures=2, reason="timeout"), Run(until=until), Run(failures=1), Run(ended=True)):
             found = await self.told(store, slow=run)
-            notes = models.Notes(expected, found["slow"].seen_s)
-            notes.note("slow", run, found["slow"].seen_s)
+            notes = models.Notes(expected, found["slow"].seen_at)
+            notes.note("slow", run, found["slow"].seen_at)
             assert found == notes.models
             expected = notes.models
 
     async def test_the_later_time_wins(self, store: Store) -> None:
         sooner_s, later_s = round(time.time()) + 60.0, round(time.time()) + 600.0
-        await self.told(store, slow=Run(until_s=later_s, reason="rate_limited"))
-        found = await self.told(store, slow=Run(until_s=sooner_s))
-        assert (found["slow"].until_s, found["slow"].reason) == (later_s, "rate_limited")
+        await self.told(store, slow=Run(until=later_s, reason="rate_limited"))
+        found = await self.told(store, slow=Run(until=sooner_s))
+        assert (found["slow"].until, found["slow"].reason) == (later_s, "rate_limited")
 
     async def test_are_forgotten_with_time_but_not_while_they_wait(
         self, store: Store, client: aioredis.Redis
@@ -291,7 +291,7 @@ class TestSingleModels:
 class TestTheRateOfCalls:
     async def calls_per_minute(self, store: Store, calls: int) -> float:
         batch = Batch(0, "wa", next(_seqs), [("S", calls)], counters={"total_calls": calls})
-        record = (await store.count(batch, at_s=time.time())).seen.record
+        record = (await store.count(batch, at=time.time())).seen.record
         assert record is not None
         return record.calls_per_minute
 
@@ -327,7 +327,7 @@ class TestTheRateOfCalls:
         assert await client.hmget(store.keys.state, "calls_since", "calls_counted") == [None, None]
         # A call that was under way ends; then there is a recovery, an hour later by all that was written down.
         assert await self.calls_per_minute(store, 1) == pytest.approx(600, rel=0.05)
-        await store.change(lambda record, now_s: record and transitions.reset(record, by="me", now_s=now_s))
+        await store.change(lambda record, now: record and transitions.reset(record, by="me", now=now))
         assert await self.calls_per_minute(store, 1) == pytest.approx(600, rel=0.05)
         assert await client.hget(store.keys.state, "calls_counted") == "1"
 
@@ -339,7 +339,7 @@ class TestTheRateOfCalls:
         began = await client.hget(store.keys.state, "calls_since")
         await client.hset(store.keys.state, "calls_since", str(int(began or 0) - 6))
         batch = Batch(0, "wa", next(_seqs), [("F", failures)], counters={"total_calls": failures})
-        await store.count(batch, at_s=time.time())
+        await store.count(batch, at=time.time())
         record = (await store.change(settle)).record
         assert record is not None
         assert isinstance(record.breaker, Open)
@@ -357,7 +357,7 @@ class TestTheWindow:
 
     async def window(self, store: Store, calls: int, failures: int, slow: int, reporter: str = "wa") -> Window:
         batch = Batch(0, reporter, next(_seqs), [("S", 1)], window=(calls, failures, slow, 60))
-        record = (await store.count(batch, at_s=time.time())).seen.record
+        record = (await store.count(batch, at=time.time())).seen.record
         assert record is not None
         assert isinstance(record.breaker, Closed)
         return record.breaker.window
@@ -365,25 +365,25 @@ class TestTheWindow:
     async def aged(self, client: aioredis.Redis, ago_s: int) -> int:
         """Move the last step into the past."""
         text = str(await client.hget("openrouter:state", "window"))
-        at_s = int(text.split(":")[0]) - ago_s
-        await client.hset("openrouter:state", "window", f"{at_s}:{text.partition(':')[2]}")
-        return at_s
+        at = int(text.split(":")[0]) - ago_s
+        await client.hset("openrouter:state", "window", f"{at}:{text.partition(':')[2]}")
+        return at
 
     async def test_adds_up_within_a_step(self, store: Store) -> None:
         await self.window(store, 20, 3, 1)
         *_, last = window = await self.window(store, 10, 0, 0)
         assert sum(tally.calls for tally in window) == 30
         assert sum(tally.failures + tally.slow for tally in window) == 4
-        assert last.at_s % 10 == 0
+        assert last.at % 10 == 0
 
     async def test_keeps_its_steps_apart_and_forgets_what_is_too_long_ago(
         self, store: Store, client: aioredis.Redis
     ) -> None:
         await self.window(store, 5, 1, 0)
-        at_s = await self.aged(client, 30)
-        assert [(t.at_s, t.calls) for t in (await self.window(store, 7, 0, 0))[:1]] == [(at_s, 5)]
+        at = await self.aged(client, 30)
+        assert [(t.at, t.calls) for t in (await self.window(store, 7, 0, 0))[:1]] == [(at, 5)]
         await self.aged(client, 40)
-        assert at_s not in [tally.at_s for tally in await self.window(store, 1, 0, 0)]
+        assert at not in [tally.at for tally in await self.window(store, 1, 0, 0)]
 
     async def test_knows_up_to_three_of_those_who_met_failures_or_slow_calls(self, store: Store) -> None:
         for reporter, failures, slow in (
@@ -403,7 +403,7 @@ class TestTheWindow:
     ) -> None:
         await self.window(store, 5, 5, 0)
         await opened(store)
-        await store.count(Batch(0, "wa", next(_seqs), [("F", 1)], window=(1, 1, 0, 60)), at_s=time.time())
+        await store.count(Batch(0, "wa", next(_seqs), [("F", 1)], window=(1, 1, 0, 60)), at=time.time())
         assert await client.hget("openrouter:state", "window") is None
 
     async def test_is_not_kept_where_nobody_watches_it(self, store: Store, client: aioredis.Redis) -> None:
@@ -431,20 +431,20 @@ class TestCommitting:
         await count(store, "F1")
         seen = await store.read()
         await count(store, "F2")
-        reserved = health_checks.with_check_slot(seen.record, now_s=seen.now_s, slot_s=60, policy=POLICY)
+        reserved = health_checks.with_check_slot(seen.record, now=seen.now, slot_s=60, policy=POLICY)
         assert reserved is not None
         assert await store.commit(seen, reserved)
         now = (await store.read()).record
         assert now is not None
         assert now.breaker.failures == 3
-        assert now.check_slot_s == pytest.approx(seen.now_s + 60, abs=1e-3)
+        assert now.check_slot_at == pytest.approx(seen.now + 60, abs=1e-3)
 
     async def test_who_failed_in_between_is_kept_in_the_run(self, store: Store) -> None:
         for reporter in ("wb", "wa"):
             await count(store, "F1", reporter=reporter)
         seen = await store.read()
         await count(store, "F1", reporter="wc")
-        reserved = health_checks.with_check_slot(seen.record, now_s=seen.now_s, slot_s=60, policy=POLICY)
+        reserved = health_checks.with_check_slot(seen.record, now=seen.now, slot_s=60, policy=POLICY)
         assert reserved is not None
         assert await store.commit(seen, reserved)
         now = (await store.read()).record
@@ -454,14 +454,12 @@ class TestCommitting:
     async def test_never_more_permits_than_the_fleet_has(self, store: Store, redis_url: str) -> None:
         quick = Policy(reset_timeout_s=0.001, next_trial_s=0.0)
         await count(store, "F5")
-        await store.change(
-            lambda record, now_s: record and evaluation.evaluate(record, now_s=now_s, policy=quick, by="me")
-        )
+        await store.change(lambda record, now: record and evaluation.evaluate(record, now=now, policy=quick, by="me"))
         await asyncio.sleep(0.01)
         others = [Store.from_url(redis_url) for _ in range(20)]
 
-        def take(owner: str, record: SharedState | None, now_s: float) -> SharedState | None:
-            return record and trial_calls.with_permit(record, owner, now_s=now_s, policy=quick)
+        def take(owner: str, record: SharedState | None, now: float) -> SharedState | None:
+            return record and trial_calls.with_permit(record, owner, now=now, policy=quick)
 
         took = [other.change(partial(take, f"owner-{number}")) for number, other in enumerate(others)]
         await asyncio.gather(*took)
@@ -536,12 +534,12 @@ class TestExistingWriters:
         self, store: Store, client: aioredis.Redis, existing: ExistingWorker
     ) -> None:
         fields = {"last_api_call": iso(time.time())}
-        counts = [await store.count(Batch(0, "wa", next(_seqs), [("S", 1)], fields), at_s=0.0) for _ in range(2)]
+        counts = [await store.count(Batch(0, "wa", next(_seqs), [("S", 1)], fields), at=0.0) for _ in range(2)]
         existing.report_api_success()
         counts.append(await count(store, "S1"))
         counts.append(await count(store, "S1"))
-        assert [counted.older_writer_s for counted in counts[:2]] == [None, None]
-        assert all(counted.older_writer_s in (0, 1) for counted in counts[2:])
+        assert [counted.older_writer_at for counted in counts[:2]] == [None, None]
+        assert all(counted.older_writer_at in (0, 1) for counted in counts[2:])
 
     async def test_theirs_alone_open_the_breaker_for_us(self, store: Store, existing: ExistingWorker) -> None:
         for _ in range(5):
@@ -571,7 +569,7 @@ class TestExistingWriters:
         assert after is not None
         assert isinstance(after.breaker, Open)
         assert isinstance(record.breaker, Open)
-        assert after.breaker.until_s == record.breaker.until_s
+        assert after.breaker.until == record.breaker.until
         assert existing.should_skip_api_call()
         await expires_an_hour_after_its_end(store, client)
 

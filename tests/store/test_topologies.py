@@ -74,7 +74,7 @@ class Fleet:
 
     async def _is_taken(self, store: Store, batch: Batch) -> bool:
         try:
-            await store.count(batch, at_s=time.time())
+            await store.count(batch, at=time.time())
         except StoreUnavailable:
             return False
         except StoreRefused as error:

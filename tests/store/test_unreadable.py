@@ -31,10 +31,10 @@ class Stumble:
 
     lasts = False
 
-    def parse(self, fields: Mapping[str, str], now_s: float) -> SharedState:
+    def parse(self, fields: Mapping[str, str], now: float) -> SharedState:
         if self.lasts:
             raise ZeroDivisionError(SECRET)
-        return codec.parse(fields, now_s)
+        return codec.parse(fields, now)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ async def test_the_error_has_the_type_and_the_place_and_nothing_that_is_stored(
 
 
 async def test_a_decision_that_fails_on_it_is_the_same(store: Store) -> None:
-    def decide(_record: SharedState | None, _now_s: float) -> SharedState | None:
+    def decide(_record: SharedState | None, _now: float) -> SharedState | None:
         raise RecursionError
 
     with pytest.raises(StateUnreadable, match="RecursionError"):

@@ -71,7 +71,7 @@ async def test_each_change_is_told_on_the_channel(store: Store, client: aioredis
         await channel.subscribe("openrouter:events")
         await report(store, 5)
         opened = (await store.change(settle)).record
-        closed = (await store.change(lambda record, now_s: record and now_closed(record, "ann", now_s))).record
+        closed = (await store.change(lambda record, now: record and now_closed(record, "ann", now))).record
         told = [await message(channel) for _ in range(3)]
     assert opened is not None
     assert closed is not None

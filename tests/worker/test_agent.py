@@ -18,7 +18,7 @@ from openrouter_guard import Guard, Settings
 from openrouter_guard.address import parse_address
 from openrouter_guard.rules import evaluation, trial_calls
 from openrouter_guard.rules.breaker import BreakerState, Open, Policy
-from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.codec import iso, parse_iso
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.store import Batch, Seen, Store
@@ -56,9 +56,9 @@ async def slow(redis_url: str) -> AsyncIterator[SlowFirstRead]:
 
 
 async def half_open(store: Store) -> None:
-    await store.count(Batch(0, "wa", next(_seqs), [("F", 5)]), at_s=time.time())
+    await store.count(Batch(0, "wa", next(_seqs), [("F", 5)]), at=time.time())
     await store.change(
-        lambda record, now_s: record and evaluation.evaluate(record, now_s=now_s, policy=POLICY, by="somebody")
+        lambda record, now: record and evaluation.evaluate(record, now=now, policy=POLICY, by="somebody")
     )
     await asyncio.sleep(POLICY.reset_timeout_s)
 
@@ -92,7 +92,7 @@ async def test_a_permit_that_was_lost_is_not_taken_again(store: Store) -> None:
     await half_open(store)
     agent = Agent(store, replace(POLICY, permit_lease_s=0.15), "worker")
     assert await agent.acquire("me")
-    await store.change(lambda record, _now_s: record and trial_calls.without_permit(record, "me"))
+    await store.change(lambda record, _now: record and trial_calls.without_permit(record, "me"))
     # It is renewed three times in a lease.
     await asyncio.sleep(0.15)
     assert (await read(store)).breaker.permits == {}
@@ -116,8 +116,8 @@ async def test_of_many_who_know_what_was_lost_one_restores_it(
     # Nobody makes a trial call until all who were making one have told of it.
     assert isinstance(restored.breaker, Open)
     assert isinstance(lost.breaker, Open)
-    assert restored.breaker == replace(lost.breaker, until_s=restored.breaker.until_s)
-    assert 0 < restored.breaker.until_s - (await store.read()).now_s <= 3
+    assert restored.breaker == replace(lost.breaker, until=restored.breaker.until)
+    assert 0 < restored.breaker.until - (await store.read()).now <= 3
     assert restored.epoch > lost.epoch
     await asyncio.gather(*(agent.refresh() for agent in agents))
     assert {agent.view.record.epoch for agent in agents} == {restored.epoch}
@@ -151,7 +151,7 @@ async def test_a_rate_limit_takes_nothing_from_what_redis_lost(knowing: Agent, s
     await knowing.finish()
     now = await read(store)
     assert now.phase(time.time()) is BreakerState.HALF_OPEN
-    assert now.upstream.rate_limit_reset_s > time.time() + 50
+    assert now.upstream.rate_limit_reset_at > time.time() + 50
 
 
 async def test_a_newcomer_who_reports_before_anybody_who_knows_changes_nothing(
@@ -163,7 +163,7 @@ async def test_a_newcomer_who_reports_before_anybody_who_knows_changes_nothing(
     lost = await read(store)
     await client.flushall()
     newcomer = Store.from_url(redis_url)
-    await newcomer.count(Batch(0, "wb", next(_seqs), [("S", 9)]), at_s=time.time())
+    await newcomer.count(Batch(0, "wb", next(_seqs), [("S", 9)]), at=time.time())
     assert (await read(newcomer)).phase(time.time()) is BreakerState.CLOSED
     await newcomer.close()
     await agent.refresh()
@@ -176,7 +176,7 @@ def test_a_worker_puts_down_the_time_in_a_state_that_nothing_happens_to(redis_ur
     with redis.Redis.from_url(redis_url, decode_responses=True) as client, Guard(Settings(redis_url)) as guard:
         client.hset(STATE, mapping={"epoch": "1", "timed_until": iso(time.time() - 300)})
         assert guard.state.phase is BreakerState.CLOSED
-        until(lambda: unix_s(str(client.hget(STATE, "timed_until"))) > time.time() - 60)
+        until(lambda: parse_iso(str(client.hget(STATE, "timed_until"))) > time.time() - 60)
 
 
 def test_what_another_agent_has_taken_meanwhile_ends_nothing() -> None:

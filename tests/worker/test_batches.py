@@ -18,8 +18,8 @@ def batches_of(*results: Result) -> list[Batch]:
     """What is sent of these results, at 1,010."""
     pending: deque[ResultBatch] = deque()
     for result in results:
-        last_of(pending, result.epoch, result.at_s, "w").add(result)
-    return [each.batch("w", number, now_s=1010.0) for number, each in enumerate(pending)]
+        last_of(pending, result.epoch, result.at, "w").add(result)
+    return [each.batch("w", number, now=1010.0) for number, each in enumerate(pending)]
 
 
 def fields(*signals: Signal) -> dict[str, str]:
@@ -82,7 +82,7 @@ class TestBatches:
                 for second, signal in enumerate((TIMEOUT, SUCCESS, TIMEOUT, TIMEOUT))
             )
         )
-        assert (batch.last_success_s, batch.first_failure_s) == (1001.0, 1002.0)
+        assert (batch.last_success_at, batch.first_failure_at) == (1001.0, 1002.0)
 
     @pytest.mark.parametrize(
         ("took_s", "is_timed", "runs", "earlier"),
@@ -96,18 +96,18 @@ class TestBatches:
         self, took_s: float, is_timed: bool, runs: tuple[tuple[str, int], ...], earlier: int
     ) -> None:
         pending: deque[ResultBatch] = deque()
-        for signal, at_s, long_s in ((TIMEOUT, 1000.0, 0.5), (SUCCESS, 1000.5, took_s), (TIMEOUT, 1000.6, 0.5)):
-            last_of(pending, 1, at_s, "w", is_timed=is_timed).add(Result(signal, 1, at_s, long_s))
-        batch = pending[0].batch("w", 1, now_s=1010.0, answers=is_timed)
+        for signal, at, long_s in ((TIMEOUT, 1000.0, 0.5), (SUCCESS, 1000.5, took_s), (TIMEOUT, 1000.6, 0.5)):
+            last_of(pending, 1, at, "w", is_timed=is_timed).add(Result(signal, 1, at, long_s))
+        batch = pending[0].batch("w", 1, now=1010.0, answers=is_timed)
         assert (batch.runs, batch.earlier, batch.fields["state"]) == (runs, earlier, "error")
-        assert batch.last_begun_s == 1000.5 - took_s
+        assert batch.last_begun_at == 1000.5 - took_s
 
     def test_are_of_one_epoch_each(self) -> None:
         assert [batch.epoch for batch in batches_of(Result(SUCCESS, 1, 1000.0), Result(SUCCESS, 2, 1000.0))] == [1, 2]
 
     def test_are_of_one_day_each(self) -> None:
-        midnight_s = 20 * 86_400.0
-        found = batches_of(Result(SUCCESS, 1, midnight_s - 0.1), Result(SUCCESS, 1, midnight_s))
+        midnight = 20 * 86_400.0
+        found = batches_of(Result(SUCCESS, 1, midnight - 0.1), Result(SUCCESS, 1, midnight))
         assert [batch.counters["total_calls"] for batch in found] == [1, 1]
 
     def test_decide_nothing_by_failures_of_more_than_half_a_minute_ago(self) -> None:
@@ -116,6 +116,6 @@ class TestBatches:
         assert recent.epoch == 1
 
     def test_hold_successes_of_any_age_as_long_as_the_last_is_recent(self) -> None:
-        (batch,) = batches_of(*(Result(SUCCESS, 1, float(at_s)) for at_s in range(900, 1001, 20)))
+        (batch,) = batches_of(*(Result(SUCCESS, 1, float(at)) for at in range(900, 1001, 20)))
         assert batch.epoch == 1
         assert batch.runs == (("S", 6),)

@@ -46,9 +46,9 @@ def frozen(server: ValkeyServer) -> Iterator[None]:
 
 
 def took_s(work: Callable[[], object]) -> float:
-    began_s = time.perf_counter()
+    began_at = time.perf_counter()
     work()
-    return time.perf_counter() - began_s
+    return time.perf_counter() - began_at
 
 
 def calls(guard: Guard, times: int = CALLS) -> int:
@@ -195,11 +195,11 @@ async def test_so_it_is_in_asyncio_which_goes_on_meanwhile(redis_url: str, valke
     async with guard.call():
         pass
     with frozen(valkey_server):
-        began_s, closing, beats = time.perf_counter(), asyncio.create_task(guard.close(0.5)), 0
+        began_at, closing, beats = time.perf_counter(), asyncio.create_task(guard.close(0.5)), 0
         while not closing.done():
             await asyncio.sleep(0.01)
             beats += 1
-        assert time.perf_counter() - began_s < 0.5 + SLACK_S
+        assert time.perf_counter() - began_at < 0.5 + SLACK_S
     assert beats > 5
 
 

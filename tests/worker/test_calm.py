@@ -72,7 +72,7 @@ def test_successes_wait_and_cost_redis_nothing(guard: Guard, valkey_server: Valk
 
 def test_the_first_ones_do_not_wait_long(guard: Guard) -> None:
     succeed(guard)
-    until(lambda: guard._core._live and agent(guard)._told_s > 0, seconds=10)
+    until(lambda: guard._core._live and agent(guard)._told_at > 0, seconds=10)
 
 
 async def test_a_failure_takes_along_what_waits(guard: Guard, store: Store) -> None:
@@ -127,9 +127,9 @@ def test_where_rates_are_watched_successes_are_told_every_second(redis_url: str)
         for _ in range(6):
             succeed(guard)
             guard.flush()
-        told_s = agent(guard)._told_s
+        told_s = agent(guard)._told_at
         succeed(guard)
-        until(lambda: agent(guard)._told_s > told_s, seconds=10)
+        until(lambda: agent(guard)._told_at > told_s, seconds=10)
 
 
 def test_where_redis_may_not_push_the_state_is_looked_at_every_second(

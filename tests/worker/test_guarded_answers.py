@@ -61,10 +61,10 @@ def stalled() -> Iterator[str]:
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(guard: Guard, stalled: str) -> None:
-    began_s = time.monotonic()
+    began_at = time.monotonic()
     with requests.Session() as session, pytest.raises(requests.HTTPError), guard.call():
         session.post(stalled, stream=True, timeout=20).raise_for_status()
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_at < 10
     until(lambda: guard.state.failures == 1)
 
 
@@ -147,9 +147,9 @@ def test_a_reset_is_the_same_for_a_worker_whose_clock_is_wrong(
     with guard.call():
         pass
     guard.flush()
-    now_s = _true_time()
-    headers = {"X-RateLimit-Reset": str(int((now_s + 30) * 1000))} | (
-        {"Date": formatdate(now_s, usegmt=True)} if told else {}
+    now = _true_time()
+    headers = {"X-RateLimit-Reset": str(int((now + 30) * 1000))} | (
+        {"Date": formatdate(now, usegmt=True)} if told else {}
     )
     monkeypatch.setattr(time, "time", lambda: _true_time() + off_s)
     with guard.call() as call:
@@ -179,7 +179,7 @@ class TestMoney:
         seen = (await store.read()).record
         assert seen is not None
         assert (guard.state.phase, guard.state.failures) == (BreakerState.CLOSED, 2)
-        assert seen.check_wanted_s > 0
+        assert seen.check_wanted_at > 0
         assert seen.upstream.state == "error"
 
     def test_two_that_say_so_open(self, guard: Guard) -> None:

@@ -125,9 +125,9 @@ class TestClosed:
         with guard.call():
             pass
         monkeypatch.setattr(Agent, "finish", stubborn)
-        began_s = time.monotonic()
+        began_at = time.monotonic()
         guard.close(0.3)
-        assert time.monotonic() - began_s < 10
+        assert time.monotonic() - began_at < 10
         # A call that comes now starts anew.
         monkeypatch.undo()
         with guard.call():
@@ -203,8 +203,8 @@ INTERRUPTED_START = """
     with guard.call():
         pass
     guard.close()
-    until_s = time.monotonic() + 30
-    while threading.active_count() > 1 and time.monotonic() < until_s:
+    deadline = time.monotonic() + 30
+    while threading.active_count() > 1 and time.monotonic() < deadline:
         time.sleep(0.01)
     print("well", threading.active_count())
 """

@@ -57,11 +57,11 @@ async def agreed(fleet: Sequence[Guard], store: Store) -> None:
         second.answered(429, headers=A_DAY)
     until(lambda: waits(fleet, DAY_S, 1.1 * DAY_S))
 
-    def minutes_later(record: SharedState | None, now_s: float) -> SharedState | None:
+    def minutes_later(record: SharedState | None, now: float) -> SharedState | None:
         assert record is not None
         # The hold is written again, so that everybody looks.
-        held = replace(record.upstream, rate_limit_reset_s=record.upstream.rate_limit_reset_s - 1)
-        return replace(record, upstream=held, limit=replace(record.limit, look_s=now_s - 1))
+        held = replace(record.upstream, rate_limit_reset_at=record.upstream.rate_limit_reset_at - 1)
+        return replace(record, upstream=held, limit=replace(record.limit, retest_at=now - 1))
 
     await store.change(minutes_later)
 

@@ -167,14 +167,14 @@ def test_who_asked_and_died_is_not_needed(redis_url: str, client: redis.Redis) -
 
 def asked_by_nobody(client: redis.Redis) -> dict[str, str]:
     seconds, micros = client.time()
-    now_s = seconds + micros / 1e6
-    about = f"{now_s - 1:.6f} {now_s:.6f} 1.000000"
+    now = seconds + micros / 1e6
+    about = f"{now - 1:.6f} {now:.6f} 1.000000"
     return {
         "consecutive_failures": "5",
         "run": "wa wb wc",
         "run_shares": "wa:2 wb:2 wc:1",
-        "run_evidence": f"{now_s - 1:.6f} {now_s:.6f} 5.000000 5.000000 1.000000",
-        "question": f"{now_s * 1e3:.0f} {now_s:.6f} {about}",
+        "run_evidence": f"{now - 1:.6f} {now:.6f} 5.000000 5.000000 1.000000",
+        "question": f"{now * 1e3:.0f} {now:.6f} {about}",
     }
 
 
@@ -199,11 +199,11 @@ def fail_alone(guard: Guard, calls: int) -> None:
 
 
 class TestTheCallsOfAProcess:
-    def ended(self, began_s: float, ended_s: float) -> Ended:
-        return SUCCESS, Admission(1, ""), began_s, ended_s, None
+    def ended(self, began_at: float, ended_at: float) -> Ended:
+        return SUCCESS, Admission(1, ""), began_at, ended_at, None
 
-    def question(self, began_s: float) -> Question:
-        return Question(1, 100.0, began_s, 1.0, 90.0)
+    def question(self, began_at: float) -> Question:
+        return Question(1, 100.0, began_at, 1.0, 90.0)
 
     def test_are_under_way_from_their_beginning_to_their_end(self) -> None:
         begun = deque([10.0, 20.0, 30.0])

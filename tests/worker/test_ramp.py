@@ -25,52 +25,52 @@ POLICY = Policy(permits=2, ramp_s=30)
 RAMP = Ramp(100.0, 130.0, 2, 60, 5.0, processes=6)
 
 
-def view(since_s: float, fleet: int = 20) -> View:
+def view(since: float, fleet: int = 20) -> View:
     """A breaker that closed so many seconds ago."""
-    now_s = time.time()
-    record = SharedState(Closed(since_s=now_s - since_s, call_s=12), fleet=fleet)
-    return View(record, monotonic_offset(now_s), POLICY)
+    now = time.time()
+    record = SharedState(Closed(since=now - since, call_s=12), fleet=fleet)
+    return View(record, monotonic_offset(now), POLICY)
 
 
 def test_once_it_is_over_it_costs_nothing() -> None:
-    assert view(since_s=0.0).free_admission is None
-    assert view(since_s=30.1).free_admission
-    assert view(since_s=0.0, fleet=2).free_admission
+    assert view(since=0.0).free_admission is None
+    assert view(since=30.1).free_admission
+    assert view(since=0.0, fleet=2).free_admission
 
 
 def test_while_open_the_deadline_counts_and_half_open_the_permits() -> None:
-    now_s = time.time()
-    offset_s = monotonic_offset(now_s)
-    refusal = View(SharedState(Open("timeout", now_s, now_s + 60), fleet=20), offset_s, POLICY).refusal()
+    now = time.time()
+    offset_s = monotonic_offset(now)
+    refusal = View(SharedState(Open("timeout", now, now + 60), fleet=20), offset_s, POLICY).refusal()
     assert refusal is not None
     assert refusal[1] == "timeout"
-    assert View(SharedState(HalfOpen("timeout", now_s), fleet=20), offset_s, POLICY).refusal() is None
+    assert View(SharedState(HalfOpen("timeout", now), fleet=20), offset_s, POLICY).refusal() is None
 
 
 class TestLane:
     def starts(self, lot: random.Random, tasks: int = 10, ramp: Ramp = RAMP) -> Iterator[float]:
         """When the tasks of one process begin a call, each coming back when it was told to."""
-        lane, due = Lane(lot.random), [ramp.from_s] * tasks
+        lane, due = Lane(lot.random), [ramp.starts_at] * tasks
         while due:
             due.sort()
-            now_s = due.pop(0)
-            if now_s >= ramp.ends_s:
-                yield now_s
-            elif wait_s := lane.enter(ramp, now_s):
-                due.append(now_s + wait_s)
+            now = due.pop(0)
+            if now >= ramp.ends_at:
+                yield now
+            elif wait_s := lane.enter(ramp, now):
+                due.append(now + wait_s)
             else:
-                yield now_s
+                yield now
 
     @pytest.mark.parametrize("processes", [1, 6, 60])
     def test_together_they_begin_as_many_as_the_whole_fleet_may(self, processes: int) -> None:
         ramp = Ramp(100.0, 130.0, 2, 60, 5.0, processes)
         lots = [random.Random(seed) for seed in range(processes)]
         begun = sorted(start for lot in lots for start in self.starts(lot, 60 // processes, ramp))
-        for at_s in (100.0, 102.0, 105.0):
-            so_far = sum(start <= at_s for start in begun)
+        for at in (100.0, 102.0, 105.0):
+            so_far = sum(start <= at for start in begun)
             # Each process is at most one call ahead of its share, or behind.
-            assert abs(so_far - ramp.begun(at_s)) <= min(processes, 3 * processes**0.5)
-        assert begun[-1] < ramp.ends_s
+            assert abs(so_far - ramp.begun(at)) <= min(processes, 3 * processes**0.5)
+        assert begun[-1] < ramp.ends_at
 
     def test_on_average_the_first_are_as_many_as_while_half_open(self) -> None:
         lot = random.Random(1)
@@ -90,7 +90,7 @@ class TestLane:
 
     def test_a_failure_slows_it_down_for_all_that_follows(self) -> None:
         lane, told = Lane(lambda: 0.0), Lane(lambda: 0.0)
-        failing = Ramp(100.0, 130.0, 2, 60, 5.0, 6, failing_s=100.5)
+        failing = Ramp(100.0, 130.0, 2, 60, 5.0, 6, failing_since=100.5)
         assert [each.enter(ramp, 106.0) for each, ramp in ((lane, RAMP), (told, failing))] == [0, 0]
         left = [
             sum(each.enter(ramp, 107.0) == 0 for _ in range(20)) for each, ramp in ((lane, RAMP), (told, failing))

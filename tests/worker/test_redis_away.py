@@ -155,11 +155,11 @@ class TestRedisAway:
     def test_failures_of_more_than_half_a_minute_ago_say_nothing_about_now(self) -> None:
         shown = [View(SharedState(epoch=1), monotonic_offset(1_000.0))]
         alone = Offline(lambda: shown[-1], shown.append, Policy(), "worker", "wa")
-        old, lately = (ResultBatch(1, "worker", at_s) for at_s in (960.0, 990.0))
-        for at_s, pending in ((960.0, old), (990.0, lately)):
+        old, lately = (ResultBatch(1, "worker", at) for at in (960.0, 990.0))
+        for at, pending in ((960.0, old), (990.0, lately)):
             for _ in range(4):
-                pending.add(Result(TIMEOUT, 1, at_s))
-        waiting = [each.batch("wa", 1, now_s=1_000.0) for each in (old, lately)]
+                pending.add(Result(TIMEOUT, 1, at))
+        waiting = [each.batch("wa", 1, now=1_000.0) for each in (old, lately)]
         alone.begins(StoreUnavailable("away"), "redis://somewhere", waiting)
         assert shown[-1].record.breaker.failures == 4
 

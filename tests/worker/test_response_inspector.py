@@ -440,7 +440,7 @@ JSON_VALUES = st.recursive(
 
 @given(st.integers(-1, 700), st.one_of(JSON_VALUES, st.binary(), st.text()), st.one_of(JSON_VALUES, HEADERS))
 def test_nor_does_anything_that_a_worker_says_of_it(status_code: int, body: object, headers: Any) -> None:
-    classify_answer(status_code, body=body, headers=headers, now_s=1.8e9).message.encode()
+    classify_answer(status_code, body=body, headers=headers, now=1.8e9).message.encode()
 
 
 @given(JSON_VALUES, JSON_VALUES, JSON_VALUES, st.sampled_from([None, 402, "503", 1e9, True]))
@@ -448,4 +448,4 @@ def test_nor_does_any_exception(body: object, headers: object, said: object, sta
     error = ValueError(said)
     for name, value in {"body": body, "headers": headers, "response": said, "status_code": status_code}.items():
         setattr(error, name, value)
-    classify_exception(error, now_s=1.8e9).message.encode()
+    classify_exception(error, now=1.8e9).message.encode()

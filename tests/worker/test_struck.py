@@ -221,8 +221,8 @@ def test_a_permit_is_kept_as_long_as_its_call_runs(redis_url: str, permits: Perm
     with Guard(settings(redis_url, reset_timeout_s=0.3, permit_lease_s=0.5)) as guard:
         half_open(guard)
         with suppress(KeyError), guard.call():
-            until_s = time.monotonic() + 1.5
-            while time.monotonic() < until_s:
+            deadline = time.monotonic() + 1.5
+            while time.monotonic() < deadline:
                 gc.collect()
                 assert permits()
             raise NEUTRAL

@@ -64,10 +64,10 @@ def test_the_second_one_goes_once_the_first_has_been_out_for_a_while(redis_url: 
     with Guard(staggered) as guard, Guard(staggered) as other:
         half_open(guard)
         until(lambda: other.state.phase is BreakerState.HALF_OPEN)
-        began_s = time.monotonic()
+        began_at = time.monotonic()
         with guard.call():
             assert other.wait(timeout_s=60)
-            assert time.monotonic() - began_s >= next_trial_s
+            assert time.monotonic() - began_at >= next_trial_s
             with other.call():
                 pass
         until(lambda: guard.state.phase is BreakerState.CLOSED)

@@ -138,10 +138,10 @@ def test_what_they_open_after_a_quiet_weekend_ours_see_within_a_second(fleets: F
         pass
     fleets.ours[0].flush()
     # One of ours has noticed them, and has told the others, who were calm.
-    until(lambda: all(guard._core.view.record.older_writer_s for guard in fleets.ours))
+    until(lambda: all(guard._core.view.record.older_writer_at for guard in fleets.ours))
     fleets.client.hset(STATE, "older_writer", str(int(time.time()) - 2 * 86_400))
-    yesterday_s = time.time() - 86_400
-    until(lambda: all(0 < guard._core.view.record.older_writer_s < yesterday_s for guard in fleets.ours))
+    yesterday = time.time() - 86_400
+    until(lambda: all(0 < guard._core.view.record.older_writer_at < yesterday for guard in fleets.ours))
     for worker in fleets.theirs[:5]:
         assert worker.report_api_error()
     # It looks every second, where calm ones look every twenty; the rest is for a machine that is busy.

@@ -22,9 +22,9 @@ from tests.worker.guards import fail, half_open, settings
 
 
 def took_s(work: Callable[[], Any]) -> float:
-    began_s = time.monotonic()
+    began_at = time.monotonic()
     work()
-    return time.monotonic() - began_s
+    return time.monotonic() - began_at
 
 
 def test_while_calls_may_go_nobody_waits(guard: Guard) -> None:

@@ -28,6 +28,6 @@ async def test_a_key_in_it_is_not_stored(redis_url: str, store: Store) -> None:
     with Guard(replace(settings(redis_url), worker_id=f"worker {KEY}")) as guard:
         fail(guard, 5)
         until(lambda: guard.state.phase is BreakerState.OPEN)
-    (error, *_) = await store.worker_errors(now_s=(await store.read()).now_s)
+    (error, *_) = await store.worker_errors(now=(await store.read()).now)
     (change,) = await store.history()
     assert error["worker_id"] == change["by"] == "worker [key]"

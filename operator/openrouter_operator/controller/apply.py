@@ -35,18 +35,18 @@ class _Retry:
     pods: int | None
     failure: Failure
     tries: int
-    at_s: float
+    at: float
 
 
 class Applier:
     """The changes for one resource.
 
     Attributes:
-        progressed_s: When the last one was answered, monotonic clock.
+        progressed_at: When the last one was answered, monotonic clock.
     """
 
     def __init__(self, cluster: Cluster, inventory: Inventory) -> None:
-        self.progressed_s = time.monotonic()
+        self.progressed_at = time.monotonic()
         self._cluster = cluster
         self._inventory = inventory
         self._retries: dict[str, _Retry] = {}
@@ -79,12 +79,12 @@ class Applier:
 
     def due_in_s(self) -> float:
         """Seconds until the next retry; infinite without one."""
-        waits = [max(retry.at_s - time.monotonic(), 0.0) for retry in self._retries.values()]
+        waits = [max(retry.at - time.monotonic(), 0.0) for retry in self._retries.values()]
         return min([*waits, *([CONFLICT_S] if self._conflicts else [])], default=math.inf)
 
     def _is_due(self, change: Change) -> bool:
         retry = self._retries.get(change.workload.uid)
-        return retry is None or retry.at_s <= time.monotonic()
+        return retry is None or retry.at <= time.monotonic()
 
     async def _make(self, change: Change) -> Change | None:
         """Return the change, if it was made."""
@@ -104,7 +104,7 @@ class Applier:
         else:
             return replace(change, became=became)
         finally:
-            self.progressed_s = time.monotonic()
+            self.progressed_at = time.monotonic()
         return None
 
     async def _reread(self, change: Change) -> None:

@@ -26,13 +26,13 @@ class Poster:
     def put(self, workload: Workload, event: Event) -> None:
         """Post it soon, in the background; it is dropped silently if there are too many."""
         if not self._queue.full():
-            self._queue.put_nowait((workload, event, self._cluster.now_s))
+            self._queue.put_nowait((workload, event, self._cluster.now))
 
     async def post(self) -> None:
         """Wait for an event, and post it. One that cannot be posted is dropped."""
-        workload, event, at_s = await self._queue.get()
+        workload, event, at = await self._queue.get()
         try:
-            await self._cluster.create_event(workload, event.type, event.reason, event.message, at_s)
+            await self._cluster.create_event(workload, event.type, event.reason, event.message, at)
         except ClusterError as error:
             self._posting.failed(error)
         else:

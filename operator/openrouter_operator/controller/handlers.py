@@ -59,12 +59,12 @@ class _Watched:
     namespace: str
     reconciler: Reconciler
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    busy_since_s: float = 0.0
+    busy_since: float = 0.0
 
     @property
     def is_stuck(self) -> bool:
-        moved_s = max(self.busy_since_s, self.reconciler.progressed_s)
-        return self.busy_since_s > 0 and moved_s < time.monotonic() - STALL_S
+        moved_at = max(self.busy_since, self.reconciler.progressed_at)
+        return self.busy_since > 0 and moved_at < time.monotonic() - STALL_S
 
 
 class Operator:
@@ -226,14 +226,14 @@ async def reconcile_loop(
     operator: Operator = memo.operator
     with operator.watching(uid, str(namespace)) as watched:
         while not stopped:
-            watched.busy_since_s = time.monotonic()
+            watched.busy_since = time.monotonic()
             try:
                 requeue_after_s = await _reconcile_once(operator, watched.reconciler, body)
             except Vanished as error:
                 logger.warning("%s", error)
                 await operator.resolver.drop(uid)
                 break
-            watched.busy_since_s = 0.0
+            watched.busy_since = 0.0
             await _first(watched.wake, stopped, requeue_after_s)
             watched.wake.clear()
     operator.orphans.trigger()
@@ -246,7 +246,7 @@ def is_of_our_class(body: kopf.Body, memo: kopf.Memo, **_: Any) -> bool:
 
 async def _reconcile_once(operator: Operator, reconciler: Reconciler, body: kopf.Body) -> float:
     """Run one round, with any outcome; return the seconds until the next look at the latest."""
-    began_s = time.monotonic()
+    began_at = time.monotonic()
     try:
         outcome = await reconciler.reconcile(dict(body))
         for event in outcome.events:
@@ -264,7 +264,7 @@ async def _reconcile_once(operator: Operator, reconciler: Reconciler, body: kopf
         operator.reconcile_errors.inc()
         return MISHAP_S
     finally:
-        operator.reconcile_durations.observe(time.monotonic() - began_s)
+        operator.reconcile_durations.observe(time.monotonic() - began_at)
     return outcome.requeue_after_s
 
 

@@ -98,10 +98,10 @@ def newest(workload: Workload, copies: Iterable[Copy]) -> Workload:
     own = [(pause, stays) for pause, stays in pauses if pause is not None and pause.uid == workload.uid]
     if not own:
         return workload
-    latest, stays = max(own, key=lambda each: each[0].at_s)
+    latest, stays = max(own, key=lambda each: each[0].at)
     if workload.may_lack_its_pause and workload.value == latest.set_to:
         return workload if stays else replace(workload, pause=latest, is_stripped=True)
-    if workload.pause is None or latest.at_s <= workload.pause.at_s:
+    if workload.pause is None or latest.at <= workload.pause.at:
         return workload
     return replace(workload, pause=latest, is_stripped=True)
 
@@ -115,7 +115,7 @@ class Leftovers:
         self._hinted: set[str] = set()
         self._hint = asyncio.Event()
         self._owing = asyncio.Event()
-        self._owing_since_s: dict[str, float] = {}
+        self._owing_since: dict[str, float] = {}
         self._looking = LogOnce(
             "Annotations cannot be removed from ReplicaSets, where an undone rollout would find them", "They are gone"
         )
@@ -177,9 +177,9 @@ class Leftovers:
 
     def _due(self, owing: Sequence[Workload]) -> list[Workload]:
         """Return those whose fields this process has taken, and those that nobody has given back for a while."""
-        now_s = time.monotonic()
-        self._owing_since_s = {each.uid: self._owing_since_s.get(each.uid, now_s) for each in owing}
-        late = {uid for uid, since_s in self._owing_since_s.items() if now_s - since_s >= OTHERS_S}
+        now = time.monotonic()
+        self._owing_since = {each.uid: self._owing_since.get(each.uid, now) for each in owing}
+        late = {uid for uid, since in self._owing_since.items() if now - since >= OTHERS_S}
         return [each for each in owing if each.uid in late or self._inventory.has_changed(each)]
 
     def _without_own(self, copy: Copy) -> Copy | None:
@@ -212,8 +212,8 @@ class Leftovers:
                 self.trigger(copy.namespace)
 
     async def _until_calm(self) -> None:
-        deadline_s = time.monotonic() + YIELD_S
-        while self._cluster.is_busy and time.monotonic() < deadline_s:  # noqa: ASYNC110  nothing tells of it
+        deadline = time.monotonic() + YIELD_S
+        while self._cluster.is_busy and time.monotonic() < deadline:  # noqa: ASYNC110  nothing tells of it
             await asyncio.sleep(_LOOK_S)
 
     async def _disown(self, workload: Workload) -> bool:

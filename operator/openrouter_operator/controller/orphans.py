@@ -53,7 +53,7 @@ class Orphans:
         self._is_held = is_held
         self._on_released = on_released
         self._tell = tell
-        self._ran_s: dict[str, float] = {}
+        self._ran_at: dict[str, float] = {}
         self._applier = Applier(cluster, inventory)
         self._hint = asyncio.Event()
 
@@ -63,9 +63,9 @@ class Orphans:
     def saw(self, workload: Workload, *, is_gone: bool = False) -> None:
         """Record when a workload was last seen to run (the API server's clock)."""
         if is_gone:
-            self._ran_s.pop(workload.uid, None)
+            self._ran_at.pop(workload.uid, None)
         elif workload.pause is None and workload.copied is None:
-            self._ran_s[workload.uid] = self._cluster.now_s
+            self._ran_at[workload.uid] = self._cluster.now
 
     async def run(self) -> None:
         """Wait for a trigger, then restore orphans; failures are retried after a moment."""
@@ -104,7 +104,7 @@ class Orphans:
 
     def _is_over(self, workload: Workload, pause: Pause) -> bool:
         """Return whether it has run since the pause began, so that no late write of ours has paused it."""
-        return pause.at_s < self._ran_s.get(workload.uid, 0.0) - SKEW_S and not workload.is_our_value
+        return pause.at < self._ran_at.get(workload.uid, 0.0) - SKEW_S and not workload.is_our_value
 
     async def _ownerless(self, paused: Iterable[Workload]) -> list[Workload]:
         """Return those whose owner does not exist (any more)."""

@@ -33,10 +33,10 @@ class PauseJournal:
         self._owner_uid = ""
         self._pauses: dict[str, Pause] = {}
         self._asked: dict[str, Pause] = {}
-        self._running_at_s: dict[str, float] = {}
+        self._running_at: dict[str, float] = {}
         self._released: dict[str, str] = {}
-        self._mended_s: dict[str, float] = {}
-        self._noted_s: dict[str, float] = {}
+        self._mended_at: dict[str, float] = {}
+        self._noted_at: dict[str, float] = {}
 
     def recall(self, workload: Workload) -> Workload:
         """Return the workload with its lost pause restored, and without a foreign one."""
@@ -58,16 +58,16 @@ class PauseJournal:
             return workload  # requested: it was made, though its answer was lost
         if known is not None:
             # A later one of another resource is its own; any other is not the operator's.
-            is_theirs = written.owner_uid != self._owner_uid and written.at_s >= known.at_s
+            is_theirs = written.owner_uid != self._owner_uid and written.at >= known.at
             return workload if is_theirs else self._reminded(workload, known)
-        is_over = written.at_s < self._running_at_s.get(workload.uid, 0.0) and written.owner_uid == self._owner_uid
+        is_over = written.at < self._running_at.get(workload.uid, 0.0) and written.owner_uid == self._owner_uid
         if is_over and not workload.is_our_value:
             return replace(workload, pause=None, has_litter=True)
         return workload  # a late write of the former leader is a pause like any other
 
     def _reminded(self, workload: Workload, pause: Pause) -> Workload:
-        is_due = self._clock() - self._mended_s.get(workload.uid, float("-inf")) >= MEND_S
-        is_unkept = self._clock() - self._noted_s.get(workload.uid, float("-inf")) < NOTED_S
+        is_due = self._clock() - self._mended_at.get(workload.uid, float("-inf")) >= MEND_S
+        is_unkept = self._clock() - self._noted_at.get(workload.uid, float("-inf")) < NOTED_S
         return replace(workload, pause=pause, is_stripped=True, is_mendable=is_due, is_unkept=is_unkept)
 
     def holds(self, uid: str) -> bool:
@@ -95,16 +95,16 @@ class PauseJournal:
                 continue
             self._pauses[uid] = change.pause
             if change.workload.is_stripped and not change.is_written:
-                self._noted_s[uid] = self._clock()
+                self._noted_at[uid] = self._clock()
             if change.workload.is_stripped:
-                self._mended_s[uid] = self._clock()
+                self._mended_at[uid] = self._clock()
 
-    def note(self, targets: Targets, now_s: float) -> None:
-        """Record the paused and the running workloads; *now_s* is Redis' clock, as in a pause."""
+    def note(self, targets: Targets, now: float) -> None:
+        """Record the paused and the running workloads; *now* is Redis' clock, as in a pause."""
         self._owner_uid = targets.owner.uid
-        running = {c.workload.uid: now_s for c in targets.candidates if c.workload.pause is None}
+        running = {c.workload.uid: now for c in targets.candidates if c.workload.pause is None}
         pauses = {c.workload.uid: c.workload.pause for c in targets.owned if c.workload.pause}
-        self._pauses, self._running_at_s = pauses, running
+        self._pauses, self._running_at = pauses, running
         self._asked = {uid: pause for uid, pause in self._asked.items() if uid in pauses or uid in running}
-        self._mended_s = {uid: at_s for uid, at_s in self._mended_s.items() if uid in pauses}
-        self._noted_s = {uid: at_s for uid, at_s in self._noted_s.items() if uid in pauses}
+        self._mended_at = {uid: at for uid, at in self._mended_at.items() if uid in pauses}
+        self._noted_at = {uid: at for uid, at in self._noted_at.items() if uid in pauses}

@@ -24,7 +24,7 @@ from openrouter_operator.decisions.summary import (
     Failure,
     summary,
 )
-from openrouter_operator.decisions.targets import Owner, Targets, paused_since_s
+from openrouter_operator.decisions.targets import Owner, Targets, paused_since
 from openrouter_operator.kubernetes.client import Cluster, ClusterError, Conflict, NotFound, NotLeading
 from openrouter_operator.resource import overrides
 from openrouter_operator.resource import spec as specs
@@ -61,7 +61,7 @@ _ENDED = Failure(
     " spec.override.until (UTC ends in Z), or take spec.override out",
 )
 _GIVE_BACK = Goal(Step.RESUME, "Deleted", share=1.0)
-_NOTHING_KNOWN = ScopeSnapshot(record=None, now_s=0.0, is_fresh=False, last_known_s=0.0)
+_NOTHING_KNOWN = ScopeSnapshot(record=None, now=0.0, is_fresh=False, last_known_at=0.0)
 
 
 class Vanished(ClusterError):
@@ -112,7 +112,7 @@ class Reconciler:
         self._gatherer = Gatherer(inventory, precedence, self._journal)
         self._feed: Feed | Unreadable | None = None
         self._latest: Mapping[str, Any] = {}
-        self._wrote_s = -conditions.COUNTERS_S
+        self._wrote_at = -conditions.COUNTERS_S
         self._write_failures = 0
         # A deletion must not restore workloads that a running round pauses.
         self._lock = asyncio.Lock()
@@ -122,9 +122,9 @@ class Reconciler:
         return self._journal.holds(uid)
 
     @property
-    def progressed_s(self) -> float:
+    def progressed_at(self) -> float:
         """Time of the last answered change of a workload, monotonic clock."""
-        return self._applier.progressed_s
+        return self._applier.progressed_at
 
     @property
     def failing(self) -> int:
@@ -145,7 +145,7 @@ class Reconciler:
             old = resource.get("status") or {}
             now, requeue_after_s = await self._round(resource, old)
             new = conditions.status(old, now)
-            if not conditions.differs(old, new, since_write_s=time.monotonic() - self._wrote_s):
+            if not conditions.differs(old, new, since_write_s=time.monotonic() - self._wrote_at):
                 return Outcome((), requeue_after_s)
             if await self._write(resource, new):
                 return Outcome(events(old, new), requeue_after_s)
@@ -202,17 +202,17 @@ class Reconciler:
             self._feed.tell(f"{namespace}/{owner.name}", ())
         self._feed = feed
         override = await self._override(feed, resource, spec)
-        dated_s = self._cluster.now_s
-        snapshot = _since_before(feed.read(), old, dated_s)
+        dated_at = self._cluster.now
+        snapshot = _since_before(feed.read(), old, dated_at)
         self._journal.begin(snapshot)
         before = self._gatherer.targets(namespace, owner, spec)
-        goal = goals.goal(spec, snapshot, paused_since_s(before, snapshot))
+        goal = goals.goal(spec, snapshot, paused_since(before, snapshot))
         self.is_flapping = goal.reason == goals.FLAPPING
         wanted = plan.changes(goal, snapshot, before)
         why = snapshot.cause if goal.step is Step.PAUSE and snapshot.cause else goal.reason
         await self._make([] if spec.dry_run else wanted, owner, why, workload_events.until(spec, goal, snapshot))
         after = self._gatherer.targets(namespace, owner, spec) if wanted else before
-        self._journal.note(after, snapshot.now_s)
+        self._journal.note(after, snapshot.now)
         now = ReconcileResult(
             generation=generation,
             spec=spec,
@@ -227,21 +227,21 @@ class Reconciler:
             ),
             is_settled=spec.dry_run or not (wanted and plan.changes(goal, snapshot, after)),
             would=tuple(map(str, wanted)) if spec.dry_run else (),
-            took_s=feed.now_s - snapshot.now_s,
+            took_s=feed.now - snapshot.now,
             override=override,
-            dated_s=dated_s,
+            dated_at=dated_at,
         )
         paused = [str(c.workload) for c in after.owned]
         feed.tell(f"{namespace}/{owner.name}", paused)
-        next_at_s = min(goal.next_at_s or math.inf, contests.next_contest_s(after))
-        due_s = max(next_at_s - feed.now_s, 0.0)
+        next_at = min(goal.next_at or math.inf, contests.next_contest_at(after))
+        due_s = max(next_at - feed.now, 0.0)
         return now, min(due_s, self._applier.due_in_s(), RETRY_S if override.failure else IDLE_S)
 
     def _invalid(self, generation: int, why: InvalidSpec, targets: Targets) -> ReconcileResult:
         return ReconcileResult(
             generation=generation,
             spec=Spec(mode=Mode.OBSERVE),
-            snapshot=replace(_NOTHING_KNOWN, now_s=self._cluster.now_s, error=str(why)),
+            snapshot=replace(_NOTHING_KNOWN, now=self._cluster.now, error=str(why)),
             goal=Goal(Step.KEEP, "InvalidSpec"),
             summary=summary(targets, "", {}),
             invalid=str(why),
@@ -289,9 +289,9 @@ class Reconciler:
             return Overriding(applied)
         if not self._access.may_override(metadata["namespace"], spec.scope):
             return Overriding(None, _NOT_ALLOWED if wish else None)
-        if wish and wish.until_s > feed.now_s + OVERRIDE_MOST_S:
+        if wish and wish.until > feed.now + OVERRIDE_MOST_S:
             return Overriding(applied, _TOO_LONG)
-        if wish and wish.until_s <= feed.now_s and not applied:
+        if wish and wish.until <= feed.now and not applied:
             return Overriding(None, _ENDED)
         try:
             await feed.override(wish, _who(resource))
@@ -335,19 +335,19 @@ class Reconciler:
             if self._write_failures == 1:
                 logger.warning("the status of %s/%s cannot be written: %s", namespace, name, error)
             return False
-        self._wrote_s, self._write_failures = time.monotonic(), 0
+        self._wrote_at, self._write_failures = time.monotonic(), 0
         return True
 
 
-def _since_before(snapshot: ScopeSnapshot, old: Mapping[str, Any], dated_s: float) -> ScopeSnapshot:
+def _since_before(snapshot: ScopeSnapshot, old: Mapping[str, Any], dated_at: float) -> ScopeSnapshot:
     """A state that was unreadable before this process started has been unknown for longer than that.
 
-    *dated_s* is now, by the clock of the conditions, which may be another one than that of the reading.
+    *dated_at* is now, by the clock of the conditions, which may be another one than that of the reading.
     """
-    before_s = conditions.unknown_since_s(old)
-    if snapshot.is_fresh or before_s is None:
+    unknown_at = conditions.unknown_since(old)
+    if snapshot.is_fresh or unknown_at is None:
         return snapshot
-    return replace(snapshot, last_known_s=min(snapshot.last_known_s, snapshot.now_s - (dated_s - before_s)))
+    return replace(snapshot, last_known_at=min(snapshot.last_known_at, snapshot.now - (dated_at - unknown_at)))
 
 
 def _who(resource: Mapping[str, Any]) -> str:

@@ -18,31 +18,31 @@ _Said = tuple[str, str, str]
 """Status, reason and message."""
 
 
-def _ready(now: ReconcileResult) -> _Said:
-    if now.invalid:
-        return "False", "InvalidSpec", now.invalid
-    if now.summary.failed:
-        first = next((p for p in now.summary.problems), None)
-        return "False", "TargetsFailed", f"{_workloads(now.summary.failed)} could not be changed; {_line(first)}"
-    if now.override.failure:
-        return "False", now.override.failure.reason, now.override.failure.message
-    if now.summary.unwatched:
-        return "False", now.summary.unwatched[0].reason, _line(now.summary.unwatched[0])
-    if now.summary.unmatched:
-        return "False", "NoMatch", _line(now.summary.unmatched[0])
-    if now.summary.contested:
-        return "False", "Contested", _line(now.summary.contested[0])
-    if not now.snapshot.is_fresh:
-        return "Unknown", "StateUnknown", _stale(now.snapshot)
-    if now.spec.dry_run:
-        return "True", "DryRun", _would(now.would)
-    if now.spec.suspend:
+def _ready(result: ReconcileResult) -> _Said:
+    if result.invalid:
+        return "False", "InvalidSpec", result.invalid
+    if result.summary.failed:
+        first = next((p for p in result.summary.problems), None)
+        return "False", "TargetsFailed", f"{_workloads(result.summary.failed)} could not be changed; {_line(first)}"
+    if result.override.failure:
+        return "False", result.override.failure.reason, result.override.failure.message
+    if result.summary.unwatched:
+        return "False", result.summary.unwatched[0].reason, _line(result.summary.unwatched[0])
+    if result.summary.unmatched:
+        return "False", "NoMatch", _line(result.summary.unmatched[0])
+    if result.summary.contested:
+        return "False", "Contested", _line(result.summary.contested[0])
+    if not result.snapshot.is_fresh:
+        return "Unknown", "StateUnknown", _stale(result.snapshot)
+    if result.spec.dry_run:
+        return "True", "DryRun", _would(result.would)
+    if result.spec.suspend:
         return "True", "Suspended", "spec.suspend is true: the state is shown and nothing is changed"
-    if not now.spec.targets:
+    if not result.spec.targets:
         return "True", "CarriedOut", "The state is shown; the spec names no workloads"
-    if not now.summary.matched:
+    if not result.summary.matched:
         return "True", "NoTargets", "No workload in this namespace matches spec.targets"
-    return "True", "CarriedOut", _going_on(now)
+    return "True", "CarriedOut", _going_on(result)
 
 
 def _would(changes: Sequence[str]) -> str:
@@ -62,40 +62,40 @@ def _line(problem: Problem | None) -> str:
     return f"{problem.target}: {problem.message}" if problem else "see problems"
 
 
-def _reconciling(now: ReconcileResult) -> _Said:
-    under_way = not now.is_settled or now.summary.resuming > 0
-    return ("True", "InProgress", _going_on(now)) if under_way else ("False", "Done", "Nothing is under way")
+def _reconciling(result: ReconcileResult) -> _Said:
+    under_way = not result.is_settled or result.summary.resuming > 0
+    return ("True", "InProgress", _going_on(result)) if under_way else ("False", "Done", "Nothing is under way")
 
 
-def _stalled(now: ReconcileResult) -> _Said:
-    if now.invalid:
-        return "True", "InvalidSpec", now.invalid
+def _stalled(result: ReconcileResult) -> _Said:
+    if result.invalid:
+        return "True", "InvalidSpec", result.invalid
     return "False", "Progressing", "The spec can be carried out"
 
 
-def _upstream_available(now: ReconcileResult) -> _Said:
-    snapshot = now.snapshot
+def _upstream_available(result: ReconcileResult) -> _Said:
+    snapshot = result.snapshot
     if not snapshot.is_fresh or snapshot.record is None:
         return "Unknown", "StateUnknown", _stale(snapshot)
     upstream = snapshot.record.upstream
     if snapshot.phase is not BreakerState.CLOSED:
         reason = "BreakerOpen" if snapshot.phase is BreakerState.OPEN else "BreakerHalfOpen"
-        return "False", reason, f"{cause(now)}: {upstream.message}"
-    if upstream.limited_until_s > snapshot.now_s:
-        return "False", "RateLimited", f"Calls are not permitted before {second(upstream.limited_until_s)}"
+        return "False", reason, f"{cause(result)}: {upstream.message}"
+    if upstream.limited_until > snapshot.now:
+        return "False", "RateLimited", f"Calls are not permitted before {second(upstream.limited_until)}"
     return "True", "BreakerClosed", "Calls go through"
 
 
-def _paused(now: ReconcileResult) -> _Said:
-    if now.summary.is_paused:
-        return "True", now.goal.reason, _going_on(now)
-    return "False", now.goal.reason, "No workload is paused"
+def _paused(result: ReconcileResult) -> _Said:
+    if result.summary.is_paused:
+        return "True", result.goal.reason, _going_on(result)
+    return "False", result.goal.reason, "No workload is paused"
 
 
-def _state_fresh(now: ReconcileResult) -> _Said:
-    if now.snapshot.is_fresh:
-        return "True", "Read", f"The state of scope {now.spec.scope!r} is read from Redis"
-    return "False", "NotReported" if not now.snapshot.error else "Unreadable", _stale(now.snapshot)
+def _state_fresh(result: ReconcileResult) -> _Said:
+    if result.snapshot.is_fresh:
+        return "True", "Read", f"The state of scope {result.spec.scope!r} is read from Redis"
+    return "False", "NotReported" if not result.snapshot.error else "Unreadable", _stale(result.snapshot)
 
 
 def _stale(snapshot: ScopeSnapshot) -> str:
@@ -106,12 +106,12 @@ def _stale(snapshot: ScopeSnapshot) -> str:
     )
 
 
-def _going_on(now: ReconcileResult) -> str:
-    counts = now.summary
-    match now.goal.step:
+def _going_on(result: ReconcileResult) -> str:
+    counts = result.summary
+    match result.goal.step:
         case Step.PAUSE if counts.able:
             return f"{counts.paused} of {_workloads(counts.able)} paused"
-        case Step.CANARY if now.goal.reason == FLAPPING:
+        case Step.CANARY if result.goal.reason == FLAPPING:
             return (
                 f"{_workloads(counts.paused)} still paused: the breaker closed too often in vain; to go on now, write"
                 " override ForceClosed (docs/operator.md)"
@@ -119,9 +119,11 @@ def _going_on(now: ReconcileResult) -> str:
         case Step.CANARY:
             return f"{_workloads(counts.paused)} paused, {counts.resuming} with one pod that tests the upstream"
         case Step.RESUME if counts.is_paused:
-            return f"{_workloads(counts.paused + counts.resuming)} coming back, at {now.goal.share:.0%} of their pods"
+            return (
+                f"{_workloads(counts.paused + counts.resuming)} coming back, at {result.goal.share:.0%} of their pods"
+            )
         case Step.KEEP if counts.is_paused:
-            return f"{_workloads(counts.paused + counts.resuming)} still paused ({now.goal.reason})"
+            return f"{_workloads(counts.paused + counts.resuming)} still paused ({result.goal.reason})"
         case _ if counts.matched and not counts.able:
             return "Nothing to pause: " + _left_alone(counts.matched)
         case _:
@@ -153,10 +155,10 @@ def _condition(
 
 
 def conditions(
-    now: ReconcileResult, before: Mapping[str, Mapping[str, Any]], *, generation: int, at: str
+    result: ReconcileResult, before: Mapping[str, Mapping[str, Any]], *, generation: int, at: str
 ) -> list[dict[str, Any]]:
     """Return all conditions; one that stays the same keeps its time."""
     return [
-        _condition(kind, *check(now), before=before.get(kind), generation=generation, at=at)
+        _condition(kind, *check(result), before=before.get(kind), generation=generation, at=at)
         for kind, check in _CONDITIONS.items()
     ]

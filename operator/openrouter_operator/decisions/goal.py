@@ -45,46 +45,46 @@ class Goal:
         reason: One word, as conditions and events show it.
         share: Share of the original pods, 0 to 1, to run while resuming.
         release: The outage in which resumed workloads are not paused again; empty for none.
-        next_at_s: When time alone will change the goal; None if only an event can.
+        next_at: When time alone will change the goal; None if only an event can.
     """
 
     step: Step
     reason: str
     share: float = 0.0
     release: str = ""
-    next_at_s: float | None = None
+    next_at: float | None = None
 
 
 # -- the goal -------------------------------------------------------------------------------------------------------
 
 
-def goal(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal:
-    """Return the current goal; *paused_s* is the start of the present pause, None if nothing is paused."""
-    if paused_s is not None:
-        paused_s = past(paused_s, snapshot.now_s)
-    found = (rule(spec, snapshot, paused_s) for rule in _RULES)
+def goal(spec: Spec, snapshot: ScopeSnapshot, paused_at: float | None) -> Goal:
+    """Return the current goal; *paused_at* is the start of the present pause, None if nothing is paused."""
+    if paused_at is not None:
+        paused_at = past(paused_at, snapshot.now)
+    found = (rule(spec, snapshot, paused_at) for rule in _RULES)
     return next(goal for goal in found if goal is not None)
 
 
-def _suspended(spec: Spec, _snapshot: ScopeSnapshot, _paused_s: float | None) -> Goal | None:
+def _suspended(spec: Spec, _snapshot: ScopeSnapshot, _paused_at: float | None) -> Goal | None:
     return Goal(Step.KEEP, "Suspended") if spec.suspend else None
 
 
-def _only_observing(spec: Spec, _snapshot: ScopeSnapshot, _paused_s: float | None) -> Goal | None:
+def _only_observing(spec: Spec, _snapshot: ScopeSnapshot, _paused_at: float | None) -> Goal | None:
     return Goal(Step.RESUME, "ObserveOnly", share=1.0) if spec.mode is Mode.OBSERVE else None
 
 
-def _unknown(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal | None:
+def _unknown(spec: Spec, snapshot: ScopeSnapshot, paused_at: float | None) -> Goal | None:
     """Nothing changes while the state is unknown; but a dead Redis must not strand a fleet."""
     if snapshot.is_fresh:
         return None
-    give_up_s = snapshot.last_known_s + spec.max_unknown_seconds
-    if paused_s is None or snapshot.now_s < give_up_s:
-        return Goal(Step.KEEP, "StateUnknown", next_at_s=None if paused_s is None else give_up_s)
-    return _resumed(spec, snapshot.now_s, since_s=give_up_s, reason="StateUnknown")
+    give_up_at = snapshot.last_known_at + spec.max_unknown_seconds
+    if paused_at is None or snapshot.now < give_up_at:
+        return Goal(Step.KEEP, "StateUnknown", next_at=None if paused_at is None else give_up_at)
+    return _resumed(spec, snapshot.now, since=give_up_at, reason="StateUnknown")
 
 
-def _not_asked_for(spec: Spec, snapshot: ScopeSnapshot, _paused_s: float | None) -> Goal | None:
+def _not_asked_for(spec: Spec, snapshot: ScopeSnapshot, _paused_at: float | None) -> Goal | None:
     """Some reasons to open may not be reasons to pause; an override that forces it open always is."""
     if (
         snapshot.phase is BreakerState.CLOSED
@@ -103,95 +103,97 @@ _PAUSED_ON: Mapping[str, PauseOn] = {
 }
 
 
-def _rate_limited(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal | None:
+def _rate_limited(spec: Spec, snapshot: ScopeSnapshot, paused_at: float | None) -> Goal | None:
     """A long rate limit is a reason to pause, and one that is nearly over is not.
 
     A begun pause then lasts until its end.
     """
-    until_s = snapshot.limited_until_s
-    if snapshot.phase is not BreakerState.CLOSED or not until_s or PauseOn.RATE_LIMITED not in spec.pause_on:
+    until = snapshot.limited_until
+    if snapshot.phase is not BreakerState.CLOSED or not until or PauseOn.RATE_LIMITED not in spec.pause_on:
         return None
-    if paused_s is None:
-        return Goal(Step.PAUSE, "RateLimited", next_at_s=until_s) if until_s - snapshot.now_s >= LIMIT_S else None
-    if snapshot.now_s >= (end_s := _end_s(spec, paused_s)):
-        return replace(_resumed(spec, snapshot.now_s, since_s=end_s, reason="MaxPause"), release=snapshot.outage)
-    return Goal(Step.PAUSE, "RateLimited", next_at_s=min(until_s, end_s))
+    if paused_at is None:
+        return Goal(Step.PAUSE, "RateLimited", next_at=until) if until - snapshot.now >= LIMIT_S else None
+    if snapshot.now >= (ends_at := _end_of_pause(spec, paused_at)):
+        return replace(_resumed(spec, snapshot.now, since=ends_at, reason="MaxPause"), release=snapshot.outage)
+    return Goal(Step.PAUSE, "RateLimited", next_at=min(until, ends_at))
 
 
-def _closed(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal | None:
+def _closed(spec: Spec, snapshot: ScopeSnapshot, paused_at: float | None) -> Goal | None:
     if snapshot.phase is not BreakerState.CLOSED:
         return None
-    if paused_s is None:
+    if paused_at is None:
         return Goal(Step.RESUME, "BreakerClosed", share=1.0)
-    may_s = paused_s + spec.min_paused_seconds
-    if snapshot.now_s < may_s:
-        return Goal(Step.KEEP, "MinPaused", next_at_s=may_s)
+    may_resume_at = paused_at + spec.min_paused_seconds
+    if snapshot.now < may_resume_at:
+        return Goal(Step.KEEP, "MinPaused", next_at=may_resume_at)
     forced = snapshot.override
     if forced is not None:
         # An override lets calls go: the canary has nothing to test.
         return _resumed(
-            spec, snapshot.now_s, since_s=max(past(snapshot.since_s, snapshot.now_s), may_s), reason="BreakerClosed"
+            spec, snapshot.now, since=max(past(snapshot.since, snapshot.now), may_resume_at), reason="BreakerClosed"
         )
-    flaps_until_s = _flaps_until_s(spec, snapshot)
-    if snapshot.now_s < flaps_until_s:
-        return Goal(Step.CANARY, FLAPPING, next_at_s=flaps_until_s)
-    closed_s = max(past(snapshot.since_s, snapshot.now_s), flaps_until_s)
+    flaps_until = _flaps_until(spec, snapshot)
+    if snapshot.now < flaps_until:
+        return Goal(Step.CANARY, FLAPPING, next_at=flaps_until)
+    closed_at = max(past(snapshot.since, snapshot.now), flaps_until)
     if snapshot.is_on_probation and spec.resume.canary:
-        closed_s += spec.resume.canary_timeout_seconds
-        if snapshot.now_s < closed_s:
-            return Goal(Step.CANARY, "Probation", next_at_s=closed_s)
-    return _resumed(spec, snapshot.now_s, since_s=max(closed_s, may_s), reason="BreakerClosed")
+        closed_at += spec.resume.canary_timeout_seconds
+        if snapshot.now < closed_at:
+            return Goal(Step.CANARY, "Probation", next_at=closed_at)
+    return _resumed(spec, snapshot.now, since=max(closed_at, may_resume_at), reason="BreakerClosed")
 
 
-def _flaps_until_s(spec: Spec, snapshot: ScopeSnapshot) -> float:
+def _flaps_until(spec: Spec, snapshot: ScopeSnapshot) -> float:
     """Return until when only the canary may run, because the breaker has closed too often within the time."""
     flapping = spec.resume.flapping
     transitions = snapshot.record.transitions if snapshot.record else ()
-    closings_s = [
-        each.at_s
+    closings = [
+        each.at
         for each in transitions
-        if each.after is BreakerState.CLOSED and each.reason in _BY_ITSELF and each.at_s <= snapshot.now_s
+        if each.after is BreakerState.CLOSED and each.reason in _BY_ITSELF and each.at <= snapshot.now
     ]
-    if not spec.resume.canary or len(closings_s) < flapping.closings:
+    if not spec.resume.canary or len(closings) < flapping.closings:
         return 0.0
-    first_s, last_s = closings_s[-flapping.closings], closings_s[-1]
-    return first_s + flapping.within_seconds if last_s - first_s < flapping.within_seconds else 0.0
+    first, last = closings[-flapping.closings], closings[-1]
+    return first + flapping.within_seconds if last - first < flapping.within_seconds else 0.0
 
 
-def _overlong(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal | None:
-    if paused_s is None or spec.max_pause_seconds is None:
+def _overlong(spec: Spec, snapshot: ScopeSnapshot, paused_at: float | None) -> Goal | None:
+    if paused_at is None or spec.max_pause_seconds is None:
         return None
-    end_s = paused_s + spec.max_pause_seconds
-    if snapshot.now_s < end_s:
+    ends_at = paused_at + spec.max_pause_seconds
+    if snapshot.now < ends_at:
         return None
-    return replace(_resumed(spec, snapshot.now_s, since_s=end_s, reason="MaxPause"), release=snapshot.outage)
+    return replace(_resumed(spec, snapshot.now, since=ends_at, reason="MaxPause"), release=snapshot.outage)
 
 
-def _half_open(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal | None:
+def _half_open(spec: Spec, snapshot: ScopeSnapshot, paused_at: float | None) -> Goal | None:
     if snapshot.phase is not BreakerState.HALF_OPEN:
         return None
-    if paused_s is None:
+    if paused_at is None:
         return Goal(Step.KEEP, "BreakerHalfOpen")
-    may_s = paused_s + spec.min_paused_seconds
-    step = Step.CANARY if spec.resume.canary and snapshot.now_s >= may_s else Step.PAUSE
-    return Goal(step, "BreakerHalfOpen", next_at_s=_first(may_s, _end_s(spec, paused_s), after_s=snapshot.now_s))
+    may_resume_at = paused_at + spec.min_paused_seconds
+    step = Step.CANARY if spec.resume.canary and snapshot.now >= may_resume_at else Step.PAUSE
+    return Goal(
+        step, "BreakerHalfOpen", next_at=_first(may_resume_at, _end_of_pause(spec, paused_at), after=snapshot.now)
+    )
 
 
-def _open(spec: Spec, snapshot: ScopeSnapshot, paused_s: float | None) -> Goal:
-    opened_s, until_s = _open_from_to_s(snapshot)
-    pause_s = past(opened_s, snapshot.now_s) + spec.pause_after_seconds
-    if paused_s is None and snapshot.now_s < pause_s:
-        return Goal(Step.KEEP, "BreakerOpen", next_at_s=min(pause_s, until_s))
+def _open(spec: Spec, snapshot: ScopeSnapshot, paused_at: float | None) -> Goal:
+    opened_at, until = _open_period(snapshot)
+    pause_at = past(opened_at, snapshot.now) + spec.pause_after_seconds
+    if paused_at is None and snapshot.now < pause_at:
+        return Goal(Step.KEEP, "BreakerOpen", next_at=min(pause_at, until))
     if (
-        paused_s is None
+        paused_at is None
         and snapshot.override is None
-        and until_s <= pause_s + _trial_s(spec)
-        and snapshot.now_s < until_s
+        and until <= pause_at + _trial_s(spec)
+        and snapshot.now < until
     ):
         # The first trial call soon shows whether the outage is over.
-        return Goal(Step.KEEP, "BreakerOpen", next_at_s=until_s)
-    next_at_s = _first(until_s, _end_s(spec, paused_s or snapshot.now_s), after_s=snapshot.now_s)
-    return Goal(Step.PAUSE, "BreakerOpen", next_at_s=next_at_s)
+        return Goal(Step.KEEP, "BreakerOpen", next_at=until)
+    next_at = _first(until, _end_of_pause(spec, paused_at or snapshot.now), after=snapshot.now)
+    return Goal(Step.PAUSE, "BreakerOpen", next_at=next_at)
 
 
 def _trial_s(spec: Spec) -> float:
@@ -199,11 +201,11 @@ def _trial_s(spec: Spec) -> float:
     return 0.1 * spec.pause_after_seconds + 1 if spec.pause_after_seconds else 0.0
 
 
-def _open_from_to_s(snapshot: ScopeSnapshot) -> tuple[float, float]:
+def _open_period(snapshot: ScopeSnapshot) -> tuple[float, float]:
     breaker = snapshot.record.breaker if snapshot.record else None
     if snapshot.override is not None:
-        return snapshot.since_s, snapshot.override.until_s
-    return (breaker.opened_at_s, breaker.until_s) if isinstance(breaker, Open) else (0.0, 0.0)
+        return snapshot.since, snapshot.override.until
+    return (breaker.opened_at, breaker.until) if isinstance(breaker, Open) else (0.0, 0.0)
 
 
 _RULES: tuple[Callable[[Spec, ScopeSnapshot, float | None], Goal | None], ...] = (
@@ -219,22 +221,22 @@ _RULES: tuple[Callable[[Spec, ScopeSnapshot, float | None], Goal | None], ...] =
 )
 
 
-def _resumed(spec: Spec, now_s: float, *, since_s: float, reason: str) -> Goal:
-    """Return everything at once, or the step that is due if the first one was at ``since_s``."""
+def _resumed(spec: Spec, now: float, *, since: float, reason: str) -> Goal:
+    """Return everything at once, or the step that is due if the first one was at ``since``."""
     if spec.resume.strategy is Strategy.IMMEDIATE:
         return Goal(Step.RESUME, reason, share=1.0)
-    steps = math.floor(max(now_s - since_s, 0.0) / spec.resume.interval_seconds) + 1
+    steps = math.floor(max(now - since, 0.0) / spec.resume.interval_seconds) + 1
     share = min(steps * spec.resume.step_percent / 100, 1.0)
-    next_at_s = None if share >= 1.0 else since_s + steps * spec.resume.interval_seconds
-    return Goal(Step.RESUME, reason, share, next_at_s=next_at_s)
+    next_at = None if share >= 1.0 else since + steps * spec.resume.interval_seconds
+    return Goal(Step.RESUME, reason, share, next_at=next_at)
 
 
-def _end_s(spec: Spec, paused_s: float) -> float:
-    return paused_s + spec.max_pause_seconds if spec.max_pause_seconds is not None else math.inf
+def _end_of_pause(spec: Spec, paused_at: float) -> float:
+    return paused_at + spec.max_pause_seconds if spec.max_pause_seconds is not None else math.inf
 
 
-def _first(*moments_s: float, after_s: float) -> float | None:
-    ahead = [at_s for at_s in moments_s if after_s < at_s < math.inf]
+def _first(*moments: float, after: float) -> float | None:
+    ahead = [at for at in moments if after < at < math.inf]
     return min(ahead, default=None)
 
 

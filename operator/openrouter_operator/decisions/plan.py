@@ -48,8 +48,8 @@ def _paused(candidate: Candidate, owner: Owner, snapshot: ScopeSnapshot) -> Chan
     workload = candidate.workload
     value = _value(candidate, candidate.paused_pods)
     pods = candidate.pods_behind
-    at_s, uid = snapshot.now_s, workload.uid
-    pause = Pause(owner.uid, owner.name, snapshot.epoch, workload.value, value, at_s=at_s, pods=pods, uid=uid)
+    at, uid = snapshot.now, workload.uid
+    pause = Pause(owner.uid, owner.name, snapshot.epoch, workload.value, value, at=at, pods=pods, uid=uid)
     return Change(workload, value, pause, rank=candidate.options.priority)
 
 
@@ -69,8 +69,8 @@ def _of_paused(
     if candidate.is_rollouts:
         return forgets(workload)
     if not workload.is_as_we_set_it and not _is_autoscalers_doing(candidate):
-        if wanted is not None and workload.pods > wanted and is_fought(candidate, snapshot.now_s):
-            return put_back(candidate, _value(candidate, wanted), snapshot.now_s)
+        if wanted is not None and workload.pods > wanted and is_fought(candidate, snapshot.now):
+            return put_back(candidate, _value(candidate, wanted), snapshot.now)
         # A foreign change stands: release the workload, and its original.
         return forgets(workload, released=snapshot.outage)
     if change := raised(workload):

@@ -32,7 +32,7 @@ class ReconcileResult:
         took_s: Duration of its changes.
         would: Changes that a dry run would have made.
         override: Outcome of the override in the spec.
-        dated_s: Time of that, Unix seconds by the API server's clock, which every process knows: a process that
+        dated_at: Time of that, Unix seconds by the API server's clock, which every process knows: a process that
             starts while Redis is away does not know Redis' clock, which the snapshot uses. None for the snapshot's
             time.
     """
@@ -47,18 +47,18 @@ class ReconcileResult:
     took_s: float = 0.0
     would: tuple[str, ...] = ()
     override: Overriding = Overriding()
-    dated_s: float | None = None
+    dated_at: float | None = None
 
     @property
-    def ended_s(self) -> float:
+    def ended_at(self) -> float:
         """When all was answered, by the clock of the snapshot with which the round began."""
-        return self.snapshot.now_s + self.took_s
+        return self.snapshot.now + self.took_s
 
 
-def cause(now: ReconcileResult) -> str:
-    return now.snapshot.cause or now.goal.reason
+def cause(result: ReconcileResult) -> str:
+    return result.snapshot.cause or result.goal.reason
 
 
-def second(at_s: float) -> str:
+def second(at: float) -> str:
     """Format whole seconds, as Kubernetes writes times; empty for never."""
-    return iso(float(int(at_s))).replace("+00:00", "Z")
+    return iso(float(int(at))).replace("+00:00", "Z")

@@ -21,23 +21,23 @@ class ScopeSnapshot:
     Attributes:
         record: The last read; None if nothing is known.
         is_fresh: Whether it is the present state; else it is the last known one.
-        last_known_s: When it was last the present state.
-        since_s: When the breaker entered its state.
+        last_known_at: When it was last the present state.
+        since: When the breaker entered its state.
         error: The reason why the state cannot be read; empty if it can.
         scope: Scope of the state.
     """
 
     record: SharedState | None
-    now_s: float
+    now: float
     is_fresh: bool
-    last_known_s: float
-    since_s: float = 0.0
+    last_known_at: float
+    since: float = 0.0
     error: str = ""
     scope: str = DEFAULT_SCOPE
 
     @property
     def phase(self) -> BreakerState | None:
-        return self.record.phase(self.now_s) if self.record else None
+        return self.record.phase(self.now) if self.record else None
 
     @property
     def outage(self) -> str:
@@ -48,29 +48,29 @@ class ScopeSnapshot:
         if self.record is None:
             return ""
         if self.phase is BreakerState.CLOSED:
-            limited_s = self.limited_until_s
-            return f"{self.scope}/limited until {iso(limited_s)}" if limited_s else ""
+            limited_until = self.limited_until
+            return f"{self.scope}/limited until {iso(limited_until)}" if limited_until else ""
         forced = self.override
-        at_s = forced.until_s if forced else self.record.breaker.opened_at_s
-        return f"{self.scope}/{iso(at_s)}"
+        at = forced.until if forced else self.record.breaker.opened_at
+        return f"{self.scope}/{iso(at)}"
 
     @property
-    def closed_at_s(self) -> float:
+    def closed_at(self) -> float:
         """When the breaker last closed; 0 if unknown, or if it is ahead of a clock that was set back."""
         moves = self.record.transitions if self.record else ()
-        closings = (move.at_s for move in moves if move.after is BreakerState.CLOSED and move.at_s <= self.now_s)
+        closings = (move.at for move in moves if move.after is BreakerState.CLOSED and move.at <= self.now)
         return max(closings, default=0.0)
 
     @property
-    def limited_until_s(self) -> float:
+    def limited_until(self) -> float:
         """End of the rate limit; 0 without one."""
-        until_s = self.record.upstream.limited_until_s if self.record else 0.0
-        return until_s if until_s > self.now_s else 0.0
+        until = self.record.upstream.limited_until if self.record else 0.0
+        return until if until > self.now else 0.0
 
     @property
     def override(self) -> Override | None:
         """The override, while it stands."""
-        return self.record.standing(self.now_s) if self.record else None
+        return self.record.standing(self.now) if self.record else None
 
     @property
     def cause(self) -> str:

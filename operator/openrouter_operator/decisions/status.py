@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open
-from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.codec import iso, parse_iso
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_operator.resource.overrides import ACTIONS
 
@@ -26,7 +26,7 @@ __all__ = [
     "differs",
     "is_true",
     "status",
-    "unknown_since_s",
+    "unknown_since",
 ]
 
 COUNTERS_S = 120.0
@@ -37,27 +37,27 @@ UNKNOWN = "unknown"
 _ACTIONS = {kind: action for action, kind in ACTIONS.items()}
 
 
-def status(old: Mapping[str, Any], now: ReconcileResult) -> dict[str, Any]:
+def status(old: Mapping[str, Any], result: ReconcileResult) -> dict[str, Any]:
     """Return the status after *old*."""
     before = {entry["type"]: entry for entry in old.get("conditions") or ()}
-    at = second(now.snapshot.now_s if now.dated_s is None else now.dated_s)
+    at = second(result.snapshot.now if result.dated_at is None else result.dated_at)
     written = {
-        "observedGeneration": now.generation,
-        "upstream": _upstream(now.snapshot),
-        "breaker": _breaker(now.snapshot),
-        "targets": _targets(now),
-        "problems": [problem._asdict() for problem in now.summary.problems],
-        "conditions": conditions(now, before, generation=now.generation, at=at),
+        "observedGeneration": result.generation,
+        "upstream": _upstream(result.snapshot),
+        "breaker": _breaker(result.snapshot),
+        "targets": _targets(result),
+        "problems": [problem._asdict() for problem in result.summary.problems],
+        "conditions": conditions(result, before, generation=result.generation, at=at),
     }
-    if sum(now.summary.reasons.values()) > PROBLEMS_SHOWN:
-        written["problemCounts"] = dict(sorted(now.summary.reasons.items()))
-    if now.spec.dry_run:
-        written["wouldChange"] = list(now.would[:PROBLEMS_SHOWN])
-    if now.summary.is_paused:
-        written["progress"] = _progress(now)
-    if override := _override(now):
+    if sum(result.summary.reasons.values()) > PROBLEMS_SHOWN:
+        written["problemCounts"] = dict(sorted(result.summary.reasons.items()))
+    if result.spec.dry_run:
+        written["wouldChange"] = list(result.would[:PROBLEMS_SHOWN])
+    if result.summary.is_paused:
+        written["progress"] = _progress(result)
+    if override := _override(result):
         written["override"] = override
-    return written | _spans(old, now)
+    return written | _spans(old, result)
 
 
 def differs(old: Mapping[str, Any], new: Mapping[str, Any], *, since_write_s: float) -> bool:
@@ -85,8 +85,8 @@ def _upstream(snapshot: ScopeSnapshot) -> dict[str, Any]:
     if snapshot.record is None:
         return {"state": UNKNOWN}
     upstream = snapshot.record.upstream
-    limited = upstream.limited_until_s > snapshot.now_s
-    reset = {"rateLimitReset": iso(upstream.limited_until_s)} if limited else {}
+    limited = upstream.limited_until > snapshot.now
+    reset = {"rateLimitReset": iso(upstream.limited_until)} if limited else {}
     return {"state": upstream.state.value, "message": upstream.message} | reset
 
 
@@ -97,7 +97,7 @@ def _breaker(snapshot: ScopeSnapshot) -> dict[str, Any]:
     shown = {
         "state": snapshot.phase.value if snapshot.is_fresh else UNKNOWN,
         "failures": record.breaker.failures,
-        "since": second(snapshot.since_s),
+        "since": second(snapshot.since),
         "epoch": record.epoch,
         **_outage(record, snapshot),
     }
@@ -107,39 +107,39 @@ def _breaker(snapshot: ScopeSnapshot) -> dict[str, Any]:
 def _outage(record: SharedState, snapshot: ScopeSnapshot) -> dict[str, Any]:
     forced = snapshot.override
     if forced is not None:
-        since = {"openedAt": second(snapshot.since_s), "retryAt": second(forced.until_s)} if forced.is_open else {}
+        since = {"openedAt": second(snapshot.since), "retryAt": second(forced.until)} if forced.is_open else {}
         return {"reason": forced.kind.value} | since
     match record.breaker:
         case Closed():
             return {}
-        case Open(reason=reason, opened_at_s=opened_s, until_s=until_s):
-            retry = {"retryAt": second(until_s)} if snapshot.phase is BreakerState.OPEN else {}
-            return {"reason": reason, "openedAt": second(opened_s)} | retry
-        case HalfOpen(reason=reason, opened_at_s=opened_s):
-            return {"reason": reason, "openedAt": second(opened_s)}
+        case Open(reason=reason, opened_at=opened_at, until=until):
+            retry = {"retryAt": second(until)} if snapshot.phase is BreakerState.OPEN else {}
+            return {"reason": reason, "openedAt": second(opened_at)} | retry
+        case HalfOpen(reason=reason, opened_at=opened_at):
+            return {"reason": reason, "openedAt": second(opened_at)}
 
 
-def _override(now: ReconcileResult) -> dict[str, Any]:
+def _override(result: ReconcileResult) -> dict[str, Any]:
     """Return the override that stands, and the generation of the spec that was applied."""
     shown: dict[str, Any] = {}
-    standing = now.snapshot.override
+    standing = result.snapshot.override
     if standing is not None:
         action = _ACTIONS[standing.kind]
-        until = second(standing.until_s)
+        until = second(standing.until)
         shown = {"action": action.value, "by": standing.who, "reason": standing.why, "until": until}
-    return shown | ({"appliedGeneration": now.override.generation} if now.override.generation else {})
+    return shown | ({"appliedGeneration": result.override.generation} if result.override.generation else {})
 
 
-def _progress(now: ReconcileResult) -> dict[str, Any]:
+def _progress(result: ReconcileResult) -> dict[str, Any]:
     """Return the progress of a pause or its end, in pods."""
-    next_at = {} if now.goal.next_at_s is None else {"nextAt": second(now.goal.next_at_s)}
-    shown = {"step": now.goal.step.value, "reason": now.goal.reason}
-    return shown | {"pods": now.summary.pods, "originalPods": now.summary.original_pods} | next_at
+    next_at = {} if result.goal.next_at is None else {"nextAt": second(result.goal.next_at)}
+    shown = {"step": result.goal.step.value, "reason": result.goal.reason}
+    return shown | {"pods": result.summary.pods, "originalPods": result.summary.original_pods} | next_at
 
 
-def _targets(now: ReconcileResult) -> dict[str, Any]:
-    summary = now.summary
-    words = [FLAPPING] if now.goal.reason == FLAPPING else []
+def _targets(result: ReconcileResult) -> dict[str, Any]:
+    summary = result.summary
+    words = [FLAPPING] if result.goal.reason == FLAPPING else []
     words += [ROLLOUT] if summary.reasons.get(ROLLOUT) else []
     return {
         "matched": summary.matched,
@@ -151,33 +151,37 @@ def _targets(now: ReconcileResult) -> dict[str, Any]:
     } | ({"contested": len(summary.contested)} if summary.contested else {})
 
 
-def _spans(old: Mapping[str, Any], now: ReconcileResult) -> dict[str, Any]:
+def _spans(old: Mapping[str, Any], result: ReconcileResult) -> dict[str, Any]:
     """Return ``lastPause`` and ``lastResume``: start, reason and duration of the last ones."""
     was_paused = is_true(old, "Paused")
-    now_s, counts = now.snapshot.now_s, now.summary
+    now, counts = result.snapshot.now, result.summary
     pause, resume = dict(old.get("lastPause") or {}), dict(old.get("lastResume") or {})
     if counts.is_paused and not was_paused:
-        pause = {"startedAt": second(now_s), "reason": cause(now)}
-    if counts.is_paused and now.goal.step is Step.RESUME and resume.get("startedAt", "") < pause.get("startedAt", ""):
-        resume = {"startedAt": second(now_s), "reason": now.goal.reason}
+        pause = {"startedAt": second(now), "reason": cause(result)}
+    if (
+        counts.is_paused
+        and result.goal.step is Step.RESUME
+        and resume.get("startedAt", "") < pause.get("startedAt", "")
+    ):
+        resume = {"startedAt": second(now), "reason": result.goal.reason}
     if counts.paused and counts.paused == counts.able and "durationSeconds" not in pause:
-        pause["durationSeconds"] = _lasted_s(pause, now.ended_s)
+        pause["durationSeconds"] = _lasted_s(pause, result.ended_at)
     if was_paused and not counts.is_paused:
         if "durationSeconds" in resume or not resume:
-            resume = {"startedAt": second(now_s), "reason": now.goal.reason}
-        resume["durationSeconds"] = _lasted_s(resume, now.ended_s)
+            resume = {"startedAt": second(now), "reason": result.goal.reason}
+        resume["durationSeconds"] = _lasted_s(resume, result.ended_at)
     return {name: span for name, span in (("lastPause", pause), ("lastResume", resume)) if span}
 
 
-def _lasted_s(span: Mapping[str, Any], now_s: float) -> float:
-    return round(max(now_s - unix_s(span.get("startedAt")), 0.0), 1)
+def _lasted_s(span: Mapping[str, Any], now: float) -> float:
+    return round(max(now - parse_iso(span.get("startedAt")), 0.0), 1)
 
 
-def unknown_since_s(status: Mapping[str, Any]) -> float | None:
+def unknown_since(status: Mapping[str, Any]) -> float | None:
     """Return since when the state cannot be read, as stored by an earlier round; None if it could be read then."""
     for condition in status.get("conditions") or ():
         if condition["type"] == "StateFresh" and condition["status"] == "False":
-            return unix_s(condition["lastTransitionTime"])
+            return parse_iso(condition["lastTransitionTime"])
     return None
 
 

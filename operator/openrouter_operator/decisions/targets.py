@@ -12,7 +12,7 @@ from openrouter_operator.workloads.workload import OPT, Workload
 
 from .snapshot import ScopeSnapshot
 
-__all__ = ["ROLLOUT", "Candidate", "Owner", "Skip", "Targets", "paused_since_s", "skip"]
+__all__ = ["ROLLOUT", "Candidate", "Owner", "Skip", "Targets", "paused_since", "skip"]
 
 
 ROLLOUT = "RolloutInProgress"
@@ -119,7 +119,7 @@ class Skip:
     message: str = ""
 
 
-def paused_since_s(targets: Targets, snapshot: ScopeSnapshot) -> float | None:
+def paused_since(targets: Targets, snapshot: ScopeSnapshot) -> float | None:
     """Return the start of the present pause; None if nothing is paused.
 
     A pause from before the last closing is over, even if an old annotation came back since: while the breaker is open
@@ -127,8 +127,8 @@ def paused_since_s(targets: Targets, snapshot: ScopeSnapshot) -> float | None:
     """
     ours = (c.workload for c in targets.owned)
     pauses = [each.pause for each in ours if not each.is_undone or each.is_stripped]
-    since_s = min((pause.at_s for pause in pauses if pause), default=None)
-    return since_s if since_s is None or snapshot.phase is BreakerState.CLOSED else max(since_s, snapshot.closed_at_s)
+    since = min((pause.at for pause in pauses if pause), default=None)
+    return since if since is None or snapshot.phase is BreakerState.CLOSED else max(since, snapshot.closed_at)
 
 
 def skip(candidate: Candidate, owner: Owner, outage: str) -> Skip | None:

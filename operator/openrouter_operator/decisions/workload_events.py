@@ -58,12 +58,12 @@ def _put_back(change: Change, pause: Pause) -> str:
 
 def until(spec: Spec, goal: Goal, snapshot: ScopeSnapshot) -> str:
     """Return the latest end of a pause that begins now, as text; empty if it depends on the breaker alone."""
-    ends_s = [snapshot.now_s + spec.max_pause_seconds] if spec.max_pause_seconds is not None else []
+    ends = [snapshot.now + spec.max_pause_seconds] if spec.max_pause_seconds is not None else []
     if snapshot.override is not None:
-        ends_s.append(snapshot.override.until_s)
+        ends.append(snapshot.override.until)
     elif goal.reason == "RateLimited":
-        ends_s.append(snapshot.limited_until_s)
-    return f"by {iso(float(int(min(ends_s)))).replace('+00:00', 'Z')} at the latest" if ends_s else ""
+        ends.append(snapshot.limited_until)
+    return f"by {iso(float(int(min(ends)))).replace('+00:00', 'Z')} at the latest" if ends else ""
 
 
 def _done(change: Change) -> str:

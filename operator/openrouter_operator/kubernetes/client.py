@@ -190,13 +190,13 @@ class Cluster:
         self._note(seen.kind.plural, seen.namespace, seen.version, made.version)
         return made
 
-    async def create_event(self, workload: Workload, type_: str, reason: str, message: str, at_s: float) -> None:
-        """Post an event on a workload, as of *at_s*, Unix seconds.
+    async def create_event(self, workload: Workload, type_: str, reason: str, message: str, at: float) -> None:
+        """Post an event on a workload, as of *at*, Unix seconds.
 
         Raises:
             ClusterError: If that failed.
         """
-        body = event_on(workload, type_, reason, message, at_s)
+        body = event_on(workload, type_, reason, message, at)
         async with self._turns:
             self.fence()
             await self._request("POST", every(EVENTS, workload.namespace), body=body)
@@ -357,7 +357,7 @@ class Cluster:
             self._offset_s = parsedate_to_datetime(headers.get("Date", "")).timestamp() - time.monotonic()
 
     @property
-    def now_s(self) -> float:
+    def now(self) -> float:
         """Return the API server's clock, Unix seconds to about a second; this machine's may be an hour off."""
         return time.monotonic() + self._offset_s
 

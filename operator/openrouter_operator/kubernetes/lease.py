@@ -35,10 +35,10 @@ class _Seen:
     """The last observed change of the Lease, and its time."""
 
     stamp: tuple[object, ...]
-    at_s: float
+    at: float
 
 
-def _now_s() -> float:
+def _now() -> float:
     """A clock that cannot be set, and that runs while the machine is suspended, if there is one."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
@@ -57,7 +57,7 @@ class Lease:
         self._name = name
         self._identity = identity
         self._life_s = life_s
-        self._held_until_s = 0.0
+        self._held_until = 0.0
         self._seen: _Seen | None = None
         self._ours: Mapping[str, Any] | None = None
         self._renewing = LogOnce("the lease cannot be renewed", "the lease can be renewed again")
@@ -65,7 +65,7 @@ class Lease:
 
     @property
     def is_held(self) -> bool:
-        return _now_s() < self._held_until_s
+        return _now() < self._held_until
 
     def check(self) -> None:
         """Pass if the lease is known to be held.
@@ -97,7 +97,7 @@ class Lease:
         """Let another one take over at once. Call it after the last write."""
         if not self.is_held:
             return
-        self._held_until_s = 0.0
+        self._held_until = 0.0
         with suppress(ClusterError, TimeoutError):
             async with asyncio.timeout(self._life_s / _RENEWALS):
                 await self._give_up()
@@ -110,10 +110,10 @@ class Lease:
 
     async def _try(self) -> bool:
         """Acquire or renew the lease if possible now."""
-        began_s = _now_s()
+        began_at = _now()
         try:
             async with asyncio.timeout(self._life_s / _RENEWALS):
-                taken = await self._take(began_s)
+                taken = await self._take(began_at)
         except Conflict:
             taken = False  # another candidate was faster
         except TimeoutError:
@@ -125,11 +125,11 @@ class Lease:
         else:
             self._renewing.worked()
         if taken:
-            self._held_until_s = began_s + self._life_s * _MARGIN
+            self._held_until = began_at + self._life_s * _MARGIN
             self.holder = self._identity
         return taken
 
-    async def _take(self, now_s: float) -> bool:
+    async def _take(self, now: float) -> bool:
         ours, self._ours = self._ours, None
         if self.is_held and ours is not None:
             # Every other writer changes its version: only then it must be read.
@@ -144,8 +144,8 @@ class Lease:
             return True
         spec = found.get("spec") or {}
         self.holder = spec.get("holderIdentity") or ""
-        if not self._may_take(spec, now_s):
-            self._held_until_s = 0.0  # ours was deleted, and another candidate created it first
+        if not self._may_take(spec, now):
+            self._held_until = 0.0  # ours was deleted, and another candidate created it first
             return False
         await self._write(found)
         return True
@@ -154,13 +154,13 @@ class Lease:
         claimed = {**found} | self._claim(found.get("spec") or {})
         self._ours = await self._cluster.replace_lease(self._namespace, self._name, claimed)
 
-    def _may_take(self, spec: Mapping[str, Any], now_s: float) -> bool:
+    def _may_take(self, spec: Mapping[str, Any], now: float) -> bool:
         """Return whether it is ours, free, or not renewed for its whole life while we watched."""
         stamp = (self.holder, spec.get("renewTime"), spec.get("leaseTransitions"))
         if self._seen is None or self._seen.stamp != stamp:
-            self._seen = _Seen(stamp, now_s)
+            self._seen = _Seen(stamp, now)
         life_s = float(spec.get("leaseDurationSeconds") or self._life_s)
-        return self.holder in ("", self._identity) or now_s - self._seen.at_s > life_s
+        return self.holder in ("", self._identity) or now - self._seen.at > life_s
 
     def _claim(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -11,9 +11,9 @@ from openrouter_operator.workloads.workload import FIELD_MANAGER, Workload
 __all__ = ["disowning", "event_on", "lines"]
 
 
-def event_on(workload: Workload, type_: str, reason: str, message: str, at_s: float) -> dict[str, Any]:
-    """Return an Event about a workload, as of *at_s*, Unix seconds."""
-    kind, at = workload.kind, datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def event_on(workload: Workload, type_: str, reason: str, message: str, at: float) -> dict[str, Any]:
+    """Return an Event about a workload, as of *at*, Unix seconds."""
+    kind, stamp = workload.kind, datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "metadata": {"generateName": "openrouter-guard-", "namespace": workload.namespace},
         "involvedObject": {
@@ -29,8 +29,8 @@ def event_on(workload: Workload, type_: str, reason: str, message: str, at_s: fl
         "count": 1,
         "source": {"component": FIELD_MANAGER},
         "reportingComponent": FIELD_MANAGER,
-        "firstTimestamp": at,
-        "lastTimestamp": at,
+        "firstTimestamp": stamp,
+        "lastTimestamp": stamp,
     }
 
 

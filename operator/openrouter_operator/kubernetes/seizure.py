@@ -71,8 +71,8 @@ async def _take(cluster: Cluster, namespace: str, name: str, identity: str) -> f
             spec = found.get("spec") or {}
             await cluster.replace_lease(namespace, name, {**found, "spec": _claim(spec, identity)})
             holder = spec.get("holderIdentity") or ""
-            is_an_operator_s = holder and not holder.startswith(_HOLDER)
-            return float(spec.get("leaseDurationSeconds") or 0) + _GRACE_S if is_an_operator_s else 0.0
+            is_an_operators = holder and not holder.startswith(_HOLDER)
+            return float(spec.get("leaseDurationSeconds") or 0) + _GRACE_S if is_an_operators else 0.0
 
 
 def _claim(spec: Mapping[str, Any], identity: str) -> dict[str, Any]:

@@ -26,12 +26,12 @@ class _Stream:
 
     Attributes:
         seen: The newest version that it has shown; versions only grow within a watch.
-        event_s: Time of its last event, monotonic clock.
+        event_at: Time of its last event, monotonic clock.
         missing: Our written versions that it has not shown yet, each with its time; the lowest one first.
     """
 
     seen: int = 0
-    event_s: float = 0.0
+    event_at: float = 0.0
     missing: list[tuple[int, float]] = field(default_factory=list)
 
 
@@ -51,7 +51,7 @@ class WatchLag:
     def saw(self, plural: str, namespace: str, version: str) -> None:
         """Note a version that the watch has shown."""
         stream = self._stream(plural, namespace)
-        stream.seen, stream.event_s = max(stream.seen, _number(version)), self._clock()
+        stream.seen, stream.event_at = max(stream.seen, _number(version)), self._clock()
         while stream.missing and stream.missing[0][0] <= stream.seen:
             heapq.heappop(stream.missing)
 
@@ -63,22 +63,22 @@ class WatchLag:
 
     def ages_s(self) -> Mapping[str, float]:
         """Return, by plural, the seconds since the last event of any watch."""
-        now_s, latest_s = self._clock(), dict[str, float]()
+        now, latest = self._clock(), dict[str, float]()
         for name, stream in self._watch_lag.items():
             plural = name.partition("/")[0]
-            latest_s[plural] = max(latest_s.get(plural, 0.0), stream.event_s)
-        return {plural: now_s - at_s for plural, at_s in latest_s.items()}
+            latest[plural] = max(latest.get(plural, 0.0), stream.event_at)
+        return {plural: now - at for plural, at in latest.items()}
 
     def lag_s(self) -> float:
         """Return for how many seconds a write of ours has been missing; 0 without one."""
-        return max((self._clock() - at_s for at_s in self._missing_since_s().values()), default=0.0)
+        return max((self._clock() - at for at in self._missing_since().values()), default=0.0)
 
     def stalled(self) -> list[str]:
         """Return the watches that do not heal by themselves any more."""
-        late_s = self._clock() - LAG_S
-        return [f"the watch of {name}" for name, at_s in self._missing_since_s().items() if at_s < late_s]
+        late = self._clock() - LAG_S
+        return [f"the watch of {name}" for name, at in self._missing_since().items() if at < late]
 
-    def _missing_since_s(self) -> Mapping[Stream, float]:
+    def _missing_since(self) -> Mapping[Stream, float]:
         return {name: min(s.missing, key=lambda one: one[1])[1] for name, s in self._watch_lag.items() if s.missing}
 
     def _stream(self, plural: str, namespace: str) -> _Stream:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.codec import parse_iso
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import SharedState, fresh
 from openrouter_guard.rules.transitions import overridden, released
@@ -21,14 +21,14 @@ ACTIONS = {
 def wished(asked: OverrideSpec, who: str) -> Override | None:
     """Return the override of a spec; None without one."""
     kind = ACTIONS.get(asked.action)
-    return Override(kind, who, asked.reason, unix_s(asked.until)) if kind else None
+    return Override(kind, who, asked.reason, parse_iso(asked.until)) if kind else None
 
 
-def decided(record: SharedState | None, wish: Override | None, who: str, now_s: float) -> SharedState | None:
+def decided(record: SharedState | None, wish: Override | None, who: str, now: float) -> SharedState | None:
     """Return the next record: with the wanted override while that lasts, or without the one set by *who*."""
-    standing = record.standing(now_s) if record else None
-    if wish is not None and wish.until_s > now_s:
-        return record if standing == wish else overridden(record or fresh(now_s), wish, now_s)
+    standing = record.standing(now) if record else None
+    if wish is not None and wish.until > now:
+        return record if standing == wish else overridden(record or fresh(now), wish, now)
     if record is not None and standing is not None and standing.who == who:
-        return released(record, by=who, now_s=now_s)
+        return released(record, by=who, now=now)
     return record

@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
-from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.codec import parse_iso
 from openrouter_guard.rules.parsing import line_of
 from openrouter_operator.workloads.kinds import BY_NAME, Kind
 from openrouter_operator.workloads.workload import Workload
@@ -259,7 +259,7 @@ class OverrideSpec(_Model):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if self.action is not Action.NONE and not (self.reason and unix_s(self.until)):
+        if self.action is not Action.NONE and not (self.reason and parse_iso(self.until)):
             raise ValueError("an override needs a reason, and a time in until, such as 2026-01-31T18:00:00Z")
         return self
 

@@ -56,8 +56,8 @@ class Feed:
         self._on_news = on_news
         self._background = Background()
         self._told: object = None
-        self._last_known_s = self._replica.now_s
-        self._closed_s = 0.0
+        self._last_known_at = self._replica.now
+        self._closed_at = 0.0
         self._cluster = cluster
         self._paused: dict[str, tuple[str, ...]] = {}
         self._untold = asyncio.Event()
@@ -92,9 +92,9 @@ class Feed:
             StoreError: If the outcome is uncertain.
         """
 
-        def decide(record: SharedState | None, now_s: float) -> SharedState | None:
-            base = self._replica.base(record, now_s) if wish else record
-            return overrides.decided(base, wish, who, now_s)
+        def decide(record: SharedState | None, now: float) -> SharedState | None:
+            base = self._replica.base(record, now) if wish else record
+            return overrides.decided(base, wish, who, now)
 
         await self._replica.change(decide)
         self._notice()
@@ -111,24 +111,24 @@ class Feed:
         return self._background.stalled()
 
     @property
-    def now_s(self) -> float:
+    def now(self) -> float:
         """Redis' clock."""
-        return self._replica.now_s
+        return self._replica.now
 
     @property
     def age_s(self) -> float:
         """Seconds since the state was last read."""
-        return max(self._replica.now_s - self._last_known_s, 0.0)
+        return max(self._replica.now - self._last_known_at, 0.0)
 
     def read(self) -> ScopeSnapshot:
         """Return the current snapshot, without a request."""
         view = self._replica.view
         return ScopeSnapshot(
             record=readable(view.record) if view.record else None,
-            now_s=view.now_s,
+            now=view.now,
             is_fresh=_is_fresh(view),
-            last_known_s=view.now_s if _is_fresh(view) else self._last_known_s,
-            since_s=self._since_s(view.record, view.now_s) if view.record else 0.0,
+            last_known_at=view.now if _is_fresh(view) else self._last_known_at,
+            since=self._since(view.record, view.now) if view.record else 0.0,
             error=line_of(str(view.error)) if view.error else "",
             scope=self._scope,
         )
@@ -146,7 +146,7 @@ class Feed:
 
     def _about(self) -> Mapping[str, Any]:
         return {
-            "last_seen": iso(self.now_s),
+            "last_seen": iso(self.now),
             "resource": ", ".join(sorted(self._paused)),
             "workloads": sorted(name for found in self._paused.values() for name in found)[:TOLD],
             "paused": sum(map(len, self._paused.values())),
@@ -160,20 +160,20 @@ class Feed:
     async def _keep_alive(self) -> None:
         """If workers and service are away, an outage must not expire while workloads are paused because of it."""
         view = self._replica.view
-        if view.record is None or view.is_degraded or view.record.phase(view.now_s) is BreakerState.CLOSED:
+        if view.record is None or view.is_degraded or view.record.phase(view.now) is BreakerState.CLOSED:
             return
-        if time_in_state.is_due(view.record, view.now_s, KEEP_ALIVE_S):
+        if time_in_state.is_due(view.record, view.now, KEEP_ALIVE_S):
             with suppress(StoreError):
                 await self._store.keep_time()
 
     def _notice(self) -> None:
         view = self._replica.view
         if _is_fresh(view):
-            self._last_known_s = view.now_s
+            self._last_known_at = view.now
         self._tell_again(view.record)
-        is_closed = view.record is not None and view.record.phase(view.now_s) is BreakerState.CLOSED
+        is_closed = view.record is not None and view.record.phase(view.now) is BreakerState.CLOSED
         # Redis' clock may be set back, as after a failover.
-        self._closed_s = min(self._closed_s or view.now_s, view.now_s) if is_closed else 0.0
+        self._closed_at = min(self._closed_at or view.now, view.now) if is_closed else 0.0
         news = _news(view)
         if news != self._told:
             self._told = news
@@ -185,17 +185,17 @@ class Feed:
         if begun and begun != self._begun and self._paused:
             self._untold.set()
 
-    def _since_s(self, record: SharedState, now_s: float) -> float:
+    def _since(self, record: SharedState, now: float) -> float:
         """Return when the breaker entered its state, if known."""
-        if record.standing(now_s) is not None and record.transitions:
-            return record.transitions[-1].at_s
+        if record.standing(now) is not None and record.transitions:
+            return record.transitions[-1].at
         match record.breaker:
-            case Closed(since_s=since_s):
-                return since_s if 0 < since_s <= now_s else self._closed_s or now_s
-            case Open(until_s=until_s) if until_s <= now_s:
-                return until_s
+            case Closed(since=since):
+                return since if 0 < since <= now else self._closed_at or now
+            case Open(until=until) if until <= now:
+                return until
             case breaker:
-                return record.transitions[-1].at_s if record.transitions else breaker.opened_at_s
+                return record.transitions[-1].at if record.transitions else breaker.opened_at
 
 
 def _is_fresh(view: Snapshot) -> bool:
@@ -208,8 +208,8 @@ def _news(view: Snapshot) -> object:
     if record is None:
         return view.is_degraded
     on_probation = record.breaker.on_probation
-    state = (record.epoch, record.phase(view.now_s), on_probation)
-    return (view.is_degraded, *state, record.upstream.state, record.upstream.limited_until_s)
+    state = (record.epoch, record.phase(view.now), on_probation)
+    return (view.is_degraded, *state, record.upstream.state, record.upstream.limited_until)
 
 
 class Unreadable:
@@ -221,12 +221,12 @@ class Unreadable:
         self._clock = clock
 
     @property
-    def now_s(self) -> float:
+    def now(self) -> float:
         return self._clock()
 
     def read(self) -> ScopeSnapshot:
         return ScopeSnapshot(
-            None, self.now_s, is_fresh=False, last_known_s=self.now_s, error=self._why, scope=self._scope
+            None, self.now, is_fresh=False, last_known_at=self.now, error=self._why, scope=self._scope
         )
 
     async def override(self, _wish: Override | None, _who: str) -> None:

@@ -26,12 +26,12 @@ DOUBTFUL_S = 15.0
 @dataclass(frozen=True, slots=True)
 class _Known:
     url: str
-    read_s: float
+    read_at: float
     works: bool = True
 
     @property
     def is_old(self) -> bool:
-        return time.monotonic() - self.read_s > (FRESH_S if self.works else DOUBTFUL_S)
+        return time.monotonic() - self.read_at > (FRESH_S if self.works else DOUBTFUL_S)
 
 
 class Resolver:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.codec import parse_iso
 
 from .kinds import Replicas, ScaleControl, Value
 
@@ -65,15 +65,15 @@ def is_untried(body: Mapping[str, Any]) -> bool:
     status = body.get("status") or {}
     if not status.get("observedGeneration"):
         return True
-    made_s = unix_s(str(body["metadata"].get("creationTimestamp")))
-    return 0.0 < _unavailable_since_s(status.get("conditions")) <= made_s + _FIRST_LOOK_S
+    made_at = parse_iso(str(body["metadata"].get("creationTimestamp")))
+    return 0.0 < _unavailable_since(status.get("conditions")) <= made_at + _FIRST_LOOK_S
 
 
-def _unavailable_since_s(conditions: Any) -> float:
+def _unavailable_since(conditions: Any) -> float:
     """0 if nothing is reported; in a custom kind they may be anything."""
     found = (each for each in conditions if isinstance(each, Mapping)) if isinstance(conditions, list) else ()
     since = (each.get("lastTransitionTime") for each in found if (each.get("type"), each.get("status")) == _DOWN)
-    return unix_s(str(next(since, "")))
+    return parse_iso(str(next(since, "")))
 
 
 def is_kept(control: ScaleControl, value: Value, ours: Iterable[Mapping[str, Any]]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openrouter_guard.rules.backoff import Backoff
-from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.codec import iso, parse_iso
 from openrouter_guard.rules.parsing import line_of
 
 from .kinds import ScaleControl, Value
@@ -36,13 +36,13 @@ class Contest:
     """
 
     times: int
-    at_s: float
+    at: float
     by: str
 
     @property
-    def next_s(self) -> float:
+    def next_at(self) -> float:
         """Return when it may be put back again: the wait doubles each time, up to five minutes."""
-        return self.at_s + _CONTEST.wait_s(self.times)
+        return self.at + _CONTEST.wait_s(self.times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Pause:
         epoch: The breaker's epoch at the pause.
         original: The value before the pause; None if there was none.
         set_to: The value the operator wrote last; any other is a foreign change.
-        at_s: When it was paused, Unix seconds of the Redis server's clock.
+        at: When it was paused, Unix seconds of the Redis server's clock.
         pods: Number of pods, if ``original`` does not say it.
         contest: The contest, if another manager undoes it; else None.
         is_orphaned: Whether its owner was deleted and left it paused.
@@ -67,7 +67,7 @@ class Pause:
     epoch: int
     original: Value
     set_to: Value
-    at_s: float
+    at: float
     pods: int | None = None
     contest: Contest | None = None
     is_orphaned: bool = False
@@ -75,7 +75,7 @@ class Pause:
 
     def is_same(self, other: Pause) -> bool:
         """Return whether both are the same pause, apart from later changes."""
-        return (self.uid, self.epoch) == (other.uid, other.epoch) and abs(self.at_s - other.at_s) < _SAME_S
+        return (self.uid, self.epoch) == (other.uid, other.epoch) and abs(self.at - other.at) < _SAME_S
 
     @classmethod
     def parse(cls, text: str, control: ScaleControl) -> Pause:
@@ -93,7 +93,7 @@ class Pause:
                 epoch=int(found["epoch"]),
                 original=found["original"],
                 set_to=found["set"],
-                at_s=unix_s(str(found["at"])),
+                at=parse_iso(str(found["at"])),
                 pods=None if found.get("pods") is None else int(found["pods"]),
                 contest=_contest(found.get("contested")),
                 is_orphaned=found.get("orphaned") is True,
@@ -101,8 +101,8 @@ class Pause:
             )
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(line_of(f"annotation {PAUSED} cannot be read: {error}")) from error
-        if not pause.at_s or not all(map(control.is_sound, (pause.original, pause.set_to))):
-            when = iso(pause.at_s) or "no time that can be read"
+        if not pause.at or not all(map(control.is_sound, (pause.original, pause.set_to))):
+            when = iso(pause.at) or "no time that can be read"
             raise ValueError(line_of(f"annotation {PAUSED} cannot be right: from {found['original']!r} at {when}"))
         if control.pods(pause.original) < 1:
             raise ValueError(line_of(f"annotation {PAUSED} cannot be right: {pause.original!r} is never paused"))
@@ -111,7 +111,7 @@ class Pause:
     def text(self) -> str:
         more: dict[str, Any] = {} if self.pods is None else {"pods": self.pods}
         if self.contest is not None:
-            more["contested"] = {"times": self.contest.times, "at": iso(self.contest.at_s), "by": self.contest.by}
+            more["contested"] = {"times": self.contest.times, "at": iso(self.contest.at), "by": self.contest.by}
         if self.is_orphaned:
             more["orphaned"] = True
         if self.uid:
@@ -122,7 +122,7 @@ class Pause:
                 "epoch": self.epoch,
                 "original": self.original,
                 "set": self.set_to,
-                "at": iso(self.at_s),
+                "at": iso(self.at),
                 **more,
             }
         )
@@ -131,7 +131,7 @@ class Pause:
 def _contest(found: Any) -> Contest | None:
     if found is None:
         return None
-    return Contest(int(found["times"]), unix_s(str(found["at"])), line_of(found["by"], _BY_MOST))
+    return Contest(int(found["times"]), parse_iso(str(found["at"])), line_of(found["by"], _BY_MOST))
 
 
 def _name(found: Any) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.codec import parse_iso
 
 from .kinds import Kind, Replicas, ScaleControl, Trait, Value
 from .manifest import (
@@ -391,8 +391,8 @@ def _is_written_by_others(pause: Pause, metadata: Mapping[str, Any], control: Sc
     # Earlier operators wrote no UID, and used another name: value and annotation at once, like a backup tool, which
     # makes an object older than the pause a copy.
     at_once = any(owns(e, _NOTE) and any(owns(e, path) for path in control.paths) for e in metadata["managedFields"])
-    return not at_once and _made_s(metadata) <= pause.at_s
+    return not at_once and _made_at(metadata) <= pause.at
 
 
-def _made_s(metadata: Mapping[str, Any]) -> float:
-    return unix_s(str(metadata.get("creationTimestamp"))) or math.inf
+def _made_at(metadata: Mapping[str, Any]) -> float:
+    return parse_iso(str(metadata.get("creationTimestamp"))) or math.inf

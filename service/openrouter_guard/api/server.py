@@ -84,10 +84,10 @@ class Server(uvicorn.Server):
 
     async def _hurry(self) -> None:
         loop = asyncio.get_running_loop()
-        stopping_s = loop.time()
+        stopping_since = loop.time()
         while True:
             await asyncio.sleep(_HURRY_S)
-            self.limits.hurry(loop.time(), stopping_s)
+            self.limits.hurry(loop.time(), stopping_since)
 
 
 def serve(settings: Settings, host: str, port: int) -> int:

@@ -32,7 +32,7 @@ class _Kept:
     start: Message
     body: Message
     version: int
-    until_s: float
+    until: float
 
 
 class StatusFastPath:
@@ -48,15 +48,15 @@ class StatusFastPath:
         if not self._is_plain(scope):
             await self._app(scope, receive, send)
             return
-        began_s, kept = time.perf_counter(), self._kept
-        if kept is None or kept.version != self._service.version or kept.until_s < time.monotonic():
+        began_at, kept = time.perf_counter(), self._kept
+        if kept is None or kept.version != self._service.version or kept.until < time.monotonic():
             await self._make(scope, receive, send)
             return
         # A copy, because the server adds to the headers of some messages.
         await send({**kept.start, "headers": list(kept.start["headers"])})
         await send(kept.body)
         self._service.count(kept.answer)
-        self._service.telemetry.requested(self._path, 200, time.perf_counter() - began_s)
+        self._service.telemetry.requested(self._path, 200, time.perf_counter() - began_at)
 
     def _is_plain(self, scope: Scope) -> bool:
         if scope.get("path") != self._path:
@@ -78,7 +78,7 @@ class StatusFastPath:
         answer = self._service.last_answer
         if answer is not None and version == self._service.version and _is_whole(messages):
             start, body = messages
-            self._kept = _Kept(answer, start, body, version, until_s=time.monotonic() + REPEAT_S)
+            self._kept = _Kept(answer, start, body, version, until=time.monotonic() + REPEAT_S)
 
 
 def _is_whole(messages: list[Message]) -> bool:

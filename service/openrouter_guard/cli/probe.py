@@ -24,13 +24,13 @@ def run(environ: Mapping[str, str], *, timeout_s: float, passes_unknown: bool) -
     """Print one line and return 0 (calls may go), 1 (they may not) or 2 (unknown)."""
     try:
         settings = Settings.from_env(environ)
-        record, now_s = read(settings.redis, settings.scope, timeout_s)
+        record, now = read(settings.redis, settings.scope, timeout_s)
         if record is None and settings.scope != DEFAULT_SCOPE:
-            _require_known(settings, now_s, timeout_s)
+            _require_known(settings, now, timeout_s)
         with unreadable_errors(str(settings.redis)):
             # A fleet without calls, now or so far, is not down.
-            current = evaluate(record or SharedState(), now_s=now_s, policy=settings.policy, by="probe")
-            waiting = _waiting(current, now_s)
+            current = evaluate(record or SharedState(), now=now, policy=settings.policy, by="probe")
+            waiting = _waiting(current, now)
     except OpenRouterGuardError as error:
         print(f"unknown: {error}", file=sys.stderr)
         return GO if passes_unknown else UNKNOWN
@@ -38,9 +38,9 @@ def run(environ: Mapping[str, str], *, timeout_s: float, passes_unknown: bool) -
     return WAIT if waiting else GO
 
 
-def _require_known(settings: Settings, now_s: float, timeout_s: float) -> None:
+def _require_known(settings: Settings, now: float, timeout_s: float) -> None:
     """Distinguish a quiet fleet from one that does not exist."""
-    if not is_known(settings.redis, settings.scope, now_s, timeout_s):
+    if not is_known(settings.redis, settings.scope, now, timeout_s):
         raise ConfigurationError(
             f"the scope {settings.scope!r} was never used in Redis at {settings.redis}: "
             "check OPENROUTER_GUARD_SCOPE; a new scope is known once a worker or the health service has reported"
@@ -52,8 +52,8 @@ def _line(text: str) -> str:
     return "".join(each if each.isascii() and each.isprintable() else "?" for each in text)
 
 
-def _waiting(record: SharedState, now_s: float) -> str:
-    refused = fleet_refusal(record, now_s)
+def _waiting(record: SharedState, now: float) -> str:
+    refused = fleet_refusal(record, now)
     if refused:
-        return f"{record.phase(now_s)}: {refused.reason}, {refused.retry_after_s:.0f} s to go"
-    return "" if record.phase(now_s) is BreakerState.CLOSED else "half_open"
+        return f"{record.phase(now)}: {refused.reason}, {refused.retry_after_s:.0f} s to go"
+    return "" if record.phase(now) is BreakerState.CLOSED else "half_open"

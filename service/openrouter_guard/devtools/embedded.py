@@ -79,8 +79,8 @@ def _options(port: int) -> list[str]:
 
 def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
     """Wait until it answers; False if it ends instead, as when another process took the port."""
-    deadline_s = time.monotonic() + _START_S
-    while process.poll() is None and time.monotonic() < deadline_s:
+    deadline = time.monotonic() + _START_S
+    while process.poll() is None and time.monotonic() < deadline:
         try:
             with socket.create_connection((_HOST, port), 1.0) as connection:
                 connection.sendall(b"PING\r\n")

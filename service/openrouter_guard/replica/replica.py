@@ -30,13 +30,13 @@ class Snapshot:
 
     Attributes:
         record: The record with due transitions; None if nothing is known.
-        now_s: Redis' clock, Unix seconds.
+        now: Redis' clock, Unix seconds.
         models: Single models with a state of their own.
         error: The reason why the state cannot be read; None if it can.
     """
 
     record: SharedState | None
-    now_s: float
+    now: float
     error: Exception | None = None
     models: Models = field(default_factory=dict)
 
@@ -45,8 +45,8 @@ class Snapshot:
         return self.error is not None
 
     @property
-    def checked_s(self) -> float:
-        return self.record.upstream.checked_s if self.record else 0.0
+    def checked_at(self) -> float:
+        return self.record.upstream.checked_at if self.record else 0.0
 
 
 class Replica:
@@ -84,13 +84,13 @@ class Replica:
         )
 
     @property
-    def now_s(self) -> float:
+    def now(self) -> float:
         """Redis' clock."""
-        return self._copy.now_s
+        return self._copy.now
 
     @property
     def view(self) -> Snapshot:
-        return Snapshot(self._copy.record, self.now_s, self._reading.error, self._copy.models)
+        return Snapshot(self._copy.record, self.now, self._reading.error, self._copy.models)
 
     async def news(self) -> None:
         """Wait for the next read of the state, or for its failure."""
@@ -154,7 +154,7 @@ class Replica:
         """
         async with self._copy.lock:
             with self._logged():
-                counted = await self._copy.count(batch, at_s=self.now_s)
+                counted = await self._copy.count(batch, at=self.now)
                 await self._copy.settle(counted.seen)
         return counted.verdict
 
@@ -168,15 +168,13 @@ class Replica:
             with self._logged():
                 return await self._copy.permit(owner, renews=renews)
 
-    def base(self, record: SharedState | None, now_s: float) -> SharedState:
+    def base(self, record: SharedState | None, now: float) -> SharedState:
         """Return the record to decide on: with due transitions, or what was known of a lost one, or a fresh one."""
-        current = self._copy.current(record, now_s)
+        current = self._copy.current(record, now)
         if current is not None:
             return current
         known = self._copy.expired()
-        return (
-            replace(known, epoch=shared_state.next_epoch(known.epoch, now_s)) if known else shared_state.fresh(now_s)
-        )
+        return replace(known, epoch=shared_state.next_epoch(known.epoch, now)) if known else shared_state.fresh(now)
 
     @contextmanager
     def _logged(self) -> Iterator[None]:

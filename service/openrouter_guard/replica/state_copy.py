@@ -47,7 +47,7 @@ class StateCopy:
         seen: The last read, as it was.
         models: Single models with a state of their own: those of the last read, and those that the owner has noted
             since.
-        read_s: Time of the last read, by the monotonic clock.
+        read_at: Time of the last read, by the monotonic clock.
     """
 
     def __init__(
@@ -66,19 +66,17 @@ class StateCopy:
         self.record: SharedState | None = None
         self.seen = Seen(None, clock(), {})
         self.models: Models = {}
-        self.read_s = -math.inf
+        self.read_at = -math.inf
         self._store = store
         self._policy = policy
-        self._evaluate = evaluate or (
-            lambda record, now_s: evaluation.evaluate(record, now_s=now_s, policy=policy, by=by)
-        )
+        self._evaluate = evaluate or (lambda record, now: evaluation.evaluate(record, now=now, policy=policy, by=by))
         self._on_read = on_read
         self._outlives = outlives
         self._clock = clock
         self._offset_s: float | None = None
 
     @property
-    def now_s(self) -> float:
+    def now(self) -> float:
         """Redis' clock by this process' monotonic one, so that jumps of the wall clock move no deadline."""
         return self._clock() if self._offset_s is None else time.monotonic() + self._offset_s
 
@@ -89,23 +87,23 @@ class StateCopy:
 
     def latest(self) -> Seen:
         """Return the last read, with the present time and the noted models."""
-        return replace(self.seen, now_s=self.now_s, models=self.models)
+        return replace(self.seen, now=self.now, models=self.models)
 
     # -- what follows from a read -------------------------------------------------------------------------------
 
-    def restored(self, record: SharedState | None, now_s: float) -> SharedState | None:
+    def restored(self, record: SharedState | None, now: float) -> SharedState | None:
         """Return the lost state, if the record shows that Redis lost it."""
-        return recovered(self.known or SharedState(), record, now_s, self._policy)
+        return recovered(self.known or SharedState(), record, now, self._policy)
 
-    def current(self, record: SharedState | None, now_s: float) -> SharedState | None:
+    def current(self, record: SharedState | None, now: float) -> SharedState | None:
         """Return the record that should replace it: with its due transitions, or the one that Redis has lost."""
-        return self.restored(record, now_s) or (record and self._evaluate(record, now_s))
+        return self.restored(record, now) or (record and self._evaluate(record, now))
 
-    def to_decide_on(self, record: SharedState | None, now_s: float) -> SharedState | None:
+    def to_decide_on(self, record: SharedState | None, now: float) -> SharedState | None:
         """Return the record, or the one that Redis has lost."""
-        known = self.restored(record, now_s) or record
+        known = self.restored(record, now) or record
         # The overwrite by an older writer comes first.
-        return known if known is None or known.legacy_open is None else self._evaluate(known, now_s)
+        return known if known is None or known.legacy_open is None else self._evaluate(known, now)
 
     def expired(self) -> SharedState | None:
         """Return the part of the known state that outlives it."""
@@ -125,7 +123,7 @@ class StateCopy:
     async def commit_due(self) -> bool:
         """Commit the transition that follows from the last read, if any: the first process to see it does so."""
         seen = self.seen
-        if self.current(seen.record, seen.now_s) in (None, seen.record):
+        if self.current(seen.record, seen.now) in (None, seen.record):
             return False
         await self.commit(self.current, seen)
         return True
@@ -136,11 +134,11 @@ class StateCopy:
         self._take(after)
         return after
 
-    async def count(self, batch: Batch, *, at_s: float) -> Counted:
+    async def count(self, batch: Batch, *, at: float) -> Counted:
         """Count a batch. The caller settles the state after it."""
         # After a loss the results count in the state that was lost.
-        lost = self.current if self.restored(None, self.now_s) else None
-        return await self._store.count(batch, at_s=at_s, lost=lost)
+        lost = self.current if self.restored(None, self.now) else None
+        return await self._store.count(batch, at=at, lost=lost)
 
     async def permit(self, owner: str, *, renews: bool = False) -> bool:
         """Take one of the fleet's permits for *owner*, or renew its own, mostly in one round trip.
@@ -157,20 +155,20 @@ class StateCopy:
         return got
 
     def permitted(
-        self, owner: str, record: SharedState | None, now_s: float, *, renews: bool = False
+        self, owner: str, record: SharedState | None, now: float, *, renews: bool = False
     ) -> SharedState | None:
         """Return the record with a permit for *owner*; None if it cannot have one."""
-        known = self.to_decide_on(record, now_s)
+        known = self.to_decide_on(record, now)
         if known is None or (renews and not trial_calls.holds_permit(known, owner)):
             return None
-        return trial_calls.with_permit(known, owner, now_s=now_s, policy=self._policy)
+        return trial_calls.with_permit(known, owner, now=now, policy=self._policy)
 
     async def _half_opened(self, owner: str) -> bool:
         """Take the first permit, if the half-open state is not stored yet."""
         seen = self.latest()
         if seen.record is None or not isinstance(seen.record.breaker, Open):
             return False
-        new = self.permitted(owner, seen.record, seen.now_s)
+        new = self.permitted(owner, seen.record, seen.now)
         done = new and await self._store.commit(seen, new)
         if done:
             self._take(seen.became(done))
@@ -180,11 +178,11 @@ class StateCopy:
         with unreadable_errors(self._store.address):
             known = self.known
             # Lost parts are kept as they were: only a commit may give them a new epoch.
-            if self.restored(seen.record, seen.now_s) is None:
+            if self.restored(seen.record, seen.now) is None:
                 known = seen.record or (self.expired() if self._outlives else None)
-            record = known and self._evaluate(known, seen.now_s)
+            record = known and self._evaluate(known, seen.now)
         before, self.seen = self.seen, seen
         self.known, self.record, self.models = known, record, seen.models
-        self._offset_s = seen.now_s - time.monotonic()
-        self.read_s = time.monotonic()
+        self._offset_s = seen.now - time.monotonic()
+        self.read_at = time.monotonic()
         self._on_read(before)

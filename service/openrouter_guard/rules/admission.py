@@ -24,23 +24,23 @@ __all__ = [
 ]
 
 
-def fleet_refusal(record: SharedState, now_s: float) -> Refusal | None:
+def fleet_refusal(record: SharedState, now: float) -> Refusal | None:
     """Return the refusal of all calls; None if they may go (half-open: with a permit)."""
-    standing = record.standing(now_s)
+    standing = record.standing(now)
     if standing is not None and standing.is_open:
-        return Refusal(standing.until_s - now_s, standing.kind)
+        return Refusal(standing.until - now, standing.kind)
     if standing is not None and standing.kind is OverrideKind.DISABLED:
         return None
     match record.breaker:
-        case Open() as breaker if breaker.until_s > now_s and standing is None:
-            return Refusal(breaker.until_s - now_s, breaker.reason)
-        case _ if (until_s := record.upstream.limited_until_s) > now_s:
-            return Refusal(until_s - now_s, OpenRouterState.RATE_LIMITED)
+        case Open() as breaker if breaker.until > now and standing is None:
+            return Refusal(breaker.until - now, breaker.reason)
+        case _ if (until := record.upstream.limited_until) > now:
+            return Refusal(until - now, OpenRouterState.RATE_LIMITED)
         case _:
             return None
 
 
-def ramp(record: SharedState, *, now_s: float, policy: Policy) -> Ramp | None:
+def ramp(record: SharedState, *, now: float, policy: Policy) -> Ramp | None:
     """Return the fleet's current ramp; None if all calls may go, or none.
 
     It begins when the breaker closes. After health checks closed it on probation, and after a rate limit, no call has
@@ -48,41 +48,43 @@ def ramp(record: SharedState, *, now_s: float, policy: Policy) -> Ramp | None:
     longest time of a ramp; on probation it waits for one.
     """
     breaker = record.breaker
-    if not isinstance(breaker, Closed) or record.standing(now_s) is not None or fleet_refusal(record, now_s):
+    if not isinstance(breaker, Closed) or record.standing(now) is not None or fleet_refusal(record, now):
         return None
-    found = _ramp(breaker, record, now_s, policy)
-    return found if found and found.calls > found.first and now_s < found.ends_s else None
+    found = _ramp(breaker, record, now, policy)
+    return found if found and found.calls > found.first and now < found.ends_at else None
 
 
-def model_ramp(record: SharedState, since_s: float, *, is_held: bool, now_s: float, policy: Policy) -> Ramp | None:
+def model_ramp(record: SharedState, since: float, *, is_held: bool, now: float, policy: Policy) -> Ramp | None:
     """Return the ramp of one model after its wait; None if all calls may go.
 
     Args:
         record: The fleet's record.
-        since_s: End of the wait.
+        since: End of the wait.
         is_held: True if no call to it has succeeded since.
-        now_s: The time.
+        now: The time.
         policy: The settings of the rules.
     """
-    if record.standing(now_s) is not None:
+    if record.standing(now) is not None:
         return None
-    from_s = since_s + policy.ramp_s if is_held and now_s >= since_s + policy.ramp_s else since_s
-    found = _of_fleet(record, 0.0, policy)(from_s, from_s + policy.ramp_s, is_held=is_held and from_s == since_s)
-    return found if found.calls > found.first and now_s < found.ends_s else None
+    starts_at = since + policy.ramp_s if is_held and now >= since + policy.ramp_s else since
+    found = _of_fleet(record, 0.0, policy)(
+        starts_at, starts_at + policy.ramp_s, is_held=is_held and starts_at == since
+    )
+    return found if found.calls > found.first and now < found.ends_at else None
 
 
-def _ramp(breaker: Closed, record: SharedState, now_s: float, policy: Policy) -> Ramp | None:
-    from_s, held_s = max(breaker.since_s, breaker.ramp_from_s), breaker.held_until_s
+def _ramp(breaker: Closed, record: SharedState, now: float, policy: Policy) -> Ramp | None:
+    starts_at, held_until = max(breaker.since, breaker.ramp_from), breaker.held_until
     most_s = ramp_most_s(breaker, record, policy)
     is_held = breaker.on_probation
-    until_s = math.inf if is_held else from_s + most_s
-    if held_s and not is_held:
-        is_held = now_s < held_s + policy.ramp_s
-        from_s = held_s if is_held else held_s + policy.ramp_s
-        until_s = from_s + most_s
-    failing_s = (breaker.evidence.since_s or from_s) if breaker.failures else math.inf
+    until = math.inf if is_held else starts_at + most_s
+    if held_until and not is_held:
+        is_held = now < held_until + policy.ramp_s
+        starts_at = held_until if is_held else held_until + policy.ramp_s
+        until = starts_at + most_s
+    failing_since = (breaker.evidence.since or starts_at) if breaker.failures else math.inf
     made = _of_fleet(record, breaker.call_s, policy)
-    return made(from_s, until_s, failing_s=failing_s, is_held=is_held) if from_s else None
+    return made(starts_at, until, failing_since=failing_since, is_held=is_held) if starts_at else None
 
 
 def ramp_most_s(breaker: Closed, record: SharedState, policy: Policy) -> float:
@@ -106,20 +108,20 @@ def _call_s(record: SharedState, told_s: float) -> float:
     return max(call_s, min(60 * max(record.live_reporters, 1) / record.calls_per_minute, UNKNOWN_CALL_S))
 
 
-def admitted_share(record: SharedState, *, now_s: float, policy: Policy) -> float:
+def admitted_share(record: SharedState, *, now: float, policy: Policy) -> float:
     """Return the share of the fleet's calls that may be in progress while it comes back.
 
     From 0 to 1; 1 at all other times.
     """
-    found = ramp(record, now_s=now_s, policy=policy)
-    return found.share(now_s) if found else 1.0
+    found = ramp(record, now=now, policy=policy)
+    return found.share(now) if found else 1.0
 
 
-def kept_visible(record: SharedState, now_s: float) -> SharedState:
+def kept_visible(record: SharedState, now: float) -> SharedState:
     """Return the record that keeps an open state visible to earlier systems while calls must wait.
 
     They ignore a state whose ``last_check`` is older than five minutes, and let their calls go.
     """
-    if record.phase(now_s) is BreakerState.CLOSED and fleet_refusal(record, now_s) is None:
+    if record.phase(now) is BreakerState.CLOSED and fleet_refusal(record, now) is None:
         return record
-    return replace(record, upstream=replace(record.upstream, last_check_s=now_s))
+    return replace(record, upstream=replace(record.upstream, last_check_at=now))

@@ -153,7 +153,7 @@ class Closed:
         failures: Failures since the last success.
         run: The reporters of this run of failures.
         trips: Number of openings without a stable time in between.
-        since_s: When it closed; 0 if it was never open.
+        since: When it closed; 0 if it was never open.
         on_probation: Health checks closed it and no call has succeeded since: the first failure opens it again.
         refusals: Number of failures that reported an empty account.
         window: Recent calls, if the optional rates are on.
@@ -163,14 +163,14 @@ class Closed:
         question: The open question to the fleet.
         earlier: Number of successes that began before the failed calls, and did not end the run.
         call_s: Duration of the trial call that closed it; 0 if unknown.
-        ramp_from_s: When the fleet began to come back, if later than the closing; else 0.
-        held_until_s: The end of a rate limit, if no call has succeeded since; else 0.
+        ramp_from: When the fleet began to come back, if later than the closing; else 0.
+        held_until: The end of a rate limit, if no call has succeeded since; else 0.
     """
 
     failures: int = 0
     run: frozenset[str] = frozenset()
     trips: int = 0
-    since_s: float = 0.0
+    since: float = 0.0
     on_probation: bool = False
     refusals: int = 0
     window: Window = ()
@@ -180,28 +180,28 @@ class Closed:
     question: Question | None = None
     earlier: int = 0
     call_s: float = 0.0
-    ramp_from_s: float = 0.0
-    held_until_s: float = 0.0
+    ramp_from: float = 0.0
+    held_until: float = 0.0
     reason: ClassVar[str] = ""
-    opened_at_s: ClassVar[float] = 0.0
+    opened_at: ClassVar[float] = 0.0
     permits: ClassVar[Mapping[str, float]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Calls are refused until ``until_s``.
+    """Calls are refused until ``until``.
 
     Attributes:
         reason: The reason, an error type.
-        opened_at_s: Start of the outage: the first opening, not the latest.
-        until_s: When trial calls may go.
+        opened_at: Start of the outage: the first opening, not the latest.
+        until: When trial calls may go.
         trips: 1 for the first opening, one more for each re-opening.
         failures: Failures in a row that led here.
     """
 
     reason: str
-    opened_at_s: float
-    until_s: float
+    opened_at: float
+    until: float
     trips: int = 1
     failures: int = 0
     permits: ClassVar[Mapping[str, float]] = MappingProxyType({})
@@ -215,17 +215,17 @@ class HalfOpen:
 
     Attributes:
         permits: Owner of each trial call in progress, and the end of its lease.
-        tried_at_s: When the last one began, or was still in progress.
-        until_s: End of the original wait, if a health check has ended it early; else 0.
+        tried_at: When the last one began, or was still in progress.
+        until: End of the original wait, if a health check has ended it early; else 0.
     """
 
     reason: str
-    opened_at_s: float
+    opened_at: float
     trips: int = 1
     failures: int = 0
     permits: Mapping[str, float] = field(default_factory=dict)
-    tried_at_s: float = 0.0
-    until_s: float = 0.0
+    tried_at: float = 0.0
+    until: float = 0.0
     run: ClassVar[frozenset[str]] = frozenset()
     on_probation: ClassVar[bool] = False
 
@@ -233,12 +233,12 @@ class HalfOpen:
 Breaker: TypeAlias = Closed | Open | HalfOpen
 
 
-def phase(breaker: Breaker, now_s: float) -> BreakerState:
+def phase(breaker: Breaker, now: float) -> BreakerState:
     """Return the effective state, from the stored one and the time."""
     match breaker:
         case Closed():
             return BreakerState.CLOSED
-        case Open() if now_s < breaker.until_s:
+        case Open() if now < breaker.until:
             return BreakerState.OPEN
         case _:
             return BreakerState.HALF_OPEN
@@ -257,41 +257,41 @@ def threshold(calls_per_minute: float, policy: Policy) -> int:
     return max(policy.failure_threshold, by_chance)
 
 
-def opened(breaker: Breaker, *, reason: str, now_s: float, policy: Policy, share: float = 0.0) -> Open:
+def opened(breaker: Breaker, *, reason: str, now: float, policy: Policy, share: float = 0.0) -> Open:
     """Return the breaker after opening or re-opening; ``share`` (0 to 1) is its share of the jitter.
 
     If a good health check let a trial call go early and it failed, no time is lost: the original wait goes on.
     """
     match breaker:
         case Closed():
-            is_new = now_s - breaker.since_s >= policy.stable_s or needs_person(reason)
-            return _opened(breaker, 1 if is_new else breaker.trips + 1, reason, now_s, now_s, policy, share)
+            is_new = now - breaker.since >= policy.stable_s or needs_person(reason)
+            return _opened(breaker, 1 if is_new else breaker.trips + 1, reason, now, now, policy, share)
         case _ if needs_person(reason) is not needs_person(breaker.reason):
-            after = _opened(breaker, 1, reason, breaker.opened_at_s, now_s, policy, share)
+            after = _opened(breaker, 1, reason, breaker.opened_at, now, policy, share)
         case _:
-            after = _opened(breaker, breaker.trips + 1, reason, breaker.opened_at_s, now_s, policy, share)
-    if not isinstance(breaker, HalfOpen) or not breaker.until_s:
+            after = _opened(breaker, breaker.trips + 1, reason, breaker.opened_at, now, policy, share)
+    if not isinstance(breaker, HalfOpen) or not breaker.until:
         return after
-    return replace(after, until_s=min(breaker.until_s, after.until_s), trips=min(after.trips, breaker.trips))
+    return replace(after, until=min(breaker.until, after.until), trips=min(after.trips, breaker.trips))
 
 
 def _opened(
-    breaker: Breaker, trips: int, reason: str, since_s: float, now_s: float, policy: Policy, share: float
+    breaker: Breaker, trips: int, reason: str, since: float, now: float, policy: Policy, share: float
 ) -> Open:
     # An outage soon after the last one adds a wait for each recent one.
-    lasted_s = math.inf if isinstance(breaker, Closed) else now_s - since_s
-    until_s = _end_s(trips, reason, now_s=now_s, policy=policy, share=share, lasted_s=lasted_s)
-    return Open(reason, since_s, until_s, trips, breaker.failures)
+    lasted_s = math.inf if isinstance(breaker, Closed) else now - since
+    until = _end_of_wait(trips, reason, now=now, policy=policy, share=share, lasted_s=lasted_s)
+    return Open(reason, since, until, trips, breaker.failures)
 
 
-def _end_s(
-    trips: int, reason: str, *, now_s: float, policy: Policy, share: float, lasted_s: float = math.inf
+def _end_of_wait(
+    trips: int, reason: str, *, now: float, policy: Policy, share: float, lasted_s: float = math.inf
 ) -> float:
     # Whole microseconds, so that the stored time reads back as the same value.
-    return round(now_s + wait_s(trips, policy, reason, lasted_s) * (1 + policy.jitter * share), 6)
+    return round(now + wait_s(trips, policy, reason, lasted_s) * (1 + policy.jitter * share), 6)
 
 
-def with_clock(breaker: Breaker, *, now_s: float, policy: Policy) -> Breaker:
+def with_clock(breaker: Breaker, *, now: float, policy: Policy) -> Breaker:
     """Return the breaker by the present clock. An outage that begins in the future means that the clock was set back.
 
     Then the outage begins now, with its last wait once more, because the elapsed part is unknown, and permits are
@@ -301,16 +301,16 @@ def with_clock(breaker: Breaker, *, now_s: float, policy: Policy) -> Breaker:
     longest_s = max(policy.max_reset_timeout_s, LONGEST_S) * (1 + policy.jitter) + CLOCK_S
     longest_lease_s = max(policy.permit_lease_s, LONGEST_S) + CLOCK_S
     match breaker:
-        case Open() if breaker.opened_at_s > now_s + CLOCK_S:
-            until_s = _end_s(breaker.trips, breaker.reason, now_s=now_s, policy=policy, share=0.0)
-            return replace(breaker, opened_at_s=now_s, until_s=min(breaker.until_s, until_s))
-        case Open() if breaker.until_s > now_s + longest_s:
-            until_s = _end_s(breaker.trips, breaker.reason, now_s=now_s, policy=policy, share=0.0)
-            return replace(breaker, until_s=until_s)
-        case HalfOpen() if breaker.opened_at_s > now_s + CLOCK_S:
-            return replace(breaker, opened_at_s=now_s, permits={}, tried_at_s=now_s, until_s=0.0)
-        case HalfOpen(permits=permits) if any(end_s > now_s + longest_lease_s for end_s in permits.values()):
-            kept = {owner: end_s for owner, end_s in permits.items() if end_s <= now_s + longest_lease_s}
+        case Open() if breaker.opened_at > now + CLOCK_S:
+            until = _end_of_wait(breaker.trips, breaker.reason, now=now, policy=policy, share=0.0)
+            return replace(breaker, opened_at=now, until=min(breaker.until, until))
+        case Open() if breaker.until > now + longest_s:
+            until = _end_of_wait(breaker.trips, breaker.reason, now=now, policy=policy, share=0.0)
+            return replace(breaker, until=until)
+        case HalfOpen() if breaker.opened_at > now + CLOCK_S:
+            return replace(breaker, opened_at=now, permits={}, tried_at=now, until=0.0)
+        case HalfOpen(permits=permits) if any(ends_at > now + longest_lease_s for ends_at in permits.values()):
+            kept = {owner: ends_at for owner, ends_at in permits.items() if ends_at <= now + longest_lease_s}
             return replace(breaker, permits=kept)
         case _:
             return breaker
@@ -346,33 +346,31 @@ def needs_person(reason: str) -> bool:
     return reason in _UNTIL_SOMEBODY_ACTS
 
 
-def permits_by(now_s: float, since_s: float, policy: Policy) -> int:
-    """Return how many trial calls may be out at *now_s*, half-open *since_s* (0 if unknown).
+def permits_by(now: float, since: float, policy: Policy) -> int:
+    """Return how many trial calls may be out at *now*, half-open *since* (0 if unknown).
 
     One tells as much as two, and costs half. But it may hang, or its worker may be gone.
     """
-    passed_s = max(now_s - since_s, 0.0)
+    passed_s = max(now - since, 0.0)
     return int(min(1 + passed_s // policy.next_trial_s, policy.permits)) if policy.next_trial_s else policy.permits
 
 
-def with_permit(
-    breaker: Breaker, owner: str, *, now_s: float, policy: Policy, since_s: float = 0.0
-) -> HalfOpen | None:
+def with_permit(breaker: Breaker, owner: str, *, now: float, policy: Policy, since: float = 0.0) -> HalfOpen | None:
     """Return the breaker with a permit for *owner* (or a renewed one), or None if it cannot have one.
 
-    See :func:`permits_by` for *since_s*.
+    See :func:`permits_by` for *since*.
     """
-    if phase(breaker, now_s) is not BreakerState.HALF_OPEN or isinstance(breaker, Closed):
+    if phase(breaker, now) is not BreakerState.HALF_OPEN or isinstance(breaker, Closed):
         return None
-    live = {name: until for name, until in breaker.permits.items() if until > now_s}
-    if owner not in live and len(live) >= permits_by(now_s, since_s, policy):
+    live = {name: until for name, until in breaker.permits.items() if until > now}
+    if owner not in live and len(live) >= permits_by(now, since, policy):
         return None
-    permits = live | {owner: now_s + policy.permit_lease_s}
+    permits = live | {owner: now + policy.permit_lease_s}
     if isinstance(breaker, HalfOpen):
         # A call after the end of the wait is a trial like any other.
-        until_s = breaker.until_s if owner in live or now_s < breaker.until_s else 0.0
-        return replace(breaker, permits=permits, tried_at_s=now_s, until_s=until_s)
-    return HalfOpen(breaker.reason, breaker.opened_at_s, breaker.trips, breaker.failures, permits, tried_at_s=now_s)
+        until = breaker.until if owner in live or now < breaker.until else 0.0
+        return replace(breaker, permits=permits, tried_at=now, until=until)
+    return HalfOpen(breaker.reason, breaker.opened_at, breaker.trips, breaker.failures, permits, tried_at=now)
 
 
 def without_permit(breaker: Breaker, owner: str) -> Breaker:
@@ -382,9 +380,9 @@ def without_permit(breaker: Breaker, owner: str) -> Breaker:
     return replace(breaker, permits={name: at for name, at in breaker.permits.items() if name != owner})
 
 
-def waits_for_trial(breaker: Breaker, *, now_s: float, policy: Policy) -> bool:
+def waits_for_trial(breaker: Breaker, *, now: float, policy: Policy) -> bool:
     """Return whether it has been half-open for long without a trial call: perhaps no worker is there to make one."""
-    if phase(breaker, now_s) is not BreakerState.HALF_OPEN or isinstance(breaker, Closed):
+    if phase(breaker, now) is not BreakerState.HALF_OPEN or isinstance(breaker, Closed):
         return False
-    since_s = breaker.until_s if isinstance(breaker, Open) else breaker.tried_at_s
-    return now_s - since_s >= policy.trial_wait_s and not any(end > now_s for end in breaker.permits.values())
+    since = breaker.until if isinstance(breaker, Open) else breaker.tried_at
+    return now - since >= policy.trial_wait_s and not any(end > now for end in breaker.permits.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from .breaker import Breaker, BreakerState, Closed, HalfOpen, Open
 from .failure_run import SHARES_KEPT
 from .limits import LOOK_S, Limit
 from .override import OVERRIDE_MOST_S, Override, OverrideKind
-from .parsing import CLOCK_S, json_of, moment_s, number, object_of, text_of, whole
+from .parsing import CLOCK_S, json_of, number, object_of, parse_moment, text_of, whole
 from .question import NEVER
 from .redaction import redact
 from .shared_state import KEPT_TRANSITIONS, SharedState, Transition, Upstream
@@ -27,7 +27,7 @@ from .signals import MAX_WAIT_S, OpenRouterState
 from .text import json_text
 from .units import DAY_S
 
-__all__ = ["FIELDS", "GUARDS", "encode", "iso", "parse", "unix_s"]
+__all__ = ["FIELDS", "GUARDS", "encode", "iso", "parse", "parse_iso"]
 
 FIELDS = (
     "state", "message", "balance", "usage_today", "usage_month", "last_check", "last_api_call", "last_success",
@@ -73,35 +73,35 @@ _SHARE = re.compile(r"([A-Za-z0-9]+):([0-9]+)")
 T = TypeVar("T")
 
 
-def parse(fields: Mapping[str, str], now_s: float) -> SharedState:
-    """Decode the record in a hash, at *now_s* by Redis' clock.
+def parse(fields: Mapping[str, str], now: float) -> SharedState:
+    """Decode the record in a hash, at *now* by Redis' clock.
 
     An invalid field, or one out of bounds, counts as absent, so that it does not hide the others.
     """
-    breaker, override = _breaker(fields, now_s), _override(fields.get("override"), now_s)
+    breaker, override = _breaker(fields, now), _override(fields.get("override"), now)
     return SharedState(
         breaker=breaker,
-        epoch=_epoch(fields.get("epoch"), now_s),
-        upstream=_upstream(fields, now_s),
-        transitions=_transitions(fields.get("transitions"), now_s),
+        epoch=_epoch(fields.get("epoch"), now),
+        upstream=_upstream(fields, now),
+        transitions=_transitions(fields.get("transitions"), now),
         live_reporters=whole(fields.get("live_reporters"), WORKERS_MOST),
         legacy_open=_legacy_open(fields, breaker, override),
         legacy_news=older_writers.News.NOTHING if isinstance(breaker, Closed) else older_writers.news_of(fields),
-        older_writer_s=now_s if older_writers.is_here(fields) else moment_s(fields.get("older_writer"), now_s),
-        check_slot_s=moment_s(fields.get("check_slot"), now_s, SLOT_MOST_S),
+        older_writer_at=now if older_writers.is_here(fields) else parse_moment(fields.get("older_writer"), now),
+        check_slot_at=parse_moment(fields.get("check_slot"), now, SLOT_MOST_S),
         good_checks=whole(fields.get("good_checks"), COUNT_MOST),
-        good_report_s=moment_s(fields.get("good_report"), now_s),
+        good_report_at=parse_moment(fields.get("good_report"), now),
         fleet=whole(fields.get("fleet"), WORKERS_MOST),
         override=override,
         calls_per_minute=number(fields.get("calls_per_minute"), 0.0, CALLS_MOST) or 0.0,
         check_found=_state(fields["check_found"], None) if fields.get("check_found") else None,
-        check_wanted_s=moment_s(fields.get("check_wanted"), now_s),
-        doubted_s=moment_s(fields.get("doubted_at"), now_s),
-        limit=_limit(fields.get("limit"), now_s),
-        timed_until_s=_timed_until_s(fields.get("timed_until"), now_s),
-        begun=_epoch(fields.get("begun"), now_s),
+        check_wanted_at=parse_moment(fields.get("check_wanted"), now),
+        doubted_at=parse_moment(fields.get("doubted_at"), now),
+        limit=_limit(fields.get("limit"), now),
+        timed_until=_timed_until(fields.get("timed_until"), now),
+        begun=_epoch(fields.get("begun"), now),
         version=whole(fields.get("version"), VERSION_MOST),
-        acquittal=question_codec.acquittal_of(fields.get("acquitted"), now_s),
+        acquittal=question_codec.acquittal_of(fields.get("acquitted"), now),
     )
 
 
@@ -114,27 +114,27 @@ def encode(record: SharedState) -> dict[str, str]:
         "balance": _text(upstream.balance),
         "usage_today": _text(upstream.usage_today),
         "usage_month": _text(upstream.usage_month),
-        "last_check": iso(upstream.last_check_s),
-        "checked_at": iso(upstream.checked_s),
-        "balance_at": iso(upstream.amounts_s),
-        "last_api_call": iso(upstream.last_api_call_s),
-        "last_success": iso(upstream.last_success_s),
+        "last_check": iso(upstream.last_check_at),
+        "checked_at": iso(upstream.checked_at),
+        "balance_at": iso(upstream.amounts_at),
+        "last_api_call": iso(upstream.last_api_call_at),
+        "last_success": iso(upstream.last_success_at),
         "error_details": upstream.error_details,
-        "rate_limit_reset": iso(max(upstream.rate_limit_reset_s, upstream.claimed_reset_s)),
-        "limited_until": iso(upstream.rate_limit_reset_s),
+        "rate_limit_reset": iso(max(upstream.rate_limit_reset_at, upstream.claimed_reset_at)),
+        "limited_until": iso(upstream.rate_limit_reset_at),
         "epoch": str(record.epoch),
         "transitions": json_text([_row(t) for t in record.transitions]) if record.transitions else "",
-        "check_slot": iso(record.check_slot_s),
+        "check_slot": iso(record.check_slot_at),
         "good_checks": str(record.good_checks or ""),
-        "good_report": iso(record.good_report_s),
+        "good_report": iso(record.good_report_at),
         "fleet": str(record.fleet or ""),
         "check_found": record.check_found.value if record.check_found else "",
-        "check_wanted": iso(record.check_wanted_s),
-        "doubted_at": iso(record.doubted_s),
-        "limit": "" if record.limit == Limit() else json_text(asdict(record.limit)),
-        "timed_until": iso(record.timed_until_s),
+        "check_wanted": iso(record.check_wanted_at),
+        "doubted_at": iso(record.doubted_at),
+        "limit": "" if record.limit == Limit() else _limit_text(record.limit),
+        "timed_until": iso(record.timed_until),
         "begun": str(record.begun or ""),
-        "acquitted": question_codec.words(record.acquittal.at_s, record.acquittal.began_s)
+        "acquitted": question_codec.words(record.acquittal.at, record.acquittal.began_at)
         if record.acquittal != NEVER
         else "",
         **_breaker_fields(record.breaker),
@@ -143,43 +143,43 @@ def encode(record: SharedState) -> dict[str, str]:
     }
 
 
-def iso(at_s: float) -> str:
+def iso(at: float) -> str:
     """Return Unix seconds as ISO 8601 with offset; 0 means never, an empty string, and so does an invalid time."""
     try:
-        return datetime.fromtimestamp(at_s, UTC).isoformat() if at_s else ""
+        return datetime.fromtimestamp(at, UTC).isoformat() if at else ""
     except (ValueError, OverflowError, OSError):
         return ""
 
 
-def unix_s(text: str | None) -> float:
+def parse_iso(text: str | None) -> float:
     """The reverse of :func:`iso`, for times without a bound; an invalid one is 0."""
-    return moment_s(text, END_OF_TIME_S, 0.0, first_s=0.0)
+    return parse_moment(text, END_OF_TIME_S, 0.0, earliest=0.0)
 
 
-def _breaker(fields: Mapping[str, str], now_s: float) -> Breaker:
+def _breaker(fields: Mapping[str, str], now: float) -> Breaker:
     # Older writers overwrite the other count.
     own = fields.get("failures") if fields.get("breaker") in (BreakerState.OPEN, BreakerState.HALF_OPEN) else None
     failures = whole(own or fields.get("consecutive_failures"), COUNT_MOST)
     trips, reason = whole(fields.get("trips"), COUNT_MOST), text_of(fields.get("reason"), WORD_MOST)
     # A future one means that the clock was set back, which the breaker itself handles.
-    opened_at_s = moment_s(fields.get("opened_at"), END_OF_TIME_S, 0.0)
+    opened_at = parse_moment(fields.get("opened_at"), END_OF_TIME_S, 0.0)
     match fields.get("breaker"):
         case BreakerState.OPEN:
-            until_s = moment_s(fields.get("open_until"), max(now_s, opened_at_s), OPEN_MOST_S)
-            return Open(reason, opened_at_s, until_s, trips, failures)
+            until = parse_moment(fields.get("open_until"), max(now, opened_at), OPEN_MOST_S)
+            return Open(reason, opened_at, until, trips, failures)
         case BreakerState.HALF_OPEN:
-            tried_at_s = moment_s(fields.get("tried_at"), now_s)
-            permits = _permits(fields.get("permits"), now_s)
-            until_s = moment_s(fields.get("open_until"), max(now_s, opened_at_s), OPEN_MOST_S)
-            return HalfOpen(reason, opened_at_s, trips, failures, permits, tried_at_s, until_s)
+            tried_at = parse_moment(fields.get("tried_at"), now)
+            permits = _permits(fields.get("permits"), now)
+            until = parse_moment(fields.get("open_until"), max(now, opened_at), OPEN_MOST_S)
+            return HalfOpen(reason, opened_at, trips, failures, permits, tried_at, until)
         case _:
-            return _closed(fields, failures, trips, now_s)
+            return _closed(fields, failures, trips, now)
 
 
-def _closed(fields: Mapping[str, str], failures: int, trips: int, now_s: float) -> Closed:
+def _closed(fields: Mapping[str, str], failures: int, trips: int, now: float) -> Closed:
     breaker = Closed(
         trips=trips,
-        since_s=moment_s(fields.get("closed_at"), now_s),
+        since=parse_moment(fields.get("closed_at"), now),
         on_probation=fields.get("probation") == "true",
         window=windows.parse(fields.get("window")),
         failures=failures,
@@ -187,18 +187,18 @@ def _closed(fields: Mapping[str, str], failures: int, trips: int, now_s: float) 
         # An older writer's success resets the failures and knows nothing else.
         refusals=min(whole(fields.get("credit_refusals"), COUNT_MOST), failures),
         call_s=number(fields.get("trial_took"), 0.0, TOOK_MOST_S) or 0.0,
-        ramp_from_s=moment_s(fields.get("ramp_from"), now_s),
-        held_until_s=moment_s(fields.get("held_until"), now_s, MAX_WAIT_S + CLOCK_S),
+        ramp_from=parse_moment(fields.get("ramp_from"), now),
+        held_until=parse_moment(fields.get("held_until"), now, MAX_WAIT_S + CLOCK_S),
     )
     if not failures:
         return breaker
     return replace(
         breaker,
         shares=_shares(fields.get("run_shares"), failures),
-        evidence=question_codec.evidence_of(fields.get("run_evidence"), now_s),
+        evidence=question_codec.evidence_of(fields.get("run_evidence"), now),
         want=whole(fields.get("run_want"), COUNT_MOST),
         earlier=whole(fields.get("run_earlier"), COUNT_MOST),
-        question=question_codec.question_of(fields.get("question"), fields.get("answers"), now_s),
+        question=question_codec.question_of(fields.get("question"), fields.get("answers"), now),
     )
 
 
@@ -225,33 +225,33 @@ def _breaker_fields(breaker: Breaker) -> dict[str, str]:
                 **question_codec.fields_of(breaker.evidence, breaker.question, breaker.earlier),
                 "run_want": str(breaker.want or ""),
                 "breaker": BreakerState.CLOSED.value,
-                "closed_at": iso(breaker.since_s),
+                "closed_at": iso(breaker.since),
                 "run": " ".join(sorted(breaker.run)),
                 "run_shares": " ".join(f"{name}:{share}" for name, share in sorted(breaker.shares.items())),
                 "probation": "true" if breaker.on_probation else "",
                 "credit_refusals": str(breaker.refusals or ""),
                 "window": windows.text_of(breaker.window),
                 "trial_took": f"{breaker.call_s:.3f}" if breaker.call_s else "",
-                "ramp_from": iso(breaker.ramp_from_s),
-                "held_until": iso(breaker.held_until_s),
+                "ramp_from": iso(breaker.ramp_from),
+                "held_until": iso(breaker.held_until),
             }
         case Open():
             own = {
                 "breaker": BreakerState.OPEN.value,
                 "failures": str(breaker.failures),
                 "reason": breaker.reason,
-                "opened_at": iso(breaker.opened_at_s),
-                "open_until": iso(breaker.until_s),
+                "opened_at": iso(breaker.opened_at),
+                "open_until": iso(breaker.until),
             }
         case HalfOpen():
             own = {
                 "breaker": BreakerState.HALF_OPEN.value,
                 "failures": str(breaker.failures),
                 "reason": breaker.reason,
-                "opened_at": iso(breaker.opened_at_s),
+                "opened_at": iso(breaker.opened_at),
                 "permits": json_text(dict(sorted(breaker.permits.items()))),
-                "tried_at": iso(breaker.tried_at_s),
-                "open_until": iso(breaker.until_s),
+                "tried_at": iso(breaker.tried_at),
+                "open_until": iso(breaker.until),
             }
     return common | own
 
@@ -261,33 +261,38 @@ def _is_open(breaker: Breaker, override: Override | None) -> bool:
     return not isinstance(breaker, Closed) if override is None else override.is_open
 
 
-def _limit(text: str | None, now_s: float) -> Limit:
+def _limit(text: str | None, now: float) -> Limit:
     row = object_of(text)
     return Limit(
         by=text_of(row.get("by"), WORD_MOST),
-        at_s=moment_s(row.get("at_s"), now_s),
-        until_s=moment_s(row.get("until_s"), now_s, MAX_WAIT_S + CLOCK_S),
-        look_s=moment_s(row.get("look_s"), now_s, LOOK_S + CLOCK_S),
+        at=parse_moment(row.get("at_s"), now),
+        until=parse_moment(row.get("until_s"), now, MAX_WAIT_S + CLOCK_S),
+        retest_at=parse_moment(row.get("look_s"), now, LOOK_S + CLOCK_S),
         looker=text_of(row.get("looker"), WHO_MOST),
     )
 
 
-def _override(text: str | None, now_s: float) -> Override | None:
+def _limit_text(limit: Limit) -> str:
+    times = {"at_s": limit.at, "until_s": limit.until, "look_s": limit.retest_at}
+    return json_text({"by": limit.by, **times, "looker": limit.looker})
+
+
+def _override(text: str | None, now: float) -> Override | None:
     row = object_of(text)
     # An ended override is kept: the first process to see it records its end.
-    until_s = moment_s(row.get("until"), now_s, OVERRIDE_MOST_S + CLOCK_S)
+    until = parse_moment(row.get("until"), now, OVERRIDE_MOST_S + CLOCK_S)
     try:
         kind = OverrideKind(text_of(row.get("kind"), WORD_MOST))
     except ValueError:
         return None
     who, why = _words(row.get("who")), _words(row.get("why"))
-    return Override(kind, who, why, until_s) if until_s else None
+    return Override(kind, who, why, until) if until else None
 
 
 def _override_text(override: Override | None) -> str:
     if override is None:
         return ""
-    row = {"kind": override.kind.value, "who": override.who, "why": override.why, "until": override.until_s}
+    row = {"kind": override.kind.value, "who": override.who, "why": override.why, "until": override.until}
     return json_text(row)
 
 
@@ -300,17 +305,17 @@ def _legacy_open(fields: Mapping[str, str], breaker: Breaker, override: Override
     return None if flag is None or says_open == is_open else says_open
 
 
-def _upstream(fields: Mapping[str, str], now_s: float) -> Upstream:
-    def past_s(name: str) -> float:
-        return moment_s(fields.get(name), now_s)
+def _upstream(fields: Mapping[str, str], now: float) -> Upstream:
+    def past(name: str) -> float:
+        return parse_moment(fields.get(name), now)
 
-    def reset_s(name: str) -> float:
-        return moment_s(fields.get(name), now_s, MAX_WAIT_S + CLOCK_S)
+    def reset_at(name: str) -> float:
+        return parse_moment(fields.get(name), now, MAX_WAIT_S + CLOCK_S)
 
     def amount(name: str) -> float | None:
         return number(fields.get(name), -AMOUNT_MOST, AMOUNT_MOST)
 
-    named_s, shown_s = reset_s("limited_until"), reset_s("rate_limit_reset")
+    named, shown = reset_at("limited_until"), reset_at("rate_limit_reset")
     return Upstream(
         state=_state(fields.get("state"), OpenRouterState.ERROR),
         # Older writers repeat the upstream's message, which may be the key.
@@ -318,14 +323,14 @@ def _upstream(fields: Mapping[str, str], now_s: float) -> Upstream:
         balance=amount("balance"),
         usage_today=amount("usage_today"),
         usage_month=amount("usage_month"),
-        last_check_s=past_s("last_check"),
-        checked_s=past_s("checked_at"),
-        amounts_s=past_s("balance_at"),
-        last_api_call_s=past_s("last_api_call"),
-        last_success_s=past_s("last_success"),
+        last_check_at=past("last_check"),
+        checked_at=past("checked_at"),
+        amounts_at=past("balance_at"),
+        last_api_call_at=past("last_api_call"),
+        last_success_at=past("last_success"),
         error_details=redact(text_of(fields.get("error_details"), DETAILS_MOST)),
-        rate_limit_reset_s=named_s,
-        claimed_reset_s=0.0 if shown_s == named_s else shown_s,
+        rate_limit_reset_at=named,
+        claimed_reset_at=0.0 if shown == named else shown,
     )
 
 
@@ -336,24 +341,24 @@ def _state(text: str | None, unknown: T) -> OpenRouterState | T:
         return unknown
 
 
-def _epoch(raw: object, now_s: float) -> int:
+def _epoch(raw: object, now: float) -> int:
     """Milliseconds of Redis' clock, incremented from there; a value far ahead is invalid."""
-    return whole(raw, int((now_s + EPOCH_AHEAD_S) * 1000))
+    return whole(raw, int((now + EPOCH_AHEAD_S) * 1000))
 
 
-def _timed_until_s(text: str | None, now_s: float) -> float:
+def _timed_until(text: str | None, now: float) -> float:
     """Nothing unreadable is recorded twice."""
-    return moment_s(text, now_s) or (now_s if text else 0.0)
+    return parse_moment(text, now) or (now if text else 0.0)
 
 
-def _transitions(text: str | None, now_s: float) -> tuple[Transition, ...]:
+def _transitions(text: str | None, now: float) -> tuple[Transition, ...]:
     rows = json_of(text)
-    found = [_transition(row, now_s) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    found = [_transition(row, now) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     return tuple(change for change in found if change is not None)[-KEPT_TRANSITIONS:]
 
 
-def _transition(row: Mapping[str, Any], now_s: float) -> Transition | None:
-    epoch, at_s = _epoch(row.get("epoch"), now_s), moment_s(row.get("at"), now_s)
+def _transition(row: Mapping[str, Any], now: float) -> Transition | None:
+    epoch, at = _epoch(row.get("epoch"), now), parse_moment(row.get("at"), now)
     try:
         before, after = (
             BreakerState(text_of(row.get("from"), WORD_MOST)),
@@ -362,7 +367,7 @@ def _transition(row: Mapping[str, Any], now_s: float) -> Transition | None:
     except ValueError:
         return None
     reason, by = text_of(row.get("reason"), WORD_MOST), _words(row.get("by"))
-    return Transition(epoch, before, after, reason, by, at_s) if epoch else None
+    return Transition(epoch, before, after, reason, by, at) if epoch else None
 
 
 def _words(raw: object) -> str:
@@ -377,17 +382,16 @@ def _row(change: Transition) -> dict[str, str | int]:
         "to": change.after.value,
         "reason": change.reason,
         "by": change.by,
-        "at": iso(change.at_s),
+        "at": iso(change.at),
     }
 
 
-def _permits(text: str | None, now_s: float) -> dict[str, float]:
+def _permits(text: str | None, now: float) -> dict[str, float]:
     """Return the leases by owner; older versions use the same JSON."""
     found = {
-        text_of(owner, WHO_MOST): number(until_s, 0.0, now_s + LEASE_MOST_S)
-        for owner, until_s in object_of(text).items()
+        text_of(owner, WHO_MOST): number(until, 0.0, now + LEASE_MOST_S) for owner, until in object_of(text).items()
     }
-    return {owner: until_s for owner, until_s in found.items() if until_s is not None}
+    return {owner: until for owner, until in found.items() if until is not None}
 
 
 def _text(amount: float | None) -> str:

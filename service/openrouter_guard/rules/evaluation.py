@@ -37,76 +37,76 @@ LEGACY = "legacy worker"
 """Author of a change by an older writer, which leaves no name."""
 
 
-def evaluate(record: SharedState, *, now_s: float, policy: Policy, by: str) -> SharedState:
+def evaluate(record: SharedState, *, now: float, policy: Policy, by: str) -> SharedState:
     """Evaluate the counts, and the claims of older writers.
 
     Any process that reads the record may commit this: a worker that counted the decisive failure and died is no loss.
     """
     if record.override is not None:
-        return _under_override(record, record.override, now_s)
-    if (watched := limits.watched(record, now_s)) is not record:
+        return _under_override(record, record.override, now)
+    if (watched := limits.watched(record, now)) is not record:
         return watched
-    breaker = breakers.with_clock(record.breaker, now_s=now_s, policy=policy)
+    breaker = breakers.with_clock(record.breaker, now=now, policy=policy)
     if breaker is not record.breaker:
         return replace(record, breaker=breaker)
     match record.breaker:
         case Closed() if record.legacy_open:
-            return now_open(record, _last_error(record, now_s), LEGACY, now_s, policy)
+            return now_open(record, _last_error(record, now), LEGACY, now, policy)
         case Closed() as breaker if breaker.refusals >= policy.refusals_wanted:
-            return now_open(record, OpenRouterState.CREDITS_EXHAUSTED.value, by, now_s, policy)
+            return now_open(record, OpenRouterState.CREDITS_EXHAUSTED.value, by, now, policy)
         case Closed() as breaker if _is_tripped(breaker, record, policy):
-            return _judged(record, breaker, now_s, policy, by)
-        case Closed() as breaker if _may_be_local(breaker, record, now_s, policy):
-            return replace(record, check_wanted_s=now_s)
+            return _judged(record, breaker, now, policy, by)
+        case Closed() as breaker if _may_be_local(breaker, record, now, policy):
+            return replace(record, check_wanted_at=now)
         case Closed() as breaker if (
-            breaker.window and policy.watches_rates and (found := _excess(record, now_s, policy))
+            breaker.window and policy.watches_rates and (found := _excess(record, now, policy))
         ):
-            return now_open(_unwell(record, found[1]), found[0], by, now_s, policy)
-        case Closed(on_probation=True) as breaker if record.upstream.last_success_s > breaker.since_s:
-            return replace(record, breaker=replace(breaker, on_probation=False, since_s=now_s))
-        case Closed(held_until_s=held_s) as breaker if held_s:
-            return _after_limit(record, breaker, now_s, policy)
+            return now_open(_unwell(record, found[1]), found[0], by, now, policy)
+        case Closed(on_probation=True) as breaker if record.upstream.last_success_at > breaker.since:
+            return replace(record, breaker=replace(breaker, on_probation=False, since=now))
+        case Closed(held_until=held_until) as breaker if held_until:
+            return _after_limit(record, breaker, now, policy)
         case Open() | HalfOpen() if record.legacy_open is False:
-            return _after_older_writer(record, now_s, policy)
+            return _after_older_writer(record, now, policy)
         case _:
             return record
 
 
-def _under_override(record: SharedState, override: Override, now_s: float) -> SharedState:
-    if override.until_s <= now_s:
-        return released(record, by=override.who, now_s=now_s)
+def _under_override(record: SharedState, override: Override, now: float) -> SharedState:
+    if override.until <= now:
+        return released(record, by=override.who, now=now)
     # An older writer knows no override: its change of the flag is written back.
     return record if record.legacy_open is None else replace(record, legacy_open=None)
 
 
-def _after_limit(record: SharedState, breaker: Closed, now_s: float, policy: Policy) -> SharedState:
+def _after_limit(record: SharedState, breaker: Closed, now: float, policy: Policy) -> SharedState:
     """The first success after a rate limit begins the ramp; if it comes later than a ramp may last, there is none."""
-    held_s = breaker.held_until_s
-    if now_s > held_s + policy.ramp_s + ramp_most_s(breaker, record, policy):
-        return replace(record, breaker=replace(breaker, held_until_s=0.0))
-    if not held_s < record.upstream.last_success_s <= now_s:
+    held_until = breaker.held_until
+    if now > held_until + policy.ramp_s + ramp_most_s(breaker, record, policy):
+        return replace(record, breaker=replace(breaker, held_until=0.0))
+    if not held_until < record.upstream.last_success_at <= now:
         return record
-    return replace(record, breaker=replace(breaker, held_until_s=0.0, ramp_from_s=now_s))
+    return replace(record, breaker=replace(breaker, held_until=0.0, ramp_from=now))
 
 
-def _last_error(record: SharedState, now_s: float) -> str:
+def _last_error(record: SharedState, now: float) -> str:
     error_type = _reported(record)
-    is_wrong = error_type == OpenRouterState.API_KEY_INVALID and found_lately(record, OpenRouterState.ACTIVE, now_s)
+    is_wrong = error_type == OpenRouterState.API_KEY_INVALID and found_lately(record, OpenRouterState.ACTIVE, now)
     return OpenRouterState.SERVICE_UNAVAILABLE.value if is_wrong else error_type
 
 
-def found_lately(record: SharedState, state: OpenRouterState, now_s: float) -> bool:
+def found_lately(record: SharedState, state: OpenRouterState, now: float) -> bool:
     """Return whether the last health check found this, and is still valid.
 
     A key that worked before the first refused call may have been revoked since.
     """
-    checked_s = record.upstream.checked_s
-    is_outdated = state is OpenRouterState.ACTIVE and checked_s < record.doubted_s
-    return record.check_found is state and now_s - checked_s <= CHECK_HOLDS_S and not is_outdated
+    checked_at = record.upstream.checked_at
+    is_outdated = state is OpenRouterState.ACTIVE and checked_at < record.doubted_at
+    return record.check_found is state and now - checked_at <= CHECK_HOLDS_S and not is_outdated
 
 
 def counted(
-    record: SharedState, signal: Signal, reporter: str, *, began_s: float = 0.0, ended_s: float = 0.0
+    record: SharedState, signal: Signal, reporter: str, *, began_at: float = 0.0, ended_at: float = 0.0
 ) -> SharedState:
     """Return the record after one result, counted as the store's script does, for when the store is away.
 
@@ -114,8 +114,8 @@ def counted(
         record: The record before it.
         signal: Its signal.
         reporter: Its reporter.
-        began_s: When the call began; 0 if unknown.
-        ended_s: When it ended; 0 if unknown.
+        began_at: When the call began; 0 if unknown.
+        ended_at: When it ended; 0 if unknown.
     """
     breaker = record.breaker
     if not isinstance(breaker, Closed) or signal.effect in (Effect.NEUTRAL, Effect.MODEL):
@@ -123,10 +123,10 @@ def counted(
     if record.override is not None and record.override.kind is not OverrideKind.FORCED_CLOSED:
         return record
     if signal.effect is Effect.SUCCESS:
-        after = runs.after_success(breaker, record.acquittal, began_s=began_s, ended_s=ended_s)
+        after = runs.after_success(breaker, record.acquittal, began_at=began_at, ended_at=ended_at)
         return record if after is breaker else replace(record, breaker=after)
     refuses = signal.refuses_credit
-    after = runs.longer(breaker, reporter, refuses_credit=refuses, began_s=began_s, ended_s=ended_s)
+    after = runs.longer(breaker, reporter, refuses_credit=refuses, began_at=began_at, ended_at=ended_at)
     return replace(record, breaker=after)
 
 
@@ -142,12 +142,12 @@ def knowing(record: SharedState, told: tuple[int, float, float, float] | None, e
     return replace(record, breaker=replace(breaker, evidence=evidence, earlier=earlier))
 
 
-def answered(record: SharedState, calls: int, now_s: float) -> SharedState:
+def answered(record: SharedState, calls: int, now: float) -> SharedState:
     """Return the record after this many answers to the open question, if no other process can answer."""
     breaker = record.breaker
     if not isinstance(breaker, Closed) or breaker.question is None:
         return record
-    question = replace(breaker.question, answers=breaker.question.answers + calls, at_s=now_s - ANSWER_S)
+    question = replace(breaker.question, answers=breaker.question.answers + calls, at=now - ANSWER_S)
     return replace(record, breaker=replace(breaker, question=question))
 
 
@@ -159,24 +159,24 @@ def asked_from_afar(record: SharedState, round_trip_s: float) -> SharedState:
     return replace(record, breaker=replace(breaker, question=breaker.question.from_afar(round_trip_s)))
 
 
-def _after_older_writer(record: SharedState, now_s: float, policy: Policy) -> SharedState:
+def _after_older_writer(record: SharedState, now: float, policy: Policy) -> SharedState:
     """A success closes a half-open breaker, a check counts as one of ours, all other overwrites are corrected."""
-    if record.legacy_news is older_writers.News.CALL and record.phase(now_s) is BreakerState.HALF_OPEN:
-        return now_closed(record, LEGACY, now_s)
+    if record.legacy_news is older_writers.News.CALL and record.phase(now) is BreakerState.HALF_OPEN:
+        return now_closed(record, LEGACY, now)
     after = older_writers.insisted(record)
-    if not older_writers.tells_of_recovery(record, now_s):
+    if not older_writers.tells_of_recovery(record, now):
         return after
     after = replace(after, good_checks=record.good_checks + 1)
-    is_waited_for = breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy)
+    is_waited_for = breakers.waits_for_trial(record.breaker, now=now, policy=policy)
     if after.good_checks < policy.good_checks or not is_waited_for:
         return after
-    return now_closed(after, LEGACY, now_s, reason=CHECKS_SUCCEEDED)
+    return now_closed(after, LEGACY, now, reason=CHECKS_SUCCEEDED)
 
 
-def _excess(record: SharedState, now_s: float, policy: Policy) -> tuple[str, str] | None:
+def _excess(record: SharedState, now: float, policy: Policy) -> tuple[str, str] | None:
     breaker = record.breaker
     return (
-        windows.excess(breaker.window, policy.limits(record.live_reporters), now_s)
+        windows.excess(breaker.window, policy.limits(record.live_reporters), now)
         if isinstance(breaker, Closed)
         else None
     )
@@ -197,26 +197,26 @@ def _is_tripped(breaker: Closed, record: SharedState, policy: Policy) -> bool:
     return _are_enough(breaker, record, policy) and len(breaker.run) >= wanted
 
 
-def _judged(record: SharedState, breaker: Closed, now_s: float, policy: Policy, by: str) -> SharedState:
+def _judged(record: SharedState, breaker: Closed, now: float, policy: Policy, by: str) -> SharedState:
     """Return the outcome of enough failures: the fleet is asked, if there is anything to ask, and that decides."""
     question = breaker.question
     failures = runs.counting(breaker, record.live_reporters, record.calls_per_minute, policy)
-    if breaker.on_probation or not breaker.evidence.began_s:
-        return now_open(record, _last_error(record, now_s), by, now_s, policy)
+    if breaker.on_probation or not breaker.evidence.began_at:
+        return now_open(record, _last_error(record, now), by, now, policy)
     if question is None:
-        question = questions.asked(breaker.evidence, record.acquittal, now_s)
+        question = questions.asked(breaker.evidence, record.acquittal, now)
         return replace(record, breaker=replace(breaker, question=question)) if failures >= breaker.want else record
-    if not question.is_due(now_s):
+    if not question.is_due(now):
         return record
     wanted = breakers.threshold(record.calls_per_minute, policy)
     if breaker.earlier and not questions.is_clear(failures, wanted, question.answers):
         # The next runs end as usual for a while, and ask about their own calls alone.
-        return replace(record, breaker=runs.without(breaker), acquittal=Acquittal(now_s, now_s))
+        return replace(record, breaker=runs.without(breaker), acquittal=Acquittal(now, now))
     match questions.verdict(failures, question.answers):
         case Verdict.OPEN:
-            return now_open(record, _last_error(record, now_s), by, now_s, policy)
+            return now_open(record, _last_error(record, now), by, now, policy)
         case Verdict.ACQUITTED:
-            acquittal = Acquittal(now_s, question.began_s)
+            acquittal = Acquittal(now, question.began_at)
             return replace(record, breaker=runs.without(breaker), acquittal=acquittal)
         case want:
             return replace(record, breaker=replace(breaker, question=None, want=want))
@@ -230,14 +230,14 @@ def _is_unreachable(record: SharedState) -> bool:
     return _reported(record) == ErrorType.NETWORK_ERROR
 
 
-def _may_be_local(breaker: Closed, record: SharedState, now_s: float, policy: Policy) -> bool:
+def _may_be_local(breaker: Closed, record: SharedState, now: float, policy: Policy) -> bool:
     """Return whether the only reporting worker has network errors: then a health check shows whose network it is.
 
     It is requested at most once a minute. If it has network errors too, it is the second reporter.
     """
     is_open_question = _are_enough(breaker, record, policy) and _is_unreachable(record)
-    lately_s = max(record.check_wanted_s, record.upstream.checked_s)
-    return is_open_question and now_s - lately_s > CHECK_HOLDS_S
+    lately = max(record.check_wanted_at, record.upstream.checked_at)
+    return is_open_question and now - lately > CHECK_HOLDS_S
 
 
 def _reported(record: SharedState) -> str:

@@ -22,8 +22,8 @@ If more failed in a row, it is not a single one that fails.
 """
 
 
-def longer(breaker: Closed, reporter: str, *, refuses_credit: bool, began_s: float, ended_s: float) -> Closed:
-    """Return the breaker after one more failure; ``began_s`` is 0 if unknown."""
+def longer(breaker: Closed, reporter: str, *, refuses_credit: bool, began_at: float, ended_at: float) -> Closed:
+    """Return the breaker after one more failure; ``began_at`` is 0 if unknown."""
     breaker = breaker if breaker.failures else without(breaker)
     shares = breaker.shares
     if reporter in shares or len(shares) < SHARES_KEPT:
@@ -34,7 +34,7 @@ def longer(breaker: Closed, reporter: str, *, refuses_credit: bool, began_s: flo
         run=breaker.run | {reporter},
         refusals=breaker.refusals + refuses_credit,
         shares=shares,
-        evidence=breaker.evidence.after(began_s, ended_s),
+        evidence=breaker.evidence.after(began_at, ended_at),
     )
 
 
@@ -53,16 +53,16 @@ def without(breaker: Closed) -> Closed:
     )
 
 
-def after_success(breaker: Closed, last: Acquittal, *, began_s: float, ended_s: float) -> Closed:
+def after_success(breaker: Closed, last: Acquittal, *, began_at: float, ended_at: float) -> Closed:
     """Return the breaker after a success, which ends the run of failures but in two cases.
 
     While the fleet is asked, the answers include it. Soon after the first failure, and unless the fleet has been
     acquitted a moment ago, one that began before the failed calls says nothing of them. A call with an unknown start
     ends the run in any case.
     """
-    if breaker.question is not None and breaker.question.holds(ended_s) and began_s:
+    if breaker.question is not None and breaker.question.holds(ended_at) and began_at:
         return breaker
-    if breaker.evidence.outlives(began_s, ended_s) and not last.is_recent(ended_s):
+    if breaker.evidence.outlives(began_at, ended_at) and not last.is_recent(ended_at):
         return replace(breaker, earlier=breaker.earlier + 1)
     return without(breaker)
 

@@ -35,7 +35,7 @@ _TROUBLE = frozenset({OpenRouterState.SERVICE_UNAVAILABLE, OpenRouterState.ERROR
 _OF_THE_ACCOUNT = frozenset({OpenRouterState.API_KEY_INVALID, OpenRouterState.CREDITS_EXHAUSTED})
 
 
-def doubted(record: SharedState, signal: Signal, *, now_s: float, policy: Policy, by: str) -> SharedState:
+def doubted(record: SharedState, signal: Signal, *, now: float, policy: Policy, by: str) -> SharedState:
     """Return the record after a call reported that the key or the credit is gone.
 
     One call may be wrong, because valid keys were refused in past incidents. A recent health check confirms it;
@@ -45,35 +45,35 @@ def doubted(record: SharedState, signal: Signal, *, now_s: float, policy: Policy
         return record
     if record.override is not None:
         return record
-    if found_lately(record, signal.error_type.state, now_s):
-        return now_open(record, signal.error_type.value, by, now_s, policy)
-    is_asked = record.doubted_s and now_s - record.check_wanted_s <= policy.confirm_s
+    if found_lately(record, signal.error_type.state, now):
+        return now_open(record, signal.error_type.value, by, now, policy)
+    is_asked = record.doubted_at and now - record.check_wanted_at <= policy.confirm_s
     # Without a success since, it is the same doubt.
-    first_s = record.doubted_s if record.doubted_s > record.upstream.last_success_s else now_s
-    return record if is_asked else replace(record, check_wanted_s=now_s, doubted_s=first_s)
+    doubted_since = record.doubted_at if record.doubted_at > record.upstream.last_success_at else now
+    return record if is_asked else replace(record, check_wanted_at=now, doubted_at=doubted_since)
 
 
-def wants_check(record: SharedState, *, now_s: float, policy: Policy) -> bool:
+def wants_check(record: SharedState, *, now: float, policy: Policy) -> bool:
     """Return whether a call asked for a health check that was not made yet and would not come too late."""
-    is_open_question = record.check_wanted_s > record.upstream.checked_s
-    return is_open_question and _is_in_doubt(record, now_s, policy)
+    is_open_question = record.check_wanted_at > record.upstream.checked_at
+    return is_open_question and _is_in_doubt(record, now, policy)
 
 
-def _is_in_doubt(record: SharedState, now_s: float, policy: Policy) -> bool:
-    return isinstance(record.breaker, Closed) and now_s - record.check_wanted_s <= policy.confirm_s
+def _is_in_doubt(record: SharedState, now: float, policy: Policy) -> bool:
+    return isinstance(record.breaker, Closed) and now - record.check_wanted_at <= policy.confirm_s
 
 
 def after_check(
     record: SharedState,
     found: Upstream,
     *,
-    now_s: float,
+    now: float,
     policy: Policy,
     by: str,
-    began_s: float = math.inf,
+    began_at: float = math.inf,
     reporter: str = "",
 ) -> SharedState:
-    """Return the record after a health check that began at ``began_s``, if known; *reporter* counts it.
+    """Return the record after a health check that began at ``began_at``, if known; *reporter* counts it.
 
     A good check says that the key works, not that calls do: it does not overrule the workers' failures in a breaker
     that is not closed. It may end an open breaker's wait, so that a call tries. Only if no worker is there to try,
@@ -82,40 +82,40 @@ def after_check(
     seen, is_good = record.upstream, found.state is OpenRouterState.ACTIVE
     known = replace(
         found,
-        last_api_call_s=seen.last_api_call_s,
-        last_success_s=seen.last_success_s,
-        rate_limit_reset_s=seen.rate_limit_reset_s,
-        claimed_reset_s=seen.claimed_reset_s,
+        last_api_call_at=seen.last_api_call_at,
+        last_success_at=seen.last_success_at,
+        rate_limit_reset_at=seen.rate_limit_reset_at,
+        claimed_reset_at=seen.claimed_reset_at,
     )
     if not is_good and (found.balance, found.usage_today, found.usage_month) == (None, None, None):
         known = _with_amounts(known, seen)
-    is_outdated = is_good and began_s < record.doubted_s
+    is_outdated = is_good and began_at < record.doubted_at
     if is_good and _workers_disagree(record):
         known = _as_workers_saw_it(known, seen, is_outdated=is_outdated)
-    elif is_good and seen.limited_until_s > now_s:
+    elif is_good and seen.limited_until > now:
         # The key is not what waits.
         known = replace(known, state=seen.state, message=seen.message, error_details=seen.error_details)
-    counts = is_good and record.phase(now_s) is BreakerState.HALF_OPEN and _tells_of_recovery(record.breaker, found)
+    counts = is_good and record.phase(now) is BreakerState.HALF_OPEN and _tells_of_recovery(record.breaker, found)
     checked = replace(
         record,
         upstream=known,
         check_found=None if is_outdated else found.state,
         good_checks=record.good_checks + 1 if counts else 0,
     )
-    if found.state is OpenRouterState.RATE_LIMITED or found.rate_limit_reset_s > now_s:
-        checked = _limited(checked, found, reporter, now_s)
+    if found.state is OpenRouterState.RATE_LIMITED or found.rate_limit_reset_at > now:
+        checked = _limited(checked, found, reporter, now)
     if record.override is not None:
         return replace(checked, good_checks=0)
-    if found.state in _OF_THE_ACCOUNT and _is_in_doubt(record, now_s, policy):
-        return now_open(checked, found.state.value, by, now_s, policy)
-    if isinstance(record.breaker, Open) and now_s < record.breaker.until_s - breakers.try_early_s(policy):
-        ends = is_good and not is_outdated and _ends_wait(record, record.breaker, found, began_s)
-        return now_half_open(checked, record.breaker, by, now_s) if ends else checked
+    if found.state in _OF_THE_ACCOUNT and _is_in_doubt(record, now, policy):
+        return now_open(checked, found.state.value, by, now, policy)
+    if isinstance(record.breaker, Open) and now < record.breaker.until - breakers.try_early_s(policy):
+        ends = is_good and not is_outdated and _ends_wait(record, record.breaker, found, began_at)
+        return now_half_open(checked, record.breaker, by, now) if ends else checked
     if checked.good_checks < policy.good_checks:
         return checked
-    if not breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy):
+    if not breakers.waits_for_trial(record.breaker, now=now, policy=policy):
         return checked
-    return now_closed(checked, by, now_s, reason=CHECKS_SUCCEEDED)
+    return now_closed(checked, by, now, reason=CHECKS_SUCCEEDED)
 
 
 def _with_amounts(found: Upstream, seen: Upstream) -> Upstream:
@@ -125,18 +125,18 @@ def _with_amounts(found: Upstream, seen: Upstream) -> Upstream:
         balance=seen.balance,
         usage_today=seen.usage_today,
         usage_month=seen.usage_month,
-        amounts_s=seen.amounts_s,
+        amounts_at=seen.amounts_at,
     )
 
 
-def _limited(record: SharedState, found: Upstream, reporter: str, now_s: float) -> SharedState:
+def _limited(record: SharedState, found: Upstream, reporter: str, now: float) -> SharedState:
     """Return the record after the check met a rate limit, as a worker may have before."""
-    if found.rate_limit_reset_s <= now_s:
-        return limits.confirmed(record, now_s)
-    return limits.claimed(record, found.rate_limit_reset_s - now_s, by=reporter, now_s=now_s)
+    if found.rate_limit_reset_at <= now:
+        return limits.confirmed(record, now)
+    return limits.claimed(record, found.rate_limit_reset_at - now, by=reporter, now=now)
 
 
-def after_update(record: SharedState, told: Upstream, *, now_s: float, policy: Policy, by: str) -> SharedState:
+def after_update(record: SharedState, told: Upstream, *, now: float, policy: Policy, by: str) -> SharedState:
     """Return the record after a check by an application that maintains the state itself.
 
     It is a health check, but not the service's: it makes no balance younger, and settles no doubt.
@@ -148,10 +148,10 @@ def after_update(record: SharedState, told: Upstream, *, now_s: float, policy: P
         usage_today=seen.usage_today if told.usage_today is None else told.usage_today,
         usage_month=seen.usage_month if told.usage_month is None else told.usage_month,
         error_details=told.error_details or seen.error_details,
-        last_check_s=now_s,
-        checked_s=seen.checked_s,
+        last_check_at=now,
+        checked_at=seen.checked_at,
     )
-    after = after_check(record, found, now_s=now_s, policy=policy, by=by, reporter=by)
+    after = after_check(record, found, now=now, policy=policy, by=by, reporter=by)
     return replace(after, check_found=record.check_found)
 
 
@@ -186,41 +186,41 @@ def is_checks_only(breaker: Closed) -> bool:
     return bool(breaker.run) and all(reporter.startswith(CHECKER_PREFIX) for reporter in breaker.run)
 
 
-def _ends_wait(record: SharedState, breaker: Open, found: Upstream, began_s: float) -> bool:
-    """Return whether a good check, which began at ``began_s``, allows a trial call now.
+def _ends_wait(record: SharedState, breaker: Open, found: Upstream, began_at: float) -> bool:
+    """Return whether a good check, which began at ``began_at``, allows a trial call now.
 
     If only calls fail, a check of the key mostly works all the while and says nothing. It does say something if it
     failed before and now works. About the key and the account, nothing knows more than a check. A check from before a
     change by other means says nothing.
     """
-    if not math.isfinite(began_s) or not _tells_of_recovery(breaker, found):
+    if not math.isfinite(began_at) or not _tells_of_recovery(breaker, found):
         return False
     if needs_person(breaker.reason):
-        return began_s >= breaker.opened_at_s
-    checked_s = record.upstream.checked_s
-    return record.check_found in _TROUBLE and breaker.opened_at_s - CHECK_HOLDS_S <= checked_s <= began_s
+        return began_at >= breaker.opened_at
+    checked_at = record.upstream.checked_at
+    return record.check_found in _TROUBLE and breaker.opened_at - CHECK_HOLDS_S <= checked_at <= began_at
 
 
-def is_recheck_due(record: SharedState, *, now_s: float, policy: Policy, slot_s: float = SLOT_S) -> bool:
+def is_recheck_due(record: SharedState, *, now: float, policy: Policy, slot_s: float = SLOT_S) -> bool:
     """Return whether to check an open breaker: as often as the fleet's slot allows, or as the policy does."""
     breaker = record.breaker
-    if not isinstance(breaker, Open) or record.override is not None or record.upstream.limited_until_s > now_s:
+    if not isinstance(breaker, Open) or record.override is not None or record.upstream.limited_until > now:
         return False
     sooner_s = max(slot_s - policy.recheck_s, 0.0)
-    return now_s < breaker.until_s and record.check_slot_s - sooner_s <= now_s
+    return now < breaker.until and record.check_slot_at - sooner_s <= now
 
 
-def with_check_slot(record: SharedState | None, *, now_s: float, slot_s: float, policy: Policy) -> SharedState | None:
+def with_check_slot(record: SharedState | None, *, now: float, slot_s: float, policy: Policy) -> SharedState | None:
     """Return the record with the check slot taken, None if another process has it.
 
     No check is made while calls wait for a known rate limit, because it would change nothing, except those that watch
     a long one. Nor while an override keeps them waiting.
     """
-    known = record or fresh(now_s)
-    taken = replace(known, check_slot_s=now_s + slot_s)
-    if is_recheck_due(known, now_s=now_s, policy=policy, slot_s=slot_s):
+    known = record or fresh(now)
+    taken = replace(known, check_slot_at=now + slot_s)
+    if is_recheck_due(known, now=now, policy=policy, slot_s=slot_s):
         return taken
-    is_refused = fleet_refusal(known, now_s) is not None
-    if known.check_slot_s > now_s or (is_refused and not limits.wants_check(known, now_s)):
+    is_refused = fleet_refusal(known, now) is not None
+    if known.check_slot_at > now or (is_refused and not limits.wants_check(known, now)):
         return None
     return taken

@@ -43,63 +43,63 @@ class Limit:
 
     Attributes:
         by: The reporter of a long wait that is not fully confirmed; empty if there is none.
-        at_s: When it reported.
-        until_s: End of the wait that it claims.
-        look_s: When one call may test the limit; 0 without a long limit.
+        at: When it reported.
+        until: End of the wait that it claims.
+        retest_at: When one call may test the limit; 0 without a long limit.
         looker: Owner of the testing call.
     """
 
     by: str = ""
-    at_s: float = 0.0
-    until_s: float = 0.0
-    look_s: float = 0.0
+    at: float = 0.0
+    until: float = 0.0
+    retest_at: float = 0.0
     looker: str = ""
 
 
-def claimed(record: SharedState, wait_s: float, *, by: str, now_s: float) -> SharedState:
+def claimed(record: SharedState, wait_s: float, *, by: str, now: float) -> SharedState:
     """Return the record after the reporter *by* was told to wait; the later of all times wins.
 
     A reporter whose claim was followed by others' successes cannot hold the fleet again alone.
     """
-    until_s = now_s + wait_s
+    until = now + wait_s
     if wait_s <= LONG_S:
-        return _held(record, until_s, now_s)
+        return _held(record, until, now)
     limit, is_disproved = record.limit, _is_disproved(record)
-    others_s = 0.0 if limit.by in ("", by) or is_disproved or limit.until_s <= now_s else limit.until_s
-    if is_disproved and limit.by == by and limit.until_s > now_s and record.live_reporters > 1:
+    others_until = 0.0 if limit.by in ("", by) or is_disproved or limit.until <= now else limit.until
+    if is_disproved and limit.by == by and limit.until > now and record.live_reporters > 1:
         return record
-    claim = limit if others_s > until_s else replace(limit, by=by, at_s=now_s, until_s=until_s)
-    return watched(_held(replace(record, limit=claim), max(now_s + LONG_S, min(until_s, others_s)), now_s), now_s)
+    claim = limit if others_until > until else replace(limit, by=by, at=now, until=until)
+    return watched(_held(replace(record, limit=claim), max(now + LONG_S, min(until, others_until)), now), now)
 
 
-def confirmed(record: SharedState, now_s: float) -> SharedState:
+def confirmed(record: SharedState, now: float) -> SharedState:
     """Return the record after a health check met a rate limit without an end: a worker's claim stands."""
     limit = record.limit
-    if not limit.by or limit.until_s <= now_s or _is_disproved(record):
+    if not limit.by or limit.until <= now or _is_disproved(record):
         return record
-    return watched(_held(record, limit.until_s, now_s), now_s)
+    return watched(_held(record, limit.until, now), now)
 
 
-def watched(record: SharedState, now_s: float) -> SharedState:
+def watched(record: SharedState, now: float) -> SharedState:
     """Return the record with the time of the next test, if its limit is long."""
-    limit, is_long = record.limit, record.upstream.limited_until_s > now_s + LONG_S
-    if not is_long or limit.look_s:
+    limit, is_long = record.limit, record.upstream.limited_until > now + LONG_S
+    if not is_long or limit.retest_at:
         return record
-    return replace(record, limit=replace(limit, look_s=now_s + LOOK_S))
+    return replace(record, limit=replace(limit, retest_at=now + LOOK_S))
 
 
-def is_look_due(record: SharedState, now_s: float) -> bool:
+def is_look_due(record: SharedState, now: float) -> bool:
     """Return whether one call of the whole fleet may go, under a permit, to test a limit."""
-    is_long = 0 < record.limit.look_s <= now_s < record.upstream.limited_until_s
+    is_long = 0 < record.limit.retest_at <= now < record.upstream.limited_until
     return is_long and record.override is None
 
 
-def looked(record: SharedState, owner: str, now_s: float) -> SharedState:
+def looked(record: SharedState, owner: str, now: float) -> SharedState:
     """Return the record with *owner*'s call as the testing one."""
-    return replace(record, limit=replace(record.limit, look_s=now_s + LOOK_S, looker=owner))
+    return replace(record, limit=replace(record.limit, retest_at=now + LOOK_S, looker=owner))
 
 
-def after_look(record: SharedState, owner: str, *, is_success: bool, is_void: bool, now_s: float) -> SharedState:
+def after_look(record: SharedState, owner: str, *, is_success: bool, is_void: bool, now: float) -> SharedState:
     """Return the record after *owner*'s test.
 
     A success ends the limit; after a call that said nothing, another may soon test.
@@ -107,34 +107,34 @@ def after_look(record: SharedState, owner: str, *, is_success: bool, is_void: bo
     if not owner or record.limit.looker != owner:
         return record
     if is_success:
-        upstream = replace(record.upstream, rate_limit_reset_s=0.0, claimed_reset_s=0.0, last_success_s=now_s)
+        upstream = replace(record.upstream, rate_limit_reset_at=0.0, claimed_reset_at=0.0, last_success_at=now)
         if upstream.state is OpenRouterState.RATE_LIMITED:
             upstream = replace(upstream, state=OpenRouterState.ACTIVE, message="Service active", error_details="")
         breaker = record.breaker
         if isinstance(breaker, Closed):
-            breaker = replace(breaker, held_until_s=0.0, ramp_from_s=now_s)
+            breaker = replace(breaker, held_until=0.0, ramp_from=now)
         return replace(record, breaker=breaker, upstream=upstream, limit=Limit())
-    look_s = now_s + AGAIN_S if is_void else record.limit.look_s
-    return replace(record, limit=replace(record.limit, looker="", look_s=look_s))
+    retest_at = now + AGAIN_S if is_void else record.limit.retest_at
+    return replace(record, limit=replace(record.limit, looker="", retest_at=retest_at))
 
 
-def wants_check(record: SharedState, now_s: float) -> bool:
+def wants_check(record: SharedState, now: float) -> bool:
     """Return whether a health check may tell more about the limit: about a new claim, and then every few minutes."""
     upstream, limit = record.upstream, record.limit
-    if upstream.limited_until_s <= now_s:
+    if upstream.limited_until <= now:
         return False
-    is_new_claim = limit.until_s > upstream.rate_limit_reset_s and upstream.checked_s < limit.at_s
-    return is_new_claim or (limit.look_s > 0 and now_s - upstream.checked_s >= LOOK_S)
+    is_new_claim = limit.until > upstream.rate_limit_reset_at and upstream.checked_at < limit.at
+    return is_new_claim or (limit.retest_at > 0 and now - upstream.checked_at >= LOOK_S)
 
 
-def _held(record: SharedState, until_s: float, now_s: float) -> SharedState:
+def _held(record: SharedState, until: float, now: float) -> SharedState:
     upstream, limit = record.upstream, record.limit
-    if upstream.limited_until_s <= now_s and limit.look_s:
-        limit = replace(limit, look_s=0.0, looker="")  # of an expired limit
-    held = replace(upstream, rate_limit_reset_s=max(upstream.rate_limit_reset_s, until_s))
+    if upstream.limited_until <= now and limit.retest_at:
+        limit = replace(limit, retest_at=0.0, looker="")  # of an expired limit
+    held = replace(upstream, rate_limit_reset_at=max(upstream.rate_limit_reset_at, until))
     return replace(record, upstream=held, limit=limit)
 
 
 def _is_disproved(record: SharedState) -> bool:
     """Return whether a call succeeded that probably began after the claim had held the fleet."""
-    return record.limit.by != "" and record.upstream.last_success_s > record.limit.at_s + LONG_S
+    return record.limit.by != "" and record.upstream.last_success_at > record.limit.at + LONG_S

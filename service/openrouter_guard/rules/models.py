@@ -28,7 +28,7 @@ __all__ = [
     "Notes",
     "Run",
     "are_any_back",
-    "back_since_s",
+    "back_since",
     "clean",
     "cooling",
     "model_refusal",
@@ -71,17 +71,17 @@ class Model:
     """The state of one model.
 
     Attributes:
-        seen_s: End of the last call to it.
+        seen_at: End of the last call to it.
         failures: Failures of its providers in a row.
-        failed_s: Time of the last one.
-        until_s: End of the wait that the upstream named; 0 without one.
+        failed_at: Time of the last one.
+        until: End of the wait that the upstream named; 0 without one.
         reason: The reason, an error type.
     """
 
-    seen_s: float = 0.0
+    seen_at: float = 0.0
     failures: int = 0
-    failed_s: float = 0.0
-    until_s: float = 0.0
+    failed_at: float = 0.0
+    until: float = 0.0
     reason: str = ""
 
 
@@ -94,13 +94,13 @@ class Run:
 
     ended: bool = False
     failures: int = 0
-    until_s: float = 0.0
+    until: float = 0.0
     reason: str = ""
 
     def add(self, other: Run) -> None:
         self.ended = self.ended or other.ended
         self.failures = other.failures + (0 if other.ended else self.failures)
-        self.until_s = max(self.until_s, other.until_s)
+        self.until = max(self.until, other.until)
         self.reason = other.reason or self.reason
 
 
@@ -129,7 +129,7 @@ def name_of(signal: Signal, model: str) -> str:
     return FREE if signal.about is SignalScope.FREE_MODELS else clean(model)
 
 
-def run_of(signal: Signal, now_s: float) -> Run:
+def run_of(signal: Signal, now: float) -> Run:
     """One result as a run."""
     if signal.effect is Effect.SUCCESS:
         return Run(ended=True)
@@ -137,7 +137,7 @@ def run_of(signal: Signal, now_s: float) -> Run:
         return Run()
     is_failure = signal.effect is not Effect.NEUTRAL
     wait_s = signal.wait_s or (0.0 if is_failure else POOL_S)
-    return Run(False, int(is_failure), now_s + wait_s if wait_s else 0.0, str(signal.error_type or ""))
+    return Run(False, int(is_failure), now + wait_s if wait_s else 0.0, str(signal.error_type or ""))
 
 
 class Notes:
@@ -149,138 +149,138 @@ class Notes:
         models: The current state; the initial one is not changed.
     """
 
-    def __init__(self, models: Models, now_s: float) -> None:
+    def __init__(self, models: Models, now: float) -> None:
         self.models = models
         self._own: dict[str, Model] | None = None
         self._room: int | None = None
-        self._now_s = now_s
+        self._now = now
 
-    def is_news(self, name: str, run: Run, at_s: float) -> bool:
+    def is_news(self, name: str, run: Run, at: float) -> bool:
         """Return whether a run should be reported to the fleet."""
-        if run.failures or run.until_s:
+        if run.failures or run.until:
             return True
         if not run.ended:
             return False
         known = self.models.get(name)
         if known is None:
             return self._has_room
-        return at_s - known.seen_s > TELL_S or known.failures > 0
+        return at - known.seen_at > TELL_S or known.failures > 0
 
-    def note(self, name: str, run: Run, at_s: float) -> None:
+    def note(self, name: str, run: Run, at: float) -> None:
         """Count a run as the store's script does."""
         own = dict(self.models) if self._own is None else self._own
         if self._room is not None and name not in own:
             self._room -= 1
-        own[name] = _after(own.get(name, Model()), run, at_s)
-        self.models = self._own = _kept(own, at_s) if len(own) > 2 * KEPT else own
+        own[name] = _after(own.get(name, Model()), run, at)
+        self.models = self._own = _kept(own, at) if len(own) > 2 * KEPT else own
 
     @property
     def _has_room(self) -> bool:
         """Return whether one more working model matters: not if many work."""
         if self._room is None:
-            begins_s, known = self._now_s - 2 * TELL_S, self.models.values()
-            self._room = FINE_KEPT - sum(not model.failures and model.seen_s > begins_s for model in known)
+            begins_at, known = self._now - 2 * TELL_S, self.models.values()
+            self._room = FINE_KEPT - sum(not model.failures and model.seen_at > begins_at for model in known)
         return self._room > 0
 
 
-def _after(known: Model, run: Run, at_s: float) -> Model:
+def _after(known: Model, run: Run, at: float) -> Model:
     return replace(
         known,
-        seen_s=at_s,
+        seen_at=at,
         failures=run.failures + (0 if run.ended else known.failures),
-        failed_s=at_s if run.failures else known.failed_s,
-        until_s=max(known.until_s, run.until_s),
+        failed_at=at if run.failures else known.failed_at,
+        until=max(known.until, run.until),
         reason=run.reason or known.reason,
     )
 
 
-def of_fleet(signal: Signal, models: Models, now_s: float) -> Signal:
+def of_fleet(signal: Signal, models: Models, now: float) -> Signal:
     """Return the meaning for the fleet of a failure of one model's providers, already noted in *models*.
 
     It counts for the upstream only if a second model fails in the same way, or every model in use does.
     """
     if signal.about is not SignalScope.MODEL or signal.effect is not Effect.FAILURE:
         return signal
-    in_use = [model for name, model in models.items() if name != FREE and now_s - model.seen_s <= SEEN_S]
-    failing = [model for model in in_use if model.failures and now_s - model.failed_s <= FAILING_S]
+    in_use = [model for name, model in models.items() if name != FREE and now - model.seen_at <= SEEN_S]
+    failing = [model for model in in_use if model.failures and now - model.failed_at <= FAILING_S]
     counts = len(failing) >= 2 or len(failing) == len(in_use)
     return signal if counts else replace(signal, effect=Effect.MODEL)
 
 
-def model_refusal(models: Models, model: str, *, now_s: float, policy: Policy) -> Refusal | None:
+def model_refusal(models: Models, model: str, *, now: float, policy: Policy) -> Refusal | None:
     """Return the refusal of calls to *model*; None if they may go."""
     name = model if model == FREE else clean(model)
     names = (name, FREE) if name.endswith(FREE) else (name,)
-    ends = [(_until_s(models[name], policy), models[name].reason) for name in names if name in models]
-    until_s, reason = max(ends, default=(0.0, ""))
-    return Refusal(until_s - now_s, reason or OpenRouterState.ERROR.value) if until_s > now_s else None
+    ends = [(_until(models[name], policy), models[name].reason) for name in names if name in models]
+    until, reason = max(ends, default=(0.0, ""))
+    return Refusal(until - now, reason or OpenRouterState.ERROR.value) if until > now else None
 
 
-def cooling(models: Models, *, now_s: float, policy: Policy) -> dict[str, tuple[float, str]]:
+def cooling(models: Models, *, now: float, policy: Policy) -> dict[str, tuple[float, str]]:
     """Return the models whose calls must wait, each with the end and the reason."""
-    found = {name: (_until_s(model, policy), model.reason) for name, model in models.items()}
-    return {name: end for name, end in found.items() if end[0] > now_s}
+    found = {name: (_until(model, policy), model.reason) for name, model in models.items()}
+    return {name: end for name, end in found.items() if end[0] > now}
 
 
-def back_since_s(models: Models, model: str, *, now_s: float, policy: Policy) -> tuple[float, bool] | None:
+def back_since(models: Models, model: str, *, now: float, policy: Policy) -> tuple[float, bool] | None:
     """Return the end of *model*'s wait, and whether no call to it has succeeded since; None if it was not recent.
 
     A success of a single free model says nothing about their shared cap.
     """
     name = model if model == FREE else clean(model)
     names = [name for name in ((name, FREE) if name.endswith(FREE) else (name,)) if name in models]
-    backs = [(_until_s(models[name], policy), name != FREE and models[name].failures > 0) for name in names]
-    return max((back for back in backs if _is_lately(back[0], now_s, policy)), default=None)
+    backs = [(_until(models[name], policy), name != FREE and models[name].failures > 0) for name in names]
+    return max((back for back in backs if _is_lately(back[0], now, policy)), default=None)
 
 
-def are_any_back(models: Models, *, now_s: float, policy: Policy) -> bool:
+def are_any_back(models: Models, *, now: float, policy: Policy) -> bool:
     """Return whether the wait of any of them ended recently."""
-    return any(_is_lately(_until_s(model, policy), now_s, policy) for model in models.values())
+    return any(_is_lately(_until(model, policy), now, policy) for model in models.values())
 
 
-def _is_lately(until_s: float, now_s: float, policy: Policy) -> bool:
+def _is_lately(until: float, now: float, policy: Policy) -> bool:
     """Recent: as long as its first success may begin a ramp, and the ramp may last."""
-    return 0 <= now_s - until_s < 2 * policy.ramp_s
+    return 0 <= now - until < 2 * policy.ramp_s
 
 
-def lost(known: Models, seen: Models, *, now_s: float, policy: Policy) -> Models:
+def lost(known: Models, seen: Models, *, now: float, policy: Policy) -> Models:
     """Return the known cooldowns that are missing from the stored ones; not their counts of failures."""
     if known is seen or len(seen) >= KEPT:
         return {}
-    ends = cooling(known, now_s=now_s, policy=policy)
-    return {name: Model(now_s, until_s=end[0], reason=end[1]) for name, end in ends.items() if name not in seen}
+    ends = cooling(known, now=now, policy=policy)
+    return {name: Model(now, until=end[0], reason=end[1]) for name, end in ends.items() if name not in seen}
 
 
-def _until_s(model: Model, policy: Policy) -> float:
+def _until(model: Model, policy: Policy) -> float:
     """A single failure causes no wait: at one in ten, a busy model would never be called again."""
     beyond = model.failures - policy.failure_threshold
     if beyond < 0:
-        return model.until_s
+        return model.until
     cooldown_s = Backoff(policy.cooldown_s, policy.max_cooldown_s).wait_s(beyond + 1)
-    return max(model.until_s, model.failed_s + cooldown_s)
+    return max(model.until, model.failed_at + cooldown_s)
 
 
-def parse(hash_: Mapping[str, str], now_s: float) -> Models:
-    """Return the models in the hash at *now_s* by Redis' clock, without irrelevant ones."""
-    read = {name: model_of(text, now_s) for name, text in hash_.items() if name and name in (FREE, clean(name))}
-    return _kept(read, now_s)
+def parse(hash_: Mapping[str, str], now: float) -> Models:
+    """Return the models in the hash at *now* by Redis' clock, without irrelevant ones."""
+    read = {name: model_of(text, now) for name, text in hash_.items() if name and name in (FREE, clean(name))}
+    return _kept(read, now)
 
 
-def model_of(entry: str, now_s: float) -> Model:
+def model_of(entry: str, now: float) -> Model:
     """Return one entry of the hash; values that are invalid or out of bounds count as absent.
 
     The script in Redis reads it too, and must see the same. JSON readers differ over ``nan``, ``0x10`` and 1e400, so
     an entry is treated as the flat list of fields that it is.
     """
     read = _read(entry)
-    latest_s = now_s + CLOCK_S
-    if read.seen_s <= latest_s and read.failed_s <= latest_s and read.until_s <= now_s + WAIT_MOST_S:
+    latest = now + CLOCK_S
+    if read.seen_at <= latest and read.failed_at <= latest and read.until <= now + WAIT_MOST_S:
         return read
     return replace(
         read,
-        seen_s=read.seen_s if read.seen_s <= latest_s else 0.0,
-        failed_s=read.failed_s if read.failed_s <= latest_s else 0.0,
-        until_s=read.until_s if read.until_s <= now_s + WAIT_MOST_S else 0.0,
+        seen_at=read.seen_at if read.seen_at <= latest else 0.0,
+        failed_at=read.failed_at if read.failed_at <= latest else 0.0,
+        until=read.until if read.until <= now + WAIT_MOST_S else 0.0,
     )
 
 
@@ -291,10 +291,10 @@ def _read(entry: str) -> Model:
     text = {name: value for name, (_, value) in found.items()}
     quote, reason = found.get("reason", ("", ""))
     return Model(
-        seen_s=number(text.get("seen_s"), YEAR_2000_S, math.inf) or 0.0,
+        seen_at=number(text.get("seen_s"), YEAR_2000_S, math.inf) or 0.0,
         failures=whole(text.get("failures"), FAILURES_MOST),
-        failed_s=number(text.get("failed_s"), YEAR_2000_S, math.inf) or 0.0,
-        until_s=number(text.get("until_s"), YEAR_2000_S, math.inf) or 0.0,
+        failed_at=number(text.get("failed_s"), YEAR_2000_S, math.inf) or 0.0,
+        until=number(text.get("until_s"), YEAR_2000_S, math.inf) or 0.0,
         reason=reason if quote and _WORD.fullmatch(reason) else "",
     )
 
@@ -303,16 +303,16 @@ def _fields_of(entry: str) -> Iterable[tuple[str, str, str]]:
     return _FIELD.findall(entry) if len(entry) <= MODEL_MOST else ()
 
 
-def _kept(models: Models, now_s: float) -> dict[str, Model]:
+def _kept(models: Models, now: float) -> dict[str, Model]:
     """Return the models to keep, as the script in Redis does."""
-    kept = {name: model for name, model in models.items() if _waits(model, now_s) or model.seen_s > now_s - SEEN_S}
+    kept = {name: model for name, model in models.items() if _waits(model, now) or model.seen_at > now - SEEN_S}
     if len(kept) <= FINE_KEPT:
         return kept
-    ranked = sorted(kept, key=lambda name: (not _waits(kept[name], now_s), -kept[name].seen_s, name))
-    fine = [name for name in ranked if not (kept[name].failures or _waits(kept[name], now_s))]
+    ranked = sorted(kept, key=lambda name: (not _waits(kept[name], now), -kept[name].seen_at, name))
+    fine = [name for name in ranked if not (kept[name].failures or _waits(kept[name], now))]
     beyond = {*fine[FINE_KEPT:], *[name for name in ranked if name not in set(fine)][KEPT - FINE_KEPT :]}
     return {name: model for name, model in kept.items() if name not in beyond}
 
 
-def _waits(model: Model, now_s: float) -> bool:
-    return model.until_s > now_s
+def _waits(model: Model, now: float) -> bool:
+    return model.until > now

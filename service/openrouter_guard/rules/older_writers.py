@@ -17,7 +17,7 @@ from .signals import OpenRouterState
 if TYPE_CHECKING:
     from .shared_state import SharedState, Upstream
 
-__all__ = ["KNOWN", "News", "claim_s", "insisted", "is_here", "news_of", "tells_of_recovery", "unwell"]
+__all__ = ["KNOWN", "News", "claimed_until", "insisted", "is_here", "news_of", "tells_of_recovery", "unwell"]
 
 KNOWN = ("last_check", "last_success", "balance", "usage_today", "usage_month")
 """Fields whose values our scripts store together, in ``known``: if one differs, another client wrote it."""
@@ -70,25 +70,25 @@ def is_here(fields: Mapping[str, str]) -> bool:
     return fields.get("last_check", "") != known.last_check
 
 
-def claim_s(upstream: Upstream) -> float:
+def claimed_until(upstream: Upstream) -> float:
     """Return the end of a wait that they wrote, Unix seconds; 0 without one.
 
     It holds while the state says so too: the next success ends it. The reporter's reset is a guess. A 429 without a
     time is otherwise one failure, so this one holds for ten seconds.
     """
-    if upstream.state is not OpenRouterState.RATE_LIMITED or not upstream.claimed_reset_s:
+    if upstream.state is not OpenRouterState.RATE_LIMITED or not upstream.claimed_reset_at:
         return 0.0
     is_guess = upstream.message == GUESSED
-    return upstream.claimed_reset_s - (GUESS_S - GUESS_HOLDS_S if is_guess else 0.0)
+    return upstream.claimed_reset_at - (GUESS_S - GUESS_HOLDS_S if is_guess else 0.0)
 
 
-def tells_of_recovery(record: SharedState, now_s: float) -> bool:
+def tells_of_recovery(record: SharedState, now: float) -> bool:
     """Return whether a check of theirs counts as a good one: a working key says nothing about an empty account.
 
     Nor does their ``balance``, which is the used credit.
     """
     is_empty = record.breaker.reason == OpenRouterState.CREDITS_EXHAUSTED
-    return record.legacy_news is News.CHECK and record.phase(now_s) is BreakerState.HALF_OPEN and not is_empty
+    return record.legacy_news is News.CHECK and record.phase(now) is BreakerState.HALF_OPEN and not is_empty
 
 
 def insisted(record: SharedState) -> SharedState:

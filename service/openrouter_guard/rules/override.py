@@ -27,19 +27,19 @@ class OverrideKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """An override that ends by itself at ``until_s`` (Unix seconds, Redis' clock)."""
+    """An override that ends by itself at ``until`` (Unix seconds, Redis' clock)."""
 
     kind: OverrideKind
     who: str
     why: str
-    until_s: float
+    until: float
 
     def __post_init__(self) -> None:
         # People or pipelines write these texts, and many read them.
         object.__setattr__(self, "who", redact(self.who))
         object.__setattr__(self, "why", redact(self.why))
         # Whole microseconds, so that the stored time reads back as the same value.
-        object.__setattr__(self, "until_s", round(self.until_s, 6))
+        object.__setattr__(self, "until", round(self.until, 6))
 
     @property
     def is_open(self) -> bool:

@@ -19,7 +19,7 @@ __all__ = [
     "YEAR_2000_S",
     "json_of",
     "line_of",
-    "moment_s",
+    "parse_moment",
     "number",
     "object_of",
     "row_of",
@@ -99,19 +99,19 @@ def whole(raw: object, most: int) -> int:
     return found if found <= most else 0
 
 
-def moment_s(raw: object, now_s: float, ahead_s: float = CLOCK_S, *, first_s: float = YEAR_2000_S) -> float:
+def parse_moment(raw: object, now: float, ahead_s: float = CLOCK_S, *, earliest: float = YEAR_2000_S) -> float:
     """Return a time, given as ISO 8601 or Unix seconds, in Unix seconds.
 
-    From *first_s* on, to *ahead_s* after *now_s*.
+    From *earliest* on, to *ahead_s* after *now*.
 
     Otherwise 0: never. A time without offset counts as UTC.
     """
-    latest_s = now_s + ahead_s
-    unix_s = number(raw, first_s, latest_s)
-    if unix_s is not None:
-        return unix_s
-    at_s = _iso_s(raw)
-    return at_s if first_s <= at_s <= latest_s else 0.0
+    latest = now + ahead_s
+    parse_iso = number(raw, earliest, latest)
+    if parse_iso is not None:
+        return parse_iso
+    at = _parse_iso(raw)
+    return at if earliest <= at <= latest else 0.0
 
 
 def json_of(raw: object, most: int = JSON_MOST, depth: int = JSON_DEPTH) -> Any:
@@ -176,7 +176,7 @@ def _float(value: float | str) -> float:
         return math.nan
 
 
-def _iso_s(raw: object) -> float:
+def _parse_iso(raw: object) -> float:
     try:
         at = datetime.fromisoformat(raw if isinstance(raw, str) else text_of(raw, 64))
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

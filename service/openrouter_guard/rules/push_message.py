@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from .breaker import BreakerState, Open
 from .codec import EPOCH_AHEAD_S, WORD_MOST
-from .parsing import moment_s, object_of, text_of, whole
+from .parsing import object_of, parse_moment, text_of, whole
 from .shared_state import SharedState
 from .signals import MAX_WAIT_S, OpenRouterState
 
@@ -15,17 +15,17 @@ __all__ = ["opening"]
 NEWS_MOST = 4096
 
 
-def opening(message: str, known: SharedState, now_s: float) -> SharedState | None:
+def opening(message: str, known: SharedState, now: float) -> SharedState | None:
     """Return the record with the opening in a message on the channel.
 
     Returns:
         None if it is not a new opening.
     """
     news = object_of(message, NEWS_MOST)
-    epoch = whole(news.get("epoch"), int((now_s + EPOCH_AHEAD_S) * 1000))
-    until_s = moment_s(news.get("open_until"), now_s, MAX_WAIT_S)
-    if news.get("breaker") != BreakerState.OPEN or epoch <= known.epoch or until_s <= now_s:
+    epoch = whole(news.get("epoch"), int((now + EPOCH_AHEAD_S) * 1000))
+    until = parse_moment(news.get("open_until"), now, MAX_WAIT_S)
+    if news.get("breaker") != BreakerState.OPEN or epoch <= known.epoch or until <= now:
         return None
     reason = text_of(news.get("reason"), WORD_MOST) or OpenRouterState.SERVICE_UNAVAILABLE.value
-    breaker = Open(reason, opened_at_s=now_s, until_s=until_s, failures=known.breaker.failures)
+    breaker = Open(reason, opened_at=now, until=until, failures=known.breaker.failures)
     return replace(known, breaker=breaker, epoch=epoch)

@@ -68,15 +68,15 @@ class Evidence:
     """Evidence of the calls in a run of failures.
 
     Attributes:
-        began_s: Start of the earliest one; 0 if unknown.
-        since_s: End of the first one.
+        began_at: Start of the earliest one; 0 if unknown.
+        since: End of the first one.
         timed: Number of calls with a known duration.
         took_s: Their total duration.
         longest_s: The longest duration.
     """
 
-    began_s: float = 0.0
-    since_s: float = 0.0
+    began_at: float = 0.0
+    since: float = 0.0
     timed: int = 0
     took_s: float = 0.0
     longest_s: float = 0.0
@@ -90,30 +90,30 @@ class Evidence:
         mean_s = self.took_s / self.timed if self.timed else 0.0
         return mean_s + max(self.longest_s - mean_s, 0.0) / 3
 
-    def outlives(self, began_s: float, ended_s: float) -> bool:
+    def outlives(self, began_at: float, ended_at: float) -> bool:
         """Return whether the run outlives a success, which began before the failed calls and says nothing of them.
 
-        Only for a moment: of a run that lasts, calls that began later tell more. ``began_s`` is 0 if unknown.
+        Only for a moment: of a run that lasts, calls that began later tell more. ``began_at`` is 0 if unknown.
         """
-        return 0 < began_s < self.began_s and ended_s < self.since_s + EARLIER_S
+        return 0 < began_at < self.began_at and ended_at < self.since + EARLIER_S
 
-    def after(self, began_s: float, ended_s: float) -> Evidence:
-        """Add one failure; ``began_s`` is 0 if unknown."""
-        since_s = self.since_s or ended_s
-        known = replace(self, since_s=since_s)
-        took_s = max(ended_s - began_s, 0.0)
-        return known.joined(1, began_s, took_s, took_s) if began_s else known
+    def after(self, began_at: float, ended_at: float) -> Evidence:
+        """Add one failure; ``began_at`` is 0 if unknown."""
+        since = self.since or ended_at
+        known = replace(self, since=since)
+        took_s = max(ended_at - began_at, 0.0)
+        return known.joined(1, began_at, took_s, took_s) if began_at else known
 
     def moved(self, by_s: float) -> Evidence:
         """Return it with all moments moved *by_s* seconds, to another clock."""
-        began_s, since_s = (at_s + by_s if at_s else 0.0 for at_s in (self.began_s, self.since_s))
-        return replace(self, began_s=began_s, since_s=since_s)
+        began_at, since = (at + by_s if at else 0.0 for at in (self.began_at, self.since))
+        return replace(self, began_at=began_at, since=since)
 
-    def joined(self, timed: int, began_s: float, took_s: float, longest_s: float) -> Evidence:
+    def joined(self, timed: int, began_at: float, took_s: float, longest_s: float) -> Evidence:
         """Add some failures whose start is known."""
-        first_s = min(self.began_s, began_s) if self.began_s else began_s
+        first_at = min(self.began_at, began_at) if self.began_at else began_at
         longest_s = max(self.longest_s, longest_s)
-        return Evidence(first_s, self.since_s or began_s, self.timed + timed, self.took_s + took_s, longest_s)
+        return Evidence(first_at, self.since or began_at, self.timed + timed, self.took_s + took_s, longest_s)
 
 
 NOTHING = Evidence()
@@ -125,18 +125,18 @@ class Question:
 
     Attributes:
         number: Identifies it.
-        at_s: Time of the question.
-        began_s: It covers calls that began from then on, and
+        at: Time of the question.
+        began_at: It covers calls that began from then on, and
         usual_s: that have run for longer than this, or
-        since_s: that ended well, no more than a moment before then.
+        since: that ended well, no more than a moment before then.
         answers: Number of answers so far.
     """
 
     number: int
-    at_s: float
-    began_s: float
+    at: float
+    began_at: float
     usual_s: float
-    since_s: float
+    since: float
     answers: int = 0
 
     def from_afar(self, round_trip_s: float) -> Question:
@@ -148,52 +148,52 @@ class Question:
             round_trip_s: Round trip to Redis.
         """
         ahead_s = ANSWERING_S + ROUND_TRIPS * round_trip_s - ANSWER_S
-        return replace(self, at_s=round(self.at_s + max(0.0, min(ahead_s, AHEAD_MOST_S)), 6))
+        return replace(self, at=round(self.at + max(0.0, min(ahead_s, AHEAD_MOST_S)), 6))
 
-    def is_due(self, now_s: float) -> bool:
+    def is_due(self, now: float) -> bool:
         """Return whether it is time to decide."""
-        return not self.at_s - BACK_S < now_s < self.at_s + ANSWER_S
+        return not self.at - BACK_S < now < self.at + ANSWER_S
 
-    def holds(self, now_s: float) -> bool:
+    def holds(self, now: float) -> bool:
         """Return whether successes keep the run of failures, because the answers include them."""
-        return self.at_s - BACK_S < now_s < self.at_s + HELD_S
+        return self.at - BACK_S < now < self.at + HELD_S
 
-    def answer(self, now_s: float, under_way: Iterable[float], ended_well: Iterable[tuple[float, float]]) -> int:
+    def answer(self, now: float, under_way: Iterable[float], ended_well: Iterable[tuple[float, float]]) -> int:
         """Return how many calls contradict the failures.
 
         Args:
-            now_s: The time.
+            now: The time.
             under_way: Start of each call in progress.
             ended_well: Start and end of each recent success.
         """
-        out = sum(self.began_s <= began_s < now_s - self.usual_s for began_s in under_way)
-        since_s = self.since_s - LATE_S
-        return out + sum(began_s >= self.began_s and ended_s >= since_s for began_s, ended_s in ended_well)
+        out = sum(self.began_at <= began_at < now - self.usual_s for began_at in under_way)
+        since = self.since - LATE_S
+        return out + sum(began_at >= self.began_at and ended_at >= since for began_at, ended_at in ended_well)
 
 
 @dataclass(frozen=True, slots=True)
 class Acquittal:
     """The last acquittal: its time, and the earliest start of the calls it covered."""
 
-    at_s: float = 0.0
-    began_s: float = 0.0
+    at: float = 0.0
+    began_at: float = 0.0
 
-    def is_recent(self, now_s: float) -> bool:
+    def is_recent(self, now: float) -> bool:
         """Return whether it was a moment ago."""
-        return now_s - self.at_s < ACQUITTED_S
+        return now - self.at < ACQUITTED_S
 
 
 NEVER = Acquittal()
 
 
-def asked(evidence: Evidence, last: Acquittal, now_s: float) -> Question:
+def asked(evidence: Evidence, last: Acquittal, now: float) -> Question:
     """Return the question to ask now. It includes the calls of a recent question."""
-    began_s = evidence.began_s
-    if last.is_recent(now_s) and now_s - last.began_s < ACQUITTED_S:
-        began_s = min(began_s, last.began_s)
+    began_at = evidence.began_at
+    if last.is_recent(now) and now - last.began_at < ACQUITTED_S:
+        began_at = min(began_at, last.began_at)
     # As stored, so that all processes decide on the same values.
-    at_s, began_s, since_s = round(now_s, 6), round(began_s, 6), round(evidence.since_s, 6)
-    return Question(round(now_s * 1e3), at_s, began_s, round(evidence.usual_s, 6), since_s)
+    at, began_at, since = round(now, 6), round(began_at, 6), round(evidence.since, 6)
+    return Question(round(now * 1e3), at, began_at, round(evidence.usual_s, 6), since)
 
 
 def verdict(failures: int, answers: int) -> Verdict | int:

@@ -28,31 +28,31 @@ TEXT_MOST = 200
 ANSWERS_MOST = 16_384
 
 
-def evidence_of(text: str | None, now_s: float) -> Evidence:
+def evidence_of(text: str | None, now: float) -> Evidence:
     """Return the evidence of a run."""
-    found = _numbers(text, (YEAR_2000_S, now_s + CLOCK_S), 2, (0.0, TOOK_MOST_S), 3)
+    found = _numbers(text, (YEAR_2000_S, now + CLOCK_S), 2, (0.0, TOOK_MOST_S), 3)
     if found is None:
         return NOTHING
-    began_s, since_s, timed, took_s, longest_s = found
-    return Evidence(began_s, since_s, int(timed), took_s, longest_s) if timed >= 1 else NOTHING
+    began_at, since, timed, took_s, longest_s = found
+    return Evidence(began_at, since, int(timed), took_s, longest_s) if timed >= 1 else NOTHING
 
 
-def question_of(text: str | None, answers: str | None, now_s: float) -> Question | None:
+def question_of(text: str | None, answers: str | None, now: float) -> Question | None:
     """Return the open question, with the answers so far; None if there is none."""
     name, _, rest = text_of(text, TEXT_MOST).partition(" ")
-    found = _numbers(rest, (YEAR_2000_S, now_s + CLOCK_S), 3, (0.0, TOOK_MOST_S), 1)
+    found = _numbers(rest, (YEAR_2000_S, now + CLOCK_S), 3, (0.0, TOOK_MOST_S), 1)
     asked = whole(name, NUMBER_MOST)
     if found is None or not asked:
         return None
-    at_s, began_s, since_s, usual_s = found
+    at, began_at, since, usual_s = found
     told = text_of(answers, ANSWERS_MOST).split(" ", 2)
     is_answered = len(told) >= 2 and told[0] == name
-    return Question(asked, at_s, began_s, usual_s, since_s, whole(told[1], COUNT_MOST) if is_answered else 0)
+    return Question(asked, at, began_at, usual_s, since, whole(told[1], COUNT_MOST) if is_answered else 0)
 
 
-def acquittal_of(text: str | None, now_s: float) -> Acquittal:
+def acquittal_of(text: str | None, now: float) -> Acquittal:
     """The last acquittal."""
-    found = _numbers(text, (YEAR_2000_S, now_s + CLOCK_S), 2, (0.0, 0.0), 0)
+    found = _numbers(text, (YEAR_2000_S, now + CLOCK_S), 2, (0.0, 0.0), 0)
     return Acquittal(found[0], found[1]) if found else NEVER
 
 
@@ -61,12 +61,12 @@ def fields_of(evidence: Evidence, question: Question | None, earlier: int) -> di
 
     Answers are written by the processes that give them; here they are only removed.
     """
-    known = (evidence.began_s, evidence.since_s, evidence.timed, evidence.took_s, evidence.longest_s)
+    known = (evidence.began_at, evidence.since, evidence.timed, evidence.took_s, evidence.longest_s)
     evidence_text = words(*known) if evidence.timed else ""
     run = {"run_evidence": evidence_text, "run_earlier": str(earlier or "")}
     if question is None:
         return {**run, "question": "", "answers": ""}
-    about = words(question.at_s, question.began_s, question.since_s, question.usual_s)
+    about = words(question.at, question.began_at, question.since, question.usual_s)
     return {**run, "question": f"{question.number} {about}"}
 
 

@@ -51,61 +51,61 @@ class Ramp:
     """A ramp in progress. Times are Unix seconds of Redis' clock.
 
     Attributes:
-        from_s: When it began.
-        until_s: Latest time at which all calls may go.
+        starts_at: When it began.
+        until: Latest time at which all calls may go.
         first: Number of calls that may begin at once, in the whole fleet.
         calls: Number of calls that the whole fleet makes at a time while all is well.
         call_s: Duration of one call.
         processes: Number of processes that share it.
-        failing_s: Since when calls have failed without a success in between; infinite after a success.
+        failing_since: Since when calls have failed without a success in between; infinite after a success.
         is_held: True if no call has succeeded yet: then it does not grow.
     """
 
-    from_s: float
-    until_s: float
+    starts_at: float
+    until: float
     first: float
     calls: float
     call_s: float
     processes: int = 1
-    failing_s: float = math.inf
+    failing_since: float = math.inf
     is_held: bool = False
 
     @property
     def lasts_s(self) -> float:
         """Its duration if nothing fails."""
-        return min(LASTS_CALLS * self.call_s, self.until_s - self.from_s)
+        return min(LASTS_CALLS * self.call_s, self.until - self.starts_at)
 
     @property
-    def ends_s(self) -> float:
+    def ends_at(self) -> float:
         """Time at which all calls may go."""
-        return self.until_s if self.is_held or self.failing_s < self._end_s else self._end_s
+        return self.until if self.is_held or self.failing_since < self._planned_end else self._planned_end
 
     @property
-    def _end_s(self) -> float:
-        return self.from_s + self.lasts_s
+    def _planned_end(self) -> float:
+        return self.starts_at + self.lasts_s
 
-    def begun(self, at_s: float) -> float:
+    def begun(self, at: float) -> float:
         """Return how many calls of the whole fleet may have begun by then; never less for a later time."""
-        passed_s = max(at_s - self.from_s, 0.0)
+        passed_s = max(at - self.starts_at, 0.0)
         if self.is_held:
             return self.first * (1 + passed_s / HELD_S)
-        grown_s = min(passed_s, max(self.failing_s - self.from_s, 0.0))
+        grown_s = min(passed_s, max(self.failing_since - self.starts_at, 0.0))
         return self._grown(grown_s) + self._rate(grown_s) * (passed_s - grown_s)
 
-    def share(self, at_s: float) -> float:
+    def share(self, at: float) -> float:
         """Return the share of the fleet's calls that may be in progress, from 0 to 1."""
-        passed_s = max(min(at_s, self.failing_s) - self.from_s, 0.0)
+        passed_s = max(min(at, self.failing_since) - self.starts_at, 0.0)
         return min((self.first if self.is_held else self._grown(passed_s)) / self.calls, 1.0)
 
-    def begins_s(self, calls: float, now_s: float) -> float:
+    def begins_at(self, calls: float, now: float) -> float:
         """Return when this many more calls of the whole fleet may have begun; at the ramp's end at the latest."""
-        wanted, early_s, late_s = self.begun(now_s) + calls, now_s, min(self.ends_s, now_s + AHEAD_S)
-        if late_s <= now_s or self.begun(late_s) < wanted:
-            return max(late_s, now_s)
-        while late_s - early_s > 1e-3:
-            middle_s = (early_s + late_s) / 2
-            early_s, late_s = (early_s, middle_s) if self.begun(middle_s) >= wanted else (middle_s, late_s)
-        return late_s
+        wanted, early, late = self.begun(now) + calls, now, min(self.ends_at, now + AHEAD_S)
+        if late <= now or self.begun(late) < wanted:
+            return max(late, now)
+        while late - early > 1e-3:
+            middle = (early + late) / 2
+            early, late = (early, middle) if self.begun(middle) >= wanted else (middle, late)
+        return late
 
     @property
     def _grows_s(self) -> float:

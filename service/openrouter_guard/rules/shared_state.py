@@ -32,13 +32,13 @@ class Upstream:
 
     Attributes:
         balance: Remaining credit, or None if the key has no limit of its own.
-        last_check_s: Time of the last write of any process: after a call, a health check, or to keep an open state
+        last_check_at: Time of the last write of any process: after a call, a health check, or to keep an open state
             alive. Earlier systems ignore an older state.
-        checked_s: The last check by the health service; 0 if there was none.
-        amounts_s: Time of the balance and the usage; 0 if they were never known.
+        checked_at: The last check by the health service; 0 if there was none.
+        amounts_at: Time of the balance and the usage; 0 if they were never known.
         error_details: JSON about the last error, or empty.
-        rate_limit_reset_s: End of the upstream's rate limit; 0 without one.
-        claimed_reset_s: The same, written by an older writer; see :attr:`limited_until_s`.
+        rate_limit_reset_at: End of the upstream's rate limit; 0 without one.
+        claimed_reset_at: The same, written by an older writer; see :attr:`limited_until`.
     """
 
     state: OpenRouterState = OpenRouterState.ACTIVE
@@ -46,19 +46,19 @@ class Upstream:
     balance: float | None = None
     usage_today: float | None = None
     usage_month: float | None = None
-    last_check_s: float = 0.0
-    last_api_call_s: float = 0.0
-    last_success_s: float = 0.0
+    last_check_at: float = 0.0
+    last_api_call_at: float = 0.0
+    last_success_at: float = 0.0
     error_details: str = ""
-    rate_limit_reset_s: float = 0.0
-    checked_s: float = 0.0
-    amounts_s: float = 0.0
-    claimed_reset_s: float = 0.0
+    rate_limit_reset_at: float = 0.0
+    checked_at: float = 0.0
+    amounts_at: float = 0.0
+    claimed_reset_at: float = 0.0
 
     @property
-    def limited_until_s(self) -> float:
+    def limited_until(self) -> float:
         """End of the rate limit, whoever reported it; 0 without one."""
-        return max(self.rate_limit_reset_s, older_writers.claim_s(self))
+        return max(self.rate_limit_reset_at, older_writers.claimed_until(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Transition:
     after: BreakerState
     reason: str
     by: str
-    at_s: float
+    at: float
 
     def __post_init__(self) -> None:
         # The name of a worker or a person: either may contain anything.
@@ -92,16 +92,16 @@ class SharedState:
         legacy_open: An older writer's value of ``circuit_breaker_open``, if it contradicts the breaker, and False if
             ``state`` is active over one that is not closed; else None.
         legacy_news: Its report about the upstream.
-        older_writer_s: When an older writer was last noticed; 0 if never.
-        check_slot_s: End of the taken check slot.
+        older_writer_at: When an older writer was last noticed; 0 if never.
+        check_slot_at: End of the taken check slot.
         good_checks: Health checks in a row that found nothing wrong while the breaker was half-open.
-        good_report_s: When a worker first reported a success without a permit while half-open, without a failure
+        good_report_at: When a worker first reported a success without a permit while half-open, without a failure
             since; 0 without one.
         check_found: Result of the last health check, whatever calls reported since; None if there was none.
-        check_wanted_s: When a call last raised doubts about the key or the credit, so that a check is wanted.
+        check_wanted_at: When a call last raised doubts about the key or the credit, so that a check is wanted.
         limit: The evidence for a long rate limit.
-        doubted_s: When the first call of this run of failures did; earlier checks say nothing about it.
-        timed_until_s: Until when the time in each state is recorded in the daily metrics; 0 if never.
+        doubted_at: When the first call of this run of failures did; earlier checks say nothing about it.
+        timed_until: Until when the time in each state is recorded in the daily metrics; 0 if never.
         begun: Epoch in which this state began in an empty Redis; 0 if an older version has begun it.
         version: Grows with each commit of the state.
         acquittal: The last question with enough well calls.
@@ -114,47 +114,47 @@ class SharedState:
     transitions: tuple[Transition, ...] = ()
     live_reporters: int = 0
     legacy_open: bool | None = None
-    check_slot_s: float = 0.0
+    check_slot_at: float = 0.0
     good_checks: int = 0
     check_found: OpenRouterState | None = None
-    check_wanted_s: float = 0.0
+    check_wanted_at: float = 0.0
     calls_per_minute: float = 0.0
     fleet: int = 0
     override: Override | None = None
-    timed_until_s: float = 0.0
+    timed_until: float = 0.0
     begun: int = 0
     version: int = 0
-    doubted_s: float = 0.0
+    doubted_at: float = 0.0
     legacy_news: older_writers.News = older_writers.News.NOTHING
-    older_writer_s: float = 0.0
+    older_writer_at: float = 0.0
     limit: Limit = Limit()
     acquittal: Acquittal = NEVER
-    good_report_s: float = 0.0
+    good_report_at: float = 0.0
     owed: Mapping[float, Mapping[BreakerState, int]] = field(default_factory=dict, compare=False)
 
-    def phase(self, now_s: float) -> BreakerState:
+    def phase(self, now: float) -> BreakerState:
         """Return the effective state: the override, else the stored state by the time."""
-        standing = self.standing(now_s)
+        standing = self.standing(now)
         if standing is not None:
             return BreakerState.OPEN if standing.is_open else BreakerState.CLOSED
-        return breakers.phase(self.breaker, now_s)
+        return breakers.phase(self.breaker, now)
 
-    def kept_until_s(self, now_s: float) -> float:
+    def kept_until(self, now: float) -> float:
         """Return the latest known end of all waits; 0 without one."""
-        limit_s = self.upstream.limited_until_s if self.upstream.limited_until_s > now_s else 0.0
-        open_s = self.breaker.until_s if isinstance(self.breaker, Open) else 0.0
-        return max(limit_s, open_s, self.override.until_s if self.override else 0.0)
+        limited_until = self.upstream.limited_until if self.upstream.limited_until > now else 0.0
+        open_until = self.breaker.until if isinstance(self.breaker, Open) else 0.0
+        return max(limited_until, open_until, self.override.until if self.override else 0.0)
 
-    def standing(self, now_s: float) -> Override | None:
+    def standing(self, now: float) -> Override | None:
         """Return the override, unless it has ended."""
-        return self.override if self.override is not None and self.override.until_s > now_s else None
+        return self.override if self.override is not None and self.override.until > now else None
 
 
-def fresh(now_s: float) -> SharedState:
+def fresh(now: float) -> SharedState:
     """Return the record of a fleet without a known state."""
-    return SharedState(epoch=next_epoch(0, now_s))
+    return SharedState(epoch=next_epoch(0, now))
 
 
-def next_epoch(epoch: int, now_s: float) -> int:
+def next_epoch(epoch: int, now: float) -> int:
     """Return an epoch that was never used, even if the old one was lost with the data."""
-    return max(epoch + 1, int(now_s * 1000))
+    return max(epoch + 1, int(now * 1000))

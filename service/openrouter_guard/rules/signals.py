@@ -153,7 +153,7 @@ def classify_status(
     *,
     error: Mapping[str, Any] | None = None,
     headers: Mapping[str, Any] | None = None,
-    now_s: float,
+    now: float,
 ) -> Signal:
     """Return the signal of an HTTP answer.
 
@@ -161,7 +161,7 @@ def classify_status(
         status_code: Status of the answer, or the ``code`` of an error inside a 200.
         error: The object under ``error`` in the body, if there is one.
         headers: Headers with lower-case names.
-        now_s: Unix seconds, to convert a reset time into a wait if the answer has no ``Date``.
+        now: Unix seconds, to convert a reset time into a wait if the answer has no ``Date``.
 
     An answer of another guard, in place of the upstream, is neutral: the upstream was not asked.
     """
@@ -174,9 +174,9 @@ def classify_status(
     if _is_a_guards(headers or {}):
         return Signal(Effect.NEUTRAL, None, shown, status_code)
     told = waits.told(headers or {}, metadata)
-    at_s = waits.answered_at_s(told, now_s)
+    at = waits.answered_at(told, now)
     if status_code == 429:
-        return _rate_limit(message, shown, metadata, told, at_s)
+        return _rate_limit(message, shown, metadata, told, at)
     provider = bool(metadata.get("provider_name"))
     if status_code in (401, 402, 403):
         return _refused(status_code, message, shown, error, provider=provider)
@@ -184,7 +184,7 @@ def classify_status(
     if error_type is None:
         return Signal(Effect.NEUTRAL, None, shown, status_code)
     if provider:
-        wait_s = waits.wait_s(told, metadata, at_s)
+        wait_s = waits.wait_s(told, metadata, at)
         return Signal(Effect.FAILURE, error_type, shown, status_code, wait_s, SignalScope.MODEL)
     return Signal(Effect.FAILURE, error_type, shown, status_code)
 
@@ -230,13 +230,11 @@ def _is_about_one_request(message: str, metadata: Mapping[str, Any]) -> bool:
     return affordable is not None and any(digit in "123456789" for digit in affordable[1] or affordable[2])
 
 
-def _rate_limit(
-    message: str, shown: str, metadata: Mapping[str, Any], told: Mapping[str, str], now_s: float
-) -> Signal:
-    wait_s = waits.wait_s(told, metadata, now_s)
+def _rate_limit(message: str, shown: str, metadata: Mapping[str, Any], told: Mapping[str, str], now: float) -> Signal:
+    wait_s = waits.wait_s(told, metadata, now)
     if "free-models-per" in message.lower():
         # Paid calls go on. A provider's name beside it says nothing: the cap is the platform's.
-        wait_s = _free_wait_s(message, wait_s, now_s, has_reset=waits.has_reset(told, now_s))
+        wait_s = _free_wait_s(message, wait_s, now, has_reset=waits.has_reset(told, now))
         return Signal(Effect.NEUTRAL, ErrorType.RATE_LIMITED, shown, 429, wait_s, SignalScope.FREE_MODELS)
     if metadata.get("provider_name"):
         # One provider's pool behind one model is full: that says nothing about the account.
@@ -246,14 +244,14 @@ def _rate_limit(
     return Signal(effect, ErrorType.RATE_LIMITED, shown, 429, wait_s)
 
 
-def _free_wait_s(message: str, wait_s: float | None, now_s: float, *, has_reset: bool) -> float:
+def _free_wait_s(message: str, wait_s: float | None, now: float, *, has_reset: bool) -> float:
     """Return how long the cap of the free models lasts.
 
     The daily one to midnight UTC, the one per minute for a minute.
     """
     if "per-min" in message.lower():
         return MINUTE_S if wait_s is None else wait_s
-    until_midnight_s = DAY_S - now_s % DAY_S
+    until_midnight_s = DAY_S - now % DAY_S
     # A retry sooner, as Retry-After may suggest, would be refused all day.
     return max(wait_s or 0.0, 0.0 if has_reset else until_midnight_s)
 

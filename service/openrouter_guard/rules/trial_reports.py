@@ -29,15 +29,15 @@ class Told:
     Attributes:
         is_success: Otherwise a failure of the upstream; neutral results are not passed at all.
         epoch: Epoch in which the call began; 0 if unknown.
-        began_s: When it began, if known; else when it was reported.
+        began_at: When it began, if known; else when it was reported.
     """
 
     is_success: bool
     epoch: int
-    began_s: float
+    began_at: float
 
 
-def reported(record: SharedState, results: Iterable[Told], *, now_s: float, policy: Policy, by: str) -> SharedState:
+def reported(record: SharedState, results: Iterable[Told], *, now: float, policy: Policy, by: str) -> SharedState:
     """Return the record after a report by *by*.
 
     Only calls count that began after it became half-open, and after the last trial. A failure among them resets the
@@ -45,43 +45,43 @@ def reported(record: SharedState, results: Iterable[Told], *, now_s: float, poli
     nothing.
     """
     breaker = record.breaker
-    if isinstance(breaker, Closed) or not _is_undecided(record, now_s):
+    if isinstance(breaker, Closed) or not _is_undecided(record, now):
         return record
-    since_s = _since_s(breaker)
-    told = {each.is_success for each in results if each.epoch in (0, record.epoch) and each.began_s >= since_s}
+    since = _since(breaker)
+    told = {each.is_success for each in results if each.epoch in (0, record.epoch) and each.began_at >= since}
     if told != {True}:
-        return replace(record, good_report_s=0.0) if told and record.good_report_s else record
+        return replace(record, good_report_at=0.0) if told and record.good_report_at else record
     # A value of an earlier outage may be stored, if a worker of an earlier version changed the state since.
-    if not since_s <= record.good_report_s <= now_s:
-        return replace(record, good_report_s=now_s)
-    if now_s - record.good_report_s < SPACED_S:
+    if not since <= record.good_report_at <= now:
+        return replace(record, good_report_at=now)
+    if now - record.good_report_at < SPACED_S:
         return record
-    if not breakers.waits_for_trial(breaker, now_s=now_s, policy=policy):
+    if not breakers.waits_for_trial(breaker, now=now, policy=policy):
         return record
-    return now_closed(record, by, now_s, reason=REPORTS_SUCCEEDED)
+    return now_closed(record, by, now, reason=REPORTS_SUCCEEDED)
 
 
-def nobody_tries(record: SharedState, now_s: float, policy: Policy) -> bool:
+def nobody_tries(record: SharedState, now: float, policy: Policy) -> bool:
     """Return whether a half-open breaker waits in vain: no worker asks for a permit, and no service checks."""
-    if not _is_undecided(record, now_s) or record.good_checks:
+    if not _is_undecided(record, now) or record.good_checks:
         return False
-    is_checked = now_s - record.upstream.checked_s <= 2 * CHECK_HOLDS_S
-    return not is_checked and breakers.waits_for_trial(record.breaker, now_s=now_s, policy=policy)
+    is_checked = now - record.upstream.checked_at <= 2 * CHECK_HOLDS_S
+    return not is_checked and breakers.waits_for_trial(record.breaker, now=now, policy=policy)
 
 
-def _is_undecided(record: SharedState, now_s: float) -> bool:
+def _is_undecided(record: SharedState, now: float) -> bool:
     """Return whether it is half-open by itself, with nothing in progress that decides it."""
-    if record.override is not None or record.upstream.limited_until_s > now_s:
+    if record.override is not None or record.upstream.limited_until > now:
         return False
-    is_trial_out = any(end_s > now_s for end_s in record.breaker.permits.values())
-    return record.phase(now_s) is BreakerState.HALF_OPEN and not is_trial_out
+    is_trial_out = any(ends_at > now for ends_at in record.breaker.permits.values())
+    return record.phase(now) is BreakerState.HALF_OPEN and not is_trial_out
 
 
-def _since_s(breaker: Breaker) -> float:
+def _since(breaker: Breaker) -> float:
     match breaker:
         case Open():
-            return breaker.until_s
+            return breaker.until
         case HalfOpen():
-            return breaker.tried_at_s
+            return breaker.tried_at
         case _:
             return 0.0

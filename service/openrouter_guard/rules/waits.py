@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC
 from typing import Any
 
-from .parsing import moment_s, number, text_of
+from .parsing import number, parse_moment, text_of
 from .units import DAY_S, HOUR_S, MINUTE_S
 
-__all__ = ["DATE", "MAX_WAIT_S", "RESET", "TOLD", "answered_at_s", "has_reset", "told", "wait_s"]
+__all__ = ["DATE", "MAX_WAIT_S", "RESET", "TOLD", "answered_at", "has_reset", "told", "wait_s"]
 
 MAX_WAIT_S = 25 * 3600.0
 """No upstream limit lasts longer than a day; a later time means a wrong clock or unit."""
@@ -55,13 +55,13 @@ def told(headers: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, s
     return {name: value for name, value in {**found, **{k: v for k, v in own.items() if v}}.items() if name in TOLD}
 
 
-def answered_at_s(headers: Mapping[str, str], now_s: float) -> float:
-    """Return the time of the answer, in Unix seconds: its own, if within a day of *now_s*."""
-    at_s = _http_date_s(headers.get(DATE, ""))
-    return at_s if at_s is not None and abs(at_s - now_s) <= MAX_WAIT_S else now_s
+def answered_at(headers: Mapping[str, str], now: float) -> float:
+    """Return the time of the answer, in Unix seconds: its own, if within a day of *now*."""
+    at = _parse_http_date(headers.get(DATE, ""))
+    return at if at is not None and abs(at - now) <= MAX_WAIT_S else now
 
 
-def wait_s(headers: Mapping[str, str], metadata: Mapping[str, Any], now_s: float) -> float | None:
+def wait_s(headers: Mapping[str, str], metadata: Mapping[str, Any], now: float) -> float | None:
     """Return the longest requested wait, in seconds, at most 25 h; None without one.
 
     Of several values in one header, the longest counts too.
@@ -69,31 +69,31 @@ def wait_s(headers: Mapping[str, str], metadata: Mapping[str, Any], now_s: float
     Args:
         headers: As returned by :func:`told`.
         metadata: Metadata of the error in the body.
-        now_s: Time of the answer, see :func:`answered_at_s`.
+        now: Time of the answer, see :func:`answered_at`.
     """
     milliseconds = (number(each, 0, _NUMBER_MOST) for each in _values(headers.get("retry-after-ms")))
     after = [*_values(headers.get("retry-after")), *_values(metadata.get("retry_after_seconds"))]
     asked = (
         *(each / 1000 for each in milliseconds if each is not None),
-        *(_ahead_s(each, now_s) for each in after),
-        _reset_s(headers, now_s),
+        *(_ahead_s(each, now) for each in after),
+        _reset_s(headers, now),
     )
     ahead = [each for each in asked if each is not None and each > 0]
     return min(max(ahead), MAX_WAIT_S) if ahead else None
 
 
-def has_reset(headers: Mapping[str, str], now_s: float) -> bool:
+def has_reset(headers: Mapping[str, str], now: float) -> bool:
     """Return whether the answer names a limit with an end in the future."""
-    return (_reset_s(headers, now_s) or 0.0) > 0
+    return (_reset_s(headers, now) or 0.0) > 0
 
 
-def _reset_s(headers: Mapping[str, str], now_s: float) -> float | None:
+def _reset_s(headers: Mapping[str, str], now: float) -> float | None:
     """Return the wait until the end of a limit.
 
     The end is a time, so a small number is long past, and not a duration.
     """
     times = (each for each in _values(headers.get(RESET)) if number(each, 0, _DURATION_MOST_S) is None)
-    return max((ahead for each in times if (ahead := _ahead_s(each, now_s)) is not None), default=None)
+    return max((ahead for each in times if (ahead := _ahead_s(each, now)) is not None), default=None)
 
 
 def _line(raw: object) -> str:
@@ -110,18 +110,18 @@ def _values(raw: object) -> Iterator[object]:
         yield from (each.strip(" \t\"'") for each in _NEXT.split(_line(raw), _TIMES_MOST) if each.strip(" \t\"'"))
 
 
-def _ahead_s(raw: object, now_s: float) -> float | None:
+def _ahead_s(raw: object, now: float) -> float | None:
     """Return a duration, or a time in any unit or format, as seconds from now; negative if it is over."""
     found = number(raw, 0, _NUMBER_MOST)
     if found is None:
         if (duration_s := _duration_s(text_of(raw, 64))) is not None:
             return duration_s
-        at_s = _iso_or_http_s(raw, now_s)
-        return at_s - now_s if at_s else None
+        at = _parse_iso_or_http(raw, now)
+        return at - now if at else None
     if found < _DURATION_MOST_S:
         return found
     # Upstreams and gateways differ, but seconds are not milliseconds for the next 3,000 years.
-    return found * next(unit for least, unit in _UNITS if found >= least) - now_s
+    return found * next(unit for least, unit in _UNITS if found >= least) - now
 
 
 def _duration_s(text: str) -> float | None:
@@ -134,12 +134,12 @@ def _unit_s(unit: str) -> float:
     return 1e-3 if unit.startswith(("ms", "mil")) else _UNIT_S[unit[0]]
 
 
-def _iso_or_http_s(raw: object, now_s: float) -> float | None:
+def _parse_iso_or_http(raw: object, now: float) -> float | None:
     text = text_of(raw, 64)
-    return (moment_s(raw, now_s, math.inf) if ":" in text else None) or _http_date_s(raw)
+    return (parse_moment(raw, now, math.inf) if ":" in text else None) or _parse_http_date(raw)
 
 
-def _http_date_s(raw: object) -> float | None:
+def _parse_http_date(raw: object) -> float | None:
     text = text_of(raw, 64)
     if ":" not in text:
         return None

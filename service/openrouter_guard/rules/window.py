@@ -28,13 +28,13 @@ class StepCounts:
     """The calls that ended in one step.
 
     Attributes:
-        at_s: When the step began.
+        at: When the step began.
         failures: Calls that failed.
         slow: Calls that took too long, failed or not.
         reporters: Up to three workers that had such a call.
     """
 
-    at_s: int
+    at: int
     calls: int
     failures: int = 0
     slow: int = 0
@@ -63,9 +63,9 @@ class Limits:
     reporters: int
 
 
-def excess(window: Window, limits: Limits, now_s: float) -> tuple[str, str] | None:
+def excess(window: Window, limits: Limits, now: float) -> tuple[str, str] | None:
     """Return the rate that is too high, with a message; None if none is."""
-    lately = [counts for counts in window if counts.at_s > now_s - limits.window_s]
+    lately = [counts for counts in window if counts.at > now - limits.window_s]
     calls = sum(counts.calls for counts in lately)
     reporters = {name for counts in lately for name in counts.reporters}
     if calls < limits.calls or len(reporters) < limits.reporters:
@@ -87,7 +87,7 @@ def parse(text: str | None) -> Window:
 def text_of(window: Iterable[StepCounts]) -> str:
     """The reverse of :func:`parse`."""
     return " ".join(
-        f"{counts.at_s}:{counts.calls}:{counts.failures}:{counts.slow}:{','.join(counts.reporters)}"
+        f"{counts.at}:{counts.calls}:{counts.failures}:{counts.slow}:{','.join(counts.reporters)}"
         for counts in window
     )
 
@@ -96,6 +96,6 @@ def _counts(text: str) -> StepCounts | None:
     match = _TALLY.fullmatch(text)
     if match is None:
         return None
-    at_s, calls, failures, slow = map(int, match.groups()[:4])
+    at, calls, failures, slow = map(int, match.groups()[:4])
     names = match[5].split(",")[:REPORTERS_MOST] if match[5] else ()
-    return StepCounts(at_s, calls, min(failures, calls), min(slow, calls), tuple(names))
+    return StepCounts(at, calls, min(failures, calls), min(slow, calls), tuple(names))

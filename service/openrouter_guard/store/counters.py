@@ -16,7 +16,7 @@ from openrouter_guard.unreadable import reads_state
 from .scope_store import ScopeStore
 from .scripts import TIMES
 
-__all__ = ["Counters", "kept_days_s", "time_counters"]
+__all__ = ["Counters", "kept_midnights", "time_counters"]
 
 COUNTER_MOST = 10**15
 _TIMES = {phase: f"breaker_{phase}_ms" for phase in BreakerState}
@@ -27,50 +27,50 @@ class Counters(ScopeStore):
     """The counters of one scope."""
 
     @reads_state
-    async def metrics(self, days: int, now_s: float) -> dict[str, dict[str, str]]:
+    async def metrics(self, days: int, now: float) -> dict[str, dict[str, str]]:
         """Return the counters of the last *days* UTC days that have any, newest first, by date.
 
         The time in each state is not included: see :meth:`time_in_state`.
         """
-        days_s = kept_days_s(days, now_s)
-        keys = [self.keys.metrics(day_s) for day_s in days_s]
+        midnights = kept_midnights(days, now)
+        keys = [self.keys.metrics(midnight) for midnight in midnights]
         found: list[dict[str, str]] = await self._connection.execute(*(("HGETALL", key) for key in keys))
         counted = [{name: n for name, n in day.items() if name not in _TIMES.values()} for day in found]
-        return {_date(day_s): counters for day_s, counters in zip(days_s, counted, strict=True) if counters}
+        return {_date(midnight): counters for midnight, counters in zip(midnights, counted, strict=True) if counters}
 
     @reads_state
-    async def add_metrics(self, counters: Mapping[str, int], *, at_s: float) -> None:
-        key = self.keys.metrics(at_s)
+    async def add_metrics(self, counters: Mapping[str, int], *, at: float) -> None:
+        key = self.keys.metrics(at)
         await self._connection.execute(*(("HINCRBY", key, name, amount) for name, amount in counters.items()))
         # Only now: a foreign key must not expire either.
         await self._connection.execute(("EXPIRE", key, int(KEPT_DAYS * DAY_S)))
 
     @reads_state
-    async def time_in_state(self, days: int, now_s: float) -> dict[str, dict[BreakerState, float]]:
+    async def time_in_state(self, days: int, now: float) -> dict[str, dict[BreakerState, float]]:
         """Return the seconds that the breaker was in each state, up to this moment, newest day first, by date.
 
         A day adds up to its length if the state was kept all day: the time after all processes have left, and the
         state has expired, belongs to no state. Days without any are left out.
         """
-        days_s = kept_days_s(days, now_s)
+        midnights = kept_midnights(days, now)
         seconds, micros, state, found = await self._run(
             TIMES,
             {self.keys.state: True},
             [json_text(FIELDS), json_text(list(_TIMES.values()))],
-            [self.keys.metrics(day_s) for day_s in days_s],
+            [self.keys.metrics(midnight) for midnight in midnights],
         )
-        now_s = int(seconds) + int(micros) / 1e6
-        record = parse({name: value for name, value in zip(FIELDS, state, strict=True) if value is not None}, now_s)
-        running = times.passed(record, now_s)
+        now = int(seconds) + int(micros) / 1e6
+        record = parse({name: value for name, value in zip(FIELDS, state, strict=True) if value is not None}, now)
+        running = times.passed(record, now)
         milliseconds = {
-            day_s: {
-                p: _count(n) + running.get(day_s, {}).get(p, 0) for p, n in zip(_TIMES, day or _NONE, strict=True)
+            midnight: {
+                p: _count(n) + running.get(midnight, {}).get(p, 0) for p, n in zip(_TIMES, day or _NONE, strict=True)
             }
-            for day_s, day in zip(days_s, found, strict=True)
+            for midnight, day in zip(midnights, found, strict=True)
         }
         return {
-            _date(day_s): {p: ms / 1000 for p, ms in day.items()}
-            for day_s, day in milliseconds.items()
+            _date(midnight): {p: ms / 1000 for p, ms in day.items()}
+            for midnight, day in milliseconds.items()
             if any(day.values())
         }
 
@@ -80,14 +80,14 @@ def time_counters(milliseconds: Mapping[BreakerState, int]) -> dict[str, int]:
     return {_TIMES[phase]: ms for phase, ms in milliseconds.items() if ms}
 
 
-def kept_days_s(days: int, now_s: float) -> list[float]:
+def kept_midnights(days: int, now: float) -> list[float]:
     """Return the starts of the last *days* UTC days that are kept, newest first."""
-    today_s = now_s // DAY_S * DAY_S
-    return [today_s - DAY_S * back for back in range(min(days, KEPT_DAYS + 1))]
+    today = now // DAY_S * DAY_S
+    return [today - DAY_S * back for back in range(min(days, KEPT_DAYS + 1))]
 
 
-def _date(at_s: float) -> str:
-    return iso(at_s)[:10]
+def _date(at: float) -> str:
+    return iso(at)[:10]
 
 
 def _count(text: str | None) -> int:

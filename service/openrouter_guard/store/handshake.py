@@ -98,7 +98,7 @@ class _Eager(AbstractConnection):
         self._distance = distance
         self._greeted: deque[_Step] = deque()
         self._refusal: failures.ResponseError | None = None
-        self._asked_s: float | None = None
+        self._asked_at: float | None = None
         super().__init__(**options)
 
     # -- timeouts that grow with the distance -------------------------------------------------------------------
@@ -158,7 +158,7 @@ class _Eager(AbstractConnection):
     # -- the first command, and those after it ------------------------------------------------------------------
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        self._asked_s = time.monotonic()
+        self._asked_at = time.monotonic()
         await super().send_packed_command(command, check_health=check_health)
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
@@ -170,9 +170,9 @@ class _Eager(AbstractConnection):
         except failures.TimeoutError:
             self._distance.note_silence(self.socket_timeout)
             raise
-        if answer is not None and self._asked_s is not None:
-            self._distance.note(time.monotonic() - self._asked_s)
-            self._asked_s = None
+        if answer is not None and self._asked_at is not None:
+            self._distance.note(time.monotonic() - self._asked_at)
+            self._asked_at = None
         return answer
 
     async def can_read(self) -> bool:

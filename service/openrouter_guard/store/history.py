@@ -8,13 +8,13 @@ from typing import Any
 
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules.breaker import BreakerState
-from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.codec import parse_iso
 from openrouter_guard.rules.parsing import row_of, text_of
 from openrouter_guard.rules.redaction import redact
 from openrouter_guard.rules.text import json_text
 from openrouter_guard.unreadable import reads_state
 
-from .counters import kept_days_s
+from .counters import kept_midnights
 from .scope_store import ScopeStore
 from .scripts import CLAIM, MEND, NOTE
 
@@ -81,16 +81,16 @@ class History(ScopeStore):
         return bool(await self._connection.run(CLAIM, [self.keys.state], [name, number]))
 
     @reads_state
-    async def worker_errors(self, limit: int = 100, *, now_s: float) -> list[dict[str, Any]]:
+    async def worker_errors(self, limit: int = 100, *, now: float) -> list[dict[str, Any]]:
         """Return the newest errors that workers reported in the last seven days, newest first.
 
         Each has ``timestamp``, ``worker_id``, ``error_type``, ``error_message`` and ``status_code``.
         """
         found: list[dict[str, Any]] = []
-        for day_s in kept_days_s(ERROR_DAYS, now_s):
+        for midnight in kept_midnights(ERROR_DAYS, now):
             if len(found) >= limit:
                 break
-            key = self.keys.worker_errors(day_s)
+            key = self.keys.worker_errors(midnight)
             (entries,) = await self._connection.execute(("LRANGE", key, 0, limit - len(found) - 1))
             found += [row for row in map(row_of, map(redact, entries)) if row]
         return found
@@ -100,5 +100,5 @@ def _entry(name: str, fields: Mapping[str, str]) -> dict[str, str] | None:
     """Return an entry of the history; None for a foreign one."""
     entry = dict.fromkeys(ENTRY, "") | {each: text_of(value, ENTRY_MOST) for each, value in fields.items()}
     epoch, _, seq = name.partition("-")
-    is_ours = {entry["from"], entry["to"]} <= set(BreakerState) and unix_s(entry["at"])
+    is_ours = {entry["from"], entry["to"]} <= set(BreakerState) and parse_iso(entry["at"])
     return {**entry, "epoch": epoch, "seq": seq} if is_ours else None

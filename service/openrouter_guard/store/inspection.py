@@ -29,9 +29,9 @@ return missing
 """Redis itself says what its user may do, without doing it."""
 
 
-def needed(part: str, keys: Keys, now_s: float) -> list[tuple[str, ...]]:
+def needed(part: str, keys: Keys, now: float) -> list[tuple[str, ...]]:
     """Return the commands that a part sends, each with a key or a channel of its own, as in docs/redis.md."""
-    metrics, errors = keys.metrics(now_s), keys.worker_errors(now_s)
+    metrics, errors = keys.metrics(now), keys.worker_errors(now)
     common = [
         ("ping",),
         ("time",),
@@ -80,19 +80,19 @@ class Inspection:
 
     async def clock(self) -> tuple[float, float]:
         """Return the server's time, and how far this machine's clock is ahead of it, in seconds."""
-        before_s = time.time()
+        asked_at = time.time()
         ((seconds, micros),) = await self._connection.execute(("TIME",))
-        now_s = int(seconds) + int(micros) / 1e6
-        return now_s, (before_s + time.time()) / 2 - now_s
+        now = int(seconds) + int(micros) / 1e6
+        return now, (asked_at + time.time()) / 2 - now
 
     async def latency_s(self) -> float:
         """Return the median of a few round trips, in seconds; the first connects and does not count."""
         await self._connection.execute(("PING",))
         took: list[float] = []
         for _ in range(_SAMPLES):
-            begin_s = time.perf_counter()
+            began_at = time.perf_counter()
             await self._connection.execute(("PING",))
-            took.append(time.perf_counter() - begin_s)
+            took.append(time.perf_counter() - began_at)
         return median(took)
 
     async def server(self) -> Mapping[str, str] | None:
@@ -108,8 +108,8 @@ class Inspection:
 
     async def missing_rights(self, part: str) -> Sequence[str]:
         """Return the commands that a part needs and the user may not use, with their keys."""
-        now_s, _ = await self.clock()
-        wanted = needed(part, self._keys, now_s)
+        now, _ = await self.clock()
+        wanted = needed(part, self._keys, now)
         missing = await self._connection.run(_MAY, [self._keys.state], [json.dumps(wanted)])
         return [_shown(wanted[int(index) - 1]) for index in missing]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from openrouter_guard.rules.parsing import moment_s, object_of
+from openrouter_guard.rules.parsing import object_of, parse_moment
 from openrouter_guard.rules.redaction import redact
 from openrouter_guard.rules.text import json_text
 from openrouter_guard.rules.units import DAY_S
@@ -65,23 +65,23 @@ class Presences(ScopeStore):
 
         Nor more than :data:`NAMES_MOST`, however many a client makes up.
         """
-        now_s, found = await self._all(key)
-        seen = {name: _seen_s(object_of(text), now_s) for name, text in found.items()}
+        now, found = await self._all(key)
+        seen = {name: _last_seen(object_of(text), now) for name, text in found.items()}
         latest = sorted(seen, key=lambda name: -seen[name])
-        gone = [*(name for name in latest[:NAMES_MOST] if seen[name] < now_s - life_s), *latest[NAMES_MOST:]]
+        gone = [*(name for name in latest[:NAMES_MOST] if seen[name] < now - life_s), *latest[NAMES_MOST:]]
         if gone:
             await self._connection.execute(("HDEL", key, *gone))
 
     async def _present(self, key: str, life_s: float, limit: int) -> dict[str, Presence]:
-        now_s, found = await self._all(key)
+        now, found = await self._all(key)
         rows = {redact(name): object_of(redact(text)) for name, text in found.items()}
-        alive = {name: about for name, about in rows.items() if _seen_s(about, now_s) >= now_s - life_s}
-        return dict(sorted(alive.items(), key=lambda row: -_seen_s(row[1], now_s))[:limit])
+        alive = {name: about for name, about in rows.items() if _last_seen(about, now) >= now - life_s}
+        return dict(sorted(alive.items(), key=lambda row: -_last_seen(row[1], now))[:limit])
 
     async def _all(self, key: str) -> tuple[float, dict[str, str]]:
         (seconds, _), found = await self._connection.execute(("TIME",), ("HGETALL", key))
         return float(seconds), found
 
 
-def _seen_s(about: Presence, now_s: float) -> float:
-    return moment_s(about.get("last_seen"), now_s)
+def _last_seen(about: Presence, now: float) -> float:
+    return parse_moment(about.get("last_seen"), now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Self, TypeAlias
 
 from openrouter_guard.address import Address, parse_address
@@ -56,13 +56,13 @@ class Seen:
 
     Attributes:
         record: None if the key is missing.
-        now_s: The server's clock at the read, Unix seconds.
+        now: The server's clock at the read, Unix seconds.
         raw: The fields of the record as read.
         models: Single models with a state of their own.
     """
 
     record: SharedState | None
-    now_s: float
+    now: float
     raw: Mapping[str, str]
     models: Models = field(default_factory=dict)
 
@@ -85,13 +85,13 @@ class Batch:
         counters: Additions to the day's metrics.
         errors: JSON entries for the log of worker errors, oldest first.
         models: Results of calls to single models, if relevant.
-        last_success_s: End of the last success, and
-        first_failure_s: of the first failure after it, by the server's clock; 0 for now. A late success does not end
+        last_success_at: End of the last success, and
+        first_failure_at: of the first failure after it, by the server's clock; 0 for now. A late success does not end
             a run of failures that began after it.
         evidence: Of the failures with a known start: their number, the earliest start, their total duration, and the
             longest.
         are_timed: Whether the start of all successes is known, because their reporter answers questions to the fleet.
-        last_begun_s: Latest start of a success; 0 if unknown.
+        last_begun_at: Latest start of a success; 0 if unknown.
         earlier: Number of successes that began before the batch's own failed calls, and did not end their run.
         window: Ended, failed and slow calls, and how many seconds back to keep them; None if the optional rates are
             off.
@@ -105,12 +105,12 @@ class Batch:
     counters: Mapping[str, int] = field(default_factory=dict)
     errors: Sequence[str] = ()
     models: Mapping[str, Run] = field(default_factory=dict)
-    last_success_s: float = 0.0
-    first_failure_s: float = 0.0
+    last_success_at: float = 0.0
+    first_failure_at: float = 0.0
     window: tuple[int, int, int, int] | None = None
     evidence: tuple[int, float, float, float] | None = None
     are_timed: bool = False
-    last_begun_s: float = 0.0
+    last_begun_at: float = 0.0
     earlier: int = 0
 
 
@@ -121,12 +121,12 @@ class Counted:
     Attributes:
         verdict: ``counted``, ``late`` or ``repeated``.
         seen: The state after it.
-        older_writer_s: Seconds since an older writer was last noticed, which wakes no listener; None without one.
+        older_writer_at: Seconds since an older writer was last noticed, which wakes no listener; None without one.
     """
 
     verdict: str
     seen: Seen
-    older_writer_s: float | None = None
+    older_writer_at: float | None = None
 
 
 class Store(Counters, History, Presences):
@@ -175,36 +175,36 @@ class Store(Counters, History, Presences):
         return _seen(time, values, found)
 
     @reads_state
-    async def count(self, batch: Batch, *, at_s: float, lost: Decide | None = None) -> Counted:
+    async def count(self, batch: Batch, *, at: float, lost: Decide | None = None) -> Counted:
         """Count a batch, once.
 
         Args:
             batch: The results.
-            at_s: Selects the day of the metrics.
+            at: Selects the day of the metrics.
             lost: If Redis has lost the state, its initial state before they are counted, if known.
         """
-        counted = await self._count(batch, at_s, knows_more=lost is not None)
+        counted = await self._count(batch, at, knows_more=lost is not None)
         if lost is not None and counted.verdict == LOST:
             await self.change(lost, counted.seen)
-            counted = await self._count(batch, at_s, knows_more=False)
+            counted = await self._count(batch, at, knows_more=False)
         return counted
 
-    async def _count(self, batch: Batch, at_s: float, *, knows_more: bool) -> Counted:
+    async def _count(self, batch: Batch, at: float, *, knows_more: bool) -> Counted:
         keys = self.keys
-        verdict, seconds, micros, values, models, older_s = await self._run(
+        verdict, seconds, micros, values, models, older_at = await self._run(
             COUNT,
             {
                 keys.state: True,
-                keys.metrics(at_s): batch.counters,
-                keys.worker_errors(at_s): batch.errors,
+                keys.metrics(at): batch.counters,
+                keys.worker_errors(at): batch.errors,
                 keys.models: True,
             },
-            [json_text(self._counting(batch, at_s) | {"knows_more": knows_more})],
+            [json_text(self._counting(batch, at) | {"knows_more": knows_more})],
         )
         found = dict(zip(models[::2], models[1::2], strict=True))
-        return Counted(verdict, _seen((seconds, micros), values, found), float(older_s) if older_s else None)
+        return Counted(verdict, _seen((seconds, micros), values, found), float(older_at) if older_at else None)
 
-    def _counting(self, batch: Batch, at_s: float) -> dict[str, object]:
+    def _counting(self, batch: Batch, at: float) -> dict[str, object]:
         """Return the arguments of count.lua."""
         return {
             "epoch": batch.epoch,
@@ -212,16 +212,16 @@ class Store(Counters, History, Presences):
             "seq": batch.seq,
             "runs": batch.runs,
             "fields": batch.fields,
-            "latest": iso(max(at_s, batch.last_success_s, batch.first_failure_s) + LATE_MOST_S),
+            "latest": iso(max(at, batch.last_success_at, batch.first_failure_at) + LATE_MOST_S),
             "counters": batch.counters,
             "errors": batch.errors,
-            "models": {name: asdict(run) for name, run in batch.models.items()},
-            "last_success_s": batch.last_success_s,
-            "first_failure_s": batch.first_failure_s,
+            "models": {name: _fields_of_run(run) for name, run in batch.models.items()},
+            "last_success_s": batch.last_success_at,
+            "first_failure_s": batch.first_failure_at,
             "window": batch.window or (),
             "evidence": batch.evidence or (),
             "are_timed": batch.are_timed,
-            "last_begun_s": batch.last_begun_s,
+            "last_begun_s": batch.last_begun_at,
             "earlier": batch.earlier,
             "life_s": STATE_LIFE_S,
             "scope": self.keys.scope,
@@ -235,7 +235,7 @@ class Store(Counters, History, Presences):
         Returns:
             The record as it is now; None if another process was faster.
         """
-        new, passed = time_in_state.kept(seen.record, new, seen.now_s)
+        new, passed = time_in_state.kept(seen.record, new, seen.now)
         changes = _changes(seen.raw, encode(new))
         if new.legacy_open is not None:
             # An older writer's claim about the breaker is not decided here: it is kept for the evaluation.
@@ -248,15 +248,15 @@ class Store(Counters, History, Presences):
             [
                 json_text({name: seen.raw.get(name, "") for name in _guards(changes, seen.raw)}),
                 json_text(changes),
-                _life_s(new, seen.now_s),
+                _life_s(new, seen.now),
                 self.keys.events,
                 self._event(new) if fresh or _is_news(changes) else "",
                 json_text([time_counters(day) for day in passed.values()]),
-                int(seen.now_s),
+                int(seen.now),
                 len(fresh),
                 *history,
             ],
-            [self.keys.metrics(day_s) for day_s in passed],
+            [self.keys.metrics(midnight) for midnight in passed],
         )
         if not done:
             return None
@@ -287,9 +287,9 @@ class Store(Counters, History, Presences):
                 policy.permits,
                 known.record.epoch if known.record else 0,
                 0 if renews else 1,
-                _life_s(known.record, known.now_s) if known.record else STATE_LIFE_S,
+                _life_s(known.record, known.now) if known.record else STATE_LIFE_S,
                 json_text(FIELDS),
-                f"{trial_calls.half_open_since_s(known.record) if known.record else 0:.6f}",
+                f"{trial_calls.half_open_since(known.record) if known.record else 0:.6f}",
                 f"{policy.next_trial_s:.6f}",
             ],
         )
@@ -313,7 +313,7 @@ class Store(Counters, History, Presences):
         """
         for _ in range(_TRIES):
             seen = seen or await self.read()
-            new = decide(seen.record, seen.now_s)
+            new = decide(seen.record, seen.now)
             if new is None or new == seen.record:
                 return seen
             done = await self.commit(seen, new)
@@ -324,7 +324,7 @@ class Store(Counters, History, Presences):
 
     async def keep_time(self) -> None:
         """Record the time in the current state, unless it was just recorded."""
-        await self.change(lambda record, now_s: record and time_in_state.put_down(record, now_s))
+        await self.change(lambda record, now: record and time_in_state.put_down(record, now))
 
     async def listen(self) -> AsyncGenerator[str, None]:
         """Wake once when listening has begun, then at each change; raises when the connection fails.
@@ -342,20 +342,20 @@ class Store(Counters, History, Presences):
         return json_text({"scope": self.keys.scope, **{name: fields[name] for name in names}})
 
 
-def _life_s(record: SharedState, now_s: float) -> int:
+def _life_s(record: SharedState, now: float) -> int:
     """Return the lifetime of the hash.
 
     Each commit restarts it, and while calls wait a process commits every minute.
     """
-    waits, breaker = record.kept_until_s(now_s), record.breaker
-    is_calm = isinstance(breaker, Closed) and record.override is None and waits <= now_s
-    return STATE_LIFE_S if is_calm else math.ceil(max(waits - now_s, 0.0)) + WAITING_LIFE_S
+    waits, breaker = record.kept_until(now), record.breaker
+    is_calm = isinstance(breaker, Closed) and record.override is None and waits <= now
+    return STATE_LIFE_S if is_calm else math.ceil(max(waits - now, 0.0)) + WAITING_LIFE_S
 
 
 def _seen(time: Sequence[int | str], values: Sequence[str | None], models: Mapping[str, str]) -> Seen:
     raw = {name: value for name, value in zip(FIELDS, values, strict=True) if value is not None}
-    now_s = int(time[0]) + int(time[1]) / 1e6
-    return Seen(parse(raw, now_s) if raw else None, now_s, raw, parse_models(models, now_s))
+    now = int(time[0]) + int(time[1]) / 1e6
+    return Seen(parse(raw, now) if raw else None, now, raw, parse_models(models, now))
 
 
 def _changes(raw: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
@@ -382,5 +382,9 @@ def _is_news(changes: Mapping[str, str]) -> bool:
 def _entry(change: Transition) -> list[str]:
     return [
         "from", change.before.value, "to", change.after.value, "reason", change.reason,
-        "by", change.by, "at", iso(change.at_s),
+        "by", change.by, "at", iso(change.at),
     ]  # fmt: skip
+
+
+def _fields_of_run(run: Run) -> dict[str, object]:
+    return {"ended": run.ended, "failures": run.failures, "until_s": run.until, "reason": run.reason}

@@ -50,14 +50,14 @@ class Call:
     Attributes:
         path: One of ``answers.PATHS``.
         request: Its JSON body; empty for a GET.
-        now_s: Unix seconds.
+        now: Unix seconds.
         retry_after_s: The wait in the answer; None: it names none.
     """
 
     path: str
     request: Mapping[str, Any]
     is_management_key: bool
-    now_s: float
+    now: float
     retry_after_s: float | None = None
 
 
@@ -111,16 +111,16 @@ def as_seconds(_call: Call, wait_s: float) -> Mapping[str, str]:
 
 def as_date(call: Call, wait_s: float) -> Mapping[str, str]:
     """``Retry-After`` as an HTTP date."""
-    return {"Retry-After": formatdate(math.ceil(call.now_s + wait_s), usegmt=True)}
+    return {"Retry-After": formatdate(math.ceil(call.now + wait_s), usegmt=True)}
 
 
 def as_reset_time(call: Call, wait_s: float) -> Mapping[str, str]:
     """``X-RateLimit-Reset`` in epoch milliseconds."""
-    return _rate_limit(20, call.now_s + wait_s)
+    return _rate_limit(20, call.now + wait_s)
 
 
-def _rate_limit(limit: int, reset_s: float) -> Mapping[str, str]:
-    reset_ms = str(math.ceil(reset_s * 1000))
+def _rate_limit(limit: int, reset_at: float) -> Mapping[str, str]:
+    reset_ms = str(math.ceil(reset_at * 1000))
     return {"X-RateLimit-Limit": str(limit), "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset_ms}
 
 
@@ -137,8 +137,8 @@ def free_daily_cap(call: Call) -> Response:
     """No more ``:free`` models before midnight UTC; paid models work."""
     if call.path != CHAT or not str(call.request.get("model", "")).endswith(":free"):
         return good(call, Account(free_requests_used=FREE_REQUESTS_A_DAY))
-    midnight_s = (call.now_s // DAY_S + 1) * DAY_S
-    headers = _rate_limit(FREE_REQUESTS_A_DAY, midnight_s)
+    midnight = (call.now // DAY_S + 1) * DAY_S
+    headers = _rate_limit(FREE_REQUESTS_A_DAY, midnight)
     message = "Rate limit exceeded: free-models-per-day"
     return refused(429, message, headers, error_type="rate_limit_exceeded")
 

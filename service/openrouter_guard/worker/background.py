@@ -94,12 +94,12 @@ class Starts:
     def __init__(self) -> None:
         self._log = LogOnce("No background thread runs, deciding alone", "A background thread runs again")
         self._failures = 0
-        self._not_before_s = self._began_s = -math.inf
+        self._not_before = self._began_at = -math.inf
 
     @property
     def are_due(self) -> bool:
         """Return whether to try it now."""
-        return monotonic() >= self._not_before_s
+        return monotonic() >= self._not_before
 
     def thread(self, agent: Agent, *, at_once: bool) -> LoopThread | None:
         """Start a thread for *agent*; None if that is not due, or if none can start.
@@ -114,21 +114,21 @@ class Starts:
         if thread.error is None:
             return thread
         self._failures += 1
-        self._not_before_s = monotonic() + AGAIN.wait_s(self._failures)
+        self._not_before = monotonic() + AGAIN.wait_s(self._failures)
         self._log.failed(thread.error)
         return None
 
     def worked(self) -> None:
         """Note that the background runs."""
-        self._began_s, self._not_before_s = monotonic(), -math.inf
+        self._began_at, self._not_before = monotonic(), -math.inf
         self._log.worked()
 
     def _ended(self, error: BaseException) -> None:
         """Note that the background ends by an error: the first time it may start again at once."""
-        if monotonic() - self._began_s > STEADY_S:
+        if monotonic() - self._began_at > STEADY_S:
             self._failures = 0
         if self._failures:
-            self._not_before_s = monotonic() + AGAIN.wait_s(self._failures)
+            self._not_before = monotonic() + AGAIN.wait_s(self._failures)
         self._failures += 1
         self._log.failed(RuntimeError(repr(error)))
 
@@ -153,12 +153,12 @@ class AloneWait:
         self._running = running
         self._present = present
         self._lane = lane
-        self._until_s = None if timeout_s is None else monotonic() + timeout_s
+        self._until = None if timeout_s is None else monotonic() + timeout_s
 
     @property
     def left_s(self) -> float | None:
         """Return the remaining time, in seconds; None: for ever."""
-        return None if self._until_s is None else max(self._until_s - monotonic(), 0.0)
+        return None if self._until is None else max(self._until - monotonic(), 0.0)
 
     def pauses(self) -> Iterator[float]:
         """Yield how long to sleep, in seconds, until there is a result."""

@@ -11,7 +11,7 @@ from typing import Self
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.rules.signals import SUCCESS, Signal
 
-from .classification.classify import classify_answer, classify_exception, clock_s
+from .classification.classify import classify_answer, classify_exception, read_clock
 from .classification.response_inspector import of_told
 from .core import FIRST_VIEW_S, Claim, Core
 from .threads.loop_thread import ended, has_asyncio, waited
@@ -29,13 +29,13 @@ _NO_ASYNCIO = (
 class Call:
     """One call: the base of both forms. A guard fills it in, because an ``__init__`` would cost the caller more."""
 
-    __slots__ = ("__weakref__", "_admission", "_began_s", "_claim", "_core", "_model", "_signal")
+    __slots__ = ("__weakref__", "_admission", "_began_at", "_claim", "_core", "_model", "_signal")
     _claim: Claim
     _core: Core
     _model: str | None
     _signal: Signal
     _admission: Admission
-    _began_s: float
+    _began_at: float
 
     def answered(self, status_code: int, *, body: object = None, headers: Mapping[str, str] | None = None) -> None:
         """Report the answer, for clients that do not raise on an error status.
@@ -45,7 +45,7 @@ class Call:
             body: Parsed JSON or text: an ``error`` inside a 200 counts as that error.
             headers: For the wait of a rate limit.
         """
-        whole = partial(of_told, status_code, body=body, headers=headers, now_s=self.now_s)
+        whole = partial(of_told, status_code, body=body, headers=headers, now=self.now)
         self._signal = self._core.said(whole, partial(classify_answer, status_code))
         # Not the admission whose success needs no report.
         self._admission = Admission(*self._admission)
@@ -57,27 +57,27 @@ class Call:
             says: Returns the signal. A bug in it is kept from the caller, as any of ours.
         """
         try:
-            self._core.end(self._admission, self._core.said(says), self._model or "", self._began_s)
+            self._core.end(self._admission, self._core.said(says), self._model or "", self._began_at)
         finally:
             self._give_back()
 
     @property
-    def now_s(self) -> float:
+    def now(self) -> float:
         """Unix seconds, by Redis' clock if known."""
-        return clock_s(self._core.view)
+        return read_clock(self._core.view)
 
     def _end(self, error: BaseException | None) -> None:
         if error is None:
             self.end(lambda: getattr(self, "_signal", SUCCESS))
         else:
-            self.end(partial(classify_exception, error, now_s=self.now_s))
+            self.end(partial(classify_exception, error, now=self.now))
 
     def _goes_all_the_same(self, error: BaseException) -> bool:
         """Return whether to let the call go although entering failed by a bug of ours. A permit is returned."""
         self._give_back()
         if not self._core.own_errors.took(error):
             return False
-        self._admission, self._began_s = _UNKNOWN, monotonic()
+        self._admission, self._began_at = _UNKNOWN, monotonic()
         return True
 
     def _give_back(self) -> None:
@@ -93,8 +93,8 @@ class SyncCall(Call):
     def __enter__(self) -> Self:
         try:
             self._admission = self._core.view.free_admission or self._admitted()
-            self._began_s = began_s = monotonic()
-            self._core.begun.append(began_s)
+            self._began_at = began_at = monotonic()
+            self._core.begun.append(began_at)
             return self  # noqa: TRY300  up to its last line
         except BaseException as error:
             if not self._goes_all_the_same(error):
@@ -107,7 +107,7 @@ class SyncCall(Call):
         try:
             admission = self._admission
             if admission is self._core.view.noop_success and error is None:
-                self._core.results.append((SUCCESS, admission, self._began_s, monotonic(), self._model))
+                self._core.results.append((SUCCESS, admission, self._began_at, monotonic(), self._model))
             else:
                 self._end(error)
         except BaseException:
@@ -133,8 +133,8 @@ class AsyncCall(Call):
     async def __aenter__(self) -> Self:
         try:
             self._admission = self._core.view.free_admission or await self._admitted()
-            self._began_s = began_s = monotonic()
-            self._core.begun.append(began_s)
+            self._began_at = began_at = monotonic()
+            self._core.begun.append(began_at)
             return self  # noqa: TRY300  up to its last line
         except BaseException as error:
             if not self._goes_all_the_same(error):
@@ -147,7 +147,7 @@ class AsyncCall(Call):
         try:
             admission = self._admission
             if admission is self._core.view.noop_success and error is None:
-                self._core.results.append((SUCCESS, admission, self._began_s, monotonic(), self._model))
+                self._core.results.append((SUCCESS, admission, self._began_at, monotonic(), self._model))
             else:
                 self._end(error)
         except BaseException:

@@ -168,10 +168,10 @@ class Core(Mailbox):
 
     # -- outcomes -------------------------------------------------------------------------------------------------
 
-    def end(self, admission: Admission, signal: Signal, model: str = "", began_s: float = 0.0) -> None:
+    def end(self, admission: Admission, signal: Signal, model: str = "", began_at: float = 0.0) -> None:
         """:meth:`finish` for a caller, shielded from bugs of the guard."""
         try:
-            self.finish(admission, signal, model, began_s)
+            self.finish(admission, signal, model, began_at)
         except Exception as error:
             if not self.own_errors.took(error):
                 raise
@@ -186,22 +186,22 @@ class Core(Mailbox):
                     raise
         return NEUTRAL
 
-    def finish(self, admission: Admission, signal: Signal, model: str = "", began_s: float = 0.0) -> None:
+    def finish(self, admission: Admission, signal: Signal, model: str = "", began_at: float = 0.0) -> None:
         """Report the end of a call; never waits.
 
         Args:
             admission: The call's.
             signal: Its signal.
             model: The model that was called, if known.
-            began_s: When it began, on the monotonic clock; 0 if unknown.
+            began_at: When it began, on the monotonic clock; 0 if unknown.
         """
         agent, thread, _ = self._running()
-        self.results.append((signal, admission, began_s, monotonic(), model))
+        self.results.append((signal, admission, began_at, monotonic(), model))
         if signal.effect is Effect.RATE_LIMIT:
             thread.call(partial(agent.limit, signal))
         if admission.permit:
             # After the limit, so that no other call takes the permit and meets the limit too.
-            took_s = monotonic() - began_s if began_s else 0.0
+            took_s = monotonic() - began_at if began_at else 0.0
             thread.call(partial(agent.release, admission.permit, signal, model, took_s))
         is_urgent = signal.effect is Effect.FAILURE or signal.about is not SignalScope.ACCOUNT
         # A success ends a run of failures: the sooner it is known, the fewer false alarms.

@@ -35,11 +35,11 @@ NOTHING = Leave()
 class _Grant(NamedTuple):
     leave: Leave
     lane: Lane
-    until_s: float
+    until: float
     task: int
 
     def is_of(self, lane: Lane) -> bool:
-        return self.lane is lane and self.until_s > monotonic()
+        return self.lane is lane and self.until > monotonic()
 
 
 _granted: ContextVar[list[_Grant]] = ContextVar("openrouter_guard_granted")

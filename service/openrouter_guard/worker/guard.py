@@ -20,7 +20,7 @@ from openrouter_guard.settings import Settings
 
 from . import grants
 from .call import AsyncCall, SyncCall, require_asyncio
-from .classification.classify import classify_exception, clock_s
+from .classification.classify import classify_exception, read_clock
 from .core import Core
 from .guard_state import GuardState
 from .threads import fork_hooks
@@ -136,21 +136,21 @@ class Guard(_Guard):
                 with self.call():
                     return function(*args, **kwargs)
             # The same once more without an object for the call, which would double the cost.
-            began_s = monotonic()
-            core.begun.append(began_s)
+            began_at = monotonic()
+            core.begun.append(began_at)
             try:
                 answer = function(*args, **kwargs)
             except BaseException as error:
                 core.end(
                     admission,
-                    core.said(partial(classify_exception, error, now_s=clock_s(core.view))),
-                    began_s=began_s,
+                    core.said(partial(classify_exception, error, now=read_clock(core.view))),
+                    began_at=began_at,
                 )
                 raise
             if admission is core.view.noop_success:
-                core.results.append((SUCCESS, admission, began_s, monotonic(), None))
+                core.results.append((SUCCESS, admission, began_at, monotonic(), None))
             else:
-                core.end(admission, SUCCESS, began_s=began_s)
+                core.end(admission, SUCCESS, began_at=began_at)
             return answer
 
         return guarded
@@ -228,21 +228,21 @@ class AsyncGuard(_Guard):
                 async with self.call():
                     return await function(*args, **kwargs)
             # As above: an object for each call would double the cost.
-            began_s = monotonic()
-            core.begun.append(began_s)
+            began_at = monotonic()
+            core.begun.append(began_at)
             try:
                 answer = await function(*args, **kwargs)
             except BaseException as error:
                 core.end(
                     admission,
-                    core.said(partial(classify_exception, error, now_s=clock_s(core.view))),
-                    began_s=began_s,
+                    core.said(partial(classify_exception, error, now=read_clock(core.view))),
+                    began_at=began_at,
                 )
                 raise
             if admission is core.view.noop_success:
-                core.results.append((SUCCESS, admission, began_s, monotonic(), None))
+                core.results.append((SUCCESS, admission, began_at, monotonic(), None))
             else:
-                core.end(admission, SUCCESS, began_s=began_s)
+                core.end(admission, SUCCESS, began_at=began_at)
             return answer
 
         return guarded

@@ -33,18 +33,18 @@ class Lane:
         self._lot = lot
         self._ramp: Ramp | None = None
         self._left = 0.0
-        self._at_s = 0.0
+        self._at = 0.0
         self._promised: deque[float] = deque()
         self._granted = 0
         self._lock = threading.RLock()
         self.held: set[str] = set()
 
-    def enter(self, ramp: Ramp, now_s: float, *, queues: bool = False) -> float:
+    def enter(self, ramp: Ramp, now: float, *, queues: bool = False) -> float:
         """Begin a call now, if it is its turn.
 
         Args:
             ramp: The current ramp.
-            now_s: The time, by Redis' clock.
+            now: The time, by Redis' clock.
             queues: Whether the caller waits here and is asked again first. Otherwise it gets a time that no other
                 caller got.
 
@@ -52,7 +52,7 @@ class Lane:
             0 if it may begin; else the seconds until it may.
         """
         with self._lock:
-            self._follow(ramp, now_s)
+            self._follow(ramp, now)
             if self._left >= 1:
                 self._left -= 1
                 self._granted += queues
@@ -61,13 +61,13 @@ class Lane:
                 # Of a waiting task whose call another task makes.
                 self._granted -= 1
                 return 0.0
-            while self._promised and self._promised[0] <= now_s:
+            while self._promised and self._promised[0] <= now:
                 self._promised.popleft()
             missing = 1 - self._left + (0 if queues else len(self._promised))
-            start_s = max(ramp.begins_s(missing * ramp.processes, now_s), now_s + LEAST_S)
+            starts_at = max(ramp.begins_at(missing * ramp.processes, now), now + LEAST_S)
             if not queues:
-                self._promised.append(start_s)
-            return start_s - now_s
+                self._promised.append(starts_at)
+            return starts_at - now
 
     def use(self) -> None:
         """Begin a call with a start taken for a waiting task."""
@@ -85,15 +85,15 @@ class Lane:
         """Use a held permit for a task that makes the call of a waiting one; empty if there is none."""
         return next((permit for permit in tuple(self.held) if self.claim(permit)), "")
 
-    def _follow(self, ramp: Ramp, now_s: float) -> None:
+    def _follow(self, ramp: Ramp, now: float) -> None:
         known = self._ramp
         self._ramp = ramp
-        if known is None or known.from_s != ramp.from_s or known.is_held is not ramp.is_held:
-            self._left = self._lot() + ramp.begun(now_s) / ramp.processes
+        if known is None or known.starts_at != ramp.starts_at or known.is_held is not ramp.is_held:
+            self._left = self._lot() + ramp.begun(now) / ramp.processes
             self._promised.clear()
             self._granted = 0
-        elif now_s > self._at_s:
-            self._left += (ramp.begun(now_s) - ramp.begun(self._at_s)) / ramp.processes
+        elif now > self._at:
+            self._left += (ramp.begun(now) - ramp.begun(self._at)) / ramp.processes
         else:
             return
-        self._at_s = now_s
+        self._at = now

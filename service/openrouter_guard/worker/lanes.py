@@ -26,10 +26,10 @@ class Lanes:
     def wait_s(self, view: View, model: str) -> float:
         """Begin a call to *model* now if it is its turn; else return the seconds until then."""
         ramp = view.ramp
-        if ramp is not None and not grants.taken(self.fleet) and (wait_s := self.fleet.enter(ramp, view.now_s)):
+        if ramp is not None and not grants.taken(self.fleet) and (wait_s := self.fleet.enter(ramp, view.now)):
             return wait_s
         ramp = view.model_ramp(model)
-        return self._of(model).enter(ramp, view.now_s) if ramp is not None else 0.0
+        return self._of(model).enter(ramp, view.now) if ramp is not None else 0.0
 
     def _of(self, model: str) -> Lane:
         if len(self._models) >= MODELS_MOST:

@@ -11,7 +11,7 @@ from openrouter_guard.rules import admission
 from openrouter_guard.rules.admission import fleet_refusal
 from openrouter_guard.rules.breaker import BreakerState, Closed, Policy
 from openrouter_guard.rules.limits import is_look_due
-from openrouter_guard.rules.models import Models, are_any_back, back_since_s, cooling, model_refusal
+from openrouter_guard.rules.models import Models, are_any_back, back_since, cooling, model_refusal
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.ramp import Ramp
 from openrouter_guard.rules.refusal import Refusal
@@ -56,7 +56,7 @@ class View:
     noop_success: Admission | None = field(init=False)
 
     def __post_init__(self) -> None:
-        limited = self.record.upstream.limited_until_s > self.now_s
+        limited = self.record.upstream.limited_until > self.now
         held_back = limited or self.ramp or self._waits_for_models
         is_closed = isinstance(self.record.breaker, Closed) and self.record.override is None
         admission = Admission(self.record.epoch, "")
@@ -70,21 +70,21 @@ class View:
         return self.noop_success is not None
 
     @property
-    def now_s(self) -> float:
+    def now(self) -> float:
         return time.monotonic() + self.offset_s
 
     @property
     def phase(self) -> BreakerState:
-        return self.record.phase(self.now_s)
+        return self.record.phase(self.now)
 
     def fleet_refusal(self) -> Refusal | None:
-        return fleet_refusal(self.record, self.now_s)
+        return fleet_refusal(self.record, self.now)
 
     @property
     def is_look_due(self) -> bool:
         """Return whether one call of the fleet may test a long rate limit."""
-        now_s = self.now_s
-        return is_look_due(self.record, now_s) and self.record.phase(now_s) is not BreakerState.OPEN
+        now = self.now
+        return is_look_due(self.record, now) and self.record.phase(now) is not BreakerState.OPEN
 
     @property
     def needs_permit(self) -> bool:
@@ -96,7 +96,7 @@ class View:
 
         While the fleet comes back, it also needs a start from the process' :class:`~.lane.Lane`.
         """
-        standing = self.record.standing(self.now_s)
+        standing = self.record.standing(self.now)
         if standing is not None and standing.kind is OverrideKind.DISABLED:
             return None
         blocked = None if self.is_look_due else self.fleet_refusal()
@@ -104,25 +104,23 @@ class View:
 
     def model_refusal(self, model: str) -> Refusal | None:
         """Return the refusal of calls to *model* alone; None if they may go."""
-        return model_refusal(self.models, model, now_s=self.now_s, policy=self.policy)
+        return model_refusal(self.models, model, now=self.now, policy=self.policy)
 
     @property
     def _waits_for_models(self) -> bool:
-        now_s, policy = self.now_s, self.policy
-        return bool(cooling(self.models, now_s=now_s, policy=policy)) or are_any_back(
-            self.models, now_s=now_s, policy=policy
-        )
+        now, policy = self.now, self.policy
+        return bool(cooling(self.models, now=now, policy=policy)) or are_any_back(self.models, now=now, policy=policy)
 
     def model_ramp(self, model: str) -> Ramp | None:
         """Return the ramp of *model* after its wait; None if all calls may go."""
-        now_s, policy = self.now_s, self.policy
-        back = back_since_s(self.models, model, now_s=now_s, policy=policy) if model else None
-        return back and admission.model_ramp(self.record, back[0], is_held=back[1], now_s=now_s, policy=policy)
+        now, policy = self.now, self.policy
+        back = back_since(self.models, model, now=now, policy=policy) if model else None
+        return back and admission.model_ramp(self.record, back[0], is_held=back[1], now=now, policy=policy)
 
     @property
     def ramp(self) -> Ramp | None:
         """Return the fleet's current ramp; None if all calls may go, or none."""
-        return admission.ramp(self.record, now_s=self.now_s, policy=self.policy)
+        return admission.ramp(self.record, now=self.now, policy=self.policy)
 
 
 Ended: TypeAlias = tuple[Signal, Admission, float, float, str | None]
@@ -185,9 +183,9 @@ def is_quiet(record: SharedState) -> bool:
     if record.override is not None:
         return True
     is_well = record.upstream.state is OpenRouterState.ACTIVE and record.legacy_open is None
-    is_calm = isinstance(breaker, Closed) and not (breaker.failures or breaker.on_probation or breaker.held_until_s)
+    is_calm = isinstance(breaker, Closed) and not (breaker.failures or breaker.on_probation or breaker.held_until)
     return is_calm and is_well
 
 
-def monotonic_offset(server_now_s: float) -> float:
-    return server_now_s - time.monotonic()
+def monotonic_offset(server_now: float) -> float:
+    return server_now - time.monotonic()

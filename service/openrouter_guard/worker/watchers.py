@@ -80,7 +80,7 @@ class Watch:
         self._on_phase = on_phase
         self._telling: asyncio.Task[None] | None = None
         self._replaced = asyncio.Event()
-        self._not_before_s = 0.0
+        self._not_before = 0.0
 
     def start(self) -> None:
         self._telling = asyncio.create_task(self._tell_for_ever())
@@ -101,7 +101,7 @@ class Watch:
 
     def refused(self, retry_after_s: float) -> None:
         """Note that all permits are out: no retry so soon, unless the breaker closes."""
-        self._not_before_s = time.monotonic() + retry_after_s
+        self._not_before = time.monotonic() + retry_after_s
 
     async def permitted(self, has: Leave = NOTHING) -> Leave:
         """Return once calls may go, or may be tried: then for as many waiting tasks as there are permits.
@@ -148,7 +148,7 @@ class Watch:
         ramp = view.ramp
         if ramp is None or has.is_start:
             return has if has.is_start else NOTHING
-        return self._lane.enter(ramp, view.now_s, queues=True) or Leave(is_start=True)
+        return self._lane.enter(ramp, view.now, queues=True) or Leave(is_start=True)
 
     async def _permit(self) -> str:
         """Take one of the fleet's permits for the coming call; return its name, or none."""
@@ -188,10 +188,10 @@ class Watch:
         view = self._view()
         refused = view.fleet_refusal()
         if view.is_look_due or (refused is None and view.phase is not BreakerState.CLOSED):
-            return self._not_before_s - time.monotonic()
+            return self._not_before - time.monotonic()
         if refused is None:
             return 0.0
-        look_in_s = view.record.limit.look_s - view.now_s
+        look_in_s = view.record.limit.retest_at - view.now
         return min(refused.retry_after_s, look_in_s) if look_in_s > 0 else refused.retry_after_s
 
     async def _next(self, timeout_s: float | None) -> None:

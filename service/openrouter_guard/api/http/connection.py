@@ -111,7 +111,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.held_bytes = 0
         self._stage = _IDLE
-        self._since_s = self._stuck_s = self.loop.time()
+        self._since = self._stuck_since = self.loop.time()
         self._head_bytes = self._head_lines = self._body_bytes = self._untold_bytes = 0
         self._unfed, self._at = b"", 0
         self._is_deaf = self._is_refused = False
@@ -140,7 +140,7 @@ class Connection(HttpToolsProtocol):
         if is_alone and data.count(b"\n") <= _LINES_MAX:
             # The usual case: one small head, complete.
             self._parse(data)
-            self._since_s = self._since_s if self._stage == _WHOLE else self.loop.time()
+            self._since = self._since if self._stage == _WHOLE else self.loop.time()
             return
         if self._unfed:
             data = self._unfed[self._at :] + data
@@ -148,7 +148,7 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stuck_s = self.loop.time()
+        self._stuck_since = self.loop.time()
         self.server_state.stick(self)
 
     def resume_writing(self) -> None:
@@ -168,7 +168,7 @@ class Connection(HttpToolsProtocol):
         elif self._unfed:
             self._unfed, self._at = b"", 0
         if was_idle and self._stage != _IDLE:
-            self._since_s = self.loop.time()
+            self._since = self.loop.time()
         self._account()
 
     @property
@@ -281,7 +281,7 @@ class Connection(HttpToolsProtocol):
         self.server_state.answering.discard(self)
         self.server_state.waiting[self] = None
         if self.transport.is_closing():
-            self._since_s = self.loop.time()
+            self._since = self.loop.time()
         elif self._unfed:
             self._unset_keepalive_if_required()
             self.server_state.queue(self)
@@ -305,11 +305,11 @@ class Connection(HttpToolsProtocol):
             more_bytes, self.held_bytes = held_bytes - self.held_bytes, held_bytes
             self.server_state.hold(more_bytes)
 
-    def look(self, now_s: float) -> None:
+    def look(self, now: float) -> None:
         """Disconnect a client that has exceeded its time."""
-        waited_s = now_s - self._since_s
+        waited_s = now - self._since
         if self in self.server_state.stuck:
-            if now_s - self._stuck_s > STUCK_S:
+            if now - self._stuck_since > STUCK_S:
                 self.cut_off("did not take their answers")
         elif self._is_refused or self.transport.is_closing():
             if waited_s > LINGER_S:
@@ -319,13 +319,13 @@ class Connection(HttpToolsProtocol):
         elif self._stage == _IDLE and self.timeout_keep_alive_task is None and waited_s > HEAD_S:
             self.transport.close()
 
-    def hurry(self, now_s: float, stopping_s: float) -> None:
-        """Disconnect a client that has delayed the shutdown since ``stopping_s``."""
+    def hurry(self, now: float, stopping_since: float) -> None:
+        """Disconnect a client that has delayed the shutdown since ``stopping_since``."""
         is_stuck = self in self.server_state.stuck
         if self._stage == _WHOLE and not is_stuck:
             return
-        since_s = self._stuck_s if is_stuck else self._since_s
-        if now_s - max(since_s, stopping_s) <= STOPPING_S:
+        since = self._stuck_since if is_stuck else self._since
+        if now - max(since, stopping_since) <= STOPPING_S:
             return
         if self._stage == _BODY and not self._is_refused:
             self._refuse(503, "This replica stops: send the request again", "had not sent a request at the end")
@@ -372,7 +372,7 @@ class Connection(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         self._is_deaf = self._is_refused = True
-        self._since_s = self.loop.time()
+        self._since = self.loop.time()
         if not self.transport.is_closing():
             self.transport.write(refusal(status_code, detail))
             self.transport.write_eof()

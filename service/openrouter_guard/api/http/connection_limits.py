@@ -54,7 +54,7 @@ class ConnectionLimits(ServerState):
         self.held_bytes = 0
         self._max = connections_max
         self._cut_off: Counter[str] = Counter()
-        self._said_s = float("-inf")
+        self._said_at = float("-inf")
         self._behind: deque[Connection] = deque()
 
     @property
@@ -124,20 +124,20 @@ class ConnectionLimits(ServerState):
         if self._behind:
             self._behind[0].loop.call_soon(self._go_on)
 
-    def look(self, now_s: float) -> None:
+    def look(self, now: float) -> None:
         """Disconnect clients that have exceeded their time; call it every second, with the loop's time."""
         for each in (*self.waiting, *self.answering):
-            each.look(now_s)
-        if self._cut_off and now_s - self._said_s >= SAY_AGAIN_S:
-            self._said_s = now_s
+            each.look(now)
+        if self._cut_off and now - self._said_at >= SAY_AGAIN_S:
+            self._said_at = now
             found = ", ".join(f"{count} {why}" for why, count in self._cut_off.most_common())
             self._cut_off.clear()
             logger.warning("clients were cut off or refused: %s", found)
 
-    def hurry(self, now_s: float, stopping_s: float) -> None:
-        """Disconnect clients that have delayed the shutdown since ``stopping_s``."""
+    def hurry(self, now: float, stopping_since: float) -> None:
+        """Disconnect clients that have delayed the shutdown since ``stopping_since``."""
         for each in (*self.waiting, *self.answering):
-            each.hurry(now_s, stopping_s)
+            each.hurry(now, stopping_since)
 
     def note(self, why: str) -> None:
         """Count a disconnected client for the log; *why* is one of a few phrases."""

@@ -49,7 +49,7 @@ class ResponseMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began_s, has_begun = time.perf_counter(), False
+        began_at, has_begun = time.perf_counter(), False
         if not scope["query_string"].isascii():
             # Starlette would fail at it when it builds an address.
             scope = {**scope, "query_string": quote(scope["query_string"], safe=_ASCII).encode()}
@@ -61,7 +61,7 @@ class ResponseMiddleware:
             if message["type"] == "http.response.start":
                 has_begun = True
                 # Not at the end: a stream ends after hours, and every other answer is sent as a whole.
-                took_s = time.perf_counter() - began_s - scope.get(_WAITED_S, 0.0)
+                took_s = time.perf_counter() - began_at - scope.get(_WAITED_S, 0.0)
                 self._telemetry.requested(_route(scope), message["status"], took_s)
                 message["headers"] = _with_ours(message.get("headers", ()))
             elif wants_head:
@@ -72,7 +72,7 @@ class ResponseMiddleware:
             await self._app(scope, receive, send_with_headers)
         finally:
             if not has_begun:
-                self._telemetry.requested(_route(scope), 500, time.perf_counter() - began_s)
+                self._telemetry.requested(_route(scope), 500, time.perf_counter() - began_at)
 
 
 def _with_ours(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -122,11 +122,11 @@ async def _answer(request: Request, error: Exception) -> Response:
 def _log(request: Request, error: str) -> None:
     """Log it once a minute. Other parts log that Redis is away, but this error may be visible only here."""
     told: dict[str, float] = request.app.state.told
-    now_s = time.monotonic()
-    if now_s - told.get(error, -LOG_AGAIN_S) >= LOG_AGAIN_S:
+    now = time.monotonic()
+    if now - told.get(error, -LOG_AGAIN_S) >= LOG_AGAIN_S:
         if len(told) >= _TOLD_KEPT:
             told.clear()
-        told[error] = now_s
+        told[error] = now
         logger.warning("Redis answers, but a request failed: %s", error)
 
 

@@ -60,8 +60,8 @@ class Reviews:
 
     def scopes_of(self, token: str) -> Set[str] | None:
         """Return the scopes of a token, empty: all; None if it may not report, or was not checked."""
-        scopes, until_s = self._known.get(_digest(token), (None, 0.0))
-        return scopes if until_s > time.monotonic() else None
+        scopes, until = self._known.get(_digest(token), (None, 0.0))
+        return scopes if until > time.monotonic() else None
 
     async def look(self, token: str) -> None:
         """Have an unknown token checked, if it may belong to one of the namespaces.

@@ -32,18 +32,18 @@ _Read: TypeAlias = tuple[
 async def load_page(service: Service) -> PageModel:
     """Read everything on the page. A part that Redis does not return is None, and the page says so."""
     status = await service.status(force=False)
-    now_s = service.now_s
+    now = service.now
     # All open browsers together read once a second, and again when the state has changed.
     (history, metrics, times, workers, paused), _ = await service.recent.get(
-        "page", service.version, lambda: _read(service.store, now_s)
+        "page", service.version, lambda: _read(service.store, now)
     )
     state = status.circuit_breaker.state
     return PageModel(
         status=status,
-        now_s=now_s,
+        now=now,
         headline=headline(status),
-        segments=segments_of(history or [], state and state.value, now_s),
-        days=days_of(metrics or {}, times or {}, now_s),
+        segments=segments_of(history or [], state and state.value, now),
+        days=days_of(metrics or {}, times or {}, now),
         history=history,
         workers=workers,
         paused=paused and {cluster: about for cluster, about in paused.items() if about.get("workloads")},
@@ -55,11 +55,11 @@ async def beside(services: Iterable[Service]) -> list[Beside]:
     return [Beside(each.settings.scope, headline(await each.status(force=False))) for each in services]
 
 
-async def _read(store: Store, now_s: float) -> _Read:
+async def _read(store: Store, now: float) -> _Read:
     return await asyncio.gather(
         _or_none(store.history(HISTORY)),
-        _or_none(store.metrics(DAYS, now_s)),
-        _or_none(store.time_in_state(DAYS, now_s)),
+        _or_none(store.metrics(DAYS, now)),
+        _or_none(store.time_in_state(DAYS, now)),
         _or_none(store.workers(WORKERS)),
         _or_none(store.paused()),
     )

@@ -147,7 +147,7 @@ class PageModel:
     """Everything on the page; None stands for a value that could not be read."""
 
     status: StatusAnswer
-    now_s: float
+    now: float
     headline: Headline
     segments: Sequence[Segment]
     days: Sequence[Day]
@@ -206,39 +206,39 @@ def headline(status: StatusAnswer) -> Headline:
 
 
 def segments_of(
-    history: Sequence[Mapping[str, Any]], state: str | None, now_s: float, span_s: float = TIMELINE_S
+    history: Sequence[Mapping[str, Any]], state: str | None, now: float, span_s: float = TIMELINE_S
 ) -> list[Segment]:
     """Return the breaker's states over the last *span_s*, oldest first.
 
     Args:
         history: Transitions, newest first, each with ``at`` (ISO 8601), ``from`` and ``to``.
         state: The current state; None if unknown.
-        now_s: The end of the timeline.
+        now: The end of the timeline.
         span_s: Length of the timeline.
     """
-    begin_s, end_s, after = now_s - span_s, now_s, state or "unknown"
+    starts_at, ends_at, after = now - span_s, now, state or "unknown"
     found = []
     for change in history:
-        at_s = max(moment_s(change["at"]), begin_s)
-        found.append(_segment(after, at_s, end_s, begin_s, span_s))
-        end_s, after = at_s, str(change["from"])
-        if at_s <= begin_s:
+        at = max(parse_moment(change["at"]), starts_at)
+        found.append(_segment(after, at, ends_at, starts_at, span_s))
+        ends_at, after = at, str(change["from"])
+        if at <= starts_at:
             break
     else:
-        found.append(_segment(after, begin_s, end_s, begin_s, span_s))
+        found.append(_segment(after, starts_at, ends_at, starts_at, span_s))
     return [segment for segment in reversed(found) if segment.width > 0]
 
 
-def _segment(state: str, from_s: float, to_s: float, begin_s: float, span_s: float) -> Segment:
-    start, end = (100 * (at_s - begin_s) / span_s for at_s in (from_s, to_s))
+def _segment(state: str, starts: float, ends: float, starts_at: float, span_s: float) -> Segment:
+    start, end = (100 * (at - starts_at) / span_s for at in (starts, ends))
     tone = {phase.value: tone for phase, tone in _PHASES.items()}.get(state, Tone.UNKNOWN)
-    return Segment(state, tone, round(start, 3), round(end - start, 3), utc(from_s), utc(to_s))
+    return Segment(state, tone, round(start, 3), round(end - start, 3), utc(starts), utc(ends))
 
 
 def days_of(
     metrics: Mapping[str, Mapping[str, Any]],
     times: Mapping[str, Mapping[BreakerState, float]],
-    now_s: float,
+    now: float,
     days: int = DAYS,
 ) -> list[Day]:
     """Return the last *days* UTC days, oldest first, including days without data.
@@ -246,10 +246,10 @@ def days_of(
     Args:
         metrics: Counters by date.
         times: Seconds in each state of the breaker, by date.
-        now_s: Time on the last day.
+        now: Time on the last day.
         days: Number of days.
     """
-    dates = [utc(now_s - DAY_S * back)[:10] for back in reversed(range(days))]
+    dates = [utc(now - DAY_S * back)[:10] for back in reversed(range(days))]
     return [_day(date, metrics.get(date, {}), times.get(date, {})) for date in dates]
 
 
@@ -280,12 +280,12 @@ def series_of(days: Sequence[Day]) -> dict[str, Any]:
     }
 
 
-def moment_s(text: str) -> float:
+def parse_moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def utc(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds")
+def utc(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 def duration(seconds: float | None) -> str:

@@ -46,7 +46,7 @@ async def history(
     service = of_scope(request, scope)
     question = ("history", limit, before)
     entries, cached = await read(service, question, lambda: service.store.history(limit + 1, before=before))
-    answer = activity.history(entries, limit=limit, days=days, now_s=service.now_s, scope=service.settings.scope)
+    answer = activity.history(entries, limit=limit, days=days, now=service.now, scope=service.settings.scope)
     return json_answer(request, answer.model_dump_json(by_alias=True), Age=0, X_Cache=cached)
 
 
@@ -59,14 +59,14 @@ async def history(
 async def workers(request: Request, limit: Limit = 100, scope: Scope = None) -> Response:
     """The workers seen within ten minutes; those of earlier systems appear only after an error."""
     service = of_scope(request, scope)
-    now_s = service.now_s
-    (beats, errors), cached = await read(service, "workers", lambda: _reporters(service.store, now_s))
-    answer = activity.workers(beats, errors, limit=limit, now_s=now_s, scope=service.settings.scope)
+    now = service.now
+    (beats, errors), cached = await read(service, "workers", lambda: _reporters(service.store, now))
+    answer = activity.workers(beats, errors, limit=limit, now=now, scope=service.settings.scope)
     return json_answer(request, answer.model_dump_json(), Age=0, X_Cache=cached)
 
 
-async def _reporters(store: Store, now_s: float) -> tuple[dict[str, Presence], list[Presence]]:
-    return await store.workers(WORKERS_READ), await store.worker_errors(ERRORS_READ, now_s=now_s)
+async def _reporters(store: Store, now: float) -> tuple[dict[str, Presence], list[Presence]]:
+    return await store.workers(WORKERS_READ), await store.worker_errors(ERRORS_READ, now=now)
 
 
 @router.get(

@@ -101,7 +101,7 @@ def _verdict(request: Request, service: Service, model: str) -> Response:
 async def _hold(request: Request, service: Service, model: str, wait_s: float) -> None:
     """Hold the request while the client has the current answer; without ``If-None-Match``, while calls may not go."""
     policy, knows = service.settings.policy, "if-none-match" in request.headers
-    began_s = time.monotonic()
+    began_at = time.monotonic()
 
     def goes_on() -> float:
         view = service.view
@@ -112,7 +112,7 @@ async def _hold(request: Request, service: Service, model: str, wait_s: float) -
     if goes_on():
         with service.open_requests.one():
             await service.open_requests.wait(goes_on, service.cache.news, request.receive, wait_s)
-    waited(request.scope, time.monotonic() - began_s)
+    waited(request.scope, time.monotonic() - began_at)
 
 
 @pictures.get(

@@ -35,10 +35,10 @@ router = APIRouter(prefix=PREFIX, tags=["write"], route_class=ForWriters)
 async def override(request: Request, body: OverrideBody, scope: Scope = None) -> Response:
     """Replaces an earlier override; ends at `until`."""
     service = of_scope(request, scope)
-    decided = Override(body.kind, body.who, body.why, _end_s(body, service.now_s))
+    decided = Override(body.kind, body.who, body.why, _end_of(body, service.now))
 
-    def decide(record: SharedState | None, now_s: float) -> SharedState:
-        return overridden(service.cache.base(record, now_s), decided, now_s)
+    def decide(record: SharedState | None, now: float) -> SharedState:
+        return overridden(service.cache.base(record, now), decided, now)
 
     await service.cache.change(decide)
     return _after(service)
@@ -58,14 +58,14 @@ async def end_override(
 ) -> Response:
     """Ends the override; without one, nothing changes."""
     service = of_scope(request, scope)
-    await service.cache.change(lambda record, now_s: record and released(record, by=who, now_s=now_s))
+    await service.cache.change(lambda record, now: record and released(record, by=who, now=now))
     return _after(service)
 
 
-def _end_s(body: OverrideBody, now_s: float) -> float:
-    until_s = body.until.timestamp()
-    if now_s < until_s <= now_s + OVERRIDE_MOST_S:
-        return until_s
+def _end_of(body: OverrideBody, now: float) -> float:
+    until = body.until.timestamp()
+    if now < until <= now + OVERRIDE_MOST_S:
+        return until
     wrong = {
         "loc": ("body", "until"),
         "msg": "write a time in the future, at most 30 days ahead",

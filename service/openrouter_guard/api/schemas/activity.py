@@ -72,7 +72,7 @@ class TransitionAnswer(BaseModel):
                 "to": change.after,
                 "reason": change.reason,
                 "by": change.by,
-                "at": iso(change.at_s) or None,
+                "at": iso(change.at) or None,
             }
         )
 

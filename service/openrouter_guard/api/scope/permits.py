@@ -66,7 +66,7 @@ class _Name:
     worker_id: str
     model: str
     epoch: int
-    taken_s: float
+    taken_at: float
 
     @property
     def owner(self) -> str:
@@ -95,7 +95,7 @@ class Permits:
             return self._free(view)
         if not _is_trial(view, verdict):
             raise CallNotPermitted(verdict.retry_after_s, verdict.reason)
-        permit = _issued(redact(asks.worker_id), asks.model, self._epoch, view.now_s)
+        permit = _issued(redact(asks.worker_id), asks.model, self._epoch, view.now)
         if await self._permitted(permit.owner):
             return Granted(permit.permit, self._epoch)
         # The state that was just read may say that calls go again, or must wait longer.
@@ -113,7 +113,7 @@ class Permits:
             StoreError: If Redis does not answer.
         """
         name = _read(permit)
-        if self._replica.now_s - name.taken_s > self._replica.policy.trial_call_s:
+        if self._replica.now - name.taken_at > self._replica.policy.trial_call_s:
             raise PermitGone
         if not await self._permitted(name.owner, renews=True):
             raise PermitGone
@@ -127,7 +127,7 @@ class Permits:
             StoreError: If the outcome is uncertain; the call can be repeated.
         """
         name = _read(permit)
-        signal = NEUTRAL if result is None else signal_of(result, self._replica.now_s)
+        signal = NEUTRAL if result is None else signal_of(result, self._replica.now)
         model = (result and result.model) or name.model
         if result is not None:
             # Commit a rate limit before the permit is free, so that no other call takes it and meets the limit too.
@@ -137,15 +137,15 @@ class Permits:
         signal = self._of_fleet(signal, model)
         is_held = False
 
-        def verdict(record: SharedState | None, now_s: float) -> SharedState | None:
+        def verdict(record: SharedState | None, now: float) -> SharedState | None:
             nonlocal is_held
-            known = self._replica.base(record, now_s)
+            known = self._replica.base(record, now)
             is_held = trial_calls.holds_permit(known, name.owner)
             if not is_held:
                 return None
-            took_s = max(now_s - name.taken_s, 0.0)
+            took_s = max(now - name.taken_at, 0.0)
             return trial_calls.after_trial(
-                known, signal, name.owner, now_s=now_s, policy=self._replica.policy, took_s=took_s
+                known, signal, name.owner, now=now, policy=self._replica.policy, took_s=took_s
             )
 
         await self._replica.change(verdict)
@@ -163,8 +163,8 @@ class Permits:
 
     def _of_fleet(self, signal: Signal, model: str) -> Signal:
         view = self._replica.view
-        notes = Notes(view.models, view.now_s)
-        return result_of(signal, 0, view.now_s, took_s=None, model=model, notes=notes).signal
+        notes = Notes(view.models, view.now)
+        return result_of(signal, 0, view.now, took_s=None, model=model, notes=notes).signal
 
     @property
     def _epoch(self) -> int:
@@ -183,13 +183,13 @@ def _is_trial(view: Snapshot, verdict: Gate) -> bool:
     """Return whether a permit is needed: while half-open, or for the one call that tests a long rate limit."""
     if view.record is None:
         return False
-    return verdict.reason == "half_open" or limits.is_look_due(view.record, view.now_s)
+    return verdict.reason == "half_open" or limits.is_look_due(view.record, view.now)
 
 
-def _issued(worker_id: str, model: str, epoch: int, now_s: float) -> _Name:
-    told = json.dumps([worker_id, model, epoch, int(now_s)], ensure_ascii=False, separators=(",", ":")).encode()
+def _issued(worker_id: str, model: str, epoch: int, now: float) -> _Name:
+    told = json.dumps([worker_id, model, epoch, int(now)], ensure_ascii=False, separators=(",", ":")).encode()
     readable = base64.urlsafe_b64encode(told).rstrip(b"=").decode()
-    return _Name(f"{readable}.{secrets.token_urlsafe(_SECRET_BYTES)}", worker_id, model, epoch, now_s)
+    return _Name(f"{readable}.{secrets.token_urlsafe(_SECRET_BYTES)}", worker_id, model, epoch, now)
 
 
 def _read(permit: str) -> _Name:
@@ -200,8 +200,8 @@ def _read(permit: str) -> _Name:
     except ValueError:
         raise PermitGone from None
     match told:
-        case [worker_id, model, int() as epoch, int() as taken_s] if 0 <= taken_s < SEQUENCE_MAX:
-            return _Name(permit, *_checked(worker_id, model, epoch), epoch, taken_s)
+        case [worker_id, model, int() as epoch, int() as taken_at] if 0 <= taken_at < SEQUENCE_MAX:
+            return _Name(permit, *_checked(worker_id, model, epoch), epoch, taken_at)
         case _:
             raise PermitGone
 

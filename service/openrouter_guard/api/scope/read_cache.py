@@ -23,10 +23,10 @@ _KEPT = 64
 class _Read:
     task: asyncio.Task[Any]
     version: Hashable
-    until_s: float
+    until: float
 
     def holds(self, version: Hashable) -> bool:
-        if self.version != version or self.until_s < time.monotonic():
+        if self.version != version or self.until < time.monotonic():
             return False
         return not self.task.done() or (not self.task.cancelled() and self.task.exception() is None)
 

@@ -38,42 +38,42 @@ class Reports:
         Raises:
             StoreError: If the outcome is uncertain; repeated with its sequence, the report counts once.
         """
-        now_s, policy = self._replica.now_s, self._replica.policy
-        signals = [signal_of(result, now_s) for result in report.results]
+        now, policy = self._replica.now, self._replica.policy
+        signals = [signal_of(result, now) for result in report.results]
         decide = _Decision(signals, policy, redact(report.worker_id), _reporter("i", report.worker_id))
         if decide.is_needed:
             # First, because it may be repeated: a report that failed between the two steps comes again.
             await self._replica.change(decide)
         view = self._replica.view
         epoch = view.record.epoch if view.record else 0
-        pending = pending_of(report, signals, view.models, now_s, policy, epoch)
+        pending = pending_of(report, signals, view.models, now, policy, epoch)
         verdict = await self._count(pending, report)
         if not is_trial and verdict != "repeated":
             await self._recover(report, signals)
         with suppress(StoreError):
-            about = {"version": report.version, "last_seen": iso(now_s)}
+            about = {"version": report.version, "last_seen": iso(now)}
             await self._store.heartbeat(redact(report.worker_id), about)
         return verdict
 
     async def _recover(self, report: ReportBody, signals: Sequence[Signal]) -> None:
         """If no worker can make a trial call, the reported results may close the breaker."""
         view, policy, by = self._replica.view, self._replica.policy, redact(report.worker_id)
-        told = told_of(report, signals, view.now_s)
+        told = told_of(report, signals, view.now)
 
-        def decide(record: SharedState | None, now_s: float) -> SharedState | None:
-            return record and reported(record, told, now_s=now_s, policy=policy, by=by)
+        def decide(record: SharedState | None, now: float) -> SharedState | None:
+            return record and reported(record, told, now=now, policy=policy, by=by)
 
-        if decide(view.record, view.now_s) is not view.record:
+        if decide(view.record, view.now) is not view.record:
             with suppress(StoreError):  # the report is counted
                 await self._replica.change(decide)
 
     async def _count(self, pending: ResultBatch, report: ReportBody) -> str:
         # Without a sequence it is counted as it comes: two replicas agree upon no numbers of their own.
         reporter = _reporter("i" if report.sequence is None else "h", report.worker_id)
-        return await self._replica.count(pending.batch(reporter, report.sequence, now_s=self._replica.now_s))
+        return await self._replica.count(pending.batch(reporter, report.sequence, now=self._replica.now))
 
 
-def signal_of(result: ResultBody, now_s: float) -> Signal:
+def signal_of(result: ResultBody, now: float) -> Signal:
     """Return the signal of one result."""
     if result.success:
         return SUCCESS
@@ -83,14 +83,14 @@ def signal_of(result: ResultBody, now_s: float) -> Signal:
     error["message"] = error.get("message") or result.message
     wait_s = result.retry_after_seconds
     headers = result.headers if wait_s is None else {**result.headers, "retry-after": str(wait_s)}
-    return classify_status(result.status or 503, error=error, headers=headers, now_s=now_s)
+    return classify_status(result.status or 503, error=error, headers=headers, now=now)
 
 
 def pending_of(
     report: ReportBody,
     signals: Sequence[Signal],
     models: Models,
-    now_s: float,
+    now: float,
     policy: Policy = Policy(),
     epoch: int = 0,
 ) -> ResultBatch:
@@ -100,29 +100,29 @@ def pending_of(
         report: The report with the results.
         signals: Their signals.
         models: The known state of single models.
-        now_s: End time of the calls, for lack of a better one.
+        now: End time of the calls, for lack of a better one.
         policy: The settings of the rules.
         epoch: The fleet's epoch, as last seen.
     """
     began = [report.epoch if result.epoch is None else result.epoch for result in report.results]
     deciding = epoch if epoch in began else 0 if 0 in began else max(began)
-    pending, late = (ResultBatch(deciding, redact(report.worker_id), now_s, policy) for _ in range(2))
-    notes = Notes(models, now_s)
+    pending, late = (ResultBatch(deciding, redact(report.worker_id), now, policy) for _ in range(2))
+    notes = Notes(models, now)
     for result, signal, in_epoch in zip(report.results, signals, began, strict=True):
         took_s, model = result.took_seconds, result.model
         into = pending if in_epoch in (0, deciding) else late
-        into.add(result_of(signal, in_epoch, now_s, took_s=took_s, model=model, notes=notes))
+        into.add(result_of(signal, in_epoch, now, took_s=took_s, model=model, notes=notes))
     pending.absorb(late)
     return pending
 
 
-def told_of(report: ReportBody, signals: Sequence[Signal], now_s: float) -> list[Told]:
+def told_of(report: ReportBody, signals: Sequence[Signal], now: float) -> list[Told]:
     """Return the results that matter to a half-open breaker; the others are left out."""
     return [
         Told(
             signal.effect is Effect.SUCCESS,
             report.epoch if result.epoch is None else result.epoch,
-            now_s - (result.took_seconds or 0.0),
+            now - (result.took_seconds or 0.0),
         )
         for result, signal in zip(report.results, signals, strict=True)
         if signal.effect in (Effect.SUCCESS, Effect.FAILURE)
@@ -143,12 +143,12 @@ class _Decision:
     def is_needed(self) -> bool:
         return bool(self._limits or self._doubts)
 
-    def __call__(self, record: SharedState | None, now_s: float) -> SharedState:
-        after = record or shared_state.fresh(now_s)
+    def __call__(self, record: SharedState | None, now: float) -> SharedState:
+        after = record or shared_state.fresh(now)
         for signal in self._limits:
-            after = trial_calls.limited(after, signal, now_s, by=self._reporter)
+            after = trial_calls.limited(after, signal, now, by=self._reporter)
         for signal in self._doubts.values():
-            after = health_checks.doubted(after, signal, now_s=now_s, policy=self._policy, by=self._by)
+            after = health_checks.doubted(after, signal, now=now, policy=self._policy, by=self._by)
         return after
 
 

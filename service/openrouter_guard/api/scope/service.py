@@ -117,14 +117,14 @@ class Service:
 
     async def status(self, *, force: bool) -> StatusAnswer:
         """Return the state of the upstream; *force* makes a check if one is allowed."""
-        before_s = self._replica.view.checked_s
+        checked_before = self._replica.view.checked_at
         match self._plan(force=force):
             case Plan.WAIT:
                 await self._health_checker.answer()
             case Plan.REVALIDATE:
                 self._health_checker.start()
         view = self._replica.view
-        answer = status_answer(view, self._settings, is_live=view.checked_s != before_s)
+        answer = status_answer(view, self._settings, is_live=view.checked_at != checked_before)
         self.last_answer = answer
         self.count(answer)
         return answer
@@ -147,7 +147,7 @@ class Service:
     def _plan(self, *, force: bool) -> Plan:
         thresholds = adapted(self._fleet_health, thresholds=self._thresholds)
         view = self._replica.view
-        told_s = told_age_s(view.record, view.now_s, thresholds=thresholds)
+        told_s = told_age_s(view.record, view.now, thresholds=thresholds)
         return plan(
             self._age_s,
             self._health_checker.check_availability,
@@ -176,13 +176,13 @@ class Service:
         Raises:
             StoreError: If Redis cannot be read.
         """
-        now_s, store = self._replica.now_s, self._store
+        now, store = self._replica.now, self._store
         counters, in_state, errors = await asyncio.gather(
-            store.metrics(days, now_s),
-            store.time_in_state(max(WINDOWS), now_s),
-            store.worker_errors(ERRORS_READ, now_s=now_s),
+            store.metrics(days, now),
+            store.time_in_state(max(WINDOWS), now),
+            store.worker_errors(ERRORS_READ, now=now),
         )
-        return metrics_answer(counters, in_state, errors, days=days, now_s=now_s)
+        return metrics_answer(counters, in_state, errors, days=days, now=now)
 
     @property
     def view(self) -> Snapshot:
@@ -193,7 +193,7 @@ class Service:
     def refusal(self) -> Refusal | None:
         """The refusal of all calls; None if they may go."""
         view = self._replica.view
-        return None if view.record is None else fleet_refusal(view.record, view.now_s)
+        return None if view.record is None else fleet_refusal(view.record, view.now)
 
     @property
     def store(self) -> Store:
@@ -206,8 +206,8 @@ class Service:
         return self._replica
 
     @property
-    def now_s(self) -> float:
-        return self._replica.now_s
+    def now(self) -> float:
+        return self._replica.now
 
     @property
     def is_ready(self) -> bool:
@@ -247,7 +247,7 @@ class Service:
         await self.recent.stop()
         with suppress(StoreError):
             if not self._replica.view.is_degraded:
-                await self._counters.flush(self._store, self._replica.now_s)
+                await self._counters.flush(self._store, self._replica.now)
         if self._webhook:
             await self._webhook.close()
         await self._upstream.close()
@@ -266,13 +266,13 @@ class Service:
         """Return whether to check without a request."""
         if not self._health_checker.has_key:
             return self._health_checker.check_availability is CheckAvailability.FREE
-        record, now_s, policy = view.record or SharedState(), view.now_s, self.settings.policy
-        if is_recheck_due(record, now_s=now_s, policy=policy, slot_s=self._thresholds.check_slot_s):
+        record, now, policy = view.record or SharedState(), view.now, self.settings.policy
+        if is_recheck_due(record, now=now, policy=policy, slot_s=self._thresholds.check_slot_s):
             return not view.is_degraded
         how = self._fleet_health
         thresholds = adapted(how, thresholds=self._thresholds)
-        is_old = is_due(self._age_s, record.phase(now_s), thresholds=thresholds, fleet_health=how)
-        is_asked = wants_check(record, now_s=now_s, policy=policy) or limits.wants_check(record, now_s)
+        is_old = is_due(self._age_s, record.phase(now), thresholds=thresholds, fleet_health=how)
+        is_asked = wants_check(record, now=now, policy=policy) or limits.wants_check(record, now)
         is_wanted = is_old or is_asked
         return is_wanted and self._health_checker.check_availability is CheckAvailability.FREE
 
@@ -281,7 +281,7 @@ class Service:
         if self._replica.view.is_degraded:
             return
         try:
-            await self._counters.flush(self._store, self._replica.now_s)
+            await self._counters.flush(self._store, self._replica.now)
             await self._keep_time()
         except StoreError as error:
             self._counting.failed(error)
@@ -292,7 +292,7 @@ class Service:
         view = self._replica.view
         if not view.is_degraded:
             with suppress(StoreError):  # the cache's own read logs it
-                await self._alarm.look(await self._counter_reader.read(view.now_s), view)
+                await self._alarm.look(await self._counter_reader.read(view.now), view)
         await asyncio.sleep(RECKON_S)
 
     async def _tell(self, webhook: Webhook) -> None:
@@ -305,13 +305,13 @@ class Service:
 
     async def _keep_time(self) -> None:
         record = self._replica.view.record
-        if record is not None and time_in_state.is_due(record, self._replica.now_s):
+        if record is not None and time_in_state.is_due(record, self._replica.now):
             await self._store.keep_time()
 
     @property
     def _age_s(self) -> float | None:
         view = self._replica.view
-        return age_s(view.record, view.now_s, thresholds=self._thresholds)
+        return age_s(view.record, view.now, thresholds=self._thresholds)
 
     def _checked(self, finding: CheckResult, seconds: float) -> None:
         self._counters.checked(is_good=finding.state is OpenRouterState.ACTIVE)

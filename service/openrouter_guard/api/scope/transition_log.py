@@ -39,32 +39,32 @@ class TransitionLog:
         if self._epoch is not None:
             for change in record.transitions:
                 if change.epoch > self._epoch:
-                    self._tell(change, record, view.now_s)
-            self._tell_of_time(record, view.now_s)
+                    self._tell(change, record, view.now)
+            self._tell_of_time(record, view.now)
         self._tell_of_nobody(record, view)
         newest = max((change.epoch for change in record.transitions), default=0)
         self._epoch = max(newest, self._epoch or 0)
-        self._phase = record.phase(view.now_s)
+        self._phase = record.phase(view.now)
 
-    def _tell(self, change: Transition, record: SharedState, now_s: float) -> None:
+    def _tell(self, change: Transition, record: SharedState, now: float) -> None:
         self._phase = change.after
         level = logging.WARNING if change.after is BreakerState.OPEN else logging.INFO
-        why = redact(_why(change, record, now_s))
+        why = redact(_why(change, record, now))
         by = redact(change.by)
         what = "overridden: " if change.reason in _OVERRIDES else ""
         words = f"scope %s: the breaker is {what}%s, was %s (%s), by %s%s"
         logger.log(level, words, self._scope, change.after, change.before, change.reason, by, why)
 
-    def _tell_of_time(self, record: SharedState, now_s: float) -> None:
+    def _tell_of_time(self, record: SharedState, now: float) -> None:
         """An open breaker becomes half-open by time alone, with no process to record it."""
-        phase = record.phase(now_s)
+        phase = record.phase(now)
         if phase is not self._phase and phase is BreakerState.HALF_OPEN:
             words = "scope %s: the breaker is %s, was %s (%s): trial calls may go"
             logger.info(words, self._scope, phase, self._phase, "reset_timeout")
 
     def _tell_of_nobody(self, record: SharedState, view: Snapshot) -> None:
         """Log it once for each half-open period without trial calls."""
-        was_stuck, self._is_stuck = self._is_stuck, nobody_tries(record, view.now_s, self._policy)
+        was_stuck, self._is_stuck = self._is_stuck, nobody_tries(record, view.now, self._policy)
         if self._is_stuck and not was_stuck:
             words = (
                 "scope %s: no worker makes a trial call, and no service has an API key to check with: the breaker "
@@ -73,14 +73,12 @@ class TransitionLog:
             logger.warning(words, self._scope)
 
 
-def _why(change: Transition, record: SharedState, now_s: float) -> str:
+def _why(change: Transition, record: SharedState, now: float) -> str:
     """Return the end of the state, and the given reason of an override; both are known of the latest change only."""
     if change is not record.transitions[-1]:
         return ""
-    override = record.standing(now_s)
+    override = record.standing(now)
     if override is not None and change.reason == override.kind:
-        return f", until {iso(override.until_s)}: {override.why}"
+        return f", until {iso(override.until)}: {override.why}"
     breaker = record.breaker
-    return (
-        f", until {iso(breaker.until_s)}" if change.after is BreakerState.OPEN and isinstance(breaker, Open) else ""
-    )
+    return f", until {iso(breaker.until)}" if change.after is BreakerState.OPEN and isinstance(breaker, Open) else ""

@@ -128,7 +128,7 @@ def transition_event(change: Transition, scope: str) -> Event:
         "to": after,
         "reason": change.reason,
         "by": change.by,
-        "at": iso(change.at_s),
+        "at": iso(change.at),
         "epoch": change.epoch,
         "text": f"OpenRouter Guard ({scope}): {_WORDS[after]} (breaker {before} → {after}: {change.reason})",
     }

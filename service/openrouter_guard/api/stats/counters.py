@@ -23,8 +23,8 @@ class DayCounters:
     def answered(self, *, is_hit: bool) -> None:
         self._waiting["cache_hits" if is_hit else "cache_misses"] += 1
 
-    async def flush(self, store: Store, now_s: float) -> None:
-        """Add the waiting counters to the day of ``now_s``.
+    async def flush(self, store: Store, now: float) -> None:
+        """Add the waiting counters to the day of ``now``.
 
         Raises:
             StoreError: If Redis does not accept them; they keep waiting.
@@ -33,7 +33,7 @@ class DayCounters:
             return
         taken, self._waiting = self._waiting, Counter()
         try:
-            await store.add_metrics(taken, at_s=now_s)
+            await store.add_metrics(taken, at=now)
         except BaseException:
             self._waiting.update(taken)
             raise

@@ -64,11 +64,11 @@ class ErrorRateAlert:
 
     async def _say(self, now_high: bool, figures: Figures, view: Snapshot) -> None:
         record = view.record or SharedState()
-        phase, rate = record.phase(view.now_s).value, f"{figures.error_rate or 0.0:.4f}"
+        phase, rate = record.phase(view.now).value, f"{figures.error_rate or 0.0:.4f}"
         reason = HIGH if now_high else NORMAL
-        entry = {"from": phase, "to": phase, "reason": reason, "by": self._by, "at": iso(view.now_s)}
+        entry = {"from": phase, "to": phase, "reason": reason, "by": self._by, "at": iso(view.now)}
         entry["error_rate"] = rate
-        if await self._store.note(entry, epoch=record.epoch, seq=int(view.now_s // _SAME_S)):
+        if await self._store.note(entry, epoch=record.epoch, seq=int(view.now // _SAME_S)):
             self._on_said(entry)
             fields = {"error_rate": rate, "calls": figures.calls}
             logger.warning("%s: %s of %d calls failed", reason, rate, figures.calls, extra=fields)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, cast
 from openrouter_guard.api.schemas.status import DayMetrics, LatencyPercentiles, MetricsAnswer
 from openrouter_guard.rules import latency, parsing
 from openrouter_guard.rules.breaker import BreakerState
-from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.codec import iso, parse_iso
 from openrouter_guard.rules.latency import Latency
 from openrouter_guard.rules.units import DAY_S
 
@@ -98,10 +98,10 @@ def availability(days: Iterable[InState]) -> float | None:
     return round(1 - open_s / known_s, 6) if known_s else None
 
 
-def errors_by_worker(errors: Iterable[Mapping[str, Any]], *, days: int, now_s: float) -> dict[str, int]:
+def errors_by_worker(errors: Iterable[Mapping[str, Any]], *, days: int, now: float) -> dict[str, int]:
     """Return the number of recorded errors by worker in the last *days*; the highest first, and limited."""
-    begins_s = now_s - days * DAY_S
-    recent = (row for row in errors if unix_s(str(row.get("timestamp", ""))) >= begins_s)
+    begins_at = now - days * DAY_S
+    recent = (row for row in errors if parse_iso(str(row.get("timestamp", ""))) >= begins_at)
     return dict(Counter(str(row.get("worker_id") or "unknown") for row in recent).most_common(WORKERS_TOLD))
 
 
@@ -111,7 +111,7 @@ def metrics_answer(
     errors: Iterable[Mapping[str, Any]],
     *,
     days: int,
-    now_s: float,
+    now: float,
 ) -> MetricsAnswer:
     """Return the metrics of the last *days*; the times in each state may reach further back."""
     dates = sorted(counters.keys() | set(_newest(in_state, days)), reverse=True)
@@ -121,8 +121,8 @@ def metrics_answer(
         days=days,
         availability={str(window): availability(_newest(in_state, window).values()) for window in WINDOWS},
         latency_ms=_percentiles(took),
-        errors_by_worker=errors_by_worker(errors, days=days, now_s=now_s),
-        generated_at=iso(now_s),
+        errors_by_worker=errors_by_worker(errors, days=days, now=now),
+        generated_at=iso(now),
     )
 
 

@@ -27,17 +27,17 @@ class CounterReader:
         self._looks: deque[tuple[float, Totals]] = deque()
         self.figures: Figures | None = None
 
-    async def read(self, now_s: float) -> Figures:
-        """Read the counters; ``now_s`` is Redis' clock, Unix seconds.
+    async def read(self, now: float) -> Figures:
+        """Read the counters; ``now`` is Redis' clock, Unix seconds.
 
         Raises:
             StoreError: If they cannot be read.
         """
-        days = await self._store.metrics(2, now_s)
-        in_state = await self._store.time_in_state(max(WINDOWS), now_s)
+        days = await self._store.metrics(2, now)
+        in_state = await self._store.time_in_state(max(WINDOWS), now)
         seen = totals(days)
-        self._looks.append((now_s, seen))
-        while len(self._looks) > 1 and self._looks[1][0] <= now_s - WINDOW_S:
+        self._looks.append((now, seen))
+        while len(self._looks) > 1 and self._looks[1][0] <= now - WINDOW_S:
             self._looks.popleft()
         calls, failed = since(self._looks[0][1], seen)
         today = max(days, default="")

@@ -18,7 +18,7 @@ from openrouter_guard.api.schemas.activity import (
     WorkersAnswer,
 )
 from openrouter_guard.replica import Snapshot
-from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.codec import iso, parse_iso
 from openrouter_guard.rules.models import Model, cooling
 from openrouter_guard.rules.units import DAY_S
 from openrouter_guard.settings import Settings
@@ -27,12 +27,10 @@ from openrouter_guard.store.presence import WORKER_LIFE_S, WORKER_LIVE_S, Presen
 __all__ = ["history", "models", "paused", "workers"]
 
 
-def history(
-    entries: Sequence[Mapping[str, str]], *, limit: int, days: int, now_s: float, scope: str
-) -> HistoryAnswer:
+def history(entries: Sequence[Mapping[str, str]], *, limit: int, days: int, now: float, scope: str) -> HistoryAnswer:
     """Return the entries of the last *days*; if there are more than *limit*, one more was read."""
-    begins_s = now_s - days * DAY_S
-    recent = [entry for entry in entries if unix_s(entry.get("at")) >= begins_s]
+    begins_at = now - days * DAY_S
+    recent = [entry for entry in entries if parse_iso(entry.get("at")) >= begins_at]
     page = recent[:limit]
     next_before = f"{page[-1]['epoch']}-{page[-1]['seq']}" if len(recent) > limit else None
     kept = [found for entry in page if (found := _transition(entry))]
@@ -48,7 +46,7 @@ def _transition(entry: Mapping[str, str]) -> TransitionAnswer | None:
 
 
 def workers(
-    beats: Mapping[str, Presence], errors: Iterable[Presence], *, limit: int, now_s: float, scope: str
+    beats: Mapping[str, Presence], errors: Iterable[Presence], *, limit: int, now: float, scope: str
 ) -> WorkersAnswer:
     """Build the list from heartbeats and the error log, newest first.
 
@@ -56,10 +54,10 @@ def workers(
     """
     last_errors = _last_errors(errors)
     names = beats.keys() | last_errors.keys()
-    listed = [_worker(name, beats.get(name, {}), last_errors.get(name), now_s) for name in names]
+    listed = [_worker(name, beats.get(name, {}), last_errors.get(name), now) for name in names]
     known = sorted(
-        (each for each in listed if unix_s(each.last_seen) >= now_s - WORKER_LIFE_S),
-        key=lambda each: (-unix_s(each.last_seen), each.worker_id),
+        (each for each in listed if parse_iso(each.last_seen) >= now - WORKER_LIFE_S),
+        key=lambda each: (-parse_iso(each.last_seen), each.worker_id),
     )
     live = sum(each.live for each in known)
     return WorkersAnswer(workers=known[:limit], total=len(known), live=live, scope=scope)
@@ -70,7 +68,7 @@ def paused(clusters: Mapping[str, Presence], *, scope: str) -> PausedAnswer:
     found = [
         ClusterAnswer(
             cluster=name,
-            last_seen=iso(unix_s(_text(about.get("last_seen")))) or None,
+            last_seen=iso(parse_iso(_text(about.get("last_seen")))) or None,
             details=_details(about),
         )
         for name, about in clusters.items()
@@ -90,8 +88,8 @@ def _details(about: Presence) -> PausedDetails:
 
 
 def models(view: Snapshot, settings: Settings, *, limit: int) -> ModelsAnswer:
-    ends = cooling(view.models, now_s=view.now_s, policy=settings.policy)
-    names = sorted(view.models, key=lambda name: (name not in ends, -view.models[name].seen_s, name))
+    ends = cooling(view.models, now=view.now, policy=settings.policy)
+    names = sorted(view.models, key=lambda name: (name not in ends, -view.models[name].seen_at, name))
     return ModelsAnswer(
         models=[_model(name, view.models[name], ends.get(name)) for name in names[:limit]],
         total=len(names),
@@ -108,18 +106,18 @@ def _model(name: str, model: Model, end: tuple[float, str] | None) -> ModelState
         reason=end[1] or "error" if end else None,
         retry_at=iso(end[0]) if end else None,
         failures=model.failures,
-        last_failure=iso(model.failed_s) or None,
-        last_call=iso(model.seen_s) or None,
+        last_failure=iso(model.failed_at) or None,
+        last_call=iso(model.seen_at) or None,
     )
 
 
-def _worker(name: str, about: Mapping[str, Any], error: WorkerError | None, now_s: float) -> WorkerAnswer:
-    last_s = max(unix_s(_text(about.get("last_seen"))), unix_s(error.at if error else None))
+def _worker(name: str, about: Mapping[str, Any], error: WorkerError | None, now: float) -> WorkerAnswer:
+    last_at = max(parse_iso(_text(about.get("last_seen"))), parse_iso(error.at if error else None))
     return WorkerAnswer(
         worker_id=name,
         version=_text(about.get("version")) or None,
-        last_seen=iso(last_s) or None,
-        live=now_s - last_s <= WORKER_LIVE_S,
+        last_seen=iso(last_at) or None,
+        live=now - last_at <= WORKER_LIVE_S,
         last_error=error,
     )
 
@@ -137,7 +135,7 @@ def _last_errors(errors: Iterable[Presence]) -> dict[str, WorkerError]:
 def _error(row: Mapping[str, Any]) -> WorkerError:
     code = row.get("status_code")
     return WorkerError(
-        at=iso(unix_s(_text(row.get("timestamp")))) or None,
+        at=iso(parse_iso(_text(row.get("timestamp")))) or None,
         error_type=_text(row.get("error_type")) or "unknown_error",
         error_message=_text(row.get("error_message")),
         status_code=code if isinstance(code, int) else None,

@@ -33,9 +33,9 @@ __all__ = ["status_answer"]
 
 def status_answer(view: Snapshot, settings: Settings, *, is_live: bool) -> StatusAnswer:
     """Build the answer; ``is_live`` says that the request waited for the check behind it."""
-    record, now_s = view.record or SharedState(), view.now_s
-    upstream, phase = record.upstream, record.phase(now_s)
-    age = age_s(record, now_s, thresholds=settings.thresholds)
+    record, now = view.record or SharedState(), view.now
+    upstream, phase = record.upstream, record.phase(now)
+    age = age_s(record, now, thresholds=settings.thresholds)
     # Another replica's last check is known here too. If it is old, this process cannot repeat it without a key.
     can_ask = bool(settings.api_key) or (age is not None and age <= settings.thresholds.stale_s)
     status, message = _said(view, can_ask=can_ask)
@@ -44,10 +44,10 @@ def status_answer(view: Snapshot, settings: Settings, *, is_live: bool) -> Statu
         status=status,
         message=message,
         balance=upstream.balance,
-        balance_at=iso(upstream.amounts_s) or None,
+        balance_at=iso(upstream.amounts_at) or None,
         usage_today=upstream.usage_today,
         usage_month=upstream.usage_month,
-        last_check=iso(upstream.checked_s) or None if was_asked else None,
+        last_check=iso(upstream.checked_at) or None if was_asked else None,
         error_details=_details(upstream.error_details),
         consecutive_failures=record.breaker.failures,
         circuit_breaker_open=phase is not BreakerState.CLOSED,
@@ -56,7 +56,7 @@ def status_answer(view: Snapshot, settings: Settings, *, is_live: bool) -> Statu
         age_seconds=None if age is None or not was_asked else round(age, 3),
         source=source(age, is_live=is_live, thresholds=settings.thresholds),
         degraded=view.is_degraded,
-        rate_limit_reset=_limit(upstream, now_s),
+        rate_limit_reset=_limit(upstream, now),
         scope=settings.scope,
         models=_models(view, settings),
     )
@@ -69,8 +69,8 @@ def _details(text: str) -> str | None:
 
 
 def _models(view: Snapshot, settings: Settings) -> dict[str, ModelAnswer]:
-    found = cooling(view.models, now_s=view.now_s, policy=settings.policy)
-    return {name: ModelAnswer(reason=reason, retry_at=iso(until_s)) for name, (until_s, reason) in found.items()}
+    found = cooling(view.models, now=view.now, policy=settings.policy)
+    return {name: ModelAnswer(reason=reason, retry_at=iso(until)) for name, (until, reason) in found.items()}
 
 
 def _said(view: Snapshot, *, can_ask: bool) -> tuple[Status, str]:
@@ -80,7 +80,7 @@ def _said(view: Snapshot, *, can_ask: bool) -> tuple[Status, str]:
     upstream, is_closed = view.record.upstream, isinstance(view.record.breaker, Closed)
     if not can_ask and is_closed:
         return NO_KEY.state, NO_KEY.signal.message
-    if is_closed and upstream.state is OpenRouterState.ACTIVE and _limit(upstream, view.now_s):
+    if is_closed and upstream.state is OpenRouterState.ACTIVE and _limit(upstream, view.now):
         # A call that was under way when the limit came has succeeded since; the limit still stands.
         return OpenRouterState.RATE_LIMITED, "Rate limited"
     return upstream.state, upstream.message
@@ -94,17 +94,17 @@ def _unknown(view: Snapshot) -> str:
 
 
 def _breaker(record: SharedState, phase: BreakerState | None, view: Snapshot, settings: Settings) -> BreakerAnswer:
-    breaker, override = record.breaker, record.standing(view.now_s)
+    breaker, override = record.breaker, record.standing(view.now)
     deadline = override if override is not None else breaker
     ends = isinstance(deadline, Open | Override) and phase is BreakerState.OPEN
     return BreakerAnswer(
         state=phase,
         reason=override.kind.value if override else _reason(breaker),
-        opened_at=iso(breaker.opened_at_s) or None,
-        retry_at=iso(getattr(deadline, "until_s", 0.0)) if ends else None,
+        opened_at=iso(breaker.opened_at) or None,
+        retry_at=iso(getattr(deadline, "until", 0.0)) if ends else None,
         epoch=record.epoch,
         override=_override(override),
-        nobody_tries=nobody_tries(record, view.now_s, settings.policy),
+        nobody_tries=nobody_tries(record, view.now, settings.policy),
         ramp=ramp(view, settings.policy),
     )
 
@@ -112,12 +112,12 @@ def _breaker(record: SharedState, phase: BreakerState | None, view: Snapshot, se
 def _override(override: Override | None) -> OverrideAnswer | None:
     if override is None:
         return None
-    return OverrideAnswer(kind=override.kind, who=override.who, why=override.why, until=iso(override.until_s))
+    return OverrideAnswer(kind=override.kind, who=override.who, why=override.why, until=iso(override.until))
 
 
 def _reason(breaker: Breaker) -> str | None:
     return breaker.reason or None if isinstance(breaker, Open | HalfOpen) else None
 
 
-def _limit(upstream: Upstream, now_s: float) -> str | None:
-    return iso(upstream.limited_until_s) if upstream.limited_until_s > now_s else None
+def _limit(upstream: Upstream, now: float) -> str | None:
+    return iso(upstream.limited_until) if upstream.limited_until > now else None

@@ -26,13 +26,13 @@ def words(view: Snapshot) -> tuple[str, str]:
     """The text and the colour; each text has a contrast of 4.5 or more."""
     if view.record is None or view.is_degraded:
         return "unknown", _GREY
-    record, now_s = view.record, view.now_s
-    match record.phase(now_s):
+    record, now = view.record, view.now
+    match record.phase(now):
         case BreakerState.OPEN:
-            return _plain(_reason(record, now_s)), _RED
+            return _plain(_reason(record, now)), _RED
         case BreakerState.HALF_OPEN:
             return "recovering", _YELLOW
-        case _ if fleet_refusal(record, now_s):
+        case _ if fleet_refusal(record, now):
             return "rate limited", _YELLOW
         case _ if not is_known(record) or record.upstream.state is OpenRouterState.API_KEY_MISSING:
             return "unknown", _GREY
@@ -57,8 +57,8 @@ def svg(label: str, text: str, colour: str) -> str:
     )
 
 
-def _reason(record: SharedState, now_s: float) -> str:
-    refused = fleet_refusal(record, now_s)
+def _reason(record: SharedState, now: float) -> str:
+    refused = fleet_refusal(record, now)
     return refused.reason if refused else BreakerState.OPEN.value
 
 

@@ -105,43 +105,43 @@ def adapted(fleet_health: FleetHealth, *, thresholds: Thresholds) -> Thresholds:
 
 
 def check_availability(
-    record: SharedState | None, now_s: float, *, is_away: bool, thresholds: Thresholds
+    record: SharedState | None, now: float, *, is_away: bool, thresholds: Thresholds
 ) -> CheckAvailability:
     """Return whether a check is possible or running; *record* is None if there is none yet."""
     if is_away:
         return CheckAvailability.NONE
     if record is None:
         return CheckAvailability.FREE
-    if fleet_refusal(record, now_s) is not None and not wants_check(record, now_s):
+    if fleet_refusal(record, now) is not None and not wants_check(record, now):
         return CheckAvailability.NONE
-    if _is_out(record, now_s, thresholds):
+    if _is_out(record, now, thresholds):
         return CheckAvailability.OUT
-    return CheckAvailability.FREE if record.check_slot_s <= now_s else CheckAvailability.NONE
+    return CheckAvailability.FREE if record.check_slot_at <= now else CheckAvailability.NONE
 
 
-def _is_out(record: SharedState, now_s: float, thresholds: Thresholds) -> bool:
+def _is_out(record: SharedState, now: float, thresholds: Thresholds) -> bool:
     """Return whether a check has begun that may still end."""
-    began_s = record.check_slot_s - thresholds.check_slot_s
+    began_at = record.check_slot_at - thresholds.check_slot_s
     # A slot that begins in the future belongs to a replica with other settings: the time of its check is unknown.
-    has_begun = record.upstream.checked_s < began_s < now_s + GRACE_S
-    return has_begun and now_s < began_s + thresholds.check_timeout_s + GRACE_S
+    has_begun = record.upstream.checked_at < began_at < now + GRACE_S
+    return has_begun and now < began_at + thresholds.check_timeout_s + GRACE_S
 
 
-def age_s(record: SharedState | None, now_s: float, *, thresholds: Thresholds) -> float | None:
+def age_s(record: SharedState | None, now: float, *, thresholds: Thresholds) -> float | None:
     """Seconds since the last health check of ours; None if there was none."""
-    return _age_s(record.upstream.checked_s if record else 0.0, now_s, thresholds)
+    return _age_s(record.upstream.checked_at if record else 0.0, now, thresholds)
 
 
-def told_age_s(record: SharedState | None, now_s: float, *, thresholds: Thresholds) -> float | None:
+def told_age_s(record: SharedState | None, now: float, *, thresholds: Thresholds) -> float | None:
     """Seconds since the last report of any process, including an earlier system's; None if there was none."""
-    return _age_s(record.upstream.last_check_s if record else 0.0, now_s, thresholds)
+    return _age_s(record.upstream.last_check_at if record else 0.0, now, thresholds)
 
 
-def _age_s(at_s: float, now_s: float, thresholds: Thresholds) -> float | None:
+def _age_s(at: float, now: float, thresholds: Thresholds) -> float | None:
     # Another writer's clock may be ahead. If it is far ahead, its time would prevent all further checks.
-    if not at_s or at_s > now_s + thresholds.fresh_s:
+    if not at or at > now + thresholds.fresh_s:
         return None
-    return max(now_s - at_s, 0.0)
+    return max(now - at, 0.0)
 
 
 def source(age_s: float | None, *, is_live: bool, thresholds: Thresholds) -> Source:
@@ -166,4 +166,4 @@ def is_known(record: SharedState | None) -> bool:
     """Return whether the upstream was ever seen: a reserved check alone says nothing yet."""
     if record is None:
         return False
-    return (replace(record.upstream, last_check_s=0.0), record.breaker) != (Upstream(), Closed())
+    return (replace(record.upstream, last_check_at=0.0), record.breaker) != (Upstream(), Closed())

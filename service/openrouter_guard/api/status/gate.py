@@ -40,14 +40,14 @@ def gate(view: Snapshot, policy: Policy, model: str = "") -> Gate:
 
     Without a state, calls may go: without Redis only a known deadline counts, such as that of an open breaker.
     """
-    record, now_s = view.record or SharedState(), view.now_s
-    standing = record.standing(now_s)
+    record, now = view.record or SharedState(), view.now
+    standing = record.standing(now)
     if standing is not None and standing.kind is OverrideKind.DISABLED:
         return Gate()
-    refused = fleet_refusal(record, now_s) or model_refusal(view.models, model, now_s=now_s, policy=policy)
+    refused = fleet_refusal(record, now) or model_refusal(view.models, model, now=now, policy=policy)
     if refused is not None:
         return Gate(str(refused.reason) or "open", refused.retry_after_s)
-    if record.phase(now_s) is BreakerState.HALF_OPEN and not view.is_degraded:
+    if record.phase(now) is BreakerState.HALF_OPEN and not view.is_degraded:
         return Gate(BreakerState.HALF_OPEN.value, HALF_OPEN_RETRY_S)
     return Gate()
 
@@ -59,7 +59,7 @@ def ramp(view: Snapshot, policy: Policy) -> float:
     """
     if not gate(view, policy).permits:
         return 0.0
-    return float(f"{admitted_share(view.record or SharedState(), now_s=view.now_s, policy=policy):.2g}")
+    return float(f"{admitted_share(view.record or SharedState(), now=view.now, policy=policy):.2g}")
 
 
 def fingerprint(view: Snapshot, policy: Policy, model: str) -> bytes:

@@ -54,7 +54,7 @@ class HealthChecker:
     @property
     def check_availability(self) -> CheckAvailability:
         view = self._replica.view
-        found = check_availability(view.record, view.now_s, is_away=view.is_degraded, thresholds=self._thresholds)
+        found = check_availability(view.record, view.now, is_away=view.is_degraded, thresholds=self._thresholds)
         # Without a key no check is possible; once that is stored, there is nothing to add.
         is_mute = found is CheckAvailability.FREE and not self.has_key and is_known(view.record)
         return CheckAvailability.NONE if is_mute else found
@@ -101,44 +101,44 @@ class HealthChecker:
     async def _check(self) -> None:
         reserved = await self._reserve()
         if reserved is not None:
-            began_s, at_s = time.monotonic(), self._replica.now_s
-            finding = await self._upstream.check(at_s)
-            self._on_check(finding, time.monotonic() - began_s)
-            await self._commit(finding, reserved.epoch, at_s)
+            began_at, at = time.monotonic(), self._replica.now
+            finding = await self._upstream.check(at)
+            self._on_check(finding, time.monotonic() - began_at)
+            await self._commit(finding, reserved.epoch, at)
 
-    def _without_key(self, record: SharedState | None, now_s: float) -> SharedState | None:
+    def _without_key(self, record: SharedState | None, now: float) -> SharedState | None:
         """Store that there is no key, if no state exists yet."""
-        base = self._replica.base(record, now_s)
-        told = replace(NO_KEY.upstream(now_s), checked_s=0.0, amounts_s=0.0)
+        base = self._replica.base(record, now)
+        told = replace(NO_KEY.upstream(now), checked_at=0.0, amounts_at=0.0)
         return None if is_known(base) else replace(base, upstream=told)
 
     async def _reserve(self) -> SharedState | None:
         """Return the record with the fleet's slot taken, or None if another process has it."""
         is_ours = False
 
-        def decide(record: SharedState | None, now_s: float) -> SharedState | None:
+        def decide(record: SharedState | None, now: float) -> SharedState | None:
             nonlocal is_ours
-            base = self._replica.base(record, now_s)
+            base = self._replica.base(record, now)
             slot_s, policy = self._thresholds.check_slot_s, self._replica.policy
-            reserved = with_check_slot(base, now_s=now_s, slot_s=slot_s, policy=policy)
+            reserved = with_check_slot(base, now=now, slot_s=slot_s, policy=policy)
             is_ours = reserved is not None
             return reserved
 
         seen = await self._replica.change(decide)
         return seen.record if is_ours else None
 
-    async def _commit(self, finding: CheckResult, epoch: int, began_s: float) -> None:
-        seen = await self._replica.change(partial(self._after, finding, began_s))
+    async def _commit(self, finding: CheckResult, epoch: int, began_at: float) -> None:
+        seen = await self._replica.change(partial(self._after, finding, began_at))
         runs = _runs(finding, seen.record)
         if runs:
             self._seq += 1
             await self._replica.count(Batch(epoch, self._reporter, self._seq, runs))
 
-    def _after(self, finding: CheckResult, began_s: float, record: SharedState | None, now_s: float) -> SharedState:
-        base = self._replica.base(record, now_s)
-        seen = finding.upstream(now_s)
+    def _after(self, finding: CheckResult, began_at: float, record: SharedState | None, now: float) -> SharedState:
+        base = self._replica.base(record, now)
+        seen = finding.upstream(now)
         policy, by = self._replica.policy, self._replica.by
-        return after_check(base, seen, now_s=now_s, policy=policy, by=by, began_s=began_s, reporter=self._reporter)
+        return after_check(base, seen, now=now, policy=policy, by=by, began_at=began_at, reporter=self._reporter)
 
 
 def _runs(finding: CheckResult, record: SharedState | None) -> Sequence[tuple[str, int]]:

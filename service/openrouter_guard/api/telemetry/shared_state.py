@@ -93,7 +93,7 @@ _GAUGES: Sequence[tuple[str, str, Callable[[ScopeSource, Snapshot], float | None
     (
         "state_age_seconds",
         "Since the last health check, by whichever replica",
-        lambda source, view: age_s(view.record, view.now_s, thresholds=source.settings.thresholds),
+        lambda source, view: age_s(view.record, view.now, thresholds=source.settings.thresholds),
     ),
     ("consecutive_failures", "Of the fleet", _if_known(lambda _s, _v, record: record.breaker.failures)),
     (
@@ -104,13 +104,13 @@ _GAUGES: Sequence[tuple[str, str, Callable[[ScopeSource, Snapshot], float | None
     (
         "balance_age_seconds",
         "Since the balance was last known",
-        _if_ever_known(lambda _s, view, record: _age_s(record.upstream.amounts_s, view.now_s)),
+        _if_ever_known(lambda _s, view, record: _age_s(record.upstream.amounts_at, view.now)),
     ),
     ("epoch", "Number of the breaker's current state", _if_known(lambda _s, _v, record: record.epoch)),
     (
         "blocked_seconds",
         "How long calls are still refused, as far as that is known; 0 where they may go",
-        _if_ever_known(lambda _s, view, record: (fleet_refusal(record, view.now_s) or (0.0,))[0]),
+        _if_ever_known(lambda _s, view, record: (fleet_refusal(record, view.now) or (0.0,))[0]),
     ),
     (
         "live_workers",
@@ -120,15 +120,13 @@ _GAUGES: Sequence[tuple[str, str, Callable[[ScopeSource, Snapshot], float | None
     (
         "models_cooling",
         "Single models whose calls wait",
-        _if_known(
-            lambda source, view, _r: len(cooling(view.models, now_s=view.now_s, policy=source.settings.policy))
-        ),
+        _if_known(lambda source, view, _r: len(cooling(view.models, now=view.now, policy=source.settings.policy))),
     ),
 )
 
 
 def _phase(source: ScopeSource, view: Snapshot) -> tuple[str, str | None]:
-    return source.scope, None if view.record is None else view.record.phase(view.now_s).value
+    return source.scope, None if view.record is None else view.record.phase(view.now).value
 
 
 def _state(source: ScopeSource, view: Snapshot) -> tuple[str, str | None]:
@@ -136,8 +134,8 @@ def _state(source: ScopeSource, view: Snapshot) -> tuple[str, str | None]:
     return source.scope, found
 
 
-def _age_s(at_s: float, now_s: float) -> float | None:
-    return max(now_s - at_s, 0.0) if at_s else None
+def _age_s(at: float, now: float) -> float | None:
+    return max(now - at, 0.0) if at else None
 
 
 def _enum(

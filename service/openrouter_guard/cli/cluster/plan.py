@@ -74,7 +74,7 @@ async def planned(cluster: Inquiry, wanted: Mapping[str, Any]) -> dict[str, Any]
     namespace, owner = metadata["namespace"], Owner(metadata["uid"], metadata["name"])
     inventory, precedence = await _inventory(cluster, namespace, spec), await _precedence(cluster, resource)
     targets = Gatherer(inventory, precedence, PauseJournal()).targets(namespace, owner, spec)
-    snapshot = _outage(spec, cluster.now_s)
+    snapshot = _outage(spec, cluster.now)
     made = changes(Goal(Step.PAUSE, "Planned"), snapshot, targets)
     left = [(c.workload, skip(c, owner, snapshot.outage)) for c in targets.matched]
     lacking = [*unwatched(inventory, spec), *unmatched(inventory, namespace, spec)]
@@ -128,9 +128,9 @@ async def _precedence(cluster: Inquiry, resource: Mapping[str, Any]) -> Preceden
     return precedence
 
 
-def _outage(spec: Spec, now_s: float) -> ScopeSnapshot:
-    record = SharedState(Open("planned", now_s, now_s + _WAIT_S), epoch=1)
-    return ScopeSnapshot(record, now_s, is_fresh=True, last_known_s=now_s, since_s=now_s, scope=spec.scope)
+def _outage(spec: Spec, now: float) -> ScopeSnapshot:
+    record = SharedState(Open("planned", now, now + _WAIT_S), epoch=1)
+    return ScopeSnapshot(record, now, is_fresh=True, last_known_at=now, since=now, scope=spec.scope)
 
 
 def blocks(answer: Answer) -> Sequence[Block]:

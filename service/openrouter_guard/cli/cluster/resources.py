@@ -7,7 +7,7 @@ from typing import Any
 
 from openrouter_guard.cli.console.tables import Block, Table
 from openrouter_guard.cli.console.times import ago
-from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.codec import parse_iso
 from openrouter_operator.decisions.status import sound
 
 __all__ = ["blocks", "resource_of"]
@@ -40,9 +40,9 @@ def resource_of(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def blocks(resources: Sequence[Mapping[str, Any]], now_s: float) -> list[Block]:
+def blocks(resources: Sequence[Mapping[str, Any]], now: float) -> list[Block]:
     columns = ("namespace", "name", "scope", "state", "breaker", "since", "paused", "ready", "acts")
-    rows = [_row(each, now_s) for each in resources]
+    rows = [_row(each, now) for each in resources]
     table = Table(columns, rows, title="resources", empty="there is no OpenRouterStatus here")
     problems = [
         (f"{each['namespace']}/{each['name']}", problem["target"], problem["reason"], problem["message"])
@@ -55,14 +55,14 @@ def blocks(resources: Sequence[Mapping[str, Any]], now_s: float) -> list[Block]:
     return found
 
 
-def _row(each: Mapping[str, Any], now_s: float) -> list[object]:
+def _row(each: Mapping[str, Any], now: float) -> list[object]:
     return [
         each["namespace"],
         each["name"],
         each["scope"],
         each["upstream"].get("state"),
         each["breaker"].get("state"),
-        ago(_rfc(each["breaker"].get("since")), now_s),
+        ago(_rfc(each["breaker"].get("since")), now),
         each["targets"].get("summary"),
         condition(each, "Ready"),
         acts(each),
@@ -84,4 +84,4 @@ def acts(each: Mapping[str, Any]) -> str:
 
 def _rfc(text: Any) -> str | None:
     """Return a time of Kubernetes if it can be read."""
-    return text if isinstance(text, str) and unix_s(text) else None
+    return text if isinstance(text, str) and parse_iso(text) else None

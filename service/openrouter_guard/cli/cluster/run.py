@@ -16,7 +16,7 @@ from openrouter_guard.cli.console.tables import Block, Facts
 from openrouter_guard.cli.fleet import status as fleet_status
 from openrouter_guard.cli.fleet.scopes import each, opened
 from openrouter_guard.errors import ConfigurationError
-from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.codec import iso, parse_iso
 from openrouter_operator.kubernetes.inquiry import Inquiry
 
 from . import plan, resources, suspension, why
@@ -46,7 +46,7 @@ async def _status(arguments: argparse.Namespace) -> int:
             listed = [resources.resource_of(one) for one in await cluster.resources(namespace)]
             where = str(scopes[0].settings.redis) if scopes else None
             sources = {"redis": where, "cluster": cluster.host}
-            return {**sources, **found, "resources": listed, "now": iso(cluster.now_s)}
+            return {**sources, **found, "resources": listed, "now": iso(cluster.now)}
 
         await show(answer, _status_blocks, Form(arguments.output), watches=arguments.watch)
     return DONE
@@ -55,7 +55,7 @@ async def _status(arguments: argparse.Namespace) -> int:
 def _status_blocks(answer: Answer) -> Sequence[Block]:
     sources = Facts({"redis": answer["redis"] or "not asked: REDIS_URL is not set", "cluster": answer["cluster"]})
     scopes = fleet_status.blocks(answer) if answer["scopes"] else ()
-    return [sources, *scopes, *resources.blocks(answer["resources"], unix_s(answer["now"]))]
+    return [sources, *scopes, *resources.blocks(answer["resources"], parse_iso(answer["now"]))]
 
 
 def run_why(arguments: argparse.Namespace) -> int:

@@ -77,8 +77,8 @@ async def resumed(cluster: Inquiry, namespace: str, name: str) -> dict[str, Any]
 
 async def _taken_up(cluster: Inquiry, made: dict[str, Any]) -> dict[str, Any]:
     """Return the resource once the operator has seen the change, or after a while."""
-    metadata, ends_s = made["metadata"], time.monotonic() + TAKEN_UP_S
-    while not resource_of(made)["current"] and time.monotonic() < ends_s:
+    metadata, deadline = made["metadata"], time.monotonic() + TAKEN_UP_S
+    while not resource_of(made)["current"] and time.monotonic() < deadline:
         await asyncio.sleep(_AGAIN_S)
         made = await cluster.one_resource(metadata["namespace"], metadata["name"])
     return made

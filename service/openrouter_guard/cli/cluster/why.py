@@ -9,7 +9,7 @@ from openrouter_guard.cli.console.output import Answer
 from openrouter_guard.cli.console.tables import Block, Facts, Table, Text
 from openrouter_guard.cli.console.times import ago, until
 from openrouter_guard.errors import ConfigurationError
-from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.codec import iso, parse_iso
 from openrouter_guard.variables import nearest
 from openrouter_operator.kubernetes.client import ClusterError, NotFound
 from openrouter_operator.kubernetes.inquiry import Inquiry
@@ -72,7 +72,7 @@ async def about(cluster: Inquiry, namespace: str, kind: str, name: str) -> dict[
         "problems": problems,
         "events": await _events(cluster, workload, owner),
         "explanation": list(explained(workload, told, problems)),
-        "now": iso(cluster.now_s),
+        "now": iso(cluster.now),
     }
 
 
@@ -128,7 +128,7 @@ def _pause(workload: Workload) -> dict[str, Any] | None:
     contest = pause.contest
     return {
         "by": pause.owner,
-        "at": iso(pause.at_s),
+        "at": iso(pause.at),
         "epoch": pause.epoch,
         "original": pause.original,
         "set": pause.set_to,
@@ -152,7 +152,7 @@ async def _events(cluster: Inquiry, workload: Workload, owner: Mapping[str, Any]
 def _event(event: Mapping[str, Any]) -> dict[str, Any]:
     about, at = event["involvedObject"], event.get("lastTimestamp") or event.get("eventTime")
     return {
-        "at": iso(unix_s(str(at))) or None,
+        "at": iso(parse_iso(str(at))) or None,
         "about": f"{about.get('kind')}/{about.get('name')}",
         "type": event.get("type"),
         "reason": event.get("reason"),
@@ -166,7 +166,7 @@ def blocks(answer: Answer) -> Sequence[Block]:
 
 
 def _blocks(answer: Answer) -> Iterator[Block]:
-    workload, pause, now_s = answer["workload"], answer["pause"], unix_s(answer["now"])
+    workload, pause, now = answer["workload"], answer["pause"], parse_iso(answer["now"])
     for sentence in answer["explanation"]:
         yield Text(sentence)
     resource = answer["resource"] or {}
@@ -175,15 +175,15 @@ def _blocks(answer: Answer) -> Iterator[Block]:
         {
             "workload": f"{workload['kind']}/{workload['name']} in {workload['namespace']}",
             "pods": f"{workload['pods']} of {workload['original_pods']}" if pause else workload["pods"],
-            "paused": f"{ago(pause['at'], now_s)}, by OpenRouterStatus {pause['by']}" if pause else None,
+            "paused": f"{ago(pause['at'], now)}, by OpenRouterStatus {pause['by']}" if pause else None,
             "resource": f"{resource['name']}, scope {resource['scope']}" if resource else None,
             "breaker": " ".join(str(breaker[each]) for each in ("state", "reason") if breaker.get(each)),
-            "trial calls": until(iso(unix_s(breaker.get("retryAt"))), now_s) if breaker.get("retryAt") else None,
+            "trial calls": until(iso(parse_iso(breaker.get("retryAt"))), now) if breaker.get("retryAt") else None,
         }
     )
     if answer["events"]:
         rows = [
-            (ago(each["at"], now_s), each["about"], each["type"], each["reason"], each["message"])
+            (ago(each["at"], now), each["about"], each["type"], each["reason"], each["message"])
             for each in answer["events"]
         ]
         yield Table(("age", "about", "type", "reason", "message"), rows, title="events")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.codec import parse_iso
 
 __all__ = ["ago", "clock", "length", "until"]
 
@@ -20,13 +20,13 @@ def length(seconds: float) -> str:
     return "".join(f"{number}{unit}" for number, unit in units[first : first + 2] if number or first == 3)
 
 
-def ago(at: str | None, now_s: float) -> str:
-    return f"{length(now_s - unix_s(at))} ago" if at else "-"
+def ago(at: str | None, now: float) -> str:
+    return f"{length(now - parse_iso(at))} ago" if at else "-"
 
 
-def until(at: str | None, now_s: float) -> str:
+def until(at: str | None, now: float) -> str:
     """Return the time of day and how far away it is: ``12:30:00 UTC (in 5m)``."""
-    left_s = unix_s(at) - now_s
+    left_s = parse_iso(at) - now
     return f"{clock(at)} (in {length(left_s)})" if at and left_s > 0 else clock(at)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from openrouter_guard.cli.cluster.where import connected
 from openrouter_guard.cli.console.times import length
 from openrouter_guard.errors import ConfigurationError
-from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.codec import parse_iso
 from openrouter_operator.kubernetes.client import ClusterError, NotFound, Refused
 from openrouter_operator.kubernetes.inquiry import Inquiry
 from openrouter_operator.kubernetes.own_crd import own_crd
@@ -151,7 +151,7 @@ async def _lease(cluster: Inquiry, settings: OperatorSettings) -> Check:
         return warning(AREA, "lease", f"there is no Lease {where}: no operator has run", advice)
     except ClusterError as error:
         return skipped(AREA, "lease", str(error))
-    age_s = cluster.now_s - unix_s(str(spec.get("renewTime")))
+    age_s = cluster.now - parse_iso(str(spec.get("renewTime")))
     holder = spec.get("holderIdentity") or "nobody"
     if holder != "nobody" and age_s <= 2 * float(spec.get("leaseDurationSeconds") or settings.lease_s):
         return ok(AREA, "lease", f"{where} is held by {holder}")

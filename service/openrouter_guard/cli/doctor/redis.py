@@ -26,7 +26,7 @@ async def checked_redis(settings: Settings, part: str) -> AsyncIterator[Check]:
     timeouts = Timeouts(settings.redis_timeout_s, settings.redis_timeout_s)
     redis = Inspection(settings.redis, settings.scope, timeouts)
     try:
-        now_s, ahead_s = await redis.clock()
+        now, ahead_s = await redis.clock()
     except StoreError as error:
         advice = "set REDIS_URL to an address that this machine reaches; docs/redis.md lists the forms and the rights"
         yield failed(AREA, "reachable", str(error), advice)
@@ -36,7 +36,7 @@ async def checked_redis(settings: Settings, part: str) -> AsyncIterator[Check]:
         yield ok(AREA, "reachable", redis.address)
         for check in await _asked(redis, part):
             yield check
-        yield _clock(now_s, ahead_s)
+        yield _clock(now, ahead_s)
     except StoreError as error:
         yield failed(AREA, "answers", str(error), "look at the log of Redis, and run this again")
     finally:
@@ -108,8 +108,8 @@ async def _rights(redis: Inspection, part: str) -> Check:
     return failed(AREA, "rights", f"lacks {', '.join(missing)}", advice)
 
 
-def _clock(now_s: float, ahead_s: float) -> Check:
+def _clock(now: float, ahead_s: float) -> Check:
     found = f"this machine is {abs(ahead_s):.1f} s {'ahead' if ahead_s > 0 else 'behind'}"
-    if now_s and abs(ahead_s) < CLOCK_S:
+    if now and abs(ahead_s) < CLOCK_S:
         return ok(AREA, "clock", found)
     return warning(AREA, "clock", found, "synchronise both clocks (NTP); deadlines use Redis' clock alone")

@@ -8,7 +8,7 @@ from typing import Any
 from openrouter_guard.cli.console.output import Answer
 from openrouter_guard.cli.console.tables import Block, Table
 from openrouter_guard.cli.console.times import ago, clock
-from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.codec import iso, parse_iso
 
 from .scopes import OpenScope
 
@@ -21,10 +21,10 @@ async def of_scope(scope: OpenScope, limit: int) -> dict[str, Any]:
     Raises:
         StoreError: If Redis cannot be read.
     """
-    now_s = (await scope.store.read()).now_s
+    now = (await scope.store.read()).now
     entries = await scope.store.history(limit)
     found = [_entry(each) for each in entries]
-    return {"scope": scope.name, "transitions": found, "now": iso(now_s)}
+    return {"scope": scope.name, "transitions": found, "now": iso(now)}
 
 
 def _entry(entry: Mapping[str, str]) -> dict[str, Any]:
@@ -38,9 +38,9 @@ def blocks(answer: Answer) -> Sequence[Block]:
 
 
 def _table(each: Mapping[str, Any], *, with_title: bool) -> Table:
-    now_s = unix_s(each["now"])
+    now = parse_iso(each["now"])
     rows = [
-        (clock(change["at"]), ago(change["at"], now_s), change["from"], change["to"], change["reason"], change["by"])
+        (clock(change["at"]), ago(change["at"], now), change["from"], change["to"], change["reason"], change["by"])
         for change in each["transitions"]
     ]
     title = f"scope {each['scope']}" if with_title else ""

@@ -8,7 +8,7 @@ from typing import Any
 from openrouter_guard.cli.console.output import Answer
 from openrouter_guard.cli.console.tables import Block, Table
 from openrouter_guard.cli.console.times import ago, until
-from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.codec import iso, parse_iso
 from openrouter_guard.rules.models import Model, cooling
 
 from .scopes import OpenScope
@@ -23,14 +23,14 @@ async def of_scope(scope: OpenScope, limit: int) -> dict[str, Any]:
         StoreError: If Redis cannot be read.
     """
     seen = await scope.store.read()
-    waits = cooling(seen.models, now_s=seen.now_s, policy=scope.settings.policy)
-    names = sorted(seen.models, key=lambda name: (name not in waits, -seen.models[name].seen_s, name))
+    waits = cooling(seen.models, now=seen.now, policy=scope.settings.policy)
+    names = sorted(seen.models, key=lambda name: (name not in waits, -seen.models[name].seen_at, name))
     return {
         "scope": scope.name,
         "models": [_model(name, seen.models[name], waits.get(name)) for name in names[:limit]],
         "total": len(names),
         "cooling": len(waits),
-        "now": iso(seen.now_s),
+        "now": iso(seen.now),
     }
 
 
@@ -41,8 +41,8 @@ def _model(name: str, model: Model, wait: tuple[float, str] | None) -> dict[str,
         "reason": wait[1] or "error" if wait else None,
         "retry_at": iso(wait[0]) if wait else None,
         "failures": model.failures,
-        "last_failure": iso(model.failed_s) or None,
-        "last_call": iso(model.seen_s) or None,
+        "last_failure": iso(model.failed_at) or None,
+        "last_call": iso(model.seen_at) or None,
     }
 
 
@@ -51,15 +51,15 @@ def blocks(answer: Answer) -> Sequence[Block]:
 
 
 def _table(each: Mapping[str, Any], *, with_title: bool) -> Table:
-    now_s = unix_s(each["now"])
+    now = parse_iso(each["now"])
     rows = [
         (
             model["model"],
             "cooling" if model["cooling"] else "ok",
             model["reason"],
-            until(model["retry_at"], now_s),
+            until(model["retry_at"], now),
             model["failures"],
-            ago(model["last_call"], now_s),
+            ago(model["last_call"], now),
         )
         for model in each["models"]
     ]

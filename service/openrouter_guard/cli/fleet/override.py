@@ -41,9 +41,9 @@ async def decided(scope: OpenScope, kind: str, *, who: str, why: str, for_s: flo
     if for_s > OVERRIDE_MOST_S:
         raise ConfigurationError("an override lasts 30 days at most: write --for 30d or less")
 
-    def decide(record: SharedState | None, now_s: float) -> SharedState:
-        override = Override(KINDS[kind], who.strip(), why.strip(), round(now_s + for_s, 6))
-        return overridden(record or fresh(now_s), override, now_s)
+    def decide(record: SharedState | None, now: float) -> SharedState:
+        override = Override(KINDS[kind], who.strip(), why.strip(), round(now + for_s, 6))
+        return overridden(record or fresh(now), override, now)
 
     await scope.store.change(decide)
 
@@ -55,5 +55,5 @@ async def cleared(scope: OpenScope, *, who: str) -> bool:
         StoreError: If Redis does not accept it.
     """
     before = await scope.store.read()
-    await scope.store.change(lambda record, now_s: record and released(record, by=who, now_s=now_s))
-    return before.record is not None and before.record.standing(before.now_s) is not None
+    await scope.store.change(lambda record, now: record and released(record, by=who, now=now))
+    return before.record is not None and before.record.standing(before.now) is not None

@@ -28,48 +28,48 @@ UNKNOWN = "unknown"
 def state_of(seen: Seen, settings: Settings) -> dict[str, Any]:
     """Return the state; ``unknown`` if there is none, because no process reports."""
     known = seen.record is not None
-    now_s, policy = seen.now_s, settings.policy
-    record = evaluate(seen.record or SharedState(), now_s=now_s, policy=policy, by=BY)
-    phase, refusal, change = record.phase(now_s), fleet_refusal(record, now_s), _last_change(record, now_s)
+    now, policy = seen.now, settings.policy
+    record = evaluate(seen.record or SharedState(), now=now, policy=policy, by=BY)
+    phase, refusal, change = record.phase(now), fleet_refusal(record, now), _last_change(record, now)
     return {
         "scope": settings.scope,
         "state": phase.value if known else UNKNOWN,
-        "since": iso(_since_s(record, change, now_s)) or None,
-        "reason": _reason(record, now_s),
+        "since": iso(_since(record, change, now)) or None,
+        "reason": _reason(record, now),
         "by": change.by if change and change.by != BY else None,
-        "retry_at": iso(now_s + refusal.retry_after_s) if refusal else None,
+        "retry_at": iso(now + refusal.retry_after_s) if refusal else None,
         "epoch": record.epoch,
         "failures": record.breaker.failures,
         "failure_threshold": threshold(record.calls_per_minute, policy),
-        "share_admitted": 0.0 if refusal else round(admitted_share(record, now_s=now_s, policy=policy), 3),
-        "override": _override(record.standing(now_s)),
-        "upstream": _upstream(record, now_s) if known else None,
-        "credit": _credit(record) if record.upstream.amounts_s else None,
-        "models_cooling": len(cooling(seen.models, now_s=now_s, policy=policy)),
-        "now": iso(now_s),
+        "share_admitted": 0.0 if refusal else round(admitted_share(record, now=now, policy=policy), 3),
+        "override": _override(record.standing(now)),
+        "upstream": _upstream(record, now) if known else None,
+        "credit": _credit(record) if record.upstream.amounts_at else None,
+        "models_cooling": len(cooling(seen.models, now=now, policy=policy)),
+        "now": iso(now),
     }
 
 
-def _last_change(record: SharedState, now_s: float) -> Transition | None:
+def _last_change(record: SharedState, now: float) -> Transition | None:
     """Return the change that led to the present state; None if it is not known, or was by time alone."""
     last = record.transitions[-1] if record.transitions else None
-    return last if last and last.after is record.phase(now_s) else None
+    return last if last and last.after is record.phase(now) else None
 
 
-def _since_s(record: SharedState, change: Transition | None, now_s: float) -> float:
+def _since(record: SharedState, change: Transition | None, now: float) -> float:
     match record.breaker:
         case _ if change:
-            return change.at_s
-        case Open(until_s=until_s) if record.phase(now_s) is BreakerState.HALF_OPEN:
-            return until_s
-        case Closed(since_s=since_s) if record.phase(now_s) is BreakerState.CLOSED:
-            return since_s
+            return change.at
+        case Open(until=until) if record.phase(now) is BreakerState.HALF_OPEN:
+            return until
+        case Closed(since=since) if record.phase(now) is BreakerState.CLOSED:
+            return since
         case _:
             return 0.0
 
 
-def _reason(record: SharedState, now_s: float) -> str | None:
-    refusal, standing = fleet_refusal(record, now_s), record.standing(now_s)
+def _reason(record: SharedState, now: float) -> str | None:
+    refusal, standing = fleet_refusal(record, now), record.standing(now)
     if refusal:
         return str(refusal.reason)
     if standing:
@@ -80,18 +80,18 @@ def _reason(record: SharedState, now_s: float) -> str | None:
 def _override(standing: Override | None) -> dict[str, Any] | None:
     if standing is None:
         return None
-    return {"kind": standing.kind.value, "who": standing.who, "why": standing.why, "until": iso(standing.until_s)}
+    return {"kind": standing.kind.value, "who": standing.who, "why": standing.why, "until": iso(standing.until)}
 
 
-def _upstream(record: SharedState, now_s: float) -> dict[str, Any]:
+def _upstream(record: SharedState, now: float) -> dict[str, Any]:
     upstream = record.upstream
     return {
         "state": upstream.state.value,
         "message": upstream.message,
         "error": _error(upstream.error_details),
-        "checked_at": iso(upstream.checked_s) or None,
-        "last_success": iso(upstream.last_success_s) or None,
-        "rate_limit_reset": iso(upstream.limited_until_s) if upstream.limited_until_s > now_s else None,
+        "checked_at": iso(upstream.checked_at) or None,
+        "last_success": iso(upstream.last_success_at) or None,
+        "rate_limit_reset": iso(upstream.limited_until) if upstream.limited_until > now else None,
     }
 
 
@@ -107,7 +107,7 @@ def _credit(record: SharedState) -> dict[str, Any]:
         "balance": upstream.balance,
         "usage_today": upstream.usage_today,
         "usage_month": upstream.usage_month,
-        "at": iso(upstream.amounts_s),
+        "at": iso(upstream.amounts_at),
     }
 
 

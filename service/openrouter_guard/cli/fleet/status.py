@@ -9,7 +9,7 @@ from typing import Any
 from openrouter_guard.cli.console.output import Answer
 from openrouter_guard.cli.console.tables import Block, Facts, Table
 from openrouter_guard.cli.console.times import ago, until
-from openrouter_guard.rules.codec import unix_s
+from openrouter_guard.rules.codec import parse_iso
 
 from .scopes import OpenScope
 from .state import UNKNOWN, paused_of, state_of
@@ -35,7 +35,7 @@ async def of_scope(scope: OpenScope) -> dict[str, Any]:
     workers, clusters = await asyncio.gather(scope.store.workers(10_000), scope.store.paused())
     return {
         **state_of(seen, scope.settings),
-        "workers": {"live": sum(is_live(each, seen.now_s) for each in workers.values()), "known": len(workers)},
+        "workers": {"live": sum(is_live(each, seen.now) for each in workers.values()), "known": len(workers)},
         "paused": paused_of(clusters),
     }
 
@@ -53,13 +53,13 @@ def _overview(found: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _row(each: Mapping[str, Any]) -> list[object]:
-    now_s = unix_s(each["now"])
+    now = parse_iso(each["now"])
     return [
         each["scope"],
         each["state"],
-        ago(each["since"], now_s),
+        ago(each["since"], now),
         each["reason"],
-        until(each["retry_at"], now_s),
+        until(each["retry_at"], now),
         _failures(each),
         each["workers"]["live"],
         sum(cluster["paused"] for cluster in each["paused"]),
@@ -68,23 +68,23 @@ def _row(each: Mapping[str, Any]) -> list[object]:
 
 
 def _details(each: Mapping[str, Any]) -> Iterator[Block]:
-    now_s = unix_s(each["now"])
+    now = parse_iso(each["now"])
     upstream, override = each["upstream"] or {}, each["override"]
     yield Facts(
         {
             "scope": each["scope"],
             "state": _STATES[each["state"]],
-            "since": f"{ago(each['since'], now_s)}, by {each['by'] or 'time'}" if each["since"] else None,
+            "since": f"{ago(each['since'], now)}, by {each['by'] or 'time'}" if each["since"] else None,
             "reason": each["reason"],
-            "until": until(each["retry_at"], now_s) if each["retry_at"] else None,
-            "override": _override(override, now_s) if override else None,
+            "until": until(each["retry_at"], now) if each["retry_at"] else None,
+            "override": _override(override, now) if override else None,
             "openrouter": _upstream(upstream) if upstream else None,
-            "checked": ago(upstream["checked_at"], now_s) if upstream.get("checked_at") else None,
+            "checked": ago(upstream["checked_at"], now) if upstream.get("checked_at") else None,
             "failures": _failures(each),
             "calls admitted": f"{each['share_admitted']:.0%}" if 0 < each["share_admitted"] < 1 else None,
             "models cooling": each["models_cooling"] or None,
             "workers": f"{each['workers']['live']} live, {each['workers']['known']} in the last ten minutes",
-            "credit": f"{_dollars(each['credit'])}, {ago(each['credit']['at'], now_s)}" if each["credit"] else None,
+            "credit": f"{_dollars(each['credit'])}, {ago(each['credit']['at'], now)}" if each["credit"] else None,
         }
     )
     yield from _paused(each)
@@ -98,8 +98,8 @@ def _upstream(upstream: Mapping[str, Any]) -> str:
     return f"{upstream['state']}: {upstream['message']}"
 
 
-def _override(override: Mapping[str, Any], now_s: float) -> str:
-    return f"{override['kind']} by {override['who']}: {override['why']}; until {until(override['until'], now_s)}"
+def _override(override: Mapping[str, Any], now: float) -> str:
+    return f"{override['kind']} by {override['who']}: {override['why']}; until {until(override['until'], now)}"
 
 
 def _dollars(credit: Mapping[str, Any] | None) -> str | None:
@@ -110,7 +110,7 @@ def _dollars(credit: Mapping[str, Any] | None) -> str | None:
 
 def _paused(each: Mapping[str, Any]) -> Iterator[Block]:
     rows = [
-        (cluster["cluster"], cluster["resource"], workload, ago(cluster["last_seen"], unix_s(each["now"])))
+        (cluster["cluster"], cluster["resource"], workload, ago(cluster["last_seen"], parse_iso(each["now"])))
         for cluster in each["paused"]
         for workload in cluster["workloads"]
     ]

@@ -8,7 +8,7 @@ from typing import Any
 from openrouter_guard.cli.console.output import Answer
 from openrouter_guard.cli.console.tables import Block, Table
 from openrouter_guard.cli.console.times import ago
-from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.codec import iso, parse_iso
 from openrouter_guard.store.presence import WORKER_LIFE_S, WORKER_LIVE_S, Presence
 
 from .scopes import OpenScope
@@ -18,9 +18,9 @@ __all__ = ["blocks", "is_live", "of_scope"]
 ERRORS_READ = 1_000
 
 
-def is_live(about: Mapping[str, Any], now_s: float) -> bool:
+def is_live(about: Mapping[str, Any], now: float) -> bool:
     """Return whether its last heartbeat is recent."""
-    return now_s - _seen_s(about.get("last_seen")) <= WORKER_LIVE_S
+    return now - _seen_at(about.get("last_seen")) <= WORKER_LIVE_S
 
 
 async def of_scope(scope: OpenScope, limit: int) -> dict[str, Any]:
@@ -29,18 +29,18 @@ async def of_scope(scope: OpenScope, limit: int) -> dict[str, Any]:
     Raises:
         StoreError: If Redis cannot be read.
     """
-    now_s = (await scope.store.read()).now_s
+    now = (await scope.store.read()).now
     beats = await scope.store.workers(10_000)
-    errors = _last_errors(await scope.store.worker_errors(ERRORS_READ, now_s=now_s))
-    listed = [_worker(name, beats.get(name, {}), errors.get(name), now_s) for name in beats.keys() | errors.keys()]
-    known = [each for each in listed if _seen_s(each["last_seen"]) >= now_s - WORKER_LIFE_S]
-    known.sort(key=lambda each: (-_seen_s(each["last_seen"]), each["worker_id"]))
+    errors = _last_errors(await scope.store.worker_errors(ERRORS_READ, now=now))
+    listed = [_worker(name, beats.get(name, {}), errors.get(name), now) for name in beats.keys() | errors.keys()]
+    known = [each for each in listed if _seen_at(each["last_seen"]) >= now - WORKER_LIFE_S]
+    known.sort(key=lambda each: (-_seen_at(each["last_seen"]), each["worker_id"]))
     return {
         "scope": scope.name,
         "workers": known[:limit],
         "total": len(known),
         "live": sum(each["live"] for each in known),
-        "now": iso(now_s),
+        "now": iso(now),
     }
 
 
@@ -49,14 +49,14 @@ def blocks(answer: Answer) -> Sequence[Block]:
 
 
 def _table(each: Mapping[str, Any], *, with_title: bool) -> Table:
-    now_s = unix_s(each["now"])
+    now = parse_iso(each["now"])
     rows = [
         (
             worker["worker_id"],
             worker["version"],
             "yes" if worker["live"] else "no",
-            ago(worker["last_seen"], now_s),
-            _error(worker["last_error"], now_s),
+            ago(worker["last_seen"], now),
+            _error(worker["last_error"], now),
         )
         for worker in each["workers"]
     ]
@@ -65,17 +65,17 @@ def _table(each: Mapping[str, Any], *, with_title: bool) -> Table:
     return Table(columns, rows, title=f"scope {each['scope']}" if with_title else "", empty=empty)
 
 
-def _error(error: Mapping[str, Any] | None, now_s: float) -> str | None:
-    return f"{error['error_type']} {ago(error['at'], now_s)}: {error['error_message']}" if error else None
+def _error(error: Mapping[str, Any] | None, now: float) -> str | None:
+    return f"{error['error_type']} {ago(error['at'], now)}: {error['error_message']}" if error else None
 
 
-def _worker(name: str, about: Presence, error: dict[str, Any] | None, now_s: float) -> dict[str, Any]:
-    last_s = max(_seen_s(about.get("last_seen")), _seen_s(error["at"]) if error else 0.0)
+def _worker(name: str, about: Presence, error: dict[str, Any] | None, now: float) -> dict[str, Any]:
+    last_at = max(_seen_at(about.get("last_seen")), _seen_at(error["at"]) if error else 0.0)
     return {
         "worker_id": name,
         "version": _text(about.get("version")) or None,
-        "last_seen": iso(last_s) or None,
-        "live": now_s - last_s <= WORKER_LIVE_S,
+        "last_seen": iso(last_at) or None,
+        "live": now - last_at <= WORKER_LIVE_S,
         "last_error": error,
     }
 
@@ -93,15 +93,15 @@ def _last_errors(rows: Sequence[Presence]) -> dict[str, dict[str, Any]]:
 def _as_error(row: Presence) -> dict[str, Any]:
     code = row.get("status_code")
     return {
-        "at": iso(_seen_s(row.get("timestamp"))) or None,
+        "at": iso(_seen_at(row.get("timestamp"))) or None,
         "error_type": _text(row.get("error_type")) or "unknown_error",
         "error_message": _text(row.get("error_message")),
         "status_code": code if isinstance(code, int) else None,
     }
 
 
-def _seen_s(value: Any) -> float:
-    return unix_s(_text(value))
+def _seen_at(value: Any) -> float:
+    return parse_iso(_text(value))
 
 
 def _text(value: Any) -> str:

@@ -21,7 +21,7 @@ from .client_frames import Read, read_by
 from .evidence import bodies_of, headers_in, headers_of, http_status, status_of
 from .libraries import FOREIGN, Meaning, meaning_of
 
-__all__ = ["NOTHING_CAME", "UNREADABLE", "clock_s", "classify_answer", "classify_exception", "was_upstreams_fault"]
+__all__ = ["NOTHING_CAME", "UNREADABLE", "read_clock", "classify_answer", "classify_exception", "was_upstreams_fault"]
 
 UNREADABLE = Signal(Effect.FAILURE, ErrorType.UNKNOWN_ERROR, "the answer is not in the API's documented format")
 """Something other than the API answered: a web page, a redirect, half a body."""
@@ -33,26 +33,26 @@ _WRAPPERS = (Meaning.WRAPPER, Meaning.UNREADABLE, Meaning.RETRIES)
 _RANKS = (Effect.NEUTRAL, Effect.MODEL, Effect.FAILURE, Effect.RATE_LIMIT)
 
 
-def clock_s(view: View) -> float:
+def read_clock(view: View) -> float:
     """Return the time in Unix seconds: by Redis' clock, or this machine's if that is unknown."""
-    return view.now_s if view.is_known else time.time()
+    return view.now if view.is_known else time.time()
 
 
-def classify_exception(error: BaseException | None, *, now_s: float | None = None) -> Signal:
+def classify_exception(error: BaseException | None, *, now: float | None = None) -> Signal:
     """Return the signal of a guarded block's exception; None is a success, the caller's own mistakes are neutral.
 
     Causes (``raise … from``) and members of groups are followed, within limits.
 
     Args:
         error: Anything at all; never raises.
-        now_s: Unix seconds by Redis' clock, for answers without a ``Date``; None: this machine's.
+        now: Unix seconds by Redis' clock, for answers without a ``Date``; None: this machine's.
     """
     if error is None:
         return SUCCESS
     if not isinstance(error, Exception | BaseExceptionGroup):
         return NEUTRAL
     try:
-        found = [_of_branch(branch, now_s) for branch in branches(error)]
+        found = [_of_branch(branch, now) for branch in branches(error)]
     except Exception:  # noqa: BLE001  they are somebody else's objects: then nothing can be known
         return NEUTRAL
     return max(found, key=lambda signal: (_RANKS.index(signal.effect), signal.wait_s or 0.0), default=NEUTRAL)
@@ -78,7 +78,7 @@ def was_upstreams_fault(error: BaseException | None) -> bool:
 
 
 def classify_answer(
-    status_code: int, *, body: object = None, headers: object = None, now_s: float | None = None
+    status_code: int, *, body: object = None, headers: object = None, now: float | None = None
 ) -> Signal:
     """Return the signal of an answer; a 200 whose body carries ``error`` is that error.
 
@@ -86,7 +86,7 @@ def classify_answer(
         status_code: Status of the HTTP answer.
         body: Parsed JSON, text, bytes, or an SDK's object for it.
         headers: Headers of the answer, in any case: a mapping, or pairs.
-        now_s: Unix seconds by Redis' clock, for answers without a ``Date``; None: this machine's.
+        now: Unix seconds by Redis' clock, for answers without a ``Date``; None: this machine's.
 
     A redirect says nothing: whoever follows it will know. Never raises.
     """
@@ -97,25 +97,25 @@ def classify_answer(
         error = error_in(parsed(body), is_refusal=status >= 400)
     except Exception:  # noqa: BLE001  the status alone must do
         error = {}
-    return _classify_status(status, error, headers_in(headers), now_s)
+    return _classify_status(status, error, headers_in(headers), now)
 
 
 def _classify_status(
-    status: int, error: Mapping[str, object], headers: Mapping[str, str], now_s: float | None
+    status: int, error: Mapping[str, object], headers: Mapping[str, str], now: float | None
 ) -> Signal:
-    now_s = time.time() if now_s is None else now_s
+    now = time.time() if now is None else now
     try:
         status = status_of_words(error) if status < 400 and error else status
         return (
             NEUTRAL
             if status < 200 or 300 <= status < 400
-            else classify_status(status, error=error, headers=headers, now_s=now_s)
+            else classify_status(status, error=error, headers=headers, now=now)
         )
     except Exception:  # noqa: BLE001  the status alone must do
-        return classify_status(status, now_s=now_s)
+        return classify_status(status, now=now)
 
 
-def _of_branch(branch: Sequence[BaseException], now_s: float | None) -> Signal:
+def _of_branch(branch: Sequence[BaseException], now: float | None) -> Signal:
     """Return the signal of an exception and its causes.
 
     The first is the caller's exception, the last the root cause.
@@ -127,11 +127,11 @@ def _of_branch(branch: Sequence[BaseException], now_s: float | None) -> Signal:
     # A wrapper may have a status for lack of an answer: the exception nearer to the wire counts.
     nearer = links[answers[-1] + 1 :] if answers else links
     for each, meaning in reversed(nearer):
-        found = _without_status(each, meaning, now_s)
+        found = _without_status(each, meaning, now)
         if found is not None:
             return found
     if answers and not any(meaning in _NO_ANSWER for _, meaning in nearer):
-        return _refused([links[number][0] for number in answers], now_s)
+        return _refused([links[number][0] for number in answers], now)
     firm = [link for link in links if link[1] in _NO_ANSWER]
     if not firm and len(links) > 1 and _is_of_python(links[-1][0]) and package(type(links[-2][0])) != "litellm":
         return NEUTRAL
@@ -148,26 +148,26 @@ def _is_answer(error: BaseException, meaning: Meaning | None) -> bool:
     return read is None or read.response is not None
 
 
-def _without_status(error: BaseException, meaning: Meaning | None, now_s: float | None) -> Signal | None:
+def _without_status(error: BaseException, meaning: Meaning | None, now: float | None) -> Signal | None:
     """Return the signal of an exception about an answer without a status; None if there is none."""
     if meaning is Meaning.IN_STREAM or type(error) is ValueError:
         body = next(bodies_of(error), None)
         # For an error in a stream, the body is the content of ``error``, in any form.
         found = error_in(parsed(body)) or (error_in({"error": body}) if meaning is Meaning.IN_STREAM else {})
         if found:
-            return _classify_status(200, found, headers_of(error), now_s)
+            return _classify_status(200, found, headers_of(error), now)
     read = read_by(error)
     if read is not None and read.response is None:
-        return _of_read(read, now_s)
+        return _of_read(read, now)
     retried = _RETRIED.search(_text(error)) if meaning is Meaning.RETRIES else None
-    return _classify_status(int(retried[1]), {}, {}, now_s) if retried else None
+    return _classify_status(int(retried[1]), {}, {}, now) if retried else None
 
 
-def _of_read(read: Read, now_s: float | None) -> Signal | None:
+def _of_read(read: Read, now: float | None) -> Signal | None:
     """Return the signal of a body that a client could not read as an answer; None if it may be something else."""
     body = parsed(read.body)
     if error := error_in(body):
-        return _classify_status(200, error, {}, now_s)
+        return _classify_status(200, error, {}, now)
     if not read.is_sure:
         return UNREADABLE if is_page(read.body) or is_blank(read.body) or is_cut(read.body) else None
     # A valid answer may be too new for the client: no reason to stop a fleet.
@@ -181,7 +181,7 @@ def _no_answer(error: BaseException, meaning: Meaning | None) -> Signal:
     return Signal(Effect.FAILURE, error_type, text_of(type(error).__name__, 100))
 
 
-def _refused(answers: Sequence[BaseException], now_s: float | None) -> Signal:
+def _refused(answers: Sequence[BaseException], now: float | None) -> Signal:
     """Return the signal of an answer that a client rejected; never a success.
 
     The exception nearest to the wire counts: a wrapper may have a status of its own. Others may add missing parts.
@@ -195,7 +195,7 @@ def _refused(answers: Sequence[BaseException], now_s: float | None) -> Signal:
     for each in nearest:
         headers = headers_of(each) | headers
     if status >= 400 or error:
-        return _classify_status(status, error, headers, now_s)
+        return _classify_status(status, error, headers, now)
     # A valid body may be too new for the client: no reason to stop a fleet.
     return NEUTRAL if status < 300 and any(body is not None for body in bodies) else UNREADABLE
 

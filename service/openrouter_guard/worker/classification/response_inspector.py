@@ -104,23 +104,23 @@ class ResponseInspector:
             else:
                 self._keep(piece)
 
-    def signal(self, now_s: float | None = None) -> Signal:
-        """Return the signal of the finished answer; *now_s* is the time by Redis' clock, in Unix seconds."""
+    def signal(self, now: float | None = None) -> Signal:
+        """Return the signal of the finished answer; *now* is the time by Redis' clock, in Unix seconds."""
         if self._status_code in _WITHOUT_BODY:
             return SUCCESS
         if self.is_refusal or self._status_code >= 300:
-            return classify_answer(self._status_code, body=bytes(self._kept), headers=self._headers, now_s=now_s)
+            return classify_answer(self._status_code, body=bytes(self._kept), headers=self._headers, now=now)
         if self._is_garbage and self._error is None and not self._is_done:
             return UNREADABLE
-        return self._of_form(now_s) if self._is_readable else self._of_events(now_s)
+        return self._of_form(now) if self._is_readable else self._of_events(now)
 
-    def _of_form(self, now_s: float | None) -> Signal:
+    def _of_form(self, now: float | None) -> Signal:
         match self._form or self._decided():
             case _Form.EVENTS:
                 self._read(self._events.end())
-                return self._of_events(now_s)
+                return self._of_events(now)
             case _Form.JSON:
-                return self._of_json(now_s)
+                return self._of_json(now)
             case _Form.PAGE:
                 return UNREADABLE
             case _:
@@ -198,58 +198,58 @@ class ResponseInspector:
 
     # -- at its end -----------------------------------------------------------------------------------------------
 
-    def _of_json(self, now_s: float | None) -> Signal:
+    def _of_json(self, now: float | None) -> Signal:
         if self._search is not None:
-            return self._of_search(self._search, now_s)
+            return self._of_search(self._search, now)
         body = json_of(bytes(self._kept))
         if body is not None:
-            return classify_answer(self._status_code, body=body, headers=self._headers, now_s=now_s)
-        return self._of_lines(now_s) or self._of_cut(now_s)
+            return classify_answer(self._status_code, body=body, headers=self._headers, now=now)
+        return self._of_lines(now) or self._of_cut(now)
 
-    def _of_lines(self, now_s: float | None) -> Signal | None:
+    def _of_lines(self, now: float | None) -> Signal | None:
         """Return a stream of JSON, one value per line; None if it is not one."""
         lines = [line for line in bytes(self._kept).split(b"\n") if line.strip()]
         if len(lines) < 2 or json_of(lines[0]) is None:
             return None
         self._read(lines)
         is_cut = json_of(lines[-1]) is None and not lines[-1].startswith(_DONE)
-        return self._unreadable if is_cut and self._error is None else self._of_events(now_s)
+        return self._unreadable if is_cut and self._error is None else self._of_events(now)
 
-    def _of_cut(self, now_s: float | None) -> Signal:
+    def _of_cut(self, now: float | None) -> Signal:
         found = searched(bytes(self._kept))
-        signal = classify_answer(self._status_code, body=found, headers=self._headers, now_s=now_s)
+        signal = classify_answer(self._status_code, body=found, headers=self._headers, now=now)
         return self._unreadable if signal.effect is Effect.SUCCESS else signal
 
-    def _of_search(self, search: ErrorSearch, now_s: float | None) -> Signal:
-        signal = classify_answer(self._status_code, body=search.end(), headers=self._headers, now_s=now_s)
+    def _of_search(self, search: ErrorSearch, now: float | None) -> Signal:
+        signal = classify_answer(self._status_code, body=search.end(), headers=self._headers, now=now)
         is_cut = not (search.is_whole or search.is_given_up or self._searched > SEARCHED_BYTES)
         return self._unreadable if is_cut and signal.effect is Effect.SUCCESS else signal
 
-    def _of_events(self, now_s: float | None) -> Signal:
+    def _of_events(self, now: float | None) -> Signal:
         if self._error is not None:
-            return classify_answer(self._status_code, body={"error": self._error}, headers=self._headers, now_s=now_s)
+            return classify_answer(self._status_code, body={"error": self._error}, headers=self._headers, now=now)
         if not self._is_readable or self._is_done:
             return SUCCESS
         # Comments alone are no answer, nor is a stream that breaks off.
         return NOTHING_CAME if self._is_begun or not self._has_data else SUCCESS
 
 
-def of_told(status_code: int, *, body: object = None, headers: object = None, now_s: float | None = None) -> Signal:
+def of_told(status_code: int, *, body: object = None, headers: object = None, now: float | None = None) -> Signal:
     """Return the signal of an answer reported by a worker; text is treated as if it had just arrived.
 
     Args:
         status_code: Status of the HTTP answer.
         body: Parsed JSON, text, bytes, or an SDK's object for it.
         headers: Headers of the answer, in any case: a mapping, or pairs.
-        now_s: Unix seconds by Redis' clock, for answers without a ``Date``; None: this machine's.
+        now: Unix seconds by Redis' clock, for answers without a ``Date``; None: this machine's.
     """
     status = http_status(status_code)
     if status is None or not isinstance(body, str | bytes | bytearray):
-        return classify_answer(status_code, body=body, headers=headers, now_s=now_s)
+        return classify_answer(status_code, body=body, headers=headers, now=now)
     # Without its encoding: the reporting client has decompressed it.
     reading = ResponseInspector(status, headers_in(headers))
     reading.feed(body[:SEARCHED_BYTES].encode(errors="replace") if isinstance(body, str) else bytes(body))
-    return reading.signal(now_s)
+    return reading.signal(now)
 
 
 def _json(text: bytes) -> object:

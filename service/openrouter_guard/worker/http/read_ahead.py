@@ -45,7 +45,7 @@ class Ahead:
         Raises:
             Exception: The error of the read.
         """
-        until_s = monotonic() + seconds
+        until = monotonic() + seconds
         try:
             self._thread.start()
         except RuntimeError:
@@ -53,7 +53,7 @@ class Ahead:
             self._has_ended = True
         while not self._has_ended:
             try:
-                piece = self._taken(max(until_s - monotonic(), 0.0))
+                piece = self._taken(max(until - monotonic(), 0.0))
             except Empty:
                 break
             if piece is not None:

@@ -139,7 +139,7 @@ class Exchange:
 
     def failed(self, error: BaseException) -> None:
         """No answer came."""
-        self._end(lambda now_s: classify_exception(error, now_s=now_s))
+        self._end(lambda now: classify_exception(error, now=now))
 
     def ended(self, reading: ResponseInspector) -> None:
         """The answer is complete."""
@@ -147,7 +147,7 @@ class Exchange:
 
     def broke(self, reading: ResponseInspector, error: BaseException) -> None:
         """The answer broke off."""
-        self._end(reading.signal if reading.is_decided else lambda now_s: classify_exception(error, now_s=now_s))
+        self._end(reading.signal if reading.is_decided else lambda now: classify_exception(error, now=now))
 
     def closed(self, reading: ResponseInspector) -> None:
         """The caller leaves the answer: unless it was complete, that is neither a success nor a failure."""
@@ -156,7 +156,7 @@ class Exchange:
     def _end(self, says: Callable[[float], Signal]) -> None:
         call, self._call = self._call, None
         if call is not None:
-            call.end(lambda: says(call.now_s))
+            call.end(lambda: says(call.now))
 
 
 class _Body:
@@ -279,12 +279,12 @@ class AsyncBody(_Body):
             self._exchange.closed(self._reading)
 
     async def _first_pieces(self) -> AsyncIterator[bytes]:
-        until_s = monotonic() + LOOK_S
+        until = monotonic() + LOOK_S
         while self._wants_more:
             # A cancelled read would end the connection, so it goes on for the reader of the body.
             self._next = reading = asyncio.create_task(self._piece())
             reading.add_done_callback(_retrieved)
-            await asyncio.wait((reading,), timeout=max(until_s - monotonic(), 0.0))
+            await asyncio.wait((reading,), timeout=max(until - monotonic(), 0.0))
             piece = reading.result() if reading.done() else None
             if piece is None:
                 return

@@ -132,9 +132,9 @@ class OpenRouterStateManager:
             force_refresh: Return it however old it is.
         """
         seen = await self._store.read()
-        if seen.record is None or not seen.record.upstream.last_check_s:
+        if seen.record is None or not seen.record.upstream.last_check_at:
             return None
-        age_s = seen.now_s - seen.record.upstream.last_check_s
+        age_s = seen.now - seen.record.upstream.last_check_at
         return self._data(seen) if force_refresh or age_s <= self.STALE_THRESHOLD else None
 
     @_or(lambda: dict(_UNKNOWN))
@@ -148,13 +148,13 @@ class OpenRouterStateManager:
         seen = await self._store.read()
         if seen.record is None:
             return dict(_UNKNOWN)
-        record = self._current(seen.record, seen.now_s)
-        (today,) = (await self._store.metrics(1, seen.now_s)).values() or ({},)
+        record = self._current(seen.record, seen.now)
+        (today,) = (await self._store.metrics(1, seen.now)).values() or ({},)
         return {
-            "state": record.phase(seen.now_s).value,
+            "state": record.phase(seen.now).value,
             "success_count": _count(today.get("successful_calls", "0")),
             "fail_count": record.breaker.failures,
-            "note": _note(record, seen.now_s),
+            "note": _note(record, seen.now),
         }
 
     @_or(lambda: False)
@@ -162,7 +162,7 @@ class OpenRouterStateManager:
         """Return whether anything was reported in the last so many seconds (default ``FRESH_THRESHOLD``)."""
         limit_s = self.FRESH_THRESHOLD if max_age_seconds is None else max_age_seconds
         seen = await self._store.read()
-        return seen.record is not None and seen.now_s - seen.record.upstream.last_check_s <= limit_s
+        return seen.record is not None and seen.now - seen.record.upstream.last_check_at <= limit_s
 
     @_or(lambda: (False, None))
     async def should_skip_api_call(self) -> tuple[bool, str | None]:
@@ -170,12 +170,12 @@ class OpenRouterStateManager:
         seen = await self._store.read()
         if seen.record is None:
             return False, None
-        record = self._current(seen.record, seen.now_s)
-        if record.phase(seen.now_s) is not BreakerState.CLOSED:
+        record = self._current(seen.record, seen.now)
+        if record.phase(seen.now) is not BreakerState.CLOSED:
             return True, OPEN
         upstream = record.upstream
-        is_claimed = upstream.state is OpenRouterState.RATE_LIMITED and upstream.claimed_reset_s > seen.now_s
-        return (True, LIMITED) if is_claimed or fleet_refusal(record, seen.now_s) else (False, None)
+        is_claimed = upstream.state is OpenRouterState.RATE_LIMITED and upstream.claimed_reset_at > seen.now
+        return (True, LIMITED) if is_claimed or fleet_refusal(record, seen.now) else (False, None)
 
     @_or(dict)
     async def get_metrics(self, days: int = 7) -> dict[str, dict[str, int | str]]:
@@ -183,7 +183,7 @@ class OpenRouterStateManager:
         if days < 1:
             return {}
         seen = await self._store.read()
-        found = await self._store.metrics(int(min(days, 1000)), seen.now_s)
+        found = await self._store.metrics(int(min(days, 1000)), seen.now)
         return {date: {name: _count(value) for name, value in day.items()} for date, day in found.items()}
 
     # -- writing ------------------------------------------------------------------------------------------------
@@ -216,17 +216,17 @@ class OpenRouterStateManager:
             rate_limit_reset: Time until which OpenRouter wants calls to wait.
         """
         told = _told(state, message, error_details, balance, usage_today, usage_month)
-        reset_s = 0.0 if rate_limit_reset is None else rate_limit_reset.timestamp()
+        reset_at = 0.0 if rate_limit_reset is None else rate_limit_reset.timestamp()
 
-        def decide(record: SharedState | None, now_s: float) -> SharedState:
-            known = self._current(record or fresh(now_s), now_s)
-            limited = replace(told, rate_limit_reset_s=min(reset_s, now_s + MAX_WAIT_S))
+        def decide(record: SharedState | None, now: float) -> SharedState:
+            known = self._current(record or fresh(now), now)
+            limited = replace(told, rate_limit_reset_at=min(reset_at, now + MAX_WAIT_S))
             return health_checks.after_update(
-                known, limited, now_s=now_s, policy=self._settings.policy, by=self._worker_id
+                known, limited, now=now, policy=self._settings.policy, by=self._worker_id
             )
 
         await self._store.change(decide)
-        runs = (("S", 1),) if is_api_success else (("F", 1),) if told.state in _FAILURES and not reset_s else ()
+        runs = (("S", 1),) if is_api_success else (("F", 1),) if told.state in _FAILURES and not reset_at else ()
         await self._count(runs, f"state_{told.state}", is_good=is_api_success)
         return True
 
@@ -236,23 +236,23 @@ class OpenRouterStateManager:
     ) -> bool:
         """Report a failed call of a worker; return whether it is in Redis."""
         signal = classify_error_type(error_type, error_message, status_code)
-        at_s = (await self._store.read()).now_s
+        at = (await self._store.read()).now
         pending = last_of(
-            deque[ResultBatch](), 0, at_s, worker_name(worker_id or self._worker_id), self._settings.policy
+            deque[ResultBatch](), 0, at, worker_name(worker_id or self._worker_id), self._settings.policy
         )
-        pending.add(result_of(signal, 0, at_s, took_s=None, model="", notes=Notes({}, at_s)))
+        pending.add(result_of(signal, 0, at, took_s=None, model="", notes=Notes({}, at)))
         self._seq += 1
-        await self._store.count(pending.batch(f"w{self._reporter}", self._seq, now_s=at_s), at_s=at_s)
+        await self._store.count(pending.batch(f"w{self._reporter}", self._seq, now=at), at=at)
         doubt = partial(health_checks.doubted, signal=signal, policy=self._settings.policy, by=self._worker_id)
-        await self._store.change(lambda record, now_s: record and self._current(doubt(record, now_s=now_s), now_s))
+        await self._store.change(lambda record, now: record and self._current(doubt(record, now=now), now))
         return True
 
     async def _count(self, runs: Sequence[tuple[str, int]], counter: str, *, is_good: bool) -> None:
         self._seq += 1
         counters = {"total_calls": 1, "successful_calls" if is_good else "failed_calls": 1, counter: 1}
         batch = Batch(0, self._reporter, self._seq, runs, counters=counters)
-        await self._store.count(batch, at_s=(await self._store.read()).now_s)
-        await self._store.change(lambda record, now_s: record and self._current(record, now_s))
+        await self._store.count(batch, at=(await self._store.read()).now)
+        await self._store.change(lambda record, now: record and self._current(record, now))
 
     # -- a person decides ---------------------------------------------------------------------------------------
 
@@ -276,9 +276,9 @@ class OpenRouterStateManager:
                 "an override needs who, why and an end within 30 days: write for_s=600 for ten minutes"
             )
 
-        def decide(record: SharedState | None, now_s: float) -> SharedState:
-            override = Override(chosen, who, why, now_s + for_s)
-            return overridden(record or fresh(now_s), override, now_s)
+        def decide(record: SharedState | None, now: float) -> SharedState:
+            override = Override(chosen, who, why, now + for_s)
+            return overridden(record or fresh(now), override, now)
 
         await self._store.change(decide)
 
@@ -288,7 +288,7 @@ class OpenRouterStateManager:
         Raises:
             StoreError: If Redis does not accept it.
         """
-        await self._store.change(lambda record, now_s: record and released(record, by=who, now_s=now_s))
+        await self._store.change(lambda record, now: record and released(record, by=who, now=now))
 
     async def reset(self, *, who: str) -> None:
         """Close the breaker now, and end an override; calls come back in a ramp, and a rate limit stands.
@@ -297,9 +297,9 @@ class OpenRouterStateManager:
             StoreError: If Redis does not accept it.
         """
 
-        def decide(record: SharedState | None, now_s: float) -> SharedState | None:
+        def decide(record: SharedState | None, now: float) -> SharedState | None:
             # Close whatever is shown as open, even if it is not stored yet.
-            return record and reset(self._current(record, now_s), by=who, now_s=now_s)
+            return record and reset(self._current(record, now), by=who, now=now)
 
         await self._store.change(decide)
 
@@ -314,11 +314,11 @@ class OpenRouterStateManager:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _current(self, record: SharedState, now_s: float) -> SharedState:
-        return evaluate(record, now_s=now_s, policy=self._settings.policy, by=self._worker_id)
+    def _current(self, record: SharedState, now: float) -> SharedState:
+        return evaluate(record, now=now, policy=self._settings.policy, by=self._worker_id)
 
     def _data(self, seen: Seen) -> state_data.OpenRouterStateData:
-        record = self._current(seen.record or SharedState(), seen.now_s)
+        record = self._current(seen.record or SharedState(), seen.now)
         upstream = record.upstream
         return state_data.OpenRouterStateData(
             state=upstream.state,
@@ -326,13 +326,13 @@ class OpenRouterStateManager:
             balance=upstream.balance,
             usage_today=upstream.usage_today,
             usage_month=upstream.usage_month,
-            last_check=datetime.fromtimestamp(upstream.last_check_s, UTC),
-            last_api_call=_moment(upstream.last_api_call_s),
+            last_check=datetime.fromtimestamp(upstream.last_check_at, UTC),
+            last_api_call=_moment(upstream.last_api_call_at),
             error_details=upstream.error_details or None,
             consecutive_failures=record.breaker.failures,
-            last_success=_moment(upstream.last_success_s),
-            circuit_breaker_open=record.phase(seen.now_s) is not BreakerState.CLOSED,
-            rate_limit_reset=_moment(max(upstream.rate_limit_reset_s, upstream.claimed_reset_s)),
+            last_success=_moment(upstream.last_success_at),
+            circuit_breaker_open=record.phase(seen.now) is not BreakerState.CLOSED,
+            rate_limit_reset=_moment(max(upstream.rate_limit_reset_at, upstream.claimed_reset_at)),
         )
 
 
@@ -366,21 +366,21 @@ def _told(
     )
 
 
-def _note(record: SharedState, now_s: float) -> str:
-    standing = record.standing(now_s)
+def _note(record: SharedState, now: float) -> str:
+    standing = record.standing(now)
     if standing is not None:
-        return f"{standing.kind} by {standing.who} until {iso(standing.until_s)}: {standing.why}"
+        return f"{standing.kind} by {standing.who} until {iso(standing.until)}: {standing.why}"
     match record.breaker:
-        case Open(reason=reason, until_s=until_s):
-            return f"Shared by the fleet: {reason}, trial calls from {iso(until_s)}"
+        case Open(reason=reason, until=until):
+            return f"Shared by the fleet: {reason}, trial calls from {iso(until)}"
         case HalfOpen(reason=reason):
             return f"Shared by the fleet: {reason}, trial calls may go"
         case _:
             return "Shared by the fleet"
 
 
-def _moment(at_s: float) -> datetime | None:
-    return datetime.fromtimestamp(at_s, UTC) if at_s else None
+def _moment(at: float) -> datetime | None:
+    return datetime.fromtimestamp(at, UTC) if at else None
 
 
 def _count(text: str) -> int | str:

@@ -123,7 +123,7 @@ def _signal(message: str, status_code: int | None, error_type: str | None) -> Si
     if error_type is not None:
         return classify_error_type(error_type, message, status_code)
     if status_code is not None and status_code >= 400:
-        return classify_status(status_code, error={"message": message}, now_s=0.0)
+        return classify_status(status_code, error={"message": message}, now=0.0)
     text = text_of(message).lower()
     named = (kind for kind, phrases in _PHRASES if any(phrase in text for phrase in phrases))
     return classify_error_type(next(named, ErrorType.UNKNOWN_ERROR), message, status_code)

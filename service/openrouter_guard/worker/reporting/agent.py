@@ -88,12 +88,12 @@ class Agent:
         self._reporter = f"w{uuid.uuid4().hex[:8]}"
         self._outbox = Outbox(mailbox, self._flight, policy, worker_id, self._reporter)
         self._work = asyncio.Event()
-        self._told_s = -math.inf
+        self._told_at = -math.inf
         self._patience_s = FLUSH_S
         self._is_pushed = self._has_clock = False
         self._offline = Offline(lambda: self.view, self._show, policy, worker_id, self._reporter, self._flight)
         self._answers = Answers(
-            store, self._reporter, self._gather, self._answer, lambda: self.view.now_s, self.refresh
+            store, self._reporter, self._gather, self._answer, lambda: self.view.now, self.refresh
         )
         self._heard: SharedState | None = None
         evaluate = partial(self._answers.evaluate, policy=policy, by=worker_id)
@@ -223,7 +223,7 @@ class Agent:
     def release(self, owner: str, signal: Signal, model: str = "", took_s: float = 0.0) -> None:
         """Return the permit soon, with the result of its call; 0 s: the duration is unknown."""
         self._permits.drop(owner)
-        signal = self._of_fleet(signal, model, self.view.now_s)
+        signal = self._of_fleet(signal, model, self.view.now)
         self._decisions.after_trial(signal, owner, took_s)
 
     # -- reporting ----------------------------------------------------------------------------------------------
@@ -243,12 +243,12 @@ class Agent:
 
     async def _flush_one(self) -> None:
         out = self._outbox.next_out()
-        batch = self._outbox.batch(out, self.view.now_s)
+        batch = self._outbox.batch(out, self.view.now)
         async with self._state.lock:
-            self._outbox.sent_s = time.monotonic()
-            counted = await self._state.count(batch, at_s=out.since_s)
+            self._outbox.sent_at = time.monotonic()
+            counted = await self._state.count(batch, at=out.since)
             self._outbox.counted()
-            self._told_s, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
+            self._told_at, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
             self._offline.is_heard()
             await self._state.settle(counted.seen)
 
@@ -262,15 +262,15 @@ class Agent:
             self._work.set()
         for signal in gathered.doubts.values():
             self._decisions.doubted(signal)
-        for batch in self._outbox.batches(gathered.alone, self.view.now_s):
+        for batch in self._outbox.batches(gathered.alone, self.view.now):
             self._offline.count(batch)
 
-    def _answer(self, question: Question, now_s: float) -> int:
-        return self._flight.answer(question, now_s, self._flight.offset_s(self.view.offset_s))
+    def _answer(self, question: Question, now: float) -> int:
+        return self._flight.answer(question, now, self._flight.offset_s(self.view.offset_s))
 
-    def _of_fleet(self, signal: Signal, model: str, now_s: float) -> Signal:
-        notes = models.Notes(self.view.models, now_s)
-        return result_of(signal, 0, now_s, took_s=None, model=model, notes=notes).signal
+    def _of_fleet(self, signal: Signal, model: str, now: float) -> Signal:
+        notes = models.Notes(self.view.models, now)
+        return result_of(signal, 0, now, took_s=None, model=model, notes=notes).signal
 
     def limit(self, signal: Signal) -> None:
         """Commit the platform's rate limit soon, so that the fleet waits."""
@@ -294,7 +294,7 @@ class Agent:
 
     def _takes_clock(self, seen: Seen) -> bool:
         """Take Redis' clock. True if the waiting results had the times of this process' own, which was wrong."""
-        moved_s = monotonic_offset(seen.now_s) - self.view.offset_s
+        moved_s = monotonic_offset(seen.now) - self.view.offset_s
         has_clock, self._has_clock = self._has_clock, True
         if has_clock or abs(moved_s) < WRONG_CLOCK_S:
             return False
@@ -310,7 +310,7 @@ class Agent:
         self._answers.see(self._state.known)
         if self._heard is not None and self._heard.epoch > record.epoch:
             record = self._heard
-        self.view = View(record, monotonic_offset(seen.now_s), self._policy, self._state.models)
+        self.view = View(record, monotonic_offset(seen.now), self._policy, self._state.models)
         if not self.view.is_quiet or self._policy.watches_rates:
             # A waiting success may end this run of failures, here or in any other worker; and a rate is too high as
             # long as successes are missing in it.
@@ -322,10 +322,10 @@ class Agent:
 
     def _put_back(self, before: Seen, seen: Seen) -> models.Models:
         """Return the cooling models that Redis has lost, to be reported again."""
-        lost = models.lost(before.models, seen.models, now_s=seen.now_s, policy=self._policy)
+        lost = models.lost(before.models, seen.models, now=seen.now, policy=self._policy)
         for name, model in lost.items():
             epoch = seen.record.epoch if seen.record else 0
-            self._outbox.cooling(name, model, epoch, seen.now_s)
+            self._outbox.cooling(name, model, epoch, seen.now)
             self._work.set()
         return lost
 
@@ -337,7 +337,7 @@ class Agent:
         if _is_silent(error) and not self.view.is_known:
             # Calls still wait for the first read: Redis may only be far away.
             return
-        unseen = self._outbox.unseen(self._state.read_s, self.view.now_s)
+        unseen = self._outbox.unseen(self._state.read_at, self.view.now)
         self._offline.begins(error, self._store.address, unseen)
 
     # -- the loops ----------------------------------------------------------------------------------------------
@@ -359,21 +359,21 @@ class Agent:
 
     def _hear(self, message: str) -> None:
         """Show a pushed opening at once; the following read has the details."""
-        opened = push_message.opening(message, self.view.record, self.view.now_s)
+        opened = push_message.opening(message, self.view.record, self.view.now)
         if opened is not None and self.view.is_known and not self._offline.active:
             self._heard = opened
             self._show(replace(self.view, record=opened))
 
     async def _poll(self) -> None:
         # If results wait, reporting them includes a read.
-        if not self._is_calm or (time.monotonic() - self._state.read_s >= CALM_S and not self._outbox.has_waiting):
+        if not self._is_calm or (time.monotonic() - self._state.read_at >= CALM_S and not self._outbox.has_waiting):
             await self.refresh()
         await pause(POLL_S)
 
     @property
     def _is_calm(self) -> bool:
         """Return whether only a push can change the state."""
-        is_mixed = self.view.record.older_writer_s > self.view.now_s - MIXED_S
+        is_mixed = self.view.record.older_writer_at > self.view.now - MIXED_S
         return self._is_pushed and self.view.is_quiet and self.view.free_admission is not None and not is_mixed
 
     async def _report(self) -> None:
@@ -382,9 +382,9 @@ class Agent:
                 await self._work.wait()
         # Merged each time, so that the waiting results do not grow with the number of calls.
         self._gather()
-        if self.is_waited_for() and time.monotonic() - self._told_s >= SIGN_S:
+        if self.is_waited_for() and time.monotonic() - self._told_at >= SIGN_S:
             self._outbox.sign(self.view)
-        if self._work.is_set() or time.monotonic() - self._told_s >= self._patience_s:
+        if self._work.is_set() or time.monotonic() - self._told_at >= self._patience_s:
             await self._report_now()
 
     async def _report_now(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from openrouter_guard.rules import latency
 from openrouter_guard.rules.breaker import Policy
-from openrouter_guard.rules.codec import iso, unix_s
+from openrouter_guard.rules.codec import iso, parse_iso
 from openrouter_guard.rules.models import TOLD_MOST, Notes, Run, name_of, of_fleet, run_of
 from openrouter_guard.rules.question import NOTHING, Evidence
 from openrouter_guard.rules.signals import Effect, Signal
@@ -35,7 +35,7 @@ class Result:
     Attributes:
         signal: Its signal for the fleet.
         epoch: Epoch in which it began.
-        at_s: When it ended, by the server's clock.
+        at: When it ended, by the server's clock.
         took_s: Duration; None if unknown.
         model: The model it says something about, and ``run`` the failure run; None if there is nothing to report of
             it.
@@ -43,19 +43,19 @@ class Result:
 
     signal: Signal
     epoch: int
-    at_s: float
+    at: float
     took_s: float | None = None
     model: str = ""
     run: Run | None = None
 
 
-def result_of(signal: Signal, epoch: int, at_s: float, *, took_s: float | None, model: str, notes: Notes) -> Result:
+def result_of(signal: Signal, epoch: int, at: float, *, took_s: float | None, model: str, notes: Notes) -> Result:
     """The end of a call to *model* (empty: unknown), noted if there is something to report of it."""
-    name, run = name_of(signal, model), run_of(signal, at_s)
-    if not name or not notes.is_news(name, run, at_s):
-        return Result(signal, epoch, at_s, took_s)
-    notes.note(name, run, at_s)
-    return Result(of_fleet(signal, notes.models, at_s), epoch, at_s, took_s, name, run)
+    name, run = name_of(signal, model), run_of(signal, at)
+    if not name or not notes.is_news(name, run, at):
+        return Result(signal, epoch, at, took_s)
+    notes.note(name, run, at)
+    return Result(of_fleet(signal, notes.models, at), epoch, at, took_s, name, run)
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class ResultBatch:
 
     epoch: int
     worker_id: str
-    since_s: float
+    since: float
     policy: Policy = Policy()
     successes: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -77,21 +77,21 @@ class ResultBatch:
     errors: deque[str] = field(default_factory=lambda: deque(maxlen=_ERRORS_KEPT))
     fields: Mapping[str, str] = field(default_factory=dict)
     models: dict[str, Run] = field(default_factory=dict)
-    last_api_call_s: float = 0.0
-    last_success_s: float = 0.0
-    first_failure_s: float = 0.0
+    last_api_call_at: float = 0.0
+    last_success_at: float = 0.0
+    first_failure_at: float = 0.0
     evidence: Evidence = NOTHING
     untimed: int = 0
     failed: int = 0
     slow: int = 0
     is_timed: bool = False
-    last_begun_s: float = 0.0
+    last_begun_at: float = 0.0
     earlier: int = 0
 
     @property
-    def decides_since_s(self) -> float:
+    def decides_since(self) -> float:
         """The end of the oldest result that decides something; results before the last success do not."""
-        return self.first_failure_s or self.last_success_s or self.since_s
+        return self.first_failure_at or self.last_success_at or self.since
 
     @property
     def counters(self) -> Counter[str]:
@@ -100,31 +100,31 @@ class ResultBatch:
         took[latency.SUM] = round(self.took_s * 1000)
         return self.counted + took + Counter(dict.fromkeys(_COUNTED_AS, self.successes))
 
-    def takes(self, epoch: int, at_s: float) -> bool:
+    def takes(self, epoch: int, at: float) -> bool:
         """Return whether a result may be merged into this batch."""
-        same_day = at_s // DAY_S == self.since_s // DAY_S
-        return epoch == self.epoch and same_day and at_s - self.decides_since_s <= TOO_OLD_S
+        same_day = at // DAY_S == self.since // DAY_S
+        return epoch == self.epoch and same_day and at - self.decides_since <= TOO_OLD_S
 
-    def succeed(self, at_s: float, took_s: float | None) -> None:
+    def succeed(self, at: float, took_s: float | None) -> None:
         """Add a successful call: :meth:`add` for the usual case, and quick."""
         self.successes += 1
-        self.last_api_call_s = self.last_success_s = at_s
-        if self.first_failure_s:
-            self._succeed_in_run(at_s, took_s)
+        self.last_api_call_at = self.last_success_at = at
+        if self.first_failure_at:
+            self._succeed_in_run(at, took_s)
         else:
             self.fields = _ACTIVE
         if took_s is not None:
-            self.last_begun_s = max(self.last_begun_s, at_s - took_s)
+            self.last_begun_at = max(self.last_begun_at, at - took_s)
             self._took(took_s)
             self.slow += took_s >= self.policy.slow_s
         else:
             self.untimed += 1
 
-    def _succeed_in_run(self, at_s: float, took_s: float | None) -> None:
-        if self.is_timed and took_s is not None and self.evidence.outlives(at_s - took_s, at_s):
+    def _succeed_in_run(self, at: float, took_s: float | None) -> None:
+        if self.is_timed and took_s is not None and self.evidence.outlives(at - took_s, at):
             self.earlier += 1
             return
-        self.failures, self.first_failure_s, self.evidence, self.earlier = Counter(), 0.0, NOTHING, 0
+        self.failures, self.first_failure_at, self.evidence, self.earlier = Counter(), 0.0, NOTHING, 0
         self.fields = _ACTIVE
 
     def add(self, result: Result) -> None:
@@ -132,7 +132,7 @@ class ResultBatch:
         if result.run is not None and (result.model in self.models or len(self.models) < TOLD_MOST):
             self.models.setdefault(result.model, Run()).add(result.run)
         if signal.effect is Effect.SUCCESS:
-            self.succeed(result.at_s, result.took_s)
+            self.succeed(result.at, result.took_s)
             return
         self.counted["total_calls"] += 1
         if signal.effect is Effect.NEUTRAL:
@@ -149,30 +149,30 @@ class ResultBatch:
 
     def move(self, by_s: float) -> None:
         """Move all moments *by_s* seconds, to another clock."""
-        self.since_s += by_s
-        for name in ("last_api_call_s", "last_success_s", "first_failure_s", "last_begun_s"):
+        self.since += by_s
+        for name in ("last_api_call_at", "last_success_at", "first_failure_at", "last_begun_at"):
             setattr(self, name, getattr(self, name) + by_s if getattr(self, name) else 0.0)
         self.evidence = self.evidence.moved(by_s)
         for run in self.models.values():
-            run.until_s += by_s if run.until_s else 0.0
+            run.until += by_s if run.until else 0.0
         self.errors = deque((_moved(error, by_s) for error in self.errors), maxlen=_ERRORS_KEPT)
         if details := self.fields.get("error_details"):
             self.fields = {**self.fields, "error_details": _moved(details, by_s)}
 
-    def batch(self, reporter: str, seq: int | None, *, now_s: float, answers: bool = False) -> Batch:
+    def batch(self, reporter: str, seq: int | None, *, now: float, answers: bool = False) -> Batch:
         """Return the batch to be counted.
 
         Args:
             reporter: Name of the reporter.
             seq: Sequence of the batch; None for one that is not sent again.
-            now_s: The time.
+            now: The time.
             answers: Whether the reporter answers questions to the fleet about calls that began at some time: then it
                 reports when the failed ones began.
         """
         told = self.evidence if answers and self.evidence.timed else None
         runs = (("S", self.successes), *self.failures.items())
         return Batch(
-            epoch=METRICS_ONLY if now_s - self.decides_since_s > TOO_OLD_S else self.epoch,
+            epoch=METRICS_ONLY if now - self.decides_since > TOO_OLD_S else self.epoch,
             reporter=reporter,
             seq=seq,
             runs=tuple(run for run in runs if run[1]),
@@ -180,12 +180,12 @@ class ResultBatch:
             counters=self.counters,
             errors=tuple(self.errors),
             models=self.models,
-            last_success_s=self.last_success_s,
-            first_failure_s=self.first_failure_s,
+            last_success_at=self.last_success_at,
+            first_failure_at=self.first_failure_at,
             window=self._window() if self.policy.watches_rates else None,
-            evidence=(told.timed, told.began_s, told.took_s, told.longest_s) if told else None,
+            evidence=(told.timed, told.began_at, told.took_s, told.longest_s) if told else None,
             are_timed=answers and not self.untimed,
-            last_begun_s=self.last_begun_s,
+            last_begun_at=self.last_begun_at,
             earlier=self.earlier if told else 0,
         )
 
@@ -200,21 +200,21 @@ class ResultBatch:
         self.counted[f"state_{state}"] += 1
         if result.took_s is not None:
             self._took(result.took_s)
-        details = error_details(signal, self.worker_id, result.at_s)
+        details = error_details(signal, self.worker_id, result.at)
         self.errors.append(details)
         if signal.effect is Effect.FAILURE:
             self.failed += 1
             self.slow += (result.took_s or 0.0) >= self.policy.slow_s
             self.failures["C" if signal.refuses_credit else "F"] += 1
-            self.first_failure_s = self.first_failure_s or result.at_s
-            began_s = 0.0 if result.took_s is None else result.at_s - result.took_s
-            self.evidence = self.evidence.after(began_s, result.at_s)
+            self.first_failure_at = self.first_failure_at or result.at
+            began_at = 0.0 if result.took_s is None else result.at - result.took_s
+            self.evidence = self.evidence.after(began_at, result.at)
             self.fields = {
                 "state": str(state),
                 "message": f"Worker reported: {error_type}",
                 "error_details": details,
             }
-            self.last_api_call_s = result.at_s
+            self.last_api_call_at = result.at
 
     def _took(self, took_s: float) -> None:
         # In a list, added up at the end: a Counter would double the time per call.
@@ -223,7 +223,7 @@ class ResultBatch:
 
     def _times(self) -> dict[str, str]:
         # Written once for all results: that was two fifths of the cost of a report.
-        called, succeeded = self.last_api_call_s, self.last_success_s
+        called, succeeded = self.last_api_call_at, self.last_success_at
         if not called:
             return {}
         at = iso(called)
@@ -231,11 +231,11 @@ class ResultBatch:
         return times | {"last_success": at if succeeded == called else iso(succeeded)} if succeeded else times
 
 
-def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
+def error_details(signal: Signal, worker_id: str, at: float) -> str:
     """One error as the log of worker errors and ``error_details`` hold it."""
     return json_text(
         {
-            "timestamp": iso(at_s),
+            "timestamp": iso(at),
             "worker_id": worker_id,
             "error_type": signal.reported or "unknown_error",
             "error_message": signal.message,
@@ -246,19 +246,19 @@ def error_details(signal: Signal, worker_id: str, at_s: float) -> str:
 
 def _moved(details: str, by_s: float) -> str:
     error = json.loads(details)
-    return json_text({**error, "timestamp": iso(unix_s(error["timestamp"]) + by_s)})
+    return json_text({**error, "timestamp": iso(parse_iso(error["timestamp"]) + by_s)})
 
 
 def last_of(
     pending: deque[ResultBatch],
     epoch: int,
-    at_s: float,
+    at: float,
     worker_id: str,
     policy: Policy = Policy(),
     *,
     is_timed: bool = False,
 ) -> ResultBatch:
     """Return the batch for a result: the last of the pending ones, or a new one after it."""
-    if not pending or not pending[-1].takes(epoch, at_s):
-        pending.append(ResultBatch(epoch, worker_id, at_s, policy, is_timed=is_timed))
+    if not pending or not pending[-1].takes(epoch, at):
+        pending.append(ResultBatch(epoch, worker_id, at, policy, is_timed=is_timed))
     return pending[-1]

@@ -41,16 +41,16 @@ class Flight:
         self._tidy_at = TIDY_AT
         self._offset_s = float("inf")
 
-    def offset_s(self, latest_s: float) -> float:
+    def offset_s(self, latest: float) -> float:
         """Redis' clock minus the monotonic one, for all times of calls.
 
         With a wavering offset, a call that ended just before the first failure would seem to have begun after it.
 
         Args:
-            latest_s: The offset of the last answer.
+            latest: The offset of the last answer.
         """
-        if abs(latest_s - self._offset_s) > STEADY_S:
-            self._offset_s = latest_s
+        if abs(latest - self._offset_s) > STEADY_S:
+            self._offset_s = latest
         return self._offset_s
 
     def note(self, ended: Sequence[Ended]) -> None:
@@ -58,26 +58,26 @@ class Flight:
         with suppress(IndexError):
             self._under_way.update(popped(self._begun))
         self._under_way.difference_update(map(_BEGAN_S, ended))
-        well = ((began_s, at_s) for signal, _, began_s, at_s, _ in reversed(ended) if signal is SUCCESS and began_s)
+        well = ((began_at, at) for signal, _, began_at, at, _ in reversed(ended) if signal is SUCCESS and began_at)
         self._ended_well.extend(reversed(list(islice(well, SUCCESSES_KEPT))))
         if len(self._under_way) > self._tidy_at:
             self._tidy(ended[-1][3] if ended else 0.0)
 
-    def _tidy(self, now_s: float) -> None:
-        self._under_way = {began_s for began_s in self._under_way if began_s > now_s - LONGEST_S}
+    def _tidy(self, now: float) -> None:
+        self._under_way = {began_at for began_at in self._under_way if began_at > now - LONGEST_S}
         self._tidy_at = max(TIDY_AT, 2 * len(self._under_way))
 
-    def answer(self, question: Question, now_s: float, offset_s: float) -> int:
+    def answer(self, question: Question, now: float, offset_s: float) -> int:
         """Return how many of the calls contradict the failures.
 
         Args:
             question: The open question.
-            now_s: The time, by Redis' clock.
+            now: The time, by Redis' clock.
             offset_s: That clock minus the monotonic one.
         """
-        under_way = (began_s + offset_s for began_s in self._under_way)
-        ended_well = ((began_s + offset_s, ended_s + offset_s) for began_s, ended_s in self._ended_well)
-        return question.answer(now_s, under_way, ended_well)
+        under_way = (began_at + offset_s for began_at in self._under_way)
+        ended_well = ((began_at + offset_s, ended_at + offset_s) for began_at, ended_at in self._ended_well)
+        return question.answer(now, under_way, ended_well)
 
 
 def question_in(record: SharedState | None) -> Question | None:

@@ -51,10 +51,10 @@ class Decisions:
     def after_trial(self, signal: Signal, owner: str, took_s: float) -> None:
         """Commit the result of *owner*'s trial call; 0 s: its duration is unknown."""
 
-        def decide(record: SharedState | None, now_s: float) -> SharedState | None:
-            known = self._state.to_decide_on(record, now_s)
+        def decide(record: SharedState | None, now: float) -> SharedState | None:
+            known = self._state.to_decide_on(record, now)
             return known and trial_calls.after_trial(
-                known, signal, owner, now_s=now_s, policy=self._policy, took_s=took_s
+                known, signal, owner, now=now, policy=self._policy, took_s=took_s
             )
 
         if self._offline.active and self._offline.decide(decide):
@@ -67,9 +67,9 @@ class Decisions:
     def doubted(self, signal: Signal) -> None:
         """Commit a call's doubt about the key or the credit, so that a health check confirms it."""
 
-        def decide(record: SharedState | None, now_s: float) -> SharedState | None:
-            known = self._state.to_decide_on(record, now_s)
-            return known and health_checks.doubted(known, signal, now_s=now_s, policy=self._policy, by=self._by)
+        def decide(record: SharedState | None, now: float) -> SharedState | None:
+            known = self._state.to_decide_on(record, now)
+            return known and health_checks.doubted(known, signal, now=now, policy=self._policy, by=self._by)
 
         self._soon(decide)
         if self._offline.in_callers:
@@ -78,16 +78,16 @@ class Decisions:
     def limited(self, signal: Signal, *, by: str) -> None:
         """Commit the platform's rate limit, reported by the reporter *by*."""
 
-        def decide(record: SharedState | None, now_s: float) -> SharedState:
-            known = self._state.to_decide_on(record, now_s) or shared_state.fresh(now_s)
-            return trial_calls.limited(known, signal, now_s, by=by)
+        def decide(record: SharedState | None, now: float) -> SharedState:
+            known = self._state.to_decide_on(record, now) or shared_state.fresh(now)
+            return trial_calls.limited(known, signal, now, by=by)
 
         self._soon(decide)
         if self._offline.in_callers:
             self._later["limit"] = partial(self._limited_at, time.monotonic(), signal, by)
 
-    def _limited_at(self, at_s: float, signal: Signal, by: str) -> None:
-        left_s = (signal.wait_s or 0.0) - (time.monotonic() - at_s)
+    def _limited_at(self, at: float, signal: Signal, by: str) -> None:
+        left_s = (signal.wait_s or 0.0) - (time.monotonic() - at)
         if left_s > 0:
             self.limited(replace(signal, wait_s=left_s), by=by)
 

@@ -52,8 +52,8 @@ class Heartbeat:
             await pause(POLL_S)
             return
         view = self._view()
-        about = {"version": package_version(), "last_seen": iso(view.now_s)}
+        about = {"version": package_version(), "last_seen": iso(view.now)}
         await self._store.heartbeat(self._worker_id, about)
-        if time_in_state.is_due(view.record, view.now_s):
+        if time_in_state.is_due(view.record, view.now):
             await self._store.keep_time()
         await asyncio.sleep(HEARTBEAT_S)

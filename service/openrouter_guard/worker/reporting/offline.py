@@ -69,7 +69,7 @@ class Offline:
         self._worker_id = worker_id
         self._reporter = reporter
         self._flight = flight or Flight(deque())
-        self._refused_until_s = 0.0
+        self._refused_until = 0.0
 
     # -- since when, and until when -----------------------------------------------------------------------------
 
@@ -79,7 +79,7 @@ class Offline:
         ``waiting`` are the results it has not accepted, in order.
         """
         if not isinstance(error, StoreUnavailable):
-            self._refused_until_s = time.monotonic() + REFUSED_S
+            self._refused_until = time.monotonic() + REFUSED_S
         if not self._is_away:
             self._is_away = True
             why = "The state cannot be read" if isinstance(error, StateUnreadable) else "Redis is away"
@@ -109,16 +109,16 @@ class Offline:
 
     def is_heard(self) -> None:
         """Note that Redis accepted a change."""
-        self._refused_until_s = 0.0
+        self._refused_until = 0.0
 
     def stands(self, seen: Seen) -> bool:
         """Return whether Redis can be read but accepts no writes.
 
         Local counts stand, unless the fleet's state is worse.
         """
-        if time.monotonic() >= self._refused_until_s:
+        if time.monotonic() >= self._refused_until:
             return False
-        told = seen.record.phase(seen.now_s) if seen.record else BreakerState.CLOSED
+        told = seen.record.phase(seen.now) if seen.record else BreakerState.CLOSED
         # The same half-open state is read for as long as Redis accepts no writes, whatever the trial calls here
         # found.
         least = self._view().phase if self.active else BreakerState.CLOSED
@@ -128,14 +128,12 @@ class Offline:
 
     def acquire(self, owner: str) -> bool:
         """Take the only permit for *owner*."""
-        return self.decide(
-            lambda record, now_s: trial_calls.with_permit(record, owner, now_s=now_s, policy=self._policy)
-        )
+        return self.decide(lambda record, now: trial_calls.with_permit(record, owner, now=now, policy=self._policy))
 
     def count(self, batch: Batch) -> None:
         """Count results here, as the store's script would, except those of an earlier epoch and old ones."""
 
-        def counted(record: SharedState, _now_s: float) -> SharedState | None:
+        def counted(record: SharedState, _now: float) -> SharedState | None:
             is_late = batch.epoch == METRICS_ONLY or (record.epoch and batch.epoch not in (0, record.epoch))
             return None if is_late else _counted(record, batch, self._reporter)
 
@@ -144,15 +142,15 @@ class Offline:
     def decide(self, decide: Callable[[SharedState, float], SharedState | None]) -> bool:
         """True if there was something to decide."""
         view = self._view()
-        new = decide(view.record, view.now_s)
+        new = decide(view.record, view.now)
         if new is None or new == view.record:
             return False
-        after = evaluation.evaluate(new, now_s=view.now_s, policy=self._policy, by=self._worker_id)
+        after = evaluation.evaluate(new, now=view.now, policy=self._policy, by=self._worker_id)
         if (question := question_in(after)) is not None:
             # No other worker gets it: it is answered and decided at once.
-            calls = self._flight.answer(question, view.now_s, self._flight.offset_s(view.offset_s))
-            answered = evaluation.answered(after, calls, view.now_s)
-            after = evaluation.evaluate(answered, now_s=view.now_s, policy=self._policy, by=self._worker_id)
+            calls = self._flight.answer(question, view.now, self._flight.offset_s(view.offset_s))
+            answered = evaluation.answered(after, calls, view.now)
+            after = evaluation.evaluate(answered, now=view.now, policy=self._policy, by=self._worker_id)
         self._show(replace(view, record=after))
         return True
 
@@ -164,15 +162,15 @@ def _counted(record: SharedState, batch: Batch, reporter: str) -> SharedState:
     for kind, number in batch.runs:
         # The first success ends the run of failures; more successes change nothing.
         for _ in range(1 if kind == "S" else number):
-            began_s, ended_s = _successes_s(batch) if kind == "S" else (0.0, batch.first_failure_s)
-            record = evaluation.counted(record, _SIGNALS[kind], reporter, began_s=began_s, ended_s=ended_s)
+            began_at, ended_at = _span_of_successes(batch) if kind == "S" else (0.0, batch.first_failure_at)
+            record = evaluation.counted(record, _SIGNALS[kind], reporter, began_at=began_at, ended_at=ended_at)
     record = evaluation.knowing(record, batch.evidence, batch.earlier)
     return replace(record, upstream=_shown(record.upstream, batch))
 
 
-def _successes_s(batch: Batch) -> tuple[float, float]:
+def _span_of_successes(batch: Batch) -> tuple[float, float]:
     """Return the last start, 0 unless all are known, and the last end of a batch's successes."""
-    return batch.last_begun_s if batch.are_timed else 0.0, batch.last_success_s
+    return batch.last_begun_at if batch.are_timed else 0.0, batch.last_success_at
 
 
 def _shown(upstream: Upstream, batch: Batch) -> Upstream:
@@ -180,4 +178,4 @@ def _shown(upstream: Upstream, batch: Batch) -> Upstream:
     if "state" in told:
         state, message, details = OpenRouterState(told["state"]), told["message"], told["error_details"]
         upstream = replace(upstream, state=state, message=message, error_details=details)
-    return replace(upstream, last_success_s=max(upstream.last_success_s, batch.last_success_s))
+    return replace(upstream, last_success_at=max(upstream.last_success_at, batch.last_success_at))

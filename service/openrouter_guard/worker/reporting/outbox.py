@@ -51,7 +51,7 @@ class Outbox:
 
     Attributes:
         is_shut: True once it takes nothing from the mailbox, because later results belong to the next agent.
-        sent_s: When the last batch was sent, by the monotonic clock; infinite just before it is sent.
+        sent_at: When the last batch was sent, by the monotonic clock; infinite just before it is sent.
     """
 
     def __init__(self, mailbox: Mailbox, flight: Flight, policy: Policy, worker_id: str, reporter: str) -> None:
@@ -64,11 +64,11 @@ class Outbox:
         self._pending: deque[ResultBatch] = deque()
         self._uncertain: ResultBatch | None = None
         self.is_shut = False
-        self.sent_s = -math.inf
+        self.sent_at = -math.inf
 
     def gather(self, view: View, *, is_alone: bool) -> Gathered:
         """Merge the new results into the waiting batches."""
-        gathered = Gathered(models.Notes(view.models, view.now_s))
+        gathered = Gathered(models.Notes(view.models, view.now))
         if self.is_shut:
             return gathered
         taken = _taken(self._results)
@@ -78,23 +78,23 @@ class Outbox:
             self._note(ended, offset_s, gathered, is_alone=is_alone)
         if self._refused.number:
             refused, self._refused.number = self._refused.number, 0
-            self._last(view.record.epoch, view.now_s).counted["not_permitted_calls"] += refused
+            self._last(view.record.epoch, view.now).counted["not_permitted_calls"] += refused
         return gathered
 
     def _note(self, ended: Ended, offset_s: float, gathered: Gathered, *, is_alone: bool) -> None:
-        signal, (epoch, _), began_s, ended_s, named = ended
+        signal, (epoch, _), began_at, ended_at, named = ended
         model = models.clean(named) if named else ""
-        at_s, took_s = ended_s + offset_s, ended_s - began_s if began_s else None
-        pending, notes = self._last(epoch, at_s), gathered.notes
-        if signal is SUCCESS and not is_alone and not (model and notes.is_news(model, _ENDED, at_s)):
-            pending.succeed(at_s, took_s)
+        at, took_s = ended_at + offset_s, ended_at - began_at if began_at else None
+        pending, notes = self._last(epoch, at), gathered.notes
+        if signal is SUCCESS and not is_alone and not (model and notes.is_news(model, _ENDED, at)):
+            pending.succeed(at, took_s)
             return
         known = notes.models.get(model)
-        result = result_of(signal, epoch, at_s, took_s=took_s, model=model, notes=notes)
+        result = result_of(signal, epoch, at, took_s=took_s, model=model, notes=notes)
         gathered.brings_back |= known is not None and known.failures > 0 and signal is SUCCESS
         pending.add(result)
         if is_alone:
-            last_of(gathered.alone, epoch, at_s, self._worker_id, self._policy, is_timed=True).add(result)
+            last_of(gathered.alone, epoch, at, self._worker_id, self._policy, is_timed=True).add(result)
         if result.signal.doubts_account:
             gathered.doubts[result.signal.error_type] = result.signal
 
@@ -106,15 +106,15 @@ class Outbox:
 
     def sign(self, view: View) -> None:
         """Make sure that a report is sent, even an empty one."""
-        self._last(view.record.epoch, view.now_s)
+        self._last(view.record.epoch, view.now)
 
-    def cooling(self, name: str, model: models.Model, epoch: int, now_s: float) -> None:
+    def cooling(self, name: str, model: models.Model, epoch: int, now: float) -> None:
         """Report a model that Redis has lost."""
-        runs = self._last(epoch, now_s).models
-        runs.setdefault(name, models.Run()).add(models.Run(until_s=model.until_s, reason=model.reason))
+        runs = self._last(epoch, now).models
+        runs.setdefault(name, models.Run()).add(models.Run(until=model.until, reason=model.reason))
 
-    def _last(self, epoch: int, at_s: float) -> ResultBatch:
-        return last_of(self._pending, epoch, at_s, self._worker_id, self._policy, is_timed=True)
+    def _last(self, epoch: int, at: float) -> ResultBatch:
+        return last_of(self._pending, epoch, at, self._worker_id, self._policy, is_timed=True)
 
     # -- sending --------------------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class Outbox:
         if self._uncertain is None:
             self._uncertain = self._pending.popleft()
             # No read shows it until it is sent.
-            self.sent_s = math.inf
+            self.sent_at = math.inf
             self._seq += 1
         return self._uncertain
 
@@ -144,23 +144,23 @@ class Outbox:
         """Note that Redis has it."""
         self._uncertain = None
 
-    def batch(self, each: ResultBatch, now_s: float) -> Batch:
-        return each.batch(self._reporter, self._seq, now_s=now_s, answers=True)
+    def batch(self, each: ResultBatch, now: float) -> Batch:
+        return each.batch(self._reporter, self._seq, now=now, answers=True)
 
-    def batches(self, waiting: Iterable[ResultBatch], now_s: float) -> Iterator[Batch]:
-        return (self.batch(each, now_s) for each in waiting)
+    def batches(self, waiting: Iterable[ResultBatch], now: float) -> Iterator[Batch]:
+        return (self.batch(each, now) for each in waiting)
 
-    def unseen(self, seen_s: float, now_s: float) -> Iterator[Batch]:
+    def unseen(self, seen_at: float, now: float) -> Iterator[Batch]:
         """Return the results that no read of the state shows yet.
 
         A sent batch may be counted, and a later read shows it.
 
         Args:
-            seen_s: When the state was last read, by the monotonic clock.
-            now_s: The time, by Redis' clock.
+            seen_at: When the state was last read, by the monotonic clock.
+            now: The time, by Redis' clock.
         """
-        sent = [self._uncertain] if self._uncertain is not None and seen_s < self.sent_s else []
-        return self.batches([*sent, *self._pending], now_s)
+        sent = [self._uncertain] if self._uncertain is not None and seen_at < self.sent_at else []
+        return self.batches([*sent, *self._pending], now)
 
 
 def _taken(results: deque[Ended]) -> list[Ended]:

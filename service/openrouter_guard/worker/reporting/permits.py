@@ -36,10 +36,10 @@ class Permits:
         Raises:
             StoreError: If Redis does not answer.
         """
-        asks_s = time.monotonic()
+        asks_at = time.monotonic()
         async with self._state.lock:
             seen = self._state.latest()
-            if self._state.read_s > asks_s and self._state.permitted(owner, seen.record, seen.now_s) is None:
+            if self._state.read_at > asks_at and self._state.permitted(owner, seen.record, seen.now) is None:
                 # Others have taken all of them while this call waited for its turn.
                 return False
             return await self._state.permit(owner)
@@ -65,8 +65,8 @@ class Permits:
             renewal.cancel()
 
     async def _renew(self, owner: str) -> None:
-        until_s = time.monotonic() + self._policy.trial_call_s
-        while time.monotonic() < until_s:
+        until = time.monotonic() + self._policy.trial_call_s
+        while time.monotonic() < until:
             await asyncio.sleep(self._policy.permit_lease_s / 3)
             with suppress(StoreError):
                 async with self._state.lock:

@@ -33,7 +33,7 @@ class Answers:
         reporter: Name of the reporter that answers.
         gather: Takes the results of the calls that have ended.
         answer: Returns how many calls of this process contradict the failures, at that time by Redis' clock.
-        now_s: The present time by Redis' clock.
+        now: The present time by Redis' clock.
         look: Reads the state, and commits the transition that follows from it.
     """
 
@@ -43,29 +43,29 @@ class Answers:
         reporter: str,
         gather: Callable[[], None],
         answer: Callable[[Question, float], int],
-        now_s: Callable[[], float],
+        now: Callable[[], float],
         look: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
         self._reporter = reporter
         self._gather = gather
         self._answer = answer
-        self._now_s = now_s
+        self._now = now
         self._look = look
         self._question: Question | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def evaluate(self, record: SharedState, now_s: float, *, policy: Policy, by: str) -> SharedState:
+    def evaluate(self, record: SharedState, now: float, *, policy: Policy, by: str) -> SharedState:
         """Return the record with due transitions; a question that no other worker can be asked is decided at once."""
-        after = evaluation.evaluate(record, now_s=now_s, policy=policy, by=by)
+        after = evaluation.evaluate(record, now=now, policy=policy, by=by)
         question = question_in(after)
         if question is None:
             return after
         if not self._is_only(after):
             is_new = question_in(record) is None
             return evaluation.asked_from_afar(after, self._store.round_trip_s) if is_new else after
-        answered = evaluation.answered(after, self._answer(question, now_s), now_s)
-        return evaluation.evaluate(answered, now_s=now_s, policy=policy, by=by)
+        answered = evaluation.answered(after, self._answer(question, now), now)
+        return evaluation.evaluate(answered, now=now, policy=policy, by=by)
 
     def _is_only(self, record: SharedState) -> bool:
         """Return whether all failures are this worker's, and no other reports."""
@@ -90,14 +90,14 @@ class Answers:
         with suppress(StoreError):
             if self._is_out(question) and (calls := self._calls(question)):
                 await self._store.answer(question, self._reporter, calls)
-        await asyncio.sleep(question.at_s + ANSWER_S - self._now_s() + random.uniform(*LOOK_S))  # noqa: S311
+        await asyncio.sleep(question.at + ANSWER_S - self._now() + random.uniform(*LOOK_S))  # noqa: S311
         with suppress(StoreError):
             if self._is_out(question):
                 await self._look()
 
     def _calls(self, question: Question) -> int:
         self._gather()
-        return self._answer(question, self._now_s())
+        return self._answer(question, self._now())
 
     def _is_out(self, question: Question) -> bool:
         return self._question is not None and self._question.number == question.number

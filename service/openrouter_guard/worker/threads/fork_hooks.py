@@ -123,10 +123,10 @@ def _after_fork() -> None:
 
 
 def _at_exit() -> None:
-    until_s = time.monotonic() + _EXIT_S
+    until = time.monotonic() + _EXIT_S
     for thread in [background.begin_close(_EXIT_S) for background in list(_all)]:
         if thread is not None:
-            thread.join(until_s - time.monotonic())
+            thread.join(until - time.monotonic())
 
 
 os.register_at_fork(after_in_child=_after_fork)
