@@ -1,4 +1,7 @@
-"""``make cluster``: a control plane in the foreground; with ``build``, only find or build every program."""
+"""``make cluster``: a control plane in the foreground.
+
+With ``build``, only find or build every program; with ``pin v1.30.14``, have another Kubernetes built from then on.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,21 @@ import signal
 import sys
 
 from . import ControlPlane, ControlPlaneFailed, ControlPlaneUnavailable, find_or_build, helm, helm_3, kubectl
+from .pin import pin
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.controlplane", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=("up", "build"), default="up")
-    command = parser.parse_args().command
+    parser.add_argument("command", nargs="?", choices=("up", "build", "pin"), default="up")
+    parser.add_argument("version", nargs="?", help="of Kubernetes, for pin")
+    arguments = parser.parse_args()
+    command = arguments.command
+    if (command == "pin") != bool(arguments.version):
+        parser.error("pin needs a version, and nothing else does")
     try:
+        if command == "pin":
+            pin(arguments.version)
+            return 0
         return _build() if command == "build" else _up()
     except (ControlPlaneUnavailable, ControlPlaneFailed) as error:
         print(error, file=sys.stderr)

@@ -66,6 +66,14 @@ async def test_every_key_is_of_its_type_and_lives_as_long_as_it_should(
         assert await client.ttl(key(scope, name)) == pytest.approx(life_s, abs=60)
 
 
+async def test_a_field_of_a_newer_version_is_ignored_and_kept(store: Store, client: aioredis.Redis) -> None:
+    await client.hset("openrouter:state", "from_a_newer_version", "1")
+    await report(store, 5)
+    await store.change(settle)
+    assert await client.hget("openrouter:state", "state") != "active"
+    assert await client.hget("openrouter:state", "from_a_newer_version") == "1"
+
+
 async def test_each_change_is_told_on_the_channel(store: Store, client: aioredis.Redis) -> None:
     async with client.pubsub() as channel:
         await channel.subscribe("openrouter:events")
