@@ -6,6 +6,7 @@ module implements only the part of Redis' protocol (RESP 2) that one read needs.
 
 from __future__ import annotations
 
+import _thread
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ __all__ = ["is_known", "read"]
 Reply: TypeAlias = "str | int | _Error | list[Reply] | None"
 Command: TypeAlias = "list[str]"
 Host: TypeAlias = tuple[str, int]
+Info: TypeAlias = "tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]"
+"""As ``getaddrinfo`` returns it."""
 
 _DAYS = 30
 _MOVES = 3
@@ -135,10 +138,58 @@ def _connect(address: Address, host: Host, deadline: float) -> socket.socket:
         connection.settimeout(left_s)
         connection.connect(address.path)
         return connection
+    connection = _connected(_addresses(host, deadline), deadline)
+    return encrypted(connection) if encrypted else connection
+
+
+def _connected(addresses: Sequence[Info], deadline: float) -> socket.socket:
+    """Connect to the first address that accepts it."""
+    failed = OSError("the name has no address")
+    for family, kind, protocol, _, where in addresses:
+        connection = socket.socket(family, kind, protocol)
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        try:
+            connection.connect(where)
+        except OSError as error:
+            connection.close()
+            failed = error
+        else:
+            return connection
+    raise failed
+
+
+def _addresses(host: Host, deadline: float) -> Sequence[Info]:
     # As bytes if the name is ASCII: as text, Python would load large Unicode tables.
     name: Any = host[0].encode() if host[0].isascii() else host[0]
-    connection = socket.create_connection((name, host[1]), left_s)
-    return encrypted(connection) if encrypted else connection
+    with suppress(socket.gaierror):
+        return socket.getaddrinfo(name, host[1], type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    found = _in_time(lambda: socket.getaddrinfo(name, host[1], type=socket.SOCK_STREAM), deadline)
+    if found is None:
+        raise TimeoutError(f"no answer from DNS for {host[0]}")
+    return found
+
+
+def _in_time(look_up: Callable[[], Sequence[Info]], deadline: float) -> Sequence[Info] | None:
+    """Return the result, or None if it takes too long.
+
+    The system's search for a name has no limit that we can set. So it gets a thread, which ends with the process.
+    """
+    found: list[Sequence[Info] | OSError] = []
+    searching = _thread.allocate_lock()
+    searching.acquire()
+
+    def search() -> None:
+        try:
+            found.append(look_up())
+        except OSError as error:
+            found.append(error)
+        searching.release()
+
+    _thread.start_new_thread(search, ())
+    searching.acquire(timeout=max(deadline - time.monotonic(), 0.001))
+    if found and isinstance(found[0], OSError):
+        raise found[0]
+    return found[0] if found else None  # type: ignore[return-value]
 
 
 def _encryption(address: Address, tls: Tls, hostname: str) -> Callable[[socket.socket], socket.socket]:

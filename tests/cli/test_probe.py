@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 import subprocess
@@ -181,6 +182,35 @@ def test_a_redis_that_hangs_costs_no_more_than_the_timeout() -> None:
     assert done.returncode == UNKNOWN
     assert done.stderr.endswith("does not answer: timed out\n")
     assert time.monotonic() - began < 5
+
+
+def test_a_name_service_that_hangs_costs_no_more_than_the_timeout() -> None:
+    script = """
+import socket, time
+real = socket.getaddrinfo
+def hangs(*words, flags=0, **named):
+    if not flags & socket.AI_NUMERICHOST:
+        time.sleep(3600)
+    return real(*words, flags=flags, **named)
+socket.getaddrinfo = hangs
+from openrouter_guard.cli import main
+raise SystemExit(main(["probe", "--timeout", "0.2"]))
+"""
+    environ = os.environ | {"REDIS_URL": "redis://redis.example:6379/0"}
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=30)
+    assert done.returncode == UNKNOWN
+    assert done.stderr.endswith("does not answer: no answer from DNS for redis.example\n")
+
+
+def test_a_name_is_looked_up(redis_url: str) -> None:
+    done = run("probe", "--timeout", "5", REDIS_URL=redis_url.replace("127.0.0.1", "localhost"))
+    assert (done.returncode, done.stdout) == (CLOSED, "closed\n")
+
+
+def test_a_name_that_does_not_exist_is_unknown() -> None:
+    done = run("probe", "--timeout", "20", REDIS_URL="redis://no-such-host.invalid:6379/0")
+    assert done.returncode == UNKNOWN
+    assert done.stderr.startswith("unknown: Redis at redis://no-such-host.invalid:6379/0 does not answer: ")
 
 
 def test_something_that_is_not_redis_is_unknown_too() -> None:
