@@ -209,14 +209,14 @@ INTERRUPTED_START = """
     print("well", threading.active_count())
 """
 IN_THE_LOOP = """
-    begun = core.begun
+    begin = core.begin
 
     async def slow(live, starts):
         os.kill(os.getpid(), signal.SIGUSR1)
         time.sleep(0.2)
-        return await begun(live, starts)
+        return await begin(live, starts)
 
-    core.begun = slow"""
+    core.begin = slow"""
 IN_THE_START_OF_THE_THREAD = """
     start = threading.Thread.start
 

@@ -25,7 +25,7 @@ from .threads.loop_thread import LoopThread
 from .view import Mailbox, View
 from .watchers import Door, Watch
 
-__all__ = ["AloneWait", "Live", "Starts", "begun", "give_back", "parts"]
+__all__ = ["AloneWait", "Live", "Starts", "begin", "build", "return_permit"]
 
 AGAIN = Backoff(1.0, 30.0)
 """How long a guard decides alone before it tries again to start a thread."""
@@ -48,7 +48,7 @@ class Live(NamedTuple):
         return isinstance(self.thread, CallersThread)
 
 
-def parts(
+def build(
     settings: Settings,
     mailbox: Mailbox,
     calls: Iterator[int],
@@ -56,7 +56,7 @@ def parts(
     phase: BreakerState,
     on_phase: Callable[[View], None],
 ) -> tuple[Agent, Watch]:
-    """Return the parts of a background, to be started.
+    """Build a background, to be started by :func:`begin`.
 
     Args:
         settings: The guard's.
@@ -68,20 +68,20 @@ def parts(
     """
     store = Store(settings.redis, settings.scope, Timeouts(settings.redis_timeout_s, settings.redis_timeout_s))
     agent = Agent(store, settings.policy, worker_name(settings.worker_id), mailbox)
-    door = Door(lambda: agent.owner(next(calls)), agent.acquire, partial(give_back, agent))
+    door = Door(lambda: agent.owner(next(calls)), agent.acquire, partial(return_permit, agent))
     watch = Watch(lambda: agent.view, lane, door, phase, on_phase)
     agent.on_view = watch.look
     agent.is_waited_for = lambda: watch.waiting > 0
     return agent, watch
 
 
-def give_back(agent: Agent, owner: str) -> None:
+def return_permit(agent: Agent, owner: str) -> None:
     """Return the permit of a lost call; if it is still being granted, return it when it comes."""
     if agent.holds(owner):
         agent.release(owner, NEUTRAL)
 
 
-async def begun(live: Live, starts: Starts) -> None:
+async def begin(live: Live, starts: Starts) -> None:
     """Begin the work in its thread."""
     starts.worked()
     live.watch.start()

@@ -18,7 +18,7 @@ from openrouter_guard.rules.trial_calls import holds_permit
 from openrouter_guard.settings import Settings
 
 from . import grants
-from .background import AloneWait, Live, Starts, begun, give_back, parts
+from .background import AloneWait, Live, Starts, begin, build, return_permit
 from .grants import Leave
 from .guard_state import GuardState, reason_of, state_of
 from .lane import Lane
@@ -118,7 +118,7 @@ class Core(Mailbox):
         """Prepare to :meth:`ask`: the permit is kept no longer than *caller* lives, whatever interrupts it."""
         agent, thread, _ = self._running()
         owner = grants.permit(self.lane) or self.lane.claim_any() or agent.owner(next(self._calls))
-        drop = weakref.finalize(caller, thread.call, partial(give_back, agent, owner))
+        drop = weakref.finalize(caller, thread.call, partial(return_permit, agent, owner))
         drop.atexit = False
         return Claim(owner, drop)
 
@@ -326,7 +326,7 @@ class Core(Mailbox):
         if before is not None:
             return self._relieved(before, at_once=at_once) if before.is_alone else before
         phase, calls = self._told.phase, self._calls
-        agent, watch = parts(self._settings, self, calls, self.lane, phase, partial(_tell, weakref.ref(self)))
+        agent, watch = build(self._settings, self, calls, self.lane, phase, partial(_tell, weakref.ref(self)))
         thread = self._starts.thread(agent, at_once=at_once)
         live = Live(agent, thread or CallersThread(agent.farewell, agent.close), watch)
         if thread is not None:
@@ -357,7 +357,7 @@ class Core(Mailbox):
 
     def _begin(self, live: Live, thread: LoopThread) -> None:
         thread.gone.add_done_callback(partial(_lost, weakref.ref(self), live.agent))
-        thread.submit(partial(begun, live, self._starts))
+        thread.submit(partial(begin, live, self._starts))
 
     def reset(self) -> None:
         """Forget the background thread: in this forked child it does not exist."""

@@ -40,7 +40,7 @@ class View:
         is_known: Whether it is valid: not before the background has read the state, or given up.
         is_alone: Whether no background runs: then each call takes the longer way, on which it does the background's
             work.
-        admission: Ticket of a call that needs no permit.
+        admission: The admission of a call that needs no permit.
         free_admission: The same, if calls may go without reading the clock; else None.
         noop_success: The same, if a success would change nothing; else None.
     """

@@ -41,12 +41,12 @@ class Door(NamedTuple):
     Attributes:
         name: Returns the name of a new one.
         acquire: Takes it, if one is available.
-        give_back: Returns it, if it is held.
+        return_permit: Returns it, if it is held.
     """
 
     name: Callable[[], str]
     acquire: Callable[[str], Awaitable[bool]]
-    give_back: Callable[[str], None]
+    return_permit: Callable[[str], None]
 
 
 class Watch:
@@ -158,7 +158,7 @@ class Watch:
             is_taken = await asyncio.shield(asking)
         except asyncio.CancelledError:
             # No caller waits any more for the pending grant.
-            asking.add_done_callback(lambda _: self._door.give_back(owner))
+            asking.add_done_callback(lambda _: self._door.return_permit(owner))
             raise
         if not is_taken:
             return ""
@@ -170,7 +170,7 @@ class Watch:
         """Return a permit without a call: other tasks may have one to make, and are asked first."""
         if self._lane.claim(owner):
             self.refused(HELD_S)
-            self._door.give_back(owner)
+            self._door.return_permit(owner)
 
     def _again_s(self) -> float:
         """Return when to ask again for a permit, if nothing happens until then."""

@@ -215,7 +215,7 @@ class OpenRouterStateManager:
             is_api_success: Whether OpenRouter answered well.
             rate_limit_reset: Time until which OpenRouter wants calls to wait.
         """
-        told = _told(state, message, error_details, balance, usage_today, usage_month)
+        told = _reported_upstream(state, message, error_details, balance, usage_today, usage_month)
         reset_at = 0.0 if rate_limit_reset is None else rate_limit_reset.timestamp()
 
         def decide(record: SharedState | None, now: float) -> SharedState:
@@ -344,7 +344,7 @@ def _kind(text: str) -> OverrideKind:
         raise ConfigurationError(f"override {text!r} is not known: write one of {words}") from None
 
 
-def _told(
+def _reported_upstream(
     state: OpenRouterState | str,
     message: str,
     details: str | None,

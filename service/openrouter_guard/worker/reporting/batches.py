@@ -155,9 +155,9 @@ class ResultBatch:
         self.evidence = self.evidence.moved(by_s)
         for run in self.models.values():
             run.until += by_s if run.until else 0.0
-        self.errors = deque((_moved(error, by_s) for error in self.errors), maxlen=_ERRORS_KEPT)
+        self.errors = deque((_move_error(error, by_s) for error in self.errors), maxlen=_ERRORS_KEPT)
         if details := self.fields.get("error_details"):
-            self.fields = {**self.fields, "error_details": _moved(details, by_s)}
+            self.fields = {**self.fields, "error_details": _move_error(details, by_s)}
 
     def batch(self, reporter: str, seq: int | None, *, now: float, answers: bool = False) -> Batch:
         """Return the batch to be counted.
@@ -244,7 +244,7 @@ def error_details(signal: Signal, worker_id: str, at: float) -> str:
     )
 
 
-def _moved(details: str, by_s: float) -> str:
+def _move_error(details: str, by_s: float) -> str:
     error = json.loads(details)
     return json_text({**error, "timestamp": iso(parse_iso(error["timestamp"]) + by_s)})
 
