@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -34,10 +35,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> BusyCluster:
     return BusyCluster()
 
 
-def owing(cluster: BusyCluster) -> Leftovers:
+def owing(cluster: BusyCluster, held: Container[str] = ()) -> Leftovers:
     inventory = Inventory()
     inventory.put_changed(workload("a", owned=(1,), owners=2))
-    found = Leftovers(cast("Cluster", cluster), inventory)
+    inventory.put_changed(workload("b", owned=(1,), owners=2))
+    found = Leftovers(cast("Cluster", cluster), inventory, held.__contains__)
     found.owe()
     return found
 
@@ -48,13 +50,19 @@ async def test_fields_are_given_back_after_what_is_to_be_changed(cluster: BusyCl
     assert cluster.disowned == []
     cluster.is_busy = False
     await giving
-    assert cluster.disowned == ["a"]
+    assert cluster.disowned == ["a", "b"]
 
 
 async def test_but_not_for_ever(cluster: BusyCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leftovers, "YIELD_S", 0.1)
     await owing(cluster).disown()
-    assert cluster.disowned == ["a"]
+    assert cluster.disowned == ["a", "b"]
+
+
+async def test_those_of_a_pause_that_has_lost_its_annotation_are_kept(cluster: BusyCluster) -> None:
+    cluster.is_busy = False
+    await owing(cluster, held={"uid-of-a"}).disown()
+    assert cluster.disowned == ["b"]
 
 
 async def test_those_of_what_another_operator_has_restored_are_left_to_it_while_it_may_be_there(
@@ -65,7 +73,7 @@ async def test_those_of_what_another_operator_has_restored_are_left_to_it_while_
     inventory = Inventory()
     inventory.put_changed(workload("ours", owned=(1,), owners=2))
     inventory.put(workload("theirs", owned=(1,), owners=2))
-    giving = Leftovers(cast("Cluster", cluster), inventory)
+    giving = Leftovers(cast("Cluster", cluster), inventory, [].__contains__)
     giving.owe()
     await giving.disown()
     assert cluster.disowned == ["ours"]

@@ -107,7 +107,7 @@ class Operator:
         self.others: dict[str, str] = {}
         self.poster = Poster(cluster)
         self.orphans = Orphans(cluster, inventory, self.knows, self.holds, self.lets_go, self.poster.put)
-        self.leftovers = Leftovers(cluster, inventory)
+        self.leftovers = Leftovers(cluster, inventory, self.holds)
         self.relist = Relist(cluster, inventory, self.precedence, self.wake_namespace, namespaces)
         self.ending = asyncio.Event()
         self.watch_lag = WatchLag()

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -107,11 +107,16 @@ def newest(workload: Workload, copies: Iterable[Copy]) -> Workload:
 
 
 class Leftovers:
-    """Looks for remains some seconds after a pause has ended."""
+    """Looks for remains some seconds after a pause has ended.
 
-    def __init__(self, cluster: Cluster, inventory: Inventory) -> None:
+    Args:
+        is_held: Returns whether a resource has paused a workload, by its UID, whatever its annotation says by now.
+    """
+
+    def __init__(self, cluster: Cluster, inventory: Inventory, is_held: Callable[[str], bool]) -> None:
         self._cluster = cluster
         self._inventory = inventory
+        self._is_held = is_held
         self._hinted: set[str] = set()
         self._hint = asyncio.Event()
         self._owing = asyncio.Event()
@@ -176,8 +181,12 @@ class Leftovers:
             await asyncio.sleep(DISOWN_S)
 
     def _due(self, owing: Sequence[Workload]) -> list[Workload]:
-        """Return those whose fields this process has taken, and those that nobody has given back for a while."""
+        """Return those whose fields this process has taken, and those that nobody has given back for a while.
+
+        A pause without its annotation goes on. Without our field, its 0 pods would look like somebody's wish.
+        """
         now = time.monotonic()
+        owing = [each for each in owing if each.pause is not None or not self._is_held(each.uid)]
         self._owing_since = {each.uid: self._owing_since.get(each.uid, now) for each in owing}
         late = {uid for uid, since in self._owing_since.items() if now - since >= OTHERS_S}
         return [each for each in owing if each.uid in late or self._inventory.has_changed(each)]

@@ -40,11 +40,9 @@ class PauseJournal:
 
     def recall(self, workload: Workload) -> Workload:
         """Return the workload with its lost pause restored, and without a foreign one."""
-        if workload.is_controlled:
-            return workload
         if workload.pause is not None:
             return self._corrected(workload, workload.pause)
-        if workload.damage or workload.released:
+        if workload.damage or workload.released or workload.is_controlled:
             return workload
         if workload.uid in self._released:
             return replace(workload, released=self._released[workload.uid])
@@ -55,7 +53,10 @@ class PauseJournal:
         """The annotation counts, unless it is older than the journal."""
         known, asked = self._pauses.get(workload.uid), self._asked.get(workload.uid)
         if any(ours is not None and written.is_same(ours) for ours in (known, asked)):
-            return workload  # requested: it was made, though its answer was lost
+            # It was requested and made, though the answer may be lost. Of what others apply we own no replicas, so
+            # the annotation that was written again is our only field, as where somebody asks for 0 pods.
+            is_ours_alone = workload.is_applied and workload.uid in self._mended_s
+            return replace(workload, is_kept=False) if workload.is_kept and is_ours_alone else workload
         if known is not None:
             # A later one of another resource is its own; any other is not the operator's.
             is_theirs = written.owner_uid != self._owner_uid and written.at >= known.at
