@@ -14,7 +14,7 @@ from openrouter_operator.decisions.targets import Candidate, Targets
 from openrouter_operator.decisions.workload_events import notice
 from openrouter_operator.resource.spec import Options
 from openrouter_operator.workloads.kinds import BY_NAME, DEPLOYMENT
-from openrouter_operator.workloads.manifest import is_applied, last_writer, writes_manifests
+from openrouter_operator.workloads.manifest import is_applied, is_by_hand, last_writer, writes_manifests
 from openrouter_operator.workloads.workload import Contest
 from tests.operator.samples import NOW_S, OWNER, closed, opened, paused
 from tests.operator.test_plan import ALL_BACK, PAUSE, made, share
@@ -147,11 +147,38 @@ def entry(operation: str, spec: dict[str, Any], metadata: dict[str, Any] | None 
         pytest.param(entry("Update", SUSPEND | SCHEDULE), "CronJob", False, id="kubectl edit cronjob"),
         pytest.param(entry("Update", SUSPEND | POD), "Job", True, id="a Job"),
         pytest.param(entry("Apply", SUSPEND | SCHEDULE), "CronJob", True, id="Cron, applied"),
+        pytest.param(
+            entry("Update", REPLICAS, NOTES) | {"manager": "kubectl-edit"}, "Deployment", False, id="kubectl edit"
+        ),
         pytest.param({}, "Deployment", False, id="nobody"),
     ],
 )
 def test_who_writes_manifests(found: dict[str, Any], kind: str, expected: bool) -> None:
     assert writes_manifests(found, BY_NAME[kind].control) is expected
+
+
+SCALED = entry("Update", REPLICAS) | {"subresource": "scale"}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param(SCALED | {"manager": "kube-controller-manager"}, False, id="a HorizontalPodAutoscaler"),
+        pytest.param(SCALED | {"manager": "k3s"}, False, id="one in a distribution of one program"),
+        pytest.param(SCALED | {"manager": "keda"}, False, id="KEDA"),
+        pytest.param(SCALED | {"manager": "kubectl"}, True, id="kubectl scale"),
+        pytest.param(SCALED | {"manager": "k9s"}, True, id="k9s"),
+        pytest.param(entry("Update", REPLICAS) | {"manager": "kubectl-edit"}, True, id="kubectl edit"),
+        pytest.param(
+            entry("Update", REPLICAS) | {"manager": "kube-controller-manager"}, True, id="no autoscaler's way"
+        ),
+        pytest.param(entry("Apply", REPLICAS | IMAGE) | {"manager": "helm"}, True, id="Helm 4"),
+        pytest.param(entry("Apply", REPLICAS | IMAGE) | {"manager": "argocd-controller"}, True, id="Argo CD"),
+        pytest.param({}, False, id="nobody"),
+    ],
+)
+def test_who_is_surely_no_autoscaler(found: dict[str, Any], expected: bool) -> None:
+    assert is_by_hand(found) is expected
 
 
 def test_the_last_writer_of_the_replicas_counts_and_never_ourselves() -> None:

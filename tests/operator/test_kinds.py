@@ -317,6 +317,13 @@ def test_an_autoscaler_that_moves_pods_above_the_floor_is_no_person() -> None:
     assert (back.value, back.pause) == (9, None)
 
 
+def test_a_person_beside_an_autoscaler_is_a_person() -> None:
+    (down,) = pause_of(floored(9, 2, has_autoscaler=True, autoscaler_min=2))
+    moved = replace(down, workload=replace(down.workload, value=4, is_by_hand=True))
+    (change,) = plan.changes(PAUSE, opened(), Targets(OWNER, [moved]))
+    assert (change.pods, change.pause, change.released) == (None, None, opened().outage)
+
+
 # -- what matters less ----------------------------------------------------------------------------------------------
 
 

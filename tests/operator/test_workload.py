@@ -157,6 +157,16 @@ def test_the_annotation_that_a_replica_set_has_from_its_deployment_is_not_its_ow
     assert restored(found) is None
 
 
+def test_what_gets_a_controller_during_a_pause_keeps_the_pause() -> None:
+    owners = [{"kind": "Tenant", "controller": True}]
+    uid = body()["metadata"]["uid"]
+    adopted = body({PAUSED: json.dumps(REMEMBERED | {"uid": uid})}, ownerReferences=owners)
+    found = Workload.of(DEPLOYMENT, adopted)
+    assert found.is_controlled
+    assert found.pause is not None
+    assert found.pause.original == REMEMBERED["original"]
+
+
 def test_one_that_is_being_deleted_is_going() -> None:
     assert Workload.of(DEPLOYMENT, body(deletionTimestamp="2026-01-01T00:00:00Z")).is_going
     assert not Workload.of(DEPLOYMENT, body()).is_going

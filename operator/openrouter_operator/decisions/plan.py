@@ -105,8 +105,9 @@ def orphaned(targets: Targets) -> list[Change]:
 
 
 def _is_autoscalers_doing(candidate: Candidate) -> bool:
-    """Return whether an autoscaler may have changed it: it does if pods are left, and never from 0."""
-    return candidate.has_autoscaler and candidate.workload.set_pods > 0 and candidate.workload.pods > 0
+    """Return whether its autoscaler may have changed it: it does if pods are left, and never from 0."""
+    workload = candidate.workload
+    return candidate.has_autoscaler and not workload.is_by_hand and workload.set_pods > 0 and workload.pods > 0
 
 
 def _wanted(goal: Goal, paused: Sequence[Candidate]) -> Mapping[str, int]:

@@ -14,6 +14,7 @@ __all__ = [
     "empties",
     "has_ready_pods",
     "is_applied",
+    "is_by_hand",
     "is_kept",
     "is_untried",
     "last_writer",
@@ -111,9 +112,21 @@ def writes_manifests(entry: Mapping[str, Any], control: ScaleControl) -> bool:
     spec = ((entry.get("fieldsV1") or {}).get("f:spec") or {}).keys()
     if entry.get("operation") == "Apply":
         return bool(spec - {f"f:{path[1]}" for path in control.paths if path[0] == "spec"})
-    return any(owns(entry, path) for path in _OF_CREATORS)
+    return entry.get("manager") != _EDITOR and any(owns(entry, path) for path in _OF_CREATORS)
 
 
+def is_by_hand(entry: Mapping[str, Any]) -> bool:
+    """Return whether the writer of the replicas is surely no autoscaler.
+
+    Autoscalers write through the ``scale`` subresource, under names that differ between distributions. So do
+    ``kubectl scale`` and k9s, under their own names.
+    """
+    return bool(entry) and (entry.get("subresource") != "scale" or str(entry.get("manager")).startswith(_BY_PEOPLE))
+
+
+_EDITOR = "kubectl-edit"
+"""It keeps the annotation of ``kubectl apply`` up to date, and is a person all the same."""
+_BY_PEOPLE = ("kubectl", "k9s")
 _POD = ("spec", "template", "spec", "restartPolicy")
 _OF_CREATORS = (
     ("spec", "selector"),

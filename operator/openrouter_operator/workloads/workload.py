@@ -20,6 +20,7 @@ from .manifest import (
     empties,
     has_ready_pods,
     is_applied,
+    is_by_hand,
     is_kept,
     is_untried,
     last_writer,
@@ -76,8 +77,7 @@ class Workload:
         has_litter: Whether its annotation has a pause that is over, as brought back by an undone rollout.
         damage: The reason why its annotation is unreadable; empty if it is readable.
         released: The outage in which it is left alone; empty if none.
-        opt: The owner's setting for pauses, ``"true"`` or ``"false"``; empty for none, and unchanged text if it is
-            not a truth value.
+        opt: The owner's setting for pauses, ``"true"`` or ``"false"``; empty for none, or text that is neither.
         resume_to: The owner's setting for after the pause, as written, shortened; empty for none.
         is_kept: Whether 0 pods were requested while it was held there, as by ``kubectl scale``.
         is_controlled: Whether another object owns it and would reset its replicas.
@@ -89,13 +89,14 @@ class Workload:
         empties: Kind and name of the workload that an Argo Rollout replaces and scales to 0; None for others.
         changed_by: The field manager that wrote the value last; empty if it was this operator, or left no name.
         is_restated: Whether that was a tool that writes whole manifests, including the number.
+        is_by_hand: Whether that was surely no autoscaler.
         is_altered: Whether an intermediary, such as a mutating admission policy, changed the operator's last value.
         is_our_value: Whether the API server lists this operator as the last writer of the value.
-        is_foreign: Whether it lists others as writers of the value or the annotation, and not this operator as writer
-            of the value: it was changed since, or an undone rollout has brought back an earlier pause.
+        is_foreign: Whether it lists others as writers of the value or the annotation, and not this operator for the
+            value: it was changed since, or an undone rollout has brought back an earlier pause.
         is_undone: Whether it is surely the latter: others wrote the annotation.
-        owned: Indexes of our entries in its managed fields,
-        owners: and the number of entries.
+        owned: Indexes of our entries in its managed fields.
+        owners: The number of entries.
         generation: Grows with each change of its spec; 0 if not reported.
         is_applied: Whether another tool applies it server-side, and would be refused our fields.
         is_stripped: Whether its annotation is not the operator's own, so that only the journal has its original.
@@ -129,6 +130,7 @@ class Workload:
     empties: tuple[str, str] | None = None
     changed_by: str = ""
     is_restated: bool = False
+    is_by_hand: bool = False
     is_altered: bool = False
     is_our_value: bool = False
     is_foreign: bool = False
@@ -152,9 +154,11 @@ class Workload:
         is_cron_run = "CronJob" in runs_of
         # A CronJob starts its Jobs and leaves them alone from then on.
         is_controlled = bool(controllers) and not is_cron_run
-        # A Deployment passes its annotations on to its ReplicaSets, and so does a Rollout: theirs are not their own.
-        pause, damage = _pause(None if is_controlled else annotations.get(PAUSED), kind.control)
+        pause, damage = _pause(annotations.get(PAUSED), kind.control)
         is_copy = pause is not None and pause.uid not in ("", metadata["uid"])
+        if is_controlled and not (pause and pause.uid == metadata["uid"]):
+            # A Deployment passes its annotations on to its ReplicaSets, as a Rollout does: theirs are not their own.
+            pause, damage, is_copy = None, "", False
         value = kind.control.read(body)
         is_as_set = pause is not None and value == pause.set_to
         books = metadata.get("managedFields") or ()
@@ -189,6 +193,7 @@ class Workload:
             empties=empties(body),
             changed_by=str(writer.get("manager", "")),
             is_restated=pause is not None and not is_ours and writes_manifests(writer, kind.control),
+            is_by_hand=is_by_hand(writer),
             # The manager that changes a value becomes its owner, in place of this operator.
             is_altered=pause is not None and not is_copy and not is_as_set and is_ours,
             is_our_value=is_ours,
@@ -229,8 +234,8 @@ class Workload:
     def owes_fields(self) -> bool:
         """Return whether our fields would block another tool without being needed.
 
-        For a paused workload they are needed, to notice a manual scaling to 0. But a tool that applies server-side
-        names the replicas in each upgrade, and the API server would refuse all of it.
+        A paused workload needs them, to notice a manual scaling to 0. But a tool that applies server-side names the
+        replicas in each upgrade, and the API server would refuse all of it.
         """
         if not self.owned or self.is_going or self.damage or self.copied:
             return False
@@ -315,10 +320,7 @@ class Change:
 
     def patch(self) -> dict[str, Any]:
         """Return the merge patch, refused (409) if the workload has changed since it was read."""
-        annotations = {
-            PAUSED: self.pause.text() if self.pause else None,
-            RELEASED: self.released or None,
-        }
+        annotations = {PAUSED: self.pause.text() if self.pause else None, RELEASED: self.released or None}
         if self.pause is None and self.workload.asked_pods is not None:
             annotations[RESUME_TO] = None
         written = self.workload.kind.control.write(self.value) if self.is_written else {}
