@@ -112,6 +112,17 @@ def test_an_annotation_is_written_again_once_a_minute_at_the_most(journal: Pause
     assert len(plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(journal.recall(STRIPPED))]))) == 1
 
 
+@pytest.mark.parametrize("is_applied", [True, False])
+def test_an_annotation_that_is_written_again_is_nobodys_wish_for_0_where_we_own_no_replicas(
+    journal: PauseJournal, *, is_applied: bool
+) -> None:
+    kept = replace(PAUSED, is_kept=True, is_applied=is_applied)
+    assert journal.recall(kept).is_kept
+    (again,) = plan.changes(PAUSE, opened(), Targets(OWNER, [Candidate(journal.recall(STRIPPED))]))
+    journal.made([again])
+    assert journal.recall(kept).is_kept is not is_applied
+
+
 def test_what_comes_back_does_so_without_its_annotation_where_that_is_taken_away_at_once(
     journal: PauseJournal, clock: Clock
 ) -> None:

@@ -55,7 +55,7 @@ class PauseJournal:
         if any(ours is not None and written.is_same(ours) for ours in (known, asked)):
             # It was requested and made, though the answer may be lost. Of what others apply we own no replicas, so
             # the annotation that was written again is our only field, as where somebody asks for 0 pods.
-            is_ours_alone = workload.is_applied and workload.uid in self._mended_s
+            is_ours_alone = workload.is_applied and workload.uid in self._mended_at
             return replace(workload, is_kept=False) if workload.is_kept and is_ours_alone else workload
         if known is not None:
             # A later one of another resource is its own; any other is not the operator's.

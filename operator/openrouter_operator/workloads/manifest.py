@@ -125,7 +125,7 @@ def is_by_hand(entry: Mapping[str, Any]) -> bool:
 
 
 _EDITOR = "kubectl-edit"
-"""It keeps the annotation of ``kubectl apply`` up to date, and is a person all the same."""
+"""With ``--save-config`` it writes the annotation of ``kubectl apply``, and is a person all the same."""
 _BY_PEOPLE = ("kubectl", "k9s")
 _POD = ("spec", "template", "spec", "restartPolicy")
 _OF_CREATORS = (
