@@ -35,12 +35,13 @@ def main() -> int:
     tag = parser.parse_args().tag
     try:
         version = checked_version(tag)
+        text = notes(version, is_released=tag is not None)
         shutil.rmtree(DIST, ignore_errors=True)
         DIST.mkdir()
+        (DIST / "notes.md").write_text(text)
         _packages()
         _boms(version)
         _chart()
-        (DIST / "notes.md").write_text(notes(version, is_released=tag is not None))
     except ReleaseError as error:
         print(error, file=sys.stderr)
         return 1
