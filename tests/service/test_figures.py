@@ -18,9 +18,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from openrouter_guard.api.scope import service as services
 from openrouter_guard.api.stats.error_rate_alert import HIGH, NORMAL, is_high
 from openrouter_guard.api.stats.figures import Figures, availability, day_of, errors_by_worker, since
+from openrouter_guard.api.telemetry.shared_state import reason_label
 from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.latency import Latency
+from openrouter_guard.rules.override import Override, OverrideKind
+from openrouter_guard.rules.transitions import overridden
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Batch, Store
 from tests.service.apps import STATUS, FakeUpstream, ask, eventually, open_breaker, running, write
@@ -250,6 +253,61 @@ class TestPrometheus:
             found = await self.scrape(service)
         assert found["breaker_state"]["default", "open"] == 1
         assert 4 < found["blocked_seconds"]["default",] < 8
+
+    async def test_an_outage_shows_its_reason_and_counts_its_changes(
+        self, settings: Settings, upstream: FakeUpstream, store: Store
+    ) -> None:
+        async with running(settings, upstream) as service:
+            await service.get(STATUS)
+            before = await self.scrape(service)
+            await open_breaker(store, settings)
+
+            async def opened() -> dict[str, dict[tuple[str, ...], float]] | None:
+                found = await self.scrape(service)
+                return found if found["transitions_total"]["closed", "error", "default", "open"] else None
+
+            found = await eventually(opened)
+        assert before["transitions_total"]["closed", "error", "default", "open"] == 0
+        assert "open_reason" not in before
+        assert before["failure_threshold"]["default",] == 5
+        assert found["transitions_total"]["closed", "error", "default", "open"] == 1
+        assert found["open_reason"] == {("error", "default"): 1}
+        assert found["permits_out"]["default",] == 0
+
+    async def test_an_override_shows_its_kind_and_its_end(
+        self, settings: Settings, upstream: FakeUpstream, store: Store
+    ) -> None:
+        async with running(settings, upstream) as service:
+            await service.get(STATUS)
+            before = await self.scrape(service)
+            override = Override(OverrideKind.FORCED_OPEN, "me", "a test", time.time() + 600)
+            await store.change(lambda record, now: record and overridden(record, override, now))
+
+            async def stands() -> dict[str, dict[tuple[str, ...], float]] | None:
+                found = await self.scrape(service)
+                return found if found["override_active"]["forced_open", "default"] else None
+
+            found = await eventually(stands)
+        assert before["override_until_timestamp_seconds"]["default",] == 0
+        assert sum(before["override_active"].values()) == 0
+        assert found["override_until_timestamp_seconds"]["default",] == override.until
+        assert sum(found["override_active"].values()) == 1
+        assert found["open_reason"] == {("forced_open", "default"): 1}
+
+    async def test_the_refused_calls_of_the_day(
+        self, settings: Settings, upstream: FakeUpstream, store: Store
+    ) -> None:
+        await store.add_metrics({"not_permitted_calls": 7, "total_calls": 1}, at=time.time())
+        async with running(settings, upstream) as service:
+
+            async def read() -> float | None:
+                return (await self.scrape(service)).get("not_permitted_calls_total", {}).get(("default",))
+
+            assert await eventually(read) == 7
+
+    def test_a_reason_that_somebody_made_up_is_one_series(self) -> None:
+        assert reason_label("service_unavailable") == "service_unavailable"
+        assert reason_label("<script>") == "other"
 
     async def test_without_a_store_gauges_are_no_number_and_counters_are_left_out(
         self, settings: Settings, upstream: FakeUpstream

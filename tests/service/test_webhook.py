@@ -134,7 +134,9 @@ async def test_what_is_not_taken_is_dropped_and_logged_without_the_address(
         await ask(service)
         await open_breaker(store, telling)
         await eventually(lambda: "the webhook did not accept an event" in caplog.text)
+        scraped = (await service.get("/metrics")).text
     assert len(hook.taken) == tries
+    assert 'openrouter_guard_webhook_events_total{result="dropped",scope="default"} 1.0' in scraped
     assert f"HTTP {code}" in caplog.text
     assert SECRET not in caplog.text
 

@@ -17,6 +17,7 @@ from typing import Any
 import kopf
 from prometheus_client import Counter, Histogram
 
+from openrouter_operator.decisions.events import Event
 from openrouter_operator.kubernetes.client import Cluster, ClusterError, NotLeading
 from openrouter_operator.kubernetes.crd_kinds import CrdKinds
 from openrouter_operator.kubernetes.login import login
@@ -35,14 +36,13 @@ from openrouter_operator.workloads.workload import Workload
 from .event_poster import Poster
 from .leftovers import Leftovers
 from .orphans import Orphans
+from .pause_metrics import METRICS, PauseMetrics
 from .reconcile import Reconciler, Vanished
 
 __all__ = ["Operator", "registry"]
 
 logger = logging.getLogger(__name__)
 
-METRICS = "openrouter_guard_operator"
-"""Prefix of an operator's metrics."""
 _BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 SETTLE_S = 0.05
@@ -79,6 +79,7 @@ class Operator:
         ending: Ends kopf when it is set.
         arrivals: Kinds that come and go with their CRDs.
         poster: Posts events on workloads.
+        pause_metrics: Counts the pauses that this process began and ended.
         streams: Checks that the watches show our own writes.
         reconcile_durations: Durations of reconciles.
         reconcile_errors: Number of failed reconciles.
@@ -106,7 +107,8 @@ class Operator:
         self.resources: dict[str, _Watched] = {}
         self.others: dict[str, str] = {}
         self.poster = Poster(cluster)
-        self.orphans = Orphans(cluster, inventory, self.knows, self.holds, self.lets_go, self.poster.put)
+        self.pause_metrics = PauseMetrics()
+        self.orphans = Orphans(cluster, inventory, self.knows, self.holds, self.lets_go, self._tell)
         self.leftovers = Leftovers(cluster, inventory, self.holds)
         self.relist = Relist(cluster, inventory, self.precedence, self.wake_namespace, namespaces)
         self.ending = asyncio.Event()
@@ -188,6 +190,11 @@ class Operator:
         self.leftovers.trigger(namespace)
         self.wake_namespace(namespace)
 
+    def _tell(self, workload: Workload, event: Event) -> None:
+        """Count what an event on a workload is about, and post it."""
+        self.pause_metrics.told(workload, event, self._cluster.now)
+        self.poster.put(workload, event)
+
     def stalled(self) -> list[str]:
         """Return the parts without progress."""
         stuck = (f"resource {uid}" for uid, watched in self.resources.items() if watched.is_stuck)
@@ -205,7 +212,7 @@ class Operator:
             self.precedence,
             self._access,
             self.lets_go,
-            self.poster.put,
+            self._tell,
         )
 
     @contextmanager

@@ -86,6 +86,8 @@ class Reconciler:
     Attributes:
         scope: The scope that the resource requested last.
         is_flapping: Whether its breaker closed too often to be trusted.
+        name: Name of the resource; empty before the first round.
+        result: Result of the last round; None before the first.
     """
 
     def __init__(
@@ -100,6 +102,8 @@ class Reconciler:
     ) -> None:
         self.scope = ""
         self.is_flapping = False
+        self.name = ""
+        self.result: ReconcileResult | None = None
         self._access = access
         self._precedence = precedence
         self._cluster = cluster
@@ -144,6 +148,7 @@ class Reconciler:
                 return Outcome((), IDLE_S)
             old = resource.get("status") or {}
             now, requeue_after_s = await self._round(resource, old)
+            self.name, self.result = resource["metadata"]["name"], now
             new = conditions.status(old, now)
             if not conditions.differs(old, new, since_write_s=time.monotonic() - self._wrote_at):
                 return Outcome((), requeue_after_s)

@@ -12,7 +12,7 @@ from .result import ReconcileResult, cause, second
 from .snapshot import ScopeSnapshot
 from .summary import Problem
 
-__all__ = ["conditions"]
+__all__ = ["conditions", "statuses"]
 
 _Said = tuple[str, str, str]
 """Status, reason and message."""
@@ -138,6 +138,11 @@ _CONDITIONS = {
     "Paused": _paused,
     "StateFresh": _state_fresh,
 }
+
+
+def statuses(now: ReconcileResult) -> Mapping[str, str]:
+    """Return the status of each condition by its type: ``True``, ``False`` or ``Unknown``."""
+    return {kind: check(now)[0] for kind, check in _CONDITIONS.items()}
 
 
 def _condition(

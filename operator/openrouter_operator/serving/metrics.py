@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,8 +14,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from openrouter_guard.version import package_version
-from openrouter_operator.controller.handlers import METRICS, Operator
+from openrouter_operator.controller.handlers import Operator
+from openrouter_operator.controller.pause_metrics import METRICS
 from openrouter_operator.controller.reconcile import Reconciler
+from openrouter_operator.decisions.conditions import statuses
+from openrouter_operator.decisions.goal import Step
+from openrouter_operator.decisions.summary import Problem, TargetSummary
 from openrouter_operator.kubernetes.client import Cluster
 from openrouter_operator.kubernetes.lease import Lease
 
@@ -22,6 +27,9 @@ __all__ = ["Telemetry"]
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 """The values of the labels, and the number."""
+
+
+_STATUS = {"True": 1.0, "False": 0.0, "Unknown": math.nan}
 
 
 class Telemetry:
@@ -33,6 +41,9 @@ class Telemetry:
         build.info({"version": package_version(), "python": platform.python_version()})
         registry.register(operator.reconcile_durations)
         registry.register(operator.reconcile_errors)
+        registry.register(operator.pause_metrics.pauses)
+        registry.register(operator.pause_metrics.resumes)
+        registry.register(operator.pause_metrics.durations)
         registry.register(_AsOfNow(operator, cluster, lease))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -58,6 +69,37 @@ class _AsOfNow(Collector):
         yield _gauge("resources", "OpenRouterStatus resources that are looked after", len(operator.resources))
         yield _gauge("left_out_namespaces", "Namespaces where a right is missing", len(operator.left_out))
         yield _gauges("paused_targets", "Workloads that are paused", ["namespace", "kind"], _paused(operator))
+        yield _gauges("paused_pods", "Pods that do not run for a pause", ["namespace"], _paused_pods(operator))
+        yield _gauges(
+            "longest_pause_seconds",
+            "Since the oldest pause began",
+            ["namespace"],
+            _longest_pauses(operator, self._cluster.now),
+        )
+        yield _gauges(
+            "resuming_targets",
+            "Paused workloads that should be coming back",
+            ["namespace"],
+            _by_namespace(operator, _resuming),
+        )
+        yield _gauges(
+            "contested_targets",
+            "Workloads whose pause something else undoes",
+            ["namespace"],
+            _by_namespace(operator, _problems(lambda summary: summary.contested)),
+        )
+        yield _gauges(
+            "unmatched_targets",
+            "Targets and exclusions of specs that match nothing",
+            ["namespace"],
+            _by_namespace(operator, _problems(lambda summary: summary.unmatched)),
+        )
+        yield _gauges(
+            "resource_condition",
+            "1 for a condition of a resource that is true, 0 for false, NaN for unknown",
+            ["namespace", "name", "type"],
+            _conditions(operator),
+        )
         yield _gauges(
             "failing_targets",
             "Workloads whose last change failed, and is tried again",
@@ -93,6 +135,40 @@ def _gauges(name: str, words: str, labels: Sequence[str], samples: Samples) -> M
 
 def _paused(operator: Operator) -> Samples:
     return sorted(Counter((w.namespace, w.kind.name) for w in operator.inventory.paused()).items())
+
+
+def _paused_pods(operator: Operator) -> Samples:
+    pods = Counter[str]()
+    for workload in operator.inventory.paused():
+        pods[workload.namespace] += max(workload.original_pods - workload.pods, 0)
+    return (((namespace,), number) for namespace, number in sorted(pods.items()))
+
+
+def _longest_pauses(operator: Operator, now: float) -> Samples:
+    """Return the age of the oldest pause; one that was left behind on purpose does not count."""
+    oldest: dict[str, float] = {}
+    for workload in operator.inventory.paused():
+        if workload.pause and not workload.pause.is_orphaned:
+            oldest[workload.namespace] = min(workload.pause.at, oldest.get(workload.namespace, math.inf))
+    return (((namespace,), max(now - at, 0.0)) for namespace, at in sorted(oldest.items()))
+
+
+def _problems(of: Callable[[TargetSummary], Sequence[Problem]]) -> Callable[[Reconciler], int]:
+    return lambda reconciler: len(of(reconciler.result.summary)) if reconciler.result else 0
+
+
+def _resuming(reconciler: Reconciler) -> int:
+    result = reconciler.result
+    if result is None or result.goal.step is not Step.RESUME:
+        return 0
+    return result.summary.paused + result.summary.resuming
+
+
+def _conditions(operator: Operator) -> Samples:
+    for watched in operator.resources.values():
+        reconciler = watched.reconciler
+        for kind, status in (statuses(reconciler.result) if reconciler.result else {}).items():
+            yield (watched.namespace, reconciler.name, kind), _STATUS[status]
 
 
 def _by_namespace(operator: Operator, count: Callable[[Reconciler], int]) -> Samples:

@@ -17,6 +17,7 @@ from openrouter_guard.api.stats.counters import DayCounters
 from openrouter_guard.api.stats.error_rate_alert import ErrorRateAlert
 from openrouter_guard.api.stats.figures import WINDOWS, metrics_answer
 from openrouter_guard.api.stats.reader import CounterReader
+from openrouter_guard.api.stats.spending import Spending
 from openrouter_guard.api.status.answer import status_answer
 from openrouter_guard.api.status.freshness import (
     CheckAvailability,
@@ -96,13 +97,23 @@ class Service:
             "The account's credit is not known", "The account's credit is known again", scope=scope
         )
         self._counting = LogOnce("Redis accepts no metrics, they wait", "Redis accepts metrics again", scope=scope)
-        self._journal = TransitionLog(scope, settings.policy)
         self._counter_reader = CounterReader(self._store)
-        self._webhook = Webhook(settings, self._store, lambda: self._replica.view) if settings.webhook_url else None
+        self._spending = Spending()
         self._alarm = ErrorRateAlert(self._store, self._thresholds, self._replica.by, self._alarmed)
         self.telemetry = telemetry or Telemetry()
         self._told = self.telemetry.of(
-            ScopeSource(settings, lambda: self._replica.view, lambda: self._counter_reader.figures)
+            ScopeSource(
+                settings,
+                lambda: self._replica.view,
+                lambda: self._counter_reader.figures,
+                self._spending.seconds_to_empty,
+            )
+        )
+        self._journal = TransitionLog(scope, settings.policy, self._told.changed)
+        self._webhook = (
+            Webhook(settings, self._store, lambda: self._replica.view, count=self._told.sent)
+            if settings.webhook_url
+            else None
         )
         self.reports = Reports(self._replica, self._store)
         self.permits = Permits(self._replica, self.reports)
@@ -290,6 +301,8 @@ class Service:
 
     async def _reckon(self) -> None:
         view = self._replica.view
+        if view.record is not None:
+            self._spending.saw(view.record.upstream.balance, view.record.upstream.amounts_at)
         if not view.is_degraded:
             with suppress(StoreError):  # the cache's own read logs it
                 await self._alarm.look(await self._counter_reader.read(view.now), view)

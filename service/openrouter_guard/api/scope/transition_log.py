@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.breaker import BreakerState, Open, Policy
@@ -20,11 +21,17 @@ _OVERRIDES = frozenset(OverrideKind)
 
 
 class TransitionLog:
-    """The last logged state of one scope."""
+    """The last logged state of one scope; ``count`` gets each change: before, after, and the reason."""
 
-    def __init__(self, scope: str, policy: Policy) -> None:
+    def __init__(
+        self,
+        scope: str,
+        policy: Policy,
+        count: Callable[[BreakerState, BreakerState, str], None] = lambda _before, _after, _reason: None,
+    ) -> None:
         self._scope = scope
         self._policy = policy
+        self._count = count
         self._is_stuck = False
         self._epoch: int | None = None
         self._phase: BreakerState | None = None
@@ -48,6 +55,7 @@ class TransitionLog:
 
     def _tell(self, change: Transition, record: SharedState, now: float) -> None:
         self._phase = change.after
+        self._count(change.before, change.after, change.reason)
         level = logging.WARNING if change.after is BreakerState.OPEN else logging.INFO
         why = redact(_why(change, record, now))
         by = redact(change.by)
@@ -61,6 +69,7 @@ class TransitionLog:
         if phase is not self._phase and phase is BreakerState.HALF_OPEN:
             words = "scope %s: the breaker is %s, was %s (%s): trial calls may go"
             logger.info(words, self._scope, phase, self._phase, "reset_timeout")
+            self._count(BreakerState.OPEN, phase, "reset_timeout")
 
     def _tell_of_nobody(self, record: SharedState, view: Snapshot) -> None:
         """Log it once for each half-open period without trial calls."""

@@ -39,14 +39,19 @@ Event = Mapping[str, Any]
 
 
 class Webhook:
-    """Sends the events of one scope.
+    """Sends the events of one scope; ``count`` gets whether an event was sent, or dropped.
 
     Raises:
         ConfigurationError: On creation, if the address is invalid. The message does not contain it.
     """
 
     def __init__(
-        self, settings: Settings, store: Store, view: Callable[[], Snapshot], transport: Transport | None = None
+        self,
+        settings: Settings,
+        store: Store,
+        view: Callable[[], Snapshot],
+        transport: Transport | None = None,
+        count: Callable[[bool], None] = lambda _is_sent: None,
     ) -> None:
         try:
             self._url = httpx.URL(settings.webhook_url)
@@ -57,6 +62,7 @@ class Webhook:
         self._scope = settings.scope
         self._store = store
         self._view = view
+        self._count = count
         self._known_epoch: int | None = None
         self._waiting: deque[Event] = deque(maxlen=WAITING)
         self._wake = asyncio.Event()
@@ -87,6 +93,7 @@ class Webhook:
     def put(self, event: Event) -> None:
         if len(self._waiting) == WAITING:
             logger.warning("the webhook accepts nothing, so the oldest event is dropped")
+            self._count(False)
         self._waiting.append(event)
         self._wake.set()
 
@@ -100,10 +107,12 @@ class Webhook:
             wait_s = min(FIRST_WAIT_S * 2**tried, LONGEST_WAIT_S)
             why, may_try_again = await self._tried(event)
             if not why:
+                self._count(True)
                 return
             if not may_try_again or tried == TRIES - 1:
                 break
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  jitter, not a secret
+        self._count(False)
         logger.warning("the webhook did not accept an event, which is dropped: %s", why)
 
     async def _tried(self, event: Event) -> tuple[str, bool]:

@@ -56,6 +56,7 @@ class Figures:
         latency: Latency of this UTC day's calls.
         availability: Availability by number of days; None if nothing was recorded.
         calls: Calls of the last minutes, and the failed ones among them.
+        not_permitted: Calls that guards refused on this UTC day.
     """
 
     today: tuple[int, int]
@@ -63,6 +64,7 @@ class Figures:
     availability: Mapping[int, float | None]
     calls: int = 0
     failed: int = 0
+    not_permitted: int = 0
 
     @property
     def error_rate(self) -> float | None:

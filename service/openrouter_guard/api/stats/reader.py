@@ -7,7 +7,7 @@ from collections import deque
 from openrouter_guard.rules import latency
 from openrouter_guard.store import Store
 
-from .figures import WINDOWS, Figures, Totals, availability, since, totals
+from .figures import WINDOWS, Figures, Totals, availability, number, since, totals
 
 __all__ = ["CounterReader"]
 
@@ -41,6 +41,7 @@ class CounterReader:
             self._looks.popleft()
         calls, failed = since(self._looks[0][1], seen)
         today = max(days, default="")
+        refused = number(days.get(today, {}).get("not_permitted_calls", "0"))
         per_day = [in_state[date] for date in sorted(in_state, reverse=True)]
         self.figures = Figures(
             today=seen.get(today, (0, 0)),
@@ -48,5 +49,6 @@ class CounterReader:
             availability={window: availability(per_day[:window]) for window in WINDOWS},
             calls=calls,
             failed=failed,
+            not_permitted=refused if isinstance(refused, int) else 0,
         )
         return self.figures

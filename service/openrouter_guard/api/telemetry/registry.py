@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from openrouter_guard.api.schemas.status import Source
-from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_guard.rules.breaker import BreakerState
+from openrouter_guard.rules.signals import ErrorType, OpenRouterState
 from openrouter_guard.version import package_version
 
 from . import shared_state
@@ -17,6 +19,7 @@ from .shared_state import PREFIX, SharedStateCollector
 
 __all__ = ["ScopeTelemetry", "Telemetry"]
 
+_RESULTS = {True: "sent", False: "dropped"}
 _CHECK_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -34,13 +37,22 @@ class Telemetry:
         )
         self.check_times = Histogram(
             f"{PREFIX}_upstream_check_duration_seconds",
-            "How long they took",
+            "How long health checks of OpenRouter took",
             labels,
             registry=self._registry,
             buckets=_CHECK_BUCKETS_S,
         )
         self.answers = Counter(
             f"{PREFIX}_status_answers", "Answers of the status request", [*labels, "source"], registry=self._registry
+        )
+        self.transitions = Counter(
+            f"{PREFIX}_transitions",
+            "Changes of the breaker that this process has seen",
+            [*labels, "from", "to", "reason"],
+            registry=self._registry,
+        )
+        self.webhook_events = Counter(
+            f"{PREFIX}_webhook_events", "Events of the webhook", [*labels, "result"], registry=self._registry
         )
         self._requests = HttpRequests(PREFIX)
         self._shared = SharedStateCollector()
@@ -75,10 +87,23 @@ class ScopeTelemetry:
         self._checks = {state: telemetry.checks.labels(scope, state.value) for state in OpenRouterState}
         self._check_times = telemetry.check_times.labels(scope)
         self._answers = {source: telemetry.answers.labels(scope, source.value) for source in Source}
+        self._webhook = {is_sent: telemetry.webhook_events.labels(scope, name) for is_sent, name in _RESULTS.items()}
+        self._transitions = partial(telemetry.transitions.labels, scope)
+        # Prometheus sees no increase in a series that begins with 1.
+        for reason in {error.value for error in (*ErrorType, *OpenRouterState)} - {OpenRouterState.ACTIVE.value}:
+            self._transitions(BreakerState.CLOSED.value, BreakerState.OPEN.value, reason)
 
     def checked(self, state: OpenRouterState, seconds: float) -> None:
         self._checks[state].inc()
         self._check_times.observe(seconds)
+
+    def changed(self, before: BreakerState, after: BreakerState, reason: str) -> None:
+        """Count a change of the breaker."""
+        self._transitions(before.value, after.value, shared_state.reason_label(reason)).inc()
+
+    def sent(self, is_sent: bool) -> None:
+        """Count an event of the webhook: sent, or dropped."""
+        self._webhook[is_sent].inc()
 
     def answered(self, source: Source) -> None:
         self._answers[source].inc()

@@ -16,16 +16,27 @@ from openrouter_guard.api.stats.figures import Figures
 from openrouter_guard.api.status.freshness import age_s, is_known
 from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules.admission import fleet_refusal
-from openrouter_guard.rules.breaker import BreakerState
+from openrouter_guard.rules.breaker import BreakerState, threshold
 from openrouter_guard.rules.latency import BOUNDS_MS
 from openrouter_guard.rules.models import cooling
+from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.shared_state import SharedState
-from openrouter_guard.rules.signals import OpenRouterState
+from openrouter_guard.rules.signals import ErrorType, OpenRouterState
+from openrouter_guard.rules.transitions import CHECKS_SUCCEEDED, OVERRIDE_ENDED, REPORTS_SUCCEEDED, TRIAL_SUCCEEDED
 from openrouter_guard.settings import Settings
 
-__all__ = ["PREFIX", "SharedStateCollector", "ScopeSource"]
+__all__ = ["PREFIX", "SharedStateCollector", "ScopeSource", "reason_label"]
 
 PREFIX = "openrouter_guard"
+_REASONS = frozenset(
+    {
+        *ErrorType,
+        *OpenRouterState,
+        *OverrideKind,
+        *(TRIAL_SUCCEEDED, CHECKS_SUCCEEDED, REPORTS_SUCCEEDED, OVERRIDE_ENDED),
+        *("check_succeeded", "reset", "reset_timeout"),
+    }
+)
 _BOUNDS = (*map(floatToGoString, (bound / 1000 for bound in BOUNDS_MS)), "+Inf")
 
 
@@ -36,6 +47,7 @@ class ScopeSource:
     settings: Settings
     view: Callable[[], Snapshot]
     figures: Callable[[], Figures | None]
+    seconds_to_empty: Callable[[float], float | None] = lambda _now: None
 
     @property
     def scope(self) -> str:
@@ -61,10 +73,13 @@ class SharedStateCollector(Collector):
         yield _enum(
             "upstream_state", "1 for the state of OpenRouter", OpenRouterState, [_state(*each) for each in seen]
         )
+        yield _open_reason(seen)
+        yield _overrides(seen)
         for name, about, value in _GAUGES:
             yield _gauge(name, about, [(source.scope, value(source, view)) for source, view in seen])
         known = [(s.scope, found) for s, view in seen if not view.is_degraded and (found := s.figures())]
         yield _calls(known)
+        yield _not_permitted(known)
         yield _latency(known)
         figures = {source.scope: None if view.is_degraded else source.figures() for source, view in seen}
         yield _gauge(
@@ -95,7 +110,11 @@ _GAUGES: Sequence[tuple[str, str, Callable[[ScopeSource, Snapshot], float | None
         "Since the last health check, by whichever replica",
         lambda source, view: age_s(view.record, view.now, thresholds=source.settings.thresholds),
     ),
-    ("consecutive_failures", "Of the fleet", _if_known(lambda _s, _v, record: record.breaker.failures)),
+    (
+        "consecutive_failures",
+        "Failures of the fleet in a row",
+        _if_known(lambda _s, _v, record: record.breaker.failures),
+    ),
     (
         "balance_usd",
         "Remaining credit of the key's limit, or of the account if that is less",
@@ -105,6 +124,26 @@ _GAUGES: Sequence[tuple[str, str, Callable[[ScopeSource, Snapshot], float | None
         "balance_age_seconds",
         "Since the balance was last known",
         _if_ever_known(lambda _s, view, record: _age_s(record.upstream.amounts_at, view.now)),
+    ),
+    (
+        "credit_seconds_to_empty",
+        "When the credit runs out at the rate of the last hour; +Inf if nothing is spent",
+        _if_ever_known(lambda source, view, _r: source.seconds_to_empty(view.now)),
+    ),
+    (
+        "failure_threshold",
+        "Failures in a row that open the breaker, at the present rate of calls",
+        _if_known(lambda source, _v, record: threshold(record.calls_per_minute, source.settings.policy)),
+    ),
+    (
+        "permits_out",
+        "Trial calls that are under way",
+        _if_known(lambda _s, view, record: sum(end > view.now for end in record.breaker.permits.values())),
+    ),
+    (
+        "override_until_timestamp_seconds",
+        "End of the override; 0 without one",
+        _if_ever_known(lambda _s, view, record: found.until if (found := record.standing(view.now)) else 0.0),
     ),
     ("epoch", "Number of the breaker's current state", _if_known(lambda _s, _v, record: record.epoch)),
     (
@@ -138,6 +177,34 @@ def _age_s(at: float, now: float) -> float | None:
     return max(now - at, 0.0) if at else None
 
 
+def reason_label(reason: str) -> str:
+    """Return the reason of a change as a label: foreign writers must not make up series without end."""
+    return reason if reason in _REASONS else "other"
+
+
+def _open_reason(seen: Sequence[tuple[ScopeSource, Snapshot]]) -> Metric:
+    about = "1 with the reason of a breaker that is not closed"
+    family = GaugeMetricFamily(f"{PREFIX}_open_reason", about, labels=["scope", "reason"])
+    for source, view in seen:
+        record = view.record
+        if record is not None and record.phase(view.now) is not BreakerState.CLOSED:
+            override = record.standing(view.now)
+            reason = override.kind.value if override else record.breaker.reason
+            family.add_metric([source.scope, reason_label(reason)], 1.0)
+    return family
+
+
+def _overrides(seen: Sequence[tuple[ScopeSource, Snapshot]]) -> Metric:
+    about = "1 for the override that stands"
+    family = GaugeMetricFamily(f"{PREFIX}_override_active", about, labels=["scope", "kind"])
+    for source, view in seen:
+        standing = view.record.standing(view.now) if view.record else None
+        for kind in OverrideKind:
+            is_active = float(standing is not None and standing.kind is kind)
+            family.add_metric([source.scope, kind.value], math.nan if view.record is None else is_active)
+    return family
+
+
 def _enum(
     name: str,
     about: str,
@@ -165,6 +232,14 @@ def _calls(known: Sequence[tuple[str, Figures]]) -> Metric:
         calls, failed = figures.today
         family.add_metric([scope, "success"], calls - failed)
         family.add_metric([scope, "failure"], failed)
+    return family
+
+
+def _not_permitted(known: Sequence[tuple[str, Figures]]) -> Metric:
+    about = "Calls that guards refused; starts again at midnight UTC"
+    family = CounterMetricFamily(f"{PREFIX}_not_permitted_calls", about, labels=["scope"])
+    for scope, figures in known:
+        family.add_metric([scope], figures.not_permitted)
     return family
 
 
