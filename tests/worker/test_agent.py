@@ -16,6 +16,7 @@ import redis.asyncio as aioredis
 
 from openrouter_guard import Guard, Settings
 from openrouter_guard.address import parse_address
+from openrouter_guard.clocks import MonotonicTime
 from openrouter_guard.rules import evaluation, trial_calls
 from openrouter_guard.rules.breaker import BreakerState, Open, Policy
 from openrouter_guard.rules.codec import iso, parse_iso
@@ -184,7 +185,7 @@ def test_what_another_agent_has_taken_meanwhile_ends_nothing() -> None:
         def __len__(self) -> int:
             return super().__len__() + 1
 
-    note: Ended = (SUCCESS, Admission(1, ""), 0.0, 1.0, None)
+    note: Ended = (SUCCESS, Admission(1, ""), MonotonicTime(0.0), MonotonicTime(1.0), None)
     assert list(_taken(Shared([note, note]))) == [note, note]
 
 

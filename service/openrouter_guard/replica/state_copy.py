@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
+from openrouter_guard.clocks import MonotonicTime, ServerTime, monotonic
 from openrouter_guard.rules import evaluation, trial_calls
 from openrouter_guard.rules.breaker import Closed, Open, Policy
 from openrouter_guard.rules.loss import recovered
@@ -66,7 +67,7 @@ class StateCopy:
         self.record: SharedState | None = None
         self.seen = Seen(None, clock(), {})
         self.models: Models = {}
-        self.read_at = -math.inf
+        self.read_at = MonotonicTime(-math.inf)
         self._store = store
         self._policy = policy
         self._evaluate = evaluate or (lambda record, now: evaluation.evaluate(record, now=now, policy=policy, by=by))
@@ -76,9 +77,9 @@ class StateCopy:
         self._offset_s: float | None = None
 
     @property
-    def now(self) -> float:
+    def now(self) -> ServerTime:
         """Redis' clock by this process' monotonic one, so that jumps of the wall clock move no deadline."""
-        return self._clock() if self._offset_s is None else time.monotonic() + self._offset_s
+        return ServerTime(self._clock() if self._offset_s is None else time.monotonic() + self._offset_s)
 
     @property
     def round_trip_s(self) -> float:
@@ -184,5 +185,5 @@ class StateCopy:
         before, self.seen = self.seen, seen
         self.known, self.record, self.models = known, record, seen.models
         self._offset_s = seen.now - time.monotonic()
-        self.read_at = time.monotonic()
+        self.read_at = monotonic()
         self._on_read(before)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from time import monotonic
 from types import TracebackType
 from typing import Self
 
+from openrouter_guard.clocks import MonotonicTime, monotonic
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.rules.signals import SUCCESS, Signal
 
@@ -35,7 +35,7 @@ class Call:
     _model: str | None
     _signal: Signal
     _admission: Admission
-    _began_at: float
+    _began_at: MonotonicTime
 
     def answered(self, status_code: int, *, body: object = None, headers: Mapping[str, str] | None = None) -> None:
         """Report the answer, for clients that do not raise on an error status.

@@ -8,9 +8,9 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from time import monotonic
 from typing import NamedTuple
 
+from openrouter_guard.clocks import UNKNOWN, MonotonicTime, monotonic
 from openrouter_guard.errors import CallNotPermitted
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import NEUTRAL, Effect, OpenRouterState, Signal, SignalScope
@@ -168,7 +168,7 @@ class Core(Mailbox):
 
     # -- outcomes -------------------------------------------------------------------------------------------------
 
-    def end(self, admission: Admission, signal: Signal, model: str = "", began_at: float = 0.0) -> None:
+    def end(self, admission: Admission, signal: Signal, model: str = "", began_at: MonotonicTime = UNKNOWN) -> None:
         """:meth:`finish` for a caller, shielded from bugs of the guard."""
         try:
             self.finish(admission, signal, model, began_at)
@@ -186,7 +186,9 @@ class Core(Mailbox):
                     raise
         return NEUTRAL
 
-    def finish(self, admission: Admission, signal: Signal, model: str = "", began_at: float = 0.0) -> None:
+    def finish(
+        self, admission: Admission, signal: Signal, model: str = "", began_at: MonotonicTime = UNKNOWN
+    ) -> None:
         """Report the end of a call; never waits.
 
         Args:

@@ -10,10 +10,11 @@ import inspect
 import os
 from collections.abc import Callable, Coroutine
 from functools import partial, wraps
-from time import monotonic, sleep
+from time import sleep
 from types import TracebackType
 from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
+from openrouter_guard.clocks import monotonic
 from openrouter_guard.keys import DEFAULT_SCOPE
 from openrouter_guard.rules.signals import SUCCESS
 from openrouter_guard.settings import Settings

@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
+from openrouter_guard.clocks import MonotonicTime, ServerTime
 from openrouter_guard.rules import admission
 from openrouter_guard.rules.admission import fleet_refusal
 from openrouter_guard.rules.breaker import BreakerState, Closed, Policy
@@ -70,8 +71,8 @@ class View:
         return self.noop_success is not None
 
     @property
-    def now(self) -> float:
-        return time.monotonic() + self.offset_s
+    def now(self) -> ServerTime:
+        return ServerTime(time.monotonic() + self.offset_s)
 
     @property
     def phase(self) -> BreakerState:
@@ -123,7 +124,7 @@ class View:
         return admission.ramp(self.record, now=self.now, policy=self.policy)
 
 
-Ended: TypeAlias = tuple[Signal, Admission, float, float, str | None]
+Ended: TypeAlias = tuple[Signal, Admission, MonotonicTime, MonotonicTime, str | None]
 """A finished call.
 
 Its signal, its admission, its start (0: unknown) and end by this process' monotonic clock, and its model. A plain
@@ -155,7 +156,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.view = _NOTHING
-        self.begun: deque[float] = deque()
+        self.begun: deque[MonotonicTime] = deque()
         self.results: deque[Ended] = deque()
         self.refused = Refused()
 

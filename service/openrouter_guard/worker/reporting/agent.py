@@ -16,6 +16,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 
+from openrouter_guard.clocks import MonotonicTime, ServerTime, monotonic
 from openrouter_guard.errors import StoreContended, StoreError, StoreUnavailable
 from openrouter_guard.log_once import LogOnce
 from openrouter_guard.replica.pace import POLL_S, RETRY_S, pause
@@ -88,7 +89,7 @@ class Agent:
         self._reporter = f"w{uuid.uuid4().hex[:8]}"
         self._outbox = Outbox(mailbox, self._flight, policy, worker_id, self._reporter)
         self._work = asyncio.Event()
-        self._told_at = -math.inf
+        self._told_at = MonotonicTime(-math.inf)
         self._patience_s = FLUSH_S
         self._is_pushed = self._has_clock = False
         self._offline = Offline(lambda: self.view, self._show, policy, worker_id, self._reporter, self._flight)
@@ -245,10 +246,10 @@ class Agent:
         out = self._outbox.next_out()
         batch = self._outbox.batch(out, self.view.now)
         async with self._state.lock:
-            self._outbox.sent_at = time.monotonic()
+            self._outbox.sent_at = monotonic()
             counted = await self._state.count(batch, at=out.since)
             self._outbox.counted()
-            self._told_at, self._patience_s = time.monotonic(), min(2 * self._patience_s, CALM_S)
+            self._told_at, self._patience_s = monotonic(), min(2 * self._patience_s, CALM_S)
             self._offline.is_heard()
             await self._state.settle(counted.seen)
 
@@ -266,7 +267,7 @@ class Agent:
             self._offline.count(batch)
 
     def _answer(self, question: Question, now: float) -> int:
-        return self._flight.answer(question, now, self._flight.offset_s(self.view.offset_s))
+        return self._flight.answer(question, ServerTime(now), self._flight.offset_s(self.view.offset_s))
 
     def _of_fleet(self, signal: Signal, model: str, now: float) -> Signal:
         notes = models.Notes(self.view.models, now)
@@ -366,7 +367,7 @@ class Agent:
 
     async def _poll(self) -> None:
         # If results wait, reporting them includes a read.
-        if not self._is_calm or (time.monotonic() - self._state.read_at >= CALM_S and not self._outbox.has_waiting):
+        if not self._is_calm or (monotonic() - self._state.read_at >= CALM_S and not self._outbox.has_waiting):
             await self.refresh()
         await pause(POLL_S)
 
@@ -382,9 +383,9 @@ class Agent:
                 await self._work.wait()
         # Merged each time, so that the waiting results do not grow with the number of calls.
         self._gather()
-        if self.is_waited_for() and time.monotonic() - self._told_at >= SIGN_S:
+        if self.is_waited_for() and monotonic() - self._told_at >= SIGN_S:
             self._outbox.sign(self.view)
-        if self._work.is_set() or time.monotonic() - self._told_at >= self._patience_s:
+        if self._work.is_set() or monotonic() - self._told_at >= self._patience_s:
             await self._report_now()
 
     async def _report_now(self) -> None:

@@ -9,6 +9,7 @@ from itertools import islice, repeat, starmap
 from operator import itemgetter
 from typing import TypeVar
 
+from openrouter_guard.clocks import UNKNOWN, MonotonicTime, ServerTime
 from openrouter_guard.rules.breaker import Closed
 from openrouter_guard.rules.question import SUCCESSES_KEPT, Question
 from openrouter_guard.rules.shared_state import SharedState
@@ -34,10 +35,10 @@ class Flight:
         begun: Start times of calls, by the monotonic clock; each call adds its own.
     """
 
-    def __init__(self, begun: deque[float]) -> None:
+    def __init__(self, begun: deque[MonotonicTime]) -> None:
         self._begun = begun
-        self._under_way: set[float] = set()
-        self._ended_well: deque[tuple[float, float]] = deque(maxlen=SUCCESSES_KEPT)
+        self._under_way: set[MonotonicTime] = set()
+        self._ended_well: deque[tuple[MonotonicTime, MonotonicTime]] = deque(maxlen=SUCCESSES_KEPT)
         self._tidy_at = TIDY_AT
         self._offset_s = float("inf")
 
@@ -61,13 +62,13 @@ class Flight:
         well = ((began_at, at) for signal, _, began_at, at, _ in reversed(ended) if signal is SUCCESS and began_at)
         self._ended_well.extend(reversed(list(islice(well, SUCCESSES_KEPT))))
         if len(self._under_way) > self._tidy_at:
-            self._tidy(ended[-1][3] if ended else 0.0)
+            self._tidy(ended[-1][3] if ended else UNKNOWN)
 
-    def _tidy(self, now: float) -> None:
+    def _tidy(self, now: MonotonicTime) -> None:
         self._under_way = {began_at for began_at in self._under_way if began_at > now - LONGEST_S}
         self._tidy_at = max(TIDY_AT, 2 * len(self._under_way))
 
-    def answer(self, question: Question, now: float, offset_s: float) -> int:
+    def answer(self, question: Question, now: ServerTime, offset_s: float) -> int:
         """Return how many of the calls contradict the failures.
 
         Args:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from openrouter_guard.clocks import MonotonicTime, ServerTime
 from openrouter_guard.rules import models
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal
@@ -64,7 +65,7 @@ class Outbox:
         self._pending: deque[ResultBatch] = deque()
         self._uncertain: ResultBatch | None = None
         self.is_shut = False
-        self.sent_at = -math.inf
+        self.sent_at = MonotonicTime(-math.inf)
 
     def gather(self, view: View, *, is_alone: bool) -> Gathered:
         """Merge the new results into the waiting batches."""
@@ -136,7 +137,7 @@ class Outbox:
         if self._uncertain is None:
             self._uncertain = self._pending.popleft()
             # No read shows it until it is sent.
-            self.sent_at = math.inf
+            self.sent_at = MonotonicTime(math.inf)
             self._seq += 1
         return self._uncertain
 
@@ -150,7 +151,7 @@ class Outbox:
     def batches(self, waiting: Iterable[ResultBatch], now: float) -> Iterator[Batch]:
         return (self.batch(each, now) for each in waiting)
 
-    def unseen(self, seen_at: float, now: float) -> Iterator[Batch]:
+    def unseen(self, seen_at: MonotonicTime, now: ServerTime) -> Iterator[Batch]:
         """Return the results that no read of the state shows yet.
 
         A sent batch may be counted, and a later read shows it.
