@@ -111,6 +111,23 @@ async def test_one_that_fails_or_is_cancelled_gives_its_turn_back() -> None:
     assert work.begun == AT_A_TIME + 20
 
 
+async def test_one_that_is_cancelled_between_its_turn_and_its_start_gives_it_back(work: Work) -> None:
+    limit = ConcurrencyLimit(work, ())
+    begun, waiting = ask(limit, "/slow", AT_A_TIME), ask(limit, "/slow", AT_A_TIME)
+    await evaluate()
+    work.go.set()
+    await asyncio.sleep(0)
+    # Each has its turn by now, and has not run since.
+    assert (work.begun, len(limit._slots._queue._waiting)) == (AT_A_TIME, 0)
+    for task in waiting:
+        task.cancel()
+    await evaluate()
+    work.end.set()
+    later = ask(limit, "/slow", 1)
+    await asyncio.wait_for(asyncio.gather(*begun, *later), 30)
+    assert work.ended == AT_A_TIME + 1
+
+
 @pytest.mark.parametrize("quick", [(), ("/any",)], ids=["slow", "quick"])
 async def test_a_request_whose_client_goes_while_it_waits_never_begins(work: Work, quick: tuple[str, ...]) -> None:
     limit = ConcurrencyLimit(work, quick)

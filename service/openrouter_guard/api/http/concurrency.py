@@ -73,13 +73,13 @@ class _Queue:
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[bool]] = deque()
 
-    async def wait(self, scope: Scope) -> bool:
-        """Return true when it is this request's turn, and false if its client has gone."""
+    def turn(self, scope: Scope) -> asyncio.Future[bool]:
+        """Return a future that is true when it is this request's turn, and false if its client has gone."""
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         if while_there := scope.get("extensions", {}).get(WHILE_THERE):
             while_there(turn)
-        return await turn
+        return turn
 
     def next(self) -> bool:
         """Let the first one go on; return false if none waits."""
@@ -105,7 +105,7 @@ class _Rounds:
         if self._begun < A_ROUND:
             self._begun += 1
             return True
-        return await self._queue.wait(scope)
+        return await self._queue.turn(scope)
 
     def _next(self) -> None:
         self._begun = 0
@@ -127,7 +127,14 @@ class _Slots:
         if self._free:
             self._free -= 1
             return True
-        return await self._queue.wait(scope)
+        turn = self._queue.turn(scope)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled() and turn.result():
+                # Cancelled between its turn and its start: nobody else would hand the slot on.
+                self.release()
+            raise
 
     def release(self) -> None:
         """Hand a slot to the next one."""
