@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
@@ -23,9 +24,14 @@ REDIS = "redis://127.0.0.1:6379/0"
 BODY = "Q7wE4rT9yU2iO5pA8sD3"
 
 
+def forget_own() -> None:
+    redaction._own = redaction._own_twice = redaction._own_in_base64 = ()
+
+
 @pytest.fixture(autouse=True)
 def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_own", ())
+    for name in ("_own", "_own_twice", "_own_in_base64"):
+        monkeypatch.setattr(redaction, name, ())
     for forget in redaction._forgotten:
         forget()
 
@@ -126,6 +132,11 @@ def test_passwords_in_addresses_and_headers(text: str, expected: str) -> None:
         "password: incorrect; token: expired, secret=undefined",
         "max_tokens: 100000000, prompt_tokens=123456789",
         "the key openai/gpt-4o-mini-2024-07-18 and its token",
+        "Missing cookie: log in; Set-Cookie headers are not allowed, see the cookie banner",
+        "see https://docs.example/webhooks/overview-of-events, POST /webhook failed",
+        "bad credentials: check them",
+        "PWD=/home/me OLDPWD=/srv, password: wrong. Password: please try again",
+        "docker run -u 1000:1000 image, sort -u file: done",
         "",
     ],
 )
@@ -151,6 +162,7 @@ def test_the_process_own_secrets_in_each_form(secret: str) -> None:
     secret = secret.strip()
     if len(secret) < 8:
         return
+    forget_own()
     remember([secret])
     for form in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]):
         assert secret not in redact(f"<{form}>") or secret in HIDDEN
@@ -163,6 +175,118 @@ def test_the_process_own_secrets_however_an_address_encodes_them(encode: Callabl
     encoded = encode("plain/word+of=mine secret", safe=safe)
     for form in (encoded, re.sub("%..", lambda match: match[0].lower(), encoded)):
         assert redact(f"?x={form}&y") == f"?x={HIDDEN}&y"
+
+
+SAFE = st.text(st.sampled_from("ABCdef123-_.~"), min_size=10, max_size=40).map(lambda text: f"q7{text}9Z")
+JSON_TWICE: tuple[Callable[[str], str], ...] = (
+    lambda text: text,
+    lambda text: json.dumps({"n": text}),
+    lambda text: json.dumps(json.dumps({"n": text})),
+    lambda text: repr({"n": text}),
+    lambda text: f"<p>{text}</p>",
+)
+
+
+@given(
+    SAFE,
+    st.sampled_from(["Cookie", "Set-Cookie", "cookie", "set-cookie"]),
+    st.sampled_from(
+        ["{}: {}", "{}: {}\r\nX: y", "-H '{}: {}' url", '{{"{}": "{}"}}', "[(b'{}', b'{}')]", '{{"{}": ["{}"]}}']
+    ),
+    st.sampled_from(
+        [
+            "sid={0}",
+            "a=b; sid={0}; Path=/; HttpOnly",
+            "sid={0}==",
+            "a={0}; b={0}",
+            "a=b&c={0}; d='{0}'",
+            "x=%22{0}%22; b=1",
+        ]
+    ),
+    st.sampled_from(JSON_TWICE),
+)
+def test_cookies_in_any_quoting(secret: str, name: str, form: str, cookies: str, wrap: Callable[[str], str]) -> None:
+    shown = redact(wrap(form.format(name, cookies.format(secret))))
+    assert secret not in shown
+    assert HIDDEN in shown
+
+
+@given(
+    SAFE,
+    st.sampled_from(
+        [
+            "https://hooks.slack.com/services/T01AB/B02CD/{}",
+            "https://hooks.slack.com/triggers/T01AB/{}",
+            "https://discord.com/api/webhooks/1234567/{}",
+            "https://discordapp.com/api/v10/webhooks/1234567/{}?wait=true",
+            "https://some.webhook.office.com/webhookb2/{0}@{0}/IncomingWebhook/{0}/{0}",
+            "https://chat.example/hooks/{0}?token={0}",
+            "https://hooks.zapier.com/hooks/catch/123/{}/",
+            "https://chat.example/x/hooks/?token={}",
+            "https://api.telegram.org/bot123456789:{}/sendMessage",
+        ]
+    ),
+    st.sampled_from((*JSON_TWICE, quote, quote_plus, lambda text: json.dumps(text).replace("/", "\\/"))),
+)
+def test_the_addresses_of_other_peoples_webhooks(secret: str, address: str, wrap: Callable[[str], str]) -> None:
+    assert secret not in redact(wrap(address.format(secret)))
+
+
+@given(
+    SAFE,
+    st.sampled_from(
+        [
+            "credential={}",
+            "credentials: {}",
+            '"credentials": "{}"',
+            "PWD={}",
+            "PASSWD={}",
+            "MYSQL_PWD={}",
+            "PGPASSWORD={}",
+            "Server=db;Uid=sa;Pwd={};Timeout=3",
+            '"password": "two words {}"',
+            "curl -u me:{} https://host",
+            "curl -ume:{}",
+            "curl --user 'me:{}'",
+            "curl --proxy-user=me:{}",
+            "['curl', '-u', 'me:{}']",
+        ]
+    ),
+    st.sampled_from(JSON_TWICE),
+)
+def test_passwords_by_their_names(secret: str, text: str, wrap: Callable[[str], str]) -> None:
+    assert secret not in redact(wrap(text.format(secret)))
+
+
+@given(
+    st.text(st.sampled_from('abcXYZ019 /+&=%"\\äß€:@'), min_size=10, max_size=40).map(lambda text: f"q7{text}9Z"),
+    st.text(max_size=10),
+    st.text(max_size=10),
+)
+def test_the_process_own_secrets_encoded_twice(secret: str, before: str, after: str) -> None:
+    forget_own()
+    remember([secret])
+    said = json.dumps({"n": secret})
+    quoted = quote(secret, safe="")
+    both = f"{before}{secret}{after}".encode(errors="replace")
+    for text in (
+        json.dumps(said),
+        json.dumps(json.dumps(secret, ensure_ascii=False), ensure_ascii=False),
+        quote(quoted, safe=""),
+        quote_plus(quote_plus(secret)),
+        quote(json.dumps(secret)[1:-1]),
+        b64encode(both).decode(),
+        urlsafe_b64encode(both).decode(),
+        quote(b64encode(both)),
+    ):
+        assert HIDDEN in redact(f"<{text}>"), text
+
+
+def test_base64_leaves_no_end_of_a_secret_behind() -> None:
+    remember(["correct-horse-battery"])
+    for user in ("", "m", "me", "you"):
+        encoded = b64encode(f"{user}:correct-horse-battery!".encode()).decode()
+        assert redact(f"Proxy: {encoded}, again {encoded}.") == f"Proxy: {HIDDEN}, again {HIDDEN}."
 
 
 def test_what_was_shown_before_it_was_known_for_a_secret_is_hidden_from_then_on() -> None:
@@ -240,6 +364,7 @@ def test_an_address_with_a_password_is_refused_without_repeating_it(address: str
 
 FRAGMENTS = """
     sk%2D sk\\u002d Bearer%20 token: 'token', password= ://%40 %3A%2F%2F key: -----BEGIN PRIVATE KEY-----
+    Cookie: set-cookie a="b ; /hooks/ %2Fhooks%2F hooks.slack.com/ /bot1234567: --user -u pwd= password:" credentials=
     sk- sk-or- eyJ eyJa. :// ://a @ a@ bearer basic api-key api_key: ?key= &token= hf_ AKIA x- _ . A 1 " \\
 """
 
