@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -248,6 +249,36 @@ def test_a_call_in_the_middle_of_the_work_leaves_its_own_for_later(redis_url: st
         live.thread.call(lambda: called(guard, 503))
         assert guard.state.failures == 1
         guard.close()
+
+
+@pytest.mark.parametrize("is_awaited", [False, True])
+def test_a_time_limit_in_the_middle_of_the_work_reaches_the_caller(redis_url: str, *, is_awaited: bool) -> None:
+    """As Celery's, which a signal handler raises."""
+
+    class SoftTimeLimitExceeded(Exception):
+        pass
+
+    def out_of_time(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    async def struck() -> None:
+        signal.raise_signal(signal.SIGUSR1)
+
+    guard = Guard(settings(redis_url))
+    before = signal.signal(signal.SIGUSR1, out_of_time)
+    try:
+        with no_thread():
+            assert called(guard)
+            live = guard._core._live
+            assert live is not None
+            with pytest.raises(SoftTimeLimitExceeded):
+                live.thread.submit(struck) if is_awaited else live.thread.call(
+                    lambda: signal.raise_signal(signal.SIGUSR1)
+                )
+            assert [called(guard, 503) for _ in range(20)] == [True] * 5 + [False] * 15
+            guard.close()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_the_threads_of_before_are_missed_in_a_forked_child(redis_url: str) -> None:

@@ -11,12 +11,17 @@ from types import CodeType, TracebackType
 
 from openrouter_guard.errors import CallNotPermitted, ConfigurationError
 
-__all__ = ["OwnErrors"]
+__all__ = ["OwnErrors", "is_thrown_in"]
 
 logger = logging.getLogger(__name__)
 
 _OURS = __name__.partition(".")[0]
 _FOR_THE_CALLER = (CallNotPermitted, ConfigurationError)
+
+
+def is_thrown_in(error: BaseException) -> bool:
+    """Return whether a signal handler or another thread has thrown it into our code, such as a time limit."""
+    return not isinstance(error, Exception) or _is_of_a_signal(error) or not _is_known(type(error))
 
 
 class OwnErrors:
@@ -54,7 +59,7 @@ class OwnErrors:
 
 def _is_known(kind: type) -> bool:
     """Return whether our code could raise it; otherwise another thread has thrown it in."""
-    return _package(kind.__module__) in {*sys.stdlib_module_names, _OURS}
+    return _package(kind.__module__) in {*sys.stdlib_module_names, _OURS, "redis"}
 
 
 def _is_raised_by_others(error: BaseException) -> bool:

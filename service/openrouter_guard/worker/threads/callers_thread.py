@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from openrouter_guard.worker.own_errors import OwnErrors
+from openrouter_guard.worker.own_errors import OwnErrors, is_thrown_in
 
 from .loop_thread import LoopThread, cancel, run_here
 
@@ -126,7 +126,10 @@ class CallersThread:
             return
         try:
             function()
-        except Exception as error:  # noqa: BLE001  it may be another caller's
+        except Exception as error:
+            if is_thrown_in(error):
+                # A time limit of this caller, whosever work it was.
+                raise
             self._mistakes.note(error)
 
 
@@ -137,7 +140,10 @@ def _step(work: Callable[[], Coroutine[Any, Any, T]], future: Future[T]) -> None
     except StopIteration as done:
         if future.set_running_or_notify_cancel():
             future.set_result(done.value)
-    except Exception as error:  # noqa: BLE001  for the one who waits
+    except BaseException as error:
+        if is_thrown_in(error):
+            cancel(future)
+            raise
         if future.set_running_or_notify_cancel():
             future.set_exception(error)
     else:
