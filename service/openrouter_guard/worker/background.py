@@ -36,16 +36,19 @@ LOOK_S = 1.0
 
 
 class Live(NamedTuple):
-    """The running background, or its stand-in."""
+    """The running background, or its stand-in.
+
+    Attributes:
+        agent: Reports, and holds the permits.
+        thread: Runs all of it.
+        watch: Wakes the callers that wait.
+        is_alone: Whether callers do the work, because no thread runs. Each call asks.
+    """
 
     agent: Agent
     thread: LoopThread | CallersThread
     watch: Watch
-
-    @property
-    def is_alone(self) -> bool:
-        """Return whether callers do the work, because no thread runs."""
-        return isinstance(self.thread, CallersThread)
+    is_alone: bool
 
 
 def build(

@@ -116,7 +116,7 @@ class Core(Mailbox):
 
     def claim(self, caller: object) -> Claim:
         """Prepare to :meth:`ask`: the permit is kept no longer than *caller* lives, whatever interrupts it."""
-        agent, thread, _ = self._running()
+        agent, thread, _, _ = self._running()
         owner = grants.permit(self.lane) or self.lane.claim_any() or agent.owner(next(self._calls))
         drop = weakref.finalize(caller, thread.call, partial(return_permit, agent, owner))
         drop.atexit = False
@@ -124,7 +124,7 @@ class Core(Mailbox):
 
     def ask(self, claim: Claim) -> Future[bool]:
         """Ask for the permit; if the caller is interrupted from here on, it must drop the claim."""
-        agent, thread, _ = self._running()
+        agent, thread, _, _ = self._running()
         return thread.submit(partial(self._granted, agent, claim))
 
     @property
@@ -138,7 +138,7 @@ class Core(Mailbox):
         Raises:
             CallNotPermitted: If it got no permit, and needs one.
         """
-        _, thread, watch = self._running()
+        _, thread, watch, _ = self._running()
         view = self.view
         if granted and holds_permit(view.record, claim.owner):
             return Admission(view.record.epoch, claim.owner)
@@ -197,7 +197,7 @@ class Core(Mailbox):
             model: The model that was called, if known.
             began_at: When it began, on the monotonic clock; 0 if unknown.
         """
-        agent, thread, _ = self._running()
+        agent, thread, _, _ = self._running()
         self.results.append((signal, admission, began_at, monotonic(), model))
         if signal.effect is Effect.RATE_LIMIT:
             thread.call(partial(agent.limit, signal))
@@ -219,7 +219,7 @@ class Core(Mailbox):
 
         Cancel it to stop waiting.
         """
-        agent, thread, watch = self._running()
+        agent, thread, watch, _ = self._running()
         has = grants.held(self.lane)
 
         async def permitted() -> Leave:
@@ -246,12 +246,12 @@ class Core(Mailbox):
 
     def first_view(self) -> Future[bool]:
         """A future that is done once the state was read from Redis, or could not be."""
-        agent, thread, _ = self._running()
+        agent, thread, _, _ = self._running()
         return thread.submit(agent.looked.wait)
 
     def flush(self) -> Future[None]:
         """A future that is done once all results so far are in Redis; it fails with a StoreError otherwise."""
-        agent, thread, _ = self._running(at_once=True)
+        agent, thread, _, _ = self._running(at_once=True)
         return thread.submit(agent.finish)
 
     def flush_if_started(self) -> Future[None] | None:
@@ -330,7 +330,7 @@ class Core(Mailbox):
         phase, calls = self._told.phase, self._calls
         agent, watch = build(self._settings, self, calls, self.lane, phase, partial(_tell, weakref.ref(self)))
         thread = self._starts.thread(agent, at_once=at_once)
-        live = Live(agent, thread or CallersThread(agent.farewell, agent.close), watch)
+        live = Live(agent, thread or CallersThread(agent.farewell, agent.close), watch, is_alone=thread is None)
         if thread is not None:
             self._begin(live, thread)
         first: Live = vars(self).setdefault("_live", live)
@@ -347,7 +347,7 @@ class Core(Mailbox):
             thread = self._starts.thread(before.agent, at_once=at_once) if is_idle else None
             if thread is None:
                 return before
-            live = before._replace(thread=thread)
+            live = before._replace(thread=thread, is_alone=False)
             self._begin(live, thread)
             before.thread.succeeded_by(thread)
             if self._live is before:
