@@ -74,10 +74,10 @@ def test_a_pause_is_counted_as_it_begins_and_measured_as_it_ends() -> None:
     before, during = workload("a", 3), paused("a", original=3)
     assert during.pause
     at = during.pause.at
-    metrics.told(before, Event("Normal", "Paused", ""), at)
-    metrics.told(during, Event("Normal", "PutBack", ""), at + 1)
-    metrics.told(during, Event("Normal", "Resumed", ""), at + 45)
-    metrics.told(during, Event("Normal", "LetGo", ""), at + 400)
+    metrics.count(before, Event("Normal", "Paused", ""), at)
+    metrics.count(during, Event("Normal", "PutBack", ""), at + 1)
+    metrics.count(during, Event("Normal", "Resumed", ""), at + 45)
+    metrics.count(during, Event("Normal", "LetGo", ""), at + 400)
     samples = {s.name: s.value for m in (metrics.pauses, metrics.resumes) for f in m.collect() for s in f.samples}
     assert samples[f"{PREFIX}pauses_total"] == 1
     assert samples[f"{PREFIX}resumes_total"] == 1

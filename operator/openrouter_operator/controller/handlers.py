@@ -192,7 +192,7 @@ class Operator:
 
     def _tell(self, workload: Workload, event: Event) -> None:
         """Count what an event on a workload is about, and post it."""
-        self.pause_metrics.told(workload, event, self._cluster.now)
+        self.pause_metrics.count(workload, event, self._cluster.now)
         self.poster.put(workload, event)
 
     def stalled(self) -> list[str]:

@@ -37,7 +37,7 @@ class PauseMetrics:
             buckets=_BUCKETS_S,
         )
 
-    def told(self, workload: Workload, event: Event, now: float) -> None:
+    def count(self, workload: Workload, event: Event, now: float) -> None:
         """Count the event about a change of *workload*, as it was before the change; *now* is Unix seconds."""
         labels = (workload.namespace, workload.kind.name)
         if event.reason in _BEGUN:
