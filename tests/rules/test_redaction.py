@@ -189,6 +189,21 @@ JSON_TWICE: tuple[Callable[[str], str], ...] = (
 
 @given(
     SAFE,
+    st.sampled_from(
+        ["'cookies': {{'{0}': '{1}'}}", 'cookies={{"a": 1, "{0}": "{1}"}}', "Cookie_jar: {{'{0}': '{1}'}}"]
+    ),
+    st.sampled_from(["sid", "cf_clearance", "a"]),
+    st.sampled_from(JSON_TWICE),
+)
+def test_cookies_by_name(secret: str, form: str, name: str, wrap: Callable[[str], str]) -> None:
+    shown = redact(wrap(f"{{{form.format(name, secret)}, 'status': 502}}"))
+    assert secret not in shown
+    assert HIDDEN in shown
+    assert "502" in shown
+
+
+@given(
+    SAFE,
     st.sampled_from(["Cookie", "Set-Cookie", "cookie", "set-cookie"]),
     st.sampled_from(
         ["{}: {}", "{}: {}\r\nX: y", "-H '{}: {}' url", '{{"{}": "{}"}}', "[(b'{}', b'{}')]", '{{"{}": ["{}"]}}']

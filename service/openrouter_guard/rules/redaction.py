@@ -55,6 +55,8 @@ _COOKIE = (
 """A header with cookies, up to the first; also a list of such headers."""
 _COOKIE_VALUE = r"(?:=\\{0,3}[\"'][^\s\"',;:{}\\]{1,4096}\\{0,3}[\"']|(?!&quot;)[^\"'\\<>\r\n])++"
 _COOKIES = rf"{_COOKIE}{_COOKIE_VALUE}(?:{_QUOTE},[ \t]{{0,4}}b?{_QUOTE}{_COOKIE_VALUE}(?={_QUOTE}[\],]))*+"
+_JAR = rf"(?i:(?<![a-z])cookies?(?:[_-]?jar)?{_IS}\{{)"
+"""A mapping of cookies by name, up to the first."""
 _SLASH = r"(?:\\{0,3}/|%(?:25)?2[fF])"
 _HOOK = (
     rf"(?i:{_SLASH}(?:web)?hooks?(?:b2)?{_SLASH}|hooks\.slack(?:-gov)?\.com{_SLASH}"
@@ -94,12 +96,15 @@ _PATTERNS = (
     rf"{_NAME}(?!{_PROSE})[\w.~+/=-]{{8,}}",
     rf"{_PASSWORD_NAME}(?!{_PROSE}){_ALMOST_ANYTHING}",
     _COOKIES,
+    rf"{_JAR}[^{{}}\r\n]{{4,}}",
     _HOOK + _HOOK_VALUE,
     rf"{_USER}[^\s\"'<>\\]+",
     rf"{_HEADER}(?!{_PROSE}){_DIGIT_NEAR}[\w.~+/=-]{{16,}}",
     rf"{_TOLD}{_DIGIT_NEAR}[\w.~+/=-]{{16,}}(?::[\w.~+/=-]{{8,}})?",
 )
-_KEEPS = re.compile(rf"{_SCHEME}|{_IN_QUERY}|{_HEADER}|{_NAME}|{_PASSWORD_NAME}|{_COOKIE}|{_HOOK}|{_USER}|{_TOLD}")
+_KEEPS = re.compile(
+    rf"{_SCHEME}|{_IN_QUERY}|{_HEADER}|{_NAME}|{_PASSWORD_NAME}|{_COOKIE}|{_JAR}|{_HOOK}|{_USER}|{_TOLD}"
+)
 _FRAGMENTS = """
     sk%2 sk\\u002d :// @ %3a%2f%2f eyj aiza akia asia aroa aida bearer basic key token auth= auth%3d authorization
     secret passw passphrase pwd credential cookie hook /bot 2fbot sig= sig%3d signature ya29. sg.
