@@ -45,10 +45,10 @@ def noted(known: Models, name: str, *runs: Run) -> Models:
 
 
 def after(signals: list[Signal], model: str = "a") -> Models:
-    found: Models = {}
+    notes = Notes({}, NOW_S)
     for signal in signals:
-        found = noted(found, models.name_of(signal, model), run_of(signal, NOW_S))
-    return found
+        notes.take(signal, model, NOW_S)
+    return notes.models
 
 
 @pytest.mark.parametrize(

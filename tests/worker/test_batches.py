@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 import pytest
 
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, Signal
 from openrouter_guard.store import Batch
-from openrouter_guard.worker.reporting.batches import METRICS_ONLY, Result, ResultBatch, last_of
+from openrouter_guard.worker.reporting.batches import METRICS_ONLY, ResultBatch, last_of
 
 TIMEOUT = Signal(Effect.FAILURE, ErrorType.TIMEOUT, "no answer")
 
 
-def batches_of(*results: Result) -> list[Batch]:
+class Ended(NamedTuple):
+    signal: Signal
+    epoch: int
+    at: float
+    took_s: float | None = None
+
+
+def batches_of(*results: Ended) -> list[Batch]:
     """What is sent of these results, at 1,010."""
     pending: deque[ResultBatch] = deque()
-    for result in results:
-        last_of(pending, result.epoch, result.at, "w").add(result)
+    for signal, epoch, at, took_s in results:
+        last_of(pending, epoch, at, "w").add(signal, at, took_s)
     return [each.batch("w", number, now=1010.0) for number, each in enumerate(pending)]
 
 
 def fields(*signals: Signal) -> dict[str, str]:
     """The fields that a batch sets, of calls that ended one second after the other, the first at 1,000."""
-    (batch,) = batches_of(*(Result(signal, 1, 1000.0 + second) for second, signal in enumerate(signals)))
+    (batch,) = batches_of(*(Ended(signal, 1, 1000.0 + second) for second, signal in enumerate(signals)))
     return dict(batch.fields)
 
 
@@ -52,35 +60,32 @@ class TestTimes:
 
 
 class TestLatency:
-    def counters(self, *results: Result) -> dict[str, int]:
+    def counters(self, *results: Ended) -> dict[str, int]:
         (batch,) = batches_of(*results)
         return {name: count for name, count in batch.counters.items() if name.startswith("latency")}
 
     def test_is_that_of_each_call_good_or_bad(self) -> None:
         found = self.counters(
-            Result(SUCCESS, 1, 1000.0, 1.2), Result(SUCCESS, 1, 1001.0, 1.3), Result(TIMEOUT, 1, 1000.0, 30.0)
+            Ended(SUCCESS, 1, 1000.0, 1.2), Ended(SUCCESS, 1, 1001.0, 1.3), Ended(TIMEOUT, 1, 1000.0, 30.0)
         )
         assert found == {"latency_ms_le_1500": 2, "latency_ms_le_30000": 1, "latency_ms_sum": 32_500}
 
     def test_is_not_that_of_a_call_that_says_nothing_about_the_upstream(self) -> None:
-        assert self.counters(Result(NEUTRAL, 1, 1000.0, 1.2)) == {}
+        assert self.counters(Ended(NEUTRAL, 1, 1000.0, 1.2)) == {}
 
     def test_is_not_known_of_what_others_report(self) -> None:
-        assert self.counters(Result(SUCCESS, 1, 1000.0)) == {}
+        assert self.counters(Ended(SUCCESS, 1, 1000.0)) == {}
 
 
 class TestBatches:
     def test_keep_only_the_failures_after_the_last_success(self) -> None:
-        (batch,) = batches_of(*(Result(signal, 1, 1000.0) for signal in (TIMEOUT, SUCCESS, TIMEOUT, TIMEOUT)))
+        (batch,) = batches_of(*(Ended(signal, 1, 1000.0) for signal in (TIMEOUT, SUCCESS, TIMEOUT, TIMEOUT)))
         assert batch.runs == (("S", 1), ("F", 2))
         assert batch.counters["failed_calls"] == 3
 
     def test_say_when_the_last_success_and_the_first_failure_after_it_ended(self) -> None:
         (batch,) = batches_of(
-            *(
-                Result(signal, 1, 1000.0 + second)
-                for second, signal in enumerate((TIMEOUT, SUCCESS, TIMEOUT, TIMEOUT))
-            )
+            *(Ended(signal, 1, 1000.0 + second) for second, signal in enumerate((TIMEOUT, SUCCESS, TIMEOUT, TIMEOUT)))
         )
         assert (batch.last_success_at, batch.first_failure_at) == (1001.0, 1002.0)
 
@@ -97,25 +102,25 @@ class TestBatches:
     ) -> None:
         pending: deque[ResultBatch] = deque()
         for signal, at, long_s in ((TIMEOUT, 1000.0, 0.5), (SUCCESS, 1000.5, took_s), (TIMEOUT, 1000.6, 0.5)):
-            last_of(pending, 1, at, "w", is_timed=is_timed).add(Result(signal, 1, at, long_s))
+            last_of(pending, 1, at, "w", is_timed=is_timed).add(signal, at, long_s)
         batch = pending[0].batch("w", 1, now=1010.0, answers=is_timed)
         assert (batch.runs, batch.earlier, batch.fields["state"]) == (runs, earlier, "error")
         assert batch.last_begun_at == 1000.5 - took_s
 
     def test_are_of_one_epoch_each(self) -> None:
-        assert [batch.epoch for batch in batches_of(Result(SUCCESS, 1, 1000.0), Result(SUCCESS, 2, 1000.0))] == [1, 2]
+        assert [batch.epoch for batch in batches_of(Ended(SUCCESS, 1, 1000.0), Ended(SUCCESS, 2, 1000.0))] == [1, 2]
 
     def test_are_of_one_day_each(self) -> None:
         midnight = 20 * 86_400.0
-        found = batches_of(Result(SUCCESS, 1, midnight - 0.1), Result(SUCCESS, 1, midnight))
+        found = batches_of(Ended(SUCCESS, 1, midnight - 0.1), Ended(SUCCESS, 1, midnight))
         assert [batch.counters["total_calls"] for batch in found] == [1, 1]
 
     def test_decide_nothing_by_failures_of_more_than_half_a_minute_ago(self) -> None:
-        old, recent = batches_of(Result(TIMEOUT, 1, 970.0), Result(TIMEOUT, 1, 1001.0))
+        old, recent = batches_of(Ended(TIMEOUT, 1, 970.0), Ended(TIMEOUT, 1, 1001.0))
         assert old.epoch == METRICS_ONLY
         assert recent.epoch == 1
 
     def test_hold_successes_of_any_age_as_long_as_the_last_is_recent(self) -> None:
-        (batch,) = batches_of(*(Result(SUCCESS, 1, float(at)) for at in range(900, 1001, 20)))
+        (batch,) = batches_of(*(Ended(SUCCESS, 1, float(at)) for at in range(900, 1001, 20)))
         assert batch.epoch == 1
         assert batch.runs == (("S", 6),)

@@ -18,7 +18,7 @@ from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import Effect, ErrorType, Signal
 from openrouter_guard.store import Store
-from openrouter_guard.worker.reporting.batches import Result, ResultBatch
+from openrouter_guard.worker.reporting.batches import ResultBatch
 from openrouter_guard.worker.reporting.offline import Offline
 from openrouter_guard.worker.view import View, monotonic_offset
 from tests.ports import free_port
@@ -158,7 +158,7 @@ class TestRedisAway:
         old, lately = (ResultBatch(1, "worker", at) for at in (960.0, 990.0))
         for at, pending in ((960.0, old), (990.0, lately)):
             for _ in range(4):
-                pending.add(Result(TIMEOUT, 1, at))
+                pending.add(TIMEOUT, at)
         waiting = [each.batch("wa", 1, now=1_000.0) for each in (old, lately)]
         alone.begins(StoreUnavailable("away"), "redis://somewhere", waiting)
         assert shown[-1].record.breaker.failures == 4

@@ -174,6 +174,18 @@ class Notes:
         own[name] = _after(own.get(name, Model()), run, at)
         self.models = self._own = _kept(own, at) if len(own) > 2 * KEPT else own
 
+    def take(self, signal: Signal, model: str, at: float) -> tuple[Signal, dict[str, Run]]:
+        """Note the result of a call to *model* (empty: unknown), if it is news.
+
+        Returns:
+            Its signal for the fleet; and the news of the model, by its name: empty if there is nothing to report.
+        """
+        name, run = name_of(signal, model), run_of(signal, at)
+        if not name or not self.is_news(name, run, at):
+            return signal, {}
+        self.note(name, run, at)
+        return of_fleet(signal, self.models, at), {name: run}
+
     @property
     def _has_room(self) -> bool:
         """Return whether one more working model matters: not if many work."""

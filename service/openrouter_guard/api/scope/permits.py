@@ -27,7 +27,6 @@ from openrouter_guard.rules.parsing import json_of
 from openrouter_guard.rules.redaction import redact
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import NEUTRAL, Effect, Signal
-from openrouter_guard.worker.reporting.batches import result_of
 
 from .reports import Reports, signal_of
 
@@ -163,8 +162,8 @@ class Permits:
 
     def _of_fleet(self, signal: Signal, model: str) -> Signal:
         view = self._replica.view
-        notes = Notes(view.models, view.now)
-        return result_of(signal, 0, view.now, took_s=None, model=model, notes=notes).signal
+        of_fleet, _ = Notes(view.models, view.now).take(signal, model, view.now)
+        return of_fleet
 
     @property
     def _epoch(self) -> int:

@@ -18,7 +18,7 @@ from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import SUCCESS, Effect, Signal, classify_error_type, classify_status
 from openrouter_guard.rules.trial_reports import Told, reported
 from openrouter_guard.store import Store
-from openrouter_guard.worker.reporting.batches import ResultBatch, result_of
+from openrouter_guard.worker.reporting.batches import ResultBatch
 
 __all__ = ["Reports", "pending_of", "signal_of"]
 
@@ -109,9 +109,9 @@ def pending_of(
     pending, late = (ResultBatch(deciding, redact(report.worker_id), now, policy) for _ in range(2))
     notes = Notes(models, now)
     for result, signal, in_epoch in zip(report.results, signals, began, strict=True):
-        took_s, model = result.took_seconds, result.model
         into = pending if in_epoch in (0, deciding) else late
-        into.add(result_of(signal, in_epoch, now, took_s=took_s, model=model, notes=notes))
+        of_fleet, news = notes.take(signal, result.model, now)
+        into.add(of_fleet, now, result.took_seconds, news)
     pending.absorb(late)
     return pending
 

@@ -23,7 +23,6 @@ from openrouter_guard.rules.admission import fleet_refusal
 from openrouter_guard.rules.breaker import BreakerState, HalfOpen, Open
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.evaluation import evaluate
-from openrouter_guard.rules.models import Notes
 from openrouter_guard.rules.override import OVERRIDE_MOST_S, Override, OverrideKind
 from openrouter_guard.rules.parsing import number
 from openrouter_guard.rules.redaction import redact
@@ -32,7 +31,7 @@ from openrouter_guard.rules.signals import MAX_WAIT_S, OpenRouterState, classify
 from openrouter_guard.rules.transitions import overridden, released, reset
 from openrouter_guard.store import Batch, Seen, Store, Timeouts
 from openrouter_guard.worker.names import worker_name
-from openrouter_guard.worker.reporting.batches import ResultBatch, last_of, result_of
+from openrouter_guard.worker.reporting.batches import ResultBatch, last_of
 
 from . import state_data
 from .clients import Handed, settings_of
@@ -240,7 +239,7 @@ class OpenRouterStateManager:
         pending = last_of(
             deque[ResultBatch](), 0, at, worker_name(worker_id or self._worker_id), self._settings.policy
         )
-        pending.add(result_of(signal, 0, at, took_s=None, model="", notes=Notes({}, at)))
+        pending.add(signal, at)
         self._seq += 1
         await self._store.count(pending.batch(f"w{self._reporter}", self._seq, now=at), at=at)
         doubt = partial(health_checks.doubted, signal=signal, policy=self._settings.policy, by=self._worker_id)

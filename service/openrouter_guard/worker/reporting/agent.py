@@ -31,7 +31,6 @@ from openrouter_guard.store import Seen, Store
 from openrouter_guard.worker.threads.loops import forever, optional
 from openrouter_guard.worker.view import Mailbox, View, monotonic_offset
 
-from .batches import result_of
 from .calls_in_flight import Flight
 from .decisions import Decisions
 from .heartbeat import Heartbeat
@@ -224,7 +223,8 @@ class Agent:
     def release(self, owner: str, signal: Signal, model: str = "", took_s: float = 0.0) -> None:
         """Return the permit soon, with the result of its call; 0 s: the duration is unknown."""
         self._permits.drop(owner)
-        signal = self._of_fleet(signal, model, self.view.now)
+        now = self.view.now
+        signal, _ = models.Notes(self.view.models, now).take(signal, model, now)
         self._decisions.after_trial(signal, owner, took_s)
 
     # -- reporting ----------------------------------------------------------------------------------------------
@@ -268,10 +268,6 @@ class Agent:
 
     def _answer(self, question: Question, now: float) -> int:
         return self._flight.answer(question, ServerTime(now), self._flight.offset_s(self.view.offset_s))
-
-    def _of_fleet(self, signal: Signal, model: str, now: float) -> Signal:
-        notes = models.Notes(self.view.models, now)
-        return result_of(signal, 0, now, took_s=None, model=model, notes=notes).signal
 
     def limit(self, signal: Signal) -> None:
         """Commit the platform's rate limit soon, so that the fleet waits."""

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from openrouter_guard.rules import latency
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.codec import iso, parse_iso
-from openrouter_guard.rules.models import TOLD_MOST, Notes, Run, name_of, of_fleet, run_of
+from openrouter_guard.rules.models import TOLD_MOST, Run
 from openrouter_guard.rules.question import NOTHING, Evidence
 from openrouter_guard.rules.signals import Effect, Signal
 from openrouter_guard.rules.text import json_text
 from openrouter_guard.rules.units import DAY_S
 from openrouter_guard.store import Batch
 
-__all__ = ["ResultBatch", "Result", "error_details", "last_of", "result_of"]
+__all__ = ["ResultBatch", "error_details", "last_of"]
 
 _ERRORS_KEPT = 1000
 TOO_OLD_S = 30.0
@@ -26,36 +26,6 @@ TOO_OLD_S = 30.0
 METRICS_ONLY = -1
 _COUNTED_AS = ("total_calls", "successful_calls", "state_active")
 _ACTIVE = {"state": "active", "message": "Service active", "error_details": ""}
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The end of one call.
-
-    Attributes:
-        signal: Its signal for the fleet.
-        epoch: Epoch in which it began.
-        at: When it ended, by the server's clock.
-        took_s: Duration; None if unknown.
-        model: The model it says something about, and ``run`` the failure run; None if there is nothing to report of
-            it.
-    """
-
-    signal: Signal
-    epoch: int
-    at: float
-    took_s: float | None = None
-    model: str = ""
-    run: Run | None = None
-
-
-def result_of(signal: Signal, epoch: int, at: float, *, took_s: float | None, model: str, notes: Notes) -> Result:
-    """The end of a call to *model* (empty: unknown), noted if there is something to report of it."""
-    name, run = name_of(signal, model), run_of(signal, at)
-    if not name or not notes.is_news(name, run, at):
-        return Result(signal, epoch, at, took_s)
-    notes.note(name, run, at)
-    return Result(of_fleet(signal, notes.models, at), epoch, at, took_s, name, run)
 
 
 @dataclass(slots=True)
@@ -127,18 +97,28 @@ class ResultBatch:
         self.failures, self.first_failure_at, self.evidence, self.earlier = Counter(), 0.0, NOTHING, 0
         self.fields = _ACTIVE
 
-    def add(self, result: Result) -> None:
-        signal = result.signal
-        if result.run is not None and (result.model in self.models or len(self.models) < TOLD_MOST):
-            self.models.setdefault(result.model, Run()).add(result.run)
+    def add(
+        self, signal: Signal, at: float, took_s: float | None = None, news: Mapping[str, Run] | None = None
+    ) -> None:
+        """Add the result of a call.
+
+        Args:
+            signal: Its signal for the fleet.
+            at: When it ended, by the server's clock.
+            took_s: Its duration; None if unknown.
+            news: News of its model; see :meth:`.Notes.take`.
+        """
+        for name, run in (news or {}).items():
+            if name in self.models or len(self.models) < TOLD_MOST:
+                self.models.setdefault(name, Run()).add(run)
         if signal.effect is Effect.SUCCESS:
-            self.succeed(result.at, result.took_s)
+            self.succeed(at, took_s)
             return
         self.counted["total_calls"] += 1
         if signal.effect is Effect.NEUTRAL:
             self.counted["neutral_calls"] += 1
         else:
-            self._failed(result)
+            self._fail(signal, at, took_s)
 
     def absorb(self, late: ResultBatch) -> None:
         """Take over the metrics and models of *late*, and nothing that decides."""
@@ -192,29 +172,27 @@ class ResultBatch:
     def _window(self) -> tuple[int, int, int, int]:
         return self.successes + self.failed, self.failed, self.slow, math.ceil(self.policy.window_s)
 
-    def _failed(self, result: Result) -> None:
-        signal = result.signal
+    def _fail(self, signal: Signal, at: float, took_s: float | None) -> None:
         error_type = signal.reported or "unknown_error"
         state = signal.reported.state if signal.reported else "error"
         self.counted["failed_calls"] += 1
         self.counted[f"state_{state}"] += 1
-        if result.took_s is not None:
-            self._took(result.took_s)
-        details = error_details(signal, self.worker_id, result.at)
+        if took_s is not None:
+            self._took(took_s)
+        details = error_details(signal, self.worker_id, at)
         self.errors.append(details)
         if signal.effect is Effect.FAILURE:
             self.failed += 1
-            self.slow += (result.took_s or 0.0) >= self.policy.slow_s
+            self.slow += (took_s or 0.0) >= self.policy.slow_s
             self.failures["C" if signal.refuses_credit else "F"] += 1
-            self.first_failure_at = self.first_failure_at or result.at
-            began_at = 0.0 if result.took_s is None else result.at - result.took_s
-            self.evidence = self.evidence.after(began_at, result.at)
+            self.first_failure_at = self.first_failure_at or at
+            self.evidence = self.evidence.after(0.0 if took_s is None else at - took_s, at)
             self.fields = {
                 "state": str(state),
                 "message": f"Worker reported: {error_type}",
                 "error_details": details,
             }
-            self.last_api_call_at = result.at
+            self.last_api_call_at = at
 
     def _took(self, took_s: float) -> None:
         # In a list, added up at the end: a Counter would double the time per call.

@@ -15,7 +15,7 @@ from openrouter_guard.rules.signals import SUCCESS, ErrorType, Signal
 from openrouter_guard.store import Batch
 from openrouter_guard.worker.view import Ended, Mailbox, View
 
-from .batches import ResultBatch, last_of, result_of
+from .batches import ResultBatch, last_of
 from .calls_in_flight import Flight, popped
 
 __all__ = ["Gathered", "Outbox"]
@@ -91,13 +91,14 @@ class Outbox:
             pending.succeed(at, took_s)
             return
         known = notes.models.get(model)
-        result = result_of(signal, epoch, at, took_s=took_s, model=model, notes=notes)
         gathered.brings_back |= known is not None and known.failures > 0 and signal is SUCCESS
-        pending.add(result)
+        signal, news = notes.take(signal, model, at)
+        pending.add(signal, at, took_s, news)
         if is_alone:
-            last_of(gathered.alone, epoch, at, self._worker_id, self._policy, is_timed=True).add(result)
-        if result.signal.doubts_account:
-            gathered.doubts[result.signal.error_type] = result.signal
+            alone = last_of(gathered.alone, epoch, at, self._worker_id, self._policy, is_timed=True)
+            alone.add(signal, at, took_s, news)
+        if signal.doubts_account:
+            gathered.doubts[signal.error_type] = signal
 
     def move(self, by_s: float) -> None:
         """Move all moments *by_s* seconds, to another clock. A batch that was sent is still counted only once."""
