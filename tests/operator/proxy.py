@@ -12,7 +12,8 @@ import ssl
 import threading
 import time
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -27,6 +28,7 @@ from yarl import URL
 
 from tests.controlplane import ControlPlane
 from tests.controlplane.kubeconfig import write_kubeconfig
+from tests.operator.delays import LIST_OUTDATED, delayed
 
 __all__ = [
     "ADMIN",
@@ -140,6 +142,7 @@ class Proxy:
         is_serial: Whether writes go one by one.
         lists: The first answer to each list, by its URL.
         past: What :meth:`travel_back` answers each list with, once.
+        faults: How often a list was outdated, an event delayed, a state skipped.
         is_cut: Whether nothing passes any more, in neither direction, as when a cable is pulled.
     """
 
@@ -153,6 +156,7 @@ class Proxy:
         self._refused: set[int] = set()
         self.lists: dict[str, bytes] = {}
         self.past: dict[str, bytes] = {}
+        self.faults = Counter[str]()
         self.is_cut = self.is_serial = False
         self.kubeconfig = kubeconfig
         self._control_plane = control_plane
@@ -208,7 +212,10 @@ class Proxy:
     def travel_back(self, seen: Seen) -> Fault | None:
         """A rule: each list is once as it was remembered, as from an API server whose cache is behind."""
         told = self.past.pop(seen.url, None) if seen.is_list else None
-        return Answer(200, body=told) if told else None
+        if told is None:
+            return None
+        self.faults[LIST_OUTDATED] += 1
+        return Answer(200, body=told)
 
     def written(self) -> list[Seen]:
         """Return the writes but for those that the API server refused: they came from a view that was out of date."""
@@ -287,7 +294,7 @@ class Proxy:
         self._watches[seen.number] = request
         try:
             await response.prepare(request)
-            chunks = _late(answer, fault) if isinstance(fault, Late) else answer.content.iter_any()
+            chunks = self._late(answer, fault) if isinstance(fault, Late) else answer.content.iter_any()
             async for chunk in chunks:
                 await self._while_cut()
                 if not isinstance(fault, Swallow):
@@ -298,6 +305,9 @@ class Proxy:
         finally:
             del self._watches[seen.number]
         return response
+
+    def _late(self, answer: aiohttp.ClientResponse, late: Late) -> AsyncIterator[bytes]:
+        return delayed(answer, late.seconds, is_coalesced=late.is_coalesced, faults=self.faults)
 
     async def _while_cut(self) -> None:
         while self.is_cut:  # noqa: ASYNC110  set from another thread
@@ -314,45 +324,6 @@ def context_of(control_plane: ControlPlane, is_admin: bool) -> ssl.SSLContext:
             pem.flush()
             context.load_cert_chain(pem.name)
     return context
-
-
-async def _late(answer: aiohttp.ClientResponse, late: Late) -> AsyncIterator[bytes]:
-    """The lines of a watch, when their time has come."""
-    loop, lines = asyncio.get_running_loop(), asyncio.Queue[tuple[float, bytes]]()
-
-    async def read() -> None:
-        rest = b""
-        async for chunk in answer.content.iter_any():
-            *whole, rest = (rest + chunk).split(b"\n")
-            for line in whole:
-                lines.put_nowait((loop.time() + late.seconds, line))
-        lines.put_nowait((0.0, b""))
-
-    snapshot = asyncio.create_task(read())
-    try:
-        while not snapshot.done() or not lines.empty():
-            due_s, line = await lines.get()
-            await asyncio.sleep(max(due_s - loop.time(), 0.0))
-            found = [line]
-            while late.is_coalesced and not lines.empty():
-                found.append(lines.get_nowait()[1])
-            yield b"".join(each + b"\n" for each in _newest(found) if each)
-    finally:
-        snapshot.cancel()
-        await asyncio.gather(snapshot, return_exceptions=True)
-
-
-def _newest(lines: Sequence[bytes]) -> list[bytes]:
-    """Of each object the last event; one that came and went was never there."""
-    newest: dict[str, dict[str, Any]] = {}
-    for event in (json.loads(line) for line in lines if line):
-        key = event["object"].get("metadata", {}).get("uid", event["type"])
-        before = newest.pop(key, None)
-        is_new = before is not None and before["type"] == "ADDED"
-        if is_new and event["type"] == "DELETED":
-            continue
-        newest[key] = event | {"type": "ADDED"} if is_new else event
-    return [json.dumps(event).encode() for event in newest.values()]
 
 
 async def _set(event: threading.Event | None) -> None:

@@ -71,6 +71,7 @@ class Ground:
 
     Attributes:
         remember: Called now and then: an API server that lags may go back to here.
+        faults: How often the operator has seen an outdated cluster, by kind; see ``delays.py``.
         long_quiet_s: For how long nobody may write after every tenth story; after the others it is :data:`QUIET_S`.
     """
 
@@ -79,6 +80,7 @@ class Ground:
     operator: Operator
     told: Told = field(default_factory=Told)
     remember: Callable[[], object] = lambda: None
+    faults: Counter[str] = field(default_factory=Counter)
     long_quiet_s: float = QUIET_S
 
     @property
@@ -207,11 +209,9 @@ class Story(RuleBasedStateMachine):
             return
         self.told("scale", *place, pods)
         if kind == "CronJob":
-            body: Body = {"spec": {"suspend": pods == 0}}
-            self.twins.both("PATCH", kind, name, body, "?fieldManager=kubectl-patch")
+            self.twins.both("PATCH", kind, name, {"spec": {"suspend": pods == 0}}, "?fieldManager=kubectl-patch")
         else:
-            body = {"spec": {"replicas": pods}}
-            self.twins.both("PATCH", kind, f"{name}/scale", body, SCALES)
+            self.twins.both("PATCH", kind, f"{name}/scale", {"spec": {"replicas": pods}}, SCALES)
 
     @rule(name=deployments, pods=counts, image=st.sampled_from(("worker", "worker:2")))
     def applies(self, name: str, pods: int, image: str) -> None:

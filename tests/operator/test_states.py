@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.controlplane import ControlPlane
-from tests.operator.proxy import Late, Proxy, SyncProxy
+from tests.operator.delays import EVENT_DELAYED, STATE_SKIPPED
+from tests.operator.outdated import STALE, UNOBSERVED, outdated_grounds
+from tests.operator.proxy import Late
 from tests.operator.states import Ground, grounds, play
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("crd")]
@@ -33,21 +35,16 @@ def test_whatever_was_done_it_is_as_if_nobody_had_ever_paused_anything(
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "late",
+    ("late", "fault"),
     [
-        pytest.param(Late(2.0), id="stale: watches lag by two seconds"),
-        pytest.param(Late(2.0, is_coalesced=True), id="unobserved: only the newest state of two seconds is seen"),
+        pytest.param(STALE, EVENT_DELAYED, id="stale: watches lag by two seconds"),
+        pytest.param(UNOBSERVED, STATE_SKIPPED, id="unobserved: only the newest state of two seconds is seen"),
     ],
 )
 def test_so_it_is_where_the_operator_sees_the_past(
-    control_plane: ControlPlane, redis_url: str, tmp_path: Path, late: Late
+    control_plane: ControlPlane, redis_url: str, tmp_path: Path, late: Late, fault: str
 ) -> None:
     """And goes back in time when it starts anew: its lists come from a cache that is behind."""
-    between = SyncProxy(Proxy(control_plane, tmp_path / "proxy.kubeconfig"))
-    with (
-        between as proxy,
-        grounds(control_plane, redis_url, tmp_path, KUBECONFIG=str(proxy.kubeconfig)) as ground,
-    ):
-        proxy.rule = lambda seen: late if seen.is_watch else proxy.travel_back(seen)
-        ground.remember = between.remember
+    with outdated_grounds(control_plane, redis_url, tmp_path, late) as ground:
         tells_of_pauses(ground, stories=2)
+        assert ground.faults[fault], "the operator has seen the present: these stories mean nothing"
