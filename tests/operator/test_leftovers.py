@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
+from collections.abc import AsyncIterator, Container, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from openrouter_operator.controller import leftovers
 from openrouter_operator.controller.leftovers import Leftovers
 from openrouter_operator.kubernetes.client import Cluster
+from openrouter_operator.kubernetes.errors import Unavailable
+from openrouter_operator.kubernetes.paths import Path
 from openrouter_operator.workloads.inventory import Inventory
-from openrouter_operator.workloads.workload import Workload
+from openrouter_operator.workloads.workload import PAUSED, Workload
 from tests.operator.samples import workload
 
 
@@ -23,6 +25,20 @@ class BusyCluster:
 
     is_busy: bool = True
     disowned: list[str] = field(default_factory=list)
+
+    lists: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    tidied: list[str] = field(default_factory=list)
+    refused: str = ""
+
+    async def metadata(self, kind: Path, namespace: str) -> AsyncIterator[dict[str, Any]]:
+        """Of a kind by its plural name."""
+        if kind[-1] == self.refused:
+            raise Unavailable("no list")
+        for body in self.lists.get(kind[-1], ()):
+            yield body
+
+    async def forget(self, kind: Path, namespace: str, name: str, version: str, notes: Sequence[str]) -> None:
+        self.tidied.append(name)
 
     async def disown(self, seen: Workload) -> Workload:
         self.disowned.append(seen.name)
@@ -81,3 +97,43 @@ async def test_those_of_what_another_operator_has_restored_are_left_to_it_while_
         while cluster.disowned == ["ours"]:
             await giving.disown()
     assert cluster.disowned == ["ours", "theirs"]
+
+
+# -- copies ---------------------------------------------------------------------------------------------------------
+
+
+def replica_set(of: str) -> dict[str, Any]:
+    """One that a Deployment has passed its pause on to."""
+    owner = {"uid": f"uid-of-{of}", "controller": True}
+    metadata = {"namespace": "jobs", "name": f"{of}-1", "resourceVersion": "1", "annotations": {PAUSED: "{}"}}
+    return {"metadata": metadata | {"ownerReferences": [owner]}}
+
+
+def deployment(name: str, **notes: str) -> dict[str, Any]:
+    return {"metadata": {"namespace": "jobs", "name": name, "uid": f"uid-of-{name}", "annotations": notes or None}}
+
+
+async def tidied(cluster: BusyCluster, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which copies an operator removes whose watch shows no pause at all."""
+    monkeypatch.setattr(leftovers, "SETTLE_S", 0.0)
+    found = Leftovers(cast("Cluster", cluster), Inventory(), [].__contains__)
+    found.trigger("jobs")
+    await found.run()
+    return cluster.tidied
+
+
+async def test_copies_of_a_pause_that_a_late_watch_does_not_show_stay(
+    cluster: BusyCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.lists = {
+        "replicasets": [replica_set("ended"), replica_set("goes-on")],
+        "deployments": [deployment("ended"), deployment("goes-on", **{PAUSED: "{}"})],
+    }
+    assert await tidied(cluster, monkeypatch) == ["ended-1"]
+
+
+async def test_no_copy_goes_while_nobody_can_say_which_pauses_go_on(
+    cluster: BusyCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.lists, cluster.refused = {"replicasets": [replica_set("ended")]}, "deployments"
+    assert await tidied(cluster, monkeypatch) == []

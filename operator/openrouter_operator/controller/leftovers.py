@@ -23,7 +23,7 @@ from typing import Any
 from openrouter_guard.log_once import LogOnce
 from openrouter_operator.kubernetes.client import Cluster, ClusterError, Conflict, NotFound
 from openrouter_operator.workloads.inventory import Inventory
-from openrouter_operator.workloads.kinds import BY_NAME
+from openrouter_operator.workloads.kinds import BY_NAME, Kind
 from openrouter_operator.workloads.manifest import word
 from openrouter_operator.workloads.workload import PAUSED, RELEASED, RESUME_TO, STAY, Pause, Workload
 
@@ -47,6 +47,8 @@ _AT_ONCE = 8
 _LOOK_S = 0.05
 _OF_A_PAUSE = (PAUSED, RELEASED, RESUME_TO)
 _TO_STAY = (STAY, "0")
+_PASSING_ON = ("Deployment", "Rollout")
+"""Kinds whose annotations go on to their ReplicaSets."""
 EVERYWHERE = ""
 
 
@@ -155,16 +157,14 @@ class Leftovers:
     async def run(self) -> None:
         """Wait for a trigger, then remove the copies of ended pauses.
 
-        A watch may be late, so a pause that goes on may look like one that has ended. Its copy comes back: the
-        Deployment controller looks at each change of a ReplicaSet, and passes the annotations on again.
+        It asks the API server which pauses go on: the watch may be late.
         """
         await self._hint.wait()
         await asyncio.sleep(SETTLE_S)
         self._hint.clear()
         hinted, self._hinted = self._hinted, set()
-        paused = {workload.uid for workload in self._inventory.paused()}
         for namespace in {EVERYWHERE} if EVERYWHERE in hinted else hinted:
-            stale = [copy for copy in await self._copies(namespace) if copy.controller not in paused]
+            stale = await self._stale(namespace)
             await asyncio.gather(*map(self._take_away, filter(None, map(self._without_own, stale))))
 
     async def disown(self) -> None:
@@ -199,14 +199,38 @@ class Leftovers:
         notes = copy.notes - ({RESUME_TO} if copy.controller in self._inventory.with_wish() else set())
         return replace(copy, notes=notes) if notes else None
 
+    async def _stale(self, namespace: str) -> Sequence[Copy]:
+        """Return the copies of pauses that are over.
+
+        The workloads are read after the copies. In the other order, a new pause would look like the rest of one.
+        """
+        copies = await self._copies(namespace)
+        paused = await self._paused(namespace) if copies else None
+        return [copy for copy in copies if copy.controller not in paused] if paused is not None else ()
+
+    async def _paused(self, namespace: str) -> set[str] | None:
+        """Return the UIDs of the workloads that are paused; None if they cannot be listed."""
+        paused = {workload.uid for workload in self._inventory.paused()}
+        for kind in self._inventory.kinds:
+            if kind.name in _PASSING_ON:
+                bodies = await self._read(kind, namespace)
+                if bodies is None:
+                    return None
+                paused |= {body["metadata"]["uid"] for body in bodies if _has_pause(body)}
+        return paused
+
     async def _copies(self, namespace: str) -> Sequence[Copy]:
+        return [copy for copy in map(Copy.of, await self._read(REPLICA_SETS, namespace) or ()) if copy]
+
+    async def _read(self, kind: Kind, namespace: str) -> Sequence[Mapping[str, Any]] | None:
+        """Return all objects of the kind, of each only the metadata; None if they cannot be listed."""
         try:
-            bodies = [body async for body in self._cluster.metadata(REPLICA_SETS.path, namespace)]
+            bodies = [body async for body in self._cluster.metadata(kind.path, namespace)]
         except ClusterError as error:
             self._looking.failed(error)
-            return ()
+            return None
         self._looking.worked()
-        return [copy for copy in map(Copy.of, bodies) if copy]
+        return bodies
 
     async def _take_away(self, copy: Copy) -> None:
         async with self._turns:
@@ -241,3 +265,7 @@ class Leftovers:
                 await asyncio.sleep(SETTLE_S)
                 return False
         return True
+
+
+def _has_pause(body: Mapping[str, Any]) -> bool:
+    return PAUSED in (body["metadata"].get("annotations") or {})
