@@ -21,6 +21,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.cluster
 
 MEMORY = Pause("uid-of-owner", "default", epoch=1, original=3, set_to=0, at=1_000.0).text()
+AT_ITS_FLOOR = Pause("uid-of-owner", "default", epoch=1, original=3, set_to=2, at=1_000.0).text()
 PAUSE = {"metadata": {"annotations": {PAUSED: MEMORY}}, "spec": {"replicas": 0}}
 CRON_JOB = {
     "apiVersion": "batch/v1",
@@ -178,6 +179,17 @@ def test_what_was_paused_comes_back_with_no_more_than_it_had(account: Account, f
     account.patch("deployment/one", {"spec": {"replicas": 2}})
     account.patch("deployment/one", {"spec": {"replicas": 3}, "metadata": {"annotations": {PAUSED: None}}})
     assert fleet.replicas()["one"] == 3
+
+
+def test_what_is_paused_keeps_its_floor(account: Account, fleet: Fleet) -> None:
+    floor = {"metadata": {"annotations": {PAUSED: AT_ITS_FLOOR}}, "spec": {"replicas": 2}}
+    with pytest.raises(KubectlFailed, match="no fewer replicas than the annotation of the pause says"):
+        account.patch("deployment/one", floor | {"spec": {"replicas": 1}})
+    account.patch("deployment/one", floor)
+    with pytest.raises(KubectlFailed, match="no fewer replicas than the annotation of the pause says"):
+        account.patch("deployment/one", {"spec": {"replicas": 0}})
+    account.patch("deployment/one", PAUSE)
+    assert fleet.replicas()["one"] == 0
 
 
 def test_finalizers_of_others_on_our_resource_stay(account: Account, fleet: Fleet) -> None:
