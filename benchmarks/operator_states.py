@@ -77,8 +77,10 @@ class Stories:
             print(*getattr(error, "exceptions", (error,)), sep="\n", file=sys.stderr, flush=True)
 
     def _tell(self) -> None:
-        counts = {"stories": self.told.stories, "wrong": self.wrong, "transitions": self.told.moves.total()}
-        line = ", ".join(f"{number} {name}" for name, number in (counts | self.faults).items())
+        told = self.told
+        counts = {"stories": told.stories, "wrong": self.wrong, "transitions": told.moves.total()}
+        more = {"times paused": told.paused, "times killed": told.moves["operator killed"]}
+        line = ", ".join(f"{name}: {number}" for name, number in (counts | more | self.faults).items())
         print(line, file=sys.stderr, flush=True)
 
 
