@@ -91,8 +91,7 @@ def test_a_permit_is_worth_nothing_once_the_verdict_has_fallen(redis_url: str, i
     with Guard(settings(redis_url, reset_timeout_s=0.3)) as slow, Guard(settings(redis_url)) as other:
         half_open(slow)
         until(lambda: other.state.phase is BreakerState.HALF_OPEN)
-        call = slow.call()
-        claim = slow._core.claim(call)
+        claim = slow._core.claim()
         assert slow._core.ask(claim).result(5)
         if is_up:
             with other.call():

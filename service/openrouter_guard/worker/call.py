@@ -29,7 +29,7 @@ _NO_ASYNCIO = (
 class Call:
     """One call: the base of both forms. A guard fills it in, because an ``__init__`` would cost the caller more."""
 
-    __slots__ = ("__weakref__", "_admission", "_began_at", "_claim", "_core", "_model", "_signal")
+    __slots__ = ("_admission", "_began_at", "_claim", "_core", "_model", "_signal")
     _claim: Claim
     _core: Core
     _model: str | None
@@ -92,9 +92,13 @@ class SyncCall(Call):
 
     def __enter__(self) -> Self:
         try:
-            self._admission = self._core.view.free_admission or self._admitted()
+            core = self._core
+            admission = core.view.free_admission
+            if admission is None:
+                admission = self._admitted()
+            self._admission = admission
             self._began_at = began_at = monotonic()
-            self._core.begun.append(began_at)
+            core.begun.append(began_at)
             return self  # noqa: TRY300  up to its last line
         except BaseException as error:
             if not self._goes_all_the_same(error):
@@ -105,9 +109,10 @@ class SyncCall(Call):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            core = self._core
             admission = self._admission
-            if admission is self._core.view.noop_success and error is None:
-                self._core.results.append((SUCCESS, admission, self._began_at, monotonic(), self._model))
+            if admission is core.view.noop_success and error is None:
+                core.results.append((SUCCESS, admission, self._began_at, monotonic(), self._model))
             else:
                 self._end(error)
         except BaseException:
@@ -121,7 +126,7 @@ class SyncCall(Call):
         return core.admit(self._model or "") or self._permitted()
 
     def _permitted(self) -> Admission:
-        self._claim = claim = self._core.claim(self)
+        self._claim = claim = self._core.claim()
         asked = self._core.ask(claim)
         granted = waited(asked, self._core.permit_s) and asked.result()
         return self._core.with_permit(claim, granted=granted)
@@ -132,9 +137,13 @@ class AsyncCall(Call):
 
     async def __aenter__(self) -> Self:
         try:
-            self._admission = self._core.view.free_admission or await self._admitted()
+            core = self._core
+            admission = core.view.free_admission
+            if admission is None:
+                admission = await self._admitted()
+            self._admission = admission
             self._began_at = began_at = monotonic()
-            self._core.begun.append(began_at)
+            core.begun.append(began_at)
             return self  # noqa: TRY300  up to its last line
         except BaseException as error:
             if not self._goes_all_the_same(error):
@@ -145,9 +154,10 @@ class AsyncCall(Call):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            core = self._core
             admission = self._admission
-            if admission is self._core.view.noop_success and error is None:
-                self._core.results.append((SUCCESS, admission, self._began_at, monotonic(), self._model))
+            if admission is core.view.noop_success and error is None:
+                core.results.append((SUCCESS, admission, self._began_at, monotonic(), self._model))
             else:
                 self._end(error)
         except BaseException:
@@ -162,7 +172,7 @@ class AsyncCall(Call):
         return core.admit(self._model or "") or await self._permitted()
 
     async def _permitted(self) -> Admission:
-        self._claim = claim = self._core.claim(self)
+        self._claim = claim = self._core.claim()
         asked = self._core.ask(claim)
         granted = await ended(asked, self._core.permit_s, cancel=False) and asked.result()
         return self._core.with_permit(claim, granted=granted)

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import NamedTuple
 
 from openrouter_guard.clocks import UNKNOWN, MonotonicTime, monotonic
 from openrouter_guard.errors import CallNotPermitted
@@ -41,16 +40,20 @@ TURN_S = 0.5
 """How long a starter of the background waits for another one to finish."""
 
 
-class Claim(NamedTuple):
+class Claim:
     """A call's claim to a permit.
 
     Attributes:
         owner: Name of the permit.
-        drop: Returns the permit, once, even if it is still being granted. Dropping the call does the same.
+        drop: Returns the permit, once, even if it is still being granted. So does the end of the claim's life.
     """
 
-    owner: str
-    drop: weakref.finalize[..., object]
+    __slots__ = ("__weakref__", "drop", "owner")
+
+    def __init__(self, owner: str, give_back: Callable[[], object]) -> None:
+        self.owner = owner
+        self.drop = weakref.finalize(self, give_back)
+        self.drop.atexit = False
 
 
 class Core(Mailbox):
@@ -114,13 +117,11 @@ class Core(Mailbox):
         """Distributes the starts of this process while the fleet comes back."""
         return self._lanes.fleet
 
-    def claim(self, caller: object) -> Claim:
-        """Prepare to :meth:`ask`: the permit is kept no longer than *caller* lives, whatever interrupts it."""
+    def claim(self) -> Claim:
+        """Prepare to :meth:`ask`: the permit is kept no longer than the claim, whatever interrupts its owner."""
         agent, thread, _, _ = self._running()
         owner = grants.permit(self.lane) or self.lane.claim_any() or agent.owner(next(self._calls))
-        drop = weakref.finalize(caller, thread.call, partial(return_permit, agent, owner))
-        drop.atexit = False
-        return Claim(owner, drop)
+        return Claim(owner, partial(thread.call, partial(return_permit, agent, owner)))
 
     def ask(self, claim: Claim) -> Future[bool]:
         """Ask for the permit; if the caller is interrupted from here on, it must drop the claim."""
