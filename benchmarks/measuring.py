@@ -44,6 +44,7 @@ class Effort:
         exploring_s: For how long the interleavings of a small fleet are tried.
         outages: How often each kind of outage strikes the fleets that are compared.
         outage_s: For how long at least.
+        simulated_outages: Outages that each figure of the waits is the mean of.
         attackers: How many connections one attack on the service has at the most.
     """
 
@@ -74,6 +75,7 @@ class Effort:
     stories: int
     outages: int
     outage_s: float
+    simulated_outages: int
     attackers: int
 
 
@@ -105,6 +107,7 @@ QUICK = Effort(
     stories=20,
     outages=1,
     outage_s=60.0,
+    simulated_outages=300,
     attackers=1100,
 )
 FULL = Effort(
@@ -135,6 +138,7 @@ FULL = Effort(
     stories=400,
     outages=5,
     outage_s=60.0,
+    simulated_outages=300,
     attackers=1100,
 )
 TINY = Effort(
@@ -165,6 +169,7 @@ TINY = Effort(
     stories=1,
     outages=1,
     outage_s=3.0,
+    simulated_outages=3,
     attackers=3,
 )
 

@@ -18,7 +18,6 @@ __all__ = ["Cost", "cost", "run"]
 LONGEST_S = (10.0, 15.0, 30.0)
 OUTAGES_S = (60.0, 600.0, 3600.0)
 LENGTHS_S = (60.0, 180.0, 600.0, 1800.0, 3600.0)
-RUNS = 300
 DOWN, WELL = OpenRouterState.SERVICE_UNAVAILABLE, OpenRouterState.ACTIVE
 
 
@@ -47,34 +46,36 @@ KEYS: dict[str, Key | None] = {
 }
 
 
-def run(_effort: Effort) -> Iterator[Row]:
+def run(effort: Effort) -> Iterator[Row]:
     """Calls spent while the upstream is down, and what is lost once it is well."""
+    runs = effort.simulated_outages
     for longest_s in LONGEST_S:
         for lasts_s in OUTAGES_S:
-            found = cost(longest_s, lasts_s)
+            found = cost(longest_s, lasts_s, runs=runs)
             name = f"wait of {longest_s:g} s at most, outage of {lasts_s / 60:g} min"
             yield Row(f"{name}: trial calls", found.calls, "calls")
             yield Row(f"{name}: lost on average", found.mean_s, "s")
             yield Row(f"{name}: lost at most", found.most_s, "s")
     for lasts_s in LENGTHS_S:
         for name, key in KEYS.items():
-            found = cost(Policy().longest_wait_s, lasts_s, key)
+            found = cost(Policy().longest_wait_s, lasts_s, key, runs=runs)
             name = f"outage of {lasts_s / 60:g} min, {name}"
             yield Row(f"{name}: trial calls", found.calls, "calls")
             yield Row(f"{name}: until the first trial", found.mean_s, "s")
             yield Row(f"{name}: until closed, calls of 5 s", found.closed_s, "s")
 
 
-def cost(longest_s: float, lasts_s: float, key: Key | None = None) -> Cost:
+def cost(longest_s: float, lasts_s: float, key: Key | None = None, *, runs: int) -> Cost:
     """What outages cost.
 
     Args:
         longest_s: The longest wait.
         lasts_s: How long the outage lasts, give or take half a minute.
         key: The health service; None: there is none.
+        runs: How many outages.
     """
     drawn, policy = random.Random(1), Policy(longest_wait_s=longest_s)
-    outages = [Outage(lasts_s + drawn.uniform(-30, 30), seed=drawn.randrange(2**30)) for _ in range(RUNS)]
+    outages = [Outage(lasts_s + drawn.uniform(-30, 30), seed=drawn.randrange(2**30)) for _ in range(runs)]
     services = [key and key(outage.lasts_s, drawn.uniform(-SLOT_S, 0)) for outage in outages]
     ends = [recovery(outage, policy, service) for outage, service in zip(outages, services, strict=True)]
     tried_at = [end.tried_at for end in ends]
