@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from itertools import cycle
 
 from openrouter_guard import Guard, Settings
 from openrouter_guard.rules.breaker import BreakerState, Policy
@@ -22,6 +23,8 @@ RESET_S = 2.0
 """Longer than anybody takes to notice, and the same each time."""
 REPORTERS = 3
 """A run of failures must come from so many."""
+_VERDICT_S = 0.5
+"""Longer than the answer to the question to the fleet takes."""
 _LOOK_S = 0.005
 _MS = 1000.0
 
@@ -57,14 +60,19 @@ def _delays_s(url: str, effort: Effort) -> list[float]:
 
 
 def _opened(guards: list[Guard]) -> float:
-    """Fail until the breaker opens; returns when the failure that opens it began to be reported."""
+    """Fail until the breaker opens; returns when the failure that opened it began to be reported.
+
+    A fleet that has just recovered stands more failures than one that was well for long.
+    """
     for guard in guards:
         _succeed(guard)
-    for guard in (*guards, guards[0]):
+    for guard in cycle(guards):
+        began_at = time.monotonic()
         fail(guard)
-    began_at = time.monotonic()
-    fail(guards[1])
-    return began_at
+        with suppress(AssertionError):
+            until(lambda: guards[0].state.phase is not BreakerState.CLOSED, seconds=_VERDICT_S)
+            return began_at
+    raise AssertionError("no guard fails")
 
 
 def _succeed(guard: Guard) -> None:
