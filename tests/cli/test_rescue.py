@@ -49,3 +49,10 @@ def test_a_kubeconfig_without_a_cluster_is_one_line(tmp_path: Path, content: str
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"openrouter-guard: no Kubernetes cluster: {config} cannot be used (")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [("rescue", "--all-namespaces"), ("operate",), ("suspend", "default")])
+def test_nor_does_a_user_without_a_home_get_more_than_a_line(words: tuple[str, ...]) -> None:
+    done = run(*words, KUBECONFIG="~nobody-of-that-name/config", REDIS_URL="redis://127.0.0.1:1")
+    assert "Traceback" not in done.stderr
+    assert "~nobody-of-that-name/config cannot be used (there is no such file)" in done.stderr

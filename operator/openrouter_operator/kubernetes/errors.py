@@ -112,7 +112,8 @@ def kubeconfig_error(error: Exception) -> ConfigurationError:
 
 
 def _why_unusable(where: str, error: Exception) -> str:
-    if not any(Path(path).expanduser().exists() for path in where.split(os.pathsep)):
+    # Path.expanduser raises for a user without a home, and an image's user need not have one.
+    if not any(Path(os.path.expanduser(path)).exists() for path in where.split(os.pathsep)):  # noqa: PTH111
         return "there is no such file"
     words = re.sub(r"\{.*\}", "{…}", " ".join(str(error).split()))
     is_told = isinstance(error, OSError) or type(error).__name__ == "ConfigException"

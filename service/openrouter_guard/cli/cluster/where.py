@@ -49,7 +49,8 @@ def namespace_of(given: str | None) -> str:
 
 def _files() -> list[str]:
     paths = os.environ.get("KUBECONFIG", "~/.kube/config").split(os.pathsep)
-    return [str(Path(path).expanduser()) for path in paths if path]
+    # Path.expanduser raises for a user without a home, and an image's user need not have one.
+    return [os.path.expanduser(path) for path in paths if path]  # noqa: PTH111
 
 
 def _config(file: str) -> dict[str, Any]:
