@@ -13,10 +13,10 @@ from openrouter_guard.rules.admission import fleet_refusal
 from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.codec import encode, parse
 from openrouter_guard.rules.health_checks import after_check, with_check_slot
-from openrouter_guard.rules.limits import AGAIN_S, LONG_S, LOOK_S, Limit
+from openrouter_guard.rules.limits import AGAIN_S, LONG_S, LOOK_S
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import SharedState, Upstream
+from openrouter_guard.rules.shared_state import Limit, SharedState, Upstream
 from openrouter_guard.rules.signals import MAX_WAIT_S, NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 from openrouter_guard.rules.trial_calls import after_trial, holds_permit, with_permit
 

@@ -13,10 +13,9 @@ from openrouter_guard.rules import breaker as breakers
 from openrouter_guard.rules import shared_state, transitions, trial_calls
 from openrouter_guard.rules.breaker import BreakerState, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.codec import encode, parse
-from openrouter_guard.rules.limits import Limit
 from openrouter_guard.rules.loss import recovered
 from openrouter_guard.rules.override import Override, OverrideKind
-from openrouter_guard.rules.shared_state import SharedState, Transition, Upstream
+from openrouter_guard.rules.shared_state import Limit, SharedState, Transition, Upstream
 from openrouter_guard.rules.signals import SUCCESS, OpenRouterState
 
 NOW_S = 1_800_000_000.0

@@ -9,8 +9,7 @@ from openrouter_guard.rules import admission, evaluation, health_checks, shared_
 from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, HalfOpen, Open, Policy
 from openrouter_guard.rules.evaluation import evaluate
 from openrouter_guard.rules.loss import recovered
-from openrouter_guard.rules.older_writers import News
-from openrouter_guard.rules.shared_state import SharedState, Upstream
+from openrouter_guard.rules.shared_state import News, SharedState, Upstream
 from openrouter_guard.rules.signals import NEUTRAL, SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
 NOW_S = 100.0

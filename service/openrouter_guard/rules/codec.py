@@ -17,12 +17,12 @@ from . import older_writers, question_codec
 from . import window as windows
 from .breaker import Breaker, BreakerState, Closed, HalfOpen, Open
 from .failure_run import SHARES_KEPT
-from .limits import LOOK_S, Limit
+from .limits import LOOK_S
 from .override import OVERRIDE_MOST_S, Override, OverrideKind
 from .parsing import CLOCK_S, json_of, number, object_of, parse_moment, text_of, whole
 from .question import NEVER
 from .redaction import redact
-from .shared_state import KEPT_TRANSITIONS, SharedState, Transition, Upstream
+from .shared_state import KEPT_TRANSITIONS, Limit, News, SharedState, Transition, Upstream
 from .signals import MAX_WAIT_S, OpenRouterState
 from .text import json_text
 from .units import DAY_S
@@ -86,7 +86,7 @@ def parse(fields: Mapping[str, str], now: float) -> SharedState:
         transitions=_transitions(fields.get("transitions"), now),
         live_reporters=whole(fields.get("live_reporters"), WORKERS_MOST),
         legacy_open=_legacy_open(fields, breaker, override),
-        legacy_news=older_writers.News.NOTHING if isinstance(breaker, Closed) else older_writers.news_of(fields),
+        legacy_news=News.NOTHING if isinstance(breaker, Closed) else older_writers.news_of(fields),
         older_writer_at=now if older_writers.is_here(fields) else parse_moment(fields.get("older_writer"), now),
         check_slot_at=parse_moment(fields.get("check_slot"), now, SLOT_MOST_S),
         good_checks=whole(fields.get("good_checks"), COUNT_MOST),

@@ -17,7 +17,7 @@ from .breaker import BreakerState, Closed, HalfOpen, Open, Policy
 from .override import Override, OverrideKind
 from .parsing import row_of, text_of
 from .question import ANSWER_S, Acquittal, Verdict
-from .shared_state import SharedState
+from .shared_state import News, SharedState
 from .signals import Effect, ErrorType, OpenRouterState, Signal
 from .transitions import CHECKS_SUCCEEDED, now_closed, now_open, released
 
@@ -161,7 +161,7 @@ def asked_from_afar(record: SharedState, round_trip_s: float) -> SharedState:
 
 def _after_older_writer(record: SharedState, now: float, policy: Policy) -> SharedState:
     """A success closes a half-open breaker, a check counts as one of ours, all other overwrites are corrected."""
-    if record.legacy_news is older_writers.News.CALL and record.phase(now) is BreakerState.HALF_OPEN:
+    if record.legacy_news is News.CALL and record.phase(now) is BreakerState.HALF_OPEN:
         return now_closed(record, LEGACY, now)
     after = older_writers.insisted(record)
     if not older_writers.tells_of_recovery(record, now):

@@ -7,19 +7,15 @@ too. While a long limit stands, one call of the whole fleet may test it every fe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from .breaker import Closed
+from .shared_state import Limit, SharedState
 from .signals import OpenRouterState
-
-if TYPE_CHECKING:
-    from .shared_state import SharedState
 
 __all__ = [
     "LONG_S",
     "LOOK_S",
-    "Limit",
     "after_look",
     "claimed",
     "confirmed",
@@ -35,25 +31,6 @@ LOOK_S = 300.0
 """How often one call may test a long limit, and one health check is made."""
 AGAIN_S = 10.0
 """When another call may test, if the last one said nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """The evidence for a long rate limit.
-
-    Attributes:
-        by: The reporter of a long wait that is not fully confirmed; empty if there is none.
-        at: When it reported.
-        until: End of the wait that it claims.
-        retest_at: When one call may test the limit; 0 without a long limit.
-        looker: Owner of the testing call.
-    """
-
-    by: str = ""
-    at: float = 0.0
-    until: float = 0.0
-    retest_at: float = 0.0
-    looker: str = ""
 
 
 def claimed(record: SharedState, wait_s: float, *, by: str, now: float) -> SharedState:

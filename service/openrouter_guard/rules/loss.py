@@ -14,10 +14,8 @@ from . import breaker as breakers
 from . import time_in_state
 from .breaker import Breaker, Closed, HalfOpen, Open, Policy
 from .codec import encode
-from .limits import Limit
-from .older_writers import News
 from .override import Override
-from .shared_state import SharedState, Upstream, next_epoch
+from .shared_state import Limit, News, SharedState, Upstream, next_epoch
 from .transitions import OVERRIDE_ENDED
 
 __all__ = ["recovered"]

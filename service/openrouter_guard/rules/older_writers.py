@@ -8,32 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from .breaker import BreakerState, Closed
+from .shared_state import News, SharedState, Upstream
 from .signals import OpenRouterState
 
-if TYPE_CHECKING:
-    from .shared_state import SharedState, Upstream
-
-__all__ = ["KNOWN", "News", "claimed_until", "insisted", "is_here", "news_of", "tells_of_recovery", "unwell"]
+__all__ = ["KNOWN", "insisted", "is_here", "news_of", "tells_of_recovery", "unwell"]
 
 KNOWN = ("last_check", "last_success", "balance", "usage_today", "usage_month")
 """Fields whose values our scripts store together, in ``known``: if one differs, another client wrote it."""
-GUESSED = "Worker reported: rate_limited"
-"""Their reporter's message for a rate limit; its reset is a guess, of a minute."""
-GUESS_S, GUESS_HOLDS_S = 60.0, 10.0
-
-
-class News(StrEnum):
-    """Their report about the upstream while the breaker is not closed."""
-
-    NOTHING = ""
-    CALL = "call"
-    """A worker's call succeeded."""
-    CHECK = "check"
-    """The key works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +51,6 @@ def is_here(fields: Mapping[str, str]) -> bool:
     if known is None:
         return "epoch" not in fields and bool(fields.get("last_check"))
     return fields.get("last_check", "") != known.last_check
-
-
-def claimed_until(upstream: Upstream) -> float:
-    """Return the end of a wait that they wrote, Unix seconds; 0 without one.
-
-    It holds while the state says so too: the next success ends it. The reporter's reset is a guess. A 429 without a
-    time is otherwise one failure, so this one holds for ten seconds.
-    """
-    if upstream.state is not OpenRouterState.RATE_LIMITED or not upstream.claimed_reset_at:
-        return 0.0
-    is_guess = upstream.message == GUESSED
-    return upstream.claimed_reset_at - (GUESS_S - GUESS_HOLDS_S if is_guess else 0.0)
 
 
 def tells_of_recovery(record: SharedState, now: float) -> bool:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from . import breaker as breakers
-from . import older_writers
 from .breaker import Breaker, BreakerState, Closed, Open
-from .limits import Limit
 from .override import Override
 from .question import NEVER, Acquittal
 from .redaction import redact
@@ -16,6 +15,8 @@ from .signals import OpenRouterState
 
 __all__ = [
     "KEPT_TRANSITIONS",
+    "Limit",
+    "News",
     "SharedState",
     "Transition",
     "Upstream",
@@ -24,6 +25,9 @@ __all__ = [
 ]
 
 KEPT_TRANSITIONS = 8
+_GUESSED = "Worker reported: rate_limited"
+"""An older writer's message for a rate limit; its reset is a guess, of a minute."""
+_GUESS_S, _GUESS_HOLDS_S = 60.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,19 @@ class Upstream:
     @property
     def limited_until(self) -> float:
         """End of the rate limit, whoever reported it; 0 without one."""
-        return max(self.rate_limit_reset_at, older_writers.claimed_until(self))
+        return max(self.rate_limit_reset_at, self._claimed_until)
+
+    @property
+    def _claimed_until(self) -> float:
+        """End of a wait that an older writer wrote; 0 without one.
+
+        It holds while the state says so too: the next success ends it. The writer's reset is a guess. A 429 without a
+        time is otherwise one failure, so this one holds for ten seconds.
+        """
+        if self.state is not OpenRouterState.RATE_LIMITED or not self.claimed_reset_at:
+            return 0.0
+        is_guess = self.message == _GUESSED
+        return self.claimed_reset_at - (_GUESS_S - _GUESS_HOLDS_S if is_guess else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +91,35 @@ class Transition:
     def __post_init__(self) -> None:
         # The name of a worker or a person: either may contain anything.
         object.__setattr__(self, "by", redact(self.by))
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The evidence for a long rate limit.
+
+    Attributes:
+        by: The reporter of a long wait that is not fully confirmed; empty if there is none.
+        at: When it reported.
+        until: End of the wait that it claims.
+        retest_at: When one call may test the limit; 0 without a long limit.
+        looker: Owner of the testing call.
+    """
+
+    by: str = ""
+    at: float = 0.0
+    until: float = 0.0
+    retest_at: float = 0.0
+    looker: str = ""
+
+
+class News(StrEnum):
+    """An older writer's report about the upstream while the breaker is not closed."""
+
+    NOTHING = ""
+    CALL = "call"
+    """A worker's call succeeded."""
+    CHECK = "check"
+    """The key works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +170,7 @@ class SharedState:
     begun: int = 0
     version: int = 0
     doubted_at: float = 0.0
-    legacy_news: older_writers.News = older_writers.News.NOTHING
+    legacy_news: News = News.NOTHING
     older_writer_at: float = 0.0
     limit: Limit = Limit()
     acquittal: Acquittal = NEVER

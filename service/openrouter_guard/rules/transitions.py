@@ -13,7 +13,7 @@ from . import failure_run as runs
 from . import older_writers
 from .breaker import Breaker, BreakerState, Closed, HalfOpen, Open, Policy
 from .override import Override
-from .shared_state import KEPT_TRANSITIONS, SharedState, Transition, next_epoch
+from .shared_state import KEPT_TRANSITIONS, News, SharedState, Transition, next_epoch
 from .signals import OpenRouterState
 
 __all__ = [
@@ -125,7 +125,7 @@ def with_breaker(record: SharedState, breaker: Breaker, reason: str, by: str, no
         record,
         breaker=breaker,
         legacy_open=None,
-        legacy_news=older_writers.News.NOTHING,
+        legacy_news=News.NOTHING,
         good_checks=0,
         good_report_at=0.0,
     )
