@@ -9,8 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from fastapi.routing import APIRoute
 
 from openrouter_guard.api.http import auth
+from openrouter_guard.api.routes import ROUTERS
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.settings import FurtherScope, Settings
 from openrouter_guard.tokens import ReportToken, Tokens
@@ -49,6 +51,13 @@ def basic(password: str) -> Mapping[str, str]:
 @pytest.fixture
 def guarded(settings: Settings) -> Settings:
     return replace(settings, tokens=Tokens(READ_TOKEN, WRITE_TOKEN))
+
+
+def test_every_route_that_writes_is_tried_here() -> None:
+    """A new one is open to everybody if its router lacks the class that checks the token."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    writing = {(method, route.path_format) for route in routes for method in route.methods - {"GET", "HEAD"}}
+    assert writing == {(method, path.partition("?")[0].replace("/x", "/{permit}")) for method, path in WRITES}
 
 
 class TestWriting:

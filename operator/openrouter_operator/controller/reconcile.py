@@ -15,7 +15,7 @@ from openrouter_guard.errors import StoreError
 from openrouter_guard.rules.override import OVERRIDE_MOST_S
 from openrouter_operator.decisions import contests, plan, workload_events
 from openrouter_operator.decisions import goal as goals
-from openrouter_operator.decisions import status as conditions
+from openrouter_operator.decisions import status as statuses
 from openrouter_operator.decisions.events import Event, events
 from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.result import Overriding, ReconcileResult
@@ -116,7 +116,7 @@ class Reconciler:
         self._gatherer = Gatherer(inventory, precedence, self._journal)
         self._feed: Feed | Unreadable | None = None
         self._latest: Mapping[str, Any] = {}
-        self._wrote_at = -conditions.COUNTERS_S
+        self._wrote_at = -statuses.COUNTERS_S
         self._write_failures = 0
         # A deletion must not restore workloads that a running round pauses.
         self._lock = asyncio.Lock()
@@ -143,14 +143,14 @@ class Reconciler:
             Vanished: If the resource is gone.
         """
         async with self._lock:
-            resource = conditions.sound(self._newest(resource))
+            resource = statuses.sound(self._newest(resource))
             if resource["metadata"].get("deletionTimestamp"):
                 return Outcome((), IDLE_S)
             old = resource.get("status") or {}
             now, requeue_after_s = await self._round(resource, old)
             self.name, self.result = resource["metadata"]["name"], now
-            new = conditions.status(old, now)
-            if not conditions.differs(old, new, since_write_s=time.monotonic() - self._wrote_at):
+            new = statuses.status(old, now)
+            if not statuses.differs(old, new, since_write_s=time.monotonic() - self._wrote_at):
                 return Outcome((), requeue_after_s)
             if await self._write(resource, new):
                 return Outcome(events(old, new), requeue_after_s)
@@ -169,7 +169,7 @@ class Reconciler:
             NotLeading: If this operator may not act any more.
         """
         async with self._lock:
-            resource = conditions.sound(resource)
+            resource = statuses.sound(resource)
             await self._withdraw(resource)
             owner, namespace = _owner(resource), resource["metadata"]["namespace"]
             orphans = specs.is_left_paused(resource)
@@ -192,7 +192,7 @@ class Reconciler:
         """Return the result of the round, and the seconds until the next."""
         namespace, generation = resource["metadata"]["namespace"], resource["metadata"]["generation"]
         owner = _owner(resource)
-        self._gatherer.rolling = conditions.rolling(old)
+        self._gatherer.rolling = statuses.rolling(old)
         try:
             spec = self._allowed(specs.parse(resource.get("spec")), namespace)
         except NotAllowed as error:
@@ -349,7 +349,7 @@ def _since_before(snapshot: ScopeSnapshot, old: Mapping[str, Any], dated_at: flo
 
     *dated_at* is now, by the clock of the conditions, which may be another one than that of the reading.
     """
-    unknown_at = conditions.unknown_since(old)
+    unknown_at = statuses.unknown_since(old)
     if snapshot.is_fresh or unknown_at is None:
         return snapshot
     return replace(snapshot, last_known_at=min(snapshot.last_known_at, snapshot.now - (dated_at - unknown_at)))

@@ -18,7 +18,7 @@ __all__ = ["FLAPPING", "Goal", "Step", "goal"]
 
 
 FLAPPING = "Flapping"
-LIMIT_S = 300.0
+SHORTEST_PAUSING_LIMIT_S = 300.0
 """A shorter rate limit is no reason to pause."""
 _BY_ITSELF = frozenset({"trial_succeeded", "checks_succeeded"})
 """Reasons of closings that are not forced by an override."""
@@ -112,7 +112,11 @@ def _rate_limited(spec: Spec, snapshot: ScopeSnapshot, paused_at: float | None) 
     if snapshot.phase is not BreakerState.CLOSED or not until or PauseOn.RATE_LIMITED not in spec.pause_on:
         return None
     if paused_at is None:
-        return Goal(Step.PAUSE, "RateLimited", next_at=until) if until - snapshot.now >= LIMIT_S else None
+        return (
+            Goal(Step.PAUSE, "RateLimited", next_at=until)
+            if until - snapshot.now >= SHORTEST_PAUSING_LIMIT_S
+            else None
+        )
     if snapshot.now >= (ends_at := _end_of_pause(spec, paused_at)):
         return replace(_resumed(spec, snapshot.now, since=ends_at, reason="MaxPause"), release=snapshot.outage)
     return Goal(Step.PAUSE, "RateLimited", next_at=min(until, ends_at))
@@ -238,6 +242,3 @@ def _end_of_pause(spec: Spec, paused_at: float) -> float:
 def _first(*moments: float, after: float) -> float | None:
     ahead = [at for at in moments if after < at < math.inf]
     return min(ahead, default=None)
-
-
-# -- the changes ----------------------------------------------------------------------------------------------------
