@@ -3,7 +3,7 @@
 ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS tools
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /source
 COPY requirements/ requirements/
 COPY image/ image/
@@ -42,8 +42,9 @@ LABEL org.opencontainers.image.title="OpenRouter Guard" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${PYTHON_IMAGE}"
-# The bytecode is in the image already, and the root file system may be read-only.
-ENV PATH=/opt/openrouter-guard/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# The bytecode is in the image already, and the root file system may be read-only. The Kubernetes client cannot be
+# imported without a home, which a user with a number alone does not have.
+ENV PATH=/opt/openrouter-guard/bin:$PATH HOME=/ PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 65534:65534
 ENTRYPOINT ["openrouter-guard"]
 

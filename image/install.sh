@@ -6,6 +6,8 @@ set -eu
 environment=/opt/openrouter-guard
 site=$(python -c "import sysconfig; print(sysconfig.get_path('purelib', 'venv', {'base': '$environment'}))")
 
+# Without bytecode of pip's, which would stay: it is compared with its source.
+install() { pip --python "$environment/bin/python" install --no-compile "$@"; }
 # Bytecode that is not compared with its source: nothing changes a file of an image.
 compile() { python -m compileall -q --invalidation-mode unchecked-hash "$@"; }
 
@@ -15,13 +17,13 @@ case $step in
 dependencies)
     python -m venv --without-pip "$environment"
     for part; do
-        pip --python "$environment/bin/python" install --require-hashes --requirement "requirements/$part.txt"
+        install --require-hashes --requirement "requirements/$part.txt"
     done
     python image/prune.py "$site"
     compile "$site"
     ;;
 wheel)
-    pip --python "$environment/bin/python" install --no-deps /wheels/*.whl
+    install --no-deps /wheels/*.whl
     compile "$site"/openrouter_*
     ;;
 *)
