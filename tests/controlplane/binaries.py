@@ -17,7 +17,16 @@ from pathlib import Path
 from .build import Program, Report, build, cached_path, progress
 from .errors import ControlPlaneUnavailable
 
-__all__ = ["Binaries", "find_or_build", "helm", "helm_3", "kubectl"]
+__all__ = [
+    "Binaries",
+    "NodeBinaries",
+    "find_or_build",
+    "find_or_build_node",
+    "helm",
+    "helm_3",
+    "kubectl",
+    "node_is_built",
+]
 
 _ASSETS = "KUBEBUILDER_ASSETS"
 _HELM_NEEDED = (3, 14)
@@ -59,6 +68,24 @@ HELM_3 = Program(
 )
 
 
+def _of_a_node(name: str) -> Program:
+    package, release = f"k8s.io/kubernetes/cmd/{name}", "k8s.io/kubernetes"
+    return Program(name, "node", package, release, otherwise=_NO_NODE)
+
+
+def _addon(name: str) -> Program:
+    return Program(name, "addons", f"./{name}", "github.com/coredns/coredns", otherwise=_NO_NODE)
+
+
+_NO_NODE = "run the tests without a node"
+KUBELET = _of_a_node("kubelet")
+SCHEDULER = _of_a_node("kube-scheduler")
+PROXY = _of_a_node("kube-proxy")
+COREDNS = _addon("coredns")
+PAUSE = _addon("pause")
+_NODE = (KUBELET, SCHEDULER, PROXY, COREDNS, PAUSE)
+
+
 @dataclass(frozen=True, slots=True)
 class Binaries:
     """Paths of the control plane's programs."""
@@ -83,6 +110,31 @@ def find_or_build(report: Report = progress) -> Binaries:
             or build(CONTROLLER_MANAGER, report)
         ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeBinaries:
+    """Paths of the programs that make a machine a node, beside the container runtime."""
+
+    kubelet: Path
+    scheduler: Path
+    proxy: Path
+    coredns: Path
+    pause: Path
+
+
+def find_or_build_node(report: Report = progress) -> NodeBinaries:
+    """Return a node's programs. A first build takes some minutes; *report* gets a line for each.
+
+    Raises:
+        ControlPlaneUnavailable: If one is missing and cannot be built.
+    """
+    return NodeBinaries(*(_cached(program) or build(program, report) for program in _NODE))
+
+
+def node_is_built() -> bool:
+    """Whether :func:`find_or_build_node` has nothing to build."""
+    return all(map(_cached, _NODE))
 
 
 def helm(report: Report = progress) -> Path:

@@ -119,7 +119,7 @@ def _go_environ(temporary: Path) -> dict[str, str]:
 
 def _link_flags(program: Program) -> str:
     """No debug tables, a third of the size; for Kubernetes the version, which clients insist on parsing."""
-    stamps = _version_stamps(pinned_version(program)) if program.folder == "kubernetes" else {}
+    stamps = _version_stamps(pinned_version(program)) if program.release == "k8s.io/kubernetes" else {}
     words = [f"-X {package}.{name}={value}" for name, value in stamps.items() for package in _VERSION_PACKAGES]
     return " ".join(["-s -w", *words])
 

@@ -16,13 +16,7 @@ __all__ = ["Authority", "write_service_account_keys"]
 
 _LIFE = dt.timedelta(days=2)
 _CLOCK_SKEW = dt.timedelta(minutes=5)
-_SERVER_NAMES = x509.SubjectAlternativeName(
-    [
-        x509.DNSName("localhost"),
-        x509.DNSName("kubernetes.default.svc"),
-        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-    ]
-)
+_SERVER_NAMES = ("localhost", "kubernetes.default.svc")
 _SIGNS_CERTIFICATES = x509.KeyUsage(
     key_cert_sign=True,
     crl_sign=True,
@@ -46,11 +40,13 @@ class Authority:
         itself = self._draft(self._name, self._key.public_key(), is_authority=True)
         self.certificate = _pem(self._sign(itself.add_extension(_SIGNS_CERTIFICATES, critical=True)))
 
-    def issue_server(self) -> tuple[bytes, bytes]:
-        """The API server's certificate and key, as PEM."""
+    def issue_server(self, addresses: Sequence[str] = ("127.0.0.1",)) -> tuple[bytes, bytes]:
+        """The API server's certificate and key, as PEM; *addresses* are those that clients reach it by."""
         key = ec.generate_private_key(ec.SECP256R1())
         draft = self._draft(_subject("kube-apiserver"), key.public_key())
-        draft = draft.add_extension(_SERVER_NAMES, critical=False)
+        names = [x509.DNSName(name) for name in _SERVER_NAMES]
+        ips = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        draft = draft.add_extension(x509.SubjectAlternativeName([*names, *ips]), critical=False)
         draft = draft.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         return _pem(self._sign(draft)), _key_pem(key)
 

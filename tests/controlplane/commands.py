@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 __all__ = [
+    "LOOPBACK",
+    "SERVICES",
+    "API_SERVICE",
     "AUTHORITY",
     "API_CERTIFICATE",
     "API_KEY",
     "TOKEN_KEY",
     "TOKEN_PUBLIC_KEY",
     "CONTROLLER_KUBECONFIG",
+    "KUBELET_CLIENT_CERTIFICATE",
+    "KUBELET_CLIENT_KEY",
     "AUDIT_LOG",
     "AUDIT_POLICY",
     "AUDIT_POLICY_TEXT",
@@ -17,12 +22,18 @@ __all__ = [
     "controller_manager",
 ]
 
+LOOPBACK = "127.0.0.1"
+SERVICES = "10.0.0.0/16"
+API_SERVICE = "10.0.0.1"
+"""Where pods reach the API server: the first address of the Services."""
 AUTHORITY = "ca.crt"
 API_CERTIFICATE = "kube-apiserver.crt"
 API_KEY = "kube-apiserver.key"
 TOKEN_KEY = "service-account.key"
 TOKEN_PUBLIC_KEY = "service-account.pub"
 CONTROLLER_KUBECONFIG = "kube-controller-manager.kubeconfig"
+KUBELET_CLIENT_CERTIFICATE = "kubelet-client.crt"
+KUBELET_CLIENT_KEY = "kubelet-client.key"
 AUDIT_LOG = "audit.log"
 AUDIT_POLICY = "audit-policy.yaml"
 
@@ -56,24 +67,34 @@ def etcd() -> list[str]:
     ]
 
 
-def api_server(port: int) -> list[str]:
+def api_server(address: str, port: int) -> list[str]:
     return [
         f"--etcd-servers={_ETCD_URL}",
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
+        f"--bind-address={address}",
+        f"--advertise-address={address}",
         f"--secure-port={port}",
-        "--endpoint-reconciler-type=none",  # there are no pods to reach us through the Service
+        *_for_pods(address),
         f"--tls-cert-file={API_CERTIFICATE}",
         f"--tls-private-key-file={API_KEY}",
         f"--client-ca-file={AUTHORITY}",
-        "--authorization-mode=RBAC",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-signing-key-file={TOKEN_KEY}",
         f"--service-account-key-file={TOKEN_PUBLIC_KEY}",
-        "--service-cluster-ip-range=10.0.0.0/16",
+        f"--service-cluster-ip-range={SERVICES}",
         f"--audit-policy-file={AUDIT_POLICY}",
         f"--audit-log-path={AUDIT_LOG}",
         "--audit-log-maxsize=1000000",  # MB: one file, never rotated away from under a reader; 0 stands for 100
+    ]
+
+
+def _for_pods(address: str) -> list[str]:
+    if address == LOOPBACK:  # there are no pods to reach us through the Service
+        return ["--endpoint-reconciler-type=none", "--authorization-mode=RBAC"]
+    return [
+        "--authorization-mode=Node,RBAC",
+        f"--kubelet-client-certificate={KUBELET_CLIENT_CERTIFICATE}",
+        f"--kubelet-client-key={KUBELET_CLIENT_KEY}",
+        "--kubelet-preferred-address-types=InternalIP",
     ]
 
 

@@ -33,8 +33,11 @@ _PORT_TRIES = 5
 class ControlPlane:
     """etcd, API server and controller manager, for as long as the context lasts.
 
-    There are no nodes: pods stay pending. Enter it from the main thread. Whatever ends the process, nothing is left
-    running.
+    There are no nodes: pods stay pending, unless you add one (``tests.node``). Enter it from the main thread.
+    Whatever ends the process, nothing is left running.
+
+    Args:
+        address: Where the API server listens.
 
     Attributes:
         url: The API server's address.
@@ -52,7 +55,8 @@ class ControlPlane:
     workdir: Path
     processes: list[Process]
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = commands.LOOPBACK) -> None:
+        self._address = address
         self._kubectl = kubectl()
         self._cleanup = ExitStack()
         self._numbers = itertools.count(1)
@@ -153,29 +157,33 @@ class ControlPlane:
     def _start(self, binaries: Binaries, port: int) -> None:
         self._cleanup.enter_context(terminate_as_interrupt())
         self.workdir = self._cleanup.enter_context(fresh_workdir())
-        self.url = f"https://127.0.0.1:{port}"
+        self.url = f"https://{self._address}:{port}"
         self.processes = []
         self._write_files()
-        self._run(binaries.etcd, commands.etcd())
-        self._api_server = self._run(binaries.api_server, commands.api_server(port))
+        self.run(binaries.etcd, commands.etcd())
+        self._api_server = self.run(binaries.api_server, commands.api_server(self._address, port))
         self._wait_until_it_answers("/readyz")
-        self._run(binaries.controller_manager, commands.controller_manager())
+        self.run(binaries.controller_manager, commands.controller_manager())
         self._wait_until_it_answers("/api/v1/namespaces/default/serviceaccounts/default")
 
     def _write_files(self) -> None:
         self._authority = Authority()
-        certificate, key = self._authority.issue_server()
+        certificate, key = self._authority.issue_server([commands.LOOPBACK, commands.API_SERVICE, self._address])
         (self.workdir / commands.AUTHORITY).write_bytes(self._authority.certificate)
         (self.workdir / commands.API_CERTIFICATE).write_bytes(certificate)
         (self.workdir / commands.API_KEY).write_bytes(key)
         (self.workdir / commands.AUDIT_POLICY).write_text(commands.AUDIT_POLICY_TEXT)
+        certificate, key = self._authority.issue_user("kube-apiserver-kubelet-client", ["system:masters"])
+        (self.workdir / commands.KUBELET_CLIENT_CERTIFICATE).write_bytes(certificate)
+        (self.workdir / commands.KUBELET_CLIENT_KEY).write_bytes(key)
         write_service_account_keys(self.workdir / commands.TOKEN_KEY, self.workdir / commands.TOKEN_PUBLIC_KEY)
         controllers = self._certificate_for("system:kube-controller-manager")
         self._write_kubeconfig(self.workdir / commands.CONTROLLER_KUBECONFIG, controllers)
         administrator = self._certificate_for("admin", ["system:masters"])
         self.kubeconfig = self._write_kubeconfig(self.workdir / "admin.kubeconfig", administrator)
 
-    def _run(self, program: Path, arguments: Sequence[str]) -> Process:
+    def run(self, program: Path, arguments: Sequence[str]) -> Process:
+        """Run one more program in the folder, until the control plane stops."""
         process = Process(program, arguments, self.workdir)
         self._cleanup.callback(process.stop)
         self.processes.append(process)
