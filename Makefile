@@ -11,7 +11,7 @@ RUN := .venv-run
 RUN_READY := $(RUN)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run demo cluster test test-fast lint format bench screenshots lock chart release-check clean
+.PHONY: help run demo cluster test test-without-node test-node test-fast lint format bench screenshots lock chart release-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,15 +25,24 @@ demo: $(READY) ## Show an outage end to end on a Kubernetes control plane of its
 cluster: $(READY) ## A throwaway Kubernetes control plane in the foreground
 	@python -m tests.controlplane
 
-test: $(READY) ## All tests; those on a Kubernetes control plane two at a time
+test: $(READY) ## All tests; those on a Kubernetes control plane two at a time, those on a node at the end
+	@status=0; \
+	$(MAKE) --no-print-directory test-without-node || status=1; \
+	$(MAKE) --no-print-directory test-node || status=1; \
+	exit $$status
+
+test-without-node: $(READY) ## All tests but those on a node
 	@python -m tests.controlplane build >/dev/null || echo "The tests that need it are skipped."
 	@status=0; \
-	pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder -m "not cluster" || status=1; \
+	pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder -m "not cluster and not node" || status=1; \
 	pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -m cluster || status=1; \
 	exit $$status
 
+test-node: $(READY) ## The tests with real pods on a real node, which needs root and containerd
+	@pytest -m node
+
 test-fast: $(READY) ## The tests that need no cluster, in under a minute
-	@pytest --numprocesses=auto --quiet -m "not cluster and not slow"
+	@pytest --numprocesses=auto --quiet -m "not cluster and not node and not slow"
 
 lint: $(READY) ## Style, types and the architecture's contracts
 	@ruff format --check .

@@ -102,7 +102,9 @@ class Fleet:
         data = ["--json", json.dumps(body)] if body else []
         service = self.node.get("service", "openrouter", f"--namespace={UPSTREAM}")
         url = f"http://{service['spec']['clusterIP']}/simulate"
-        done = self.node.run("curl", "--silent", "--fail", "--request", method, *data, url)
+        # Its pod is not ready for a moment if the machine is busy, and is not reached then.
+        patience = ("--retry=60", "--retry-delay=1", "--retry-connrefused")
+        done = self.node.run("curl", "--silent", "--fail", *patience, "--request", method, *data, url)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
