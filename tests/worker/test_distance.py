@@ -91,8 +91,9 @@ class TestAWorkerFarAway:
     async def test_with_all_permits_out_it_is_refused(self, far: str, store: Store) -> None:
         await _opened(store, ends_in_s=0)
         with Guard(Settings(far)) as guard, ExitStack() as calls:
+            # The second one goes ten seconds after the first.
             for _ in range(2):
-                until(lambda: _goes(calls, guard), seconds=10)
+                until(lambda: _goes(calls, guard), seconds=60)
             began_at = time.monotonic()
             with pytest.raises(CallNotPermitted, match="timeout"), guard.call():
                 pytest.fail("a third call was made")

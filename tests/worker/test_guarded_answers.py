@@ -90,8 +90,8 @@ def test_the_permit_goes_back_whatever_is_in_it(redis_url: str) -> None:
         half_open(guard)
         with pytest.raises(BadGateway), guard.call():
             raise BadGateway
-        until(lambda: guard.state.phase is BreakerState.OPEN)
-        assert guard._core.view.record.breaker.trips == 2
+        # It is open for so short a time that a busy machine may not see it.
+        until(lambda: guard._core.view.record.breaker.trips == 2)
 
 
 @pytest.mark.parametrize(
