@@ -154,7 +154,8 @@ def _write_users(root: Path) -> None:
     (root / "etc/passwd").write_text("root:x:0:0:root:/:/none\nnobody:x:65534:65534:nobody:/:/none\n")
     (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
     (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\n")
-    (root / "tmp").mkdir(mode=0o1777)
+    (root / "tmp").mkdir(exist_ok=True)
+    (root / "tmp").chmod(0o1777)
 
 
 def _write(archive: Path, image: Image, root: Path) -> None:
