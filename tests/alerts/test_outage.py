@@ -1,4 +1,7 @@
-"""A real Prometheus scrapes a real service through an outage in which Redis dies: what fires, stays and resolves."""
+"""A real Prometheus scrapes a real service through an outage in which Redis dies: which alerts fire and resolve.
+
+After it, each query of the dashboard has data.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from openrouter_guard import CallNotPermitted, Guard
 from openrouter_guard.settings import Settings
 from openrouter_guard.testing import SimulatedOpenRouter
 from openrouter_guard.testing.server import running
+from tests.alerts.dashboards import queries
 from tests.alerts.prometheus import prometheus
 from tests.cli.commands import serving_on
 from tests.ports import free_port
@@ -82,5 +86,7 @@ def test_alerts_through_an_outage_in_which_redis_dies(tmp_path: Path) -> None:
                     is_well.set()
                     until(lambda: "BreakerOpen" not in watcher.firing())
                     assert watcher.query('openrouter_guard_breaker_state{state="closed"} == 1')
+                    for query in queries("fleet"):
+                        until(lambda query=query: watcher.query(query.expression))  # type: ignore[misc]
         finally:
             valkey.terminate()
