@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -87,3 +88,14 @@ def test_the_examples_can_be_carried_out() -> None:
 def test_the_api_server_takes_the_examples(control_plane: Any) -> None:
     for body in resources():
         control_plane.kubectl("create", "--dry-run=server", "--filename=-", input=yaml.safe_dump(body))
+
+
+def test_the_crd_and_the_chart_list_every_kind_that_needs_no_crd() -> None:
+    text = " ".join((ROOT / "crds" / "openrouterstatuses.yaml").read_text().split())
+    known = list(BY_NAME)
+    rules = re.findall(r"self\.kind in \[([^\]]*)\]", text)
+    assert [re.findall(r"\w+", rule) for rule in rules] == [known, known]
+    assert text.count(f"is none of {', '.join(known)}: write it as one of these") == 2
+    values = json.loads((ROOT / "charts" / "openrouter-guard" / "values.schema.json").read_text())
+    named, _ = values["properties"]["operator"]["properties"]["kinds"]["items"]["anyOf"]
+    assert named["enum"] == known

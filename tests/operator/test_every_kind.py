@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from openrouter_guard.rules.breaker import BreakerState
+from openrouter_operator.workloads.kinds import BY_NAME
 from tests.chart.helm import MINIMAL, Helm, installed
 from tests.cli.commands import run
 from tests.controlplane import ControlPlane
@@ -21,17 +22,13 @@ pytestmark = pytest.mark.cluster
 
 KEDA = "autoscaling.keda.sh"
 CUSTOM = "rollouts.argoproj.io"
-KINDS = (
-    "Deployment", "StatefulSet", "ReplicaSet", "ReplicationController", "CronJob", "Job", "ScaledObject", "ScaledJob",
-)  # fmt: skip
+KINDS = tuple(BY_NAME)
 BY_LABEL: dict[str, Any] = {"selector": {"matchLabels": {"fleet": "workers"}}}
 TARGETS = [
     *({"kind": kind, **BY_LABEL} for kind in KINDS),
     {"kind": "Rollout", "apiVersion": "argoproj.io/v1alpha1", **BY_LABEL},
 ]
-PLURALS = (
-    "deployments,statefulsets,replicasets,replicationcontrollers,cronjobs,jobs,scaledobjects,scaledjobs,rollouts"
-)
+PLURALS = ",".join((*(kind.plural for kind in BY_NAME.values()), "rollouts"))
 
 
 def pods(name: str, **more: Any) -> dict[str, Any]:
