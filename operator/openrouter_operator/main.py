@@ -149,7 +149,7 @@ async def _operate(settings: OperatorSettings, cluster: Cluster, operator: Opera
 
 async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator, lease: Lease) -> None:
     background = Background()
-    background.start("orphans", operator.orphans.run, waits=True)
+    background.start("ownerless", operator.ownerless.run, waits=True)
     background.start("relist", operator.relist.run, waits=True)
     background.start("events", operator.poster.post, waits=True)
     background.start("copies", operator.leftovers.run, waits=True)
@@ -160,7 +160,7 @@ async def _lead(settings: OperatorSettings, cluster: Cluster, operator: Operator
     try:
         await _fill(operator, cluster, settings.namespaces)
         await operator.leftovers.correct()
-        operator.orphans.trigger()
+        operator.ownerless.trigger()
         for namespace in settings.namespaces or (EVERYWHERE,):
             operator.leftovers.trigger(namespace)
         for name, work in operator.crd_kinds.watches():

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from openrouter_guard.rules.codec import parse_iso
-from openrouter_operator.controller.orphans import SKEW_S
+from openrouter_operator.controller.ownerless import SKEW_S
 from openrouter_operator.workloads import manifest as bodies
 from openrouter_operator.workloads.workload import PAUSED
 from tests.operator.conftest import Fleet, Operator, deployment, resource

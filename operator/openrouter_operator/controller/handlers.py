@@ -35,7 +35,7 @@ from openrouter_operator.workloads.workload import Workload
 
 from .event_poster import Poster
 from .leftovers import Leftovers
-from .orphans import Orphans
+from .ownerless import Ownerless
 from .pause_metrics import METRICS, PauseMetrics
 from .reconcile import Reconciler, Vanished
 
@@ -108,7 +108,7 @@ class Operator:
         self.others: dict[str, str] = {}
         self.poster = Poster(cluster)
         self.pause_metrics = PauseMetrics()
-        self.orphans = Orphans(cluster, inventory, self.knows, self.holds, self.lets_go, self._tell)
+        self.ownerless = Ownerless(cluster, inventory, self.knows, self.holds, self.lets_go, self._tell)
         self.leftovers = Leftovers(cluster, inventory, self.holds)
         self.relist = Relist(cluster, inventory, self.precedence, self.wake_namespace, namespaces)
         self.ending = asyncio.Event()
@@ -156,7 +156,7 @@ class Operator:
         self.watch_lag.saw(kind.plural, workload.namespace, workload.version)
         if workload.owes_fields:
             self.leftovers.owe()
-        self.orphans.saw(workload, is_gone=event == "DELETED")
+        self.ownerless.saw(workload, is_gone=event == "DELETED")
         if event == "DELETED":
             self.inventory.drop(workload)
         elif not self.inventory.put(workload):
@@ -164,7 +164,7 @@ class Operator:
         self.wake_namespace(workload.namespace)
         pause = workload.pause
         if workload.copied is not None or (pause and not self.knows(pause.owner_uid, workload.namespace)):
-            self.orphans.trigger()
+            self.ownerless.trigger()
 
     def knows(self, uid: str, namespace: str) -> bool:
         """Return whether the resource exists in that namespace, and is handled."""
@@ -243,7 +243,7 @@ async def reconcile_loop(
             watched.busy_since = 0.0
             await _first(watched.wake, stopped, requeue_after_s)
             watched.wake.clear()
-    operator.orphans.trigger()
+    operator.ownerless.trigger()
 
 
 def is_of_our_class(body: kopf.Body, memo: kopf.Memo, **_: Any) -> bool:
@@ -296,7 +296,7 @@ async def resource_changed(event: kopf.RawEvent, body: kopf.Body, uid: str, memo
     _note_claim(operator, event, body)
     operator.others.pop(uid, None)
     if event["type"] == "DELETED":
-        operator.orphans.trigger()
+        operator.ownerless.trigger()
         await operator.resolver.drop(uid)
     elif not is_of_our_class(body, memo):
         await operator.resolver.drop(uid)

@@ -16,8 +16,8 @@ from openrouter_operator.decisions.goal import Goal, Step
 from openrouter_operator.decisions.plan import changes
 from openrouter_operator.decisions.snapshot import ScopeSnapshot
 from openrouter_operator.decisions.targets import Owner, skip
+from openrouter_operator.kubernetes.cli_cluster import CliCluster
 from openrouter_operator.kubernetes.client import NotFound
-from openrouter_operator.kubernetes.inquiry import Inquiry
 from openrouter_operator.kubernetes.paths import AUTOSCALERS
 from openrouter_operator.resource.precedence import Precedence
 from openrouter_operator.resource.spec import Spec, parse
@@ -58,7 +58,7 @@ def _place(error: Exception) -> str:
     return f": see line {mark.line + 1}" if mark else ""
 
 
-async def planned(cluster: Inquiry, wanted: Mapping[str, Any]) -> dict[str, Any]:
+async def planned(cluster: CliCluster, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a resource would do if the breaker opened now.
 
     Args:
@@ -97,7 +97,7 @@ async def planned(cluster: Inquiry, wanted: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-async def _as_there(cluster: Inquiry, wanted: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+async def _as_there(cluster: CliCluster, wanted: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """Return the resource with the identity that it has in the cluster, or would get there."""
     metadata = wanted["metadata"]
     try:
@@ -107,7 +107,7 @@ async def _as_there(cluster: Inquiry, wanted: Mapping[str, Any]) -> tuple[dict[s
     return {**wanted, "metadata": there}, True
 
 
-async def _inventory(cluster: Inquiry, namespace: str, spec: Spec) -> Inventory:
+async def _inventory(cluster: CliCluster, namespace: str, spec: Spec) -> Inventory:
     kinds = await kinds_of(cluster, spec)
     inventory = Inventory(kinds)
     for kind in kinds:
@@ -118,7 +118,7 @@ async def _inventory(cluster: Inquiry, namespace: str, spec: Spec) -> Inventory:
     return inventory
 
 
-async def _precedence(cluster: Inquiry, resource: Mapping[str, Any]) -> Precedence:
+async def _precedence(cluster: CliCluster, resource: Mapping[str, Any]) -> Precedence:
     precedence = Precedence()
     for each in await cluster.resources(resource["metadata"]["namespace"]):
         precedence.put(each)

@@ -17,7 +17,7 @@ from openrouter_guard.cli.fleet import status as fleet_status
 from openrouter_guard.cli.fleet.scopes import each, opened
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.rules.codec import iso, parse_iso
-from openrouter_operator.kubernetes.inquiry import Inquiry
+from openrouter_operator.kubernetes.cli_cluster import CliCluster
 
 from . import plan, resources, suspension, why
 from .where import connected, namespace_of
@@ -62,7 +62,7 @@ def run_why(arguments: argparse.Namespace) -> int:
     kind, name = arguments.workload
     namespace = namespace_of(arguments.namespace)
 
-    async def ask(cluster: Inquiry) -> Answer:
+    async def ask(cluster: CliCluster) -> Answer:
         await cluster.check_namespace(namespace)
         return await why.about(cluster, namespace, kind, name)
 
@@ -74,7 +74,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
 
     text = _text_of(arguments.file) if arguments.file else ""
 
-    async def ask(cluster: Inquiry) -> Answer:
+    async def ask(cluster: CliCluster) -> Answer:
         if arguments.file:
             wanted = plan.in_file(text, namespace)
         else:
@@ -97,7 +97,7 @@ def _text_of(file: str) -> str:
 def run_suspend(arguments: argparse.Namespace) -> int:
     namespace, name = namespace_of(arguments.namespace), arguments.name
 
-    async def ask(cluster: Inquiry) -> Answer:
+    async def ask(cluster: CliCluster) -> Answer:
         await cluster.check_namespace(namespace)
         return await suspension.suspended(cluster, namespace, name, keeps_paused=arguments.keep_paused)
 
@@ -107,7 +107,7 @@ def run_suspend(arguments: argparse.Namespace) -> int:
 def run_resume(arguments: argparse.Namespace) -> int:
     namespace, name = namespace_of(arguments.namespace), arguments.name
 
-    async def ask(cluster: Inquiry) -> Answer:
+    async def ask(cluster: CliCluster) -> Answer:
         await cluster.check_namespace(namespace)
         return await suspension.resumed(cluster, namespace, name)
 
@@ -116,7 +116,7 @@ def run_resume(arguments: argparse.Namespace) -> int:
 
 async def _asked(
     arguments: argparse.Namespace,
-    ask: Callable[[Inquiry], Any],
+    ask: Callable[[CliCluster], Any],
     tell: Callable[[Answer], Sequence[Block]],
 ) -> int:
     async with await connected() as cluster:

@@ -11,8 +11,8 @@ from openrouter_guard.cli.console.output import Answer
 from openrouter_guard.cli.console.tables import Block, Table, Text
 from openrouter_guard.errors import ConfigurationError
 from openrouter_operator.decisions.targets import Candidate, Owner
+from openrouter_operator.kubernetes.cli_cluster import CliCluster
 from openrouter_operator.kubernetes.client import ClusterError, Refused
-from openrouter_operator.kubernetes.inquiry import Inquiry
 from openrouter_operator.resource.spec import InvalidSpec, Spec, parse
 
 from .resources import acts, resource_of
@@ -26,7 +26,7 @@ _AGAIN_S = 0.25
 _SHOWN = 5
 
 
-async def suspended(cluster: Inquiry, namespace: str, name: str, *, keeps_paused: bool) -> dict[str, Any]:
+async def suspended(cluster: CliCluster, namespace: str, name: str, *, keeps_paused: bool) -> dict[str, Any]:
     """Suspend a resource, and return it with the workloads that it has paused.
 
     Args:
@@ -57,7 +57,7 @@ async def suspended(cluster: Inquiry, namespace: str, name: str, *, keeps_paused
     return _answer(cluster, made, paused, is_changed=True)
 
 
-async def resumed(cluster: Inquiry, namespace: str, name: str) -> dict[str, Any]:
+async def resumed(cluster: CliCluster, namespace: str, name: str) -> dict[str, Any]:
     """Let a resource act again, and return it with the workloads that it has paused.
 
     Raises:
@@ -75,7 +75,7 @@ async def resumed(cluster: Inquiry, namespace: str, name: str) -> dict[str, Any]
     return _answer(cluster, found, paused, is_changed=is_changed)
 
 
-async def _taken_up(cluster: Inquiry, made: dict[str, Any]) -> dict[str, Any]:
+async def _taken_up(cluster: CliCluster, made: dict[str, Any]) -> dict[str, Any]:
     """Return the resource once the operator has seen the change, or after a while."""
     metadata, deadline = made["metadata"], time.monotonic() + TAKEN_UP_S
     while not resource_of(made)["current"] and time.monotonic() < deadline:
@@ -84,7 +84,7 @@ async def _taken_up(cluster: Inquiry, made: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-async def _paused_by(cluster: Inquiry, resource: Mapping[str, Any]) -> list[str]:
+async def _paused_by(cluster: CliCluster, resource: Mapping[str, Any]) -> list[str]:
     metadata = resource["metadata"]
     owner, spec, found = Owner(metadata["uid"], metadata["name"]), _spec(resource), []
     for kind in await kinds_of(cluster, spec):
@@ -121,7 +121,9 @@ def _name(resource: Mapping[str, Any]) -> str:
     return f"OpenRouterStatus {resource['metadata']['name']}"
 
 
-def _answer(cluster: Inquiry, resource: Mapping[str, Any], paused: list[str], *, is_changed: bool) -> dict[str, Any]:
+def _answer(
+    cluster: CliCluster, resource: Mapping[str, Any], paused: list[str], *, is_changed: bool
+) -> dict[str, Any]:
     return {"cluster": cluster.host, "resource": resource_of(resource), "changed": is_changed, "paused": paused}
 
 

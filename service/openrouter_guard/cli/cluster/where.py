@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from openrouter_guard.variables import is_strict_x509
-from openrouter_operator.kubernetes.inquiry import Inquiry
+from openrouter_operator.kubernetes.cli_cluster import CliCluster
 
 __all__ = ["connected", "namespace_of"]
 
@@ -17,7 +17,7 @@ _POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 DEFAULT = "default"
 
 
-async def connected() -> Inquiry:
+async def connected() -> CliCluster:
     """Return the cluster of this pod, or the one that ``KUBECONFIG`` names.
 
     Raises:
@@ -25,7 +25,7 @@ async def connected() -> Inquiry:
     """
     # It logs a missing kubeconfig, which is an error of ours too: one line is enough.
     logging.getLogger("kubernetes").setLevel(logging.ERROR)
-    return await Inquiry.connect(strict_x509=is_strict_x509(os.environ))
+    return await CliCluster.connect(strict_x509=is_strict_x509(os.environ))
 
 
 def namespace_of(given: str | None) -> str:

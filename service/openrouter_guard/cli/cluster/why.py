@@ -11,8 +11,8 @@ from openrouter_guard.cli.console.times import ago, until
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.rules.codec import iso, parse_iso
 from openrouter_guard.variables import nearest
+from openrouter_operator.kubernetes.cli_cluster import CliCluster
 from openrouter_operator.kubernetes.client import ClusterError, NotFound
-from openrouter_operator.kubernetes.inquiry import Inquiry
 from openrouter_operator.kubernetes.paths import CRDS
 from openrouter_operator.resource.spec import InvalidSpec, parse
 from openrouter_operator.workloads.kinds import BY_NAME, Kind, UnusableKind, from_crd
@@ -27,7 +27,7 @@ _SHORT = {"deploy": "Deployment", "sts": "StatefulSet", "cj": "CronJob", "rs": "
 EVENTS_SHOWN = 15
 
 
-async def kind_of(cluster: Inquiry, word: str) -> Kind:
+async def kind_of(cluster: CliCluster, word: str) -> Kind:
     """Return the kind that kubectl means by *word*: ``deploy``, ``deployments``, or the plural of a CRD.
 
     Raises:
@@ -53,7 +53,7 @@ async def kind_of(cluster: Inquiry, word: str) -> Kind:
         raise ConfigurationError(f"{word} cannot be paused: {error}") from None
 
 
-async def about(cluster: Inquiry, namespace: str, kind: str, name: str) -> dict[str, Any]:
+async def about(cluster: CliCluster, namespace: str, kind: str, name: str) -> dict[str, Any]:
     """Return all that explains the present state of a workload.
 
     Raises:
@@ -76,7 +76,7 @@ async def about(cluster: Inquiry, namespace: str, kind: str, name: str) -> dict[
     }
 
 
-async def _found(cluster: Inquiry, namespace: str, kind: str, name: str) -> Workload:
+async def _found(cluster: CliCluster, namespace: str, kind: str, name: str) -> Workload:
     known = await kind_of(cluster, kind)
     try:
         return await cluster.workload_at(known, namespace, name)
@@ -137,7 +137,7 @@ def _pause(workload: Workload) -> dict[str, Any] | None:
     }
 
 
-async def _events(cluster: Inquiry, workload: Workload, owner: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+async def _events(cluster: CliCluster, workload: Workload, owner: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Return the newest events about the workload and its resource, newest first; none without the right."""
     try:
         found = await cluster.events(workload.namespace, workload.kind.name, workload.name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+from openrouter_operator.kubernetes.cli_cluster import CliCluster
 from openrouter_operator.kubernetes.client import Refused
-from openrouter_operator.kubernetes.inquiry import Inquiry
 from openrouter_operator.kubernetes.paths import CRDS
 from openrouter_operator.resource.spec import Spec
 from openrouter_operator.workloads.kinds import BY_NAME, Kind, UnusableKind, from_crd
@@ -15,7 +15,7 @@ from openrouter_operator.workloads.workload import Workload
 __all__ = ["kinds_of", "listed"]
 
 
-async def kinds_of(cluster: Inquiry, spec: Spec) -> list[Kind]:
+async def kinds_of(cluster: CliCluster, spec: Spec) -> list[Kind]:
     """Return the kinds that the cluster has: those known without their CRD, and the custom ones that the spec names.
 
     Without the right to list CRDs there are no custom ones.
@@ -29,12 +29,12 @@ async def kinds_of(cluster: Inquiry, spec: Spec) -> list[Kind]:
     return known + [kind for kind in custom if any(target.is_of(kind) for target in spec.targets)]
 
 
-async def _custom(cluster: Inquiry) -> AsyncIterator[Kind]:
+async def _custom(cluster: CliCluster) -> AsyncIterator[Kind]:
     async for crd in cluster.list(CRDS, ""):
         with suppress(UnusableKind):
             yield from_crd(crd)
 
 
-async def listed(cluster: Inquiry, kind: Kind, namespace: str) -> AsyncIterator[Workload]:
+async def listed(cluster: CliCluster, kind: Kind, namespace: str) -> AsyncIterator[Workload]:
     async for body in cluster.list(kind.path, namespace):
         yield Workload.of(kind, body)

@@ -10,8 +10,8 @@ from openrouter_guard.cli.cluster.where import connected
 from openrouter_guard.cli.console.times import length
 from openrouter_guard.errors import ConfigurationError
 from openrouter_guard.rules.codec import parse_iso
+from openrouter_operator.kubernetes.cli_cluster import CliCluster
 from openrouter_operator.kubernetes.client import ClusterError, NotFound, Refused
-from openrouter_operator.kubernetes.inquiry import Inquiry
 from openrouter_operator.kubernetes.own_crd import own_crd
 from openrouter_operator.kubernetes.paths import AUTOSCALERS, CRDS, EVENTS, RESOURCE, Path
 from openrouter_operator.settings import OperatorSettings
@@ -52,7 +52,7 @@ async def checked_cluster(settings: OperatorSettings) -> AsyncIterator[Check]:
             yield failed(AREA, "checks", str(error), "try again; the other checks of the cluster were not made")
 
 
-async def _of(cluster: Inquiry, settings: OperatorSettings) -> AsyncIterator[Check]:
+async def _of(cluster: CliCluster, settings: OperatorSettings) -> AsyncIterator[Check]:
     yield await _crd(cluster)
     async for check in _rights(cluster, settings):
         yield check
@@ -60,7 +60,7 @@ async def _of(cluster: Inquiry, settings: OperatorSettings) -> AsyncIterator[Che
     yield await _lease(cluster, settings)
 
 
-def _version(cluster: Inquiry, version: str) -> Check:
+def _version(cluster: CliCluster, version: str) -> Check:
     numbers = [part for part in version.lstrip("v").split(".")[:2] if part.isdecimal()]
     found = f"{cluster.host}, {version}"
     if len(numbers) == 2 and tuple(map(int, numbers)) < OLDEST:
@@ -68,7 +68,7 @@ def _version(cluster: Inquiry, version: str) -> Check:
     return ok(AREA, "reachable", found)
 
 
-async def _crd(cluster: Inquiry) -> Check:
+async def _crd(cluster: CliCluster) -> Check:
     """Whether the CRD is there, and knows all fields that this version writes."""
     try:
         crd = await cluster.get(CRDS, "", f"{RESOURCE[2]}.{RESOURCE[0]}")
@@ -94,7 +94,7 @@ def _fields(crd: Mapping[str, Any]) -> set[str]:
     return found
 
 
-async def _rights(cluster: Inquiry, settings: OperatorSettings) -> AsyncIterator[Check]:
+async def _rights(cluster: CliCluster, settings: OperatorSettings) -> AsyncIterator[Check]:
     """Yield one check for each kind; the credentials are those of this process: in the operator's pod, its own."""
     for namespace in settings.namespaces or ("",):
         where = f" in {namespace}" if namespace else " everywhere"
@@ -127,7 +127,7 @@ def _wanted(settings: OperatorSettings) -> list[tuple[Path, tuple[str, ...], str
     ]
 
 
-async def _policy(cluster: Inquiry) -> Check:
+async def _policy(cluster: CliCluster) -> Check:
     name = "admission policy"
     try:
         found = [each["metadata"]["name"] async for each in cluster.list(_POLICIES, "")]
@@ -142,7 +142,7 @@ async def _policy(cluster: Inquiry) -> Check:
     return warning(AREA, name, "there is none of this product", advice)
 
 
-async def _lease(cluster: Inquiry, settings: OperatorSettings) -> Check:
+async def _lease(cluster: CliCluster, settings: OperatorSettings) -> Check:
     where = f"{settings.lease_namespace}/{settings.lease_name}"
     try:
         spec = (await cluster.lease(settings.lease_namespace, settings.lease_name))["spec"]

@@ -19,7 +19,7 @@ from openrouter_operator.workloads.workload import Change, Pause, Workload, forg
 
 from .apply import Applier
 
-__all__ = ["Orphans"]
+__all__ = ["Ownerless"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ SKEW_S = 5.0
 """Tolerated difference of the clocks of the API server and of Redis."""
 
 
-class Orphans:
+class Ownerless:
     """Looks for paused workloads without an owner after each trigger.
 
     Args:
@@ -68,7 +68,7 @@ class Orphans:
             self._ran_at[workload.uid] = self._cluster.now
 
     async def run(self) -> None:
-        """Wait for a trigger, then restore orphans; failures are retried after a moment."""
+        """Wait for a trigger, then restore what has no owner; failures are retried after a moment."""
         await self._hint.wait()
         self._hint.clear()
         try:

@@ -13,7 +13,7 @@ from openrouter_operator.workloads.workload import Workload
 from .client import Cluster, ClusterError, NotFound
 from .paths import EVENTS, RESOURCE, Path, every, path_of_resource
 
-__all__ = ["MANAGER", "Inquiry"]
+__all__ = ["MANAGER", "CliCluster"]
 
 MANAGER = "openrouter-guard-cli"
 """The field manager of changes by people, apart from the operator's."""
@@ -22,8 +22,8 @@ _NOT_INSTALLED = "OpenRouterStatus is not installed in this cluster: install the
 _REVIEWS: Path = ("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
 
 
-class Inquiry(Cluster):
-    """The cluster, as a person sees it with the rights of a kubeconfig.
+class CliCluster(Cluster):
+    """The cluster for the command line, with the rights of a person's kubeconfig; it may also suspend a resource.
 
     Every method raises: ClusterError: If the API server refuses, does not answer, or has no such object.
     """
