@@ -18,7 +18,7 @@ from openrouter_operator.kubernetes import client as clusters
 from openrouter_operator.kubernetes.client import Cluster
 from openrouter_operator.workloads.inventory import Inventory
 from openrouter_operator.workloads.kinds import DEPLOYMENT
-from openrouter_operator.workloads.workload import PAUSED, Change, Pause, Workload
+from openrouter_operator.workloads.workload import PAUSED, RELEASED, Change, Pause, Workload
 from tests.chart.helm import wait_for_crd
 from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.audit import changes
@@ -92,6 +92,25 @@ def test_changes_that_fail_keep_no_other_from_being_made_and_are_made_in_the_end
     assert second - first >= 3, "the API server has asked for that"
     fleet.force("forced_closed")
     fleet.until_replicas(sound=1, conflicted=2, throttled=3, broken=4, cut=5)
+
+
+def test_a_deleted_resource_takes_its_mark_along_even_if_its_removal_meets_conflicts(
+    fleet: Fleet, proxy: Proxy, operator: Operator
+) -> None:
+    fleet.deploy(one=3)
+    fleet.watch()
+    fleet.force("forced_open")
+    fleet.until_replicas(one=0)
+    fleet.scale("one", 5)
+    until(lambda: RELEASED in marks(fleet, "one"))
+    proxy.rule = spoiled({"one": (Answer(409), 3)})
+    fleet.unwatch()
+    until(lambda: RELEASED not in marks(fleet, "one"))
+    assert fleet.replicas() == {"one": 5}
+
+
+def marks(fleet: Fleet, name: str) -> dict[str, str]:
+    return fleet.deployments()[name]["metadata"].get("annotations") or {}
 
 
 def test_a_target_that_a_policy_refuses_is_told_of_and_tried_again_ever_less_often(

@@ -173,16 +173,19 @@ class Reconciler:
             await self._withdraw(resource)
             owner, namespace = _owner(resource), resource["metadata"]["namespace"]
             orphans = specs.is_left_paused(resource)
+            missed: list[Workload] = []
             if orphans:
                 await self._make(plan.orphaned(self._gatherer.targets(namespace, owner, None)), owner, "Orphaned")
             else:
-                await self._restore(namespace, owner, "it is deleted", self._last_words(resource))
+                missed = await self._restore(namespace, owner, "it is deleted", self._last_words(resource))
             left = [c.workload for c in self._gatherer.targets(namespace, owner, None).owned]
             if orphans:
                 left = [workload for workload in left if workload.pause and not workload.pause.is_orphaned]
             if not left and self._feed is not None:
                 self._feed.tell(f"{namespace}/{owner.name}", ())
             failures = self._applier.failures()
+            # A mark that cannot be removed keeps nobody's resource; one that was only seen too late is tried again.
+            left += [w for w in missed if w.uid not in {*failures, *(other.uid for other in left)}]
             going = "it is not as it was seen; tried again"
             return [f"{w}: {failures[w.uid].message if w.uid in failures else going}" for w in left if not w.is_going]
 
@@ -254,9 +257,11 @@ class Reconciler:
 
     async def _restore(
         self, namespace: str, owner: Owner, why: str, snapshot: ScopeSnapshot = _NOTHING_KNOWN
-    ) -> None:
-        found = self._gatherer.targets(namespace, owner, None)
-        await self._make(plan.changes(_GIVE_BACK, snapshot, found), owner, why)
+    ) -> list[Workload]:
+        """Return the workloads that could not be changed."""
+        wanted = plan.changes(_GIVE_BACK, snapshot, self._gatherer.targets(namespace, owner, None))
+        made = {change.workload.uid for change in await self._make(wanted, owner, why)}
+        return [change.workload for change in wanted if change.workload.uid not in made]
 
     def _last_words(self, resource: Mapping[str, Any]) -> ScopeSnapshot:
         """Report, for the last resource of a scope, that no outage concerns the namespace any more."""
@@ -267,7 +272,7 @@ class Reconciler:
                 return replace(_NOTHING_KNOWN, scope=scope, is_fresh=True)
         return _NOTHING_KNOWN
 
-    async def _make(self, wanted: Sequence[Change], owner: Owner, why: str, until: str = "") -> None:
+    async def _make(self, wanted: Sequence[Change], owner: Owner, why: str, until: str = "") -> list[Change]:
         self._journal.asks(wanted)
         made = await self._applier.make(wanted)
         self._journal.made(made)
@@ -276,6 +281,7 @@ class Reconciler:
                 self._tell(change.workload, event)
         for namespace in {change.workload.namespace for change in made if change.pause is None}:
             self._on_released(namespace)
+        return made
 
     def _allowed(self, spec: Spec, namespace: str) -> Spec:
         if not self._access.may_use(namespace, spec.scope):
