@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from openrouter_guard.rules import evaluation
@@ -340,18 +340,32 @@ ends = st.lists(
 
 
 @given(ends, st.lists(st.integers(0, 30), min_size=60, max_size=60), st.sampled_from([0.0, 400.0]))
+@example(
+    [(number != 1, f"w{number // 2 % 3}", 0.0, float(number == 1)) for number in range(6)]
+    + [(False, "w0", 0.3, 0.0)],
+    [0] * 60,
+    0.0,
+)
 def test_nothing_opens_before_a_run_of_failures_alone_would(
     story: list[tuple[bool, str, float, float]], answers: list[int], rate: float
 ) -> None:
+    """Successes of calls that began before a failed one are left out of that run: they need not end ours."""
     ours = plain = SharedState(epoch=7, live_reporters=4, calls_per_minute=rate)
-    at, has_opened = NOW_S, False
+    at, has_opened, latest_began_at = NOW_S, False, 0.0
     for (fails, reporter, pause_s, took_s), answer in zip(story, answers, strict=False):
         at += pause_s
+        began_at = at - took_s
         ours = settle(answered(ours, answer) if getattr(ours.breaker, "question", None) else ours, at)
         if isinstance(ours.breaker, Open):
             break
         signal = FAILURE if fails else SUCCESS
-        ours = settle(evaluation.counted(ours, signal, reporter, began_at=at - took_s, ended_at=at), at)
+        ours = settle(evaluation.counted(ours, signal, reporter, began_at=began_at, ended_at=at), at)
+        if fails:
+            latest_began_at = max(began_at, latest_began_at)
+        elif began_at < latest_began_at:
+            continue
+        else:
+            latest_began_at = 0.0
         plain = settle(evaluation.counted(plain, signal, reporter), at)
         has_opened = has_opened or isinstance(plain.breaker, Open)
         plain = plain if isinstance(plain.breaker, Closed) else replace(plain, breaker=Closed())
