@@ -17,14 +17,14 @@ from .controller.leftovers import EVERYWHERE, REPLICA_SETS, Copy, newest
 from .kubernetes.client import Cluster, ClusterError, Conflict, NotFound
 from .kubernetes.paths import CRDS, RESOURCE, is_finalizer
 from .resource.spec import class_of
-from .workloads.kinds import BY_NAME, Kind, UnusableKind, from_crd
+from .workloads.kinds import BY_NAME, PASSING_ON, Kind, UnusableKind, from_crd
 from .workloads.workload import Change, Workload, restored
 
 __all__ = ["EVERYWHERE", "Fate", "Finding", "Only", "rescue"]
 
 Others: TypeAlias = frozenset[str] | None
 _TRIES = 5
-_WITHOUT_COPIES = frozenset(kind for name, kind in BY_NAME.items() if name != "Deployment")
+_WITHOUT_COPIES = frozenset(kind for name, kind in BY_NAME.items() if name not in PASSING_ON)
 """The kinds that pass no annotations on; for a custom kind it is unknown."""
 _AT_ONCE = 200
 

@@ -23,7 +23,7 @@ from typing import Any
 from openrouter_guard.log_once import LogOnce
 from openrouter_operator.kubernetes.client import Cluster, ClusterError, Conflict, NotFound
 from openrouter_operator.workloads.inventory import Inventory
-from openrouter_operator.workloads.kinds import BY_NAME, Kind
+from openrouter_operator.workloads.kinds import BY_NAME, PASSING_ON, Kind
 from openrouter_operator.workloads.manifest import word
 from openrouter_operator.workloads.workload import PAUSED, RELEASED, RESUME_TO, STAY, Pause, Workload
 
@@ -47,8 +47,6 @@ _AT_ONCE = 8
 _LOOK_S = 0.05
 _OF_A_PAUSE = (PAUSED, RELEASED, RESUME_TO)
 _TO_STAY = (STAY, "0")
-_PASSING_ON = ("Deployment", "Rollout")
-"""Kinds whose annotations go on to their ReplicaSets."""
 EVERYWHERE = ""
 
 
@@ -212,7 +210,7 @@ class Leftovers:
         """Return the UIDs of the workloads that are paused; None if they cannot be listed."""
         paused = {workload.uid for workload in self._inventory.paused()}
         for kind in self._inventory.kinds:
-            if kind.name in _PASSING_ON:
+            if kind.name in PASSING_ON:
                 bodies = await self._read(kind, namespace)
                 if bodies is None:
                     return None

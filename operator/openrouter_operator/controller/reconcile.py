@@ -185,7 +185,8 @@ class Reconciler:
                 self._feed.tell(f"{namespace}/{owner.name}", ())
             failures = self._applier.failures()
             # A mark that cannot be removed keeps nobody's resource; one that was only seen too late is tried again.
-            left += [w for w in missed if w.uid not in {*failures, *(other.uid for other in left)}]
+            told = {*failures, *(workload.uid for workload in left)}
+            left += [workload for workload in missed if workload.uid not in told]
             going = "it is not as it was seen; tried again"
             return [f"{w}: {failures[w.uid].message if w.uid in failures else going}" for w in left if not w.is_going]
 

@@ -18,7 +18,7 @@ __all__ = ["FLAPPING", "Goal", "Step", "goal"]
 
 
 FLAPPING = "Flapping"
-SHORTEST_PAUSING_LIMIT_S = 300.0
+SHORTEST_LIMIT_S = 300.0
 """A shorter rate limit is no reason to pause."""
 _BY_ITSELF = frozenset({"trial_succeeded", "checks_succeeded"})
 """Reasons of closings that are not forced by an override."""
@@ -112,11 +112,8 @@ def _rate_limited(spec: Spec, snapshot: ScopeSnapshot, paused_at: float | None) 
     if snapshot.phase is not BreakerState.CLOSED or not until or PauseOn.RATE_LIMITED not in spec.pause_on:
         return None
     if paused_at is None:
-        return (
-            Goal(Step.PAUSE, "RateLimited", next_at=until)
-            if until - snapshot.now >= SHORTEST_PAUSING_LIMIT_S
-            else None
-        )
+        pauses = until - snapshot.now >= SHORTEST_LIMIT_S
+        return Goal(Step.PAUSE, "RateLimited", next_at=until) if pauses else None
     if snapshot.now >= (ends_at := _end_of_pause(spec, paused_at)):
         return replace(_resumed(spec, snapshot.now, since=ends_at, reason="MaxPause"), release=snapshot.outage)
     return Goal(Step.PAUSE, "RateLimited", next_at=min(until, ends_at))

@@ -30,6 +30,7 @@ __all__ = [
     "Unavailable",
     "error_of",
     "kubeconfig_error",
+    "kubeconfig_files",
     "strict_x509_hint",
 ]
 
@@ -108,12 +109,18 @@ def kubeconfig_error(error: Exception) -> ConfigurationError:
         error: The client's error, which is about its keys also for a file that does not exist.
     """
     where = os.environ.get("KUBECONFIG") or "~/.kube/config"
-    return ConfigurationError(f"no Kubernetes cluster: {where} cannot be used ({_why_unusable(where, error)})")
+    return ConfigurationError(f"no Kubernetes cluster: {where} cannot be used ({_why_unusable(error)})")
 
 
-def _why_unusable(where: str, error: Exception) -> str:
-    # Path.expanduser raises for a user without a home, and an image's user need not have one.
-    if not any(Path(os.path.expanduser(path)).exists() for path in where.split(os.pathsep)):  # noqa: PTH111
+def kubeconfig_files() -> list[str]:
+    """Return the files that ``KUBECONFIG`` names, or the default one. ``~`` stays if the user has no home."""
+    paths = (os.environ.get("KUBECONFIG") or "~/.kube/config").split(os.pathsep)
+    # Path.expanduser raises without a home, and an image's user need not have one.
+    return [os.path.expanduser(path) for path in paths if path]  # noqa: PTH111
+
+
+def _why_unusable(error: Exception) -> str:
+    if not any(Path(file).exists() for file in kubeconfig_files()):
         return "there is no such file"
     words = re.sub(r"\{.*\}", "{…}", " ".join(str(error).split()))
     is_told = isinstance(error, OSError) or type(error).__name__ == "ConfigException"

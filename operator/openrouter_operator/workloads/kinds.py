@@ -19,7 +19,7 @@ from enum import StrEnum
 from functools import reduce
 from typing import Any, Protocol, TypeAlias
 
-__all__ = ["BY_NAME", "DEFAULT", "Kind", "ScaleControl", "Trait", "UnusableKind", "Value", "from_crd"]
+__all__ = ["BY_NAME", "DEFAULT", "PASSING_ON", "Kind", "ScaleControl", "Trait", "UnusableKind", "Value", "from_crd"]
 
 Value: TypeAlias = int | str | None
 """The value of a control; None if absent. (A truth value is an int.)"""
@@ -370,6 +370,8 @@ BY_NAME: Mapping[str, Kind] = {
     )
 }
 """Kinds known without their CRD."""
+PASSING_ON = frozenset({"Deployment", "Rollout"})
+"""Kinds that pass their annotations on to their ReplicaSets."""
 
 DEFAULT = ("Deployment", "StatefulSet", "CronJob", "Job")
 """Kinds handled by default."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from openrouter_guard.variables import is_strict_x509
 from openrouter_operator.kubernetes.cli_cluster import CliCluster
+from openrouter_operator.kubernetes.errors import kubeconfig_files
 
 __all__ = ["connected", "namespace_of"]
 
@@ -38,19 +39,13 @@ def namespace_of(given: str | None) -> str:
 
     # The connection tells of a kubeconfig that cannot be read.
     with suppress(OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError):
-        configs = list(map(_config, filter(os.path.exists, _files())))
+        configs = list(map(_config, filter(os.path.exists, kubeconfig_files())))
         # As our client merges them: the first context of a name counts, and the last choice of one.
         chosen = [config["current-context"] for config in configs if "current-context" in config][-1:]
         contexts = (entry for config in configs for entry in config.get("contexts") or ())
         found = [entry["context"].get("namespace") for entry in contexts if [entry["name"]] == chosen]
         return str(found[0]) if found and found[0] else DEFAULT
     return DEFAULT
-
-
-def _files() -> list[str]:
-    paths = os.environ.get("KUBECONFIG", "~/.kube/config").split(os.pathsep)
-    # Path.expanduser raises for a user without a home, and an image's user need not have one.
-    return [os.path.expanduser(path) for path in paths if path]  # noqa: PTH111
 
 
 def _config(file: str) -> dict[str, Any]:
