@@ -8,7 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -183,6 +183,8 @@ async def _watch(settings: OperatorSettings, operator: Operator) -> None:
             memo=kopf.Memo(operator=operator),
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
+            # kopf's own is the user's name, which a user with a number alone does not have.
+            identity=cast("Any", settings.identity),
             standalone=True,
             stop_flag=operator.ending,
         )

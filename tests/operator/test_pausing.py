@@ -20,6 +20,14 @@ from tests.controlplane import ControlPlane, KubectlFailed
 from tests.operator.conftest import CRDS, Fleet, Operator, deployment
 from tests.waiting import until
 
+WITHOUT_A_NAME = """
+import os, pwd
+def nobody(uid): raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = nobody
+for name in ("LOGNAME", "USER", "LNAME", "USERNAME"): os.environ.pop(name, None)
+"""
+"""As for the numbers that OpenShift gives to pods."""
+
 pytestmark = pytest.mark.cluster
 
 PAUSED = "openrouter-guard.io/paused"
@@ -464,3 +472,10 @@ class TestBadSurroundings:
         until(lambda: operator.has_ended)
         (line,) = operator.said().splitlines()
         assert line.startswith("openrouter-guard: no Kubernetes cluster: /nonexistent/config cannot be used")
+
+    def test_a_user_without_a_name_is_none_the_worse(self, fleet: Fleet, start: Any) -> None:
+        fleet.deploy(worker=1)
+        start(prelude=WITHOUT_A_NAME)
+        fleet.watch()
+        fleet.force("forced_open")
+        fleet.until_replicas(worker=0)
