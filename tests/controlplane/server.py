@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import json
 import os
@@ -10,9 +9,9 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from . import commands
 from .audit import AuditLog
@@ -20,6 +19,7 @@ from .binaries import Binaries, find_or_build, kubectl
 from .certificates import Authority, write_service_account_keys
 from .errors import ControlPlaneFailed, KubectlFailed, PortTaken
 from .kubeconfig import encode, write_kubeconfig
+from .lifecycle import Running
 from .processes import Process, free_port, terminate_as_interrupt
 from .workdir import fresh_workdir
 
@@ -30,7 +30,7 @@ _POLL_S = 0.1
 _PORT_TRIES = 5
 
 
-class ControlPlane:
+class ControlPlane(Running):
     """etcd, API server and controller manager, for as long as the context lasts.
 
     There are no nodes: pods stay pending, unless you add one (``tests.node``). Enter it from the main thread.
@@ -56,28 +56,13 @@ class ControlPlane:
     processes: list[Process]
 
     def __init__(self, address: str = commands.LOOPBACK) -> None:
+        super().__init__()
         self._address = address
         self._kubectl = kubectl()
-        self._cleanup = ExitStack()
         self._numbers = itertools.count(1)
 
-    def __enter__(self) -> Self:
-        binaries = find_or_build()
-        atexit.register(self.stop)
-        try:
-            self._start_on_some_port(binaries)
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End everything, in reverse, and remove the folder; may be called twice."""
-        self._cleanup.close()
-        atexit.unregister(self.stop)
+    def _begin(self) -> None:
+        self._start_on_some_port(find_or_build())
 
     # -- use ----------------------------------------------------------------------------------------------------
 

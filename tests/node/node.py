@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import json
 import os
@@ -10,11 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from tests.controlplane import ControlPlaneFailed, KubectlFailed, find_or_build, find_or_build_node, kubectl
+from tests.controlplane.lifecycle import Running
 
 from . import image, needs
 
@@ -26,7 +26,7 @@ _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _LOCK = Path(tempfile.gettempdir(), "openrouter-guard-node.lock")
 
 
-class Node:
+class Node(Running):
     """A control plane with one node, for as long as the context lasts.
 
     One at a time runs on a machine: a second one waits. Its images are :data:`tests.node.image.PRODUCT` and that of
@@ -42,27 +42,10 @@ class Node:
 
     kubeconfig: Path
 
-    def __init__(self) -> None:
-        self._cleanup = ExitStack()
-
-    def __enter__(self) -> Self:
+    def _begin(self) -> None:
         needs.check()
         find_or_build()
-        atexit.register(self.stop)
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End everything and leave nothing behind; may be called twice."""
-        self._cleanup.close()
-        atexit.unregister(self.stop)
+        self._start()
 
     # -- use ----------------------------------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 import pytest
 
 from release.versions import checked_version
+from tests.base_image import fill
 from tests.cli.commands import ask
-from tests.packaging.base_image import fill
 from tests.ports import free_port
 from tests.waiting import until
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pip
 
-__all__ = ["fill"]
+__all__ = ["add_libraries", "fill"]
 
-NOT_NEEDED = ("__pycache__", "*.a", "config-*", "idlelib", "test", "tkinter", "site-packages", "dist-packages")
+NOT_NEEDED = ("*.a", "config-*", "idlelib", "test", "tkinter", "site-packages", "dist-packages")
 """Parts of the standard library that a small image of Python leaves out as well."""
 LOADED_BY_NAME = (
     "libdl.so.2",
@@ -46,13 +46,20 @@ def fill(root: Path) -> None:
     shutil.copytree(standard, _inside(root, standard), ignore=ignored, symlinks=True)
     shutil.copytree(Path(pip.__file__).parent, root / "opt/pip/pip", ignore=shutil.ignore_patterns("__pycache__"))
     named = [found for name in LOADED_BY_NAME for found in Path("/lib").glob(f"*-linux-gnu/{name}")]
-    linked = [python, shell, *(standard / "lib-dynload").glob("*.so"), *named]
-    for library in {*named, *_libraries(linked)}:
+    add_libraries(root, [python, shell, *(standard / "lib-dynload").glob("*.so"), *named])
+    for library in named:
         _copy(library, root)
     _link(root / "usr/local/bin/python", python)
     _link(root / "usr/local/bin/python3", python)
     _link(root / "bin/sh", shell)
     _settings(root)
+
+
+def add_libraries(root: Path, files: Iterable[Path]) -> None:
+    """Add the shared libraries that these files need, and the loader, to the file system."""
+    for library in _libraries(files):
+        if not library.is_relative_to(root):
+            _copy(library, root)
 
 
 def _settings(root: Path) -> None:
@@ -74,7 +81,7 @@ def _settings(root: Path) -> None:
 
 
 def _libraries(files: Iterable[Path]) -> Iterator[Path]:
-    """Yield the shared libraries that these files need, and the loader, by the paths at which they are looked for."""
+    """Yield the libraries by the paths at which they are looked for."""
     listed = subprocess.run(["ldd", *map(str, files)], capture_output=True, text=True).stdout
     words = {
         word for line in listed.splitlines() for word in line.split() if word.startswith("/") and ":" not in word
