@@ -103,7 +103,7 @@ class Fleet:
         service = self.node.get("service", "openrouter", f"--namespace={UPSTREAM}")
         url = f"http://{service['spec']['clusterIP']}/simulate"
         # Its pod is not ready for a moment if the machine is busy, and is not reached then.
-        patience = ("--retry=60", "--retry-delay=1", "--retry-connrefused")
+        patience = ("--retry", "60", "--retry-delay", "1", "--retry-connrefused")
         done = self.node.run("curl", "--silent", "--fail", *patience, "--request", method, *data, url)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
