@@ -1,4 +1,4 @@
-"""Clients without a token do to a replica what they can: how long its probes wait, and the memory that it gains.
+"""Attack a replica with clients that have no token: how long its probes wait, and how much memory it gains.
 
 The attackers are a process of their own, so that what they cost is not taken for what the service costs. All attacks
 strike one process, one after the other: what one leaves behind shows in the next.

@@ -1,4 +1,4 @@
-"""What one call costs its caller while all is well, beside the breakers of others; and with all that follows it."""
+"""The cost of one call for its caller while the breaker is closed, beside other breakers; and with its report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deployments, resources and operators on a control plane, and what can be seen of them.
+"""Deployments, resources and operators on a control plane, and how to observe them.
 
 Times are the API server's own, from its audit log, which is read on and never anew: to ask the API server itself
 would take the time that is measured.

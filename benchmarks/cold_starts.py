@@ -1,4 +1,4 @@
-"""The real thing at a cold start: processes that start together, on one Redis, with calls that fail by chance.
+"""A cold start on the real product: processes that start together on one Redis, with calls that fail by chance.
 
 Each worker calls without a pause. Ours is how many of the starts opened the breaker.
 

@@ -1,4 +1,4 @@
-"""What a call waits for where Redis is 0 to 150 ms away, plain and over TLS, and how soon it hears of an opening."""
+"""How long a call waits with Redis 0 to 150 ms away, plain and over TLS, and how soon it learns of an opening."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a call is guarded by us and by others: one statement each, and the check that it really refuses.
+"""How we and others guard a call: one statement each, and a check that it really refuses.
 
 A form that goes on calling while its breaker is open has nothing to compare with: it is left out, and said so.
 """

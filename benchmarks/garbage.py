@@ -1,4 +1,4 @@
-"""Somebody writes anything under our keys: whether anybody falls over it, an outage is still seen, and it heals.
+"""Write arbitrary values under our keys: nothing fails, an outage is still detected, and the state heals.
 
 A health service, three workers, a manager, the operator's reading and the probe on one Valkey. In each round one to
 three values are damaged, everything is used, all calls fail, the damage is taken away, and all is well again.

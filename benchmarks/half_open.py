@@ -1,4 +1,4 @@
-"""How many calls of a waiting fleet reach an upstream that is down, each time it may be tried; a killed trial call.
+"""How many calls of a waiting fleet reach a failing upstream at each trial; and a killed trial call.
 
 The fleet: processes that call without a pause whatever their breaker says. Beside ours a breaker whose state is
 shared through Redis as well.

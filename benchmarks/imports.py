@@ -1,4 +1,4 @@
-"""What importing the library costs where nothing else is installed: time, memory, modules, and packages.
+"""The cost of importing the library with nothing else installed: time, memory, modules, and packages.
 
 Beside it redis-py, which it needs, and the breakers of others, which use redis-py where it is there.
 """

@@ -1,4 +1,4 @@
-"""Whether it does any harm that a worker does not tell each of its successes at once.
+"""Whether it does harm that a worker reports its successes late.
 
 Simulated in virtual time: ours merges successes while all is well and tells them after up to 20 s; the peer tells
 every result within a second, in the order of arrival. Failures go at once in both. Such fleets work for a while,

@@ -1,4 +1,4 @@
-"""HTTP clients that do as little as they can, so that what is measured is the server."""
+"""HTTP clients that do as little as possible, so that the measurement is of the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What it costs that a fleet calls very many models: users type the names, so there may be any number.
+"""The cost of very many model names: users type them, so there may be any number.
 
 Beside each number of names the first, and smallest, of them.
 """

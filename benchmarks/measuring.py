@@ -1,4 +1,4 @@
-"""How the benchmarks measure, and the form of what they find."""
+"""How the benchmarks measure, and the format of their results."""
 
 from __future__ import annotations
 

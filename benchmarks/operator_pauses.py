@@ -1,4 +1,4 @@
-"""How soon after a failure Deployments are at zero, and what an operator adds to the bare patches of many.
+"""How soon after a failure Deployments are at zero, and the operator's overhead over bare patches.
 
 The bare loop makes the same patches with the same client and the same number at a time, without watching anything. It
 runs first, while no operator looks on. Operators that are done are left to rest, and looked at together.

@@ -1,4 +1,4 @@
-"""Anything that people, specs and the breaker may do, in any order; see ``tests/operator/states.py``.
+"""Random sequences of changes by people, specs and the breaker; see ``tests/operator/states.py``.
 
 In turns, the operator sees the cluster as it is, with watches that lag, and with states that it never sees.
 

@@ -1,4 +1,4 @@
-"""What an outage costs a fleet: calls, tasks, and work after the upstream's return, side by side with what others do.
+"""The cost of an outage for a fleet: calls, tasks, and work after the upstream's return, beside other libraries.
 
 All at once, each on an upstream of its own, through the same trouble; 60 workers in six processes, calls of 5 s. The
 upstream returns at a random moment, the same for all. Each row is one figure of one strategy; its peer is ours, by

@@ -1,4 +1,4 @@
-"""What an outage cost a fleet, worked out from the calls that its upstream saw."""
+"""The cost of an outage, computed from the calls that the upstream saw."""
 
 from __future__ import annotations
 

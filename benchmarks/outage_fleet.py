@@ -1,4 +1,4 @@
-"""The fleets of ``outage_cost``: side by side through one plan, each with an upstream and a Valkey of its own."""
+"""The fleets of ``outage_cost``: all follow one plan, each with its own upstream and Valkey."""
 
 from __future__ import annotations
 

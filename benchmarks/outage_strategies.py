@@ -1,4 +1,4 @@
-"""What ``outage_cost`` compares: each as its own documentation shows it, with its defaults and nothing tuned.
+"""The strategies of ``outage_cost``: each as its documentation shows it, with defaults and no tuning.
 
 A form that stops its worker from calling raises a refusal: nothing was sent, the task goes back and the worker tries
 again a second later, the same for all. What the upstream broke is lost, unless the documentation shows what to do

@@ -1,4 +1,4 @@
-"""The upstream of ``outage_cost``: one for each strategy, in one process. It fails as planned and remembers calls.
+"""The upstreams of ``outage_cost``, all in one process. Each fails as planned and records its calls.
 
 Small on purpose: what it spends on a call is lost to those that are measured.
 """

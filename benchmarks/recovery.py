@@ -1,4 +1,4 @@
-"""Whole outages in simulated time, by the very rules: when the fleet is back, and how many calls it spent."""
+"""Whole outages in simulated time, by the product's rules: when the fleet is back, and how many calls it spent."""
 
 from __future__ import annotations
 

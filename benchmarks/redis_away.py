@@ -1,4 +1,4 @@
-"""What a call costs while Redis is frozen (it accepts, and never answers) or gone (it refuses), in each state.
+"""The cost of a call while Redis is frozen (it accepts and never answers) or gone (it refuses), in each state.
 
 Beside it a breaker that asks Redis at each call, with a client that waits one second at most, as ours does. With
 the client's own settings it would wait for ever.

@@ -1,4 +1,4 @@
-"""How many calls reach OpenRouter from four replicas that many clients ask, half of them for a fresh answer.
+"""How many calls reach OpenRouter from four replicas with many clients, half of which force a fresh check.
 
 Beside it the existing scheme, which asks where its cache is old and at each forced request, and the way before that,
 which asks at each request. OpenRouter is simulated and slow; its ten seconds are shortened, and the minute from one

@@ -1,4 +1,4 @@
-"""How much of what a fleet reports arrives, at what rate, and how many commands it costs Redis.
+"""How many of a fleet's reports arrive, at what rate, and how many Redis commands they cost.
 
 Beside it the existing scheme, in which each report is a read and a write of the whole state under one lock, and is
 dropped while somebody else holds the lock.

@@ -1,4 +1,4 @@
-"""A fleet in virtual time, judged by the product's own rules: its workers call, fail, retry, and are asked.
+"""A fleet in virtual time under the product's rules: its workers call, fail, retry, and answer the question.
 
 Every worker calls without a pause. What a call that ends well, and one that fails, takes is drawn anew for each. The
 results reach the shared state at once; a question is answered while it is out, and decided when its time is over.

@@ -1,4 +1,4 @@
-"""The service under a steady load while its store is killed twice: answers that fail, and memory that grows."""
+"""The service under a steady load while its store is killed twice: failed answers and memory growth."""
 
 from __future__ import annotations
 

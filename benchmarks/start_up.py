@@ -1,4 +1,4 @@
-"""How long a replica of the health service takes from nothing to its first answer, and the memory that it holds.
+"""How long a replica of the health service takes to its first answer, and its memory.
 
 Beside it an app with one route, which is what FastAPI and the server take by themselves.
 """

@@ -1,4 +1,4 @@
-"""What the cached status costs: requests per second and latency on one core, beside what else could answer.
+"""The cost of the cached status: requests per second and latency on one core, beside alternatives.
 
 A constant
     A FastAPI route that returns the same bytes: what any route costs.

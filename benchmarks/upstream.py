@@ -1,4 +1,4 @@
-"""An upstream that remembers every call, to see how many reach it at once."""
+"""An upstream that records every call, to count how many arrive at once."""
 
 from __future__ import annotations
 

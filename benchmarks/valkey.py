@@ -1,4 +1,4 @@
-"""The Valkey that the benchmarks run on, and what can be done to it."""
+"""The Valkey of the benchmarks, and the faults that they inject into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the longest wait of an open breaker costs, and what it buys: outages in simulated time, by the very rules."""
+"""The cost and the benefit of the longest wait of an open breaker, in simulated time, by the product's rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds into ``dist/`` what a release publishes, and checks it: ``python -m release [--tag v0.1.0]``.
+"""Build everything that a release publishes into ``dist/``, and check it: ``python -m release [--tag v0.1.0]``.
 
 The release workflow runs the same with the tag, and then signs and uploads the files. Images are built there.
 """

@@ -1,4 +1,4 @@
-"""A base image out of the running Python, for a machine that reaches no registry.
+"""Build a base image from the running Python, for machines without access to a registry.
 
 It has that Python, pip, a shell and the shared libraries of the three, all at the paths that they have here.
 """

@@ -1,4 +1,4 @@
-"""Compares an answer with the example of it in a document."""
+"""Compare an answer with its example in a document."""
 
 from __future__ import annotations
 

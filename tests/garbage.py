@@ -1,4 +1,4 @@
-"""A whole system on one Valkey, and somebody who writes anything under its keys.
+"""A whole system on one Valkey, and a writer of arbitrary values under its keys.
 
 Used by the fuzz tests, and for ten minutes by the benchmark ``garbage``.
 """

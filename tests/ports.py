@@ -1,4 +1,4 @@
-"""Ports that nobody listens on."""
+"""Ports on which nobody listens."""
 
 from __future__ import annotations
 

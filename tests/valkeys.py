@@ -1,4 +1,4 @@
-"""Valkey processes for tests that do to them what nobody else should feel."""
+"""Valkey processes for faults that other tests must not feel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for the world to be as expected, instead of sleeping and hoping."""
+"""Wait for a condition instead of sleeping."""
 
 from __future__ import annotations
 

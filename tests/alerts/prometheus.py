@@ -1,4 +1,4 @@
-"""A real Prometheus with the real rules, which are only quicker to fire."""
+"""A real Prometheus with the real rules, with shorter times to fire."""
 
 from __future__ import annotations
 

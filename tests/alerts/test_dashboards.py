@@ -1,4 +1,4 @@
-"""The dashboards ask for what there is: metrics and labels that exist, in queries that Prometheus understands."""
+"""The dashboards query metrics and labels that exist, in expressions that Prometheus can parse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an outage costs, from the calls that the upstream saw; and that a broken guard shows."""
+"""The figures of ``outage_cost``, computed from recorded calls; and that they expose a broken guard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each benchmark runs, if only for a moment, and says what it found in the form that is promised."""
+"""Each benchmark runs for a moment, and its results have the documented format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beside the two parts: rights for people, numbers for workers, a Valkey for trials, a test of the release."""
+"""Optional objects of the chart: roles for people, settings for workers, a Valkey for trials, a release test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chart on a real API server: admitted, with the rights it needs and no others, upgraded, and gone."""
+"""The chart on a real API server: admitted, with exactly the rights that it needs, upgraded, and uninstalled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the chart renders, asserted as the state of the world that it asks for."""
+"""The rendered manifests, asserted as the desired state of the cluster."""
 
 from __future__ import annotations
 

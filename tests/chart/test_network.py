@@ -1,4 +1,4 @@
-"""Who reaches whom: network policies, and what leads to the health service from outside."""
+"""Network policies, and the ways into the health service from outside."""
 
 from __future__ import annotations
 

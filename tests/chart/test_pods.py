@@ -1,4 +1,4 @@
-"""The pods of both parts: where they go, as whom they run, what they are given, and when they count as broken."""
+"""The pods of both parts: placement, security context, environment, and probes."""
 
 from __future__ import annotations
 

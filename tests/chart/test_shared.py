@@ -1,4 +1,4 @@
-"""What a parent chart shares with all of its parts, and what every object has in common."""
+"""Global values of a parent chart, and the labels that all objects share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the chart accepts, what it refuses and how, and that it can be checked and packed."""
+"""The values that the chart accepts and rejects, and that it can be linted and packaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line in a test: real processes with an environment of their own."""
+"""Run the command line as real processes with their own environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that need a kubeconfig, if something is missing: one line says what, and the exit status is 1 or 2."""
+"""The commands that need a kubeconfig, without what they need: one line says why, and the exit status is 1 or 2."""
 
 from __future__ import annotations
 

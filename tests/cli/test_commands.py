@@ -1,4 +1,4 @@
-"""The command line around its commands."""
+"""The command line in general: help, versions, unknown commands, interrupts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``openrouter-guard doctor``: says what is wrong and what to do, by its exit status too."""
+"""``openrouter-guard doctor`` reports each problem and its remedy, and exits accordingly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded Valkey: there when it is wanted, and never longer."""
+"""The embedded Valkey runs while it is needed, and no longer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sentences of ``openrouter-guard why``, as pure text."""
+"""The sentences of ``openrouter-guard why``, as plain text."""
 
 from __future__ import annotations
 

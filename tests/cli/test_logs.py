@@ -1,4 +1,4 @@
-"""What a line of the log looks like: text with the facts of it, or JSON."""
+"""The format of a log line: text with key=value pairs, or JSON."""
 
 from __future__ import annotations
 

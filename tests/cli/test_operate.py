@@ -1,4 +1,4 @@
-"""``openrouter-guard operate`` with settings that cannot be used; good ones are used in tests/operator."""
+"""``openrouter-guard operate`` with invalid settings; tests/operator uses valid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``openrouter-guard rescue`` before it asks a cluster: what can be no name is said at once, and nothing is done."""
+"""``openrouter-guard rescue`` with invalid names: it reports them before it contacts a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``openrouter-guard serve`` as a process: what it does when something is wrong or missing."""
+"""``openrouter-guard serve`` as a process: its behaviour when something is wrong or missing."""
 
 from __future__ import annotations
 

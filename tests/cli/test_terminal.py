@@ -1,4 +1,4 @@
-"""What people see: colour on a terminal, none in a pipe or with ``NO_COLOR``."""
+"""The output on a terminal and in a pipe: colour on the first, none on the second or with ``NO_COLOR``."""
 
 from __future__ import annotations
 

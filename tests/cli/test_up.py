@@ -1,4 +1,4 @@
-"""``openrouter-guard up``, which is ``make run``: everything at once on embedded defaults, and an outage of it."""
+"""``openrouter-guard up``, which is ``make run``: all parts on embedded defaults, and an outage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answers that generated clients have to read, and the document that they are generated from."""
+"""The answers that generated clients must parse, and the document that they are generated from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every request that the OpenAPI document describes, in every state that changes what is answered."""
+"""Every request that the OpenAPI document describes, in every state that changes its answer."""
 
 from __future__ import annotations
 

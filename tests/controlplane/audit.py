@@ -1,4 +1,4 @@
-"""What the API server did, by its own record.
+"""The API server's audit log.
 
 Source: https://kubernetes.io/docs/reference/config-api/apiserver-audit.v1/
 """

@@ -1,4 +1,4 @@
-"""Finds the programs, or has them built.
+"""Find the programs, or have them built.
 
 Order: what the environment names (``KUBEBUILDER_ASSETS``, as for envtest; ``HELM``, ``HELM_3``), our cache, a build
 with Go.

@@ -1,4 +1,4 @@
-"""Builds a program from the Go module that pins it, once, into a cache outside the checkout.
+"""Build a program from the Go module that pins it, once, into a cache outside the checkout.
 
 The cache is ``$XDG_CACHE_HOME/openrouter-guard/controlplane/<program>-<version>-<fingerprint>/``. The fingerprint is
 that of the module's files and the link flags, so that a new version never meets an old program.

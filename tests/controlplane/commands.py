@@ -1,4 +1,4 @@
-"""The settings of each program, and the names of its files, all relative to the control plane's folder."""
+"""The arguments of each program, and the names of its files, all relative to the control plane's folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong with the control plane.
+"""The errors of the control plane.
 
 ControlPlaneUnavailable   a program is missing: the user can install it
 ControlPlaneFailed        a process did not start: its log says why

@@ -1,4 +1,4 @@
-"""Writes kubeconfigs that need no other file."""
+"""Write kubeconfigs that need no other file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs for as long as a context lasts, and ends with this process at the latest."""
+"""Programs that run for as long as a context lasts, and end with this process at the latest."""
 
 from __future__ import annotations
 

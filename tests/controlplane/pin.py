@@ -1,4 +1,4 @@
-"""Pins another version of Kubernetes in the Go module, for the nightly run on older API servers."""
+"""Pin another version of Kubernetes in the Go module, for the nightly run on older API servers."""
 
 from __future__ import annotations
 

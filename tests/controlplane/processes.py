@@ -1,4 +1,4 @@
-"""Children that never outlive us, not even our own ``kill -9``."""
+"""Child processes that end with this one, even on ``kill -9``."""
 
 from __future__ import annotations
 

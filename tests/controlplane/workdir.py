@@ -1,4 +1,4 @@
-"""The folder of one control plane: in memory where possible, and removed even if its owner could not do so."""
+"""The folder of one control plane: in memory where possible, and removed even if its owner was killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs during the demo: it is started, waited for, and ended."""
+"""The processes of the demo: start, wait for, and stop them."""
 
 from __future__ import annotations
 

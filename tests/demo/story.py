@@ -1,4 +1,4 @@
-"""What happens in the demo, in order, and what must hold."""
+"""The steps of the demo, in order, and the conditions that must hold after each."""
 
 from __future__ import annotations
 

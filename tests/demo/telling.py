@@ -1,4 +1,4 @@
-"""How the demo looks on the terminal. What belongs together is written at once, for several threads tell."""
+"""The demo's output on the terminal. Several threads write, so each block is written at once."""
 
 from __future__ import annotations
 

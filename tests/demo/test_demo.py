@@ -1,4 +1,4 @@
-"""``python -m tests.demo`` shows a whole outage, says when it could not, and leaves nothing behind."""
+"""``python -m tests.demo`` shows a whole outage, reports failures, and leaves nothing behind."""
 
 from __future__ import annotations
 

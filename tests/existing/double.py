@@ -1,4 +1,4 @@
-"""A double of the existing system: it reads all, decides, and writes, under a lock, and knows none of our fields.
+"""A double of the existing system: it reads, decides and writes under a lock, and knows none of our fields.
 
 It is as unkind as the original. Each failure writes the breaker's flag anew, whatever stood there; details and log
 rows are Python, not JSON; the lock is deleted by whoever has finished; and every exception becomes its "nothing".

@@ -1,4 +1,4 @@
-"""The double does what the existing system was seen to do: `recorded.json` holds what each of its operations left.
+"""The double behaves as the existing system was observed to: `recorded.json` holds the result of each operation.
 
 These tests import nothing of ours.
 """

@@ -1,4 +1,4 @@
-"""Where the control plane's programs come from, and what is said if they come from nowhere."""
+"""Where the control plane's programs come from, and the error if they cannot be had."""
 
 from __future__ import annotations
 

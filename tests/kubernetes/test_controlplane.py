@@ -1,4 +1,4 @@
-"""The throwaway control plane is a real one, and it leaves nothing behind."""
+"""The throwaway control plane is real, and leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs in the node's namespaces: a control plane, the container runtime, kubelet, kube-proxy, scheduler and DNS.
+"""The programs in the node's namespaces: a control plane, containerd, kubelet, kube-proxy, scheduler and DNS.
 
 ``python -m tests.node.inside IMAGE.tar…`` writes a line of JSON to its output once the node is ready. Each line of
 its input names a program that it kills and starts again. It runs until its input is closed.

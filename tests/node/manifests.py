@@ -1,4 +1,4 @@
-"""What a platform team puts beside the chart: workers, their OpenRouterStatus, and here a simulated OpenRouter."""
+"""What a platform team adds to the chart: workers, their OpenRouterStatus, and a simulated OpenRouter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a machine needs so that pods can run on it, and how to get what is missing."""
+"""The prerequisites of a machine that runs pods, and how to install them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The product as it is installed: real pods that call an upstream, on a real node."""
+"""The installed product: real pods that call an upstream, on a real node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker as a user would write it: it waits, calls, and ends after its call when it is told to."""
+"""A worker as a user would write it: it waits, calls, and on SIGTERM ends after its current call."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What the API server did, by its own record."""
+"""Assertions about the API server's audit log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A namespace with worker Deployments, and operators that run as processes of their own, as in production."""
+"""A namespace with worker Deployments, and operators as separate processes, as in production."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stories in which the operator is killed at some request, and started again, while it pauses and resumes a fleet.
+"""Stories that kill and restart the operator at some request while it pauses and resumes a fleet.
 
 Each has a namespace, a scope, an operator process and a proxy of its own, so that many can run at once.
 """

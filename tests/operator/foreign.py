@@ -1,4 +1,4 @@
-"""Small stand-ins for the CRDs of others: enough for the real API server to keep their objects."""
+"""Minimal stand-ins for other projects' CRDs, which the real API server accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specs of an ``OpenRouterStatus`` that are valid by construction, from the CRD itself: every field may be there.
+"""Valid specs of an ``OpenRouterStatus``, generated from the CRD: every field may be present.
 
 What a schema cannot say, the CRD's rules, is put right afterwards: see :func:`_sound`.
 """

@@ -1,4 +1,4 @@
-"""Stories whose operator sees the past: its watches lag, and after a restart its lists do."""
+"""Stories with an operator that sees the past: its watches lag, and after a restart its lists do."""
 
 from __future__ import annotations
 

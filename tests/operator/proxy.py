@@ -1,4 +1,4 @@
-"""A proxy between one operator and the API server, which can spoil whatever passes.
+"""A proxy between one operator and the API server that can alter or drop all traffic.
 
 It speaks plain HTTP to the operator. A bearer token is passed on; one that begins with ``admin`` stands for the
 administrator.

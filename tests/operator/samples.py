@@ -1,4 +1,4 @@
-"""Workloads, specs and readings as the pure rules of the operator take them, at 1,000 s on the Redis clock."""
+"""Workloads, specs and snapshots for tests of the operator's pure rules, at 1,000 s on the Redis clock."""
 
 from __future__ import annotations
 

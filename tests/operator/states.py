@@ -1,4 +1,4 @@
-"""Anything that people, specs and the breaker may do to a fleet, in any order, on a real API server.
+"""Random sequences of changes by people, specs and the breaker to a fleet, on a real API server.
 
 Nobody writes down what is right: the same is done in a namespace that nobody pauses, and in the end, once the breaker
 is closed and all is quiet, both have to be the same, without a trace of ours. See ``twins.py``.

@@ -1,4 +1,4 @@
-"""Mutating admission policies of others, which make something else of what the operator writes."""
+"""Mutating admission policies of others that change the operator's writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the API server is reached, and what is made of its answers."""
+"""The connection to the API server, and how its answers are interpreted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the status says, when it is worth a write, and what is worth an Event."""
+"""The status conditions, when they are written, and which changes emit an Event."""
 
 from __future__ import annotations
 

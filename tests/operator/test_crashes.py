@@ -1,4 +1,4 @@
-"""The operator is killed at any request while it pauses and resumes, and started again: nothing is lost."""
+"""The operator is killed at any request while it pauses and resumes, and restarted: nothing is lost."""
 
 from __future__ import annotations
 

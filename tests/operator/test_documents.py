@@ -1,4 +1,4 @@
-"""The documentation of the operator, held to the schema and to the code."""
+"""The operator's documentation agrees with the schema and the code."""
 
 from __future__ import annotations
 

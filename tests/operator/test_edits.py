@@ -1,4 +1,4 @@
-"""What people do to a resource and its workloads while these are paused: no target is stranded, no original lost."""
+"""Edits to a resource and its workloads during a pause: no target is stranded, and no original number is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of workload on a real API server, by the operator as its own ServiceAccount with the chart's rights."""
+"""Every kind of workload on a real API server, with the chart's ServiceAccount and rights."""
 
 from __future__ import annotations
 

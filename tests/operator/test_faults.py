@@ -1,4 +1,4 @@
-"""What goes wrong between the operator and the API server, made by a proxy: the rest goes on, and it heals."""
+"""Faults between the operator and the API server, injected by a proxy: the rest continues, and the fault heals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a feed says of the shared state, where no store is needed to say it."""
+"""A feed of the shared state, tested without a store."""
 
 from __future__ import annotations
 

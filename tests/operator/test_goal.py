@@ -1,4 +1,4 @@
-"""What is to hold for all workloads together, at 1,000 s on the Redis clock; the outage began at 900 s."""
+"""The goal for all workloads together, at 1,000 s on the Redis clock; the outage began at 900 s."""
 
 from __future__ import annotations
 

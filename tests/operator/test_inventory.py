@@ -1,4 +1,4 @@
-"""What is known of the workloads: the newest, whoever brings it and in whatever order."""
+"""The inventory of workloads: the newest version wins, whatever its source and order of arrival."""
 
 from __future__ import annotations
 

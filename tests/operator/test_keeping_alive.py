@@ -1,4 +1,4 @@
-"""An outage does not expire while an operator that paused something for it is there, be it alone."""
+"""An outage does not expire while an operator has workloads paused for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of workload: where it keeps how much of it is to run, and when one is better left alone."""
+"""Every kind of workload: where it stores its number of replicas, and when it is left alone."""
 
 from __future__ import annotations
 

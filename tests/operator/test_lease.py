@@ -1,4 +1,4 @@
-"""Who may act: two candidates for one Lease, on a real API server. Its life is 3 s."""
+"""Leader election: two candidates for one Lease of 3 s, on a real API server."""
 
 from __future__ import annotations
 

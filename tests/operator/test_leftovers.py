@@ -1,4 +1,4 @@
-"""What gives fields back waits for what pauses and restores."""
+"""Returning ownership of fields waits until pauses and restores are done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How kopf gets to the API server."""
+"""How kopf authenticates to the API server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator tells Prometheus about itself, and whether it calls itself alive."""
+"""The operator's metrics and its liveness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes to the API server and comes from it."""
+"""Conversion between our types and the API server's objects."""
 
 from __future__ import annotations
 

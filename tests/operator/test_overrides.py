@@ -1,4 +1,4 @@
-"""Overrides that a resource asks for, and who may ask."""
+"""Overrides requested by a resource, and who may request them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from openrouter_operator.resource.access import Access
 from openrouter_operator.resource.overrides import decided, wished
 from openrouter_operator.resource.spec import InvalidSpec, parse
 from tests.operator.conftest import Fleet, Operator
-from tests.operator.told import told
+from tests.operator.paused_list import told
 from tests.waiting import until
 
 WHO = "OpenRouterStatus jobs/default"

@@ -1,4 +1,4 @@
-"""A resource with a Redis of its own, which a Secret beside it names."""
+"""A resource with its own Redis, named by a Secret in its namespace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from openrouter_operator.shared_state.feed import Feeds
 from openrouter_operator.shared_state.resolver import Resolver
 from tests.controlplane import ControlPlane
 from tests.operator.conftest import Fleet
-from tests.operator.test_ghosts import configured
+from tests.operator.test_missed_deletions import configured
 from tests.ports import free_port
 from tests.waiting import until
 

@@ -1,4 +1,4 @@
-"""What an operator knows of workloads that have forgotten their pause."""
+"""The journal of pauses, for workloads that have lost their annotation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job on a real API server: the breaker opens, workers go; it closes, they come back."""
+"""The main job on a real API server: the breaker opens, workers are paused; it closes, they are restored."""
 
 from __future__ import annotations
 

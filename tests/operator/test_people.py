@@ -1,4 +1,4 @@
-"""People, GitOps and other controllers that change paused workloads, on a real API server."""
+"""Changes by people, GitOps and other controllers to paused workloads, on a real API server."""
 
 from __future__ import annotations
 

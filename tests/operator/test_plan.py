@@ -1,4 +1,4 @@
-"""What is missing to reach the goal, workload by workload; the outage began at 900 s on the Redis clock."""
+"""The remaining steps to the goal, workload by workload; the outage began at 900 s on the Redis clock."""
 
 from __future__ import annotations
 

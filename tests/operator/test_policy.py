@@ -1,4 +1,4 @@
-"""The chart's admission policy alone: the ServiceAccount has all rights here, and still may do no more than pause."""
+"""The chart's admission policy alone: even with all rights, the ServiceAccount may do no more than pause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two resources that name the same workload: the older one has it."""
+"""Two resources that name the same workload: the older one has precedence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operator and ``rescue`` as the image has them: with what its build leaves of the Kubernetes client."""
+"""The operator and ``rescue`` with the pruned Kubernetes client of the image."""
 
 from __future__ import annotations
 

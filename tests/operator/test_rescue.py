@@ -1,4 +1,4 @@
-"""``openrouter-guard rescue``: everything paused comes back with the operator gone."""
+"""``openrouter-guard rescue`` restores everything after the operator is gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API server lets in, and what it says to those whom it does not."""
+"""Validation of the resource by the API server, and its messages."""
 
 from __future__ import annotations
 

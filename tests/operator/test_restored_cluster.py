@@ -1,4 +1,4 @@
-"""A backup of etcd is restored: the operator's writes since then are gone, and versions start again from before."""
+"""A restored backup of etcd: the operator's writes since then are gone, and resource versions start again."""
 
 from __future__ import annotations
 

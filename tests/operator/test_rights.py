@@ -1,4 +1,4 @@
-"""The operator as its own ServiceAccount, with exactly the rights that the chart gives it."""
+"""The operator with its own ServiceAccount and exactly the chart's rights."""
 
 from __future__ import annotations
 

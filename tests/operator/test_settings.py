@@ -1,4 +1,4 @@
-"""The operator's settings, as its environment gives them."""
+"""The operator's settings from its environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spec of a resource: what is let in, what it defaults to, and which workloads it names."""
+"""The spec of a resource: validation, defaults, and the workloads that it selects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""People, specs and the breaker do anything in any order, and in the end nothing of ours is to be seen."""
+"""After any sequence of changes by people, specs and the breaker, nothing of ours is left behind."""
 
 from __future__ import annotations
 

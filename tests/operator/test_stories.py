@@ -1,4 +1,4 @@
-"""Any story of outages, people, edits and crashes: what holds for the workloads at every moment, and in the end.
+"""Random stories of outages, people, edits and crashes: invariants at every moment and at the end.
 
 The operator of these stories consists of the pure rules alone, and keeps nothing but what it sees. Each of its writes
 may be the last one before it dies, and each may meet a workload that is no longer as it was seen.

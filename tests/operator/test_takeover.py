@@ -1,4 +1,4 @@
-"""Two operators: whatever becomes of the leader, the other one takes over in time, and never do both write."""
+"""Two operators: if the leader fails in any way, the other takes over in time, and never do both write."""
 
 from __future__ import annotations
 

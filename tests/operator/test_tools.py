@@ -1,4 +1,4 @@
-"""Tools that deploy, before, during and after a pause: none is refused, the pause holds, their number comes back."""
+"""Deployment tools before, during and after a pause: no request is refused, and their number is restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``helm uninstall`` while workloads are paused: they come back, and nothing is left that holds a resource back."""
+"""``helm uninstall`` while workloads are paused: they are restored, and no finalizer blocks a resource."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A watch that hangs is found out by what the operator writes itself."""
+"""A stalled watch is detected through the operator's own writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workload, what it remembers about its pause, and the patch that changes both at once."""
+"""A workload, the record of its pause, and the patch that changes both at once."""
 
 from __future__ import annotations
 

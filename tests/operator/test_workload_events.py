@@ -1,4 +1,4 @@
-"""What a paused workload says about itself, and that nobody waits for it to be posted."""
+"""The Events of a paused workload; no reconcile waits until they are posted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tools with which people deploy, each with the requests that it makes: what they do to a paused workload.
+"""Deployment tools, each with the requests that it makes to a paused workload.
 
 Helm and kubectl are the programs themselves. Argo CD is built around ``kubectl apply``, so kubectl with its options
 makes its requests. Flux applies server-side and always by force.

@@ -1,4 +1,4 @@
-"""Two namespaces to which people do the same: one that an operator looks after, and one that nobody pauses.
+"""Two namespaces with the same changes: an operator manages one, and nobody pauses the other.
 
 In the end both must be the same: what the operator did has left no trace. Nobody has to say what is right.
 """

@@ -1,4 +1,4 @@
-"""The environment of an image: what it installs, as it is installed here, less what its build removes."""
+"""The environment of an image: the installed packages without the files that its build removes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Celery recipe runs where nothing is installed but the extra, the SDK that it imports, and what these need."""
+"""The Celery recipe runs in an environment with just the extra and the SDK that it imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wheel and the source distribution: everything that runs, and the licence of everything that is not ours."""
+"""The contents of the wheel and the source distribution, with the licences of vendored files."""
 
 from __future__ import annotations
 

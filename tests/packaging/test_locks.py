@@ -1,4 +1,4 @@
-"""The locks in requirements/: one resolution for everybody, so that what is installed is what the tests ran with."""
+"""The locks in requirements/: one resolution for all, so that users install the versions that the tests used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that the image runs, with the files that ``image/prune.py`` leaves and no others."""
+"""Every entry point of the image runs with the files that ``image/prune.py`` leaves."""
 
 from __future__ import annotations
 

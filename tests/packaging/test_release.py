@@ -1,4 +1,4 @@
-"""What a release publishes, as far as it shows without building anything; ``make release-check`` builds it."""
+"""The contents of a release, without building it; ``make release-check`` builds it."""
 
 from __future__ import annotations
 

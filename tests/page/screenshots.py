@@ -1,4 +1,4 @@
-"""Pictures of the status page for the documentation: ``python -m tests.page.screenshots FOLDER``.
+"""Screenshots of the status page for the documentation: ``python -m tests.page.screenshots FOLDER``.
 
 The service, its Redis and the browser are real; the month that it looks back on is made up.
 """

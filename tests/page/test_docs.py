@@ -1,4 +1,4 @@
-"""The page of the API in a real browser."""
+"""The API documentation page in a real browser."""
 
 from __future__ import annotations
 

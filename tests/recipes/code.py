@@ -1,4 +1,4 @@
-"""The code of the recipes, taken from where their readers find it."""
+"""The code of the recipes, extracted from the documentation."""
 
 from __future__ import annotations
 

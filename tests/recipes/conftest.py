@@ -1,4 +1,4 @@
-"""A simulated OpenRouter for the recipes' workers to call, and other workers of their fleet."""
+"""A simulated OpenRouter for the recipes' workers, and other workers of their fleet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Celery workers pause with the breaker; no task is lost, none is burnt and none runs twice."""
+"""Celery workers pause with the breaker: no task is lost, spent in vain, or run twice."""
 
 from __future__ import annotations
 

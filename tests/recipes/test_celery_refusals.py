@@ -1,4 +1,4 @@
-"""What becomes of a task whose call was refused, however the refusal comes out of it."""
+"""A task whose call was refused, in every form that the refusal can take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The consumer of a queue waits with the breaker, and loses nothing."""
+"""A queue consumer waits for the breaker and loses nothing."""
 
 from __future__ import annotations
 

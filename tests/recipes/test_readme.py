@@ -1,4 +1,4 @@
-"""README.md: its code runs, and what it links to is there. So it is for the links of every page."""
+"""README.md: its code runs. All links of all pages lead somewhere."""
 
 from __future__ import annotations
 

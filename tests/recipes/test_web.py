@@ -1,4 +1,4 @@
-"""Web applications say 503 and when to come back while calls are paused; also where their workers are forked."""
+"""Web applications answer 503 with Retry-After while calls are refused; also with forked workers."""
 
 from __future__ import annotations
 

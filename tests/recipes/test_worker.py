@@ -1,4 +1,4 @@
-"""docs/worker.md: its code runs from top to bottom, and it names all that the library offers."""
+"""docs/worker.md: its code runs from top to bottom, and it names every public name of the library."""
 
 from __future__ import annotations
 

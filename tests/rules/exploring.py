@@ -1,4 +1,4 @@
-"""Every interleaving of a small fleet, breadth first: a state that differs only in names is looked at once."""
+"""Explore every interleaving of a small fleet, breadth first; states that differ only in names are merged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Redis and our two scripts do to the state, in memory and in virtual time.
+"""The effects of Redis and our two scripts on the state, in memory and in virtual time.
 
 Held to the real ones by ``tests/store/test_memory.py``.
 """

@@ -1,4 +1,4 @@
-"""A small fleet on one state, of which every interleaving can be tried: what each may do next, and what must hold.
+"""A small fleet on one state, for exhaustive exploration: the possible next steps, and the invariants.
 
 Three workers work by the product's rules as the library does: look, decide, commit if nobody was faster. A worker has
 one call out at a time. Answers get lost, messages come late or twice, workers crash, Redis loses the state, and an

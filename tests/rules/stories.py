@@ -1,4 +1,4 @@
-"""Stories that happen to the shared record: whatever may come, in whatever order."""
+"""Random events on the shared state, in any order."""
 
 from __future__ import annotations
 

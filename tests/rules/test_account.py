@@ -1,4 +1,4 @@
-"""What is done about a key or an account that calls say is gone, at 100 s on the Redis clock."""
+"""Reports that a key or an account is invalid, at 100 s on the Redis clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record and its form in the hash."""
+"""Encoding and decoding of the shared state."""
 
 import json
 from collections.abc import Callable

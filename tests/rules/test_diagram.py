@@ -1,4 +1,4 @@
-"""The diagram in the documentation shows the transitions that the code can make, all of them and no others."""
+"""The diagram in the documentation shows exactly the transitions that the code can make."""
 
 from __future__ import annotations
 

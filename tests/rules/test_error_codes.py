@@ -1,4 +1,4 @@
-"""An error inside a 200 counts as the status that it would have come with."""
+"""An error inside a 200 counts as the status that it stands for."""
 
 from __future__ import annotations
 

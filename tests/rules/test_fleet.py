@@ -1,4 +1,4 @@
-"""A fleet of workers on one state: their clocks drift, messages are lost or come twice, and anybody may crash.
+"""A fleet of workers on one state, with drifting clocks, lost and duplicated messages, and crashes.
 
 Each works as the worker library does: look, decide by the rules, try to write, look again if somebody was faster.
 Whatever hypothesis makes of it, the invariants hold.

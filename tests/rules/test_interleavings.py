@@ -1,4 +1,4 @@
-"""What three workers, two permits and a handful of faults can come to: all of it, so many steps deep."""
+"""All states that three workers, two permits and a few faults can reach, up to a depth."""
 
 from __future__ import annotations
 

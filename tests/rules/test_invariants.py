@@ -1,4 +1,4 @@
-"""What holds whatever happens, in whatever order."""
+"""Invariants of the breaker under any sequence of events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long calls took, as counters that many workers add to, and the percentiles in them."""
+"""Latency histograms that many workers add to, and their percentiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A long rate limit of one reporter does not stop the fleet for hours, and none goes unwatched."""
+"""A long rate limit of one reporter does not stop the fleet for hours, and the service checks each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one worker knows and Redis has lost comes back, whatever others have begun meanwhile, and only what lasts."""
+"""Recovery of state that Redis has lost from a worker's copy: only what still applies comes back."""
 
 from __future__ import annotations
 

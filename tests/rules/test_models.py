@@ -1,4 +1,4 @@
-"""Single models: which of them wait, and when their failures are the upstream's. At 1,000 s on the Redis clock."""
+"""Single models: when they cool down, and when their failures count for all. At 1,000 s on the Redis clock."""
 
 from __future__ import annotations
 

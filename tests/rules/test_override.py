@@ -1,4 +1,4 @@
-"""What a person decides over the breaker's head, at one moment of the Redis clock."""
+"""A person's override of the breaker, at one moment of the Redis clock."""
 
 from __future__ import annotations
 

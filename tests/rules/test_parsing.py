@@ -1,4 +1,4 @@
-"""The readers of what others wrote raise nothing, and let nothing out of bounds through."""
+"""Parsers of foreign input never raise, and return nothing out of bounds."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""After the breaker has closed, or a rate limit is over, those who waited do not all come back at once.
+"""The ramp after the breaker has closed or a rate limit is over: calls come back gradually.
 
 Closed at 100 s, by a trial call that took four seconds; the fleet makes twenty calls at a time.
 """

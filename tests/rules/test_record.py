@@ -1,4 +1,4 @@
-"""How the shared record changes, at 100 s on the Redis clock."""
+"""Changes of the shared state, at 100 s on the Redis clock."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""How soon the fleet is back, played with the very rules in simulated time; see benchmarks/recovery.py."""
+"""The time to recovery, simulated with the product's rules; see benchmarks/recovery.py."""
 
 from __future__ import annotations
 

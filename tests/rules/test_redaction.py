@@ -1,4 +1,4 @@
-"""No secret goes further, whatever text it stands in, and prose stays as it is."""
+"""Secrets are redacted in any text, and prose stays unchanged."""
 
 from __future__ import annotations
 

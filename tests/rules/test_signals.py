@@ -1,4 +1,4 @@
-"""What an answer of the upstream says."""
+"""The signals of the upstream's answers."""
 
 from typing import Any
 

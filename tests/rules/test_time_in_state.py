@@ -1,4 +1,4 @@
-"""Every millisecond belongs to one state of one day."""
+"""Every millisecond is counted for one state of one day."""
 
 from __future__ import annotations
 

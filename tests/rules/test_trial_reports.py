@@ -1,4 +1,4 @@
-"""Where nobody can make a trial call, two successes that workers report close the breaker, on probation."""
+"""With no one to make a trial call, two reported successes close the breaker on probation."""
 
 from __future__ import annotations
 

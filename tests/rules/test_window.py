@@ -1,4 +1,4 @@
-"""A rate over the last minute opens the breaker where runs of failures are short, or no call fails and all crawl."""
+"""A rate over the last minute opens the breaker if failures are scattered, or if all calls are slow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The health service in a test: its app on a real Valkey, and an upstream that answers as told."""
+"""The health service under test: its app on a real Valkey, and an upstream with scripted answers."""
 
 from __future__ import annotations
 

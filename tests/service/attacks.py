@@ -1,4 +1,4 @@
-"""What one client without a token may try against the health service, on plain sockets.
+"""Attacks of one client without a token on the health service, on plain sockets.
 
 Each function is one client's part on one connection; :data:`ATTACKS` says how many of them there are at once.
 """

@@ -9,7 +9,7 @@ import redis.asyncio as aioredis
 
 from openrouter_guard.settings import Settings
 from tests.service.apps import KEY, FakeUpstream
-from tests.service.ears import Ears, listening_to_everything
+from tests.service.leaks import Ears, listening_to_everything
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""A fleet to which everything has happened, so that every answer has something to say."""
+"""A fleet with a full history, so that every answer has content."""
 
 from __future__ import annotations
 

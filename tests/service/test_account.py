@@ -1,4 +1,4 @@
-"""What is left of the account, where a management key may ask; and further addresses that are to be healthy."""
+"""The account's balance with a management key; and further addresses to check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened, who reports, and single models, over HTTP."""
+"""Transitions, workers, and models over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens: who may read, who may write, and what a browser of another site may do."""
+"""Tokens: who may read, who may write, and the limits of browsers on other sites."""
 
 from __future__ import annotations
 

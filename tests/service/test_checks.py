@@ -1,4 +1,4 @@
-"""Health checks: what one counts for, and the key that they are made with."""
+"""Health checks: their effect, and the key that they use."""
 
 from __future__ import annotations
 

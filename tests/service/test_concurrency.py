@@ -1,4 +1,4 @@
-"""A flood of requests is worked on a few at a time."""
+"""The service works on a flood of requests a few at a time."""
 
 from __future__ import annotations
 

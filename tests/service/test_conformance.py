@@ -1,4 +1,4 @@
-"""Whatever is sent, every answer is one that the OpenAPI document describes, and none is a mistake of ours."""
+"""Every answer to any request is described in the OpenAPI document, and none is a server error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from openrouter_guard.api.server import Server, configured
 from openrouter_guard.api.server import listening as bound
 from openrouter_guard.settings import Settings, Tokens
 from tests.service.apps import KEY, WRITE_TOKEN, FakeUpstream, bearer
-from tests.service.listening import EVENTS
+from tests.service.sockets import EVENTS
 from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")]

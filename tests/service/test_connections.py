@@ -1,4 +1,4 @@
-"""What one connection may send: sizes, times, how many requests, and how many connections there may be."""
+"""Limits of one connection: sizes, times, number of requests, and the number of connections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from openrouter_guard.api.http.connection import (
 from openrouter_guard.api.http.connection_limits import HELD_MAX_BYTES, ConnectionLimits
 from openrouter_guard.settings import Settings, Tokens
 from tests.service.apps import STATUS, WRITE_TOKEN, FakeUpstream, eventually
-from tests.service.listening import Listening, listening
+from tests.service.sockets import Listening, listening
 
 HEAD = f"GET {STATUS} HTTP/1.1\r\nHost: x\r\n"
 REPORTS = "POST /api/v1/openrouter/reports HTTP/1.1\r\nHost: x\r\n"

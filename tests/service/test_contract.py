@@ -1,4 +1,4 @@
-"""What clients of the existing API read: the same names, types and meanings, whatever state things are in."""
+"""Compatibility with clients of the existing API: the same names, types and meanings in every state."""
 
 from __future__ import annotations
 

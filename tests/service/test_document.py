@@ -1,4 +1,4 @@
-"""The OpenAPI document as those read it who generate clients from it, and the page that shows it."""
+"""The OpenAPI document for generators of clients, and the page that shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stream of events: what a client sees, and that no client costs another one anything."""
+"""The event stream: its contents, and the independence of its clients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from openrouter_guard.rules.transitions import now_open
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import STATUS, FakeUpstream, eventually, open_breaker, running
-from tests.service.listening import EVENTS, Event, listening, watching
+from tests.service.sockets import EVENTS, Event, listening, watching
 
 
 def hub(record: SharedState, max_clients: int = 10) -> tuple[EventStream, list[Snapshot]]:

@@ -1,4 +1,4 @@
-"""What the counters come to: rates, percentiles, availability; alarms; and what Prometheus is told of it."""
+"""Rates, percentiles, availability, alerts, and Prometheus metrics, from the counters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A flood of requests costs little, and delays no probe: counted in answers, since time depends on the machine."""
+"""A flood of requests costs little and delays no probe: counted in answers, because time depends on the machine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from openrouter_guard.api.page import render
 from openrouter_guard.api.server import Server, configured, listening
 from openrouter_guard.settings import Settings
 from tests.service.apps import FakeUpstream, eventually
-from tests.service.listening import Listening
-from tests.service.listening import listening as served
+from tests.service.sockets import Listening
+from tests.service.sockets import listening as served
 
 FLOOD = 400
 BUNDLE = "/page/swagger/swagger-ui-bundle.js"

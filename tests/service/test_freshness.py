@@ -1,4 +1,4 @@
-"""What a request is answered with follows from what is known alone."""
+"""The choice of an answer depends only on the known state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever somebody sends in a header, a query, a path or a body, it is their mistake and never ours."""
+"""Garbage in a header, a query, a path or a body is always a client error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate and the badge: what machines and people are told about whether calls may go."""
+"""The gate and the badge: whether calls may go, for machines and for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gate that keeps its client waiting until there is news, on a real socket: clients hang up, and servers stop."""
+"""Long polls of the gate on a real socket: clients hang up, and servers stop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.settings import FurtherScope, Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import FakeUpstream, eventually, open_breaker
-from tests.service.listening import EVENTS, Listening, listening, watching
+from tests.service.sockets import EVENTS, Listening, listening, watching
 
 GATE = "/api/v1/openrouter/gate"
 NOW_S = 10_000.0

@@ -1,4 +1,4 @@
-"""Headers: what a client may keep, how old it is, where it came from, and what a browser may do with it."""
+"""Response headers: caching, age, source, and security."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything around the status: problems, probes, metrics, the OpenAPI document, and the end."""
+"""Everything around the status: problems, probes, metrics, the OpenAPI document, and the shutdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each example answer in docs/http.md is what the service answers to the command above it."""
+"""Each example in docs/http.md matches the service's answer to the command above it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process says of itself: each change once, each trouble once for each scope and each cause."""
+"""The service's log: one line per change, and one per problem, scope and cause."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from openrouter_guard.settings import FurtherScope, Settings
 from openrouter_guard.store import Store
 from tests.cli.commands import serving
 from tests.service.apps import KEY, READ_TOKEN, WRITE_TOKEN, FakeUpstream, eventually, open_breaker, running
-from tests.service.ears import Ears
+from tests.service.leaks import Ears
 
 NOW_S = 1_772_366_400.0
 POLICY = Policy(reset_timeout_s=120, jitter=0.0)

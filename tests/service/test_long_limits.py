@@ -1,4 +1,4 @@
-"""The service asks when a worker says that calls must wait for long."""
+"""The service checks when a worker reports a long wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many clients, half of them forcing, on several replicas and a slow upstream: one call a minute, no long waits."""
+"""Many forcing clients on several replicas with a slow upstream: one check a minute, and no long waits."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.settings import Settings, Tokens
 from openrouter_guard.store import Store
 from tests.service.apps import WRITE_TOKEN, FakeUpstream, bearer, eventually, open_breaker
-from tests.service.listening import listening
+from tests.service.sockets import listening
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 

@@ -1,4 +1,4 @@
-"""A hash that an older system wrote, and one that it reads."""
+"""Hashes that an older system wrote, and one that it reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person decides over the breaker's head, over HTTP."""
+"""A person's override of the breaker, over HTTP."""
 
 from __future__ import annotations
 

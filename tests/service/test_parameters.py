@@ -1,4 +1,4 @@
-"""A query parameter that an address does not have is told, for what it was to say would silently not hold."""
+"""An unknown query parameter is rejected, because it would silently have no effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Permits over HTTP: leave for single calls, shared with the workers that use the library."""
+"""Permits over HTTP: for single calls, shared with the workers that use the library."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from openrouter_guard.tokens import Tokens
 from tests.service.apps import STATE, WRITE_TOKEN, FakeUpstream, ask, bearer, eventually, fail, running
-from tests.service.listening import listening
+from tests.service.sockets import listening
 
 PREFIX = "/api/v1/openrouter"
 PERMITS = f"{PREFIX}/permits"

@@ -1,4 +1,4 @@
-"""A breaker that no worker tries is closed by the service's checks: a paused fleet must not stay so for ever."""
+"""The service's checks close a breaker that no worker tries, so that a paused fleet does not stay paused for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads that are shared: by those who ask at the same time, and for a moment, but never a failure or an old state."""
+"""Shared reads: concurrent and for a moment, but never a failure or an old state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service while Redis is away, hangs or refuses: bounded answers that say so, and a recovery by itself."""
+"""The service while Redis is away, hangs or refuses: bounded answers that say so, and recovery."""
 
 from __future__ import annotations
 

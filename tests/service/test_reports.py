@@ -1,4 +1,4 @@
-"""Reports over HTTP: what they say of the upstream, and that each counts exactly once."""
+"""Reports over HTTP: their effect, and that each counts exactly once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No answer and no log line of any test in this folder holds a secret: the fixture ``nothing_leaks`` sees to it.
+"""No answer and no log line of any test in this folder holds a secret: the fixture ``nothing_leaks`` checks it.
 
 Here is what makes it worth something: it hears what leaks, and the service is asked for all with every secret set.
 """
@@ -31,8 +31,8 @@ from tests.service.apps import (
     running,
     write,
 )
-from tests.service.ears import PASSWORD, Ears
-from tests.service.listening import listening, watching
+from tests.service.leaks import PASSWORD, Ears
+from tests.service.sockets import listening, watching
 
 SECRETS = pytest.mark.parametrize("secret", [KEY, READ_TOKEN, WRITE_TOKEN, PASSWORD])
 

@@ -1,4 +1,4 @@
-"""When the credit runs out, at the rate of the last hour."""
+"""The time until the credit runs out, at the rate of the last hour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status request on a real Valkey: what is served, and when OpenRouter is asked."""
+"""The status request on a real Valkey: its answer, and when it checks OpenRouter."""
 
 from __future__ import annotations
 

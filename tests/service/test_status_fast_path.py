@@ -1,4 +1,4 @@
-"""The plain status request is answered with the bytes of a moment ago, as long as they are true."""
+"""The plain status request returns recent bytes for as long as they are true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever text a request brings, what reaches Redis is legible, and no secret is in it."""
+"""Any text from a request reaches Redis in legible form and without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service and the operator's probes behind TLS, and a certificate that is renewed under them."""
+"""The service and the operator's probes behind TLS, with a certificate that is renewed meanwhile."""
 
 from __future__ import annotations
 

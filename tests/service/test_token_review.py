@@ -1,4 +1,4 @@
-"""Tokens of ServiceAccounts on a real API server: who may report with one, and who is never asked about."""
+"""ServiceAccount tokens on a real API server: who may report with one, and which are never reviewed."""
 
 from __future__ import annotations
 

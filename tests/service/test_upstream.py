@@ -1,4 +1,4 @@
-"""Every answer of OpenRouter, and the lack of one, ends in a finding that says so."""
+"""Every answer of OpenRouter, and no answer at all, leads to a matching finding."""
 
 from __future__ import annotations
 

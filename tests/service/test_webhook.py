@@ -1,4 +1,4 @@
-"""Another system is told of each change of the breaker: once for the fleet, retried, and holding up nobody."""
+"""The webhook on each change of the breaker: once for the fleet, retried, and without holding up anybody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service without an API key beside those that have one: it knows what they know, and takes nothing from them."""
+"""A service without an API key beside others that have one: it shares their knowledge, and does them no harm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import FORCED, STATE, FakeUpstream, ask, eventually, open_breaker, running
-from tests.service.test_what_is_known import gauges
+from tests.service.test_known_state import gauges
 
 OF_CHECKS = ("checked_at", "check_slot", "check_found", "good_checks", "state", "message", "balance", "error_details")
 

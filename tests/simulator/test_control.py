@@ -1,4 +1,4 @@
-"""The simulated OpenRouter is switched and looked at over HTTP and from Python, while it runs."""
+"""Control and inspect the simulated OpenRouter over HTTP and from Python, while it runs."""
 
 from __future__ import annotations
 

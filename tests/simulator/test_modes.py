@@ -1,4 +1,4 @@
-"""Each mode fails in its own way, and the product's rules see in it what they should."""
+"""Each mode fails in its own way, and the product's rules interpret it correctly."""
 
 from __future__ import annotations
 

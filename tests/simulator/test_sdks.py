@@ -1,4 +1,4 @@
-"""The SDKs that people use cannot tell the simulated OpenRouter from the real one."""
+"""The common SDKs cannot tell the simulated OpenRouter from the real one."""
 
 from __future__ import annotations
 

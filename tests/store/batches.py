@@ -1,4 +1,4 @@
-"""What workers report, in tests of the store."""
+"""Reports of workers, for tests of the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server of a file's own, to do to it what nobody else should feel."""
+"""A Valkey per test file, for faults that other tests must not feel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fleet that meets an outage, as Redis shows it: a worker, a model that waits, and paused workloads."""
+"""A fleet in an outage, as Redis shows it: a worker, a model that cools down, and paused workloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``REDIS_URL``: what it may say, and what is said where it says something else. Never a secret."""
+"""``REDIS_URL``: valid values, and messages without secrets for invalid ones."""
 
 from __future__ import annotations
 

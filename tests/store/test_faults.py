@@ -1,4 +1,4 @@
-"""A Redis that forgets, refuses, is full or holds what is not ours: said clearly, nothing lost, and it passes."""
+"""A Redis that forgets, refuses, is full or holds foreign data: a clear error, no loss, and recovery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever somebody writes under our keys, nobody falls over it, an outage is still seen, and it heals."""
+"""Arbitrary values under our keys: nothing fails, an outage is still detected, and the state heals."""
 
 from __future__ import annotations
 

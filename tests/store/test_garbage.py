@@ -1,4 +1,4 @@
-"""The counting script on a hash that somebody has damaged: it reads what Python reads, counts, and heals."""
+"""The counting script on a damaged hash: it reads what Python reads, counts, and heals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of the past, on a real Valkey: exact, and bounded however much there is."""
+"""The history on a real Valkey: exact, and bounded in size."""
 
 from __future__ import annotations
 

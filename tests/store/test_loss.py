@@ -1,4 +1,4 @@
-"""A state that is lost, perhaps more than once: nothing of before takes back what came after."""
+"""A state that is lost, perhaps more than once: older knowledge never undoes newer changes."""
 
 from __future__ import annotations
 

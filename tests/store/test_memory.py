@@ -1,4 +1,4 @@
-"""The state in memory, on which the rules are tried out, does what the scripts do on a real Valkey."""
+"""The in-memory state of the rules' tests behaves as the scripts do on a real Valkey."""
 
 from __future__ import annotations
 

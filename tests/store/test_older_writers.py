@@ -1,4 +1,4 @@
-"""Systems of the existing format on one state with ours, in every state that the breaker can be in.
+"""Writers of the existing format on our state, in every state of the breaker.
 
 They read what we write, all of it, by the types they know; we read what they write over it, and decide.
 """

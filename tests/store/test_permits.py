@@ -1,4 +1,4 @@
-"""The script that gives permits does what the rule does, or leaves it to the rule."""
+"""The script that grants permits agrees with the rule, or defers to it."""
 
 from __future__ import annotations
 

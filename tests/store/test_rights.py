@@ -1,4 +1,4 @@
-"""The users of docs/redis.md: each can do all that its part does, and nothing of what it may is more than that."""
+"""The Redis users of docs/redis.md: each can do all that its part does, and no right is unused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection that a firewall has forgotten: nothing arrives on it any more, and no error either."""
+"""A connection that a firewall has dropped: nothing arrives any more, and no error either."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each key holds no more than docs/redis.md says, when it holds all that it may."""
+"""No key grows beyond the size in docs/redis.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``rediss://``: whom it trusts, who it says it is, and what is said where that fails, before a real Valkey."""
+"""``rediss://``: trust, client certificates, and error messages, with a real Valkey."""
 
 from __future__ import annotations
 

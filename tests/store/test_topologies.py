@@ -1,4 +1,4 @@
-"""The store on Sentinels and on a Cluster, while they do what they are there for."""
+"""The store on Sentinels and on a Cluster, during failovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A state that cannot be decoded is one that cannot be read: nobody falls over it or takes it for well."""
+"""A state that cannot be decoded counts as unreadable: nothing fails, and nobody takes it for healthy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in Redis after a fleet has worked, seen with other eyes than ours: keys, types, lives and messages.
+"""The data in Redis after a fleet has worked, read without our code: keys, types, expiries and messages.
 
 Systems of the existing format and tools of other people read it.
 """

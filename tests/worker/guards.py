@@ -1,4 +1,4 @@
-"""What the tests of the guard have in common."""
+"""Helpers of the guard's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker's background, where what it reads and what it commits could cross."""
+"""The worker's background, where reads and commits could cross."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guard as an asyncio worker uses it."""
+"""The guard in an asyncio worker."""
 
 from __future__ import annotations
 

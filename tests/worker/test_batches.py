@@ -1,4 +1,4 @@
-"""What a batch says of its calls, however many it holds: the last one, the last success, how long they took."""
+"""A batch of results, of any size: the last one, the last success, and latencies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call waits for, and for how long: shown on a Redis that accepts connections and never answers.
+"""How long a call waits, on a Redis that accepts connections and never answers.
 
 Whoever asked it on the caller's path would wait as long as Redis may take here, which is far longer than any bound.
 """

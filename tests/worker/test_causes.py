@@ -1,4 +1,4 @@
-"""What lies behind an exception decides: libraries wrap what happened, and wrap the caller's own mistakes too."""
+"""The cause of an exception decides: libraries wrap failures, and the caller's own mistakes too."""
 
 from __future__ import annotations
 

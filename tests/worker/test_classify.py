@@ -1,4 +1,4 @@
-"""What an exception of a client library says, without importing that library."""
+"""Classification of client libraries' exceptions, without importing those libraries."""
 
 from __future__ import annotations
 

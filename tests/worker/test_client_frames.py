@@ -1,4 +1,4 @@
-"""An answer that a client cannot read is the upstream's; what a model wrote, and a worker cannot read, is its own."""
+"""Whose fault it is: an answer that a client cannot parse is the upstream's, a model's output is the worker's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker whose own clock is wrong: deadlines are those of Redis' clock, and pass whatever the wall clock does."""
+"""A worker with a wrong clock: deadlines follow Redis' clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``@guard``: each call of a function is a guarded one."""
+"""``@guard``: each call of a function is a guarded call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Redis that is some way off, with TLS and without: the breaker is obeyed, and closes, as it is next door."""
+"""A distant Redis, with TLS and without: the breaker is obeyed and closes as with a near one."""
 
 from __future__ import annotations
 

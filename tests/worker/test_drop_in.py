@@ -1,4 +1,4 @@
-"""A team replaces the import of the existing classes, and its code and its router go on."""
+"""A team replaces the import of the existing classes, and its code and its router continue to work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The error in a body too large to be kept is the one that a parser would find, however its bytes come."""
+"""The error in a body too large to keep is the one that a parser would find, in whatever pieces its bytes arrive."""
 
 from __future__ import annotations
 

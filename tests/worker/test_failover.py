@@ -1,4 +1,4 @@
-"""A failover that lost what the replica did not have: nobody takes that for "closed"."""
+"""A failover that lost writes: nobody takes the loss for a closed breaker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where threads are greenlets, as in Celery's gevent pool: all loops of a process share one thread of the system."""
+"""Threads as greenlets, as in Celery's gevent pool: all loops of a process share one system thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guard as a worker uses it, on a real Valkey."""
+"""The guard in a worker, on a real Valkey."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes out of a guarded block: the caller's own error at once, and one result that counts as it should."""
+"""The outcome of a guarded block: the caller's own error at once, and one correct result."""
 
 from __future__ import annotations
 

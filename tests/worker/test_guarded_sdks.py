@@ -1,4 +1,4 @@
-"""The real SDKs on a guarded client: nothing else in the worker's code knows of the guard."""
+"""The real SDKs on a guarded client; the rest of the worker's code does not know of the guard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has stopped other fleets, or failed to stop them: whole workers on a real Valkey, an upstream that fails."""
+"""Incidents of other fleets: whole workers on a real Valkey, with a failing upstream."""
 
 from __future__ import annotations
 

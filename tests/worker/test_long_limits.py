@@ -1,4 +1,4 @@
-"""A whole fleet under a long rate limit: one voice holds it for minutes, two for its length, and somebody looks."""
+"""A fleet under a long rate limit: one report holds it for minutes, two for its length, and the service checks."""
 
 from __future__ import annotations
 

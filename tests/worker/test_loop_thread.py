@@ -1,4 +1,4 @@
-"""The loop that runs in the background, as those see it who wait for something in it."""
+"""The loop in the background, from the view of callers that wait for it."""
 
 from __future__ import annotations
 

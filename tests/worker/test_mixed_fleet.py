@@ -1,4 +1,4 @@
-"""Existing workers and ours on one state: a fleet can be moved one worker at a time."""
+"""Existing workers and ours on one state: a fleet can be migrated one worker at a time."""
 
 from __future__ import annotations
 

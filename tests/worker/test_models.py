@@ -1,4 +1,4 @@
-"""A model that its providers fail stops its own calls and nobody else's."""
+"""A model with failing providers stops its own calls and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that can start no thread, be it that there are too many or that it ends: it decides alone meanwhile."""
+"""A process that cannot start a thread, because there are too many or it ends: it decides alone meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A mistake of our own never reaches the caller: it is logged once, and the call counts as what can be known."""
+"""A bug of ours never reaches the caller: it is logged once, and the call counts as far as it is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package from outside: its names, and what it needs."""
+"""The package from outside: its public names and its dependencies."""
 
 from __future__ import annotations
 

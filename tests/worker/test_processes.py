@@ -1,4 +1,4 @@
-"""Guards in several processes, forked ones, and ones that end."""
+"""Guards in several processes, forked ones, and ones that exit."""
 
 from __future__ import annotations
 

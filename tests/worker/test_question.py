@@ -1,4 +1,4 @@
-"""What workers do where the fleet is asked before the breaker opens: real guards on one Valkey."""
+"""Workers answer the fleet's question before the breaker opens: real guards on one Valkey."""
 
 from __future__ import annotations
 

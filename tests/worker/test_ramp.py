@@ -1,4 +1,4 @@
-"""A worker's part in the ramp after a recovery: its share of the calls that may begin, and who of it begins them."""
+"""A worker's part in the ramp after a recovery: its share of the calls, and which of its tasks begin them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rates over a window, where a fleet asks for them."""
+"""Rates over a window, for fleets that ask for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The body of an error is looked at before its answer is handed on, and holds nobody, however slowly it comes."""
+"""The body of an error is inspected before its answer is returned, and a slow body delays nobody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker whose Redis is away, or comes back without its memory."""
+"""A worker whose Redis is away, or comes back without its data."""
 
 from __future__ import annotations
 

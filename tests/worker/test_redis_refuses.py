@@ -1,4 +1,4 @@
-"""A Redis that refuses a part of what a worker asks, or answers nothing at all, and how the worker goes on."""
+"""A Redis that refuses some of a worker's commands, or never answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker whose Redis can be read and takes no changes: it decides alone, says so once, and loses nothing."""
+"""A worker with a read-only Redis: it decides alone, logs it once, and loses nothing."""
 
 from __future__ import annotations
 

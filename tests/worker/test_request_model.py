@@ -1,4 +1,4 @@
-"""The model that a request names is found in a body of any size."""
+"""The model of a request is found in a body of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer says, whatever the pieces are in which its bytes come."""
+"""The inspection of an answer, in whatever pieces its bytes arrive."""
 
 from __future__ import annotations
 

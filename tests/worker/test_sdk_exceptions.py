@@ -1,4 +1,4 @@
-"""What the exceptions of the real SDKs say, where their status alone would mislead."""
+"""Classification of the real SDKs' exceptions whose status alone would mislead."""
 
 from __future__ import annotations
 

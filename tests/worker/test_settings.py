@@ -1,4 +1,4 @@
-"""Settings come from the environment; those that cannot be used are named where they are given."""
+"""Settings from the environment; errors name the invalid variable."""
 
 from __future__ import annotations
 

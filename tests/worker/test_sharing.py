@@ -1,4 +1,4 @@
-"""One guard, made once: in processes that were forked in the middle of its work, in threads, in event loops."""
+"""One shared guard: in forked processes, in threads, in event loops."""
 
 from __future__ import annotations
 

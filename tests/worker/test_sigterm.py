@@ -1,4 +1,4 @@
-"""SIGTERM, as Kubernetes sends it: what waits to be reported is reported where a worker asks for it.
+"""SIGTERM, as Kubernetes sends it: pending reports are sent if a worker asks for it.
 
 Each is a process of its own, for a signal and its handler belong to a process.
 """

@@ -1,4 +1,4 @@
-"""Server-sent events: the same ones, wherever the network cuts the bytes."""
+"""Server-sent events: the same ones, wherever the network splits the bytes."""
 
 from __future__ import annotations
 

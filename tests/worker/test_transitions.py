@@ -1,4 +1,4 @@
-"""``guard.on_transition()``: told once for each change, and never in the way."""
+"""``guard.on_transition()``: called once for each change, without delaying calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A guarded client of ``httpx`` or ``httpx2``: what it counts, what it refuses, and that it holds nothing back."""
+"""A guarded client of ``httpx`` or ``httpx2``: its counts and refusals, and that it does not delay answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Twenty workers of an existing fleet and twenty of ours, on one Redis, through an outage and out of it."""
+"""Twenty workers of an existing fleet and twenty of ours, on one Redis, through an outage and its end."""
 
 from __future__ import annotations
 

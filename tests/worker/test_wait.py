@@ -1,4 +1,4 @@
-"""``guard.wait()``: a consumer of a queue sleeps until calls may go."""
+"""``guard.wait()``: a queue consumer sleeps until calls may go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The name of a worker may be anything: it is told without secrets, and its calls are guarded all the same."""
+"""A worker's name may be any text: secrets are redacted, and its calls are guarded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In what order workloads are paused, for how long, and who may say otherwise, on a real API server."""
+"""The order and the length of pauses, and who may override them, on a real API server."""
 
 from __future__ import annotations
 

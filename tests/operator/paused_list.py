@@ -1,4 +1,4 @@
-"""What the status page hears of paused workloads."""
+"""The list of paused workloads on the status page."""
 
 from __future__ import annotations
 

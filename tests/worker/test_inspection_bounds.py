@@ -1,4 +1,4 @@
-"""What is looked at of an answer or an exception is bounded before any work on it: its size costs next to nothing."""
+"""The inspection of an answer or an exception is bounded: its size costs next to nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""To leave it at 0: each way in which people say so while a workload is paused, on a real API server."""
+"""Leave a paused workload at 0: each way to ask for it, on a real API server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What few people do to a paused workload, and somebody will: on a real API server."""
+"""Rare changes to paused workloads, on a real API server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An operator that has just started, and knows nothing of what was before."""
+"""An operator that has just started and knows nothing of the past."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds whose CRDs come and go while the operator runs, as its own ServiceAccount with the chart's rights."""
+"""CRDs that appear and disappear while the operator runs with the chart's rights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fleet that knows nothing of permits, and no service with a key: it is told, and its reports close the breaker."""
+"""A fleet that takes no permits, and no service with a key: the status says so, and its reports close the breaker."""
 
 from __future__ import annotations
 

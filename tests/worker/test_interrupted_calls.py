@@ -1,4 +1,4 @@
-"""An exception that strikes a call from outside, such as a time limit's: the caller gets it, and no permit is left.
+"""An asynchronous exception in a call, such as a time limit: the caller gets it, and no permit is left.
 
 Everywhere: it is thrown in at every single line that a call runs through while it gets its permit.
 """

@@ -1,4 +1,4 @@
-"""Stored objects of any shape, as an older schema or one that keeps anything may have let them in."""
+"""Stored objects of any shape, as an older or permissive schema may have accepted them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rollout that is undone while nobody operates takes the annotation of a pause away; the ReplicaSets still tell."""
+"""A rollback while no operator runs removes the annotation of a pause; the ReplicaSets still hold it."""
 
 from __future__ import annotations
 

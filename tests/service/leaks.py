@@ -1,4 +1,4 @@
-"""Listens to all that the service says in these tests, and tells whether a secret is in it."""
+"""Capture all output of the service in these tests, and search it for secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people say while a workload is at 0: leave it there, or bring back another number."""
+"""Changes to a workload at 0: leave it there, or restore another number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service says what it knows, how old that is, and nothing else."""
+"""The service reports its knowledge with its age, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the status page says, worked out without a browser."""
+"""The model of the status page, tested without a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The health service on a real socket, in the test's own loop: for streams, and for its end."""
+"""The health service on a real socket, in the test's own loop: for streams, and for its shutdown."""
 
 from __future__ import annotations
 

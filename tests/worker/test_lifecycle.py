@@ -1,4 +1,4 @@
-"""How a guard's background begins and ends: whoever comes in the middle of it, nothing hangs and nothing is left."""
+"""The lifecycle of a guard's background: whatever interrupts it, nothing hangs and nothing is left behind."""
 
 from __future__ import annotations
 

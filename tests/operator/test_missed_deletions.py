@@ -1,4 +1,4 @@
-"""What is deleted while a watch is broken, and never told of."""
+"""Objects that are deleted while a watch is broken, so that no event reports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose fault a failed call was: what the upstream broke goes back to the queue, and nothing else."""
+"""Who caused a failed call: failures of the upstream go back to the queue, and nothing else."""
 
 from __future__ import annotations
 

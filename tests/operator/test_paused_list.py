@@ -1,4 +1,4 @@
-"""The status page hears what is paused, of however many resources, and no reconcile waits for that."""
+"""The status page lists paused workloads of any number of resources, and no reconcile waits for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openrouter_guard import Settings
 from openrouter_guard.store import Store
 from openrouter_operator.shared_state.feed import Feed
 from tests.operator.conftest import Fleet
-from tests.operator.told import CLUSTER, told
+from tests.operator.paused_list import CLUSTER, told
 from tests.waiting import until
 
 

@@ -1,4 +1,4 @@
-"""Further stories of what people and other tools do to paused workloads, each as it was told once."""
+"""Incidents with people and other tools on paused workloads, each as it was once reported."""
 
 from __future__ import annotations
 

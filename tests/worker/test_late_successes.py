@@ -1,4 +1,4 @@
-"""While all is well successes may wait to be reported: nothing is lost by it, and nobody decides the worse for it."""
+"""Successes may be reported late while the breaker is closed: no result is lost, and no decision gets worse."""
 
 from __future__ import annotations
 

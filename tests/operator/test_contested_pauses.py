@@ -1,4 +1,4 @@
-"""A pause that somebody undoes: who is respected, and whose number comes back later."""
+"""A pause that somebody else undoes: whose change is respected, and which number is restored."""
 
 from __future__ import annotations
 
