@@ -74,7 +74,7 @@ async def test_its_worker_makes_and_reports_every_call(
 
 
 def test_it_is_a_page_and_not_a_book() -> None:
-    assert TEXT.count("\n") <= 130
+    assert TEXT.count("\n") <= 120
 
 
 def links(page: Path) -> Iterator[tuple[str, str]]:
