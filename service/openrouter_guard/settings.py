@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeVar
 
 from .address import Address, parse_address
 from .certificates import Certificate
@@ -18,6 +18,7 @@ from .rules.units import DAY_S
 from .tokens import Tokens, tokens_in
 from .variables import PREFIX as _PREFIX
 from .variables import unknown, unused_keys
+from .webhook_settings import WebhookFormat, secret_keys, webhook_format
 
 __all__ = [
     "DEFAULT_BASE_URL",
@@ -37,7 +38,6 @@ _SHOWN = 60
 _ADDRESS = re.compile(r"https?://[^\s/?#]+(:\d{1,5})?([/?]\S*)?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?")
 
-WebhookFormat: TypeAlias = Literal["json", "slack"]
 T = TypeVar("T", int, float)
 # In each pair the first may not be above the second. Pairs with True are checked only if the first is set: an
 # unreachable default still does something useful.
@@ -107,6 +107,9 @@ class Settings:
         management_key: Key that may read the account's credit; empty if there is none. Left out like the API key.
         webhook_url: Gets every change of the breaker; empty: none. It may hold a secret.
         webhook_format: Format of these requests.
+        webhook_secret: Secrets that sign them, separated by spaces; empty: unsigned.
+        webhook_secret_file: A file with such secrets, read by the service alone; empty: none.
+        public_url: Address of the service for people, without a slash at the end; empty if unknown.
         further: Further scopes of the service.
         health_urls: Further addresses that must answer below 300 for a good check; they may hold secrets.
         redis_timeout_s: How long Redis may take before it counts as away.
@@ -133,6 +136,9 @@ class Settings:
     health_urls: tuple[str, ...] = field(default=(), repr=False)
     webhook_url: str = field(default="", repr=False)
     webhook_format: WebhookFormat = "json"
+    webhook_secret: str = field(default="", repr=False)
+    webhook_secret_file: str = ""
+    public_url: str = ""
     further: tuple[FurtherScope, ...] = ()
     certificate: Certificate | None = None
     redis: Address = field(init=False, repr=False, compare=False)
@@ -140,7 +146,14 @@ class Settings:
     def __post_init__(self) -> None:
         addresses = {str(number): url for number, url in enumerate((self.redis_url, *self.health_urls))}
         further = (key for each in self.further for key in (each.api_key, each.management_key))
-        own = (self.api_key, self.management_key, *self.tokens.all, self.webhook_url, *further)
+        own = (
+            self.api_key,
+            self.management_key,
+            *self.tokens.all,
+            self.webhook_url,
+            *self.webhook_secret.split(),
+            *further,
+        )
         remember((*own, *secrets_in(addresses)))
         object.__setattr__(self, "redis", parse_address(self.redis_url).for_scope(self.scope))
 
@@ -220,9 +233,12 @@ class Settings:
             cors_origins=_origins(environ.get(f"{_PREFIX}CORS_ORIGINS", "")),
             management_key=environ.get("OPENROUTER_MANAGEMENT_KEY", "").strip(),
             health_urls=_addresses(f"{_PREFIX}HEALTH_URLS", environ),
-            webhook_url=_webhook_url(environ),
+            webhook_url=_one_address(f"{_PREFIX}WEBHOOK_URL", environ),
             further=further,
-            webhook_format=_webhook_format(environ),
+            webhook_format=webhook_format(environ),
+            webhook_secret=_webhook_secret(environ),
+            webhook_secret_file=environ.get(f"{_PREFIX}WEBHOOK_SECRET_FILE", "").strip(),
+            public_url=_one_address(f"{_PREFIX}PUBLIC_URL", environ).rstrip("/"),
             certificate=Certificate.from_env(environ),
         )
         read.refuse_contradictions()
@@ -347,20 +363,17 @@ def _further(environ: Mapping[str, str], first: str) -> tuple[FurtherScope, ...]
     )
 
 
-def _webhook_url(environ: Mapping[str, str]) -> str:
-    found = _addresses(f"{_PREFIX}WEBHOOK_URL", environ)
+def _one_address(name: str, environ: Mapping[str, str]) -> str:
+    found = _addresses(name, environ)
     if len(found) > 1:
-        raise ConfigurationError(f"{_PREFIX}WEBHOOK_URL: write one address, without a comma")
+        raise ConfigurationError(f"{name}: write one address, without a comma")
     return found[0] if found else ""
 
 
-def _webhook_format(environ: Mapping[str, str]) -> WebhookFormat:
-    text = environ.get(f"{_PREFIX}WEBHOOK_FORMAT", "").strip() or "json"
-    if text == "json":
-        return "json"
-    if text == "slack":
-        return "slack"
-    raise ConfigurationError(f"{_PREFIX}WEBHOOK_FORMAT is {text!r}: write json or slack")
+def _webhook_secret(environ: Mapping[str, str]) -> str:
+    text = environ.get(f"{_PREFIX}WEBHOOK_SECRET", "").strip()
+    secret_keys(text)
+    return text
 
 
 def _base_url(text: str) -> str:

@@ -41,7 +41,12 @@ EVERYTHING: dict[str, Any] = {
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example"}],
         "writeToken": {"existingSecret": {"name": "tokens"}},
         "reportToken": {"existingSecret": {"name": "tokens"}},
-        "webhook": {"existingSecret": {"name": "chat"}, "format": "slack"},
+        "webhook": {
+            "existingSecret": {"name": "chat"},
+            "signingSecret": {"existingSecret": {"name": "chat"}},
+            "format": "slack",
+        },
+        "publicUrl": "https://guard.example",
         "readToken": {"existingSecret": {"name": "tokens", "key": "reader"}},
     },
     "operator": {
@@ -291,7 +296,11 @@ class TestEnvironment:
         found = environ(everything, HEALTH_SERVICE)
         assert found["OPENROUTER_GUARD_WEBHOOK_URL"] == {"secretKeyRef": {"name": "chat", "key": "webhook-url"}}
         assert found["OPENROUTER_GUARD_WEBHOOK_FORMAT"] == "slack"
-        assert "OPENROUTER_GUARD_WEBHOOK_URL" not in environ(minimal, HEALTH_SERVICE)
+        signing = {"secretKeyRef": {"name": "chat", "key": "webhook-secret"}}
+        assert found["OPENROUTER_GUARD_WEBHOOK_SECRET"] == signing
+        assert found["OPENROUTER_GUARD_PUBLIC_URL"] == "https://guard.example"
+        for name in ("WEBHOOK_URL", "WEBHOOK_SECRET", "PUBLIC_URL"):
+            assert f"OPENROUTER_GUARD_{name}" not in environ(minimal, HEALTH_SERVICE)
 
     def test_no_api_key_is_no_empty_one(self, minimal: Manifests) -> None:
         assert "OPENROUTER_API_KEY" not in environ(minimal, HEALTH_SERVICE)

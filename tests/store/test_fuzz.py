@@ -181,7 +181,7 @@ async def used(url: str, *, is_foreign: bool) -> None:
         store.workers,
         store.paused,
         lambda: store.worker_errors(now=now),
-        lambda: store.claim("alarm", int(now)),
+        lambda: store.lease("alarm", int(now), "a1", 30.0),
         lambda: asyncio.to_thread(probed, parse_address(url), "default", 5),
     ]
     try:

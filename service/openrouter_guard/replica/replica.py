@@ -92,6 +92,11 @@ class Replica:
     def view(self) -> Snapshot:
         return Snapshot(self._copy.record, self.now, self._reading.error, self._copy.models)
 
+    @property
+    def stored(self) -> Snapshot:
+        """The last read, without transitions that are due and that no process has committed yet."""
+        return replace(self.view, record=self._copy.seen.record)
+
     async def news(self) -> None:
         """Wait for the next read of the state, or for its failure."""
         await self._news.wait()

@@ -16,7 +16,7 @@ from openrouter_guard.unreadable import reads_state
 
 from .counters import kept_midnights
 from .scope_store import ScopeStore
-from .scripts import CLAIM, MEND, NOTE
+from .scripts import LEASE, MEND, NOTE
 
 __all__ = ["History"]
 
@@ -76,9 +76,27 @@ class History(ScopeStore):
             await self._connection.run(MEND, [self.keys.history], [])
 
     @reads_state
-    async def claim(self, name: str, number: int) -> bool:
-        """Claim *number*: of all that claim it, or a lower one, under *name*, one process gets it."""
-        return bool(await self._connection.run(CLAIM, [self.keys.state], [name, number]))
+    async def lease(self, name: str, number: int, caller: str, life_s: float, *, is_new: bool = True) -> float | None:
+        """Lease *number* under *name*, or renew the lease: one process at a time has it, until it is done.
+
+        Args:
+            name: Numbers of one name grow; a number below the highest one leased is never new.
+            number: The number.
+            caller: The process, in hexadecimal digits.
+            life_s: Seconds of the lease; 0 ends it, so that another process may have it at once.
+            is_new: Whether the number may be new; False only takes it over.
+
+        Returns:
+            0 if the caller has it; the seconds left to its holder; None if nobody needs to act on it any more.
+        """
+        argv: list[str | int | float] = [name, number, caller, int(1000 * life_s), int(is_new)]
+        left_ms = int(await self._connection.run(LEASE, [self.keys.state], argv))
+        return None if left_ms < 0 else left_ms / 1000
+
+    @reads_state
+    async def lease_done(self, name: str, number: int, caller: str) -> None:
+        """Nobody needs to act on *number* any more, if the caller has its lease."""
+        await self._connection.run(LEASE, [self.keys.state], [name, number, caller, -1, 0])
 
     @reads_state
     async def worker_errors(self, limit: int = 100, *, now: float) -> list[dict[str, Any]]:

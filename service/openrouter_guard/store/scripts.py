@@ -13,7 +13,7 @@ from openrouter_guard.rules.question import ACQUITTED_S, EARLIER_S, HELD_S
 
 from .connection import Script
 
-__all__ = ["ANSWER", "CLAIM", "COMMIT", "COUNT", "LIMITS", "MEND", "NOTE", "PERMIT", "TIMES"]
+__all__ = ["ANSWER", "COMMIT", "COUNT", "LEASE", "LIMITS", "MEND", "NOTE", "PERMIT", "TIMES"]
 
 LIMITS = {
     "year_2000_s": YEAR_2000_S,
@@ -55,4 +55,4 @@ def _constants() -> str:
 
 COUNT = _script("reading", "models", "count", before=_constants())
 COMMIT, NOTE, MEND = (_script("history", name) for name in ("commit", "note", "mend"))
-PERMIT, TIMES, CLAIM, ANSWER = map(_script, ("permit", "times", "claim", "answer"))
+PERMIT, TIMES, LEASE, ANSWER = map(_script, ("permit", "times", "lease", "answer"))

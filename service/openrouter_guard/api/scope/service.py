@@ -52,7 +52,7 @@ from .permits import Permits
 from .read_cache import ReadCache
 from .reports import Reports
 from .transition_log import TransitionLog
-from .webhook import Webhook, alarm_event
+from .webhook import Webhook
 
 __all__ = ["Service"]
 
@@ -111,7 +111,7 @@ class Service:
         )
         self._journal = TransitionLog(scope, settings.policy, self._told.changed)
         self._webhook = (
-            Webhook(settings, self._store, lambda: self._replica.view, count=self._told.sent)
+            Webhook(settings, self._store, lambda: self._replica.stored, count=self._told.sent)
             if settings.webhook_url
             else None
         )
@@ -314,7 +314,7 @@ class Service:
 
     def _alarmed(self, entry: Mapping[str, str]) -> None:
         if self._webhook:
-            self._webhook.put(alarm_event(entry, self.settings.scope))
+            self._webhook.alarm(entry)
 
     async def _keep_time(self) -> None:
         record = self._replica.view.record

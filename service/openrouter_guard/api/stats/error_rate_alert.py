@@ -32,7 +32,7 @@ def is_high(was_high: bool, figures: Figures, thresholds: Thresholds) -> bool:
 
 
 class ErrorRateAlert:
-    """The alert of one scope, as this process knows it."""
+    """The alert of one scope, as this process knows it; ``on_said`` gets its entry in each process."""
 
     def __init__(
         self, store: Store, thresholds: Thresholds, by: str, on_said: Callable[[Mapping[str, str]], None]
@@ -50,17 +50,20 @@ class ErrorRateAlert:
             StoreError: If the entry cannot be written; the next look tries again.
         """
         if self._was_high is None:
-            self._was_high = await self._last()
+            self._was_high = _is_high(await self._last())
         now_high = is_high(self._was_high, figures, self._thresholds)
         if now_high != self._was_high:
-            if now_high != await self._last():
+            if now_high != _is_high(await self._last()):
                 await self._say(now_high, figures, view)
-            self._was_high = await self._last()
+            last = await self._last()
+            if last is not None and _is_high(last) != self._was_high:
+                self._on_said(last)
+            self._was_high = _is_high(last)
 
-    async def _last(self) -> bool:
-        """Return the last alert in the history."""
-        reasons = [entry.get("reason") for entry in await self._store.history(_LOOKED_AT)]
-        return next((reason == HIGH for reason in reasons if reason in (HIGH, NORMAL)), False)
+    async def _last(self) -> Mapping[str, str] | None:
+        """Return the last alert in the history; None without one."""
+        entries = await self._store.history(_LOOKED_AT)
+        return next((entry for entry in entries if entry["reason"] in (HIGH, NORMAL)), None)
 
     async def _say(self, now_high: bool, figures: Figures, view: Snapshot) -> None:
         record = view.record or SharedState()
@@ -69,6 +72,9 @@ class ErrorRateAlert:
         entry = {"from": phase, "to": phase, "reason": reason, "by": self._by, "at": iso(view.now)}
         entry["error_rate"] = rate
         if await self._store.note(entry, epoch=record.epoch, seq=int(view.now // _SAME_S)):
-            self._on_said(entry)
             fields = {"error_rate": rate, "calls": figures.calls}
             logger.warning("%s: %s of %d calls failed", reason, rate, figures.calls, extra=fields)
+
+
+def _is_high(entry: Mapping[str, str] | None) -> bool:
+    return entry is not None and entry["reason"] == HIGH
