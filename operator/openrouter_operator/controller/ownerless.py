@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
+from openrouter_guard.rules import log_facts
 from openrouter_operator.decisions.events import Event
 from openrouter_operator.decisions.workload_events import notice
 from openrouter_operator.kubernetes.client import Cluster, ClusterError, NotFound
@@ -90,7 +91,9 @@ class Ownerless:
         left = {workload.uid for workload in (*self._inventory.paused(), *self._inventory.copies())}
         done = [workload for workload in found if workload.uid not in left]
         for workload in done:
-            logger.info("restored %s in %s: %s", workload, workload.namespace, _why(workload))
+            why = _why(workload)
+            facts = log_facts.of_pause("Resumed", str(workload), workload.namespace, reason=why)
+            logger.info("restored %s in %s: %s", workload, workload.namespace, why, extra=facts)
         for namespace in {workload.namespace for workload in done}:
             self._on_released(namespace)
         return len(done) < len(found)

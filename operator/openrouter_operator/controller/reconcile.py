@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from openrouter_guard.errors import StoreError
+from openrouter_guard.rules import log_facts
 from openrouter_guard.rules.override import OVERRIDE_MOST_S
 from openrouter_operator.decisions import contests, plan, workload_events
 from openrouter_operator.decisions import goal as goals
@@ -219,7 +220,8 @@ class Reconciler:
         self.is_flapping = goal.reason == goals.FLAPPING
         wanted = plan.changes(goal, snapshot, before)
         why = snapshot.cause if goal.step is Step.PAUSE and snapshot.cause else goal.reason
-        await self._make([] if spec.dry_run else wanted, owner, why, workload_events.until(spec, goal, snapshot))
+        ends = workload_events.until(spec, goal, snapshot)
+        await self._make([] if spec.dry_run else wanted, owner, why, ends, snapshot)
         after = self._gatherer.targets(namespace, owner, spec) if wanted else before
         self._journal.note(after, snapshot.now)
         now = ReconcileResult(
@@ -261,7 +263,7 @@ class Reconciler:
     ) -> list[Workload]:
         """Return the workloads that could not be changed."""
         wanted = plan.changes(_GIVE_BACK, snapshot, self._gatherer.targets(namespace, owner, None))
-        made = {change.workload.uid for change in await self._make(wanted, owner, why)}
+        made = {change.workload.uid for change in await self._make(wanted, owner, why, snapshot=snapshot)}
         return [change.workload for change in wanted if change.workload.uid not in made]
 
     def _last_words(self, resource: Mapping[str, Any]) -> ScopeSnapshot:
@@ -273,12 +275,20 @@ class Reconciler:
                 return replace(_NOTHING_KNOWN, scope=scope, is_fresh=True)
         return _NOTHING_KNOWN
 
-    async def _make(self, wanted: Sequence[Change], owner: Owner, why: str, until: str = "") -> list[Change]:
+    async def _make(
+        self,
+        wanted: Sequence[Change],
+        owner: Owner,
+        why: str,
+        until: str = "",
+        snapshot: ScopeSnapshot = _NOTHING_KNOWN,
+    ) -> list[Change]:
         self._journal.asks(wanted)
         made = await self._applier.make(wanted)
         self._journal.made(made)
         for change in made:
             if event := workload_events.notice(change, f"OpenRouterStatus {owner.name}", why, until):
+                _log(change.workload, event, why, snapshot)
                 self._tell(change.workload, event)
         for namespace in {change.workload.namespace for change in made if change.pause is None}:
             self._on_released(namespace)
@@ -373,3 +383,10 @@ def _owner(resource: Mapping[str, Any]) -> Owner:
 
 def _version(resource: Mapping[str, Any]) -> int:
     return int(resource["metadata"]["resourceVersion"])
+
+
+def _log(workload: Workload, event: Event, why: str, snapshot: ScopeSnapshot) -> None:
+    facts = log_facts.of_pause(
+        event.reason, str(workload), workload.namespace, scope=snapshot.scope, reason=why, epoch=snapshot.epoch
+    )
+    logger.info("%s in %s: %s (%s)", workload, workload.namespace, event.reason, facts["reason"], extra=facts)

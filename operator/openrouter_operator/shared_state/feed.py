@@ -23,6 +23,8 @@ from openrouter_guard.store import Store, Timeouts
 from openrouter_operator.decisions.snapshot import ScopeSnapshot, readable
 from openrouter_operator.resource import overrides
 
+from .transition_line import TransitionLine
+
 __all__ = ["CLUSTER", "Feed", "FeedKey", "Feeds", "Unreadable"]
 
 CLUSTER = "kubernetes"
@@ -62,6 +64,7 @@ class Feed:
         self._paused: dict[str, tuple[str, ...]] = {}
         self._untold = asyncio.Event()
         self._begun = 0
+        self._line = TransitionLine(settings.scope)
 
     async def start(self) -> None:
         """Read once, within a time limit, so that the first decision finds the state; then keep reading."""
@@ -168,6 +171,7 @@ class Feed:
 
     def _notice(self) -> None:
         view = self._replica.view
+        self._line.look(view)
         if _is_fresh(view):
             self._last_known_at = view.now
         self._tell_again(view.record)

@@ -27,6 +27,7 @@ from .reporting.agent import FIRST_VIEW_S, Agent
 from .threads import fork_hooks
 from .threads.callers_thread import CallersThread
 from .threads.loop_thread import LoopThread, has_asyncio
+from .transition_line import log_transition
 from .view import Admission, Mailbox, View
 from .watchers import Listeners
 
@@ -239,6 +240,7 @@ class Core(Mailbox):
     def tell(self, view: View) -> None:
         """Tell the listeners of a transition."""
         before, self._told = self._told, state_of(view)
+        log_transition(self._settings.scope, before.phase, view)
         self._listeners.tell(before, self._told)
 
     def wait_alone(self, timeout_s: float | None) -> AloneWait:

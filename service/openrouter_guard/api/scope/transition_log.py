@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from openrouter_guard.replica import Snapshot
+from openrouter_guard.rules import log_facts
 from openrouter_guard.rules.breaker import BreakerState, Open, Policy
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.override import OverrideKind
@@ -61,14 +62,16 @@ class TransitionLog:
         by = redact(change.by)
         what = "overridden: " if change.reason in _OVERRIDES else ""
         words = f"scope %s: the breaker is {what}%s, was %s (%s), by %s%s"
-        logger.log(level, words, self._scope, change.after, change.before, change.reason, by, why)
+        facts = log_facts.of_change(change, record, self._scope, now)
+        logger.log(level, words, self._scope, change.after, change.before, change.reason, by, why, extra=facts)
 
     def _tell_of_time(self, record: SharedState, now: float) -> None:
         """An open breaker becomes half-open by time alone, with no process to record it."""
         phase = record.phase(now)
         if phase is not self._phase and phase is BreakerState.HALF_OPEN:
             words = "scope %s: the breaker is %s, was %s (%s): trial calls may go"
-            logger.info(words, self._scope, phase, self._phase, "reset_timeout")
+            facts = log_facts.of_phase(BreakerState.OPEN, record, self._scope, now)
+            logger.info(words, self._scope, phase, self._phase, "reset_timeout", extra=facts)
             self._count(BreakerState.OPEN, phase, "reset_timeout")
 
     def _tell_of_nobody(self, record: SharedState, view: Snapshot) -> None:
