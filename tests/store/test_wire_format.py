@@ -93,9 +93,10 @@ async def test_each_change_is_told_on_the_channel(store: Store, client: aioredis
     assert datetime.fromisoformat(told[1]["open_until"]) > datetime.fromisoformat(open_until)
     assert told[2]["open_until"] == ""
     assert told[1]["reason"] == (await store.history())[1]["reason"]
-    assert {frozenset(event) - {"reason"} for event in told} == {
+    assert {frozenset(event) - {"reason", "database"} for event in told} == {
         frozenset({"scope", "epoch", "breaker", "open_until"})
     }
+    assert [event.get("database") for event in told] == [None, "0", "0"]
 
 
 async def message(channel: PubSub) -> dict[str, str]:

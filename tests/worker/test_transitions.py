@@ -45,6 +45,23 @@ def test_a_worker_that_makes_no_calls_hears_of_the_others(guard: Guard, redis_ur
     assert 55 < after.retry_after_s <= 66
 
 
+def test_an_opening_in_another_database_of_the_server_is_another_fleets(guard: Guard, redis_url: str) -> None:
+    with Guard(settings(redis_url.removesuffix("/0") + "/1")) as neighbour:
+        heard = Heard()
+        neighbour.on_transition(heard)
+        with neighbour.call():
+            pass
+        neighbour.flush()
+        with guard.call():  # its epoch is the later one
+            pass
+        fail(guard, 5)
+        until(lambda: guard.state.phase is OPEN)
+        # It hears of the first opening before it reads its own.
+        fail(neighbour, 5)
+        until(lambda: heard)
+    assert heard == [(CLOSED, OPEN)]
+
+
 def test_a_removed_listener_hears_no_more(guard: Guard) -> None:
     removed, kept = Heard(), Heard()
     remove = guard.on_transition(removed)

@@ -10,9 +10,14 @@ from .parsing import object_of, parse_moment, text_of, whole
 from .shared_state import SharedState
 from .signals import MAX_WAIT_S, OpenRouterState
 
-__all__ = ["opening"]
+__all__ = ["is_of", "opening"]
 
 NEWS_MOST = 4096
+
+
+def is_of(message: str, database: int) -> bool:
+    """Return whether the message names this database, as every one about an opening does."""
+    return object_of(message, NEWS_MOST).get("database") == str(database)
 
 
 def opening(message: str, known: SharedState, now: float) -> SharedState | None:

@@ -11,7 +11,7 @@ from typing import Self, TypeAlias
 from openrouter_guard.address import Address, parse_address
 from openrouter_guard.errors import ForeignValue, StoreContended
 from openrouter_guard.keys import DEFAULT_SCOPE, Keys
-from openrouter_guard.rules import time_in_state, trial_calls
+from openrouter_guard.rules import push_message, time_in_state, trial_calls
 from openrouter_guard.rules.breaker import Closed, Policy
 from openrouter_guard.rules.codec import FIELDS, GUARDS, encode, iso, parse
 from openrouter_guard.rules.models import Models, Run
@@ -138,6 +138,7 @@ class Store(Counters, History, Presences):
 
     def __init__(self, address: Address, scope: str = DEFAULT_SCOPE, timeouts: Timeouts | None = None) -> None:
         super().__init__(Connection(address, timeouts or Timeouts()), Keys(scope), str(address))
+        self._database = address.database
 
     @classmethod
     def from_url(cls, url: str, scope: str = DEFAULT_SCOPE, timeouts: Timeouts | None = None) -> Self:
@@ -330,16 +331,18 @@ class Store(Counters, History, Presences):
         """Wake once when listening has begun, then at each change; raises when the connection fails.
 
         Yields:
-            The message about the change, empty at first; of simultaneous changes, the last one.
+            The message about the change, of simultaneous ones the last. Empty at first, and if it does not name this
+            database: all databases of a server share their channels.
         """
         async with aclosing(self._connection.listen(self.keys.events)) as wakes:
             async for message in wakes:
-                yield message
+                yield message if push_message.is_of(message, self._database) else ""
 
     def _event(self, record: SharedState) -> str:
         fields = encode(record)
         names = ["epoch", "breaker", "open_until", "reason", *(["question"] if fields.get("question") else [])]
-        return json_text({"scope": self.keys.scope, **{name: fields[name] for name in names}})
+        where = {"scope": self.keys.scope, "database": str(self._database)}
+        return json_text(where | {name: fields[name] for name in names})
 
 
 def _life_s(record: SharedState, now: float) -> int:
