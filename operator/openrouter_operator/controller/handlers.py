@@ -17,6 +17,7 @@ from typing import Any
 import kopf
 from prometheus_client import Counter, Histogram
 
+from openrouter_guard.tracing import span
 from openrouter_operator.decisions.events import Event
 from openrouter_operator.kubernetes.client import Cluster, ClusterError, NotLeading
 from openrouter_operator.kubernetes.crd_kinds import CrdKinds
@@ -255,7 +256,9 @@ async def _reconcile_once(operator: Operator, reconciler: Reconciler, body: kopf
     """Run one round, with any outcome; return the seconds until the next look at the latest."""
     began_at = time.monotonic()
     try:
-        outcome = await reconciler.reconcile(dict(body))
+        with span("reconcile", namespace=str(body.metadata.namespace), resource=str(body.metadata.name)) as told:
+            outcome = await reconciler.reconcile(dict(body))
+            told.set(events=len(outcome.events))
         for event in outcome.events:
             logger.info("%s/%s: %s: %s", body.metadata.namespace, body.metadata.name, event.reason, event.message)
             kopf.event(body, type=event.type, reason=event.reason, message=event.message)

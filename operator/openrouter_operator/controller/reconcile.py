@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from openrouter_guard import tracing
 from openrouter_guard.errors import StoreError
 from openrouter_guard.rules import log_facts
 from openrouter_guard.rules.override import OVERRIDE_MOST_S
@@ -390,3 +391,4 @@ def _log(workload: Workload, event: Event, why: str, snapshot: ScopeSnapshot) ->
         event.reason, str(workload), workload.namespace, scope=snapshot.scope, reason=why, epoch=snapshot.epoch
     )
     logger.info("%s in %s: %s (%s)", workload, workload.namespace, event.reason, facts["reason"], extra=facts)
+    tracing.note_event("change", {name: fact for name, fact in facts.items() if name != "reason"})

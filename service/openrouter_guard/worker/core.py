@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 
+from openrouter_guard import tracing
 from openrouter_guard.clocks import UNKNOWN, MonotonicTime, monotonic
 from openrouter_guard.errors import CallNotPermitted
 from openrouter_guard.rules.shared_state import SharedState
@@ -97,8 +98,7 @@ class Core(Mailbox):
         has_permit = permit != "" and holds_permit(view.record, permit)
         blocked = view.model_refusal(model) if has_permit else view.refusal(model)
         if blocked is not None:
-            self.refused.number += 1
-            raise CallNotPermitted(*blocked)
+            raise self._refusal(view, *blocked)
         return None if has_permit or view.needs_permit else self._entered(view, model)
 
     def _entered(self, view: View, model: str) -> Admission:
@@ -109,9 +109,13 @@ class Core(Mailbox):
         """
         wait_s = self._lanes.wait_s(view, model)
         if wait_s:
-            self.refused.number += 1
-            raise CallNotPermitted(wait_s, RECOVERING)
+            raise self._refusal(view, wait_s, RECOVERING)
         return view.admission
+
+    def _refusal(self, view: View, retry_after_s: float, reason: str) -> CallNotPermitted:
+        self.refused.number += 1
+        tracing.note_refusal(self._settings.scope, view.record.epoch, reason, retry_after_s)
+        return CallNotPermitted(retry_after_s, reason)
 
     @property
     def lane(self) -> Lane:
@@ -150,11 +154,9 @@ class Core(Mailbox):
         if blocked is None and not view.needs_permit:
             # Another trial call has succeeded since.
             return self._entered(view, "")
-        self.refused.number += 1
         thread.call(partial(watch.refused, NO_PERMIT_RETRY_S))
-        raise CallNotPermitted(
-            *(blocked or (NO_PERMIT_RETRY_S, reason_of(view.record) or OpenRouterState.RATE_LIMITED))
-        )
+        reason = reason_of(view.record) or OpenRouterState.RATE_LIMITED
+        raise self._refusal(view, *(blocked or (NO_PERMIT_RETRY_S, reason)))
 
     async def _granted(self, agent: Agent, claim: Claim) -> bool:
         try:

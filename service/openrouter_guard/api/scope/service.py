@@ -90,7 +90,9 @@ class Service:
             transport=transport,
         )
         self._replica = Replica(self._store, settings.policy, by=settings.worker_id or _name())
-        self._health_checker = HealthChecker(self._replica, self._upstream, self._thresholds, self._checked)
+        self._health_checker = HealthChecker(
+            self._replica, self._upstream, self._thresholds, self._checked, settings.scope
+        )
         self._counters = DayCounters()
         scope = settings.scope
         self._account = LogOnce(

@@ -9,10 +9,12 @@ from openrouter_guard.replica import Snapshot
 from openrouter_guard.rules import log_facts
 from openrouter_guard.rules.breaker import BreakerState, Open, Policy
 from openrouter_guard.rules.codec import iso
+from openrouter_guard.rules.log_facts import Facts
 from openrouter_guard.rules.override import OverrideKind
 from openrouter_guard.rules.redaction import redact
 from openrouter_guard.rules.shared_state import SharedState, Transition
 from openrouter_guard.rules.trial_reports import nobody_tries
+from openrouter_guard.tracing import span
 
 __all__ = ["TransitionLog"]
 
@@ -64,6 +66,7 @@ class TransitionLog:
         words = f"scope %s: the breaker is {what}%s, was %s (%s), by %s%s"
         facts = log_facts.of_change(change, record, self._scope, now)
         logger.log(level, words, self._scope, change.after, change.before, change.reason, by, why, extra=facts)
+        _trace(facts)
 
     def _tell_of_time(self, record: SharedState, now: float) -> None:
         """An open breaker becomes half-open by time alone, with no process to record it."""
@@ -72,6 +75,7 @@ class TransitionLog:
             words = "scope %s: the breaker is %s, was %s (%s): trial calls may go"
             facts = log_facts.of_phase(BreakerState.OPEN, record, self._scope, now)
             logger.info(words, self._scope, phase, self._phase, "reset_timeout", extra=facts)
+            _trace(facts)
             self._count(BreakerState.OPEN, phase, "reset_timeout")
 
     def _tell_of_nobody(self, record: SharedState, view: Snapshot) -> None:
@@ -83,6 +87,12 @@ class TransitionLog:
                 "closes once a worker asks for a permit, or two successes without one are reported"
             )
             logger.warning(words, self._scope)
+
+
+def _trace(facts: Facts) -> None:
+    # Without the words of a person.
+    with span("transition", **{name: fact for name, fact in facts.items() if name != "why"}):
+        pass
 
 
 def _why(change: Transition, record: SharedState, now: float) -> str:

@@ -31,6 +31,7 @@ from openrouter_guard.rules.redaction import remember
 from openrouter_guard.rules.shared_state import SharedState, Transition
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
+from openrouter_guard.tracing import span
 from openrouter_guard.upstream import Transport, without_request_lines
 from openrouter_guard.version import package_version
 from openrouter_guard.webhook_settings import secret_keys, secrets_of_file
@@ -208,7 +209,9 @@ class Webhook:
             self._wake.clear()
             await self._wake.wait()
         self._sending = offer = self._waiting.popleft()
-        why = await self._sent(offer)
+        with span("webhook", scope=self._scope, event=offer.event["event"], id=offer.id) as told:
+            why = await self._sent(offer)
+            told.set(result=why or "sent")
         self._sending = None
         if offer.is_lost:
             return

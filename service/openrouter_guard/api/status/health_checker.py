@@ -20,6 +20,7 @@ from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import Effect, ErrorType
 from openrouter_guard.settings import Thresholds
 from openrouter_guard.store import Batch
+from openrouter_guard.tracing import span
 from openrouter_guard.upstream import NO_KEY, CheckResult, OpenRouter
 
 from .freshness import GRACE_S, CheckAvailability, check_availability, is_known
@@ -34,6 +35,7 @@ class HealthChecker:
 
     Args:
         on_check: Called after each check with its result and its duration in seconds.
+        scope: Scope in the spans of the checks.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class HealthChecker:
         upstream: OpenRouter,
         thresholds: Thresholds,
         on_check: Callable[[CheckResult, float], None],
+        scope: str,
     ) -> None:
+        self._scope = scope
         self._replica = replica
         self._upstream = upstream
         self._thresholds = thresholds
@@ -102,7 +106,9 @@ class HealthChecker:
         reserved = await self._reserve()
         if reserved is not None:
             began_at, at = time.monotonic(), self._replica.now
-            finding = await self._upstream.check(at)
+            with span("health_check", scope=self._scope, epoch=reserved.epoch) as told:
+                finding = await self._upstream.check(at)
+                told.set(state=finding.state.value)
             self._on_check(finding, time.monotonic() - began_at)
             await self._commit(finding, reserved.epoch, at)
 

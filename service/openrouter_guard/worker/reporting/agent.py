@@ -86,7 +86,7 @@ class Agent:
         self._policy = policy
         self._worker_id = worker_id
         self._reporter = f"w{uuid.uuid4().hex[:8]}"
-        self._outbox = Outbox(mailbox, self._flight, policy, worker_id, self._reporter)
+        self._outbox = Outbox(mailbox, self._flight, policy, worker_id, self._reporter, store.keys.scope)
         self._work = asyncio.Event()
         self._told_at = MonotonicTime(-math.inf)
         self._patience_s = FLUSH_S
@@ -248,7 +248,7 @@ class Agent:
         async with self._state.lock:
             self._outbox.sent_at = monotonic()
             counted = await self._state.count(batch, at=out.since)
-            self._outbox.counted()
+            self._outbox.counted(self.view.now)
             self._told_at, self._patience_s = monotonic(), min(2 * self._patience_s, CALM_S)
             self._offline.is_heard()
             await self._state.settle(counted.seen)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from openrouter_guard import tracing
 from openrouter_guard.clocks import MonotonicTime, ServerTime
 from openrouter_guard.rules import models
 from openrouter_guard.rules.breaker import Policy
@@ -49,18 +50,22 @@ class Outbox:
         policy: The settings of the rules.
         worker_id: Name of the worker in the errors.
         reporter: Name under which batches are counted once.
+        scope: Scope in the measurements.
 
     Attributes:
         is_shut: True once it takes nothing from the mailbox, because later results belong to the next agent.
         sent_at: When the last batch was sent, by the monotonic clock; infinite just before it is sent.
     """
 
-    def __init__(self, mailbox: Mailbox, flight: Flight, policy: Policy, worker_id: str, reporter: str) -> None:
+    def __init__(
+        self, mailbox: Mailbox, flight: Flight, policy: Policy, worker_id: str, reporter: str, scope: str
+    ) -> None:
         self._results, self._refused = mailbox.results, mailbox.refused
         self._flight = flight
         self._policy = policy
         self._worker_id = worker_id
         self._reporter = reporter
+        self._scope = scope
         self._seq = 0
         self._pending: deque[ResultBatch] = deque()
         self._uncertain: ResultBatch | None = None
@@ -80,6 +85,7 @@ class Outbox:
         if self._refused.number:
             refused, self._refused.number = self._refused.number, 0
             self._last(view.record.epoch, view.now).counted["not_permitted_calls"] += refused
+            tracing.count_refused(self._scope, refused)
         return gathered
 
     def _note(self, ended: Ended, offset_s: float, gathered: Gathered, *, is_alone: bool) -> None:
@@ -142,8 +148,10 @@ class Outbox:
             self._seq += 1
         return self._uncertain
 
-    def counted(self) -> None:
-        """Note that Redis has it."""
+    def counted(self, now: float) -> None:
+        """Note that Redis has it; *now* is its time."""
+        if self._uncertain is not None:
+            tracing.measure_report_lag(self._scope, now - self._uncertain.since)
         self._uncertain = None
 
     def batch(self, each: ResultBatch, now: float) -> Batch:
