@@ -17,6 +17,8 @@ __all__ = ["Attributes", "count_refused", "measure_report_lag", "note_event", "n
 
 Attributes: TypeAlias = Mapping[str, str | int | float | bool]
 PREFIX = "openrouter_guard"
+LAGS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Upper limits of the buckets: the default ones are for milliseconds."""
 _instruments: dict[str, Any] = {}
 
 
@@ -84,7 +86,10 @@ def measure_report_lag(scope: str, seconds: float) -> None:
     _measured(
         "report_lag",
         lambda meter, name: meter.create_histogram(
-            name, unit="s", description="Age of the oldest result of a report once it is counted"
+            name,
+            unit="s",
+            description="Age of the oldest result of a report once it is counted",
+            explicit_bucket_boundaries_advisory=LAGS_S,
         ),
         lambda histogram: histogram.record(max(seconds, 0.0), _named({"scope": scope})),
     )

@@ -66,7 +66,7 @@ class Recorder:
         with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
             yield span
 
-    def create_counter(self, name: str, **_about: str) -> Instrument:
+    def create_counter(self, name: str, **_about: Any) -> Instrument:
         return Instrument(self.measured.setdefault(name, []))
 
     create_histogram = create_counter
