@@ -35,8 +35,8 @@ def examples() -> Iterator[tuple[str, str, str]]:
 
 
 EXAMPLES = list(examples())
-WITH_A_CLUSTER = re.compile(r"openrouter-guard (status .*(-A|-n )|why|plan|suspend|resume)")
-"""These run in test_cluster_commands.py."""
+WITH_A_CLUSTER = re.compile(r"openrouter-guard (status .*(-A|-n )|why|plan|suspend|resume|drill)")
+"""These run in test_cluster_commands.py, and drills in test_drill.py."""
 WITH_REDIS = [each for each in EXAMPLES if not WITH_A_CLUSTER.match(each[0])]
 
 

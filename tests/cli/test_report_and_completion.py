@@ -56,6 +56,7 @@ def test_every_shell_knows_every_command(shell: str) -> None:
         "resume",
         "override",
         "doctor",
+        "drill",
         "report",
         "completion",
         "rescue",

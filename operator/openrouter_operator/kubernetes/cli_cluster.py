@@ -23,7 +23,7 @@ _REVIEWS: Path = ("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
 
 
 class CliCluster(Cluster):
-    """The cluster for the command line, with the rights of a person's kubeconfig; it may also suspend a resource.
+    """The cluster for the command line, with the rights of a person's kubeconfig; it may also change a resource.
 
     Every method raises: ClusterError: If the API server refuses, does not answer, or has no such object.
     """
@@ -78,6 +78,13 @@ class CliCluster(Cluster):
         """Set ``spec.suspend`` of an ``OpenRouterStatus``; return it."""
         path = f"{path_of_resource(namespace, quote(name, safe=''))}?fieldManager={MANAGER}"
         return await self._request("PATCH", path, body={"spec": {"suspend": is_suspended}})
+
+    async def override(self, resource: Mapping[str, Any], override: Mapping[str, Any] | None) -> None:
+        """Set ``spec.override`` of an ``OpenRouterStatus``, or remove it; refused if it was changed meanwhile."""
+        metadata = resource["metadata"]
+        path = path_of_resource(metadata["namespace"], quote(metadata["name"], safe=""))
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "spec": {"override": override}}
+        await self._request("PATCH", f"{path}?fieldManager={MANAGER}", body=body)
 
     async def events(self, namespace: str, kind: str, name: str) -> list[Mapping[str, Any]]:
         """Return the events about one object, in no order."""

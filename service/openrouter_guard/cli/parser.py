@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from .cluster_options import add_cluster
 from .doctor_options import add_doctor
+from .drill_options import add_drill
 from .fleet_options import add_fleet, run_overview
 from .probe_options import PROBE, add_probe_options
 from .processes import add_processes
@@ -27,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND")
     add_fleet(commands)
     add_cluster(commands)
+    add_drill(commands)
     add_doctor(commands)
     add_processes(commands)
     probe = commands.add_parser("probe", help="whether calls may go, for exec probes", description=PROBE)

@@ -34,6 +34,7 @@ See what happens
 
 Act
   override    force the breaker open or closed, or switch it off, for a limited time
+  drill       rehearse an outage, and time the workloads
   suspend     let a resource leave all workloads as they are; resume ends that
 
 Run

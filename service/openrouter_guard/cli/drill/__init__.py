@@ -1,0 +1,1 @@
+"""``openrouter-guard drill``: a rehearsal of an outage, which ends by itself."""
