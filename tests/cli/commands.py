@@ -45,7 +45,7 @@ class Serving:
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run ``openrouter-guard`` to its end, with these variables of ours and no others."""
-    return subprocess.run(_command(*arguments), env=_environ(environ), capture_output=True, text=True, timeout=30)
+    return subprocess.run(_command(*arguments), env=_environ(environ), capture_output=True, text=True, timeout=120)
 
 
 @contextmanager

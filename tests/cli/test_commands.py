@@ -38,7 +38,7 @@ def test_an_extra_that_is_not_installed_is_named(command: str, missing: str) -> 
         "from openrouter_guard.cli import main\n"
         "sys.exit(main([sys.argv[1]]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, command], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", script, command], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr.startswith(f"openrouter-guard: {missing} is not installed: in a checkout, pip install '.[")
     assert done.stderr.count("\n") == 1

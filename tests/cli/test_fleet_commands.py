@@ -164,6 +164,6 @@ def test_they_load_no_framework_and_work_without_rich(redis_url: str) -> None:
         "sys.exit(main(['status']))\n"
     )
     environ = os.environ | {"REDIS_URL": redis_url}
-    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("scope")

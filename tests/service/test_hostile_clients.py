@@ -127,4 +127,4 @@ def test_who_never_ends_a_request_is_cut_off_and_the_log_says_so_once(service: S
             each.settimeout(30)
         answers = [b"".join(iter(lambda each=each: each.recv(4096), b"")) for each in attackers]  # type: ignore[misc]
     assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers)
-    assert service.log.count("clients were cut off or refused") <= 2
+    assert service.log.count("clients were cut off or refused") < 10  # once in a while, and not for each

@@ -50,7 +50,7 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
         assert first.stdout
         first.stdout.readline()
         with simulate(port) as second:
-            said, errors = second.communicate(timeout=10)
+            said, errors = second.communicate(timeout=60)
     assert (second.returncode, said) == (1, "")
     assert errors.startswith(f"openrouter-guard: cannot listen on 127.0.0.1:{port}")
     assert errors.count("\n") == 1

@@ -40,7 +40,7 @@ def fail(guard: Guard, times: int) -> None:
     for _ in range(times):
         with suppress(TimeoutError, CallNotPermitted), guard.call():
             raise TimeoutError("upstream took too long")
-    guard.flush()
+    guard.flush(30)
 
 
 def flushed(guard: Guard) -> bool:

@@ -84,6 +84,16 @@ def test_the_caller_gets_what_the_call_raised(
     assert "sk-or" not in caplog.text
 
 
+def is_permitted(guard: Guard, door: Callable[[Guard], None]) -> bool:
+    """Whether a call went; on a busy machine a permit may come too late for it."""
+    try:
+        with pytest.raises(Mine):
+            door(guard)
+    except CallNotPermitted:
+        return False
+    return True
+
+
 @DOORS
 def test_a_trial_call_gives_its_permit_back(
     redis_url: str, door: Callable[[Guard], None], monkeypatch: pytest.MonkeyPatch
@@ -92,9 +102,8 @@ def test_a_trial_call_gives_its_permit_back(
         half_open(guard)
         blunders(monkeypatch)
         for _ in range(4):
-            with pytest.raises(Mine):
-                door(guard)
-            guard.flush()
+            until(lambda: is_permitted(guard, door))
+            guard.flush(30)
         assert guard.state.phase is BreakerState.HALF_OPEN
 
 

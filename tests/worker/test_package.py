@@ -73,7 +73,7 @@ def bare(script: str, folder: Path) -> str:
         home = Path(str(package.__file__)).parent
         (folder / home.name).symlink_to(home)
     command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(folder)!r})\n{script}"]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 def test_the_base_install_needs_redis_alone(redis_url: str, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class TestProcesses:
             "    with guard.call(): raise TimeoutError\n"
             "except TimeoutError: pass\n"
         )
-        subprocess.run([sys.executable, "-c", script, redis_url], check=True, timeout=20)
+        subprocess.run([sys.executable, "-c", script, redis_url], check=True, timeout=120)
         until(lambda: guard.state.failures == 1)
 
 

@@ -42,7 +42,7 @@ def end_of(body: str, redis_url: str, *, environ: dict[str, str] | None = None) 
         [sys.executable, "-c", script, redis_url],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
         check=False,
         env=environ,
     )
