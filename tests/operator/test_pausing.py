@@ -363,13 +363,13 @@ class TestTwoOperators:
         other = start()
         leader.freeze()
         until(lambda: "holding the lease" in other.said())
-        fleet.fail()
+        fleet.force("forced_open")  # for long: half-open, one workload may come back
         fleet.until_replicas(one=0, three=0)
         leader.thaw()
         until(lambda: leader.has_ended)
         assert fleet.replicas() == {"one": 0, "three": 0}
         assert "lost the lease" in leader.said()
-        recover(fleet)
+        fleet.force("forced_closed")
         fleet.until_replicas(one=1, three=3)
 
 
