@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from .errors import ConfigurationError
@@ -60,6 +59,8 @@ def secrets_of_file(path: str) -> str:
     Raises:
         ConfigurationError: If it cannot be read, or is empty.
     """
+    from pathlib import Path  # brings urllib, which the probe can do without
+
     try:
         text = Path(path).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
