@@ -95,6 +95,11 @@ def run(effort: Effort) -> Iterator[Row]:
             seen = [notice_s(replace(steady(workers, 0.02), seed=seed, outage=outage)) for seed in range(OUTAGES)]
             ours, plain = (statistics.median(times) for times in zip(*seen, strict=True))
             yield Row(f"noticed: {workers} workers, {kind}, median", ours, "s", plain)
+    for idle in (1, 2):
+        kind, outage = OUTAGE_KINDS[0]
+        opened_s = judged(Breaker(Fleet(1 + idle, 0.0, constant(CALL_S), idle=idle, outage=outage)), 2 * outage.at)
+        assert opened_s is not None
+        yield Row(f"noticed: 1 worker beside {idle} idle, {kind}", opened_s - outage.at, "s")
 
 
 def steady(workers: int, error_rate: float) -> Fleet:

@@ -47,6 +47,21 @@ def test_a_total_outage_is_noticed_as_soon_as_by_a_run_alone_and_a_question_more
     assert ours - plain <= (ANSWER_S if workers > 1 else 0.0) + 0.1
 
 
+@pytest.mark.parametrize("idle", [1, 2, 30])
+def test_idle_workers_delay_it_by_some_seconds(idle: int) -> None:
+    fleet = Fleet(1 + idle, 0.0, constant(5.0), idle=idle, outage=Outage(20.0, 0.1))
+    opened_s = judged(Breaker(fleet), 60)
+    assert opened_s is not None
+    # A call of before the outage ends well 5 s after its start. Each failure takes 0.1 s.
+    assert opened_s - 25.0 < 5.0 + 0.2 + ANSWER_S
+
+
+@pytest.mark.parametrize("workers", [2, 3, 20])
+@pytest.mark.parametrize("good_s", [0.5, 15.0, 120.0])
+def test_one_worker_that_loops_stops_nobody_who_works(workers: int, good_s: float) -> None:
+    assert judged(Breaker(Fleet(workers, 0.0, constant(good_s), loops=True, failed=constant(0.2))), 600) is None
+
+
 def test_successes_that_began_before_the_outage_do_not_hide_it() -> None:
     """60 workers with calls of 5 s; without the rule it takes 1.3 s and 48 calls."""
     found = [notice_s(Fleet(60, 0.0, mixed(4, 6), outage=Outage(20, 0.25), seed=seed))[0] for seed in range(9)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -13,10 +14,11 @@ from openrouter_guard.rules.breaker import BreakerState, Closed, Open, Policy
 from openrouter_guard.rules.codec import encode, parse
 from openrouter_guard.rules.evaluation import evaluate
 from openrouter_guard.rules.question import ANSWER_S, NEVER, NOTHING, Acquittal, Evidence, Question, Verdict, verdict
-from openrouter_guard.rules.shared_state import SharedState
-from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, Signal
+from openrouter_guard.rules.shared_state import SharedState, Upstream
+from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
 NOW_S = 1e9
+UNREACHABLE = Upstream(OpenRouterState.ERROR, error_details='{"error_type": "network_error"}')
 FAILURE = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)
 POLICY = Policy(jitter=0)
 
@@ -333,6 +335,84 @@ class TestAnAnswer:
         assert self.question.answer(NOW_S, [], [(began_at, ended_at)]) == expected
 
 
+class TestFailuresOfTooFew:
+    """One worker of three fails: the others are idle, or they are at work and well."""
+
+    @pytest.fixture
+    def record(self) -> SharedState:
+        """Its calls fail once a second, and take a tenth."""
+        record = SharedState(epoch=7, live_reporters=3)
+        for second in range(6):
+            at = NOW_S + second
+            record = evaluation.counted(record, FAILURE, "wa", began_at=at - 0.1, ended_at=at)
+        return record
+
+    def test_decide_nothing_for_five_seconds(self, record: SharedState) -> None:
+        assert evaluation.are_of_too_few(record, POLICY)
+        assert settle(record, NOW_S + 4.99) == record
+
+    def test_open_the_breaker_then_if_nobody_contradicts_them(self, record: SharedState) -> None:
+        out = settle(record, NOW_S + 5)
+        assert asked(out).began_at == pytest.approx(NOW_S - 0.1)
+        assert settle(out, NOW_S + 5.2) == out
+        assert settle(out, NOW_S + 5.3).breaker == Open("error", NOW_S + 5.3, NOW_S + 11.3, 1, 6)
+
+    def test_wait_as_long_again_if_one_worker_does(self, record: SharedState) -> None:
+        after = settle(answered(settle(record, NOW_S + 5), 1), NOW_S + 5.3)
+        assert isinstance(after.breaker, Closed)
+        assert (after.breaker.failures, after.breaker.question) == (6, None)
+        assert settle(after, NOW_S + 10.2) == after
+        assert asked(settle(after, NOW_S + 10.3))
+
+    def test_are_over_with_any_success(self, record: SharedState) -> None:
+        at = NOW_S + 4.9
+        after = evaluation.counted(record, SUCCESS, "wb", began_at=at - 0.1, ended_at=at)
+        assert settle(after, NOW_S + 9) == after
+        assert after.breaker == Closed()
+
+    def test_are_judged_as_usual_once_the_others_fail_too(self, record: SharedState) -> None:
+        for number, reporter in enumerate(("wb", "wc", "wb")):
+            at = NOW_S + 6 + number
+            record = evaluation.counted(record, FAILURE, reporter, began_at=at - 0.1, ended_at=at)
+        assert not evaluation.are_of_too_few(record, POLICY)
+        out = answered(settle(record, at), 1)
+        assert isinstance(settle(out, at + 0.3).breaker, Open)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            pytest.param({"mute_reporters": 1}, id="one of the others cannot be asked"),
+            pytest.param({"upstream": UNREACHABLE}, id="its own network may be broken"),
+        ],
+    )
+    def test_need_the_others_where(self, record: SharedState, change: dict[str, Any]) -> None:
+        record = replace(record, **change)
+        assert isinstance(record.breaker, Closed)
+        later = settle(record, NOW_S + 30)
+        assert later.breaker == record.breaker
+
+    def test_of_which_nobody_knows_when_they_began_need_the_others_too(self) -> None:
+        record = SharedState(epoch=7, live_reporters=3)
+        for second in range(60):
+            record = evaluation.counted(record, FAILURE, "ia", ended_at=NOW_S + second)
+            assert settle(record, NOW_S + second) == record
+
+    def test_that_a_health_check_agrees_with_include_those_of_the_network(self, record: SharedState) -> None:
+        record = replace(record, upstream=UNREACHABLE, live_reporters=4)
+        record = evaluation.counted(record, FAILURE, "c1", ended_at=NOW_S + 5)
+        out = settle(record, NOW_S + 6)
+        assert isinstance(settle(out, NOW_S + 6.3).breaker, Open)
+
+    @given(st.integers(2, 200), st.floats(0, 100_000), st.integers(1, 500), st.floats(0, 4.9))
+    def test_never_open_it_within_five_seconds(self, live: int, rate: float, failures: int, lasted_s: float) -> None:
+        record = SharedState(epoch=7, live_reporters=live, calls_per_minute=rate)
+        for number in range(failures):
+            at = NOW_S + lasted_s * number / failures
+            record = evaluation.counted(record, FAILURE, "wa", began_at=at - 0.1, ended_at=at)
+            record = settle(record, at)
+        assert isinstance(settle(record, NOW_S + lasted_s).breaker, Closed)
+
+
 ends = st.lists(
     st.tuples(st.booleans(), st.sampled_from(["w0", "w1", "w2", "w3"]), st.floats(0, 0.4), st.floats(0, 20)),
     max_size=60,
@@ -349,12 +429,17 @@ ends = st.lists(
 def test_nothing_opens_before_a_run_of_failures_alone_would(
     story: list[tuple[bool, str, float, float]], answers: list[int], rate: float
 ) -> None:
-    """Successes of calls that began before a failed one are left out of that run: they need not end ours."""
+    """Successes of calls that began before a failed one are left out of that run: they need not end ours.
+
+    Failures of too few reporters are another matter.
+    """
     ours = plain = SharedState(epoch=7, live_reporters=4, calls_per_minute=rate)
     at, has_opened, latest_began_at = NOW_S, False, 0.0
     for (fails, reporter, pause_s, took_s), answer in zip(story, answers, strict=False):
         at += pause_s
         began_at = at - took_s
+        if evaluation.are_of_too_few(ours, POLICY):
+            return
         ours = settle(answered(ours, answer) if getattr(ours.breaker, "question", None) else ours, at)
         if isinstance(ours.breaker, Open):
             break

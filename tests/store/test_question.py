@@ -104,6 +104,26 @@ async def test_is_asked_once_and_pushed(store: Store) -> None:
             assert json.loads(await anext(wakes))["question"].startswith(f"{number} ")
 
 
+@pytest.mark.parametrize(
+    ("others", "mute"),
+    [
+        pytest.param((), 0, id="nobody else"),
+        pytest.param(("wb", "c1"), 0, id="a worker of the library, and a health check"),
+        pytest.param(("wb", "h1", "i2"), 2, id="workers that report over HTTP, and by the older classes"),
+    ],
+)
+async def test_during_a_run_those_that_cannot_be_asked_are_counted(
+    store: Store, client: aioredis.Redis, others: tuple[str, ...], mute: int
+) -> None:
+    # Reporters of two minutes ago are no live ones.
+    await client.hset("openrouter:state", "reporters", f"hx:1:{time.time() - 120:.0f} ")
+    for reporter in others:
+        await store.count(Batch(0, reporter, next(_seqs), [("S", 1)]), at=time.time())
+    record = await fail(store, "wa", 1.0)
+    assert (record.live_reporters, record.mute_reporters) == (1 + len(others), mute)
+    assert (await succeed(store)).mute_reporters == 0
+
+
 async def test_each_answers_once_and_only_what_is_asked(store: Store) -> None:
     out = await asked(store)
     for reporter, calls in (("wa", 3), ("wb", 4), ("wa", 3), ("w", 1)):

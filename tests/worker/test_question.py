@@ -179,6 +179,56 @@ def asked_by_nobody(client: redis.Redis) -> dict[str, str]:
     }
 
 
+class TestOneWorkerOfTwoFails:
+    @pytest.fixture
+    def failing(self, redis_url: str, other: Guard, client: redis.Redis) -> Iterator[Guard]:
+        """Its calls have failed for six seconds, and the other one has reported within the last minute."""
+        with Guard(settings(redis_url)) as guard:
+            fail(guard, 5)
+            evidence = str(client.hget(STATE, "run_evidence"))
+            times, took_s = evidence.split()[:2], evidence.split()[2:]
+            moved = [f"{float(at) - 6:.6f}" for at in times]
+            client.hset(STATE, "run_evidence", " ".join(moved + took_s))
+            yield guard
+
+    @pytest.fixture
+    def other(self, redis_url: str) -> Iterator[Guard]:
+        with Guard(settings(redis_url)) as guard:
+            bad_request(guard)
+            guard.flush()
+            yield guard
+
+    def test_and_the_other_one_has_become_idle(self, failing: Guard, other: Guard) -> None:
+        # By their gaps, the next call is overdue.
+        for _ in range(20):
+            bad_request(other)
+
+        def opens() -> bool:
+            fail(failing, 1)
+            return other.state.phase is BreakerState.OPEN
+
+        until(opens)
+
+    def test_and_the_other_one_makes_a_call(self, failing: Guard, other: Guard, client: redis.Redis) -> None:
+        for _ in range(20):
+            bad_request(other)
+        with under_way(other, 1):
+            fail(failing, 1)
+            until(lambda: client.hget(STATE, "acquitted"))
+            assert other.state.phase is BreakerState.CLOSED
+
+    def test_and_the_other_one_made_a_single_call(self, failing: Guard, other: Guard, client: redis.Redis) -> None:
+        fail(failing, 1)
+        until(lambda: client.hget(STATE, "acquitted"))
+        assert other.state.phase is BreakerState.CLOSED
+
+
+def bad_request(guard: Guard) -> None:
+    """A call that says nothing about the upstream: it ends no run."""
+    with guard.call() as call:
+        call.answered(400)
+
+
 def test_without_redis_a_process_asks_itself(redis_url: str) -> None:
     with Guard(settings("redis://127.0.0.1:1")) as guard:
         with bad_luck(guard, well=guard):

@@ -37,7 +37,7 @@ FIELDS = (
     "credit_refusals", "check_found", "check_wanted", "timed_until", "window", "begun", "checked_at", "doubted_at",
     "failures", "limited_until", "known", "older_writer", "limit", "balance_at", "run_shares", "run_evidence",
     "run_want", "question", "answers", "acquitted", "trial_took", "ramp_from", "held_until", "good_report",
-    "run_earlier",
+    "run_earlier", "mute_reporters",
 )  # fmt: skip
 """All fields that are read.
 
@@ -85,6 +85,7 @@ def parse(fields: Mapping[str, str], now: float) -> SharedState:
         upstream=_upstream(fields, now),
         transitions=_transitions(fields.get("transitions"), now),
         live_reporters=whole(fields.get("live_reporters"), WORKERS_MOST),
+        mute_reporters=whole(fields.get("mute_reporters"), WORKERS_MOST),
         legacy_open=_legacy_open(fields, breaker, override),
         legacy_news=News.NOTHING if isinstance(breaker, Closed) else older_writers.news_of(fields),
         older_writer_at=now if older_writers.is_here(fields) else parse_moment(fields.get("older_writer"), now),

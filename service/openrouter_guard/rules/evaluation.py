@@ -23,6 +23,7 @@ from .transitions import CHECKS_SUCCEEDED, now_closed, now_open, released
 
 __all__ = [
     "answered",
+    "are_of_too_few",
     "asked_from_afar",
     "counted",
     "found_lately",
@@ -56,6 +57,8 @@ def evaluate(record: SharedState, *, now: float, policy: Policy, by: str) -> Sha
             return now_open(record, OpenRouterState.CREDITS_EXHAUSTED.value, by, now, policy)
         case Closed() as breaker if _is_tripped(breaker, record, policy):
             return _judged(record, breaker, now, policy, by)
+        case Closed() as breaker if _is_alone_in_silence(breaker, record, now, policy):
+            return _judged_in_silence(record, breaker, now, policy, by)
         case Closed() as breaker if _may_be_local(breaker, record, now, policy):
             return replace(record, check_wanted_at=now)
         case Closed() as breaker if (
@@ -220,6 +223,41 @@ def _judged(record: SharedState, breaker: Closed, now: float, policy: Policy, by
             return replace(record, breaker=runs.without(breaker), acquittal=acquittal)
         case want:
             return replace(record, breaker=replace(breaker, question=None, want=want))
+
+
+def are_of_too_few(record: SharedState, policy: Policy) -> bool:
+    """Return whether a run of failures is long enough, but comes from too few of the live reporters."""
+    breaker = record.breaker
+    return isinstance(breaker, Closed) and runs.are_of_too_few(
+        breaker, record.live_reporters, record.calls_per_minute, policy
+    )
+
+
+def _is_alone_in_silence(breaker: Closed, record: SharedState, now: float, policy: Policy) -> bool:
+    """Return whether the missing reporters may just be idle: for long, no success has contradicted the failures.
+
+    Only workers can tell, so those that cannot be asked count as if they were at work. Network errors need a second
+    witness in any case.
+    """
+    is_local = _is_unreachable(record) and len(breaker.run) < policy.network_reporters
+    if not breaker.evidence.began_at or record.mute_reporters or is_local:
+        return False
+    is_silent = now - max(breaker.evidence.since, record.acquittal.at) >= runs.SILENCE_S
+    return is_silent and are_of_too_few(record, policy)
+
+
+def _judged_in_silence(record: SharedState, breaker: Closed, now: float, policy: Policy, by: str) -> SharedState:
+    """Return the outcome of failures of too few reporters: here one other worker that is at work contradicts them."""
+    question = breaker.question
+    if question is None:
+        question = questions.asked(breaker.evidence, record.acquittal, now)
+        return replace(record, breaker=replace(breaker, question=question))
+    if not question.is_due(now):
+        return record
+    if question.answers > 0:
+        # The run goes on. The fleet is asked again once it has been silent for as long again.
+        return replace(record, breaker=replace(breaker, question=None), acquittal=Acquittal(now, question.began_at))
+    return now_open(record, _last_error(record, now), by, now, policy)
 
 
 def _are_enough(breaker: Closed, record: SharedState, policy: Policy) -> bool:

@@ -11,7 +11,17 @@ from . import breaker as breakers
 from .breaker import Closed, Policy
 from .question import NOTHING, Acquittal
 
-__all__ = ["CHECKER_PREFIX", "SHARES_KEPT", "after_success", "are_enough", "counting", "longer", "without"]
+__all__ = [
+    "CHECKER_PREFIX",
+    "SHARES_KEPT",
+    "SILENCE_S",
+    "after_success",
+    "are_enough",
+    "are_of_too_few",
+    "counting",
+    "longer",
+    "without",
+]
 
 CHECKER_PREFIX = "c"
 """Prefix of health services' reporter names; their own checks count too."""
@@ -20,6 +30,8 @@ SHARES_KEPT = 32
 
 If more failed in a row, it is not a single one that fails.
 """
+SILENCE_S = 5.0
+"""After this time without a success, failures of too few reporters are enough, unless another worker is at work."""
 
 
 def longer(breaker: Closed, reporter: str, *, refuses_credit: bool, began_at: float, ended_at: float) -> Closed:
@@ -86,3 +98,11 @@ def are_enough(breaker: Closed, live_reporters: int, calls_per_minute: float, po
     """Return whether the failures that count reach the threshold."""
     wanted = breakers.threshold(calls_per_minute, policy)
     return counting(breaker, live_reporters, calls_per_minute, policy) >= wanted
+
+
+def are_of_too_few(breaker: Closed, live_reporters: int, calls_per_minute: float, policy: Policy) -> bool:
+    """Return whether the failures are enough in number, but come from too few of the live reporters."""
+    if breaker.failures < breakers.threshold(calls_per_minute, policy):
+        return False
+    is_by_few = len(breaker.run) < min(policy.reporters_wanted, live_reporters)
+    return is_by_few or not are_enough(breaker, live_reporters, calls_per_minute, policy)

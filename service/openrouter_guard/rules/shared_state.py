@@ -130,6 +130,7 @@ class SharedState:
         epoch: Grows with every transition and never repeats; a result of an earlier epoch changes nothing.
         transitions: The last few, newest last.
         live_reporters: Workers that reported in the minute before the last report.
+        mute_reporters: Those of them that cannot answer a question, as over HTTP; counted during a run of failures.
         override: The override; it may have ended.
         fleet: Number of workers that were live when the breaker opened, and wait for it to close.
         calls_per_minute: Rate of the whole fleet at the last measurement, over a minute or longer; 0 in the first
@@ -175,6 +176,7 @@ class SharedState:
     limit: Limit = Limit()
     acquittal: Acquittal = NEVER
     good_report_at: float = 0.0
+    mute_reporters: int = 0
     owed: Mapping[float, Mapping[BreakerState, int]] = field(default_factory=dict, compare=False)
 
     def phase(self, now: float) -> BreakerState:

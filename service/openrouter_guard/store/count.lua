@@ -263,7 +263,7 @@ local function readable(ring)
   return table.concat(entries)
 end
 
--- The ring without the reporters that have been silent longest, and the number of live ones.
+-- The ring without the reporters that have been silent longest, the number of live ones, and where those begin.
 local function ring_without_gone(ring)
   local _, kept = string.gsub(ring, " ", "")
   local from, at, live = 1, 1, kept
@@ -284,7 +284,19 @@ local function ring_without_gone(ring)
       break
     end
   end
-  return string.sub(ring, from), live
+  return string.sub(ring, from), live, at - from + 1
+end
+
+-- Whether a run of failures goes on.
+local function is_in_run()
+  return whole(known.consecutive_failures, LIMITS.count) > 0
+end
+
+-- The number of reporters that make calls and that no question reaches: only that of a worker library begins with "w",
+-- and that of a health check with "c".
+local function mute_in(ring)
+  local _, mute = string.gsub(" " .. ring, " [^wc ]", "")
+  return mute
 end
 
 -- Whether an override decides: then nothing counts, except in forced_closed.
@@ -392,9 +404,9 @@ elseif is_numbered and from and last_seq >= batch.seq then
 else
   local ring = known.reporters
   if from then ring = string.sub(ring, 1, from - 1) .. string.sub(ring, to + 1) end
-  local live
+  local live, first
   local seq = is_numbered and batch.seq or math.min(last_seq + 1, EXACT)
-  ring, live = ring_without_gone(ring .. string.format("%s:%.0f:%s ", reporter, seq, time[1]))
+  ring, live, first = ring_without_gone(ring .. string.format("%s:%.0f:%s ", reporter, seq, time[1]))
   -- All processes must know of an older writer: from now on they poll.
   local is_first = is_written_over(epoch) and known.older_writer == ""
   if is_written_over(epoch) then set("older_writer", now_s) end
@@ -404,6 +416,7 @@ else
   if is_counted then set("known", mark()) end
   set("reporters", ring)
   set("live_reporters", live)
+  set("mute_reporters", is_in_run() and mute_in(string.sub(ring, first)) or "")
   local begins = measure() or epoch == 0
   in_chunks(changed, function(...) return redis.call("HSET", state, ...) end)
   -- Once a minute is enough for a lifetime of ten minutes.

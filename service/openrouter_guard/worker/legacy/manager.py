@@ -241,7 +241,7 @@ class OpenRouterStateManager:
         )
         pending.add(signal, at)
         self._seq += 1
-        await self._store.count(pending.batch(f"w{self._reporter}", self._seq, now=at), at=at)
+        await self._store.count(pending.batch(f"i{self._reporter}", self._seq, now=at), at=at)
         doubt = partial(health_checks.doubted, signal=signal, policy=self._settings.policy, by=self._worker_id)
         await self._store.change(lambda record, now: record and self._current(doubt(record, now=now), now))
         return True

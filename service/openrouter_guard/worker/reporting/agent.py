@@ -93,10 +93,10 @@ class Agent:
         self._is_pushed = self._has_clock = False
         self._offline = Offline(lambda: self.view, self._show, policy, worker_id, self._reporter, self._flight)
         self._answers = Answers(
-            store, self._reporter, self._gather, self._answer, lambda: self.view.now, self.refresh
+            store, policy, self._reporter, self._gather, self._answer, lambda: self.view.now, self.refresh
         )
         self._heard: SharedState | None = None
-        evaluate = partial(self._answers.evaluate, policy=policy, by=worker_id)
+        evaluate = partial(self._answers.evaluate, by=worker_id)
         self._state = StateCopy(store, policy, worker_id, evaluate=evaluate, on_read=self._show_read)
         self._decisions = Decisions(self._state, self._offline, self._note_away, policy, worker_id)
         self._permits = Permits(self._state, policy)
@@ -266,8 +266,9 @@ class Agent:
         for batch in self._outbox.batches(gathered.alone, self.view.now):
             self._offline.count(batch)
 
-    def _answer(self, question: Question, now: float) -> int:
-        return self._flight.answer(question, ServerTime(now), self._flight.offset_s(self.view.offset_s))
+    def _answer(self, question: Question, now: float, is_missed: bool) -> int:
+        offset_s = self._flight.offset_s(self.view.offset_s)
+        return self._flight.answer(question, ServerTime(now), offset_s, is_missed=is_missed)
 
     def limit(self, signal: Signal) -> None:
         """Commit the platform's rate limit soon, so that the fleet waits."""

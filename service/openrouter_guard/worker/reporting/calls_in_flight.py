@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice, repeat, starmap
+from itertools import islice, pairwise, repeat, starmap
 from operator import itemgetter
 from typing import TypeVar
 
@@ -23,7 +23,11 @@ T = TypeVar("T")
 LONGEST_S = 900.0
 """A call that runs for this long counts as one whose end was never reported."""
 TIDY_AT = 4096
-_BEGAN_S = itemgetter(2)
+_BEGAN_S, _ENDED_S = itemgetter(2), itemgetter(3)
+ENDS_KEPT = 9
+"""Number of latest ends of calls that are remembered: the longest of the gaps between them is nothing unusual."""
+IDLE_S = 60.0
+"""After this time without a call a worker is idle, whatever its gaps were: it is no live reporter any more."""
 STEADY_S = 0.1
 """Apparent difference of the clocks between two answers of Redis, which took more or less time."""
 
@@ -39,6 +43,7 @@ class Flight:
         self._begun = begun
         self._under_way: set[MonotonicTime] = set()
         self._ended_well: deque[tuple[MonotonicTime, MonotonicTime]] = deque(maxlen=SUCCESSES_KEPT)
+        self._ends: deque[MonotonicTime] = deque(maxlen=ENDS_KEPT)
         self._tidy_at = TIDY_AT
         self._offset_s = float("inf")
 
@@ -61,6 +66,7 @@ class Flight:
         self._under_way.difference_update(map(_BEGAN_S, ended))
         well = ((began_at, at) for signal, _, began_at, at, _ in reversed(ended) if signal is SUCCESS and began_at)
         self._ended_well.extend(reversed(list(islice(well, SUCCESSES_KEPT))))
+        self._ends.extend(map(_ENDED_S, ended[-ENDS_KEPT:]))
         if len(self._under_way) > self._tidy_at:
             self._tidy(ended[-1][3] if ended else UNKNOWN)
 
@@ -68,17 +74,27 @@ class Flight:
         self._under_way = {began_at for began_at in self._under_way if began_at > now - LONGEST_S}
         self._tidy_at = max(TIDY_AT, 2 * len(self._under_way))
 
-    def answer(self, question: Question, now: ServerTime, offset_s: float) -> int:
+    def answer(self, question: Question, now: ServerTime, offset_s: float, *, is_missed: bool = False) -> int:
         """Return how many of the calls contradict the failures.
 
         Args:
             question: The open question.
             now: The time, by Redis' clock.
             offset_s: That clock minus the monotonic one.
+            is_missed: Whether too few workers have failed, and this one has not: then it also contradicts them, with
+                one call, by being at work.
         """
         under_way = (began_at + offset_s for began_at in self._under_way)
         ended_well = ((began_at + offset_s, ended_at + offset_s) for began_at, ended_at in self._ended_well)
-        return question.answer(now, under_way, ended_well)
+        calls = question.answer(now, under_way, ended_well)
+        return calls or int(is_missed and self._is_at_work(MonotonicTime(now - offset_s)))
+
+    def _is_at_work(self, now: MonotonicTime) -> bool:
+        """Return whether a call is in progress, or the next one is not overdue by the latest gaps between calls."""
+        if self._under_way:
+            return True
+        gaps = [later - earlier for earlier, later in pairwise(self._ends)]
+        return bool(self._ends) and now - self._ends[-1] <= min(max(gaps, default=IDLE_S), IDLE_S)
 
 
 def question_in(record: SharedState | None) -> Question | None:
