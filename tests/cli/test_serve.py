@@ -134,6 +134,6 @@ def test_an_open_stream_does_not_hold_up_the_end(tmp_path: Path, redis_url: str)
         service.process.wait(10)
         # Well before the server would lose its patience with requests that do not end.
         assert time.monotonic() - began_at < STOP_S - 1
-    assert rest.count("event: state") == 1
+    assert "event: state" in rest
     assert "Cancel" not in service.log
     assert "Traceback" not in service.log
