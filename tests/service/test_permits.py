@@ -17,7 +17,11 @@ import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard import AsyncGuard, CallNotPermitted
-from openrouter_guard.rules.breaker import Open, Policy
+from openrouter_guard.rules import shared_state, trial_calls
+from openrouter_guard.rules.breaker import Breaker, Closed, Open, Policy
+from openrouter_guard.rules.limits import LOOK_S
+from openrouter_guard.rules.shared_state import SharedState
+from openrouter_guard.rules.signals import Effect, Signal
 from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from openrouter_guard.tokens import Tokens
@@ -252,6 +256,52 @@ class TestWhileHalfOpen:
         await end(service, await taken(service), {**OK, "took_seconds": 2.0})
         (day,) = (await store.metrics(1, time.time())).values()
         assert (day["total_calls"], day["successful_calls"]) == ("1", "1")
+
+
+class TestAReturnThatIsRepeated:
+    """The client has not seen the answer, and sends the same result again."""
+
+    @pytest.mark.parametrize("result", [OK, DOWN, LIMITED], ids=["a success", "a failure", "a rate limit"])
+    async def test_of_a_trial_call_decides_nothing_more(
+        self, service: httpx.AsyncClient, store: Store, result: Mapping[str, Any]
+    ) -> None:
+        await half_open(service, store)
+        permit = await taken(service)
+        first = await end(service, permit, result)
+        before = await breaker_of(store)
+        assert (await end(service, permit, result))["verdict"] == "late"
+        assert first["verdict"] != "late"
+        assert await breaker_of(store) == before
+
+    async def test_of_the_call_that_tests_a_long_limit_counts_one_failure(
+        self, service: httpx.AsyncClient, store: Store
+    ) -> None:
+        await store.change(due_for_a_test)
+
+        async def granted() -> str | None:
+            answer = await take(service)
+            return answer.json()["permit"] if answer.status_code == 201 else None
+
+        permit = await eventually(granted)
+        for expected in ("settled", "late", "late"):
+            assert (await end(service, permit, DOWN))["verdict"] == expected
+            breaker = await breaker_of(store)
+            assert isinstance(breaker, Closed)
+            assert breaker.failures == 1
+
+
+async def breaker_of(store: Store) -> Breaker:
+    record = (await store.read()).record
+    assert record is not None
+    return record.breaker
+
+
+def due_for_a_test(record: SharedState | None, now: float) -> SharedState:
+    """A limit of a day, by two workers; its first test is due."""
+    record = record or shared_state.fresh(now)
+    for by in ("w1", "w2"):
+        record = trial_calls.limited(record, Signal(Effect.RATE_LIMIT, wait_s=86_400.0), now - LOOK_S, by=by)
+    return record
 
 
 class TestIds:

@@ -28,7 +28,7 @@ from openrouter_guard.rules.redaction import redact
 from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import NEUTRAL, Effect, Signal
 
-from .reports import Reports, signal_of
+from .reports import Reports
 
 __all__ = ["Granted", "PermitGone", "Permits"]
 
@@ -126,14 +126,20 @@ class Permits:
             StoreError: If the outcome is uncertain; the call can be repeated.
         """
         name = _read(permit)
-        signal = NEUTRAL if result is None else signal_of(result, self._replica.now)
-        model = (result and result.model) or name.model
-        if result is not None:
-            # Commit a rate limit before the permit is free, so that no other call takes it and meets the limit too.
-            told = [result.model_copy(update={"model": model})]
-            body = ReportBody(worker_id=name.worker_id, epoch=name.epoch, results=told)
-            await self._reports.take(body, is_trial=True)
-        signal = self._of_fleet(signal, model)
+        if result is None:
+            return await self._settled(name, NEUTRAL)
+        model = result.model or name.model
+        told = [result.model_copy(update={"model": model})]
+        body = ReportBody(worker_id=name.worker_id, epoch=name.epoch, results=told)
+        signals = self._reports.signals_of(body)
+        # Commit a rate limit before the permit is free, so that no other call takes it and meets the limit too.
+        await self._reports.hold(body, signals)
+        settled = await self._settled(name, self._of_fleet(signals[0], model))
+        # Last, because a permit is returned only once: a repeated result decides nothing.
+        await self._reports.count(body, signals, decides=settled is not Settled.LATE)
+        return settled
+
+    async def _settled(self, name: _Name, signal: Signal) -> Settled:
         is_held = False
 
         def verdict(record: SharedState | None, now: float) -> SharedState | None:

@@ -18,7 +18,7 @@ from openrouter_guard.rules.shared_state import SharedState
 from openrouter_guard.rules.signals import SUCCESS, Effect, Signal, classify_error_type, classify_status
 from openrouter_guard.rules.trial_reports import Told, reported
 from openrouter_guard.store import Store
-from openrouter_guard.worker.reporting.batches import ResultBatch
+from openrouter_guard.worker.reporting.batches import METRICS_ONLY, ResultBatch
 
 __all__ = ["Reports", "pending_of", "signal_of"]
 
@@ -30,26 +30,47 @@ class Reports:
         self._replica = replica
         self._store = store
 
-    async def take(self, report: ReportBody, *, is_trial: bool = False) -> str:
+    async def take(self, report: ReportBody) -> str:
         """Count a report; return ``counted``, ``late`` or ``repeated``.
-
-        The result of a trial call; its permit decides the rest.
 
         Raises:
             StoreError: If the outcome is uncertain; repeated with its sequence, the report counts once.
         """
-        now, policy = self._replica.now, self._replica.policy
-        signals = [signal_of(result, now) for result in report.results]
-        decide = _Decision(signals, policy, redact(report.worker_id), _reporter("i", report.worker_id))
-        if decide.is_needed:
-            # First, because it may be repeated: a report that failed between the two steps comes again.
-            await self._replica.change(decide)
-        view = self._replica.view
-        epoch = view.record.epoch if view.record else 0
-        pending = pending_of(report, signals, view.models, now, policy, epoch)
-        verdict = await self._count(pending, report)
-        if not is_trial and verdict != "repeated":
+        signals = self.signals_of(report)
+        # First, because it may be repeated: a report that failed between the two steps comes again.
+        await self.hold(report, signals)
+        verdict = await self.count(report, signals)
+        if verdict != "repeated":
             await self._recover(report, signals)
+        return verdict
+
+    def signals_of(self, report: ReportBody) -> list[Signal]:
+        now = self._replica.now
+        return [signal_of(result, now) for result in report.results]
+
+    async def hold(self, report: ReportBody, signals: Sequence[Signal]) -> None:
+        """Commit what applies at once: rate limits, and doubts about the key or the credit. It may be repeated.
+
+        Raises:
+            StoreError: If the outcome is uncertain.
+        """
+        by, reporter = redact(report.worker_id), _reporter("i", report.worker_id)
+        decide = _Decision(signals, self._replica.policy, by, reporter)
+        if decide.is_needed:
+            await self._replica.change(decide)
+
+    async def count(self, report: ReportBody, signals: Sequence[Signal], *, decides: bool = True) -> str:
+        """Count the results; those that decide nothing count only in the metrics.
+
+        Raises:
+            StoreError: If the outcome is uncertain; repeated with its sequence, the report counts once.
+        """
+        now, view = self._replica.now, self._replica.view
+        epoch = view.record.epoch if view.record else 0
+        pending = pending_of(report, signals, view.models, now, self._replica.policy, epoch)
+        if not decides:
+            pending.epoch = METRICS_ONLY
+        verdict = await self._count(pending, report)
         with suppress(StoreError):
             about = {"version": report.version, "last_seen": iso(now)}
             await self._store.heartbeat(redact(report.worker_id), about)
