@@ -28,6 +28,7 @@ from openrouter_operator.workloads.inventory import Inventory
 __all__ = ["PAGE", "current", "names"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+FIGURES = Figures((0, 0), Latency(), {}, workers={("0.1.0", "0123abcd"): 1})
 _OURS = "openrouter_guard_"
 _TEXT = """\
 # Metrics
@@ -74,7 +75,7 @@ def names() -> set[str]:
 async def _registries() -> tuple[CollectorRegistry, CollectorRegistry]:
     telemetry = service.Telemetry()
     settings = Settings("redis://127.0.0.1:1")
-    telemetry.of(ScopeSource(settings, lambda: Snapshot(None, 0.0), lambda: Figures((0, 0), Latency(), {})))
+    telemetry.of(ScopeSource(settings, lambda: Snapshot(None, 0.0), lambda: FIGURES))
     async with Cluster(Configuration()) as cluster:
         feeds = Feeds(settings, "reference", lambda _scope: None)
         parts = Operator(cluster, Inventory(), feeds)

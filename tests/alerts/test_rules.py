@@ -53,6 +53,10 @@ def gauge(name: str, values: str, labels: str = SCOPE) -> dict[str, str]:
     return {f"{name}{{{labels}}}": values}
 
 
+def workers(version: str, settings: str, values: str) -> dict[str, str]:
+    return gauge(f"{SERVICE}workers", values, f'{SCOPE},pod="a",settings="{settings}",version="{version}"')
+
+
 def opened(values: str, reason: str = "service_unavailable") -> dict[str, str]:
     labels = f'{OPENED},pod="a",reason="{reason}"'
     return gauge(f"{SERVICE}transitions_total", values, labels)
@@ -131,6 +135,8 @@ FIRING = [
         70,
         "",
     ),
+    Case("WorkersDiffer", "one is older", workers("1.0.0", "aa", "3x80") | workers("1.1.0", "aa", "1x80"), 70),
+    Case("WorkersDiffer", "one has others", workers("1.0.0", "aa", "3x80") | workers("1.0.0", "bb", "1x80"), 70),
     Case("OperatorDown", "nothing was ever scraped", {}, 6, ""),
     Case("OperatorDown", "it is gone", gauge(f"{OPERATOR}build_info", "1x5", 'version="1"'), 20, ""),
     Case("NoLeader", "nobody is there to be scraped", {}, 3, ""),
@@ -223,6 +229,10 @@ QUIET = [
             f'{OPERATOR}build_info{{version="0.2.0",pod="b"}}': "1x80",
         },
         70,
+    ),
+    Case("WorkersDiffer", "all are the same", workers("1.0.0", "aa", "3x80"), 70),
+    Case(
+        "WorkersDiffer", "a rollout ended", workers("1.0.0", "aa", "3x30 0x50") | workers("1.1.0", "aa", "3x80"), 70
     ),
     Case("OperatorDown", "it is there", gauge(f"{OPERATOR}build_info", "1x20", 'version="1"'), 10),
     Case(

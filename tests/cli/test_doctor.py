@@ -69,6 +69,25 @@ async def test_a_refused_key_an_older_worker_and_an_outage(
     assert found["workers versions of default"]["verdict"] == "warning"
 
 
+@pytest.mark.parametrize(
+    ("settings", "verdict", "status"), [(("00", "00"), "ok", HEALTHY), (("00", "01"), "warning", WARNED)]
+)
+async def test_workers_with_other_settings(
+    redis_url: str,
+    store: Store,
+    simulated: SimulatedOpenRouter,
+    base_url: str,
+    settings: tuple[str, str],
+    verdict: str,
+    status: int,
+) -> None:
+    for number, each in enumerate(settings):
+        about = {"version": package_version(), "settings": each, "last_seen": await _now(store)}
+        await store.heartbeat(f"worker-{number}", about)
+    found = checks(status=status, REDIS_URL=redis_url, OPENROUTER_API_KEY="sk-or-x", OPENROUTER_BASE_URL=base_url)
+    assert found["workers settings of default"]["verdict"] == verdict
+
+
 def test_a_redis_that_is_away_fails_and_the_rest_is_checked_still() -> None:
     found = checks(status=FAILED, REDIS_URL=NOBODY)
     assert found["redis reachable"]["verdict"] == "failed"

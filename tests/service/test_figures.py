@@ -15,17 +15,19 @@ import pytest
 import redis.asyncio as aioredis
 from prometheus_client.parser import text_string_to_metric_families
 
+from openrouter_guard import AsyncGuard
 from openrouter_guard.api.scope import service as services
 from openrouter_guard.api.stats.error_rate_alert import HIGH, NORMAL, is_high
 from openrouter_guard.api.stats.figures import Figures, availability, day_of, errors_by_worker, since
 from openrouter_guard.api.telemetry.shared_state import reason_label
-from openrouter_guard.rules.breaker import BreakerState
+from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.rules.latency import Latency
 from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.transitions import overridden
 from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Batch, Store
+from openrouter_guard.version import package_version
 from tests.service.apps import STATUS, FakeUpstream, ask, eventually, open_breaker, running, write
 
 METRICS = "/api/v1/openrouter/metrics"
@@ -244,6 +246,49 @@ class TestPrometheus:
         assert sum(found["upstream_state"].values()) == 1
         assert found["blocked_seconds"]["default",] == 0
         assert found["upstream_check_duration_seconds_count"]["default",] == 1
+
+    async def test_live_workers_by_version_and_settings(
+        self, settings: Settings, upstream: FakeUpstream, store: Store
+    ) -> None:
+        now = (await store.read()).now
+        beats: list[dict[str, object]] = [
+            {"version": "1.0.0", "settings": "0123abcd"},
+            {"version": "1.0.0", "settings": "0123abcd"},
+            {"version": "1.1.0", "settings": "0123abcd"},
+            {"version": "1.0.0", "settings": "x" * 5_000},
+            {"version": "a worker in Go"},
+            {"version": ["1"], "settings": {}},
+        ]
+        for number, about in enumerate(beats):
+            await store.heartbeat(f"w{number}", {**about, "last_seen": iso(now)})
+        await store.heartbeat("gone", {"version": "0.9", "settings": "0123abcd", "last_seen": iso(now - 200)})
+        async with running(settings, upstream) as service:
+
+            async def read() -> dict[tuple[str, ...], float] | None:
+                return (await self.scrape(service)).get("workers")
+
+            found = await eventually(read)
+        assert found == {
+            ("default", "0123abcd", "1.0.0"): 2,
+            ("default", "0123abcd", "1.1.0"): 1,
+            ("default", "other", "1.0.0"): 1,
+            ("default", "other", "other"): 1,
+        }
+
+    async def test_workers_of_the_library_tell_both(
+        self, settings: Settings, upstream: FakeUpstream, store: Store, redis_url: str
+    ) -> None:
+        async with AsyncGuard(Settings(redis_url)) as guard:
+            async with guard.call():
+                pass
+            await eventually(store.workers)
+        async with running(settings, upstream) as service:
+
+            async def read() -> dict[tuple[str, ...], float] | None:
+                return (await self.scrape(service)).get("workers")
+
+            found = await eventually(read)
+        assert found == {("default", Policy().fingerprint, package_version()): 1}
 
     async def test_an_open_breaker_says_for_how_long(
         self, settings: Settings, upstream: FakeUpstream, store: Store

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 from openrouter_guard.api.schemas.status import DayMetrics, LatencyPercentiles, MetricsAnswer
@@ -14,6 +15,7 @@ from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.rules.codec import iso, parse_iso
 from openrouter_guard.rules.latency import Latency
 from openrouter_guard.rules.units import DAY_S
+from openrouter_guard.store.presence import WORKER_LIVE_S
 
 __all__ = [
     "PERCENTILES",
@@ -21,6 +23,7 @@ __all__ = [
     "Figures",
     "Totals",
     "availability",
+    "by_version",
     "day_of",
     "errors_by_worker",
     "metrics_answer",
@@ -34,6 +37,10 @@ WINDOWS = (1, 7, 30)
 """Numbers of days for which the availability is reported."""
 PERCENTILES = (50, 95, 99)
 WORKERS_TOLD = 20
+VERSIONS_TOLD = 20
+OTHER = "other"
+_VERSION = re.compile(r"[0-9A-Za-z.+-]{1,40}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{8}")
 COUNTER_MOST = 10**15
 TEXT_MOST = 100
 _OF_TIME = frozenset((*(f"seconds_{phase.value}" for phase in BreakerState), "availability"))
@@ -57,6 +64,7 @@ class Figures:
         availability: Availability by number of days; None if nothing was recorded.
         calls: Calls of the last minutes, and the failed ones among them.
         not_permitted: Calls that guards refused on this UTC day.
+        workers: Number of live workers of the library, by its version and the fingerprint of their settings.
     """
 
     today: tuple[int, int]
@@ -65,11 +73,33 @@ class Figures:
     calls: int = 0
     failed: int = 0
     not_permitted: int = 0
+    workers: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def error_rate(self) -> float | None:
         """Error rate of the last minutes, 0 to 1; None without calls."""
         return self.failed / self.calls if self.calls else None
+
+
+def by_version(beats: Iterable[Mapping[str, Any]], now: float) -> Mapping[tuple[str, str], int]:
+    """Return the number of live workers of the library, by its version and the fingerprint of their settings.
+
+    Workers in other languages have versions of their own, and no such fingerprint: they are left out. Values that are
+    none of ours, and rare ones if there are many, count as ``other``: each one makes a series.
+    """
+    live = [about for about in beats if now - parse_iso(str(about.get("last_seen"))) <= WORKER_LIVE_S]
+    found = Counter(
+        (_label(about.get("version"), _VERSION), _label(about["settings"], _FINGERPRINT))
+        for about in live
+        if "settings" in about
+    )
+    frequent = dict(found.most_common(VERSIONS_TOLD))
+    rest = found.total() - sum(frequent.values())
+    return {**frequent, (OTHER, OTHER): frequent.get((OTHER, OTHER), 0) + rest} if rest else frequent
+
+
+def _label(value: object, known: re.Pattern[str]) -> str:
+    return value if isinstance(value, str) and known.fullmatch(value) else OTHER
 
 
 def day_of(counters: Counters, in_state: InState) -> DayMetrics:

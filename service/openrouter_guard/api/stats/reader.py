@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 from openrouter_guard.rules import latency
 from openrouter_guard.store import Store
 
-from .figures import WINDOWS, Figures, Totals, availability, number, since, totals
+from .figures import WINDOWS, Figures, Totals, availability, by_version, number, since, totals
 
 __all__ = ["CounterReader"]
 
 WINDOW_S = 300.0
 """Period of the reported error rate."""
+HEARTBEAT_S = 60.0
+"""Workers write one this often, so looking sooner tells nothing new."""
+WORKERS_MOST = 10_000
 
 
 class CounterReader:
@@ -25,6 +29,8 @@ class CounterReader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._looks: deque[tuple[float, Totals]] = deque()
+        self._workers: Mapping[tuple[str, str], int] = {}
+        self._workers_at = 0.0
         self.figures: Figures | None = None
 
     async def read(self, now: float) -> Figures:
@@ -35,6 +41,7 @@ class CounterReader:
         """
         days = await self._store.metrics(2, now)
         in_state = await self._store.time_in_state(max(WINDOWS), now)
+        await self._count_workers(now)
         seen = totals(days)
         self._looks.append((now, seen))
         while len(self._looks) > 1 and self._looks[1][0] <= now - WINDOW_S:
@@ -50,5 +57,11 @@ class CounterReader:
             calls=calls,
             failed=failed,
             not_permitted=refused if isinstance(refused, int) else 0,
+            workers=self._workers,
         )
         return self.figures
+
+    async def _count_workers(self, now: float) -> None:
+        if abs(now - self._workers_at) >= HEARTBEAT_S:
+            self._workers = by_version((await self._store.workers(WORKERS_MOST)).values(), now)
+            self._workers_at = now

@@ -81,6 +81,7 @@ class SharedStateCollector(Collector):
         yield _calls(known)
         yield _not_permitted(known)
         yield _latency(known)
+        yield _workers(known)
         figures = {source.scope: None if view.is_degraded else source.figures() for source, view in seen}
         yield _gauge(
             "error_ratio",
@@ -240,6 +241,15 @@ def _not_permitted(known: Sequence[tuple[str, Figures]]) -> Metric:
     family = CounterMetricFamily(f"{PREFIX}_not_permitted_calls", about, labels=["scope"])
     for scope, figures in known:
         family.add_metric([scope], figures.not_permitted)
+    return family
+
+
+def _workers(known: Sequence[tuple[str, Figures]]) -> Metric:
+    about = "Live workers by the library's version, and the fingerprint of their breaker's settings"
+    family = GaugeMetricFamily(f"{PREFIX}_workers", about, labels=["scope", "version", "settings"])
+    for scope, figures in known:
+        for (version, settings), workers in figures.workers.items():
+            family.add_metric([scope, version, settings], workers)
     return family
 
 

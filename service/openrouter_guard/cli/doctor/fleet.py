@@ -54,3 +54,11 @@ def _workers(found: Mapping[str, Any]) -> Iterator[Check]:
         yield warning(AREA, f"versions of {scope}", told, advice)
     elif versions:
         yield ok(AREA, f"versions of {scope}", told)
+    settings = {each["settings"] for each in found["workers"] if each["live"] and each["settings"]}
+    if len(settings) > 1:
+        advice = "set the same OPENROUTER_GUARD_… variables for all: `openrouter-guard config` in a pod shows its own"
+        yield warning(
+            AREA, f"settings of {scope}", f"the workers' breakers have {len(settings)} different ones", advice
+        )
+    elif settings:
+        yield ok(AREA, f"settings of {scope}", "the same for all workers")

@@ -74,6 +74,7 @@ def _worker(name: str, about: Presence, error: dict[str, Any] | None, now: float
     return {
         "worker_id": name,
         "version": _text(about.get("version")) or None,
+        "settings": _text(about.get("settings")) or None,
         "last_seen": iso(last_at) or None,
         "live": now - last_at <= WORKER_LIVE_S,
         "last_error": error,

@@ -127,7 +127,7 @@ class Agent:
         self._decisions.come_back()
         listen = optional(self._listen, "Redis pushes no changes, polling every second")
         heartbeat = Heartbeat(
-            self._store, self._worker_id, self.known, lambda: self.view, lambda: self._offline.active
+            self._store, self._policy, self._worker_id, self.known, lambda: self.view, lambda: self._offline.active
         )
         beat = optional(heartbeat.beat, "Redis takes no heartbeats")
         mistakes = LogOnce("a bug in OpenRouter Guard, calls go on; please report it", "")

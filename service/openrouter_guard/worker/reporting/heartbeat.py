@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from openrouter_guard.replica.pace import POLL_S, pause
 from openrouter_guard.rules import time_in_state
+from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.codec import iso
 from openrouter_guard.store import Store
 from openrouter_guard.version import package_version
@@ -21,6 +22,7 @@ class Heartbeat:
 
     Args:
         store: Holds the fleet's workers.
+        policy: The settings of the rules.
         worker_id: Name of the worker.
         known: Set once the state was read.
         view: Returns the current view.
@@ -30,12 +32,14 @@ class Heartbeat:
     def __init__(
         self,
         store: Store,
+        policy: Policy,
         worker_id: str,
         known: asyncio.Event,
         view: Callable[[], View],
         is_alone: Callable[[], bool],
     ) -> None:
         self._store = store
+        self._about = {"version": package_version(), "settings": policy.fingerprint}
         self._worker_id = worker_id
         self._known = known
         self._view = view
@@ -52,8 +56,7 @@ class Heartbeat:
             await pause(POLL_S)
             return
         view = self._view()
-        about = {"version": package_version(), "last_seen": iso(view.now)}
-        await self._store.heartbeat(self._worker_id, about)
+        await self._store.heartbeat(self._worker_id, {**self._about, "last_seen": iso(view.now)})
         if time_in_state.is_due(view.record, view.now):
             await self._store.keep_time()
         await asyncio.sleep(HEARTBEAT_S)
