@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeAlias
 
 from .version import package_version
@@ -38,16 +38,15 @@ class Span:
 def span(name: str, **attributes: str | float | bool) -> Iterator[Span]:
     """Run the body in a span ``openrouter_guard.<name>``; of an exception it has the type alone."""
     context = _started(name, attributes)
-    if context is None:
-        yield Span()
-        return
-    with context as found:
-        told = Span(found)
-        try:
-            yield told
-        except Exception as error:
-            told.set(error=type(error).__qualname__)
-            raise
+    told = Span(_entered(context))
+    try:
+        yield told
+    except Exception as error:
+        told.set(error=type(error).__qualname__)
+        raise
+    finally:
+        with suppress(Exception):  # processors run where a span ends, and may raise
+            context.__exit__(None, None, None)
 
 
 def note_event(name: str, attributes: Attributes) -> None:
@@ -105,17 +104,25 @@ def _measured(name: str, create: Callable[[Any, str], Any], use: Callable[[Any],
             use(_instruments[name])
 
 
-def _started(name: str, attributes: Attributes) -> Any:
-    """Return the context of a new span; None without OpenTelemetry."""
+def _started(name: str, attributes: Attributes) -> AbstractContextManager[Any]:
+    """Return the context of a new span; an empty one without OpenTelemetry."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is not None:
         with suppress(Exception):
-            return trace.get_tracer(PREFIX, package_version()).start_as_current_span(
+            context: AbstractContextManager[Any] = trace.get_tracer(PREFIX, package_version()).start_as_current_span(
                 f"{PREFIX}.{name}",
                 attributes=_named(attributes),
                 record_exception=False,
                 set_status_on_exception=False,
             )
+            return context
+    return nullcontext()
+
+
+def _entered(context: AbstractContextManager[Any]) -> Any:
+    """Return the span that runs; None if samplers or processors, which run here, raise."""
+    with suppress(Exception):
+        return context.__enter__()
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from opentelemetry import metrics, trace
 
-__all__ = ["Kept", "Recorder", "recording"]
+__all__ = ["Kept", "RaisingTracer", "Recorder", "recording"]
 
 
 @dataclass(eq=False)
@@ -73,6 +73,23 @@ class Recorder:
 
     def named(self, name: str) -> list[Kept]:
         return [span for span in self.spans if span.name == f"openrouter_guard.{name}"]
+
+
+@dataclass(frozen=True)
+class RaisingTracer:
+    """Raises what a processor raises when a span begins or ends, from where the SDK lets it out."""
+
+    where: str
+
+    @contextmanager
+    def start_as_current_span(self, _name: str, **_options: Any) -> Iterator[trace.Span]:
+        if self.where == "begins":
+            raise RuntimeError
+        try:
+            yield trace.INVALID_SPAN
+        finally:
+            if self.where == "ends":
+                raise RuntimeError
 
 
 @dataclass

@@ -15,7 +15,7 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from tests.service.apps import FakeUpstream, ask, eventually, open_breaker, running
 from tests.service.webhook_receiver import receiver
-from tests.worker.otel import Kept, Recorder, recording
+from tests.worker.otel import Kept, RaisingTracer, Recorder, recording
 
 
 @pytest.fixture
@@ -85,6 +85,19 @@ def test_a_broken_sdk_disturbs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         span.set(result="sent")
     tracing.note_refusal("default", 1, "error", 1.0)
     tracing.note_event("change", {})
+
+
+@pytest.mark.parametrize("where", ["begins", "ends"])
+def test_a_processor_that_raises_keeps_no_work_from_being_done(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    # The SDK runs its samplers and processors in the context of the span, and lets their errors out.
+    monkeypatch.setattr(trace, "get_tracer", lambda *_args, **_options: RaisingTracer(where))
+    done = False
+    with tracing.span("health_check") as span:
+        span.set(result="well")
+        done = True
+    assert done
+    with pytest.raises(KeyError, match="own"), tracing.span("reconcile"):
+        raise KeyError("own")
 
 
 def test_nothing_needs_opentelemetry() -> None:
