@@ -148,6 +148,22 @@ async def test_one_that_hangs_holds_up_nobody(
     assert time.monotonic() - began_at < 2.0  # nor does the end wait for it
 
 
+async def test_an_answer_without_an_end_is_not_read(
+    telling: Settings, hook: Receiver, upstream: FakeUpstream, store: Store
+) -> None:
+    hook.has_end = False
+    async with running(telling, upstream) as service:
+        await ask(service)
+        await open_breaker(store, telling)
+        sent = 'openrouter_guard_webhook_events_total{result="sent",scope="default"} 1.0'
+
+        async def is_sent() -> bool:
+            return sent in (await service.get("/metrics")).text
+
+        await eventually(is_sent)
+    assert len(hook.taken) == 1
+
+
 async def test_the_address_is_in_no_answer(telling: Settings, upstream: FakeUpstream) -> None:
     async with running(telling, upstream) as service:
         answers = [await service.get(path) for path in (STATUS, "/metrics", "/openapi.json", "/")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -31,11 +31,16 @@ class Posted:
 
 @dataclass(slots=True)
 class Receiver:
-    """Answers with the codes in turn, the last of them for ever; 0 never answers."""
+    """Answers with the codes in turn, the last of them for ever; 0 never answers.
+
+    Attributes:
+        has_end: Whether the body of an answer has one.
+    """
 
     port: int = 0
     codes: list[int] = field(default_factory=lambda: [200])
     posts: list[Posted] = field(default_factory=list)
+    has_end: bool = True
     ends: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -64,8 +69,11 @@ def receiver() -> Iterator[Receiver]:
                 found.ends.wait()
                 return
             self.send_response(code)
-            self.send_header("content-length", "0")
+            self.send_header("content-length", "0" if found.has_end else "1000000000000")
             self.end_headers()
+            with suppress(OSError):
+                while not found.has_end and not found.ends.is_set():
+                    self.wfile.write(bytes(65_536))
 
         def log_message(self, *_args: object) -> None:
             pass

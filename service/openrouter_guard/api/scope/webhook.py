@@ -243,10 +243,11 @@ class Webhook:
         headers = signed_headers(offer.id, int(time.time()), body, self._keys)
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                answer = await self._client.post(self._url, content=body, headers=headers)
+                # Its body is not read: it is nothing to us, and may have no end.
+                async with self._client.stream("POST", self._url, content=body, headers=headers) as answer:
+                    code = answer.status_code
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return type(error).__name__, True
-        code = answer.status_code
         if code < 300:
             return "", False
         return f"HTTP {code}", code in _TRY_AGAIN or (code >= 300 and code not in _GIVE_UP_AT)
