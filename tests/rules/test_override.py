@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from openrouter_guard.rules import admission, evaluation, health_checks, transitions, trial_calls
 from openrouter_guard.rules.breaker import Breaker, BreakerState, Closed, HalfOpen, Open, Policy
@@ -29,6 +31,18 @@ def forced(kind: OverrideKind, breaker: Breaker = Closed(), **changes: object) -
 
 def evaluate(record: SharedState, now: float = NOW_S) -> SharedState:
     return evaluation.evaluate(record, now=now, policy=POLICY, by="me")
+
+
+@given(st.text(max_size=900), st.text(max_size=900))
+@example("x" * 900, "Bearer\nsk-or-v1-0123456789abcdef")
+@example("a\udcffb", "a drill\n2026-03-01 CRITICAL Redis is lost\x1b[2J\u202e")
+def test_it_reads_back_as_the_same_one_line(who: str, why: str) -> None:
+    override = Override(FORCED_OPEN, who, why, END_S)
+    record = transitions.overridden(SharedState(epoch=7), override, NOW_S)
+    found = parse(encode(record), NOW_S)
+    assert (found.override, found.transitions) == (override, record.transitions)
+    assert (override.who + override.why + found.transitions[0].by).isprintable()
+    assert "0123456789abcdef" not in override.why
 
 
 @pytest.mark.parametrize("breaker", [Closed(), OPEN, HalfOpen("timeout", SINCE_S)])

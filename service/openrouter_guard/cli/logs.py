@@ -52,7 +52,7 @@ class _TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
         facts = "".join(f" {name}={_quoted(value)}" for name, value in _facts(record))
-        return super().formatMessage(record) + facts
+        return _visible(super().formatMessage(record) + facts)
 
 
 def _facts(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
@@ -66,6 +66,21 @@ def _quoted(value: object) -> str:
     return text if text and is_word else json.dumps(text, ensure_ascii=False)
 
 
+def _visible(text: str) -> str:
+    r"""Return the text with escapes in place of invisible characters, such as line ends and terminal escapes.
+
+    A line that begins within another one is a line that nobody has logged.
+
+    >>> _visible("paid\x1b[31m\nCRITICAL")
+    'paid\\u001b[31m\\nCRITICAL'
+    """
+    return text if text.isprintable() else "".join(each if each.isprintable() else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    return json.dumps(character)[1:-1]
+
+
 def _json_formatter() -> logging.Formatter:
     """One JSON object a line: ``time`` (UTC, RFC 3339), ``level``, ``logger``, ``message``, and the facts."""
     # Imported here: the worker library, whose command line this is too, comes without it.
@@ -74,6 +89,9 @@ def _json_formatter() -> logging.Formatter:
     class UtcJsonFormatter(JsonFormatter):
         def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
             return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+        def format(self, record: logging.LogRecord) -> str:
+            return _visible(super().format(record))
 
     return UtcJsonFormatter(
         "%(asctime)s %(levelname)s %(name)s %(message)s",

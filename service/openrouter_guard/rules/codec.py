@@ -24,7 +24,7 @@ from .question import NEVER
 from .redaction import redact
 from .shared_state import KEPT_TRANSITIONS, Limit, News, SharedState, Transition, Upstream
 from .signals import MAX_WAIT_S, OpenRouterState
-from .text import json_text
+from .text import WORD_MOST, json_text, words_of
 from .units import DAY_S
 
 __all__ = ["FIELDS", "GUARDS", "encode", "iso", "parse", "parse_iso"]
@@ -61,7 +61,6 @@ VERSION_MOST = 10**15
 CALLS_MOST = 1e7
 AMOUNT_MOST = 1e12
 TOOK_MOST_S = 3600.0
-WORD_MOST = 64
 WHO_MOST = 500
 RUN_MOST = 500
 SHARES_MOST = 4096
@@ -161,7 +160,7 @@ def _breaker(fields: Mapping[str, str], now: float) -> Breaker:
     # Older writers overwrite the other count.
     own = fields.get("failures") if fields.get("breaker") in (BreakerState.OPEN, BreakerState.HALF_OPEN) else None
     failures = whole(own or fields.get("consecutive_failures"), COUNT_MOST)
-    trips, reason = whole(fields.get("trips"), COUNT_MOST), text_of(fields.get("reason"), WORD_MOST)
+    trips, reason = whole(fields.get("trips"), COUNT_MOST), words_of(fields.get("reason"), WORD_MOST)
     # A future one means that the clock was set back, which the breaker itself handles.
     opened_at = parse_moment(fields.get("opened_at"), END_OF_TIME_S, 0.0)
     match fields.get("breaker"):
@@ -286,8 +285,7 @@ def _override(text: str | None, now: float) -> Override | None:
         kind = OverrideKind(text_of(row.get("kind"), WORD_MOST))
     except ValueError:
         return None
-    who, why = _words(row.get("who")), _words(row.get("why"))
-    return Override(kind, who, why, until) if until else None
+    return Override(kind, words_of(row.get("who")), words_of(row.get("why")), until) if until else None
 
 
 def _override_text(override: Override | None) -> str:
@@ -367,13 +365,8 @@ def _transition(row: Mapping[str, Any], now: float) -> Transition | None:
         )
     except ValueError:
         return None
-    reason, by = text_of(row.get("reason"), WORD_MOST), _words(row.get("by"))
+    reason, by = words_of(row.get("reason"), WORD_MOST), words_of(row.get("by"))
     return Transition(epoch, before, after, reason, by, at) if epoch else None
-
-
-def _words(raw: object) -> str:
-    """Redacted before it is cut: half a key is a key too."""
-    return redact(text_of(raw))[:WHO_MOST]
 
 
 def _row(change: Transition) -> dict[str, str | int]:

@@ -15,10 +15,11 @@ from . import window as windows
 from .admission import ramp_most_s
 from .breaker import BreakerState, Closed, HalfOpen, Open, Policy
 from .override import Override, OverrideKind
-from .parsing import row_of, text_of
+from .parsing import row_of
 from .question import ANSWER_S, Acquittal, Verdict
 from .shared_state import News, SharedState
 from .signals import Effect, ErrorType, OpenRouterState, Signal
+from .text import WORD_MOST, words_of
 from .transitions import CHECKS_SUCCEEDED, now_closed, now_open, released
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
     "evaluate",
 ]
 
-WORD_MOST = 64
 CHECK_HOLDS_S = 60.0
 """No process may check again for this long (the slot), so the last check counts as current."""
 LEGACY = "legacy worker"
@@ -282,4 +282,4 @@ def _reported(record: SharedState) -> str:
     """Return the error type in ``error_details``, or the state if that is unreadable."""
     told = row_of(record.upstream.error_details).get("error_type")
     state = record.upstream.state
-    return text_of(told, WORD_MOST) or (OpenRouterState.ERROR if state is OpenRouterState.ACTIVE else state).value
+    return words_of(told, WORD_MOST) or (OpenRouterState.ERROR if state is OpenRouterState.ACTIVE else state).value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .redaction import redact
+from .text import words_of
 from .units import DAY_S
 
 __all__ = ["OVERRIDE_MOST_S", "Override", "OverrideKind"]
@@ -35,10 +35,10 @@ class Override:
     until: float
 
     def __post_init__(self) -> None:
-        # People or pipelines write these texts, and many read them.
-        object.__setattr__(self, "who", redact(self.who))
-        object.__setattr__(self, "why", redact(self.why))
-        # Whole microseconds, so that the stored time reads back as the same value.
+        # People or pipelines write these texts, and many read them. What is stored reads back as the same value:
+        # the texts as they are read, and the time in whole microseconds.
+        object.__setattr__(self, "who", words_of(self.who))
+        object.__setattr__(self, "why", words_of(self.why))
         object.__setattr__(self, "until", round(self.until, 6))
 
     @property

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .breaker import BreakerState, Open
-from .codec import EPOCH_AHEAD_S, WORD_MOST
-from .parsing import object_of, parse_moment, text_of, whole
+from .codec import EPOCH_AHEAD_S
+from .parsing import object_of, parse_moment, whole
 from .shared_state import SharedState
 from .signals import MAX_WAIT_S, OpenRouterState
+from .text import WORD_MOST, words_of
 
 __all__ = ["is_of", "opening"]
 
@@ -31,6 +32,6 @@ def opening(message: str, known: SharedState, now: float) -> SharedState | None:
     until = parse_moment(news.get("open_until"), now, MAX_WAIT_S)
     if news.get("breaker") != BreakerState.OPEN or epoch <= known.epoch or until <= now:
         return None
-    reason = text_of(news.get("reason"), WORD_MOST) or OpenRouterState.SERVICE_UNAVAILABLE.value
+    reason = words_of(news.get("reason"), WORD_MOST) or OpenRouterState.SERVICE_UNAVAILABLE.value
     breaker = Open(reason, opened_at=now, until=until, failures=known.breaker.failures)
     return replace(known, breaker=breaker, epoch=epoch)

@@ -10,8 +10,8 @@ from . import breaker as breakers
 from .breaker import Breaker, BreakerState, Closed, Open
 from .override import Override
 from .question import NEVER, Acquittal
-from .redaction import redact
 from .signals import OpenRouterState
+from .text import WORD_MOST, words_of
 
 __all__ = [
     "KEPT_TRANSITIONS",
@@ -90,7 +90,8 @@ class Transition:
 
     def __post_init__(self) -> None:
         # The name of a worker or a person: either may contain anything.
-        object.__setattr__(self, "by", redact(self.by))
+        object.__setattr__(self, "reason", words_of(self.reason, WORD_MOST))
+        object.__setattr__(self, "by", words_of(self.by))
 
 
 @dataclass(frozen=True, slots=True)
