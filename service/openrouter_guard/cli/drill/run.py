@@ -25,7 +25,7 @@ from .scope import ScopeSubject
 __all__ = ["run_drill"]
 
 DONE, LATE = 0, 3
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BY_SIGNAL = 128
 
 
@@ -57,7 +57,7 @@ async def _drilled(arguments: argparse.Namespace, received: list[int]) -> int:
 
 
 def _end_on_signals(received: list[int]) -> None:
-    """Let these end the drill as Ctrl-C does: the override is ended first."""
+    """Let these end the drill: the override is ended first, also if they come more than once."""
     task = asyncio.current_task()
 
     def end(number: int) -> None:

@@ -23,6 +23,7 @@ class ScopeSubject:
         self._scope = scope
         self._who = who
         self._override: Override | None = None
+        self._is_released = False
 
     @property
     def name(self) -> str:
@@ -43,9 +44,12 @@ class ScopeSubject:
         self._override = Override(OverrideKind.FORCED_OPEN, self._who, WHY, now + for_s)
         return overridden(record, self._override, now)
 
-    async def release(self) -> None:
+    async def release(self) -> bool:
         await self._scope.store.change(self._released)
+        return self._is_released
 
     def _released(self, record: SharedState | None, now: float) -> SharedState | None:
-        is_ours = record is not None and record.override is not None and record.override == self._override
-        return released(record, by=self._who, now=now) if record and is_ours else record
+        if record is None or record.override is None or record.override != self._override:
+            return record
+        self._is_released = True
+        return released(record, by=self._who, now=now)
