@@ -7,6 +7,7 @@ module implements only the part of Redis' protocol (RESP 2) that one read needs.
 from __future__ import annotations
 
 import _thread
+import io
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ Info: TypeAlias = "tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 """As ``getaddrinfo`` returns it."""
 
 _DAYS = 30
+_LINE_MOST = 65_536
 _MOVES = 3
 """Maximum number of redirects by a Cluster."""
 
@@ -57,7 +59,7 @@ def read(address: Address, scope: str, timeout_s: float) -> tuple[SharedState | 
         values, clock = (_checked(reply, address, key) for reply in replies)
     except (OSError, EOFError) as error:
         raise StoreUnavailable(f"Redis at {address} does not answer: {error}") from error
-    except (ValueError, ArithmeticError, MemoryError, RecursionError) as error:
+    except (ValueError, LookupError, ArithmeticError, MemoryError, RecursionError) as error:
         raise StoreRefused(f"the server at {address} is not Redis: look at REDIS_URL") from error
     with unreadable_errors(str(address)):
         seconds, micros = _list(clock)
@@ -122,12 +124,31 @@ def _first(hosts: Sequence[Host], ask: Callable[[Host], list[Reply]]) -> list[Re
 def _ask(address: Address, host: Host, question: Sequence[Command], deadline: float) -> list[Reply]:
     login = _login(address)
     commands = [*login, *question]
-    with _connect(address, host, deadline) as connection, connection.makefile("rb") as replies:
+    with _connect(address, host, deadline) as connection:
         connection.sendall(b"".join(_encode(command) for command in commands))
+        replies = io.BufferedReader(_Incoming(connection, deadline))
         answers = [_reply(replies) for _ in commands]
     for answer in answers[: len(login)]:
         _checked(answer, address)
     return answers[len(login) :]
+
+
+class _Incoming(io.RawIOBase):
+    """The bytes of a connection until the deadline, however slowly they come: a socket has a limit for each read."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("timed out")
+        self._connection.settimeout(left_s)
+        return self._connection.recv_into(buffer)
 
 
 def _connect(address: Address, host: Host, deadline: float) -> socket.socket:
@@ -235,7 +256,7 @@ def _encode(command: Command) -> bytes:
 
 
 def _reply(replies: IO[bytes]) -> Reply:
-    line = replies.readline()
+    line = replies.readline(_LINE_MOST)
     if not line.endswith(b"\r\n"):
         raise EOFError("the connection was closed")
     kind, text = line[:1], line[1:-2].decode(errors="replace")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 import redis
@@ -224,6 +225,61 @@ def test_something_that_is_not_redis_is_unknown_too() -> None:
         UNKNOWN,
         f"unknown: the server at {url} is not Redis: look at REDIS_URL\n",
     )
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+sentinel", "redis+cluster"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"*0\r\n*0\r\n", id="empty lists"),
+        pytest.param(b"-MOVED\r\n-MOVED\r\n", id="moved nowhere"),
+        pytest.param(b"*1\r\n" * 100_000, id="lists in lists"),
+        pytest.param(b"$99999999999999\r\nx", id="more than any memory"),
+        pytest.param(b"-ERR \x1b[2J\xc2\x9b2J\r\n:1\r\n", id="commands for the terminal"),
+    ],
+)
+def test_no_answer_makes_it_say_that_the_breaker_is_open(scheme: str, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        name = "/name/0" if scheme == "redis+sentinel" else ""
+        web = threading.Thread(target=_answer, args=(server, answer))
+        web.start()
+        url = f"{scheme}://127.0.0.1:{server.getsockname()[1]}{name}"
+        done = run("probe", REDIS_URL=url, OPENROUTER_GUARD_SCOPE="team-a")
+        web.join()
+    assert (done.returncode, done.stdout) == (UNKNOWN, "")
+    assert done.stderr.removesuffix("\n").isprintable()
+
+
+def test_other_commands_print_no_commands_for_the_terminal_either() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        web = threading.Thread(target=_answer, args=(server, b"-ERR \x1b[2J\xc2\x9b2J\r\n" * 9))
+        web.start()
+        done = run("status", REDIS_URL=f"redis://127.0.0.1:{server.getsockname()[1]}/0")
+        web.join()
+    assert done.returncode == 1
+    assert done.stderr.removesuffix("\n").isprintable()
+
+
+@pytest.mark.parametrize("beginning", [b"", b"+", b"$100000\r\n"], ids=["bytes", "a line", "a value"])
+def test_a_redis_that_answers_byte_by_byte_costs_no_more_than_the_timeout(beginning: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        web = threading.Thread(target=_drip, args=(server, beginning))
+        web.start()
+        began = time.monotonic()
+        done = run("probe", "--timeout=0.5", REDIS_URL=f"redis://127.0.0.1:{server.getsockname()[1]}/0")
+        web.join()
+    assert done.returncode == UNKNOWN
+    assert done.stderr.endswith("does not answer: timed out\n")
+    assert time.monotonic() - began < 5
+
+
+def _drip(server: socket.socket, beginning: bytes) -> None:
+    connection, _ = server.accept()
+    with connection, suppress(OSError):
+        connection.sendall(beginning)
+        for _ in range(100):
+            connection.sendall(b"+")
+            time.sleep(0.1)
 
 
 def _answer(server: socket.socket, answer: bytes) -> None:

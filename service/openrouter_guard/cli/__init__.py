@@ -11,6 +11,7 @@ from openrouter_guard.errors import OpenRouterGuardError, StoreUnavailable
 __all__ = ["main"]
 
 EXIT_ERROR = 1
+_ERROR_MOST = 2_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments) or 0)
     except OpenRouterGuardError as error:
-        print(f"openrouter-guard: {error}{_advice(error)}", file=sys.stderr)
+        print(f"openrouter-guard: {_line(error)}{_advice(error)}", file=sys.stderr)
         return EXIT_ERROR
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
@@ -33,6 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
     except KeyboardInterrupt:
         return 130
+
+
+def _line(error: OpenRouterGuardError) -> str:
+    """Return its text as one line: servers say parts of it."""
+    from openrouter_guard.rules.parsing import line_of
+
+    return line_of(str(error), _ERROR_MOST)
 
 
 def _advice(error: OpenRouterGuardError) -> str:

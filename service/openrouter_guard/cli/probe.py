@@ -24,15 +24,15 @@ def run(environ: Mapping[str, str], *, timeout_s: float, passes_unknown: bool) -
     """Print one line and return 0 (calls may go), 1 (they may not) or 2 (unknown)."""
     try:
         settings = Settings.from_env(environ)
-        record, now = read(settings.redis, settings.scope, timeout_s)
-        if record is None and settings.scope != DEFAULT_SCOPE:
-            _require_known(settings, now, timeout_s)
         with unreadable_errors(str(settings.redis)):
+            record, now = read(settings.redis, settings.scope, timeout_s)
+            if record is None and settings.scope != DEFAULT_SCOPE:
+                _require_known(settings, now, timeout_s)
             # A fleet without calls, now or so far, is not down.
             current = evaluate(record or SharedState(), now=now, policy=settings.policy, by="probe")
             waiting = _waiting(current, now)
     except OpenRouterGuardError as error:
-        print(f"unknown: {error}", file=sys.stderr)
+        print(_line(f"unknown: {error}"), file=sys.stderr)
         return GO if passes_unknown else UNKNOWN
     print(_line(waiting or "closed"))
     return WAIT if waiting else GO

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from openrouter_guard.errors import ConfigurationError, OpenRouterGuardError
+from openrouter_guard.rules.parsing import line_of
 
 from .colour import draw, is_wanted
 from .tables import Block, plain
@@ -65,7 +66,7 @@ async def show(
         except ConfigurationError:
             raise
         except OpenRouterGuardError as error:
-            print(f"openrouter-guard: {error}", file=sys.stderr)
+            print(f"openrouter-guard: {line_of(str(error))}", file=sys.stderr)
         else:
             print(_CLEAR if sys.stdout.isatty() and form is Form.TABLE else "", end="")
             _print(answer, tell, form, is_one_of_many=True)
