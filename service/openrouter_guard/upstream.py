@@ -41,7 +41,7 @@ from openrouter_guard.rules.signals import (
 )
 from openrouter_guard.settings import DEFAULT_BASE_URL
 
-__all__ = ["NO_KEY", "CheckResult", "OpenRouter", "Transport", "without_request_lines"]
+__all__ = ["NO_KEY", "CheckResult", "OpenRouter", "Transport", "http_client", "url_of"]
 
 Transport: TypeAlias = httpx.AsyncBaseTransport
 """Carries the calls instead of the network."""
@@ -165,7 +165,7 @@ class OpenRouter:
     """OpenRouter's API, as far as a health check needs it.
 
     Raises:
-        ConfigurationError: On creation, if the base address cannot be used.
+        ConfigurationError: On creation, if an address, or a proxy of the environment cannot be used.
     """
 
     def __init__(
@@ -178,17 +178,18 @@ class OpenRouter:
         health_urls: Sequence[str] = (),
         transport: Transport | None = None,
     ) -> None:
-        self._key_url, self._credits_url = (_url(f"{base_url}{path}") for path in ("/key", "/credits"))
-        without_request_lines()
+        wrong = f"OPENROUTER_BASE_URL is not an address: write one such as {DEFAULT_BASE_URL}"
+        # Without a valid address, each check would count as a failure of OpenRouter.
+        self._key_url, self._credits_url = (url_of(f"{base_url}{path}", wrong) for path in ("/key", "/credits"))
         remember((api_key, management_key))
-        self._health_urls = [httpx.URL(url) for url in health_urls]
+        wrong = "OPENROUTER_GUARD_HEALTH_URLS has an entry that is not an address: write https://host/path"
+        self._health_urls = [url_of(url, wrong) for url in health_urls]
         self._api_key = api_key
         self._management_key = management_key
         self._timeout_s = timeout_s
-        self._client = httpx.AsyncClient(
+        self._client = http_client(
             transport=transport,
             timeout=timeout_s,
-            follow_redirects=False,
             # One call a minute: the other side closes a connection kept that long.
             limits=httpx.Limits(max_keepalive_connections=0),
         )
@@ -233,7 +234,7 @@ class OpenRouter:
                 answer = await self._get(url, key)
         except (TimeoutError, httpx.TimeoutException):
             return _failed(ErrorType.TIMEOUT, f"{who} did not answer within {self._timeout_s:g} s")
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        except Exception as error:  # noqa: BLE001  for odd names and ports, the network raises odd errors
             reason = self._cleaned(str(error)) or type(error).__name__
             return _failed(ErrorType.NETWORK_ERROR, f"{who} cannot be reached: {reason}")
         return self._finding(who, answer, now + time.monotonic() - began_at, read)
@@ -277,10 +278,34 @@ class OpenRouter:
         return " ".join(redact(text).split())
 
 
-def without_request_lines() -> None:
-    """Stop the client from logging each request with its whole address, which may hold a secret."""
+def http_client(**options: Any) -> httpx.AsyncClient:
+    """Create a client that follows no redirects, and does not log whole addresses, which may hold secrets.
+
+    Raises:
+        ConfigurationError: If a proxy or a file of the environment cannot be used. The message contains neither.
+    """
     client_log = logging.getLogger("httpx")
     client_log.setLevel(max(client_log.level, logging.WARNING))
+    try:
+        return httpx.AsyncClient(follow_redirects=False, **options)
+    except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+        raise ConfigurationError(
+            "the environment's HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE or SSL_CERT_DIR cannot be used "
+            f"({type(error).__name__}): write http://host:port for a proxy, SOCKS is not supported"
+        ) from None
+
+
+def url_of(text: str, wrong: str) -> httpx.URL:
+    """Parse an address; *wrong* is the text of the error, since the address may hold a secret.
+
+    Raises:
+        ConfigurationError: If nothing can be reached under it.
+    """
+    with suppress(httpx.InvalidURL, ValueError):
+        url = httpx.URL(text)
+        if url.host.encode("idna") and (url.port is None or 0 < url.port < 65_536):
+            return url
+    raise ConfigurationError(wrong)
 
 
 async def _body(answer: httpx.Response) -> bytes:
@@ -342,15 +367,6 @@ def _but_for(found: CheckResult, other: tuple[str, CheckResult]) -> CheckResult:
     message = f"{place} is not healthy: {seen.signal.message.removeprefix(place).strip()}"
     failed = _failed(ErrorType.SERVICE_UNAVAILABLE, message, seen.signal.status_code)
     return replace(found, state=failed.state, signal=failed.signal)
-
-
-def _url(text: str) -> httpx.URL:
-    # Without a valid address, each check would count as a failure of OpenRouter.
-    with suppress(httpx.InvalidURL):  # its message may quote a password
-        url = httpx.URL(text)
-        if url.host and (url.port is None or 0 < url.port < 65_536):
-            return url
-    raise ConfigurationError(f"OPENROUTER_BASE_URL is not an address: write one such as {DEFAULT_BASE_URL}")
 
 
 def _place(url: httpx.URL) -> str:

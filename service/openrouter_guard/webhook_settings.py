@@ -16,6 +16,7 @@ KEY_MIN = 16
 """Bytes of a secret; the specification recommends 24 to 64."""
 _SECRET = f"{_PREFIX}WEBHOOK_SECRET"
 _BEGIN = "whsec_"
+_FILE_MOST = 65_536
 
 
 def webhook_format(environ: Mapping[str, str]) -> WebhookFormat:
@@ -59,10 +60,9 @@ def secrets_of_file(path: str) -> str:
     Raises:
         ConfigurationError: If it cannot be read, or is empty.
     """
-    from pathlib import Path  # brings urllib, which the probe can do without
-
     try:
-        text = Path(path).read_text("utf-8").strip()
+        with open(path, "rb") as file:  # noqa: PTH123  pathlib brings urllib, which the probe can do without
+            text = file.read(_FILE_MOST).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{_SECRET}_FILE cannot be read: {type(error).__name__}") from None
     if not text:

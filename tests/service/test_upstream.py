@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from openrouter_guard.errors import ConfigurationError
-from openrouter_guard.rules.signals import Effect, OpenRouterState
+from openrouter_guard.rules.signals import Effect, ErrorType, OpenRouterState
 from openrouter_guard.upstream import MAX_BODY_BYTES, CheckResult, OpenRouter
 from tests.service.apps import KEY, Answer, failing, healthy
 
@@ -203,12 +203,42 @@ async def test_a_key_that_cannot_be_sent_is_not_sent(api_key: str, state: OpenRo
         "http:///api",
         "https://host:99999/api",
         "https://host:0/api",
+        "https://a..b/api",
+        f"https://{'a' * 64}.example/api",
     ],
 )
 def test_a_wrong_address_fails_at_once_and_without_its_password(base_url: str) -> None:
     with pytest.raises(ConfigurationError, match="OPENROUTER_BASE_URL") as caught:
         OpenRouter(base_url, KEY, timeout_s=1)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_wrong_health_address_does_so_too() -> None:
+    with pytest.raises(ConfigurationError, match="OPENROUTER_GUARD_HEALTH_URLS") as caught:
+        OpenRouter("https://host/api", KEY, timeout_s=1, health_urls=["https://host:99999/hunter2"])
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "weird://user:hunter2@proxy"), ("SSL_CERT_FILE", "/no/hunter2.pem")],
+)
+def test_a_wrong_environment_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        OpenRouter("https://host/api", KEY, timeout_s=1)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [OverflowError("port"), UnicodeError("label"), RuntimeError("closed")])
+async def test_an_odd_error_of_the_network_is_an_answer_too(error: Exception) -> None:
+    def odd(_request: httpx.Request) -> httpx.Response:
+        raise error
+
+    openrouter = OpenRouter("https://host/api", KEY, timeout_s=1, transport=httpx.MockTransport(odd))
+    finding = await openrouter.check(NOW_S)
+    await openrouter.close()
+    assert finding.signal.error_type is ErrorType.NETWORK_ERROR
 
 
 class TestOnTheNetwork:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 
@@ -245,6 +246,34 @@ class TestSigning:
             "msg_loFOjxBNrRLzqYUf", 1731705121, body, secret_keys("whsec_plJ3nmyCDGBKInavdOK15jsl")
         )
         assert headers["webhook-signature"] == "v1,rAvfW3dJ/X/qxhsaXPOyyCGmRKsaKWcsNccKXlIktD0="
+
+
+async def test_an_odd_error_of_the_network_drops_the_event_and_nothing_else(
+    telling: Settings, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    def odd(_request: httpx.Request) -> httpx.Response:
+        raise OverflowError(PATH_SECRET)
+
+    replica = Replica(store, telling.policy, by="me")
+    ours = Webhook(telling, store, lambda: replica.stored, httpx.MockTransport(odd))
+    await store.change(lambda record, now: record or shared_state.fresh(now))
+    await replica.refresh()
+    await ours.look()
+    await open_breaker(store, telling)
+    await replica.refresh()
+    await ours.look()
+    await ours.send()
+    await ours.close()
+    assert "the webhook did not accept an event, which is dropped: OverflowError" in caplog.text
+    assert PATH_SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("port", [0, 99_999])
+def test_an_address_that_nothing_can_have_is_said_at_the_start(telling: Settings, store: Store, port: int) -> None:
+    wrong = replace(telling, webhook_url=f"https://host:{port}/{PATH_SECRET}")
+    with pytest.raises(ConfigurationError, match="OPENROUTER_GUARD_WEBHOOK_URL is not an address") as caught:
+        Webhook(wrong, store, lambda: Replica(store, telling.policy, by="me").stored)
+    assert PATH_SECRET not in str(caught.value)
 
 
 class TestTakeover:
