@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+import redis.asyncio as aioredis
 
 from openrouter_guard.api.scope import webhook
 from openrouter_guard.api.scope.webhook import Webhook, signed_headers
@@ -340,6 +341,20 @@ class TestTakeover:
             await self.look(replica, ours)
             await ours.send()
         assert [event["epoch"] for event in hook.taken] == [seen.record and seen.record.epoch]
+
+    async def test_what_redis_lost_at_that_moment_is_sent_once_it_is_back(
+        self, telling: Settings, hook: Receiver, store: Store, client: aioredis.Redis
+    ) -> None:
+        await store.change(lambda record, now: record or shared_state.fresh(now))
+        async with self.replica(telling, store) as (replica, ours):
+            await open_breaker(store, telling)
+            await replica.refresh()
+            await client.flushall()
+            await ours.look()
+            assert not ours._waiting
+            await self.look(replica, ours)  # its read restores the state
+            await ours.send()
+        assert [event["to"] for event in hook.taken] == ["open"]
 
     async def test_one_that_lost_its_lease_does_not_send(
         self, telling: Settings, hook: Receiver, store: Store, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,7 @@ __all__ = ["History"]
 
 ERROR_DAYS = 7
 ENTRY_MOST = 1000
+_LOST = -2
 ENTRY = ("from", "to", "reason", "by", "at")
 HISTORY_READS = 10
 """How often to read on past foreign entries, before the result must do."""
@@ -88,9 +89,14 @@ class History(ScopeStore):
 
         Returns:
             0 if the caller has it; the seconds left to its holder; None if nobody needs to act on it any more.
+
+        Raises:
+            StoreError: Also if Redis has lost the state. The process that restores it has not acted on the number.
         """
         argv: list[str | int | float] = [name, number, caller, int(1000 * life_s), int(is_new)]
         left_ms = int(await self._connection.run(LEASE, [self.keys.state], argv))
+        if left_ms == _LOST:
+            raise StoreError(f"Redis has lost the state of scope {self.keys.scope!r}")
         return None if left_ms < 0 else left_ms / 1000
 
     @reads_state

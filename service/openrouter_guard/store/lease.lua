@@ -5,13 +5,14 @@
 -- ARGV[3]  the caller, in hexadecimal digits
 -- ARGV[4]  milliseconds of the lease; 0 ends it, so that another one may have it at once; -1: the number is done
 -- ARGV[5]  "1" if the number may be new, "0" to take over from others only
--- Returns  0 if the caller has it, -1 if nobody needs to act on it any more, else the milliseconds left to its holder
+-- Returns  0 if the caller has it, -1 if nobody needs to act on it any more, -2 if Redis has lost the state, else the
+--          milliseconds left to its holder
 local AHEAD_MOST = 2 * 24 * 3600 * 1000
 local LEASES_MOST, LEASE_MOST_MS = 16, 3600 * 1000
-if not redis.call("HGET", KEYS[1], "epoch") then
-  return -1
-end
 local field, number, caller, life_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+if not redis.call("HGET", KEYS[1], "epoch") then
+  return life_ms > 0 and -2 or -1
+end
 local time = redis.call("TIME")
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
