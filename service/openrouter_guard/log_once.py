@@ -1,12 +1,14 @@
 """Logs one line when a problem starts and one when it ends, however many requests notice it.
 
-A change of its cause is logged too.
+A change of its cause is logged too. The worker library logs in somebody else's process, where a handler or a filter
+may raise anything: that is no reason to stop.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 
 from .errors import StoreUnavailable
 
@@ -45,11 +47,13 @@ class LogOnce:
         # A cause that changes all the time is limited too.
         if cause not in self._told and len(self._told) < CAUSES_MOST:
             self._told.add(cause)
-            logger.warning("%s%s: %s", self._bad, self._where, error)
+            with suppress(Exception):
+                logger.warning("%s%s: %s", self._bad, self._where, error)
 
     def worked(self) -> None:
         if self.error is not None and self._good:
-            logger.info("%s%s", self._good, self._where)
+            with suppress(Exception):
+                logger.info("%s%s", self._good, self._where)
         self.error = None
         self._told.clear()
 

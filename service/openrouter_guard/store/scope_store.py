@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -66,5 +67,6 @@ class ScopeStore:
     def _note_foreign(self, used: Sequence[str], foreign: Sequence[str]) -> None:
         for key in foreign:
             if key not in self._foreign:
-                logger.warning("%s; until then nothing is kept there", foreign_key(key, self.address))
+                with suppress(Exception):  # a handler of the application's log may raise anything
+                    logger.warning("%s; until then nothing is kept there", foreign_key(key, self.address))
         self._foreign = self._foreign.difference(used).union(foreign)

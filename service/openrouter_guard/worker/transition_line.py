@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from openrouter_guard.rules import log_facts
 from openrouter_guard.rules.breaker import BreakerState
@@ -19,4 +20,5 @@ def log_transition(scope: str, before: BreakerState, view: View) -> None:
     if logger.isEnabledFor(logging.INFO):
         facts = log_facts.of_phase(before, view.record, scope, view.now)
         words = "scope %s: the breaker is %s, was %s (%s)"
-        logger.info(words, scope, facts["to"], facts["from"], facts["reason"], extra=facts)
+        with suppress(Exception):  # a handler of the application's log may raise anything
+            logger.info(words, scope, facts["to"], facts["from"], facts["reason"], extra=facts)

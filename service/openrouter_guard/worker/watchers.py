@@ -213,7 +213,10 @@ class _Listener(Generic[T]):
         except Exception:
             if not self.has_failed:
                 self.has_failed = True
-                logger.exception("a listener to the breaker failed; logged once", extra={"listener": self.callback})
+                with suppress(Exception):  # and so may a handler of the log
+                    logger.exception(
+                        "a listener to the breaker failed; logged once", extra={"listener": self.callback}
+                    )
 
 
 _News: TypeAlias = queue.SimpleQueue[tuple[T, T, tuple[_Listener[T], ...]] | None]

@@ -9,6 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from openrouter_guard.errors import StateUnreadable, StoreError, StoreUnavailable
@@ -83,7 +84,8 @@ class Offline:
         if not self._is_away:
             self._is_away = True
             why = "The state cannot be read" if isinstance(error, StateUnreadable) else "Redis is away"
-            logger.warning("%s, deciding alone: %s", why, error, extra={"redis": address})
+            with suppress(Exception):  # a handler of the application's log may raise anything
+                logger.warning("%s, deciding alone: %s", why, error, extra={"redis": address})
         if not self.active:
             self.active = True
             for batch in waiting:
@@ -105,7 +107,8 @@ class Offline:
         self.active = False
         if self._is_away:
             self._is_away = False
-            logger.info("Redis is back", extra={"redis": address})
+            with suppress(Exception):
+                logger.info("Redis is back", extra={"redis": address})
 
     def is_heard(self) -> None:
         """Note that Redis accepted a change."""
