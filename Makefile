@@ -10,6 +10,10 @@ READY := $(VENV)/.ready
 RUN := .venv-run
 RUN_READY := $(RUN)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Most tests wait more than they compute; the fast ones, and those on a control plane, are busy.
+CORES := $(shell nproc 2>/dev/null || echo 2)
+AT_ONCE ?= $(shell echo $$(($(CORES) < 5 ? 3 * $(CORES) : 12)))
+BUSY_AT_ONCE ?= $(shell echo $$(($(CORES) < 4 ? 2 * $(CORES) : 6)))
 
 .PHONY: help run demo cluster test test-without-node test-node test-fast lint format bench screenshots lock chart release-check clean
 
@@ -25,7 +29,7 @@ demo: $(READY) ## Show an outage end to end on a Kubernetes control plane of its
 cluster: $(READY) ## A throwaway Kubernetes control plane in the foreground
 	@python -m tests.controlplane
 
-test: $(READY) ## All tests; those on a Kubernetes control plane two at a time, those on a node at the end
+test: $(READY) ## All tests; those on a Kubernetes control plane after the others, those on a node at the end
 	@status=0; \
 	$(MAKE) --no-print-directory test-without-node || status=1; \
 	$(MAKE) --no-print-directory test-node || status=1; \
@@ -34,15 +38,15 @@ test: $(READY) ## All tests; those on a Kubernetes control plane two at a time, 
 test-without-node: $(READY) ## All tests but those on a node
 	@python -m tests.controlplane build >/dev/null || echo "The tests that need it are skipped."
 	@status=0; \
-	pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder -m "not cluster and not node" || status=1; \
-	pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -m cluster || status=1; \
+	pytest --numprocesses=$(AT_ONCE) --dist=loadfile --no-loadscope-reorder -m "not cluster and not node" || status=1; \
+	pytest --numprocesses=$(BUSY_AT_ONCE) --dist=loadfile --no-loadscope-reorder -m cluster || status=1; \
 	exit $$status
 
 test-node: $(READY) ## The tests with real pods on a real node, which needs root and containerd
 	@pytest -m node
 
 test-fast: $(READY) ## The tests that need no cluster, in under a minute
-	@pytest --numprocesses=auto --quiet -m "not cluster and not node and not slow"
+	@pytest --numprocesses=$(BUSY_AT_ONCE) --quiet -m "not cluster and not node and not slow"
 
 lint: $(READY) ## Style, types and the architecture's contracts
 	@ruff format --check .

@@ -86,16 +86,6 @@ def base_url(openrouter: tuple[SimulatedOpenRouter, str]) -> str:
     return openrouter[1]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mix the files, each in its own order: those on a control plane compute, most others wait."""
-    files = {item.path: bool(item.get_closest_marker("cluster")) for item in items}
-    computing, waiting = ([path for path in files if files[path] is is_cluster] for is_cluster in (True, False))
-    place = {
-        path: number / len(files_of) for files_of in (computing, waiting) for number, path in enumerate(files_of)
-    }
-    items.sort(key=lambda item: place[item.path])
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what is missing now, visibly: it takes minutes, and no test's timeout runs yet."""
     capture = session.config.pluginmanager.getplugin("capturemanager")

@@ -13,6 +13,8 @@ import yaml
 
 from tests.alerts.programs import RULES, alerts, find
 
+pytestmark = pytest.mark.slow
+
 SCOPE = 'namespace="guard",scope="default"'
 SERVICE = "openrouter_guard_"
 OPENED = f'{SCOPE},from="closed",to="open"'

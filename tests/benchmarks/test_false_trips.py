@@ -11,6 +11,8 @@ from benchmarks.false_trips import STARTS, Start, false_trips, notice_s, opened,
 from benchmarks.simulated_fleet import Breaker, Fleet, Outage, constant, judged, mixed
 from openrouter_guard.rules.question import ANSWER_S
 
+pytestmark = pytest.mark.slow
+
 OUTAGE = Outage(120.0)
 
 

@@ -15,6 +15,8 @@ import pytest
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.measuring import FULL, QUICK, TINY, WIDTH, Row, interleaved, line, percentile
 
+pytestmark = pytest.mark.slow
+
 NEED_PEERS = {"closed_path", "half_open", "outage_cost", "redis_away", "status"}
 PEERS = ("aiobreaker", "cashews", "circuitbreaker", "litellm", "purgatory", "pybreaker", "stamina")
 HAS_PEERS = all(importlib.util.find_spec(name) for name in PEERS)

@@ -14,6 +14,8 @@ from tests.chart.helm import CHART, CRD, Helm, wait_for_crd
 from tests.controlplane import ControlPlane
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 FILES = sorted((CHART / "ci").glob("*-values.yaml"))
 EACH = pytest.mark.parametrize("values", FILES, ids=lambda path: path.stem.removesuffix("-values"))
 FOREIGN = {

@@ -21,6 +21,8 @@ from tests.chart.helm import CHART, CRD, CRD_NAME, MINIMAL, Helm, HelmFailed, Ma
 from tests.chart.readme import README, current
 from tests.chart.test_manifests import HEALTH_SERVICE, OPERATOR, environ, pod, rules
 
+pytestmark = pytest.mark.slow
+
 RESOURCE = ("openrouter-guard.io", "openrouterstatuses")
 CONFIGURATION = Path(__file__).parents[2] / "docs" / "configuration.md"
 

@@ -12,6 +12,8 @@ from openrouter_operator.settings import OperatorSettings
 from openrouter_operator.workloads.kinds import BY_NAME
 from tests.chart.helm import CRD, CRD_NAME, MINIMAL, Helm, Manifest, Manifests
 
+pytestmark = pytest.mark.slow
+
 HEALTH_SERVICE, OPERATOR = "openrouter-guard", "openrouter-guard-operator"
 BOTH = pytest.mark.parametrize("name", [HEALTH_SERVICE, OPERATOR])
 CLUSTER_SCOPED = {"nodes", "namespaces", "customresourcedefinitions", "clusterroles", "persistentvolumes"}

@@ -9,6 +9,8 @@ import pytest
 from tests.chart.helm import MINIMAL, Helm, Manifest, Manifests
 from tests.chart.test_manifests import HEALTH_SERVICE, OPERATOR
 
+pytestmark = pytest.mark.slow
+
 KINDS = {"ServiceMonitor": "endpoints", "PodMonitor": "podMetricsEndpoints"}
 BOTH_KINDS = pytest.mark.parametrize("kind", KINDS)
 READ_TOKEN = {"readToken": {"existingSecret": {"name": "tokens", "key": "reader"}}}

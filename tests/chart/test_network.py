@@ -11,6 +11,8 @@ from openrouter_guard.settings import Settings
 from tests.chart.helm import MINIMAL, Helm, HelmFailed, Manifest
 from tests.chart.test_manifests import HEALTH_SERVICE, OPERATOR, as_the_process_sees, container, environ, pod
 
+pytestmark = pytest.mark.slow
+
 TOKEN = {"readToken": {"existingSecret": {"name": "tokens"}}}
 INGRESS = {"ingress": {"enabled": True, "hosts": ["guard.example"], "className": "nginx"}}
 ROUTE = {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}], "hostnames": ["guard.example"]}}

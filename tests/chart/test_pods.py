@@ -10,6 +10,8 @@ import pytest
 from tests.chart.helm import MINIMAL, Helm, HelmFailed, Manifest, Manifests
 from tests.chart.test_manifests import HEALTH_SERVICE, OPERATOR, container, environ, pod
 
+pytestmark = pytest.mark.slow
+
 PARTS = {"healthService": HEALTH_SERVICE, "operator": OPERATOR}
 EACH = pytest.mark.parametrize("part", PARTS)
 COMPONENTS = {"healthService": "health-service", "operator": "operator"}

@@ -9,6 +9,8 @@ import pytest
 from tests.chart.helm import MINIMAL, Helm
 from tests.chart.test_manifests import EVERYTHING, HEALTH_SERVICE, OPERATOR, container, pod
 
+pytestmark = pytest.mark.slow
+
 NAMES = [HEALTH_SERVICE, OPERATOR]
 
 

@@ -17,6 +17,8 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.variables import PREFIX
 from tests.chart.helm import CHART, CRD, MINIMAL, Helm, HelmFailed
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 NOT_THRESHOLDS = {
     "SCOPE",

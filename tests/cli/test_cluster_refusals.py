@@ -22,6 +22,8 @@ from tests.operator.conftest import (  # noqa: F401  pytest looks fixtures up by
 )
 from tests.operator.proxy import Answer, Proxy
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = (("status",), ("why", "deploy/chat"), ("plan",), ("suspend",), ("resume",))
 FAILED, MISUSED = 1, 2
 TOKEN = "a-token-that-nobody-may-see"

@@ -16,6 +16,8 @@ from tests.cli.commands import run
 from tests.examples import is_like
 from tests.store.outages import outage
 
+pytestmark = pytest.mark.slow
+
 TEXT = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ELSEWHERE = {"up", "serve", "operate", "simulate", "rescue", "probe"}

@@ -15,6 +15,8 @@ from openrouter_guard.settings import Settings
 from openrouter_operator.settings import OperatorSettings
 from tests.cli.commands import run
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = Path("docs/configuration.md").read_text()
 SECRETS = {
     "OPENROUTER_API_KEY": "sk-or-v1-0123456789abcdef",

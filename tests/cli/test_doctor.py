@@ -21,6 +21,8 @@ from tests.cli.commands import NOBODY, run, serving
 from tests.store.outages import outage
 from tests.valkeys import grant, url_of, valkey
 
+pytestmark = pytest.mark.slow
+
 HEALTHY, FAILED, WARNED = 0, 1, 3
 NO_CLUSTER = {"KUBECONFIG": ""}
 _DOCS = (Path(__file__).parents[2] / "docs" / "redis.md").read_text()

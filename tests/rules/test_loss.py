@@ -18,6 +18,8 @@ from openrouter_guard.rules.override import Override, OverrideKind
 from openrouter_guard.rules.shared_state import Limit, SharedState, Transition, Upstream
 from openrouter_guard.rules.signals import SUCCESS, OpenRouterState
 
+pytestmark = pytest.mark.slow
+
 NOW_S = 1_800_000_000.0
 POLICY = Policy()
 BEGUN = int(NOW_S * 1000) - 90_000

@@ -17,6 +17,8 @@ from openrouter_guard.rules.question import ANSWER_S, NEVER, NOTHING, Acquittal,
 from openrouter_guard.rules.shared_state import SharedState, Upstream
 from openrouter_guard.rules.signals import SUCCESS, Effect, ErrorType, OpenRouterState, Signal
 
+pytestmark = pytest.mark.slow
+
 NOW_S = 1e9
 UNREACHABLE = Upstream(OpenRouterState.ERROR, error_details='{"error_type": "network_error"}')
 FAILURE = Signal(Effect.FAILURE, ErrorType.SERVICE_UNAVAILABLE)

@@ -16,6 +16,8 @@ from benchmarks.waits import cost
 from openrouter_guard.rules.breaker import Policy
 from openrouter_guard.rules.signals import ErrorType, OpenRouterState
 
+pytestmark = pytest.mark.slow
+
 POLICY = Policy(jitter=0)
 DOWN, GOOD = OpenRouterState.SERVICE_UNAVAILABLE, OpenRouterState.ACTIVE
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "breaker.md").read_text()

@@ -20,6 +20,8 @@ from openrouter_guard.rules.redaction import HIDDEN, redact, remember, secrets_i
 from openrouter_guard.rules.signals import classify_error_type, classify_status
 from openrouter_guard.settings import FurtherScope, Settings, Tokens
 
+pytestmark = pytest.mark.slow
+
 REDIS = "redis://127.0.0.1:6379/0"
 BODY = "Q7wE4rT9yU2iO5pA8sD3"
 

@@ -28,6 +28,8 @@ from tests.service.apps import (
     running,
 )
 
+pytestmark = pytest.mark.slow
+
 HEALTH_URL = "https://status.test/health?token=hunter2"
 NOW_S = 1_772_366_400.0
 ACTIVE, EXHAUSTED = OpenRouterState.ACTIVE, OpenRouterState.CREDITS_EXHAUSTED

@@ -18,6 +18,8 @@ from openrouter_guard.settings import FurtherScope, Settings
 from openrouter_guard.tokens import ReportToken, Tokens
 from tests.service.apps import READ_TOKEN, STATUS, WRITE_TOKEN, FakeUpstream, bearer, running
 
+pytestmark = pytest.mark.slow
+
 PREFIX = "/api/v1/openrouter"
 REPORTS = [
     ("POST", f"{PREFIX}/reports"),

@@ -35,6 +35,8 @@ from tests.service.apps import (
     write,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def unreachable() -> httpx.Response:
     raise httpx.ConnectError("All connection attempts failed")

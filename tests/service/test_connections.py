@@ -30,6 +30,8 @@ from openrouter_guard.settings import Settings, Tokens
 from tests.service.apps import STATUS, WRITE_TOKEN, FakeUpstream, eventually
 from tests.service.sockets import Listening, listening
 
+pytestmark = pytest.mark.slow
+
 HEAD = f"GET {STATUS} HTTP/1.1\r\nHost: x\r\n"
 REPORTS = "POST /api/v1/openrouter/reports HTTP/1.1\r\nHost: x\r\n"
 TO_WRITE = f"{REPORTS}Authorization: Bearer {WRITE_TOKEN}\r\nContent-Type: application/json\r\n"

@@ -25,6 +25,8 @@ from openrouter_guard.store import Store
 from tests.service.apps import STATUS, FakeUpstream, eventually, open_breaker, running
 from tests.service.sockets import EVENTS, Event, listening, watching
 
+pytestmark = pytest.mark.slow
+
 
 def hub(record: SharedState, max_clients: int = 10) -> tuple[EventStream, list[Snapshot]]:
     """Events of a view that the test changes, whose status is its reason and age."""

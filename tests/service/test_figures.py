@@ -30,6 +30,8 @@ from openrouter_guard.store import Batch, Store
 from openrouter_guard.version import package_version
 from tests.service.apps import STATUS, FakeUpstream, ask, eventually, open_breaker, running, write
 
+pytestmark = pytest.mark.slow
+
 METRICS = "/api/v1/openrouter/metrics"
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 NOW_S = 1_772_366_400.0

@@ -18,6 +18,8 @@ from tests.service.apps import FakeUpstream, eventually
 from tests.service.sockets import Listening
 from tests.service.sockets import listening as served
 
+pytestmark = pytest.mark.slow
+
 FLOOD = 400
 BUNDLE = "/page/swagger/swagger-ui-bundle.js"
 

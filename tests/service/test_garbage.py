@@ -21,6 +21,8 @@ from openrouter_guard.api import create_app
 from openrouter_guard.settings import Settings, Tokens
 from tests.service.apps import KEY, READ_TOKEN, WRITE_TOKEN, FakeUpstream
 
+pytestmark = pytest.mark.slow
+
 PREFIX = "/api/v1/openrouter"
 PATHS = [*create_app(Settings("redis://redis")).openapi()["paths"], "/", "/docs", "/page", "/openapi.json"]
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW")

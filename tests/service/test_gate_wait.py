@@ -21,6 +21,8 @@ from openrouter_guard.store import Store
 from tests.service.apps import FakeUpstream, eventually, open_breaker
 from tests.service.sockets import EVENTS, Listening, listening, watching
 
+pytestmark = pytest.mark.slow
+
 GATE = "/api/v1/openrouter/gate"
 NOW_S = 10_000.0
 SOON = Policy(first_wait_s=1.0, longest_wait_s=1.0, reset_timeout_s=1.0, jitter=0.0)

@@ -15,6 +15,8 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.store import Store
 from tests.service.apps import STATUS, FakeUpstream, eventually, open_breaker, running, write
 
+pytestmark = pytest.mark.slow
+
 PREFIX = "/api/v1/openrouter"
 READING = [f"{PREFIX}/{name}" for name in ("status", "metrics", "history", "workers", "models", "paused", "badge")]
 ALL = [*READING, f"{PREFIX}/gate", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/nowhere"]

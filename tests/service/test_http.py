@@ -24,6 +24,8 @@ from openrouter_guard.settings import Settings
 from openrouter_guard.store import Batch, Store
 from tests.service.apps import KEY, STATUS, FakeUpstream, eventually, failing, running
 
+pytestmark = pytest.mark.slow
+
 METRICS = "/api/v1/openrouter/metrics"
 
 

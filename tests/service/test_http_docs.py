@@ -22,6 +22,8 @@ from tests.examples import is_like
 from tests.service.apps import WRITE_TOKEN, FakeUpstream, ask, bearer, running
 from tests.service.outages import outage
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[2] / "docs" / "http.md"
 TEXT = DOCS.read_text()
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -17,6 +17,8 @@ from openrouter_guard.store import Store
 from tests.ports import free_port
 from tests.service.apps import FORCED, FakeUpstream, ask, eventually, failing, healthy, open_breaker, running
 
+pytestmark = pytest.mark.slow
+
 SHORT = Thresholds(check_slot_s=0.05, check_timeout_s=0.5)
 
 

@@ -8,6 +8,7 @@ import time
 from datetime import datetime
 from functools import partial
 
+import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.rules.breaker import HalfOpen
@@ -28,6 +29,8 @@ from tests.service.apps import (
     write,
     write_as_before,
 )
+
+pytestmark = pytest.mark.slow
 
 
 async def test_their_state_is_served_at_once_and_a_check_of_ours_follows(

@@ -10,6 +10,8 @@ import redis.asyncio as aioredis
 from openrouter_guard.settings import FurtherScope, Settings, Tokens
 from tests.service.apps import STATUS, WRITE_TOKEN, FakeUpstream, bearer, running
 
+pytestmark = pytest.mark.slow
+
 PREFIX = "/api/v1/openrouter"
 READ = ["status", "metrics", "gate", "badge", "history", "workers", "models", "paused", "events"]
 BESIDE = ["status", "metrics", "badge"]

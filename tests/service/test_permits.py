@@ -28,6 +28,8 @@ from openrouter_guard.tokens import Tokens
 from tests.service.apps import STATE, WRITE_TOKEN, FakeUpstream, ask, bearer, eventually, fail, running
 from tests.service.sockets import listening
 
+pytestmark = pytest.mark.slow
+
 PREFIX = "/api/v1/openrouter"
 PERMITS = f"{PREFIX}/permits"
 OK: Mapping[str, Any] = {"success": True}

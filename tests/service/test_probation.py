@@ -12,6 +12,8 @@ from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import FakeUpstream, eventually, fail, failing, healthy, open_breaker, running
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def quick(settings: Settings) -> Settings:

@@ -19,6 +19,8 @@ from openrouter_guard.settings import Settings
 from tests.ports import free_port
 from tests.service.apps import KEY, STATUS, FakeUpstream, eventually, running
 
+pytestmark = pytest.mark.slow
+
 FORCED = f"{STATUS}?force_refresh=true"
 AWAY, BACK = "Redis is away", "Redis is back"
 

@@ -33,6 +33,8 @@ from tests.service.apps import (
     write,
 )
 
+pytestmark = pytest.mark.slow
+
 CONTRACT: Mapping[str, tuple[type, ...]] = {
     "status": (str,),
     "message": (str,),

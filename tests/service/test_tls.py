@@ -25,6 +25,8 @@ from tests.controlplane.certificates import Authority
 from tests.ports import free_port
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 class Files:
     """A certificate for 127.0.0.1 in a folder, and an authority that vouches for it."""

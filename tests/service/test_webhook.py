@@ -30,6 +30,8 @@ from openrouter_guard.webhook_settings import secret_keys
 from tests.service.apps import STATUS, FakeUpstream, ask, eventually, fail, open_breaker, running
 from tests.service.webhook_receiver import PATH_SECRET, Posted, Receiver, receiver
 
+pytestmark = pytest.mark.slow
+
 SIGNING = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 SOON = Policy(first_wait_s=0.5, longest_wait_s=0.5, reset_timeout_s=0.5, jitter=0.0)
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import httpx
+import pytest
 import redis.asyncio as aioredis
 
 from openrouter_guard.rules.breaker import BreakerState, Policy
@@ -18,6 +19,8 @@ from openrouter_guard.settings import Settings, Thresholds
 from openrouter_guard.store import Store
 from tests.service.apps import FORCED, STATE, FakeUpstream, ask, eventually, open_breaker, running
 from tests.service.test_known_state import gauges
+
+pytestmark = pytest.mark.slow
 
 OF_CHECKS = ("checked_at", "check_slot", "check_found", "good_checks", "state", "message", "balance", "error_details")
 

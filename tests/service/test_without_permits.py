@@ -18,6 +18,8 @@ from openrouter_guard.settings import Settings, Tokens
 from openrouter_guard.store import Store
 from tests.service.apps import WRITE_TOKEN, FakeUpstream, ask, bearer, eventually, open_breaker, running
 
+pytestmark = pytest.mark.slow
+
 PREFIX = "/api/v1/openrouter"
 SOON = Policy(first_wait_s=0.2, longest_wait_s=0.2, reset_timeout_s=0.2, max_reset_timeout_s=0.4, trial_wait_s=0.3)
 SPACED_S = 1.5

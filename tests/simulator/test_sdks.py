@@ -16,6 +16,8 @@ from openrouter_guard.rules.signals import Effect, ErrorType
 from openrouter_guard.testing import SimulatedOpenRouter
 from openrouter_guard.worker.classification.classify import classify_exception
 
+pytestmark = pytest.mark.slow
+
 ANSWER = "This is a simulated answer."
 MODEL = "simulated/model"
 NO_RETRIES = RetryConfig("none", BackoffStrategy(1, 1, 1, 1), retry_connection_errors=False)

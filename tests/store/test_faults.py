@@ -20,6 +20,8 @@ from tests.store.batches import failed_calls, failures, report, settle, store_at
 from tests.valkeys import grant, url_of, valkey
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def own_store(server: ValkeyServer, admin: aioredis.Redis) -> AsyncIterator[Store]:

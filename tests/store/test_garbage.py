@@ -25,6 +25,8 @@ from openrouter_guard.store import Batch, Counted, Store
 from openrouter_guard.store.scripts import LIMITS
 from tests.rules.memory import FAILURE, REFUSAL
 
+pytestmark = pytest.mark.slow
+
 SIGNALS = {"S": SUCCESS, "F": FAILURE, "C": REFUSAL}
 NO_COUNTS = ("nan", "1e400", "-1000000", "0x10", "inf", "9" * 400, "1.5")
 YEAR_S = 365 * 86_400

@@ -23,6 +23,8 @@ from tests.store.batches import report, settle
 from tests.waiting import until
 from tests.worker.guards import fail
 
+pytestmark = pytest.mark.slow
+
 LIMIT = Signal(Effect.RATE_LIMIT, ErrorType.RATE_LIMITED, wait_s=60)
 
 

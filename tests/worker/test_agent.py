@@ -29,6 +29,8 @@ from openrouter_guard.worker.view import Admission, Ended
 from tests.existing import STATE
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 POLICY = Policy(reset_timeout_s=0.05, jitter=0)
 _seqs = itertools.count(1)
 

@@ -25,6 +25,8 @@ from openrouter_guard.worker.reporting.permits import PERMIT_S
 from tests.waiting import until
 from tests.worker.guards import fail
 
+pytestmark = pytest.mark.slow
+
 REDIS_S = 20.0
 SLACK_S = 0.5
 """For a busy machine."""

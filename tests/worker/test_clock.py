@@ -23,6 +23,8 @@ from tests.valkeys import url_of, valkey
 from tests.waiting import until
 from tests.worker.guards import fail, flushed, settings
 
+pytestmark = pytest.mark.slow
+
 HOUR_S = 3600.0
 YEAR_S = 365 * 24 * HOUR_S
 _true_time = time.time

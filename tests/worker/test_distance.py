@@ -27,6 +27,8 @@ from tests.relay import distant, relaying
 from tests.waiting import until
 from tests.worker.guards import fail
 
+pytestmark = pytest.mark.slow
+
 SCHEMES = pytest.mark.parametrize("scheme", ["redis", "rediss"])
 AWAY_S = pytest.mark.parametrize("round_trip_s", [0.04, 0.08, 0.15])
 QUICK = Policy(reset_timeout_s=0.3)

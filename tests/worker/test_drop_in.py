@@ -33,6 +33,8 @@ from openrouter_guard.testing import SimulatedOpenRouter
 from openrouter_guard.worker.legacy.state_data import StateData
 from tests.existing import STATE, ExistingWorker
 
+pytestmark = pytest.mark.slow
+
 NOWHERE = "redis://127.0.0.1:1/0"
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

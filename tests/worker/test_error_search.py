@@ -14,6 +14,8 @@ from openrouter_guard.rules.error_codes import status_of
 from openrouter_guard.worker.classification.bodies import error_in
 from openrouter_guard.worker.classification.error_search import ErrorSearch
 
+pytestmark = pytest.mark.slow
+
 WORDS = st.sampled_from([502, 400, "server_error", "failed", "incomplete", "error", "rate_limit_exceeded"])
 SCALARS = st.one_of(
     st.none(),

@@ -8,6 +8,8 @@ from textwrap import dedent
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("gevent")
 
 BEFORE = """

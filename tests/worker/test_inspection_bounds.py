@@ -16,6 +16,8 @@ from openrouter_guard.worker.classification.classify import classify_answer, cla
 from openrouter_guard.worker.classification.response_inspector import of_told
 from openrouter_guard.worker.legacy.reporter import _signal
 
+pytestmark = pytest.mark.slow
+
 SIZE = 40_000_000
 AT_MOST_S = 1.5
 """Unbounded, the work on one text of this size takes from four seconds on; bounded, some tenths at the most."""

@@ -30,6 +30,8 @@ from openrouter_guard.rules.breaker import BreakerState
 from tests.waiting import until
 from tests.worker.guards import half_open, settings
 
+pytestmark = pytest.mark.slow
+
 LIBRARY = str(Path(openrouter_guard.worker.__file__).parent)
 NEUTRAL = KeyError("says nothing about OpenRouter")
 

@@ -19,6 +19,8 @@ from openrouter_guard.worker.reporting.agent import CALM_S, Agent
 from tests.waiting import until
 from tests.worker.guards import counters, fail, settings
 
+pytestmark = pytest.mark.slow
+
 
 def agent(guard: Guard) -> Agent:
     live = guard._core._live

@@ -24,6 +24,8 @@ from openrouter_guard.worker.reporting.agent import Agent
 from tests.waiting import until
 from tests.worker.guards import counters, fail, settings
 
+pytestmark = pytest.mark.slow
+
 
 def backgrounds() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("openrouter-guard")]

@@ -16,6 +16,8 @@ from tests.ports import free_port
 from tests.waiting import until
 from tests.worker.guards import settings
 
+pytestmark = pytest.mark.slow
+
 DAY_S = 86_400.0
 A_DAY = {"Retry-After": "90000"}
 

@@ -15,6 +15,8 @@ from openrouter_guard.rules.breaker import BreakerState, Policy
 from tests.existing import FIELDS, STATE, ExistingWorker
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def guard(redis_url: str) -> Iterator[Guard]:

@@ -15,6 +15,8 @@ from openrouter_guard.rules.breaker import BreakerState, Policy
 from openrouter_guard.rules.models import FINE_KEPT, Model
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 DOWN = {"error": {"code": 502, "message": "down", "metadata": {"provider_name": "Acme"}}}
 CAPPED = {"error": {"code": 429, "message": "Rate limit exceeded: free-models-per-day"}}
 

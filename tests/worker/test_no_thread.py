@@ -27,6 +27,8 @@ from openrouter_guard.worker import background
 from tests.waiting import until
 from tests.worker.guards import counters, fail, flushed, settings
 
+pytestmark = pytest.mark.slow
+
 NONE_RUNS = "No background thread runs, deciding alone: can't start new thread"
 NOWHERE = "redis://127.0.0.1:1/0"
 START = threading.Thread.start

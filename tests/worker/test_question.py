@@ -25,6 +25,8 @@ from tests.relay import distant
 from tests.waiting import until
 from tests.worker.guards import fail, settings
 
+pytestmark = pytest.mark.slow
+
 STATE = "openrouter:state"
 
 

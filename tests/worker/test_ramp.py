@@ -21,6 +21,8 @@ from openrouter_guard.worker.view import View, monotonic_offset
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
 
+pytestmark = pytest.mark.slow
+
 POLICY = Policy(permits=2, ramp_s=30)
 RAMP = Ramp(100.0, 130.0, 2, 60, 5.0, processes=6)
 

@@ -19,6 +19,8 @@ from openrouter_guard.worker.http.read_ahead import LOOK_S, Ahead
 from tests.waiting import until
 from tests.worker.guards import settings
 
+pytestmark = pytest.mark.slow
+
 HEAD = b"HTTP/1.1 %d No\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n"
 BUSY = b'{"error": {"code": 429, "message": "busy", "metadata": {"provider_name": "Acme"}}}'
 QUESTION = {"model": "acme/model", "messages": [{"role": "user", "content": "Hi"}]}

@@ -16,6 +16,8 @@ from tests.valkeys import grant, url_of, valkey
 from tests.waiting import until
 from tests.worker.guards import counters, fail, flushed, half_open, settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server() -> Iterator[ValkeyServer]:

@@ -20,6 +20,8 @@ from openrouter_guard.worker.classification.response_inspector import (
     of_told,
 )
 
+pytestmark = pytest.mark.slow
+
 JSON = {"content-type": "application/json; charset=utf-8"}
 STREAM = {"content-type": "text/event-stream"}
 PAGE = {"content-type": "text/html"}

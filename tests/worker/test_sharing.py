@@ -23,6 +23,8 @@ from openrouter_guard.worker.reporting import agent
 from tests.waiting import until
 from tests.worker.guards import counters, half_open, settings
 
+pytestmark = pytest.mark.slow
+
 FORK = multiprocessing.get_context("fork")
 
 

@@ -23,6 +23,8 @@ from openrouter_guard import AsyncGuard, ConfigurationError, Guard, Settings
 from openrouter_guard.store import Store
 from tests.worker.guards import counters
 
+pytestmark = pytest.mark.slow
+
 CALLS = """
     import os, signal, sys, time
     from openrouter_guard import AsyncGuard, Guard, Settings

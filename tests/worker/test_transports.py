@@ -22,6 +22,8 @@ from openrouter_guard.testing import SimulatedOpenRouter
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
 
+pytestmark = pytest.mark.slow
+
 CHAT, MODELS = "/chat/completions", "/models"
 QUESTION = {"model": "simulated/model", "messages": [{"role": "user", "content": "Hi"}]}
 CHUNK, DONE = b"data: {}\n\n", b"data: [DONE]\n\n"

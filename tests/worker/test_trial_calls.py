@@ -14,6 +14,8 @@ from openrouter_guard.rules.breaker import BreakerState, Policy
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings, start
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_trial_call_that_succeeds_brings_everybody_back(redis_url: str) -> None:
     with Guard(settings(redis_url, reset_timeout_s=0.3)) as guard, Guard(settings(redis_url)) as other:

@@ -20,6 +20,8 @@ from openrouter_guard.worker.reporting import agent
 from tests.waiting import until
 from tests.worker.guards import fail, half_open, settings
 
+pytestmark = pytest.mark.slow
+
 
 def took_s(work: Callable[[], Any]) -> float:
     began_at = time.monotonic()
