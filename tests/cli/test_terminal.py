@@ -87,3 +87,21 @@ async def test_watch_shows_each_change_until_it_is_stopped(redis_url: str, store
     until(lambda: "service_unavailable" in terminal.read(), seconds=30)
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.process.wait(30) == 130
+
+
+@pytest.mark.parametrize("words", [("history",), ("status", "--output=json")])
+def test_a_reader_that_goes_away_early_gets_no_traceback(redis_url: str, words: tuple[str, ...]) -> None:
+    read, written = os.pipe()
+    os.close(read)
+    shell = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-m", "openrouter_guard", *words],
+        env={**shell, "REDIS_URL": redis_url},
+        stdout=written,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    os.close(written)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ __all__ = ["main"]
 
 EXIT_ERROR = 1
 _ERROR_MOST = 2_000
+_BY_SIGPIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _arguments(words)
     try:
-        return int(arguments.run(arguments) or 0)
+        status = int(arguments.run(arguments) or 0)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough, as `head` does; Python itself would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BY_SIGPIPE
     except OpenRouterGuardError as error:
         print(f"openrouter-guard: {_line(error)}{_advice(error)}", file=sys.stderr)
         return EXIT_ERROR
@@ -34,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
     except KeyboardInterrupt:
         return 130
+    return status
 
 
 def _line(error: OpenRouterGuardError) -> str:
