@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from openrouter_guard.rules import evaluation, models, transitions, trial_calls
@@ -225,6 +225,7 @@ entries = st.one_of(
 
 @given(entry=entries, run=st.sampled_from([Run(failures=1), Run(ended=True), Run(reason="timeout", failures=2)]))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(entry='{"failures": 1000000}', run=Run(failures=1))
 async def test_the_script_reads_a_model_as_python_does(
     store: Store, client: aioredis.Redis, entry: str, run: Run
 ) -> None:

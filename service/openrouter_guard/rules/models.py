@@ -199,7 +199,7 @@ def _after(known: Model, run: Run, at: float) -> Model:
     return replace(
         known,
         seen_at=at,
-        failures=run.failures + (0 if run.ended else known.failures),
+        failures=min(run.failures + (0 if run.ended else known.failures), FAILURES_MOST),
         failed_at=at if run.failures else known.failed_at,
         until=max(known.until, run.until),
         reason=run.reason or known.reason,
