@@ -15,7 +15,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 AT_ONCE ?= $(shell echo $$(($(CORES) < 5 ? 3 * $(CORES) : 12)))
 BUSY_AT_ONCE ?= $(shell echo $$(($(CORES) < 4 ? 2 * $(CORES) : 6)))
 
-.PHONY: help run demo cluster test test-without-node test-node test-fast lint format bench screenshots lock chart release-check clean
+.PHONY: help run demo cluster test test-without-node test-node test-fast lint format bench screenshots lock chart docs release-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ chart: $(READY) ## Copy the CRD into the chart, check the chart and pack it into
 	@helm=$$(python -c 'from tests.controlplane import helm; print(helm())') \
 		&& $$helm lint --strict charts/openrouter-guard \
 		&& $$helm package charts/openrouter-guard --destination dist
+
+docs: $(READY) $(VENV)/.release ## Build the documentation as a site, into build/site
+	@python -m release.site && echo "Open build/site/index.html"
 
 # TAG=v0.1.0 also holds all versions to a tag, as the release workflow does.
 release-check: $(READY) $(VENV)/.release ## Build and check all that a release publishes, into dist/

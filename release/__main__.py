@@ -15,6 +15,7 @@ from functools import cache
 
 from tests.controlplane import helm
 
+from . import site
 from .boms import requirements_of
 from .notes import notes
 from .versions import ROOT, ReleaseError, checked_version
@@ -43,6 +44,7 @@ def main() -> int:
         _packages()
         _boms(version)
         _chart()
+        site.build()
     except ReleaseError as error:
         print(error, file=sys.stderr)
         return 1
