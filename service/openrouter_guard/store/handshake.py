@@ -6,6 +6,7 @@ so a new connection to a server 100 ms away costs one round trip instead of four
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 from collections import deque
@@ -99,13 +100,15 @@ class _Eager(AbstractConnection):
         self._greeted: deque[_Step] = deque()
         self._refusal: failures.ResponseError | None = None
         self._asked_at: float | None = None
+        self._is_sending = False
         super().__init__(**options)
 
     # -- timeouts that grow with the distance -------------------------------------------------------------------
 
     @property
     def socket_timeout(self) -> float:
-        return self._distance.patience_s(self._answer_s)
+        # 0: redis-py sets no limit.
+        return 0.0 if self._is_sending else self._distance.patience_s(self._answer_s)
 
     @socket_timeout.setter
     def socket_timeout(self, timeout_s: float) -> None:
@@ -130,7 +133,7 @@ class _Eager(AbstractConnection):
 
     async def greet(self, steps: list[_Step]) -> None:
         self._greeted, self._refusal = deque(steps), None
-        await super().send_packed_command(self.pack_commands(steps), check_health=False)
+        await self._send(self.pack_commands(steps))
 
     async def _is_greeted(self, **options: Any) -> bool:
         """Whether the server has answered to all of the greeting.
@@ -159,7 +162,24 @@ class _Eager(AbstractConnection):
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         self._asked_at = time.monotonic()
-        await super().send_packed_command(command, check_health=check_health)
+        if not self.is_connected:
+            await self.connect()
+        await self._send(command)
+
+    async def _send(self, command: Any) -> None:
+        """Send it without redis-py's time limit: before Python 3.12 that loses a cancellation of the task.
+
+        So a task that was cancelled at this moment would go on for ever (``asyncio.wait_for``, bpo-37658).
+        """
+        limit_s = self.socket_timeout
+        self._is_sending = True
+        try:
+            async with asyncio.timeout(limit_s):
+                await super().send_packed_command(command, check_health=False)
+        except TimeoutError:
+            raise failures.TimeoutError("Timeout writing to socket") from None
+        finally:
+            self._is_sending = False
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         timeout = {"timeout": options["timeout"]} if options.get("timeout") is not None else {}
