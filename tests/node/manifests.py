@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .image import PRODUCT
+from tests.product_image import PRODUCT
 
 __all__ = [
     "GUARD",
@@ -22,10 +22,9 @@ __all__ = [
 Manifest: TypeAlias = dict[str, Any]
 
 GUARD, TEAM, UPSTREAM = "guard", "team-a", "upstream"
-_REPOSITORY, _, _TAG = PRODUCT.name.rpartition(":")
 VALUES: Manifest = {
-    "image": {"repository": _REPOSITORY, "tag": _TAG},
-    "valkey": {"enabled": True, "image": {"registry": "", "repository": _REPOSITORY, "tag": _TAG}},
+    "image": {"repository": PRODUCT.partition(":")[0]},
+    "valkey": {"enabled": True},
     "openrouter": {"existingSecret": {"name": "openrouter"}, "baseUrl": f"http://openrouter.{UPSTREAM}/api/v1"},
     "operator": {"replicas": 2},
     "workersConfig": {"enabled": True, "namespaces": [TEAM]},
@@ -33,7 +32,7 @@ VALUES: Manifest = {
 _REDIS = f"redis://openrouter-guard-valkey.{GUARD}:6379/0"
 _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 _CONTAINER = {
-    "image": PRODUCT.name,
+    "image": PRODUCT,
     "securityContext": {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,

@@ -14,6 +14,7 @@ __all__ = ["NodeUnavailable", "check"]
 
 CNI_PLUGINS = Path("/usr/lib/cni")
 _PACKAGES = {
+    "buildah": "buildah",
     "containerd": "containerd",
     "ctr": "containerd",
     "runc": "runc",

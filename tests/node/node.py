@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.controlplane import ControlPlaneFailed, KubectlFailed, find_or_build, find_or_build_node, kubectl
 from tests.controlplane.lifecycle import Running
+from tests.product_image import built
 
 from . import image, needs
 
@@ -29,8 +30,8 @@ _LOCK = Path(tempfile.gettempdir(), "openrouter-guard-node.lock")
 class Node(Running):
     """A control plane with one node, for as long as the context lasts.
 
-    One at a time runs on a machine: a second one waits. Its images are :data:`tests.node.image.PRODUCT` and that of
-    the pods' own process; nothing is pulled.
+    One at a time runs on a machine: a second one waits. Its images are that of the Dockerfile, Valkey's and that
+    of the pods' own process; nothing is pulled.
 
     Attributes:
         kubeconfig: A kubeconfig that may do everything, for programs that run in the node's namespaces.
@@ -102,10 +103,10 @@ class Node(Running):
     def _write_images(self) -> Sequence[str]:
         folder = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory()))
         self._log = folder / "node.log"
-        pause, product = folder / "pause.tar", folder / "product.tar"
+        pause, valkey = folder / "pause.tar", folder / "valkey.tar"
         image.write_pause(pause, find_or_build_node().pause)
-        image.write_product(product)
-        return [str(pause), str(product)]
+        image.write_valkey(valkey)
+        return [str(pause), str(valkey), str(built())]
 
     def _unshare(self, command: Sequence[str]) -> subprocess.Popen[str]:
         alone = ["unshare", *_NAMESPACES, "--fork", "--kill-child", "--mount-proc", "--propagation=slave"]
