@@ -54,7 +54,8 @@ class Fleet:
     def pods(self, namespace: str = TEAM) -> list[Any]:
         """Return the pods of Deployments and StatefulSets that are there, also those that end."""
         pods = self.node.get("pods", f"--namespace={namespace}")["items"]
-        return [pod for pod in pods if pod["metadata"]["ownerReferences"][0]["kind"] != "Job"]
+        owned = [pod for pod in pods if pod["metadata"].get("ownerReferences")]
+        return [pod for pod in owned if pod["metadata"]["ownerReferences"][0]["kind"] != "Job"]
 
     def ready(self) -> int:
         """Return how many of the workers' pods are ready and are to stay."""

@@ -13,6 +13,7 @@ __all__ = [
     "UPSTREAM",
     "VALUES",
     "api_key",
+    "eater",
     "namespaces",
     "openrouter_status",
     "simulated_openrouter",
@@ -103,6 +104,18 @@ def openrouter_status() -> Manifest:
         "kind": "OpenRouterStatus",
         "metadata": {"name": "default", "namespace": TEAM},
         "spec": spec,
+    }
+
+
+def eater() -> Manifest:
+    """A worker whose memory ends in the middle of a call."""
+    pod = _worker("--eat")
+    pod["containers"][0]["resources"] = {"limits": {"memory": "96Mi"}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": _metadata("eater", TEAM),
+        "spec": {**pod, "restartPolicy": "Never"},
     }
 
 

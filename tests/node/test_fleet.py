@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
+from tests.controlplane import KubectlFailed
+
 from .conftest import Fleet
-from .manifests import GUARD, TEAM
+from .manifests import GUARD, TEAM, UPSTREAM, eater
+
+ASK_DNS = ("python", "-c", f"import socket; socket.getaddrinfo('openrouter.{UPSTREAM}', 80)")
+OPERATOR = "app.kubernetes.io/component=operator"
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
@@ -69,10 +79,73 @@ def test_the_fleet_comes_back_though_the_kubelet_restarts_during_the_pause(fleet
     fleet.until(lambda: is_back(fleet))
 
 
+def test_the_fleet_comes_back_though_dns_was_away_during_the_pause(fleet: Fleet) -> None:
+    paused(fleet)
+    with without_dns(fleet):
+        with pytest.raises(KubectlFailed, match="name resolution"):
+            fleet.node.kubectl("exec", f"--namespace={GUARD}", "deployment/openrouter-guard", "--", *ASK_DNS)
+        fleet.node.kubectl("delete", "pods", f"--namespace={GUARD}", f"--selector={OPERATOR}", "--now")
+        fleet.switch("healthy")
+    fleet.until(lambda: is_back(fleet))
+
+
+@contextmanager
+def without_dns(fleet: Fleet) -> Iterator[None]:
+    chain = "chain input { type filter hook input priority 0; udp dport 53 drop; tcp dport 53 drop; }"
+    fleet.node.run("nft", f"table inet no_dns {{ {chain}; }}").check_returncode()
+    try:
+        yield
+    finally:
+        fleet.node.run("nft", "delete", "table", "inet", "no_dns").check_returncode()
+
+
+def test_no_request_fails_while_both_parts_are_rolled_over(fleet: Fleet) -> None:
+    answers: list[int] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        address = fleet.node.get("service", "openrouter-guard", f"--namespace={GUARD}")["spec"]["clusterIP"]
+        url = f"http://{address}/api/v1/openrouter/status"
+        while not done.is_set():
+            answers.append(fleet.node.run("curl", "--silent", "--fail", "--max-time", "5", url).returncode)
+
+    parts = ("deployment/openrouter-guard", "deployment/openrouter-guard-operator")
+    askers = [threading.Thread(target=ask) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    try:
+        fleet.node.kubectl("rollout", "restart", f"--namespace={GUARD}", *parts)
+        for part in parts:
+            fleet.node.kubectl("rollout", "status", part, f"--namespace={GUARD}", "--timeout=120s")
+    finally:
+        done.set()
+        for asker in askers:
+            asker.join()
+    print(f"{len(answers)} requests")
+    assert len(answers) > 20
+    assert {*answers} == {0}
+
+
+def test_a_worker_that_is_killed_for_its_memory_in_a_call_stops_nobody(fleet: Fleet) -> None:
+    fleet.node.kubectl("apply", "--filename=-", stdin=json.dumps(eater()))
+    try:
+        fleet.until(lambda: ending(fleet) == "OOMKilled")
+        served = fleet.calls()
+        fleet.until(lambda: fleet.calls() > served + 6)
+        assert is_back(fleet)
+    finally:
+        fleet.node.kubectl("delete", "pod", "eater", f"--namespace={TEAM}", "--now")
+
+
+def ending(fleet: Fleet) -> str:
+    (container,) = fleet.node.get("pod", "eater", f"--namespace={TEAM}")["status"].get("containerStatuses", [{}])
+    return str(container.get("state", {}).get("terminated", {}).get("reason", ""))
+
+
 @pytest.mark.parametrize(
     ("namespace", "selector", "grace_s"),
     [
-        (GUARD, "app.kubernetes.io/component=operator", 10),
+        (GUARD, OPERATOR, 10),
         (GUARD, "app.kubernetes.io/component=health-service", 25),
         (TEAM, "app=summaries", 20),
     ],

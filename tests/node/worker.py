@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 
 import httpx
 
@@ -17,6 +18,18 @@ key = {"authorization": "Bearer sk-or-v1-worker"}
 url = os.environ["OPENROUTER_BASE_URL"]
 client = httpx.Client(transport=GuardedTransport(guard), base_url=url, headers=key, timeout=30)
 body = {"model": "openai/gpt-4o", "messages": [{"role": "user", "content": "Why?"}]}
+
+
+def eat() -> Iterator[bytes]:
+    """A body that is never all sent."""
+    eaten = []
+    while True:
+        eaten.append(b"{" * 2**20)
+        yield eaten[-1][:1]
+
+
+if "--eat" in sys.argv:
+    client.post("chat/completions", content=eat())
 while not told_to_end.is_set():
     if guard.wait(timeout_s=1):
         try:
