@@ -229,6 +229,8 @@ US = "openrouter-guard"
         pytest.param([(US, VALUE), ("kubectl-rollout", NOTE)], "u", False, id="undone during the pause"),
         pytest.param([(US, VALUE), ("helm", VALUE)], "u", False, id="applied as it was"),
         pytest.param([], "u", False, id="nobody keeps books"),
+        pytest.param([("ancient-changes", VALUE | NOTE)], "u", False, id="ours was merged with older entries"),
+        pytest.param([("before-first-apply", VALUE | NOTE)], "u", False, id="ours was lost before another's first"),
         pytest.param([("velero", VALUE | NOTE)], "another", False, id="a copy"),
         pytest.param([("velero", VALUE | NOTE)], "", False, id="a copy of one from before there were UIDs"),
     ],
@@ -253,13 +255,14 @@ def test_a_pause_that_others_have_written_is_none_though_the_numbers_agree(
         pytest.param([("Update", NOTE)], False, id="undone during the pause"),
         pytest.param([("Apply", VALUE)], False, id="what is ignored is applied as it is"),
         pytest.param([("Update", VALUE)], True, id="somebody has set it since"),
+        pytest.param([("before-first-apply", VALUE)], False, id="the first to apply it has found no books"),
     ],
 )
 def test_of_what_others_apply_we_own_nothing_during_a_pause(
     owners: list[tuple[str, dict[str, Any]]], is_foreign: bool
 ) -> None:
     books = [{"manager": "helm", "operation": "Apply", "fieldsV1": {"f:spec": {"f:selector": {}}}}]
-    books += [{"manager": "m", "operation": how, "fieldsV1": fields} for how, fields in owners]
+    books += [{"manager": how.lower(), "operation": how, "fieldsV1": fields} for how, fields in owners]
     note = json.dumps(REMEMBERED | {"uid": "u"})
     found = Workload.of(DEPLOYMENT, body({PAUSED: note}, {"replicas": 0}, managedFields=books))
     assert (found.is_foreign, found.is_as_we_set_it) == (is_foreign, not is_foreign)

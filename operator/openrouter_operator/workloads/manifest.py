@@ -90,7 +90,7 @@ def is_kept(control: ScaleControl, value: Value, ours: Iterable[Mapping[str, Any
 
 def last_writer(metadata: Mapping[str, Any], paths: Sequence[Sequence[str]]) -> Mapping[str, Any]:
     """Return the entry of the other manager that wrote one of the fields last; empty if unknown."""
-    entries = (entry for entry in metadata.get("managedFields") or () if entry.get("manager") != FIELD_MANAGER)
+    entries = (entry for entry in metadata.get("managedFields") or () if entry.get("manager") not in _NO_OTHERS)
     owners = [entry for entry in entries if any(owns(entry, path) for path in paths)]
     return max(owners, key=lambda entry: (str(entry.get("time")), str(entry.get("manager"))), default={})
 
@@ -124,6 +124,11 @@ def is_by_hand(entry: Mapping[str, Any]) -> bool:
     return bool(entry) and (entry.get("subresource") != "scale" or str(entry.get("manager")).startswith(_BY_PEOPLE))
 
 
+_NO_OTHERS = frozenset({FIELD_MANAGER, "ancient-changes", "before-first-apply"})
+"""The API server uses the last two for the entries that it merges, if there are many, and for those that it lacks.
+
+Ours may be among them.
+"""
 _EDITOR = "kubectl-edit"
 """With ``--save-config`` it writes the annotation of ``kubectl apply``, and is a person all the same."""
 _BY_PEOPLE = ("kubectl", "k9s")
