@@ -512,3 +512,12 @@ def test_a_breaker_that_flaps_is_said_to() -> None:
     told = events(status(IN_AN_OUTAGE), status(now))
     assert ("Warning", "Flapping") in [(event.type, event.reason) for event in told]
     assert "Flapping" not in [event.reason for event in events(status(now), status(now))]
+
+
+def test_a_damaged_annotation_is_told_before_what_is_harmless() -> None:
+    damaged = workload("z", 0, damage="its annotation cannot be read")
+    now = a_round(closed(), RUNNING, count(workload("a", is_controlled=True), damaged))
+    assert [each["reason"] for each in status(now)["problems"]] == ["AnnotationDamaged", "ControlledByOwner"]
+    state, reason, message = said(now, "Ready")
+    assert (state, reason) == ("False", "AnnotationDamaged")
+    assert message.startswith("Deployment/z: its annotation cannot be read")

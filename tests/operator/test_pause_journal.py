@@ -36,8 +36,14 @@ def test_a_workload_without_its_annotation_is_known_by_its_uid(journal: PauseJou
 
 def test_what_is_there_counts_more_than_what_was(journal: PauseJournal) -> None:
     other = paused("a", original=9)
-    for seen in (other, replace(STRIPPED, damage="no JSON"), replace(STRIPPED, released="default/1")):
+    for seen in (other, replace(STRIPPED, released="default/1")):
         assert journal.recall(seen) == seen
+
+
+def test_an_annotation_that_somebody_has_damaged_is_known_as_one_that_is_gone(journal: PauseJournal) -> None:
+    assert journal.recall(replace(STRIPPED, damage="no JSON")) == journal.recall(STRIPPED)
+    unknown = replace(STRIPPED, uid="paused before this process started", damage="no JSON")
+    assert journal.recall(unknown) == unknown
 
 
 def undone(name: str, at: float, *, owner: Owner = OWNER) -> Workload:

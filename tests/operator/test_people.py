@@ -117,6 +117,26 @@ def test_an_annotation_that_somebody_takes_away_comes_back_and_so_does_the_workl
     fleet.until_replicas(one=3)
 
 
+def test_neither_a_damaged_annotation_nor_many_writers_leave_a_workload_at_0(
+    fleet: Fleet, operator: Operator
+) -> None:
+    fleet.deploy(damaged=3, busy=2)
+    fleet.watch()
+    fleet.force("forced_open")
+    fleet.until_replicas(damaged=0, busy=0)
+    for nth in range(11):  # of more than ten, the API server merges the oldest, ours, and drops their names
+        fleet.kubectl("annotate", "deployment/busy", f"note-{nth}=1", f"--field-manager=tool-{nth}")
+    assert "ancient-changes" in owners(fleet, name="busy")
+    fleet.kubectl("annotate", "deployment/damaged", f"{PAUSED}=no JSON", "--overwrite")
+    until(lambda: PAUSED in fleet.deployments()["damaged"]["metadata"]["annotations"])
+    until(lambda: fleet.deployments()["damaged"]["metadata"]["annotations"][PAUSED] != "no JSON")
+    assert fleet.status()["targets"]["paused"] == 2
+    fleet.kubectl("annotate", "deployment/damaged", f"{PAUSED}=no JSON", "--overwrite")
+    fleet.force("forced_closed")
+    fleet.until_replicas(damaged=3, busy=2)
+    fleet.until_condition("Ready", "True")
+
+
 def test_an_orphaned_pause_outlives_its_resource_and_the_next_of_its_name_takes_it_over(
     fleet: Fleet, operator: Operator
 ) -> None:

@@ -1,4 +1,4 @@
-"""A journal of one resource's pauses, for workloads whose annotation is lost or replaced.
+"""A journal of one resource's pauses, for workloads whose annotation is lost, damaged or replaced.
 
 A tool that replaces a whole object (``kubectl replace``, Argo CD with ``Replace=true``) removes its annotations, so
 it looks as if it was never paused. ``kubectl rollout undo`` replaces them by those of an older ReplicaSet, which may
@@ -39,15 +39,15 @@ class PauseJournal:
         self._noted_at: dict[str, float] = {}
 
     def recall(self, workload: Workload) -> Workload:
-        """Return the workload with its lost pause restored, and without a foreign one."""
+        """Return the workload with its lost or damaged pause restored, and without a foreign one."""
         if workload.pause is not None:
             return self._corrected(workload, workload.pause)
-        if workload.damage or workload.released or workload.is_controlled:
+        pause = self._pauses.get(workload.uid)
+        if (workload.damage and pause is None) or workload.released or workload.is_controlled:
             return workload
         if workload.uid in self._released:
             return replace(workload, released=self._released[workload.uid])
-        pause = self._pauses.get(workload.uid)
-        return workload if pause is None else self._reminded(workload, pause)
+        return workload if pause is None else self._reminded(replace(workload, damage=""), pause)
 
     def _corrected(self, workload: Workload, written: Pause) -> Workload:
         """The annotation counts, unless it is older than the journal."""

@@ -11,6 +11,7 @@ from .goal import FLAPPING, Step
 from .result import ReconcileResult, cause, second
 from .snapshot import ScopeSnapshot
 from .summary import Problem
+from .targets import DAMAGED
 
 __all__ = ["conditions", "statuses"]
 
@@ -24,6 +25,8 @@ def _ready(result: ReconcileResult) -> _Said:
     if result.summary.failed:
         first = next((p for p in result.summary.problems), None)
         return "False", "TargetsFailed", f"{_workloads(result.summary.failed)} could not be changed; {_line(first)}"
+    if result.summary.damaged:
+        return "False", DAMAGED, _line(result.summary.damaged[0])
     if result.override.failure:
         return "False", result.override.failure.reason, result.override.failure.message
     if result.summary.unwatched:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from openrouter_operator.workloads.workload import RESUME_TO, STAY, Pause, Workload
 
-from .targets import Candidate, Targets, skip
+from .targets import DAMAGED, Candidate, Targets, skip
 
 __all__ = [
     "PROBLEMS_SHOWN",
@@ -89,6 +89,7 @@ class TargetSummary:
     unwatched: tuple[Problem, ...] = ()
     unmatched: tuple[Problem, ...] = ()
     contested: tuple[Problem, ...] = ()
+    damaged: tuple[Problem, ...] = ()
     pods: int = 0
     original_pods: int = 0
 
@@ -122,6 +123,8 @@ def summary(
         if c.workload.uid in failures
     )
     left_alone = sorted(Problem(str(c.workload), why.reason, why.message) for c, why in skips if why and why.message)
+    damaged = tuple(problem for problem in left_alone if problem.reason == DAMAGED)
+    left_alone = [*damaged, *(problem for problem in left_alone if problem.reason != DAMAGED)]
     altered = sorted(_altered(c.workload) for c in ours if c.workload.is_altered)
     fights = (_contested(c, c.workload.pause) for c in ours if c.workload.pause)
     contested = tuple(problem for problem in fights if problem)
@@ -138,6 +141,7 @@ def summary(
         unwatched=tuple(unwatched),
         unmatched=tuple(unmatched),
         contested=contested,
+        damaged=damaged,
         pods=sum(c.workload.set_pods for c in ours),
         original_pods=sum(c.workload.original_pods for c in ours),
     )

@@ -12,10 +12,11 @@ from openrouter_operator.workloads.workload import OPT, Workload
 
 from .snapshot import ScopeSnapshot
 
-__all__ = ["ROLLOUT", "Candidate", "Owner", "Skip", "Targets", "paused_since", "skip"]
+__all__ = ["DAMAGED", "ROLLOUT", "Candidate", "Owner", "Skip", "Targets", "paused_since", "skip"]
 
 
 ROLLOUT = "RolloutInProgress"
+DAMAGED = "AnnotationDamaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ def _skip_others(candidate: Candidate, _outage: str) -> Skip | None:
         words = f"OpenRouterStatus {candidate.claimed_by}, which is older, matches it too: let only one of them do so"
         return Skip("MatchedByOther", words)
     if workload.damage:
-        return Skip("AnnotationDamaged", f"{workload.damage}: set the replicas by hand and remove the annotation")
+        return Skip(DAMAGED, f"{workload.damage}: set the replicas by hand and remove the annotation")
     if workload.is_keda_run:
         # They come and go all the time, as those of a CronJob do.
         return Skip("StartedByScaledJob")
