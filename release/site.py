@@ -6,11 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 from .versions import ROOT
 
-__all__ = ["PAGES", "build", "staged"]
+__all__ = ["build"]
 
 STAGED = ROOT / "build" / "pages"
 PAGES = (
@@ -28,22 +27,20 @@ def build() -> None:
     """
     shutil.rmtree(STAGED, ignore_errors=True)
     for name in PAGES:
-        staged(name)
+        _stage(name)
     environ = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"], cwd=ROOT, env=environ, check=True
     )
 
 
-def staged(name: str) -> Path:
-    """Copy a page or a folder to where the site is built from, and return its place there."""
+def _stage(name: str) -> None:
     source, target = ROOT / name, STAGED / name
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target)
     else:
         shutil.copy(source, target)
-    return target
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from typing import Self
 
 __all__ = ["Running"]
 
 
-class Running:
+class Running(ABC):
     """The base of the control plane and of the node: a subclass starts in :meth:`_begin`, and says how to end it."""
 
     def __init__(self) -> None:
@@ -32,5 +33,5 @@ class Running:
         self._cleanup.close()
         atexit.unregister(self.stop)
 
-    def _begin(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _begin(self) -> None: ...
