@@ -13,7 +13,7 @@ from openrouter_guard.unreadable import reads_state
 
 from .scope_store import ScopeStore
 
-__all__ = ["WORKER_LIFE_S", "WORKER_LIVE_S", "Presence", "Presences"]
+__all__ = ["NAMES_MOST", "WORKER_LIFE_S", "WORKER_LIVE_S", "Presence", "Presences"]
 
 WORKER_LIFE_S = 600.0
 """A worker without a heartbeat for this long is gone."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from openrouter_guard.rules import latency
 from openrouter_guard.store import Store
+from openrouter_guard.store.presence import NAMES_MOST
+from openrouter_guard.worker.threads.loops import HEARTBEAT_S
 
 from .figures import WINDOWS, Figures, Totals, availability, by_version, number, since, totals
 
@@ -14,9 +16,6 @@ __all__ = ["CounterReader"]
 
 WINDOW_S = 300.0
 """Period of the reported error rate."""
-HEARTBEAT_S = 60.0
-"""Workers write one this often, so looking sooner tells nothing new."""
-WORKERS_MOST = 10_000
 
 
 class CounterReader:
@@ -62,6 +61,7 @@ class CounterReader:
         return self.figures
 
     async def _count_workers(self, now: float) -> None:
+        # Looking more often tells nothing new.
         if abs(now - self._workers_at) >= HEARTBEAT_S:
-            self._workers = by_version((await self._store.workers(WORKERS_MOST)).values(), now)
+            self._workers = by_version((await self._store.workers(NAMES_MOST)).values(), now)
             self._workers_at = now
